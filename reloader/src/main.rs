@@ -1,0 +1,3 @@
+//! The `reloader` binary.
+
+fn main() {}

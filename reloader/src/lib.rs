@@ -2,8 +2,11 @@
 //!
 //! `ARCHITECTURE.md` in the repository says how the parts belong together.
 
+pub mod config;
+pub mod custody;
 pub mod haproxy;
 pub mod kernel;
 pub mod listener;
 pub mod process;
+pub mod reload;
 pub mod sys;

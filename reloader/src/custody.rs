@@ -58,6 +58,22 @@ impl Custody {
         self.held.iter().map(|held| (held.fd.clone(), held.record.clone())).collect()
     }
 
+    /// True while a process still has one of these sockets where it was seen last.
+    pub fn is_still_owned(&self) -> bool {
+        self.owners.iter().any(|(inode, owner)| process::socket_at(*owner) == Some(*inode))
+    }
+
+    /// Takes over what `other` holds of the sockets that `sockets` lists and this one lacks.
+    pub fn complete_from(&mut self, other: &Custody, sockets: &HashMap<u64, SocketOwner>) {
+        let own: HashSet<u64> = self.held.iter().map(|held| held.listener.inode).collect();
+        for held in other.held.iter().filter(|held| !own.contains(&held.listener.inode)) {
+            if let Some(owner) = sockets.get(&held.listener.inode) {
+                self.owners.insert(held.listener.inode, *owner);
+                self.held.push(held.clone());
+            }
+        }
+    }
+
     /// Lets go of everything.
     pub fn drop_all(&mut self) {
         *self = Custody::default();

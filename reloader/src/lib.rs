@@ -2,8 +2,10 @@
 //!
 //! `ARCHITECTURE.md` in the repository says how the parts belong together.
 
+pub mod cli;
 pub mod config;
 pub mod custody;
+pub mod daemon;
 pub mod haproxy;
 pub mod kernel;
 pub mod listener;

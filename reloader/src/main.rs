@@ -1,3 +1,5 @@
 //! The `reloader` binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    reloader::cli::main()
+}

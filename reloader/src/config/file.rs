@@ -76,7 +76,8 @@ pub(super) struct File {
     on_stop: OnStop,
     haproxy: HaproxyTable,
     reload: ReloadTable,
-    hold: HoldTable,
+    #[serde(rename = "hold")]
+    _hold: HoldTable,
 }
 
 impl Default for File {
@@ -90,7 +91,7 @@ impl Default for File {
             on_stop: if std::process::id() == 1 { OnStop::Retire } else { OnStop::Leave },
             haproxy: HaproxyTable::default(),
             reload: ReloadTable::default(),
-            hold: HoldTable::default(),
+            _hold: HoldTable::default(),
         }
     }
 }
@@ -150,10 +151,11 @@ impl Default for ReloadTable {
 /// Read so that a configuration written for the documented interface is accepted; nothing holds SYNs yet.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-#[expect(dead_code, reason = "the gates that hold SYNs are not built yet")]
 struct HoldTable {
-    max: Option<Span>,
-    capacity: Option<String>,
+    #[serde(rename = "max")]
+    _max: Option<Span>,
+    #[serde(rename = "capacity")]
+    _capacity: Option<String>,
 }
 
 impl From<File> for Config {

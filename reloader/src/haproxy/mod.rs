@@ -3,8 +3,11 @@
 pub mod broker;
 pub mod client;
 pub mod codec;
+pub mod inspect;
+pub mod launch;
 pub mod overlay;
 pub mod peers;
 pub mod runtime_api;
 pub mod scan;
 pub mod version;
+pub mod wait;

@@ -22,8 +22,8 @@ pub struct Facts {
     pub stats_sockets: Vec<PathBuf>,
 }
 
-/// A configuration file and its text.
-pub type Source = (PathBuf, String);
+/// A configuration file and its bytes.
+pub type Source = (PathBuf, Vec<u8>);
 
 /// Reads the configuration files the way HAProxy finds them: a directory stands for its `*.cfg` files in
 /// alphabetical order (`cfgfiles_expand_directories` in HAProxy's `haproxy.c`).
@@ -36,10 +36,10 @@ pub fn read(paths: &[PathBuf]) -> io::Result<Vec<Source>> {
             files.retain(|file| is_configuration(file));
             files.sort();
             for file in files {
-                sources.push((file.clone(), read_text(&file)?));
+                sources.push((file.clone(), read_file(&file)?));
             }
         } else {
-            sources.push((path.clone(), read_text(path)?));
+            sources.push((path.clone(), read_file(path)?));
         }
     }
     Ok(sources)
@@ -50,10 +50,9 @@ fn is_configuration(file: &Path) -> bool {
     !hidden && file.extension().is_some_and(|extension| extension == "cfg") && file.is_file()
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
-    let bytes = std::fs::read(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    std::fs::read(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))
 }
 
 /// Collects the facts.
@@ -61,7 +60,7 @@ pub fn facts(sources: &[Source]) -> Facts {
     let mut facts = Facts::default();
     for (path, text) in sources {
         let mut global = false;
-        for (number, line) in text.lines().enumerate() {
+        for (number, line) in String::from_utf8_lossy(text).lines().enumerate() {
             let words = words(line);
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             let place = || format!("{}:{}", path.display(), number + 1);

@@ -1,7 +1,8 @@
 //! Which HAProxy a program file is.
 
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::Serialize;
@@ -69,6 +70,34 @@ impl Version {
     pub fn spreads_closing(self) -> bool {
         self.at_least(2, 6)
     }
+}
+
+/// Versions by program file, so that a reload does not run `-v` again while the file is the same.
+#[derive(Debug, Default)]
+pub struct VersionCache(Option<(PathBuf, FileIdentity, Version)>);
+
+type FileIdentity = (u64, u64, i64, i64, u64);
+
+impl VersionCache {
+    /// The version of `binary`, asked again when the file was replaced.
+    pub fn of(&mut self, binary: &Path) -> Result<Version, VersionError> {
+        let identity =
+            identity(binary).map_err(|source| VersionError::Run { binary: binary.display().to_string(), source })?;
+        if let Some((path, known, version)) = &self.0
+            && path == binary
+            && *known == identity
+        {
+            return Ok(*version);
+        }
+        let version = Version::of(binary)?;
+        self.0 = Some((binary.to_owned(), identity, version));
+        Ok(version)
+    }
+}
+
+fn identity(binary: &Path) -> io::Result<FileIdentity> {
+    let metadata = std::fs::metadata(binary)?;
+    Ok((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
 }
 
 fn parse(output: &str) -> Option<Version> {

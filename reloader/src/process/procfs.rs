@@ -24,6 +24,12 @@ pub fn start_time(pid: u32) -> Option<u64> {
     fields.get(19)?.parse().ok()
 }
 
+/// True when a signal has stopped the process (state T of proc_pid_stat(5)): it reacts to nothing but SIGCONT and SIGKILL.
+pub fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    after_command(&stat).is_some_and(|fields| matches!(fields.first(), Some(&"T" | &"t")))
+}
+
 /// The parent of a process.
 pub fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

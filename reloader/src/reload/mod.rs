@@ -1,5 +1,10 @@
 //! A reload: planned and judged by pure functions, run in two phases, told in a receipt.
 
+pub(crate) mod abandon;
 pub mod confirm;
 pub mod plan;
 pub mod receipt;
+pub(crate) mod recorder;
+pub(crate) mod retire;
+pub(crate) mod run;
+pub(crate) mod start;

@@ -1,0 +1,77 @@
+//! The client's side of the control socket.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+
+use super::{Context, Exit, Failure};
+use crate::daemon::protocol::{Reply, Request, read_frame, write_frame};
+
+/// Asks the daemon and returns its last reply; progress goes to `progress`.
+pub(super) fn ask(
+    context: &Context,
+    request: &Request,
+    timeout: Option<Duration>,
+    progress: impl Fn(&str),
+) -> Result<Reply, Failure> {
+    let (path, group) = control_socket(context)?;
+    let conversation = async {
+        let mut stream = UnixStream::connect(&path).await.map_err(|error| unreachable(&path, &group, &error))?;
+        write_frame(&mut stream, request).await.map_err(|error| unreachable(&path, &group, &error))?;
+        loop {
+            match read_frame::<Reply>(&mut stream).await {
+                Ok(Some(Reply::Progress { phase })) => progress(&phase),
+                Ok(Some(Reply::Refused { message, exit })) => {
+                    return Err(Failure::new(Exit::from_number(exit), message));
+                }
+                Ok(Some(reply)) => return Ok(reply),
+                Ok(None) => return Err(Failure::new(Exit::NoDaemon, "the daemon ended before it answered")),
+                Err(error) => {
+                    return Err(Failure::new(Exit::NoDaemon, format!("the daemon's answer broke off: {error}")));
+                }
+            }
+        }
+    };
+    let in_time = async {
+        match timeout {
+            Some(limit) => tokio::time::timeout(limit, conversation).await.unwrap_or_else(|_| Err(too_late(limit))),
+            None => conversation.await,
+        }
+    };
+    Context::runtime()?.block_on(in_time)
+}
+
+fn control_socket(context: &Context) -> Result<(PathBuf, String), Failure> {
+    let config = context.config();
+    match (&context.socket, config) {
+        (Some(socket), config) => Ok((socket.clone(), config.map_or("root".into(), |config| config.control_group))),
+        (None, Ok(config)) => Ok((config.control_socket, config.control_group)),
+        (None, Err(failure)) => Err(failure),
+    }
+}
+
+fn unreachable(path: &std::path::Path, group: &str, error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Failure::new(
+            Exit::Privilege,
+            format!(
+                "the control socket {} is open to root and the group `{group}` only; join that group or use sudo",
+                path.display()
+            ),
+        ),
+        _ => Failure::new(
+            Exit::NoDaemon,
+            format!(
+                "no daemon answers on {} ({error}); start it with `reloader daemon` or systemctl start reloader",
+                path.display()
+            ),
+        ),
+    }
+}
+
+fn too_late(limit: Duration) -> Failure {
+    let limit = humantime::format_duration(limit);
+    Failure::new(Exit::TryAgain, format!("no outcome within {limit}; the reload goes on, see `reloader status`"))
+}

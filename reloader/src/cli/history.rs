@@ -1,0 +1,51 @@
+//! `reloader history`
+
+use std::io;
+
+use super::{Context, Exit, Failure, output};
+use crate::daemon::read_newest;
+use crate::reload::receipt::Receipt;
+
+/// Arguments of `reloader history`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    format: output::Format,
+    /// At most so many.
+    #[arg(short = 'n', value_name = "N", default_value_t = 20)]
+    count: usize,
+}
+
+pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Failure> {
+    let config = context.config()?;
+    let receipts = read_newest(&config.state_dir, arguments.count).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => Failure::new(
+            Exit::Privilege,
+            format!(
+                "the receipts in {} are open to root and the group `{}` only",
+                config.state_dir.display(),
+                config.control_group
+            ),
+        ),
+        _ => {
+            Failure::new(Exit::Internal, format!("cannot read the receipts in {}: {error}", config.state_dir.display()))
+        }
+    })?;
+    if arguments.format.json {
+        for receipt in &receipts {
+            output::json(receipt)?;
+        }
+    } else {
+        output::print(&output::table(&receipts.iter().map(row).collect::<Vec<_>>()));
+    }
+    Ok(Exit::Done)
+}
+
+fn row(receipt: &Receipt) -> Vec<String> {
+    let kind = serde_json::to_value(receipt.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned));
+    let mut what = output::receipt_line(receipt);
+    if let Some(reason) = &receipt.reason {
+        what.push_str(&format!("; {reason}"));
+    }
+    vec![receipt.at.clone(), kind.unwrap_or_default(), output::outcome(receipt.result), what]
+}

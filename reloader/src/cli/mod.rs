@@ -1,0 +1,124 @@
+//! The command line: one file per command. Data on stdout, talk on stderr.
+
+mod check;
+mod client;
+mod daemon;
+mod exit;
+mod history;
+mod output;
+mod probe;
+mod reload;
+mod status;
+mod stop;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use exit::{Exit, Failure};
+
+use crate::config::Config;
+use crate::sys::Inheritance;
+
+/// Reloads HAProxy without losing a connection, and proves it.
+#[derive(Debug, Parser)]
+#[command(name = "reloader", version, arg_required_else_help = true, after_help = exit::HELP)]
+struct Arguments {
+    /// Reloader's configuration [default: /etc/reloader/reloader.toml, which need not exist].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The daemon's control socket [default: control-socket of the configuration].
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Say more (-vv: everything).
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say only what went wrong.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the privileged daemon in the foreground.
+    Daemon,
+    /// Reload now and wait for the outcome.
+    Reload(reload::Arguments),
+    /// Retire the serving generation and end the daemon.
+    Stop,
+    /// What serves, what drains, what is held.
+    Status(output::Format),
+    /// What this kernel and this HAProxy can do, and which rung each listener would get.
+    Probe(output::Format),
+    /// Validate reloader's configuration, then HAProxy's.
+    Check,
+    /// Past receipts, newest first.
+    History(history::Arguments),
+}
+
+/// What every command gets.
+struct Context {
+    config_path: Option<PathBuf>,
+    socket: Option<PathBuf>,
+    quiet: bool,
+}
+
+/// Runs the command that the process was called with.
+pub fn main() -> ExitCode {
+    let inheritance = Inheritance::capture();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+        }
+    };
+    start_log(&arguments);
+    let context = Context { config_path: arguments.config, socket: arguments.socket, quiet: arguments.quiet };
+    let outcome = match arguments.command {
+        Command::Daemon => daemon::run(&context, inheritance),
+        Command::Reload(arguments) => reload::run(&context, &arguments),
+        Command::Stop => stop::run(&context),
+        Command::Status(format) => status::run(&context, format),
+        Command::Probe(format) => probe::run(&context, format),
+        Command::Check => check::run(&context),
+        Command::History(arguments) => history::run(&context, &arguments),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("reloader: {}", failure.message);
+            failure.exit.into()
+        }
+    }
+}
+
+fn start_log(arguments: &Arguments) {
+    let level = match (arguments.quiet, arguments.verbose, &arguments.command) {
+        (true, ..) => "error",
+        (false, 0, Command::Daemon) => "info",
+        (false, 0, _) => "warn",
+        (false, 1, _) => "debug,netlink=warn,rtnetlink=warn,aya=warn",
+        _ => "trace",
+    };
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
+    // Under systemd the journal has the time already.
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.format_timestamp(None);
+    }
+    builder.init();
+}
+
+impl Context {
+    fn config(&self) -> Result<Config, Failure> {
+        Config::load(self.config_path.as_deref()).map_err(|error| Failure::new(Exit::BadConfiguration, error))
+    }
+
+    fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+        let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        built.map_err(|error| Failure::new(Exit::Internal, format!("cannot start the runtime: {error}")))
+    }
+}

@@ -1,0 +1,104 @@
+//! Output shared by the commands.
+
+use std::io::{IsTerminal, Write};
+
+use serde::Serialize;
+
+use super::{Exit, Failure};
+use crate::reload::receipt::{ListenerReceipt, Outcome, Receipt, Rung};
+
+/// For people or for scripts.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Format {
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Prints one JSON value on a line. A reader that has gone (`| head`) is no error.
+pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(|error| Failure::new(Exit::Internal, error))?;
+    print(&format!("{text}\n"));
+    Ok(())
+}
+
+/// Prints text. A reader that has gone (`| head`) is no error.
+pub(super) fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Aligns cells in columns; the last one is not padded.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:<width$}  ", width = *width));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Paints a word on a terminal, unless NO_COLOR says otherwise.
+pub(super) fn outcome(result: Outcome) -> String {
+    let (word, colour) = match result {
+        Outcome::Proven => ("proven", 32),
+        Outcome::Unproven => ("unproven", 33),
+        Outcome::Failed => ("failed", 31),
+    };
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || !std::io::stdout().is_terminal();
+    if plain { word.to_owned() } else { format!("\x1b[{colour}m{word}\x1b[0m") }
+}
+
+/// One line for a receipt: what happened to how many listeners, in which time, with which loss.
+pub(super) fn receipt_line(receipt: &Receipt) -> String {
+    let generation = match (&receipt.old, &receipt.new) {
+        (Some(old), Some(new)) if old != new => format!("{} -> {}", old.generation, new.generation),
+        (_, Some(new)) => new.generation.to_string(),
+        (Some(old), None) => format!("{} stays", old.generation),
+        (None, None) => "none".into(),
+    };
+    let total = receipt.phases_us.total.unwrap_or(0) as f64 / 1000.0;
+    let mut line = format!("generation {generation}, {}, {total:.0} ms", rungs(&receipt.listeners));
+    if receipt.coalesced > 0 {
+        line.push_str(&format!(", {} more requests answered", receipt.coalesced));
+    }
+    for (what, lost) in
+        [("abandoned", receipt.lost.abandoned), ("undrained", receipt.lost.undrained), ("cut", receipt.lost.cut)]
+    {
+        match lost {
+            Some(0) => {}
+            Some(lost) => line.push_str(&format!(", {lost} {what}")),
+            None => line.push_str(&format!(", {what} unknown")),
+        }
+    }
+    if let Some(seen) = receipt.syns.seen {
+        line.push_str(&format!(", {seen} SYNs"));
+    }
+    line
+}
+
+/// How many listeners got which rung.
+fn rungs(listeners: &[ListenerReceipt]) -> String {
+    let names = [
+        (Rung::Passed, "passed"),
+        (Rung::Steered, "steered"),
+        (Rung::HeldEbpf, "held-ebpf"),
+        (Rung::HeldQdisc, "held-qdisc"),
+        (Rung::Replaced, "replaced"),
+        (Rung::Added, "added"),
+        (Rung::Removed, "removed"),
+        (Rung::Unproven, "unproven"),
+    ];
+    let counted = names.iter().filter_map(|(rung, name)| {
+        let count = listeners.iter().filter(|listener| listener.rung == *rung).count();
+        (count > 0).then(|| format!("{count} {name}"))
+    });
+    let text = counted.collect::<Vec<_>>().join(", ");
+    if text.is_empty() { "no listeners".into() } else { text }
+}

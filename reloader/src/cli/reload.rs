@@ -1,0 +1,91 @@
+//! `reloader reload`
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use super::{Context, Exit, Failure, client, output};
+use crate::daemon::protocol::{Reply, Request};
+use crate::reload::plan::{self, Planned};
+use crate::reload::receipt::{Outcome, Receipt};
+
+/// Arguments of `reloader reload`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    format: output::Format,
+    /// Print the plan and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// How long to wait for the outcome; the reload goes on after it.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Failure> {
+    let shows_progress = !context.quiet && !arguments.format.json && std::io::stderr().is_terminal();
+    let progress = |phase: &str| {
+        if shows_progress {
+            eprint!("\r\x1b[K{phase} ...");
+            let _ = std::io::stderr().flush();
+        }
+    };
+    let request = Request::Reload { dry_run: arguments.dry_run };
+    let answered = client::ask(context, &request, Some(arguments.timeout), progress);
+    if shows_progress {
+        eprint!("\r\x1b[K");
+    }
+    match answered? {
+        Reply::Receipt { receipt, not_stored, serving } => {
+            if let Some(reason) = not_stored {
+                eprintln!("reloader: {reason}");
+            }
+            show(context, arguments.format, &receipt)?;
+            Ok(exit(&receipt, serving))
+        }
+        Reply::Plan { plan, serving } => show_plan(arguments.format, &plan, serving),
+        other => Err(Failure::new(Exit::Internal, format!("the daemon answered something else: {other:?}"))),
+    }
+}
+
+fn exit(receipt: &Receipt, serving: bool) -> Exit {
+    match receipt.result {
+        Outcome::Proven => Exit::Done,
+        Outcome::Unproven => Exit::Unproven,
+        Outcome::Failed if serving => Exit::Failed,
+        Outcome::Failed => Exit::NobodyServes,
+    }
+}
+
+fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<(), Failure> {
+    if format.json {
+        return output::json(receipt);
+    }
+    if let Some(reason) = &receipt.reason {
+        eprintln!("reloader: {reason}");
+    }
+    for line in &receipt.server_log {
+        eprintln!("  {line}");
+    }
+    for note in &receipt.notes {
+        eprintln!("note: {note}");
+    }
+    if !context.quiet {
+        output::print(&format!("{}: {}\n", output::outcome(receipt.result), output::receipt_line(receipt)));
+    }
+    Ok(())
+}
+
+fn show_plan(format: output::Format, plan: &[Planned], serving: bool) -> Result<Exit, Failure> {
+    if format.json {
+        output::json(&serde_json::json!({ "plan": plan, "serving": serving }))?;
+    } else if plan.is_empty() {
+        output::print("nothing serves: the new generation will bind everything itself\n");
+    } else {
+        let row = |planned: &Planned| {
+            let rung = serde_json::to_value(planned.rung).ok().and_then(|rung| rung.as_str().map(str::to_owned));
+            vec![planned.address.clone(), rung.unwrap_or_default(), planned.why.clone().unwrap_or_default()]
+        };
+        output::print(&output::table(&plan.iter().map(row).collect::<Vec<_>>()));
+    }
+    Ok(if plan::unproven(plan).is_some() { Exit::Unproven } else { Exit::Done })
+}

@@ -1,0 +1,88 @@
+//! `reloader status`
+
+use super::{Context, Exit, Failure, client, output};
+use crate::daemon::protocol::{Reply, Request};
+use crate::daemon::status::{Draining, ListenerStatus, Status};
+use crate::listener::Role;
+
+/// So many listeners are listed one by one; beyond that they are counted.
+const MOST_LISTED: usize = 30;
+
+pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Failure> {
+    let Reply::Status(status) = client::ask(context, &Request::Status, None, |_| {})? else {
+        return Err(Failure::new(Exit::Internal, "the daemon answered something else"));
+    };
+    if format.json {
+        output::json(&status)?;
+    } else {
+        output::print(&text(&status));
+    }
+    Ok(Exit::Done)
+}
+
+fn text(status: &Status) -> String {
+    let mut rows = Vec::new();
+    let mut row = |key: &str, value: String| rows.push(vec![key.to_owned(), value]);
+    match &status.serving {
+        Some(serving) => {
+            row(
+                "serving",
+                format!("generation {}, process {}, since {}", serving.generation, serving.pid, serving.since),
+            );
+            row("config", serving.config.clone());
+            for (key, value) in listeners(&serving.listeners, &status.custody) {
+                row(key, value);
+            }
+        }
+        None => row("serving", "nothing".into()),
+    }
+    if let Some(rate) = status.connection_rate {
+        row("rate", format!("{rate} connections/s"));
+    }
+    for (number, generation) in status.draining.iter().enumerate() {
+        row(if number == 0 { "draining" } else { "" }, draining(generation));
+    }
+    if status.draining.is_empty() {
+        row("draining", "nothing".into());
+    }
+    row("held", if status.holds.is_empty() { "nothing".into() } else { format!("{} holds", status.holds.len()) });
+    if let Some(last) = &status.last_reload {
+        let kind =
+            serde_json::to_value(last.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();
+        row("last", format!("{} {kind} at {}: {}", output::outcome(last.result), last.at, output::receipt_line(last)));
+        if let Some(reason) = &last.reason {
+            row("", reason.clone());
+        }
+    }
+    for warning in &status.warnings {
+        row("warning", warning.clone());
+    }
+    output::table(&rows)
+}
+
+fn listeners(all: &[ListenerStatus], custody: &[ListenerStatus]) -> Vec<(&'static str, String)> {
+    let role = |role| all.iter().filter(|listener| listener.role == role).count();
+    let (traffic, control) = (role(Role::Traffic), role(Role::Control));
+    let counted = format!("{traffic} traffic, {control} control, {} in custody", custody.len());
+    let mut lines = vec![("listeners", counted)];
+    if all.len() <= MOST_LISTED {
+        let kept = |listener: &ListenerStatus| custody.iter().any(|held| held.inode == listener.inode);
+        lines.extend(all.iter().map(|listener| {
+            let remark = match (listener.role, kept(listener)) {
+                (Role::Control, _) => " (control)",
+                (Role::Traffic, true) => "",
+                (Role::Traffic, false) => " (not in custody)",
+            };
+            ("", format!("{}{remark}  inode {}", listener.address, listener.inode))
+        }));
+    }
+    lines
+}
+
+fn draining(generation: &Draining) -> String {
+    let connections = generation.connections.map_or("unknown".into(), |count| count.to_string());
+    format!(
+        "generation {}, process {}, for {} s, {connections} connections",
+        generation.generation, generation.pid, generation.age_s
+    )
+}

@@ -1,0 +1,137 @@
+//! The control socket: who may ask, and the answers that need no main loop.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+use super::DaemonError;
+use super::protocol::{Reply, Request, read_frame, write_frame};
+use super::requests::{Event, waiter};
+use super::status::Status;
+use super::supervisor::Published;
+use crate::haproxy::runtime_api;
+use crate::process;
+
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Creates the socket: mode 0660, owned by root and the control group.
+pub(super) fn listen(path: &Path, group: u32) -> Result<UnixListener, DaemonError> {
+    let create = || -> io::Result<UnixListener> {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        match std::fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path)?,
+            Ok(_) => {
+                return Err(io::Error::other("something that is no socket is there: remove it, or set control-socket"));
+            }
+            Err(_) => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        chown(path, None, Some(group))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+        Ok(listener)
+    };
+    create().map_err(DaemonError::io(format!("creating the control socket {}", path.display())))
+}
+
+/// What every connection needs.
+#[derive(Debug, Clone)]
+pub(super) struct Control {
+    pub(super) group: u32,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) published: Arc<Mutex<Published>>,
+}
+
+/// Answers until the runtime ends.
+pub(super) async fn serve(listener: UnixListener, control: Control) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let control = control.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = converse(stream, control).await {
+                        log::debug!("control socket: {error}");
+                    }
+                });
+            }
+            Err(error) => {
+                log::error!("control socket: cannot accept: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(mut stream: UnixStream, control: Control) -> io::Result<()> {
+    if !may_ask(&stream, control.group)? {
+        let message = "only root and the control group may use the control socket".into();
+        return write_frame(&mut stream, &Reply::Refused { message, exit: 77 }).await;
+    }
+    let request = match read_frame::<Request>(&mut stream).await {
+        Ok(Some(request)) => request,
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            let message = format!("the request cannot be read: {error}");
+            return write_frame(&mut stream, &Reply::Refused { message, exit: 70 }).await;
+        }
+    };
+    match request {
+        Request::Status => write_frame(&mut stream, &Reply::Status(Box::new(status(&control).await))).await,
+        Request::Reload { dry_run: true } => {
+            let (plan, serving) =
+                with(&control, |published| (published.status.plan.clone(), published.status.serving.is_some()));
+            write_frame(&mut stream, &Reply::Plan { plan, serving }).await
+        }
+        Request::Reload { dry_run: false } => forward(stream, &control, Event::Reload).await,
+        Request::Stop => forward(stream, &control, Event::Stop).await,
+    }
+}
+
+fn may_ask(stream: &UnixStream, group: u32) -> io::Result<bool> {
+    let peer = stream.peer_cred()?;
+    let groups = || peer.pid().and_then(|pid| u32::try_from(pid).ok()).map(process::groups_of).unwrap_or_default();
+    Ok(peer.uid() == 0 || peer.gid() == group || groups().contains(&group))
+}
+
+fn with<T>(control: &Control, read: impl FnOnce(&Published) -> T) -> T {
+    read(&control.published.lock().expect("no panic under this lock"))
+}
+
+async fn forward(
+    mut stream: UnixStream,
+    control: &Control,
+    event: impl FnOnce(super::requests::Waiter) -> Event,
+) -> io::Result<()> {
+    let (waiter, mut replies) = waiter();
+    if control.events.send(event(waiter)).is_err() {
+        let message = "the daemon is ending".into();
+        return write_frame(&mut stream, &Reply::Refused { message, exit: 69 }).await;
+    }
+    while let Some(reply) = replies.recv().await {
+        write_frame(&mut stream, &reply).await?;
+        if !matches!(reply, Reply::Progress { .. }) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The published status, with what must be fresh: connections that drain, and the rate.
+async fn status(control: &Control) -> Status {
+    let (mut status, draining, socket) =
+        with(control, |published| (published.status.clone(), published.draining.clone(), published.socket.clone()));
+    let living = draining.into_iter().filter(|generation| generation.process.try_ended().is_none());
+    let living: Vec<_> = living.collect();
+    let counted = tokio::task::spawn_blocking(move || living.iter().map(|generation| generation.status()).collect());
+    status.draining = counted.await.unwrap_or_default();
+    if let Some(socket) = socket {
+        status.connection_rate = runtime_api::info(&socket, PATIENCE).await.ok().map(|info| info.connection_rate);
+    }
+    status
+}

@@ -1,0 +1,124 @@
+//! What follows when the serving generation ends by itself: how often it is tried again, and when custody is given up. Pure.
+
+use std::time::{Duration, Instant};
+
+/// A generation that served at least this long starts a new count of failures.
+const STABLE_AFTER: Duration = Duration::from_secs(1);
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+/// Between failed starts.
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// Between crashes of generations that did serve: shorter than custody is kept, so that a crash loop refuses nobody.
+const LONGEST_CRASH_DELAY: Duration = Duration::from_secs(1);
+/// After this many failed starts custody is dropped, so that clients and health checks fail over.
+const STARTS_BEFORE_CUSTODY_IS_DROPPED: u32 = 2;
+const SHORTEST_CUSTODY: Duration = Duration::from_secs(2);
+
+/// How long nothing has served, and what was tried.
+#[derive(Debug, Clone)]
+pub(super) struct Down {
+    since: Instant,
+    /// Failed starts since then.
+    failures: u32,
+    /// Ends in quick succession before this one.
+    crashes: u32,
+    next_try: Instant,
+}
+
+impl Down {
+    /// The serving generation ended at `now` after it served for `served`; `earlier` is the last time this happened.
+    pub(super) fn begin(now: Instant, served: Duration, earlier: Option<&Down>) -> Down {
+        let crashes = if served >= STABLE_AFTER { 0 } else { earlier.map_or(0, |down| down.crashes + 1) };
+        Down { since: now, failures: 0, crashes, next_try: now + delay(crashes).min(LONGEST_CRASH_DELAY) }
+    }
+
+    /// When to try the next start.
+    pub(super) fn next_try(&self) -> Instant {
+        self.next_try
+    }
+
+    /// A start failed at `now`.
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.failures += 1;
+        // The second start is made at once: it uses the last-known-good configuration.
+        let tries = self.failures + self.crashes;
+        self.next_try = now + if self.failures == 1 && self.crashes == 0 { Duration::ZERO } else { delay(tries) };
+    }
+
+    /// Odd tries use the configuration on disk, even ones the last-known-good.
+    pub(super) fn use_known_good(&self) -> bool {
+        self.failures % 2 == 1
+    }
+
+    /// True when custody must be dropped now.
+    pub(super) fn custody_is_over(&self, now: Instant, custody_max: Duration) -> bool {
+        self.failures >= STARTS_BEFORE_CUSTODY_IS_DROPPED || now >= self.since + custody_max
+    }
+
+    /// When custody is dropped at the latest.
+    pub(super) fn custody_ends(&self, custody_max: Duration) -> Instant {
+        self.since + custody_max
+    }
+}
+
+/// How long custody is kept with nothing serving: as configured, or twice the last measured start.
+pub(super) fn custody_max(configured: Option<Duration>, last_start: Option<Duration>) -> Duration {
+    configured.unwrap_or_else(|| (last_start.unwrap_or_default() * 2).max(SHORTEST_CUSTODY))
+}
+
+fn delay(tries: u32) -> Duration {
+    match tries {
+        0 => Duration::ZERO,
+        tries => (FIRST_DELAY * 2u32.saturating_pow((tries - 1).min(16))).min(LONGEST_DELAY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(5);
+
+    #[test]
+    fn a_crash_after_stable_service_is_answered_at_once() {
+        let now = Instant::now();
+        assert_eq!(Down::begin(now, LONG, None).next_try(), now);
+        assert_eq!(Down::begin(now, SHORT, None).next_try(), now);
+    }
+
+    #[test]
+    fn crashes_in_quick_succession_are_answered_ever_later() {
+        let now = Instant::now();
+        let mut down = Down::begin(now, SHORT, None);
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            down = Down::begin(now, SHORT, Some(&down));
+            waits.push(down.next_try() - now);
+        }
+        assert_eq!(waits[..3], [100, 200, 400].map(Duration::from_millis));
+        assert_eq!(waits[11], LONGEST_CRASH_DELAY);
+        assert_eq!(Down::begin(now, LONG, Some(&down)).next_try(), now);
+    }
+
+    #[test]
+    fn the_second_try_is_the_known_good_at_once_and_then_custody_ends() {
+        let now = Instant::now();
+        let mut down = Down::begin(now, LONG, None);
+        assert!(!down.use_known_good());
+        down.failed(now);
+        assert!(down.use_known_good() && down.next_try() == now && !down.custody_is_over(now, LONG));
+        down.failed(now);
+        assert!(!down.use_known_good() && down.next_try() > now && down.custody_is_over(now, LONG));
+    }
+
+    #[test]
+    fn custody_lasts_twice_the_last_start_and_at_least_two_seconds() {
+        assert_eq!(custody_max(None, None), Duration::from_secs(2));
+        assert_eq!(custody_max(None, Some(Duration::from_secs(20))), Duration::from_secs(40));
+        assert_eq!(custody_max(Some(Duration::from_millis(5)), Some(LONG)), Duration::from_millis(5));
+        let now = Instant::now();
+        let down = Down::begin(now, LONG, None);
+        assert!(!down.custody_is_over(now + SHORT, Duration::from_secs(2)));
+        assert!(down.custody_is_over(now + Duration::from_secs(2), Duration::from_secs(2)));
+    }
+}

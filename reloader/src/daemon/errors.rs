@@ -1,0 +1,50 @@
+//! Why the daemon cannot run, in the sentences the operator reads.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::haproxy::version::VersionError;
+
+/// Why the daemon does not start, or stops.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Capabilities are missing.
+    #[error("missing privilege: {0}; run the daemon as root, or give its unit these capabilities")]
+    Privilege(String),
+    /// The runtime directory is locked.
+    #[error("another reloader daemon{owner} serves {directory}; stop it first, or use another runtime-dir", directory = .directory.display())]
+    AlreadyRunning {
+        /// The directory.
+        directory: PathBuf,
+        /// The other one's pid in words.
+        owner: String,
+    },
+    /// The control group does not exist.
+    #[error("control-group: the group `{0}` does not exist on this machine")]
+    NoSuchGroup(String),
+    /// A file or socket of the daemon's own failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried, with the path.
+        what: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// HAProxy cannot be used.
+    #[error(transparent)]
+    Haproxy(#[from] VersionError),
+    /// A HAProxy that is there cannot be taken over.
+    #[error("{0}")]
+    CannotAdopt(String),
+    /// Nothing could be started.
+    #[error("{0}")]
+    NothingServes(String),
+}
+
+impl DaemonError {
+    /// Wraps an error of the kernel with what was tried.
+    pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
+        let what = what.into();
+        move |source| DaemonError::Io { what, source }
+    }
+}

@@ -1,0 +1,119 @@
+//! The journal: one receipt a line in `state-dir/receipts.jsonl`.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::reload::receipt::Receipt;
+
+/// The file that receipts are appended to.
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    group: u32,
+}
+
+impl Journal {
+    /// The journal in `state_dir`, readable by `group`.
+    pub(super) fn new(state_dir: &Path, group: u32) -> Journal {
+        Journal { path: path(state_dir), group }
+    }
+
+    /// Appends a receipt with one write, and tells whether it is stored.
+    ///
+    /// A line that did not fit (disk full) is taken back, so that the next one does not continue it.
+    pub(super) fn append(&self, receipt: &Receipt) -> io::Result<()> {
+        let mut line = serde_json::to_vec(receipt).map_err(io::Error::other)?;
+        line.push(b'\n');
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?;
+        file.set_permissions(Permissions::from_mode(0o640))?;
+        chown(&self.path, None, Some(self.group))?;
+        let before = file.metadata()?.len();
+        file.write_all(&line).inspect_err(|_| {
+            let _ = file.set_len(before);
+        })
+    }
+
+    /// The newest receipt.
+    pub(super) fn last(&self) -> Option<Receipt> {
+        read_newest_in(&self.path, 1).ok()?.pop()
+    }
+}
+
+fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join("receipts.jsonl")
+}
+
+/// A name for a receipt: unique on this machine, and sorting by time.
+pub(crate) fn receipt_id(at: SystemTime) -> String {
+    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let micros = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    format!("{micros:014x}-{:x}-{number:x}", std::process::id())
+}
+
+/// The newest receipts of `state_dir`, newest first, at most `count`.
+///
+/// Lines that are no receipts (of a newer version, or damaged) are passed over with a warning.
+pub fn read_newest(state_dir: &Path, count: usize) -> io::Result<Vec<Receipt>> {
+    read_newest_in(&path(state_dir), count)
+}
+
+fn read_newest_in(path: &Path, count: usize) -> io::Result<Vec<Receipt>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut receipts = Vec::new();
+    for line in newest_lines(&mut file, count)? {
+        match serde_json::from_slice(&line) {
+            Ok(receipt) => receipts.push(receipt),
+            Err(error) => log::warn!("{}: a line is no receipt: {error}", path.display()),
+        }
+    }
+    Ok(receipts)
+}
+
+/// The last `count` lines, last first: read from the end, because a journal grows for years.
+fn newest_lines(file: &mut (impl Read + Seek), count: usize) -> io::Result<Vec<Vec<u8>>> {
+    const BLOCK: u64 = 64 * 1024;
+    let mut start = file.seek(SeekFrom::End(0))?;
+    let mut tail: Vec<u8> = Vec::new();
+    while start > 0 && tail.iter().filter(|byte| **byte == b'\n').count() <= count {
+        let length = BLOCK.min(start);
+        start -= length;
+        file.seek(SeekFrom::Start(start))?;
+        let mut block = vec![0; length as usize];
+        file.read_exact(&mut block)?;
+        block.append(&mut tail);
+        tail = block;
+    }
+    let lines = tail.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    Ok(lines.rev().take(count).map(<[u8]>::to_vec).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_newest_first_across_blocks() {
+        let long = "x".repeat(50_000);
+        let text = format!("one\n{long}\ntwo{long}\nthree\n");
+        let newest = |count| newest_lines(&mut io::Cursor::new(text.as_bytes()), count).unwrap();
+        assert_eq!(newest(1), [b"three".to_vec()]);
+        assert_eq!(newest(2)[1].len(), 50_003);
+        assert_eq!(newest(9).last().unwrap(), b"one");
+    }
+
+    #[test]
+    fn ids_sort_by_time_and_are_unique() {
+        let at = SystemTime::now();
+        let [one, two] = [receipt_id(at), receipt_id(at)];
+        assert_ne!(one, two);
+        assert!(receipt_id(at + std::time::Duration::from_secs(1)) > two);
+    }
+}

@@ -1,0 +1,85 @@
+//! The last-known-good configuration: what the last confirmed generation was started from.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::haproxy::scan::Source;
+
+/// Copies of the configuration files, in `state-dir/last-known-good`.
+#[derive(Debug)]
+pub(crate) struct KnownGood {
+    directory: PathBuf,
+    saved: Vec<Source>,
+}
+
+impl KnownGood {
+    /// The copies in `state_dir`, as an earlier daemon left them.
+    pub(super) fn open(state_dir: &Path) -> KnownGood {
+        KnownGood { directory: state_dir.join("last-known-good"), saved: Vec::new() }
+    }
+
+    /// Keeps `sources`; writes only when they differ from what is kept.
+    pub(crate) fn save(&mut self, sources: &[Source]) -> io::Result<()> {
+        if self.saved == sources {
+            return Ok(());
+        }
+        let [fresh, old] = ["new", "old"].map(|ending| self.directory.with_extension(ending));
+        remove(&fresh)?;
+        std::fs::create_dir_all(&fresh)?;
+        for (number, (path, bytes)) in sources.iter().enumerate() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // The number keeps HAProxy's order, in which it reads the files of a directory too.
+            std::fs::write(fresh.join(format!("{number:04}-{}.cfg", name.trim_end_matches(".cfg"))), bytes)?;
+        }
+        remove(&old)?;
+        match std::fs::rename(&self.directory, &old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::rename(&fresh, &self.directory)?;
+        remove(&old)?;
+        self.saved = sources.to_vec();
+        Ok(())
+    }
+
+    /// The copies as HAProxy's `-f` takes them, when there are any.
+    pub(crate) fn config(&self) -> Option<Vec<PathBuf>> {
+        // A daemon killed between the two renames of `save` leaves the copies under the second name.
+        let candidates = [self.directory.clone(), self.directory.with_extension("old")];
+        candidates.into_iter().find(|directory| directory.is_dir()).map(|directory| vec![directory])
+    }
+}
+
+fn remove(directory: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::haproxy::scan;
+
+    #[test]
+    fn what_is_saved_is_read_back_in_order_by_a_later_daemon() {
+        let state = tempfile::tempdir().unwrap();
+        let sources: Vec<Source> =
+            vec![("/etc/z.cfg".into(), b"global\n".to_vec()), ("/etc/a.cfg".into(), b"# \xff\n".to_vec())];
+        KnownGood::open(state.path()).save(&[("/etc/old.cfg".into(), b"old".to_vec())]).unwrap();
+        KnownGood::open(state.path()).save(&sources).unwrap();
+        let config = KnownGood::open(state.path()).config().unwrap();
+        let read: Vec<Vec<u8>> = scan::read(&config).unwrap().into_iter().map(|(_, bytes)| bytes).collect();
+        assert_eq!(read, [sources[0].1.clone(), sources[1].1.clone()]);
+    }
+
+    #[test]
+    fn a_save_cut_short_leaves_the_earlier_copies() {
+        let state = tempfile::tempdir().unwrap();
+        KnownGood::open(state.path()).save(&[("/etc/a.cfg".into(), b"one".to_vec())]).unwrap();
+        std::fs::rename(state.path().join("last-known-good"), state.path().join("last-known-good.old")).unwrap();
+        assert!(KnownGood::open(state.path()).config().is_some());
+        assert!(KnownGood::open(&state.path().join("none")).config().is_none());
+    }
+}

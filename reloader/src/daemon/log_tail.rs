@@ -1,0 +1,77 @@
+//! What a generation writes on standard error: read for the operator, forwarded to the log, kept small.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// Cut the file when all of it was forwarded and it has grown past this many bytes.
+const CUT_AT: u64 = 1 << 20;
+
+/// A reader that remembers how far it came.
+#[derive(Debug, Clone)]
+pub(super) struct LogTail {
+    path: PathBuf,
+    read: u64,
+}
+
+impl LogTail {
+    /// Reads `path` from its beginning, or from its end for a generation whose past was already told.
+    pub(super) fn new(path: &Path, skip_past: bool) -> LogTail {
+        let read = if skip_past { std::fs::metadata(path).map_or(0, |metadata| metadata.len()) } else { 0 };
+        LogTail { path: path.to_owned(), read }
+    }
+
+    /// The lines written since the last call.
+    pub(super) fn new_lines(&mut self) -> Vec<String> {
+        self.try_new_lines().unwrap_or_else(|error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                log::warn!("cannot read {}: {error}", self.path.display());
+            }
+            Vec::new()
+        })
+    }
+
+    fn try_new_lines(&mut self) -> io::Result<Vec<String>> {
+        let length = std::fs::metadata(&self.path)?.len();
+        if length <= self.read {
+            self.read = length;
+            return Ok(Vec::new());
+        }
+        let mut file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+        file.seek(SeekFrom::Start(self.read))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        self.read += bytes.len() as u64;
+        if self.read > CUT_AT {
+            file.set_len(0)?;
+            self.read = 0;
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_is_told_once_and_the_file_stays_small() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let append = |text: &str| {
+            let mut file = OpenOptions::new().append(true).create(true).open(&path).unwrap();
+            io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        };
+        let mut tail = LogTail::new(&path, false);
+        assert!(tail.new_lines().is_empty());
+        append("one\ntwo\n");
+        assert_eq!(tail.new_lines(), ["one", "two"]);
+        assert!(tail.new_lines().is_empty());
+        append(&"x\n".repeat(600_000));
+        assert_eq!(tail.new_lines().len(), 600_000);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+        append("after\n");
+        assert_eq!(tail.new_lines(), ["after"]);
+    }
+}

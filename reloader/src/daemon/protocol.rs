@@ -1,0 +1,117 @@
+//! The control socket's protocol: frames of a 4-byte big-endian length and that many bytes of JSON.
+
+use std::io;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::status::Status;
+use crate::reload::plan::Planned;
+use crate::reload::receipt::Receipt;
+
+/// The longest frame: a receipt of 3,000 listeners has about a megabyte.
+const LONGEST_FRAME: u32 = 64 << 20;
+
+/// What a client asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Reload, or with `dry_run` only tell the plan.
+    Reload {
+        /// Only tell the plan.
+        dry_run: bool,
+    },
+    /// Retire the serving generation and end.
+    Stop,
+    /// Tell what serves.
+    Status,
+}
+
+/// What the daemon answers: any number of [`Reply::Progress`], then one other.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum Reply {
+    /// What happens at the moment.
+    Progress {
+        /// A few words.
+        phase: String,
+    },
+    /// A reload is over.
+    Receipt {
+        /// Its record.
+        receipt: Box<Receipt>,
+        /// Whether the record is in the journal; the reason when it is not.
+        not_stored: Option<String>,
+        /// Whether a generation serves now.
+        serving: bool,
+    },
+    /// The plan of a dry run.
+    Plan {
+        /// One entry for each listener.
+        plan: Vec<Planned>,
+        /// Whether something serves at all.
+        serving: bool,
+    },
+    /// What serves.
+    Status(Box<Status>),
+    /// The daemon ends.
+    Stopped {
+        /// The process that drains, if one was retired.
+        retired: Option<u32>,
+    },
+    /// The request was not carried out.
+    Refused {
+        /// A sentence.
+        message: String,
+        /// The exit status for it.
+        exit: u8,
+    },
+}
+
+/// Writes one frame.
+pub async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> io::Result<()> {
+    let body = serde_json::to_vec(message)?;
+    let length = u32::try_from(body.len()).ok().filter(|length| *length <= LONGEST_FRAME);
+    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the message is too long"))?;
+    stream.write_all(&[&length.to_be_bytes()[..], &body].concat()).await?;
+    stream.flush().await
+}
+
+/// Reads one frame; `None` when the other side has closed between frames.
+pub async fn read_frame<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    match stream.read_exact(&mut length).await {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    };
+    let length = u32::from_be_bytes(length);
+    if length > LONGEST_FRAME {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes is no message")));
+    }
+    let mut body = Vec::new();
+    stream.take(length.into()).read_to_end(&mut body).await?;
+    Ok(Some(serde_json::from_slice(&body)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_round_trip_and_end_cleanly() {
+        let mut bytes = Vec::new();
+        write_frame(&mut bytes, &Request::Reload { dry_run: true }).await.unwrap();
+        assert_eq!(bytes[..4], (bytes.len() as u32 - 4).to_be_bytes());
+        let mut reader = &bytes[..];
+        assert_eq!(read_frame(&mut reader).await.unwrap(), Some(Request::Reload { dry_run: true }));
+        assert_eq!(read_frame::<Request>(&mut reader).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn rubbish_is_an_error_and_takes_no_memory() {
+        assert!(read_frame::<Request>(&mut &b"\xff\xff\xff\xff"[..]).await.is_err());
+        assert!(read_frame::<Request>(&mut &b"\0\0\0\x02{}"[..]).await.is_err());
+        assert!(read_frame::<Request>(&mut &b"\0\0\0\x09{}"[..]).await.is_err());
+    }
+}

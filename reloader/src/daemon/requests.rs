@@ -1,0 +1,36 @@
+//! Requests from the control socket on their way to the main loop.
+
+use tokio::sync::mpsc;
+
+use super::protocol::Reply;
+
+/// Somebody who waits for an answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Waiter(mpsc::UnboundedSender<Reply>);
+
+impl Waiter {
+    /// Tells what happens; one who has gone is no error.
+    pub(crate) fn tell(&self, reply: Reply) {
+        let _ = self.0.send(reply);
+    }
+
+    /// Waits until the other end has written everything and hung up.
+    pub(super) async fn delivered(&self) {
+        self.0.closed().await;
+    }
+}
+
+/// What reaches the main loop.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A reload is wanted.
+    Reload(Waiter),
+    /// The end is wanted.
+    Stop(Waiter),
+}
+
+/// A waiter and the end at which its replies arrive.
+pub(super) fn waiter() -> (Waiter, mpsc::UnboundedReceiver<Reply>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Waiter(sender), receiver)
+}

@@ -1,0 +1,107 @@
+//! What must be there before the daemon runs: privileges, directories, the lock.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::Path;
+
+use nix::unistd::Group;
+use rustix::fs::{FlockOperation, flock};
+
+use super::DaemonError;
+use crate::config::Config;
+use crate::process;
+
+/// The capabilities the daemon cannot do without, by number (capabilities(7)), with what each is for.
+const NEEDED: [(u32, &str); 3] = [
+    (5, "CAP_KILL (to retire a HAProxy that changed its user)"),
+    (12, "CAP_NET_ADMIN (to read sockets and to hold SYNs)"),
+    (19, "CAP_SYS_PTRACE (to see which sockets a HAProxy that changed its user owns)"),
+];
+
+/// Refuses to go on without the needed capabilities, naming each that is missing.
+pub(super) fn check_privileges() -> Result<(), DaemonError> {
+    match missing(process::effective_capabilities()) {
+        missing if missing.is_empty() => Ok(()),
+        missing => Err(DaemonError::Privilege(missing.join(", "))),
+    }
+}
+
+fn missing(effective: u64) -> Vec<&'static str> {
+    NEEDED.into_iter().filter(|(number, _)| effective & (1 << number) == 0).map(|(_, name)| name).collect()
+}
+
+/// The group that may use the control socket.
+pub(super) fn control_group(config: &Config) -> Result<u32, DaemonError> {
+    let name = &config.control_group;
+    let found = Group::from_name(name).map_err(|errno| DaemonError::io("reading the groups")(errno.into()))?;
+    found.map(|group| group.gid.as_raw()).ok_or_else(|| DaemonError::NoSuchGroup(name.clone()))
+}
+
+/// Creates runtime-dir and state-dir. runtime-dir can be entered by all, because the control socket may be in it;
+/// what is secret in it has a mode of its own.
+pub(super) fn directories(config: &Config, group: u32) -> Result<(), DaemonError> {
+    directory(&config.runtime_dir, 0o755)?;
+    directory(&config.state_dir, 0o750)?;
+    chown(&config.state_dir, None, Some(group))
+        .map_err(DaemonError::io(format!("giving {} to the control group", config.state_dir.display())))?;
+    Ok(())
+}
+
+fn directory(path: &Path, mode: u32) -> Result<(), DaemonError> {
+    let create = || {
+        DirBuilder::new().recursive(true).mode(mode).create(path)?;
+        std::fs::set_permissions(path, Permissions::from_mode(mode))
+    };
+    create().map_err(DaemonError::io(format!("creating {}", path.display())))
+}
+
+/// One daemon for a runtime-dir: holds the lock as long as it lives. The descriptor is close-on-exec.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+
+/// Takes the lock of runtime-dir.
+pub(super) fn lock(runtime_dir: &Path) -> Result<Lock, DaemonError> {
+    let path = runtime_dir.join("lock");
+    let failed = || DaemonError::io(format!("locking {}", path.display()));
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .open(&path)
+        .map_err(failed())?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        let _ = file.read_to_string(&mut pid);
+        let owner = pid.trim().parse::<u32>().map(|pid| format!(" (process {pid})")).unwrap_or_default();
+        return Err(DaemonError::AlreadyRunning { directory: runtime_dir.to_owned(), owner });
+    }
+    let mut note_pid = || -> io::Result<()> {
+        file.set_len(0)?;
+        writeln!(file, "{}", std::process::id())
+    };
+    note_pid().map_err(failed())?;
+    Ok(Lock(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_missing_capability_is_named() {
+        assert!(missing(u64::MAX).is_empty());
+        assert_eq!(missing(0).len(), 3);
+        assert!(missing(u64::MAX & !(1 << 19))[0].starts_with("CAP_SYS_PTRACE"));
+    }
+
+    #[test]
+    fn the_second_lock_is_refused_with_the_first_ones_pid() {
+        let directory = tempfile::tempdir().unwrap();
+        let _first = lock(directory.path()).unwrap();
+        let message = lock(directory.path()).unwrap_err().to_string();
+        assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
+    }
+}

@@ -1,0 +1,73 @@
+//! What `status` tells. Its JSON is an interface.
+
+use serde::{Deserialize, Serialize};
+
+use crate::listener::{Family, Role};
+use crate::reload::plan::Planned;
+use crate::reload::receipt::Receipt;
+
+/// The whole answer.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// The serving generation, `null` when nothing serves.
+    pub serving: Option<Serving>,
+    /// Retired generations with open connections, oldest first.
+    pub draining: Vec<Draining>,
+    /// Holds of SYNs in force.
+    pub holds: Vec<serde_json::Value>,
+    /// Listeners of which the daemon has a duplicate.
+    pub custody: Vec<ListenerStatus>,
+    /// The last receipt.
+    pub last_reload: Option<Receipt>,
+    /// What the operator should look at.
+    pub warnings: Vec<String>,
+    /// The plan for the next reload.
+    #[serde(default)]
+    pub plan: Vec<Planned>,
+    /// New connections in the last second, `null` when HAProxy does not say.
+    #[serde(default)]
+    pub connection_rate: Option<u64>,
+}
+
+/// The generation that serves.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Serving {
+    /// Its number.
+    pub generation: u64,
+    /// Its root process.
+    pub pid: u32,
+    /// What it was started from.
+    pub config: String,
+    /// When it began to serve, RFC 3339 in UTC.
+    pub since: String,
+    /// Its listeners.
+    pub listeners: Vec<ListenerStatus>,
+}
+
+/// A generation that drains.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Draining {
+    /// Its number.
+    pub generation: u64,
+    /// Its root process.
+    pub pid: u32,
+    /// Seconds since it was retired.
+    pub age_s: u64,
+    /// Open connections, `null` when the kernel does not say.
+    pub connections: Option<u64>,
+}
+
+/// A listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// Where it listens.
+    pub address: String,
+    /// Its address family.
+    pub family: Family,
+    /// What it is for.
+    pub role: Role,
+    /// Its inode.
+    pub inode: u64,
+}

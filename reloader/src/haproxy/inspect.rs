@@ -1,0 +1,110 @@
+//! What a running HAProxy really owns: asked over its stats socket, checked against /proc and sock_diag.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::client::{self, ClientError};
+use super::launch::is_private_socket;
+use super::runtime_api;
+use crate::custody::{Custody, Held, describe, take_in};
+use crate::haproxy::codec::Record;
+use crate::kernel::sock_diag::{self, ListenSocket, SockDiagError};
+use crate::listener::{Address, Listener, Role};
+use crate::process::{self, Handle, SocketOwner};
+use crate::reload::confirm::Owned;
+
+/// Why a generation's listeners are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// The kernel did not tell.
+    #[error(transparent)]
+    SockDiag(#[from] SockDiagError),
+    /// The thread that asked died.
+    #[error("internal error while looking at the new generation: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// A generation's listeners at one moment.
+#[derive(Debug)]
+pub struct Inspection {
+    /// What it owns, the daemon's private sockets left out.
+    pub owned: Vec<Owned>,
+    /// Duplicates of what can be passed on.
+    pub custody: Custody,
+    /// All sockets of its processes.
+    pub sockets: HashMap<u64, SocketOwner>,
+    /// All TCP listeners of the machine at that moment.
+    pub machine: Vec<ListenSocket>,
+    /// What could not be taken, in sentences.
+    pub notes: Vec<String>,
+}
+
+/// How long one answer of the runtime API may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Looks at the HAProxy whose root process is `root` and that answers on `socket`.
+pub async fn inspect(root: u32, socket: PathBuf, runtime_dir: PathBuf) -> Result<Inspection, InspectError> {
+    let control = match runtime_api::cli_sockets(&socket, PATIENCE).await {
+        Ok(addresses) => addresses.into_iter().collect(),
+        Err(error) => {
+            log::warn!("`show cli sockets` failed on {}: {error}; stats sockets count as traffic", socket.display());
+            HashSet::new()
+        }
+    };
+    tokio::task::spawn_blocking(move || look(root, &socket, &runtime_dir, &control)).await?
+}
+
+fn look(root: u32, socket: &Path, runtime_dir: &Path, control: &HashSet<String>) -> Result<Inspection, InspectError> {
+    let mut notes = Vec::new();
+    let exported = client::get_sockets(socket).unwrap_or_else(|error| {
+        // The private socket is itself a listener, so even an empty configuration exports one.
+        if !matches!(error, ClientError::NotExposed) || is_private_socket(runtime_dir, socket) {
+            notes.push(format!("listeners could not be taken with _getsocks: {error}"));
+        }
+        Vec::new()
+    });
+    let sockets = process::sockets_of(&process::tree(root));
+    let machine = sock_diag::listeners()?;
+
+    let role = |address: &Address| if control.contains(&cli_name(address)) { Role::Control } else { Role::Traffic };
+    let ours = |address: &Address| !matches!(address, Address::Unix(path) if is_private_socket(runtime_dir, path));
+    let mut held = take_in(exported, |found| ours(&found.endpoint.address) && sockets.contains_key(&found.inode), role);
+    let known: HashSet<u64> = held.iter().map(|held| held.listener.inode).collect();
+    let mut owned: Vec<Owned> =
+        held.iter().map(|held| Owned { listener: held.listener.clone(), role: held.role }).collect();
+    let unexported = machine.iter().filter(|found| sockets.contains_key(&found.inode) && !known.contains(&found.inode));
+    for found in unexported.filter(|found| ours(&found.address)) {
+        match duplicate(found.inode, sockets[&found.inode]) {
+            Ok((listener, fd)) => {
+                let role = role(&listener.endpoint.address);
+                owned.push(Owned { listener: listener.clone(), role });
+                held.push(Held { listener, role, fd: std::sync::Arc::new(fd), record: Record::default() });
+            }
+            Err(message) => notes.push(format!("{}: {message}", found.address)),
+        }
+    }
+    let custody = Custody::new(held, sockets.clone());
+    Ok(Inspection { owned, custody, sockets, machine, notes })
+}
+
+/// What HAProxy does not export (no `expose-fd listeners` on an adopted one) is duplicated by the kernel.
+fn duplicate(inode: u64, owner: SocketOwner) -> Result<(Listener, std::os::fd::OwnedFd), String> {
+    let fd = Handle::duplicate(owner).map_err(|error| error.to_string())?;
+    let mut record = Record::default();
+    let listener = describe(std::os::fd::AsFd::as_fd(&fd), &record)
+        .filter(|listener| listener.inode == inode)
+        .ok_or("the descriptor was closed while it was looked at")?;
+    record.interface = listener.endpoint.interface.clone().unwrap_or_default().into_bytes();
+    Ok((listener, fd))
+}
+
+/// The name of an address in the output of `show cli sockets`.
+fn cli_name(address: &Address) -> String {
+    match address {
+        Address::Inet(address @ std::net::SocketAddr::V4(_)) => format!("ipv4@{address}"),
+        Address::Inet(address @ std::net::SocketAddr::V6(_)) => format!("ipv6@{address}"),
+        Address::Unix(path) => format!("unix@{}", path.display()),
+        Address::Abstract(name) => format!("abns@{}", String::from_utf8_lossy(name)),
+    }
+}

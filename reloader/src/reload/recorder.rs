@@ -1,0 +1,96 @@
+//! Writes a receipt while a reload runs.
+
+use std::time::{Instant, SystemTime};
+
+use super::receipt::{GenerationId, Kind, Lost, Outcome, Phases, Receipt, Syns, judge};
+use crate::daemon::receipt_id;
+use crate::daemon::supervisor::rfc3339;
+
+/// A receipt in the making.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    asked: Instant,
+    phase_began: Instant,
+    receipt: Receipt,
+}
+
+/// Why a reload came to nothing.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// A sentence.
+    pub(crate) reason: String,
+    /// HAProxy's own lines.
+    pub(crate) server_log: Vec<String>,
+}
+
+impl Failure {
+    /// A failure of which HAProxy said nothing.
+    pub(crate) fn new(reason: impl Into<String>) -> Failure {
+        Failure { reason: reason.into(), server_log: Vec::new() }
+    }
+}
+
+impl Recorder {
+    /// Begins the record of something that was asked for at `asked`.
+    pub(crate) fn begin(kind: Kind, asked: Instant, coalesced: u64, old: Option<GenerationId>) -> Recorder {
+        let at = SystemTime::now() - asked.elapsed();
+        let receipt = Receipt {
+            id: receipt_id(at),
+            at: rfc3339(at),
+            kind,
+            result: Outcome::Failed,
+            reason: None,
+            coalesced,
+            old,
+            new: None,
+            phases_us: Phases::default(),
+            listeners: Vec::new(),
+            syns: Syns::default(),
+            lost: Lost::default(),
+            notes: Vec::new(),
+            server_log: Vec::new(),
+        };
+        Recorder { asked, phase_began: Instant::now(), receipt }
+    }
+
+    /// The receipt so far.
+    pub(crate) fn receipt(&mut self) -> &mut Receipt {
+        &mut self.receipt
+    }
+
+    /// Ends a phase: its time goes where `place` says.
+    pub(crate) fn phase(&mut self, place: impl FnOnce(&mut Phases) -> &mut Option<u64>) {
+        let now = Instant::now();
+        *place(&mut self.receipt.phases_us) = Some((now - self.phase_began).as_micros() as u64);
+        self.phase_began = now;
+    }
+
+    /// Something else the operator should know.
+    pub(crate) fn note(&mut self, note: impl Into<String>) {
+        let note = note.into();
+        log::warn!("{note}");
+        self.receipt.notes.push(note);
+    }
+
+    /// The finished receipt.
+    pub(crate) fn finish(mut self, outcome: Result<(), Failure>) -> Receipt {
+        match outcome {
+            Ok(()) => {
+                let (result, reason) = judge(&self.receipt.listeners);
+                self.receipt.result = result;
+                // A reason that was noted on the way (somebody else on the port) stands before the listeners' own.
+                self.receipt.reason = self.receipt.reason.or(reason);
+                if self.receipt.reason.is_some() {
+                    self.receipt.result = Outcome::Unproven;
+                }
+            }
+            Err(failure) => {
+                self.receipt.result = Outcome::Failed;
+                self.receipt.reason = Some(failure.reason);
+                self.receipt.server_log = failure.server_log;
+            }
+        }
+        self.receipt.phases_us.total = Some(self.asked.elapsed().as_micros() as u64);
+        self.receipt
+    }
+}

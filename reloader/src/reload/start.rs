@@ -1,0 +1,111 @@
+//! Starts a new generation without touching the old one.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::recorder::{Failure, Recorder};
+use crate::daemon::Generation;
+use crate::daemon::supervisor::Supervisor;
+use crate::haproxy::launch;
+use crate::haproxy::overlay::overlay;
+use crate::haproxy::scan::{self, Facts, Source};
+use crate::haproxy::version::Version;
+use crate::haproxy::wait::{self, Appearance, Limits, NotReady};
+use crate::process::Handle;
+
+/// What is known before the process starts.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// HAProxy's version.
+    pub(crate) version: Version,
+    config: Vec<PathBuf>,
+    sources: Vec<Source>,
+    facts: Facts,
+    is_known_good: bool,
+}
+
+/// Reads the configuration and refuses what cannot become a generation.
+pub(crate) fn prepare(supervisor: &mut Supervisor, use_known_good: bool) -> Result<Prepared, Failure> {
+    let version = supervisor.version().map_err(|error| Failure::new(error.to_string()))?;
+    let known_good = supervisor.known_good.config().filter(|_| use_known_good);
+    let is_known_good = known_good.is_some();
+    let config = known_good.unwrap_or_else(|| supervisor.config.haproxy.config.clone());
+    let sources = scan::read(&config).map_err(|error| Failure::new(format!("HAProxy's configuration: {error}")))?;
+    let facts = scan::facts(&sources);
+    match facts.refusal() {
+        Some(refusal) => Err(Failure::new(refusal)),
+        None => Ok(Prepared { version, config, sources, facts, is_known_good }),
+    }
+}
+
+/// Starts the process with its sockets on offer, and waits until it is ready. It stands in `supervisor.starting`
+/// from the moment it exists.
+pub(crate) async fn start(
+    supervisor: &mut Supervisor,
+    prepared: &Prepared,
+    recorder: &mut Recorder,
+) -> Result<(), Failure> {
+    let began = Instant::now();
+    let number = supervisor.take_number();
+    let files = supervisor.files(number);
+    let spread = supervisor.config.reload.close_spread_time.value();
+    let overlay = overlay(&files.socket, &prepared.facts, prepared.version, spread);
+    let sockets = if prepared.version.passes_sockets() { supervisor.custody.offer() } else { Vec::new() };
+    let offers = !sockets.is_empty();
+    let broker = offers.then(|| supervisor.broker.path());
+    let appearance = Appearance::watch(&files.socket).map_err(|error| Failure::new(error.to_string()))?;
+    let mut command = launch::command(&supervisor.config.haproxy, &prepared.config, &files, &overlay, broker)
+        .map_err(|error| Failure::new(error.to_string()))?;
+    supervisor.inheritance.apply_to(&mut command);
+
+    let process = Handle::spawn(&mut command).map_err(|error| {
+        files.remove();
+        Failure::new(error.to_string())
+    })?;
+    // No await between the start and the offer: see `Broker::offer`.
+    supervisor.broker.offer(process.pid(), sockets);
+    let label = prepared.config.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
+    supervisor.starting = Some(Generation::started(number, process.clone(), files, label));
+    supervisor.store_records();
+
+    let limits = Limits {
+        start_timeout: supervisor.config.reload.start_timeout,
+        old: supervisor.serving.as_ref().map(|old| old.process.clone()),
+        custody_max: supervisor.custody_max(),
+        stopping: supervisor.stopping.clone(),
+    };
+    let ready = wait::ready(&process, &appearance, limits, crate::daemon::keep_watchdog_quiet).await;
+    let taken = supervisor.broker.withdraw();
+    match ready {
+        Ok(info) => {
+            log::debug!("generation {number}: HAProxy {} answers as process {}", info.version, info.pid);
+            if offers && !taken {
+                recorder.note("the new generation did not take its sockets from the broker");
+            }
+            supervisor.last_start = Some(began.elapsed());
+            Ok(())
+        }
+        Err(error) => Err(failure(supervisor, &error)),
+    }
+}
+
+fn failure(supervisor: &mut Supervisor, error: &NotReady) -> Failure {
+    let server_log = supervisor.starting.as_mut().map(Generation::new_log_lines).unwrap_or_default();
+    Failure { reason: error.to_string(), server_log }
+}
+
+/// After a proven start this configuration is the last-known-good one, provided it is still what HAProxy read.
+pub(crate) fn keep_as_known_good(supervisor: &mut Supervisor, prepared: &Prepared, recorder: &mut Recorder) {
+    if prepared.is_known_good {
+        recorder.note("HAProxy runs the last-known-good configuration: the one on disk did not start");
+        return;
+    }
+    match scan::read(&prepared.config) {
+        Ok(sources) if sources == prepared.sources => {
+            if let Err(error) = supervisor.known_good.save(&sources) {
+                recorder.note(format!("the last-known-good configuration was not stored: {error}"));
+            }
+        }
+        _ => recorder.note("the configuration changed on disk while HAProxy read it: not kept as last-known-good"),
+    }
+}

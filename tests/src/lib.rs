@@ -1,6 +1,8 @@
 //! The rig: what the integration tests, the demo and the benchmarks stand on. Functions panic with a sentence where a
 //! test could do nothing but give up.
 
+pub mod config;
+pub mod haproxy;
 pub mod idle;
 pub mod limits;
 pub mod load;
@@ -8,3 +10,4 @@ pub mod netns;
 pub mod poll;
 pub mod process;
 pub mod servers;
+pub mod versions;

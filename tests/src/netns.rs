@@ -3,12 +3,12 @@
 //! Threads and children started from it afterwards are in it too, and when the last of them is gone the kernel takes it
 //! away: there is nothing to clean up, even after a panic.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::geteuid;
 
 /// Ports below this one are for servers. A client's own port taken at random from among them would make a server's
@@ -38,6 +38,22 @@ pub fn enter_alone() -> MutexGuard<'static, ()> {
     let alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     enter();
     alone
+}
+
+/// Run `work` in the namespace in which the process was started, where the outside world is.
+pub fn outside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let home = File::open(format!("/proc/{}/ns/net", std::process::id()))
+        .expect("the process's namespace");
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // Refused to others than root, who cannot have left it.
+            let _ = setns(home, CloneFlags::CLONE_NEWNET);
+            work()
+        });
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Run `ip` in the calling thread's namespace; panics when it fails.

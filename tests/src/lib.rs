@@ -7,6 +7,7 @@ pub mod idle;
 pub mod limits;
 pub mod load;
 pub mod netns;
+pub mod plain;
 pub mod poll;
 pub mod process;
 pub mod servers;

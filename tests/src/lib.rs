@@ -2,6 +2,7 @@
 //! test could do nothing but give up.
 
 pub mod config;
+pub mod footprint;
 pub mod haproxy;
 pub mod idle;
 pub mod limits;
@@ -10,5 +11,6 @@ pub mod netns;
 pub mod plain;
 pub mod poll;
 pub mod process;
+pub mod rig;
 pub mod servers;
 pub mod versions;

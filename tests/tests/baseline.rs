@@ -89,3 +89,19 @@ fn every_method_at_a_high_rate() {
         );
     }
 }
+
+/// HAProxy's own time for `-x -sf`, to set reloader's beside it.
+#[test]
+#[ignore = "its figures are for reading"]
+fn time_of_a_reload_by_number_of_listeners() {
+    let _alone = netns::enter_alone();
+    for ports in [1, 100, 3000] {
+        let mut server = Plain::start(&HaproxyBinary::installed(), Method::PassSockets, ports);
+        let mut times: Vec<_> = (0..10).map(|_| server.reload()).collect();
+        times.sort();
+        println!(
+            "{ports} listeners: median {:?}, at most {:?}",
+            times[5], times[9]
+        );
+    }
+}

@@ -12,7 +12,9 @@ fn a_link_a_qdisc_and_a_process_are_seen() {
     let before = Footprint::take(dir.path());
     before.assert_unchanged();
 
-    netns::ip(&["link", "add", "left", "type", "dummy"]);
+    netns::ip(&[
+        "link", "add", "left", "type", "veth", "peer", "name", "other",
+    ]);
     let added = Command::new("tc")
         .args(["qdisc", "add", "dev", "left", "clsact"])
         .status()

@@ -12,6 +12,7 @@ use socket2::{Domain, SockAddr};
 
 use super::connection::{Connection, Step};
 use super::outcome::{Failure, Outcome, Outcomes};
+use super::slots::Slots;
 use super::{Progress, Target};
 
 /// Starts between two looks at the sockets: catching up must not starve those that are open.
@@ -30,8 +31,7 @@ pub(super) struct Plan {
     pub(super) request: bool,
 }
 
-/// One epoll loop. A connection is named by its slot and the number of uses of that slot, because an event may still
-/// be in hand when its connection is gone and the slot taken again.
+/// One epoll loop.
 pub(super) struct Engine {
     plan: Plan,
     addresses: Vec<(Domain, SockAddr)>,
@@ -40,18 +40,11 @@ pub(super) struct Engine {
     timer: TimerFd,
     begin: Instant,
     started: u64,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    open: Slots<Open>,
     /// All have the same timeout: the order of starts is the order of deadlines.
     deadlines: VecDeque<(Instant, u64)>,
     again: Vec<u64>,
     done: Vec<Outcome>,
-}
-
-#[derive(Default)]
-struct Slot {
-    uses: u32,
-    open: Option<Open>,
 }
 
 struct Open {
@@ -76,8 +69,7 @@ impl Engine {
             .expect("timerfd_create"),
             begin: Instant::now(),
             started: 0,
-            slots: Vec::new(),
-            free: Vec::new(),
+            open: Slots::default(),
             deadlines: VecDeque::new(),
             again: Vec::new(),
             done: Vec::new(),
@@ -149,7 +141,7 @@ impl Engine {
                     lag,
                     target,
                 };
-                let key = self.place(open);
+                let key = self.open.put(open);
                 self.deadlines.push_back((began + self.plan.timeout, key));
                 self.drive(key);
             }
@@ -159,19 +151,8 @@ impl Engine {
         self.progress.started.store(self.started, Relaxed);
     }
 
-    fn place(&mut self, open: Open) -> u64 {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            (self.slots.len() - 1) as u32
-        });
-        let slot = &mut self.slots[index as usize];
-        slot.uses += 1;
-        slot.open = Some(open);
-        u64::from(slot.uses) << 32 | u64::from(index)
-    }
-
     fn drive(&mut self, key: u64) {
-        let Some(open) = lookup(&mut self.slots, key) else {
+        let Some(open) = self.open.get(key) else {
             return;
         };
         match open.connection.drive() {
@@ -194,7 +175,7 @@ impl Engine {
 
     fn expire(&mut self, now: Instant) {
         while let Some(&(deadline, key)) = self.deadlines.front() {
-            let open = lookup(&mut self.slots, key).is_some();
+            let open = self.open.get(key).is_some();
             if open && deadline > now {
                 return;
             }
@@ -206,13 +187,11 @@ impl Engine {
     }
 
     fn finish(&mut self, key: u64, result: Result<(), Failure>) {
-        let index = key as u32;
         // Dropping the socket closes it and takes it out of the epoll set.
-        let open = self.slots[index as usize]
+        let open = self
             .open
-            .take()
+            .take(key)
             .expect("only open connections are finished");
-        self.free.push(index);
         self.record(open.scheduled, open.lag, open.target, result);
     }
 
@@ -273,11 +252,4 @@ impl Engine {
             cpu: spent(usage.user_time()) + spent(usage.system_time()),
         }
     }
-}
-
-fn lookup(slots: &mut [Slot], key: u64) -> Option<&mut Open> {
-    let slot = &mut slots[key as u32 as usize];
-    slot.open
-        .as_mut()
-        .filter(|_| u64::from(slot.uses) == key >> 32)
 }

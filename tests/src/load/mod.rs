@@ -9,6 +9,7 @@
 mod connection;
 mod engine;
 mod outcome;
+mod slots;
 mod summary;
 mod target;
 

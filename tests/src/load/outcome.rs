@@ -8,6 +8,10 @@ use super::summary::Summary;
 /// A lost SYN costs its sender a second.
 pub(super) const SLOW: Duration = Duration::from_millis(900);
 
+/// Later than this, in microseconds, and the generator was not the open loop that it claims to be.
+const LATE_P99: u64 = 10_000;
+const LATE_MAX: u64 = 250_000;
+
 /// How a connection failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
@@ -126,7 +130,7 @@ impl Outcomes {
     /// the rate was not what it says.
     pub fn kept_schedule(&self) -> bool {
         let lag = self.summary().lag;
-        lag.value_at_quantile(0.99) <= 10_000 && lag.max() <= 250_000
+        lag.value_at_quantile(0.99) <= LATE_P99 && lag.max() <= LATE_MAX
     }
 
     /// Panics, with the figures, unless every connection was served.

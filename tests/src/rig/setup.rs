@@ -7,6 +7,7 @@ use super::Rig;
 
 /// A rig before its daemon is started.
 pub struct Setup {
+    pub(super) reloader: Option<PathBuf>,
     pub(super) haproxy: PathBuf,
     pub(super) config: String,
     pub(super) top: String,
@@ -19,6 +20,7 @@ pub struct Setup {
 impl Setup {
     pub(super) fn new(config: &Config) -> Setup {
         Setup {
+            reloader: None,
             haproxy: "/usr/sbin/haproxy".into(),
             config: config.to_string(),
             top: String::new(),
@@ -27,6 +29,12 @@ impl Setup {
             environment: Vec::new(),
             fd_store: false,
         }
+    }
+
+    /// Another reloader than `RELOADER_BIN` or the one that cargo has built.
+    pub fn reloader(mut self, path: &Path) -> Setup {
+        self.reloader = Some(path.to_owned());
+        self
     }
 
     /// Another HAProxy than the distribution's.

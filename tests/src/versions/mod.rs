@@ -75,6 +75,7 @@ impl fmt::Display for Wanted {
 }
 
 /// What could be had, and what not and why.
+#[derive(Default)]
 pub struct Fetched {
     /// In the order of `WANTED`.
     pub binaries: Vec<HaproxyBinary>,
@@ -84,6 +85,18 @@ pub struct Fetched {
 }
 
 impl Fetched {
+    fn add(&mut self, wanted: &Wanted, result: Result<HaproxyBinary>) {
+        match result {
+            Ok(binary) => self.binaries.push(binary),
+            Err(error) => {
+                let note = if wanted.retired { " (retired)" } else { "" };
+                self.missing
+                    .push(format!("{wanted}{note} cannot be had: {error:#}"));
+                self.failed |= !wanted.retired;
+            }
+        }
+    }
+
     /// All of them, or an error that names those which are missing and not retired.
     pub fn complete(self) -> Result<Vec<HaproxyBinary>> {
         ensure!(!self.failed, "{}", self.missing.join("\n"));
@@ -119,22 +132,9 @@ pub fn fetch_all(cache: &Path) -> Result<Fetched> {
     // Test binaries, and test threads within one, ask at the same time.
     let lock = File::create(home.join("lock"))?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
-    let mut fetched = Fetched {
-        binaries: Vec::new(),
-        missing: Vec::new(),
-        failed: false,
-    };
+    let mut fetched = Fetched::default();
     for wanted in WANTED {
-        match fetch(wanted, &home) {
-            Ok(binary) => fetched.binaries.push(binary),
-            Err(error) => {
-                let note = if wanted.retired { " (retired)" } else { "" };
-                fetched
-                    .missing
-                    .push(format!("{wanted}{note} cannot be had: {error:#}"));
-                fetched.failed |= !wanted.retired;
-            }
-        }
+        fetched.add(wanted, fetch(wanted, &home));
     }
     Ok(fetched)
 }
@@ -183,4 +183,41 @@ fn check(binary: &HaproxyBinary, folder: &Path) -> Result<()> {
         bail!("haproxy -c: {}", String::from_utf8_lossy(&said.stderr));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing(retired: bool) -> Result<Vec<HaproxyBinary>> {
+        let mut wanted = Wanted::new("2.2", Origin::Suite("bullseye"));
+        wanted.retired = retired;
+        let mut fetched = Fetched::default();
+        fetched.add(&wanted, Err(anyhow::anyhow!("the suite has moved")));
+        assert_eq!(fetched.missing.len(), 1);
+        fetched.complete()
+    }
+
+    #[test]
+    fn a_missing_version_fails_by_name_unless_it_is_retired() {
+        let error = missing(false).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "HAProxy 2.2 (Debian bullseye) cannot be had: the suite has moved"
+        );
+        assert_eq!(missing(true).unwrap(), []);
+    }
+
+    #[test]
+    fn later_versions_are_later_by_number() {
+        let wanted = Wanted::new("3.2 or later", Origin::Suite("sid"));
+        let is = |major, minor| {
+            let version = crate::haproxy::Version { major, minor };
+            wanted.is(&HaproxyBinary {
+                version,
+                path: PathBuf::new(),
+            })
+        };
+        assert!(is(3, 2) && is(3, 10) && is(4, 0) && !is(3, 0));
+    }
 }

@@ -1,1 +1,12 @@
-//! The library behind the `reloader` binary.
+//! The library behind the `reloader` binary: a daemon that reloads HAProxy without losing a connection, and proves it.
+//!
+//! `ARCHITECTURE.md` in the repository says how the parts belong together.
+
+pub mod config;
+pub mod custody;
+pub mod haproxy;
+pub mod kernel;
+pub mod listener;
+pub mod process;
+pub mod reload;
+pub mod sys;

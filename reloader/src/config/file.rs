@@ -1,0 +1,185 @@
+//! The file as it is written: defaults, spelling, nothing unknown.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::span::{Limit, OrAuto, Span, SpreadTime};
+use super::{Config, Haproxy, Reload};
+
+/// What SIGTERM does with the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnStop {
+    /// Leave it serving.
+    Leave,
+    /// Retire it.
+    Retire,
+}
+
+/// Which rungs may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// The strongest that applies.
+    Auto,
+    /// Passed sockets only.
+    FdPass,
+    /// Steering only.
+    Steer,
+    /// The best gate that holds SYNs.
+    Hold,
+    /// The qdisc gate.
+    KernelFallback,
+}
+
+impl std::fmt::Display for Strategy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Strategy::Auto => "auto",
+            Strategy::FdPass => "fd-pass",
+            Strategy::Steer => "steer",
+            Strategy::Hold => "hold",
+            Strategy::KernelFallback => "kernel-fallback",
+        })
+    }
+}
+
+/// Whether an unproven reload is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Require {
+    /// It is allowed, and said.
+    BestEffort,
+    /// It is refused.
+    Proven,
+}
+
+/// What a reload does when the most generations drain already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AtMaxDraining {
+    /// Wait until one has ended.
+    Wait,
+    /// End the oldest.
+    EndOldest,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(super) struct File {
+    control_socket: PathBuf,
+    control_group: String,
+    runtime_dir: PathBuf,
+    state_dir: PathBuf,
+    on_stop: OnStop,
+    haproxy: HaproxyTable,
+    reload: ReloadTable,
+    hold: HoldTable,
+}
+
+impl Default for File {
+    fn default() -> File {
+        File {
+            control_socket: "/run/reloader/control.sock".into(),
+            control_group: "root".into(),
+            runtime_dir: "/run/reloader".into(),
+            state_dir: "/var/lib/reloader".into(),
+            // PID 1 of a container: when it ends, everything else is killed, so draining must come first.
+            on_stop: if std::process::id() == 1 { OnStop::Retire } else { OnStop::Leave },
+            haproxy: HaproxyTable::default(),
+            reload: ReloadTable::default(),
+            hold: HoldTable::default(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct HaproxyTable {
+    binary: PathBuf,
+    config: Vec<PathBuf>,
+    args: Vec<String>,
+}
+
+impl Default for HaproxyTable {
+    fn default() -> HaproxyTable {
+        HaproxyTable {
+            binary: "/usr/sbin/haproxy".into(),
+            config: vec!["/etc/haproxy/haproxy.cfg".into()],
+            args: Vec::new(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct ReloadTable {
+    strategy: Strategy,
+    require: Require,
+    start_timeout: Span,
+    drain_timeout: Span,
+    min_interval: Span,
+    hard_stop_after: Limit,
+    max_draining: usize,
+    at_max_draining: AtMaxDraining,
+    custody_max: OrAuto,
+    close_spread_time: SpreadTime,
+    count_syns: bool,
+}
+
+impl Default for ReloadTable {
+    fn default() -> ReloadTable {
+        ReloadTable {
+            strategy: Strategy::Auto,
+            require: Require::BestEffort,
+            start_timeout: Span(Duration::from_secs(30)),
+            drain_timeout: Span(Duration::from_secs(2)),
+            min_interval: Span(Duration::ZERO),
+            hard_stop_after: Limit::Never,
+            max_draining: 0,
+            at_max_draining: AtMaxDraining::Wait,
+            custody_max: OrAuto(None),
+            close_spread_time: SpreadTime::Given("2s".into()),
+            count_syns: false,
+        }
+    }
+}
+
+/// Read so that a configuration written for the documented interface is accepted; nothing holds SYNs yet.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[expect(dead_code, reason = "the gates that hold SYNs are not built yet")]
+struct HoldTable {
+    max: Option<Span>,
+    capacity: Option<String>,
+}
+
+impl From<File> for Config {
+    fn from(file: File) -> Config {
+        let HaproxyTable { binary, config, args } = file.haproxy;
+        let reload = file.reload;
+        Config {
+            control_socket: file.control_socket,
+            control_group: file.control_group,
+            runtime_dir: file.runtime_dir,
+            state_dir: file.state_dir,
+            on_stop: file.on_stop,
+            haproxy: Haproxy { binary, config, args },
+            reload: Reload {
+                strategy: reload.strategy,
+                require: reload.require,
+                start_timeout: reload.start_timeout.0,
+                drain_timeout: reload.drain_timeout.0,
+                min_interval: reload.min_interval.0,
+                hard_stop_after: reload.hard_stop_after,
+                max_draining: reload.max_draining,
+                at_max_draining: reload.at_max_draining,
+                custody_max: reload.custody_max.0,
+                close_spread_time: reload.close_spread_time,
+                count_syns: reload.count_syns,
+            },
+        }
+    }
+}

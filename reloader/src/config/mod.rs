@@ -1,0 +1,201 @@
+//! The daemon's own configuration, `/etc/reloader/reloader.toml`.
+
+mod file;
+mod span;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use file::{AtMaxDraining, OnStop, Require, Strategy};
+pub use span::{Limit, SpreadTime};
+
+/// Where the configuration is looked for when nothing else is said.
+pub const DEFAULT_PATH: &str = "/etc/reloader/reloader.toml";
+
+/// Arguments of HAProxy that the daemon sets itself, or that would take the process out of its hands.
+const REFUSED_ARGS: [&str; 9] = ["-D", "-W", "-Ws", "-c", "-db", "-x", "-sf", "-st", "-p"];
+
+/// The longest runtime-dir: `generation-N.sock.PID.tmp` below it must fit into the 108 bytes of a unix socket's address.
+const LONGEST_RUNTIME_DIR: usize = 108 - "/generation-4294967295.sock.4194304.tmp\0".len();
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The control socket.
+    pub control_socket: PathBuf,
+    /// The group that may use the control socket.
+    pub control_group: String,
+    /// Sockets, locks and records of running generations.
+    pub runtime_dir: PathBuf,
+    /// Receipts and the last-known-good configuration.
+    pub state_dir: PathBuf,
+    /// What SIGTERM does with the server.
+    pub on_stop: OnStop,
+    /// The server.
+    pub haproxy: Haproxy,
+    /// How reloads run.
+    pub reload: Reload,
+}
+
+/// The `[haproxy]` table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Haproxy {
+    /// The program.
+    pub binary: PathBuf,
+    /// Its configuration files or directories.
+    pub config: Vec<PathBuf>,
+    /// Further arguments.
+    pub args: Vec<String>,
+}
+
+/// The `[reload]` table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reload {
+    /// Which rungs may be used.
+    pub strategy: Strategy,
+    /// Whether an unproven reload is allowed.
+    pub require: Require,
+    /// How long a new generation may take to become ready.
+    pub start_timeout: Duration,
+    /// How long a draining may hold up a reload.
+    pub drain_timeout: Duration,
+    /// The shortest time between two reloads.
+    pub min_interval: Duration,
+    /// When a draining generation is ended early.
+    pub hard_stop_after: Limit,
+    /// How many generations may drain at once, 0 for any number.
+    pub max_draining: usize,
+    /// What a reload does when that many drain.
+    pub at_max_draining: AtMaxDraining,
+    /// How long custody is kept with no generation up; `None` derives it from the measured start time.
+    pub custody_max: Option<Duration>,
+    /// Given to HAProxy when it has none.
+    pub close_spread_time: SpreadTime,
+    /// Count SYNs during reloads with a tc program.
+    pub count_syns: bool,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}; name another file with --config, or create it")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+    /// The file is no valid configuration.
+    #[error("{path}: {message}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Line, column, what is wrong and what would be right.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads `path`, or the default path, which need not exist.
+    pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
+        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) if path.is_none() && error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(ConfigError::Read { path: file.to_owned(), source }),
+        };
+        Config::parse(&text).map_err(|message| ConfigError::Invalid { path: file.to_owned(), message })
+    }
+
+    /// Reads the text of a configuration file.
+    pub fn parse(text: &str) -> Result<Config, String> {
+        let config: Config =
+            toml::from_str::<file::File>(text).map_err(|error| error.to_string().trim_end().to_owned())?.into();
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if let Some(refused) = self.haproxy.args.iter().find(|arg| REFUSED_ARGS.contains(&arg.as_str())) {
+            return Err(format!(
+                "haproxy.args: `{refused}` cannot be used: reloader starts HAProxy in the foreground and passes the sockets itself; remove it"
+            ));
+        }
+        if self.haproxy.config.is_empty() {
+            return Err("haproxy.config: name at least one configuration file of HAProxy".into());
+        }
+        let absolute = [
+            ("runtime-dir", &self.runtime_dir),
+            ("state-dir", &self.state_dir),
+            ("control-socket", &self.control_socket),
+        ];
+        if let Some((name, path)) = absolute.into_iter().find(|(_, path)| !path.is_absolute()) {
+            return Err(format!("{name}: `{}` must be an absolute path", path.display()));
+        }
+        let length = self.runtime_dir.as_os_str().len();
+        if length > LONGEST_RUNTIME_DIR {
+            return Err(format!(
+                "runtime-dir: {length} bytes are too long: sockets below it must fit into a unix address; use at most {LONGEST_RUNTIME_DIR}"
+            ));
+        }
+        match self.reload.strategy {
+            Strategy::Auto | Strategy::FdPass => Ok(()),
+            other => {
+                Err(format!("reload.strategy: `{other}` is not in this version of reloader; use `auto` or `fd-pass`"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_gives_the_documented_defaults() {
+        let config = Config::parse("").unwrap();
+        assert_eq!(config.haproxy.binary, Path::new("/usr/sbin/haproxy"));
+        assert_eq!(config.reload.start_timeout, Duration::from_secs(30));
+        assert_eq!(config.reload.custody_max, None);
+        assert_eq!(config.reload.close_spread_time, SpreadTime::Given("2s".into()));
+        assert_eq!(config.on_stop, OnStop::Leave);
+    }
+
+    #[test]
+    fn every_documented_key_is_read() {
+        let config = Config::parse(include_str!("../../../docs/reloader.toml")).unwrap();
+        assert_eq!(config, Config::parse("").unwrap(), "the sample shows the defaults");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let message = Config::parse("\n[reload]\nstart-timout = \"5s\"\n").unwrap_err();
+        assert!(
+            message.contains("line 3") && message.contains("start-timout") && message.contains("start-timeout"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn what_would_take_the_process_away_is_refused() {
+        for arg in REFUSED_ARGS {
+            let message = Config::parse(&format!("[haproxy]\nargs = [\"-V\", \"{arg}\"]\n")).unwrap_err();
+            assert!(message.contains(&format!("`{arg}`")) && message.contains("remove it"), "{message}");
+        }
+        assert!(Config::parse("[haproxy]\nargs = [\"-L\", \"me\"]\n").is_ok());
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        let message = Config::parse("[reload]\nmin-interval = \"5\"\n").unwrap_err();
+        assert!(message.contains("line 2") && message.contains("250ms"), "{message}");
+        assert!(Config::parse("[reload]\nhard-stop-after = \"1h\"\n").is_ok());
+    }
+
+    #[test]
+    fn a_runtime_dir_that_is_too_long_is_refused() {
+        let long = format!("runtime-dir = \"/{}\"", "r".repeat(LONGEST_RUNTIME_DIR));
+        assert!(Config::parse(&long).unwrap_err().contains("too long"));
+    }
+}

@@ -1,0 +1,170 @@
+//! Custody: the daemon's own duplicates of the serving generation's listeners.
+//!
+//! A listening socket that only the daemon still holds swallows connections: the kernel completes handshakes and
+//! nobody accepts. So custody follows what the serving generation owns, and is dropped when nothing serves for long.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use socket2::{Domain, SockRef, Type};
+
+use crate::haproxy::broker::Offered;
+use crate::haproxy::codec::Record;
+use crate::listener::{Address, Endpoint, Listener, Role, SocketType};
+use crate::process::{self, SocketOwner};
+
+/// One listener in custody.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// Which one.
+    pub listener: Listener,
+    /// What it is for.
+    pub role: Role,
+    /// The duplicate.
+    pub fd: Arc<OwnedFd>,
+    /// What HAProxy said beside it.
+    pub record: Record,
+}
+
+/// All listeners in custody, and where the serving generation holds the same sockets.
+#[derive(Debug, Clone, Default)]
+pub struct Custody {
+    held: Vec<Held>,
+    owners: HashMap<u64, SocketOwner>,
+}
+
+impl Custody {
+    /// Custody of `held`, owned by the generation whose sockets are `owners`.
+    pub fn new(held: Vec<Held>, owners: HashMap<u64, SocketOwner>) -> Custody {
+        let inodes: HashSet<u64> = held.iter().map(|held| held.listener.inode).collect();
+        let owners = owners.into_iter().filter(|(inode, _)| inodes.contains(inode)).collect();
+        Custody { held, owners }
+    }
+
+    /// What is held.
+    pub fn held(&self) -> &[Held] {
+        &self.held
+    }
+
+    /// True when nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// What the broker offers to the next generation.
+    pub fn offer(&self) -> Vec<Offered> {
+        self.held.iter().map(|held| (held.fd.clone(), held.record.clone())).collect()
+    }
+
+    /// Lets go of everything.
+    pub fn drop_all(&mut self) {
+        *self = Custody::default();
+    }
+
+    /// Lets go of the listeners that the owning processes have closed, and returns them.
+    ///
+    /// `tree` is asked only when a listener is not where it was seen last: the cost is one readlink a listener, not
+    /// one a connection.
+    pub fn release_closed(&mut self, tree: impl FnOnce() -> Vec<u32>) -> Vec<Listener> {
+        let moved = |owners: &HashMap<u64, SocketOwner>, inode: u64| {
+            owners.get(&inode).and_then(|owner| process::socket_at(*owner)) != Some(inode)
+        };
+        if !self.held.iter().any(|held| moved(&self.owners, held.listener.inode)) {
+            return Vec::new();
+        }
+        self.owners = process::sockets_of(&tree());
+        let (kept, closed) =
+            std::mem::take(&mut self.held).into_iter().partition(|held| self.owners.contains_key(&held.listener.inode));
+        self.held = kept;
+        let inodes: HashSet<u64> = self.held.iter().map(|held| held.listener.inode).collect();
+        self.owners.retain(|inode, _| inodes.contains(inode));
+        let closed: Vec<Held> = closed;
+        closed.into_iter().map(|held| held.listener).collect()
+    }
+}
+
+/// The listener behind a descriptor; `None` when it is no listening socket (nor a bound datagram one).
+///
+/// The address, type and flags come from the socket itself, the namespace from HAProxy's record.
+pub fn describe(fd: BorrowedFd<'_>, record: &Record) -> Option<Listener> {
+    let socket = SockRef::from(&fd);
+    let socket_type = match socket.r#type().ok()? {
+        Type::STREAM if socket.is_listener().ok()? => SocketType::Stream,
+        Type::DGRAM => SocketType::Datagram,
+        _ => return None,
+    };
+    let local = socket.local_addr().ok()?;
+    let address = match local.as_socket() {
+        Some(address) => Address::Inet(address),
+        None => unix_address(&local)?,
+    };
+    let v6only = socket.domain().ok()? == Domain::IPV6 && socket.only_v6().ok()?;
+    let interface = socket.device().ok()?.map(|name| String::from_utf8_lossy(&name).into_owned());
+    let netns = (!record.netns.is_empty()).then(|| String::from_utf8_lossy(&record.netns).into_owned());
+    let inode = rustix::fs::fstat(fd).ok()?.st_ino;
+    Some(Listener { endpoint: Endpoint { address, socket_type, v6only, interface, netns }, inode })
+}
+
+fn unix_address(local: &socket2::SockAddr) -> Option<Address> {
+    if let Some(name) = local.as_abstract_namespace() {
+        return Address::from_unix_name(&[b"\0", name].concat());
+    }
+    Address::from_unix_name(local.as_pathname()?.as_os_str().as_bytes())
+}
+
+/// Takes received sockets into custody form; what is no listener, or is not wanted, is closed.
+pub fn take_in(
+    sockets: Vec<(OwnedFd, Record)>,
+    wanted: impl Fn(&Listener) -> bool,
+    role: impl Fn(&Address) -> Role,
+) -> Vec<Held> {
+    let described = sockets.into_iter().filter_map(|(fd, record)| {
+        let listener = describe(fd.as_fd(), &record).filter(&wanted)?;
+        let role = role(&listener.endpoint.address);
+        Some(Held { listener, role, fd: Arc::new(fd), record })
+    });
+    described.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(socket: impl Into<OwnedFd>) -> Held {
+        take_in(vec![(socket.into(), Record::default())], |_| true, |_| Role::Traffic).remove(0)
+    }
+
+    #[test]
+    fn a_listener_is_described_from_its_descriptor() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let held = held(socket);
+        assert_eq!(held.listener.endpoint, Endpoint::stream(Address::Inet(address)));
+        assert_eq!(rustix::fs::fstat(&*held.fd).unwrap().st_ino, held.listener.inode);
+    }
+
+    #[test]
+    fn what_does_not_listen_is_not_kept() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(take_in(vec![(one.into(), Record::default())], |_| true, |_| Role::Traffic).is_empty());
+    }
+
+    #[test]
+    fn custody_lets_go_of_what_its_owner_closed() {
+        let [kept, closed] = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let copies = [&kept, &closed].map(|socket| held(socket.try_clone().unwrap()));
+        let closed_inode = copies[1].listener.inode;
+        // The owner is this process too, so look for the original descriptors only.
+        use std::os::fd::AsRawFd;
+        let originals = [&kept, &closed].map(|s| SocketOwner { pid: std::process::id(), fd: s.as_raw_fd() as u32 });
+        let owners = copies.iter().map(|held| held.listener.inode).zip(originals).collect();
+        let mut custody = Custody::new(copies.to_vec(), owners);
+        drop(copies);
+        assert!(custody.release_closed(|| panic!("nothing has moved")).is_empty());
+        drop(closed);
+        let released = custody.release_closed(|| vec![]);
+        assert!(released.iter().any(|listener| listener.inode == closed_inode));
+    }
+}

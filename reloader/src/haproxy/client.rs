@@ -1,0 +1,152 @@
+//! Asks a HAProxy for its listeners over a stats socket.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+
+use super::codec::{self, CodecError, Record};
+
+/// Why the listeners could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The stats socket cannot be reached.
+    #[error("cannot reach the stats socket {path}: {source}")]
+    Connect {
+        /// The socket.
+        path: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The server closed the connection without a byte.
+    #[error(
+        "the stats socket closed without an answer: it has no listeners to pass, lacks `expose-fd listeners`, or belongs to a HAProxy before 1.8"
+    )]
+    NotExposed,
+    /// The server stopped in the middle.
+    #[error("the socket transfer stopped after {received} of {announced} sockets: {source}")]
+    Interrupted {
+        /// Sockets received.
+        received: usize,
+        /// Sockets announced.
+        announced: usize,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// More descriptors than this process may hold.
+    #[error(
+        "the kernel cut the socket transfer short: this process may not hold that many descriptors (RLIMIT_NOFILE)"
+    )]
+    DescriptorLimit,
+    /// The bytes are not `_getsocks`.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// How long one answer may take. HAProxy itself waits one second for its peer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Takes duplicates of all listeners that the HAProxy behind `path` exports; every one is close-on-exec.
+pub fn get_sockets(path: &Path) -> Result<Vec<(OwnedFd, Record)>, ClientError> {
+    let connected = || {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    };
+    let stream = connected().map_err(|source| ClientError::Connect { path: path.display().to_string(), source })?;
+    if io::Write::write_all(&mut &stream, codec::REQUEST).is_err() {
+        return Err(ClientError::NotExposed);
+    }
+    receive(&stream)
+}
+
+fn receive(stream: &UnixStream) -> Result<Vec<(OwnedFd, Record)>, ClientError> {
+    let mut count = [0; 4];
+    let announced = match receive_message(stream, &mut count) {
+        Ok((0, _)) => return Err(ClientError::NotExposed),
+        Ok((length, _)) => codec::decode_count(&count[..length])?,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(ClientError::NotExposed),
+        Err(source) => return Err(ClientError::Interrupted { received: 0, announced: 0, source }),
+    };
+    let mut sockets = Vec::with_capacity(announced);
+    // Room for the longest record of 253 descriptors (MAX_SEND_FD of HAProxy 1.8), all names at their longest.
+    let mut buffer = vec![0; 253 * (2 * (1 + 255) + 4)];
+    while sockets.len() < announced {
+        let received = sockets.len();
+        let interrupted = |source| ClientError::Interrupted { received, announced, source };
+        let (length, descriptors) = receive_message(stream, &mut buffer).map_err(interrupted)?;
+        if length == 0 {
+            return Err(interrupted(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let records = codec::decode_batch(&buffer[..length])?;
+        match descriptors {
+            Descriptors::Cut => return Err(ClientError::DescriptorLimit),
+            Descriptors::All(all) if all.len() != records.len() => {
+                return Err(CodecError::Mismatch { descriptors: all.len(), records: records.len() }.into());
+            }
+            Descriptors::All(all) => sockets.extend(all.into_iter().zip(records)),
+        }
+        // A server before 3.2 does not read the last one and may be gone.
+        let _ = io::Write::write_all(&mut &*stream, &0i32.to_ne_bytes());
+    }
+    Ok(sockets)
+}
+
+enum Descriptors {
+    All(Vec<OwnedFd>),
+    Cut,
+}
+
+fn receive_message(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Descriptors)> {
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(stream, &mut [IoSliceMut::new(buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Ok((received.bytes, Descriptors::Cut));
+    }
+    Ok((received.bytes, Descriptors::All(descriptors)))
+}
+
+/// Sends descriptors and their records: the server's side of one transfer.
+///
+/// Returns when the receiver has acknowledged the last batch, or closed after it.
+pub fn send_sockets<'a>(stream: &UnixStream, sockets: &[(std::os::fd::BorrowedFd<'a>, Record)]) -> io::Result<()> {
+    if sockets.is_empty() {
+        return Ok(());
+    }
+    send_message(stream, &codec::encode_count(sockets.len()), &[])?;
+    for batch in sockets.chunks(codec::BATCH) {
+        let data = codec::encode_batch(batch.iter().map(|(_, record)| record)).map_err(io::Error::other)?;
+        let descriptors: Vec<_> = batch.iter().map(|(fd, _)| *fd).collect();
+        send_message(stream, &data, &descriptors)?;
+        let mut ack = [0; 4];
+        io::Read::read_exact(&mut &*stream, &mut ack)?;
+    }
+    Ok(())
+}
+
+fn send_message(stream: &UnixStream, data: &[u8], descriptors: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<()> {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    let sent = sendmsg(stream, &[IoSlice::new(data)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    if sent != data.len() {
+        // The receiver reads a batch with one recvmsg: half a batch is no batch.
+        return Err(io::Error::new(io::ErrorKind::WriteZero, "the receiver took only part of a batch"));
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! HAProxy: the protocol that passes sockets, the process, its configuration and its runtime API.
+
+pub mod broker;
+pub mod client;
+pub mod codec;
+pub mod overlay;
+pub mod peers;
+pub mod runtime_api;
+pub mod scan;
+pub mod version;

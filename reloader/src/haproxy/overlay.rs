@@ -1,0 +1,57 @@
+//! The daemon's own configuration file, read by HAProxy after the user's: `global` sections add up.
+
+use std::path::Path;
+
+use super::scan::Facts;
+use super::version::Version;
+
+/// HAProxy's default of `stats maxconn` (`cli.c`).
+const DEFAULT_STATS_MAXCONN: u32 = 10;
+
+/// Room for the daemon on the CLI: the limit counts all stats sockets together, so ten idle clients on the user's
+/// socket would silence the daemon's.
+const OWN_STATS_CONNECTIONS: u32 = 16;
+
+/// The text of the file for one generation.
+pub fn overlay(private_socket: &Path, facts: &Facts, version: Version, close_spread_time: Option<&str>) -> String {
+    let socket = quoted(&private_socket.display().to_string());
+    let maxconn = facts.stats_maxconn.unwrap_or(DEFAULT_STATS_MAXCONN).saturating_add(OWN_STATS_CONNECTIONS);
+    let mut text = format!(
+        "# Written by reloader for one generation.\n\
+         global\n    stats socket {socket} mode 600 level admin expose-fd listeners\n    stats maxconn {maxconn}\n"
+    );
+    if let Some(time) = close_spread_time.filter(|_| version.spreads_closing() && !facts.close_spread_time) {
+        text.push_str(&format!("    close-spread-time {time}\n"));
+    }
+    text
+}
+
+fn quoted(text: &str) -> String {
+    let escaped: String = text
+        .chars()
+        .flat_map(|character| matches!(character, '"' | '\\' | '$').then_some('\\').into_iter().chain([character]))
+        .collect();
+    format!("\"{escaped}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(facts: &Facts, minor: u32) -> String {
+        overlay(Path::new("/run/r/generation-1.sock"), facts, Version { major: 2, minor }, Some("2s"))
+    }
+
+    #[test]
+    fn the_users_limit_is_kept_and_ours_added() {
+        assert!(text(&Facts::default(), 6).contains("stats maxconn 26\n"));
+        assert!(text(&Facts { stats_maxconn: Some(100), ..Facts::default() }, 6).contains("stats maxconn 116\n"));
+    }
+
+    #[test]
+    fn close_spread_time_is_given_only_where_known_and_unset() {
+        assert!(text(&Facts::default(), 6).contains("close-spread-time 2s\n"));
+        assert!(!text(&Facts::default(), 2).contains("close-spread-time"));
+        assert!(!text(&Facts { close_spread_time: true, ..Facts::default() }, 6).contains("close-spread-time"));
+    }
+}

@@ -1,0 +1,71 @@
+//! HAProxy's runtime API: one command, one answer, over a stats socket.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+/// What `show info` says that matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Info {
+    /// HAProxy's version as it names itself.
+    pub version: String,
+    /// The process that answers: in master-worker mode the worker.
+    pub pid: u32,
+    /// New connections in the last second.
+    pub connection_rate: u64,
+}
+
+/// Sends one command and reads the answer to its end.
+pub async fn ask(socket: &Path, command: &str, patience: Duration) -> io::Result<String> {
+    let exchange = async {
+        let mut stream = UnixStream::connect(socket).await?;
+        stream.write_all(format!("{command}\n").as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    };
+    tokio::time::timeout(patience, exchange).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Asks who answers on `socket`. Waits as long as the process takes to begin serving, at most `patience`.
+pub async fn info(socket: &Path, patience: Duration) -> io::Result<Info> {
+    let answer = ask(socket, "show info", patience).await?;
+    parse_info(&answer).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, "`show info` names no Pid: not a HAProxy stats socket")
+    })
+}
+
+fn parse_info(answer: &str) -> Option<Info> {
+    let field = |name: &str| {
+        answer.lines().find_map(|line| Some(line.split_once(':').filter(|(key, _)| *key == name)?.1.trim().to_owned()))
+    };
+    Some(Info {
+        version: field("Version")?,
+        pid: field("Pid")?.parse().ok()?,
+        connection_rate: field("ConnRate").and_then(|rate| rate.parse().ok()).unwrap_or(0),
+    })
+}
+
+/// The addresses of all CLI sockets, as `show cli sockets` prints them (`unix@PATH`, `ipv4@ADDRESS:PORT`, ...).
+pub async fn cli_sockets(socket: &Path, patience: Duration) -> io::Result<Vec<String>> {
+    let answer = ask(socket, "show cli sockets", patience).await?;
+    let lines = answer.lines().filter(|line| !line.starts_with('#'));
+    Ok(lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_is_read_by_name() {
+        let answer =
+            "Name: HAProxy\nVersion: 2.6.12-1+deb12u4\nPid: 6385\nUptime: 0d\nConnRate: 12\nConnRateLimit: 0\n";
+        let info = parse_info(answer).unwrap();
+        assert_eq!(info, Info { version: "2.6.12-1+deb12u4".into(), pid: 6385, connection_rate: 12 });
+        assert_eq!(parse_info("Unknown command.\n"), None);
+    }
+}

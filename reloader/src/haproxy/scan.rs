@@ -1,0 +1,205 @@
+//! The few facts that the daemon needs from the user's HAProxy configuration before a process reads it.
+//!
+//! This is no parser: HAProxy itself judges the configuration. Conditional blocks (`.if`) are read as if they held.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What the configuration says in passing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// `stats maxconn` of the `global` section.
+    pub stats_maxconn: Option<u32>,
+    /// The user set `close-spread-time`.
+    pub close_spread_time: bool,
+    /// The configuration asks for master-worker mode.
+    pub master_worker: bool,
+    /// `nbproc` over 1, with its value and place.
+    pub many_processes: Option<(u32, String)>,
+    /// The place of the first `program` section.
+    pub program: Option<String>,
+    /// Paths of the stats sockets, as written.
+    pub stats_sockets: Vec<PathBuf>,
+}
+
+/// A configuration file and its text.
+pub type Source = (PathBuf, String);
+
+/// Reads the configuration files the way HAProxy finds them: a directory stands for its `*.cfg` files in
+/// alphabetical order (`cfgfiles_expand_directories` in HAProxy's `haproxy.c`).
+pub fn read(paths: &[PathBuf]) -> io::Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let mut files: Vec<PathBuf> =
+                std::fs::read_dir(path)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+            files.retain(|file| is_configuration(file));
+            files.sort();
+            for file in files {
+                sources.push((file.clone(), read_text(&file)?));
+            }
+        } else {
+            sources.push((path.clone(), read_text(path)?));
+        }
+    }
+    Ok(sources)
+}
+
+fn is_configuration(file: &Path) -> bool {
+    let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && file.extension().is_some_and(|extension| extension == "cfg") && file.is_file()
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Collects the facts.
+pub fn facts(sources: &[Source]) -> Facts {
+    let mut facts = Facts::default();
+    for (path, text) in sources {
+        let mut global = false;
+        for (number, line) in text.lines().enumerate() {
+            let words = words(line);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let place = || format!("{}:{}", path.display(), number + 1);
+            match words[..] {
+                [] => {}
+                ["global", ..] => global = true,
+                [section, ..] if starts_section(section) => {
+                    global = false;
+                    if section == "program" && facts.program.is_none() {
+                        facts.program = Some(place());
+                    }
+                }
+                _ if global => note_global(&mut facts, &words, place),
+                _ => {}
+            }
+        }
+    }
+    facts
+}
+
+fn note_global(facts: &mut Facts, words: &[&str], place: impl Fn() -> String) {
+    match words {
+        ["stats", "maxconn", value, ..] => facts.stats_maxconn = value.parse().ok(),
+        ["stats", "socket", address, ..] => {
+            let path = address.strip_prefix("unix@").unwrap_or(address);
+            if path.starts_with('/') {
+                facts.stats_sockets.push(path.into());
+            }
+        }
+        ["close-spread-time", ..] => facts.close_spread_time = true,
+        ["master-worker", ..] => facts.master_worker = true,
+        ["nbproc", value, ..] => {
+            facts.many_processes =
+                value.parse().ok().filter(|processes| *processes > 1).map(|processes| (processes, place()));
+        }
+        _ => {}
+    }
+}
+
+/// Section keywords of HAProxy up to 3.2, which may be indented.
+fn starts_section(first_word: &str) -> bool {
+    const SECTIONS: [&str; 19] = [
+        "global",
+        "defaults",
+        "frontend",
+        "backend",
+        "listen",
+        "peers",
+        "mailers",
+        "resolvers",
+        "userlist",
+        "program",
+        "http-errors",
+        "ring",
+        "log-forward",
+        "log-profile",
+        "fcgi-app",
+        "cache",
+        "crt-store",
+        "traces",
+        "acme",
+    ];
+    SECTIONS.contains(&first_word)
+}
+
+/// Splits a line as HAProxy does: quotes, backslashes, `#` comments.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        match (character, quote) {
+            ('\\', None | Some('"')) => word.get_or_insert_default().extend(characters.next()),
+            (_, Some(open)) if character == open => quote = None,
+            ('"' | '\'', None) => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            ('#', None) => break,
+            (_, None) if character.is_whitespace() => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(character),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+impl Facts {
+    /// Why this configuration cannot be a generation, in a sentence.
+    pub fn refusal(&self) -> Option<String> {
+        if let Some((processes, place)) = &self.many_processes {
+            return Some(format!(
+                "{place}: `nbproc {processes}` cannot be reloaded with proof: each process binds for itself; use `nbthread`"
+            ));
+        }
+        match &self.program {
+            Some(place) if !self.master_worker => Some(format!(
+                "{place}: a `program` section needs `master-worker` in the `global` section (HAProxy runs programs only there)"
+            )),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scan(text: &str) -> Facts {
+        facts(&[("a.cfg".into(), text.into())])
+    }
+
+    #[test]
+    fn facts_come_from_global_sections_only() {
+        let found = scan(
+            "global\n  stats maxconn 30 # many\n  stats socket /run/a.sock level admin\n  stats socket ipv4@127.0.0.1:99\n\
+             stats socket \"unix@/run/b c.sock\"\n  close-spread-time 1s\n\
+             defaults\n  mode http\nfrontend f\n  stats maxconn 99\nlisten l\nglobal\n  master-worker\n",
+        );
+        assert_eq!(found.stats_maxconn, Some(30));
+        assert!(found.close_spread_time && found.master_worker);
+        assert_eq!(found.stats_sockets, [PathBuf::from("/run/a.sock"), PathBuf::from("/run/b c.sock")]);
+        assert_eq!(found.refusal(), None);
+    }
+
+    #[test]
+    fn comments_say_nothing() {
+        assert_eq!(scan("global\n # stats maxconn 3\n #close-spread-time 1s\n"), Facts::default());
+    }
+
+    #[test]
+    fn what_cannot_be_reloaded_is_refused_with_its_place() {
+        let refusal = scan("global\n  nbproc 4\n").refusal().unwrap();
+        assert!(refusal.starts_with("a.cfg:2: `nbproc 4`"), "{refusal}");
+        assert!(scan("global\n nbproc 1\n").refusal().is_none());
+        let refusal = scan("global\nprogram p\n  command x\n").refusal().unwrap();
+        assert!(refusal.starts_with("a.cfg:2: a `program`"), "{refusal}");
+        assert!(scan("global\n master-worker\nprogram p\n  command x\n").refusal().is_none());
+    }
+}

@@ -1,0 +1,92 @@
+//! Which HAProxy a program file is.
+
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde::Serialize;
+
+/// Major and minor version: what decides how it behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Version {
+    /// The first number.
+    pub major: u32,
+    /// The second number.
+    pub minor: u32,
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// Why the version is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum VersionError {
+    /// The program cannot be run.
+    #[error("cannot run {binary}: {source}; set `binary` under [haproxy] to the HAProxy program")]
+    Run {
+        /// The program file.
+        binary: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// It does not say what it is.
+    #[error("{0} does not name a HAProxy version under `-v`; set `binary` under [haproxy] to the HAProxy program")]
+    NotHaproxy(String),
+}
+
+impl Version {
+    /// Asks a program with `-v`.
+    pub fn of(binary: &Path) -> Result<Version, VersionError> {
+        let name = binary.display().to_string();
+        let output = Command::new(binary)
+            .arg("-v")
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|source| VersionError::Run { binary: name.clone(), source })?;
+        parse(&String::from_utf8_lossy(&output.stdout)).ok_or(VersionError::NotHaproxy(name))
+    }
+
+    /// The version in HAProxy's own words, such as `2.6.12-1+deb12u4`.
+    pub fn from_words(words: &str) -> Option<Version> {
+        let mut numbers = words.split(['.', '-']);
+        Some(Version { major: numbers.next()?.parse().ok()?, minor: numbers.next()?.parse().ok()? })
+    }
+
+    /// True from `major.minor` on.
+    pub fn at_least(self, major: u32, minor: u32) -> bool {
+        self >= Version { major, minor }
+    }
+
+    /// `_getsocks` and `-x` came with 1.8.
+    pub fn passes_sockets(self) -> bool {
+        self.at_least(1, 8)
+    }
+
+    /// `close-spread-time` came with 2.6.
+    pub fn spreads_closing(self) -> bool {
+        self.at_least(2, 6)
+    }
+}
+
+fn parse(output: &str) -> Option<Version> {
+    let first = output.lines().next()?;
+    let words = first.strip_prefix("HAProxy version ").or_else(|| first.strip_prefix("HA-Proxy version "))?;
+    Version::from_words(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_spellings_are_read() {
+        let version = |major, minor| Some(Version { major, minor });
+        assert_eq!(parse("HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/\n"), version(2, 6));
+        assert_eq!(parse("HA-Proxy version 1.8.4-1deb90d 2018/02/08\n"), version(1, 8));
+        assert_eq!(parse("HAProxy version 3.2-dev3 2025\n"), version(3, 2));
+        assert_eq!(parse("nginx version: nginx/1.22.1\n"), None);
+    }
+}

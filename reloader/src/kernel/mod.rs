@@ -1,0 +1,3 @@
+//! All netlink of the crate.
+
+pub mod sock_diag;

@@ -1,0 +1,255 @@
+//! What the kernel's socket tables say (sock_diag(7)): listeners with their queues, half-open and open connections.
+//!
+//! Every answer is of the network namespace of the calling thread.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer};
+use netlink_packet_sock_diag::unix::nlas::{Nla as UnixNla, UnixDiagName};
+use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags as UnixStateFlags, UnixRequest, UnixResponse};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
+
+use crate::listener::Address;
+
+/// Why the socket tables could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SockDiagError {
+    /// The netlink socket failed.
+    #[error("cannot ask the kernel for its sockets (sock_diag): {0}")]
+    Io(#[from] io::Error),
+    /// The kernel refused the dump.
+    #[error("the kernel refused to list its sockets (sock_diag): {0}")]
+    Refused(io::Error),
+    /// The answer could not be read.
+    #[error("cannot read the kernel's list of sockets (sock_diag): {0}")]
+    Malformed(String),
+}
+
+/// A listening socket with its accept queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenSocket {
+    /// The socket's inode.
+    pub inode: u64,
+    /// Where it listens.
+    pub address: Address,
+    /// The interface index of SO_BINDTODEVICE, 0 for none.
+    pub interface: u32,
+    /// Connections in the accept queue.
+    pub queued: u32,
+    /// The accept queue's limit.
+    pub backlog: u32,
+}
+
+/// A TCP connection, or a half-open one (its inode is 0 until it is accepted).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// The socket's inode, 0 while nobody has accepted it.
+    pub inode: u64,
+    /// The address on this side.
+    pub local: SocketAddr,
+    /// The other side.
+    pub remote: SocketAddr,
+    /// Retransmissions of what is unacknowledged: for a half-open one, of its SYN-ACK.
+    pub retransmits: u8,
+}
+
+/// All TCP listeners, IPv4 and IPv6.
+pub fn tcp_listeners() -> Result<Vec<ListenSocket>, SockDiagError> {
+    let responses = both_families(StateFlags::LISTEN, 0)?;
+    Ok(responses
+        .iter()
+        .map(|response| ListenSocket {
+            inode: response.header.inode.into(),
+            address: Address::Inet(local(response)),
+            interface: response.header.socket_id.interface_id,
+            queued: response.header.recv_queue,
+            backlog: response.header.send_queue,
+        })
+        .collect())
+}
+
+/// All listening unix stream sockets that have a name.
+pub fn unix_listeners() -> Result<Vec<ListenSocket>, SockDiagError> {
+    let responses = unix(UnixStateFlags::LISTEN)?;
+    Ok(responses.iter().filter_map(unix_listener).collect())
+}
+
+/// All listening sockets, TCP and unix.
+pub fn listeners() -> Result<Vec<ListenSocket>, SockDiagError> {
+    let mut all = tcp_listeners()?;
+    all.extend(unix_listeners()?);
+    Ok(all)
+}
+
+/// TCP connections past their handshake that are not yet closed on both sides.
+///
+/// `local_port` narrows the list in the kernel; 0 lists all.
+pub fn connections(local_port: u16) -> Result<Vec<Connection>, SockDiagError> {
+    let open = StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT | StateFlags::FIN_WAIT1 | StateFlags::FIN_WAIT2;
+    Ok(both_families(open, local_port)?.iter().map(connection).collect())
+}
+
+/// Half-open TCP connections: a SYN was answered, the client's ACK has not come.
+pub fn half_open(local_port: u16) -> Result<Vec<Connection>, SockDiagError> {
+    Ok(both_families(StateFlags::SYN_RECV, local_port)?.iter().map(connection).collect())
+}
+
+/// Inodes of connected unix sockets by the name they were accepted under.
+pub fn unix_connections() -> Result<Vec<(u64, Address)>, SockDiagError> {
+    let responses = unix(UnixStateFlags::ESTABLISHED)?;
+    Ok(responses.iter().filter_map(|response| Some((response.header.inode.into(), unix_address(response)?))).collect())
+}
+
+fn connection(response: &InetResponse) -> Connection {
+    let id = &response.header.socket_id;
+    let retransmits = match response.header.timer {
+        Some(Timer::Retransmit(_, count)) => count,
+        _ => 0,
+    };
+    Connection {
+        inode: response.header.inode.into(),
+        local: local(response),
+        remote: SocketAddr::new(id.destination_address, id.destination_port),
+        retransmits,
+    }
+}
+
+fn local(response: &InetResponse) -> SocketAddr {
+    let id = &response.header.socket_id;
+    SocketAddr::new(id.source_address, id.source_port)
+}
+
+fn unix_listener(response: &UnixResponse) -> Option<ListenSocket> {
+    let (queued, backlog) = response.nlas.iter().find_map(|nla| match nla {
+        UnixNla::ReceiveQueueLength(queued, backlog) => Some((*queued, *backlog)),
+        _ => None,
+    })?;
+    Some(ListenSocket {
+        inode: response.header.inode.into(),
+        address: unix_address(response)?,
+        interface: 0,
+        queued,
+        backlog,
+    })
+}
+
+fn unix_address(response: &UnixResponse) -> Option<Address> {
+    match response.name()? {
+        UnixDiagName::Pathname(path) => Address::from_unix_name(path.as_bytes()),
+        UnixDiagName::Abstract(name) => {
+            let mut whole = vec![0];
+            whole.extend(name);
+            Address::from_unix_name(&whole)
+        }
+    }
+}
+
+fn both_families(states: StateFlags, local_port: u16) -> Result<Vec<InetResponse>, SockDiagError> {
+    let mut all = Vec::new();
+    for (family, mut socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+        socket_id.source_port = local_port;
+        let request = InetRequest {
+            family,
+            protocol: IPPROTO_TCP,
+            extensions: ExtensionFlags::empty(),
+            states: states.clone(),
+            socket_id,
+        };
+        for message in dump(SockDiagMessage::InetRequest(request))? {
+            if let SockDiagMessage::InetResponse(response) = message {
+                all.push(*response);
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn unix(states: UnixStateFlags) -> Result<Vec<UnixResponse>, SockDiagError> {
+    let request = UnixRequest {
+        state_flags: states,
+        inode: 0,
+        show_flags: ShowFlags::NAME | ShowFlags::RQLEN,
+        cookie: [0xff; 8],
+    };
+    let messages = dump(SockDiagMessage::UnixRequest(request))?;
+    Ok(messages
+        .into_iter()
+        .filter_map(|message| match message {
+            SockDiagMessage::UnixResponse(response) => Some(*response),
+            _ => None,
+        })
+        .collect())
+}
+
+fn dump(request: SockDiagMessage) -> Result<Vec<SockDiagMessage>, SockDiagError> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    socket.connect(&NetlinkAddr::new(0, 0))?;
+    socket.send(&bytes, 0)?;
+
+    let mut messages = Vec::new();
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        let mut rest = &datagram[..];
+        while !rest.is_empty() {
+            let received = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
+                .map_err(|error| SockDiagError::Malformed(error.to_string()))?;
+            match received.payload {
+                NetlinkPayload::InnerMessage(message) => messages.push(message),
+                NetlinkPayload::Done(_) => return Ok(messages),
+                NetlinkPayload::Error(error) => return Err(SockDiagError::Refused(error.to_io())),
+                _ => {}
+            }
+            let length = (received.header.length as usize).next_multiple_of(4);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_shows_with_its_queue_and_a_connection_with_its_peer() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let queued = |address| {
+            tcp_listeners().unwrap().into_iter().find(|found| found.address == Address::Inet(address)).unwrap().queued
+        };
+        assert_eq!(queued(address), 0);
+        let client = TcpStream::connect(address).unwrap();
+        assert_eq!(queued(address), 1);
+        let (_accepted, _) = listener.accept().unwrap();
+        assert_eq!(queued(address), 0);
+        let found = connections(address.port()).unwrap();
+        let remote = client.local_addr().unwrap();
+        assert!(found.iter().any(|connection| connection.local == address && connection.remote == remote));
+    }
+
+    #[test]
+    fn a_unix_listener_shows_with_its_path() {
+        let path = std::env::temp_dir().join(format!("reloader-sock-diag-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let found = unix_listeners().unwrap().into_iter().find(|found| found.address == Address::Unix(path.clone()));
+        std::fs::remove_file(&path).unwrap();
+        drop(listener);
+        assert_eq!(found.unwrap().queued, 0);
+    }
+}

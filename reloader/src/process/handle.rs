@@ -1,0 +1,195 @@
+//! A process that the daemon follows: its own child, or one adopted by pid and start time.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal, WaitOptions, kill_process, pidfd_getfd, pidfd_open, pidfd_send_signal,
+    waitpid,
+};
+use tokio::io::unix::AsyncFd;
+
+use super::{SocketOwner, start_time};
+
+/// What went wrong with a process.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The program could not be started.
+    #[error("cannot start {program}: {source}")]
+    Spawn {
+        /// The program file.
+        program: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The process ended before it could be followed.
+    #[error("process {0} has ended")]
+    Gone(u32),
+    /// A descriptor could not be duplicated from a process.
+    #[error(
+        "cannot duplicate descriptor {fd} of process {pid}: {source} (pidfd_getfd needs Linux 5.6 and CAP_SYS_PTRACE)"
+    )]
+    Duplicate {
+        /// The process.
+        pid: u32,
+        /// Its descriptor.
+        fd: u32,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It called exit with this status.
+    Exited(i32),
+    /// This signal killed it.
+    Killed(i32),
+    /// It was not our child, so nobody told us.
+    Unknown,
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ended::Exited(status) => write!(f, "exited with status {status}"),
+            Ended::Killed(signal) => write!(f, "was killed by signal {signal}"),
+            Ended::Unknown => write!(f, "ended"),
+        }
+    }
+}
+
+/// A followed process. Clones follow the same one; dropping a handle leaves the process alone.
+#[derive(Debug, Clone)]
+pub struct Handle(Arc<Followed>);
+
+#[derive(Debug)]
+struct Followed {
+    pid: u32,
+    start_time: u64,
+    /// Linux 5.3 and later; without it the process is looked up by pid and start time.
+    pidfd: Option<AsyncFd<OwnedFd>>,
+    is_child: bool,
+    ended: Mutex<Option<Ended>>,
+}
+
+/// How often a process without a pidfd is looked at: only kernels before 5.3 need it.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+impl Handle {
+    /// Starts `command` and follows it.
+    pub fn spawn(command: &mut Command) -> Result<Handle, ProcessError> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let child = command.spawn().map_err(|source| ProcessError::Spawn { program, source })?;
+        let pid = child.id();
+        // An unreaped child keeps its entry in /proc, a zombie's start time is not needed.
+        let start_time = start_time(pid).unwrap_or(0);
+        Ok(Handle::follow(pid, start_time, true))
+    }
+
+    /// Follows a process that somebody else started; `None` when the pid now names another process or none.
+    pub fn adopt(pid: u32, start_time: u64) -> Option<Handle> {
+        let handle = Handle::follow(pid, start_time, false);
+        // Checked after the pidfd was opened: from here on it cannot come to mean another process.
+        (super::start_time(pid) == Some(start_time)).then_some(handle)
+    }
+
+    fn follow(pid: u32, start_time: u64, is_child: bool) -> Handle {
+        let pidfd = raw(pid)
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+            .and_then(|fd| crate::sys::watch(fd).ok());
+        Handle(Arc::new(Followed { pid, start_time, pidfd, is_child, ended: Mutex::new(None) }))
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.0.pid
+    }
+
+    /// The start time in clock ticks since boot.
+    pub fn start_time(&self) -> u64 {
+        self.0.start_time
+    }
+
+    /// Waits until the process has ended, and reaps it when it is our child.
+    pub async fn ended(&self) -> Ended {
+        loop {
+            if let Some(ended) = self.try_ended() {
+                return ended;
+            }
+            match &self.0.pidfd {
+                Some(pidfd) => match pidfd.readable().await {
+                    Ok(mut ready) if self.try_ended().is_none() => ready.clear_ready(),
+                    Ok(_) => {}
+                    Err(_) => tokio::time::sleep(LOOK_INTERVAL).await,
+                },
+                None => tokio::time::sleep(LOOK_INTERVAL).await,
+            }
+        }
+    }
+
+    /// How the process ended, `None` while it lives.
+    pub fn try_ended(&self) -> Option<Ended> {
+        let mut ended = self.0.ended.lock().expect("no panic under this lock");
+        if ended.is_none() {
+            *ended = if self.0.is_child {
+                self.try_reap()
+            } else {
+                (start_time(self.0.pid) != Some(self.0.start_time)).then_some(Ended::Unknown)
+            };
+        }
+        *ended
+    }
+
+    fn try_reap(&self) -> Option<Ended> {
+        match waitpid(raw(self.0.pid), WaitOptions::NOHANG) {
+            Ok(Some((_, status))) => Some(match (status.exit_status(), status.terminating_signal()) {
+                (Some(status), _) => Ended::Exited(status),
+                (_, Some(signal)) => Ended::Killed(signal),
+                _ => return None,
+            }),
+            Err(Errno::CHILD) => Some(Ended::Unknown),
+            _ => None,
+        }
+    }
+
+    /// Sends a signal; a process that has ended is no error.
+    pub fn signal(&self, signal: Signal) {
+        if self.try_ended().is_some() {
+            return;
+        }
+        let sent = match &self.0.pidfd {
+            Some(pidfd) => pidfd_send_signal(pidfd.get_ref(), signal),
+            // An unreaped child cannot lose its pid to another process, and an adopted one was just compared by start time.
+            None => raw(self.0.pid).map_or(Ok(()), |pid| kill_process(pid, signal)),
+        };
+        match sent {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => log::error!("cannot send signal {} to process {}: {error}", signal.as_raw(), self.0.pid),
+        }
+    }
+
+    /// A duplicate of a socket that a process holds (Linux 5.6 and later).
+    pub fn duplicate(owner: SocketOwner) -> Result<OwnedFd, ProcessError> {
+        let failed = |source: Errno| ProcessError::Duplicate { pid: owner.pid, fd: owner.fd, source: source.into() };
+        let pid = raw(owner.pid).ok_or(ProcessError::Gone(owner.pid))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(failed)?;
+        pidfd_getfd(pidfd, owner.fd as i32, PidfdGetfdFlags::empty()).map_err(failed)
+    }
+}
+
+/// Sends a signal to a process that is known by pid and start time only; nothing happens when it has ended.
+pub fn kill_if_same(pid: u32, start_time: u64, signal: Signal) {
+    if let Some(handle) = Handle::adopt(pid, start_time) {
+        handle.signal(signal);
+    }
+}
+
+fn raw(pid: u32) -> Option<Pid> {
+    Pid::from_raw(pid as i32)
+}

@@ -1,0 +1,172 @@
+//! What `/proc` tells about a process. A process that has ended simply has nothing to tell.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which process holds a socket, and as which descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketOwner {
+    /// The process.
+    pub pid: u32,
+    /// Its descriptor number.
+    pub fd: u32,
+}
+
+/// The start time of a process in clock ticks since boot (field 22 of proc_pid_stat(5)): with the pid, a name that is not reused.
+pub fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields = after_command(&stat)?;
+    // A zombie has ended: nothing it held is left.
+    if fields.first() == Some(&"Z") {
+        return None;
+    }
+    fields.get(19)?.parse().ok()
+}
+
+/// The parent of a process.
+pub fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    after_command(&stat)?.get(1)?.parse().ok()
+}
+
+/// The fields behind the command name, which may itself hold spaces and brackets; the first one is the state.
+fn after_command(stat: &str) -> Option<Vec<&str>> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    Some(rest.split_whitespace().collect())
+}
+
+/// All process ids.
+pub fn pids() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// `root` and all its descendants.
+pub fn tree(root: u32) -> Vec<u32> {
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied() {
+        found.extend(children(pid));
+        next += 1;
+    }
+    found
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut all = Vec::new();
+    for task in tasks {
+        match fs::read_to_string(task.path().join("children")) {
+            Ok(list) => all.extend(list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok())),
+            // A kernel without CONFIG_PROC_CHILDREN: look at everybody's parent instead.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && task.path().exists() => {
+                return pids().into_iter().filter(|candidate| parent(*candidate) == Some(pid)).collect();
+            }
+            Err(_) => {}
+        }
+    }
+    all
+}
+
+/// True when `pid` is `ancestor` or descends from it.
+pub fn is_descendant(pid: u32, ancestor: u32) -> bool {
+    let mut current = pid;
+    while current > 1 {
+        if current == ancestor {
+            return true;
+        }
+        let Some(up) = parent(current) else { return false };
+        current = up;
+    }
+    current == ancestor
+}
+
+/// The sockets that these processes hold, by inode. Where several hold one, the last process wins.
+pub fn sockets_of(pids: &[u32]) -> HashMap<u64, SocketOwner> {
+    let mut sockets = HashMap::new();
+    for &pid in pids {
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            if let Some(inode) = socket_inode(&entry.path()) {
+                sockets.insert(inode, SocketOwner { pid, fd });
+            }
+        }
+    }
+    sockets
+}
+
+/// The inode of the socket behind one descriptor of a process.
+pub fn socket_at(owner: SocketOwner) -> Option<u64> {
+    socket_inode(Path::new(&format!("/proc/{}/fd/{}", owner.pid, owner.fd)))
+}
+
+fn socket_inode(link: &Path) -> Option<u64> {
+    let target = fs::read_link(link).ok()?;
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// The words of the command line.
+pub fn command_line(pid: u32) -> Option<Vec<String>> {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = raw.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+}
+
+/// The program file.
+pub fn executable(pid: u32) -> Option<PathBuf> {
+    let target = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    // An upgraded binary shows as deleted; its name is still the one it was started under.
+    match target.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
+        Some(name) => Some(PathBuf::from(name)),
+        None => Some(target),
+    }
+}
+
+/// The control group paths of all hierarchies (cgroups(7): `ID:CONTROLLERS:PATH` in each line).
+pub fn control_groups(pid: u32) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).map(str::to_owned).collect()
+}
+
+/// The supplementary groups.
+pub fn groups_of(pid: u32) -> Vec<u32> {
+    status_line(pid, "Groups:")
+        .map(|line| line.split_whitespace().filter_map(|gid| gid.parse().ok()).collect())
+        .unwrap_or_default()
+}
+
+/// This process's effective capabilities as a bit mask (capability numbers of capabilities(7)).
+pub fn effective_capabilities() -> u64 {
+    let own = std::process::id();
+    status_line(own, "CapEff:").and_then(|line| u64::from_str_radix(line.trim(), 16).ok()).unwrap_or(0)
+}
+
+fn status_line(pid: u32, key: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_may_hold_brackets_and_spaces() {
+        let fields = after_command("12 (a) b (c)) S 7 12 12 0").unwrap();
+        assert_eq!(fields[..2], ["S", "7"]);
+    }
+
+    #[test]
+    fn this_process_descends_from_its_parent_and_holds_its_sockets() {
+        let own = std::process::id();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = std::os::fd::AsRawFd::as_raw_fd(&listener);
+        let inode = socket_at(SocketOwner { pid: own, fd: inode as u32 }).unwrap();
+        assert_eq!(sockets_of(&[own])[&inode].pid, own);
+        assert!(is_descendant(own, parent(own).unwrap()));
+        assert!(!is_descendant(parent(own).unwrap(), own));
+        assert!(tree(parent(own).unwrap()).contains(&own));
+        assert!(start_time(own).unwrap() > 0);
+    }
+}

@@ -1,0 +1,200 @@
+//! Confirm: from the listeners of both generations, a verdict for each. Pure.
+
+use std::collections::HashSet;
+
+use super::receipt::{ListenerReceipt, Rung};
+use crate::kernel::sock_diag::ListenSocket;
+use crate::listener::{Address, Listener, Role, SocketType};
+
+/// A listener that a generation was seen to own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned {
+    /// The listener.
+    pub listener: Listener,
+    /// What it is for.
+    pub role: Role,
+}
+
+/// A verdict, with the old listener when it goes away with the old generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// For the receipt.
+    pub receipt: ListenerReceipt,
+    /// The old socket that nobody serves once the old generation is retired.
+    pub closing: Option<Listener>,
+}
+
+/// One verdict for each listening inode of either generation.
+pub fn verdicts(old: &[Owned], new: &[Owned]) -> Vec<Verdict> {
+    let old_inodes: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
+    let new_inodes: HashSet<u64> = new.iter().map(|owned| owned.listener.inode).collect();
+    let fresh: Vec<&Owned> = new.iter().filter(|owned| !old_inodes.contains(&owned.listener.inode)).collect();
+    let mut paired = HashSet::new();
+    let mut verdicts = Vec::with_capacity(old.len() + fresh.len());
+    for before in old {
+        if new_inodes.contains(&before.listener.inode) {
+            verdicts.push(passed(before));
+            continue;
+        }
+        let successor = fresh
+            .iter()
+            .find(|after| !paired.contains(&after.listener.inode) && same_place(&before.listener, &after.listener));
+        paired.extend(successor.map(|after| after.listener.inode));
+        let still_served = new.iter().any(|after| same_place(&before.listener, &after.listener));
+        verdicts.push(match successor {
+            Some(after) => rebound(before, after),
+            None if still_served => one_shard_less(before),
+            None => removed(before),
+        });
+    }
+    let added = fresh.into_iter().filter(|after| !paired.contains(&after.listener.inode));
+    verdicts.extend(added.map(added_verdict));
+    verdicts
+}
+
+fn same_place(one: &Listener, other: &Listener) -> bool {
+    let (one, other) = (&one.endpoint, &other.endpoint);
+    one.address == other.address && one.socket_type == other.socket_type && one.netns == other.netns
+}
+
+fn passed(owned: &Owned) -> Verdict {
+    let mut receipt = ListenerReceipt::new(&owned.listener.endpoint, owned.role, Rung::Passed);
+    receipt.inode_before = Some(owned.listener.inode);
+    receipt.inode_after = Some(owned.listener.inode);
+    Verdict { receipt, closing: None }
+}
+
+fn rebound(before: &Owned, after: &Owned) -> Verdict {
+    let options_differ = before.listener.endpoint != after.listener.endpoint;
+    let why = if options_differ {
+        "the new generation binds it with other options (interface, v6only), so it opened another socket: what is queued on the old one is lost"
+    } else {
+        "the new generation opened another socket for it: what is queued on the old one is lost"
+    };
+    let mut receipt = ListenerReceipt::new(&after.listener.endpoint, after.role, Rung::Unproven);
+    receipt.why = Some(why.into());
+    receipt.inode_before = Some(before.listener.inode);
+    receipt.inode_after = Some(after.listener.inode);
+    Verdict { receipt, closing: Some(before.listener.clone()) }
+}
+
+fn one_shard_less(before: &Owned) -> Verdict {
+    let mut verdict = removed(before);
+    verdict.receipt.rung = Rung::Unproven;
+    verdict.receipt.why =
+        Some("the new generation has fewer sockets on this address: what is queued on this one is lost".into());
+    verdict
+}
+
+fn removed(before: &Owned) -> Verdict {
+    let mut receipt = ListenerReceipt::new(&before.listener.endpoint, before.role, Rung::Removed);
+    receipt.inode_before = Some(before.listener.inode);
+    Verdict { receipt, closing: Some(before.listener.clone()) }
+}
+
+fn added_verdict(after: &Owned) -> Verdict {
+    let mut receipt = ListenerReceipt::new(&after.listener.endpoint, after.role, Rung::Added);
+    receipt.inode_after = Some(after.listener.inode);
+    Verdict { receipt, closing: None }
+}
+
+/// Listening sockets on the address of one of `ours` whose inode nobody we know holds: SO_REUSEPORT lets another
+/// server in without an error, and the kernel then shares the connections out.
+pub fn foreign(sockets: &[ListenSocket], ours: &[Owned], known: &HashSet<u64>) -> Vec<ListenSocket> {
+    let addresses: HashSet<&Address> = ours
+        .iter()
+        .map(|owned| &owned.listener.endpoint)
+        .filter(|endpoint| endpoint.socket_type == SocketType::Stream && endpoint.netns.is_none())
+        .map(|endpoint| &endpoint.address)
+        .filter(|address| matches!(address, Address::Inet(_)))
+        .collect();
+    sockets
+        .iter()
+        .filter(|found| addresses.contains(&found.address) && !known.contains(&found.inode))
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::Endpoint;
+    use crate::reload::receipt::{Outcome, judge};
+
+    fn owned(address: &str, inode: u64) -> Owned {
+        let endpoint = Endpoint::stream(Address::Inet(address.parse().unwrap()));
+        Owned { listener: Listener { endpoint, inode }, role: Role::Traffic }
+    }
+
+    fn rungs(old: &[Owned], new: &[Owned]) -> Vec<(Rung, Option<u64>, Option<u64>)> {
+        verdicts(old, new)
+            .into_iter()
+            .map(|verdict| (verdict.receipt.rung, verdict.receipt.inode_before, verdict.receipt.inode_after))
+            .collect()
+    }
+
+    #[test]
+    fn the_same_inode_is_passed() {
+        let both = [owned("127.0.0.1:80", 1), owned("127.0.0.1:81", 2)];
+        assert_eq!(rungs(&both, &both), [(Rung::Passed, Some(1), Some(1)), (Rung::Passed, Some(2), Some(2))]);
+    }
+
+    #[test]
+    fn another_inode_on_the_same_address_is_unproven() {
+        let found = rungs(&[owned("127.0.0.1:80", 1)], &[owned("127.0.0.1:80", 9)]);
+        assert_eq!(found, [(Rung::Unproven, Some(1), Some(9))]);
+    }
+
+    #[test]
+    fn fewer_shards_are_unproven_and_more_are_added() {
+        let [one, two] = [owned("127.0.0.1:80", 1), owned("127.0.0.1:80", 2)];
+        let fewer = rungs(&[one.clone(), two.clone()], &[one.clone()]);
+        assert_eq!(fewer, [(Rung::Passed, Some(1), Some(1)), (Rung::Unproven, Some(2), None)]);
+        let more = rungs(&[one.clone()], &[one, two]);
+        assert_eq!(more, [(Rung::Passed, Some(1), Some(1)), (Rung::Added, None, Some(2))]);
+    }
+
+    #[test]
+    fn an_address_that_comes_or_goes_is_added_or_removed() {
+        let found = rungs(&[owned("127.0.0.1:80", 1)], &[owned("127.0.0.1:81", 2)]);
+        assert_eq!(found, [(Rung::Removed, Some(1), None), (Rung::Added, None, Some(2))]);
+    }
+
+    #[test]
+    fn two_old_sockets_rebound_pair_with_two_new_ones() {
+        let old = [owned("127.0.0.1:80", 1), owned("127.0.0.1:80", 2)];
+        let new = [owned("127.0.0.1:80", 3), owned("127.0.0.1:80", 4)];
+        assert_eq!(rungs(&old, &new), [(Rung::Unproven, Some(1), Some(3)), (Rung::Unproven, Some(2), Some(4))]);
+    }
+
+    #[test]
+    fn an_option_changed_is_unproven_with_that_reason() {
+        let before = owned("[::]:80", 1);
+        let mut after = owned("[::]:80", 2);
+        after.listener.endpoint.v6only = true;
+        let verdict = verdicts(&[before], &[after]).remove(0);
+        assert!(verdict.receipt.why.unwrap().contains("v6only"));
+    }
+
+    #[test]
+    fn a_stranger_on_our_address_is_found_and_others_are_left_alone() {
+        let socket = |address: &str, inode| ListenSocket {
+            inode,
+            address: Address::Inet(address.parse().unwrap()),
+            interface: 0,
+            queued: 0,
+            backlog: 0,
+        };
+        let sockets = [socket("127.0.0.1:80", 1), socket("127.0.0.1:80", 66), socket("127.0.0.1:99", 67)];
+        let found = foreign(&sockets, &[owned("127.0.0.1:80", 1)], &HashSet::from([1]));
+        assert_eq!(found.iter().map(|socket| socket.inode).collect::<Vec<_>>(), [66]);
+    }
+
+    #[test]
+    fn only_traffic_listeners_count_against_the_proof() {
+        let mut verdict = rebound(&owned("127.0.0.1:80", 1), &owned("127.0.0.1:80", 2)).receipt;
+        assert_eq!(judge(std::slice::from_ref(&verdict)).0, Outcome::Unproven);
+        verdict.role = Role::Control;
+        assert_eq!(judge(&[verdict]), (Outcome::Proven, None));
+    }
+}

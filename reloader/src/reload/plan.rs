@@ -1,0 +1,90 @@
+//! The plan: for each listener the rung it will get, and why not a stronger one. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::receipt::Rung;
+use crate::config::Strategy;
+use crate::haproxy::version::Version;
+use crate::listener::{Endpoint, Family, Role};
+
+/// What the plan knows of a listener of the serving generation.
+#[derive(Debug, Clone)]
+pub struct Present {
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// What it is for.
+    pub role: Role,
+    /// Its inode.
+    pub inode: u64,
+    /// The daemon has a duplicate to hand out.
+    pub in_custody: bool,
+}
+
+/// One listener's plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// Where it listens.
+    pub address: String,
+    /// Its address family.
+    pub family: Family,
+    /// What it is for.
+    pub role: Role,
+    /// The rung it will get if the new configuration keeps it.
+    pub rung: Rung,
+    /// Why not a stronger one.
+    pub why: Option<String>,
+    /// Its inode.
+    pub inode: u64,
+}
+
+/// Decides from custody, the next generation's HAProxy and the strategy.
+pub fn plan(present: &[Present], haproxy: Version, strategy: Strategy) -> Vec<Planned> {
+    present.iter().map(|listener| planned(listener, haproxy, strategy)).collect()
+}
+
+fn planned(listener: &Present, haproxy: Version, _strategy: Strategy) -> Planned {
+    let (rung, why) = if !haproxy.passes_sockets() {
+        (Rung::Unproven, Some(format!("HAProxy {haproxy} cannot be given sockets (1.8 is the first that can)")))
+    } else if !listener.in_custody {
+        (
+            Rung::Unproven,
+            Some("the serving generation does not export it, so the daemon has no duplicate to pass".into()),
+        )
+    } else {
+        (Rung::Passed, None)
+    };
+    let Present { endpoint, role, inode, .. } = listener;
+    Planned { address: endpoint.to_string(), family: endpoint.address.family(), role: *role, rung, why, inode: *inode }
+}
+
+/// The first traffic listener that this plan leaves unproven, as a sentence.
+pub fn unproven(plan: &[Planned]) -> Option<String> {
+    let listener = plan.iter().find(|planned| planned.role == Role::Traffic && planned.rung == Rung::Unproven)?;
+    Some(format!("{}: {}", listener.address, listener.why.as_deref().unwrap_or("no rung applies")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::Address;
+
+    fn present(in_custody: bool) -> Present {
+        let endpoint = Endpoint::stream(Address::Inet("127.0.0.1:80".parse().unwrap()));
+        Present { endpoint, role: Role::Traffic, inode: 7, in_custody }
+    }
+
+    #[test]
+    fn what_is_in_custody_is_passed() {
+        let plan = plan(&[present(true)], Version { major: 2, minor: 6 }, Strategy::Auto);
+        assert_eq!((plan[0].rung, &plan[0].why), (Rung::Passed, &None));
+        assert_eq!(unproven(&plan), None);
+    }
+
+    #[test]
+    fn what_cannot_be_passed_says_why() {
+        let old = plan(&[present(true)], Version { major: 1, minor: 7 }, Strategy::Auto);
+        assert!(unproven(&old).unwrap().contains("HAProxy 1.7 cannot be given sockets"));
+        let unexported = plan(&[present(false)], Version { major: 2, minor: 6 }, Strategy::Auto);
+        assert!(unproven(&unexported).unwrap().starts_with("127.0.0.1:80: the serving generation does not export it"));
+    }
+}

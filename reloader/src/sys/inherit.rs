@@ -1,0 +1,71 @@
+//! What a child gets from the daemon: exactly what the daemon itself was started with.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
+
+/// Environment variables that speak to one process only and must not reach a child.
+pub struct NotForChildren;
+
+impl NotForChildren {
+    /// systemd's sockets, watchdog and notification address (sd_listen_fds(3), sd_notify(3)).
+    pub const VARIABLES: [&'static str; 7] = [
+        "NOTIFY_SOCKET",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_FDNAMES",
+        "LISTEN_PIDFDID",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+    ];
+}
+
+/// The limits and the signal mask the daemon was started with.
+///
+/// The OOM score needs no entry: the daemon never changes its own, so a child inherits the right one.
+#[derive(Debug, Clone)]
+pub struct Inheritance {
+    nofile: Rlimit,
+    memlock: Rlimit,
+    signals: SigSet,
+}
+
+impl Inheritance {
+    /// Reads the present limits and signal mask: call it before the daemon changes any of them.
+    pub fn capture() -> io::Result<Inheritance> {
+        let mut signals = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_BLOCK, None, Some(&mut signals))?;
+        Ok(Inheritance { nofile: getrlimit(Resource::Nofile), memlock: getrlimit(Resource::Memlock), signals })
+    }
+
+    /// Lifts the daemon's own limit of descriptors to the hard one: custody needs one for each listener.
+    pub fn raise_own_descriptor_limit(&self) -> io::Result<()> {
+        let hard = Rlimit { current: self.nofile.maximum, maximum: self.nofile.maximum };
+        Ok(setrlimit(Resource::Nofile, hard)?)
+    }
+
+    /// Makes `command` start with these limits, in a session of its own, without the daemon's service variables.
+    ///
+    /// HAProxy derives its maxconn from RLIMIT_NOFILE, so the daemon's raised limit must not leak. A session of
+    /// its own keeps a Ctrl-C at the daemon's terminal away from the server.
+    pub fn apply_to(&self, command: &mut Command) {
+        for variable in NotForChildren::VARIABLES {
+            command.env_remove(variable);
+        }
+        let Inheritance { nofile, memlock, signals } = self.clone();
+        // SAFETY: the closure runs between fork and exec. It makes four system calls (setrlimit twice,
+        // sigprocmask, setsid), all async-signal-safe, and neither allocates nor takes a lock.
+        unsafe {
+            command.pre_exec(move || {
+                setrlimit(Resource::Nofile, nofile)?;
+                setrlimit(Resource::Memlock, memlock)?;
+                sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None)?;
+                setsid()?;
+                Ok(())
+            });
+        }
+    }
+}

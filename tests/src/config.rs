@@ -34,18 +34,12 @@ impl Config {
 
     /// The user's own stats socket, without `expose-fd`.
     pub fn stats_socket(self, path: &Path) -> Config {
-        self.global(&format!(
-            "stats socket {} mode 600 level admin",
-            path.display()
-        ))
+        self.global(&format!("stats socket {} mode 600 level admin", path.display()))
     }
 
     /// The user's own stats socket, from which another HAProxy can take the listeners.
     pub fn giving_socket(self, path: &Path) -> Config {
-        self.global(&format!(
-            "stats socket {} mode 600 level admin expose-fd listeners",
-            path.display()
-        ))
+        self.global(&format!("stats socket {} mode 600 level admin expose-fd listeners", path.display()))
     }
 
     /// A frontend that answers 200 by itself. A bind is `127.0.0.1:80`, a range `127.0.0.1:5000-7999`,
@@ -87,16 +81,12 @@ impl Config {
 
     /// Write it to a file.
     pub fn write(&self, path: &Path) {
-        fs::write(path, self.to_string())
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        fs::write(path, self.to_string()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 }
 
 fn lines(binds: &[&str]) -> String {
-    binds
-        .iter()
-        .map(|bind| format!("    bind {bind}\n"))
-        .collect()
+    binds.iter().map(|bind| format!("    bind {bind}\n")).collect()
 }
 
 impl fmt::Display for Config {
@@ -109,8 +99,6 @@ impl fmt::Display for Config {
         for kind in ["connect 5s", "client 1h", "server 1h", "http-request 1h"] {
             writeln!(out, "    timeout {kind}")?;
         }
-        self.sections
-            .iter()
-            .try_for_each(|section| writeln!(out, "{section}"))
+        self.sections.iter().try_for_each(|section| writeln!(out, "{section}"))
     }
 }

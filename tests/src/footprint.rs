@@ -27,25 +27,15 @@ impl Footprint {
     }
 
     fn taken(dir: &Path, bpf: bool) -> Footprint {
-        let mut lines: BTreeSet<String> = said("ip", &["-oneline", "link", "show"])
-            .into_iter()
-            .collect();
-        lines.extend(
-            said("tc", &["qdisc", "show"])
-                .into_iter()
-                .map(|line| format!("qdisc: {line}")),
-        );
+        let mut lines: BTreeSet<String> = said("ip", &["-oneline", "link", "show"]).into_iter().collect();
+        lines.extend(said("tc", &["qdisc", "show"]).into_iter().map(|line| format!("qdisc: {line}")));
         lines.extend(filters());
         let process = |pid| format!("process {pid}: {}", cmdline(pid));
         lines.extend(mentioning(dir).iter().map(|found| process(found.pid)));
         if bpf {
             lines.extend(bpf_objects());
         }
-        Footprint {
-            dir: dir.to_owned(),
-            bpf,
-            lines,
-        }
+        Footprint { dir: dir.to_owned(), bpf, lines }
     }
 
     /// What has come and what has gone since.
@@ -65,11 +55,7 @@ impl Footprint {
             changes = self.changes();
             changes.is_empty()
         });
-        assert!(
-            unchanged,
-            "left behind or taken away:\n{}",
-            changes.join("\n")
-        );
+        assert!(unchanged, "left behind or taken away:\n{}", changes.join("\n"));
     }
 }
 
@@ -77,20 +63,12 @@ fn filters() -> Vec<String> {
     let mut found = Vec::new();
     for link in said("ip", &["-oneline", "link", "show"]) {
         // "2: eth0@if3: <…>"
-        let Some(name) = link
-            .split(": ")
-            .nth(1)
-            .and_then(|name| name.split('@').next())
-        else {
+        let Some(name) = link.split(": ").nth(1).and_then(|name| name.split('@').next()) else {
             continue;
         };
         for place in ["root", "ingress", "egress"] {
             let lines = said("tc", &["filter", "show", "dev", name, place]);
-            found.extend(
-                lines
-                    .into_iter()
-                    .map(|line| format!("filter on {name} {place}: {line}")),
-            );
+            found.extend(lines.into_iter().map(|line| format!("filter on {name} {place}: {line}")));
         }
     }
     found
@@ -99,26 +77,15 @@ fn filters() -> Vec<String> {
 /// TCX programs do not show in tc, but here.
 fn bpf_objects() -> Vec<String> {
     let programs = aya::programs::loaded_programs().flatten();
-    let programs = programs.map(|info| {
-        format!(
-            "bpf program {} {}",
-            info.id(),
-            info.name_as_str().unwrap_or("")
-        )
-    });
+    let programs = programs.map(|info| format!("bpf program {} {}", info.id(), info.name_as_str().unwrap_or("")));
     let maps = aya::maps::loaded_maps().flatten();
-    let maps =
-        maps.map(|info| format!("bpf map {} {}", info.id(), info.name_as_str().unwrap_or("")));
+    let maps = maps.map(|info| format!("bpf map {} {}", info.id(), info.name_as_str().unwrap_or("")));
     programs.chain(maps).collect()
 }
 
 /// A command's lines; asking for filters where there can be none is answered with an error, which is an answer.
 fn said(program: &str, args: &[&str]) -> Vec<String> {
     let output = Command::new(program).args(args).output();
-    let output =
-        output.unwrap_or_else(|error| panic!("running {program} (package iproute2): {error}"));
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .map(|line| line.trim().to_owned())
-        .collect()
+    let output = output.unwrap_or_else(|error| panic!("running {program} (package iproute2): {error}"));
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| line.trim().to_owned()).collect()
 }

@@ -26,10 +26,7 @@ impl Version {
     pub fn from_banner(banner: &str) -> Option<Version> {
         let (_, rest) = banner.split_once("roxy version ")?;
         let mut numbers = rest.split(|letter: char| !letter.is_ascii_digit());
-        Some(Version {
-            major: numbers.next()?.parse().ok()?,
-            minor: numbers.next()?.parse().ok()?,
-        })
+        Some(Version { major: numbers.next()?.parse().ok()?, minor: numbers.next()?.parse().ok()? })
     }
 }
 
@@ -52,18 +49,11 @@ impl HaproxyBinary {
     /// Ask the executable at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Result<HaproxyBinary> {
         let path = path.into();
-        let said = Command::new(&path)
-            .arg("-v")
-            .output()
-            .with_context(|| format!("running {} -v", path.display()))?;
+        let said = Command::new(&path).arg("-v").output().with_context(|| format!("running {} -v", path.display()))?;
         let banner = String::from_utf8_lossy(&said.stdout);
         match Version::from_banner(&banner) {
             Some(version) if said.status.success() => Ok(HaproxyBinary { version, path }),
-            _ => bail!(
-                "{} -v: {banner}{}",
-                path.display(),
-                String::from_utf8_lossy(&said.stderr)
-            ),
+            _ => bail!("{} -v: {banner}{}", path.display(), String::from_utf8_lossy(&said.stderr)),
         }
     }
 
@@ -74,39 +64,20 @@ impl HaproxyBinary {
 
     /// `haproxy -c`.
     pub fn check(&self, config: &Path) -> Output {
-        Command::new(&self.path)
-            .arg("-c")
-            .arg("-f")
-            .arg(config)
-            .output()
-            .expect("running haproxy -c")
+        Command::new(&self.path).arg("-c").arg("-f").arg(config).output().expect("running haproxy -c")
     }
 
     /// Start it in the background with `-D`: when the parent exits well, its child has bound everything.
     pub fn daemonize(&self, config: &Path, args: &[&str]) -> Result<Haproxy> {
         let pid_file = tempfile::NamedTempFile::new()?;
         let mut command = Command::new(&self.path);
-        command
-            .arg("-D")
-            .arg("-f")
-            .arg(config)
-            .arg("-p")
-            .arg(pid_file.path())
-            .args(args);
+        command.arg("-D").arg("-f").arg(config).arg("-p").arg(pid_file.path()).args(args);
         let done = command.output()?;
         if !done.status.success() {
-            bail!(
-                "haproxy -D: {}: {}",
-                done.status,
-                String::from_utf8_lossy(&done.stderr)
-            );
+            bail!("haproxy -D: {}: {}", done.status, String::from_utf8_lossy(&done.stderr));
         }
-        let pid: i32 = fs::read_to_string(pid_file.path())?
-            .trim()
-            .parse()
-            .context("the pid file")?;
-        let process =
-            Process::with_pid(pid).with_context(|| format!("haproxy {pid} is gone already"))?;
+        let pid: i32 = fs::read_to_string(pid_file.path())?.trim().parse().context("the pid file")?;
+        let process = Process::with_pid(pid).with_context(|| format!("haproxy {pid} is gone already"))?;
         Ok(Haproxy { process })
     }
 }
@@ -142,12 +113,8 @@ pub fn runtime(socket: &Path, command: &str) -> Result<String> {
 /// One value of `show info`, for example `Pid`.
 pub fn info(socket: &Path, key: &str) -> Result<String> {
     let answer = runtime(socket, "show info")?;
-    let value = answer
-        .lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
-    value
-        .map(str::to_owned)
-        .with_context(|| format!("no {key} in: {answer}"))
+    let value = answer.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+    value.map(str::to_owned).with_context(|| format!("no {key} in: {answer}"))
 }
 
 #[cfg(test)]
@@ -157,14 +124,8 @@ mod tests {
     #[test]
     fn banners_of_old_and_new_versions() {
         let version = |banner| Version::from_banner(banner).map(|version| version.to_string());
-        assert_eq!(
-            version("HA-Proxy version 2.2.9-2+deb11u6 2023/04/10"),
-            Some("2.2".into())
-        );
-        assert_eq!(
-            version("HAProxy version 3.0.11-1+deb13u3 2026/10/01"),
-            Some("3.0".into())
-        );
+        assert_eq!(version("HA-Proxy version 2.2.9-2+deb11u6 2023/04/10"), Some("2.2".into()));
+        assert_eq!(version("HAProxy version 3.0.11-1+deb13u3 2026/10/01"), Some("3.0".into()));
         assert_eq!(version("haproxy: not found"), None);
     }
 }

@@ -38,20 +38,13 @@ impl Idle {
         let mut connections = Vec::with_capacity(count);
         for number in 0..count {
             let socket = Socket::new(domain, Type::STREAM, None).expect("socket");
-            socket
-                .connect(&address)
-                .unwrap_or_else(|error| panic!("idle connection {number}: {error}"));
+            socket.connect(&address).unwrap_or_else(|error| panic!("idle connection {number}: {error}"));
             socket.set_nonblocking(true).expect("O_NONBLOCK");
-            let event =
-                EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, number as u64);
+            let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, number as u64);
             epoll.add(socket.as_fd(), event).expect("epoll_ctl");
             connections.push(Some(socket));
         }
-        Idle {
-            epoll,
-            connections,
-            deaths: Vec::new(),
-        }
+        Idle { epoll, connections, deaths: Vec::new() }
     }
 
     /// How many live at this moment.
@@ -117,11 +110,7 @@ impl Idle {
     }
 
     fn bury(&mut self, connection: usize, how: String) {
-        self.deaths.push(Death {
-            connection,
-            how,
-            noticed: Instant::now(),
-        });
+        self.deaths.push(Death { connection, how, noticed: Instant::now() });
     }
 }
 

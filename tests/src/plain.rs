@@ -24,12 +24,7 @@ pub enum Method {
 
 impl Method {
     /// All of them, the gentlest first.
-    pub const ALL: [Method; 4] = [
-        Method::PassSockets,
-        Method::SoftStop,
-        Method::NoReusePort,
-        Method::KillAndStart,
-    ];
+    pub const ALL: [Method; 4] = [Method::PassSockets, Method::SoftStop, Method::NoReusePort, Method::KillAndStart];
 }
 
 /// What to put it through.
@@ -56,20 +51,14 @@ pub struct Report {
 impl Report {
     /// How long each reload took.
     pub fn durations(&self) -> Vec<Duration> {
-        self.reloads
-            .iter()
-            .map(|window| window.to - window.from)
-            .collect()
+        self.reloads.iter().map(|window| window.to - window.from).collect()
     }
 }
 
 /// Run one trial in the calling thread's namespace, on 127.0.0.1 from port 8000 on.
 pub fn run(binary: &HaproxyBinary, method: Method, trial: Trial) -> Report {
     let mut server = Plain::start(binary, method, trial.ports);
-    let running = Load::to(["127.0.0.1:8000"])
-        .rate(trial.rate)
-        .connections(trial.connections)
-        .start();
+    let running = Load::to(["127.0.0.1:8000"]).rate(trial.rate).connections(trial.connections).start();
     let mut reloads = Vec::new();
     for round in 1..=u64::from(trial.reloads) {
         running.until_started(round * trial.connections / (u64::from(trial.reloads) + 1));
@@ -77,10 +66,7 @@ pub fn run(binary: &HaproxyBinary, method: Method, trial: Trial) -> Report {
         server.reload();
         reloads.push(span.end());
     }
-    Report {
-        outcomes: running.wait(),
-        reloads,
-    }
+    Report { outcomes: running.wait(), reloads }
 }
 
 /// A plain HAProxy that can be reloaded.
@@ -103,26 +89,15 @@ impl Plain {
         }
         let file = dir.path().join("haproxy.cfg");
         config.write(&file);
-        let serving = binary
-            .daemonize(&file, &[])
-            .unwrap_or_else(|error| panic!("{binary}: {error:#}"));
-        Plain {
-            binary: binary.clone(),
-            method,
-            dir,
-            serving,
-            draining: Vec::new(),
-        }
+        let serving = binary.daemonize(&file, &[]).unwrap_or_else(|error| panic!("{binary}: {error:#}"));
+        Plain { binary: binary.clone(), method, dir, serving, draining: Vec::new() }
     }
 
     /// Reload it once; gives the time until the new process had bound everything.
     pub fn reload(&mut self) -> Duration {
         let began = Instant::now();
         let old = self.serving.process;
-        let (pid, socket) = (
-            old.pid.to_string(),
-            self.dir.path().join("stats.sock").display().to_string(),
-        );
+        let (pid, socket) = (old.pid.to_string(), self.dir.path().join("stats.sock").display().to_string());
         let args: &[&str] = match self.method {
             Method::SoftStop | Method::NoReusePort => &["-sf", &pid],
             Method::PassSockets => &["-x", &socket, "-sf", &pid],
@@ -135,8 +110,7 @@ impl Plain {
         let new = self.binary.daemonize(&self.config(), args);
         let new = new.unwrap_or_else(|error| panic!("{:?}: {error:#}", self.method));
         let took = began.elapsed();
-        self.draining
-            .push(std::mem::replace(&mut self.serving, new));
+        self.draining.push(std::mem::replace(&mut self.serving, new));
         self.draining.retain(|haproxy| haproxy.process.is_alive());
         took
     }

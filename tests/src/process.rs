@@ -22,10 +22,7 @@ impl Process {
     /// The process that has this pid now.
     pub fn with_pid(pid: i32) -> Option<Process> {
         let fields = stat(pid)?;
-        Some(Process {
-            pid,
-            start_time: fields.get(19)?.parse().ok()?,
-        })
+        Some(Process { pid, start_time: fields.get(19)?.parse().ok()? })
     }
 
     /// Whether it runs: a zombie does not.
@@ -44,9 +41,7 @@ impl Process {
     /// Wait until it is gone.
     #[track_caller]
     pub fn until_gone(&self, limit: Duration) {
-        until(limit, &format!("process {} to end", self.pid), || {
-            !self.is_alive()
-        });
+        until(limit, &format!("process {} to end", self.pid), || !self.is_alive());
     }
 
     /// End it: SIGKILL.
@@ -57,9 +52,7 @@ impl Process {
 
     /// Its children at this moment.
     pub fn children(&self) -> Vec<Process> {
-        all()
-            .filter(|child| stat(child.pid).is_some_and(|fields| fields[1] == self.pid.to_string()))
-            .collect()
+        all().filter(|child| stat(child.pid).is_some_and(|fields| fields[1] == self.pid.to_string())).collect()
     }
 }
 
@@ -67,26 +60,18 @@ impl Process {
 pub fn mentioning(path: &Path) -> Vec<Process> {
     let path = path.to_string_lossy();
     let mentions = |process: &Process| cmdline(process.pid).contains(&*path);
-    all()
-        .filter(|process| process.pid != std::process::id() as i32)
-        .filter(mentions)
-        .collect()
+    all().filter(|process| process.pid != std::process::id() as i32).filter(mentions).collect()
 }
 
 /// Its command line, words separated by spaces.
 pub fn cmdline(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes)
-        .replace('\0', " ")
-        .trim_end()
-        .to_owned()
+    String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned()
 }
 
 fn all() -> impl Iterator<Item = Process> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(Process::with_pid)
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Process::with_pid)
 }
 
 /// The fields behind the name, which may itself hold spaces and brackets: state first, then the parent.

@@ -35,18 +35,11 @@ pub struct Server {
 impl Server {
     /// Listen on `address` (port 0: any) and treat connections so.
     pub fn start(address: &str, manner: Manner) -> Server {
-        let listener =
-            TcpListener::bind(address).unwrap_or_else(|error| panic!("bind {address}: {error}"));
-        let address = listener
-            .local_addr()
-            .expect("a bound socket has an address");
+        let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("bind {address}: {error}"));
+        let address = listener.local_addr().expect("a bound socket has an address");
         let accepting = listener.try_clone().expect("dup");
         let thread = std::thread::spawn(move || serve(&accepting, manner));
-        Server {
-            address,
-            listener,
-            thread: Some(thread),
-        }
+        Server { address, listener, thread: Some(thread) }
     }
 }
 
@@ -83,9 +76,7 @@ fn treat(mut stream: TcpStream, manner: Manner) {
             std::thread::sleep(delay);
             reply(&mut stream, "200 OK");
         }
-        Manner::Reset => SockRef::from(&stream)
-            .set_linger(Some(Duration::ZERO))
-            .expect("SO_LINGER"),
+        Manner::Reset => SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER"),
         Manner::Empty | Manner::Silent => {}
     }
 }
@@ -106,27 +97,12 @@ impl Full {
     /// Listen and fill the queue.
     pub fn start() -> Full {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
-        listener
-            .bind(
-                &"127.0.0.1:0"
-                    .parse::<SocketAddr>()
-                    .expect("constant")
-                    .into(),
-            )
-            .expect("bind");
+        listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().expect("constant").into()).expect("bind");
         listener.listen(0).expect("listen");
-        let address = listener
-            .local_addr()
-            .ok()
-            .and_then(|address| address.as_socket())
-            .expect("an inet address");
+        let address = listener.local_addr().ok().and_then(|address| address.as_socket()).expect("an inet address");
         // A backlog of zero still takes one connection.
         let queued = vec![TcpStream::connect(address).expect("the first connection fits")];
-        Full {
-            address,
-            listener,
-            queued,
-        }
+        Full { address, listener, queued }
     }
 
     /// Make room: the next SYN, which may be a retransmitted one, is answered, and every connection gets a reply.

@@ -6,20 +6,11 @@ use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::plain::{Method, Plain, Report, Trial, run};
 
-const TRIAL: Trial = Trial {
-    rate: 2000,
-    connections: 12_000,
-    reloads: 18,
-    ports: 1,
-};
+const TRIAL: Trial = Trial { rate: 2000, connections: 12_000, reloads: 18, ports: 1 };
 
 fn trial(method: Method, trial: Trial) -> Report {
     let report = run(&HaproxyBinary::installed(), method, trial);
-    println!(
-        "{method:?}, {} reloads: {}",
-        report.reloads.len(),
-        report.outcomes
-    );
+    println!("{method:?}, {} reloads: {}", report.reloads.len(), report.outcomes);
     for (label, summary) in report.outcomes.by_window(&report.reloads) {
         println!("    {label}: {summary}");
     }
@@ -59,10 +50,7 @@ fn generator_keeps_its_schedule() {
     let _alone = netns::enter_alone();
     let _server = Plain::start(&HaproxyBinary::installed(), Method::SoftStop, 1);
     for rate in [2000, 8000] {
-        let outcomes = Load::to(["127.0.0.1:8000"])
-            .rate(rate)
-            .connections(u64::from(rate) * 5)
-            .run();
+        let outcomes = Load::to(["127.0.0.1:8000"]).rate(rate).connections(u64::from(rate) * 5).run();
         println!("{outcomes}");
         outcomes.assert_lossless();
         assert!(outcomes.kept_schedule(), "{outcomes}");
@@ -75,18 +63,9 @@ fn generator_keeps_its_schedule() {
 fn every_method_at_a_high_rate() {
     let _alone = netns::enter_alone();
     for method in Method::ALL {
-        let hard = Trial {
-            rate: 8000,
-            connections: 64_000,
-            reloads: 75,
-            ports: 1,
-        };
+        let hard = Trial { rate: 8000, connections: 64_000, reloads: 75, ports: 1 };
         let report = run(&HaproxyBinary::installed(), method, hard);
-        println!(
-            "{method:?}, {} reloads: {}",
-            report.reloads.len(),
-            report.outcomes
-        );
+        println!("{method:?}, {} reloads: {}", report.reloads.len(), report.outcomes);
     }
 }
 
@@ -99,9 +78,6 @@ fn time_of_a_reload_by_number_of_listeners() {
         let mut server = Plain::start(&HaproxyBinary::installed(), Method::PassSockets, ports);
         let mut times: Vec<_> = (0..10).map(|_| server.reload()).collect();
         times.sort();
-        println!(
-            "{ports} listeners: median {:?}, at most {:?}",
-            times[5], times[9]
-        );
+        println!("{ports} listeners: median {:?}, at most {:?}", times[5], times[9]);
     }
 }

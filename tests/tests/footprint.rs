@@ -12,27 +12,15 @@ fn a_link_a_qdisc_and_a_process_are_seen() {
     let before = Footprint::take(dir.path());
     before.assert_unchanged();
 
-    netns::ip(&[
-        "link", "add", "left", "type", "veth", "peer", "name", "other",
-    ]);
-    let added = Command::new("tc")
-        .args(["qdisc", "add", "dev", "left", "clsact"])
-        .status()
-        .unwrap();
+    netns::ip(&["link", "add", "left", "type", "veth", "peer", "name", "other"]);
+    let added = Command::new("tc").args(["qdisc", "add", "dev", "left", "clsact"]).status().unwrap();
     assert!(added.success());
     let mut process = Command::new("sh");
-    process
-        .args(["-c", "read line", dir.path().to_str().unwrap()])
-        .stdin(Stdio::piped());
+    process.args(["-c", "read line", dir.path().to_str().unwrap()]).stdin(Stdio::piped());
     let mut process = process.spawn().unwrap();
     let changes = before.changes();
     for kind in ["left", "qdisc: ", "process "] {
-        assert!(
-            changes
-                .iter()
-                .any(|change| change.starts_with('+') && change.contains(kind)),
-            "{kind}: {changes:?}"
-        );
+        assert!(changes.iter().any(|change| change.starts_with('+') && change.contains(kind)), "{kind}: {changes:?}");
     }
 
     process.kill().unwrap();

@@ -29,20 +29,11 @@ fn closed_and_reset_ones_are_noticed() {
     let _kept = listener.accept().unwrap().0;
     assert_eq!(idle.alive(), 3);
     drop(closed);
-    SockRef::from(&reset)
-        .set_linger(Some(Duration::ZERO))
-        .unwrap();
+    SockRef::from(&reset).set_linger(Some(Duration::ZERO)).unwrap();
     drop(reset);
     assert_eq!(idle.alive(), 1);
-    let how: Vec<&str> = idle
-        .deaths()
-        .iter()
-        .map(|death| death.how.as_str())
-        .collect();
-    assert!(
-        how.contains(&"closed") && how.iter().any(|how| how.contains("reset")),
-        "{how:?}"
-    );
+    let how: Vec<&str> = idle.deaths().iter().map(|death| death.how.as_str()).collect();
+    assert!(how.contains(&"closed") && how.iter().any(|how| how.contains("reset")), "{how:?}");
     assert!(idle.next_death(Duration::from_millis(10)).is_none());
 }
 
@@ -53,15 +44,11 @@ fn through_haproxy_they_outlive_a_soft_stop_and_die_with_a_kill() {
     let server = Server::start("127.0.0.1:0", Manner::Reply);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("haproxy.cfg");
-    Config::new()
-        .tcp_proxy("idle", &["127.0.0.1:8080"], &server.address.to_string())
-        .write(&file);
+    Config::new().tcp_proxy("idle", &["127.0.0.1:8080"], &server.address.to_string()).write(&file);
     let binary = HaproxyBinary::installed();
     let old = binary.daemonize(&file, &[]).unwrap();
     let mut idle = Idle::open("127.0.0.1:8080", 100);
-    let new = binary
-        .daemonize(&file, &["-sf", &old.process.pid.to_string()])
-        .unwrap();
+    let new = binary.daemonize(&file, &["-sf", &old.process.pid.to_string()]).unwrap();
     assert_eq!((idle.alive(), old.process.is_alive()), (100, true));
 
     let mut doomed = Idle::open("127.0.0.1:8080", 10);

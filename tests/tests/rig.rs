@@ -24,18 +24,12 @@ fn ready_killed_restarted() {
     let daemon = rig.daemon_process();
     rig.kill9_daemon();
     assert!(!daemon.is_alive());
-    Load::to(["127.0.0.1:8080"])
-        .connections(20)
-        .run()
-        .assert_lossless();
+    Load::to(["127.0.0.1:8080"]).connections(20).run().assert_lossless();
     rig.restart_daemon();
     assert_ne!(rig.daemon_process(), daemon);
     assert_eq!(rig.serving_pid(), serving);
     let answer = rig.run(&["nonsense"]);
-    assert_eq!(
-        (answer.status, answer.stderr.as_str()),
-        (2, "no such command\n")
-    );
+    assert_eq!((answer.status, answer.stderr.as_str()), (2, "no such command\n"));
 }
 
 #[test]
@@ -44,11 +38,7 @@ fn the_fd_store_is_kept_and_passed_only_where_it_was_asked_for() {
     let mut with = stand_in().fd_store().start();
     with.kill9_daemon();
     with.restart_daemon();
-    assert!(
-        with.log().contains("passed 1 as null to me"),
-        "{}",
-        with.log()
-    );
+    assert!(with.log().contains("passed 1 as null to me"), "{}", with.log());
     drop(with);
     let mut without = stand_in().start();
     without.restart_daemon();
@@ -77,7 +67,5 @@ fn a_panicking_test_leaves_nothing() {
 #[should_panic(expected = "did not become ready")]
 fn a_daemon_that_ends_before_it_is_ready_is_a_failure() {
     netns::enter();
-    Rig::with(&Config::new())
-        .reloader(Path::new("/bin/false"))
-        .start();
+    Rig::with(&Config::new()).reloader(Path::new("/bin/false")).start();
 }

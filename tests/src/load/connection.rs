@@ -31,15 +31,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn open(
-        domain: Domain,
-        address: &SockAddr,
-        request: bool,
-    ) -> Result<Connection, Failure> {
+    pub(super) fn open(domain: Domain, address: &SockAddr, request: bool) -> Result<Connection, Failure> {
         // One system call; `Socket::new` would take three.
         let kind = Type::STREAM.nonblocking().cloexec();
-        let socket =
-            Socket::new_raw(domain, kind, None).map_err(|error| Failure::Other(errno(&error)))?;
+        let socket = Socket::new_raw(domain, kind, None).map_err(|error| Failure::Other(errno(&error)))?;
         Ok(Connection {
             socket,
             address: address.clone(),
@@ -64,10 +59,7 @@ impl Connection {
                 Err(error) => return Step::Done(Err(self.classify(&error))),
             }
         }
-        match self
-            .greet()
-            .and_then(|ready| if ready { self.listen() } else { Ok(false) })
-        {
+        match self.greet().and_then(|ready| if ready { self.listen() } else { Ok(false) }) {
             Ok(true) => Step::Done(self.verdict()),
             Ok(false) => Step::Wait,
             Err(error) => Step::Done(Err(self.classify(&error))),
@@ -130,13 +122,8 @@ impl Connection {
             return Err(Failure::Empty);
         }
         // A 503 is a reply, and a lost connection for whoever waited for the 200.
-        match std::str::from_utf8(&self.head)
-            .ok()
-            .and_then(|head| head.strip_prefix("HTTP/1."))
-        {
-            Some(rest) if !rest.ends_with("200") => {
-                Err(Failure::Status(rest[2..].parse().unwrap_or(0)))
-            }
+        match std::str::from_utf8(&self.head).ok().and_then(|head| head.strip_prefix("HTTP/1.")) {
+            Some(rest) if !rest.ends_with("200") => Err(Failure::Status(rest[2..].parse().unwrap_or(0))),
             _ => Ok(()),
         }
     }
@@ -172,13 +159,8 @@ mod tests {
         connection.connect().unwrap();
         connection.connecting = true;
         let accepted = Socket::from(listener.accept().unwrap().0);
-        accepted
-            .set_linger(Some(std::time::Duration::ZERO))
-            .unwrap();
+        accepted.set_linger(Some(std::time::Duration::ZERO)).unwrap();
         drop(accepted);
-        assert_eq!(
-            connection.drive(),
-            Step::Done(Err(Failure::ResetBeforeConnect))
-        );
+        assert_eq!(connection.drive(), Step::Done(Err(Failure::ResetBeforeConnect)));
     }
 }

@@ -62,11 +62,8 @@ impl Engine {
             plan,
             progress,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("epoll_create"),
-            timer: TimerFd::new(
-                ClockId::CLOCK_MONOTONIC,
-                TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK,
-            )
-            .expect("timerfd_create"),
+            timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)
+                .expect("timerfd_create"),
             begin: Instant::now(),
             started: 0,
             open: Slots::default(),
@@ -79,10 +76,7 @@ impl Engine {
     pub(super) fn run(mut self) -> Outcomes {
         // epoll_wait knows milliseconds; at 8,000/s a connection is due every eighth of one.
         self.epoll
-            .add(
-                &self.timer,
-                EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, TIMER),
-            )
+            .add(&self.timer, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, TIMER))
             .expect("epoll_ctl");
         self.begin = Instant::now();
         let mut events = [EpollEvent::empty(); 256];
@@ -110,10 +104,7 @@ impl Engine {
     }
 
     fn due(&self, index: u64) -> Instant {
-        self.begin
-            + Duration::from_nanos(
-                (u128::from(index) * 1_000_000_000 / u128::from(self.plan.rate)) as u64,
-            )
+        self.begin + Duration::from_nanos((u128::from(index) * 1_000_000_000 / u128::from(self.plan.rate)) as u64)
     }
 
     fn start_due(&mut self, now: Instant) {
@@ -134,13 +125,7 @@ impl Engine {
         let (domain, address) = &self.addresses[target as usize];
         match Connection::open(*domain, address, self.plan.request) {
             Ok(connection) => {
-                let open = Open {
-                    connection,
-                    watched: false,
-                    scheduled,
-                    lag,
-                    target,
-                };
+                let open = Open { connection, watched: false, scheduled, lag, target };
                 let key = self.open.put(open);
                 self.deadlines.push_back((began + self.plan.timeout, key));
                 self.drive(key);
@@ -160,14 +145,11 @@ impl Engine {
             Step::Again => self.again.push(key),
             Step::Wait if !open.watched => {
                 open.watched = true;
-                let mut interest =
-                    EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+                let mut interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
                 // Asked of a connected socket it would be answered at once, for nothing.
                 interest.set(EpollFlags::EPOLLOUT, !open.connection.is_connected());
                 let event = EpollEvent::new(interest, key);
-                self.epoll
-                    .add(open.connection.socket.as_fd(), event)
-                    .expect("epoll_ctl");
+                self.epoll.add(open.connection.socket.as_fd(), event).expect("epoll_ctl");
             }
             Step::Wait => {}
         }
@@ -188,30 +170,13 @@ impl Engine {
 
     fn finish(&mut self, key: u64, result: Result<(), Failure>) {
         // Dropping the socket closes it and takes it out of the epoll set.
-        let open = self
-            .open
-            .take(key)
-            .expect("only open connections are finished");
+        let open = self.open.take(key).expect("only open connections are finished");
         self.record(open.scheduled, open.lag, open.target, result);
     }
 
-    fn record(
-        &mut self,
-        scheduled: Instant,
-        lag: Duration,
-        target: u32,
-        result: Result<(), Failure>,
-    ) {
-        self.done.push(Outcome {
-            scheduled,
-            lag,
-            latency: scheduled.elapsed(),
-            target,
-            result,
-        });
-        self.progress
-            .finished
-            .store(self.done.len() as u64, Relaxed);
+    fn record(&mut self, scheduled: Instant, lag: Duration, target: u32, result: Result<(), Failure>) {
+        self.done.push(Outcome { scheduled, lag, latency: scheduled.elapsed(), target, result });
+        self.progress.finished.store(self.done.len() as u64, Relaxed);
         if result.is_err() {
             self.progress.failed.fetch_add(1, Relaxed);
         }
@@ -234,9 +199,7 @@ impl Engine {
             return EpollTimeout::ZERO;
         }
         let expiration = Expiration::OneShot(TimeSpec::from_duration(wait));
-        self.timer
-            .set(expiration, TimerSetTimeFlags::empty())
-            .expect("timerfd_settime");
+        self.timer.set(expiration, TimerSetTimeFlags::empty()).expect("timerfd_settime");
         EpollTimeout::NONE
     }
 

@@ -35,15 +35,7 @@ impl Load {
     pub fn to<T: Into<Target>>(targets: impl IntoIterator<Item = T>) -> Load {
         let targets: Vec<Target> = targets.into_iter().map(Into::into).collect();
         assert!(!targets.is_empty(), "a load needs a target");
-        Load {
-            plan: Plan {
-                targets,
-                rate: 1000,
-                limit: u64::MAX,
-                timeout: Duration::from_secs(10),
-                request: true,
-            },
-        }
+        Load { plan: Plan { targets, rate: 1000, limit: u64::MAX, timeout: Duration::from_secs(10), request: true } }
     }
 
     /// New connections per second; 1,000 unless told.
@@ -80,18 +72,12 @@ impl Load {
             .name("load".into())
             .spawn(move || engine.run())
             .expect("starting the load thread");
-        Running {
-            shared,
-            thread: Some(thread),
-        }
+        Running { shared, thread: Some(thread) }
     }
 
     /// Start, and wait for every connection of a load that has a limit.
     pub fn run(self) -> Outcomes {
-        assert!(
-            self.plan.limit < u64::MAX,
-            "a load that is waited for needs a number of connections"
-        );
+        assert!(self.plan.limit < u64::MAX, "a load that is waited for needs a number of connections");
         self.start().wait()
     }
 }
@@ -169,18 +155,11 @@ pub struct Span {
 impl Span {
     /// Begin.
     pub fn begin(label: impl Into<String>) -> Span {
-        Span {
-            label: label.into(),
-            from: Instant::now(),
-        }
+        Span { label: label.into(), from: Instant::now() }
     }
 
     /// End, and give the window for `Outcomes::by_window`.
     pub fn end(self) -> Window {
-        Window {
-            label: self.label,
-            from: self.from,
-            to: Instant::now(),
-        }
+        Window { label: self.label, from: self.from, to: Instant::now() }
     }
 }

@@ -106,19 +106,14 @@ impl Outcomes {
     pub fn by_window(&self, windows: &[Window]) -> Vec<(String, Summary)> {
         let mut groups: Vec<(String, Vec<&Outcome>)> = vec![("between".into(), Vec::new())];
         for outcome in &self.all {
-            let label = windows
-                .iter()
-                .find(|window| outcome.overlaps(window))
-                .map_or("between", |window| &window.label);
+            let label =
+                windows.iter().find(|window| outcome.overlaps(window)).map_or("between", |window| &window.label);
             match groups.iter_mut().find(|(known, _)| known == label) {
                 Some((_, group)) => group.push(outcome),
                 None => groups.push((label.into(), vec![outcome])),
             }
         }
-        groups
-            .into_iter()
-            .map(|(label, group)| (label, Summary::of(group)))
-            .collect()
+        groups.into_iter().map(|(label, group)| (label, Summary::of(group))).collect()
     }
 
     /// Those that failed.
@@ -145,18 +140,10 @@ impl fmt::Display for Outcomes {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let summary = self.summary();
         let share = 100.0 * self.cpu.as_secs_f64() / self.wall.as_secs_f64().max(f64::EPSILON);
-        write!(
-            out,
-            "{}/s for {:.1} s, {share:.0} % of a core: {summary}",
-            self.rate,
-            self.wall.as_secs_f64()
-        )?;
+        write!(out, "{}/s for {:.1} s, {share:.0} % of a core: {summary}", self.rate, self.wall.as_secs_f64())?;
         if !self.kept_schedule() {
             let (p99, max) = (summary.lag.value_at_quantile(0.99), summary.lag.max());
-            write!(
-                out,
-                "; THE GENERATOR FELL BEHIND ITS SCHEDULE: p99 {p99} us, at most {max} us late"
-            )?;
+            write!(out, "; THE GENERATOR FELL BEHIND ITS SCHEDULE: p99 {p99} us, at most {max} us late")?;
         }
         Ok(())
     }

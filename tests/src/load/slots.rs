@@ -12,20 +12,14 @@ struct Slot<T> {
 
 impl<T> Default for Slots<T> {
     fn default() -> Slots<T> {
-        Slots {
-            slots: Vec::new(),
-            free: Vec::new(),
-        }
+        Slots { slots: Vec::new(), free: Vec::new() }
     }
 }
 
 impl<T> Slots<T> {
     pub(super) fn put(&mut self, value: T) -> u64 {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot {
-                uses: 0,
-                value: None,
-            });
+            self.slots.push(Slot { uses: 0, value: None });
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
@@ -36,9 +30,7 @@ impl<T> Slots<T> {
 
     pub(super) fn get(&mut self, key: u64) -> Option<&mut T> {
         let slot = self.slots.get_mut(key as u32 as usize)?;
-        slot.value
-            .as_mut()
-            .filter(|_| u64::from(slot.uses) == key >> 32)
+        slot.value.as_mut().filter(|_| u64::from(slot.uses) == key >> 32)
     }
 
     pub(super) fn take(&mut self, key: u64) -> Option<T> {

@@ -94,12 +94,7 @@ impl Default for Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            out,
-            "{} connections, {} failed",
-            self.connections,
-            self.failed()
-        )?;
+        write!(out, "{} connections, {} failed", self.connections, self.failed())?;
         let named = [
             ("refused", self.refused),
             ("reset before connect", self.reset_before_connect),
@@ -115,13 +110,7 @@ impl fmt::Display for Summary {
             write!(out, ", {count} {text}")?;
         }
         let milliseconds = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1000.0;
-        write!(
-            out,
-            "; p50 {:.2} p99 {:.2} p99.9 {:.2} ",
-            milliseconds(0.5),
-            milliseconds(0.99),
-            milliseconds(0.999)
-        )?;
+        write!(out, "; p50 {:.2} p99 {:.2} p99.9 {:.2} ", milliseconds(0.5), milliseconds(0.99), milliseconds(0.999))?;
         write!(out, "max {:.2} ms", self.latency.max() as f64 / 1000.0)
     }
 }

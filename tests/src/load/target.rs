@@ -32,10 +32,7 @@ fn unix(path: &Path) -> SockAddr {
 fn padded(name: &str) -> PathBuf {
     const SUN_PATH: usize = 108;
     let mut full = format!("\0{name}");
-    assert!(
-        full.len() < SUN_PATH,
-        "an abstract name of at most 107 bytes"
-    );
+    assert!(full.len() < SUN_PATH, "an abstract name of at most 107 bytes");
     full.extend(std::iter::repeat_n('\0', SUN_PATH - full.len()));
     PathBuf::from(full)
 }
@@ -56,10 +53,7 @@ impl From<&str> for Target {
         if bare.starts_with('/') {
             return Target::Unix(bare.into());
         }
-        Target::Tcp(
-            bare.parse()
-                .unwrap_or_else(|_| panic!("{text} is not an address to connect to")),
-        )
+        Target::Tcp(bare.parse().unwrap_or_else(|_| panic!("{text} is not an address to connect to")))
     }
 }
 

@@ -19,17 +19,11 @@ pub(super) fn end_all(dir: &Path) {
         }
         left.iter().for_each(Process::end);
     }
-    eprintln!(
-        "processes of {} could not be ended: {:?}",
-        dir.display(),
-        mentioning(dir)
-    );
+    eprintln!("processes of {} could not be ended: {:?}", dir.display(), mentioning(dir));
 }
 
 fn recorded(file: &Path) -> Vec<Process> {
-    let record = fs::read(file)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let record = fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let mut found = Vec::new();
     collect(&record.unwrap_or(Value::Null), &mut found);
     found
@@ -59,13 +53,8 @@ mod tests {
     #[test]
     fn recorded_and_mentioning_processes_are_ended_and_no_others() {
         let dir = tempfile::tempdir().unwrap();
-        let sleeper = |arg: &str| {
-            Command::new("sh")
-                .args(["-c", "read line", arg])
-                .stdin(Stdio::piped())
-                .spawn()
-                .unwrap()
-        };
+        let sleeper =
+            |arg: &str| Command::new("sh").args(["-c", "read line", arg]).stdin(Stdio::piped()).spawn().unwrap();
         let mut mentions = sleeper(dir.path().to_str().unwrap());
         let (mut listed, mut reused) = (sleeper("x"), sleeper("x"));
         let start_time = |pid: u32| Process::with_pid(pid as i32).unwrap().start_time;
@@ -77,10 +66,7 @@ mod tests {
         fs::write(dir.path().join("run/generations.json"), record.to_string()).unwrap();
         end_all(dir.path());
         assert!(!mentions.wait().unwrap().success() && !listed.wait().unwrap().success());
-        assert!(
-            reused.try_wait().unwrap().is_none(),
-            "another process with the pid of an old one"
-        );
+        assert!(reused.try_wait().unwrap().is_none(), "another process with the pid of an old one");
         reused.kill().unwrap();
         reused.wait().unwrap();
     }

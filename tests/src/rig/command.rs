@@ -30,11 +30,7 @@ impl Answer {
     /// Panics with all that was said unless the status is this one.
     #[track_caller]
     pub fn expect_status(self, status: i32) -> Answer {
-        assert_eq!(
-            self.status, status,
-            "stdout:\n{}\nstderr:\n{}",
-            self.stdout, self.stderr
-        );
+        assert_eq!(self.status, status, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 
@@ -56,20 +52,10 @@ impl Pending {
     pub(super) fn start(mut command: Command) -> Pending {
         // Files, not pipes: nobody has to read while it runs, and what it leaves running cannot keep them open.
         let (stdout, stderr) = (scratch(), scratch());
-        command
-            .stdin(Stdio::null())
-            .stdout(copy(&stdout))
-            .stderr(copy(&stderr));
+        command.stdin(Stdio::null()).stdout(copy(&stdout)).stderr(copy(&stderr));
         let words = format!("{command:?}");
-        let child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{words}: {error}"));
-        Pending {
-            child,
-            words,
-            stdout,
-            stderr,
-        }
+        let child = command.spawn().unwrap_or_else(|error| panic!("{words}: {error}"));
+        Pending { child, words, stdout, stderr }
     }
 
     /// Its pid.
@@ -79,10 +65,7 @@ impl Pending {
 
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
-        self.child
-            .try_wait()
-            .expect("waiting for a child")
-            .is_none()
+        self.child.try_wait().expect("waiting for a child").is_none()
     }
 
     /// Wait until it ends; panics if it does not.
@@ -90,22 +73,10 @@ impl Pending {
     pub fn wait(mut self) -> Answer {
         let status = self.wait_within(LIMIT);
         let (stdout, stderr) = (text(&mut self.stdout), text(&mut self.stderr));
-        let Some(status) = status else {
-            panic!(
-                "{} still runs after {LIMIT:?}\n{stdout}{stderr}",
-                self.words
-            )
-        };
-        let status = status
-            .code()
-            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+        let Some(status) = status else { panic!("{} still runs after {LIMIT:?}\n{stdout}{stderr}", self.words) };
+        let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
         let json = parse(&stdout);
-        Answer {
-            status,
-            stdout,
-            stderr,
-            json,
-        }
+        Answer { status, stdout, stderr, json }
     }
 
     pub(super) fn wait_within(&mut self, limit: Duration) -> Option<ExitStatus> {
@@ -128,13 +99,7 @@ impl Drop for Pending {
 
 fn parse(stdout: &str) -> Value {
     let whole = serde_json::from_str(stdout).ok();
-    let lines = || {
-        stdout
-            .lines()
-            .map(serde_json::from_str)
-            .collect::<Result<Vec<Value>, _>>()
-            .ok()
-    };
+    let lines = || stdout.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>().ok();
     let several = || lines().filter(|lines| !lines.is_empty()).map(Value::Array);
     whole.or_else(several).unwrap_or(Value::Null)
 }
@@ -149,9 +114,7 @@ fn copy(file: &File) -> Stdio {
 
 fn text(file: &mut File) -> String {
     let mut bytes = Vec::new();
-    file.rewind()
-        .and_then(|()| file.read_to_end(&mut bytes))
-        .expect("reading what was written");
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("reading what was written");
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -168,18 +131,8 @@ mod tests {
     #[test]
     fn both_streams_the_status_and_json() {
         let answer = sh("echo '{\"serving\":{\"pid\":7}}'; echo talk >&2; exit 3");
-        assert_eq!(
-            (
-                answer.status,
-                answer.stderr.as_str(),
-                answer.at("/serving/pid").as_u64()
-            ),
-            (3, "talk\n", Some(7))
-        );
-        assert_eq!(
-            sh("printf '{}\\n{}\\n'").json.as_array().map(Vec::len),
-            Some(2)
-        );
+        assert_eq!((answer.status, answer.stderr.as_str(), answer.at("/serving/pid").as_u64()), (3, "talk\n", Some(7)));
+        assert_eq!(sh("printf '{}\\n{}\\n'").json.as_array().map(Vec::len), Some(2));
         assert_eq!(sh("echo words; kill -9 $$").status, 137);
         assert!(sh("true").json.is_null());
     }

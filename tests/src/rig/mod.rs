@@ -41,20 +41,11 @@ impl Rig {
 
     fn prepare(setup: Setup) -> Rig {
         // Unix paths have 107 bytes.
-        let dir = tempfile::Builder::new()
-            .prefix("rig-")
-            .tempdir()
-            .expect("a temporary directory");
+        let dir = tempfile::Builder::new().prefix("rig-").tempdir().expect("a temporary directory");
         let notify = Notify::listen(&dir.path().join("notify.sock"), setup.fd_store);
-        let rig = Rig {
-            dir,
-            setup,
-            notify,
-            daemon: None,
-        };
+        let rig = Rig { dir, setup, notify, daemon: None };
         fs::write(rig.haproxy_cfg(), &rig.setup.config).expect("writing haproxy.cfg");
-        fs::write(rig.path("reloader.toml"), rig.setup.toml(rig.dir.path()))
-            .expect("writing reloader.toml");
+        fs::write(rig.path("reloader.toml"), rig.setup.toml(rig.dir.path())).expect("writing reloader.toml");
         rig
     }
 
@@ -84,14 +75,9 @@ impl Rig {
         assert!(!self.daemon_runs(), "the daemon runs already");
         self.notify.forget();
         self.daemon = Some(self.spawn_daemon());
-        let ready = seen_within(READY, || {
-            self.notify.lines().iter().any(|line| line == "READY=1") || !self.daemon_runs()
-        });
-        assert!(
-            ready && self.daemon_runs(),
-            "the daemon did not become ready:\n{}",
-            self.log()
-        );
+        let ready =
+            seen_within(READY, || self.notify.lines().iter().any(|line| line == "READY=1") || !self.daemon_runs());
+        assert!(ready && self.daemon_runs(), "the daemon did not become ready:\n{}", self.log());
     }
 
     /// End it with SIGTERM if it runs, then start it again.
@@ -181,8 +167,7 @@ impl Rig {
     /// `history --json`, newest first; panics unless it succeeds.
     #[track_caller]
     pub fn history(&self) -> Answer {
-        self.run(&["history", "--json", "-n", "1000"])
-            .expect_status(0)
+        self.run(&["history", "--json", "-n", "1000"]).expect_status(0)
     }
 
     /// The root process of the serving generation, if there is one.
@@ -202,14 +187,10 @@ impl Rig {
     #[track_caller]
     pub fn until_replaced(&self, old: Process) -> Process {
         let mut new = old;
-        until(
-            Duration::from_secs(20),
-            "another generation to serve",
-            || {
-                new = self.serving().unwrap_or(old);
-                new != old
-            },
-        );
+        until(Duration::from_secs(20), "another generation to serve", || {
+            new = self.serving().unwrap_or(old);
+            new != old
+        });
         new
     }
 }

@@ -32,9 +32,7 @@ pub(super) struct Notify {
 impl Notify {
     pub(super) fn listen(path: &Path, store: bool) -> Notify {
         let socket = UnixDatagram::bind(path).expect("binding the notify socket");
-        socket
-            .set_read_timeout(Some(Duration::from_millis(100)))
-            .expect("SO_RCVTIMEO");
+        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("SO_RCVTIMEO");
         let heard = Arc::new(Mutex::new(Heard::default()));
         let stop = Arc::new(AtomicBool::new(false));
         let (ours, stopped) = (Arc::clone(&heard), Arc::clone(&stop));
@@ -43,12 +41,7 @@ impl Notify {
                 receive(&socket, store, &ours);
             }
         });
-        Notify {
-            path: path.to_owned(),
-            heard,
-            stop,
-            thread: Some(thread),
-        }
+        Notify { path: path.to_owned(), heard, stop, thread: Some(thread) }
     }
 
     /// Every assignment so far, in order: `READY=1`, `STATUS=…`.
@@ -86,12 +79,7 @@ fn receive(socket: &UnixDatagram, store: bool, heard: &Mutex<Heard>) {
     // SCM_MAX_FD
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let result = recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut bytes)],
-        &mut ancillary,
-        RecvFlags::CMSG_CLOEXEC,
-    );
+    let result = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
     let count = match result {
         Ok(message) => message.bytes,
         Err(error) if std::io::Error::from(error).kind() == ErrorKind::WouldBlock => return,
@@ -105,22 +93,14 @@ fn receive(socket: &UnixDatagram, store: bool, heard: &Mutex<Heard>) {
     let text = String::from_utf8_lossy(&bytes[..count]);
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let mut heard = lock(heard);
-    let value = |key: &str| {
-        lines
-            .iter()
-            .find_map(|line| line.strip_prefix(key))
-            .unwrap_or("stored")
-            .to_owned()
-    };
+    let value = |key: &str| lines.iter().find_map(|line| line.strip_prefix(key)).unwrap_or("stored").to_owned();
     let name = value("FDNAME=");
     if lines.iter().any(|line| line == "FDSTOREREMOVE=1") {
         heard.stored.retain(|(stored, _)| *stored != name);
     }
     // What is not stored is closed here: no process but the server's and the daemon may hold a listener.
     if store && lines.iter().any(|line| line == "FDSTORE=1") {
-        heard
-            .stored
-            .extend(fds.into_iter().map(|fd| (name.clone(), fd)));
+        heard.stored.extend(fds.into_iter().map(|fd| (name.clone(), fd)));
     }
     heard.lines.extend(lines);
 }

@@ -95,12 +95,7 @@ impl Setup {
 
     pub(super) fn toml(&self, dir: &Path) -> String {
         let (dir, haproxy) = (dir.display(), self.haproxy.display());
-        let Setup {
-            top,
-            haproxy_lines,
-            tables,
-            ..
-        } = self;
+        let Setup { top, haproxy_lines, tables, .. } = self;
         format!(
             "control-socket = \"{dir}/run/control.sock\"\nruntime-dir = \"{dir}/run\"\nstate-dir = \"{dir}/state\"\n{top}\n\
              [haproxy]\nbinary = \"{haproxy}\"\nconfig = [\"{dir}/haproxy.cfg\"]\n{haproxy_lines}\n{tables}"

@@ -11,22 +11,11 @@ use super::elf;
 use super::sources::{Mirror, mirror};
 
 /// Unpack `package` and all that it depends on under `folder`; gives the path of `executable`, able to run.
-pub(super) fn fetch(
-    suite: &str,
-    package: &str,
-    executable: &str,
-    folder: &Path,
-) -> Result<PathBuf> {
+pub(super) fn fetch(suite: &str, package: &str, executable: &str, folder: &Path) -> Result<PathBuf> {
     let root = Root::create(&mirror()?, suite, &folder.join("apt"))?;
     root.run(&["update"])?;
     // With an empty status file nothing counts as installed: every dependency is resolved within the suite.
-    root.run(&[
-        "install",
-        "--yes",
-        "--no-install-recommends",
-        "--download-only",
-        package,
-    ])?;
+    root.run(&["install", "--yes", "--no-install-recommends", "--download-only", package])?;
     let tree = folder.join("root");
     for package in root.downloaded()? {
         run(Command::new("dpkg").arg("-x").arg(&package).arg(&tree))?;
@@ -43,31 +32,14 @@ struct Root {
 
 impl Root {
     fn create(mirror: &Mirror, suite: &str, dir: &Path) -> Result<Root> {
-        let folders = [
-            "etc/apt/apt.conf.d",
-            "etc/apt/preferences.d",
-            "var/lib/dpkg",
-            "var/lib/apt/lists/partial",
-        ];
-        for folder in folders
-            .into_iter()
-            .chain(["var/cache/apt/archives/partial"])
-        {
+        let folders = ["etc/apt/apt.conf.d", "etc/apt/preferences.d", "var/lib/dpkg", "var/lib/apt/lists/partial"];
+        for folder in folders.into_iter().chain(["var/cache/apt/archives/partial"]) {
             fs::create_dir_all(dir.join(folder))?;
         }
         fs::write(dir.join("var/lib/dpkg/status"), "")?;
-        let options = mirror
-            .signed_by
-            .as_ref()
-            .map(|keys| format!("[signed-by={keys}] "))
-            .unwrap_or_default();
-        fs::write(
-            dir.join("etc/apt/sources.list"),
-            format!("deb {options}{} {suite} main\n", mirror.uri),
-        )?;
-        Ok(Root {
-            dir: dir.to_owned(),
-        })
+        let options = mirror.signed_by.as_ref().map(|keys| format!("[signed-by={keys}] ")).unwrap_or_default();
+        fs::write(dir.join("etc/apt/sources.list"), format!("deb {options}{} {suite} main\n", mirror.uri))?;
+        Ok(Root { dir: dir.to_owned() })
     }
 
     fn run(&self, args: &[&str]) -> Result<()> {
@@ -91,34 +63,18 @@ impl Root {
 
     fn downloaded(&self) -> Result<Vec<PathBuf>> {
         let entries = fs::read_dir(self.dir.join("var/cache/apt/archives"))?;
-        let paths = entries
-            .map(|entry| Ok(entry?.path()))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(paths
-            .into_iter()
-            .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
-            .collect())
+        let paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect())
     }
 }
 
 /// Run a command; its last words are the error.
 pub(super) fn run(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let done = command
-        .env("LC_ALL", "C")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .output();
+    let done = command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive").output();
     let done = done.map_err(|error| anyhow::anyhow!("running {name}: {error}"))?;
     let said = String::from_utf8_lossy(&done.stderr);
-    let last: Vec<&str> = said
-        .lines()
-        .filter(|line| !line.starts_with("W:"))
-        .collect();
-    ensure!(
-        done.status.success(),
-        "{name}: {}: {}",
-        done.status,
-        last[last.len().saturating_sub(3)..].join("; ")
-    );
+    let last: Vec<&str> = said.lines().filter(|line| !line.starts_with("W:")).collect();
+    ensure!(done.status.success(), "{name}: {}: {}", done.status, last[last.len().saturating_sub(3)..].join("; "));
     Ok(())
 }

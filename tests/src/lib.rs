@@ -1,1 +1,16 @@
-//! The rig.
+//! The rig: what the integration tests, the demo and the benchmarks stand on. Functions panic with a sentence where a
+//! test could do nothing but give up.
+
+pub mod config;
+pub mod footprint;
+pub mod haproxy;
+pub mod idle;
+pub mod limits;
+pub mod load;
+pub mod netns;
+pub mod plain;
+pub mod poll;
+pub mod process;
+pub mod rig;
+pub mod servers;
+pub mod versions;

@@ -1,0 +1,82 @@
+//! Other processes, told apart by pid and start time.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::poll::{seen_within, until};
+
+/// A process: a pid alone may be somebody else's by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process {
+    /// Its pid.
+    pub pid: i32,
+    /// In clock ticks since boot, as /proc/PID/stat has it.
+    pub start_time: u64,
+}
+
+impl Process {
+    /// The process that has this pid now.
+    pub fn with_pid(pid: i32) -> Option<Process> {
+        let fields = stat(pid)?;
+        Some(Process { pid, start_time: fields.get(19)?.parse().ok()? })
+    }
+
+    /// Whether it runs: a zombie does not.
+    pub fn is_alive(&self) -> bool {
+        let running = stat(self.pid).is_some_and(|fields| fields[0] != "Z");
+        running && Process::with_pid(self.pid) == Some(*self)
+    }
+
+    /// Send a signal, to this process or to none.
+    pub fn signal(&self, signal: Signal) {
+        if self.is_alive() {
+            let _ = kill(Pid::from_raw(self.pid), signal);
+        }
+    }
+
+    /// Wait until it is gone.
+    #[track_caller]
+    pub fn until_gone(&self, limit: Duration) {
+        until(limit, &format!("process {} to end", self.pid), || !self.is_alive());
+    }
+
+    /// End it: SIGKILL.
+    pub fn end(&self) {
+        self.signal(Signal::SIGKILL);
+        seen_within(Duration::from_secs(5), || !self.is_alive());
+    }
+
+    /// Its children at this moment.
+    pub fn children(&self) -> Vec<Process> {
+        all().filter(|child| stat(child.pid).is_some_and(|fields| fields[1] == self.pid.to_string())).collect()
+    }
+}
+
+/// Every process whose command line mentions this path, the calling one excepted.
+pub fn mentioning(path: &Path) -> Vec<Process> {
+    let path = path.to_string_lossy();
+    let mentions = |process: &Process| cmdline(process.pid).contains(&*path);
+    all().filter(|process| process.pid != std::process::id() as i32).filter(mentions).collect()
+}
+
+/// Its command line, words separated by spaces.
+pub fn cmdline(pid: i32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned()
+}
+
+fn all() -> impl Iterator<Item = Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Process::with_pid)
+}
+
+/// The fields behind the name, which may itself hold spaces and brackets: state first, then the parent.
+fn stat(pid: i32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = text.rsplit_once(") ")?;
+    Some(fields.split_ascii_whitespace().map(str::to_owned).collect())
+}

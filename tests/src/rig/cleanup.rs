@@ -1,0 +1,73 @@
+//! Ends what a rig has started, whatever state it is in: HAProxy outlives the daemon by design, so no parent does it.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::process::{Process, mentioning};
+
+/// Kill every recorded generation, and whatever has the rig's directory on its command line, until none is left.
+pub(super) fn end_all(dir: &Path) {
+    // A process on the list may start another while the list is read.
+    for _ in 0..10 {
+        let mut left = recorded(&dir.join("run/generations.json"));
+        left.extend(mentioning(dir));
+        left.retain(Process::is_alive);
+        if left.is_empty() {
+            return;
+        }
+        left.iter().for_each(Process::end);
+    }
+    eprintln!("processes of {} could not be ended: {:?}", dir.display(), mentioning(dir));
+}
+
+fn recorded(file: &Path) -> Vec<Process> {
+    let record = fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let mut found = Vec::new();
+    collect(&record.unwrap_or(Value::Null), &mut found);
+    found
+}
+
+/// Wherever in the file they stand.
+fn collect(value: &Value, found: &mut Vec<Process>) {
+    match value {
+        Value::Array(values) => values.iter().for_each(|value| collect(value, found)),
+        Value::Object(fields) => {
+            let number = |key: &str| fields.get(key).and_then(Value::as_u64);
+            if let (Some(pid), Some(start_time)) = (number("pid"), number("start-time")) {
+                found.extend(i32::try_from(pid).map(|pid| Process { pid, start_time }));
+            }
+            fields.values().for_each(|value| collect(value, found));
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn recorded_and_mentioning_processes_are_ended_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let sleeper =
+            |arg: &str| Command::new("sh").args(["-c", "read line", arg]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut mentions = sleeper(dir.path().to_str().unwrap());
+        let (mut listed, mut reused) = (sleeper("x"), sleeper("x"));
+        let start_time = |pid: u32| Process::with_pid(pid as i32).unwrap().start_time;
+        fs::create_dir(dir.path().join("run")).unwrap();
+        let record = serde_json::json!({"next": 3, "generations": [
+            {"pid": listed.id(), "start-time": start_time(listed.id())},
+            {"pid": reused.id(), "start-time": start_time(reused.id()) - 1},
+        ]});
+        fs::write(dir.path().join("run/generations.json"), record.to_string()).unwrap();
+        end_all(dir.path());
+        assert!(!mentions.wait().unwrap().success() && !listed.wait().unwrap().success());
+        assert!(reused.try_wait().unwrap().is_none(), "another process with the pid of an old one");
+        reused.kill().unwrap();
+        reused.wait().unwrap();
+    }
+}

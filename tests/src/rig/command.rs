@@ -1,0 +1,139 @@
+//! Commands of reloader, as a user or a script runs them.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::poll::seen_within;
+
+/// No command of reloader takes longer; one that does is killed and fails the test.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// What a command answered.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its exit status; 128 and the signal if it was killed.
+    pub status: i32,
+    /// Data.
+    pub stdout: String,
+    /// Talk.
+    pub stderr: String,
+    /// Stdout as JSON: an array where it is several lines of JSON, null where it is none.
+    pub json: Value,
+}
+
+impl Answer {
+    /// Panics with all that was said unless the status is this one.
+    #[track_caller]
+    pub fn expect_status(self, status: i32) -> Answer {
+        assert_eq!(self.status, status, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// A value of the JSON by its path, for example `/serving/pid`; null where there is none.
+    pub fn at(&self, path: &str) -> &Value {
+        self.json.pointer(path).unwrap_or(&Value::Null)
+    }
+}
+
+/// A command under way. Dropped without `wait`, it is killed.
+pub struct Pending {
+    child: Child,
+    words: String,
+    stdout: File,
+    stderr: File,
+}
+
+impl Pending {
+    pub(super) fn start(mut command: Command) -> Pending {
+        // Files, not pipes: nobody has to read while it runs, and what it leaves running cannot keep them open.
+        let (stdout, stderr) = (scratch(), scratch());
+        command.stdin(Stdio::null()).stdout(copy(&stdout)).stderr(copy(&stderr));
+        let words = format!("{command:?}");
+        let child = command.spawn().unwrap_or_else(|error| panic!("{words}: {error}"));
+        Pending { child, words, stdout, stderr }
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("waiting for a child").is_none()
+    }
+
+    /// Wait until it ends; panics if it does not.
+    #[track_caller]
+    pub fn wait(mut self) -> Answer {
+        let status = self.wait_within(LIMIT);
+        let (stdout, stderr) = (text(&mut self.stdout), text(&mut self.stderr));
+        let Some(status) = status else { panic!("{} still runs after {LIMIT:?}\n{stdout}{stderr}", self.words) };
+        let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+        let json = parse(&stdout);
+        Answer { status, stdout, stderr, json }
+    }
+
+    pub(super) fn wait_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let mut status = None;
+        seen_within(limit, || {
+            status = self.child.try_wait().expect("waiting for a child");
+            status.is_some()
+        });
+        status
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // A child that was waited for is not signalled: Child knows.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn parse(stdout: &str) -> Value {
+    let whole = serde_json::from_str(stdout).ok();
+    let lines = || stdout.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>().ok();
+    let several = || lines().filter(|lines| !lines.is_empty()).map(Value::Array);
+    whole.or_else(several).unwrap_or(Value::Null)
+}
+
+fn scratch() -> File {
+    tempfile::tempfile().expect("a temporary file")
+}
+
+fn copy(file: &File) -> Stdio {
+    file.try_clone().expect("dup").into()
+}
+
+fn text(file: &mut File) -> String {
+    let mut bytes = Vec::new();
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("reading what was written");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Answer {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Pending::start(command).wait()
+    }
+
+    #[test]
+    fn both_streams_the_status_and_json() {
+        let answer = sh("echo '{\"serving\":{\"pid\":7}}'; echo talk >&2; exit 3");
+        assert_eq!((answer.status, answer.stderr.as_str(), answer.at("/serving/pid").as_u64()), (3, "talk\n", Some(7)));
+        assert_eq!(sh("printf '{}\\n{}\\n'").json.as_array().map(Vec::len), Some(2));
+        assert_eq!(sh("echo words; kill -9 $$").status, 137);
+        assert!(sh("true").json.is_null());
+    }
+}

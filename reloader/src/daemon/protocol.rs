@@ -57,8 +57,8 @@ pub enum Reply {
     Status(Box<Status>),
     /// The daemon ends.
     Stopped {
-        /// The process that drains, if one was retired.
-        retired: Option<u32>,
+        /// The retired process, when open connections keep it.
+        drains: Option<u32>,
     },
     /// The request was not carried out.
     Refused {

@@ -1,10 +1,11 @@
 //! Confirm: from the listeners of both generations, a verdict for each. Pure.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 
 use super::receipt::{ListenerReceipt, Rung};
 use crate::kernel::sock_diag::ListenSocket;
-use crate::listener::{Address, Listener, Role, SocketType};
+use crate::listener::{Address, Endpoint, Listener, Role, SocketType};
 
 /// A listener that a generation was seen to own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,17 +66,26 @@ fn passed(owned: &Owned) -> Verdict {
 }
 
 fn rebound(before: &Owned, after: &Owned) -> Verdict {
-    let options_differ = before.listener.endpoint != after.listener.endpoint;
-    let why = if options_differ {
-        "the new generation binds it with other options (interface, v6only), so it opened another socket: what is queued on the old one is lost"
-    } else {
-        "the new generation opened another socket for it: what is queued on the old one is lost"
-    };
+    let why = why_rebound(&before.listener.endpoint, &after.listener.endpoint);
     let mut receipt = ListenerReceipt::new(&after.listener.endpoint, after.role, Rung::Unproven);
     receipt.why = Some(why.into());
     receipt.inode_before = Some(before.listener.inode);
     receipt.inode_after = Some(after.listener.inode);
     Verdict { receipt, closing: Some(before.listener.clone()) }
+}
+
+fn why_rebound(before: &Endpoint, after: &Endpoint) -> &'static str {
+    if before != after {
+        return "the new generation binds it with other options (interface, v6only), so it opened another socket: what is queued on the old one is lost";
+    }
+    match after.address {
+        // Linux sets IPV6_V6ONLY when a socket is bound to one address (`__inet6_bind`), and HAProxy from 2.3 on
+        // takes over a socket only when that flag equals the bind's keyword (`sock_find_compatible_fd`).
+        Address::Inet(SocketAddr::V6(address)) if !address.ip().is_unspecified() => {
+            "HAProxy opened another socket for it: it takes over the socket of a single IPv6 address only when the bind says `v6only`; add that word to the bind"
+        }
+        _ => "the new generation opened another socket for it: what is queued on the old one is lost",
+    }
 }
 
 fn one_shard_less(before: &Owned) -> Verdict {
@@ -118,7 +128,6 @@ pub fn foreign(sockets: &[ListenSocket], ours: &[Owned], known: &HashSet<u64>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listener::Endpoint;
     use crate::reload::receipt::{Outcome, judge};
 
     fn owned(address: &str, inode: u64) -> Owned {
@@ -174,6 +183,12 @@ mod tests {
         after.listener.endpoint.v6only = true;
         let verdict = verdicts(&[before], &[after]).remove(0);
         assert!(verdict.receipt.why.unwrap().contains("v6only"));
+    }
+
+    #[test]
+    fn a_single_ipv6_address_is_told_the_word_that_helps() {
+        let verdict = verdicts(&[owned("[::1]:80", 1)], &[owned("[::1]:80", 2)]).remove(0);
+        assert!(verdict.receipt.why.unwrap().contains("add that word"));
     }
 
     #[test]

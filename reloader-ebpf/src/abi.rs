@@ -1,0 +1,60 @@
+//! The types and numbers that both sides of the kernel boundary must agree on.
+
+/// Changes whenever the meaning or the layout of anything in this module changes.
+///
+/// The object declares a map named `ABI` with this many entries, and the loader refuses an object with another number: the
+/// number of entries can be read back on every kernel, a `.rodata` section only from 5.2 on.
+pub const ABI_VERSION: u32 = 1;
+
+/// How many keys can be counted at once. A dual-stack listener on `[::]` takes two.
+pub const MAX_WATCHED: u32 = 16_384;
+
+/// `0.0.0.0`, as [`SynKey::address`] has it.
+pub const V4_ANY: [u8; 16] = v4_mapped([0; 4]);
+
+/// `::`, as [`SynKey::address`] has it.
+pub const V6_ANY: [u8; 16] = [0; 16];
+
+/// The key of the map `SYNS`, whose per-CPU value is a `u64`: how many SYNs were seen.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SynKey {
+    /// In network byte order; IPv4 as an IPv4-mapped address, so that [`V4_ANY`] and [`V6_ANY`] are different keys.
+    pub address: [u8; 16],
+    /// In network byte order.
+    pub port: [u8; 2],
+    /// Always zero: the kernel compares keys byte by byte, and padding would be compared too.
+    pub reserved: [u8; 2],
+}
+
+impl SynKey {
+    /// The key of one address and port (host byte order).
+    #[inline(always)]
+    pub const fn new(address: [u8; 16], port: u16) -> Self {
+        Self {
+            address,
+            port: port.to_be_bytes(),
+            reserved: [0; 2],
+        }
+    }
+}
+
+/// `::ffff:a.b.c.d`, in network byte order.
+#[inline(always)]
+pub const fn v4_mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_no_padding_and_is_in_network_order() {
+        assert_eq!(size_of::<SynKey>(), 20);
+        let key = SynKey::new(v4_mapped([10, 0, 0, 1]), 0x1f90);
+        assert_eq!(key.address[10..], [0xff, 0xff, 10, 0, 0, 1]);
+        assert_eq!(key.port, [0x1f, 0x90]);
+        assert_ne!(V4_ANY, V6_ANY);
+    }
+}

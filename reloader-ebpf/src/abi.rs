@@ -9,17 +9,11 @@ pub const ABI_VERSION: u32 = 1;
 /// How many keys can be counted at once. A dual-stack listener on `[::]` takes two.
 pub const MAX_WATCHED: u32 = 16_384;
 
-/// `0.0.0.0`, as [`SynKey::address`] has it.
-pub const V4_ANY: [u8; 16] = v4_mapped([0; 4]);
-
-/// `::`, as [`SynKey::address`] has it.
-pub const V6_ANY: [u8; 16] = [0; 16];
-
 /// The key of the map `SYNS`, whose per-CPU value is a `u64`: how many SYNs were seen.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SynKey {
-    /// In network byte order; IPv4 as an IPv4-mapped address, so that [`V4_ANY`] and [`V6_ANY`] are different keys.
+    /// In network byte order; IPv4 as an IPv4-mapped address, so that `0.0.0.0` and `::` are different keys.
     pub address: [u8; 16],
     /// In network byte order.
     pub port: [u8; 2],
@@ -45,6 +39,14 @@ pub const fn v4_mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
+/// `0.0.0.0` or `::`, as [`SynKey::address`] has it. Arithmetic, not a choice between two constants: those would be put into
+/// a `.rodata` section, and kernels before 5.2 take no such object.
+#[inline(always)]
+pub const fn any_address(ipv4: bool) -> [u8; 16] {
+    let mapped = 0_u8.wrapping_sub(ipv4 as u8);
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, mapped, mapped, 0, 0, 0, 0]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +57,7 @@ mod tests {
         let key = SynKey::new(v4_mapped([10, 0, 0, 1]), 0x1f90);
         assert_eq!(key.address[10..], [0xff, 0xff, 10, 0, 0, 1]);
         assert_eq!(key.port, [0x1f, 0x90]);
-        assert_ne!(V4_ANY, V6_ANY);
+        assert_eq!(any_address(true), v4_mapped([0; 4]));
+        assert_eq!(any_address(false), [0; 16]);
     }
 }

@@ -17,7 +17,7 @@ use aya_ebpf::{
     maps::{Array, PerCpuHashMap},
     programs::{SkReuseportContext, TcContext},
 };
-use reloader_ebpf::{ABI_VERSION, Bytes, MAX_WATCHED, Syn, SynKey, V4_ANY, V6_ANY, syn_in_packet};
+use reloader_ebpf::{ABI_VERSION, Bytes, MAX_WATCHED, Syn, SynKey, any_address, syn_in_packet};
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
@@ -65,9 +65,8 @@ fn count(ctx: &TcContext) {
 /// As the kernel finds a listener: the exact address first, then any address of the same family.
 #[inline(always)]
 fn counter_of(syn: &Syn) -> Option<*mut u64> {
-    let any = if syn.ipv4 { V4_ANY } else { V6_ANY };
     SYNS.get_ptr_mut(SynKey::new(syn.destination, syn.port))
-        .or_else(|| SYNS.get_ptr_mut(SynKey::new(any, syn.port)))
+        .or_else(|| SYNS.get_ptr_mut(SynKey::new(any_address(syn.ipv4), syn.port)))
 }
 
 struct Packet {
@@ -108,8 +107,13 @@ impl Packet {
         const PACKET_HOST: u32 = 0;
         const VLAN_ID: u32 = 0x0fff;
         // SAFETY: `skb` is the context of this program.
-        let (kind, tagged, tag) =
-            unsafe { ((*self.skb).pkt_type, (*self.skb).vlan_present, (*self.skb).vlan_tci) };
+        let (kind, tagged, tag) = unsafe {
+            (
+                (*self.skb).pkt_type,
+                (*self.skb).vlan_present,
+                (*self.skb).vlan_tci,
+            )
+        };
         kind == PACKET_HOST && (tagged == 0 || tag & VLAN_ID == 0)
     }
 
@@ -169,7 +173,11 @@ fn reloader_can_migrate(ctx: SkReuseportContext) -> u32 {
     const SK_PASS: u32 = 1;
     // SAFETY: `md` is the context of this program; reading a pointer out of it is allowed without looking at its target.
     let migrating = unsafe { (*ctx.md).__bindgen_anon_4.migrating_sk };
-    if migrating.is_null() { SK_PASS } else { SK_DROP }
+    if migrating.is_null() {
+        SK_PASS
+    } else {
+        SK_DROP
+    }
 }
 
 #[panic_handler]

@@ -58,11 +58,7 @@ pub fn syn_in_frame<B: Bytes + ?Sized>(frame: &B) -> Option<Syn> {
 /// Only a SYN without ACK, RST or FIN counts. The second and later fragments of a packet have no TCP header and are `None`;
 /// so are lengths that the kernel's own TCP would drop, and IPv6 extension headers that are not for this host to skip.
 #[inline(always)]
-pub fn syn_in_packet<B: Bytes + ?Sized>(
-    packet: &B,
-    start: usize,
-    ethertype: u16,
-) -> Option<Syn> {
+pub fn syn_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16) -> Option<Syn> {
     match ethertype {
         ETHERTYPE_IPV4 => syn_in_ipv4(packet, start),
         ETHERTYPE_IPV6 => syn_in_ipv6(packet, start),

@@ -147,7 +147,11 @@ fn ipv6_with_endless_or_unknown_extension_headers() {
     let chain = |length: usize| {
         let mut payload = Vec::new();
         for i in 1..=length {
-            let next = if i == length { TCP } else { DESTINATION_OPTIONS };
+            let next = if i == length {
+                TCP
+            } else {
+                DESTINATION_OPTIONS
+            };
             payload.extend(extension(next, 0, 0));
         }
         payload.extend(tcp(SYN, &[]));

@@ -9,28 +9,18 @@ pub const ABI_VERSION: u32 = 1;
 /// How many keys can be counted at once. A dual-stack listener on `[::]` takes two.
 pub const MAX_WATCHED: u32 = 16_384;
 
-/// The key of the map `SYNS`, whose per-CPU value is a `u64`: how many SYNs were seen.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SynKey {
-    /// In network byte order; IPv4 as an IPv4-mapped address, so that `0.0.0.0` and `::` are different keys.
-    pub address: [u8; 16],
-    /// In network byte order.
-    pub port: [u8; 2],
-    /// Always zero: the kernel compares keys byte by byte, and padding would be compared too.
-    pub reserved: [u8; 2],
-}
+/// The key of the map `SYNS`, whose per-CPU value is a `u64`: how many SYNs were seen. 16 bytes of address (IPv4 as an
+/// IPv4-mapped one, so that `0.0.0.0` and `::` are different keys), then the port, all in network byte order.
+///
+/// An array: the kernel compares keys byte by byte, and a structure's padding would be compared too.
+pub type SynKey = [u8; 18];
 
-impl SynKey {
-    /// The key of one address and port (host byte order).
-    #[inline(always)]
-    pub const fn new(address: [u8; 16], port: u16) -> Self {
-        Self {
-            address,
-            port: port.to_be_bytes(),
-            reserved: [0; 2],
-        }
-    }
+/// The key of one address (network byte order) and port (host byte order).
+#[inline(always)]
+pub const fn syn_key(address: [u8; 16], port: u16) -> SynKey {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+    let [high, low] = port.to_be_bytes();
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, high, low]
 }
 
 /// `::ffff:a.b.c.d`, in network byte order.
@@ -39,7 +29,7 @@ pub const fn v4_mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
-/// `0.0.0.0` or `::`, as [`SynKey::address`] has it. Arithmetic, not a choice between two constants: those would be put into
+/// `0.0.0.0` or `::`, as a [`SynKey`] has it. Arithmetic, not a choice between two constants: those would be put into
 /// a `.rodata` section, and kernels before 5.2 take no such object.
 #[inline(always)]
 pub const fn any_address(ipv4: bool) -> [u8; 16] {
@@ -52,11 +42,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_has_no_padding_and_is_in_network_order() {
-        assert_eq!(size_of::<SynKey>(), 20);
-        let key = SynKey::new(v4_mapped([10, 0, 0, 1]), 0x1f90);
-        assert_eq!(key.address[10..], [0xff, 0xff, 10, 0, 0, 1]);
-        assert_eq!(key.port, [0x1f, 0x90]);
+    fn a_key_is_in_network_order_and_tells_the_families_apart() {
+        let key = syn_key(v4_mapped([10, 0, 0, 1]), 0x1f90);
+        assert_eq!(key[..10], [0; 10]);
+        assert_eq!(key[10..], [0xff, 0xff, 10, 0, 0, 1, 0x1f, 0x90]);
         assert_eq!(any_address(true), v4_mapped([0; 4]));
         assert_eq!(any_address(false), [0; 16]);
     }

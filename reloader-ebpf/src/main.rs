@@ -9,15 +9,15 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        __sk_buff, BPF_F_NO_PREALLOC, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED,
-        TC_ACT_UNSPEC, bpf_fib_lookup as FibLookup, bpf_hdr_start_off::BPF_HDR_START_NET,
+        __sk_buff, BPF_F_NO_PREALLOC, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, TC_ACT_UNSPEC,
+        bpf_fib_lookup as FibLookup, bpf_hdr_start_off::BPF_HDR_START_NET,
     },
     helpers::generated::{bpf_fib_lookup, bpf_skb_load_bytes_relative},
     macros::{classifier, map, sk_reuseport},
     maps::{Array, PerCpuHashMap},
     programs::{SkReuseportContext, TcContext},
 };
-use reloader_ebpf::{ABI_VERSION, Bytes, MAX_WATCHED, Syn, SynKey, any_address, syn_in_packet};
+use reloader_ebpf::{ABI_VERSION, Bytes, MAX_WATCHED, Syn, SynKey, any_address, syn_in_packet, syn_key};
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
@@ -30,8 +30,7 @@ static ABI: Array<u32> = Array::with_max_entries(ABI_VERSION, 0);
 /// The watched addresses, put there by user space, and how many SYNs each CPU saw for them. Not preallocated: the room for
 /// the largest number of listeners would be wasted on nearly everybody.
 #[map]
-static SYNS: PerCpuHashMap<SynKey, u64> =
-    PerCpuHashMap::with_max_entries(MAX_WATCHED, BPF_F_NO_PREALLOC);
+static SYNS: PerCpuHashMap<SynKey, u64> = PerCpuHashMap::with_max_entries(MAX_WATCHED, BPF_F_NO_PREALLOC);
 
 /// Counts the SYNs for this host to a watched address. Whatever it sees, the next program decides about the packet:
 /// `TC_ACT_OK` would end the chain and skip other people's policy.
@@ -43,9 +42,7 @@ fn reloader_syns(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn count(ctx: &TcContext) {
-    let packet = Packet {
-        skb: ctx.as_ptr().cast(),
-    };
+    let packet = Packet { skb: ctx.as_ptr().cast() };
     if !packet.is_for_this_device() {
         return;
     }
@@ -65,8 +62,8 @@ fn count(ctx: &TcContext) {
 /// As the kernel finds a listener: the exact address first, then any address of the same family.
 #[inline(always)]
 fn counter_of(syn: &Syn) -> Option<*mut u64> {
-    SYNS.get_ptr_mut(SynKey::new(syn.destination, syn.port))
-        .or_else(|| SYNS.get_ptr_mut(SynKey::new(any_address(syn.ipv4), syn.port)))
+    SYNS.get_ptr_mut(syn_key(syn.destination, syn.port))
+        .or_else(|| SYNS.get_ptr_mut(syn_key(any_address(syn.ipv4), syn.port)))
 }
 
 struct Packet {
@@ -107,13 +104,7 @@ impl Packet {
         const PACKET_HOST: u32 = 0;
         const VLAN_ID: u32 = 0x0fff;
         // SAFETY: `skb` is the context of this program.
-        let (kind, tagged, tag) = unsafe {
-            (
-                (*self.skb).pkt_type,
-                (*self.skb).vlan_present,
-                (*self.skb).vlan_tci,
-            )
-        };
+        let (kind, tagged, tag) = unsafe { ((*self.skb).pkt_type, (*self.skb).vlan_present, (*self.skb).vlan_tci) };
         kind == PACKET_HOST && (tagged == 0 || tag & VLAN_ID == 0)
     }
 
@@ -122,18 +113,10 @@ impl Packet {
     fn is_for_this_host(&self, syn: &Syn) -> bool {
         let mut lookup = self.route_of(syn);
         // SAFETY: both pointers are valid for the call, and the length is that of the structure.
-        let result = unsafe {
-            bpf_fib_lookup(
-                self.skb.cast(),
-                &raw mut lookup,
-                size_of::<FibLookup>() as i32,
-                0,
-            )
-        };
+        let result = unsafe { bpf_fib_lookup(self.skb.cast(), &raw mut lookup, size_of::<FibLookup>() as i32, 0) };
         // The helper asks "where would this be forwarded to?" and answers NOT_FWDED for a local address. A device that does
         // not forward at all gets FWD_DISABLED before any lookup (bpf_ipv4_fib_lookup in net/core/filter.c).
-        result == i64::from(BPF_FIB_LKUP_RET_NOT_FWDED)
-            || result == i64::from(BPF_FIB_LKUP_RET_FWD_DISABLED)
+        result == i64::from(BPF_FIB_LKUP_RET_NOT_FWDED) || result == i64::from(BPF_FIB_LKUP_RET_FWD_DISABLED)
     }
 
     #[inline(always)]
@@ -173,11 +156,7 @@ fn reloader_can_migrate(ctx: SkReuseportContext) -> u32 {
     const SK_PASS: u32 = 1;
     // SAFETY: `md` is the context of this program; reading a pointer out of it is allowed without looking at its target.
     let migrating = unsafe { (*ctx.md).__bindgen_anon_4.migrating_sk };
-    if migrating.is_null() {
-        SK_PASS
-    } else {
-        SK_DROP
-    }
+    if migrating.is_null() { SK_PASS } else { SK_DROP }
 }
 
 #[panic_handler]

@@ -101,11 +101,7 @@ fn syn_in_ipv6<B: Bytes + ?Sized>(packet: &B, start: usize) -> Option<Syn> {
 
 /// The offset of the TCP header behind the extension headers.
 #[inline(always)]
-fn skip_extension_headers<B: Bytes + ?Sized>(
-    packet: &B,
-    mut offset: usize,
-    mut next: u8,
-) -> Option<usize> {
+fn skip_extension_headers<B: Bytes + ?Sized>(packet: &B, mut offset: usize, mut next: u8) -> Option<usize> {
     for _ in 0..MAX_EXTENSION_HEADERS {
         if next == TCP {
             return Some(offset);
@@ -138,8 +134,7 @@ fn syn_port<B: Bytes + ?Sized>(packet: &B, tcp: usize, end: usize) -> Option<u16
     let header: [u8; TCP_HEADER] = packet.read(tcp)?;
     let length = usize::from(header[12] >> 4) * 4;
     let is_syn = header[13] & FIN_SYN_RST_ACK == SYN;
-    (is_syn && length >= TCP_HEADER && tcp + length <= end)
-        .then(|| u16::from_be_bytes([header[2], header[3]]))
+    (is_syn && length >= TCP_HEADER && tcp + length <= end).then(|| u16::from_be_bytes([header[2], header[3]]))
 }
 
 #[cfg(test)]

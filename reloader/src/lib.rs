@@ -1,1 +1,4 @@
 //! The library behind the `reloader` binary.
+
+pub mod gate;
+pub mod kernel;

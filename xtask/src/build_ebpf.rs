@@ -52,10 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn workspace_root() -> anyhow::Result<PathBuf> {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map(Path::to_path_buf)
-        .context("xtask is not in a workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).context("xtask is not in a workspace")
 }
 
 fn remove(folder: &Path) -> anyhow::Result<()> {
@@ -79,10 +76,7 @@ fn build(root: &Path, target: &Path, toolchain: &Toolchain) -> anyhow::Result<Ve
         .args(["--profile", PROFILE, "--target-dir"])
         .arg(target)
         .arg("--config")
-        .arg(format!(
-            "target.{TARGET}.linker={:?}",
-            linker.display().to_string()
-        ))
+        .arg(format!("target.{TARGET}.linker={:?}", linker.display().to_string()))
         .env("CARGO_ENCODED_RUSTFLAGS", flags(root, target, toolchain)?);
     run_command(&mut cargo)?;
     let built = target.join(TARGET).join(PROFILE).join("reloader-ebpf");
@@ -117,8 +111,7 @@ fn cargo_home() -> anyhow::Result<PathBuf> {
 }
 
 fn compare(built: &[u8], object: &Path, toolchain: &Toolchain) -> anyhow::Result<()> {
-    let committed = fs::read(object)
-        .with_context(|| format!("there is no {OBJECT}: run `cargo xtask build-ebpf`"))?;
+    let committed = fs::read(object).with_context(|| format!("there is no {OBJECT}: run `cargo xtask build-ebpf`"))?;
     let difference = first_difference(&committed, built);
     ensure!(
         difference.is_none(),
@@ -128,10 +121,7 @@ fn compare(built: &[u8], object: &Path, toolchain: &Toolchain) -> anyhow::Result
         built.len(),
         difference.unwrap_or_default()
     );
-    println!(
-        "{OBJECT}: its {} bytes are what {toolchain} builds",
-        built.len()
-    );
+    println!("{OBJECT}: its {} bytes are what {toolchain} builds", built.len());
     Ok(())
 }
 
@@ -143,10 +133,7 @@ fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
 /// What a command prints, without the line's end.
 fn output_of(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 #[cfg(test)]

@@ -68,16 +68,13 @@ fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
             arguments.join(" ")
         );
     };
-    run(command
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive"))
+    run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
 /// Whether a program of this name is in PATH.
 pub(crate) fn in_path(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
-    })
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
 }
 
 /// Prints the command as a shell would take it, then runs it with the terminal's own input and output.
@@ -87,9 +84,7 @@ pub(crate) fn in_path(program: &str) -> bool {
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let line = line_of(command);
     eprintln!("$ {line}");
-    let status = command
-        .status()
-        .with_context(|| format!("could not start `{line}`"))?;
+    let status = command.status().with_context(|| format!("could not start `{line}`"))?;
     ensure!(status.success(), "`{line}` failed: {status}");
     Ok(())
 }

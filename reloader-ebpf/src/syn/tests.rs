@@ -62,21 +62,11 @@ fn in_v6(packet: &[u8]) -> Option<Syn> {
 }
 
 fn expected4() -> Option<Syn> {
-    Some(Syn {
-        source: v4_mapped([192, 0, 2, 1]),
-        destination: v4_mapped([192, 0, 2, 2]),
-        port: PORT,
-        ipv4: true,
-    })
+    Some(Syn { source: v4_mapped([192, 0, 2, 1]), destination: v4_mapped([192, 0, 2, 2]), port: PORT, ipv4: true })
 }
 
 fn expected6() -> Option<Syn> {
-    Some(Syn {
-        source: source6(),
-        destination: destination6(),
-        port: PORT,
-        ipv4: false,
-    })
+    Some(Syn { source: source6(), destination: destination6(), port: PORT, ipv4: false })
 }
 
 /// An extension header of `8 * (1 + more)` bytes, its fourth byte as given.
@@ -147,11 +137,7 @@ fn ipv6_with_endless_or_unknown_extension_headers() {
     let chain = |length: usize| {
         let mut payload = Vec::new();
         for i in 1..=length {
-            let next = if i == length {
-                TCP
-            } else {
-                DESTINATION_OPTIONS
-            };
+            let next = if i == length { TCP } else { DESTINATION_OPTIONS };
             payload.extend(extension(next, 0, 0));
         }
         payload.extend(tcp(SYN, &[]));
@@ -181,10 +167,7 @@ fn a_tagged_frame_is_left_alone() {
 fn truncated_at_every_length() {
     let mut payload = extension(TCP, 1, 0);
     payload.extend(tcp(SYN, &[]));
-    let whole = [
-        frame(0x0800, &ipv4(&[1; 8], TCP, 0, &tcp(SYN, &[]))),
-        frame(0x86dd, &ipv6(HOP_BY_HOP, &payload)),
-    ];
+    let whole = [frame(0x0800, &ipv4(&[1; 8], TCP, 0, &tcp(SYN, &[]))), frame(0x86dd, &ipv6(HOP_BY_HOP, &payload))];
     for frame in whole {
         assert!(syn_in_frame(&frame[..]).is_some());
         for length in 0..frame.len() {

@@ -77,10 +77,7 @@ impl Toolchain {
             .env_remove("RUSTC_WORKSPACE_WRAPPER");
         match self {
             Self::Debian { .. } => cargo.env("RUSTC", DEBIAN_RUSTC),
-            Self::Rustup => cargo
-                .arg(format!("+{RUST}"))
-                .env_remove("RUSTC")
-                .env_remove("RUSTUP_TOOLCHAIN"),
+            Self::Rustup => cargo.arg(format!("+{RUST}")).env_remove("RUSTC").env_remove("RUSTUP_TOOLCHAIN"),
         };
         cargo
     }
@@ -94,9 +91,7 @@ impl Toolchain {
                 rustup
             }
         };
-        output_of(rustc.args(["--print", "sysroot"]))
-            .map(PathBuf::from)
-            .context("rustc does not name its sysroot")
+        output_of(rustc.args(["--print", "sysroot"])).map(PathBuf::from).context("rustc does not name its sysroot")
     }
 
     /// The linker to give cargo. It generates the code, by the first libLLVM in LD_LIBRARY_PATH: under rustup's cargo that
@@ -112,13 +107,7 @@ impl Toolchain {
         std::os::unix::fs::symlink(debian_libllvm(llvm)?, &library)?;
 
         let script = folder.join("bpf-linker.sh");
-        fs::write(
-            &script,
-            format!(
-                "#!/bin/sh\nLD_LIBRARY_PATH='{}' exec bpf-linker \"$@\"\n",
-                libraries.display()
-            ),
-        )?;
+        fs::write(&script, format!("#!/bin/sh\nLD_LIBRARY_PATH='{}' exec bpf-linker \"$@\"\n", libraries.display()))?;
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
         Ok(script)
     }
@@ -139,10 +128,7 @@ fn debian_llvm() -> Option<String> {
     let version = output_of(Command::new(DEBIAN_RUSTC).arg("-vV"))?;
     let field = |name| version.lines().find_map(|line| line.strip_prefix(name));
     let sources = Path::new("/usr/lib/rustlib/src/rust/library/core");
-    (field("release: ") == Some(RUST) && sources.is_dir())
-        .then(|| field("LLVM version: "))
-        .flatten()
-        .map(str::to_owned)
+    (field("release: ") == Some(RUST) && sources.is_dir()).then(|| field("LLVM version: ")).flatten().map(str::to_owned)
 }
 
 /// Debian names the library by the first two numbers of its version.
@@ -150,14 +136,8 @@ fn debian_libllvm(version: &str) -> anyhow::Result<PathBuf> {
     let short: Vec<&str> = version.split('.').take(2).collect();
     let name = format!("libLLVM.so.{}", short.join("."));
     let machine = std::env::consts::ARCH;
-    let path = Path::new("/usr/lib")
-        .join(format!("{machine}-linux-gnu"))
-        .join(name);
-    anyhow::ensure!(
-        path.exists(),
-        "there is no {}: {DEBIAN_RUSTC} is not as Debian packages it",
-        path.display()
-    );
+    let path = Path::new("/usr/lib").join(format!("{machine}-linux-gnu")).join(name);
+    anyhow::ensure!(path.exists(), "there is no {}: {DEBIAN_RUSTC} is not as Debian packages it", path.display());
     Ok(path)
 }
 
@@ -176,12 +156,5 @@ fn ensure_bpf_linker() -> anyhow::Result<()> {
     if installed.as_deref() == Some(&format!("bpf-linker {BPF_LINKER}")) {
         return Ok(());
     }
-    run(Command::new("cargo").args([
-        "install",
-        "bpf-linker",
-        "--version",
-        BPF_LINKER,
-        "--locked",
-        "--force",
-    ]))
+    run(Command::new("cargo").args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked", "--force"]))
 }

@@ -1,0 +1,3 @@
+//! What stands in the packet path while it stands there: never outside a reload or a hold.
+
+pub mod syn_counter;

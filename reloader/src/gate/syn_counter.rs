@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use aya::maps::{Array, PerCpuHashMap, PerCpuValues};
+use aya::maps::{PerCpuHashMap, PerCpuValues};
 use aya::programs::SchedClassifier;
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
@@ -19,8 +19,8 @@ use crate::kernel::devices::{Device, receivers};
 mod attachment;
 mod error;
 
-pub use attachment::{Hook, remove_stale};
 use attachment::{Attachment, PROGRAM};
+pub use attachment::{Hook, remove_stale};
 pub use error::CounterError;
 
 /// The programs, as `cargo xtask build-ebpf` built them.
@@ -107,11 +107,7 @@ impl SynCounter {
     }
 
     fn attach_all(&mut self, devices: &[Device]) -> Result<(), CounterError> {
-        let program: &mut SchedClassifier = self
-            .ebpf
-            .program_mut(PROGRAM)
-            .and_then(|program| program.try_into().ok())
-            .ok_or(CounterError::Damaged { what: PROGRAM })?;
+        let program = program(&mut self.ebpf)?;
         for device in receivers(devices) {
             if let Some(attachment) = Attachment::make(program, &mut self.hook, device)? {
                 self.attachments.push(attachment);
@@ -176,20 +172,25 @@ impl Drop for SynCounter {
 }
 
 fn load(object: &[u8]) -> Result<Ebpf, CounterError> {
+    check_abi(object, ABI_VERSION)?;
     // The programs use no kernel types: BTF would be read from /sys for nothing.
     let mut ebpf = EbpfLoader::new().btf(None).load(object).map_err(|error| CounterError::load(&error))?;
-    check_abi(&ebpf, ABI_VERSION)?;
-    let program: &mut SchedClassifier = ebpf
-        .program_mut(PROGRAM)
-        .and_then(|program| program.try_into().ok())
-        .ok_or(CounterError::Damaged { what: PROGRAM })?;
-    program.load().map_err(|error| CounterError::load(&error))?;
+    program(&mut ebpf)?.load().map_err(|error| CounterError::load(&error))?;
     Ok(ebpf)
 }
 
-fn check_abi(ebpf: &Ebpf, expected: u32) -> Result<(), CounterError> {
-    let map = ebpf.map("ABI").ok_or(CounterError::Damaged { what: "ABI" })?;
-    let found = Array::<_, u32>::try_from(map).map_err(|error| CounterError::map("ABI", error))?.len();
+fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, CounterError> {
+    let program = ebpf.program_mut(PROGRAM).and_then(|program| program.try_into().ok());
+    program.ok_or(CounterError::Damaged { what: PROGRAM })
+}
+
+/// The object says its version by the size of a map that has no other use.
+fn check_abi(object: &[u8], expected: u32) -> Result<(), CounterError> {
+    let damaged = CounterError::Damaged { what: "map ABI" };
+    let Some(map) = aya_obj::Object::parse(object).ok().and_then(|mut object| object.maps.remove("ABI")) else {
+        return Err(damaged);
+    };
+    let found = map.max_entries();
     if found == expected { Ok(()) } else { Err(CounterError::Abi { found, expected }) }
 }
 

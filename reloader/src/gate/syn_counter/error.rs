@@ -4,6 +4,8 @@ use std::error::Error;
 use std::io;
 
 use aya::maps::MapError;
+use aya::programs::ProgramError;
+use aya::programs::tc::TcError;
 use rustix::io::Errno;
 
 /// Why SYNs cannot be counted.
@@ -39,7 +41,9 @@ pub enum CounterError {
         what: &'static str,
     },
     /// The kernel does not take the program.
-    #[error("cannot count SYNs: this kernel (it takes Linux 4.18) refuses the eBPF program: {reason}. Set count-syns = false")]
+    #[error(
+        "cannot count SYNs: this kernel (it takes Linux 4.18) refuses the eBPF program: {reason}. Set count-syns = false"
+    )]
     Refused {
         /// What aya and the verifier say.
         reason: String,
@@ -69,7 +73,9 @@ pub enum CounterError {
         reason: String,
     },
     /// Something stayed behind.
-    #[error("could not take the SYN counter off {device}: {reason}. `tc filter show dev {device} ingress` shows what is left")]
+    #[error(
+        "could not take the SYN counter off {device}: {reason}. `tc filter show dev {device} ingress` shows what is left"
+    )]
     Detach {
         /// The device's name.
         device: String,
@@ -116,11 +122,26 @@ impl CounterError {
     }
 }
 
-/// The error number at the bottom of an error.
+/// The error number at the bottom of an error. Many of aya's errors are transparent: they stand for the error in them, and
+/// name only what lies behind it as their source. Those have to be opened by name.
 pub(crate) fn errno(error: &(dyn Error + 'static)) -> Option<Errno> {
-    std::iter::successors(Some(error), |&error| error.source())
-        .find_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error())
-        .map(Errno::from_raw_os_error)
+    std::iter::successors(Some(error), |&error| error.source()).find_map(own_number).map(Errno::from_raw_os_error)
+}
+
+fn own_number(error: &(dyn Error + 'static)) -> Option<i32> {
+    if let Some(error) = error.downcast_ref::<ProgramError>() {
+        return match error {
+            ProgramError::TcError(error) => own_number(error),
+            ProgramError::NetlinkError(error) => error.raw_os_error(),
+            ProgramError::IOError(error) => error.raw_os_error(),
+            _ => None,
+        };
+    }
+    match error.downcast_ref::<TcError>() {
+        Some(TcError::IoError(error)) => error.raw_os_error(),
+        Some(TcError::NetlinkError(error)) => error.raw_os_error(),
+        _ => error.downcast_ref::<io::Error>()?.raw_os_error(),
+    }
 }
 
 /// The error with its causes, leaving out those that their parent has already said.

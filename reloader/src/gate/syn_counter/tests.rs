@@ -26,3 +26,18 @@ fn errors_name_the_remedy() {
     let refused = CounterError::load(&std::io::Error::from(rustix::io::Errno::INVAL));
     assert!(matches!(refused, CounterError::Refused { .. }), "{refused}");
 }
+
+#[test]
+fn an_object_of_another_abi_is_refused_with_a_sentence() {
+    check_abi(OBJECT, ABI_VERSION).unwrap();
+    let error = check_abi(OBJECT, ABI_VERSION + 1).unwrap_err();
+    assert!(matches!(error, CounterError::Abi { found: ABI_VERSION, .. }));
+    assert!(error.to_string().contains("build-ebpf"), "{error}");
+    assert!(matches!(check_abi(b"no ELF", ABI_VERSION), Err(CounterError::Damaged { .. })));
+}
+
+#[test]
+fn the_object_keeps_the_license_that_its_helpers_ask_for() {
+    let object = aya_obj::Object::parse(OBJECT).unwrap();
+    assert_eq!(object.license.to_str(), Ok("Dual MIT/GPL"));
+}

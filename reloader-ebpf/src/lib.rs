@@ -7,5 +7,5 @@
 mod abi;
 mod syn;
 
-pub use abi::{ABI_VERSION, MAX_WATCHED, SynKey, any_address, syn_key, v4_mapped};
+pub use abi::{ABI_VERSION, Address, MAX_WATCHED, SynKey, any_address, syn_key, v4_mapped, v6};
 pub use syn::{Bytes, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Syn, syn_in_frame, syn_in_packet};

@@ -6,6 +6,8 @@
     reason = "a BPF program reads the kernel's structures through pointers; the verifier checks every access at load"
 )]
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
@@ -74,7 +76,7 @@ impl Bytes for Packet {
     /// Relative to the network header: right for devices with any link header or none.
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = [0_u8; N];
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: `skb` is the context of this program, and the buffer has room for the N bytes asked for.
         let result = unsafe {
             bpf_skb_load_bytes_relative(
@@ -85,7 +87,8 @@ impl Bytes for Packet {
                 BPF_HDR_START_NET,
             )
         };
-        (result == 0).then_some(bytes)
+        // SAFETY: where the helper succeeds it has written all N bytes.
+        (result == 0).then(|| unsafe { bytes.assume_init() })
     }
 }
 
@@ -130,22 +133,15 @@ impl Packet {
         lookup.ifindex = unsafe { (*self.skb).ifindex };
         if syn.ipv4 {
             lookup.family = AF_INET;
-            lookup.__bindgen_anon_3.ipv4_src = words(&syn.source)[3];
-            lookup.__bindgen_anon_4.ipv4_dst = words(&syn.destination)[3];
+            lookup.__bindgen_anon_3.ipv4_src = syn.source[3];
+            lookup.__bindgen_anon_4.ipv4_dst = syn.destination[3];
         } else {
             lookup.family = AF_INET6;
-            lookup.__bindgen_anon_3.ipv6_src = words(&syn.source);
-            lookup.__bindgen_anon_4.ipv6_dst = words(&syn.destination);
+            lookup.__bindgen_anon_3.ipv6_src = syn.source;
+            lookup.__bindgen_anon_4.ipv6_dst = syn.destination;
         }
         lookup
     }
-}
-
-/// An address as the kernel's structures hold it: in network byte order, whatever the host's.
-#[inline(always)]
-fn words(address: &[u8; 16]) -> [u32; 4] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
-    [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes)
 }
 
 /// Never attached. It loads only where the kernel migrates connections between the listeners of a reuseport group: `migrating_sk`

@@ -1,6 +1,6 @@
 //! Finds the SYN of a new TCP connection in a packet. Pure: the kernel program and the unit tests run the same code.
 
-use crate::abi::v4_mapped;
+use crate::abi::{Address, v4_mapped, v6};
 
 /// The EtherType of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -36,10 +36,10 @@ impl Bytes for [u8] {
 /// The first packet of a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Syn {
-    /// In network byte order; IPv4 as an IPv4-mapped address.
-    pub source: [u8; 16],
-    /// In network byte order; IPv4 as an IPv4-mapped address.
-    pub destination: [u8; 16],
+    /// Who wants to connect.
+    pub source: Address,
+    /// Whereto.
+    pub destination: Address,
     /// The destination port, in host byte order.
     pub port: u16,
     /// Whether the packet is IPv4: an IPv6 packet to an IPv4-mapped address is possible.
@@ -93,8 +93,8 @@ fn syn_in_ipv6<B: Bytes + ?Sized>(packet: &B, start: usize) -> Option<Syn> {
     let tcp = skip_extension_headers(packet, start + IPV6_HEADER, ip[6])?;
     Some(Syn {
         port: syn_port(packet, tcp, end)?,
-        source: packet.read(start + 8)?,
-        destination: packet.read(start + 24)?,
+        source: v6(packet.read(start + 8)?),
+        destination: v6(packet.read(start + 24)?),
         ipv4: false,
     })
 }

@@ -4,8 +4,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use reloader::gate::syn_counter::{Hook, SynCounter, SynCounts, Watched, remove_stale};
+use reloader::gate::syn_counter::{CounterError, Hook, SynCounter, SynCounts, Watched, remove_stale};
 use reloader::kernel::devices;
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 #[path = "syn_counter/net.rs"]
 mod net;
@@ -308,4 +309,25 @@ fn forward(on: u8) {
     for family in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
         std::fs::write(format!("/proc/sys/net/{family}"), on.to_string()).unwrap();
     }
+}
+
+/// What the unit file grants: no CAP_PERFMON, which the verifier would ask for if a program looped over a pointer.
+#[test]
+fn two_capabilities_are_enough_and_one_is_not() {
+    Namespace::new().run(|| {
+        let address = listen("127.0.0.1:0");
+        hold_only(CapabilitySet::BPF | CapabilitySet::NET_ADMIN);
+        let counts = counted(Hook::Tcx, &[at(address)], || connect(address, 2));
+        assert_eq!(counts.seen, 2);
+
+        hold_only(CapabilitySet::NET_ADMIN);
+        let error = SynCounter::load().err().expect("bpf(2) without CAP_BPF");
+        assert!(matches!(error, CounterError::Denied) && error.to_string().contains("CAP_BPF"), "{error}");
+    });
+}
+
+/// On this thread, for the rest of its life.
+fn hold_only(capabilities: CapabilitySet) {
+    let sets = CapabilitySets { effective: capabilities, permitted: capabilities, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets).unwrap();
 }

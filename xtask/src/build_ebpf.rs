@@ -89,6 +89,9 @@ fn flags(root: &Path, target: &Path, toolchain: &Toolchain) -> anyhow::Result<St
         // Which machine's registers aya's tracing programs read. We have none, so that one object serves every architecture.
         r#"--cfg=bpf_target_arch="x86_64""#.to_owned(),
         "-Cdebuginfo=0".to_owned(),
+        // Else to zero a structure is a call of memset, and the verifier allows its loop over a pointer only to those who have
+        // CAP_PERFMON: the programs must load with CAP_BPF and CAP_NET_ADMIN.
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
     ];
     let folders = [
         (root.to_path_buf(), "/reloader"),

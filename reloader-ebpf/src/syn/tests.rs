@@ -66,7 +66,7 @@ fn expected4() -> Option<Syn> {
 }
 
 fn expected6() -> Option<Syn> {
-    Some(Syn { source: source6(), destination: destination6(), port: PORT, ipv4: false })
+    Some(Syn { source: v6(source6()), destination: v6(destination6()), port: PORT, ipv4: false })
 }
 
 /// An extension header of `8 * (1 + more)` bytes, its fourth byte as given.

@@ -11,20 +11,18 @@ use aya::maps::{PerCpuHashMap, PerCpuValues};
 use aya::programs::SchedClassifier;
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
-use reloader_ebpf::{ABI_VERSION, SynKey, any_address, syn_key, v4_mapped};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use reloader_ebpf::{ABI_VERSION, SynKey, any_address, syn_key, v4_mapped, v6};
 
+use super::programs::{OBJECT, SYN_PROGRAM};
+use crate::kernel::bpf;
 use crate::kernel::devices::{Device, receivers};
 
 mod attachment;
 mod error;
 
-use attachment::{Attachment, PROGRAM};
+use attachment::Attachment;
 pub use attachment::{Hook, remove_stale};
 pub use error::CounterError;
-
-/// The programs, as `cargo xtask build-ebpf` built them.
-pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!("programs/reloader.o");
 
 const SYNS: &str = "SYNS";
 
@@ -70,7 +68,7 @@ impl SynCounter {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_for(hook: Option<Hook>) -> Result<Self, CounterError> {
-        let ebpf = with_memlock_restored(|| load(OBJECT))?;
+        let ebpf = bpf::with_memlock_restored(|| load(OBJECT))?;
         Ok(Self { ebpf, hook, attachments: Vec::new(), watched: Vec::new() })
     }
 
@@ -180,8 +178,8 @@ fn load(object: &[u8]) -> Result<Ebpf, CounterError> {
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, CounterError> {
-    let program = ebpf.program_mut(PROGRAM).and_then(|program| program.try_into().ok());
-    program.ok_or(CounterError::Damaged { what: PROGRAM })
+    let program = ebpf.program_mut(SYN_PROGRAM).and_then(|program| program.try_into().ok());
+    program.ok_or(CounterError::Damaged { what: SYN_PROGRAM })
 }
 
 /// The object says its version by the size of a map that has no other use.
@@ -194,19 +192,6 @@ fn check_abi(object: &[u8], expected: u32) -> Result<(), CounterError> {
     if found == expected { Ok(()) } else { Err(CounterError::Abi { found, expected }) }
 }
 
-/// Below Linux 5.11 BPF memory counts against RLIMIT_MEMLOCK, and aya lifts that limit for good. The server that this daemon
-/// starts must get the limits that the daemon was given.
-fn with_memlock_restored<T>(load: impl FnOnce() -> T) -> T {
-    let before = getrlimit(Resource::Memlock);
-    let loaded = load();
-    if getrlimit(Resource::Memlock) != before
-        && let Err(error) = setrlimit(Resource::Memlock, before)
-    {
-        log::warn!("could not restore RLIMIT_MEMLOCK after loading the SYN counter: {error}");
-    }
-    loaded
-}
-
 /// What the program looks up for packets to this listener.
 fn keys(watched: &Watched) -> Vec<SynKey> {
     let port = watched.address.port();
@@ -216,7 +201,7 @@ fn keys(watched: &Watched) -> Vec<SynKey> {
             vec![syn_key(any_address(false), port), syn_key(any_address(true), port)]
         }
         // The kernel answers IPv4 on an IPv6 socket bound to a mapped address; our keys are of that form anyway.
-        IpAddr::V6(address) => vec![syn_key(address.octets(), port)],
+        IpAddr::V6(address) => vec![syn_key(v6(address.octets()), port)],
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 
 use super::rtnetlink;
 
@@ -40,6 +40,17 @@ pub fn list() -> io::Result<Vec<Device>> {
             _ => None,
         })
         .collect())
+}
+
+/// Adds a device that needs nothing but a name.
+///
+/// # Errors
+/// EOPNOTSUPP where the kernel has no such kind, EPERM without CAP_NET_ADMIN.
+pub(crate) fn add(name: &str, kind: InfoKind) -> io::Result<()> {
+    let mut link = LinkMessage::default();
+    link.attributes = vec![LinkAttribute::IfName(name.into()), LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)])];
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    rtnetlink::request(RouteNetlinkMessage::NewLink(link), flags).map(drop)
 }
 
 /// The devices on which every packet for this host is seen exactly once: those that hand packets to IP.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
@@ -67,6 +67,19 @@ pub fn remove_clsact(device: u32) -> io::Result<()> {
     // With its kind the kernel refuses (EINVAL) to remove an `ingress`, which has the same handle.
     message.attributes.push(TcAttribute::Kind("clsact".into()));
     rtnetlink::request(RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK).map(drop)
+}
+
+/// Makes a qdisc with the kernel's own defaults the root of a device.
+///
+/// # Errors
+/// ENOENT where the kernel has no such kind, EPERM without CAP_NET_ADMIN.
+pub(crate) fn add_root_qdisc(device: u32, kind: &str) -> io::Result<()> {
+    let mut message = TcMessage::with_index(device as i32);
+    message.header.parent = TcHandle::ROOT;
+    message.header.handle = TcHandle { major: 1, minor: 0 };
+    message.attributes.push(TcAttribute::Kind(kind.into()));
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    rtnetlink::request(RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
 }
 
 fn at(device: u32, direction: Direction) -> TcMessage {

@@ -5,12 +5,11 @@ use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandl
 use aya::programs::{Link as _, ProgramError, SchedClassifier, TcAttachType};
 use rustix::io::Errno;
 
-use super::error::{CounterError, errno};
+use super::error::CounterError;
+use crate::gate::programs::SYN_PROGRAM;
+use crate::kernel::bpf::errno;
 use crate::kernel::devices::{self, Device};
 use crate::kernel::tc::{self, Direction, Filter};
-
-/// The name of the program, and what `tc filter show` calls it.
-pub(super) const PROGRAM: &str = "reloader_syns";
 
 /// The upper half of the handles of our filters: together with the name it says that a filter is ours.
 const MARK: u16 = 0x5e1d;
@@ -146,7 +145,7 @@ fn remove_stale_from(device: &Device) -> Result<usize, CounterError> {
 }
 
 fn is_ours(filter: &Filter) -> bool {
-    filter.program.as_deref() == Some(PROGRAM) && (filter.handle >> 16) as u16 == MARK
+    filter.program.as_deref() == Some(SYN_PROGRAM) && (filter.handle >> 16) as u16 == MARK
 }
 
 /// Somebody may have come to use our `clsact`. Between the look and the removal somebody still may: netlink has no "remove if
@@ -199,9 +198,9 @@ mod tests {
 
     #[test]
     fn only_name_and_handle_together_make_a_filter_ours() {
-        assert!(is_ours(&filter(1, 0x5e1d_0001, Some(PROGRAM))));
-        assert!(is_ours(&filter(7, 0x5e1d_0002, Some(PROGRAM))));
-        assert!(!is_ours(&filter(1, 1, Some(PROGRAM))));
+        assert!(is_ours(&filter(1, 0x5e1d_0001, Some(SYN_PROGRAM))));
+        assert!(is_ours(&filter(7, 0x5e1d_0002, Some(SYN_PROGRAM))));
+        assert!(!is_ours(&filter(1, 1, Some(SYN_PROGRAM))));
         assert!(!is_ours(&filter(1, 0x5e1d_0001, Some("cil_from_netdev"))));
         assert!(!is_ours(&filter(1, 0x5e1d_0001, None)));
     }

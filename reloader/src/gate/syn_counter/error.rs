@@ -4,9 +4,9 @@ use std::error::Error;
 use std::io;
 
 use aya::maps::MapError;
-use aya::programs::ProgramError;
-use aya::programs::tc::TcError;
 use rustix::io::Errno;
+
+use crate::kernel::bpf::{chain, denial, errno};
 
 /// Why SYNs cannot be counted.
 #[derive(Debug, thiserror::Error)]
@@ -92,17 +92,17 @@ pub enum CounterError {
 
 impl CounterError {
     pub(super) fn load(error: &(dyn Error + 'static)) -> Self {
-        match errno(error) {
-            Some(Errno::PERM | Errno::ACCESS) => Self::Denied,
+        match denial(error) {
             Some(Errno::NOSYS) => Self::Missing,
-            _ => Self::Refused { reason: chain(error) },
+            Some(_) => Self::Denied,
+            None => Self::Refused { reason: short(&chain(error)) },
         }
     }
 
     pub(super) fn attach(device: &str, error: &(dyn Error + 'static)) -> Self {
-        match errno(error) {
-            Some(Errno::PERM | Errno::ACCESS) => Self::Denied,
-            _ => Self::Attach { device: device.into(), reason: chain(error) },
+        match denial(error) {
+            Some(_) => Self::Denied,
+            None => Self::Attach { device: device.into(), reason: chain(error) },
         }
     }
 
@@ -122,38 +122,29 @@ impl CounterError {
     }
 }
 
-/// The error number at the bottom of an error. Many of aya's errors are transparent: they stand for the error in them, and
-/// name only what lies behind it as their source. Those have to be opened by name.
-pub(crate) fn errno(error: &(dyn Error + 'static)) -> Option<Errno> {
-    std::iter::successors(Some(error), |&error| error.source()).find_map(own_number).map(Errno::from_raw_os_error)
-}
-
-fn own_number(error: &(dyn Error + 'static)) -> Option<i32> {
-    if let Some(error) = error.downcast_ref::<ProgramError>() {
-        return match error {
-            ProgramError::TcError(error) => own_number(error),
-            ProgramError::NetlinkError(error) => error.raw_os_error(),
-            ProgramError::IOError(error) => error.raw_os_error(),
-            _ => None,
-        };
-    }
-    match error.downcast_ref::<TcError>() {
-        Some(TcError::IoError(error)) => error.raw_os_error(),
-        Some(TcError::NetlinkError(error)) => error.raw_os_error(),
-        _ => error.downcast_ref::<io::Error>()?.raw_os_error(),
+/// The verifier's log retells the whole program; only its last sentence says what is wrong.
+fn short(reason: &str) -> String {
+    log::debug!("bpf(2) refuses the program: {reason}");
+    let Some((what, log)) = reason.split_once("Verifier output:") else {
+        return reason.to_owned();
+    };
+    let statistics =
+        |line: &&str| ["verification time", "stack depth", "processed", "."].iter().any(|s| line.starts_with(s));
+    match log.lines().map(str::trim).rfind(|line| !line.is_empty() && !statistics(line)) {
+        Some(verdict) => format!("{} {verdict}", what.trim()),
+        None => what.trim().to_owned(),
     }
 }
 
-/// The error with its causes, leaving out those that their parent has already said.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = error.source();
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn of_the_verifiers_log_only_the_verdict_is_told() {
+        let reason = "the BPF_PROG_LOAD syscall returned EACCES. Verifier output: 0: R1=ctx()\n1: (0f) r5 += r4\n\
+                      R5 prohibited for !root\nverification time 1 usec\nstack depth 0\nprocessed 27 insns\n";
+        assert_eq!(short(reason), "the BPF_PROG_LOAD syscall returned EACCES. R5 prohibited for !root");
+        assert_eq!(short("no such file"), "no such file");
     }
-    text
 }

@@ -95,8 +95,10 @@ fn ipv4_with_options() {
 
 #[test]
 fn ipv4_header_that_cannot_be() {
+    // Four words, and a SYN right behind them.
     let mut short = ipv4(&[], TCP, 0, &tcp(SYN, &[]));
     short[0] = 0x44;
+    short.drain(16..20);
     assert_eq!(in_v4(&short), None);
 
     let mut version = ipv4(&[], TCP, 0, &tcp(SYN, &[]));
@@ -145,6 +147,11 @@ fn ipv6_with_endless_or_unknown_extension_headers() {
     };
     assert_eq!(in_v6(&chain(MAX_EXTENSION_HEADERS)), expected6());
     assert_eq!(in_v6(&chain(MAX_EXTENSION_HEADERS + 1)), None);
+    // Even where the first header that is not read could be taken for a SYN.
+    let mut masked = chain(MAX_EXTENSION_HEADERS + 2);
+    let unread = 40 + MAX_EXTENSION_HEADERS * 8;
+    masked[unread + 12..unread + 14].copy_from_slice(&[0x50, SYN]);
+    assert_eq!(in_v6(&masked), None);
 
     const ESP: u8 = 50;
     let mut payload = extension(TCP, 0, 0);
@@ -201,7 +208,8 @@ fn fragments() {
 
     let fragment = |offset_and_more: u16| {
         let [high, low] = offset_and_more.to_be_bytes();
-        let mut payload = std::vec![TCP, 0, high, low, 9, 9, 9, 9];
+        // The second byte is reserved, not a length.
+        let mut payload = std::vec![TCP, 1, high, low, 9, 9, 9, 9];
         payload.extend(&segment);
         ipv6(FRAGMENT, &payload)
     };

@@ -1,6 +1,7 @@
 //! Network namespaces and what stands in their packet paths.
 
 use std::fs::File;
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::process::Command;
@@ -79,7 +80,7 @@ pub(crate) fn command(program: &str, arguments: &str) -> String {
     text
 }
 
-/// Accepts connections on the address until the test ends.
+/// Accepts connections on the address, and closes them, until the test ends.
 pub(crate) fn listen(address: &str) -> SocketAddr {
     let listener = TcpListener::bind(address).unwrap();
     let address = listener.local_addr().unwrap();
@@ -87,11 +88,13 @@ pub(crate) fn listen(address: &str) -> SocketAddr {
     address
 }
 
-/// Opens that many connections, one after the other.
+/// Opens that many connections, one after the other, each until the server has accepted and closed it: a queue that overflows
+/// would make a client send its SYN again, and the count would be right and not what the test expects.
 pub(crate) fn connect(address: SocketAddr, connections: usize) {
     for _ in 0..connections {
-        TcpStream::connect_timeout(&address, Duration::from_secs(5))
-            .unwrap_or_else(|error| panic!("{address}: {error}"));
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5));
+        let mut stream = stream.unwrap_or_else(|error| panic!("{address}: {error}"));
+        let _ = stream.read(&mut [0]);
     }
 }
 

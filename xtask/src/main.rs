@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 
 mod build_ebpf;
+mod demo;
 mod packages;
+mod test;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's tasks")]
@@ -16,10 +18,16 @@ struct Arguments {
 enum Task {
     /// Build the eBPF programs and put the object where the daemon includes it
     BuildEbpf(build_ebpf::Arguments),
+    /// Reload and kill a real HAProxy under load, and show what it cost
+    Demo(demo::Arguments),
+    /// Run all tests; the integration tests need root
+    Test,
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::BuildEbpf(arguments) => build_ebpf::run(&arguments),
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Test => test::run(),
     }
 }

@@ -120,7 +120,7 @@ mod tests {
         }
     }
 
-    fn names<'a>(devices: &'a [Device]) -> Vec<&'a str> {
+    fn names(devices: &[Device]) -> Vec<&str> {
         receivers(devices).iter().map(|device| device.name.as_str()).collect()
     }
 

@@ -177,6 +177,8 @@ fn stack(kind: &str) -> bool {
         return false;
     }
     ip("link set top up");
+    // Else `right` answers for the address of `top`, and the SYN never passes `top`.
+    std::fs::write("/proc/sys/net/ipv4/conf/all/arp_ignore", "1").unwrap();
     if is_master {
         ip("link set right master top");
     }
@@ -239,6 +241,18 @@ fn what_others_put_there_survives_and_keeps_acting() {
 }
 
 #[test]
+fn an_empty_qdisc_that_was_there_before_stays() {
+    for (hook, qdisc) in [(Hook::Tcx, "clsact"), (Hook::Clsact, "clsact"), (Hook::Clsact, "ingress")] {
+        Namespace::new().run(|| {
+            tc(&format!("qdisc add dev lo {qdisc}"));
+            let before = packet_path();
+            counted(hook, &[any_v4()], || assert_ne!(packet_path(), before));
+            assert_eq!(packet_path(), before, "{hook:?}, {qdisc}");
+        });
+    }
+}
+
+#[test]
 fn a_clsact_of_ours_stays_when_somebody_has_come_to_use_it() {
     Namespace::new().run(|| {
         let mut counter = attached(Hook::Clsact, &[any_v4()]);
@@ -292,8 +306,16 @@ fn a_device_that_vanishes_between_takes_nothing_with_it() {
 #[test]
 fn three_thousand_dual_stack_listeners_can_be_watched() {
     Namespace::new().run(|| {
-        let watched: Vec<Watched> =
-            (1..=3000).map(|port| at(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], port)))).collect();
+        let listeners = |ports: std::ops::RangeInclusive<u16>| -> Vec<Watched> {
+            ports.map(|port| at(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], port)))).collect()
+        };
+        let mut counter = SynCounter::load().unwrap();
+        // Again and again, always others: what is no longer watched takes no room.
+        for first in [10_000, 20_000, 30_000] {
+            counter.attach(&[], &listeners(first..=first + 2999)).unwrap();
+            assert_eq!(counter.detach().unwrap().seen, 0);
+        }
+        let watched = listeners(1..=3000);
         listen("127.0.0.1:2999");
         let counts = counted(Hook::Tcx, &watched, || connect(SocketAddr::from(([127, 0, 0, 1], 2999)), 6));
         assert_eq!((counts.seen, counts.each[2998], counts.each.len()), (6, 6, 3000));

@@ -19,10 +19,12 @@ use crate::kernel::devices::{Device, receivers};
 
 mod attachment;
 mod error;
+mod stale;
 
 use attachment::Attachment;
-pub use attachment::{Hook, remove_stale};
+pub use attachment::Hook;
 pub use error::CounterError;
+pub use stale::remove_stale;
 
 const SYNS: &str = "SYNS";
 

@@ -1,22 +1,24 @@
 //! The program on one device, and nothing of it afterwards.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
 use aya::programs::{Link as _, ProgramError, SchedClassifier, TcAttachType};
 use rustix::io::Errno;
 
 use super::error::CounterError;
-use crate::gate::programs::SYN_PROGRAM;
 use crate::kernel::bpf::errno;
-use crate::kernel::devices::{self, Device};
+use crate::kernel::devices::Device;
 use crate::kernel::tc::{self, Direction, Filter};
 
 /// The upper half of the handles of our filters: together with the name it says that a filter is ours.
-const MARK: u16 = 0x5e1d;
+pub(super) const MARK: u16 = 0x5e1d;
 /// The lower half, on a device that had a `clsact` (or `ingress`) before us.
 const CLSACT_WAS_THERE: u16 = 1;
 /// The lower half, on a device whose `clsact` is our making. It has to be known after a `kill -9` too.
-const CLSACT_IS_OURS: u16 = 2;
+pub(super) const CLSACT_IS_OURS: u16 = 2;
 
 /// How a program gets into the packet path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +33,14 @@ pub enum Hook {
 pub(super) struct Attachment {
     device: Device,
     link: SchedClassifierLink,
-    clsact_is_ours: bool,
+    way: Way,
+}
+
+enum Way {
+    /// With the kernel's number of the program.
+    Tcx { program: u32 },
+    /// Whether the `clsact` is our making.
+    Clsact { is_ours: bool },
 }
 
 impl Attachment {
@@ -65,9 +74,16 @@ impl Attachment {
     }
 
     fn by_tcx(program: &mut SchedClassifier, device: &Device) -> Result<Self, ProgramError> {
-        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let id = program.attach_with_options(&device.name, TcAttachType::Ingress, options)?;
-        Ok(Self { device: device.clone(), link: program.take_link(id)?, clsact_is_ours: false })
+        let attached = patiently(|| {
+            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+            match program.attach_with_options(&device.name, TcAttachType::Ingress, options) {
+                Err(error) if errno(&error) == Some(Errno::EXIST) => None,
+                attached => Some(attached),
+            }
+        });
+        let id = attached.ok_or(ProgramError::AlreadyAttached)??;
+        let way = Way::Tcx { program: program.info()?.id() };
+        Ok(Self { device: device.clone(), link: program.take_link(id)?, way })
     }
 
     fn by_clsact(program: &mut SchedClassifier, device: &Device) -> Result<Self, ProgramError> {
@@ -80,7 +96,7 @@ impl Attachment {
         if attached.is_err() && clsact_is_ours {
             let _ = remove_unused_clsact(device);
         }
-        Ok(Self { device: device.clone(), link: attached?, clsact_is_ours })
+        Ok(Self { device: device.clone(), link: attached?, way: Way::Clsact { is_ours: clsact_is_ours } })
     }
 
     fn filter(
@@ -100,57 +116,44 @@ impl Attachment {
 
     /// Takes the program off. A device that is gone took it along.
     pub(super) fn remove(self) -> Result<(), CounterError> {
-        let Self { device, link, clsact_is_ours } = self;
+        let Self { device, link, way } = self;
         match link.detach() {
             Err(error) if !is_gone(errno(&error)) => return Err(CounterError::detach(&device.name, &error)),
             _ => {}
         }
-        if clsact_is_ours {
-            remove_unused_clsact(&device)?;
-        }
-        Ok(())
-    }
-}
-
-/// Removes what a daemon that was killed left on the devices of the calling thread's network namespace: filters, and the
-/// `clsact` that it had made for them. TCX leaves nothing. To be called while no counter is attached.
-///
-/// # Errors
-/// Where the devices cannot be listed or something of ours cannot be removed, after everything else was.
-pub fn remove_stale() -> Result<usize, CounterError> {
-    let mut removed = 0;
-    let mut first_error = None;
-    for device in devices::list().map_err(|source| CounterError::Stale { source })? {
-        match remove_stale_from(&device) {
-            Ok(count) => removed += count,
-            Err(error) => drop(first_error.get_or_insert(error)),
+        match way {
+            Way::Tcx { program } => wait_for_tcx(&device, program),
+            Way::Clsact { is_ours: true } => remove_unused_clsact(&device),
+            Way::Clsact { is_ours: false } => Ok(()),
         }
     }
-    first_error.map_or(Ok(removed), Err)
 }
 
-fn remove_stale_from(device: &Device) -> Result<usize, CounterError> {
-    let filters = tc::filters(device.index, Direction::Ingress).or_else(|error| {
-        if is_gone(Errno::from_io_error(&error)) { Ok(Vec::new()) } else { Err(CounterError::Stale { source: error }) }
-    })?;
-    let ours: Vec<&Filter> = filters.iter().filter(|filter| is_ours(filter)).collect();
-    for filter in &ours {
-        tc::remove_filter(device.index, Direction::Ingress, filter)
-            .map_err(|error| CounterError::detach(&device.name, &error))?;
-    }
-    if ours.iter().any(|filter| filter.handle as u16 == CLSACT_IS_OURS) {
-        remove_unused_clsact(device)?;
-    }
-    Ok(ours.len())
+/// A TCX program goes with the last descriptor of its link, and a child of ours that is between fork and exec has one too:
+/// a matter of a millisecond, but "nothing is left" is to be true when we say it.
+fn wait_for_tcx(device: &Device, program: u32) -> Result<(), CounterError> {
+    let gone = patiently(|| match SchedClassifier::query_tcx(&device.name, TcAttachType::Ingress) {
+        Ok((_, programs)) if programs.iter().any(|found| found.id() == program) => None,
+        // Without CAP_SYS_ADMIN the kernel does not name the programs, if there are any: it takes ours away all the same.
+        _ => Some(()),
+    });
+    gone.ok_or_else(|| CounterError::detach(&device.name, &ProgramError::AlreadyAttached))
 }
 
-fn is_ours(filter: &Filter) -> bool {
-    filter.program.as_deref() == Some(SYN_PROGRAM) && (filter.handle >> 16) as u16 == MARK
+/// Tries until there is a result, for half a second.
+fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + Duration::from_millis(500);
+    loop {
+        match attempt() {
+            None if Instant::now() < end => sleep(Duration::from_micros(500)),
+            result => return result,
+        }
+    }
 }
 
 /// Somebody may have come to use our `clsact`. Between the look and the removal somebody still may: netlink has no "remove if
 /// unused".
-fn remove_unused_clsact(device: &Device) -> Result<(), CounterError> {
+pub(super) fn remove_unused_clsact(device: &Device) -> Result<(), CounterError> {
     let removed = (|| {
         for direction in [Direction::Ingress, Direction::Egress] {
             if !tc::filters(device.index, direction)?.is_empty() {
@@ -177,7 +180,7 @@ fn device_is_gone(errno: Option<Errno>) -> bool {
 }
 
 /// When adding, ENOENT has another meaning: a kernel without `clsact` or `cls_bpf`.
-fn is_gone(errno: Option<Errno>) -> bool {
+pub(super) fn is_gone(errno: Option<Errno>) -> bool {
     device_is_gone(errno) || errno == Some(Errno::NOENT)
 }
 
@@ -185,23 +188,14 @@ fn is_gone(errno: Option<Errno>) -> bool {
 mod tests {
     use super::*;
 
-    fn filter(preference: u16, handle: u32, program: Option<&str>) -> Filter {
-        Filter { preference, handle, program: program.map(Into::into) }
+    fn filter(preference: u16, handle: u32) -> Filter {
+        Filter { preference, handle, program: None }
     }
 
     #[test]
     fn the_lowest_free_preference_comes_before_everybody_it_can() {
         assert_eq!(lowest_free(&[]), 1);
-        assert_eq!(lowest_free(&[filter(49152, 1, None), filter(2, 1, None)]), 1);
-        assert_eq!(lowest_free(&[filter(1, 0, None), filter(1, 1, None), filter(3, 1, None)]), 2);
-    }
-
-    #[test]
-    fn only_name_and_handle_together_make_a_filter_ours() {
-        assert!(is_ours(&filter(1, 0x5e1d_0001, Some(SYN_PROGRAM))));
-        assert!(is_ours(&filter(7, 0x5e1d_0002, Some(SYN_PROGRAM))));
-        assert!(!is_ours(&filter(1, 1, Some(SYN_PROGRAM))));
-        assert!(!is_ours(&filter(1, 0x5e1d_0001, Some("cil_from_netdev"))));
-        assert!(!is_ours(&filter(1, 0x5e1d_0001, None)));
+        assert_eq!(lowest_free(&[filter(49152, 1), filter(2, 1)]), 1);
+        assert_eq!(lowest_free(&[filter(1, 0), filter(1, 1), filter(3, 1)]), 2);
     }
 }

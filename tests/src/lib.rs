@@ -13,4 +13,6 @@ pub mod poll;
 pub mod process;
 pub mod rig;
 pub mod servers;
+pub mod sockets;
 pub mod versions;
+pub mod wrapper;

@@ -240,11 +240,9 @@ impl EventLoop {
             }
         };
         let custody_ends = async {
-            match &supervisor.down {
-                Some(down) if !supervisor.custody.is_empty() => {
-                    tokio::time::sleep_until(down.custody_ends(supervisor.custody_max()).into()).await;
-                }
-                _ => std::future::pending().await,
+            match supervisor.custody_ends() {
+                Some(ends) => tokio::time::sleep_until(ends.into()).await,
+                None => std::future::pending().await,
             }
         };
         let look = async {

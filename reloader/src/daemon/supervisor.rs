@@ -100,6 +100,12 @@ impl Supervisor {
         crash::custody_max(self.config.reload.custody_max, self.last_start)
     }
 
+    /// When custody is dropped, while nothing serves and there is any.
+    pub(crate) fn custody_ends(&self) -> Option<Instant> {
+        let down = self.down.as_ref().filter(|_| !self.custody.is_empty())?;
+        Some(down.custody_ends(self.custody_max()))
+    }
+
     /// What the next reload would do.
     pub(crate) fn plan(&self, version: Version) -> Vec<Planned> {
         let owned = self.present_listeners();

@@ -11,6 +11,7 @@ pub mod netns;
 pub mod plain;
 pub mod poll;
 pub mod process;
+pub mod receipt;
 pub mod rig;
 pub mod servers;
 pub mod sockets;

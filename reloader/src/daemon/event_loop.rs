@@ -33,6 +33,8 @@ const TICK: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// HAProxy's own limit for a resync is 5 s for each of its two steps (PEER_RESYNC_TIMEOUT).
 const LONGEST_RESYNC: Duration = Duration::from_secs(15);
+/// A retired HAProxy connects to its successor's local peer at once, or never.
+const TEACHING_BEGINS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs the daemon until it is told to end.
 pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inheritance) -> Result<(), DaemonError> {
@@ -340,9 +342,12 @@ impl EventLoop {
 
     /// A generation that is still learning the stick tables would leave its successor with none.
     async fn resync_wait(&mut self) -> Wait {
-        let Some(serving) = &self.supervisor.serving else { return Wait::No };
-        let Ok(answer) = runtime_api::ask(&serving.socket, "show peers", TICK).await else { return Wait::No };
-        if resync(&answer) != Resync::Running {
+        let waits = match self.resync().await {
+            None | Some(Resync::NoLocalPeer | Resync::Finished) => false,
+            Some(Resync::Untaught) => self.supervisor.predecessor_may_teach(TEACHING_BEGINS_WITHIN),
+            Some(Resync::Running) => true,
+        };
+        if !waits {
             return Wait::No;
         }
         let since = *self.waits_since.get_or_insert_with(Instant::now);
@@ -352,12 +357,21 @@ impl EventLoop {
         Wait::TooLong("the stick tables were lost: the old generation was still learning them (show peers)".into())
     }
 
+    /// What the serving generation says of its peers; `None` when nothing serves or it does not answer.
+    async fn resync(&self) -> Option<Resync> {
+        let serving = self.supervisor.serving.as_ref()?;
+        runtime_api::ask(&serving.socket, "show peers", TICK).await.ok().map(|answer| resync(&answer))
+    }
+
     /// The serving generation has ended by itself: a new one gets its sockets from custody.
     async fn restart(&mut self) {
         let Some(down) = &self.supervisor.down else { return };
         let use_known_good = down.use_known_good();
         let ask = Ask { kind: Kind::Restart, asked: Instant::now(), coalesced: 0, use_known_good };
-        let receipt = run_reload(&mut self.supervisor, ask, &|_| {}).await;
+        let mut receipt = run_reload(&mut self.supervisor, ask, &|_| {}).await;
+        if receipt.result != Outcome::Failed && !matches!(self.resync().await, None | Some(Resync::NoLocalPeer)) {
+            receipt.notes.push("the stick tables were lost with the process that ended".into());
+        }
         self.supervisor.store_receipt(&receipt);
         match (&mut self.supervisor.down, &self.start_failure) {
             (Some(down), _) => {

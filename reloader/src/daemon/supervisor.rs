@@ -269,6 +269,12 @@ impl Supervisor {
         }
     }
 
+    /// True while a generation drains that was retired so lately that it may still begin to teach its stick tables.
+    pub(super) fn predecessor_may_teach(&self, within: Duration) -> bool {
+        let lately = |generation: &Generation| generation.retired.is_some_and(|retired| retired.elapsed() < within);
+        self.draining.iter().any(|generation| generation.process.try_ended().is_none() && lately(generation))
+    }
+
     /// Draining generations that are past `hard-stop-after`.
     pub(super) fn overdue(&self) -> Vec<u64> {
         let Limit::After(limit) = self.config.reload.hard_stop_after else { return Vec::new() };

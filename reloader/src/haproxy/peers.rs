@@ -1,20 +1,24 @@
 //! Whether a HAProxy has finished learning its stick tables from its predecessor, read from `show peers`.
 
 /// How far the local peers sections are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resync {
     /// No peers section with a local peer: stick tables are not handed over at all.
     NoLocalPeer,
-    /// A section is still learning: a reload now would leave its successor empty.
-    Running,
     /// All sections have finished.
     Finished,
+    /// No predecessor has taught a section anything so far. From 3.0 on HAProxy calls this finished too.
+    Untaught,
+    /// A section is still learning: a reload now would leave its successor empty.
+    Running,
 }
 
-/// PEERS_F_RESYNC_LOCAL_FINISHED | PEERS_F_RESYNC_REMOTE_FINISHED (`include/haproxy/peers-t.h`, 1.8 to 3.2).
+/// PEERS_F_RESYNC_LOCAL_FINISHED | PEERS_F_RESYNC_REMOTE_FINISHED (`include/haproxy/peers-t.h`, 2.2 to 3.2). Started
+/// without `-sf`, 2.2 to 2.8 set the second after 5 s without a remote peer, and 2.6 and 2.8 teach their successor
+/// nothing before that (measured); from 3.0 on both are set from the beginning.
 const RESYNC_FINISHED: u64 = 0x3;
 
-/// Reads the answer to `show peers`.
+/// Reads the answer to `show peers`: the state of the section that is the least far.
 pub fn resync(answer: &str) -> Resync {
     let mut state = Resync::NoLocalPeer;
     let mut section_finished = false;
@@ -23,14 +27,22 @@ pub fn resync(answer: &str) -> Resync {
             let flags =
                 value(line, "flags=").and_then(|flags| u64::from_str_radix(flags.trim_start_matches("0x"), 16).ok());
             section_finished = flags.is_some_and(|flags| flags & RESYNC_FINISHED == RESYNC_FINISHED);
-        } else if line.contains("(local") {
-            state = match (state, section_finished) {
-                (Resync::Running, _) | (_, false) => Resync::Running,
-                _ => Resync::Finished,
-            };
+        } else if line.contains("(local,") {
+            state = state.max(section(section_finished, line));
         }
     }
     state
+}
+
+/// The predecessor connects to the local peer and keeps the connection, `active` here, until it has taught everything.
+fn section(finished: bool, local_peer: &str) -> Resync {
+    if !finished || local_peer.contains("(local,active)") {
+        return Resync::Running;
+    }
+    match value(local_peer, "last_status=") {
+        Some("NONE") => Resync::Untaught,
+        _ => Resync::Finished,
+    }
 }
 
 fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
@@ -41,23 +53,35 @@ fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn section(flags: &str, peer: &str) -> String {
+    fn section(flags: &str, peer: &str, status: &str) -> String {
         format!(
-            "0x5561: [22/Nov/2026:07:21:51] id=p disabled=0 flags={flags} resync_timeout=4s task_calls=1\n  0x5562: id=me({peer},inactive) addr=127.0.0.1:1\n        flags=0x0\n"
+            "0x5561: [22/Nov/2026:07:21:51] id=p disabled=0 flags={flags} resync_timeout=4s task_calls=1\n  \
+             0x5562: id=me({peer}) addr=127.0.0.1:1 last_status={status} last_hdshk=1s\n        flags=0x0\n"
         )
     }
 
     #[test]
     fn a_section_is_finished_when_local_and_remote_are() {
-        assert_eq!(resync(&section("0x11", "local")), Resync::Running);
-        assert_eq!(resync(&section("0x33", "local")), Resync::Finished);
-        assert_eq!(resync(&section("0x11", "remote")), Resync::NoLocalPeer);
+        for running in ["0x1", "0x11"] {
+            assert_eq!(resync(&section(running, "local,inactive", "ESTA")), Resync::Running);
+        }
+        for finished in ["0x3", "0x33", "0x1103", "0x300003"] {
+            assert_eq!(resync(&section(finished, "local,inactive", "ESTA")), Resync::Finished);
+        }
+        assert_eq!(resync(&section("0x11", "remote,inactive", "NONE")), Resync::NoLocalPeer);
         assert_eq!(resync(""), Resync::NoLocalPeer);
     }
 
     #[test]
+    fn from_3_0_on_the_connection_of_the_predecessor_tells() {
+        assert_eq!(resync(&section("0x300003", "local,inactive", "NONE")), Resync::Untaught);
+        assert_eq!(resync(&section("0x300003", "local,active", "ESTA")), Resync::Running);
+    }
+
+    #[test]
     fn one_running_section_is_enough() {
-        assert_eq!(resync(&(section("0x11", "local") + &section("0x33", "local"))), Resync::Running);
-        assert_eq!(resync(&(section("0x33", "local") + &section("0x11", "local"))), Resync::Running);
+        let [running, finished] = ["0x11", "0x33"].map(|flags| section(flags, "local,inactive", "ESTA"));
+        assert_eq!(resync(&format!("{running}{finished}")), Resync::Running);
+        assert_eq!(resync(&format!("{finished}{running}")), Resync::Running);
     }
 }

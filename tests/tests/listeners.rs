@@ -1,0 +1,110 @@
+//! Every kind of listener through a reload.
+
+use std::fs::File;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use reloader_tests::config::Config;
+use reloader_tests::load::{Load, Outcomes};
+use reloader_tests::netns;
+use reloader_tests::receipt::{assert_passed, listener};
+use reloader_tests::rig::Rig;
+
+const NAMESPACE: &str = "beside";
+
+/// `ip netns` names namespaces in /run/netns; in a mount namespace of this thread nobody else sees them, and they are
+/// gone with it.
+fn named_namespace() -> File {
+    unshare(CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
+    run("mount", &["--make-rprivate", "/"]);
+    std::fs::create_dir_all("/run/netns").unwrap();
+    run("mount", &["-t", "tmpfs", "tmpfs", "/run/netns"]);
+    netns::ip(&["netns", "add", NAMESPACE]);
+    netns::ip(&["-n", NAMESPACE, "link", "set", "lo", "up"]);
+    File::open(format!("/run/netns/{NAMESPACE}")).unwrap()
+}
+
+fn run(program: &str, args: &[&str]) {
+    assert!(Command::new(program).args(args).status().unwrap().success(), "{program} {args:?}");
+}
+
+#[test]
+fn every_kind_is_passed() {
+    netns::enter();
+    let namespace = named_namespace();
+    let dir = tempfile::tempdir().unwrap();
+    let unix = format!("unix@{}/web.sock", dir.path().display());
+    let stats = dir.path().join("stats.sock");
+    let beside = format!("127.0.0.1:8085 namespace {NAMESPACE}");
+    let binds = [
+        "127.0.0.1:8080",
+        "[::]:8081",
+        "[::1]:8082 v6only",
+        "0.0.0.0:8083",
+        "127.0.0.1:8084 interface lo",
+        "[::]:8086 v6only",
+        &beside,
+        &unix,
+        "abns@web",
+    ];
+    let rig = Rig::with(&Config::new().stats_socket(&stats).frontend("web", &binds)).start();
+    let inside = ["127.0.0.1:8080", "[::1]:8081", "127.0.0.1:8081", "[::1]:8082", "127.0.0.1:8083", "127.0.0.1:8084"];
+    let load = Load::to(inside.into_iter().chain(["[::1]:8086", &unix, "abns@web"])).rate(1500).start();
+    let elsewhere = std::thread::scope(|scope| {
+        let started = scope.spawn(|| {
+            setns(namespace, CloneFlags::CLONE_NEWNET).expect("setns");
+            Load::to(["127.0.0.1:8085"]).rate(200).start()
+        });
+        started.join().unwrap()
+    });
+    load.until_started(200);
+    for _ in 0..8 {
+        let receipt = rig.reload();
+        assert_passed(&receipt, binds.len());
+        let control = listener(&receipt, stats.to_str().unwrap());
+        assert_eq!((&control["role"], &control["rung"]), (&"control".into(), &"passed".into()));
+        assert_eq!(listener(&receipt, &unix["unix@".len()..])["family"], "unix");
+        assert_eq!(listener(&receipt, "abns@web")["family"], "abns");
+        assert_eq!(listener(&receipt, "[::1]:8082")["family"], "inet6");
+        assert_eq!(listener(&receipt, "127.0.0.1:8084%lo")["family"], "inet");
+        assert_eq!(listener(&receipt, "127.0.0.1:8085 (namespace beside)")["rung"], "passed");
+        load.until_further(100);
+    }
+    let lossless = |outcomes: Outcomes| outcomes.assert_lossless();
+    lossless(load.stop());
+    lossless(elsewhere.stop());
+}
+
+/// Linux sets IPV6_V6ONLY at the bind of one address, and HAProxy compares that with the configuration's word.
+#[test]
+fn a_single_ipv6_address_without_v6only_is_unproven_and_the_remedy_works() {
+    netns::enter();
+    let rig = Rig::with(&Config::new().frontend("web", &["127.0.0.1:8080", "[::1]:8081"])).start();
+    let receipt = rig.reload().expect_status(3);
+    assert_eq!(receipt.at("/result"), "unproven");
+    assert_eq!(listener(&receipt, "127.0.0.1:8080")["rung"], "passed");
+    let found = listener(&receipt, "[::1]:8081");
+    assert_eq!(found["rung"], "unproven");
+    assert_ne!(found["inode-before"], found["inode-after"]);
+    assert!(found["why"].as_str().unwrap().contains("add that word to the bind"), "{found}");
+    let told = rig.run(&["reload"]).expect_status(3);
+    assert!(told.stderr.contains("`v6only`") && told.stdout.contains("unproven"), "{}{}", told.stdout, told.stderr);
+
+    rig.configure(&Config::new().frontend("web", &["127.0.0.1:8080", "[::1]:8081 v6only"]));
+    // The word makes the socket that is there the right one at once.
+    assert_passed(&rig.reload(), 2);
+    assert_passed(&rig.reload(), 2);
+}
+
+#[test]
+fn ten_idle_clients_on_the_users_stats_socket_do_not_silence_the_daemon() {
+    netns::enter();
+    let dir = tempfile::tempdir().unwrap();
+    let stats = dir.path().join("stats.sock");
+    let rig = Rig::with(&Config::web("127.0.0.1:8080").stats_socket(&stats)).start();
+    let _idle: Vec<_> = (0..10).map(|_| std::os::unix::net::UnixStream::connect(&stats).unwrap()).collect();
+    assert_passed(&rig.reload(), 1);
+    let custody = rig.status().at("/custody").as_array().map(Vec::len);
+    assert_eq!(custody, Some(2), "the listener and the stats socket");
+    assert_passed(&rig.reload(), 1);
+}

@@ -3,8 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use super::receipt::{GenerationId, Kind, Lost, Outcome, Phases, Receipt, Syns, judge};
-use crate::daemon::receipt_id;
-use crate::daemon::supervisor::rfc3339;
+use crate::supervision::{receipt_id, rfc3339};
 
 /// A receipt in the making.
 #[derive(Debug)]

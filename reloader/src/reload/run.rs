@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use super::abandon::abandon;
-use super::confirm::{self, Owned, Verdict};
+use super::confirm::{self, Verdict};
 use super::count;
 use super::plan;
 use super::receipt::{Kind, Outcome, Receipt, judge};
@@ -12,11 +12,12 @@ use super::recorder::{Failure, Recorder};
 use super::retire::retire;
 use super::start::{self, Prepared};
 use crate::config::Require;
-use crate::daemon::Generation;
-use crate::daemon::supervisor::Supervisor;
 use crate::haproxy::inspect::{Inspection, inspect};
 use crate::kernel::sock_diag::ListenSocket;
+use crate::listener::Owned;
 use crate::process;
+use crate::supervision::Generation;
+use crate::supervision::Supervisor;
 
 /// What is asked of a reload.
 #[derive(Debug, Clone, Copy)]

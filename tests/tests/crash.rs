@@ -37,6 +37,25 @@ fn ten_kills_refuse_nobody() {
     assert_restarts(&rig.history(), 10);
 }
 
+/// Not the daemon's child any more, so nobody tells it how its generation ended.
+#[test]
+fn killed_after_it_was_adopted() {
+    netns::enter();
+    let mut rig = Rig::with(&Config::web(WEB)).start();
+    let inodes = listening(8080);
+    rig.kill9_daemon();
+    rig.start_daemon();
+    let load = Load::to([WEB]).start();
+    load.until_started(100);
+    let serving = rig.serving().unwrap();
+    serving.end();
+    rig.until_replaced(serving);
+    load.until_further(300);
+    let lost = load.stop().summary();
+    assert_eq!((lost.refused, lost.timeout, listening(8080)), (0, 0, inodes));
+    assert_restarts(&rig.history(), 1);
+}
+
 /// The master ends with its worker.
 #[test]
 fn a_worker_killed() {
@@ -49,6 +68,16 @@ fn a_worker_killed() {
         worker.signal(Signal::SIGKILL);
     });
     assert_only_what_was_inside_is_lost(&outcomes, inside);
+}
+
+/// This master would go on without any worker.
+#[test]
+fn a_worker_killed_whose_master_stays() {
+    let _alone = netns::enter_alone();
+    let rig = Rig::with(&Config::web(WEB).global("master-worker no-exit-on-failure")).start();
+    let outcomes = killed_under_load(&rig, |worker| worker.signal(Signal::SIGKILL));
+    let lost = outcomes.summary();
+    assert_eq!((lost.refused, lost.timeout), (0, 0), "{outcomes}");
 }
 
 /// The worker finds out by itself, and ends with all that it has: how much that is, nobody can count before.

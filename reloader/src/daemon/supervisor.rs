@@ -118,6 +118,11 @@ impl Supervisor {
         plan::plan(&present, version, self.config.reload.strategy)
     }
 
+    /// Whether a generation serves at this moment: the main loop hears of an end only when it is back from a reload.
+    pub(super) fn is_served(&self) -> bool {
+        self.serving.as_ref().is_some_and(|serving| serving.process.try_ended().is_none())
+    }
+
     /// The listeners that a new generation must take over: the serving one's, or what custody kept of a dead one.
     pub(crate) fn present_listeners(&self) -> Vec<Owned> {
         match &self.serving {
@@ -259,10 +264,15 @@ impl Supervisor {
         let custody_max = self.custody_max();
         let Some(down) = &self.down else { return };
         if !self.custody.is_empty() && down.custody_is_over(Instant::now(), custody_max) {
-            log::error!("nothing has served for too long: custody is dropped, so that clients fail over");
-            self.custody.drop_all();
+            self.drop_custody();
             self.publish();
         }
+    }
+
+    /// Nothing serves, so what comes to the ports would wait in vain.
+    pub(crate) fn drop_custody(&mut self) {
+        log::error!("nothing has served for too long: custody is dropped, so that clients fail over");
+        self.custody.drop_all();
     }
 
     /// Draining generations that are past `hard-stop-after`.

@@ -300,7 +300,7 @@ impl EventLoop {
         let not_stored = self.supervisor.store_receipt(&receipt);
         self.supervisor.warning = not_stored.clone();
         self.supervisor.publish();
-        let serving = self.supervisor.serving.is_some();
+        let serving = self.supervisor.is_served();
         for (waiter, _) in batch {
             let (receipt, not_stored) = (Box::new(receipt.clone()), not_stored.clone());
             waiter.tell(Reply::Receipt { receipt, not_stored, serving });

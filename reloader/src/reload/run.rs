@@ -38,8 +38,11 @@ pub(crate) async fn run(supervisor: &mut Supervisor, ask: Ask, tell: &dyn Fn(&st
     let mut recorder = Recorder::begin(ask.kind, ask.asked, ask.coalesced, old);
     count::begin(supervisor, &mut recorder);
     let outcome = two_phases(supervisor, ask, &mut recorder, tell).await;
-    if outcome.is_err() {
+    if let Err(failure) = &outcome {
         abandon(supervisor, &mut recorder).await;
+        if failure.ends_custody {
+            supervisor.drop_custody();
+        }
     }
     count::end(supervisor, &mut recorder);
     supervisor.publish();

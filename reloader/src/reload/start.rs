@@ -92,7 +92,8 @@ pub(crate) async fn start(
 
 fn failure(supervisor: &mut Supervisor, error: &NotReady) -> Failure {
     let server_log = supervisor.starting.as_mut().map(Generation::new_log_lines).unwrap_or_default();
-    Failure { reason: error.to_string(), server_log }
+    let ends_custody = matches!(error, NotReady::NobodyServes(_));
+    Failure { reason: error.to_string(), server_log, ends_custody }
 }
 
 /// After a proven start this configuration is the last-known-good one, provided it is still what HAProxy read.

@@ -122,6 +122,11 @@ impl Supervisor {
         plan::plan(&present, version, self.config.reload.strategy)
     }
 
+    /// Whether a generation serves at this moment: the main loop hears of an end only when it is back from a reload.
+    pub(super) fn is_served(&self) -> bool {
+        self.serving.as_ref().is_some_and(|serving| serving.process.try_ended().is_none())
+    }
+
     /// The listeners that a new generation must take over: the serving one's, or what custody kept of a dead one.
     pub(crate) fn present_listeners(&self) -> Vec<Owned> {
         match &self.serving {
@@ -263,8 +268,7 @@ impl Supervisor {
         let custody_max = self.custody_max();
         let Some(down) = &self.down else { return };
         if !self.custody.is_empty() && down.custody_is_over(Instant::now(), custody_max) {
-            log::error!("nothing has served for too long: custody is dropped, so that clients fail over");
-            self.custody.drop_all();
+            self.drop_custody();
             self.publish();
         }
     }
@@ -273,6 +277,12 @@ impl Supervisor {
     pub(crate) fn predecessor_may_teach(&self, within: Duration) -> bool {
         let lately = |generation: &Generation| generation.retired.is_some_and(|retired| retired.elapsed() < within);
         self.draining.iter().any(|generation| generation.process.try_ended().is_none() && lately(generation))
+    }
+
+    /// Nothing serves, so what comes to the ports would wait in vain.
+    pub(crate) fn drop_custody(&mut self) {
+        log::error!("nothing has served for too long: custody is dropped, so that clients fail over");
+        self.custody.drop_all();
     }
 
     /// Draining generations that are past `hard-stop-after`.

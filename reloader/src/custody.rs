@@ -180,7 +180,7 @@ mod tests {
         drop(copies);
         assert!(custody.release_closed(|| panic!("nothing has moved")).is_empty());
         drop(closed);
-        let released = custody.release_closed(|| vec![]);
+        let released = custody.release_closed(std::vec::Vec::new);
         assert!(released.iter().any(|listener| listener.inode == closed_inode));
     }
 }

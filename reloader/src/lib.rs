@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod custody;
 pub mod daemon;
+pub mod gate;
 pub mod haproxy;
 pub mod kernel;
 pub mod listener;

@@ -14,4 +14,6 @@ pub mod process;
 pub mod receipt;
 pub mod rig;
 pub mod servers;
+pub mod sockets;
 pub mod versions;
+pub mod wrapper;

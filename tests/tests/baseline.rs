@@ -44,17 +44,26 @@ fn soft_stop_is_measured() {
     trial(Method::SoftStop, TRIAL);
 }
 
-/// What the generator itself costs, beside a HAProxy that shares the machine.
+/// Whether it does is known from its own word; see load_generator.rs for a generator that admits that it does not.
 #[test]
 fn generator_keeps_its_schedule() {
+    generate(2000);
+}
+
+/// The rate that the generator must carry beside a HAProxy on two cores with nothing else on them.
+#[test]
+#[ignore = "needs an otherwise quiet machine"]
+fn generator_keeps_its_schedule_at_8000_a_second() {
+    generate(8000);
+}
+
+fn generate(rate: u32) {
     let _alone = netns::enter_alone();
     let _server = Plain::start(&HaproxyBinary::installed(), Method::SoftStop, 1);
-    for rate in [2000, 8000] {
-        let outcomes = Load::to(["127.0.0.1:8000"]).rate(rate).connections(u64::from(rate) * 5).run();
-        println!("{outcomes}");
-        outcomes.assert_lossless();
-        assert!(outcomes.kept_schedule(), "{outcomes}");
-    }
+    let outcomes = Load::to(["127.0.0.1:8000"]).rate(rate).connections(u64::from(rate) * 5).run();
+    println!("{outcomes}");
+    outcomes.assert_lossless();
+    assert!(outcomes.kept_schedule(), "{outcomes}");
 }
 
 /// The full comparison at a high rate, for the record: `cargo test -p reloader-tests --test baseline -- --ignored`.

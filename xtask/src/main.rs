@@ -1,3 +1,33 @@
-//! Tasks.
+//! The project's tasks: `cargo xtask --help`.
 
-fn main() {}
+use clap::{Parser, Subcommand};
+
+mod build_ebpf;
+mod demo;
+mod packages;
+mod test;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's tasks")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the eBPF programs and put the object where the daemon includes it
+    BuildEbpf(build_ebpf::Arguments),
+    /// Reload and kill a real HAProxy under load, and show what it cost
+    Demo(demo::Arguments),
+    /// Run all tests; the integration tests need root
+    Test,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().task {
+        Task::BuildEbpf(arguments) => build_ebpf::run(&arguments),
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Test => test::run(),
+    }
+}

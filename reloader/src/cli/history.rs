@@ -42,10 +42,10 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Fail
 }
 
 fn row(receipt: &Receipt) -> Vec<String> {
-    let kind = serde_json::to_value(receipt.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned));
+    let kind = output::word(&receipt.kind);
     let mut what = output::receipt_line(receipt);
     if let Some(reason) = &receipt.reason {
         what.push_str(&format!("; {reason}"));
     }
-    vec![receipt.at.clone(), kind.unwrap_or_default(), output::outcome(receipt.result), what]
+    vec![receipt.at.clone(), kind, output::outcome(receipt.result), what]
 }

@@ -55,6 +55,12 @@ pub(super) fn outcome(result: Outcome) -> String {
     if plain { word.to_owned() } else { format!("\x1b[{colour}m{word}\x1b[0m") }
 }
 
+/// The word that a unit variant has in JSON, so that people and scripts read the same.
+pub(super) fn word(variant: &impl Serialize) -> String {
+    let value = serde_json::to_value(variant).ok();
+    value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
 /// One line for a receipt: what happened to how many listeners, in which time, with which loss.
 pub(super) fn receipt_line(receipt: &Receipt) -> String {
     let generation = match (&receipt.old, &receipt.new) {

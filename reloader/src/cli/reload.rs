@@ -82,8 +82,8 @@ fn show_plan(format: output::Format, plan: &[Planned], serving: bool) -> Result<
         output::print("nothing serves: the new generation will bind everything itself\n");
     } else {
         let row = |planned: &Planned| {
-            let rung = serde_json::to_value(planned.rung).ok().and_then(|rung| rung.as_str().map(str::to_owned));
-            vec![planned.address.clone(), rung.unwrap_or_default(), planned.why.clone().unwrap_or_default()]
+            let rung = output::word(&planned.rung);
+            vec![planned.address.clone(), rung, planned.why.clone().unwrap_or_default()]
         };
         output::print(&output::table(&plan.iter().map(row).collect::<Vec<_>>()));
     }

@@ -47,8 +47,7 @@ fn text(status: &Status) -> String {
     }
     row("held", if status.holds.is_empty() { "nothing".into() } else { format!("{} holds", status.holds.len()) });
     if let Some(last) = &status.last_reload {
-        let kind =
-            serde_json::to_value(last.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();
+        let kind = output::word(&last.kind);
         row("last", format!("{} {kind} at {}: {}", output::outcome(last.result), last.at, output::receipt_line(last)));
         if let Some(reason) = &last.reason {
             row("", reason.clone());

@@ -16,6 +16,7 @@ use super::supervisor::Supervisor;
 use super::{DaemonError, adopt, journal, known_good, notify, setup};
 use crate::config::{AtMaxDraining, Config, OnStop};
 use crate::custody::Custody;
+use crate::gate::syn_counter::{self, SynCounter};
 use crate::haproxy::broker::Broker;
 use crate::haproxy::peers::{Resync, resync};
 use crate::haproxy::runtime_api;
@@ -60,6 +61,8 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         serving: None,
         draining: Vec::new(),
         starting: None,
+        counter: None,
+        counts: false,
         stopping,
         last_start: None,
         down: None,
@@ -70,6 +73,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         published: Arc::clone(&published),
     };
     supervisor.version()?;
+    prepare_counter(&mut supervisor);
     tokio::spawn(watch_for_stop(stop_sender));
     begin_serving(&mut supervisor).await?;
     supervisor.publish();
@@ -89,6 +93,18 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     notify::stopping();
     let _ = std::fs::remove_file(&daemon.supervisor.config.control_socket);
     Ok(())
+}
+
+/// Removes what a daemon that was killed left in the packet path, and loads the counter where it is wanted.
+fn prepare_counter(supervisor: &mut Supervisor) {
+    match syn_counter::remove_stale() {
+        Ok(0) => {}
+        Ok(removed) => log::warn!("removed {removed} filters that an earlier daemon left in the packet path"),
+        Err(error) => log::debug!("looking for filters of an earlier daemon: {error}"),
+    }
+    if supervisor.config.reload.count_syns {
+        supervisor.counter = SynCounter::load().inspect_err(|error| log::warn!("{error}")).ok();
+    }
 }
 
 /// SIGTERM and SIGINT set a flag at once, so that a start that hangs is given up.
@@ -226,11 +242,9 @@ impl EventLoop {
             }
         };
         let custody_ends = async {
-            match &supervisor.down {
-                Some(down) if !supervisor.custody.is_empty() => {
-                    tokio::time::sleep_until(down.custody_ends(supervisor.custody_max()).into()).await;
-                }
-                _ => std::future::pending().await,
+            match supervisor.custody_ends() {
+                Some(ends) => tokio::time::sleep_until(ends.into()).await,
+                None => std::future::pending().await,
             }
         };
         let look = async {

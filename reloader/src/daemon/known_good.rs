@@ -1,6 +1,8 @@
 //! The last-known-good configuration: what the last confirmed generation was started from.
 
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::haproxy::scan::Source;
@@ -25,7 +27,8 @@ impl KnownGood {
         }
         let [fresh, old] = ["new", "old"].map(|ending| self.directory.with_extension(ending));
         remove(&fresh)?;
-        std::fs::create_dir_all(&fresh)?;
+        // The originals may be readable by root only: they hold passwords.
+        DirBuilder::new().recursive(true).mode(0o700).create(&fresh)?;
         for (number, (path, bytes)) in sources.iter().enumerate() {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             // The number keeps HAProxy's order, in which it reads the files of a directory too.

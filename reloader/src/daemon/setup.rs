@@ -94,7 +94,7 @@ mod tests {
     fn each_missing_capability_is_named() {
         assert!(missing(u64::MAX).is_empty());
         assert_eq!(missing(0).len(), 3);
-        assert!(missing(u64::MAX & !(1 << 19))[0].starts_with("CAP_SYS_PTRACE"));
+        assert!(missing(!(1 << 19))[0].starts_with("CAP_SYS_PTRACE"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::status::{Draining, ListenerStatus, Serving, Status};
 use super::{DaemonError, Generation};
 use crate::config::{Config, Limit};
 use crate::custody::Custody;
+use crate::gate::syn_counter::SynCounter;
 use crate::haproxy::broker::Broker;
 use crate::haproxy::launch::Files;
 use crate::haproxy::version::{Version, VersionCache};
@@ -31,7 +32,6 @@ use crate::sys::Inheritance;
 const MANY_DRAINING: usize = 8;
 
 /// Everything the main loop owns.
-#[derive(Debug)]
 pub(crate) struct Supervisor {
     pub(crate) config: Config,
     pub(crate) inheritance: Inheritance,
@@ -42,6 +42,10 @@ pub(crate) struct Supervisor {
     /// A generation that is started and not proven.
     pub(crate) starting: Option<Generation>,
     pub(crate) known_good: KnownGood,
+    /// Loaded once, when SYNs are to be counted; its load time would else be part of each reload.
+    pub(crate) counter: Option<SynCounter>,
+    /// The counter stands in the packet path.
+    pub(crate) counts: bool,
     pub(crate) stopping: watch::Receiver<bool>,
     /// How long the last start took.
     pub(crate) last_start: Option<Duration>,
@@ -94,6 +98,12 @@ impl Supervisor {
     /// How long custody is kept with nothing serving.
     pub(crate) fn custody_max(&self) -> Duration {
         crash::custody_max(self.config.reload.custody_max, self.last_start)
+    }
+
+    /// When custody is dropped, while nothing serves and there is any.
+    pub(crate) fn custody_ends(&self) -> Option<Instant> {
+        let down = self.down.as_ref().filter(|_| !self.custody.is_empty())?;
+        Some(down.custody_ends(self.custody_max()))
     }
 
     /// What the next reload would do.

@@ -20,6 +20,9 @@ pub enum InspectError {
     /// The kernel did not tell.
     #[error(transparent)]
     SockDiag(#[from] SockDiagError),
+    /// Not even its stats socket is seen.
+    #[error("the sockets of process {0} cannot be seen in /proc (CAP_SYS_PTRACE is needed, and a /proc that shows it)")]
+    Unseen(u32),
     /// The thread that asked died.
     #[error("internal error while looking at the new generation: {0}")]
     Thread(#[from] tokio::task::JoinError),
@@ -65,6 +68,9 @@ fn look(root: u32, socket: &Path, runtime_dir: &Path, control: &HashSet<String>)
         Vec::new()
     });
     let sockets = process::sockets_of(&process::tree(root));
+    if sockets.is_empty() {
+        return Err(InspectError::Unseen(root));
+    }
     let machine = sock_diag::listeners()?;
 
     let role = |address: &Address| if control.contains(&cli_name(address)) { Role::Control } else { Role::Traffic };

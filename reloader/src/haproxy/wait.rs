@@ -19,8 +19,8 @@ pub enum NotReady {
     /// It took too long.
     #[error("the new generation was not ready within {}; raise start-timeout if it needs longer", humantime::format_duration(*.0))]
     TimedOut(Duration),
-    /// The serving generation ended meanwhile, and custody may not be kept any longer.
-    #[error("the serving generation ended, and the new one was not ready within custody-max ({})", humantime::format_duration(*.0))]
+    /// Nothing serves meanwhile, and custody may not be kept any longer.
+    #[error("nothing serves, and the new generation was not ready within custody-max ({})", humantime::format_duration(*.0))]
     NobodyServes(Duration),
     /// The daemon was asked to stop.
     #[error("the daemon was asked to stop")]
@@ -84,6 +84,8 @@ pub struct Limits {
     pub old: Option<Handle>,
     /// How long nobody may serve, counted from the old generation's end.
     pub custody_max: Duration,
+    /// When that time is over, where nobody serves already and there is custody to give up.
+    pub custody_ends: Option<std::time::Instant>,
     /// Becomes true when the daemon is asked to stop.
     pub stopping: tokio::sync::watch::Receiver<bool>,
 }
@@ -97,6 +99,10 @@ pub async fn ready(
 ) -> Result<Info, NotReady> {
     let mut deadline = Instant::now() + limits.start_timeout;
     let mut timed_out = NotReady::TimedOut(limits.start_timeout);
+    let nobody_serves = || NotReady::NobodyServes(limits.custody_max);
+    if let Some(custody_ends) = limits.custody_ends.map(Instant::from).filter(|ends| *ends < deadline) {
+        (deadline, timed_out) = (custody_ends, nobody_serves());
+    }
     let mut beat = tokio::time::interval(Duration::from_secs(1));
     let answered = appearance.answered();
     tokio::pin!(answered);
@@ -115,8 +121,7 @@ pub async fn ready(
                 limits.old = None;
                 let custody_ends = Instant::now() + limits.custody_max;
                 if custody_ends < deadline {
-                    deadline = custody_ends;
-                    timed_out = NotReady::NobodyServes(limits.custody_max);
+                    (deadline, timed_out) = (custody_ends, nobody_serves());
                 }
             }
             () = tokio::time::sleep_until(deadline) => return Err(timed_out),

@@ -1,3 +1,8 @@
-//! All netlink of the crate.
+//! What this kernel has and can do: all netlink of the crate, and nothing that decides.
 
+pub(crate) mod bpf;
+pub mod devices;
+pub mod probe;
+pub(crate) mod rtnetlink;
 pub mod sock_diag;
+pub mod tc;

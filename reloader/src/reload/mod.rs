@@ -2,6 +2,7 @@
 
 pub(crate) mod abandon;
 pub mod confirm;
+pub(crate) mod count;
 pub mod plan;
 pub mod receipt;
 pub(crate) mod recorder;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::abandon::abandon;
 use super::confirm::{self, Owned, Verdict};
+use super::count;
 use super::plan;
 use super::receipt::{Kind, Outcome, Receipt, judge};
 use super::recorder::{Failure, Recorder};
@@ -34,10 +35,12 @@ pub(crate) struct Ask {
 pub(crate) async fn run(supervisor: &mut Supervisor, ask: Ask, tell: &dyn Fn(&str)) -> Receipt {
     let old = supervisor.serving.as_ref().map(Generation::id);
     let mut recorder = Recorder::begin(ask.kind, ask.asked, ask.coalesced, old);
+    count::begin(supervisor, &mut recorder);
     let outcome = two_phases(supervisor, ask, &mut recorder, tell).await;
     if outcome.is_err() {
         abandon(supervisor, &mut recorder).await;
     }
+    count::end(supervisor, &mut recorder);
     supervisor.publish();
     recorder.finish(outcome)
 }

@@ -72,6 +72,7 @@ pub(crate) async fn start(
         start_timeout: supervisor.config.reload.start_timeout,
         old: supervisor.serving.as_ref().map(|old| old.process.clone()),
         custody_max: supervisor.custody_max(),
+        custody_ends: supervisor.custody_ends(),
         stopping: supervisor.stopping.clone(),
     };
     let ready = wait::ready(&process, &appearance, limits, crate::daemon::keep_watchdog_quiet).await;

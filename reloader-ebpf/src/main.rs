@@ -1,0 +1,162 @@
+//! The programs. `cargo xtask build-ebpf` compiles them for the BPF virtual machine; the built object is committed.
+#![no_std]
+#![no_main]
+#![allow(
+    unsafe_code,
+    reason = "a BPF program reads the kernel's structures through pointers; the verifier checks every access at load"
+)]
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        __sk_buff, BPF_F_NO_PREALLOC, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, TC_ACT_UNSPEC,
+        bpf_fib_lookup as FibLookup, bpf_hdr_start_off::BPF_HDR_START_NET,
+    },
+    helpers::generated::{bpf_fib_lookup, bpf_skb_load_bytes_relative},
+    macros::{classifier, map, sk_reuseport},
+    maps::{Array, PerCpuHashMap},
+    programs::{SkReuseportContext, TcContext},
+};
+use reloader_ebpf::{ABI_VERSION, Bytes, MAX_WATCHED, Syn, SynKey, any_address, syn_in_packet, syn_key};
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Its number of entries is the version: see [`ABI_VERSION`].
+#[map]
+static ABI: Array<u32> = Array::with_max_entries(ABI_VERSION, 0);
+
+/// The watched addresses, put there by user space, and how many SYNs each CPU saw for them. Not preallocated: the room for
+/// the largest number of listeners would be wasted on nearly everybody.
+#[map]
+static SYNS: PerCpuHashMap<SynKey, u64> = PerCpuHashMap::with_max_entries(MAX_WATCHED, BPF_F_NO_PREALLOC);
+
+/// Counts the SYNs for this host to a watched address. Whatever it sees, the next program decides about the packet:
+/// `TC_ACT_OK` would end the chain and skip other people's policy.
+#[classifier]
+fn reloader_syns(ctx: TcContext) -> i32 {
+    count(&ctx);
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn count(ctx: &TcContext) {
+    let packet = Packet { skb: ctx.as_ptr().cast() };
+    if !packet.is_for_this_device() {
+        return;
+    }
+    let Some(syn) = syn_in_packet(&packet, 0, packet.ethertype()) else {
+        return;
+    };
+    let Some(counter) = counter_of(&syn) else {
+        return;
+    };
+    if packet.is_for_this_host(&syn) {
+        // SAFETY: the pointer is to this CPU's value, which no other context writes while a classifier runs: classifiers run
+        // with bottom halves off. The element stays allocated until the RCU read section that surrounds the program ends.
+        unsafe { *counter += 1 }
+    }
+}
+
+/// As the kernel finds a listener: the exact address first, then any address of the same family.
+#[inline(always)]
+fn counter_of(syn: &Syn) -> Option<*mut u64> {
+    SYNS.get_ptr_mut(syn_key(syn.destination, syn.port))
+        .or_else(|| SYNS.get_ptr_mut(syn_key(any_address(syn.ipv4), syn.port)))
+}
+
+struct Packet {
+    skb: *mut __sk_buff,
+}
+
+impl Bytes for Packet {
+    /// Relative to the network header: right for devices with any link header or none.
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: `skb` is the context of this program, and the buffer has room for the N bytes asked for.
+        let result = unsafe {
+            bpf_skb_load_bytes_relative(
+                self.skb.cast(),
+                offset as u32,
+                bytes.as_mut_ptr().cast(),
+                N as u32,
+                BPF_HDR_START_NET,
+            )
+        };
+        // SAFETY: where the helper succeeds it has written all N bytes.
+        (result == 0).then(|| unsafe { bytes.assume_init() })
+    }
+}
+
+impl Packet {
+    #[inline(always)]
+    fn ethertype(&self) -> u16 {
+        // SAFETY: `skb` is the context of this program.
+        let protocol = unsafe { (*self.skb).protocol };
+        u16::from_be(protocol as u16)
+    }
+
+    /// A frame with a VLAN tag is counted on the VLAN's device, and one to another MAC address (a macvlan's, or seen by a
+    /// promiscuous device) on that of its owner, if that is on this host at all. VLAN 0 is a priority, not a VLAN.
+    #[inline(always)]
+    fn is_for_this_device(&self) -> bool {
+        const PACKET_HOST: u32 = 0;
+        const VLAN_ID: u32 = 0x0fff;
+        // SAFETY: `skb` is the context of this program.
+        let (kind, tagged, tag) = unsafe { ((*self.skb).pkt_type, (*self.skb).vlan_present, (*self.skb).vlan_tci) };
+        kind == PACKET_HOST && (tagged == 0 || tag & VLAN_ID == 0)
+    }
+
+    /// Whether the routing tables deliver the packet here, rather than forward it to somebody else's port of the same number.
+    #[inline(always)]
+    fn is_for_this_host(&self, syn: &Syn) -> bool {
+        let mut lookup = self.route_of(syn);
+        // SAFETY: both pointers are valid for the call, and the length is that of the structure.
+        let result = unsafe { bpf_fib_lookup(self.skb.cast(), &raw mut lookup, size_of::<FibLookup>() as i32, 0) };
+        // The helper asks "where would this be forwarded to?" and answers NOT_FWDED for a local address. A device that does
+        // not forward at all gets FWD_DISABLED before any lookup (bpf_ipv4_fib_lookup in net/core/filter.c).
+        result == i64::from(BPF_FIB_LKUP_RET_NOT_FWDED) || result == i64::from(BPF_FIB_LKUP_RET_FWD_DISABLED)
+    }
+
+    #[inline(always)]
+    fn route_of(&self, syn: &Syn) -> FibLookup {
+        const AF_INET: u8 = 2;
+        const AF_INET6: u8 = 10;
+        // SAFETY: the structure is made of integers only, for which zero is a value.
+        let mut lookup: FibLookup = unsafe { core::mem::zeroed() };
+        lookup.l4_protocol = 6;
+        // SAFETY: `skb` is the context of this program.
+        lookup.ifindex = unsafe { (*self.skb).ifindex };
+        if syn.ipv4 {
+            lookup.family = AF_INET;
+            lookup.__bindgen_anon_3.ipv4_src = syn.source[3];
+            lookup.__bindgen_anon_4.ipv4_dst = syn.destination[3];
+        } else {
+            lookup.family = AF_INET6;
+            lookup.__bindgen_anon_3.ipv6_src = syn.source;
+            lookup.__bindgen_anon_4.ipv6_dst = syn.destination;
+        }
+        lookup
+    }
+}
+
+/// Never attached. It loads only where the kernel migrates connections between the listeners of a reuseport group: `migrating_sk`
+/// came with that feature (5.14), and older kernels refuse a program that reads it, whatever their version or sysctls say.
+#[sk_reuseport(migrate)]
+fn reloader_can_migrate(ctx: SkReuseportContext) -> u32 {
+    const SK_DROP: u32 = 0;
+    const SK_PASS: u32 = 1;
+    // SAFETY: `md` is the context of this program; reading a pointer out of it is allowed without looking at its target.
+    let migrating = unsafe { (*ctx.md).__bindgen_anon_4.migrating_sk };
+    if migrating.is_null() { SK_PASS } else { SK_DROP }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses an endless loop, so a program that can panic does not load: the first load in a test finds it.
+    loop {}
+}

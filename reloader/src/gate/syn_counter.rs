@@ -1,0 +1,211 @@
+//! Counts the SYNs that arrive for watched addresses, by a tc program that stands in the packet path from
+//! [`SynCounter::attach`] to [`SynCounter::detach`] and not a moment longer.
+//!
+//! A SYN is counted once, on the device that hands it to IP ([`receivers`]), whatever is stacked below; every
+//! retransmission is a SYN of its own. Not seen: devices that come up after `attach`, IPsec in transport mode (the packet is
+//! decrypted behind the program), and what a rule delivers here although the routing tables do not (TPROXY by mark).
+
+use std::net::{IpAddr, SocketAddr};
+
+use aya::maps::{PerCpuHashMap, PerCpuValues};
+use aya::programs::SchedClassifier;
+use aya::util::nr_cpus;
+use aya::{Ebpf, EbpfLoader};
+use reloader_ebpf::{ABI_VERSION, SynKey, any_address, syn_key, v4_mapped, v6};
+
+use super::programs::{OBJECT, SYN_PROGRAM};
+use crate::kernel::bpf;
+use crate::kernel::devices::{Device, receivers};
+
+mod attachment;
+mod error;
+mod stale;
+
+use attachment::Attachment;
+pub use attachment::Hook;
+pub use error::CounterError;
+pub use stale::remove_stale;
+
+const SYNS: &str = "SYNS";
+
+/// Where a listener listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watched {
+    /// The listener's address; 0.0.0.0 and `::` are any address of the host.
+    pub address: SocketAddr,
+    /// Whether an IPv6 listener leaves IPv4 alone. Without it, `::` is any address of both families.
+    pub v6only: bool,
+}
+
+/// What was counted between attach and detach.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SynCounts {
+    /// All SYNs for watched addresses.
+    pub seen: u64,
+    /// Those of each watched address, in the order that was given to `attach`. Two listeners of one address (a reuseport
+    /// group) share their SYNs, and each is given all of them: the sum can be more than `seen`.
+    pub each: Vec<u64>,
+}
+
+/// The counter: loaded once, attached as often as one likes.
+pub struct SynCounter {
+    ebpf: Ebpf,
+    hook: Option<Hook>,
+    attachments: Vec<Attachment>,
+    watched: Vec<Watched>,
+}
+
+impl SynCounter {
+    /// Loads the program into the kernel, without putting it anywhere.
+    ///
+    /// # Errors
+    /// Where bpf(2) is denied or missing, where the kernel refuses the program, and where the object was built for another
+    /// version of this program.
+    pub fn load() -> Result<Self, CounterError> {
+        Self::load_for(None)
+    }
+
+    /// As [`load`](Self::load), with the way of attaching given rather than found by trying.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_for(hook: Option<Hook>) -> Result<Self, CounterError> {
+        let ebpf = bpf::with_memlock_restored(|| load(OBJECT))?;
+        Ok(Self { ebpf, hook, attachments: Vec::new(), watched: Vec::new() })
+    }
+
+    /// Starts counting on those of the devices that hand packets to IP. `devices` are those of the calling thread's network
+    /// namespace, all of them. One that has vanished meanwhile is passed over.
+    ///
+    /// # Errors
+    /// Where a device refuses the program, or where more addresses are watched than the kernel was asked to make room for.
+    /// Nothing stays attached then.
+    pub fn attach(&mut self, devices: &[Device], watched: &[Watched]) -> Result<(), CounterError> {
+        self.detach()?;
+        let result = self.watch(watched).and_then(|()| self.attach_all(devices));
+        if result.is_err() {
+            // The first error is the one to report: what could not be attached cannot be counted either.
+            let _ = self.detach();
+        }
+        result
+    }
+
+    /// Stops counting and takes everything out of the packet path.
+    ///
+    /// # Errors
+    /// Where something could not be removed, after everything else was.
+    pub fn detach(&mut self) -> Result<SynCounts, CounterError> {
+        let mut first_error = None;
+        for attachment in self.attachments.drain(..) {
+            if let Err(error) = attachment.remove() {
+                first_error.get_or_insert(error);
+            }
+        }
+        let counts = self.read();
+        self.forget();
+        first_error.map_or(counts, Err)
+    }
+
+    fn attach_all(&mut self, devices: &[Device]) -> Result<(), CounterError> {
+        let program = program(&mut self.ebpf)?;
+        for device in receivers(devices) {
+            if let Some(attachment) = Attachment::make(program, &mut self.hook, device)? {
+                self.attachments.push(attachment);
+            }
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, watched: &[Watched]) -> Result<(), CounterError> {
+        let cpus = nr_cpus().map_err(|(file, error)| CounterError::Map { what: file, source: error })?;
+        let mut map = self.map()?;
+        for key in watched.iter().flat_map(keys) {
+            let zero = PerCpuValues::try_from(vec![0_u64; cpus])
+                .map_err(|error| CounterError::Map { what: SYNS, source: error })?;
+            map.insert(key, zero, 0).map_err(|error| CounterError::watching(watched.len(), error))?;
+        }
+        self.watched = watched.to_vec();
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<SynCounts, CounterError> {
+        let watched = std::mem::take(&mut self.watched);
+        let map = self.map()?;
+        let mut counts = SynCounts::default();
+        let mut seen = std::collections::HashMap::new();
+        for listener in &watched {
+            let mut of_listener = 0;
+            for key in keys(listener) {
+                let values = map.get(&key, 0).map_err(|error| CounterError::map(SYNS, error))?;
+                let sum: u64 = values.iter().sum();
+                seen.insert(key, sum);
+                of_listener += sum;
+            }
+            counts.each.push(of_listener);
+        }
+        counts.seen = seen.values().sum();
+        Ok(counts)
+    }
+
+    /// Leaves the map empty, also where a key was put there by an `attach` that failed half way.
+    fn forget(&mut self) {
+        if let Ok(mut map) = self.map() {
+            let keys: Vec<SynKey> = map.keys().flatten().collect();
+            for key in keys {
+                let _ = map.remove(&key);
+            }
+        }
+    }
+
+    fn map(&mut self) -> Result<PerCpuHashMap<&mut aya::maps::MapData, SynKey, u64>, CounterError> {
+        let map = self.ebpf.map_mut(SYNS).ok_or(CounterError::Damaged { what: SYNS })?;
+        PerCpuHashMap::try_from(map).map_err(|error| CounterError::map(SYNS, error))
+    }
+}
+
+impl Drop for SynCounter {
+    fn drop(&mut self) {
+        if let Err(error) = self.detach() {
+            log::error!("{error}");
+        }
+    }
+}
+
+fn load(object: &[u8]) -> Result<Ebpf, CounterError> {
+    check_abi(object, ABI_VERSION)?;
+    // The programs use no kernel types: BTF would be read from /sys for nothing.
+    let mut ebpf = EbpfLoader::new().btf(None).load(object).map_err(|error| CounterError::load(&error))?;
+    program(&mut ebpf)?.load().map_err(|error| CounterError::load(&error))?;
+    Ok(ebpf)
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, CounterError> {
+    let program = ebpf.program_mut(SYN_PROGRAM).and_then(|program| program.try_into().ok());
+    program.ok_or(CounterError::Damaged { what: SYN_PROGRAM })
+}
+
+/// The object says its version by the size of a map that has no other use.
+fn check_abi(object: &[u8], expected: u32) -> Result<(), CounterError> {
+    let damaged = CounterError::Damaged { what: "map ABI" };
+    let Some(map) = aya_obj::Object::parse(object).ok().and_then(|mut object| object.maps.remove("ABI")) else {
+        return Err(damaged);
+    };
+    let found = map.max_entries();
+    if found == expected { Ok(()) } else { Err(CounterError::Abi { found, expected }) }
+}
+
+/// What the program looks up for packets to this listener.
+fn keys(watched: &Watched) -> Vec<SynKey> {
+    let port = watched.address.port();
+    match watched.address.ip() {
+        IpAddr::V4(address) => vec![syn_key(v4_mapped(address.octets()), port)],
+        IpAddr::V6(address) if address.is_unspecified() && !watched.v6only => {
+            vec![syn_key(any_address(false), port), syn_key(any_address(true), port)]
+        }
+        // The kernel answers IPv4 on an IPv6 socket bound to a mapped address; our keys are of that form anyway.
+        IpAddr::V6(address) => vec![syn_key(v6(address.octets()), port)],
+    }
+}
+
+#[cfg(test)]
+mod tests;

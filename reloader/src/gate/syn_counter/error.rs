@@ -1,0 +1,150 @@
+//! Why SYNs cannot be counted, in the sentences that the operator reads.
+
+use std::error::Error;
+use std::io;
+
+use aya::maps::MapError;
+use rustix::io::Errno;
+
+use crate::kernel::bpf::{chain, denial, errno};
+
+/// Why SYNs cannot be counted.
+#[derive(Debug, thiserror::Error)]
+pub enum CounterError {
+    /// bpf(2) answered EPERM or EACCES.
+    #[error(
+        "cannot count SYNs: the kernel denies bpf(2) to this process. Give it CAP_BPF and CAP_NET_ADMIN (before Linux 5.8: \
+         CAP_SYS_ADMIN), or set count-syns = false"
+    )]
+    Denied,
+    /// bpf(2) answered ENOSYS.
+    #[error(
+        "cannot count SYNs: bpf(2) is not there (ENOSYS). Either this kernel is built without it, or a seccomp filter (a \
+         container's, or SystemCallFilter=) hides it: allow bpf in the filter, or set count-syns = false"
+    )]
+    Missing,
+    /// The object does not fit to this program.
+    #[error(
+        "cannot count SYNs: the eBPF object has ABI version {found}, and this reloader needs {expected}. Run \
+         `cargo xtask build-ebpf` and build again"
+    )]
+    Abi {
+        /// The object's version.
+        found: u32,
+        /// What this program was built for.
+        expected: u32,
+    },
+    /// The object lacks something.
+    #[error("cannot count SYNs: the eBPF object has no {what}. Run `cargo xtask build-ebpf` and build again")]
+    Damaged {
+        /// The name of the map or program.
+        what: &'static str,
+    },
+    /// The kernel does not take the program.
+    #[error(
+        "cannot count SYNs: this kernel (it takes Linux 4.18) refuses the eBPF program: {reason}. Set count-syns = false"
+    )]
+    Refused {
+        /// What aya and the verifier say.
+        reason: String,
+    },
+    /// The map has no room, or no memory could be had for it.
+    #[error("cannot count SYNs for {listeners} listeners: {source}. Set count-syns = false")]
+    TooMany {
+        /// How many were to be watched.
+        listeners: usize,
+        /// E2BIG or ENOMEM.
+        source: io::Error,
+    },
+    /// A map could not be read or written.
+    #[error("cannot count SYNs: the map {what} failed: {source}")]
+    Map {
+        /// The map, or the file that says how many CPUs there are.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A device refused the program.
+    #[error("cannot count SYNs on {device}: {reason}. Take the device down or set count-syns = false")]
+    Attach {
+        /// The device's name.
+        device: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// Something stayed behind.
+    #[error(
+        "could not take the SYN counter off {device}: {reason}. `tc filter show dev {device} ingress` shows what is left"
+    )]
+    Detach {
+        /// The device's name.
+        device: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The devices could not be listed.
+    #[error("could not look for SYN counters of a daemon that died: {source}")]
+    Stale {
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl CounterError {
+    pub(super) fn load(error: &(dyn Error + 'static)) -> Self {
+        match denial(error) {
+            Some(Errno::NOSYS) => Self::Missing,
+            Some(_) => Self::Denied,
+            None => Self::Refused { reason: short(&chain(error)) },
+        }
+    }
+
+    pub(super) fn attach(device: &str, error: &(dyn Error + 'static)) -> Self {
+        match denial(error) {
+            Some(_) => Self::Denied,
+            None => Self::Attach { device: device.into(), reason: chain(error) },
+        }
+    }
+
+    pub(super) fn detach(device: &str, error: &(dyn Error + 'static)) -> Self {
+        Self::Detach { device: device.into(), reason: chain(error) }
+    }
+
+    pub(super) fn map(what: &'static str, error: MapError) -> Self {
+        Self::Map { what, source: io::Error::other(error) }
+    }
+
+    pub(super) fn watching(listeners: usize, error: MapError) -> Self {
+        match errno(&error) {
+            Some(errno @ (Errno::TOOBIG | Errno::NOMEM)) => Self::TooMany { listeners, source: errno.into() },
+            _ => Self::map(super::SYNS, error),
+        }
+    }
+}
+
+/// The verifier's log retells the whole program; only its last sentence says what is wrong.
+fn short(reason: &str) -> String {
+    log::debug!("bpf(2) refuses the program: {reason}");
+    let Some((what, log)) = reason.split_once("Verifier output:") else {
+        return reason.to_owned();
+    };
+    let statistics =
+        |line: &&str| ["verification time", "stack depth", "processed", "."].iter().any(|s| line.starts_with(s));
+    match log.lines().map(str::trim).rfind(|line| !line.is_empty() && !statistics(line)) {
+        Some(verdict) => format!("{} {verdict}", what.trim()),
+        None => what.trim().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn of_the_verifiers_log_only_the_verdict_is_told() {
+        let reason = "the BPF_PROG_LOAD syscall returned EACCES. Verifier output: 0: R1=ctx()\n1: (0f) r5 += r4\n\
+                      R5 prohibited for !root\nverification time 1 usec\nstack depth 0\nprocessed 27 insns\n";
+        assert_eq!(short(reason), "the BPF_PROG_LOAD syscall returned EACCES. R5 prohibited for !root");
+        assert_eq!(short("no such file"), "no such file");
+    }
+}

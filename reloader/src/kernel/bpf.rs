@@ -1,0 +1,72 @@
+//! What is common to everything that calls bpf(2).
+
+use std::error::Error;
+use std::io;
+
+use aya::programs::ProgramError;
+use aya::programs::tc::TcError;
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// The error number at the bottom of an error. Many of aya's errors are transparent: they stand for the error in them, and
+/// name only what lies behind it as their source. Those have to be opened by name.
+pub(crate) fn errno(error: &(dyn Error + 'static)) -> Option<Errno> {
+    std::iter::successors(Some(error), |&error| error.source()).find_map(own_number).map(Errno::from_raw_os_error)
+}
+
+fn own_number(error: &(dyn Error + 'static)) -> Option<i32> {
+    if let Some(error) = error.downcast_ref::<ProgramError>() {
+        return match error {
+            ProgramError::TcError(error) => own_number(error),
+            ProgramError::NetlinkError(error) => error.raw_os_error(),
+            ProgramError::IOError(error) => error.raw_os_error(),
+            _ => None,
+        };
+    }
+    match error.downcast_ref::<TcError>() {
+        Some(TcError::IoError(error)) => error.raw_os_error(),
+        Some(TcError::NetlinkError(error)) => error.raw_os_error(),
+        _ => error.downcast_ref::<io::Error>()?.raw_os_error(),
+    }
+}
+
+/// The error with its causes, leaving out those that their parent has already said.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// Why bpf(2) as such is not to be had: EPERM or EACCES where it is denied, ENOSYS where it is hidden or missing. A verifier
+/// that refuses one program says EACCES too, but gives its reasons.
+pub(crate) fn denial(error: &(dyn Error + 'static)) -> Option<Errno> {
+    let errno = errno(error).filter(|errno| matches!(*errno, Errno::PERM | Errno::ACCESS | Errno::NOSYS));
+    errno.filter(|_| !verifier_spoke(error))
+}
+
+fn verifier_spoke(error: &(dyn Error + 'static)) -> bool {
+    match error.downcast_ref::<ProgramError>() {
+        Some(ProgramError::LoadError { verifier_log, .. }) => !verifier_log.to_string().trim().is_empty(),
+        _ => error.source().is_some_and(verifier_spoke),
+    }
+}
+
+/// Below Linux 5.11 BPF memory counts against RLIMIT_MEMLOCK, and aya lifts that limit for good. The server that this daemon
+/// starts must get the limits that the daemon was given.
+pub(crate) fn with_memlock_restored<T>(work: impl FnOnce() -> T) -> T {
+    let before = getrlimit(Resource::Memlock);
+    let result = work();
+    if getrlimit(Resource::Memlock) != before
+        && let Err(error) = setrlimit(Resource::Memlock, before)
+    {
+        log::warn!("could not restore RLIMIT_MEMLOCK after a call of bpf(2): {error}");
+    }
+    result
+}

@@ -1,0 +1,166 @@
+//! The network devices of a namespace, and which of them hand packets to IP.
+
+use std::io;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+
+use super::rtnetlink;
+
+/// A network device, as far as it matters to where a packet passes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Device {
+    /// Its name in its namespace.
+    pub name: String,
+    /// Its number in its namespace.
+    pub index: u32,
+    /// Whether it was set up (IFF_UP), with or without a carrier.
+    pub up: bool,
+    /// The bridge, bond, VRF, … that it is a part of.
+    pub master: Option<u32>,
+    /// The device below it (a VLAN's, a macvlan's) or its peer (a veth's), if that is in the same namespace.
+    pub lower: Option<u32>,
+    /// Whether its packets begin with an Ethernet header, as `lo`'s do too.
+    pub ethernet: bool,
+    /// What rtnetlink calls its kind: `vlan`, `bridge`, …; hardware has none.
+    pub kind: Option<String>,
+}
+
+/// The devices of the calling thread's network namespace.
+///
+/// # Errors
+/// Where the kernel refuses to list them.
+pub fn list() -> io::Result<Vec<Device>> {
+    let answers = rtnetlink::request(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+    Ok(answers
+        .iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(Device::from(link)),
+            _ => None,
+        })
+        .collect())
+}
+
+/// Adds a device that needs nothing but a name.
+///
+/// # Errors
+/// EOPNOTSUPP where the kernel has no such kind, EPERM without CAP_NET_ADMIN.
+pub(crate) fn add(name: &str, kind: InfoKind) -> io::Result<()> {
+    let mut link = LinkMessage::default();
+    link.attributes = vec![LinkAttribute::IfName(name.into()), LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)])];
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    rtnetlink::request(RouteNetlinkMessage::NewLink(link), flags).map(drop)
+}
+
+/// The devices on which every packet for this host is seen exactly once: those that hand packets to IP.
+///
+/// - A device with a master (bridge port, bond slave) hands them to its master, which has an ingress of its own.
+/// - A VRF is the exception among masters: packets go to IP on the slave, and the VRF's ingress never sees them.
+/// - A VLAN's device and the one below it both stay: a tagged frame counts on the VLAN's only (the program looks at the tag).
+/// - So do a macvlan's: its frames go to a MAC address that is not the lower device's (the program looks at that too).
+/// - An ipvlan shares its lower device's MAC address: where that is in this namespace, it sees the packet first.
+/// - A tunnel's outer packet is no TCP, a veth's two ends have one ingress each per direction: nothing to do.
+pub fn receivers(devices: &[Device]) -> Vec<&Device> {
+    devices.iter().filter(|device| hands_packets_to_ip(device, devices)).collect()
+}
+
+fn hands_packets_to_ip(device: &Device, all: &[Device]) -> bool {
+    let is_vrf = |device: &Device| device.kind.as_deref() == Some("vrf");
+    let on_its_own = device.master.is_none_or(|master| all.iter().any(|d| d.index == master && is_vrf(d)));
+    let seen_below = device.kind.as_deref() == Some("ipvlan") && device.lower.is_some();
+    device.up && on_its_own && !seen_below && !is_vrf(device)
+}
+
+impl From<&LinkMessage> for Device {
+    fn from(link: &LinkMessage) -> Self {
+        let mut device = Self {
+            index: link.header.index,
+            up: link.header.flags.contains(LinkFlags::Up),
+            ethernet: matches!(link.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback),
+            ..Self::default()
+        };
+        let mut lower_is_elsewhere = false;
+        for attribute in &link.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => device.name.clone_from(name),
+                LinkAttribute::Controller(master) => device.master = Some(*master),
+                LinkAttribute::Link(lower) => device.lower = Some(*lower),
+                LinkAttribute::LinkNetNsId(_) => lower_is_elsewhere = true,
+                LinkAttribute::LinkInfo(infos) => device.kind = kind_of(infos),
+                _ => {}
+            }
+        }
+        if lower_is_elsewhere {
+            device.lower = None;
+        }
+        device
+    }
+}
+
+fn kind_of(infos: &[LinkInfo]) -> Option<String> {
+    infos.iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(index: u32, name: &str, kind: &str) -> Device {
+        Device {
+            name: name.into(),
+            index,
+            up: true,
+            ethernet: true,
+            kind: (!kind.is_empty()).then(|| kind.into()),
+            ..Device::default()
+        }
+    }
+
+    fn names(devices: &[Device]) -> Vec<&str> {
+        receivers(devices).iter().map(|device| device.name.as_str()).collect()
+    }
+
+    #[test]
+    fn plain_devices_receive_when_they_are_up() {
+        let down = Device { up: false, ..device(3, "eth1", "") };
+        assert_eq!(names(&[device(1, "lo", ""), device(2, "eth0", ""), down]), ["lo", "eth0"]);
+    }
+
+    #[test]
+    fn a_bridge_receives_for_its_ports() {
+        let port = Device { master: Some(9), ..device(2, "eth0", "") };
+        assert_eq!(names(&[port.clone(), device(9, "br0", "bridge")]), ["br0"]);
+        // A master that is not in the list is still a master.
+        assert_eq!(names(&[port]), [""; 0]);
+    }
+
+    #[test]
+    fn the_slaves_of_a_vrf_receive_themselves() {
+        let slave = Device { master: Some(9), ..device(2, "eth0", "") };
+        assert_eq!(names(&[slave, device(9, "blue", "vrf")]), ["eth0"]);
+    }
+
+    #[test]
+    fn stacked_devices() {
+        let on_eth0 = |index, name, kind| Device { lower: Some(2), ..device(index, name, kind) };
+        let devices = [
+            device(2, "eth0", ""),
+            on_eth0(3, "eth0.10", "vlan"),
+            on_eth0(4, "macvlan0", "macvlan"),
+            on_eth0(5, "ipvlan0", "ipvlan"),
+            device(6, "moved", "ipvlan"),
+        ];
+        assert_eq!(names(&devices), ["eth0", "eth0.10", "macvlan0", "moved"]);
+    }
+
+    #[test]
+    fn the_loopback_device_is_listed() {
+        let devices = list().unwrap();
+        let lo = devices.iter().find(|device| device.name == "lo").unwrap();
+        assert_eq!((lo.index, lo.ethernet, lo.master, lo.kind.as_deref()), (1, true, None, None));
+    }
+}

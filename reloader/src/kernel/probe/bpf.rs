@@ -1,0 +1,91 @@
+//! bpf(2): whether it answers, and what it takes.
+
+use std::error::Error;
+
+use aya::EbpfLoader;
+use aya::maps::MapType;
+use aya::programs::{ProgramType, SkReuseport};
+use aya::sys::{is_map_supported, is_program_supported};
+use rustix::io::Errno;
+
+use super::{Ability, Finding};
+use crate::gate::programs::{MIGRATION_PROBE, OBJECT};
+use crate::kernel::bpf::{chain, denial, with_memlock_restored};
+
+pub(super) fn abilities() -> [Ability; 3] {
+    with_memlock_restored(|| {
+        [
+            Ability::new("bpf", bpf(), |present| match present {
+                Some(true) => "eBPF is to be had: what it can do stands below",
+                _ => "no eBPF: no steering, holds by qdisc only, SYNs are not counted",
+            }),
+            Ability::new("bpf-ringbuf", ring_buffer(), |present| match present {
+                Some(true) => "SYNs can be held by eBPF (held-ebpf)",
+                _ => "SYNs are held by qdisc (held-qdisc), where that is possible",
+            }),
+            Ability::new("reuseport-migration", migration(), |present| match present {
+                Some(true) => "listeners bound anew in a reuseport group can be steered without delay (steered)",
+                _ => "listeners that cannot be passed have to be held",
+            }),
+        ]
+    })
+}
+
+fn bpf() -> Finding {
+    match is_program_supported(ProgramType::SchedClassifier) {
+        Ok(true) => (Some(true), "bpf(2) loaded a tc program".into()),
+        Ok(false) => (Some(false), "bpf(2) answers, but does not know tc programs".into()),
+        Err(error) => failed(&error),
+    }
+}
+
+fn ring_buffer() -> Finding {
+    match is_map_supported(MapType::RingBuf) {
+        Ok(true) => (Some(true), "bpf(2) created a ring buffer".into()),
+        Ok(false) => (Some(false), "bpf(2) does not know ring buffers".into()),
+        Err(error) => failed(&error),
+    }
+}
+
+/// `tcp_migrate_req` is no proof: stable 5.10 has the sysctl without the feature.
+fn migration() -> Finding {
+    match load_migration_probe() {
+        Ok(()) => (Some(true), "bpf(2) loaded an sk_reuseport program that reads the migrating socket".into()),
+        Err(error) if denial(error.as_ref()).is_some() => failed(error.as_ref()),
+        Err(error) => {
+            // The verifier's log can be long, and its last lines are counters.
+            let text = chain(error.as_ref());
+            let first = text.lines().next().unwrap_or_default();
+            (
+                Some(false),
+                format!("the kernel refuses an sk_reuseport program that reads the migrating socket: {first}"),
+            )
+        }
+    }
+}
+
+fn load_migration_probe() -> Result<(), Box<dyn Error>> {
+    let mut ebpf = EbpfLoader::new().btf(None).load(OBJECT)?;
+    let program: &mut SkReuseport = ebpf.program_mut(MIGRATION_PROBE).ok_or("the object has no probe")?.try_into()?;
+    Ok(program.load()?)
+}
+
+/// What a failure of bpf(2) tells.
+pub(super) fn failed(error: &(dyn Error + 'static)) -> Finding {
+    match denial(error) {
+        Some(Errno::NOSYS) => (
+            Some(false),
+            "bpf(2) answers ENOSYS: the kernel is built without it, or a seccomp filter (a container's, or \
+             SystemCallFilter=) hides it"
+                .into(),
+        ),
+        Some(errno) => (
+            Some(false),
+            format!(
+                "bpf(2) is denied ({errno}): the process lacks CAP_BPF and CAP_NET_ADMIN (before Linux 5.8: \
+                 CAP_SYS_ADMIN), or a security module forbids it"
+            ),
+        ),
+        None => (None, format!("bpf(2) failed: {}", chain(error))),
+    }
+}

@@ -1,0 +1,113 @@
+//! Traffic control: what stands in a device's packet path, and the `clsact` qdisc.
+
+use std::io;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
+
+use super::rtnetlink;
+
+/// Which way the packets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Into this host.
+    Ingress,
+    /// Out of it.
+    Egress,
+}
+
+/// A filter of `clsact` or `ingress`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// Its place: lower numbers see the packet first.
+    pub preference: u16,
+    /// Its number within the preference; 0 for the entry that stands for the preference itself.
+    pub handle: u32,
+    /// For a filter of kind `bpf`: the name that its owner gave to the program.
+    pub program: Option<String>,
+}
+
+/// The filters of a device in one direction: none where it has no `clsact` (nor `ingress`).
+///
+/// # Errors
+/// Where the kernel refuses to list them, for example because the device is gone (ENODEV).
+pub fn filters(device: u32, direction: Direction) -> io::Result<Vec<Filter>> {
+    let answers = rtnetlink::request(RouteNetlinkMessage::GetTrafficFilter(at(device, direction)), NLM_F_DUMP)?;
+    Ok(answers
+        .iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewTrafficFilter(filter) => Some(Filter::from(filter)),
+            _ => None,
+        })
+        .collect())
+}
+
+/// Removes one filter.
+///
+/// # Errors
+/// ENOENT where there is no such filter, ENODEV where the device is gone, EPERM without CAP_NET_ADMIN.
+pub fn remove_filter(device: u32, direction: Direction, filter: &Filter) -> io::Result<()> {
+    let mut message = at(device, direction);
+    message.header.handle = TcHandle::from(filter.handle);
+    // The protocol belongs to the filter's identity: ETH_P_ALL, which is what programs of ours are attached with.
+    const ETH_P_ALL: u16 = 3;
+    message.header.info = u32::from(filter.preference) << 16 | u32::from(ETH_P_ALL.to_be());
+    rtnetlink::request(RouteNetlinkMessage::DelTrafficFilter(message), NLM_F_ACK).map(drop)
+}
+
+/// Removes `clsact` from a device, with every filter that it has.
+///
+/// # Errors
+/// ENOENT or EINVAL where there is none, ENODEV where the device is gone, EPERM without CAP_NET_ADMIN.
+pub fn remove_clsact(device: u32) -> io::Result<()> {
+    let mut message = TcMessage::with_index(device as i32);
+    message.header.parent = TcHandle::CLSACT;
+    message.header.handle = TcHandle { major: 0xffff, minor: 0 };
+    // With its kind the kernel refuses (EINVAL) to remove an `ingress`, which has the same handle.
+    message.attributes.push(TcAttribute::Kind("clsact".into()));
+    rtnetlink::request(RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK).map(drop)
+}
+
+/// Makes a qdisc with the kernel's own defaults the root of a device.
+///
+/// # Errors
+/// ENOENT where the kernel has no such kind, EPERM without CAP_NET_ADMIN.
+pub(crate) fn add_root_qdisc(device: u32, kind: &str) -> io::Result<()> {
+    let mut message = TcMessage::with_index(device as i32);
+    message.header.parent = TcHandle::ROOT;
+    message.header.handle = TcHandle { major: 1, minor: 0 };
+    message.attributes.push(TcAttribute::Kind(kind.into()));
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    rtnetlink::request(RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
+}
+
+fn at(device: u32, direction: Direction) -> TcMessage {
+    let mut message = TcMessage::with_index(device as i32);
+    let minor = match direction {
+        Direction::Ingress => TcHandle::MIN_INGRESS,
+        Direction::Egress => TcHandle::MIN_EGRESS,
+    };
+    message.header.parent = TcHandle { major: 0xffff, minor };
+    message
+}
+
+impl From<&TcMessage> for Filter {
+    fn from(message: &TcMessage) -> Self {
+        Self {
+            preference: (message.header.info >> 16) as u16,
+            handle: message.header.handle.into(),
+            program: message.attributes.iter().find_map(|attribute| match attribute {
+                TcAttribute::Options(options) => options.iter().find_map(program_name),
+                _ => None,
+            }),
+        }
+    }
+}
+
+fn program_name(option: &TcOption) -> Option<String> {
+    match option {
+        TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,91 @@
+//! Who listens, and who holds what, as the kernel tells it without reloader's help.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::poll::until;
+use crate::process::Process;
+
+const ESTABLISHED: &str = "01";
+const CLOSE_WAIT: &str = "08";
+const LISTEN: &str = "0A";
+
+/// Inodes of the TCP sockets that listen on a port, in the calling thread's namespace.
+pub fn listening(port: u16) -> BTreeSet<u64> {
+    tcp(port, &[LISTEN])
+}
+
+/// Connections to a port that this process has accepted and not closed.
+pub fn accepted_by(process: Process, port: u16) -> usize {
+    let open = tcp(port, &[ESTABLISHED, CLOSE_WAIT]);
+    held_by(process.pid).intersection(&open).count()
+}
+
+/// Inodes of all sockets that a process holds.
+pub fn held_by(pid: i32) -> BTreeSet<u64> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let targets = links.filter_map(|link| fs::read_link(link.path()).ok());
+    targets.filter_map(|target| target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
+}
+
+/// The processes of the whole machine that hold one of these sockets.
+pub fn holders(inodes: &BTreeSet<u64>) -> BTreeSet<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| !held_by(*pid).is_disjoint(inodes)).collect()
+}
+
+/// Whether nobody listens there.
+pub fn refuses(address: &str) -> bool {
+    let address: SocketAddr = address.parse().expect("an address");
+    let answer = TcpStream::connect_timeout(&address, Duration::from_secs(5));
+    answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+/// Wait until nobody listens there.
+#[track_caller]
+pub fn until_refused(address: &str) {
+    until(Duration::from_secs(20), &format!("{address} to be refused"), || refuses(address));
+}
+
+fn tcp(port: u16, states: &[&str]) -> BTreeSet<u64> {
+    let mut inodes = BTreeSet::new();
+    for table in ["tcp", "tcp6"] {
+        let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
+        inodes.extend(text.lines().skip(1).filter_map(|line| inode(line, port, states)));
+    }
+    inodes
+}
+
+/// `0: 0100007F:1F90 00000000:0000 0A … uid timeout inode`
+fn inode(line: &str, port: u16, states: &[&str]) -> Option<u64> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let local = fields.get(1)?.rsplit_once(':')?.1;
+    let is_ours = u16::from_str_radix(local, 16) == Ok(port) && states.contains(fields.get(3)?);
+    fields.get(9).filter(|_| is_ours)?.parse().ok().filter(|inode| *inode > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn this_process_listens_and_has_accepted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let own = Process::with_pid(std::process::id() as i32).unwrap();
+        let inodes = listening(address.port());
+        assert_eq!((inodes.len(), accepted_by(own, address.port())), (1, 0));
+        assert!(holders(&inodes).contains(&own.pid) && !refuses(&address.to_string()));
+        let _client = TcpStream::connect(address).unwrap();
+        let _accepted = listener.accept().unwrap();
+        // The probe of `refuses` waits to be accepted too: nobody holds it.
+        assert_eq!(accepted_by(own, address.port()), 1);
+        drop(listener);
+        assert!(refuses(&address.to_string()));
+    }
+}

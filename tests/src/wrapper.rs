@@ -1,0 +1,85 @@
+//! A script in HAProxy's place, whose manner a test changes while the daemon runs.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// What the script does when it is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Become HAProxy.
+    Well,
+    /// Say why, and end.
+    Die,
+    /// Do nothing, for as long as it lives.
+    Hang,
+    /// Become HAProxy once the manner is another.
+    Wait,
+    /// Become a HAProxy that serves, but without the stats socket that the daemon waits for.
+    Deaf,
+}
+
+/// The script. It lives as long as this.
+pub struct Wrapper {
+    dir: tempfile::TempDir,
+}
+
+impl Wrapper {
+    /// A script that starts the distribution's HAProxy well.
+    pub fn new() -> Wrapper {
+        let wrapper = Wrapper { dir: tempfile::tempdir().expect("a temporary directory") };
+        wrapper.set(Manner::Well);
+        fs::write(wrapper.path(), SCRIPT.replace("MANNER", &wrapper.manner().display().to_string())).expect("writing");
+        fs::set_permissions(wrapper.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+        wrapper
+    }
+
+    /// For `Setup::haproxy_at`.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("haproxy")
+    }
+
+    /// How it behaves from now on.
+    pub fn set(&self, manner: Manner) {
+        let fresh = self.dir.path().join("fresh");
+        fs::write(&fresh, format!("{manner:?}\n")).expect("writing");
+        fs::rename(&fresh, self.manner()).expect("renaming");
+    }
+
+    fn manner(&self) -> PathBuf {
+        self.dir.path().join("manner")
+    }
+
+    /// Take the program away.
+    pub fn remove(&self) {
+        fs::rename(self.path(), self.aside()).expect("renaming");
+    }
+
+    /// Put it back.
+    pub fn restore(&self) {
+        fs::rename(self.aside(), self.path()).expect("renaming");
+    }
+
+    fn aside(&self) -> PathBuf {
+        Path::new(self.dir.path()).join("haproxy.aside")
+    }
+}
+
+/// What stands in for HAProxy keeps its arguments, by which a rig finds all that it has to end.
+const SCRIPT: &str = r#"#!/bin/sh
+[ "$1" = -v ] && exec /usr/sbin/haproxy -v
+case $(cat MANNER) in
+Die)
+    echo "[ALERT] the wrapper was told to die" >&2
+    exit 1 ;;
+Hang)
+    exec sh -c 'while :; do sleep 1; done' hanging "$@" ;;
+Wait)
+    while [ "$(cat MANNER)" = Wait ]; do sleep 0.02; done ;;
+Deaf)
+    for word; do
+        case $word in */generation-*.cfg) sed -i '/stats socket/d' "$word" ;; esac
+    done ;;
+esac
+exec /usr/sbin/haproxy "$@"
+"#;

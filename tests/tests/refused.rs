@@ -1,0 +1,205 @@
+//! Reloads that must come to nothing: the old generation is not touched, no connection is lost, the next good one works.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use reloader_tests::config::Config;
+use reloader_tests::haproxy::HaproxyBinary;
+use reloader_tests::idle::Idle;
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::poll::until;
+use reloader_tests::process::{Process, mentioning};
+use reloader_tests::rig::{Answer, Rig};
+use reloader_tests::servers::{self, Server};
+use reloader_tests::sockets::{accepted_by, held_by, listening};
+use reloader_tests::wrapper::{Manner, Wrapper};
+
+const WEB: &str = "127.0.0.1:8080";
+const IMPATIENT: &str = "[reload]\nstart-timeout = \"1s\"";
+
+#[test]
+fn a_configuration_that_haproxy_rejects() {
+    netns::enter();
+    let rig = Rig::with(&Config::web(WEB)).start();
+    let load = Load::to([WEB]).start();
+    load.until_started(100);
+    let (serving, inodes) = (rig.serving(), listening(8080));
+
+    rig.configure(&Config::web(WEB).section("frontend broken\n    bind nonsense:nonsense\n    no-such-word"));
+    let answer = rig.reload().expect_status(1);
+    assert_eq!((answer.at("/result"), answer.at("/new")), (&"failed".into(), &().into()));
+    let lines = answer.at("/server-log").to_string();
+    assert!(lines.contains("no-such-word") && lines.contains("haproxy.cfg:"), "{lines}");
+    let shown = rig.run(&["reload"]).expect_status(1).stderr;
+    assert!(shown.contains("no-such-word"), "{shown}");
+    assert_eq!((rig.serving(), listening(8080)), (serving, inodes));
+
+    assert_next_reload_is_proven(&rig);
+    load.stop().assert_lossless();
+}
+
+#[test]
+fn what_cannot_be_a_generation_is_refused_with_its_place() {
+    netns::enter();
+    let rig = Rig::with(&Config::web(WEB)).start();
+    let serving = rig.serving();
+    let refused = |config: Config, words: &[&str]| {
+        rig.configure(&config);
+        let reason = rig.reload().expect_status(1).at("/reason").to_string();
+        let place = format!("{}:", rig.haproxy_cfg().display());
+        assert!(reason.contains(&place) && words.iter().all(|word| reason.contains(word)), "{reason}");
+    };
+    refused(Config::web(WEB).global("nbproc 2"), &["nbproc 2", "nbthread"]);
+    refused(Config::web(WEB).section("program p\n    command true"), &["program", "master-worker"]);
+    assert_eq!(rig.serving(), serving);
+    assert_next_reload_is_proven(&rig);
+}
+
+#[test]
+fn a_new_generation_that_dies_at_start() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
+    let answer = abandoned_under_load(&rig, || wrapper.set(Manner::Die), || wrapper.set(Manner::Well));
+    assert!(answer.at("/reason").to_string().contains("exited with status 1"), "{}", answer.at("/reason"));
+    assert!(answer.at("/server-log").to_string().contains("told to die"), "{}", answer.at("/server-log"));
+}
+
+#[test]
+fn a_new_generation_that_hangs_before_it_has_a_socket() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables(IMPATIENT).start();
+    let answer = abandoned_under_load(&rig, || wrapper.set(Manner::Hang), || wrapper.set(Manner::Well));
+    assert!(answer.at("/reason").to_string().contains("start-timeout"), "{}", answer.at("/reason"));
+    until_only_serving(&rig);
+}
+
+/// It takes connections from the first moment: each of them must be served, though the reload fails.
+#[test]
+fn a_new_generation_that_serves_but_is_never_ready() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables(IMPATIENT).start();
+    let answer = abandoned_under_load(&rig, || wrapper.set(Manner::Deaf), || wrapper.set(Manner::Well));
+    assert_eq!(*answer.at("/lost/abandoned"), 0);
+    until_only_serving(&rig);
+}
+
+#[test]
+fn a_new_generation_that_is_stopped_after_it_shares_a_socket() {
+    netns::enter();
+    let (wrapper, backend) = (Wrapper::new(), Server::start("127.0.0.1:0", servers::Manner::Reply));
+    let config = Config::web(WEB).tcp_proxy("idle", &["127.0.0.1:8081"], &backend.address.to_string());
+    let rig = Rig::with(&config).haproxy_at(&wrapper.path()).tables("[reload]\nstart-timeout = \"3s\"").start();
+    let old = rig.serving().unwrap();
+    wrapper.set(Manner::Deaf);
+    let reload = rig.spawn(&["reload", "--json"]);
+    let new = until_shared(&rig, old);
+    // Both accept, so each gets some.
+    let mut idle = Idle::open("127.0.0.1:8081", 200);
+    until(Duration::from_secs(10), "all to be accepted", || accepted_by(old, 8081) + accepted_by(new, 8081) == 200);
+    let doomed = accepted_by(new, 8081);
+    assert!(doomed > 0, "the new generation was given no connection: nothing is tested");
+    new.signal(Signal::SIGSTOP);
+
+    let answer = reload.wait().expect_status(1);
+    assert_eq!(*answer.at("/lost/abandoned"), doomed);
+    new.until_gone(Duration::from_secs(5));
+    assert_eq!((idle.alive(), idle.prove()), (200 - doomed, 200 - doomed));
+    eprintln!("{doomed} of 200 were inside the generation that had to be killed, and counted");
+    wrapper.set(Manner::Well);
+    assert_next_reload_is_proven(&rig);
+    Load::to([WEB]).connections(100).run().assert_lossless();
+}
+
+#[test]
+fn a_bind_that_another_process_has() {
+    netns::enter();
+    let rig = Rig::with(&Config::web(WEB)).start();
+    let taken = TcpListener::bind("127.0.0.1:8090").unwrap();
+    rig.configure(&Config::new().frontend("web", &[WEB, "127.0.0.1:8090"]));
+    let answer = abandoned_under_load(&rig, || {}, || drop(taken));
+    assert!(answer.at("/server-log").to_string().contains("127.0.0.1:8090"), "{}", answer.at("/server-log"));
+}
+
+#[test]
+fn a_second_haproxy_on_the_same_port() {
+    netns::enter();
+    let rig = Rig::with(&Config::web(WEB)).start();
+    let old = rig.serving().unwrap();
+    Config::web(WEB).write(&rig.path("stranger.cfg"));
+    let stranger = HaproxyBinary::installed().daemonize(&rig.path("stranger.cfg"), &[]).unwrap();
+
+    let load = Load::to([WEB]).start();
+    load.until_started(100);
+    let answer = rig.reload().expect_status(1);
+    load.until_further(300);
+    load.stop().assert_lossless();
+    let reason = answer.at("/reason").to_string();
+    assert!(reason.contains("foreign") && reason.contains(&format!("process {} ", stranger.process.pid)), "{reason}");
+    assert_eq!(rig.serving(), Some(old));
+    until_only_serving_beside(&rig, &[stranger.process]);
+
+    drop(stranger);
+    assert_next_reload_is_proven(&rig);
+}
+
+/// A reload that fails while connections are made: 0 lost, the same generation and sockets before and after.
+fn abandoned_under_load(rig: &Rig, break_it: impl FnOnce(), mend_it: impl FnOnce()) -> Answer {
+    let (serving, inodes) = (rig.serving(), listening(8080));
+    let load = Load::to([WEB]).start();
+    load.until_started(100);
+    break_it();
+    let answer = rig.reload().expect_status(1);
+    assert_eq!((answer.at("/result"), answer.at("/lost/abandoned")), (&"failed".into(), &0.into()));
+    assert_eq!((rig.serving(), listening(8080)), (serving, inodes));
+    load.until_further(300);
+    mend_it();
+    assert_next_reload_is_proven(rig);
+    load.until_further(300);
+    load.stop().assert_lossless();
+    answer
+}
+
+#[track_caller]
+fn assert_next_reload_is_proven(rig: &Rig) {
+    let old = rig.serving_pid();
+    rig.configure(&Config::web(WEB));
+    let receipt = rig.reload().expect_status(0);
+    assert_eq!((receipt.at("/result"), receipt.at("/old/pid")), (&"proven".into(), &old.into()));
+    let web = receipt.at("/listeners").as_array().unwrap().iter().find(|listener| listener["address"] == WEB).unwrap();
+    assert_eq!((&web["rung"], &web["inode-before"]), (&"passed".into(), &web["inode-after"]));
+}
+
+/// The process that holds the listener beside `old` and the daemon.
+fn until_shared(rig: &Rig, old: Process) -> Process {
+    let inodes = listening(8081);
+    let daemon = rig.daemon_process();
+    let mut found = None;
+    until(Duration::from_secs(10), "the new generation to share a socket", || {
+        let mut processes = mentioning(rig.dir()).into_iter();
+        found =
+            processes.find(|process| ![old, daemon].contains(process) && !held_by(process.pid).is_disjoint(&inodes));
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+fn until_only_serving(rig: &Rig) {
+    until_only_serving_beside(rig, &[]);
+}
+
+/// What was abandoned drains and ends.
+fn until_only_serving_beside(rig: &Rig, others: &[Process]) {
+    let mut expected = vec![rig.daemon_process(), rig.serving().unwrap()];
+    expected.extend(others);
+    expected.sort();
+    until(Duration::from_secs(10), "the abandoned generation to end", || {
+        let mut found = mentioning(rig.dir());
+        found.sort();
+        found == expected
+    });
+}

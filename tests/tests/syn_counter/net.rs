@@ -1,0 +1,123 @@
+//! Network namespaces and what stands in their packet paths.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::process::Command;
+use std::time::Duration;
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use nix::sched::{CloneFlags, setns, unshare};
+use reloader::kernel::devices;
+
+/// A network namespace that goes away with this value. Needs root.
+pub(crate) struct Namespace {
+    file: File,
+}
+
+impl Namespace {
+    /// An empty one, its `lo` up.
+    pub(crate) fn new() -> Self {
+        let thread = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root, for a network namespace of their own");
+            ip("link set lo up");
+            File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        Self { file: thread.join().unwrap() }
+    }
+
+    /// Runs it on a thread in this namespace; a panic goes on in the caller.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(&self.file, CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Moves a device of the calling thread's namespace here.
+    pub(crate) fn take(&self, device: &str) {
+        ip(&format!("link set {device} netns /proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()));
+    }
+}
+
+/// Two namespaces, their devices `left` and `right` up and connected.
+pub(crate) fn connected() -> (Namespace, Namespace) {
+    let (left, right) = (Namespace::new(), Namespace::new());
+    left.run(|| {
+        ip("link add left type veth peer name right");
+        right.take("right");
+        ip("link set left up");
+    });
+    right.run(|| ip("link set right up"));
+    (left, right)
+}
+
+pub(crate) fn ip(arguments: &str) {
+    command("ip", arguments);
+}
+
+/// Adds a device, if this kernel has its kind: distributions' kernels have them all, a small virtual machine's may not.
+pub(crate) fn can_add(device: &str) -> bool {
+    let output = Command::new("ip").args(["link", "add"]).args(device.split_whitespace()).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() || error.contains("Unknown device type"), "{device}: {error}");
+    output.status.success()
+}
+
+pub(crate) fn tc(arguments: &str) {
+    command("tc", arguments);
+}
+
+/// Runs it and returns what it prints.
+pub(crate) fn command(program: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split_whitespace()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// Accepts connections on the address, and closes them, until the test ends.
+pub(crate) fn listen(address: &str) -> SocketAddr {
+    let listener = TcpListener::bind(address).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    address
+}
+
+/// Opens that many connections, one after the other, each until the server has accepted and closed it: a queue that overflows
+/// would make a client send its SYN again, and the count would be right and not what the test expects.
+pub(crate) fn connect(address: SocketAddr, connections: usize) {
+    for _ in 0..connections {
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5));
+        let mut stream = stream.unwrap_or_else(|error| panic!("{address}: {error}"));
+        let _ = stream.read(&mut [0]);
+    }
+}
+
+/// Everything that stands in the packet path of the namespace, as tc and the kernel's list of TCX programs say.
+pub(crate) fn packet_path() -> String {
+    let mut path = command("tc", "qdisc show");
+    for device in devices::list().unwrap() {
+        for way in ["ingress", "egress"] {
+            path += &command("tc", &format!("filter show dev {} {way}", device.name));
+        }
+        path += &tcx_programs(&device.name);
+    }
+    path
+}
+
+fn tcx_programs(device: &str) -> String {
+    let mut programs = String::new();
+    for way in [TcAttachType::Ingress, TcAttachType::Egress] {
+        // A kernel without TCX has none.
+        let Ok((_, found)) = SchedClassifier::query_tcx(device, way) else { continue };
+        for program in found {
+            programs += &format!("tcx {device} {way:?} {:?}\n", program.name_as_str());
+        }
+    }
+    programs
+}

@@ -1,0 +1,45 @@
+//! The demo's table.
+
+use reloader_tests::load::Summary;
+
+use super::events::Played;
+
+const HEAD: [&str; 9] = ["", "connections", "refused", "reset", "empty", "timed out", "p50 ms", "p99 ms", "max ms"];
+
+/// A row per kind of event, then a line per receipt.
+pub(super) fn text(played: &Played) -> String {
+    let mut rows = vec![HEAD.map(str::to_owned).to_vec()];
+    rows.extend(played.outcomes.by_window(&played.windows).iter().map(|(label, summary)| row(label, summary)));
+    rows.push(row("all", &played.outcomes.summary()));
+    let mut text = aligned(&rows);
+    text.push_str(
+        "\nA connection counts for the event that its life overlaps; one inside a HAProxy that is killed is reset.\n\n",
+    );
+    text.push_str("receipts, newest first:\n");
+    text.push_str(&played.history);
+    text
+}
+
+fn row(label: &str, summary: &Summary) -> Vec<String> {
+    let ms = |micros: u64| format!("{:.1}", micros as f64 / 1000.0);
+    let latency = |quantile| ms(summary.latency.value_at_quantile(quantile));
+    let counts = [summary.connections, summary.refused, summary.reset(), summary.empty, summary.timeout];
+    let mut cells = vec![label.to_owned()];
+    cells.extend(counts.map(|count| count.to_string()));
+    cells.extend([latency(0.5), latency(0.99), ms(summary.latency.max())]);
+    cells
+}
+
+/// The first column to the left, the figures to the right.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for row in rows {
+        text.push_str(&format!("{:<width$}", row[0], width = width(0)));
+        for (column, cell) in row.iter().enumerate().skip(1) {
+            text.push_str(&format!("  {cell:>width$}", width = width(column)));
+        }
+        text.push('\n');
+    }
+    text
+}

@@ -1,10 +1,15 @@
 //! The shapes of answers: JSON for scripts to the letter of the interface, aligned text for people.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use reloader_tests::config::Config;
+use reloader_tests::haproxy::runtime;
+use reloader_tests::idle::Idle;
 use reloader_tests::netns;
+use reloader_tests::poll::until;
 use reloader_tests::rig::{Answer, Rig};
+use reloader_tests::servers::{Manner, Server};
 use serde_json::Value;
 
 const RECEIPT: &str = "id at kind result reason coalesced old new phases-us listeners syns lost";
@@ -108,12 +113,15 @@ fn status_has_every_key() {
     assert_eq!((status.at("/draining"), status.at("/holds")), (&Value::Array(vec![]), &Value::Array(vec![])));
     is_receipt(status.at("/last-reload"));
 
-    let server = reloader_tests::servers::Server::start("127.0.0.1:0", reloader_tests::servers::Manner::Silent);
+    let server = Server::start("127.0.0.1:0", Manner::Silent);
     rig.configure(&Config::new().tcp_proxy("idle", &["127.0.0.1:8080"], &server.address.to_string()));
     rig.reload().expect_status(0);
-    let _idle = reloader_tests::idle::Idle::open("127.0.0.1:8080", 3);
-    let accepted = || rig.run(&["reload", "--json"]).expect_status(0);
-    accepted();
+    let _idle = Idle::open("127.0.0.1:8080", 3);
+    let generation = rig.status().at("/serving/generation").clone();
+    let socket = rig.path(&format!("run/generation-{generation}.sock"));
+    let accepted = || runtime(&socket, "show sess").is_ok_and(|answer| answer.matches("fe=idle").count() == 3);
+    until(Duration::from_secs(5), "the connections to be accepted", accepted);
+    rig.reload().expect_status(0);
     let status = rig.status();
     has(status.at("/draining/0"), DRAINING);
     assert_eq!(status.at("/draining/0/connections"), 3);

@@ -159,8 +159,8 @@ struct EventLoop {
     supervisor: Supervisor,
     config_path: Option<PathBuf>,
     events: mpsc::UnboundedReceiver<Event>,
-    /// Reload requests that wait for the next reload, with their times.
-    pending: Vec<(Waiter, Instant)>,
+    /// Reload requests that wait for the next reload.
+    pending: Vec<Waiter>,
     last_reload: Option<Instant>,
     /// When the present wait for a resync began.
     waits_since: Option<Instant>,
@@ -188,7 +188,7 @@ impl EventLoop {
         loop {
             let woken = self.wait(&mut tick, &mut hangup).await;
             match woken {
-                Woken::Event(Some(Event::Reload(waiter))) => self.pending.push((waiter, Instant::now())),
+                Woken::Event(Some(Event::Reload(waiter))) => self.pending.push(waiter),
                 Woken::Event(Some(Event::Stop(waiter))) => {
                     let drains = self.retire_serving().await;
                     waiter.tell(Reply::Stopped { drains });
@@ -278,7 +278,7 @@ impl EventLoop {
             Wait::No => {}
             Wait::TooLong(loss) => note = Some(loss),
             Wait::Yes(phase) => {
-                for (waiter, _) in &self.pending {
+                for waiter in &self.pending {
                     waiter.tell(Reply::Progress { phase: phase.clone() });
                 }
                 return;
@@ -287,10 +287,10 @@ impl EventLoop {
         self.waits_since = None;
         self.take_waiting_requests();
         let batch = std::mem::take(&mut self.pending);
-        let asked = batch.iter().map(|(_, asked)| *asked).min().unwrap_or_else(Instant::now);
+        let asked = batch.iter().map(|waiter| waiter.asked).min().unwrap_or_else(Instant::now);
         let ask = Ask { kind: Kind::Reload, asked, coalesced: batch.len() as u64 - 1, use_known_good: false };
         let tell = |phase: &str| {
-            for (waiter, _) in &batch {
+            for waiter in &batch {
                 waiter.tell(Reply::Progress { phase: phase.to_owned() });
             }
         };
@@ -298,10 +298,12 @@ impl EventLoop {
         receipt.notes.extend(note);
         self.last_reload = Some(Instant::now());
         let not_stored = self.supervisor.store_receipt(&receipt);
-        self.supervisor.warning = not_stored.clone();
+        if not_stored.is_some() {
+            self.supervisor.warning.clone_from(&not_stored);
+        }
         self.supervisor.publish();
         let serving = self.supervisor.is_served();
-        for (waiter, _) in batch {
+        for waiter in batch {
             let (receipt, not_stored) = (Box::new(receipt.clone()), not_stored.clone());
             waiter.tell(Reply::Receipt { receipt, not_stored, serving });
         }
@@ -312,7 +314,7 @@ impl EventLoop {
         let mut others = Vec::new();
         while let Ok(event) = self.events.try_recv() {
             match event {
-                Event::Reload(waiter) => self.pending.push((waiter, Instant::now())),
+                Event::Reload(waiter) => self.pending.push(waiter),
                 stop @ Event::Stop(_) => others.push(stop),
             }
         }
@@ -466,7 +468,7 @@ impl EventLoop {
     }
 
     fn refuse_pending(&mut self) {
-        for (waiter, _) in std::mem::take(&mut self.pending) {
+        for waiter in std::mem::take(&mut self.pending) {
             waiter.tell(Reply::Refused { message: "the daemon is ending".into(), exit: 69 });
         }
     }

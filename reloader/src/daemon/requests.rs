@@ -1,22 +1,28 @@
 //! Requests from the control socket on their way to the main loop.
 
+use std::time::Instant;
+
 use tokio::sync::mpsc;
 
 use super::protocol::Reply;
 
 /// Somebody who waits for an answer.
 #[derive(Debug, Clone)]
-pub(crate) struct Waiter(mpsc::UnboundedSender<Reply>);
+pub(crate) struct Waiter {
+    replies: mpsc::UnboundedSender<Reply>,
+    /// When the request came: before the main loop could look at it.
+    pub(super) asked: Instant,
+}
 
 impl Waiter {
     /// Tells what happens; one who has gone is no error.
     pub(crate) fn tell(&self, reply: Reply) {
-        let _ = self.0.send(reply);
+        let _ = self.replies.send(reply);
     }
 
     /// Waits until the other end has written everything and hung up.
     pub(super) async fn delivered(&self) {
-        self.0.closed().await;
+        self.replies.closed().await;
     }
 }
 
@@ -32,5 +38,5 @@ pub(super) enum Event {
 /// A waiter and the end at which its replies arrive.
 pub(super) fn waiter() -> (Waiter, mpsc::UnboundedReceiver<Reply>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Waiter(sender), receiver)
+    (Waiter { replies: sender, asked: Instant::now() }, receiver)
 }

@@ -123,7 +123,7 @@ impl Supervisor {
     }
 
     /// Whether a generation serves at this moment: the main loop hears of an end only when it is back from a reload.
-    pub(super) fn is_served(&self) -> bool {
+    pub(crate) fn is_served(&self) -> bool {
         self.serving.as_ref().is_some_and(|serving| serving.process.try_ended().is_none())
     }
 

@@ -145,11 +145,23 @@ impl Rig {
         Pending::start(self.reloader(args))
     }
 
-    /// Run one as another user.
+    /// Run one as another user, who is in the group of the same number and no other.
     #[track_caller]
     pub fn run_as(&self, user: u32, args: &[&str]) -> Answer {
-        let mut command = self.reloader(args);
+        let mut command = self.reloader_for_all(args);
         command.uid(user).gid(user);
+        Pending::start(command).wait()
+    }
+
+    /// Run one on a terminal; gives what the terminal showed.
+    #[track_caller]
+    pub fn run_on_terminal(&self, environment: &[(&str, &str)], args: &[&str]) -> Answer {
+        let reloader = self.reloader(args);
+        let words = std::iter::once(reloader.get_program()).chain(reloader.get_args());
+        let words: Vec<String> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
+        let mut command = std::process::Command::new("script");
+        command.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+        command.env_remove("NO_COLOR").envs(environment.iter().copied());
         Pending::start(command).wait()
     }
 

@@ -1,5 +1,6 @@
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +15,22 @@ impl Rig {
         let mut command = Command::new(self.setup.reloader.clone().unwrap_or_else(binary));
         command.arg("--config").arg(self.path("reloader.toml")).args(args);
         for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// For other users: the checkout and the rig's directory are closed to them.
+    pub(super) fn reloader_for_all(&self, args: &[&str]) -> Command {
+        let own = self.reloader(args);
+        let copy = self.path("reloader");
+        // A copy written by this process could be "busy": another test's child may have its descriptor for a moment.
+        let copied = Command::new("cp").arg("--update").arg(own.get_program()).arg(&copy).status();
+        assert!(copied.is_ok_and(|status| status.success()), "copying {}", copy.display());
+        fs::set_permissions(self.dir(), Permissions::from_mode(0o755)).expect("chmod of the rig's directory");
+        let mut command = Command::new(copy);
+        command.args(own.get_args());
+        for (name, _) in own.get_envs() {
             command.env_remove(name);
         }
         command

@@ -1,0 +1,151 @@
+//! A HAProxy that serves already, started by somebody else, comes under reloader's care.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reloader_tests::config::Config;
+use reloader_tests::haproxy::{Haproxy, HaproxyBinary, info};
+use reloader_tests::idle::Idle;
+use reloader_tests::load::Load;
+use reloader_tests::poll::{seen_within, until};
+use reloader_tests::process::Process;
+use reloader_tests::receipt::{listener, traffic};
+use reloader_tests::rig::{Answer, Rig};
+use reloader_tests::servers::{Manner, Server};
+use reloader_tests::{netns, versions};
+
+const WEB: &str = "127.0.0.1:8080";
+const PROXY: &str = "127.0.0.1:8081";
+
+struct Scene {
+    rig: Rig,
+    _server: Server,
+    _stats: tempfile::TempDir,
+    foreign: Haproxy,
+}
+
+impl Scene {
+    fn begin(binary: &HaproxyBinary, args: &[&str], exposes: bool) -> Scene {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("stats.sock");
+        let server = Server::start("127.0.0.1:0", Manner::Reply);
+        let config = if exposes { Config::new().giving_socket(&socket) } else { Config::new().stats_socket(&socket) };
+        let config = config.frontend("web", &[WEB]).tcp_proxy("idle", &[PROXY], &server.address.to_string());
+        let rig = Rig::with(&config).haproxy(binary).prepare();
+        let foreign = binary.daemonize(&rig.haproxy_cfg(), args).unwrap();
+        until(Duration::from_secs(5), "the foreign HAProxy to answer", || info(&socket, "Pid").is_ok());
+        Scene { rig, _server: server, _stats: dir, foreign }
+    }
+}
+
+#[track_caller]
+fn assert_all(receipt: &Answer, kind: &str) {
+    assert_eq!((receipt.at("/kind"), receipt.at("/result")), (&kind.into(), &"proven".into()), "{}", receipt.stdout);
+    let traffic = traffic(receipt);
+    assert_eq!(traffic.len(), 2, "{}", receipt.stdout);
+    for listener in traffic {
+        assert_eq!((&listener["rung"], &listener["inode-before"]), (&"passed".into(), &listener["inode-after"]));
+    }
+}
+
+fn adopts(binary: &HaproxyBinary, args: &[&str], exposes: bool) {
+    netns::enter();
+    println!("{binary} {args:?}, {} expose-fd", if exposes { "with" } else { "without" });
+    let mut scene = Scene::begin(binary, args, exposes);
+    let mut idle = Idle::open(PROXY, 50);
+    let load = Load::to([WEB]).rate(1500).start();
+    load.until_started(200);
+    scene.rig.start_daemon();
+    let (rig, foreign) = (&scene.rig, &scene.foreign);
+
+    let status = rig.status();
+    assert_eq!(status.at("/serving/pid"), foreign.process.pid, "the root of its tree");
+    assert_eq!(status.at("/custody").as_array().map(Vec::len), Some(3), "{}", status.stdout);
+    let adopted = Answer { json: status.at("/last-reload").clone(), ..status };
+    assert_all(&adopted, "adopt");
+    let workers = foreign.process.children();
+
+    let receipt = rig.reload().expect_status(0);
+    assert_all(&receipt, "reload");
+    assert_eq!(receipt.at("/old/pid"), foreign.process.pid);
+    for address in [WEB, PROXY] {
+        assert_eq!(listener(&receipt, address)["inode-after"], listener(&adopted, address)["inode-before"]);
+    }
+    load.until_further(500);
+    assert!(foreign.process.is_alive(), "it drains: its connections are open");
+    assert_eq!(idle.alive(), 50, "{:?}", idle.deaths());
+    assert_eq!(idle.prove(), 50, "{:?}", idle.deaths());
+    load.stop().assert_lossless();
+    foreign.process.until_gone(Duration::from_secs(10));
+    workers.iter().for_each(|worker| worker.until_gone(Duration::from_secs(10)));
+    assert_all(&rig.reload().expect_status(0), "reload");
+}
+
+#[test]
+fn a_plain_one() {
+    adopts(&HaproxyBinary::installed(), &[], true);
+    adopts(&HaproxyBinary::installed(), &[], false);
+}
+
+#[test]
+fn one_in_master_worker_mode() {
+    adopts(&HaproxyBinary::installed(), &["-W"], true);
+    adopts(&HaproxyBinary::installed(), &["-W"], false);
+}
+
+#[test]
+fn one_of_every_version() {
+    for binary in versions::all() {
+        adopts(&binary, &[], false);
+        adopts(&binary, &["-W"], false);
+    }
+}
+
+/// A control group, removed when the test ends: the process in it is moved away first.
+struct ControlGroup(PathBuf);
+
+impl ControlGroup {
+    /// On whichever hierarchy there is: a systemd machine has one of these.
+    fn create(unit: &str) -> ControlGroup {
+        let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"];
+        let root = roots.into_iter().map(Path::new).find(|root| root.join("cgroup.procs").exists());
+        let group = ControlGroup(root.expect("a control group hierarchy").join(unit));
+        fs::create_dir(&group.0).unwrap();
+        group
+    }
+
+    fn take(&self, process: Process) {
+        fs::write(self.0.join("cgroup.procs"), process.pid.to_string()).unwrap();
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        let procs = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+        let above = self.0.with_file_name("cgroup.procs");
+        procs.lines().for_each(|pid| drop(fs::write(&above, pid)));
+        // The kernel empties it a little later.
+        seen_within(Duration::from_secs(5), || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+#[test]
+fn one_that_a_systemd_unit_would_start_again_is_refused_by_the_units_name() {
+    netns::enter();
+    let unit = format!("haproxy-{}.service", std::process::id());
+    let scene = Scene::begin(&HaproxyBinary::installed(), &[], true);
+    let group = ControlGroup::create(&unit);
+    group.take(scene.foreign.process);
+    let mut idle = Idle::open(PROXY, 20);
+    let load = Load::to([WEB]).start();
+    load.until_started(100);
+    let refused = scene.rig.run(&["daemon"]).expect_status(1);
+    assert!(refused.stderr.contains(&unit) && refused.stderr.contains("Restart=no"), "{}", refused.stderr);
+    load.until_further(100);
+    load.stop().assert_lossless();
+    assert!(scene.foreign.process.is_alive());
+    assert_eq!(idle.prove(), 20, "{:?}", idle.deaths());
+    let in_group = fs::read_to_string(group.0.join("cgroup.procs")).unwrap();
+    assert_eq!(in_group.trim(), scene.foreign.process.pid.to_string(), "its one process, and nothing of reloader's");
+}

@@ -1,0 +1,135 @@
+//! What commands answer: exit statuses, and sentences that say what to do.
+
+use std::fs;
+
+use reloader_tests::config::Config;
+use reloader_tests::netns;
+use reloader_tests::rig::{Rig, Setup};
+
+/// The user and the group of this number are on every machine, and own nothing.
+const NOBODY: u32 = 65_534;
+/// The group `daemon`.
+const MEMBER: u32 = 1;
+
+fn web() -> Setup {
+    Rig::with(&Config::web("127.0.0.1:8080"))
+}
+
+#[test]
+fn an_unknown_key_is_told_with_its_line_and_the_remedy() {
+    netns::enter();
+    let rig = web().tables("[reload]\nstart-timout = \"5s\"").prepare();
+    let toml = fs::read_to_string(rig.path("reloader.toml")).unwrap();
+    let line = 1 + toml.lines().position(|line| line.contains("start-timout")).unwrap();
+    for command in [&["daemon"][..], &["check"], &["reload"], &["status"], &["history"]] {
+        let told = rig.run(command).expect_status(78).stderr;
+        assert!(told.contains(&format!("line {line}")) && told.contains("`start-timout`"), "{command:?}: {told}");
+        assert!(told.contains("`start-timeout`") && told.contains("reloader.toml"), "{command:?}: {told}");
+    }
+}
+
+#[test]
+fn arguments_that_would_take_haproxy_away_are_refused() {
+    netns::enter();
+    for arg in ["-D", "-W", "-Ws", "-c", "-db", "-x", "-sf", "-st", "-p"] {
+        let rig = web().haproxy_line(&format!("args = [\"{arg}\"]")).prepare();
+        for command in ["daemon", "check"] {
+            let told = rig.run(&[command]).expect_status(78).stderr;
+            assert!(told.contains(&format!("`{arg}`")) && told.contains("remove it"), "{told}");
+        }
+    }
+    web().haproxy_line("args = [\"-L\", \"me\"]").start().reload().expect_status(0);
+}
+
+#[test]
+fn without_root_each_command_says_what_is_missing() {
+    netns::enter();
+    let rig = web().start();
+    let daemon = rig.run_as(NOBODY, &["daemon"]).expect_status(77).stderr;
+    for capability in ["CAP_KILL", "CAP_NET_ADMIN", "CAP_SYS_PTRACE"] {
+        assert!(daemon.contains(capability), "{daemon}");
+    }
+    for command in ["reload", "status", "stop", "history"] {
+        let told = rig.run_as(NOBODY, &[command]).expect_status(77).stderr;
+        assert!(told.contains("group `root`"), "{command}: {told}");
+    }
+    assert!(rig.serving().is_some());
+}
+
+#[test]
+fn a_member_of_the_control_group_may_reload_and_read() {
+    netns::enter();
+    let rig = web().top("control-group = \"daemon\"").start();
+    let old = rig.serving();
+    rig.run_as(MEMBER, &["reload"]).expect_status(0);
+    assert_ne!(rig.serving(), old);
+    rig.run_as(MEMBER, &["status", "--json"]).expect_status(0);
+    assert_eq!(rig.run_as(MEMBER, &["history", "--json"]).expect_status(0).at("/0/kind"), "reload");
+    let told = rig.run_as(NOBODY, &["reload"]).expect_status(77).stderr;
+    assert!(told.contains("group `daemon`"), "{told}");
+}
+
+#[test]
+fn without_a_daemon_the_way_to_start_it_is_told() {
+    netns::enter();
+    let rig = web().prepare();
+    for command in ["reload", "status", "stop"] {
+        let told = rig.run(&[command]).expect_status(69).stderr;
+        assert!(told.contains("control.sock") && told.contains("reloader daemon"), "{command}: {told}");
+    }
+    assert_eq!(rig.run(&["history"]).expect_status(0).stdout, "");
+    let elsewhere = rig.run(&["--socket", "/nowhere/control.sock", "status"]).expect_status(69).stderr;
+    assert!(elsewhere.contains("/nowhere/control.sock"), "{elsewhere}");
+}
+
+#[test]
+fn a_wrong_command_line_is_2_and_help_is_0() {
+    netns::enter();
+    let rig = web().prepare();
+    for wrong in
+        [&["nonsense"][..], &["reload", "--nonsense"], &["reload", "--timeout", "soon"], &["history", "-n", "x"], &[]]
+    {
+        let told = rig.run(wrong).expect_status(2);
+        assert!(told.stdout.is_empty() && told.stderr.contains("Usage") | told.stderr.contains("--help"), "{wrong:?}");
+    }
+    let help = rig.run(&["--help"]).expect_status(0);
+    assert!(help.stdout.contains("Exit status") && help.stderr.is_empty(), "{}", help.stdout);
+    rig.run(&["--version"]).expect_status(0);
+}
+
+#[test]
+fn check_shows_haproxys_own_lines() {
+    netns::enter();
+    let rig = web().prepare();
+    let good = rig.run(&["check"]).expect_status(0);
+    assert!(good.stdout.is_empty() || good.stdout.contains("valid"), "{}", good.stdout);
+    rig.configure(&Config::web("127.0.0.1:8080").section("frontend other\n    bnid 127.0.0.1:8081\n"));
+    let told = rig.run(&["check"]).expect_status(78);
+    let all = told.stdout + &told.stderr;
+    assert!(all.contains("'bnid'") && all.contains("haproxy.cfg:"), "{all}");
+    assert!(all.contains("HAProxy refuses its configuration"), "{all}");
+    fs::remove_file(rig.haproxy_cfg()).unwrap();
+    let told = rig.run(&["check"]).expect_status(78).stderr;
+    assert!(told.contains("haproxy.cfg") && told.contains("No such file"), "{told}");
+}
+
+#[test]
+fn a_haproxy_that_is_none_is_78() {
+    netns::enter();
+    for (path, word) in [("/nowhere/haproxy", "No such file"), ("/bin/true", "does not name a HAProxy version")] {
+        let rig = web().haproxy_at(path.as_ref()).prepare();
+        let told = rig.run(&["daemon"]).expect_status(78).stderr;
+        assert!(told.contains(word) && told.contains("`binary`"), "{told}");
+    }
+}
+
+#[test]
+fn stop_retires_haproxy_and_ends_the_daemon() {
+    netns::enter();
+    let mut rig = web().start();
+    let serving = rig.serving().unwrap();
+    rig.run(&["stop"]).expect_status(0);
+    assert_eq!(rig.until_daemon_ends().status, 0);
+    serving.until_gone(std::time::Duration::from_secs(5));
+    rig.run(&["status"]).expect_status(69);
+}

@@ -1,0 +1,181 @@
+//! The shapes of answers: JSON for scripts to the letter of the interface, aligned text for people.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use reloader_tests::config::Config;
+use reloader_tests::haproxy::runtime;
+use reloader_tests::idle::Idle;
+use reloader_tests::netns;
+use reloader_tests::poll::until;
+use reloader_tests::rig::{Answer, Rig};
+use reloader_tests::servers::{Manner, Server};
+use serde_json::Value;
+
+const RECEIPT: &str = "id at kind result reason coalesced old new phases-us listeners syns lost";
+const GENERATION: &str = "generation pid";
+const PHASES: &str = "plan start confirm guard drain retire release total";
+const LISTENER: &str = "address family role rung why inode-before inode-after migrated undrained-queue \
+                        undrained-half-open half-open-silent";
+const SYNS: &str = "seen held released dropped lease-lapsed longest-hold-us";
+const LOST: &str = "abandoned undrained cut";
+const STATUS: &str = "serving draining holds custody last-reload warnings";
+const SERVING: &str = "generation pid config since listeners";
+const DRAINING: &str = "generation pid age-s connections";
+
+#[track_caller]
+fn has(value: &Value, keys: &str) {
+    let found: BTreeSet<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
+    let missing: Vec<&str> = keys.split_whitespace().filter(|key| !found.contains(key)).collect();
+    assert!(missing.is_empty(), "{missing:?} missing from {value}");
+}
+
+#[track_caller]
+fn is_kebab_case(value: &Value) {
+    match value {
+        Value::Array(values) => values.iter().for_each(is_kebab_case),
+        Value::Object(fields) => {
+            let kebab = |key: &str| key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+            fields.iter().for_each(|(key, value)| {
+                assert!(kebab(key), "{key}");
+                is_kebab_case(value);
+            });
+        }
+        _ => {}
+    }
+}
+
+#[track_caller]
+fn is_receipt(receipt: &Value) {
+    is_kebab_case(receipt);
+    has(receipt, RECEIPT);
+    has(&receipt["phases-us"], PHASES);
+    has(&receipt["syns"], SYNS);
+    has(&receipt["lost"], LOST);
+    receipt["listeners"].as_array().unwrap().iter().for_each(|listener| has(listener, LISTENER));
+    for generation in [&receipt["old"], &receipt["new"]].into_iter().filter(|value| !value.is_null()) {
+        has(generation, GENERATION);
+    }
+    let at = receipt["at"].as_str().unwrap();
+    assert!(at.len() >= 20 && at.contains('T') && at.ends_with('Z'), "RFC 3339: {at}");
+}
+
+fn two_listeners() -> Rig {
+    Rig::with(&Config::new().frontend("web", &["127.0.0.1:8080", "127.0.0.1:8081"])).start()
+}
+
+/// Every line's second column begins where the first line's does.
+#[track_caller]
+fn second_column_is_aligned(text: &str) {
+    let start = |line: &str| line.find("  ").map(|gap| gap + line[gap..].len() - line[gap..].trim_start().len());
+    let first = text.lines().find_map(start).unwrap_or_else(|| panic!("no columns in: {text}"));
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        assert!(line.get(first - 2..first) == Some("  ") && !line[first..].starts_with(' '), "{line:?} in:\n{text}");
+    }
+}
+
+#[test]
+fn a_receipt_has_every_key_and_null_for_what_was_not_measured() {
+    netns::enter();
+    let rig = two_listeners();
+    let receipt = rig.reload().expect_status(0);
+    assert!(receipt.stderr.is_empty(), "data on stdout, and nothing to say: {}", receipt.stderr);
+    assert_eq!(receipt.stdout.lines().count(), 1);
+    is_receipt(&receipt.json);
+    assert_eq!((receipt.at("/kind"), receipt.at("/reason")), (&"reload".into(), &Value::Null));
+    for unmeasured in ["/phases-us/guard", "/phases-us/release", "/syns/seen", "/listeners/0/migrated"] {
+        assert_eq!(receipt.at(unmeasured), &Value::Null, "{unmeasured}");
+    }
+    assert_eq!(receipt.at("/old/generation").as_u64().map(|old| old + 1), receipt.at("/new/generation").as_u64());
+    assert!(receipt.at("/phases-us/total").as_u64() > receipt.at("/phases-us/start").as_u64());
+
+    rig.configure(&Config::web("127.0.0.1:8080"));
+    let removed = rig.reload().expect_status(0);
+    is_receipt(&removed.json);
+    assert_eq!(removed.at("/lost/undrained"), 0, "its queue was read: {}", removed.stdout);
+
+    let journal = std::fs::read_to_string(rig.path("state/receipts.jsonl")).unwrap();
+    let lines: Vec<Value> = journal.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    lines.iter().for_each(is_receipt);
+    assert_eq!(lines.last(), Some(&removed.json), "what was answered is what was stored");
+}
+
+#[test]
+fn status_has_every_key() {
+    netns::enter();
+    let rig = two_listeners();
+    rig.reload().expect_status(0);
+    let status = rig.status();
+    is_kebab_case(&status.json);
+    has(&status.json, STATUS);
+    has(status.at("/serving"), SERVING);
+    assert_eq!(status.at("/serving/listeners").as_array().map(Vec::len), Some(2));
+    assert_eq!((status.at("/draining"), status.at("/holds")), (&Value::Array(vec![]), &Value::Array(vec![])));
+    is_receipt(status.at("/last-reload"));
+
+    let server = Server::start("127.0.0.1:0", Manner::Silent);
+    rig.configure(&Config::new().tcp_proxy("idle", &["127.0.0.1:8080"], &server.address.to_string()));
+    rig.reload().expect_status(0);
+    let _idle = Idle::open("127.0.0.1:8080", 3);
+    let generation = rig.status().at("/serving/generation").clone();
+    let socket = rig.path(&format!("run/generation-{generation}.sock"));
+    let accepted = || runtime(&socket, "show sess").is_ok_and(|answer| answer.matches("fe=idle").count() == 3);
+    until(Duration::from_secs(5), "the connections to be accepted", accepted);
+    rig.reload().expect_status(0);
+    let status = rig.status();
+    has(status.at("/draining/0"), DRAINING);
+    assert_eq!(status.at("/draining/0/connections"), 3);
+    let told = rig.run(&["status"]).expect_status(0).stdout;
+    assert!(told.contains("3 connections"), "{told}");
+    second_column_is_aligned(&told);
+}
+
+#[test]
+fn history_is_newest_first_and_as_long_as_asked() {
+    netns::enter();
+    let rig = two_listeners();
+    let ids: Vec<Value> = (0..4).map(|_| rig.reload().expect_status(0).at("/id").clone()).collect();
+    let all = rig.history();
+    let found: Vec<&Value> = all.json.as_array().unwrap().iter().map(|receipt| &receipt["id"]).collect();
+    assert_eq!(found[..4], [&ids[3], &ids[2], &ids[1], &ids[0]]);
+    assert_eq!((found.len(), all.at("/4/kind")), (5, &"start".into()));
+    all.json.as_array().unwrap().iter().for_each(is_receipt);
+    let two = rig.run(&["history", "-n", "2"]).expect_status(0).stdout;
+    assert_eq!(two.lines().count(), 2, "{two}");
+    let told = rig.run(&["history"]).expect_status(0).stdout;
+    second_column_is_aligned(&told);
+    assert!(told.lines().all(|line| line.contains("proven") && line.contains(" ms")), "{told}");
+}
+
+#[test]
+fn probe_says_of_each_ability_how_it_knows_and_what_follows() {
+    netns::enter();
+    let rig = two_listeners();
+    let probe = rig.run(&["probe", "--json"]).expect_status(0);
+    is_kebab_case(&probe.json);
+    let abilities = probe.at("/abilities").as_array().unwrap();
+    assert!(abilities.len() >= 8, "{}", probe.stdout);
+    for ability in abilities {
+        has(ability, "name present how follows");
+        assert!(!ability["how"].as_str().unwrap().is_empty(), "{ability}");
+    }
+    assert_eq!(probe.at("/haproxy/version"), "2.6");
+    assert_eq!((probe.at("/listeners/0/rung"), probe.at("/backlogs/0/queued")), (&"passed".into(), &0.into()));
+    let told = rig.run(&["probe"]).expect_status(0).stdout;
+    second_column_is_aligned(told.split("\n\n").next().unwrap());
+    assert!(told.contains("pidfd") && told.contains("127.0.0.1:8081"), "{told}");
+}
+
+#[test]
+fn colour_only_on_a_terminal_and_not_with_no_color() {
+    netns::enter();
+    let rig = two_listeners();
+    let coloured = |answer: &Answer| answer.stdout.contains("\x1b[3");
+    assert!(!coloured(&rig.run(&["reload"]).expect_status(0)));
+    let terminal = rig.run_on_terminal(&[], &["history"]).expect_status(0);
+    assert!(coloured(&terminal), "{}", terminal.stdout);
+    let told = rig.run_on_terminal(&[("NO_COLOR", "1")], &["history"]).expect_status(0);
+    assert!(!coloured(&told) && told.stdout.contains("proven"), "{}", told.stdout);
+    let quiet = rig.run(&["-q", "reload"]).expect_status(0);
+    assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
+}

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Dir, readlinkat};
+
 /// Which process holds a socket, and as which descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocketOwner {
@@ -92,14 +94,29 @@ pub fn is_descendant(pid: u32, ancestor: u32) -> bool {
 pub fn sockets_of(pids: &[u32]) -> HashMap<u64, SocketOwner> {
     let mut sockets = HashMap::new();
     for &pid in pids {
-        for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
-            let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            if let Some(inode) = socket_inode(&entry.path()) {
-                sockets.insert(inode, SocketOwner { pid, fd });
-            }
-        }
+        // A process that ends meanwhile holds nothing: what was read of it so far does no harm.
+        let _ = add_sockets_of(pid, &mut sockets);
     }
     sockets
+}
+
+/// Links are read relative to the directory: with thousands of listeners the walk from `/` is most of the cost.
+fn add_sockets_of(pid: u32, sockets: &mut HashMap<u64, SocketOwner>) -> rustix::io::Result<()> {
+    let directory = fs::File::open(format!("/proc/{pid}/fd")).map_err(|_| rustix::io::Errno::SRCH)?;
+    let mut buffer = Vec::new();
+    for entry in Dir::read_from(&directory)? {
+        let entry = entry?;
+        let Some(fd) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(target) = readlinkat(&directory, entry.file_name(), buffer) else {
+            buffer = Vec::new();
+            continue;
+        };
+        if let Some(inode) = inode_in(target.to_bytes()) {
+            sockets.insert(inode, SocketOwner { pid, fd });
+        }
+        buffer = target.into_bytes();
+    }
+    Ok(())
 }
 
 /// The inode of the socket behind one descriptor of a process.
@@ -108,8 +125,12 @@ pub fn socket_at(owner: SocketOwner) -> Option<u64> {
 }
 
 fn socket_inode(link: &Path) -> Option<u64> {
-    let target = fs::read_link(link).ok()?;
-    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    inode_in(fs::read_link(link).ok()?.as_os_str().as_encoded_bytes())
+}
+
+/// `socket:[INODE]`
+fn inode_in(target: &[u8]) -> Option<u64> {
+    std::str::from_utf8(target).ok()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// The words of the command line.

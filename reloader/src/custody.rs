@@ -79,25 +79,62 @@ impl Custody {
         *self = Custody::default();
     }
 
-    /// Lets go of the listeners that the owning processes have closed, and returns them.
+    /// Compares custody with what the serving generation owns now, and lets go of what it closed by itself.
     ///
-    /// `tree` is asked only when a listener is not where it was seen last: the cost is one readlink a listener, not
-    /// one a connection.
-    pub fn release_closed(&mut self, tree: impl FnOnce() -> Vec<u32>) -> Vec<Listener> {
-        let moved = |owners: &HashMap<u64, SocketOwner>, inode: u64| {
-            owners.get(&inode).and_then(|owner| process::socket_at(*owner)) != Some(inode)
+    /// `private` is the inode of its private stats socket. `tree` is asked only when a listener is not where it was seen
+    /// last: the cost is one readlink a listener, not one a connection.
+    pub fn follow(&mut self, private: Option<u64>, tree: impl FnOnce() -> Vec<u32>) -> Followed {
+        let is_elsewhere = |held: &Held| {
+            let owner = self.owners.get(&held.listener.inode);
+            owner.and_then(|owner| process::socket_at(*owner)) != Some(held.listener.inode)
         };
-        if !self.held.iter().any(|held| moved(&self.owners, held.listener.inode)) {
-            return Vec::new();
+        if !self.held.iter().any(is_elsewhere) {
+            return Followed::Unchanged;
         }
-        self.owners = process::sockets_of(&tree());
-        let (kept, closed) =
-            std::mem::take(&mut self.held).into_iter().partition(|held| self.owners.contains_key(&held.listener.inode));
+        let owners: HashSet<u32> = self.owners.values().map(|owner| owner.pid).collect();
+        let sockets = process::sockets_of(&tree());
+        let vanished = owners.iter().any(|pid| !sockets.values().any(|owner| owner.pid == *pid));
+        let inodes: Vec<u64> = self.held.iter().map(|held| held.listener.inode).collect();
+        match followed(&inodes, &sockets.keys().copied().collect(), private, vanished) {
+            Followed::Closed(_) => Followed::Closed(self.let_go(&sockets)),
+            other => other,
+        }
+    }
+
+    fn let_go(&mut self, sockets: &HashMap<u64, SocketOwner>) -> Vec<Listener> {
+        let (kept, closed): (Vec<Held>, Vec<Held>) =
+            std::mem::take(&mut self.held).into_iter().partition(|held| sockets.contains_key(&held.listener.inode));
+        self.owners = kept.iter().map(|held| (held.listener.inode, sockets[&held.listener.inode])).collect();
         self.held = kept;
-        let inodes: HashSet<u64> = self.held.iter().map(|held| held.listener.inode).collect();
-        self.owners.retain(|inode, _| inodes.contains(inode));
-        let closed: Vec<Held> = closed;
         closed.into_iter().map(|held| held.listener).collect()
+    }
+}
+
+/// What became of the listeners that the serving generation owned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Followed {
+    /// It owns them all.
+    Unchanged,
+    /// Its descriptors are gone at once: it is ending. The kernel empties the table before it closes the sockets and
+    /// long before it tells of the end (`exit_files` in `do_exit`): nothing may be let go of now.
+    Ending,
+    /// It closed its private stats socket too: somebody else told it to stop.
+    StoppedListening,
+    /// It closed these by itself and serves on.
+    Closed(Vec<Listener>),
+}
+
+/// The decision behind [`Custody::follow`]. The listeners in `Closed` are left to the caller. Pure.
+fn followed(held: &[u64], owned: &HashSet<u64>, private: Option<u64>, an_owner_has_no_sockets: bool) -> Followed {
+    if held.iter().all(|inode| owned.contains(inode)) {
+        return Followed::Unchanged;
+    }
+    if an_owner_has_no_sockets {
+        return Followed::Ending;
+    }
+    match private {
+        Some(private) if !owned.contains(&private) => Followed::StoppedListening,
+        _ => Followed::Closed(Vec::new()),
     }
 }
 
@@ -168,19 +205,32 @@ mod tests {
     }
 
     #[test]
-    fn custody_lets_go_of_what_its_owner_closed() {
-        let [kept, closed] = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-        let copies = [&kept, &closed].map(|socket| held(socket.try_clone().unwrap()));
-        let closed_inode = copies[1].listener.inode;
-        // The owner is this process too, so look for the original descriptors only.
-        use std::os::fd::AsRawFd;
-        let originals = [&kept, &closed].map(|s| SocketOwner { pid: std::process::id(), fd: s.as_raw_fd() as u32 });
-        let owners = copies.iter().map(|held| held.listener.inode).zip(originals).collect();
-        let mut custody = Custody::new(copies.to_vec(), owners);
-        drop(copies);
-        assert!(custody.release_closed(|| panic!("nothing has moved")).is_empty());
-        drop(closed);
-        let released = custody.release_closed(std::vec::Vec::new);
-        assert!(released.iter().any(|listener| listener.inode == closed_inode));
+    fn a_generation_that_serves_on_has_closed_what_is_missing() {
+        let owned = |inodes: &[u64]| inodes.iter().copied().collect::<HashSet<u64>>();
+        assert_eq!(followed(&[1, 2], &owned(&[1, 2, 9]), Some(9), false), Followed::Unchanged);
+        assert_eq!(followed(&[1, 2], &owned(&[1, 9]), Some(9), false), Followed::Closed(vec![]));
+        assert_eq!(followed(&[1, 2], &owned(&[9]), Some(9), false), Followed::Closed(vec![]));
+        assert_eq!(followed(&[1, 2], &owned(&[5]), None, false), Followed::Closed(vec![]));
+    }
+
+    #[test]
+    fn a_generation_that_ends_or_was_stopped_has_closed_nothing_by_itself() {
+        assert_eq!(followed(&[1, 2], &HashSet::new(), Some(9), true), Followed::Ending);
+        // A worker that ends while its master lives: other sockets are still there.
+        assert_eq!(followed(&[1, 2], &HashSet::from([5]), Some(9), true), Followed::Ending);
+        assert_eq!(followed(&[1, 2], &HashSet::from([5]), Some(9), false), Followed::StoppedListening);
+    }
+
+    #[test]
+    fn a_process_that_has_ended_takes_nothing_out_of_custody() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let held = held(listener.try_clone().unwrap());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let owner = SocketOwner { pid: child.id(), fd: 3 };
+        child.wait().unwrap();
+        let inode = held.listener.inode;
+        let mut custody = Custody::new(vec![held], HashMap::from([(inode, owner)]));
+        assert_eq!(custody.follow(Some(1), || vec![owner.pid]), Followed::Ending);
+        assert_eq!(custody.held().len(), 1);
     }
 }

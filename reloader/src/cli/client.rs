@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 
 use super::{Context, Exit, Failure};
-use crate::daemon::protocol::{Reply, Request, read_frame, write_frame};
+use crate::daemon::protocol::{LONGEST_FRAME, Reply, Request, read_frame, write_frame};
 
 /// Asks the daemon and returns its last reply; progress goes to `progress`.
 pub(super) fn ask(
@@ -21,7 +21,7 @@ pub(super) fn ask(
         let mut stream = UnixStream::connect(&path).await.map_err(|error| unreachable(&path, &group, &error))?;
         write_frame(&mut stream, request).await.map_err(|error| unreachable(&path, &group, &error))?;
         loop {
-            match read_frame::<Reply>(&mut stream).await {
+            match read_frame::<Reply>(&mut stream, LONGEST_FRAME).await {
                 Ok(Some(Reply::Progress { phase })) => progress(&phase),
                 Ok(Some(Reply::Refused { message, exit })) => {
                     return Err(Failure::new(Exit::from_number(exit), message));

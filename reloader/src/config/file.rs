@@ -88,7 +88,7 @@ impl Default for File {
             runtime_dir: "/run/reloader".into(),
             state_dir: "/var/lib/reloader".into(),
             // PID 1 of a container: when it ends, everything else is killed, so draining must come first.
-            on_stop: if std::process::id() == 1 { OnStop::Retire } else { OnStop::Leave },
+            on_stop: if crate::process::is_init() { OnStop::Retire } else { OnStop::Leave },
             haproxy: HaproxyTable::default(),
             reload: ReloadTable::default(),
             _hold: HoldTable::default(),

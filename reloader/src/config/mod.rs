@@ -13,7 +13,9 @@ pub use span::{Limit, SpreadTime};
 pub const DEFAULT_PATH: &str = "/etc/reloader/reloader.toml";
 
 /// Arguments of HAProxy that the daemon sets itself, or that would take the process out of its hands.
-const REFUSED_ARGS: [&str; 9] = ["-D", "-W", "-Ws", "-c", "-db", "-x", "-sf", "-st", "-p"];
+///
+/// HAProxy reads most of them by their first letters (`-Dx` is `-D`; `init_args` in `haproxy.c`), so these are prefixes.
+const REFUSED_ARGS: [&str; 8] = ["-D", "-W", "-c", "-db", "-x", "-sf", "-st", "-p"];
 
 /// The longest runtime-dir: `generation-N.sock.PID.tmp` below it must fit into the 108 bytes of a unix socket's address.
 const LONGEST_RUNTIME_DIR: usize = 108 - "/generation-4294967295.sock.4194304.tmp\0".len();
@@ -117,7 +119,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        if let Some(refused) = self.haproxy.args.iter().find(|arg| REFUSED_ARGS.contains(&arg.as_str())) {
+        if let Some(refused) = self.haproxy.args.iter().find(|arg| is_refused(arg)) {
             return Err(format!(
                 "haproxy.args: `{refused}` cannot be used: reloader starts HAProxy in the foreground and passes the sockets itself; remove it"
             ));
@@ -146,6 +148,10 @@ impl Config {
             }
         }
     }
+}
+
+fn is_refused(arg: &str) -> bool {
+    REFUSED_ARGS.iter().any(|prefix| arg.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -183,7 +189,8 @@ mod tests {
             let message = Config::parse(&format!("[haproxy]\nargs = [\"-V\", \"{arg}\"]\n")).unwrap_err();
             assert!(message.contains(&format!("`{arg}`")) && message.contains("remove it"), "{message}");
         }
-        assert!(Config::parse("[haproxy]\nargs = [\"-L\", \"me\"]\n").is_ok());
+        assert!(Config::parse("[haproxy]\nargs = [\"-Ws\"]\n").is_err());
+        assert!(Config::parse("[haproxy]\nargs = [\"-L\", \"me\", \"-dM\", \"-C\", \"/\"]\n").is_ok());
     }
 
     #[test]

@@ -6,16 +6,17 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::process::Signal;
 
 use super::DaemonError;
-use crate::haproxy::inspect::inspect;
-use crate::haproxy::launch::{Files, number_of};
+use crate::haproxy::inspect::{inspect, stats_socket_inode};
+use crate::haproxy::launch::{Files, label, number_of};
 use crate::haproxy::{runtime_api, scan};
+use crate::kernel::sock_diag;
 use crate::listener::Owned;
 use crate::process::{self, Handle};
 use crate::reload::confirm::verdicts;
 use crate::reload::receipt::{Kind, Receipt};
 use crate::reload::recorder::Recorder;
 use crate::supervision::records::{Record, Records, State};
-use crate::supervision::{Generation, LogTail, Supervisor};
+use crate::supervision::{Generation, LogTail, Supervisor, since_epoch};
 
 /// How long a HAProxy may take to answer the daemon that starts.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>, DaemonError> {
     let records = Records::load(&supervisor.config.runtime_dir);
     supervisor.next_number = records.next.max(1);
+    supervisor.last_start = records.last_start_ms.map(Duration::from_millis);
     let mut serving = own_generations(supervisor, records).await;
     if serving.is_none() {
         serving = foreign(supervisor).await?;
@@ -55,20 +57,26 @@ async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Optio
         }
         // Again for one that was told already, and for the first time for one whose daemon was killed before.
         generation.process.signal(Signal::USR1);
-        generation.retired = Some(Instant::now());
+        generation.retired.get_or_insert_with(Instant::now);
         supervisor.draining.push(generation);
     }
     chosen
 }
 
-/// The recorded serving generation; when it has ended, the newest started one that answers.
+/// The recorded serving generation; when it has ended, or listens no more, the newest started one that answers.
 async fn choose_serving(found: &[(Record, Handle)]) -> Option<u64> {
-    if let Some((record, _)) = found.iter().find(|(record, _)| record.state == State::Serving) {
+    let machine = sock_diag::listeners().unwrap_or_default();
+    let listens = |record: &Record| {
+        let sockets = process::sockets_of(&process::tree(record.pid));
+        stats_socket_inode(&record.socket, &machine, &sockets).is_some()
+    };
+    let in_state = |state| found.iter().map(|(record, _)| record).filter(move |record| record.state == state);
+    if let Some(record) = in_state(State::Serving).find(|record| listens(record)) {
         return Some(record.number);
     }
-    let mut started: Vec<_> = found.iter().filter(|(record, _)| record.state == State::Starting).collect();
-    started.sort_by_key(|(record, _)| std::cmp::Reverse(record.number));
-    for (record, _) in started {
+    let mut started: Vec<_> = in_state(State::Starting).filter(|record| listens(record)).collect();
+    started.sort_by_key(|record| std::cmp::Reverse(record.number));
+    for record in started {
         if runtime_api::info(&record.socket, PATIENCE).await.is_ok() {
             return Some(record.number);
         }
@@ -90,8 +98,8 @@ fn with_unrecorded(runtime_dir: &Path, records: Records) -> Vec<Record> {
             continue;
         }
         let socket = Files::of(runtime_dir, number).socket;
-        let config = "found running".into();
-        all.push(Record { number, pid, start_time, state: State::Starting, socket, config, since: 0 });
+        let (config, since) = ("found running".into(), since_epoch(SystemTime::now()));
+        all.push(Record { number, pid, start_time, state: State::Starting, socket, config, since, retired: None });
     }
     all
 }
@@ -102,18 +110,33 @@ fn followed(runtime_dir: &Path, record: &Record, process: Handle) -> Generation 
     let since = SystemTime::UNIX_EPOCH + Duration::from_secs(record.since);
     let mut generation = Generation::started(record.number, process, files.clone(), record.config.clone());
     generation.since = since;
+    generation.retired = record.retired.and_then(|at| Instant::now().checked_sub(seconds_since(at)));
     generation.socket = record.socket.clone();
     generation.log = own.then(|| LogTail::new(&files.log, true));
     generation.files = own.then_some(files);
     generation
 }
 
+fn seconds_since(epoch_seconds: u64) -> Duration {
+    (SystemTime::UNIX_EPOCH + Duration::from_secs(epoch_seconds)).elapsed().unwrap_or_default()
+}
+
 /// A HAProxy that another supervisor started, found through a stats socket of the configuration.
 async fn foreign(supervisor: &mut Supervisor) -> Result<Option<Generation>, DaemonError> {
     let sources = scan::read(&supervisor.config.haproxy.config).unwrap_or_default();
+    let machine = sock_diag::listeners().unwrap_or_default();
     for socket in scan::facts(&sources).stats_sockets {
         let Ok(info) = runtime_api::info(&socket, PATIENCE).await else { continue };
         let root = root_of(info.pid);
+        let sockets = process::sockets_of(&process::tree(root));
+        if stats_socket_inode(&socket, &machine, &sockets).is_none() {
+            log::warn!(
+                "{} answers as process {}, but no such process listens there (another pid namespace?): not adopted",
+                socket.display(),
+                info.pid
+            );
+            continue;
+        }
         refuse_if_restarted_by_systemd(root)?;
         let start_time = process::start_time(root).unwrap_or(0);
         let Some(process) = Handle::adopt(root, start_time) else { continue };
@@ -125,9 +148,8 @@ async fn foreign(supervisor: &mut Supervisor) -> Result<Option<Generation>, Daem
 }
 
 fn adopted(number: u64, process: Handle, socket: PathBuf, config: &[PathBuf]) -> Generation {
-    let label = config.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
     let files = Files { overlay: PathBuf::new(), socket, log: PathBuf::new() };
-    let mut generation = Generation::started(number, process, files, label);
+    let mut generation = Generation::started(number, process, files, label(config));
     generation.files = None;
     generation.log = None;
     generation
@@ -147,7 +169,8 @@ fn root_of(worker: u32) -> u32 {
 fn refuse_if_restarted_by_systemd(pid: u32) -> Result<(), DaemonError> {
     let own = units(std::process::id());
     let Some(unit) = units(pid).into_iter().find(|unit| !own.contains(unit)) else { return Ok(()) };
-    if restart_setting(&unit).as_deref() == Some("no") {
+    // What reloader does to it is a clean exit: the other settings leave that alone (systemd.service(5)).
+    if restart_setting(&unit).is_some_and(|setting| !matches!(setting.as_str(), "always" | "on-success")) {
         return Ok(());
     }
     Err(DaemonError::CannotAdopt(format!(
@@ -191,7 +214,8 @@ async fn take_over(supervisor: &mut Supervisor, mut generation: Generation) -> R
         draining.listeners = owned.clone();
     }
     generation.listeners = owned;
-    generation.note_leaves();
+    generation.socket_inode = inspection.socket_inode;
+    generation.note_leaves(&inspection.sockets);
     supervisor.promote(generation, inspection.custody);
     Ok(recorder.finish(Ok(())))
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,27 +17,58 @@ use crate::process;
 use crate::supervision::Published;
 use crate::supervision::status::Status;
 
+/// How long a client may take to write its request, and HAProxy to answer for `status`.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The longest request in bytes.
+const LONGEST_REQUEST: u32 = 4096;
 
-/// Creates the socket: mode 0660, owned by root and the control group.
-pub(super) fn listen(path: &Path, group: u32) -> Result<UnixListener, DaemonError> {
-    let create = || -> io::Result<UnixListener> {
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory)?;
-        }
-        match std::fs::symlink_metadata(path) {
-            Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path)?,
-            Ok(_) => {
-                return Err(io::Error::other("something that is no socket is there: remove it, or set control-socket"));
+/// The control socket, removed from the file system when the daemon ends.
+#[derive(Debug)]
+pub(super) struct ControlSocket {
+    listener: Arc<UnixListener>,
+    path: PathBuf,
+}
+
+impl ControlSocket {
+    /// Creates the socket: mode 0660, owned by root and the control group.
+    pub(super) fn listen(path: &Path, group: u32) -> Result<ControlSocket, DaemonError> {
+        let listener =
+            listen(path, group).map_err(DaemonError::io(format!("creating the control socket {}", path.display())))?;
+        Ok(ControlSocket { listener: Arc::new(listener), path: path.to_owned() })
+    }
+
+    /// Answers from a task of the current runtime.
+    pub(super) fn serve(&self, control: Control) {
+        tokio::spawn(serve(Arc::clone(&self.listener), control));
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn listen(path: &Path, group: u32) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => {
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(io::Error::other("another daemon answers there: stop it, or set control-socket"));
             }
-            Err(_) => {}
+            std::fs::remove_file(path)?;
         }
-        let listener = UnixListener::bind(path)?;
-        chown(path, None, Some(group))?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-        Ok(listener)
-    };
-    create().map_err(DaemonError::io(format!("creating the control socket {}", path.display())))
+        Ok(_) => {
+            return Err(io::Error::other("something that is no socket is there: remove it, or set control-socket"));
+        }
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    chown(path, None, Some(group))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
 }
 
 /// What every connection needs.
@@ -48,8 +79,7 @@ pub(super) struct Control {
     pub(super) published: Arc<Mutex<Published>>,
 }
 
-/// Answers until the runtime ends.
-pub(super) async fn serve(listener: UnixListener, control: Control) {
+async fn serve(listener: Arc<UnixListener>, control: Control) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -73,7 +103,8 @@ async fn converse(mut stream: UnixStream, control: Control) -> io::Result<()> {
         let message = "only root and the control group may use the control socket".into();
         return write_frame(&mut stream, &Reply::Refused { message, exit: 77 }).await;
     }
-    let request = match read_frame::<Request>(&mut stream).await {
+    let read = tokio::time::timeout(PATIENCE, read_frame::<Request>(&mut stream, LONGEST_REQUEST));
+    let request = match read.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(Some(request)) => request,
         Ok(None) => return Ok(()),
         Err(error) => {
@@ -131,7 +162,7 @@ async fn status(control: &Control) -> Status {
     let counted = tokio::task::spawn_blocking(move || living.iter().map(|generation| generation.status()).collect());
     status.draining = counted.await.unwrap_or_default();
     if let Some(socket) = socket {
-        status.connection_rate = runtime_api::info(&socket, PATIENCE).await.ok().map(|info| info.connection_rate);
+        status.connection_rate = runtime_api::info(&socket, PATIENCE).await.ok().and_then(|info| info.connection_rate);
     }
     status
 }

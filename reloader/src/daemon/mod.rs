@@ -2,11 +2,15 @@
 
 mod adopt;
 mod control;
+mod endings;
 mod errors;
 mod event_loop;
 pub mod protocol;
+mod queue;
 mod requests;
+mod settings;
 mod setup;
+mod startup;
 
 pub use errors::DaemonError;
-pub use event_loop::run;
+pub use startup::run;

@@ -10,8 +10,8 @@ use crate::reload::plan::Planned;
 use crate::reload::receipt::Receipt;
 use crate::supervision::status::Status;
 
-/// The longest frame: a receipt of 3,000 listeners has about a megabyte.
-const LONGEST_FRAME: u32 = 64 << 20;
+/// The longest answer: a receipt of 3,000 listeners has about a megabyte.
+pub const LONGEST_FRAME: u32 = 64 << 20;
 
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,15 +78,18 @@ pub async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), message: &impl 
     stream.flush().await
 }
 
-/// Reads one frame; `None` when the other side has closed between frames.
-pub async fn read_frame<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<T>> {
+/// Reads one frame of at most `longest` bytes; `None` when the other side has closed between frames.
+pub async fn read_frame<T: DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+    longest: u32,
+) -> io::Result<Option<T>> {
     let mut length = [0; 4];
     match stream.read_exact(&mut length).await {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     };
     let length = u32::from_be_bytes(length);
-    if length > LONGEST_FRAME {
+    if length > longest {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes is no message")));
     }
     let mut body = Vec::new();
@@ -104,14 +107,14 @@ mod tests {
         write_frame(&mut bytes, &Request::Reload { dry_run: true }).await.unwrap();
         assert_eq!(bytes[..4], (bytes.len() as u32 - 4).to_be_bytes());
         let mut reader = &bytes[..];
-        assert_eq!(read_frame(&mut reader).await.unwrap(), Some(Request::Reload { dry_run: true }));
-        assert_eq!(read_frame::<Request>(&mut reader).await.unwrap(), None);
+        assert_eq!(read_frame(&mut reader, 4096).await.unwrap(), Some(Request::Reload { dry_run: true }));
+        assert_eq!(read_frame::<Request>(&mut reader, 4096).await.unwrap(), None);
     }
 
     #[tokio::test]
     async fn rubbish_is_an_error_and_takes_no_memory() {
-        assert!(read_frame::<Request>(&mut &b"\xff\xff\xff\xff"[..]).await.is_err());
-        assert!(read_frame::<Request>(&mut &b"\0\0\0\x02{}"[..]).await.is_err());
-        assert!(read_frame::<Request>(&mut &b"\0\0\0\x09{}"[..]).await.is_err());
+        assert!(read_frame::<Request>(&mut &b"\xff\xff\xff\xff"[..], 4096).await.is_err());
+        assert!(read_frame::<Request>(&mut &b"\0\0\0\x02{}"[..], 4096).await.is_err());
+        assert!(read_frame::<Request>(&mut &b"\0\0\0\x09{}"[..], 4096).await.is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
 use nix::unistd::Group;
@@ -42,18 +42,39 @@ pub(super) fn control_group(config: &Config) -> Result<u32, DaemonError> {
 /// what is secret in it has a mode of its own.
 pub(super) fn directories(config: &Config, group: u32) -> Result<(), DaemonError> {
     directory(&config.runtime_dir, 0o755)?;
+    let is_new = !config.state_dir.exists();
     directory(&config.state_dir, 0o750)?;
-    chown(&config.state_dir, None, Some(group))
-        .map_err(DaemonError::io(format!("giving {} to the control group", config.state_dir.display())))?;
+    if is_new {
+        let failed = DaemonError::io(format!("giving {} to the control group", config.state_dir.display()));
+        chown(&config.state_dir, None, Some(group)).map_err(failed)?;
+    }
     Ok(())
 }
 
+/// A directory that is there already keeps its mode: it may be somebody else's too.
 fn directory(path: &Path, mode: u32) -> Result<(), DaemonError> {
     let create = || {
-        DirBuilder::new().recursive(true).mode(mode).create(path)?;
+        if path.is_dir() {
+            return refuse_others_writing(path);
+        }
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        DirBuilder::new().mode(mode).create(path)?;
         std::fs::set_permissions(path, Permissions::from_mode(mode))
     };
     create().map_err(DaemonError::io(format!("creating {}", path.display())))
+}
+
+fn refuse_others_writing(path: &Path) -> io::Result<()> {
+    let metadata = std::fs::metadata(path)?;
+    let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
+    if is_own && metadata.permissions().mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "it is there and others may write to it: give it to root with mode 0755, or name another directory",
+    ))
 }
 
 /// One daemon for a runtime-dir: holds the lock as long as it lives. The descriptor is close-on-exec.
@@ -69,9 +90,11 @@ pub(super) fn lock(runtime_dir: &Path) -> Result<Lock, DaemonError> {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o644)
+        // Who can open it can lock it.
+        .mode(0o600)
         .open(&path)
         .map_err(failed())?;
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(failed())?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut pid = String::new();
         let _ = file.read_to_string(&mut pid);

@@ -10,8 +10,7 @@ use super::runtime_api;
 use crate::custody::{Custody, Held, describe, take_in};
 use crate::haproxy::codec::Record;
 use crate::kernel::sock_diag::{self, ListenSocket, SockDiagError};
-use crate::listener::Owned;
-use crate::listener::{Address, Listener, Role};
+use crate::listener::{Address, Endpoint, Listener, Owned, Role};
 use crate::process::{self, Handle, SocketOwner};
 
 /// Why a generation's listeners are not known.
@@ -35,6 +34,8 @@ pub struct Inspection {
     pub owned: Vec<Owned>,
     /// Duplicates of what can be passed on.
     pub custody: Custody,
+    /// The inode of the stats socket it answers on; `None` when it is not among its sockets.
+    pub socket_inode: Option<u64>,
     /// All sockets of its processes.
     pub sockets: HashMap<u64, SocketOwner>,
     /// All TCP listeners of the machine at that moment.
@@ -77,8 +78,10 @@ fn look(root: u32, socket: &Path, runtime_dir: &Path, control: &HashSet<String>)
     let ours = |address: &Address| !matches!(address, Address::Unix(path) if is_private_socket(runtime_dir, path));
     let mut held = take_in(exported, |found| ours(&found.endpoint.address) && sockets.contains_key(&found.inode), role);
     let known: HashSet<u64> = held.iter().map(|held| held.listener.inode).collect();
-    let mut owned: Vec<Owned> =
-        held.iter().map(|held| Owned { listener: held.listener.clone(), role: held.role }).collect();
+    let mut listed = HashSet::new();
+    // Thread groups share a socket under several descriptors: each is passed on, the listener is one.
+    let once = held.iter().filter(|held| listed.insert(held.listener.inode));
+    let mut owned: Vec<Owned> = once.map(|held| Owned { listener: held.listener.clone(), role: held.role }).collect();
     let unexported = machine.iter().filter(|found| sockets.contains_key(&found.inode) && !known.contains(&found.inode));
     for found in unexported.filter(|found| ours(&found.address)) {
         match duplicate(found.inode, sockets[&found.inode]) {
@@ -87,11 +90,24 @@ fn look(root: u32, socket: &Path, runtime_dir: &Path, control: &HashSet<String>)
                 owned.push(Owned { listener: listener.clone(), role });
                 held.push(Held { listener, role, fd: std::sync::Arc::new(fd), record: Record::default() });
             }
-            Err(message) => notes.push(format!("{}: {message}", found.address)),
+            Err(message) => {
+                notes.push(format!("{} is not in custody: {message}", found.address));
+                let listener = Listener { endpoint: Endpoint::stream(found.address.clone()), inode: found.inode };
+                owned.push(Owned { listener, role: role(&found.address) });
+            }
         }
     }
     let custody = Custody::new(held, sockets.clone());
-    Ok(Inspection { owned, custody, sockets, machine, notes })
+    let socket_inode = stats_socket_inode(socket, &machine, &sockets);
+    Ok(Inspection { owned, custody, socket_inode, sockets, machine, notes })
+}
+
+/// The inode of the stats socket at `path`, when one of `sockets` listens there.
+///
+/// Whoever answers on a path says any pid: only the kernel tells whose socket it is.
+pub fn stats_socket_inode(path: &Path, machine: &[ListenSocket], sockets: &HashMap<u64, SocketOwner>) -> Option<u64> {
+    let here = machine.iter().filter(|found| matches!(&found.address, Address::Unix(at) if at == path));
+    here.map(|found| found.inode).find(|inode| sockets.contains_key(inode))
 }
 
 /// What HAProxy does not export (no `expose-fd listeners` on an adopted one) is duplicated by the kernel.

@@ -49,6 +49,11 @@ pub fn number_of(runtime_dir: &Path, path: &Path, ending: &str) -> Option<u64> {
     name.strip_prefix("generation-")?.strip_suffix(ending)?.strip_suffix('.')?.parse().ok()
 }
 
+/// What a generation was started from, for people.
+pub fn label(config: &[PathBuf]) -> String {
+    config.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
+}
+
 /// The command that runs a generation in the foreground, with its sockets from `broker` when there are any.
 ///
 /// Standard error goes to a file, not to a pipe: a generation outlives the daemon, and a pipe would then have no reader.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::scan::Facts;
+use super::scan::{Facts, StatsMaxconn};
 use super::version::Version;
 
 /// HAProxy's default of `stats maxconn` (`cli.c`).
@@ -15,11 +15,19 @@ const OWN_STATS_CONNECTIONS: u32 = 16;
 /// The text of the file for one generation.
 pub fn overlay(private_socket: &Path, facts: &Facts, version: Version, close_spread_time: Option<&str>) -> String {
     let socket = quoted(&private_socket.display().to_string());
-    let maxconn = facts.stats_maxconn.unwrap_or(DEFAULT_STATS_MAXCONN).saturating_add(OWN_STATS_CONNECTIONS);
     let mut text = format!(
         "# Written by reloader for one generation.\n\
-         global\n    stats socket {socket} mode 600 level admin expose-fd listeners\n    stats maxconn {maxconn}\n"
+         global\n    stats socket {socket} mode 600 level admin expose-fd listeners\n"
     );
+    let users_limit = match facts.stats_maxconn {
+        StatsMaxconn::Default => Some(DEFAULT_STATS_MAXCONN),
+        StatsMaxconn::Set(limit) => Some(limit),
+        // A line of ours could lower it.
+        StatsMaxconn::Unreadable => None,
+    };
+    if let Some(limit) = users_limit {
+        text.push_str(&format!("    stats maxconn {}\n", limit.saturating_add(OWN_STATS_CONNECTIONS)));
+    }
     if let Some(time) = close_spread_time.filter(|_| version.spreads_closing() && !facts.close_spread_time) {
         text.push_str(&format!("    close-spread-time {time}\n"));
     }
@@ -45,7 +53,16 @@ mod tests {
     #[test]
     fn the_users_limit_is_kept_and_ours_added() {
         assert!(text(&Facts::default(), 6).contains("stats maxconn 26\n"));
-        assert!(text(&Facts { stats_maxconn: Some(100), ..Facts::default() }, 6).contains("stats maxconn 116\n"));
+        assert!(
+            text(&Facts { stats_maxconn: StatsMaxconn::Set(100), ..Facts::default() }, 6)
+                .contains("stats maxconn 116\n")
+        );
+    }
+
+    #[test]
+    fn a_limit_that_only_haproxy_can_read_is_left_alone() {
+        let facts = Facts { stats_maxconn: StatsMaxconn::Unreadable, ..Facts::default() };
+        assert!(!text(&facts, 6).contains("maxconn"));
     }
 
     #[test]

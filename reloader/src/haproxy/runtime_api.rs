@@ -14,8 +14,8 @@ pub struct Info {
     pub version: String,
     /// The process that answers: in master-worker mode the worker.
     pub pid: u32,
-    /// New connections in the last second.
-    pub connection_rate: u64,
+    /// New connections in the last second, where this version tells.
+    pub connection_rate: Option<u64>,
 }
 
 /// Sends one command and reads the answer to its end.
@@ -45,7 +45,7 @@ fn parse_info(answer: &str) -> Option<Info> {
     Some(Info {
         version: field("Version")?,
         pid: field("Pid")?.parse().ok()?,
-        connection_rate: field("ConnRate").and_then(|rate| rate.parse().ok()).unwrap_or(0),
+        connection_rate: field("ConnRate").and_then(|rate| rate.parse().ok()),
     })
 }
 
@@ -65,7 +65,7 @@ mod tests {
         let answer =
             "Name: HAProxy\nVersion: 2.6.12-1+deb12u4\nPid: 6385\nUptime: 0d\nConnRate: 12\nConnRateLimit: 0\n";
         let info = parse_info(answer).unwrap();
-        assert_eq!(info, Info { version: "2.6.12-1+deb12u4".into(), pid: 6385, connection_rate: 12 });
+        assert_eq!(info, Info { version: "2.6.12-1+deb12u4".into(), pid: 6385, connection_rate: Some(12) });
         assert_eq!(parse_info("Unknown command.\n"), None);
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     /// `stats maxconn` of the `global` section.
-    pub stats_maxconn: Option<u32>,
+    pub stats_maxconn: StatsMaxconn,
     /// The user set `close-spread-time`.
     pub close_spread_time: bool,
     /// The configuration asks for master-worker mode.
@@ -20,6 +20,18 @@ pub struct Facts {
     pub program: Option<String>,
     /// Paths of the stats sockets, as written.
     pub stats_sockets: Vec<PathBuf>,
+}
+
+/// The limit of connections to HAProxy's CLI.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StatsMaxconn {
+    /// HAProxy's own.
+    #[default]
+    Default,
+    /// The user's.
+    Set(u32),
+    /// The user's, written in a way that only HAProxy can read (an environment variable).
+    Unreadable,
 }
 
 /// A configuration file and its bytes.
@@ -83,7 +95,9 @@ pub fn facts(sources: &[Source]) -> Facts {
 
 fn note_global(facts: &mut Facts, words: &[&str], place: impl Fn() -> String) {
     match words {
-        ["stats", "maxconn", value, ..] => facts.stats_maxconn = value.parse().ok(),
+        ["stats", "maxconn", value, ..] => {
+            facts.stats_maxconn = value.parse().map_or(StatsMaxconn::Unreadable, StatsMaxconn::Set);
+        }
         ["stats", "socket", address, ..] => {
             let path = address.strip_prefix("unix@").unwrap_or(address);
             if path.starts_with('/') {
@@ -181,7 +195,8 @@ mod tests {
              stats socket \"unix@/run/b c.sock\"\n  close-spread-time 1s\n\
              defaults\n  mode http\nfrontend f\n  stats maxconn 99\nlisten l\nglobal\n  master-worker\n",
         );
-        assert_eq!(found.stats_maxconn, Some(30));
+        assert_eq!(found.stats_maxconn, StatsMaxconn::Set(30));
+        assert_eq!(scan("global\n stats maxconn ${N}\n").stats_maxconn, StatsMaxconn::Unreadable);
         assert!(found.close_spread_time && found.master_worker);
         assert_eq!(found.stats_sockets, [PathBuf::from("/run/a.sock"), PathBuf::from("/run/b c.sock")]);
         assert_eq!(found.refusal(), None);

@@ -86,8 +86,8 @@ pub struct Limits {
     pub custody_max: Duration,
     /// When that time is over, where nobody serves already and there is custody to give up.
     pub custody_ends: Option<std::time::Instant>,
-    /// Becomes true when the daemon is asked to stop.
-    pub stopping: tokio::sync::watch::Receiver<bool>,
+    /// Becomes true when the daemon is asked to stop; `None` when the start must not be given up for that.
+    pub stopping: Option<tokio::sync::watch::Receiver<bool>>,
 }
 
 /// Waits until `process` is ready; `pulse` is called about every second while it waits.
@@ -95,7 +95,7 @@ pub async fn ready(
     process: &Handle,
     appearance: &Appearance,
     mut limits: Limits,
-    pulse: impl Fn(),
+    mut pulse: impl FnMut(),
 ) -> Result<Info, NotReady> {
     let mut deadline = Instant::now() + limits.start_timeout;
     let mut timed_out = NotReady::TimedOut(limits.start_timeout);
@@ -113,6 +113,12 @@ pub async fn ready(
                 None => std::future::pending().await,
             }
         };
+        let stopped = async {
+            match &mut limits.stopping {
+                Some(stopping) => drop(stopping.wait_for(|stopping| *stopping).await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             answer = &mut answered => return answer,
@@ -125,7 +131,7 @@ pub async fn ready(
                 }
             }
             () = tokio::time::sleep_until(deadline) => return Err(timed_out),
-            _ = limits.stopping.wait_for(|stopping| *stopping) => return Err(NotReady::Stopping),
+            () = stopped => return Err(NotReady::Stopping),
             _ = beat.tick() => pulse(),
         }
     }

@@ -209,6 +209,10 @@ fn dump(request: SockDiagMessage) -> Result<Vec<SockDiagMessage>, SockDiagError>
                 .map_err(|error| SockDiagError::Malformed(error.to_string()))?;
             match received.payload {
                 NetlinkPayload::InnerMessage(message) => messages.push(message),
+                // A dump that fails half way ends with the error in its last message (`netlink_dump_done`).
+                NetlinkPayload::Done(done) if done.code < 0 => {
+                    return Err(SockDiagError::Refused(io::Error::from_raw_os_error(-done.code)));
+                }
                 NetlinkPayload::Done(_) => return Ok(messages),
                 NetlinkPayload::Error(error) => return Err(SockDiagError::Refused(error.to_io())),
                 _ => {}

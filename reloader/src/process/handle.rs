@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{
@@ -75,7 +75,7 @@ struct Followed {
     /// Linux 5.3 and later; without it the process is looked up by pid and start time.
     pidfd: Option<AsyncFd<OwnedFd>>,
     is_child: bool,
-    ended: Mutex<Option<Ended>>,
+    ended: Mutex<Option<(Ended, Instant)>>,
 }
 
 /// How often a process without a pidfd is looked at: only kernels before 5.3 need it.
@@ -137,13 +137,19 @@ impl Handle {
     pub fn try_ended(&self) -> Option<Ended> {
         let mut ended = self.0.ended.lock().expect("no panic under this lock");
         if ended.is_none() {
-            *ended = if self.0.is_child {
+            let now = if self.0.is_child {
                 self.try_reap()
             } else {
                 (start_time(self.0.pid) != Some(self.0.start_time)).then_some(Ended::Unknown)
             };
+            *ended = now.map(|how| (how, Instant::now()));
         }
-        *ended
+        ended.map(|(how, _)| how)
+    }
+
+    /// When the end was noticed.
+    pub fn ended_at(&self) -> Option<Instant> {
+        self.0.ended.lock().expect("no panic under this lock").map(|(_, at)| at)
     }
 
     fn try_reap(&self) -> Option<Ended> {

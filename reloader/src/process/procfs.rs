@@ -32,6 +32,11 @@ pub fn is_stopped(pid: u32) -> bool {
     after_command(&stat).is_some_and(|fields| matches!(fields.first(), Some(&"T" | &"t")))
 }
 
+/// True for the first process of its pid namespace: when it ends, the kernel kills all others.
+pub fn is_init() -> bool {
+    std::process::id() == 1
+}
+
 /// The parent of a process.
 pub fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

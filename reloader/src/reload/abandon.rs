@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::recorder::Recorder;
-use crate::listener::Endpoint;
+use crate::kernel::sock_diag;
 use crate::process;
-use crate::supervision::Generation;
-use crate::supervision::Supervisor;
+use crate::supervision::{Generation, Supervisor};
 
 /// How long an abandoned generation may go on listening after it was told to drain.
 const REACTION_TIME: Duration = Duration::from_secs(2);
@@ -21,45 +20,48 @@ pub(crate) async fn abandon(supervisor: &mut Supervisor, recorder: &mut Recorder
     recorder.receipt().new = None;
     if generation.process.try_ended().is_some() {
         generation.clean_up();
-        supervisor.store_records();
+        supervisor.record_or_log();
         return;
     }
     generation.listeners = supervisor.present_listeners();
     let shared: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();
+    let own = sockets_of_its_own(&generation, &shared);
     log::warn!("generation {} (process {}) is abandoned: it drains", generation.number, generation.process.pid());
-    if drains(&generation, &shared).await {
-        supervisor.drain_abandoned(generation);
+    if drains(&generation).await {
+        if own != Some(false) {
+            recorder
+                .note("the abandoned generation had bound sockets of its own: what was queued on them is not known");
+            recorder.receipt().lost.abandoned = None;
+        }
+        supervisor.begin_draining(generation);
         return;
     }
-    let endpoints: Vec<Endpoint> = generation.listeners.iter().map(|owned| owned.listener.endpoint.clone()).collect();
-    let accepted = crate::supervision::open_connections(generation.process.pid(), &endpoints);
-    recorder.receipt().lost.abandoned = accepted;
+    recorder.receipt().lost.abandoned = generation.open_connections();
     recorder
         .note(format!("the abandoned generation (process {}) did not react and was killed", generation.process.pid()));
-    // The whole tree: a worker whose master was killed may otherwise go on accepting.
-    for pid in generation.tree().into_iter().filter(|pid| *pid != generation.process.pid()) {
-        if let Some(start_time) = process::start_time(pid) {
-            process::kill_if_same(pid, start_time, Signal::KILL);
-        }
-    }
-    generation.process.signal(Signal::KILL);
-    generation.process.ended().await;
+    generation.kill().await;
     generation.clean_up();
-    supervisor.store_records();
+    supervisor.record_or_log();
 }
 
-/// Tells it to drain; true when it reacts: it ends, or closes the sockets it shares.
-async fn drains(generation: &Generation, shared: &HashSet<u64>) -> bool {
-    let shares = || process::sockets_of(&generation.tree()).keys().any(|inode| shared.contains(inode));
-    let shared_before = shares();
+/// Whether it listens on a traffic socket that custody does not share; `None` when the kernel does not say.
+fn sockets_of_its_own(generation: &Generation, shared: &HashSet<u64>) -> Option<bool> {
+    let sockets = process::sockets_of(&generation.tree());
+    let machine = sock_diag::tcp_listeners().ok()?;
+    Some(machine.iter().any(|found| sockets.contains_key(&found.inode) && !shared.contains(&found.inode)))
+}
+
+/// Tells it to drain; true when it reacts: it ends, or closes its listeners.
+async fn drains(generation: &Generation) -> bool {
+    let listened_before = generation.listens();
     generation.process.signal(Signal::USR1);
     let deadline = Instant::now() + REACTION_TIME;
     loop {
-        if generation.process.try_ended().is_some() || (shared_before && !shares()) {
+        if generation.process.try_ended().is_some() || (listened_before && !generation.listens()) {
             return true;
         }
         if Instant::now() >= deadline {
-            return !shares() && !is_stopped(generation);
+            return !generation.listens() && !is_stopped(generation);
         }
         tokio::select! {
             _ = generation.process.ended() => return true,

@@ -1,7 +1,8 @@
 //! Confirm: from the listeners of both generations, a verdict for each. Pure.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::receipt::{ListenerReceipt, Rung};
 use crate::kernel::sock_diag::ListenSocket;
@@ -14,6 +15,17 @@ pub struct Verdict {
     pub receipt: ListenerReceipt,
     /// The old socket that nobody serves once the old generation is retired.
     pub closing: Option<Listener>,
+}
+
+impl Verdict {
+    /// Says of a listener that was given up and bound again that its port was refused meanwhile.
+    pub fn nobody_listened_for(&mut self, time: Duration) {
+        if self.receipt.rung == Rung::Unproven {
+            self.receipt.why = Some(format!("nobody listened on it for {} ms", time.as_millis()));
+            // It was closed long ago: nothing is left to be measured.
+            self.closing = None;
+        }
+    }
 }
 
 /// One verdict for each listening inode of either generation.
@@ -100,7 +112,8 @@ fn added_verdict(after: &Owned) -> Verdict {
 }
 
 /// Listening sockets on the address of one of `ours` whose inode nobody we know holds: SO_REUSEPORT lets another
-/// server in without an error, and the kernel then shares the connections out.
+/// server in without an error, and the kernel then shares the connections out. Sockets bound to different interfaces
+/// share nothing.
 pub fn foreign(sockets: &[ListenSocket], ours: &[Owned], known: &HashSet<u64>) -> Vec<ListenSocket> {
     let addresses: HashSet<&Address> = ours
         .iter()
@@ -109,11 +122,17 @@ pub fn foreign(sockets: &[ListenSocket], ours: &[Owned], known: &HashSet<u64>) -
         .map(|endpoint| &endpoint.address)
         .filter(|address| matches!(address, Address::Inet(_)))
         .collect();
-    sockets
-        .iter()
-        .filter(|found| addresses.contains(&found.address) && !known.contains(&found.inode))
-        .cloned()
-        .collect()
+    let inodes: HashSet<u64> = ours.iter().map(|owned| owned.listener.inode).collect();
+    let mut interfaces: HashMap<&Address, Vec<u32>> = HashMap::new();
+    for own in sockets.iter().filter(|own| inodes.contains(&own.inode)) {
+        interfaces.entry(&own.address).or_default().push(own.interface);
+    }
+    let shares = |found: &&ListenSocket| {
+        let apart = |own: &u32| *own != found.interface && *own != 0 && found.interface != 0;
+        interfaces.get(&found.address).is_none_or(|own| !own.iter().all(apart))
+    };
+    let unknown = |found: &&ListenSocket| addresses.contains(&found.address) && !known.contains(&found.inode);
+    sockets.iter().filter(unknown).filter(shares).cloned().collect()
 }
 
 #[cfg(test)]
@@ -196,6 +215,22 @@ mod tests {
         let sockets = [socket("127.0.0.1:80", 1), socket("127.0.0.1:80", 66), socket("127.0.0.1:99", 67)];
         let found = foreign(&sockets, &[owned("127.0.0.1:80", 1)], &HashSet::from([1]));
         assert_eq!(found.iter().map(|socket| socket.inode).collect::<Vec<_>>(), [66]);
+    }
+
+    #[test]
+    fn a_socket_on_another_interface_is_no_stranger() {
+        let socket = |inode, interface| ListenSocket {
+            inode,
+            address: Address::Inet("0.0.0.0:443".parse().unwrap()),
+            interface,
+            queued: 0,
+            backlog: 0,
+        };
+        let found = |ours: u32, theirs: u32| {
+            let sockets = [socket(1, ours), socket(66, theirs)];
+            foreign(&sockets, &[owned("0.0.0.0:443", 1)], &HashSet::from([1])).len()
+        };
+        assert_eq!((found(2, 3), found(2, 2), found(0, 3), found(2, 0)), (0, 1, 1, 1));
     }
 
     #[test]

@@ -51,7 +51,12 @@ impl Recorder {
             notes: Vec::new(),
             server_log: Vec::new(),
         };
-        Recorder { asked, phase_began: Instant::now(), receipt }
+        let mut recorder = Recorder { asked, phase_began: Instant::now(), receipt };
+        if kind == Kind::Restart {
+            // What was inside the process that ended went with it, uncounted.
+            recorder.receipt.lost.cut = None;
+        }
+        recorder
     }
 
     /// The receipt so far.

@@ -1,5 +1,6 @@
 //! Makes the proven generation the serving one, tells the old one to drain, and measures what its listeners leave behind.
 
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -9,7 +10,7 @@ use super::receipt::{ListenerReceipt, Rung};
 use super::recorder::Recorder;
 use crate::custody::Custody;
 use crate::haproxy::inspect::Inspection;
-use crate::kernel::sock_diag::{self, SockDiagError};
+use crate::kernel::sock_diag::{self, Connection, SockDiagError};
 use crate::listener::{Address, Listener};
 use crate::process::Handle;
 use crate::supervision::Supervisor;
@@ -26,17 +27,20 @@ pub(crate) async fn retire(
 ) {
     let Some(mut new) = supervisor.starting.take() else { return };
     new.listeners = inspection.owned;
+    new.socket_inode = inspection.socket_inode;
     new.serving_since = Instant::now();
-    new.note_leaves();
+    new.note_leaves(&inspection.sockets);
     let mut custody = inspection.custody;
     custody.complete_from(&supervisor.custody, &inspection.sockets);
     let old = supervisor.serving.as_ref().map(|old| old.process.clone());
     let before = supervisor.promote(new, custody);
 
+    let mut closed = true;
     if let Some(old) = old {
         old.signal(Signal::USR1);
         let patience = supervisor.config.reload.drain_timeout;
-        if !stopped_listening(&old, &before, patience).await {
+        closed = stopped_listening(&old, &before, patience).await;
+        if !closed {
             recorder.note(format!(
                 "the old generation (process {}) still has its listeners {} after it was told to drain",
                 old.pid(),
@@ -44,8 +48,9 @@ pub(crate) async fn retire(
             ));
         }
     }
-    // Now the daemon's duplicates are the last: what their queues hold is what the next line loses.
-    let receipts = measured(verdicts, &before, recorder);
+    // Now the daemon's duplicates are the last: what their queues hold is what the drop below loses.
+    let measured = if closed { Measured::now(&verdicts, &before, recorder) } else { Measured::default() };
+    let receipts: Vec<ListenerReceipt> = verdicts.into_iter().map(|verdict| measured.fill(verdict)).collect();
     drop(before);
     recorder.receipt().lost.undrained = undrained(&receipts);
     recorder.receipt().listeners = receipts;
@@ -62,39 +67,57 @@ async fn stopped_listening(old: &Handle, custody: &Custody, patience: Duration) 
     true
 }
 
-fn measured(verdicts: Vec<Verdict>, before: &Custody, recorder: &mut Recorder) -> Vec<ListenerReceipt> {
-    let closing = verdicts.iter().any(|verdict| verdict.closing.is_some());
-    let queues = if closing { sock_diag::listeners() } else { Ok(Vec::new()) };
-    let queues = queues.unwrap_or_else(|error| {
-        recorder.note(format!("what the closed listeners left undrained is not known: {error}"));
-        Vec::new()
-    });
-    let held = |listener: &Listener| before.held().iter().any(|held| held.listener.inode == listener.inode);
-    let mut receipts = Vec::with_capacity(verdicts.len());
-    for Verdict { mut receipt, closing } in verdicts {
-        if let Some(listener) = closing.filter(held) {
-            receipt.undrained_queue =
-                queues.iter().find(|found| found.inode == listener.inode).map(|found| found.queued.into());
-            // A half-open handshake names its address only: with another listener on it there is no telling whose it is.
-            if receipt.rung == Rung::Removed
-                && let Ok((answering, silent)) = half_open(&listener)
-            {
-                receipt.undrained_half_open = Some(answering);
-                receipt.half_open_silent = Some(silent);
-            }
+/// What the closing listeners held at the moment between the old generation's close and the daemon's.
+#[derive(Default)]
+struct Measured {
+    /// Accept queues by inode, of listeners that the daemon holds: of others the queue is gone already.
+    queues: HashMap<u64, u32>,
+    half_open: Option<Vec<Connection>>,
+}
+
+impl Measured {
+    fn now(verdicts: &[Verdict], before: &Custody, recorder: &mut Recorder) -> Measured {
+        if verdicts.iter().all(|verdict| verdict.closing.is_none()) {
+            return Measured::default();
         }
-        receipts.push(receipt);
+        Measured::read(before).unwrap_or_else(|error| {
+            recorder.note(format!("what the closed listeners left undrained is not known: {error}"));
+            Measured::default()
+        })
     }
-    receipts
+
+    fn read(before: &Custody) -> Result<Measured, SockDiagError> {
+        let held: HashSet<u64> = before.held().iter().map(|held| held.listener.inode).collect();
+        let queues = sock_diag::listeners()?.into_iter().filter(|found| held.contains(&found.inode));
+        let queues = queues.map(|found| (found.inode, found.queued)).collect();
+        Ok(Measured { queues, half_open: Some(sock_diag::half_open(0)?) })
+    }
+
+    fn fill(&self, verdict: Verdict) -> ListenerReceipt {
+        let Verdict { mut receipt, closing } = verdict;
+        let Some(listener) = closing else { return receipt };
+        let Some(queued) = self.queues.get(&listener.inode) else { return receipt };
+        receipt.undrained_queue = Some((*queued).into());
+        // A half-open handshake names its address only: with another listener on it there is no telling whose it is.
+        if receipt.rung == Rung::Removed
+            && let Some(pending) = &self.half_open
+        {
+            let (answering, silent) = half_open_of(&listener, pending);
+            receipt.undrained_half_open = Some(answering);
+            receipt.half_open_silent = Some(silent);
+        }
+        receipt
+    }
 }
 
 /// Half-open handshakes of a listener: those in time, and those whose SYN-ACK was already sent again.
-fn half_open(listener: &Listener) -> Result<(u64, u64), SockDiagError> {
-    let Address::Inet(address) = listener.endpoint.address else { return Ok((0, 0)) };
-    let pending = sock_diag::half_open(address.port())?;
+fn half_open_of(listener: &Listener, pending: &[Connection]) -> (u64, u64) {
+    if !matches!(listener.endpoint.address, Address::Inet(_)) {
+        return (0, 0);
+    }
     let mine = pending.iter().filter(|connection| listener.endpoint.covers(connection.local));
     let (silent, answering): (Vec<_>, Vec<_>) = mine.partition(|connection| connection.retransmits > 0);
-    Ok((answering.len() as u64, silent.len() as u64))
+    (answering.len() as u64, silent.len() as u64)
 }
 
 /// The sum over all listeners that went away; `None` when one of them could not be measured.
@@ -104,5 +127,5 @@ fn undrained(receipts: &[ListenerReceipt]) -> Option<u64> {
         Rung::Unproven => receipt.inode_before.is_some(),
         _ => false,
     });
-    gone.map(|receipt| Some(receipt.undrained_queue? + receipt.undrained_half_open.unwrap_or(0))).sum()
+    gone.map(|receipt| Some(receipt.undrained_queue? + receipt.undrained_half_open?)).sum()
 }

@@ -16,8 +16,7 @@ use crate::haproxy::inspect::{Inspection, inspect};
 use crate::kernel::sock_diag::ListenSocket;
 use crate::listener::Owned;
 use crate::process;
-use crate::supervision::Generation;
-use crate::supervision::Supervisor;
+use crate::supervision::{Generation, Supervisor};
 
 /// What is asked of a reload.
 #[derive(Debug, Clone, Copy)]
@@ -39,10 +38,10 @@ pub(crate) async fn run(supervisor: &mut Supervisor, ask: Ask, tell: &dyn Fn(&st
     count::begin(supervisor, &mut recorder);
     let outcome = two_phases(supervisor, ask, &mut recorder, tell).await;
     if let Err(failure) = &outcome {
-        abandon(supervisor, &mut recorder).await;
         if failure.ends_custody {
             supervisor.drop_custody();
         }
+        abandon(supervisor, &mut recorder).await;
     }
     count::end(supervisor, &mut recorder);
     supervisor.publish();
@@ -68,11 +67,24 @@ async fn two_phases(
     recorder.phase(|phases| &mut phases.confirm);
 
     tell("retiring the old generation");
+    still_there(supervisor)?;
+    supervisor.record_handover().map_err(|error| {
+        Failure::new(format!("the handover cannot be recorded in {}: {error}", supervisor.config.runtime_dir.display()))
+    })?;
     retire(supervisor, inspection, verdicts, recorder).await;
     recorder.phase(|phases| &mut phases.retire);
 
     start::keep_as_known_good(supervisor, &prepared, recorder);
     Ok(())
+}
+
+/// What was seen of the new generation was seen on a living process, and it lives at the last moment before the old one
+/// is told to drain.
+fn still_there(supervisor: &Supervisor) -> Result<(), Failure> {
+    match supervisor.starting.as_ref().and_then(|new| new.process.try_ended()) {
+        Some(ended) => Err(Failure::new(format!("the new generation {ended} while it was looked at"))),
+        None => Ok(()),
+    }
 }
 
 /// With `require = "proven"` a reload that cannot be proven is refused before anything is started.
@@ -97,20 +109,21 @@ async fn prove(
     let inspected = inspect(root, socket, supervisor.config.runtime_dir.clone()).await;
     let inspection =
         inspected.map_err(|error| Failure::new(format!("the new generation cannot be proven: {error}")))?;
+    still_there(supervisor)?;
     inspection.notes.iter().for_each(|note| recorder.note(note));
 
+    // When what served before has ended nobody else serves: better unproven, or shared with a stranger, than nothing.
+    let must_serve = ask.kind != Kind::Start && !supervisor.is_served();
     let old = supervisor.present_listeners();
     if let Some(stranger) = find_stranger(supervisor, &inspection, &old) {
-        // After a crash nobody else serves: better shared with a stranger, and said, than nothing.
-        if ask.kind == Kind::Restart {
-            recorder.receipt().reason = Some(stranger);
-        } else {
+        if !must_serve {
             return Err(Failure::new(stranger));
         }
+        recorder.receipt().reason = Some(stranger);
     }
-    let verdicts = confirm::verdicts(&old, &inspection.owned);
+    let verdicts = judged(supervisor, &old, &inspection);
     let receipts: Vec<_> = verdicts.iter().map(|verdict| verdict.receipt.clone()).collect();
-    if supervisor.config.reload.require == Require::Proven && ask.kind != Kind::Restart {
+    if supervisor.config.reload.require == Require::Proven && !must_serve {
         let (outcome, reason) = judge(&receipts);
         if outcome != Outcome::Proven {
             recorder.receipt().listeners = receipts;
@@ -119,6 +132,21 @@ async fn prove(
         }
     }
     Ok((inspection, verdicts))
+}
+
+/// The verdicts, with what is known beyond the two lists of listeners.
+fn judged(supervisor: &Supervisor, old: &[Owned], inspection: &Inspection) -> Vec<Verdict> {
+    let mut new = inspection.owned.clone();
+    let listed: HashSet<u64> = new.iter().map(|owned| owned.listener.inode).collect();
+    // What the new generation holds is passed, even where it could not be described again.
+    let held = old.iter().filter(|owned| inspection.sockets.contains_key(&owned.listener.inode));
+    new.extend(held.filter(|owned| !listed.contains(&owned.listener.inode)).cloned());
+    let mut verdicts = confirm::verdicts(old, &new);
+    if let (None, Some(unserved), true) = (&supervisor.serving, &supervisor.unserved, supervisor.custody.is_empty()) {
+        let refused = unserved.since.elapsed();
+        verdicts.iter_mut().for_each(|verdict| verdict.nobody_listened_for(refused));
+    }
+    verdicts
 }
 
 /// Another server on one of our addresses, as a sentence.

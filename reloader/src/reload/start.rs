@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::recorder::{Failure, Recorder};
+use crate::config::OnStop;
 use crate::haproxy::launch;
 use crate::haproxy::overlay::overlay;
 use crate::haproxy::scan::{self, Facts, Source};
 use crate::haproxy::version::Version;
 use crate::haproxy::wait::{self, Appearance, Limits, NotReady};
 use crate::process::Handle;
-use crate::supervision::Generation;
-use crate::supervision::Supervisor;
+use crate::supervision::{Generation, Supervisor};
 
 /// What is known before the process starts.
 #[derive(Debug)]
@@ -64,18 +64,18 @@ pub(crate) async fn start(
     })?;
     // No await between the start and the offer: see `Broker::offer`.
     supervisor.broker.offer(process.pid(), sockets);
-    let label = prepared.config.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
+    let label = launch::label(&prepared.config);
     supervisor.starting = Some(Generation::started(number, process.clone(), files, label));
-    supervisor.store_records();
+    supervisor.record_or_log();
 
     let limits = Limits {
         start_timeout: supervisor.config.reload.start_timeout,
         old: supervisor.serving.as_ref().map(|old| old.process.clone()),
         custody_max: supervisor.custody_max(),
         custody_ends: supervisor.custody_ends(),
-        stopping: supervisor.stopping.clone(),
+        stopping: may_be_given_up(supervisor).then(|| supervisor.stopping.clone()),
     };
-    let ready = wait::ready(&process, &appearance, limits, crate::supervision::notify::watchdog).await;
+    let ready = wait::ready(&process, &appearance, limits, || supervisor.tick()).await;
     let taken = supervisor.broker.withdraw();
     match ready {
         Ok(info) => {
@@ -88,6 +88,11 @@ pub(crate) async fn start(
         }
         Err(error) => Err(failure(supervisor, &error)),
     }
+}
+
+/// A daemon that is asked to stop gives up a start, unless that would leave nobody serving where somebody should.
+fn may_be_given_up(supervisor: &Supervisor) -> bool {
+    supervisor.is_served() || supervisor.down.is_none() || supervisor.config.on_stop == OnStop::Retire
 }
 
 fn failure(supervisor: &mut Supervisor, error: &NotReady) -> Failure {

@@ -3,16 +3,20 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::process::Signal;
 
 use super::log_tail::LogTail;
 use super::records::{Record, State};
 use crate::haproxy::launch::Files;
 use crate::kernel::sock_diag;
-use crate::listener::Owned;
-use crate::listener::{Address, Endpoint, SocketType};
-use crate::process::{self, Handle};
+use crate::listener::{Address, Endpoint, Owned, SocketType};
+use crate::process::{self, Handle, SocketOwner};
 use crate::reload::receipt::GenerationId;
+
+/// How long the end after a SIGKILL is waited for.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A generation that the daemon follows.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub(crate) struct Generation {
     pub(crate) leaves: Vec<(u32, u64)>,
     /// The stats socket it answers on.
     pub(crate) socket: PathBuf,
+    /// The inode of that socket, once it was seen.
+    pub(crate) socket_inode: Option<u64>,
     /// The daemon's files for it; `None` when another supervisor started it.
     pub(crate) files: Option<Files>,
     /// What it was started from, for people.
@@ -37,6 +43,10 @@ pub(crate) struct Generation {
     pub(crate) retired: Option<Instant>,
     /// What it listens on, or did when it was retired.
     pub(crate) listeners: Vec<Owned>,
+    /// After it was retired: it was seen to have closed its listeners.
+    pub(crate) closed_listeners: bool,
+    /// After it was retired: it was seen to listen all the same.
+    pub(crate) retired_listens: bool,
     /// Its standard error.
     pub(crate) log: Option<LogTail>,
 }
@@ -49,6 +59,7 @@ impl Generation {
             process,
             leaves: Vec::new(),
             socket: files.socket.clone(),
+            socket_inode: None,
             log: Some(LogTail::new(&files.log, false)),
             files: Some(files),
             config,
@@ -56,6 +67,28 @@ impl Generation {
             serving_since: Instant::now(),
             retired: None,
             listeners: Vec::new(),
+            closed_listeners: false,
+            retired_listens: false,
+        }
+    }
+
+    /// A process of this generation that outlived its root, followed by itself.
+    pub(crate) fn orphan(&self, process: Handle) -> Generation {
+        Generation {
+            number: self.number,
+            process,
+            leaves: Vec::new(),
+            socket: self.socket.clone(),
+            socket_inode: None,
+            files: None,
+            config: self.config.clone(),
+            since: self.since,
+            serving_since: self.serving_since,
+            retired: Some(Instant::now()),
+            listeners: self.listeners.clone(),
+            closed_listeners: false,
+            retired_listens: false,
+            log: None,
         }
     }
 
@@ -66,7 +99,7 @@ impl Generation {
 
     /// For the record of running generations.
     pub(crate) fn record(&self, state: State) -> Record {
-        let since = self.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let since = since_epoch(self.since);
         Record {
             number: self.number,
             pid: self.process.pid(),
@@ -75,6 +108,7 @@ impl Generation {
             socket: self.socket.clone(),
             config: self.config.clone(),
             since,
+            retired: self.retired.map(|retired| since_epoch(SystemTime::now() - retired.elapsed())),
         }
     }
 
@@ -83,10 +117,30 @@ impl Generation {
         process::tree(self.process.pid())
     }
 
-    /// Notes which processes own the listeners now.
-    pub(crate) fn note_leaves(&mut self) {
-        let others = self.tree().into_iter().filter(|pid| *pid != self.process.pid());
-        self.leaves = others.filter_map(|pid| Some((pid, process::start_time(pid)?))).collect();
+    /// Notes which processes own the listeners now; `sockets` are those of its tree.
+    pub(crate) fn note_leaves(&mut self, sockets: &HashMap<u64, SocketOwner>) {
+        let owners = self.listeners.iter().filter_map(|owned| sockets.get(&owned.listener.inode));
+        let pids: HashSet<u32> = owners.map(|owner| owner.pid).filter(|pid| *pid != self.process.pid()).collect();
+        self.leaves = pids.into_iter().filter_map(|pid| Some((pid, process::start_time(pid)?))).collect();
+    }
+
+    /// True while one of its processes has a listening socket.
+    pub(crate) fn listens(&self) -> bool {
+        let sockets = process::sockets_of(&self.tree());
+        // What cannot be asked is taken for what it usually is.
+        sock_diag::listeners().is_ok_and(|machine| machine.iter().any(|found| sockets.contains_key(&found.inode)))
+    }
+
+    /// Kills all its processes: a worker whose master was killed may otherwise go on accepting.
+    pub(crate) async fn kill(&self) {
+        for pid in self.tree().into_iter().filter(|pid| *pid != self.process.pid()) {
+            if let Some(start_time) = process::start_time(pid) {
+                process::kill_if_same(pid, start_time, Signal::KILL);
+            }
+        }
+        self.process.signal(Signal::KILL);
+        // A process in an uninterruptible wait ends later; it is still followed.
+        let _ = tokio::time::timeout(KILL_PATIENCE, self.process.ended()).await;
     }
 
     /// Lines it wrote on standard error since the last call.
@@ -106,6 +160,11 @@ impl Generation {
             files.remove();
         }
     }
+}
+
+/// Seconds since 1970.
+pub(crate) fn since_epoch(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Connections accepted from `endpoints` that the tree of `root` holds; `None` when the kernel does not say.

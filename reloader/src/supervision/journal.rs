@@ -8,6 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::reload::receipt::Receipt;
 
+/// A journal larger than this many bytes becomes `receipts.jsonl.1`.
+const ROTATE_AT: u64 = 64 << 20;
+
 /// The file that receipts are appended to.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -25,6 +28,7 @@ impl Journal {
     ///
     /// A line that did not fit (disk full) is taken back, so that the next one does not continue it.
     pub(crate) fn append(&self, receipt: &Receipt) -> io::Result<()> {
+        self.rotate_when_large()?;
         let mut line = serde_json::to_vec(receipt).map_err(io::Error::other)?;
         line.push(b'\n');
         let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?;
@@ -34,6 +38,16 @@ impl Journal {
         file.write_all(&line).inspect_err(|_| {
             let _ = file.set_len(before);
         })
+    }
+
+    /// Keeps one earlier journal: with thousands of listeners a receipt has a megabyte.
+    fn rotate_when_large(&self) -> io::Result<()> {
+        match std::fs::metadata(&self.path) {
+            Ok(metadata) if metadata.is_file() && metadata.len() > ROTATE_AT => {
+                std::fs::rename(&self.path, self.path.with_extension("jsonl.1"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The newest receipt.

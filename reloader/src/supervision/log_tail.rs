@@ -41,8 +41,13 @@ impl LogTail {
         file.seek(SeekFrom::Start(self.read))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
+        // A line that is still being written is told when it is whole, unless it is endless.
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        if whole > 0 || (bytes.len() as u64) < CUT_AT {
+            bytes.truncate(whole);
+        }
         self.read += bytes.len() as u64;
-        if self.read > CUT_AT {
+        if self.read > CUT_AT && self.read == file.metadata()?.len() {
             file.set_len(0)?;
             self.read = 0;
         }

@@ -7,13 +7,16 @@ mod journal;
 mod known_good;
 mod log_tail;
 pub(crate) mod notify;
+mod published;
 pub(crate) mod records;
 pub mod status;
 mod supervisor;
+mod upkeep;
 
-pub(crate) use generation::{Generation, open_connections};
+pub(crate) use generation::{Generation, since_epoch};
 pub use journal::read_newest;
 pub(crate) use journal::{Journal, receipt_id};
 pub(crate) use known_good::KnownGood;
 pub(crate) use log_tail::LogTail;
-pub(crate) use supervisor::{Published, Supervisor, rfc3339};
+pub(crate) use published::Published;
+pub(crate) use supervisor::{Supervisor, rfc3339};

@@ -35,6 +35,9 @@ pub(crate) struct Record {
     pub(crate) config: String,
     /// When, in seconds since 1970.
     pub(crate) since: u64,
+    /// When it was retired, in seconds since 1970.
+    #[serde(default)]
+    pub(crate) retired: Option<u64>,
 }
 
 /// The whole file.
@@ -43,6 +46,9 @@ pub(crate) struct Record {
 pub(crate) struct Records {
     /// The number of the next generation.
     pub(crate) next: u64,
+    /// How long the last start took, in milliseconds: custody-max follows from it.
+    #[serde(default)]
+    pub(crate) last_start_ms: Option<u64>,
     /// Those that were running.
     pub(crate) generations: Vec<Record>,
 }

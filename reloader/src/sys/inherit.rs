@@ -1,6 +1,7 @@
 //! What a child gets from the daemon: exactly what the daemon itself was started with.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -33,9 +34,24 @@ pub struct Inheritance {
     signals: SigSet,
 }
 
+fn close_inherited_on_exec() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if number > 2 {
+            // SAFETY: the descriptor is borrowed for one call. It was open when the directory was read, and this runs
+            // before there is a second thread; the directory's own is only closed after the loop.
+            let inherited = unsafe { BorrowedFd::borrow_raw(number) };
+            rustix::io::fcntl_setfd(inherited, rustix::io::FdFlags::CLOEXEC)?;
+        }
+    }
+    Ok(())
+}
+
 impl Inheritance {
-    /// Reads the present limits and signal mask: call it before the daemon changes any of them.
+    /// Reads the present limits and signal mask: call it before the daemon changes any of them, and before it opens
+    /// anything: what it was started with (systemd's stored sockets) is marked close-on-exec.
     pub fn capture() -> io::Result<Inheritance> {
+        close_inherited_on_exec()?;
         let mut signals = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, None, Some(&mut signals))?;
         Ok(Inheritance { nofile: getrlimit(Resource::Nofile), memlock: getrlimit(Resource::Memlock), signals })

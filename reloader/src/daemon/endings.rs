@@ -1,0 +1,95 @@
+//! Generations that end: by themselves, because the configuration asks for it, or because the daemon is to stop.
+
+use std::time::Instant;
+
+use rustix::process::Signal;
+
+use super::event_loop::{EventLoop, TICK};
+use super::startup::{runs_known_good, sentence_of};
+use crate::haproxy::peers::Resync;
+use crate::process;
+use crate::reload::receipt::{Kind, Outcome};
+use crate::reload::recorder::Recorder;
+use crate::reload::run::{Ask, run as run_reload};
+
+impl EventLoop {
+    /// The serving generation has ended by itself: a new one gets its sockets from custody.
+    pub(super) async fn restart(&mut self) {
+        let Some(down) = &self.supervisor.down else { return };
+        let use_known_good = down.use_known_good();
+        let ask = Ask { kind: Kind::Restart, asked: Instant::now(), coalesced: 0, use_known_good };
+        let mut receipt = run_reload(&mut self.supervisor, ask, &|_| {}).await;
+        if receipt.result != Outcome::Failed && !matches!(self.resync().await, None | Some(Resync::NoLocalPeer)) {
+            receipt.notes.push("the stick tables were lost with the process that ended".into());
+        }
+        self.supervisor.store_receipt(&receipt);
+        match (&mut self.supervisor.down, &self.start_failure) {
+            (Some(down), _) => {
+                down.failed(Instant::now());
+                let sentence = sentence_of(&receipt);
+                self.supervisor.warning = Some(format!("nothing serves: {sentence}"));
+                self.start_failure = Some(sentence);
+                self.supervisor.tick();
+            }
+            (None, Some(why)) if use_known_good => self.supervisor.warning = Some(runs_known_good(why)),
+            (None, _) => {}
+        }
+        if receipt.result != Outcome::Failed {
+            self.start_failure = None;
+        }
+        self.supervisor.publish();
+    }
+
+    /// Ends what has drained for longer than `hard-stop-after`.
+    pub(super) async fn end_overdue(&mut self) {
+        for number in self.supervisor.overdue() {
+            self.end_early(number, "hard-stop-after").await;
+        }
+    }
+
+    /// Ends a draining generation because the configuration asks for it; what that cuts is counted in a receipt.
+    pub(super) async fn end_early(&mut self, number: u64, setting: &str) {
+        let Some(generation) = self.supervisor.draining.iter().find(|generation| generation.number == number) else {
+            return;
+        };
+        let mut recorder = Recorder::begin(Kind::End, Instant::now(), 0, Some(generation.id()));
+        recorder.receipt().lost.cut = generation.open_connections();
+        recorder.note(format!("generation {number} was ended while it drained, as {setting} asks"));
+        generation.process.signal(Signal::TERM);
+        if tokio::time::timeout(TICK, generation.process.ended()).await.is_err() {
+            generation.kill().await;
+        }
+        let receipt = recorder.finish(Ok(()));
+        self.supervisor.store_receipt(&receipt);
+        self.supervisor.reap_draining();
+        self.supervisor.publish();
+    }
+
+    /// Tells the serving generation to drain, lets go of its listeners, and returns the process when connections
+    /// keep it: it then outlives the daemon.
+    pub(super) async fn retire_serving(&mut self) -> Option<u32> {
+        let generation = self.supervisor.serving.take()?;
+        let process = generation.process.clone();
+        self.supervisor.begin_draining(generation);
+        process.signal(Signal::USR1);
+        self.supervisor.custody.drop_all();
+        log::info!("process {} was told to drain and end", process.pid());
+        let drained = tokio::time::timeout(TICK, process.ended()).await.is_ok();
+        self.supervisor.reap_draining();
+        if process::is_init() {
+            self.drain_all().await;
+            return None;
+        }
+        (!drained).then(|| process.pid())
+    }
+
+    /// The end of PID 1 kills every other process of the container: it waits until nothing drains any more.
+    async fn drain_all(&mut self) {
+        while !self.supervisor.draining.is_empty() {
+            tokio::time::sleep(TICK).await;
+            self.supervisor.reap_draining();
+            self.supervisor.tick();
+            self.end_overdue().await;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Reload requests that wait, and what they wait for.
+
+use std::time::{Duration, Instant};
+
+use super::event_loop::{EventLoop, TICK};
+use super::protocol::Reply;
+use super::requests::{Event, Waiter};
+use crate::config::AtMaxDraining;
+use crate::haproxy::peers::{Resync, resync};
+use crate::haproxy::runtime_api;
+use crate::reload::receipt::{Kind, Outcome};
+use crate::reload::run::{Ask, run as run_reload};
+
+/// HAProxy's own limit for a resync is 5 s for each of its two steps (PEER_RESYNC_TIMEOUT).
+const LONGEST_RESYNC: Duration = Duration::from_secs(15);
+/// A retired HAProxy connects to its successor's local peer at once, or never.
+const TEACHING_BEGINS_WITHIN: Duration = Duration::from_secs(1);
+
+/// The requests that the next reload will answer.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) pending: Vec<Waiter>,
+    /// Requests to stop: they go before reloads.
+    pub(super) stops: Vec<Waiter>,
+    last_reload: Option<Instant>,
+    /// When the present wait for a resync began.
+    waits_since: Option<Instant>,
+    /// What those who wait were told last, and how many they were.
+    told: Option<(String, usize)>,
+}
+
+enum Wait {
+    No,
+    Yes(String),
+    TooLong(String),
+}
+
+impl Queue {
+    /// Takes what came over the control socket.
+    pub(super) fn push(&mut self, event: Event) {
+        match event {
+            Event::Reload(waiter) => self.pending.push(waiter),
+            Event::Stop(waiter) => self.stops.push(waiter),
+        }
+    }
+
+    /// Answers everybody who waits for a reload that will not come.
+    pub(super) fn refuse_all(&mut self) {
+        for waiter in self.pending.drain(..) {
+            waiter.tell(Reply::Refused { message: "the daemon is ending".into(), exit: 69 });
+        }
+    }
+
+    fn tell_all(&mut self, phase: String) {
+        let told = Some((phase.clone(), self.pending.len()));
+        if self.told != told {
+            self.pending.iter().for_each(|waiter| waiter.tell(Reply::Progress { phase: phase.clone() }));
+            self.told = told;
+        }
+    }
+}
+
+impl EventLoop {
+    /// Runs one reload for all requests that wait, unless something speaks for waiting.
+    pub(super) async fn reload_when_possible(&mut self) {
+        self.queue.pending.retain(Waiter::is_there);
+        if self.queue.pending.is_empty() {
+            return;
+        }
+        let mut note = None;
+        match self.reason_to_wait().await {
+            Wait::No => {}
+            Wait::TooLong(loss) => note = Some(loss),
+            Wait::Yes(phase) => return self.queue.tell_all(phase),
+        }
+        // Requests that arrived meanwhile belong to the same reload.
+        while let Ok(event) = self.events.try_recv() {
+            self.queue.push(event);
+        }
+        if !self.queue.stops.is_empty() {
+            return;
+        }
+        self.queue.waits_since = None;
+        self.queue.told = None;
+        let batch = std::mem::take(&mut self.queue.pending);
+        self.reload_for(&batch, note).await;
+        self.queue.last_reload = Some(Instant::now());
+    }
+
+    async fn reload_for(&mut self, batch: &[Waiter], note: Option<String>) {
+        let asked = batch.iter().map(|waiter| waiter.asked).min().unwrap_or_else(Instant::now);
+        let ask = Ask { kind: Kind::Reload, asked, coalesced: batch.len() as u64 - 1, use_known_good: false };
+        let tell = |phase: &str| {
+            batch.iter().for_each(|waiter| waiter.tell(Reply::Progress { phase: phase.to_owned() }));
+        };
+        let mut receipt = run_reload(&mut self.supervisor, ask, &tell).await;
+        if receipt.result != Outcome::Failed {
+            receipt.notes.extend(note);
+        }
+        let not_stored = self.supervisor.store_receipt(&receipt);
+        if not_stored.is_some() {
+            self.supervisor.warning.clone_from(&not_stored);
+        }
+        self.supervisor.publish();
+        let serving = self.supervisor.is_served();
+        for waiter in batch {
+            let (receipt, not_stored) = (Box::new(receipt.clone()), not_stored.clone());
+            waiter.tell(Reply::Receipt { receipt, not_stored, serving });
+        }
+    }
+
+    async fn reason_to_wait(&mut self) -> Wait {
+        let settings = &self.supervisor.config.reload;
+        if self.queue.last_reload.is_some_and(|last| last.elapsed() < settings.min_interval) {
+            return Wait::Yes("waiting for min-interval".into());
+        }
+        if settings.max_draining > 0 && self.supervisor.draining.len() >= settings.max_draining {
+            match settings.at_max_draining {
+                AtMaxDraining::Wait => {
+                    return Wait::Yes("waiting for a draining generation to end (max-draining)".into());
+                }
+                AtMaxDraining::EndOldest => {
+                    let oldest = self.supervisor.draining[0].number;
+                    self.end_early(oldest, "max-draining").await;
+                }
+            }
+        }
+        self.resync_wait().await
+    }
+
+    /// A generation that is still learning the stick tables would leave its successor with none.
+    async fn resync_wait(&mut self) -> Wait {
+        let waits = match self.resync().await {
+            None | Some(Resync::NoLocalPeer | Resync::Finished) => false,
+            Some(Resync::Untaught) => self.supervisor.predecessor_may_teach(TEACHING_BEGINS_WITHIN),
+            Some(Resync::Running) => true,
+        };
+        if !waits {
+            return Wait::No;
+        }
+        let since = *self.queue.waits_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < LONGEST_RESYNC {
+            return Wait::Yes("waiting for the stick tables' resync (show peers)".into());
+        }
+        Wait::TooLong("the stick tables were lost: the old generation was still learning them (show peers)".into())
+    }
+
+    /// What the serving generation says of its peers; `None` when nothing serves or it does not answer.
+    pub(super) async fn resync(&self) -> Option<Resync> {
+        let serving = self.supervisor.serving.as_ref()?;
+        runtime_api::ask(&serving.socket, "show peers", TICK).await.ok().map(|answer| resync(&answer))
+    }
+}

@@ -1,0 +1,44 @@
+//! SIGHUP: reloader's own configuration is read again.
+
+use super::event_loop::EventLoop;
+use crate::config::Config;
+use crate::supervision::notify;
+
+impl EventLoop {
+    /// Takes the new configuration, or keeps the earlier one and says why.
+    pub(super) fn read_configuration(&mut self) {
+        notify::reloading();
+        match Config::load(self.config_path.as_deref()) {
+            Ok(config) => self.take_configuration(config),
+            Err(error) => {
+                log::error!("{error}; the earlier configuration stays in force");
+                self.supervisor.warning = Some(format!("reloader's configuration was not read: {error}"));
+            }
+        }
+        self.supervisor.publish();
+        notify::ready();
+    }
+
+    /// Paths that are in use keep their old value until the daemon is started again.
+    fn take_configuration(&mut self, new: Config) {
+        let old = &self.supervisor.config;
+        let fixed = [
+            ("control-socket", old.control_socket != new.control_socket),
+            ("control-group", old.control_group != new.control_group),
+            ("runtime-dir", old.runtime_dir != new.runtime_dir),
+            ("state-dir", old.state_dir != new.state_dir),
+        ];
+        for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
+            log::warn!("{key} changes only when the daemon is started again");
+        }
+        let config = Config {
+            control_socket: old.control_socket.clone(),
+            control_group: old.control_group.clone(),
+            runtime_dir: old.runtime_dir.clone(),
+            state_dir: old.state_dir.clone(),
+            ..new
+        };
+        self.supervisor.config = config;
+        log::info!("reloader's configuration was read again");
+    }
+}

@@ -1,0 +1,149 @@
+//! From the process's start to the first generation that serves.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::control::{Control, ControlSocket};
+use super::event_loop::EventLoop;
+use super::{DaemonError, adopt, setup};
+use crate::config::Config;
+use crate::custody::Custody;
+use crate::gate::syn_counter::{self, SynCounter};
+use crate::haproxy::broker::Broker;
+use crate::haproxy::version::VersionCache;
+use crate::reload::receipt::{Kind, Outcome, Receipt};
+use crate::reload::run::{Ask, run as run_reload};
+use crate::supervision::{Journal, KnownGood, Supervisor, notify};
+use crate::sys::Inheritance;
+
+/// Runs the daemon until it is told to end.
+pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inheritance) -> Result<(), DaemonError> {
+    setup::check_privileges()?;
+    let group = setup::control_group(&config)?;
+    setup::directories(&config, group)?;
+    let _lock = setup::lock(&config.runtime_dir)?;
+    inheritance.raise_own_descriptor_limit().map_err(DaemonError::io("raising the limit of descriptors"))?;
+
+    let broker = Broker::listen(&config.runtime_dir).map_err(DaemonError::io("creating the broker's socket"))?;
+    let signals = Signals::install()?;
+    let control_socket = ControlSocket::listen(&config.control_socket, group)?;
+    let (events_sender, events) = mpsc::unbounded_channel();
+    let stopping = signals.stopping;
+    let published = Arc::new(Mutex::default());
+    let journal = Journal::new(&config.state_dir, group);
+    let mut supervisor = Supervisor {
+        last_receipt: journal.last(),
+        known_good: KnownGood::open(&config.state_dir),
+        journal,
+        config,
+        inheritance,
+        broker,
+        custody: Custody::default(),
+        serving: None,
+        draining: Vec::new(),
+        starting: None,
+        counter: None,
+        counts: false,
+        stopping,
+        last_start: None,
+        unserved: None,
+        ending_ticks: 0,
+        down: None,
+        last_down: None,
+        next_number: 1,
+        versions: VersionCache::default(),
+        warning: None,
+        published: Arc::clone(&published),
+    };
+    prepare_counter(&mut supervisor);
+    control_socket.serve(Control { group, events: events_sender, published });
+    begin_serving(&mut supervisor).await?;
+    supervisor.publish();
+    notify::ready();
+    EventLoop::new(supervisor, config_path, events, signals.hangup).run_until_stopped().await;
+    notify::stopping();
+    Ok(())
+}
+
+/// Removes what a daemon that was killed left in the packet path, and loads the counter where it is wanted.
+fn prepare_counter(supervisor: &mut Supervisor) {
+    match syn_counter::remove_stale() {
+        Ok(0) => {}
+        Ok(removed) => log::warn!("removed {removed} filters that an earlier daemon left in the packet path"),
+        Err(error) => log::debug!("looking for filters of an earlier daemon: {error}"),
+    }
+    if supervisor.config.reload.count_syns {
+        supervisor.counter = SynCounter::load().inspect_err(|error| log::warn!("{error}")).ok();
+    }
+}
+
+/// The signals that the daemon answers, caught from before anything is started: the default of each is death.
+struct Signals {
+    hangup: Signal,
+    /// Becomes true with SIGTERM or SIGINT, so that a start that hangs is given up at once.
+    stopping: watch::Receiver<bool>,
+}
+
+impl Signals {
+    fn install() -> Result<Signals, DaemonError> {
+        let catch = |kind| signal(kind).map_err(DaemonError::io("catching signals"));
+        let hangup = catch(SignalKind::hangup())?;
+        let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+        let (sender, stopping) = watch::channel(false);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            let _ = sender.send(true);
+            // Kept open so that waiting for the flag goes on to work.
+            std::future::pending::<()>().await;
+        });
+        Ok(Signals { hangup, stopping })
+    }
+}
+
+/// Adopts what serves, or starts the first generation; the last-known-good one when the configuration does not start.
+async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
+    if let Some(receipt) = adopt::adopt(supervisor).await? {
+        supervisor.store_receipt(&receipt);
+        return Ok(());
+    }
+    supervisor.version()?;
+    let mut reasons = Vec::new();
+    for use_known_good in [false, true] {
+        if use_known_good && supervisor.known_good.config().is_none() {
+            break;
+        }
+        let ask = Ask { kind: Kind::Start, asked: Instant::now(), coalesced: 0, use_known_good };
+        let receipt = run_reload(supervisor, ask, &|_| {}).await;
+        supervisor.store_receipt(&receipt);
+        if receipt.result != Outcome::Failed {
+            if use_known_good {
+                supervisor.warning = Some(runs_known_good(&reasons.join("\n")));
+            }
+            return Ok(());
+        }
+        reasons.push(sentence_of(&receipt));
+        if *supervisor.stopping.borrow() {
+            break;
+        }
+    }
+    Err(DaemonError::NothingServes(reasons.join("\n")))
+}
+
+/// The warning for a configuration that could not be used.
+pub(super) fn runs_known_good(why: &str) -> String {
+    format!("HAProxy runs the last-known-good configuration, because the one on disk does not start: {why}")
+}
+
+/// Why a start failed, with HAProxy's own lines.
+pub(super) fn sentence_of(receipt: &Receipt) -> String {
+    let reason = receipt.reason.as_deref().unwrap_or("the start failed");
+    let lines = receipt.server_log.iter().map(|line| format!("\n  {line}"));
+    format!("{reason}{}", lines.collect::<String>())
+}

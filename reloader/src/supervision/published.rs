@@ -1,0 +1,129 @@
+//! What is told about the daemon's state: to the control socket, and to the service manager.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::generation::open_connections;
+use super::status::{Draining, ListenerStatus, Serving, Status};
+use super::supervisor::rfc3339;
+use super::{Generation, Supervisor, notify};
+use crate::listener::{Listener, Owned, Role};
+use crate::process::Handle;
+
+/// A warning stands in `status` from this many draining generations on.
+const MANY_DRAINING: usize = 8;
+
+/// What the control socket may read without the main loop.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    pub(crate) status: Status,
+    /// The draining generations, to count their connections when asked.
+    pub(crate) draining: Vec<DrainingNow>,
+    /// The serving generation's stats socket.
+    pub(crate) socket: Option<PathBuf>,
+}
+
+/// A draining generation as the control socket sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct DrainingNow {
+    pub(crate) number: u64,
+    pub(crate) process: Handle,
+    pub(crate) retired: Instant,
+    pub(crate) listeners: Arc<Vec<Owned>>,
+}
+
+impl Supervisor {
+    /// Tells the control socket and the service manager how things stand.
+    pub(crate) fn publish(&mut self) {
+        let plan = self.version().map(|version| self.plan(version)).unwrap_or_default();
+        let status = Status {
+            serving: self.serving.as_ref().map(serving_status),
+            draining: Vec::new(),
+            holds: Vec::new(),
+            custody: self.custody.held().iter().map(|held| listener_status(&held.listener, held.role)).collect(),
+            last_reload: self.last_receipt.clone(),
+            warnings: self.warnings(),
+            plan,
+            connection_rate: None,
+        };
+        notify::status(&self.status_line());
+        let draining = self.draining.iter().map(|generation| DrainingNow {
+            number: generation.number,
+            process: generation.process.clone(),
+            retired: generation.retired.unwrap_or(generation.serving_since),
+            listeners: Arc::new(generation.listeners.clone()),
+        });
+        let published = Published {
+            status,
+            draining: draining.collect(),
+            socket: self.serving.as_ref().map(|serving| serving.socket.clone()),
+        };
+        *self.published.lock().expect("no panic under this lock") = published;
+    }
+
+    fn status_line(&self) -> String {
+        match &self.serving {
+            Some(serving) => format!(
+                "generation {} serves {} listeners, {} draining",
+                serving.number,
+                serving.listeners.len(),
+                self.draining.len()
+            ),
+            None => "nothing serves".into(),
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> = self.warning.iter().cloned().collect();
+        if self.draining.len() >= MANY_DRAINING {
+            warnings.push(format!(
+                "{} generations are draining: long connections keep them; see hard-stop-after and max-draining",
+                self.draining.len()
+            ));
+        }
+        warnings.extend(self.draining.iter().filter(|generation| generation.retired_listens).map(|generation| {
+            format!(
+                "generation {} (process {}) was retired and still listens: it takes its share of new connections",
+                generation.number,
+                generation.process.pid()
+            )
+        }));
+        if self.serving.is_none() && self.custody.is_empty() {
+            warnings.push("nothing serves, and nothing is in custody: the ports are refused".into());
+        }
+        warnings
+    }
+}
+
+fn serving_status(generation: &Generation) -> Serving {
+    Serving {
+        generation: generation.number,
+        pid: generation.process.pid(),
+        config: generation.config.clone(),
+        since: rfc3339(generation.since),
+        listeners: generation.listeners.iter().map(|owned| listener_status(&owned.listener, owned.role)).collect(),
+    }
+}
+
+fn listener_status(listener: &Listener, role: Role) -> ListenerStatus {
+    ListenerStatus {
+        address: listener.endpoint.to_string(),
+        family: listener.endpoint.address.family(),
+        role,
+        inode: listener.inode,
+    }
+}
+
+impl DrainingNow {
+    /// The entry for `status`, with the connections counted now.
+    pub(crate) fn status(&self) -> Draining {
+        let endpoints: Vec<_> = self.listeners.iter().map(|owned| owned.listener.endpoint.clone()).collect();
+        Draining {
+            generation: self.number,
+            pid: self.process.pid(),
+            age_s: self.retired.elapsed().as_secs(),
+            connections: open_connections(self.process.pid(), &endpoints),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What the daemon does between reloads: custody follows the server, ends are noticed, limits are kept.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::crash::Down;
+use super::supervisor::Unserved;
+use super::{Generation, Supervisor, notify};
+use crate::config::Limit;
+use crate::custody::Followed;
+use crate::process::{self, Ended, Handle};
+
+/// A retired generation has closed its listeners after this time, or is told again.
+const CLOSES_WITHIN: Duration = Duration::from_secs(3);
+
+/// A generation whose descriptors are gone for so many ticks in a row, while its root lives, serves no more.
+const ENDING_TICKS: u32 = 2;
+
+impl Supervisor {
+    /// What is due about once a second: custody follows the server, its log is forwarded, limits are kept.
+    pub(crate) fn tick(&mut self) {
+        notify::watchdog();
+        self.follow_custody();
+        self.serving.iter_mut().chain(self.draining.iter_mut()).for_each(forward_log);
+        self.remind_draining();
+        self.drop_custody_when_over();
+    }
+
+    /// The serving generation ended by itself.
+    pub(crate) fn serving_ended(&mut self, ended: Ended) {
+        let Some(dead) = self.serving.take() else { return };
+        log::error!("generation {} (process {}) {ended} while it served", dead.number, dead.process.pid());
+        self.retire_orphans(&dead);
+        dead.clean_up();
+        self.begin_down(&dead, format!("nothing serves: generation {} {ended}", dead.number));
+    }
+
+    /// The serving generation lives and listens no more: somebody else told it to stop, or its worker is dead.
+    fn serving_stopped(&mut self) {
+        let Some(mut stopped) = self.serving.take() else { return };
+        let warning = format!(
+            "nothing serves: generation {} (process {}) closed its listeners without being told by reloader",
+            stopped.number,
+            stopped.process.pid()
+        );
+        log::error!("{warning}");
+        self.begin_down(&stopped, warning);
+        stopped.retired = Some(Instant::now());
+        stopped.process.signal(Signal::USR1);
+        self.draining.push(stopped);
+        self.record_or_log();
+    }
+
+    fn begin_down(&mut self, last: &Generation, warning: String) {
+        // Counted from the end itself: the loop may have been busy with a reload meanwhile.
+        let since = last.process.ended_at().unwrap_or_else(Instant::now);
+        self.down = Some(Down::begin(since, last.serving_since.elapsed(), self.last_down.as_ref()));
+        self.warning = Some(warning);
+        self.ending_ticks = 0;
+        self.record_or_log();
+    }
+
+    /// Workers that outlived their master still accept; they drain like any retired generation.
+    fn retire_orphans(&mut self, dead: &Generation) {
+        for (pid, start_time) in &dead.leaves {
+            if let Some(process) = Handle::adopt(*pid, *start_time) {
+                log::warn!("worker {pid} of generation {} outlived its master: it is told to drain", dead.number);
+                process.signal(Signal::USR1);
+                self.draining.push(dead.orphan(process));
+            }
+        }
+    }
+
+    /// Removes draining generations that have ended.
+    pub(crate) fn reap_draining(&mut self) {
+        let (ended, draining): (Vec<_>, Vec<_>) = std::mem::take(&mut self.draining)
+            .into_iter()
+            .partition(|generation| generation.process.try_ended().is_some());
+        self.draining = draining;
+        for mut generation in ended {
+            forward_log(&mut generation);
+            log::info!("generation {} (process {}) has drained and ended", generation.number, generation.process.pid());
+            generation.clean_up();
+        }
+        self.record_or_log();
+    }
+
+    fn follow_custody(&mut self) {
+        let Some(serving) = self.serving.as_mut().filter(|serving| serving.process.try_ended().is_none()) else {
+            return;
+        };
+        let root = serving.process.pid();
+        match self.custody.follow(serving.socket_inode, || process::tree(root)) {
+            Followed::Unchanged => self.ending_ticks = 0,
+            Followed::Ending => {
+                self.ending_ticks += 1;
+                if self.ending_ticks >= ENDING_TICKS {
+                    self.serving_stopped();
+                    self.publish();
+                }
+            }
+            Followed::StoppedListening => {
+                self.serving_stopped();
+                self.publish();
+            }
+            Followed::Closed(closed) => {
+                for listener in &closed {
+                    log::warn!("the server closed {} by itself: it leaves custody", listener.endpoint);
+                }
+                serving.listeners.retain(|owned| !closed.contains(&owned.listener));
+                self.publish();
+            }
+        }
+    }
+
+    /// A retired generation that still listens takes its share of new connections: it is told again, and that is said.
+    fn remind_draining(&mut self) {
+        let due = |generation: &&mut Generation| {
+            !generation.closed_listeners && generation.retired.is_some_and(|retired| retired.elapsed() >= CLOSES_WITHIN)
+        };
+        for generation in self.draining.iter_mut().filter(due) {
+            if generation.listens() {
+                log::warn!(
+                    "generation {} (process {}) still listens though it was retired: it is told again",
+                    generation.number,
+                    generation.process.pid()
+                );
+                generation.process.signal(Signal::USR1);
+                generation.retired_listens = true;
+            } else {
+                generation.closed_listeners = true;
+                generation.retired_listens = false;
+            }
+        }
+    }
+
+    /// Whether something speaks for dropping custody by now.
+    pub(crate) fn drop_custody_when_over(&mut self) {
+        let custody_max = self.custody_max();
+        let Some(down) = &self.down else { return };
+        if !self.custody.is_empty() && down.custody_is_over(Instant::now(), custody_max) {
+            self.drop_custody();
+            self.publish();
+        }
+    }
+
+    /// Nothing serves, so what comes to the ports would wait in vain.
+    pub(crate) fn drop_custody(&mut self) {
+        if self.custody.is_empty() {
+            return;
+        }
+        log::error!("nothing has served for too long: custody is dropped, so that clients fail over");
+        self.unserved = Some(Unserved { since: Instant::now(), listeners: self.custody_as_owned() });
+        self.custody.drop_all();
+    }
+
+    /// Draining generations that are past `hard-stop-after`.
+    pub(crate) fn overdue(&self) -> Vec<u64> {
+        let Limit::After(limit) = self.config.reload.hard_stop_after else { return Vec::new() };
+        let overdue = |generation: &&Generation| generation.retired.is_some_and(|retired| retired.elapsed() >= limit);
+        self.draining.iter().filter(overdue).map(|generation| generation.number).collect()
+    }
+
+    /// True while a generation drains that was retired so lately that it may still begin to teach its stick tables.
+    pub(crate) fn predecessor_may_teach(&self, within: Duration) -> bool {
+        let lately = |generation: &Generation| generation.retired.is_some_and(|retired| retired.elapsed() < within);
+        self.draining.iter().any(|generation| generation.process.try_ended().is_none() && lately(generation))
+    }
+}
+
+fn forward_log(generation: &mut Generation) {
+    let number = generation.number;
+    for line in generation.new_log_lines() {
+        log::info!(target: "haproxy", "[{number}] {line}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Reloads that must come to nothing: the old generation is not touched, no connection is lost, the next good one works.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -68,6 +69,15 @@ fn a_new_generation_that_dies_at_start() {
 }
 
 #[test]
+fn a_new_generation_that_dies_once_it_was_ready() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
+    let answer = abandoned_under_load(&rig, || wrapper.set(Manner::Fleeting), || wrapper.set(Manner::Well));
+    assert!(answer.at("/reason").to_string().contains("exited with status 0"), "{}", answer.at("/reason"));
+}
+
+#[test]
 fn a_new_generation_that_hangs_before_it_has_a_socket() {
     netns::enter();
     let wrapper = Wrapper::new();
@@ -95,6 +105,7 @@ fn a_new_generation_that_serves_but_is_never_ready() {
     load.stop().assert_lossless();
     assert_eq!((idle.alive(), idle.prove()), (200, 200), "{inside} were inside: {:?}", idle.deaths());
     until_only_serving(&rig);
+    Load::to([unix_bind(&wrapper)]).connections(100).run().assert_lossless();
     wrapper.set(Manner::Well);
     assert_next_reload_is_proven(&rig);
 }
@@ -183,7 +194,12 @@ fn assert_next_reload_is_proven(rig: &Rig) {
 /// A new generation gets three seconds: enough to do something to it before it is abandoned.
 fn with_idle(wrapper: &Wrapper, backend: &Server) -> Setup {
     let config = Config::web(WEB).tcp_proxy("idle", &["127.0.0.1:8081"], &backend.address.to_string());
+    let config = config.frontend("unix", &[&format!("unix@{}", unix_bind(wrapper).display())]);
     Rig::with(&config).haproxy_at(&wrapper.path()).tables("[reload]\nstart-timeout = \"3s\"")
+}
+
+fn unix_bind(wrapper: &Wrapper) -> PathBuf {
+    wrapper.path().with_file_name("web.sock")
 }
 
 /// 200 idle connections while both accept, and how many of them the new one was given.

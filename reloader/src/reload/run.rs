@@ -89,10 +89,17 @@ async fn prove(
 ) -> Result<(Inspection, Vec<Verdict>), Failure> {
     let new = supervisor.starting.as_ref().ok_or_else(|| Failure::new("internal error: no generation is starting"))?;
     recorder.receipt().new = Some(new.id());
-    let (root, socket) = (new.process.pid(), new.socket.clone());
-    let inspected = inspect(root, socket, supervisor.config.runtime_dir.clone()).await;
-    let inspection =
-        inspected.map_err(|error| Failure::new(format!("the new generation cannot be proven: {error}")))?;
+    let (process, socket) = (new.process.clone(), new.socket.clone());
+    let inspected = inspect(process.pid(), socket, supervisor.config.runtime_dir.clone()).await;
+    // One that ends has no listeners, and would pass for a configuration without any.
+    if let Some(ended) = process.try_ended() {
+        return Err(start::failure(supervisor, format!("the new generation {ended} before it was proven")));
+    }
+    let unproven = |why: String| Failure::new(format!("the new generation cannot be proven: {why}"));
+    let inspection = inspected.map_err(|error| unproven(error.to_string()))?;
+    if let Some(doubt) = inspection.doubt {
+        return Err(unproven(doubt));
+    }
     inspection.notes.iter().for_each(|note| recorder.note(note));
 
     let old = supervisor.present_listeners();

@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>, DaemonError> {
     let records = Records::load(&supervisor.config.runtime_dir);
     supervisor.next_number = records.next.max(1);
+    supervisor.last_start = records.last_start_ms.map(Duration::from_millis);
     let mut serving = own_generations(supervisor, records).await;
     if serving.is_none() {
         serving = foreign(supervisor).await?;

@@ -295,10 +295,10 @@ impl EventLoop {
         while let Ok(event) = self.events.try_recv() {
             match event {
                 Event::Reload(waiter) => self.pending.push((waiter, Instant::now())),
-                stop @ Event::Stop(_) => others.push(stop),
+                Event::Stop(waiter) => others.push(waiter),
             }
         }
-        if let Some(Event::Stop(waiter)) = others.pop() {
+        for waiter in others {
             waiter.tell(Reply::Refused { message: "a reload is under way; stop again after it".into(), exit: 75 });
         }
     }

@@ -43,6 +43,9 @@ pub(super) struct Record {
 pub(super) struct Records {
     /// The number of the next generation.
     pub(super) next: u64,
+    /// How long the last start took, in milliseconds: custody lasts twice as long, whichever daemon measured it.
+    #[serde(default)]
+    pub(super) last_start_ms: Option<u64>,
     /// Those that were running.
     pub(super) generations: Vec<Record>,
 }

@@ -166,7 +166,8 @@ impl Supervisor {
         generations.extend(self.draining.iter().map(|generation| generation.record(State::Draining)));
         generations.extend(self.serving.iter().map(|generation| generation.record(State::Serving)));
         generations.extend(self.starting.iter().map(|generation| generation.record(State::Starting)));
-        let records = Records { next: self.next_number, generations };
+        let last_start_ms = self.last_start.map(|took| took.as_millis() as u64);
+        let records = Records { next: self.next_number, last_start_ms, generations };
         if let Err(error) = records.store(&self.config.runtime_dir) {
             log::error!("cannot record the running generations in {}: {error}", self.config.runtime_dir.display());
         }

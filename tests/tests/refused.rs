@@ -120,7 +120,7 @@ fn a_new_generation_that_is_stopped_after_it_shares_a_socket() {
     let reload = rig.spawn(&["reload", "--json"]);
     let new = until_shared(&rig, old);
     let (mut idle, doomed) = shared_connections(old, new);
-    new.signal(Signal::SIGSTOP);
+    new.stop();
 
     let answer = reload.wait().expect_status(1);
     assert_eq!(*answer.at("/lost/abandoned"), doomed);

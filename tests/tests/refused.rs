@@ -4,7 +4,6 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use reloader_tests::config::Config;
 use reloader_tests::haproxy::HaproxyBinary;
 use reloader_tests::idle::Idle;

@@ -38,6 +38,13 @@ impl Process {
         }
     }
 
+    /// SIGSTOP, and wait until every thread of it stands: they go on for a moment after the signal was sent.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        until(Duration::from_secs(5), &format!("process {} to stand still", self.pid), || threads_stand(self.pid));
+    }
+
     /// Wait until it is gone.
     #[track_caller]
     pub fn until_gone(&self, limit: Duration) {
@@ -74,9 +81,19 @@ fn all() -> impl Iterator<Item = Process> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Process::with_pid)
 }
 
-/// The fields behind the name, which may itself hold spaces and brackets: state first, then the parent.
+fn threads_stand(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut states = threads.map(|thread| fields(&thread.path().join("stat")).map(|fields| fields[0].clone()));
+    states.all(|state| state.is_none_or(|state| state == "T"))
+}
+
 fn stat(pid: i32) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    fields(Path::new(&format!("/proc/{pid}/stat")))
+}
+
+/// The fields behind the name, which may itself hold spaces and brackets: state first, then the parent.
+fn fields(stat: &Path) -> Option<Vec<String>> {
+    let text = fs::read_to_string(stat).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;
     Some(fields.split_ascii_whitespace().map(str::to_owned).collect())
 }

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::poll::until;
-use crate::process::Process;
+use crate::process::{Process, cmdline};
 
 const ESTABLISHED: &str = "01";
 const CLOSE_WAIT: &str = "08";
@@ -41,9 +41,19 @@ pub fn held_by(pid: i32) -> BTreeSet<u64> {
 
 /// The processes of the whole machine that hold one of these sockets.
 pub fn holders(inodes: &BTreeSet<u64>) -> BTreeSet<i32> {
+    holders_by_name(inodes).into_iter().map(|(pid, _)| pid).collect()
+}
+
+/// The same with their command lines before and after the look: a process may become another program meanwhile.
+pub fn holders_by_name(inodes: &BTreeSet<u64>) -> BTreeSet<(i32, [String; 2])> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| !held_by(*pid).is_disjoint(inodes)).collect()
+    let look = |pid| {
+        let before = cmdline(pid);
+        let holds = !held_by(pid).is_disjoint(inodes);
+        holds.then(|| (pid, [before, cmdline(pid)]))
+    };
+    pids.filter_map(look).collect()
 }
 
 /// Whether nobody listens there.

@@ -17,6 +17,8 @@ pub enum Manner {
     Wait,
     /// Become a HAProxy that serves, but without the stats socket that the daemon waits for.
     Deaf,
+    /// Tell the daemon that it is ready, and end.
+    Fleeting,
     /// Ask the broker for nonsense, break off a transfer half way, then become HAProxy.
     Rude,
     /// Leave a transfer half way for as long as HAProxy lives, and become HAProxy.
@@ -99,6 +101,13 @@ Deaf)
     for word; do
         case $word in */generation-*.cfg) sed -i '/stats socket/d' "$word" ;; esac
     done ;;
+Fleeting)
+    for word; do
+        case $word in */generation-*.cfg) own=${word%.cfg}.sock ;; esac
+    done
+    exec perl -e 'use IO::Socket::UNIX;
+        $l = IO::Socket::UNIX->new(Local => $ARGV[0], Listen => 9); $c = $l->accept; sysread $c, $x, 99;
+        print $c "Version: 2.6\nPid: $$\n";' "$own" "$@" ;;
 Rude)
     broker "$@"
     perl -e "$ask" "$socket" nonsense00

@@ -16,8 +16,9 @@ use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::process::{cmdline, mentioning};
 use reloader_tests::rig::{self, Rig};
-use reloader_tests::sockets::{holders, listening, queued, refuses, until_refused};
+use reloader_tests::sockets::{holders, holders_by_name, listening, queued, refuses, until_refused};
 use reloader_tests::wrapper::Wrapper;
+use serde_json::Value;
 
 const WEB: &str = "127.0.0.1:8080";
 const GONE: &str = "127.0.0.1:8082";
@@ -65,7 +66,7 @@ fn ten_idle_clients_on_the_users_stats_socket() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("stats.sock");
-    let rig = Rig::with(&Config::web(WEB).stats_socket(&socket)).start();
+    let mut rig = Rig::with(&Config::web(WEB).stats_socket(&socket)).start();
     let inodes = listening(8080);
     let load = Load::to([WEB]).start();
     let occupy = || (0..10).map(|_| UnixStream::connect(&socket).unwrap()).collect::<Vec<_>>();
@@ -74,6 +75,11 @@ fn ten_idle_clients_on_the_users_stats_socket() {
     assert_eq!(*rig.reload().expect_status(0).at("/result"), "proven");
     load.stop().assert_lossless();
     let _second = occupy();
+    // What the daemon asks of the very process that is occupied.
+    assert!(rig.status().at("/connection-rate").is_number());
+    rig.kill9_daemon();
+    rig.start_daemon();
+    assert_eq!((rig.history().at("/0/kind"), rig.history().at("/0/notes")), (&"adopt".into(), &Value::Array(vec![])));
     let serving = rig.serving().unwrap();
     serving.end();
     rig.until_replaced(serving);
@@ -86,7 +92,9 @@ fn ten_idle_clients_on_the_users_stats_socket() {
 #[test]
 fn no_listener_is_held_by_any_process_but_old_new_and_daemon() {
     netns::enter();
-    let rig = Rig::with(&Config::web(WEB)).start();
+    // What it runs before it becomes HAProxy would have whatever the daemon leaks.
+    let wrapper = Wrapper::new();
+    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
     let inodes = listening(8080);
     let daemon = rig.daemon_process().pid;
     let done = AtomicBool::new(false);
@@ -94,7 +102,7 @@ fn no_listener_is_held_by_any_process_but_old_new_and_daemon() {
         let watch = scope.spawn(|| {
             let mut seen = BTreeSet::new();
             while !done.load(Relaxed) {
-                seen.extend(holders(&inodes).into_iter().map(|pid| (pid, cmdline(pid))));
+                seen.extend(holders_by_name(&inodes));
             }
             seen
         });
@@ -105,9 +113,8 @@ fn no_listener_is_held_by_any_process_but_old_new_and_daemon() {
     });
     // A child is the daemon's image until it is HAProxy; one that ended while it was looked at has no words any more.
     let image = cmdline(daemon);
-    let is_known =
-        |(_, words): &&(i32, String)| words.is_empty() || *words == image || words.starts_with("/usr/sbin/haproxy -db");
-    let strangers: Vec<_> = seen.iter().filter(|holder| !is_known(holder)).collect();
+    let is_known = |words: &String| words.is_empty() || *words == image || words.starts_with("/usr/sbin/haproxy -db");
+    let strangers: Vec<_> = seen.iter().filter(|(_, names)| !names.iter().any(is_known)).collect();
     assert!(strangers.is_empty() && seen.len() > 10, "{seen:?}");
 
     let expected = BTreeSet::from([daemon, rig.serving_pid()]);
@@ -158,7 +165,7 @@ fn script(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-fn listener(receipt: &serde_json::Value, address: &str) -> serde_json::Value {
+fn listener(receipt: &Value, address: &str) -> Value {
     let mut listeners = receipt["listeners"].as_array().unwrap().iter();
     listeners.find(|listener| listener["address"] == address).unwrap_or_else(|| panic!("{address}: {receipt}")).clone()
 }

@@ -26,12 +26,14 @@ fn killed_and_terminated_daemons_leave_haproxy_alone() {
     let load = Load::to([WEB]).start();
     let mut idle = Idle::open(IDLE, 100);
     let (serving, inodes) = (rig.serving(), listening(8080));
+    let last_start = last_start(&rig);
 
     load.until_started(300);
     rig.kill9_daemon();
     load.until_further(300);
     rig.start_daemon();
     assert_adopted(&rig);
+    assert_eq!(self::last_start(&rig), last_start, "custody lasts as long as before");
     load.until_further(300);
     rig.terminate_daemon().expect_status(0);
     load.until_further(300);
@@ -212,6 +214,11 @@ fn assert_nothing_left(rig: &Rig) {
     let names = fs::read_dir(rig.path("run")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let left: Vec<String> = names.filter(|name| name.starts_with("generation-")).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+fn last_start(rig: &Rig) -> u64 {
+    let records: serde_json::Value = serde_json::from_str(&records(rig)).unwrap();
+    records["last-start-ms"].as_u64().expect("a measured start")
 }
 
 fn records(rig: &Rig) -> String {

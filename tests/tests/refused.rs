@@ -1,9 +1,9 @@
 //! Reloads that must come to nothing: the old generation is not touched, no connection is lost, the next good one works.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use reloader_tests::config::Config;
 use reloader_tests::haproxy::HaproxyBinary;
 use reloader_tests::idle::Idle;
@@ -68,6 +68,15 @@ fn a_new_generation_that_dies_at_start() {
 }
 
 #[test]
+fn a_new_generation_that_dies_once_it_was_ready() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
+    let answer = abandoned_under_load(&rig, || wrapper.set(Manner::Fleeting), || wrapper.set(Manner::Well));
+    assert!(answer.at("/reason").to_string().contains("exited with status 0"), "{}", answer.at("/reason"));
+}
+
+#[test]
 fn a_new_generation_that_hangs_before_it_has_a_socket() {
     netns::enter();
     let wrapper = Wrapper::new();
@@ -95,6 +104,7 @@ fn a_new_generation_that_serves_but_is_never_ready() {
     load.stop().assert_lossless();
     assert_eq!((idle.alive(), idle.prove()), (200, 200), "{inside} were inside: {:?}", idle.deaths());
     until_only_serving(&rig);
+    Load::to([unix_bind(&wrapper)]).connections(100).run().assert_lossless();
     wrapper.set(Manner::Well);
     assert_next_reload_is_proven(&rig);
 }
@@ -109,7 +119,7 @@ fn a_new_generation_that_is_stopped_after_it_shares_a_socket() {
     let reload = rig.spawn(&["reload", "--json"]);
     let new = until_shared(&rig, old);
     let (mut idle, doomed) = shared_connections(old, new);
-    new.signal(Signal::SIGSTOP);
+    new.stop();
 
     let answer = reload.wait().expect_status(1);
     assert_eq!(*answer.at("/lost/abandoned"), doomed);
@@ -183,7 +193,12 @@ fn assert_next_reload_is_proven(rig: &Rig) {
 /// A new generation gets three seconds: enough to do something to it before it is abandoned.
 fn with_idle(wrapper: &Wrapper, backend: &Server) -> Setup {
     let config = Config::web(WEB).tcp_proxy("idle", &["127.0.0.1:8081"], &backend.address.to_string());
+    let config = config.frontend("unix", &[&format!("unix@{}", unix_bind(wrapper).display())]);
     Rig::with(&config).haproxy_at(&wrapper.path()).tables("[reload]\nstart-timeout = \"3s\"")
+}
+
+fn unix_bind(wrapper: &Wrapper) -> PathBuf {
+    wrapper.path().with_file_name("web.sock")
 }
 
 /// 200 idle connections while both accept, and how many of them the new one was given.

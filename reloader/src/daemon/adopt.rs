@@ -205,7 +205,7 @@ async fn take_over(supervisor: &mut Supervisor, mut generation: Generation) -> R
     let inspected =
         inspect(generation.process.pid(), generation.socket.clone(), supervisor.config.runtime_dir.clone()).await;
     let inspection = inspected.map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
-    inspection.notes.iter().for_each(|note| recorder.note(note));
+    inspection.doubt.iter().chain(&inspection.notes).for_each(|note| recorder.note(note));
     recorder.phase(|phases| &mut phases.confirm);
     let owned: Vec<Owned> = inspection.owned;
     recorder.receipt().new = Some(generation.id());

@@ -40,6 +40,8 @@ pub struct Inspection {
     pub sockets: HashMap<u64, SocketOwner>,
     /// All TCP listeners of the machine at that moment.
     pub machine: Vec<ListenSocket>,
+    /// Why what was seen may not be what it serves: it did not answer, or ended meanwhile.
+    pub doubt: Option<String>,
     /// What could not be taken, in sentences.
     pub notes: Vec<String>,
 }
@@ -61,10 +63,11 @@ pub async fn inspect(root: u32, socket: PathBuf, runtime_dir: PathBuf) -> Result
 
 fn look(root: u32, socket: &Path, runtime_dir: &Path, control: &HashSet<String>) -> Result<Inspection, InspectError> {
     let mut notes = Vec::new();
+    let mut doubt = None;
     let exported = client::get_sockets(socket).unwrap_or_else(|error| {
         // The private socket is itself a listener, so even an empty configuration exports one.
         if !matches!(error, ClientError::NotExposed) || is_private_socket(runtime_dir, socket) {
-            notes.push(format!("listeners could not be taken with _getsocks: {error}"));
+            doubt = Some(format!("listeners could not be taken with _getsocks: {error}"));
         }
         Vec::new()
     });
@@ -76,7 +79,12 @@ fn look(root: u32, socket: &Path, runtime_dir: &Path, control: &HashSet<String>)
 
     let role = |address: &Address| if control.contains(&cli_name(address)) { Role::Control } else { Role::Traffic };
     let ours = |address: &Address| !matches!(address, Address::Unix(path) if is_private_socket(runtime_dir, path));
-    let mut held = take_in(exported, |found| ours(&found.endpoint.address) && sockets.contains_key(&found.inode), role);
+    let exported = take_in(exported, |found| ours(&found.endpoint.address), role);
+    let (mut held, orphaned): (Vec<Held>, Vec<Held>) =
+        exported.into_iter().partition(|held| sockets.contains_key(&held.listener.inode));
+    if let Some(orphan) = orphaned.first() {
+        doubt = Some(format!("none of its processes holds {} any more", orphan.listener.endpoint));
+    }
     let known: HashSet<u64> = held.iter().map(|held| held.listener.inode).collect();
     let mut listed = HashSet::new();
     // Thread groups share a socket under several descriptors: each is passed on, the listener is one.
@@ -99,7 +107,7 @@ fn look(root: u32, socket: &Path, runtime_dir: &Path, control: &HashSet<String>)
     }
     let custody = Custody::new(held, sockets.clone());
     let socket_inode = stats_socket_inode(socket, &machine, &sockets);
-    Ok(Inspection { owned, custody, socket_inode, sockets, machine, notes })
+    Ok(Inspection { owned, custody, socket_inode, sockets, machine, doubt, notes })
 }
 
 /// The inode of the stats socket at `path`, when one of `sockets` listens there.

@@ -80,9 +80,9 @@ async fn two_phases(
 
 /// What was seen of the new generation was seen on a living process, and it lives at the last moment before the old one
 /// is told to drain.
-fn still_there(supervisor: &Supervisor) -> Result<(), Failure> {
+fn still_there(supervisor: &mut Supervisor) -> Result<(), Failure> {
     match supervisor.starting.as_ref().and_then(|new| new.process.try_ended()) {
-        Some(ended) => Err(Failure::new(format!("the new generation {ended} while it was looked at"))),
+        Some(ended) => Err(start::failure(supervisor, format!("the new generation {ended} before it was proven"))),
         None => Ok(()),
     }
 }
@@ -107,9 +107,12 @@ async fn prove(
     recorder.receipt().new = Some(new.id());
     let (root, socket) = (new.process.pid(), new.socket.clone());
     let inspected = inspect(root, socket, supervisor.config.runtime_dir.clone()).await;
-    let inspection =
-        inspected.map_err(|error| Failure::new(format!("the new generation cannot be proven: {error}")))?;
     still_there(supervisor)?;
+    let unproven = |why: String| Failure::new(format!("the new generation cannot be proven: {why}"));
+    let inspection = inspected.map_err(|error| unproven(error.to_string()))?;
+    if let Some(doubt) = inspection.doubt {
+        return Err(unproven(doubt));
+    }
     inspection.notes.iter().for_each(|note| recorder.note(note));
 
     // When what served before has ended nobody else serves: better unproven, or shared with a stranger, than nothing.

@@ -86,7 +86,10 @@ pub(crate) async fn start(
             supervisor.last_start = Some(began.elapsed());
             Ok(())
         }
-        Err(error) => Err(failure(supervisor, &error)),
+        Err(error) => {
+            let ends_custody = matches!(error, NotReady::NobodyServes(_));
+            Err(Failure { ends_custody, ..failure(supervisor, error.to_string()) })
+        }
     }
 }
 
@@ -95,10 +98,10 @@ fn may_be_given_up(supervisor: &Supervisor) -> bool {
     supervisor.is_served() || supervisor.down.is_none() || supervisor.config.on_stop == OnStop::Retire
 }
 
-fn failure(supervisor: &mut Supervisor, error: &NotReady) -> Failure {
+/// A failure of the generation that is starting, with what it said.
+pub(crate) fn failure(supervisor: &mut Supervisor, reason: String) -> Failure {
     let server_log = supervisor.starting.as_mut().map(Generation::new_log_lines).unwrap_or_default();
-    let ends_custody = matches!(error, NotReady::NobodyServes(_));
-    Failure { reason: error.to_string(), server_log, ends_custody }
+    Failure { server_log, ..Failure::new(reason) }
 }
 
 /// After a proven start this configuration is the last-known-good one, provided it is still what HAProxy read.

@@ -42,7 +42,7 @@ impl Small {
         unshare(CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
         run("mount", &["--make-rprivate", "/"]);
         std::fs::create_dir(path).unwrap();
-        run("mount", &["-t", "tmpfs", "-o", "size=256k", "small", path.to_str().unwrap()]);
+        run("mount", &["-t", "tmpfs", "-o", "size=256k,mode=755", "small", path.to_str().unwrap()]);
         Small(path.to_owned())
     }
 }

@@ -1,7 +1,7 @@
 //! The two phases: start without retiring, prove, then retire.
 
 use std::collections::HashSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::abandon::abandon;
 use super::confirm::{self, Verdict};
@@ -17,6 +17,9 @@ use crate::kernel::sock_diag::ListenSocket;
 use crate::listener::Owned;
 use crate::process;
 use crate::supervision::{Generation, Supervisor};
+
+/// How long a process that no longer answers may take to end, before it is called silent.
+const ENDING: Duration = Duration::from_millis(200);
 
 /// What is asked of a reload.
 #[derive(Debug, Clone, Copy)]
@@ -105,8 +108,12 @@ async fn prove(
 ) -> Result<(Inspection, Vec<Verdict>), Failure> {
     let new = supervisor.starting.as_ref().ok_or_else(|| Failure::new("internal error: no generation is starting"))?;
     recorder.receipt().new = Some(new.id());
-    let (root, socket) = (new.process.pid(), new.socket.clone());
-    let inspected = inspect(root, socket, supervisor.config.runtime_dir.clone()).await;
+    let (process, socket) = (new.process.clone(), new.socket.clone());
+    let inspected = inspect(process.pid(), socket, supervisor.config.runtime_dir.clone()).await;
+    if inspected.as_ref().map_or(true, |inspection| inspection.doubt.is_some()) {
+        // A process that ends closes its sockets first: whether that is the reason shows a moment later.
+        let _ = tokio::time::timeout(ENDING, process.ended()).await;
+    }
     still_there(supervisor)?;
     let unproven = |why: String| Failure::new(format!("the new generation cannot be proven: {why}"));
     let inspection = inspected.map_err(|error| unproven(error.to_string()))?;

@@ -44,6 +44,8 @@ pub(super) fn listen(path: &Path, group: u32) -> Result<UnixListener, DaemonErro
 #[derive(Debug, Clone)]
 pub(super) struct Control {
     pub(super) group: u32,
+    /// Its name.
+    pub(super) name: Arc<str>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) published: Arc<Mutex<Published>>,
 }
@@ -70,7 +72,10 @@ pub(super) async fn serve(listener: UnixListener, control: Control) {
 
 async fn converse(mut stream: UnixStream, control: Control) -> io::Result<()> {
     if !may_ask(&stream, control.group)? {
-        let message = "only root and the control group may use the control socket".into();
+        let message = format!(
+            "only root and the group `{}` may use the control socket; join that group or use sudo",
+            control.name
+        );
         return write_frame(&mut stream, &Reply::Refused { message, exit: 77 }).await;
     }
     let request = match read_frame::<Request>(&mut stream).await {

@@ -50,6 +50,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     let (stop_sender, stopping) = watch::channel(false);
     let published = Arc::new(Mutex::default());
     let journal = journal::Journal::new(&config.state_dir, group);
+    let name = config.control_group.as_str().into();
     let mut supervisor = Supervisor {
         last_receipt: journal.last(),
         known_good: known_good::KnownGood::open(&config.state_dir),
@@ -78,7 +79,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     begin_serving(&mut supervisor).await?;
     supervisor.publish();
     notify::ready();
-    tokio::spawn(control::serve(control_socket, Control { group, events: events_sender, published }));
+    tokio::spawn(control::serve(control_socket, Control { group, name, events: events_sender, published }));
 
     let mut daemon = EventLoop {
         supervisor,

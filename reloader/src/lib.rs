@@ -12,4 +12,5 @@ pub mod kernel;
 pub mod listener;
 pub mod process;
 pub mod reload;
+pub mod supervision;
 pub mod sys;

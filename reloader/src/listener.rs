@@ -61,6 +61,15 @@ pub enum Role {
     Control,
 }
 
+/// A listener that a generation was seen to own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned {
+    /// The listener.
+    pub listener: Listener,
+    /// What it is for.
+    pub role: Role,
+}
+
 /// Address family in the words of the receipts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

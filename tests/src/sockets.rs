@@ -24,6 +24,14 @@ pub fn accepted_by(process: Process, port: u16) -> usize {
     held_by(process.pid).intersection(&open).count()
 }
 
+/// Connections that wait to be accepted on a port.
+pub fn queued(port: u16) -> u64 {
+    let lines = table(port, &[LISTEN]);
+    // `… tx_queue:rx_queue …`: of a listener the second one is the length of its accept queue.
+    let queue = |line: &String| u64::from_str_radix(line.split_ascii_whitespace().nth(4)?.split_once(':')?.1, 16).ok();
+    lines.iter().filter_map(queue).sum()
+}
+
 /// Inodes of all sockets that a process holds.
 pub fn held_by(pid: i32) -> BTreeSet<u64> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
@@ -52,20 +60,20 @@ pub fn until_refused(address: &str) {
 }
 
 fn tcp(port: u16, states: &[&str]) -> BTreeSet<u64> {
-    let mut inodes = BTreeSet::new();
-    for table in ["tcp", "tcp6"] {
-        let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
-        inodes.extend(text.lines().skip(1).filter_map(|line| inode(line, port, states)));
-    }
-    inodes
+    let inode = |line: &String| line.split_ascii_whitespace().nth(9)?.parse().ok();
+    table(port, states).iter().filter_map(inode).filter(|inode| *inode > 0).collect()
 }
 
-/// `0: 0100007F:1F90 00000000:0000 0A … uid timeout inode`
-fn inode(line: &str, port: u16, states: &[&str]) -> Option<u64> {
-    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-    let local = fields.get(1)?.rsplit_once(':')?.1;
-    let is_ours = u16::from_str_radix(local, 16) == Ok(port) && states.contains(fields.get(3)?);
-    fields.get(9).filter(|_| is_ours)?.parse().ok().filter(|inode| *inode > 0)
+/// `0: 0100007F:1F90 00000000:0000 0A tx:rx tr:when retransmits uid timeout inode`
+fn table(port: u16, states: &[&str]) -> Vec<String> {
+    let wanted = |line: &&str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let local = fields.get(1).and_then(|address| address.rsplit_once(':'));
+        local.is_some_and(|(_, local)| u16::from_str_radix(local, 16) == Ok(port))
+            && fields.get(3).is_some_and(|state| states.contains(state))
+    };
+    let read = |family| fs::read_to_string(format!("/proc/thread-self/net/{family}")).unwrap_or_default();
+    [read("tcp"), read("tcp6")].iter().flat_map(|text| text.lines().filter(wanted)).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -83,8 +91,8 @@ mod tests {
         assert!(holders(&inodes).contains(&own.pid) && !refuses(&address.to_string()));
         let _client = TcpStream::connect(address).unwrap();
         let _accepted = listener.accept().unwrap();
-        // The probe of `refuses` waits to be accepted too: nobody holds it.
-        assert_eq!(accepted_by(own, address.port()), 1);
+        // The first in the queue is the probe of `refuses`, which has closed.
+        assert_eq!((accepted_by(own, address.port()), queued(address.port())), (1, 1));
         drop(listener);
         assert!(refuses(&address.to_string()));
     }

@@ -17,6 +17,10 @@ pub enum Manner {
     Wait,
     /// Become a HAProxy that serves, but without the stats socket that the daemon waits for.
     Deaf,
+    /// Ask the broker for nonsense, break off a transfer half way, then become HAProxy.
+    Rude,
+    /// Leave a transfer half way for as long as HAProxy lives, and become HAProxy.
+    Clinging,
 }
 
 /// The script. It lives as long as this.
@@ -29,7 +33,8 @@ impl Wrapper {
     pub fn new() -> Wrapper {
         let wrapper = Wrapper { dir: tempfile::tempdir().expect("a temporary directory") };
         wrapper.set(Manner::Well);
-        fs::write(wrapper.path(), SCRIPT.replace("MANNER", &wrapper.manner().display().to_string())).expect("writing");
+        let script = SCRIPT.replace("HERE", &wrapper.dir.path().display().to_string());
+        fs::write(wrapper.path(), script).expect("writing");
         fs::set_permissions(wrapper.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         wrapper
     }
@@ -50,6 +55,14 @@ impl Wrapper {
         self.dir.path().join("manner")
     }
 
+    /// What the last start inherited: the soft limit of open files, and what its descriptors refer to, before HAProxy
+    /// had changed either.
+    pub fn inherited(&self) -> (String, Vec<String>) {
+        let text = fs::read_to_string(self.dir.path().join("inherited")).expect("a start");
+        let mut lines = text.lines().map(str::to_owned);
+        (lines.next().unwrap_or_default(), lines.collect())
+    }
+
     /// Take the program away.
     pub fn remove(&self) {
         fs::rename(self.path(), self.aside()).expect("renaming");
@@ -68,18 +81,33 @@ impl Wrapper {
 /// What stands in for HAProxy keeps its arguments, by which a rig finds all that it has to end.
 const SCRIPT: &str = r#"#!/bin/sh
 [ "$1" = -v ] && exec /usr/sbin/haproxy -v
-case $(cat MANNER) in
+ask='use IO::Socket::UNIX; $s = IO::Socket::UNIX->new(Peer => $ARGV[0]); print $s "$ARGV[1]\n"; $s->flush; sysread $s, $x, 4;'
+broker() {
+    while [ "$1" != -x ]; do shift; done
+    socket=$2
+}
+{ ulimit -Sn; for fd in /proc/$$/fd/*; do readlink "$fd"; done; } >HERE/inherited
+case $(cat HERE/manner) in
 Die)
     echo "[ALERT] the wrapper was told to die" >&2
     exit 1 ;;
 Hang)
     exec sh -c 'while :; do sleep 1; done' hanging "$@" ;;
 Wait)
-    while [ "$(cat MANNER)" = Wait ]; do sleep 0.02; done ;;
+    while [ "$(cat HERE/manner)" = Wait ]; do sleep 0.02; done ;;
 Deaf)
     for word; do
         case $word in */generation-*.cfg) sed -i '/stats socket/d' "$word" ;; esac
     done ;;
+Rude)
+    broker "$@"
+    perl -e "$ask" "$socket" nonsense00
+    perl -e "$ask" "$socket" _getsocks ;;
+Clinging)
+    broker "$@"
+    mkfifo HERE/asked$$
+    perl -e "$ask"' open A, ">$ARGV[2]"; close A; sleep 1 while getppid != 1' "$socket" _getsocks HERE/asked$$ "$@" &
+    read -r _ <HERE/asked$$ ;;
 esac
 exec /usr/sbin/haproxy "$@"
 "#;

@@ -11,7 +11,7 @@ use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::process::{Process, mentioning};
-use reloader_tests::rig::{Answer, Rig};
+use reloader_tests::rig::{Answer, Rig, Setup};
 use reloader_tests::servers::{self, Server};
 use reloader_tests::sockets::{accepted_by, held_by, listening};
 use reloader_tests::wrapper::{Manner, Wrapper};
@@ -81,28 +81,34 @@ fn a_new_generation_that_hangs_before_it_has_a_socket() {
 #[test]
 fn a_new_generation_that_serves_but_is_never_ready() {
     netns::enter();
-    let wrapper = Wrapper::new();
-    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables(IMPATIENT).start();
-    let answer = abandoned_under_load(&rig, || wrapper.set(Manner::Deaf), || wrapper.set(Manner::Well));
+    let (wrapper, backend) = (Wrapper::new(), Server::start("127.0.0.1:0", servers::Manner::Reply));
+    let rig = with_idle(&wrapper, &backend).start();
+    let old = rig.serving().unwrap();
+    wrapper.set(Manner::Deaf);
+    let reload = rig.spawn(&["reload", "--json"]);
+    let load = Load::to([WEB]).start();
+    let (mut idle, inside) = shared_connections(old, until_shared(&rig, old));
+
+    let answer = reload.wait().expect_status(1);
     assert_eq!(*answer.at("/lost/abandoned"), 0);
+    load.until_further(300);
+    load.stop().assert_lossless();
+    assert_eq!((idle.alive(), idle.prove()), (200, 200), "{inside} were inside: {:?}", idle.deaths());
     until_only_serving(&rig);
+    wrapper.set(Manner::Well);
+    assert_next_reload_is_proven(&rig);
 }
 
 #[test]
 fn a_new_generation_that_is_stopped_after_it_shares_a_socket() {
     netns::enter();
     let (wrapper, backend) = (Wrapper::new(), Server::start("127.0.0.1:0", servers::Manner::Reply));
-    let config = Config::web(WEB).tcp_proxy("idle", &["127.0.0.1:8081"], &backend.address.to_string());
-    let rig = Rig::with(&config).haproxy_at(&wrapper.path()).tables("[reload]\nstart-timeout = \"3s\"").start();
+    let rig = with_idle(&wrapper, &backend).start();
     let old = rig.serving().unwrap();
     wrapper.set(Manner::Deaf);
     let reload = rig.spawn(&["reload", "--json"]);
     let new = until_shared(&rig, old);
-    // Both accept, so each gets some.
-    let mut idle = Idle::open("127.0.0.1:8081", 200);
-    until(Duration::from_secs(10), "all to be accepted", || accepted_by(old, 8081) + accepted_by(new, 8081) == 200);
-    let doomed = accepted_by(new, 8081);
-    assert!(doomed > 0, "the new generation was given no connection: nothing is tested");
+    let (mut idle, doomed) = shared_connections(old, new);
     new.signal(Signal::SIGSTOP);
 
     let answer = reload.wait().expect_status(1);
@@ -172,6 +178,21 @@ fn assert_next_reload_is_proven(rig: &Rig) {
     assert_eq!((receipt.at("/result"), receipt.at("/old/pid")), (&"proven".into(), &old.into()));
     let web = receipt.at("/listeners").as_array().unwrap().iter().find(|listener| listener["address"] == WEB).unwrap();
     assert_eq!((&web["rung"], &web["inode-before"]), (&"passed".into(), &web["inode-after"]));
+}
+
+/// A new generation gets three seconds: enough to do something to it before it is abandoned.
+fn with_idle(wrapper: &Wrapper, backend: &Server) -> Setup {
+    let config = Config::web(WEB).tcp_proxy("idle", &["127.0.0.1:8081"], &backend.address.to_string());
+    Rig::with(&config).haproxy_at(&wrapper.path()).tables("[reload]\nstart-timeout = \"3s\"")
+}
+
+/// 200 idle connections while both accept, and how many of them the new one was given.
+fn shared_connections(old: Process, new: Process) -> (Idle, usize) {
+    let idle = Idle::open("127.0.0.1:8081", 200);
+    until(Duration::from_secs(10), "all to be accepted", || accepted_by(old, 8081) + accepted_by(new, 8081) == 200);
+    let inside = accepted_by(new, 8081);
+    assert!(inside > 0, "the new generation was given no connection: nothing is tested");
+    (idle, inside)
 }
 
 /// The process that holds the listener beside `old` and the daemon.

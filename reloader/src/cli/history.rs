@@ -3,8 +3,8 @@
 use std::io;
 
 use super::{Context, Exit, Failure, output};
-use crate::daemon::read_newest;
 use crate::reload::receipt::Receipt;
+use crate::supervision::read_newest;
 
 /// Arguments of `reloader history`.
 #[derive(Debug, clap::Args)]

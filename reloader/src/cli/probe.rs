@@ -5,12 +5,12 @@ use serde::Serialize;
 use super::{Context, Exit, Failure, client, output};
 use crate::config::Config;
 use crate::daemon::protocol::{Reply, Request};
-use crate::daemon::status::Status;
 use crate::haproxy::version::Version;
 use crate::kernel::probe::{Ability, abilities};
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::listener::Role;
 use crate::reload::plan::Planned;
+use crate::supervision::status::Status;
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -2,8 +2,8 @@
 
 use super::{Context, Exit, Failure, client, output};
 use crate::daemon::protocol::{Reply, Request};
-use crate::daemon::status::{Draining, ListenerStatus, Status};
 use crate::listener::Role;
+use crate::supervision::status::{Draining, ListenerStatus, Status};
 
 /// So many listeners are listed one by one; beyond that they are counted.
 const MOST_LISTED: usize = 30;

@@ -5,17 +5,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 
-use super::log_tail::LogTail;
-use super::records::{Record, Records, State};
-use super::supervisor::Supervisor;
-use super::{DaemonError, Generation};
+use super::DaemonError;
 use crate::haproxy::inspect::inspect;
 use crate::haproxy::launch::{Files, number_of};
 use crate::haproxy::{runtime_api, scan};
+use crate::listener::Owned;
 use crate::process::{self, Handle};
-use crate::reload::confirm::{Owned, verdicts};
+use crate::reload::confirm::verdicts;
 use crate::reload::receipt::{Kind, Receipt};
 use crate::reload::recorder::Recorder;
+use crate::supervision::records::{Record, Records, State};
+use crate::supervision::{Generation, LogTail, Supervisor};
 
 /// How long a HAProxy may take to answer the daemon that starts.
 const PATIENCE: Duration = Duration::from_secs(5);

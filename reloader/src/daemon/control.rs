@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 use super::DaemonError;
 use super::protocol::{Reply, Request, read_frame, write_frame};
 use super::requests::{Event, waiter};
-use super::status::Status;
-use super::supervisor::Published;
 use crate::haproxy::runtime_api;
 use crate::process;
+use crate::supervision::Published;
+use crate::supervision::status::Status;
 
 const PATIENCE: Duration = Duration::from_secs(1);
 

@@ -12,8 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::control::{self, Control};
 use super::protocol::Reply;
 use super::requests::{Event, Waiter};
-use super::supervisor::Supervisor;
-use super::{DaemonError, adopt, journal, known_good, notify, setup};
+use super::{DaemonError, adopt, setup};
 use crate::config::{AtMaxDraining, Config, OnStop};
 use crate::custody::Custody;
 use crate::gate::syn_counter::{self, SynCounter};
@@ -25,6 +24,7 @@ use crate::process::Ended;
 use crate::reload::receipt::{Kind, Outcome, Receipt};
 use crate::reload::recorder::Recorder;
 use crate::reload::run::{Ask, run as run_reload};
+use crate::supervision::{Journal, KnownGood, Supervisor, notify};
 use crate::sys::Inheritance;
 
 /// The rhythm of custody checks: a listener that the server closed leaves custody within twice this time.
@@ -49,11 +49,11 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     let (events_sender, events) = mpsc::unbounded_channel();
     let (stop_sender, stopping) = watch::channel(false);
     let published = Arc::new(Mutex::default());
-    let journal = journal::Journal::new(&config.state_dir, group);
+    let journal = Journal::new(&config.state_dir, group);
     let name = config.control_group.as_str().into();
     let mut supervisor = Supervisor {
         last_receipt: journal.last(),
-        known_good: known_good::KnownGood::open(&config.state_dir),
+        known_good: KnownGood::open(&config.state_dir),
         journal,
         config,
         inheritance,
@@ -299,9 +299,11 @@ impl EventLoop {
         receipt.notes.extend(note);
         self.last_reload = Some(Instant::now());
         let not_stored = self.supervisor.store_receipt(&receipt);
-        self.supervisor.warning = not_stored.clone();
+        if not_stored.is_some() {
+            self.supervisor.warning.clone_from(&not_stored);
+        }
         self.supervisor.publish();
-        let serving = self.supervisor.serving.is_some();
+        let serving = self.supervisor.is_served();
         for waiter in batch {
             let (receipt, not_stored) = (Box::new(receipt.clone()), not_stored.clone());
             waiter.tell(Reply::Receipt { receipt, not_stored, serving });

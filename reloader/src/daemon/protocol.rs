@@ -6,9 +6,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::status::Status;
 use crate::reload::plan::Planned;
 use crate::reload::receipt::Receipt;
+use crate::supervision::status::Status;
 
 /// The longest frame: a receipt of 3,000 listeners has about a megabyte.
 const LONGEST_FRAME: u32 = 64 << 20;

@@ -78,9 +78,10 @@ impl Broker {
         *self.lock() = Some(Offer { root, sockets: Arc::new(sockets), state: Transfer::Waiting });
     }
 
-    /// Ends the offer; true when it was taken completely.
+    /// Ends the offer; true when it was taken. A transfer that still runs counts: the receiver may have become ready
+    /// before its last acknowledgement was read here.
     pub fn withdraw(&self) -> bool {
-        self.lock().take().is_some_and(|offer| offer.state == Transfer::Complete)
+        self.lock().take().is_some_and(|offer| offer.state != Transfer::Waiting)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Offer>> {

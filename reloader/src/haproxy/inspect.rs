@@ -10,9 +10,9 @@ use super::runtime_api;
 use crate::custody::{Custody, Held, describe, take_in};
 use crate::haproxy::codec::Record;
 use crate::kernel::sock_diag::{self, ListenSocket, SockDiagError};
+use crate::listener::Owned;
 use crate::listener::{Address, Listener, Role};
 use crate::process::{self, Handle, SocketOwner};
-use crate::reload::confirm::Owned;
 
 /// Why a generation's listeners are not known.
 #[derive(Debug, thiserror::Error)]

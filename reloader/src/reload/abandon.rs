@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::recorder::Recorder;
-use crate::daemon::Generation;
-use crate::daemon::supervisor::Supervisor;
 use crate::listener::Endpoint;
 use crate::process;
+use crate::supervision::Generation;
+use crate::supervision::Supervisor;
 
 /// How long an abandoned generation may go on listening after it was told to drain.
 const REACTION_TIME: Duration = Duration::from_secs(2);
@@ -32,7 +32,7 @@ pub(crate) async fn abandon(supervisor: &mut Supervisor, recorder: &mut Recorder
         return;
     }
     let endpoints: Vec<Endpoint> = generation.listeners.iter().map(|owned| owned.listener.endpoint.clone()).collect();
-    let accepted = crate::daemon::open_connections(generation.process.pid(), &endpoints);
+    let accepted = crate::supervision::open_connections(generation.process.pid(), &endpoints);
     recorder.receipt().lost.abandoned = accepted;
     recorder
         .note(format!("the abandoned generation (process {}) did not react and was killed", generation.process.pid()));

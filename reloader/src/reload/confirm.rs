@@ -5,16 +5,7 @@ use std::net::SocketAddr;
 
 use super::receipt::{ListenerReceipt, Rung};
 use crate::kernel::sock_diag::ListenSocket;
-use crate::listener::{Address, Endpoint, Listener, Role, SocketType};
-
-/// A listener that a generation was seen to own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owned {
-    /// The listener.
-    pub listener: Listener,
-    /// What it is for.
-    pub role: Role,
-}
+use crate::listener::{Address, Endpoint, Listener, Owned, SocketType};
 
 /// A verdict, with the old listener when it goes away with the old generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +119,7 @@ pub fn foreign(sockets: &[ListenSocket], ours: &[Owned], known: &HashSet<u64>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listener::Role;
     use crate::reload::receipt::{Outcome, judge};
 
     fn owned(address: &str, inode: u64) -> Owned {

@@ -3,8 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use super::receipt::{GenerationId, Kind, Lost, Outcome, Phases, Receipt, Syns, judge};
-use crate::daemon::receipt_id;
-use crate::daemon::supervisor::rfc3339;
+use crate::supervision::{receipt_id, rfc3339};
 
 /// A receipt in the making.
 #[derive(Debug)]
@@ -21,12 +20,14 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
     /// HAProxy's own lines.
     pub(crate) server_log: Vec<String>,
+    /// Nothing has served for so long that custody must be given up.
+    pub(crate) ends_custody: bool,
 }
 
 impl Failure {
     /// A failure of which HAProxy said nothing.
     pub(crate) fn new(reason: impl Into<String>) -> Failure {
-        Failure { reason: reason.into(), server_log: Vec::new() }
+        Failure { reason: reason.into(), server_log: Vec::new(), ends_custody: false }
     }
 }
 

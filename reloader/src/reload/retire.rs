@@ -8,11 +8,11 @@ use super::confirm::Verdict;
 use super::receipt::{ListenerReceipt, Rung};
 use super::recorder::Recorder;
 use crate::custody::Custody;
-use crate::daemon::supervisor::Supervisor;
 use crate::haproxy::inspect::Inspection;
 use crate::kernel::sock_diag::{self, SockDiagError};
 use crate::listener::{Address, Listener};
 use crate::process::Handle;
+use crate::supervision::Supervisor;
 
 /// How long the old generation may take to close its listeners. No event tells of close(2) in another process.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use super::abandon::abandon;
-use super::confirm::{self, Owned, Verdict};
+use super::confirm::{self, Verdict};
 use super::count;
 use super::plan;
 use super::receipt::{Kind, Outcome, Receipt, judge};
@@ -12,11 +12,12 @@ use super::recorder::{Failure, Recorder};
 use super::retire::retire;
 use super::start::{self, Prepared};
 use crate::config::Require;
-use crate::daemon::Generation;
-use crate::daemon::supervisor::Supervisor;
 use crate::haproxy::inspect::{Inspection, inspect};
 use crate::kernel::sock_diag::ListenSocket;
+use crate::listener::Owned;
 use crate::process;
+use crate::supervision::Generation;
+use crate::supervision::Supervisor;
 
 /// What is asked of a reload.
 #[derive(Debug, Clone, Copy)]
@@ -37,8 +38,11 @@ pub(crate) async fn run(supervisor: &mut Supervisor, ask: Ask, tell: &dyn Fn(&st
     let mut recorder = Recorder::begin(ask.kind, ask.asked, ask.coalesced, old);
     count::begin(supervisor, &mut recorder);
     let outcome = two_phases(supervisor, ask, &mut recorder, tell).await;
-    if outcome.is_err() {
+    if let Err(failure) = &outcome {
         abandon(supervisor, &mut recorder).await;
+        if failure.ends_custody {
+            supervisor.drop_custody();
+        }
     }
     count::end(supervisor, &mut recorder);
     supervisor.publish();

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::recorder::{Failure, Recorder};
-use crate::daemon::Generation;
-use crate::daemon::supervisor::Supervisor;
 use crate::haproxy::launch;
 use crate::haproxy::overlay::overlay;
 use crate::haproxy::scan::{self, Facts, Source};
 use crate::haproxy::version::Version;
 use crate::haproxy::wait::{self, Appearance, Limits, NotReady};
 use crate::process::Handle;
+use crate::supervision::Generation;
+use crate::supervision::Supervisor;
 
 /// What is known before the process starts.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ pub(crate) async fn start(
         custody_ends: supervisor.custody_ends(),
         stopping: supervisor.stopping.clone(),
     };
-    let ready = wait::ready(&process, &appearance, limits, crate::daemon::keep_watchdog_quiet).await;
+    let ready = wait::ready(&process, &appearance, limits, crate::supervision::notify::watchdog).await;
     let taken = supervisor.broker.withdraw();
     match ready {
         Ok(info) => {
@@ -92,7 +92,8 @@ pub(crate) async fn start(
 
 fn failure(supervisor: &mut Supervisor, error: &NotReady) -> Failure {
     let server_log = supervisor.starting.as_mut().map(Generation::new_log_lines).unwrap_or_default();
-    Failure { reason: error.to_string(), server_log }
+    let ends_custody = matches!(error, NotReady::NobodyServes(_));
+    Failure { reason: error.to_string(), server_log, ends_custody }
 }
 
 /// After a proven start this configuration is the last-known-good one, provided it is still what HAProxy read.

@@ -22,6 +22,7 @@ use notify::Notify;
 
 pub use command::{Answer, Pending};
 pub use setup::Setup;
+pub use spawn::binary;
 
 const READY: Duration = Duration::from_secs(40);
 

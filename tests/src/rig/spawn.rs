@@ -68,8 +68,8 @@ fn pass_stored(command: &mut Command, stored: Vec<(String, OwnedFd)>) {
     command.fd_mappings(mappings).expect("each number is used once");
 }
 
-/// `RELOADER_BIN`, else what cargo has built beside this crate.
-fn binary() -> PathBuf {
+/// The program: `RELOADER_BIN`, else what cargo has built beside this crate.
+pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("RELOADER_BIN") {
         return path.into();
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What a generation was doing when it was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum State {
+pub(crate) enum State {
     /// Started, not proven yet.
     Starting,
     /// Serving.
@@ -20,36 +20,36 @@ pub(super) enum State {
 /// One generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// Its number.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// Its root process.
-    pub(super) pid: u32,
+    pub(crate) pid: u32,
     /// The start time of that process in clock ticks since boot.
-    pub(super) start_time: u64,
+    pub(crate) start_time: u64,
     /// What it was doing.
-    pub(super) state: State,
+    pub(crate) state: State,
     /// The stats socket it answers on.
-    pub(super) socket: PathBuf,
+    pub(crate) socket: PathBuf,
     /// What it was started from, for people.
-    pub(super) config: String,
+    pub(crate) config: String,
     /// When, in seconds since 1970.
-    pub(super) since: u64,
+    pub(crate) since: u64,
 }
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Records {
+pub(crate) struct Records {
     /// The number of the next generation.
-    pub(super) next: u64,
+    pub(crate) next: u64,
     /// Those that were running.
-    pub(super) generations: Vec<Record>,
+    pub(crate) generations: Vec<Record>,
 }
 
 impl Records {
     /// Reads the file; a missing one is empty, a damaged one is empty with a warning.
-    pub(super) fn load(runtime_dir: &Path) -> Records {
+    pub(crate) fn load(runtime_dir: &Path) -> Records {
         let path = file(runtime_dir);
         match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
@@ -61,7 +61,7 @@ impl Records {
     }
 
     /// Writes the file, whole or not at all.
-    pub(super) fn store(&self, runtime_dir: &Path) -> io::Result<()> {
+    pub(crate) fn store(&self, runtime_dir: &Path) -> io::Result<()> {
         let path = file(runtime_dir);
         let temporary = path.with_extension("tmp");
         std::fs::write(&temporary, serde_json::to_vec_pretty(self).map_err(io::Error::other)?)?;

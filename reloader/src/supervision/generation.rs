@@ -9,9 +9,9 @@ use super::log_tail::LogTail;
 use super::records::{Record, State};
 use crate::haproxy::launch::Files;
 use crate::kernel::sock_diag;
+use crate::listener::Owned;
 use crate::listener::{Address, Endpoint, SocketType};
 use crate::process::{self, Handle};
-use crate::reload::confirm::Owned;
 use crate::reload::receipt::GenerationId;
 
 /// A generation that the daemon follows.
@@ -38,7 +38,7 @@ pub(crate) struct Generation {
     /// What it listens on, or did when it was retired.
     pub(crate) listeners: Vec<Owned>,
     /// Its standard error.
-    pub(super) log: Option<LogTail>,
+    pub(crate) log: Option<LogTail>,
 }
 
 impl Generation {
@@ -65,7 +65,7 @@ impl Generation {
     }
 
     /// For the record of running generations.
-    pub(super) fn record(&self, state: State) -> Record {
+    pub(crate) fn record(&self, state: State) -> Record {
         let since = self.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         Record {
             number: self.number,

@@ -8,22 +8,22 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::process::Signal;
 use tokio::sync::watch;
 
+use super::Generation;
 use super::crash::{self, Down};
 use super::journal::Journal;
 use super::known_good::KnownGood;
 use super::notify;
 use super::records::{Records, State};
 use super::status::{Draining, ListenerStatus, Serving, Status};
-use super::{DaemonError, Generation};
 use crate::config::{Config, Limit};
 use crate::custody::Custody;
 use crate::gate::syn_counter::SynCounter;
 use crate::haproxy::broker::Broker;
 use crate::haproxy::launch::Files;
-use crate::haproxy::version::{Version, VersionCache};
+use crate::haproxy::version::{Version, VersionCache, VersionError};
 use crate::listener::Listener;
+use crate::listener::Owned;
 use crate::process::Handle;
-use crate::reload::confirm::Owned;
 use crate::reload::plan::{self, Planned, Present};
 use crate::reload::receipt::{Kind, Receipt};
 use crate::sys::Inheritance;
@@ -49,33 +49,33 @@ pub(crate) struct Supervisor {
     pub(crate) stopping: watch::Receiver<bool>,
     /// How long the last start took.
     pub(crate) last_start: Option<Duration>,
-    pub(super) down: Option<Down>,
-    pub(super) last_down: Option<Down>,
-    pub(super) next_number: u64,
-    pub(super) journal: Journal,
-    pub(super) versions: VersionCache,
-    pub(super) last_receipt: Option<Receipt>,
-    pub(super) warning: Option<String>,
-    pub(super) published: Arc<Mutex<Published>>,
+    pub(crate) down: Option<Down>,
+    pub(crate) last_down: Option<Down>,
+    pub(crate) next_number: u64,
+    pub(crate) journal: Journal,
+    pub(crate) versions: VersionCache,
+    pub(crate) last_receipt: Option<Receipt>,
+    pub(crate) warning: Option<String>,
+    pub(crate) published: Arc<Mutex<Published>>,
 }
 
 /// What the control socket may read without the main loop.
 #[derive(Debug, Default)]
-pub(super) struct Published {
-    pub(super) status: Status,
+pub(crate) struct Published {
+    pub(crate) status: Status,
     /// The draining generations, to count their connections when asked.
-    pub(super) draining: Vec<DrainingNow>,
+    pub(crate) draining: Vec<DrainingNow>,
     /// The serving generation's stats socket.
-    pub(super) socket: Option<PathBuf>,
+    pub(crate) socket: Option<PathBuf>,
 }
 
 /// A draining generation as the control socket sees it.
 #[derive(Debug, Clone)]
-pub(super) struct DrainingNow {
-    pub(super) number: u64,
-    pub(super) process: Handle,
-    pub(super) retired: Instant,
-    pub(super) listeners: Arc<Vec<Owned>>,
+pub(crate) struct DrainingNow {
+    pub(crate) number: u64,
+    pub(crate) process: Handle,
+    pub(crate) retired: Instant,
+    pub(crate) listeners: Arc<Vec<Owned>>,
 }
 
 impl Supervisor {
@@ -91,8 +91,8 @@ impl Supervisor {
     }
 
     /// The HAProxy that the next generation will be.
-    pub(crate) fn version(&mut self) -> Result<Version, DaemonError> {
-        Ok(self.versions.of(&self.config.haproxy.binary)?)
+    pub(crate) fn version(&mut self) -> Result<Version, VersionError> {
+        self.versions.of(&self.config.haproxy.binary)
     }
 
     /// How long custody is kept with nothing serving.
@@ -120,6 +120,11 @@ impl Supervisor {
             })
             .collect();
         plan::plan(&present, version, self.config.reload.strategy)
+    }
+
+    /// Whether a generation serves at this moment: the main loop hears of an end only when it is back from a reload.
+    pub(crate) fn is_served(&self) -> bool {
+        self.serving.as_ref().is_some_and(|serving| serving.process.try_ended().is_none())
     }
 
     /// The listeners that a new generation must take over: the serving one's, or what custody kept of a dead one.
@@ -185,7 +190,7 @@ impl Supervisor {
     }
 
     /// The serving generation ended by itself.
-    pub(super) fn serving_ended(&mut self, ended: crate::process::Ended) {
+    pub(crate) fn serving_ended(&mut self, ended: crate::process::Ended) {
         let Some(dead) = self.serving.take() else { return };
         log::error!("generation {} (process {}) {ended} while it served", dead.number, dead.process.pid());
         self.retire_orphans(&dead);
@@ -220,7 +225,7 @@ impl Supervisor {
     }
 
     /// Removes draining generations that have ended.
-    pub(super) fn reap_draining(&mut self) {
+    pub(crate) fn reap_draining(&mut self) {
         let (ended, draining) = std::mem::take(&mut self.draining)
             .into_iter()
             .partition::<Vec<_>, _>(|generation| generation.process.try_ended().is_some());
@@ -234,7 +239,7 @@ impl Supervisor {
     }
 
     /// What is due about once a second: custody follows the server, its log is forwarded, limits are kept.
-    pub(super) fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         notify::watchdog();
         self.follow_custody();
         let followed = self.serving.iter_mut().chain(self.draining.iter_mut());
@@ -263,20 +268,25 @@ impl Supervisor {
         let custody_max = self.custody_max();
         let Some(down) = &self.down else { return };
         if !self.custody.is_empty() && down.custody_is_over(Instant::now(), custody_max) {
-            log::error!("nothing has served for too long: custody is dropped, so that clients fail over");
-            self.custody.drop_all();
+            self.drop_custody();
             self.publish();
         }
     }
 
     /// True while a generation drains that was retired so lately that it may still begin to teach its stick tables.
-    pub(super) fn predecessor_may_teach(&self, within: Duration) -> bool {
+    pub(crate) fn predecessor_may_teach(&self, within: Duration) -> bool {
         let lately = |generation: &Generation| generation.retired.is_some_and(|retired| retired.elapsed() < within);
         self.draining.iter().any(|generation| generation.process.try_ended().is_none() && lately(generation))
     }
 
+    /// Nothing serves, so what comes to the ports would wait in vain.
+    pub(crate) fn drop_custody(&mut self) {
+        log::error!("nothing has served for too long: custody is dropped, so that clients fail over");
+        self.custody.drop_all();
+    }
+
     /// Draining generations that are past `hard-stop-after`.
-    pub(super) fn overdue(&self) -> Vec<u64> {
+    pub(crate) fn overdue(&self) -> Vec<u64> {
         let Limit::After(limit) = self.config.reload.hard_stop_after else { return Vec::new() };
         let overdue = |generation: &&Generation| generation.retired.is_some_and(|retired| retired.elapsed() >= limit);
         self.draining.iter().filter(overdue).map(|generation| generation.number).collect()
@@ -337,7 +347,7 @@ impl Supervisor {
     }
 }
 
-pub(super) fn forward_log(generation: &mut Generation) {
+pub(crate) fn forward_log(generation: &mut Generation) {
     let number = generation.number;
     for line in generation.new_log_lines() {
         log::info!(target: "haproxy", "[{number}] {line}");
@@ -370,7 +380,7 @@ pub(crate) fn rfc3339(at: SystemTime) -> String {
 
 impl DrainingNow {
     /// The entry for `status`, with the connections counted now.
-    pub(super) fn status(&self) -> Draining {
+    pub(crate) fn status(&self) -> Draining {
         let endpoints: Vec<_> = self.listeners.iter().map(|owned| owned.listener.endpoint.clone()).collect();
         Draining {
             generation: self.number,

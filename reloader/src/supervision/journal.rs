@@ -10,21 +10,21 @@ use crate::reload::receipt::Receipt;
 
 /// The file that receipts are appended to.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(crate) struct Journal {
     path: PathBuf,
     group: u32,
 }
 
 impl Journal {
     /// The journal in `state_dir`, readable by `group`.
-    pub(super) fn new(state_dir: &Path, group: u32) -> Journal {
+    pub(crate) fn new(state_dir: &Path, group: u32) -> Journal {
         Journal { path: path(state_dir), group }
     }
 
     /// Appends a receipt with one write, and tells whether it is stored.
     ///
     /// A line that did not fit (disk full) is taken back, so that the next one does not continue it.
-    pub(super) fn append(&self, receipt: &Receipt) -> io::Result<()> {
+    pub(crate) fn append(&self, receipt: &Receipt) -> io::Result<()> {
         let mut line = serde_json::to_vec(receipt).map_err(io::Error::other)?;
         line.push(b'\n');
         let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?;
@@ -37,7 +37,7 @@ impl Journal {
     }
 
     /// The newest receipt.
-    pub(super) fn last(&self) -> Option<Receipt> {
+    pub(crate) fn last(&self) -> Option<Receipt> {
         read_newest_in(&self.path, 1).ok()?.pop()
     }
 }

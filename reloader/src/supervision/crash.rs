@@ -15,7 +15,7 @@ const SHORTEST_CUSTODY: Duration = Duration::from_secs(2);
 
 /// How long nothing has served, and what was tried.
 #[derive(Debug, Clone)]
-pub(super) struct Down {
+pub(crate) struct Down {
     since: Instant,
     /// Failed starts since then.
     failures: u32,
@@ -26,18 +26,18 @@ pub(super) struct Down {
 
 impl Down {
     /// The serving generation ended at `now` after it served for `served`; `earlier` is the last time this happened.
-    pub(super) fn begin(now: Instant, served: Duration, earlier: Option<&Down>) -> Down {
+    pub(crate) fn begin(now: Instant, served: Duration, earlier: Option<&Down>) -> Down {
         let crashes = if served >= STABLE_AFTER { 0 } else { earlier.map_or(0, |down| down.crashes + 1) };
         Down { since: now, failures: 0, crashes, next_try: now + delay(crashes).min(LONGEST_CRASH_DELAY) }
     }
 
     /// When to try the next start.
-    pub(super) fn next_try(&self) -> Instant {
+    pub(crate) fn next_try(&self) -> Instant {
         self.next_try
     }
 
     /// A start failed at `now`.
-    pub(super) fn failed(&mut self, now: Instant) {
+    pub(crate) fn failed(&mut self, now: Instant) {
         self.failures += 1;
         // The second start is made at once: it uses the last-known-good configuration.
         let tries = self.failures + self.crashes;
@@ -45,23 +45,23 @@ impl Down {
     }
 
     /// Odd tries use the configuration on disk, even ones the last-known-good.
-    pub(super) fn use_known_good(&self) -> bool {
+    pub(crate) fn use_known_good(&self) -> bool {
         self.failures % 2 == 1
     }
 
     /// True when custody must be dropped now.
-    pub(super) fn custody_is_over(&self, now: Instant, custody_max: Duration) -> bool {
+    pub(crate) fn custody_is_over(&self, now: Instant, custody_max: Duration) -> bool {
         self.failures >= STARTS_BEFORE_CUSTODY_IS_DROPPED || now >= self.since + custody_max
     }
 
     /// When custody is dropped at the latest.
-    pub(super) fn custody_ends(&self, custody_max: Duration) -> Instant {
+    pub(crate) fn custody_ends(&self, custody_max: Duration) -> Instant {
         self.since + custody_max
     }
 }
 
 /// How long custody is kept with nothing serving: as configured, or twice the last measured start.
-pub(super) fn custody_max(configured: Option<Duration>, last_start: Option<Duration>) -> Duration {
+pub(crate) fn custody_max(configured: Option<Duration>, last_start: Option<Duration>) -> Duration {
     configured.unwrap_or_else(|| (last_start.unwrap_or_default() * 2).max(SHORTEST_CUSTODY))
 }
 

@@ -9,20 +9,20 @@ const CUT_AT: u64 = 1 << 20;
 
 /// A reader that remembers how far it came.
 #[derive(Debug, Clone)]
-pub(super) struct LogTail {
+pub(crate) struct LogTail {
     path: PathBuf,
     read: u64,
 }
 
 impl LogTail {
     /// Reads `path` from its beginning, or from its end for a generation whose past was already told.
-    pub(super) fn new(path: &Path, skip_past: bool) -> LogTail {
+    pub(crate) fn new(path: &Path, skip_past: bool) -> LogTail {
         let read = if skip_past { std::fs::metadata(path).map_or(0, |metadata| metadata.len()) } else { 0 };
         LogTail { path: path.to_owned(), read }
     }
 
     /// The lines written since the last call.
-    pub(super) fn new_lines(&mut self) -> Vec<String> {
+    pub(crate) fn new_lines(&mut self) -> Vec<String> {
         self.try_new_lines().unwrap_or_else(|error| {
             if error.kind() != io::ErrorKind::NotFound {
                 log::warn!("cannot read {}: {error}", self.path.display());

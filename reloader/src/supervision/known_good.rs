@@ -16,7 +16,7 @@ pub(crate) struct KnownGood {
 
 impl KnownGood {
     /// The copies in `state_dir`, as an earlier daemon left them.
-    pub(super) fn open(state_dir: &Path) -> KnownGood {
+    pub(crate) fn open(state_dir: &Path) -> KnownGood {
         KnownGood { directory: state_dir.join("last-known-good"), saved: Vec::new() }
     }
 

@@ -3,12 +3,12 @@
 use sd_notify::NotifyState;
 
 /// The first generation serves.
-pub(super) fn ready() {
+pub(crate) fn ready() {
     send(&[NotifyState::Ready]);
 }
 
 /// The daemon reads its configuration again; [`ready`] ends it.
-pub(super) fn reloading() {
+pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[NotifyState::Reloading, now]),
         Err(_) => send(&[NotifyState::Reloading]),
@@ -16,12 +16,12 @@ pub(super) fn reloading() {
 }
 
 /// The daemon ends.
-pub(super) fn stopping() {
+pub(crate) fn stopping() {
     send(&[NotifyState::Stopping]);
 }
 
 /// One line for `systemctl status`.
-pub(super) fn status(line: &str) {
+pub(crate) fn status(line: &str) {
     send(&[NotifyState::Status(line)]);
 }
 

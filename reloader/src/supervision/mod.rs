@@ -1,0 +1,19 @@
+//! What the daemon looks after: the generations, custody, and the records of both. It decides when nothing serves any
+//! more; what to do next is decided in `daemon/`, and how a reload goes in `reload/`.
+
+mod crash;
+mod generation;
+mod journal;
+mod known_good;
+mod log_tail;
+pub(crate) mod notify;
+pub(crate) mod records;
+pub mod status;
+mod supervisor;
+
+pub(crate) use generation::{Generation, open_connections};
+pub use journal::read_newest;
+pub(crate) use journal::{Journal, receipt_id};
+pub(crate) use known_good::KnownGood;
+pub(crate) use log_tail::LogTail;
+pub(crate) use supervisor::{Published, Supervisor, rfc3339};

@@ -1,0 +1,107 @@
+//! The broker answers the generation that is being started, and nobody else at no other time.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use reloader_tests::config::Config;
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::poll::until;
+use reloader_tests::rig::Rig;
+use reloader_tests::sockets::{holders, listening};
+use reloader_tests::wrapper::{Manner, Wrapper};
+
+const WEB: &str = "127.0.0.1:8080";
+const GET_SOCKETS: &[u8] = b"_getsocks\n";
+
+#[test]
+fn nothing_is_offered_outside_of_a_start() {
+    netns::enter();
+    let rig = Rig::with(&Config::web(WEB)).start();
+    assert_eq!(answer(&rig, GET_SOCKETS), 0);
+    rig.reload().expect_status(0);
+    assert_eq!(answer(&rig, GET_SOCKETS), 0);
+    assert!(rig.log().contains("no generation is being started"), "{}", rig.log());
+}
+
+#[test]
+fn strangers_get_nothing_while_a_generation_starts_and_do_not_disturb_it() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
+    let load = Load::to([WEB]).start();
+    load.until_started(100);
+    wrapper.set(Manner::Wait);
+    let reload = rig.spawn(&["reload", "--json"]);
+    until(Duration::from_secs(20), "a generation to start", || {
+        std::fs::read_to_string(rig.path("run/generations.json")).unwrap().contains("\"starting\"")
+    });
+
+    assert_eq!(answer(&rig, GET_SOCKETS), 0);
+    assert_eq!(answer(&rig, b"show info\n\0\xff"), 0);
+    let _silent: Vec<UnixStream> = (0..50).map(|_| connect(&rig)).collect();
+    let half_way: Vec<UnixStream> = (0..50).map(|_| asked(&rig, b"_getso")).collect();
+    drop(half_way);
+    assert!(rig.log().contains("does not belong to the generation being started"), "{}", rig.log());
+    assert!(!holders(&listening(8080)).contains(&(std::process::id() as i32)));
+
+    wrapper.set(Manner::Well);
+    let receipt = reload.wait().expect_status(0);
+    assert_eq!((receipt.at("/result"), receipt.at("/listeners/0/rung")), (&"proven".into(), &"passed".into()));
+    assert_eq!(*receipt.at("/notes"), serde_json::json!([]));
+    load.stop().assert_lossless();
+}
+
+/// A process of the generation itself asks for nonsense and breaks off half way: HAProxy still gets its sockets.
+#[test]
+fn a_rude_child_spoils_nothing_for_its_haproxy() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
+    let load = Load::to([WEB]).start();
+    wrapper.set(Manner::Rude);
+    let receipt = rig.reload().expect_status(0);
+    assert_eq!((receipt.at("/result"), receipt.at("/listeners/0/rung")), (&"proven".into(), &"passed".into()));
+    let log = rig.log();
+    assert!(log.contains("did not ask `_getsocks`") && log.matches("transfer to process").count() >= 2, "{log}");
+    load.stop().assert_lossless();
+}
+
+/// A process of the generation holds a transfer open: the start fails, which harms nobody.
+#[test]
+fn a_child_that_stops_in_the_middle_of_its_transfer() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
+    let load = Load::to([WEB]).start();
+    let serving = rig.serving();
+    wrapper.set(Manner::Clinging);
+    rig.reload().expect_status(1);
+    assert_eq!(rig.serving(), serving);
+    wrapper.set(Manner::Well);
+    assert_eq!(*rig.reload().expect_status(0).at("/result"), "proven");
+    load.stop().assert_lossless();
+}
+
+fn connect(rig: &Rig) -> UnixStream {
+    UnixStream::connect(rig.path("run/broker/getsocks.sock")).expect("the broker's socket")
+}
+
+fn asked(rig: &Rig, request: &[u8]) -> UnixStream {
+    let mut stream = connect(rig);
+    // It may have hung up already.
+    let _ = stream.write_all(request);
+    stream
+}
+
+/// How many bytes are answered until it hangs up.
+fn answer(rig: &Rig, request: &[u8]) -> usize {
+    let mut stream = asked(rig, request);
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut heard = Vec::new();
+    match stream.read_to_end(&mut heard) {
+        Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => panic!("it does not hang up: {error}"),
+        _ => heard.len(),
+    }
+}

@@ -1,0 +1,197 @@
+//! HAProxy killed: its sockets live on in custody, and the next generation serves what waits in them.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use reloader_tests::config::Config;
+use reloader_tests::load::{Load, Outcomes, Summary};
+use reloader_tests::netns;
+use reloader_tests::poll::until;
+use reloader_tests::process::Process;
+use reloader_tests::rig::{Answer, Rig};
+use reloader_tests::sockets::{accepted_by, listening, until_refused};
+use reloader_tests::wrapper::{Manner, Wrapper};
+
+const WEB: &str = "127.0.0.1:8080";
+
+#[test]
+fn ten_kills_refuse_nobody() {
+    let _alone = netns::enter_alone();
+    let rig = Rig::with(&Config::web(WEB)).start();
+    let inodes = listening(8080);
+    let load = Load::to([WEB]).rate(2000).start();
+    load.until_started(1000);
+    let mut inside = 0;
+    for _ in 0..10 {
+        let serving = rig.serving().unwrap();
+        // Stopped first, so that what is inside can be counted before it is lost.
+        serving.signal(Signal::SIGSTOP);
+        inside += accepted_by(serving, 8080);
+        serving.signal(Signal::SIGKILL);
+        rig.until_replaced(serving);
+        assert_eq!(listening(8080), inodes);
+        load.until_further(2500);
+    }
+    let outcomes = load.stop();
+    assert_only_what_was_inside_is_lost(&outcomes, inside);
+    assert_restarts(&rig.history(), 10);
+}
+
+/// Not the daemon's child any more, so nobody tells it how its generation ended.
+#[test]
+fn killed_after_it_was_adopted() {
+    netns::enter();
+    let mut rig = Rig::with(&Config::web(WEB)).start();
+    let inodes = listening(8080);
+    rig.kill9_daemon();
+    rig.start_daemon();
+    let load = Load::to([WEB]).start();
+    load.until_started(100);
+    let serving = rig.serving().unwrap();
+    serving.end();
+    rig.until_replaced(serving);
+    load.until_further(300);
+    let lost = load.stop().summary();
+    assert_eq!((lost.refused, lost.timeout, listening(8080)), (0, 0, inodes));
+    assert_restarts(&rig.history(), 1);
+}
+
+/// The master ends with its worker.
+#[test]
+fn a_worker_killed() {
+    let _alone = netns::enter_alone();
+    let rig = Rig::with(&Config::web(WEB).global("master-worker")).start();
+    let mut inside = 0;
+    let outcomes = killed_under_load(&rig, |worker| {
+        worker.signal(Signal::SIGSTOP);
+        inside = accepted_by(worker, 8080);
+        worker.signal(Signal::SIGKILL);
+    });
+    assert_only_what_was_inside_is_lost(&outcomes, inside);
+}
+
+/// This master would go on without any worker.
+#[test]
+fn a_worker_killed_whose_master_stays() {
+    let _alone = netns::enter_alone();
+    let rig = Rig::with(&Config::web(WEB).global("master-worker no-exit-on-failure")).start();
+    let outcomes = killed_under_load(&rig, |worker| worker.signal(Signal::SIGKILL));
+    let lost = outcomes.summary();
+    assert_eq!((lost.refused, lost.timeout), (0, 0), "{outcomes}");
+}
+
+/// The worker finds out by itself, and ends with all that it has: how much that is, nobody can count before.
+#[test]
+fn a_master_killed() {
+    let _alone = netns::enter_alone();
+    let rig = Rig::with(&Config::web(WEB).global("master-worker")).start();
+    let master = rig.serving().unwrap();
+    let outcomes = killed_under_load(&rig, |_| master.signal(Signal::SIGKILL));
+    eprintln!("master killed: {outcomes}");
+    let lost = outcomes.summary();
+    assert_eq!((lost.refused, lost.timeout), (0, 0), "{outcomes}");
+}
+
+/// Load while `kill` is done to the worker of a master: its place is taken, with the same sockets.
+fn killed_under_load(rig: &Rig, kill: impl FnOnce(Process)) -> Outcomes {
+    let (master, inodes) = (rig.serving().unwrap(), listening(8080));
+    let worker = master.children()[0];
+    let load = Load::to([WEB]).start();
+    load.until_started(500);
+    kill(worker);
+    rig.until_replaced(master);
+    worker.until_gone(Duration::from_secs(10));
+    load.until_further(1000);
+    assert_eq!(listening(8080), inodes);
+    assert_restarts(&rig.history(), 1);
+    load.stop()
+}
+
+#[test]
+fn a_broken_configuration_does_not_stand_in_the_way_of_a_restart() {
+    netns::enter();
+    let rig = Rig::with(&Config::web(WEB)).start();
+    let inodes = listening(8080);
+    let serving = rig.serving().unwrap();
+    rig.configure(&Config::new().section("no-such-section"));
+    let load = Load::to([WEB]).start();
+    load.until_started(100);
+    serving.end();
+    rig.until_replaced(serving);
+    load.until_further(300);
+    let lost = load.stop().summary();
+    assert_eq!((lost.refused, lost.timeout, listening(8080)), (0, 0, inodes));
+    assert!(warnings(&rig).contains("last-known-good") && warnings(&rig).contains("no-such-section"));
+
+    rig.configure(&Config::web(WEB));
+    rig.reload().expect_status(0);
+    assert_eq!(warnings(&rig), "[]");
+}
+
+#[test]
+fn a_program_that_is_gone_and_comes_back() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables("[reload]\ncustody-max = \"1s\"").start();
+    wrapper.remove();
+    rig.serving().unwrap().end();
+    until_refused(WEB);
+    let answer = rig.reload().expect_status(4);
+    assert!(answer.at("/reason").to_string().contains("haproxy"), "{}", answer.at("/reason"));
+    assert!(rig.serving().is_none() && warnings(&rig).contains("the ports are refused"));
+
+    wrapper.restore();
+    rig.reload().expect_status(0);
+    Load::to([WEB]).connections(100).run().assert_lossless();
+    assert_eq!(warnings(&rig), "[]");
+}
+
+#[test]
+fn two_failed_starts_drop_custody_however_long_it_may_last() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables("[reload]\ncustody-max = \"1h\"").start();
+    wrapper.set(Manner::Die);
+    rig.serving().unwrap().end();
+    until_refused(WEB);
+    assert_eq!(*rig.status().at("/custody"), serde_json::json!([]));
+
+    wrapper.set(Manner::Well);
+    until(Duration::from_secs(40), "a start to be tried again", || rig.serving().is_some());
+    Load::to([WEB]).connections(100).run().assert_lossless();
+}
+
+/// Nobody serves, and the start hangs: clients must not hang with it until `start-timeout`.
+#[test]
+fn a_restart_that_hangs_does_not_keep_custody() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let tables = "[reload]\ncustody-max = \"1s\"\nstart-timeout = \"1h\"";
+    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables(tables).start();
+    wrapper.set(Manner::Hang);
+    rig.serving().unwrap().end();
+    until_refused(WEB);
+    wrapper.set(Manner::Well);
+}
+
+fn assert_only_what_was_inside_is_lost(outcomes: &Outcomes, inside: usize) {
+    let Summary { refused, timeout, .. } = outcomes.summary();
+    eprintln!("{inside} were inside the processes that were killed; {outcomes}");
+    assert_eq!((refused, timeout), (0, 0), "{outcomes}");
+    assert!(outcomes.summary().failed() <= inside as u64, "{inside} were inside: {outcomes}");
+}
+
+fn assert_restarts(history: &Answer, count: usize) {
+    let receipts = history.json.as_array().unwrap();
+    let restarts: Vec<_> = receipts.iter().filter(|receipt| receipt["kind"] == "restart").collect();
+    assert_eq!(restarts.len(), count, "{receipts:?}");
+    for restart in restarts {
+        let listener = &restart["listeners"][0];
+        assert_eq!((&restart["result"], &listener["rung"]), (&"proven".into(), &"passed".into()));
+        assert_eq!(listener["inode-before"], listener["inode-after"]);
+    }
+}
+
+fn warnings(rig: &Rig) -> String {
+    rig.status().at("/warnings").to_string()
+}

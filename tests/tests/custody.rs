@@ -1,0 +1,164 @@
+//! Custody follows the server: what it closes is refused, what it owns nobody else holds, and its child gets nothing more.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use reloader_tests::config::Config;
+use reloader_tests::haproxy::runtime;
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::poll::until;
+use reloader_tests::process::{cmdline, mentioning};
+use reloader_tests::rig::{self, Rig};
+use reloader_tests::sockets::{holders, listening, queued, refuses, until_refused};
+use reloader_tests::wrapper::Wrapper;
+
+const WEB: &str = "127.0.0.1:8080";
+const GONE: &str = "127.0.0.1:8082";
+
+#[test]
+fn a_frontend_shut_down_at_run_time_is_refused() {
+    netns::enter();
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("stats.sock");
+    let config = Config::web(WEB).frontend("gone", &[GONE]).stats_socket(&socket);
+    let rig = Rig::with(&config).start();
+    let load = Load::to([WEB]).start();
+    runtime(&socket, "shutdown frontend gone").unwrap();
+    until_refused(GONE);
+    let custody = rig.status().at("/custody").to_string();
+    assert!(custody.contains(WEB) && !custody.contains(GONE), "{custody}");
+
+    let receipt = rig.reload().expect_status(0);
+    assert_eq!(listener(&receipt.json, GONE)["rung"], "added");
+    assert!(!refuses(GONE));
+    load.stop().assert_lossless();
+}
+
+#[test]
+fn a_bind_removed_by_a_reload_is_refused_and_what_waited_there_is_counted() {
+    netns::enter();
+    // With its one connection open it accepts no more: the rest waits in the kernel.
+    let full =
+        format!("frontend gone\n    bind {GONE}\n    maxconn 1\n    backlog 128\n    http-request return status 200");
+    let rig = Rig::with(&Config::web(WEB).section(&full)).start();
+    let _clients: Vec<TcpStream> = (0..6).map(|_| TcpStream::connect(GONE).unwrap()).collect();
+    until(Duration::from_secs(10), "one to be accepted", || queued(8082) == 5);
+
+    rig.configure(&Config::web(WEB));
+    let receipt = rig.reload().expect_status(0);
+    assert!(refuses(GONE));
+    let gone = listener(&receipt.json, GONE);
+    assert_eq!((&gone["rung"], &gone["undrained-queue"]), (&"removed".into(), &5.into()));
+    assert_eq!(*receipt.at("/lost/undrained"), 5);
+    assert_eq!(listener(&receipt.json, WEB)["rung"], "passed");
+}
+
+#[test]
+fn ten_idle_clients_on_the_users_stats_socket() {
+    netns::enter();
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("stats.sock");
+    let rig = Rig::with(&Config::web(WEB).stats_socket(&socket)).start();
+    let inodes = listening(8080);
+    let load = Load::to([WEB]).start();
+    let occupy = || (0..10).map(|_| UnixStream::connect(&socket).unwrap()).collect::<Vec<_>>();
+
+    let _first = occupy();
+    assert_eq!(*rig.reload().expect_status(0).at("/result"), "proven");
+    load.stop().assert_lossless();
+    let _second = occupy();
+    let serving = rig.serving().unwrap();
+    serving.end();
+    rig.until_replaced(serving);
+    let receipt = rig.history().at("/0").clone();
+    assert_eq!((&receipt["kind"], &receipt["result"]), (&"restart".into(), &"proven".into()));
+    assert_eq!(listening(8080), inodes);
+    Load::to([WEB]).connections(100).run().assert_lossless();
+}
+
+#[test]
+fn no_listener_is_held_by_any_process_but_old_new_and_daemon() {
+    netns::enter();
+    let rig = Rig::with(&Config::web(WEB)).start();
+    let inodes = listening(8080);
+    let daemon = rig.daemon_process().pid;
+    let done = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut seen = BTreeSet::new();
+            while !done.load(Relaxed) {
+                seen.extend(holders(&inodes).into_iter().map(|pid| (pid, cmdline(pid))));
+            }
+            seen
+        });
+        let reloads: Vec<_> = (0..10).map(|_| rig.reload()).collect();
+        done.store(true, Relaxed);
+        reloads.into_iter().for_each(|reload| drop(reload.expect_status(0)));
+        watch.join().unwrap()
+    });
+    // A child is the daemon's image until it is HAProxy; one that ended while it was looked at has no words any more.
+    let image = cmdline(daemon);
+    let is_known =
+        |(_, words): &&(i32, String)| words.is_empty() || *words == image || words.starts_with("/usr/sbin/haproxy -db");
+    let strangers: Vec<_> = seen.iter().filter(|holder| !is_known(holder)).collect();
+    assert!(strangers.is_empty() && seen.len() > 10, "{seen:?}");
+
+    let expected = BTreeSet::from([daemon, rig.serving_pid()]);
+    until(Duration::from_secs(10), "only daemon and server to hold it", || holders(&inodes) == expected);
+    assert_eq!(mentioning(rig.dir()).len(), 2);
+}
+
+#[test]
+fn the_child_gets_the_limits_and_descriptors_the_daemon_was_started_with_and_none_of_its_variables() {
+    netns::enter();
+    let dir = tempfile::tempdir().unwrap();
+    let limited = dir.path().join("limited");
+    let given = dir.path().join("given");
+    let list = format!("[ $3 = daemon ] && for fd in /proc/$$/fd/*; do readlink \"$fd\"; done >{}", given.display());
+    script(&limited, &format!("{list}\nulimit -Sn 3000\nexec {} \"$@\"", rig::binary().display()));
+    let wrapper = Wrapper::new();
+    let setup = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).reloader(&limited);
+    let setup = setup.environment("KEPT", "yes");
+    let setup = ["WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "LISTEN_PIDFDID"]
+        .iter()
+        .fold(setup, |setup, name| setup.environment(name, "0"));
+    let rig = setup.start();
+    rig.reload().expect_status(0);
+
+    let (soft, descriptors) = wrapper.inherited();
+    assert_eq!(soft, "3000");
+    let given = fs::read_to_string(given).unwrap();
+    let stderr = rig.path("run/generation-2.log");
+    let of_the_wrapper = |target: &str| Path::new(target).starts_with(wrapper.path().parent().unwrap());
+    let is_known = |target: &&String| {
+        given.contains(target.as_str())
+            || Path::new(target) == stderr
+            || of_the_wrapper(target)
+            || *target == "/dev/null"
+    };
+    assert_eq!(descriptors.iter().find(|target| !is_known(target)), None, "the daemon was given:\n{given}");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", rig.daemon_process().pid)).unwrap();
+    assert!(!limits.contains("Max open files            3000"), "the daemon raises its own: {limits}");
+    let environment = fs::read(format!("/proc/{}/environ", rig.serving_pid())).unwrap();
+    let names: Vec<String> = String::from_utf8_lossy(&environment).split('\0').map(str::to_owned).collect();
+    let forbidden = |name: &&String| ["NOTIFY_", "LISTEN_", "WATCHDOG_"].iter().any(|start| name.starts_with(start));
+    assert_eq!(names.iter().find(forbidden), None);
+    assert!(names.contains(&"KEPT=yes".to_owned()));
+}
+
+fn script(path: &Path, text: &str) {
+    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn listener(receipt: &serde_json::Value, address: &str) -> serde_json::Value {
+    let mut listeners = receipt["listeners"].as_array().unwrap().iter();
+    listeners.find(|listener| listener["address"] == address).unwrap_or_else(|| panic!("{address}: {receipt}")).clone()
+}

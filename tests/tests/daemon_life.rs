@@ -1,0 +1,219 @@
+//! The daemon comes and goes: HAProxy serves on, and the next daemon takes over what it finds.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use reloader_tests::config::Config;
+use reloader_tests::idle::Idle;
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::poll::until;
+use reloader_tests::process::mentioning;
+use reloader_tests::rig::Rig;
+use reloader_tests::servers::{self, Server};
+use reloader_tests::sockets::{listening, refuses, until_refused};
+use reloader_tests::wrapper::{Manner, Wrapper};
+
+const WEB: &str = "127.0.0.1:8080";
+const IDLE: &str = "127.0.0.1:8081";
+
+#[test]
+fn killed_and_terminated_daemons_leave_haproxy_alone() {
+    let _alone = netns::enter_alone();
+    let backend = Server::start("127.0.0.1:0", servers::Manner::Reply);
+    let mut rig = Rig::with(&Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string())).start();
+    let load = Load::to([WEB]).start();
+    let mut idle = Idle::open(IDLE, 100);
+    let (serving, inodes) = (rig.serving(), listening(8080));
+
+    load.until_started(300);
+    rig.kill9_daemon();
+    load.until_further(300);
+    rig.start_daemon();
+    assert_adopted(&rig);
+    load.until_further(300);
+    rig.terminate_daemon().expect_status(0);
+    load.until_further(300);
+    rig.start_daemon();
+    assert_adopted(&rig);
+    assert_eq!((rig.serving(), listening(8080)), (serving, inodes));
+
+    let receipt = rig.reload().expect_status(0);
+    assert_eq!(*receipt.at("/result"), "proven");
+    load.until_further(300);
+    load.stop().assert_lossless();
+    assert_eq!((idle.alive(), idle.prove()), (100, 100), "{:?}", idle.deaths());
+}
+
+/// The daemon's end falls into every phase of a reload.
+#[test]
+fn killed_at_many_moments_of_a_reload() {
+    let _alone = netns::enter_alone();
+    let mut rig = Rig::with(&Config::web(WEB)).start();
+    let inodes = listening(8080);
+    let load = Load::to([WEB]).start();
+    load.until_started(100);
+    for moment in 0..12 {
+        let before = records(&rig);
+        let reload = rig.spawn(&["reload", "--json"]);
+        until(Duration::from_secs(20), "a generation to start", || records(&rig) != before);
+        // Not a wait for anything: each round ends the daemon a little later.
+        std::thread::sleep(Duration::from_millis(moment * 3));
+        rig.kill9_daemon();
+        let told = reload.wait().status;
+        assert!([0, 69].contains(&told), "moment {moment}: {told}");
+        rig.start_daemon();
+        assert_one_generation(&rig);
+        assert_eq!(listening(8080), inodes, "moment {moment}");
+    }
+    assert_eq!(*rig.reload().expect_status(0).at("/result"), "proven");
+    load.stop().assert_lossless();
+}
+
+#[test]
+fn killed_while_the_new_generation_has_not_begun() {
+    killed_while_starting(Manner::Wait);
+}
+
+#[test]
+fn killed_while_the_new_generation_serves_and_is_not_ready() {
+    killed_while_starting(Manner::Deaf);
+}
+
+fn killed_while_starting(manner: Manner) {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let mut rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
+    let (serving, inodes) = (rig.serving(), listening(8080));
+    let load = Load::to([WEB]).start();
+    load.until_started(100);
+    wrapper.set(manner);
+    let reload = rig.spawn(&["reload", "--json"]);
+    until(Duration::from_secs(20), "a generation to start", || records(&rig).contains("\"starting\""));
+    load.until_further(300);
+    rig.kill9_daemon();
+    reload.wait().expect_status(69);
+    // What waits becomes a HAProxy that nobody follows, and asks a broker that is gone for its sockets.
+    wrapper.set(Manner::Well);
+    load.until_further(300);
+    rig.start_daemon();
+    assert_one_generation(&rig);
+    assert_eq!((rig.serving(), listening(8080)), (serving, inodes));
+    assert_eq!(*rig.reload().expect_status(0).at("/result"), "proven");
+    load.stop().assert_lossless();
+}
+
+#[test]
+fn a_second_daemon_says_so() {
+    netns::enter();
+    let rig = Rig::with(&Config::web(WEB)).start();
+    let second = rig.run(&["daemon"]).expect_status(1);
+    let first = format!("another reloader daemon (process {})", rig.daemon_process().pid);
+    assert!(second.stderr.contains(&first), "{}", second.stderr);
+    rig.reload().expect_status(0);
+}
+
+#[test]
+fn stop_leaves_nothing() {
+    netns::enter();
+    let mut rig = Rig::with(&Config::web(WEB)).start();
+    rig.reload().expect_status(0);
+    rig.run(&["stop"]).expect_status(0);
+    rig.until_daemon_ends().expect_status(0);
+    assert_nothing_left(&rig);
+}
+
+#[test]
+fn on_stop_retire() {
+    netns::enter();
+    let mut rig = Rig::with(&Config::web(WEB)).top("on-stop = \"retire\"").start();
+    rig.terminate_daemon().expect_status(0);
+    assert_nothing_left(&rig);
+}
+
+#[test]
+fn hangup_reads_the_configuration_again_and_keeps_the_old_one_when_it_is_broken() {
+    netns::enter();
+    let rig = Rig::with(&Config::web(WEB)).start();
+    let file = rig.path("reloader.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    Config::new().frontend("web", &[WEB, "127.0.0.1:8082"]).write(&rig.path("other.cfg"));
+
+    fs::write(&file, text.replace("haproxy.cfg", "other.cfg")).unwrap();
+    hang_up(&rig);
+    rig.reload().expect_status(0);
+    assert!(!refuses("127.0.0.1:8082"));
+
+    fs::write(&file, text + "\nnonsense = 1\n").unwrap();
+    hang_up(&rig);
+    // The commands read the file too; with --socket they need nothing of it.
+    let socket = rig.path("run/control.sock");
+    let ask = |command| rig.run(&["--socket", socket.to_str().unwrap(), command, "--json"]).expect_status(0);
+    let warnings = ask("status").at("/warnings").to_string();
+    assert!(warnings.contains("nonsense"), "{warnings}");
+    ask("reload");
+    assert!(!refuses("127.0.0.1:8082"));
+}
+
+#[test]
+fn the_watchdog_is_told_even_while_a_start_hangs() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let setup = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).environment("WATCHDOG_USEC", "30000000");
+    let rig = setup.start();
+    until_watchdog_beats(&rig);
+    wrapper.set(Manner::Wait);
+    let mut reload = rig.spawn(&["reload", "--json"]);
+    until(Duration::from_secs(20), "a generation to start", || records(&rig).contains("\"starting\""));
+    until_watchdog_beats(&rig);
+    assert!(reload.is_running());
+    wrapper.set(Manner::Well);
+    reload.wait().expect_status(0);
+}
+
+fn until_watchdog_beats(rig: &Rig) {
+    let beats = || rig.notified().iter().filter(|line| *line == "WATCHDOG=1").count();
+    let before = beats();
+    until(Duration::from_secs(20), "two messages to the watchdog", || beats() >= before + 2);
+}
+
+fn hang_up(rig: &Rig) {
+    let ready = || rig.notified().iter().filter(|line| *line == "READY=1").count();
+    let before = ready();
+    rig.signal_daemon(Signal::SIGHUP);
+    until(Duration::from_secs(20), "READY=1 again", || ready() > before);
+}
+
+#[track_caller]
+fn assert_adopted(rig: &Rig) {
+    let history = rig.history();
+    assert_eq!((history.at("/0/kind"), history.at("/0/result")), (&"adopt".into(), &"proven".into()));
+    for listener in history.at("/0/listeners").as_array().unwrap() {
+        assert_eq!((&listener["rung"], &listener["inode-before"]), (&"passed".into(), &listener["inode-after"]));
+    }
+}
+
+/// All that was started besides drains and ends.
+#[track_caller]
+fn assert_one_generation(rig: &Rig) {
+    let mut expected = vec![rig.daemon_process(), rig.serving().expect("a serving generation")];
+    expected.sort();
+    until(Duration::from_secs(20), "one generation to be left", || {
+        let mut found = mentioning(rig.dir());
+        found.sort();
+        found == expected
+    });
+}
+
+fn assert_nothing_left(rig: &Rig) {
+    until_refused(WEB);
+    until(Duration::from_secs(20), "all processes to end", || mentioning(rig.dir()).is_empty());
+    let names = fs::read_dir(rig.path("run")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let left: Vec<String> = names.filter(|name| name.starts_with("generation-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+fn records(rig: &Rig) -> String {
+    fs::read_to_string(rig.path("run/generations.json")).unwrap_or_default()
+}

@@ -1,0 +1,95 @@
+//! Two things at once: deaths and orders that fall into a reload.
+
+use std::time::Duration;
+
+use reloader_tests::config::Config;
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::poll::until;
+use reloader_tests::process::mentioning;
+use reloader_tests::rig::{Pending, Rig, Setup};
+use reloader_tests::sockets::{listening, refuses};
+use reloader_tests::wrapper::{Manner, Wrapper};
+
+const WEB: &str = "127.0.0.1:8080";
+
+#[test]
+fn the_old_generation_dies_while_the_new_one_starts() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = setup(&wrapper).start();
+    let inodes = listening(8080);
+    let load = Load::to([WEB]).start();
+    load.until_started(100);
+    let reload = start_that_waits(&rig, &wrapper);
+    rig.serving().unwrap().end();
+    load.until_further(200);
+    wrapper.set(Manner::Well);
+    let receipt = reload.wait().expect_status(0);
+    assert_eq!((receipt.at("/result"), receipt.at("/listeners/0/rung")), (&"proven".into(), &"passed".into()));
+    load.until_further(200);
+    let lost = load.stop().summary();
+    assert_eq!((lost.refused, lost.timeout, listening(8080)), (0, 0, inodes));
+}
+
+#[test]
+fn the_old_generation_dies_and_the_new_one_never_comes() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = setup(&wrapper).tables("[reload]\ncustody-max = \"1s\"").start();
+    let reload = start_that_waits(&rig, &wrapper);
+    rig.serving().unwrap().end();
+    let answer = reload.wait().expect_status(4);
+    assert!(refuses(WEB), "custody is over");
+    assert!(answer.at("/reason").to_string().contains("custody-max"), "{}", answer.at("/reason"));
+    wrapper.set(Manner::Well);
+    until(Duration::from_secs(40), "a start to be tried again", || rig.serving().is_some());
+    Load::to([WEB]).connections(100).run().assert_lossless();
+}
+
+#[test]
+fn the_daemon_is_terminated_while_a_generation_starts() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let mut rig = setup(&wrapper).start();
+    let (serving, load) = (rig.serving().unwrap(), Load::to([WEB]).start());
+    let reload = start_that_waits(&rig, &wrapper);
+    rig.terminate_daemon().expect_status(0);
+    let told = reload.wait();
+    assert!([1, 69].contains(&told.status), "{told:?}");
+    until(Duration::from_secs(10), "only the serving generation to be left", || mentioning(rig.dir()) == [serving]);
+    wrapper.set(Manner::Well);
+    rig.start_daemon();
+    assert_eq!(rig.serving(), Some(serving));
+    rig.reload().expect_status(0);
+    load.stop().assert_lossless();
+}
+
+#[test]
+fn a_stop_that_is_asked_for_during_a_reload_comes_after_it() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let mut rig = setup(&wrapper).start();
+    let reload = start_that_waits(&rig, &wrapper);
+    let stop = rig.spawn(&["stop"]);
+    wrapper.set(Manner::Well);
+    reload.wait().expect_status(0);
+    stop.wait().expect_status(0);
+    rig.until_daemon_ends().expect_status(0);
+    until(Duration::from_secs(10), "all to end", || mentioning(rig.dir()).is_empty());
+    assert!(refuses(WEB));
+}
+
+fn setup(wrapper: &Wrapper) -> Setup {
+    Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path())
+}
+
+/// A reload whose new generation has been started and waits.
+fn start_that_waits(rig: &Rig, wrapper: &Wrapper) -> Pending {
+    wrapper.set(Manner::Wait);
+    let reload = rig.spawn(&["reload", "--json"]);
+    until(Duration::from_secs(20), "a generation to start", || {
+        std::fs::read_to_string(rig.path("run/generations.json")).unwrap_or_default().contains("\"starting\"")
+    });
+    reload
+}

@@ -1,6 +1,7 @@
 //! What commands answer: exit statuses, and sentences that say what to do.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use reloader_tests::config::Config;
 use reloader_tests::netns;
@@ -54,6 +55,19 @@ fn without_root_each_command_says_what_is_missing() {
         assert!(told.contains("group `root`"), "{command}: {told}");
     }
     assert!(rig.serving().is_some());
+}
+
+#[test]
+fn whoever_gets_past_the_sockets_mode_is_refused_all_the_same() {
+    netns::enter();
+    let rig = web().start();
+    let serving = rig.serving();
+    fs::set_permissions(rig.path("run/control.sock"), fs::Permissions::from_mode(0o666)).unwrap();
+    for command in ["reload", "status", "stop"] {
+        let told = rig.run_as(NOBODY, &[command]).expect_status(77).stderr;
+        assert!(told.contains("group `root`"), "{command}: {told}");
+    }
+    assert_eq!(rig.serving(), serving);
 }
 
 #[test]

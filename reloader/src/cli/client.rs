@@ -19,7 +19,8 @@ pub(super) fn ask(
     let (path, group) = control_socket(context)?;
     let conversation = async {
         let mut stream = UnixStream::connect(&path).await.map_err(|error| unreachable(&path, &group, &error))?;
-        write_frame(&mut stream, request).await.map_err(|error| unreachable(&path, &group, &error))?;
+        // A daemon that refuses this peer answers without waiting for the request: the answer is there all the same.
+        let sent = write_frame(&mut stream, request).await;
         loop {
             match read_frame::<Reply>(&mut stream, LONGEST_FRAME).await {
                 Ok(Some(Reply::Progress { phase })) => progress(&phase),
@@ -27,6 +28,7 @@ pub(super) fn ask(
                     return Err(Failure::new(Exit::from_number(exit), message));
                 }
                 Ok(Some(reply)) => return Ok(reply),
+                Ok(None) | Err(_) if let Err(error) = &sent => return Err(unreachable(&path, &group, error)),
                 Ok(None) => return Err(Failure::new(Exit::NoDaemon, "the daemon ended before it answered")),
                 Err(error) => {
                     return Err(Failure::new(Exit::NoDaemon, format!("the daemon's answer broke off: {error}")));

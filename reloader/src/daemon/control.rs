@@ -75,6 +75,8 @@ fn listen(path: &Path, group: u32) -> io::Result<UnixListener> {
 #[derive(Debug, Clone)]
 pub(super) struct Control {
     pub(super) group: u32,
+    /// Its name.
+    pub(super) name: Arc<str>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) published: Arc<Mutex<Published>>,
 }
@@ -100,7 +102,10 @@ async fn serve(listener: Arc<UnixListener>, control: Control) {
 
 async fn converse(mut stream: UnixStream, control: Control) -> io::Result<()> {
     if !may_ask(&stream, control.group)? {
-        let message = "only root and the control group may use the control socket".into();
+        let message = format!(
+            "only root and the group `{}` may use the control socket; join that group or use sudo",
+            control.name
+        );
         return write_frame(&mut stream, &Reply::Refused { message, exit: 77 }).await;
     }
     let read = tokio::time::timeout(PATIENCE, read_frame::<Request>(&mut stream, LONGEST_REQUEST));

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 
 use super::codec::{self, CodecError, Record};
@@ -105,7 +106,9 @@ enum Descriptors {
 fn receive_message(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Descriptors)> {
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(stream, &mut [IoSliceMut::new(buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    // With a timeout on the socket the kernel does not begin again by itself after a signal (`sock_intr_errno`).
+    let received =
+        retry_on_intr(|| recvmsg(stream, &mut [IoSliceMut::new(buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
     let mut descriptors = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -143,7 +146,7 @@ fn send_message(stream: &UnixStream, data: &[u8], descriptors: &[std::os::fd::Bo
     if !descriptors.is_empty() {
         ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
     }
-    let sent = sendmsg(stream, &[IoSlice::new(data)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    let sent = retry_on_intr(|| sendmsg(stream, &[IoSlice::new(data)], &mut ancillary, SendFlags::NOSIGNAL))?;
     if sent != data.len() {
         // The receiver reads a batch with one recvmsg: half a batch is no batch.
         return Err(io::Error::new(io::ErrorKind::WriteZero, "the receiver took only part of a batch"));

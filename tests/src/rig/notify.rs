@@ -21,6 +21,9 @@ struct Heard {
     stored: Vec<Stored>,
 }
 
+/// Nothing came, or a signal did.
+const PASSING: [ErrorKind; 2] = [ErrorKind::WouldBlock, ErrorKind::Interrupted];
+
 /// Listens for as long as it lives: a daemon whose messages nobody takes would block.
 pub(super) struct Notify {
     pub(super) path: PathBuf,
@@ -82,7 +85,7 @@ fn receive(socket: &UnixDatagram, store: bool, heard: &Mutex<Heard>) {
     let result = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
     let count = match result {
         Ok(message) => message.bytes,
-        Err(error) if std::io::Error::from(error).kind() == ErrorKind::WouldBlock => return,
+        Err(error) if PASSING.contains(&std::io::Error::from(error).kind()) => return,
         Err(error) => panic!("the notify socket: {error}"),
     };
     let rights = ancillary.drain().filter_map(|message| match message {

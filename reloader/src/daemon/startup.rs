@@ -35,6 +35,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     let stopping = signals.stopping;
     let published = Arc::new(Mutex::default());
     let journal = Journal::new(&config.state_dir, group);
+    let name = config.control_group.as_str().into();
     let mut supervisor = Supervisor {
         last_receipt: journal.last(),
         known_good: KnownGood::open(&config.state_dir),
@@ -60,7 +61,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         published: Arc::clone(&published),
     };
     prepare_counter(&mut supervisor);
-    control_socket.serve(Control { group, events: events_sender, published });
+    control_socket.serve(Control { group, name, events: events_sender, published });
     begin_serving(&mut supervisor).await?;
     supervisor.publish();
     notify::ready();

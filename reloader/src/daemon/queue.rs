@@ -63,7 +63,6 @@ impl Queue {
 impl EventLoop {
     /// Runs one reload for all requests that wait, unless something speaks for waiting.
     pub(super) async fn reload_when_possible(&mut self) {
-        self.queue.pending.retain(Waiter::is_there);
         if self.queue.pending.is_empty() {
             return;
         }

@@ -20,11 +20,6 @@ impl Waiter {
         let _ = self.replies.send(reply);
     }
 
-    /// False once the client has gone.
-    pub(super) fn is_there(&self) -> bool {
-        !self.replies.is_closed()
-    }
-
     /// Waits until the other end has written everything and hung up.
     pub(super) async fn delivered(&self) {
         self.replies.closed().await;

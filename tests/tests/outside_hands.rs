@@ -1,0 +1,136 @@
+//! What others do to the server and to the daemon's files, and what the daemon makes of it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use reloader_tests::config::Config;
+use reloader_tests::idle::Idle;
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::poll::until;
+use reloader_tests::process::Process;
+use reloader_tests::rig::Rig;
+use reloader_tests::servers::{Manner, Server};
+use reloader_tests::sockets::listening;
+use reloader_tests::wrapper::{self, Wrapper};
+
+const WEB: &str = "127.0.0.1:8080";
+const IDLE: &str = "127.0.0.1:8081";
+const LIMIT: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_server_that_somebody_else_retires_is_replaced_and_drains() {
+    netns::enter();
+    let backend = Server::start("127.0.0.1:9000", Manner::Reply);
+    let config = Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string());
+    let rig = Rig::with(&config).start();
+    let inodes = listening(8080);
+    let mut idle = Idle::open(IDLE, 20);
+    let old = rig.serving().unwrap();
+    let load = Load::to([WEB]).rate(500).start();
+    load.until_started(100);
+
+    old.signal(Signal::SIGUSR1);
+    let new = rig.until_replaced(old);
+    load.until_further(200);
+
+    load.stop().assert_lossless();
+    assert_eq!((idle.alive(), old.is_alive(), new.is_alive()), (20, true, true));
+    assert_eq!(listening(8080), inodes, "the same sockets");
+    assert_eq!(*rig.status().at("/warnings"), serde_json::json!([]));
+}
+
+#[test]
+fn a_stats_socket_that_names_somebody_elses_process_is_not_believed() {
+    netns::enter();
+    let mut rig = Rig::with(&Config::new()).prepare();
+    let stats = rig.path("stats.sock");
+    rig.configure(&Config::web(WEB).stats_socket(&stats));
+    let mut innocent = Command::new("sleep").arg("600").spawn().unwrap();
+    let listener = UnixListener::bind(&stats).unwrap();
+    let said = format!("Name: HAProxy\nVersion: 2.6.0\nPid: {}\n", innocent.id());
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = stream.read(&mut [0; 100]);
+            let _ = stream.write_all(said.as_bytes());
+        }
+    });
+
+    rig.start_daemon();
+    // One line: the only receipt.
+    let first = rig.history().at("/kind").clone();
+    rig.reload().expect_status(0);
+    let lives = innocent.try_wait().unwrap().is_none();
+    innocent.kill().unwrap();
+    innocent.wait().unwrap();
+    assert_eq!(first, "start", "{}", rig.log());
+    assert!(lives && rig.log().contains("not adopted"));
+}
+
+#[test]
+fn a_handover_that_cannot_be_recorded_is_not_made() {
+    netns::enter();
+    let rig = Rig::with(&Config::web(WEB)).start();
+    let old = rig.serving().unwrap();
+    let records = rig.path("run/generations.json");
+    let temporary = records.with_extension("tmp");
+    // Not even root can write a file where a directory is.
+    fs::create_dir_all(temporary.join("in the way")).unwrap();
+    let load = Load::to([WEB]).rate(500).start();
+    load.until_started(50);
+    let answer = rig.reload().expect_status(1);
+    assert!(answer.at("/reason").to_string().contains("cannot be recorded"), "{}", answer.at("/reason"));
+    assert_eq!(rig.serving(), Some(old));
+
+    fs::remove_dir_all(&temporary).unwrap();
+    rig.reload().expect_status(0);
+    load.stop().assert_lossless();
+}
+
+#[test]
+fn hangup_during_the_first_start_is_no_end() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    wrapper.set(wrapper::Manner::Wait);
+    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).prepare();
+    let daemon = rig.spawn(&["daemon"]);
+    let daemon_process = Process::with_pid(daemon.pid() as i32).unwrap();
+    until(LIMIT, "the first start", || !daemon_process.children().is_empty());
+    daemon_process.signal(Signal::SIGHUP);
+    wrapper.set(wrapper::Manner::Well);
+    until(LIMIT, "service", || rig.status().at("/serving/pid").is_u64());
+    assert!(daemon_process.is_alive());
+    rig.run(&["stop"]).expect_status(0);
+    assert_eq!(daemon.wait().status, 0);
+}
+
+#[test]
+fn as_the_first_process_of_a_container_it_drains_before_it_ends() {
+    netns::enter();
+    let backend = Server::start("127.0.0.1:9000", Manner::Reply);
+    let config = Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string());
+    let dir = tempfile::tempdir().unwrap();
+    let container = dir.path().join("container");
+    let reloader = reloader_tests::rig::binary();
+    let script = format!(
+        "#!/bin/sh\nfor last; do :; done\n[ \"$last\" = daemon ] || exec {0} \"$@\"\n\
+         exec unshare --fork --pid --mount-proc --kill-child -- {0} \"$@\"\n",
+        reloader.display()
+    );
+    fs::write(&container, script).unwrap();
+    fs::set_permissions(&container, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let rig = Rig::with(&config).reloader(&container).start();
+    let mut idle = Idle::open(IDLE, 10);
+    rig.reload().expect_status(0);
+    let init = rig.daemon_process().children()[0];
+
+    init.signal(Signal::SIGTERM);
+    until(LIMIT, "the port to be closed", || listening(8080).is_empty());
+    assert!(init.is_alive());
+    assert_eq!(idle.prove(), 10, "connections of both generations go on until they end by themselves");
+    init.until_gone(LIMIT);
+}

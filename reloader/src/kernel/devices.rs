@@ -5,8 +5,9 @@ use std::io;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::rtnetlink;
+use super::netlink;
 
 /// A network device, as far as it matters to where a packet passes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,7 +33,7 @@ pub struct Device {
 /// # Errors
 /// Where the kernel refuses to list them.
 pub fn list() -> io::Result<Vec<Device>> {
-    let answers = rtnetlink::request(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+    let answers = netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
     Ok(answers
         .iter()
         .filter_map(|answer| match answer {
@@ -50,7 +51,7 @@ pub(crate) fn add(name: &str, kind: InfoKind) -> io::Result<()> {
     let mut link = LinkMessage::default();
     link.attributes = vec![LinkAttribute::IfName(name.into()), LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)])];
     let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    rtnetlink::request(RouteNetlinkMessage::NewLink(link), flags).map(drop)
+    netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::NewLink(link), flags).map(drop)
 }
 
 /// The devices on which every packet for this host is seen exactly once: those that hand packets to IP.

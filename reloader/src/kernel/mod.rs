@@ -2,7 +2,7 @@
 
 pub(crate) mod bpf;
 pub mod devices;
+pub(crate) mod netlink;
 pub mod probe;
-pub(crate) mod rtnetlink;
 pub mod sock_diag;
 pub mod tc;

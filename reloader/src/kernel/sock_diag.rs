@@ -6,30 +6,21 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer};
 use netlink_packet_sock_diag::unix::nlas::{Nla as UnixNla, UnixDiagName};
 use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags as UnixStateFlags, UnixRequest, UnixResponse};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
 
+use super::netlink;
 use crate::listener::Address;
 
 /// Why the socket tables could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum SockDiagError {
-    /// The netlink socket failed.
-    #[error("cannot ask the kernel for its sockets (sock_diag): {0}")]
-    Io(#[from] io::Error),
-    /// The kernel refused the dump.
-    #[error("the kernel refused to list its sockets (sock_diag): {0}")]
-    Refused(io::Error),
-    /// The answer could not be read.
-    #[error("cannot read the kernel's list of sockets (sock_diag): {0}")]
-    Malformed(String),
-}
+#[error("the kernel does not list its sockets (sock_diag): {0}; it needs the modules tcp_diag and unix_diag")]
+pub struct SockDiagError(io::Error);
 
 /// A listening socket with its accept queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,40 +178,8 @@ fn unix(states: UnixStateFlags) -> Result<Vec<UnixResponse>, SockDiagError> {
         .collect())
 }
 
-fn dump(request: SockDiagMessage) -> Result<Vec<SockDiagMessage>, SockDiagError> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&NetlinkAddr::new(0, 0))?;
-    socket.send(&bytes, 0)?;
-
-    let mut messages = Vec::new();
-    loop {
-        let (datagram, _) = socket.recv_from_full()?;
-        let mut rest = &datagram[..];
-        while !rest.is_empty() {
-            let received = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
-                .map_err(|error| SockDiagError::Malformed(error.to_string()))?;
-            match received.payload {
-                NetlinkPayload::InnerMessage(message) => messages.push(message),
-                // A dump that fails half way ends with the error in its last message (`netlink_dump_done`).
-                NetlinkPayload::Done(done) if done.code < 0 => {
-                    return Err(SockDiagError::Refused(io::Error::from_raw_os_error(-done.code)));
-                }
-                NetlinkPayload::Done(_) => return Ok(messages),
-                NetlinkPayload::Error(error) => return Err(SockDiagError::Refused(error.to_io())),
-                _ => {}
-            }
-            let length = (received.header.length as usize).next_multiple_of(4);
-            rest = rest.get(length..).unwrap_or_default();
-        }
-    }
+fn dump(message: SockDiagMessage) -> Result<Vec<SockDiagMessage>, SockDiagError> {
+    netlink::request(NETLINK_SOCK_DIAG, message, NLM_F_DUMP).map_err(SockDiagError)
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use std::io;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::rtnetlink;
+use super::netlink;
 
 /// Which way the packets go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +34,8 @@ pub struct Filter {
 /// # Errors
 /// Where the kernel refuses to list them, for example because the device is gone (ENODEV).
 pub fn filters(device: u32, direction: Direction) -> io::Result<Vec<Filter>> {
-    let answers = rtnetlink::request(RouteNetlinkMessage::GetTrafficFilter(at(device, direction)), NLM_F_DUMP)?;
+    let answers =
+        netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::GetTrafficFilter(at(device, direction)), NLM_F_DUMP)?;
     Ok(answers
         .iter()
         .filter_map(|answer| match answer {
@@ -53,7 +55,7 @@ pub fn remove_filter(device: u32, direction: Direction, filter: &Filter) -> io::
     // The protocol belongs to the filter's identity: ETH_P_ALL, which is what programs of ours are attached with.
     const ETH_P_ALL: u16 = 3;
     message.header.info = u32::from(filter.preference) << 16 | u32::from(ETH_P_ALL.to_be());
-    rtnetlink::request(RouteNetlinkMessage::DelTrafficFilter(message), NLM_F_ACK).map(drop)
+    netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::DelTrafficFilter(message), NLM_F_ACK).map(drop)
 }
 
 /// Removes `clsact` from a device, with every filter that it has.
@@ -66,7 +68,7 @@ pub fn remove_clsact(device: u32) -> io::Result<()> {
     message.header.handle = TcHandle { major: 0xffff, minor: 0 };
     // With its kind the kernel refuses (EINVAL) to remove an `ingress`, which has the same handle.
     message.attributes.push(TcAttribute::Kind("clsact".into()));
-    rtnetlink::request(RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK).map(drop)
+    netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK).map(drop)
 }
 
 /// Makes a qdisc with the kernel's own defaults the root of a device.
@@ -79,7 +81,7 @@ pub(crate) fn add_root_qdisc(device: u32, kind: &str) -> io::Result<()> {
     message.header.handle = TcHandle { major: 1, minor: 0 };
     message.attributes.push(TcAttribute::Kind(kind.into()));
     let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    rtnetlink::request(RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
+    netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
 }
 
 fn at(device: u32, direction: Direction) -> TcMessage {

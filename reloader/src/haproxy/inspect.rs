@@ -49,6 +49,10 @@ pub struct Inspection {
 /// How long one answer of the runtime API may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Said of an adopted HAProxy whose stats socket lacks `expose-fd listeners`.
+const UNEXPORTED: &str = "its stats socket does not export listeners: those on TCP and unix sockets of this network \
+    namespace were duplicated one by one, others (UDP, other namespaces) are not known and are bound anew by the next reload";
+
 /// Looks at the HAProxy whose root process is `root` and that answers on `socket`.
 pub async fn inspect(root: u32, socket: PathBuf, runtime_dir: PathBuf) -> Result<Inspection, InspectError> {
     let control = match runtime_api::cli_sockets(&socket, PATIENCE).await {
@@ -66,7 +70,9 @@ fn look(root: u32, socket: &Path, runtime_dir: &Path, control: &HashSet<String>)
     let mut doubt = None;
     let exported = client::get_sockets(socket).unwrap_or_else(|error| {
         // The private socket is itself a listener, so even an empty configuration exports one.
-        if !matches!(error, ClientError::NotExposed) || is_private_socket(runtime_dir, socket) {
+        if matches!(error, ClientError::NotExposed) && !is_private_socket(runtime_dir, socket) {
+            notes.push(UNEXPORTED.into());
+        } else {
             doubt = Some(format!("listeners could not be taken with _getsocks: {error}"));
         }
         Vec::new()

@@ -91,12 +91,18 @@ impl Custody {
         if !self.held.iter().any(is_elsewhere) {
             return Followed::Unchanged;
         }
-        let owners: HashSet<u32> = self.owners.values().map(|owner| owner.pid).collect();
         let sockets = process::sockets_of(&tree());
-        let vanished = owners.iter().any(|pid| !sockets.values().any(|owner| owner.pid == *pid));
+        let owners: HashSet<u32> = self.owners.values().map(|owner| owner.pid).collect();
+        let owners_show_nothing = !sockets.values().any(|owner| owners.contains(&owner.pid));
         let inodes: Vec<u64> = self.held.iter().map(|held| held.listener.inode).collect();
-        match followed(&inodes, &sockets.keys().copied().collect(), private, vanished) {
+        match followed(&inodes, &sockets.keys().copied().collect(), private, owners_show_nothing) {
             Followed::Closed(_) => Followed::Closed(self.let_go(&sockets)),
+            Followed::Unchanged => {
+                // Another process of the tree has them now: a master started a new worker.
+                let found = inodes.iter().map(|inode| (*inode, sockets[inode]));
+                self.owners = found.collect();
+                Followed::Unchanged
+            }
             other => other,
         }
     }
@@ -125,11 +131,11 @@ pub enum Followed {
 }
 
 /// The decision behind [`Custody::follow`]. The listeners in `Closed` are left to the caller. Pure.
-fn followed(held: &[u64], owned: &HashSet<u64>, private: Option<u64>, an_owner_has_no_sockets: bool) -> Followed {
+fn followed(held: &[u64], owned: &HashSet<u64>, private: Option<u64>, owners_show_nothing: bool) -> Followed {
     if held.iter().all(|inode| owned.contains(inode)) {
         return Followed::Unchanged;
     }
-    if an_owner_has_no_sockets {
+    if owners_show_nothing {
         return Followed::Ending;
     }
     match private {
@@ -232,5 +238,20 @@ mod tests {
         let mut custody = Custody::new(vec![held], HashMap::from([(inode, owner)]));
         assert_eq!(custody.follow(Some(1), || vec![owner.pid]), Followed::Ending);
         assert_eq!(custody.held().len(), 1);
+    }
+
+    #[test]
+    fn sockets_that_moved_to_another_process_are_followed_there() {
+        use std::os::fd::AsRawFd;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let copy = held(listener.try_clone().unwrap());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let (inode, own) = (copy.listener.inode, std::process::id());
+        let mut custody = Custody::new(vec![copy], HashMap::from([(inode, SocketOwner { pid: child.id(), fd: 3 })]));
+        assert_eq!(custody.follow(Some(1), || vec![own]), Followed::Unchanged);
+        assert_eq!(custody.owners[&inode].pid, own);
+        assert!([listener.as_raw_fd(), custody.held[0].fd.as_raw_fd()].contains(&(custody.owners[&inode].fd as i32)));
+        assert_eq!(custody.follow(Some(1), || panic!("it is where it was seen last")), Followed::Unchanged);
     }
 }

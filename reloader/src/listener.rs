@@ -155,6 +155,14 @@ impl Endpoint {
         Endpoint { address, socket_type: SocketType::Stream, v6only: false, interface: None, netns: None }
     }
 
+    /// The TCP or UDP port; `None` for unix sockets.
+    pub fn port(&self) -> Option<u16> {
+        match self.address {
+            Address::Inet(address) => Some(address.port()),
+            _ => None,
+        }
+    }
+
     /// True when a connection accepted from this listener can have `local` as its local address.
     pub fn covers(&self, local: SocketAddr) -> bool {
         let Address::Inet(own) = self.address else { return false };

@@ -46,6 +46,18 @@ impl Footprint {
         come.chain(gone).collect()
     }
 
+    /// What is there now and was not, looked at for as long as the kernel may take to free it. What has gone is somebody
+    /// else's affair: only a test that is alone on the machine can say more.
+    pub fn left_behind(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        seen_within(Duration::from_secs(5), || {
+            left = self.changes();
+            left.retain(|change| change.starts_with('+'));
+            left.is_empty()
+        });
+        left
+    }
+
     /// Panics, naming them, if there are changes. The kernel frees BPF objects and ended processes a little later, so it
     /// is looked at for a while.
     #[track_caller]

@@ -101,7 +101,7 @@ fn start_log(arguments: &Arguments) {
         (true, ..) => "error",
         (false, 0, Command::Daemon) => "info",
         (false, 0, _) => "warn",
-        (false, 1, _) => "debug,netlink=warn,rtnetlink=warn,aya=warn",
+        (false, 1, _) => "debug,aya=warn",
         _ => "trace",
     };
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));

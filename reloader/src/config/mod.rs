@@ -15,7 +15,7 @@ pub const DEFAULT_PATH: &str = "/etc/reloader/reloader.toml";
 /// Arguments of HAProxy that the daemon sets itself, or that would take the process out of its hands.
 ///
 /// HAProxy reads most of them by their first letters (`-Dx` is `-D`; `init_args` in `haproxy.c`), so these are prefixes.
-const REFUSED_ARGS: [&str; 8] = ["-D", "-W", "-c", "-db", "-x", "-sf", "-st", "-p"];
+const REFUSED_ARGS: [&str; 9] = ["-D", "-W", "-S", "-c", "-db", "-x", "-sf", "-st", "-p"];
 
 /// The longest runtime-dir: `generation-N.sock.PID.tmp` below it must fit into the 108 bytes of a unix socket's address.
 const LONGEST_RUNTIME_DIR: usize = 108 - "/generation-4294967295.sock.4194304.tmp\0".len();

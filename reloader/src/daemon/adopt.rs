@@ -9,7 +9,7 @@ use super::DaemonError;
 use crate::haproxy::inspect::{inspect, stats_socket_inode};
 use crate::haproxy::launch::{Files, label, number_of};
 use crate::haproxy::{runtime_api, scan};
-use crate::kernel::sock_diag;
+use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::listener::Owned;
 use crate::process::{self, Handle};
 use crate::reload::confirm::verdicts;
@@ -26,7 +26,7 @@ pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>
     let records = Records::load(&supervisor.config.runtime_dir);
     supervisor.next_number = records.next.max(1);
     supervisor.last_start = records.last_start_ms.map(Duration::from_millis);
-    let mut serving = own_generations(supervisor, records).await;
+    let mut serving = own_generations(supervisor, records).await?;
     if serving.is_none() {
         serving = foreign(supervisor).await?;
     }
@@ -37,16 +37,18 @@ pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>
 }
 
 /// Follows what an earlier daemon of this runtime-dir started, and returns the generation that serves.
-async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Option<Generation> {
+async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Result<Option<Generation>, DaemonError> {
     let mut found: Vec<(Record, Handle)> = Vec::new();
     for record in with_unrecorded(&supervisor.config.runtime_dir, records) {
-        supervisor.next_number = supervisor.next_number.max(record.number + 1);
+        supervisor.next_number = supervisor.next_number.max(record.number.saturating_add(1));
         match Handle::adopt(record.pid, record.start_time) {
             Some(process) => found.push((record, process)),
             None => Files::of(&supervisor.config.runtime_dir, record.number).remove(),
         }
     }
-    let serving = choose_serving(&found).await;
+    // Asked before anything is signalled: without an answer nobody can be told from anybody.
+    let machine = sock_diag::listeners().map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
+    let serving = choose_serving(&found, &machine).await;
     let mut chosen = None;
     for (record, process) in found {
         let is_serving = Some(record.number) == serving;
@@ -60,15 +62,14 @@ async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Optio
         generation.retired.get_or_insert_with(Instant::now);
         supervisor.draining.push(generation);
     }
-    chosen
+    Ok(chosen)
 }
 
 /// The recorded serving generation; when it has ended, or listens no more, the newest started one that answers.
-async fn choose_serving(found: &[(Record, Handle)]) -> Option<u64> {
-    let machine = sock_diag::listeners().unwrap_or_default();
+async fn choose_serving(found: &[(Record, Handle)], machine: &[ListenSocket]) -> Option<u64> {
     let listens = |record: &Record| {
-        let sockets = process::sockets_of(&process::tree(record.pid));
-        stats_socket_inode(&record.socket, &machine, &sockets).is_some()
+        let sockets = process::sockets_of(&process::family(record.pid));
+        stats_socket_inode(&record.socket, machine, &sockets).is_some()
     };
     let in_state = |state| found.iter().map(|(record, _)| record).filter(move |record| record.state == state);
     if let Some(record) = in_state(State::Serving).find(|record| listens(record)) {
@@ -90,9 +91,12 @@ fn with_unrecorded(runtime_dir: &Path, records: Records) -> Vec<Record> {
     let mut all = records.generations;
     for pid in process::pids() {
         let words = process::command_line(pid).unwrap_or_default();
-        let overlay = words.iter().find_map(|word| number_of(runtime_dir, Path::new(word), "cfg"));
+        // As `launch::command` writes it: others may have the file's name on their command line too.
+        let is_ours = words.get(1).is_some_and(|word| word == "-db");
+        let mut files = words.windows(2).filter(|pair| is_ours && pair[0] == "-f");
+        let overlay = files.next_back().and_then(|pair| number_of(runtime_dir, Path::new(&pair[1]), "cfg"));
         let Some((number, start_time)) = overlay.zip(process::start_time(pid)) else { continue };
-        let is_known = all.iter().any(|record| record.number == number);
+        let is_known = all.iter().any(|record| record.number == number && record.pid == pid);
         let is_worker = process::parent(pid).and_then(process::command_line).is_some_and(|parent| parent == words);
         if is_known || is_worker {
             continue;
@@ -124,11 +128,14 @@ fn seconds_since(epoch_seconds: u64) -> Duration {
 /// A HAProxy that another supervisor started, found through a stats socket of the configuration.
 async fn foreign(supervisor: &mut Supervisor) -> Result<Option<Generation>, DaemonError> {
     let sources = scan::read(&supervisor.config.haproxy.config).unwrap_or_default();
-    let machine = sock_diag::listeners().unwrap_or_default();
+    let machine = sock_diag::listeners().map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
     for socket in scan::facts(&sources).stats_sockets {
         let Ok(info) = runtime_api::info(&socket, PATIENCE).await else { continue };
         let root = root_of(info.pid);
-        let sockets = process::sockets_of(&process::tree(root));
+        if supervisor.draining.iter().any(|draining| draining.process.pid() == root) {
+            continue;
+        }
+        let sockets = process::sockets_of(&process::family(root));
         if stats_socket_inode(&socket, &machine, &sockets).is_none() {
             log::warn!(
                 "{} answers as process {}, but no such process listens there (another pid namespace?): not adopted",

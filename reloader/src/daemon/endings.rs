@@ -25,7 +25,7 @@ impl EventLoop {
         self.supervisor.store_receipt(&receipt);
         match (&mut self.supervisor.down, &self.start_failure) {
             (Some(down), _) => {
-                down.failed(Instant::now());
+                down.failed(Instant::now(), self.supervisor.start_was_cut);
                 let sentence = sentence_of(&receipt);
                 self.supervisor.warning = Some(format!("nothing serves: {sentence}"));
                 self.start_failure = Some(sentence);
@@ -68,19 +68,22 @@ impl EventLoop {
     /// Tells the serving generation to drain, lets go of its listeners, and returns the process when connections
     /// keep it: it then outlives the daemon.
     pub(super) async fn retire_serving(&mut self) -> Option<u32> {
-        let generation = self.supervisor.serving.take()?;
-        let process = generation.process.clone();
-        self.supervisor.begin_draining(generation);
-        process.signal(Signal::USR1);
         self.supervisor.custody.drop_all();
-        log::info!("process {} was told to drain and end", process.pid());
-        let drained = tokio::time::timeout(TICK, process.ended()).await.is_ok();
-        self.supervisor.reap_draining();
+        let mut drains = None;
+        if let Some(generation) = self.supervisor.serving.take() {
+            let process = generation.process.clone();
+            self.supervisor.begin_draining(generation);
+            process.signal(Signal::USR1);
+            log::info!("process {} was told to drain and end", process.pid());
+            let drained = tokio::time::timeout(TICK, process.ended()).await.is_ok();
+            drains = (!drained).then(|| process.pid());
+            self.supervisor.reap_draining();
+        }
         if process::is_init() {
             self.drain_all().await;
-            return None;
+            drains = None;
         }
-        (!drained).then(|| process.pid())
+        drains
     }
 
     /// The end of PID 1 kills every other process of the container: it waits until nothing drains any more.

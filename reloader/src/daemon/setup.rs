@@ -51,6 +51,13 @@ pub(super) fn directories(config: &Config, group: u32) -> Result<(), DaemonError
     Ok(())
 }
 
+/// With runtime-dir spelled without links: the kernel and /proc name what is in it that way, whoever asks.
+pub(super) fn with_plain_runtime_dir(config: Config) -> Result<Config, DaemonError> {
+    let place = config.runtime_dir.display().to_string();
+    let runtime_dir = config.runtime_dir.canonicalize().map_err(DaemonError::io(format!("looking for {place}")))?;
+    Ok(Config { runtime_dir, ..config })
+}
+
 /// A directory that is there already keeps its mode: it may be somebody else's too.
 fn directory(path: &Path, mode: u32) -> Result<(), DaemonError> {
     let create = || {
@@ -63,7 +70,7 @@ fn directory(path: &Path, mode: u32) -> Result<(), DaemonError> {
         DirBuilder::new().mode(mode).create(path)?;
         std::fs::set_permissions(path, Permissions::from_mode(mode))
     };
-    create().map_err(DaemonError::io(format!("creating {}", path.display())))
+    create().map_err(DaemonError::io(format!("using the directory {}", path.display())))
 }
 
 fn refuse_others_writing(path: &Path) -> io::Result<()> {
@@ -73,7 +80,7 @@ fn refuse_others_writing(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::other(
-        "it is there and others may write to it: give it to root with mode 0755, or name another directory",
+        "it is there, and others own it or may write to it: give it to root with mode 0755, or name another directory",
     ))
 }
 

@@ -25,6 +25,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     setup::check_privileges()?;
     let group = setup::control_group(&config)?;
     setup::directories(&config, group)?;
+    let config = setup::with_plain_runtime_dir(config)?;
     let _lock = setup::lock(&config.runtime_dir)?;
     inheritance.raise_own_descriptor_limit().map_err(DaemonError::io("raising the limit of descriptors"))?;
 
@@ -53,6 +54,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         last_start: None,
         unserved: None,
         ending_ticks: 0,
+        start_was_cut: false,
         down: None,
         last_down: None,
         next_number: 1,

@@ -77,7 +77,7 @@ fn look(root: u32, socket: &Path, runtime_dir: &Path, control: &HashSet<String>)
         }
         Vec::new()
     });
-    let sockets = process::sockets_of(&process::tree(root));
+    let sockets = process::sockets_of(&process::family(root));
     if sockets.is_empty() {
         return Err(InspectError::Unseen(root));
     }
@@ -120,8 +120,15 @@ fn look(root: u32, socket: &Path, runtime_dir: &Path, control: &HashSet<String>)
 ///
 /// Whoever answers on a path says any pid: only the kernel tells whose socket it is.
 pub fn stats_socket_inode(path: &Path, machine: &[ListenSocket], sockets: &HashMap<u64, SocketOwner>) -> Option<u64> {
-    let here = machine.iter().filter(|found| matches!(&found.address, Address::Unix(at) if at == path));
+    let here = machine.iter().filter(|found| matches!(&found.address, Address::Unix(at) if is_same_path(at, path)));
     here.map(|found| found.inode).find(|inode| sockets.contains_key(inode))
+}
+
+/// The same file name in the same directory, however that is spelled (`/var/run` and `/run`).
+fn is_same_path(one: &Path, other: &Path) -> bool {
+    let directory = |path: &Path| path.parent().and_then(|parent| parent.canonicalize().ok());
+    one == other
+        || (one.file_name() == other.file_name() && directory(one).is_some_and(|d| Some(d) == directory(other)))
 }
 
 /// What HAProxy does not export (no `expose-fd listeners` on an adopted one) is duplicated by the kernel.

@@ -15,9 +15,10 @@ const OWN_STATS_CONNECTIONS: u32 = 16;
 /// The text of the file for one generation.
 pub fn overlay(private_socket: &Path, facts: &Facts, version: Version, close_spread_time: Option<&str>) -> String {
     let socket = quoted(&private_socket.display().to_string());
+    let expose = if version.passes_sockets() { " expose-fd listeners" } else { "" };
     let mut text = format!(
         "# Written by reloader for one generation.\n\
-         global\n    stats socket {socket} mode 600 level admin expose-fd listeners\n"
+         global\n    stats socket {socket} mode 600 level admin{expose}\n"
     );
     let users_limit = match facts.stats_maxconn {
         StatsMaxconn::Default => Some(DEFAULT_STATS_MAXCONN),

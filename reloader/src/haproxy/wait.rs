@@ -90,12 +90,13 @@ pub struct Limits {
     pub stopping: Option<tokio::sync::watch::Receiver<bool>>,
 }
 
-/// Waits until `process` is ready; `pulse` is called about every second while it waits.
+/// Waits until `process` is ready; `pulse` is called about every second while it waits, and tells when custody ends if
+/// nothing serves by then.
 pub async fn ready(
     process: &Handle,
     appearance: &Appearance,
     mut limits: Limits,
-    mut pulse: impl FnMut(),
+    mut pulse: impl FnMut() -> Option<std::time::Instant>,
 ) -> Result<Info, NotReady> {
     let mut deadline = Instant::now() + limits.start_timeout;
     let mut timed_out = NotReady::TimedOut(limits.start_timeout);
@@ -132,7 +133,11 @@ pub async fn ready(
             }
             () = tokio::time::sleep_until(deadline) => return Err(timed_out),
             () = stopped => return Err(NotReady::Stopping),
-            _ = beat.tick() => pulse(),
+            _ = beat.tick() => {
+                if let Some(custody_ends) = pulse().map(Instant::from).filter(|ends| *ends < deadline) {
+                    (deadline, timed_out) = (custody_ends, nobody_serves());
+                }
+            }
         }
     }
 }

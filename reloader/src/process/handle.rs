@@ -13,7 +13,7 @@ use rustix::process::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{SocketOwner, start_time};
+use super::{SocketOwner, has_ended, start_time};
 
 /// What went wrong with a process.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +140,7 @@ impl Handle {
             let now = if self.0.is_child {
                 self.try_reap()
             } else {
-                (start_time(self.0.pid) != Some(self.0.start_time)).then_some(Ended::Unknown)
+                has_ended(self.0.pid, self.0.start_time).then_some(Ended::Unknown)
             };
             *ended = now.map(|how| (how, Instant::now()));
         }

@@ -82,6 +82,29 @@ fn children(pid: u32) -> Vec<u32> {
     all
 }
 
+/// Those of the tree of `root` that run the same program: a HAProxy's master and workers without the programs that it runs.
+pub fn family(root: u32) -> Vec<u32> {
+    let program = executable(root);
+    let mut pids = tree(root);
+    pids.retain(|pid| *pid == root || executable(*pid) == program);
+    pids
+}
+
+/// True when the process is known to have ended: its pid is free, a zombie's, or another process's.
+///
+/// A failure to look (out of descriptors, out of memory) is no end.
+pub fn has_ended(pid: u32, start_time: u64) -> bool {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => after_command(&stat).is_some_and(|fields| {
+            fields.first() == Some(&"Z") || fields.get(19).and_then(|ticks| ticks.parse().ok()) != Some(start_time)
+        }),
+        Err(error) => {
+            error.kind() == std::io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+        }
+    }
+}
+
 /// True when `pid` is `ancestor` or descends from it.
 pub fn is_descendant(pid: u32, ancestor: u32) -> bool {
     let mut current = pid;
@@ -95,7 +118,8 @@ pub fn is_descendant(pid: u32, ancestor: u32) -> bool {
     current == ancestor
 }
 
-/// The sockets that these processes hold, by inode. Where several hold one, the last process wins.
+/// The sockets that these processes hold, by inode. Where several hold one, the first process wins: a child between
+/// fork and exec shows all of its parent's.
 pub fn sockets_of(pids: &[u32]) -> HashMap<u64, SocketOwner> {
     let mut sockets = HashMap::new();
     for &pid in pids {
@@ -117,7 +141,7 @@ fn add_sockets_of(pid: u32, sockets: &mut HashMap<u64, SocketOwner>) -> rustix::
             continue;
         };
         if let Some(inode) = inode_in(target.to_bytes()) {
-            sockets.insert(inode, SocketOwner { pid, fd });
+            sockets.entry(inode).or_insert(SocketOwner { pid, fd });
         }
         buffer = target.into_bytes();
     }

@@ -6,70 +6,101 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::recorder::Recorder;
-use crate::kernel::sock_diag;
-use crate::process;
+use crate::haproxy::inspect::stats_socket_inode;
+use crate::kernel::sock_diag::{self, ListenSocket};
+use crate::listener::Address;
+use crate::process::{self, SocketOwner};
 use crate::supervision::{Generation, Supervisor};
 
 /// How long an abandoned generation may go on listening after it was told to drain.
 const REACTION_TIME: Duration = Duration::from_secs(2);
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Drains the generation that was being started, if any.
-pub(crate) async fn abandon(supervisor: &mut Supervisor, recorder: &mut Recorder) {
+/// Drains the generation that was being started, if any. With `ends_custody` the daemon lets go of the sockets it
+/// shares: nothing serves them, and nothing will soon.
+pub(crate) async fn abandon(supervisor: &mut Supervisor, ends_custody: bool, recorder: &mut Recorder) {
     let Some(mut generation) = supervisor.starting.take() else { return };
     recorder.receipt().new = None;
     if generation.process.try_ended().is_some() {
         generation.clean_up();
         supervisor.record_or_log();
-        return;
+    } else {
+        generation.listeners = supervisor.present_listeners();
+        let seen = Seen::of(&generation, supervisor);
+        log::warn!("generation {} (process {}) is abandoned: it drains", generation.number, generation.process.pid());
+        let process = generation.process.clone();
+        supervisor.begin_draining(generation);
+        process.signal(Signal::USR1);
+        if ends_custody {
+            supervisor.drop_custody();
+        }
+        follow(supervisor, &seen, recorder).await;
     }
-    generation.listeners = supervisor.present_listeners();
-    let shared: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();
-    let own = sockets_of_its_own(&generation, &shared);
-    log::warn!("generation {} (process {}) is abandoned: it drains", generation.number, generation.process.pid());
-    if drains(&generation).await {
-        if own != Some(false) {
+    if ends_custody {
+        supervisor.drop_custody();
+    }
+}
+
+/// The listening sockets it had when it was given up.
+struct Seen {
+    /// Those it shares, and its stats socket.
+    known: Vec<(u64, SocketOwner)>,
+    /// It bound others; `None` when the kernel does not say.
+    has_own: Option<bool>,
+}
+
+impl Seen {
+    fn of(generation: &Generation, supervisor: &Supervisor) -> Seen {
+        let sockets = process::sockets_of(&process::family(generation.process.pid()));
+        let machine = sock_diag::listeners();
+        let stats = machine.as_ref().ok().and_then(|all| stats_socket_inode(&generation.socket, all, &sockets));
+        let shared: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();
+        let own = |found: &ListenSocket| {
+            let is_tcp = matches!(found.address, Address::Inet(_));
+            is_tcp && sockets.contains_key(&found.inode) && !shared.contains(&found.inode)
+        };
+        let has_own = machine.as_ref().ok().map(|all| all.iter().any(own));
+        let known = shared.iter().copied().chain(stats);
+        let known = known.filter_map(|inode| Some((inode, *sockets.get(&inode)?))).collect();
+        Seen { known, has_own }
+    }
+
+    fn are_held(&self) -> bool {
+        self.known.iter().any(|(inode, owner)| process::socket_at(*owner) == Some(*inode))
+    }
+}
+
+/// Follows the abandoned generation, the last among the draining ones, until it has reacted; kills it when it does not.
+async fn follow(supervisor: &mut Supervisor, seen: &Seen, recorder: &mut Recorder) {
+    let Some(generation) = supervisor.draining.last() else { return };
+    if reacts(generation, seen).await {
+        if seen.has_own != Some(false) {
             recorder
                 .note("the abandoned generation had bound sockets of its own: what was queued on them is not known");
             recorder.receipt().lost.abandoned = None;
         }
-        supervisor.begin_draining(generation);
         return;
     }
     recorder.receipt().lost.abandoned = generation.open_connections();
-    recorder
-        .note(format!("the abandoned generation (process {}) did not react and was killed", generation.process.pid()));
+    let pid = generation.process.pid();
+    recorder.note(format!("the abandoned generation (process {pid}) did not react and was killed"));
     generation.kill().await;
-    generation.clean_up();
-    supervisor.record_or_log();
+    supervisor.reap_draining();
 }
 
-/// Whether it listens on a traffic socket that custody does not share; `None` when the kernel does not say.
-fn sockets_of_its_own(generation: &Generation, shared: &HashSet<u64>) -> Option<bool> {
-    let sockets = process::sockets_of(&generation.tree());
-    let machine = sock_diag::tcp_listeners().ok()?;
-    Some(machine.iter().any(|found| sockets.contains_key(&found.inode) && !shared.contains(&found.inode)))
-}
-
-/// Tells it to drain; true when it reacts: it ends, or closes its listeners.
-async fn drains(generation: &Generation) -> bool {
-    let listened_before = generation.listens();
-    generation.process.signal(Signal::USR1);
+/// True when it ends, or closes the listeners it was seen with.
+async fn reacts(generation: &Generation, seen: &Seen) -> bool {
     let deadline = Instant::now() + REACTION_TIME;
     loop {
-        if generation.process.try_ended().is_some() || (listened_before && !generation.listens()) {
+        if generation.process.try_ended().is_some() || (!seen.known.is_empty() && !seen.are_held()) {
             return true;
         }
         if Instant::now() >= deadline {
-            return !generation.listens() && !is_stopped(generation);
+            return !seen.are_held() && !generation.tree().into_iter().any(process::is_stopped);
         }
         tokio::select! {
             _ = generation.process.ended() => return true,
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
         }
     }
-}
-
-fn is_stopped(generation: &Generation) -> bool {
-    generation.tree().into_iter().any(process::is_stopped)
 }

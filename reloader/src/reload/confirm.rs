@@ -15,6 +15,8 @@ pub struct Verdict {
     pub receipt: ListenerReceipt,
     /// The old socket that nobody serves once the old generation is retired.
     pub closing: Option<Listener>,
+    /// The port on which the new generation listens here.
+    pub serving_port: Option<u16>,
 }
 
 impl Verdict {
@@ -65,7 +67,7 @@ fn passed(owned: &Owned) -> Verdict {
     let mut receipt = ListenerReceipt::new(&owned.listener.endpoint, owned.role, Rung::Passed);
     receipt.inode_before = Some(owned.listener.inode);
     receipt.inode_after = Some(owned.listener.inode);
-    Verdict { receipt, closing: None }
+    Verdict { receipt, closing: None, serving_port: owned.listener.endpoint.port() }
 }
 
 fn rebound(before: &Owned, after: &Owned) -> Verdict {
@@ -74,7 +76,7 @@ fn rebound(before: &Owned, after: &Owned) -> Verdict {
     receipt.why = Some(why.into());
     receipt.inode_before = Some(before.listener.inode);
     receipt.inode_after = Some(after.listener.inode);
-    Verdict { receipt, closing: Some(before.listener.clone()) }
+    Verdict { receipt, closing: Some(before.listener.clone()), serving_port: after.listener.endpoint.port() }
 }
 
 fn why_rebound(before: &Endpoint, after: &Endpoint) -> &'static str {
@@ -102,13 +104,13 @@ fn one_shard_less(before: &Owned) -> Verdict {
 fn removed(before: &Owned) -> Verdict {
     let mut receipt = ListenerReceipt::new(&before.listener.endpoint, before.role, Rung::Removed);
     receipt.inode_before = Some(before.listener.inode);
-    Verdict { receipt, closing: Some(before.listener.clone()) }
+    Verdict { receipt, closing: Some(before.listener.clone()), serving_port: None }
 }
 
 fn added_verdict(after: &Owned) -> Verdict {
     let mut receipt = ListenerReceipt::new(&after.listener.endpoint, after.role, Rung::Added);
     receipt.inode_after = Some(after.listener.inode);
-    Verdict { receipt, closing: None }
+    Verdict { receipt, closing: None, serving_port: after.listener.endpoint.port() }
 }
 
 /// Listening sockets on the address of one of `ours` whose inode nobody we know holds: SO_REUSEPORT lets another

@@ -15,7 +15,7 @@ use crate::listener::{Address, Listener};
 use crate::process::Handle;
 use crate::supervision::Supervisor;
 
-/// How long the old generation may take to close its listeners. No event tells of close(2) in another process.
+/// How often the old generation's listeners are looked at: no event tells of close(2) in another process.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Carries out the second phase. From here on the new generation serves, whatever the old one does.
@@ -32,6 +32,10 @@ pub(crate) async fn retire(
     new.note_leaves(&inspection.sockets);
     let mut custody = inspection.custody;
     custody.complete_from(&supervisor.custody, &inspection.sockets);
+    // Custody is of use only to a successor that can be given it; of others it would keep a port from being bound.
+    if supervisor.version().is_ok_and(|version| !version.passes_sockets()) {
+        custody = Custody::default();
+    }
     let old = supervisor.serving.as_ref().map(|old| old.process.clone());
     let before = supervisor.promote(new, custody);
 
@@ -73,6 +77,8 @@ struct Measured {
     /// Accept queues by inode, of listeners that the daemon holds: of others the queue is gone already.
     queues: HashMap<u64, u32>,
     half_open: Option<Vec<Connection>>,
+    /// Ports on which the new generation listens.
+    ports: HashSet<u16>,
 }
 
 impl Measured {
@@ -80,28 +86,28 @@ impl Measured {
         if verdicts.iter().all(|verdict| verdict.closing.is_none()) {
             return Measured::default();
         }
-        Measured::read(before).unwrap_or_else(|error| {
+        Measured::read(verdicts, before).unwrap_or_else(|error| {
             recorder.note(format!("what the closed listeners left undrained is not known: {error}"));
             Measured::default()
         })
     }
 
-    fn read(before: &Custody) -> Result<Measured, SockDiagError> {
+    fn read(verdicts: &[Verdict], before: &Custody) -> Result<Measured, SockDiagError> {
         let held: HashSet<u64> = before.held().iter().map(|held| held.listener.inode).collect();
         let queues = sock_diag::listeners()?.into_iter().filter(|found| held.contains(&found.inode));
         let queues = queues.map(|found| (found.inode, found.queued)).collect();
-        Ok(Measured { queues, half_open: Some(sock_diag::half_open(0)?) })
+        let ports = verdicts.iter().filter_map(|verdict| verdict.serving_port).collect();
+        Ok(Measured { queues, half_open: Some(sock_diag::half_open(0)?), ports })
     }
 
     fn fill(&self, verdict: Verdict) -> ListenerReceipt {
-        let Verdict { mut receipt, closing } = verdict;
+        let Verdict { mut receipt, closing, .. } = verdict;
         let Some(listener) = closing else { return receipt };
         let Some(queued) = self.queues.get(&listener.inode) else { return receipt };
         receipt.undrained_queue = Some((*queued).into());
-        // A half-open handshake names its address only: with another listener on it there is no telling whose it is.
-        if receipt.rung == Rung::Removed
-            && let Some(pending) = &self.half_open
-        {
+        // A half-open handshake names its address only: with another listener on that port there is no telling whose it is.
+        let shares_port = listener.endpoint.port().is_some_and(|port| self.ports.contains(&port));
+        if !shares_port && let Some(pending) = &self.half_open {
             let (answering, silent) = half_open_of(&listener, pending);
             receipt.undrained_half_open = Some(answering);
             receipt.half_open_silent = Some(silent);

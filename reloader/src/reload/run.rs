@@ -41,10 +41,8 @@ pub(crate) async fn run(supervisor: &mut Supervisor, ask: Ask, tell: &dyn Fn(&st
     count::begin(supervisor, &mut recorder);
     let outcome = two_phases(supervisor, ask, &mut recorder, tell).await;
     if let Err(failure) = &outcome {
-        if failure.ends_custody {
-            supervisor.drop_custody();
-        }
-        abandon(supervisor, &mut recorder).await;
+        supervisor.start_was_cut = failure.ends_custody;
+        abandon(supervisor, failure.ends_custody, &mut recorder).await;
     }
     count::end(supervisor, &mut recorder);
     supervisor.publish();
@@ -71,9 +69,15 @@ async fn two_phases(
 
     tell("retiring the old generation");
     still_there(supervisor)?;
-    supervisor.record_handover().map_err(|error| {
-        Failure::new(format!("the handover cannot be recorded in {}: {error}", supervisor.config.runtime_dir.display()))
-    })?;
+    match supervisor.record_handover() {
+        // With nothing to retire there is nothing to confuse: serving goes first.
+        Err(error) if supervisor.is_served() => {
+            let place = supervisor.config.runtime_dir.display();
+            return Err(Failure::new(format!("the handover cannot be recorded in {place}: {error}; make room there")));
+        }
+        Err(error) => log::error!("the handover cannot be recorded: {error}"),
+        Ok(()) => {}
+    }
     retire(supervisor, inspection, verdicts, recorder).await;
     recorder.phase(|phases| &mut phases.retire);
 

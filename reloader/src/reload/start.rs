@@ -75,7 +75,11 @@ pub(crate) async fn start(
         custody_ends: supervisor.custody_ends(),
         stopping: may_be_given_up(supervisor).then(|| supervisor.stopping.clone()),
     };
-    let ready = wait::ready(&process, &appearance, limits, || supervisor.tick()).await;
+    let ready = wait::ready(&process, &appearance, limits, || {
+        supervisor.tick();
+        supervisor.custody_ends()
+    })
+    .await;
     let taken = supervisor.broker.withdraw();
     match ready {
         Ok(info) => {
@@ -100,7 +104,11 @@ fn may_be_given_up(supervisor: &Supervisor) -> bool {
 
 /// A failure of the generation that is starting, with what it said.
 pub(crate) fn failure(supervisor: &mut Supervisor, reason: String) -> Failure {
-    let server_log = supervisor.starting.as_mut().map(Generation::new_log_lines).unwrap_or_default();
+    let said = |generation: &mut Generation| match generation.process.try_ended() {
+        Some(_) => generation.last_log_lines(),
+        None => generation.new_log_lines(),
+    };
+    let server_log = supervisor.starting.as_mut().map(said).unwrap_or_default();
     Failure { server_log, ..Failure::new(reason) }
 }
 

@@ -21,6 +21,7 @@ pub(crate) struct Down {
     failures: u32,
     /// Ends in quick succession before this one.
     crashes: u32,
+    known_good_next: bool,
     next_try: Instant,
 }
 
@@ -28,7 +29,13 @@ impl Down {
     /// The serving generation ended at `now` after it served for `served`; `earlier` is the last time this happened.
     pub(crate) fn begin(now: Instant, served: Duration, earlier: Option<&Down>) -> Down {
         let crashes = if served >= STABLE_AFTER { 0 } else { earlier.map_or(0, |down| down.crashes + 1) };
-        Down { since: now, failures: 0, crashes, next_try: now + delay(crashes).min(LONGEST_CRASH_DELAY) }
+        Down {
+            since: now,
+            failures: 0,
+            crashes,
+            known_good_next: false,
+            next_try: now + delay(crashes).min(LONGEST_CRASH_DELAY),
+        }
     }
 
     /// When to try the next start.
@@ -36,17 +43,18 @@ impl Down {
         self.next_try
     }
 
-    /// A start failed at `now`.
-    pub(crate) fn failed(&mut self, now: Instant) {
+    /// A start failed at `now`; `was_cut` when it was only too slow, which says nothing against its configuration.
+    pub(crate) fn failed(&mut self, now: Instant, was_cut: bool) {
         self.failures += 1;
+        self.known_good_next ^= !was_cut;
         // The second start is made at once: it uses the last-known-good configuration.
         let tries = self.failures + self.crashes;
         self.next_try = now + if self.failures == 1 && self.crashes == 0 { Duration::ZERO } else { delay(tries) };
     }
 
-    /// Odd tries use the configuration on disk, even ones the last-known-good.
+    /// Tries use the configuration on disk and the last-known-good one in turn.
     pub(crate) fn use_known_good(&self) -> bool {
-        self.failures % 2 == 1
+        self.known_good_next
     }
 
     /// True when custody must be dropped now.
@@ -105,10 +113,17 @@ mod tests {
         let now = Instant::now();
         let mut down = Down::begin(now, LONG, None);
         assert!(!down.use_known_good());
-        down.failed(now);
+        down.failed(now, false);
         assert!(down.use_known_good() && down.next_try() == now && !down.custody_is_over(now, LONG));
-        down.failed(now);
+        down.failed(now, false);
         assert!(!down.use_known_good() && down.next_try() > now && down.custody_is_over(now, LONG));
+    }
+
+    #[test]
+    fn a_start_that_was_only_too_slow_says_nothing_against_its_configuration() {
+        let mut down = Down::begin(Instant::now(), LONG, None);
+        down.failed(Instant::now(), true);
+        assert!(!down.use_known_good());
     }
 
     #[test]

@@ -124,11 +124,11 @@ impl Generation {
         self.leaves = pids.into_iter().filter_map(|pid| Some((pid, process::start_time(pid)?))).collect();
     }
 
-    /// True while one of its processes has a listening socket.
+    /// True while one of its processes holds one of the listeners, or the stats socket, that it was seen with.
     pub(crate) fn listens(&self) -> bool {
-        let sockets = process::sockets_of(&self.tree());
-        // What cannot be asked is taken for what it usually is.
-        sock_diag::listeners().is_ok_and(|machine| machine.iter().any(|found| sockets.contains_key(&found.inode)))
+        let mut sockets = process::sockets_of(&process::family(self.process.pid()));
+        let inodes = self.listeners.iter().map(|owned| owned.listener.inode).chain(self.socket_inode);
+        inodes.into_iter().any(|inode| sockets.remove(&inode).is_some())
     }
 
     /// Kills all its processes: a worker whose master was killed may otherwise go on accepting.
@@ -146,6 +146,11 @@ impl Generation {
     /// Lines it wrote on standard error since the last call.
     pub(crate) fn new_log_lines(&mut self) -> Vec<String> {
         self.log.as_mut().map(LogTail::new_lines).unwrap_or_default()
+    }
+
+    /// Lines it wrote up to its end, a last one without an end among them.
+    pub(crate) fn last_log_lines(&mut self) -> Vec<String> {
+        self.log.as_mut().map(LogTail::last_lines).unwrap_or_default()
     }
 
     /// Open client connections that its processes hold; `None` when the kernel does not say.
@@ -169,7 +174,7 @@ pub(crate) fn since_epoch(time: SystemTime) -> u64 {
 
 /// Connections accepted from `endpoints` that the tree of `root` holds; `None` when the kernel does not say.
 pub(crate) fn open_connections(root: u32, endpoints: &[Endpoint]) -> Option<u64> {
-    let sockets = process::sockets_of(&process::tree(root));
+    let sockets = process::sockets_of(&process::family(root));
     let mut by_port: HashMap<u16, Vec<&Endpoint>> = HashMap::new();
     let mut unix_addresses = HashSet::new();
     for endpoint in endpoints.iter().filter(|endpoint| endpoint.socket_type == SocketType::Stream) {

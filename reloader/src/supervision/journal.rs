@@ -44,7 +44,7 @@ impl Journal {
     fn rotate_when_large(&self) -> io::Result<()> {
         match std::fs::metadata(&self.path) {
             Ok(metadata) if metadata.is_file() && metadata.len() > ROTATE_AT => {
-                std::fs::rename(&self.path, self.path.with_extension("jsonl.1"))
+                std::fs::rename(&self.path, rotated(&self.path))
             }
             _ => Ok(()),
         }
@@ -72,7 +72,16 @@ pub(crate) fn receipt_id(at: SystemTime) -> String {
 ///
 /// Lines that are no receipts (of a newer version, or damaged) are passed over with a warning.
 pub fn read_newest(state_dir: &Path, count: usize) -> io::Result<Vec<Receipt>> {
-    read_newest_in(&path(state_dir), count)
+    let newest = path(state_dir);
+    let mut receipts = read_newest_in(&newest, count)?;
+    if receipts.len() < count {
+        receipts.extend(read_newest_in(&rotated(&newest), count - receipts.len())?);
+    }
+    Ok(receipts)
+}
+
+fn rotated(journal: &Path) -> PathBuf {
+    journal.with_extension("jsonl.1")
 }
 
 fn read_newest_in(path: &Path, count: usize) -> io::Result<Vec<Receipt>> {

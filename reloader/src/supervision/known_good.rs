@@ -1,7 +1,7 @@
 //! The last-known-good configuration: what the last confirmed generation was started from.
 
-use std::fs::DirBuilder;
-use std::io;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -32,12 +32,14 @@ impl KnownGood {
         for (number, (path, bytes)) in sources.iter().enumerate() {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             // The number keeps HAProxy's order, in which it reads the files of a directory too.
-            std::fs::write(fresh.join(format!("{number:04}-{}.cfg", name.trim_end_matches(".cfg"))), bytes)?;
+            let mut file = File::create(fresh.join(format!("{number:04}-{}.cfg", name.trim_end_matches(".cfg"))))?;
+            file.write_all(bytes)?;
+            // A power cut after the renames must not leave empty copies under the good name.
+            file.sync_all()?;
         }
-        remove(&old)?;
-        match std::fs::rename(&self.directory, &old) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        if self.directory.is_dir() {
+            remove(&old)?;
+            std::fs::rename(&self.directory, &old)?;
         }
         std::fs::rename(&fresh, &self.directory)?;
         remove(&old)?;

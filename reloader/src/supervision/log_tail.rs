@@ -23,7 +23,16 @@ impl LogTail {
 
     /// The lines written since the last call.
     pub(crate) fn new_lines(&mut self) -> Vec<String> {
-        self.try_new_lines().unwrap_or_else(|error| {
+        self.lines(false)
+    }
+
+    /// The lines written since the last call by a process that has ended: the last one may lack its end.
+    pub(crate) fn last_lines(&mut self) -> Vec<String> {
+        self.lines(true)
+    }
+
+    fn lines(&mut self, to_the_end: bool) -> Vec<String> {
+        self.try_lines(to_the_end).unwrap_or_else(|error| {
             if error.kind() != io::ErrorKind::NotFound {
                 log::warn!("cannot read {}: {error}", self.path.display());
             }
@@ -31,7 +40,7 @@ impl LogTail {
         })
     }
 
-    fn try_new_lines(&mut self) -> io::Result<Vec<String>> {
+    fn try_lines(&mut self, to_the_end: bool) -> io::Result<Vec<String>> {
         let length = std::fs::metadata(&self.path)?.len();
         if length <= self.read {
             self.read = length;
@@ -43,7 +52,7 @@ impl LogTail {
         file.read_to_end(&mut bytes)?;
         // A line that is still being written is told when it is whole, unless it is endless.
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        if whole > 0 || (bytes.len() as u64) < CUT_AT {
+        if !to_the_end && (whole > 0 || (bytes.len() as u64) < CUT_AT) {
             bytes.truncate(whole);
         }
         self.read += bytes.len() as u64;
@@ -76,7 +85,9 @@ mod tests {
         append(&"x\n".repeat(600_000));
         assert_eq!(tail.new_lines().len(), 600_000);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
-        append("after\n");
+        append("after\nhal");
         assert_eq!(tail.new_lines(), ["after"]);
+        append("f");
+        assert_eq!((tail.new_lines(), tail.last_lines()), (vec![], vec!["half".to_owned()]));
     }
 }

@@ -41,7 +41,7 @@ impl Supervisor {
             serving: self.serving.as_ref().map(serving_status),
             draining: Vec::new(),
             holds: Vec::new(),
-            custody: self.custody.held().iter().map(|held| listener_status(&held.listener, held.role)).collect(),
+            custody: self.custody_as_owned().iter().map(|held| listener_status(&held.listener, held.role)).collect(),
             last_reload: self.last_receipt.clone(),
             warnings: self.warnings(),
             plan,

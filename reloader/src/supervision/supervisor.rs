@@ -50,6 +50,8 @@ pub(crate) struct Supervisor {
     pub(crate) last_start: Option<Duration>,
     /// What nobody listens on any more.
     pub(crate) unserved: Option<Unserved>,
+    /// The last start that failed was only too slow.
+    pub(crate) start_was_cut: bool,
     /// For how many ticks the serving generation has had no descriptors.
     pub(crate) ending_ticks: u32,
     pub(crate) down: Option<Down>,
@@ -122,7 +124,8 @@ impl Supervisor {
     }
 
     pub(crate) fn custody_as_owned(&self) -> Vec<Owned> {
-        let held = self.custody.held().iter();
+        let mut listed = HashSet::new();
+        let held = self.custody.held().iter().filter(|held| listed.insert(held.listener.inode));
         held.map(|held| Owned { listener: held.listener.clone(), role: held.role }).collect()
     }
 

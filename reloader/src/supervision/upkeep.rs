@@ -29,11 +29,13 @@ impl Supervisor {
 
     /// The serving generation ended by itself.
     pub(crate) fn serving_ended(&mut self, ended: Ended) {
-        let Some(dead) = self.serving.take() else { return };
+        let Some(mut dead) = self.serving.take() else { return };
         log::error!("generation {} (process {}) {ended} while it served", dead.number, dead.process.pid());
         self.retire_orphans(&dead);
+        forward_last_words(&mut dead);
         dead.clean_up();
-        self.begin_down(&dead, format!("nothing serves: generation {} {ended}", dead.number));
+        self.note_down(&dead, format!("nothing serves: generation {} {ended}", dead.number));
+        self.record_or_log();
     }
 
     /// The serving generation lives and listens no more: somebody else told it to stop, or its worker is dead.
@@ -45,20 +47,20 @@ impl Supervisor {
             stopped.process.pid()
         );
         log::error!("{warning}");
-        self.begin_down(&stopped, warning);
+        let process = stopped.process.clone();
         stopped.retired = Some(Instant::now());
-        stopped.process.signal(Signal::USR1);
+        self.note_down(&stopped, warning);
         self.draining.push(stopped);
         self.record_or_log();
+        process.signal(Signal::USR1);
     }
 
-    fn begin_down(&mut self, last: &Generation, warning: String) {
+    fn note_down(&mut self, last: &Generation, warning: String) {
         // Counted from the end itself: the loop may have been busy with a reload meanwhile.
         let since = last.process.ended_at().unwrap_or_else(Instant::now);
         self.down = Some(Down::begin(since, last.serving_since.elapsed(), self.last_down.as_ref()));
         self.warning = Some(warning);
         self.ending_ticks = 0;
-        self.record_or_log();
     }
 
     /// Workers that outlived their master still accept; they drain like any retired generation.
@@ -79,7 +81,7 @@ impl Supervisor {
             .partition(|generation| generation.process.try_ended().is_some());
         self.draining = draining;
         for mut generation in ended {
-            forward_log(&mut generation);
+            forward_last_words(&mut generation);
             log::info!("generation {} (process {}) has drained and ended", generation.number, generation.process.pid());
             generation.clean_up();
         }
@@ -91,7 +93,7 @@ impl Supervisor {
             return;
         };
         let root = serving.process.pid();
-        match self.custody.follow(serving.socket_inode, || process::tree(root)) {
+        match self.custody.follow(serving.socket_inode, || process::family(root)) {
             Followed::Unchanged => self.ending_ticks = 0,
             Followed::Ending => {
                 self.ending_ticks += 1;
@@ -153,6 +155,8 @@ impl Supervisor {
         log::error!("nothing has served for too long: custody is dropped, so that clients fail over");
         self.unserved = Some(Unserved { since: Instant::now(), listeners: self.custody_as_owned() });
         self.custody.drop_all();
+        // What is on offer is held as well.
+        self.broker.withdraw();
     }
 
     /// Draining generations that are past `hard-stop-after`.
@@ -170,8 +174,16 @@ impl Supervisor {
 }
 
 fn forward_log(generation: &mut Generation) {
-    let number = generation.number;
-    for line in generation.new_log_lines() {
-        log::info!(target: "haproxy", "[{number}] {line}");
-    }
+    let lines = generation.new_log_lines();
+    forward(generation.number, &lines);
+}
+
+/// What it wrote up to its end, a last line without an end among it.
+fn forward_last_words(generation: &mut Generation) {
+    let lines = generation.last_log_lines();
+    forward(generation.number, &lines);
+}
+
+fn forward(number: u64, lines: &[String]) {
+    lines.iter().for_each(|line| log::info!(target: "haproxy", "[{number}] {line}"));
 }

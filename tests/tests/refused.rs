@@ -194,7 +194,7 @@ fn assert_next_reload_is_proven(rig: &Rig) {
 fn with_idle(wrapper: &Wrapper, backend: &Server) -> Setup {
     let config = Config::web(WEB).tcp_proxy("idle", &["127.0.0.1:8081"], &backend.address.to_string());
     let config = config.frontend("unix", &[&format!("unix@{}", unix_bind(wrapper).display())]);
-    Rig::with(&config).haproxy_at(&wrapper.path()).tables("[reload]\nstart-timeout = \"3s\"")
+    Rig::with(&config).haproxy_at(&wrapper.path()).tables("[reload]\nstart-timeout = \"6s\"")
 }
 
 fn unix_bind(wrapper: &Wrapper) -> PathBuf {

@@ -92,6 +92,46 @@ fn a_handover_that_cannot_be_recorded_is_not_made() {
 }
 
 #[test]
+fn an_emptied_runtime_dir_is_made_again_and_custody_goes_on() {
+    netns::enter();
+    let rig = Rig::with(&Config::web(WEB)).start();
+    let inodes = listening(8080);
+    let load = Load::to([WEB]).rate(500).start();
+    load.until_started(50);
+    for entry in fs::read_dir(rig.path("run")).unwrap().flatten() {
+        let removed = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir_all(entry.path()));
+        removed.unwrap();
+    }
+    until(LIMIT, "the daemon to answer again", || rig.run(&["status"]).status == 0);
+    rig.run(&["daemon"]).expect_status(1);
+    let old = rig.serving().unwrap();
+    old.end();
+    rig.until_replaced(old);
+    let lost = load.stop().summary();
+    assert_eq!((lost.refused, lost.timeout), (0, 0), "{lost}");
+    assert_eq!(listening(8080), inodes, "the same sockets");
+    rig.reload().expect_status(0);
+}
+
+#[test]
+fn an_empty_configuration_takes_no_port_away() {
+    netns::enter();
+    let rig = Rig::with(&Config::web(WEB)).start();
+    let old = rig.serving().unwrap();
+    let load = Load::to([WEB]).rate(500).start();
+    load.until_started(50);
+    for text in ["", "global\n    stats socket /nonexistent-is-not-reached\n"] {
+        fs::write(rig.haproxy_cfg(), text).unwrap();
+        rig.reload().expect_status(1);
+    }
+    fs::write(rig.haproxy_cfg(), "no such word\n").unwrap();
+    let dry = rig.run(&["reload", "--dry-run"]).expect_status(1);
+    assert!(dry.stderr.contains("refuses the configuration on disk") && dry.stderr.contains("no"), "{}", dry.stderr);
+    assert_eq!(rig.serving(), Some(old));
+    load.stop().assert_lossless();
+}
+
+#[test]
 fn hangup_during_the_first_start_is_no_end() {
     netns::enter();
     let wrapper = Wrapper::new();

@@ -18,7 +18,7 @@ fn status_prints_what_the_readme_shows() {
     let mut rig = Rig::with(&Config::new()).prepare();
     let config = Config::new()
         .stats_socket(&rig.path("admin.sock"))
-        .frontend("web", &["127.0.0.1:8080", "[::1]:8080 v6only"])
+        .frontend("web", &["127.0.0.1:8080", "[::]:8443"])
         .tcp_proxy("idle", &["127.0.0.1:8081"], "127.0.0.1:9000");
     rig.configure(&config);
     rig.start_daemon();

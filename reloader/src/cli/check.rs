@@ -3,13 +3,19 @@
 use std::process::{Command, Stdio};
 
 use super::{Context, Exit, Failure};
+use crate::haproxy::launch::label;
 use crate::haproxy::scan;
+use crate::haproxy::version::Version;
 
 pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
     let config = context.config()?;
     let bad = |message: String| Failure::new(Exit::BadConfiguration, message);
     let sources =
         scan::read(&config.haproxy.config).map_err(|error| bad(format!("HAProxy's configuration: {error}")))?;
+    if sources.is_empty() {
+        return Err(bad(format!("HAProxy's configuration: no .cfg file in {}", label(&config.haproxy.config))));
+    }
+    Version::of(&config.haproxy.binary).map_err(|error| bad(error.to_string()))?;
     if let Some(refusal) = scan::facts(&sources).refusal() {
         return Err(bad(refusal));
     }

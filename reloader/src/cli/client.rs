@@ -9,6 +9,9 @@ use tokio::net::UnixStream;
 use super::{Context, Exit, Failure};
 use crate::daemon::protocol::{LONGEST_FRAME, Reply, Request, read_frame, write_frame};
 
+/// How long an answer may take that needs no reload.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Asks the daemon and returns its last reply; progress goes to `progress`.
 pub(super) fn ask(
     context: &Context,
@@ -29,7 +32,12 @@ pub(super) fn ask(
                 }
                 Ok(Some(reply)) => return Ok(reply),
                 Ok(None) | Err(_) if let Err(error) = &sent => return Err(unreachable(&path, &group, error)),
-                Ok(None) => return Err(Failure::new(Exit::NoDaemon, "the daemon ended before it answered")),
+                Ok(None) => {
+                    return Err(Failure::new(
+                        Exit::NoDaemon,
+                        "the daemon ended before it answered; HAProxy serves on. Start the daemon and see `reloader history`",
+                    ));
+                }
                 Err(error) => {
                     return Err(Failure::new(Exit::NoDaemon, format!("the daemon's answer broke off: {error}")));
                 }
@@ -38,7 +46,9 @@ pub(super) fn ask(
     };
     let in_time = async {
         match timeout {
-            Some(limit) => tokio::time::timeout(limit, conversation).await.unwrap_or_else(|_| Err(too_late(limit))),
+            Some(limit) => {
+                tokio::time::timeout(limit, conversation).await.unwrap_or_else(|_| Err(too_late(request, limit)))
+            }
             None => conversation.await,
         }
     };
@@ -50,7 +60,11 @@ fn control_socket(context: &Context) -> Result<(PathBuf, String), Failure> {
     match (&context.socket, config) {
         (Some(socket), config) => Ok((socket.clone(), config.map_or("root".into(), |config| config.control_group))),
         (None, Ok(config)) => Ok((config.control_socket, config.control_group)),
-        (None, Err(failure)) => Err(failure),
+        (None, Err(failure)) => {
+            let message =
+                format!("{}\n(a running daemon can be asked all the same with --socket PATH)", failure.message);
+            Err(Failure::new(failure.exit, message))
+        }
     }
 }
 
@@ -73,7 +87,13 @@ fn unreachable(path: &std::path::Path, group: &str, error: &io::Error) -> Failur
     }
 }
 
-fn too_late(limit: Duration) -> Failure {
+fn too_late(request: &Request, limit: Duration) -> Failure {
     let limit = humantime::format_duration(limit);
-    Failure::new(Exit::TryAgain, format!("no outcome within {limit}; the reload goes on, see `reloader status`"))
+    let message = match request {
+        Request::Reload { dry_run: false } => {
+            format!("no outcome within {limit}; the reload goes on once the daemon takes it up, see `reloader status`")
+        }
+        _ => format!("the daemon did not answer within {limit}: it is busy, or stopped (see its log)"),
+    };
+    Failure::new(Exit::TryAgain, message)
 }

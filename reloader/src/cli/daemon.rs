@@ -23,7 +23,7 @@ pub(super) fn run(context: &Context, inheritance: io::Result<Inheritance>) -> Re
 fn exit(error: &DaemonError) -> Exit {
     match error {
         DaemonError::Privilege(_) => Exit::Privilege,
-        DaemonError::NoSuchGroup(_) | DaemonError::Haproxy(_) => Exit::BadConfiguration,
+        DaemonError::NoSuchGroup(_) | DaemonError::Haproxy(_) | DaemonError::Place { .. } => Exit::BadConfiguration,
         DaemonError::AlreadyRunning { .. } | DaemonError::CannotAdopt(_) => Exit::Failed,
         DaemonError::NothingServes(_) => Exit::NobodyServes,
         DaemonError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Exit::Privilege,

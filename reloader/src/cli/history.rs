@@ -31,12 +31,15 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Fail
             Failure::new(Exit::Internal, format!("cannot read the receipts in {}: {error}", config.state_dir.display()))
         }
     })?;
+    if receipts.is_empty() && !context.quiet {
+        eprintln!("no receipts yet in {}", config.state_dir.display());
+    }
     if arguments.format.json {
         for receipt in &receipts {
             output::json(receipt)?;
         }
     } else {
-        output::print(&output::table(&receipts.iter().map(row).collect::<Vec<_>>()));
+        output::print(&output::table(&receipts.iter().map(row).collect::<Vec<_>>()))?;
     }
     Ok(Exit::Done)
 }

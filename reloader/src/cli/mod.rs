@@ -57,6 +57,19 @@ enum Command {
     Check,
     /// Past receipts, newest first.
     History(history::Arguments),
+    /// Not in this version.
+    #[command(hide = true, disable_help_flag = true)]
+    Hold(NotYet),
+    /// Not in this version.
+    #[command(hide = true, disable_help_flag = true)]
+    Release(NotYet),
+}
+
+/// Whatever stands behind a command that is not built yet.
+#[derive(Debug, clap::Args)]
+struct NotYet {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _words: Vec<String>,
 }
 
 /// What every command gets.
@@ -86,6 +99,10 @@ pub fn main() -> ExitCode {
         Command::Probe(format) => probe::run(&context, format),
         Command::Check => check::run(&context),
         Command::History(arguments) => history::run(&context, &arguments),
+        Command::Hold(_) | Command::Release(_) => Err(Failure::new(
+            Exit::Usage,
+            "this version of reloader holds no SYNs, so there is nothing to hold with and nothing to release",
+        )),
     };
     match outcome {
         Ok(exit) => exit.into(),

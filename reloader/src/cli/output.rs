@@ -18,13 +18,17 @@ pub(super) struct Format {
 /// Prints one JSON value on a line. A reader that has gone (`| head`) is no error.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(value).map_err(|error| Failure::new(Exit::Internal, error))?;
-    print(&format!("{text}\n"));
-    Ok(())
+    print(&format!("{text}\n"))
 }
 
-/// Prints text. A reader that has gone (`| head`) is no error.
-pub(super) fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+/// Prints text. A reader that has gone (`| head`) is no error; a full disk is.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Internal, format!("cannot write the output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Aligns cells in columns; the last one is not padded.
@@ -84,7 +88,7 @@ pub(super) fn receipt_line(receipt: &Receipt) -> String {
         }
     }
     if let Some(seen) = receipt.syns.seen {
-        line.push_str(&format!(", {seen} SYNs"));
+        line.push_str(&format!(", {seen} {}", if seen == 1 { "SYN" } else { "SYNs" }));
     }
     line
 }

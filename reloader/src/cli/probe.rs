@@ -50,7 +50,7 @@ struct Backlog {
 
 pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Failure> {
     let config = context.config()?;
-    let (status, listeners_unknown) = match client::ask(context, &Request::Status, None, |_| {}) {
+    let (status, listeners_unknown) = match client::ask(context, &Request::Status, Some(client::PATIENCE), |_| {}) {
         Ok(Reply::Status(status)) => (*status, None),
         Ok(_) => return Err(Failure::new(Exit::Internal, "the daemon answered something else")),
         Err(failure) => (Status::default(), Some(failure.message)),
@@ -67,7 +67,7 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Fai
     if format.json {
         output::json(&probe)?;
     } else {
-        output::print(&text(&probe));
+        output::print(&text(&probe))?;
     }
     Ok(Exit::Done)
 }

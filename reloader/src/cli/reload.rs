@@ -42,7 +42,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Fail
             show(context, arguments.format, &receipt)?;
             Ok(exit(&receipt, serving))
         }
-        Reply::Plan { plan, serving } => show_plan(arguments.format, &plan, serving),
+        Reply::Plan { plan, serving, refused } => show_plan(arguments.format, &plan, serving, &refused),
         other => Err(Failure::new(Exit::Internal, format!("the daemon answered something else: {other:?}"))),
     }
 }
@@ -70,22 +70,27 @@ fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<
         eprintln!("note: {note}");
     }
     if !context.quiet {
-        output::print(&format!("{}: {}\n", output::outcome(receipt.result), output::receipt_line(receipt)));
+        output::print(&format!("{}: {}\n", output::outcome(receipt.result), output::receipt_line(receipt)))?;
     }
     Ok(())
 }
 
-fn show_plan(format: output::Format, plan: &[Planned], serving: bool) -> Result<Exit, Failure> {
+fn show_plan(format: output::Format, plan: &[Planned], serving: bool, refused: &[String]) -> Result<Exit, Failure> {
     if format.json {
-        output::json(&serde_json::json!({ "plan": plan, "serving": serving }))?;
+        output::json(&serde_json::json!({ "plan": plan, "serving": serving, "refused": refused }))?;
     } else if plan.is_empty() {
-        output::print("nothing serves: the new generation will bind everything itself\n");
+        output::print("nothing serves: the new generation will bind everything itself\n")?;
     } else {
         let row = |planned: &Planned| {
             let rung = output::word(&planned.rung);
             vec![planned.address.clone(), rung, planned.why.clone().unwrap_or_default()]
         };
-        output::print(&output::table(&plan.iter().map(row).collect::<Vec<_>>()));
+        output::print(&output::table(&plan.iter().map(row).collect::<Vec<_>>()))?;
+    }
+    if !refused.is_empty() {
+        eprintln!("reloader: HAProxy refuses the configuration on disk: the reload would fail");
+        refused.iter().for_each(|line| eprintln!("  {line}"));
+        return Ok(if serving { Exit::Failed } else { Exit::NobodyServes });
     }
     Ok(if plan::unproven(plan).is_some() { Exit::Unproven } else { Exit::Done })
 }

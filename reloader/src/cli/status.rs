@@ -9,13 +9,13 @@ use crate::supervision::status::{Draining, ListenerStatus, Status};
 const MOST_LISTED: usize = 30;
 
 pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Failure> {
-    let Reply::Status(status) = client::ask(context, &Request::Status, None, |_| {})? else {
+    let Reply::Status(status) = client::ask(context, &Request::Status, Some(client::PATIENCE), |_| {})? else {
         return Err(Failure::new(Exit::Internal, "the daemon answered something else"));
     };
     if format.json {
         output::json(&status)?;
     } else {
-        output::print(&text(&status));
+        output::print(&text(&status))?;
     }
     Ok(Exit::Done)
 }

@@ -127,13 +127,18 @@ impl Config {
         if self.haproxy.config.is_empty() {
             return Err("haproxy.config: name at least one configuration file of HAProxy".into());
         }
-        let absolute = [
+        let mut absolute = vec![
             ("runtime-dir", &self.runtime_dir),
             ("state-dir", &self.state_dir),
             ("control-socket", &self.control_socket),
+            ("haproxy.binary", &self.haproxy.binary),
         ];
+        absolute.extend(self.haproxy.config.iter().map(|path| ("haproxy.config", path)));
         if let Some((name, path)) = absolute.into_iter().find(|(_, path)| !path.is_absolute()) {
             return Err(format!("{name}: `{}` must be an absolute path", path.display()));
+        }
+        if self.reload.start_timeout.is_zero() {
+            return Err("reload.start-timeout: 0 gives no generation time to start; use \"30s\"".into());
         }
         let length = self.runtime_dir.as_os_str().len();
         if length > LONGEST_RUNTIME_DIR {

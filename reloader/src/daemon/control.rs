@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::DaemonError;
 use super::protocol::{Reply, Request, read_frame, write_frame};
 use super::requests::{Event, waiter};
-use crate::haproxy::runtime_api;
+use crate::haproxy::{launch, runtime_api};
 use crate::process;
 use crate::supervision::Published;
 use crate::supervision::status::Status;
@@ -27,24 +27,32 @@ const LONGEST_REQUEST: u32 = 4096;
 pub(super) struct ControlSocket {
     listener: Arc<UnixListener>,
     path: PathBuf,
+    task: Option<tokio::task::AbortHandle>,
 }
 
 impl ControlSocket {
     /// Creates the socket: mode 0660, owned by root and the control group.
     pub(super) fn listen(path: &Path, group: u32) -> Result<ControlSocket, DaemonError> {
-        let listener =
-            listen(path, group).map_err(DaemonError::io(format!("creating the control socket {}", path.display())))?;
-        Ok(ControlSocket { listener: Arc::new(listener), path: path.to_owned() })
+        let listener = listen(path, group).map_err(DaemonError::place("control-socket", path))?;
+        Ok(ControlSocket { listener: Arc::new(listener), path: path.to_owned(), task: None })
     }
 
     /// Answers from a task of the current runtime.
-    pub(super) fn serve(&self, control: Control) {
-        tokio::spawn(serve(Arc::clone(&self.listener), control));
+    pub(super) fn serve(&mut self, control: Control) {
+        self.task = Some(tokio::spawn(serve(Arc::clone(&self.listener), control)).abort_handle());
+    }
+}
+
+impl ControlSocket {
+    /// Closes it without touching the file system.
+    pub(super) fn forget_path(mut self) {
+        self.path = PathBuf::new();
     }
 }
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
+        self.task.iter().for_each(tokio::task::AbortHandle::abort);
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -119,11 +127,7 @@ async fn converse(mut stream: UnixStream, control: Control) -> io::Result<()> {
     };
     match request {
         Request::Status => write_frame(&mut stream, &Reply::Status(Box::new(status(&control).await))).await,
-        Request::Reload { dry_run: true } => {
-            let (plan, serving) =
-                with(&control, |published| (published.status.plan.clone(), published.status.serving.is_some()));
-            write_frame(&mut stream, &Reply::Plan { plan, serving }).await
-        }
+        Request::Reload { dry_run: true } => write_frame(&mut stream, &plan(&control).await).await,
         Request::Reload { dry_run: false } => forward(stream, &control, Event::Reload).await,
         Request::Stop => forward(stream, &control, Event::Stop).await,
     }
@@ -156,6 +160,16 @@ async fn forward(
         }
     }
     Ok(())
+}
+
+/// What a reload would do: parsing is asked of HAProxy itself, and nothing is started.
+async fn plan(control: &Control) -> Reply {
+    let (plan, serving, haproxy) = with(control, |published| {
+        (published.status.plan.clone(), published.status.serving.is_some(), published.haproxy.clone())
+    });
+    let Some(haproxy) = haproxy else { return Reply::Plan { plan, serving, refused: Vec::new() } };
+    let checked = tokio::task::spawn_blocking(move || launch::check(&haproxy)).await;
+    Reply::Plan { plan, serving, refused: checked.map(|answer| answer.err().unwrap_or_default()).unwrap_or_default() }
 }
 
 /// The published status, with what must be fresh: connections that drain, and the rate.

@@ -1,7 +1,7 @@
 //! Why the daemon cannot run, in the sentences the operator reads.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::haproxy::version::VersionError;
 
@@ -30,6 +30,16 @@ pub enum DaemonError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A place that the configuration names cannot be used.
+    #[error("{key}: {path}: {source}", path = .path.display())]
+    Place {
+        /// The key of the configuration.
+        key: &'static str,
+        /// Its value.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
     /// HAProxy cannot be used.
     #[error(transparent)]
     Haproxy(#[from] VersionError),
@@ -42,6 +52,12 @@ pub enum DaemonError {
 }
 
 impl DaemonError {
+    /// Wraps an error about a place that the configuration names.
+    pub(super) fn place(key: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DaemonError {
+        let path = path.to_owned();
+        move |source| DaemonError::Place { key, path, source }
+    }
+
     /// Wraps an error of the kernel with what was tried.
     pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
         let what = what.into();

@@ -7,6 +7,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
+use super::footing::Footing;
 use super::protocol::Reply;
 use super::queue::Queue;
 use super::requests::Event;
@@ -25,6 +26,7 @@ pub(super) struct EventLoop {
     pub(super) config_path: Option<PathBuf>,
     pub(super) events: mpsc::UnboundedReceiver<Event>,
     hangup: Signal,
+    pub(super) footing: Footing,
     pub(super) queue: Queue,
     /// Why the last start after a crash failed.
     pub(super) start_failure: Option<String>,
@@ -49,8 +51,9 @@ impl EventLoop {
         config_path: Option<PathBuf>,
         events: mpsc::UnboundedReceiver<Event>,
         hangup: Signal,
+        footing: Footing,
     ) -> EventLoop {
-        EventLoop { supervisor, config_path, events, hangup, queue: Queue::default(), start_failure: None }
+        EventLoop { supervisor, config_path, events, hangup, footing, queue: Queue::default(), start_failure: None }
     }
 
     /// Runs until SIGTERM, or until somebody asks for the end.
@@ -70,9 +73,13 @@ impl EventLoop {
                     self.supervisor.reap_draining();
                     self.supervisor.publish();
                 }
-                Woken::RestartDue => self.restart().await,
+                Woken::RestartDue => {
+                    self.mend_footing();
+                    self.restart().await;
+                }
                 Woken::Tick => {
                     self.supervisor.tick();
+                    self.mend_footing();
                     self.end_overdue().await;
                 }
                 Woken::Look => {}

@@ -5,6 +5,7 @@ mod control;
 mod endings;
 mod errors;
 mod event_loop;
+mod footing;
 pub mod protocol;
 mod queue;
 mod requests;

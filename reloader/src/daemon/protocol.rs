@@ -52,6 +52,8 @@ pub enum Reply {
         plan: Vec<Planned>,
         /// Whether something serves at all.
         serving: bool,
+        /// HAProxy's own lines, when it refuses the configuration on disk.
+        refused: Vec<String>,
     },
     /// What serves.
     Status(Box<Status>),

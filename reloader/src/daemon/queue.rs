@@ -81,6 +81,7 @@ impl EventLoop {
         }
         self.queue.waits_since = None;
         self.queue.told = None;
+        self.mend_footing();
         let batch = std::mem::take(&mut self.queue.pending);
         self.reload_for(&batch, note).await;
         self.queue.last_reload = Some(Instant::now());

@@ -22,6 +22,7 @@ impl EventLoop {
     /// Paths that are in use keep their old value until the daemon is started again.
     fn take_configuration(&mut self, new: Config) {
         let old = &self.supervisor.config;
+        let new = Config { runtime_dir: new.runtime_dir.canonicalize().unwrap_or(new.runtime_dir), ..new };
         let fixed = [
             ("control-socket", old.control_socket != new.control_socket),
             ("control-group", old.control_group != new.control_group),

@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::Group;
 use rustix::fs::{FlockOperation, flock};
@@ -41,9 +41,9 @@ pub(super) fn control_group(config: &Config) -> Result<u32, DaemonError> {
 /// Creates runtime-dir and state-dir. runtime-dir can be entered by all, because the control socket may be in it;
 /// what is secret in it has a mode of its own.
 pub(super) fn directories(config: &Config, group: u32) -> Result<(), DaemonError> {
-    directory(&config.runtime_dir, 0o755)?;
+    directory("runtime-dir", &config.runtime_dir, 0o755)?;
     let is_new = !config.state_dir.exists();
-    directory(&config.state_dir, 0o750)?;
+    directory("state-dir", &config.state_dir, 0o750)?;
     if is_new {
         let failed = DaemonError::io(format!("giving {} to the control group", config.state_dir.display()));
         chown(&config.state_dir, None, Some(group)).map_err(failed)?;
@@ -59,7 +59,7 @@ pub(super) fn with_plain_runtime_dir(config: Config) -> Result<Config, DaemonErr
 }
 
 /// A directory that is there already keeps its mode: it may be somebody else's too.
-fn directory(path: &Path, mode: u32) -> Result<(), DaemonError> {
+fn directory(key: &'static str, path: &Path, mode: u32) -> Result<(), DaemonError> {
     let create = || {
         if path.is_dir() {
             return refuse_others_writing(path);
@@ -70,7 +70,7 @@ fn directory(path: &Path, mode: u32) -> Result<(), DaemonError> {
         DirBuilder::new().mode(mode).create(path)?;
         std::fs::set_permissions(path, Permissions::from_mode(mode))
     };
-    create().map_err(DaemonError::io(format!("using the directory {}", path.display())))
+    create().map_err(DaemonError::place(key, path))
 }
 
 fn refuse_others_writing(path: &Path) -> io::Result<()> {
@@ -86,12 +86,27 @@ fn refuse_others_writing(path: &Path) -> io::Result<()> {
 
 /// One daemon for a runtime-dir: holds the lock as long as it lives. The descriptor is close-on-exec.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+pub(super) struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// False when the file is no longer the one at its path: somebody emptied runtime-dir.
+    pub(super) fn is_in_place(&self) -> bool {
+        let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        match (self.file.metadata(), std::fs::metadata(&self.path)) {
+            (Ok(held), Ok(there)) => identity(held) == identity(there),
+            _ => false,
+        }
+    }
+}
 
 /// Takes the lock of runtime-dir.
 pub(super) fn lock(runtime_dir: &Path) -> Result<Lock, DaemonError> {
     let path = runtime_dir.join("lock");
-    let failed = || DaemonError::io(format!("locking {}", path.display()));
+    let place = path.display().to_string();
+    let failed = || DaemonError::io(format!("locking {place}"));
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -113,7 +128,7 @@ pub(super) fn lock(runtime_dir: &Path) -> Result<Lock, DaemonError> {
         writeln!(file, "{}", std::process::id())
     };
     note_pid().map_err(failed())?;
-    Ok(Lock(file))
+    Ok(Lock { file, path })
 }
 
 #[cfg(test)]

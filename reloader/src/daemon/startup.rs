@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::control::{Control, ControlSocket};
 use super::event_loop::EventLoop;
+use super::footing::Footing;
 use super::{DaemonError, adopt, setup};
 use crate::config::Config;
 use crate::custody::Custody;
@@ -26,12 +27,12 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     let group = setup::control_group(&config)?;
     setup::directories(&config, group)?;
     let config = setup::with_plain_runtime_dir(config)?;
-    let _lock = setup::lock(&config.runtime_dir)?;
+    let lock = setup::lock(&config.runtime_dir)?;
     inheritance.raise_own_descriptor_limit().map_err(DaemonError::io("raising the limit of descriptors"))?;
 
     let broker = Broker::listen(&config.runtime_dir).map_err(DaemonError::io("creating the broker's socket"))?;
     let signals = Signals::install()?;
-    let control_socket = ControlSocket::listen(&config.control_socket, group)?;
+    let mut control_socket = ControlSocket::listen(&config.control_socket, group)?;
     let (events_sender, events) = mpsc::unbounded_channel();
     let stopping = signals.stopping;
     let published = Arc::new(Mutex::default());
@@ -63,11 +64,13 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         published: Arc::clone(&published),
     };
     prepare_counter(&mut supervisor);
-    control_socket.serve(Control { group, name, events: events_sender, published });
+    let control = Control { group, name, events: events_sender, published };
+    control_socket.serve(control.clone());
+    let footing = Footing { lock, control_socket, control };
     begin_serving(&mut supervisor).await?;
     supervisor.publish();
     notify::ready();
-    EventLoop::new(supervisor, config_path, events, signals.hangup).run_until_stopped().await;
+    EventLoop::new(supervisor, config_path, events, signals.hangup, footing).run_until_stopped().await;
     notify::stopping();
     Ok(())
 }

@@ -27,6 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Broker {
     path: PathBuf,
     offer: Arc<Mutex<Option<Offer>>>,
+    task: tokio::task::AbortHandle,
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 #[derive(Debug)]
@@ -61,8 +68,8 @@ impl Broker {
         let listener = UnixListener::bind(&path)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         let offer = Arc::new(Mutex::new(None));
-        tokio::spawn(accept(listener, offer.clone()));
-        Ok(Broker { path, offer })
+        let task = tokio::spawn(accept(listener, offer.clone())).abort_handle();
+        Ok(Broker { path, offer, task })
     }
 
     /// The path for `-x`.

@@ -80,6 +80,21 @@ pub fn command(
     Ok(command)
 }
 
+/// Asks HAProxy whether it would take its configuration (`haproxy -c`); its own lines when not. Blocking, as long as
+/// parsing takes.
+pub fn check(haproxy: &Haproxy) -> Result<(), Vec<String>> {
+    let mut command = Command::new(&haproxy.binary);
+    command.arg("-c").args(&haproxy.args).stdin(Stdio::null());
+    for file in &haproxy.config {
+        command.arg("-f").arg(file);
+    }
+    match command.output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect()),
+        Err(error) => Err(vec![format!("cannot run {}: {error}", haproxy.binary.display())]),
+    }
+}
+
 fn write_private(path: &Path) -> io::Result<File> {
     // Append mode: the daemon cuts the file when it has read it, and HAProxy goes on at the new end.
     match std::fs::remove_file(path) {

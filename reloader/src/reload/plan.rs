@@ -1,11 +1,13 @@
 //! The plan: for each listener the rung it will get, and why not a stronger one. Pure.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::receipt::Rung;
 use crate::config::Strategy;
 use crate::haproxy::version::Version;
-use crate::listener::{Endpoint, Family, Role};
+use crate::listener::{Address, Endpoint, Family, Role};
 
 /// What the plan knows of a listener of the serving generation.
 #[derive(Debug, Clone)]
@@ -51,10 +53,17 @@ fn planned(listener: &Present, haproxy: Version, _strategy: Strategy) -> Planned
             Some("the serving generation does not export it, so the daemon has no duplicate to pass".into()),
         )
     } else {
-        (Rung::Passed, None)
+        (Rung::Passed, single_ipv6(&listener.endpoint, haproxy))
     };
     let Present { endpoint, role, inode, .. } = listener;
     Planned { address: endpoint.to_string(), family: endpoint.address.family(), role: *role, rung, why, inode: *inode }
+}
+
+/// HAProxy from 2.3 on takes over the socket of a single IPv6 address only when its bind says `v6only`; what the bind
+/// says is known to HAProxy alone.
+fn single_ipv6(endpoint: &Endpoint, haproxy: Version) -> Option<String> {
+    let single = matches!(endpoint.address, Address::Inet(SocketAddr::V6(address)) if !address.ip().is_unspecified());
+    (single && haproxy.at_least(2, 3)).then(|| "provided that its bind says `v6only`; otherwise unproven".into())
 }
 
 /// The first traffic listener that this plan leaves unproven, as a sentence.
@@ -66,7 +75,6 @@ pub fn unproven(plan: &[Planned]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listener::Address;
 
     fn present(in_custody: bool) -> Present {
         let endpoint = Endpoint::stream(Address::Inet("127.0.0.1:80".parse().unwrap()));

@@ -14,7 +14,7 @@ use super::start::{self, Prepared};
 use crate::config::Require;
 use crate::haproxy::inspect::{Inspection, inspect};
 use crate::kernel::sock_diag::ListenSocket;
-use crate::listener::Owned;
+use crate::listener::{Owned, Role};
 use crate::process;
 use crate::supervision::{Generation, Supervisor};
 
@@ -125,6 +125,10 @@ async fn prove(
         return Err(unproven(doubt));
     }
     inspection.notes.iter().for_each(|note| recorder.note(note));
+    if !inspection.owned.iter().any(|owned| owned.role == Role::Traffic) {
+        // HAProxy by itself refuses a configuration without a listener; only our stats socket lets it start.
+        return Err(unproven("its configuration has no listener for traffic (an empty or half-written file?)".into()));
+    }
 
     // When what served before has ended nobody else serves: better unproven, or shared with a stranger, than nothing.
     let must_serve = ask.kind != Kind::Start && !supervisor.is_served();

@@ -35,6 +35,10 @@ impl Journal {
         file.set_permissions(Permissions::from_mode(0o640))?;
         chown(&self.path, None, Some(self.group))?;
         let before = file.metadata()?.len();
+        if !ends_with_newline(&self.path, before)? {
+            // A line that was torn (a power cut) must not swallow this one.
+            line.insert(0, b'\n');
+        }
         file.write_all(&line).inspect_err(|_| {
             let _ = file.set_len(before);
         })
@@ -54,6 +58,15 @@ impl Journal {
     pub(crate) fn last(&self) -> Option<Receipt> {
         read_newest_in(&self.path, 1).ok()?.pop()
     }
+}
+
+fn ends_with_newline(path: &Path, length: u64) -> io::Result<bool> {
+    if length == 0 || !std::fs::metadata(path)?.is_file() {
+        return Ok(true);
+    }
+    let mut last = [0];
+    std::os::unix::fs::FileExt::read_exact_at(&File::open(path)?, &mut last, length - 1)?;
+    Ok(last == *b"\n")
 }
 
 fn path(state_dir: &Path) -> PathBuf {
@@ -90,14 +103,20 @@ fn read_newest_in(path: &Path, count: usize) -> io::Result<Vec<Receipt>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let mut receipts = Vec::new();
-    for line in newest_lines(&mut file, count)? {
-        match serde_json::from_slice(&line) {
-            Ok(receipt) => receipts.push(receipt),
-            Err(error) => log::warn!("{}: a line is no receipt: {error}", path.display()),
+    let mut wanted = count;
+    loop {
+        let lines = newest_lines(&mut file, wanted)?;
+        let receipts: Vec<Receipt> = lines.iter().filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let all_read = lines.len() < wanted;
+        if receipts.len() >= count || all_read {
+            if receipts.len() < lines.len() {
+                log::warn!("{}: {} lines are no receipts", path.display(), lines.len() - receipts.len());
+            }
+            return Ok(receipts.into_iter().take(count).collect());
         }
+        // Damaged lines do not count.
+        wanted = wanted.saturating_mul(2);
     }
-    Ok(receipts)
 }
 
 /// The last `count` lines, last first: read from the end, because a journal grows for years.
@@ -130,6 +149,30 @@ mod tests {
         assert_eq!(newest(1), [b"three".to_vec()]);
         assert_eq!(newest(2)[1].len(), 50_003);
         assert_eq!(newest(9).last().unwrap(), b"one");
+    }
+
+    #[test]
+    fn damaged_lines_neither_count_nor_swallow_the_next_receipt() {
+        let state = tempfile::tempdir().unwrap();
+        let journal = Journal::new(state.path(), rustix::process::getegid().as_raw());
+        let receipt = |number: u64| {
+            let recorder = crate::reload::recorder::Recorder::begin(
+                crate::reload::receipt::Kind::Reload,
+                std::time::Instant::now(),
+                number,
+                None,
+            );
+            recorder.finish(Ok(()))
+        };
+        journal.append(&receipt(1)).unwrap();
+        std::fs::write(
+            path(state.path()),
+            [std::fs::read(path(state.path())).unwrap(), b"x\ny\n{\"half".to_vec()].concat(),
+        )
+        .unwrap();
+        journal.append(&receipt(2)).unwrap();
+        let read = |count| read_newest(state.path(), count).unwrap().iter().map(|r| r.coalesced).collect::<Vec<_>>();
+        assert_eq!((read(1), read(2), read(9)), (vec![2], vec![2, 1], vec![2, 1]));
     }
 
     #[test]

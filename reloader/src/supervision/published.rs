@@ -8,6 +8,7 @@ use super::generation::open_connections;
 use super::status::{Draining, ListenerStatus, Serving, Status};
 use super::supervisor::rfc3339;
 use super::{Generation, Supervisor, notify};
+use crate::config::Haproxy;
 use crate::listener::{Listener, Owned, Role};
 use crate::process::Handle;
 
@@ -20,6 +21,8 @@ pub(crate) struct Published {
     pub(crate) status: Status,
     /// The draining generations, to count their connections when asked.
     pub(crate) draining: Vec<DrainingNow>,
+    /// How HAProxy is started, for a dry run.
+    pub(crate) haproxy: Option<Haproxy>,
     /// The serving generation's stats socket.
     pub(crate) socket: Option<PathBuf>,
 }
@@ -57,6 +60,7 @@ impl Supervisor {
         let published = Published {
             status,
             draining: draining.collect(),
+            haproxy: Some(self.config.haproxy.clone()),
             socket: self.serving.as_ref().map(|serving| serving.socket.clone()),
         };
         *self.published.lock().expect("no panic under this lock") = published;

@@ -19,7 +19,7 @@ use crate::haproxy::launch::Files;
 use crate::haproxy::version::{Version, VersionCache, VersionError};
 use crate::listener::Owned;
 use crate::reload::plan::{self, Planned, Present};
-use crate::reload::receipt::{Kind, Receipt};
+use crate::reload::receipt::{GenerationId, Kind, Outcome, Receipt};
 use crate::sys::Inheritance;
 
 /// Listeners that were given up because nothing served for too long.
@@ -191,6 +191,7 @@ impl Supervisor {
 
     /// Stores a receipt; the reason when the journal did not take it.
     pub(crate) fn store_receipt(&mut self, receipt: &Receipt) -> Option<String> {
+        log_receipt(receipt);
         let stored = self.journal.append(receipt);
         if receipt.kind != Kind::End {
             self.last_receipt = Some(receipt.clone());
@@ -200,6 +201,26 @@ impl Supervisor {
             log::error!("{message}");
             message
         })
+    }
+}
+
+/// One line for each receipt, so that the log alone tells what happened.
+fn log_receipt(receipt: &Receipt) {
+    let generation = |id: Option<GenerationId>| id.map_or("none".into(), |id| id.generation.to_string());
+    let what = format!(
+        "{:?} {:?}: generation {} -> {}, {} listeners",
+        receipt.kind,
+        receipt.result,
+        generation(receipt.old),
+        generation(receipt.new),
+        receipt.listeners.len()
+    )
+    .to_lowercase();
+    let said: String = receipt.server_log.iter().map(|line| format!("\n  {line}")).collect();
+    match (&receipt.reason, receipt.result) {
+        (Some(reason), Outcome::Failed) => log::error!("{what}: {reason}{said}"),
+        (Some(reason), _) => log::warn!("{what}: {reason}"),
+        (None, _) => log::info!("{what}"),
     }
 }
 

@@ -152,7 +152,9 @@ impl Supervisor {
         if self.custody.is_empty() {
             return;
         }
-        log::error!("nothing has served for too long: custody is dropped, so that clients fail over");
+        log::error!(
+            "nothing serves, after two failed starts or custody-max: custody is dropped, so that clients fail over"
+        );
         self.unserved = Some(Unserved { since: Instant::now(), listeners: self.custody_as_owned() });
         self.custody.drop_all();
         // What is on offer is held as well.

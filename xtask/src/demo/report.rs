@@ -2,7 +2,7 @@
 
 use reloader_tests::load::Summary;
 
-use super::events::Played;
+use super::events::{KILL, Played};
 
 const HEAD: [&str; 9] = ["", "connections", "refused", "reset", "empty", "timed out", "p50 ms", "p99 ms", "max ms"];
 
@@ -15,9 +15,20 @@ pub(super) fn text(played: &Played) -> String {
     text.push_str(
         "\nA connection counts for the event that its life overlaps; one inside a HAProxy that is killed is reset.\n\n",
     );
+    text.push_str(&verdict(played));
     text.push_str("receipts, newest first:\n");
     text.push_str(&played.history);
     text
+}
+
+fn verdict(played: &Played) -> String {
+    let (mut refused, mut by_reloads, mut by_kills) = (0, 0, 0);
+    for (label, summary) in played.outcomes.by_window(&played.windows) {
+        refused += summary.refused;
+        let lost = summary.failed() - summary.refused;
+        *(if label == KILL { &mut by_kills } else { &mut by_reloads }) += lost;
+    }
+    format!("{refused} refused, {by_reloads} lost to reloads, {by_kills} were inside a HAProxy that was killed\n\n")
 }
 
 fn row(label: &str, summary: &Summary) -> Vec<String> {

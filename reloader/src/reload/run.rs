@@ -69,15 +69,7 @@ async fn two_phases(
 
     tell("retiring the old generation");
     still_there(supervisor)?;
-    match supervisor.record_handover() {
-        // With nothing to retire there is nothing to confuse: serving goes first.
-        Err(error) if supervisor.is_served() => {
-            let place = supervisor.config.runtime_dir.display();
-            return Err(Failure::new(format!("the handover cannot be recorded in {place}: {error}; make room there")));
-        }
-        Err(error) => log::error!("the handover cannot be recorded: {error}"),
-        Ok(()) => {}
-    }
+    record_handover(supervisor)?;
     retire(supervisor, inspection, verdicts, recorder).await;
     recorder.phase(|phases| &mut phases.retire);
 
@@ -94,9 +86,25 @@ fn still_there(supervisor: &mut Supervisor) -> Result<(), Failure> {
     }
 }
 
-/// With `require = "proven"` a reload that cannot be proven is refused before anything is started.
+fn record_handover(supervisor: &Supervisor) -> Result<(), Failure> {
+    match supervisor.record_handover() {
+        Ok(()) => Ok(()),
+        Err(error) if supervisor.is_served() => {
+            let place = supervisor.config.runtime_dir.display();
+            Err(Failure::new(format!("the handover cannot be recorded in {place}: {error}; make room there")))
+        }
+        // With nothing to retire there is nothing to confuse: serving goes first.
+        Err(error) => {
+            log::error!("the handover cannot be recorded: {error}");
+            Ok(())
+        }
+    }
+}
+
+/// With `require = "proven"` a reload that cannot be proven is refused before anything is started. When nothing serves
+/// there is nothing to lose by going on.
 fn refuse_unproven_plan(supervisor: &Supervisor, prepared: &Prepared) -> Result<(), Failure> {
-    if supervisor.config.reload.require != Require::Proven {
+    if supervisor.config.reload.require != Require::Proven || !supervisor.is_served() {
         return Ok(());
     }
     match plan::unproven(&supervisor.plan(prepared.version)) {

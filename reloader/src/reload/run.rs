@@ -69,7 +69,7 @@ async fn two_phases(
 
     tell("retiring the old generation");
     still_there(supervisor)?;
-    record_handover(supervisor)?;
+    record_handover(supervisor).await?;
     retire(supervisor, inspection, verdicts, recorder).await;
     recorder.phase(|phases| &mut phases.retire);
 
@@ -86,8 +86,8 @@ fn still_there(supervisor: &mut Supervisor) -> Result<(), Failure> {
     }
 }
 
-fn record_handover(supervisor: &Supervisor) -> Result<(), Failure> {
-    match supervisor.record_handover() {
+async fn record_handover(supervisor: &Supervisor) -> Result<(), Failure> {
+    match supervisor.record_handover().await {
         Ok(()) => Ok(()),
         Err(error) if supervisor.is_served() => {
             let place = supervisor.config.runtime_dir.display();

@@ -69,7 +69,7 @@ pub(crate) async fn start(
     supervisor.broker.offer(process.pid(), sockets);
     let label = launch::label(&prepared.config);
     supervisor.starting = Some(Generation::started(number, process.clone(), files, label));
-    supervisor.record_or_log();
+    supervisor.record_start().await;
 
     let limits = Limits {
         start_timeout: supervisor.config.reload.start_timeout,

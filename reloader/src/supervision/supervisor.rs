@@ -133,7 +133,7 @@ impl Supervisor {
     ///
     /// A daemon that is killed from here on leaves a successor that retires the old one again. Without this record it
     /// would retire the new one, while the old one drains already: so the reload is given up when it cannot be written.
-    pub(crate) fn record_handover(&self) -> io::Result<()> {
+    pub(crate) async fn record_handover(&self) -> io::Result<()> {
         let mut records = self.records();
         for record in &mut records.generations {
             record.state = match record.state {
@@ -141,7 +141,21 @@ impl Supervisor {
                 _ => State::Draining,
             };
         }
-        records.store(&self.config.runtime_dir)
+        self.store_aside(records).await
+    }
+
+    /// Records that a generation is starting. Its process asks the broker within a second or gives up, so a slow disk
+    /// must not keep the loop from answering.
+    pub(crate) async fn record_start(&self) {
+        if let Err(error) = self.store_aside(self.records()).await {
+            log::error!("cannot record the generation that starts: {error}");
+        }
+    }
+
+    async fn store_aside(&self, records: Records) -> io::Result<()> {
+        let runtime_dir = self.config.runtime_dir.clone();
+        let stored = tokio::task::spawn_blocking(move || records.store(&runtime_dir)).await;
+        stored.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
     /// Makes `new` the serving generation with its custody, and the one before a draining one. The custody before is

@@ -5,6 +5,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::launch::label;
+
 /// What the configuration says in passing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -65,6 +67,19 @@ fn is_configuration(file: &Path) -> bool {
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     std::fs::read(path)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))
+}
+
+/// Reads the configuration and refuses, in a sentence, what cannot be read or cannot become a generation.
+pub fn load(paths: &[PathBuf]) -> Result<(Vec<Source>, Facts), String> {
+    let sources = read(paths).map_err(|error| format!("HAProxy's configuration: {error}"))?;
+    if sources.is_empty() {
+        return Err(format!("HAProxy's configuration: no .cfg file in {}", label(paths)));
+    }
+    let facts = facts(&sources);
+    match facts.refusal() {
+        Some(refusal) => Err(refusal),
+        None => Ok((sources, facts)),
+    }
 }
 
 /// Collects the facts.

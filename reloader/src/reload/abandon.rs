@@ -21,6 +21,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 pub(crate) async fn abandon(supervisor: &mut Supervisor, ends_custody: bool, recorder: &mut Recorder) {
     let Some(mut generation) = supervisor.starting.take() else { return };
     recorder.receipt().new = None;
+    let mut alive = None;
     if generation.process.try_ended().is_some() {
         generation.clean_up();
         supervisor.record_or_log();
@@ -31,13 +32,13 @@ pub(crate) async fn abandon(supervisor: &mut Supervisor, ends_custody: bool, rec
         let process = generation.process.clone();
         supervisor.begin_draining(generation);
         process.signal(Signal::USR1);
-        if ends_custody {
-            supervisor.drop_custody();
-        }
-        follow(supervisor, &seen, recorder).await;
+        alive = Some(seen);
     }
     if ends_custody {
         supervisor.drop_custody();
+    }
+    if let Some(seen) = alive {
+        follow(supervisor, &seen, recorder).await;
     }
 }
 

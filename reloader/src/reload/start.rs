@@ -30,15 +30,8 @@ pub(crate) fn prepare(supervisor: &mut Supervisor, use_known_good: bool) -> Resu
     let known_good = supervisor.known_good.config().filter(|_| use_known_good);
     let is_known_good = known_good.is_some();
     let config = known_good.unwrap_or_else(|| supervisor.config.haproxy.config.clone());
-    let sources = scan::read(&config).map_err(|error| Failure::new(format!("HAProxy's configuration: {error}")))?;
-    if sources.is_empty() {
-        return Err(Failure::new(format!("HAProxy's configuration: no .cfg file in {}", launch::label(&config))));
-    }
-    let facts = scan::facts(&sources);
-    match facts.refusal() {
-        Some(refusal) => Err(Failure::new(refusal)),
-        None => Ok(Prepared { version, config, sources, facts, is_known_good }),
-    }
+    let (sources, facts) = scan::load(&config).map_err(Failure::new)?;
+    Ok(Prepared { version, config, sources, facts, is_known_good })
 }
 
 /// Starts the process with its sockets on offer, and waits until it is ready. It stands in `supervisor.starting`

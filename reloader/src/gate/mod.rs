@@ -1,4 +1,7 @@
 //! What stands in the packet path while it stands there: never outside a reload or a hold.
 
+pub mod ebpf;
+pub mod hold;
 pub(crate) mod programs;
+pub mod qdisc;
 pub mod syn_counter;

@@ -1,0 +1,107 @@
+//! Holding SYNs: for the length of a bind window no SYN reaches a port that would refuse it, and each is delivered
+//! afterwards. Two gates can do it, [`ebpf`](super::ebpf) and [`qdisc`](super::qdisc); what they have in common is here.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// What to hold SYNs for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// The listener's address; 0.0.0.0 and `::` are any address of the host.
+    pub address: SocketAddr,
+    /// Whether an IPv6 listener leaves IPv4 alone. Without it, `::` is any address of both families.
+    pub v6only: bool,
+    /// The number of the device that the listener is bound to (SO_BINDTODEVICE); 0 for none.
+    pub interface: u32,
+}
+
+/// One hold, as it is asked of a gate.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Tells this hold's traces in the kernel from another's: 1 to 0x7fff, unique among the living holds.
+    pub id: u16,
+    /// What is held.
+    pub targets: Vec<Target>,
+    /// Single addresses whose own listeners are somebody else's: a wildcard target leaves them alone.
+    pub exceptions: Vec<SocketAddr>,
+    /// Bytes of room for parked SYNs. The eBPF gate rounds it up to a power of two.
+    pub capacity: u32,
+}
+
+/// What became of the SYNs of a hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Parked.
+    pub held: u64,
+    /// Delivered; fewer than were held where a client sent one SYN twice.
+    pub released: u64,
+    /// Not parked for want of room, or not delivered because their device has gone.
+    pub dropped: u64,
+    /// SYNs that passed a held port because the lease had run out.
+    pub lease_lapsed: u64,
+    /// The longest time a SYN was parked.
+    pub longest: Duration,
+}
+
+/// What a guard needs to release a gate in its holder's place.
+#[derive(Debug)]
+pub struct Keepsake {
+    /// What the gate noted about itself.
+    pub manifest: serde_json::Value,
+    /// Duplicates of its maps, links and sockets, in the order that the manifest says.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// How long a hold goes on without [`Gate::renew`].
+pub const LEASE: Duration = Duration::from_millis(500);
+
+/// A way to hold SYNs. The order of calls is that of the methods; all of one gate come from threads of one network namespace.
+///
+/// A gate that is dropped removes what it has put into the kernel.
+pub trait Gate: Send {
+    /// Starts to park SYNs. Before, everything is in place and nothing is parked.
+    ///
+    /// # Errors
+    /// Where the kernel refuses; nothing is parked then.
+    fn arm(&mut self) -> Result<(), HoldError>;
+
+    /// Extends the lease to [`LEASE`] from now.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    fn renew(&mut self) -> Result<(), HoldError>;
+
+    /// Covers the devices and addresses that came since, forgets those that went. True where the keepsake is another now.
+    ///
+    /// # Errors
+    /// Where one of them cannot be covered, after all others were.
+    fn follow(&mut self) -> Result<bool, HoldError>;
+
+    /// For the guard. It is complete before [`Gate::arm`] is called.
+    ///
+    /// # Errors
+    /// Where a descriptor cannot be duplicated.
+    fn keepsake(&self) -> Result<Keepsake, HoldError>;
+
+    /// Lets new SYNs pass, delivers the parked ones in their order, and removes everything. A second call finds nothing to do.
+    ///
+    /// # Errors
+    /// Where something could not be delivered or removed, after everything else was.
+    fn release(&mut self) -> Result<Figures, HoldError>;
+}
+
+/// The ids of the holds that have a living holder or guard.
+pub type Living = HashSet<u16>;
+
+/// Why SYNs cannot be held, or not as they should.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    /// The eBPF gate cannot.
+    #[error(transparent)]
+    Ebpf(#[from] super::ebpf::EbpfError),
+    /// The qdisc gate cannot.
+    #[error(transparent)]
+    Qdisc(#[from] super::qdisc::QdiscError),
+}

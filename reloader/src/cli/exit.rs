@@ -14,40 +14,70 @@ Exit status:
   70  internal error
   75  try again (busy past the timeout)
   77  missing privilege
-  78  bad configuration";
+  78  bad configuration
+`hold` ends with the command's own status, or
+ 124  nothing listened when the hold ended
+ 125  the hold itself failed, and the command was not run
+ 126  the command cannot be run
+ 127  there is no such command";
 
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Done and proven.
-    Done = 0,
+    Done,
     /// Failed, the old generation still serves.
-    Failed = 1,
+    Failed,
     /// Wrong command line.
-    Usage = 2,
+    Usage,
     /// Done, but at least one traffic listener is unproven.
-    Unproven = 3,
+    Unproven,
     /// Failed, and a port is not served.
-    NobodyServes = 4,
+    NobodyServes,
     /// The daemon is not reachable.
-    NoDaemon = 69,
+    NoDaemon,
     /// A defect of ours.
-    Internal = 70,
+    Internal,
     /// Busy past the timeout.
-    TryAgain = 75,
+    TryAgain,
     /// A privilege is missing.
-    Privilege = 77,
+    Privilege,
     /// The configuration is not valid.
-    BadConfiguration = 78,
+    BadConfiguration,
+    /// `hold`: nothing listened when the hold ended.
+    NothingListens,
+    /// `hold`: the hold itself failed.
+    HoldFailed,
+    /// `hold`: the status of the command.
+    Command(u8),
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(exit as u8)
+        ExitCode::from(exit.number())
     }
 }
 
 impl Exit {
+    /// The number that the shell sees.
+    pub fn number(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Unproven => 3,
+            Exit::NobodyServes => 4,
+            Exit::NoDaemon => 69,
+            Exit::Internal => 70,
+            Exit::TryAgain => 75,
+            Exit::Privilege => 77,
+            Exit::BadConfiguration => 78,
+            Exit::NothingListens => 124,
+            Exit::HoldFailed => 125,
+            Exit::Command(status) => status,
+        }
+    }
+
     /// The status that a daemon sent as a number.
     pub(super) fn from_number(number: u8) -> Exit {
         match number {

@@ -4,9 +4,12 @@ mod check;
 mod client;
 mod daemon;
 mod exit;
+mod guard;
 mod history;
+mod hold;
 mod output;
 mod probe;
+mod release;
 mod reload;
 mod status;
 mod stop;
@@ -57,19 +60,13 @@ enum Command {
     Check,
     /// Past receipts, newest first.
     History(history::Arguments),
-    /// Not in this version.
-    #[command(hide = true, disable_help_flag = true)]
-    Hold(NotYet),
-    /// Not in this version.
-    #[command(hide = true, disable_help_flag = true)]
-    Release(NotYet),
-}
-
-/// Whatever stands behind a command that is not built yet.
-#[derive(Debug, clap::Args)]
-struct NotYet {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _words: Vec<String>,
+    /// Hold SYNs while a command runs, until its server listens.
+    Hold(hold::Arguments),
+    /// Emergency: lift every hold this machine has, also those of a dead holder.
+    Release(output::Format),
+    /// The process that releases a hold when its holder dies; `hold` and the daemon start it.
+    #[command(hide = true)]
+    Guard,
 }
 
 /// What every command gets.
@@ -99,10 +96,9 @@ pub fn main() -> ExitCode {
         Command::Probe(format) => probe::run(&context, format),
         Command::Check => check::run(&context),
         Command::History(arguments) => history::run(&context, &arguments),
-        Command::Hold(_) | Command::Release(_) => Err(Failure::new(
-            Exit::Usage,
-            "this version of reloader holds no SYNs, so there is nothing to hold with and nothing to release",
-        )),
+        Command::Hold(arguments) => hold::run(&context, arguments, inheritance),
+        Command::Release(format) => release::run(&context, format),
+        Command::Guard => guard::run(),
     };
     match outcome {
         Ok(exit) => exit.into(),

@@ -93,6 +93,22 @@ pub(super) fn receipt_line(receipt: &Receipt) -> String {
     line
 }
 
+/// One line for a hold around a command.
+pub(super) fn hold_line(receipt: &Receipt) -> String {
+    let syns = &receipt.syns;
+    let total = receipt.phases_us.total.unwrap_or(0) as f64 / 1000.0;
+    let mut line = format!(
+        "{} SYNs held, the longest for {:.0} ms{}, {total:.0} ms",
+        syns.held,
+        syns.longest_hold_us as f64 / 1000.0,
+        rungs(&receipt.listeners)
+    );
+    if syns.dropped > 0 {
+        line.push_str(&format!(", {} without room", syns.dropped));
+    }
+    line
+}
+
 /// How many listeners got which rung, each behind a comma.
 fn rungs(listeners: &[ListenerReceipt]) -> String {
     let names = [

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::size::Size;
 use super::span::{Limit, OrAuto, Span, SpreadTime};
-use super::{Config, Haproxy, Reload};
+use super::{Config, Haproxy, Hold, Reload};
 
 /// What SIGTERM does with the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -76,8 +77,7 @@ pub(super) struct File {
     on_stop: OnStop,
     haproxy: HaproxyTable,
     reload: ReloadTable,
-    #[serde(rename = "hold")]
-    _hold: HoldTable,
+    hold: HoldTable,
 }
 
 impl Default for File {
@@ -91,7 +91,7 @@ impl Default for File {
             on_stop: if crate::process::is_init() { OnStop::Retire } else { OnStop::Leave },
             haproxy: HaproxyTable::default(),
             reload: ReloadTable::default(),
-            _hold: HoldTable::default(),
+            hold: HoldTable::default(),
         }
     }
 }
@@ -148,14 +148,17 @@ impl Default for ReloadTable {
     }
 }
 
-/// Read so that a configuration written for the documented interface is accepted; nothing holds SYNs yet.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct HoldTable {
-    #[serde(rename = "max")]
-    _max: Option<Span>,
-    #[serde(rename = "capacity")]
-    _capacity: Option<String>,
+    max: Span,
+    capacity: Size,
+}
+
+impl Default for HoldTable {
+    fn default() -> HoldTable {
+        HoldTable { max: Span(Duration::from_secs(5)), capacity: Size(16 << 20) }
+    }
 }
 
 impl From<File> for Config {
@@ -182,6 +185,7 @@ impl From<File> for Config {
                 close_spread_time: reload.close_spread_time,
                 count_syns: reload.count_syns,
             },
+            hold: Hold { max: file.hold.max.0, capacity: file.hold.capacity.0 },
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The daemon's own configuration, `/etc/reloader/reloader.toml`.
 
 mod file;
+mod size;
 mod span;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ pub struct Config {
     pub haproxy: Haproxy,
     /// How reloads run.
     pub reload: Reload,
+    /// How SYNs are held.
+    pub hold: Hold,
 }
 
 /// The `[haproxy]` table.
@@ -75,6 +78,15 @@ pub struct Reload {
     pub close_spread_time: SpreadTime,
     /// Count SYNs during reloads with a tc program.
     pub count_syns: bool,
+}
+
+/// The `[hold]` table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// The longest hold.
+    pub max: Duration,
+    /// Room for parked SYNs, in bytes.
+    pub capacity: u32,
 }
 
 /// Why there is no configuration.
@@ -146,11 +158,14 @@ impl Config {
                 "runtime-dir: {length} bytes are too long: sockets below it must fit into a unix address; use at most {LONGEST_RUNTIME_DIR}"
             ));
         }
+        if self.hold.max.is_zero() {
+            return Err("hold.max: 0 would end every hold before it began; use \"5s\"".into());
+        }
         match self.reload.strategy {
-            Strategy::Auto | Strategy::FdPass => Ok(()),
-            other => {
-                Err(format!("reload.strategy: `{other}` is not in this version of reloader; use `auto` or `fd-pass`"))
+            Strategy::Steer => {
+                Err("reload.strategy: `steer` is not in this version of reloader; use `auto` or `hold`".into())
             }
+            _ => Ok(()),
         }
     }
 }

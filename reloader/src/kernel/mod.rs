@@ -2,7 +2,9 @@
 
 pub(crate) mod bpf;
 pub mod devices;
+pub(crate) mod monitor;
 pub(crate) mod netlink;
 pub mod probe;
 pub mod sock_diag;
+pub mod syncookies;
 pub mod tc;

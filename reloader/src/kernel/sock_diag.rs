@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::nlas::Nla as InetNla;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer};
 use netlink_packet_sock_diag::unix::nlas::{Nla as UnixNla, UnixDiagName};
 use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags as UnixStateFlags, UnixRequest, UnixResponse};
@@ -31,6 +32,8 @@ pub struct ListenSocket {
     pub address: Address,
     /// The interface index of SO_BINDTODEVICE, 0 for none.
     pub interface: u32,
+    /// IPv6 without the IPv4 half; false for other families.
+    pub v6only: bool,
     /// Connections in the accept queue.
     pub queued: u32,
     /// The accept queue's limit.
@@ -52,13 +55,14 @@ pub struct Connection {
 
 /// All TCP listeners, IPv4 and IPv6.
 pub fn tcp_listeners() -> Result<Vec<ListenSocket>, SockDiagError> {
-    let responses = both_families(StateFlags::LISTEN, 0)?;
+    let responses = both_families(StateFlags::LISTEN, 0, ExtensionFlags::empty())?;
     Ok(responses
         .iter()
         .map(|response| ListenSocket {
             inode: response.header.inode.into(),
             address: Address::Inet(local(response)),
             interface: response.header.socket_id.interface_id,
+            v6only: response.nlas.contains(&InetNla::SkV6Only(true)),
             queued: response.header.recv_queue,
             backlog: response.header.send_queue,
         })
@@ -82,13 +86,52 @@ pub fn listeners() -> Result<Vec<ListenSocket>, SockDiagError> {
 ///
 /// `local_port` narrows the list in the kernel; 0 lists all.
 pub fn connections(local_port: u16) -> Result<Vec<Connection>, SockDiagError> {
-    let open = StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT | StateFlags::FIN_WAIT1 | StateFlags::FIN_WAIT2;
-    Ok(both_families(open, local_port)?.iter().map(connection).collect())
+    Ok(both_families(open_states(), local_port, ExtensionFlags::empty())?.iter().map(connection).collect())
 }
 
 /// Half-open TCP connections: a SYN was answered, the client's ACK has not come.
 pub fn half_open(local_port: u16) -> Result<Vec<Connection>, SockDiagError> {
-    Ok(both_families(StateFlags::SYN_RECV, local_port)?.iter().map(connection).collect())
+    Ok(both_families(StateFlags::SYN_RECV, local_port, ExtensionFlags::empty())?.iter().map(connection).collect())
+}
+
+/// Accepted connections on which the server owes an answer, as far as TCP can tell: it was sent something and has not
+/// replied yet, or the client has connected this moment and will speak first.
+pub fn unanswered(local_port: u16) -> Result<Vec<Connection>, SockDiagError> {
+    let responses = both_families(open_states(), local_port, ExtensionFlags::INFO)?;
+    let owes = |response: &&InetResponse| {
+        let queued = response.header.recv_queue > 0 || response.header.send_queue > 0;
+        let info = response.nlas.iter().find_map(|nla| match nla {
+            InetNla::TcpInfo(info) => Some(info),
+            _ => None,
+        });
+        response.header.inode != 0 && (queued || info.is_some_and(|info| owes_an_answer(info)))
+    };
+    Ok(responses.iter().filter(owes).map(connection).collect())
+}
+
+/// The kernel tells these times in ticks of up to 10 ms: what happened within this time, in milliseconds, has no order.
+const SAME_TIME: u32 = 20;
+
+/// `info` is a `struct tcp_info` (linux/tcp.h), which older kernels know a shorter form of; its fields are in host byte order.
+fn owes_an_answer(info: &[u8]) -> bool {
+    let word = |offset: usize| Some(u32::from_ne_bytes(*info.get(offset..)?.first_chunk()?));
+    let (Some(last_data_sent), Some(last_data_recv), Some(last_ack_recv)) = (word(44), word(52), word(56)) else {
+        return false;
+    };
+    // tcpi_bytes_received came with 4.2; its lower half says enough.
+    if word(128) == Some(0) {
+        // The ACK that completed the handshake was the last; somebody who connects ahead of his need stays silent longer.
+        return last_ack_recv < SAME_TIME;
+    }
+    // tcpi_data_segs_out came with 4.6.
+    let never_spoke = word(156) == Some(0);
+    let spoke_before = last_data_sent > last_data_recv;
+    let spoke_at_once = last_data_sent == last_data_recv && last_data_recv < SAME_TIME;
+    never_spoke || spoke_before || spoke_at_once
+}
+
+fn open_states() -> StateFlags {
+    StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT | StateFlags::FIN_WAIT1 | StateFlags::FIN_WAIT2
 }
 
 /// Inodes of connected unix sockets by the name they were accepted under.
@@ -125,6 +168,7 @@ fn unix_listener(response: &UnixResponse) -> Option<ListenSocket> {
         inode: response.header.inode.into(),
         address: unix_address(response)?,
         interface: 0,
+        v6only: false,
         queued,
         backlog,
     })
@@ -141,14 +185,18 @@ fn unix_address(response: &UnixResponse) -> Option<Address> {
     }
 }
 
-fn both_families(states: StateFlags, local_port: u16) -> Result<Vec<InetResponse>, SockDiagError> {
+fn both_families(
+    states: StateFlags,
+    local_port: u16,
+    extensions: ExtensionFlags,
+) -> Result<Vec<InetResponse>, SockDiagError> {
     let mut all = Vec::new();
     for (family, mut socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
         socket_id.source_port = local_port;
         let request = InetRequest {
             family,
             protocol: IPPROTO_TCP,
-            extensions: ExtensionFlags::empty(),
+            extensions: extensions.clone(),
             states: states.clone(),
             socket_id,
         };

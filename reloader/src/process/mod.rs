@@ -6,5 +6,6 @@ mod procfs;
 pub use handle::{Ended, Handle, ProcessError, kill_if_same};
 pub use procfs::{
     SocketOwner, command_line, control_groups, effective_capabilities, executable, family, groups_of, has_ended,
-    is_descendant, is_init, is_stopped, parent, pids, socket_at, sockets_of, start_time, tree,
+    holders_of, is_descendant, is_init, is_stopped, network_namespace, parent, pids, socket_at, sockets_of, start_time,
+    tree,
 };

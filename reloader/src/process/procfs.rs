@@ -1,6 +1,6 @@
 //! What `/proc` tells about a process. A process that has ended simply has nothing to tell.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -146,6 +146,26 @@ fn add_sockets_of(pid: u32, sockets: &mut HashMap<u64, SocketOwner>) -> rustix::
         buffer = target.into_bytes();
     }
     Ok(())
+}
+
+/// All processes that hold these sockets.
+pub fn holders_of(inodes: &HashSet<u64>) -> HashMap<u64, HashSet<u32>> {
+    let mut holders: HashMap<u64, HashSet<u32>> = HashMap::new();
+    for pid in pids() {
+        for inode in sockets_of(&[pid]).into_keys().filter(|inode| inodes.contains(inode)) {
+            holders.entry(inode).or_default().insert(pid);
+        }
+    }
+    holders
+}
+
+/// A file that is the network namespace of this inode, if a process is in it.
+pub fn network_namespace(inode: u64) -> Option<fs::File> {
+    use std::os::unix::fs::MetadataExt;
+    pids().into_iter().find_map(|pid| {
+        let file = fs::File::open(format!("/proc/{pid}/ns/net")).ok()?;
+        (file.metadata().ok()?.ino() == inode).then_some(file)
+    })
 }
 
 /// The inode of the socket behind one descriptor of a process.

@@ -211,6 +211,7 @@ mod tests {
             inode,
             address: Address::Inet(address.parse().unwrap()),
             interface: 0,
+            v6only: false,
             queued: 0,
             backlog: 0,
         };
@@ -225,6 +226,7 @@ mod tests {
             inode,
             address: Address::Inet("0.0.0.0:443".parse().unwrap()),
             interface,
+            v6only: false,
             queued: 0,
             backlog: 0,
         };

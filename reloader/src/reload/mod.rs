@@ -1,8 +1,10 @@
 //! A reload: planned and judged by pure functions, run in two phases, told in a receipt.
 
 pub(crate) mod abandon;
+pub mod around;
 pub mod confirm;
 pub(crate) mod count;
+pub(crate) mod drain;
 pub mod plan;
 pub mod receipt;
 pub(crate) mod recorder;

@@ -1,10 +1,11 @@
 //! What a child gets from the daemon: exactly what the daemon itself was started with.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
 
@@ -83,5 +84,14 @@ impl Inheritance {
                 Ok(())
             });
         }
+    }
+}
+
+/// Makes `command` start in the network namespace that `namespace` is a file of.
+pub fn start_in_network_namespace(command: &mut Command, namespace: OwnedFd) {
+    // SAFETY: the closure runs between fork and exec. It makes one system call (setns), which is async-signal-safe, and
+    // neither allocates nor takes a lock.
+    unsafe {
+        command.pre_exec(move || Ok(nix::sched::setns(&namespace, CloneFlags::CLONE_NEWNET)?));
     }
 }

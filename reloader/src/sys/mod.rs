@@ -4,5 +4,5 @@
 mod inherit;
 mod watch;
 
-pub use inherit::{Inheritance, NotForChildren};
+pub use inherit::{Inheritance, NotForChildren, start_in_network_namespace};
 pub use watch::watch;

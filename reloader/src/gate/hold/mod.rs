@@ -1,10 +1,37 @@
 //! Holding SYNs: for the length of a bind window no SYN reaches a port that would refuse it, and each is delivered
 //! afterwards. Two gates can do it, [`ebpf`](super::ebpf) and [`qdisc`](super::qdisc); what they have in common is here.
 
+mod channel;
+mod clean_up;
+mod guard;
+mod holder;
+mod record;
+
 use std::collections::HashSet;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ebpf::{EbpfError, EbpfGate};
+use super::qdisc::{QdiscError, QdiscGate};
+
+pub use clean_up::{CleanUp, clean_up, lift_all};
+pub use guard::run as run_guard;
+pub use holder::{Armed, Ended, Hold, Wanted, Why};
+pub use record::{Found, Record, RecordError, Records};
+
+/// One of the two gates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// A tc program and a ring buffer.
+    Ebpf,
+    /// u32 filters and the plug qdisc.
+    Qdisc,
+}
 
 /// What to hold SYNs for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,7 +58,7 @@ pub struct Spec {
 }
 
 /// What became of the SYNs of a hold.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {
     /// Parked.
     pub held: u64,
@@ -85,23 +112,74 @@ pub trait Gate: Send {
     /// Where a descriptor cannot be duplicated.
     fn keepsake(&self) -> Result<Keepsake, HoldError>;
 
-    /// Lets new SYNs pass, delivers the parked ones in their order, and removes everything. A second call finds nothing to do.
+    /// Lets new SYNs pass and delivers the parked ones in their order. A second call finds nothing to do.
     ///
     /// # Errors
-    /// Where something could not be delivered or removed, after everything else was.
-    fn release(&mut self) -> Result<Figures, HoldError>;
+    /// Where something could not be delivered, after everything else was.
+    fn deliver(&mut self) -> Result<Figures, HoldError>;
+
+    /// Takes everything out of the kernel again. The guard has let go of its duplicates by now, or is the one who calls.
+    ///
+    /// # Errors
+    /// Where something could not be removed, after everything else was.
+    fn remove(&mut self) -> Result<(), HoldError>;
 }
 
 /// The ids of the holds that have a living holder or guard.
 pub type Living = HashSet<u16>;
+
+/// A gate in place, and why it is not the better one.
+type Prepared = (Backend, Box<dyn Gate>, Option<String>);
+
+/// Puts a gate in place; without a `backend` the eBPF gate, or the qdisc gate where that cannot be used, with the reason.
+fn prepare(spec: &Spec, backend: Option<Backend>) -> Result<Prepared, HoldError> {
+    let ebpf = || EbpfGate::prepare(spec).map(|gate| Box::new(gate) as Box<dyn Gate>);
+    let qdisc = || QdiscGate::prepare(spec).map(|gate| Box::new(gate) as Box<dyn Gate>);
+    match backend {
+        Some(Backend::Ebpf) => Ok((Backend::Ebpf, ebpf()?, None)),
+        Some(Backend::Qdisc) => Ok((Backend::Qdisc, qdisc()?, None)),
+        None => match (ebpf(), qdisc) {
+            (Ok(gate), _) => Ok((Backend::Ebpf, gate, None)),
+            (Err(ebpf), qdisc) => match qdisc() {
+                Ok(gate) => Ok((Backend::Qdisc, gate, Some(format!("held by the qdisc gate, because: {ebpf}")))),
+                Err(qdisc) => Err(HoldError::Neither { ebpf, qdisc }),
+            },
+        },
+    }
+}
+
+/// The gate that a keepsake is of.
+fn restore(backend: Backend, keepsake: Keepsake) -> Result<Box<dyn Gate>, HoldError> {
+    Ok(match backend {
+        Backend::Ebpf => Box::new(EbpfGate::restore(keepsake)?),
+        Backend::Qdisc => Box::new(QdiscGate::restore(keepsake)?),
+    })
+}
 
 /// Why SYNs cannot be held, or not as they should.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
     /// The eBPF gate cannot.
     #[error(transparent)]
-    Ebpf(#[from] super::ebpf::EbpfError),
+    Ebpf(#[from] EbpfError),
     /// The qdisc gate cannot.
     #[error(transparent)]
-    Qdisc(#[from] super::qdisc::QdiscError),
+    Qdisc(#[from] QdiscError),
+    /// None of the two can.
+    #[error("no gate can hold here.\n  eBPF: {ebpf}\n  qdisc: {qdisc}")]
+    Neither {
+        /// Why not the eBPF gate.
+        ebpf: EbpfError,
+        /// Why not the qdisc gate.
+        qdisc: QdiscError,
+    },
+    /// The hold is not on record.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// No guard could be had: without one, a killed holder would lose what is parked.
+    #[error("cannot hold: the guard process failed: {0}")]
+    Guard(io::Error),
+    /// A descriptor or the thread of the holder.
+    #[error("cannot hold: {0}")]
+    Io(#[from] io::Error),
 }

@@ -1,0 +1,206 @@
+//! `reloader hold --listen ADDR:PORT -- CMD`
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::{Context, Exit, Failure, output};
+use crate::config::Config;
+use crate::gate::hold::Backend;
+use crate::process::{Ended, ProcessError};
+use crate::reload::around::{self, Around, AroundError, Outcome};
+use crate::reload::receipt::Receipt;
+use crate::sys::{self, Inheritance};
+
+/// Arguments of `reloader hold`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// What to hold: ADDR:PORT, [ADDR]:PORT, NAME:PORT, or :PORT for every address. Repeatable.
+    #[arg(long, required = true, value_name = "ADDR:PORT")]
+    listen: Vec<String>,
+    /// The gate; auto takes eBPF where it can be had.
+    #[arg(long, value_name = "GATE", default_value = "auto")]
+    backend: Gate,
+    /// The longest hold [default: hold.max of the configuration, 5s].
+    #[arg(long, value_name = "TIME", value_parser = longest)]
+    max: Option<Duration>,
+    /// Hold in this network namespace; the command runs in the caller's.
+    #[arg(long, value_name = "PATH")]
+    netns: Option<PathBuf>,
+    #[command(flatten)]
+    format: output::Format,
+    /// The command that stops one server and starts another. With --json its output goes to standard error.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Gate {
+    Auto,
+    Ebpf,
+    Qdisc,
+}
+
+fn longest(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time.is_zero() => Err("0 would end the hold before it began".into()),
+        Ok(time) => Ok(time),
+        Err(_) => Err("write a number with its unit, such as 250ms or 5s".into()),
+    }
+}
+
+pub(super) fn run(
+    context: &Context,
+    arguments: Arguments,
+    inheritance: std::io::Result<Inheritance>,
+) -> Result<Exit, Failure> {
+    let mut targets = Vec::new();
+    for text in &arguments.listen {
+        targets.extend(around::parse_listen(text).map_err(|error| Failure::new(Exit::Usage, error))?);
+    }
+    targets.sort();
+    targets.dedup();
+    let config = context.config()?;
+    let inheritance = inheritance.map_err(|error| failed(format!("cannot read this process's limits: {error}")))?;
+    let command = command(&arguments)?;
+    enter(&arguments)?;
+    let around = around_of(&arguments, &config, targets, inheritance)?;
+    Context::runtime()?.block_on(held(context, arguments.format, around, command))
+}
+
+fn failed(message: impl ToString) -> Failure {
+    Failure::new(Exit::HoldFailed, message)
+}
+
+fn around_of(
+    arguments: &Arguments,
+    config: &Config,
+    targets: Vec<std::net::SocketAddr>,
+    inheritance: Inheritance,
+) -> Result<Around, Failure> {
+    let program = std::env::current_exe().map_err(|error| failed(format!("cannot find this program: {error}")))?;
+    Ok(Around {
+        targets,
+        backend: match arguments.backend {
+            Gate::Auto => None,
+            Gate::Ebpf => Some(Backend::Ebpf),
+            Gate::Qdisc => Some(Backend::Qdisc),
+        },
+        max: arguments.max.unwrap_or(config.hold.max),
+        capacity: config.hold.capacity,
+        runtime_dir: config.runtime_dir.clone(),
+        program,
+        inheritance,
+    })
+}
+
+/// With --json, standard output is for the receipt alone.
+fn command(arguments: &Arguments) -> Result<Command, Failure> {
+    let (program, words) = arguments.command.split_first().ok_or_else(|| failed("there is no command"))?;
+    let mut command = Command::new(program);
+    command.args(words);
+    if arguments.format.json {
+        let stderr = rustix::io::dup(std::io::stderr()).map_err(|error| failed(format!("standard error: {error}")))?;
+        command.stdout(Stdio::from(stderr));
+    }
+    if arguments.netns.is_some() {
+        let own = File::open("/proc/self/ns/net").map_err(|error| failed(format!("/proc/self/ns/net: {error}")))?;
+        sys::start_in_network_namespace(&mut command, own.into());
+    }
+    Ok(command)
+}
+
+fn enter(arguments: &Arguments) -> Result<(), Failure> {
+    let Some(path) = &arguments.netns else { return Ok(()) };
+    let entered = File::open(path).map_err(|error| error.to_string()).and_then(|file| {
+        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
+            nix::errno::Errno::EPERM => "permission denied: entering it needs CAP_SYS_ADMIN".into(),
+            nix::errno::Errno::EINVAL => "it is not a network namespace".into(),
+            errno => errno.to_string(),
+        })
+    });
+    entered.map_err(|reason| failed(format!("--netns {}: {reason}", path.display())))
+}
+
+async fn held(context: &Context, format: output::Format, around: Around, command: Command) -> Result<Exit, Failure> {
+    let mut signals = signals()?;
+    let outcome = match around::run(around, command, &mut signals, &|_| {}).await {
+        Ok(outcome) => outcome,
+        Err(error) => return Err(refusal(error)),
+    };
+    show(context, format, &outcome.receipt)?;
+    let status = ended(&outcome, &mut signals).await;
+    Ok(if outcome.nothing_listens { Exit::NothingListens } else { Exit::Command(status) })
+}
+
+fn refusal(error: AroundError) -> Failure {
+    let exit = match &error {
+        AroundError::Command(ProcessError::Spawn { source, .. }) => match source.kind() {
+            std::io::ErrorKind::NotFound => Exit::Command(127),
+            _ => Exit::Command(126),
+        },
+        _ => Exit::HoldFailed,
+    };
+    Failure::new(exit, error)
+}
+
+/// The signals that end a command at a terminal or under a service manager.
+fn signals() -> Result<UnboundedReceiver<Signal>, Failure> {
+    let (sender, receiver) = unbounded_channel();
+    let all = [
+        (SignalKind::interrupt(), Signal::INT),
+        (SignalKind::terminate(), Signal::TERM),
+        (SignalKind::hangup(), Signal::HUP),
+        (SignalKind::quit(), Signal::QUIT),
+    ];
+    for (kind, number) in all {
+        let caught = signal(kind).map_err(|error| failed(format!("cannot catch signals: {error}")))?;
+        tokio::spawn(pass_on(caught, number, sender.clone()));
+    }
+    Ok(receiver)
+}
+
+async fn pass_on(mut caught: tokio::signal::unix::Signal, number: Signal, sender: UnboundedSender<Signal>) {
+    while caught.recv().await.is_some() {
+        if sender.send(number).is_err() {
+            return;
+        }
+    }
+}
+
+fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<(), Failure> {
+    if format.json {
+        return output::json(receipt);
+    }
+    if let Some(reason) = &receipt.reason {
+        eprintln!("reloader: {reason}");
+    }
+    for note in &receipt.notes {
+        eprintln!("note: {note}");
+    }
+    if !context.quiet && std::io::stderr().is_terminal() {
+        eprintln!("{}: {}", output::outcome(receipt.result), output::hold_line(receipt));
+    }
+    Ok(())
+}
+
+/// The command's status as a shell gives it. What arrives meanwhile is the command's.
+async fn ended(outcome: &Outcome, signals: &mut UnboundedReceiver<Signal>) -> u8 {
+    loop {
+        tokio::select! {
+            ended = outcome.command.ended() => return match ended {
+                Ended::Exited(status) => status as u8,
+                Ended::Killed(signal) => 128 + signal as u8,
+                Ended::Unknown => 0,
+            },
+            Some(signal) = signals.recv() => outcome.command.signal(signal),
+        }
+    }
+}

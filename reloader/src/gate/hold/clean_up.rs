@@ -1,0 +1,85 @@
+//! What is left of holds whose holder and guard have both died, and the emergency exit for those that live.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::record::{Found, GuardId, Records};
+use super::{HoldError, Living};
+use crate::gate::{ebpf, qdisc};
+use crate::process;
+
+/// How long a living guard may take to release.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What was done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct CleanUp {
+    /// Filters, qdiscs and devices of dead holds that were removed.
+    pub removed: usize,
+    /// Holds that had lost holder and guard.
+    pub dead: Vec<u16>,
+    /// Holds of other network namespaces whose traces, if any, are there still.
+    pub elsewhere: Vec<u16>,
+}
+
+/// Removes what dead holds left in the network namespace of the calling thread. Living ones are left alone.
+///
+/// # Errors
+/// Where the records cannot be read or something cannot be removed, after everything else was.
+pub fn clean_up(records: &Records) -> Result<CleanUp, HoldError> {
+    let all = records.list()?;
+    let living = all.iter().filter(|found| found.lives).map(|found| found.id).collect();
+    let removed = remove_traces(&living)?;
+    let mut done = CleanUp { removed, ..CleanUp::default() };
+    for dead in all.iter().filter(|found| !found.lives) {
+        if dead.record.as_ref().is_some_and(|record| !record.is_of_this_namespace()) {
+            done.elsewhere.push(dead.id);
+            continue;
+        }
+        records.forget(dead.id)?;
+        done.dead.push(dead.id);
+    }
+    Ok(done)
+}
+
+/// Asks the guard of every living hold to release, and waits until it has. Returns the holds that were lifted, and those that
+/// did not answer.
+///
+/// # Errors
+/// Where the records cannot be read.
+pub fn lift_all(records: &Records) -> Result<(Vec<Found>, Vec<Found>), HoldError> {
+    let living: Vec<Found> = records.list()?.into_iter().filter(|found| found.lives).collect();
+    let mut unanswered = Vec::new();
+    let mut lifted = Vec::new();
+    for found in living {
+        let guard = found.record.as_ref().and_then(|record| record.guard);
+        if guard.is_some_and(ends_when_asked) { lifted.push(found) } else { unanswered.push(found) }
+    }
+    Ok((lifted, unanswered))
+}
+
+fn ends_when_asked(guard: GuardId) -> bool {
+    process::kill_if_same(guard.pid, guard.start_time, Signal::TERM);
+    let end = Instant::now() + PATIENCE;
+    while !process::has_ended(guard.pid, guard.start_time) {
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+/// Removes the traces of one hold, whose process calls this.
+pub(super) fn remove_traces_of(id: u16, records: &Records) -> Result<usize, HoldError> {
+    let mut others = records.living()?;
+    others.remove(&id);
+    remove_traces(&others)
+}
+
+fn remove_traces(living: &Living) -> Result<usize, HoldError> {
+    let of_qdisc = qdisc::remove_stale(living);
+    let of_ebpf = ebpf::remove_stale(living);
+    Ok(of_qdisc? + of_ebpf?)
+}

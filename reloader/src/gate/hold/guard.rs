@@ -1,0 +1,212 @@
+//! The guard: a small process that releases a hold in its holder's place, the moment the holder dies.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::channel::{self, ToGuard, ToHolder};
+use super::record::{Claim, Records, only_one_delivers};
+use super::{Backend, Figures, HoldError, Keepsake, clean_up, restore};
+use crate::sys::Inheritance;
+
+/// The holder's end.
+pub(super) struct Guard {
+    process: Child,
+    channel: OwnedFd,
+}
+
+impl Guard {
+    /// Starts the guard in the network namespace of the calling thread.
+    pub(super) fn start(program: &Path, inheritance: &Inheritance) -> io::Result<Guard> {
+        let (ours, theirs) = channel::pair()?;
+        let mut command = Command::new(program);
+        // In a session of its own: a Ctrl-C at the terminal is for the holder.
+        inheritance.apply_to(&mut command);
+        command.arg("guard").stdin(theirs).stdout(Stdio::null());
+        Ok(Guard { process: command.spawn()?, channel: ours })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Gives the guard what it needs, and waits until it has it.
+    pub(super) fn entrust(&self, claim: &Claim, backend: Backend, keepsake: Keepsake) -> io::Result<()> {
+        let record = (claim.path(), claim.file().as_fd());
+        channel::send_keepsake(self.channel.as_fd(), claim.id(), backend, record, keepsake)?;
+        self.agreed()
+    }
+
+    /// Tells it that nothing is parked any more; it lets go of its duplicates.
+    pub(super) fn delivered(&self) -> io::Result<()> {
+        channel::send(self.channel.as_fd(), &ToGuard::Delivered)?;
+        self.agreed()
+    }
+
+    /// Lets it end.
+    pub(super) fn dismiss(mut self) {
+        let _ = channel::send(self.channel.as_fd(), &ToGuard::Done);
+        drop(self.channel);
+        let _ = self.process.wait();
+    }
+
+    fn agreed(&self) -> io::Result<()> {
+        match self.hear()? {
+            Some(ToHolder::Agreed) => Ok(()),
+            // It was asked to release meanwhile, and says so before it ends.
+            Some(ToHolder::Lifted { .. }) | None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// What it says next; `None` when it has ended.
+    pub(super) fn hear(&self) -> io::Result<Option<ToHolder>> {
+        Ok(channel::receive(self.channel.as_fd())?.map(|(message, _)| message))
+    }
+
+    /// Takes note of its end.
+    pub(super) fn bury(mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl AsFd for Guard {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
+
+/// What the guard was given.
+struct Trust {
+    id: u16,
+    backend: Backend,
+    record: PathBuf,
+    /// Keeps the hold on record as living.
+    _lock: OwnedFd,
+    /// `None` once everything is delivered.
+    keepsake: Option<Keepsake>,
+}
+
+/// The guard process: its standard input is the channel to the holder. Returns when nothing is left to guard.
+///
+/// # Errors
+/// Where a hold had to be released and something of it could not be delivered or removed.
+pub fn run() -> Result<(), HoldError> {
+    let channel = io::stdin();
+    let signals = catch_signals()?;
+    raise_descriptor_limit();
+    let mut trust = None;
+    let mut descriptors = Vec::new();
+    loop {
+        let mut ready = [PollFd::new(&channel, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        match poll(&mut ready, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            polled => drop(polled.map_err(io::Error::from)?),
+        }
+        if ready[1].revents().contains(PollFlags::IN) {
+            return asked_to_lift(trust, channel.as_fd());
+        }
+        match channel::receive(channel.as_fd())? {
+            Some((ToGuard::Descriptors, some)) => descriptors.extend(some),
+            Some((ToGuard::Keepsake { id, backend, record, manifest }, rest)) => {
+                descriptors.extend(rest);
+                trust = Some(Trust::new(id, backend, record, manifest, std::mem::take(&mut descriptors))?);
+                channel::send(channel.as_fd(), &ToHolder::Agreed)?;
+            }
+            Some((ToGuard::Delivered, _)) => {
+                if let Some(trust) = &mut trust {
+                    trust.keepsake = None;
+                }
+                channel::send(channel.as_fd(), &ToHolder::Agreed)?;
+            }
+            Some((ToGuard::Done, _)) => return Ok(()),
+            None => return trust.map_or(Ok(()), Trust::take_over),
+        }
+    }
+}
+
+/// `reloader release` asks with SIGTERM; what else a terminal or a service manager sends means the holder.
+fn catch_signals() -> io::Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    [Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT].into_iter().for_each(|signal| mask.add(signal));
+    mask.thread_block()?;
+    let mut terminate = SigSet::empty();
+    terminate.add(Signal::SIGTERM);
+    terminate.thread_block()?;
+    Ok(SignalFd::with_flags(&terminate, SfdFlags::SFD_CLOEXEC)?)
+}
+
+/// There are two links for each device.
+fn raise_descriptor_limit() {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard }) {
+        log::warn!("the guard could not raise its limit of descriptors: {error}");
+    }
+}
+
+fn asked_to_lift(trust: Option<Trust>, channel: std::os::fd::BorrowedFd<'_>) -> Result<(), HoldError> {
+    let Some(mut trust) = trust else { return Ok(()) };
+    let (figures, trouble) = match trust.lift() {
+        Ok(figures) => (figures, None),
+        Err(error) => (Figures::default(), Some(error.to_string())),
+    };
+    // A holder that is gone needs no answer, but nobody else removes the record then.
+    if channel::send(channel, &ToHolder::Lifted { figures, trouble }).is_err() {
+        trust.forget();
+    }
+    Ok(())
+}
+
+impl Trust {
+    fn new(
+        id: u16,
+        backend: Backend,
+        record: PathBuf,
+        manifest: serde_json::Value,
+        mut descriptors: Vec<OwnedFd>,
+    ) -> io::Result<Trust> {
+        if descriptors.is_empty() {
+            return Err(io::Error::other("the keepsake came without the record's lock"));
+        }
+        let lock = descriptors.remove(0);
+        Ok(Trust { id, backend, record, _lock: lock, keepsake: Some(Keepsake { manifest, descriptors }) })
+    }
+
+    /// The holder is dead.
+    fn take_over(mut self) -> Result<(), HoldError> {
+        log::warn!("the process that held SYNs has died: its guard releases them");
+        let lifted = self.lift();
+        self.forget();
+        lifted.map(drop)
+    }
+
+    fn lift(&mut self) -> Result<Figures, HoldError> {
+        // A record that somebody removed is no reason to leave SYNs parked.
+        let _alone: Option<File> = only_one_delivers(&self.record).ok();
+        let Some(keepsake) = self.keepsake.take() else {
+            clean_up::remove_traces_of(self.id, &self.records())?;
+            return Ok(Figures::default());
+        };
+        let mut gate = restore(self.backend, keepsake)?;
+        let delivered = gate.deliver();
+        gate.remove()?;
+        delivered
+    }
+
+    fn forget(&self) {
+        if let Err(error) = std::fs::remove_file(&self.record) {
+            log::debug!("the record {}: {error}", self.record.display());
+        }
+    }
+
+    fn records(&self) -> Records {
+        Records::of(self.record.parent().and_then(Path::parent).unwrap_or(Path::new("/")))
+    }
+}

@@ -1,0 +1,352 @@
+//! The holder: a thread that has a gate in its hands from before it is armed until everything of it is gone.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::channel::ToHolder;
+use super::guard::Guard;
+use super::record::{Claim, Records, only_one_delivers};
+use super::{Backend, Figures, Gate, HoldError, LEASE, Spec, Target, prepare};
+use crate::kernel::monitor::Monitor;
+use crate::sys::Inheritance;
+
+/// How often the lease is renewed: a renewal may come late by four times that.
+const RENEWAL: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 5);
+
+/// How many guards that die are replaced in one hold.
+const REPLACEMENTS: u32 = 3;
+
+/// What is asked of a hold.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// What is held.
+    pub targets: Vec<Target>,
+    /// Addresses whose own listeners are somebody else's.
+    pub exceptions: Vec<SocketAddr>,
+    /// The gate; `None` for the best that can be had.
+    pub backend: Option<Backend>,
+    /// Bytes of room for parked SYNs.
+    pub capacity: u32,
+    /// The hold ends by itself after this time.
+    pub max: Duration,
+    /// Where the record is kept.
+    pub runtime_dir: PathBuf,
+    /// The program whose command `guard` is the guard; this program.
+    pub program: PathBuf,
+    /// What the guard is started with.
+    pub inheritance: Inheritance,
+}
+
+/// A hold in force. Dropped, it is released.
+#[derive(Debug)]
+pub struct Hold {
+    armed: Armed,
+    orders: OwnedFd,
+    thread: Option<JoinHandle<Ended>>,
+}
+
+/// How the hold began.
+#[derive(Debug, Clone)]
+pub struct Armed {
+    /// The gate.
+    pub backend: Backend,
+    /// Since when SYNs are parked.
+    pub at: Instant,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// Why a hold ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It was asked to.
+    Asked,
+    /// Its time was over.
+    Max,
+    /// Somebody called `reloader release`.
+    Lifted,
+}
+
+/// How the hold ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// What became of the SYNs.
+    pub figures: Figures,
+    /// When new SYNs passed again and all parked ones were delivered.
+    pub at: Instant,
+    /// Why it ended.
+    pub why: Why,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+impl Hold {
+    /// Holds from the moment this returns, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// Where nothing can be held; nothing is left then.
+    pub fn begin(wanted: Wanted) -> Result<Hold, HoldError> {
+        let orders = eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
+        let heard = orders.try_clone()?;
+        let (sender, receiver) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("holder".into()).spawn(move || {
+            let armed = Holder::begin(wanted);
+            match armed {
+                Ok((holder, armed)) => {
+                    let _ = sender.send(Ok(armed));
+                    holder.hold(&heard)
+                }
+                Err(error) => {
+                    let _ = sender.send(Err(error));
+                    Ended { figures: Figures::default(), at: Instant::now(), why: Why::Asked, notes: Vec::new() }
+                }
+            }
+        })?;
+        match receiver.recv() {
+            Ok(Ok(armed)) => Ok(Hold { armed, orders, thread: Some(thread) }),
+            Ok(Err(error)) => {
+                let _ = thread.join();
+                Err(error)
+            }
+            Err(_) => Err(io::Error::other("the holder's thread ended").into()),
+        }
+    }
+
+    /// How it began.
+    pub fn armed(&self) -> &Armed {
+        &self.armed
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Releases, and returns when everything is delivered and removed.
+    pub fn release(mut self) -> Ended {
+        self.end().unwrap_or_else(|| Ended {
+            figures: Figures::default(),
+            at: Instant::now(),
+            why: Why::Asked,
+            notes: vec!["the thread that held SYNs has panicked; its guard released them".into()],
+        })
+    }
+
+    fn end(&mut self) -> Option<Ended> {
+        let thread = self.thread.take()?;
+        let _ = rustix::io::write(&self.orders, &1_u64.to_ne_bytes());
+        thread.join().ok()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+struct Holder {
+    // Dropped in this order: the gate may be restored by a guard only while the claim stands.
+    gate: Box<dyn Gate>,
+    guard: Option<Guard>,
+    claim: Claim,
+    monitor: Monitor,
+    backend: Backend,
+    wanted: Wanted,
+    ends: Instant,
+    replacements: u32,
+    lifted: Option<Figures>,
+    notes: Vec<String>,
+}
+
+impl Holder {
+    /// Everything is in place and guarded before the first SYN is parked.
+    fn begin(wanted: Wanted) -> Result<(Holder, Armed), HoldError> {
+        let claim = Records::of(&wanted.runtime_dir).claim(&wanted.targets)?;
+        let spec = Spec {
+            id: claim.id(),
+            targets: wanted.targets.clone(),
+            exceptions: wanted.exceptions.clone(),
+            capacity: wanted.capacity,
+        };
+        let monitor = Monitor::begin()?;
+        let (backend, gate, note) = prepare(&spec, wanted.backend)?;
+        let mut holder = Holder {
+            gate,
+            guard: None,
+            claim,
+            monitor,
+            backend,
+            ends: Instant::now() + wanted.max,
+            wanted,
+            replacements: 0,
+            lifted: None,
+            notes: note.into_iter().collect(),
+        };
+        holder.post_guard().map_err(HoldError::Guard)?;
+        if let Err(error) = holder.gate.arm() {
+            holder.take_down();
+            return Err(error);
+        }
+        let at = Instant::now();
+        holder.ends = at + holder.wanted.max;
+        let armed = Armed { backend, at, notes: std::mem::take(&mut holder.notes) };
+        Ok((holder, armed))
+    }
+
+    fn post_guard(&mut self) -> io::Result<()> {
+        let guard = Guard::start(&self.wanted.program, &self.wanted.inheritance)?;
+        let keepsake = self.gate.keepsake().map_err(io::Error::other)?;
+        guard.entrust(&self.claim, self.backend, keepsake)?;
+        self.claim.amend(self.backend, guard.pid()).map_err(io::Error::other)?;
+        self.guard = Some(guard);
+        Ok(())
+    }
+
+    fn hold(mut self, orders: &OwnedFd) -> Ended {
+        let why = self.until_ended(orders);
+        let (figures, at) = self.deliver();
+        self.take_down();
+        Ended { figures, at, why, notes: std::mem::take(&mut self.notes) }
+    }
+
+    fn until_ended(&mut self, orders: &OwnedFd) -> Why {
+        let mut renewal = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now >= self.ends {
+                return Why::Max;
+            }
+            if now >= renewal {
+                if let Err(error) = self.gate.renew() {
+                    self.note(error.to_string());
+                    return Why::Asked;
+                }
+                renewal = now + RENEWAL;
+            }
+            let (ordered, changed, guard) = self.wait(orders, renewal.min(self.ends) - now);
+            if ordered {
+                return Why::Asked;
+            }
+            if changed {
+                self.follow();
+            }
+            if guard && self.hear_guard() {
+                return Why::Lifted;
+            }
+        }
+    }
+
+    /// Waits for an order, a change of devices, or word of the guard.
+    fn wait(&self, orders: &OwnedFd, time: Duration) -> (bool, bool, bool) {
+        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        let mut watched = vec![
+            PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.monitor.as_fd(), PollFlags::IN),
+        ];
+        watched.extend(self.guard.as_ref().map(|guard| PollFd::from_borrowed_fd(guard.as_fd(), PollFlags::IN)));
+        if poll(&mut watched, Some(&time)).is_err() {
+            return (false, false, false);
+        }
+        let ready = |index: usize| watched.get(index).is_some_and(|fd: &PollFd<'_>| !fd.revents().is_empty());
+        (ready(0), ready(1), ready(2))
+    }
+
+    fn follow(&mut self) {
+        self.monitor.take();
+        match self.gate.follow() {
+            Ok(false) => {}
+            Ok(true) => self.entrust_again(),
+            Err(error) => self.note(error.to_string()),
+        }
+    }
+
+    fn entrust_again(&mut self) {
+        let Some(guard) = &self.guard else { return };
+        let entrusted = self
+            .gate
+            .keepsake()
+            .map_err(io::Error::other)
+            .and_then(|keepsake| guard.entrust(&self.claim, self.backend, keepsake));
+        if let Err(error) = entrusted {
+            self.note(format!("the guard does not know of a device that came during the hold: {error}"));
+        }
+    }
+
+    /// True when the hold was lifted by the guard, because somebody asked it to.
+    fn hear_guard(&mut self) -> bool {
+        let Some(guard) = self.guard.take() else { return false };
+        match guard.hear() {
+            Ok(Some(ToHolder::Lifted { figures, trouble })) => {
+                self.lifted = Some(figures);
+                trouble.into_iter().for_each(|trouble| self.note(trouble));
+                guard.bury();
+                true
+            }
+            Ok(Some(ToHolder::Agreed)) => {
+                self.guard = Some(guard);
+                false
+            }
+            Ok(None) | Err(_) => {
+                guard.bury();
+                self.replace_guard();
+                false
+            }
+        }
+    }
+
+    fn replace_guard(&mut self) {
+        if self.replacements >= REPLACEMENTS {
+            return self.note(format!("the guard died {} times: the hold goes on without", self.replacements + 1));
+        }
+        self.replacements += 1;
+        match self.post_guard() {
+            Ok(()) => self.note("the guard died during the hold and was replaced"),
+            Err(error) => self.note(format!("the guard died during the hold, and another cannot be had: {error}")),
+        }
+    }
+
+    fn deliver(&mut self) -> (Figures, Instant) {
+        // The guard delivers when it is asked to by `reloader release`; never both at once.
+        let alone = only_one_delivers(self.claim.path());
+        let delivered = self.gate.deliver();
+        drop(alone);
+        let at = Instant::now();
+        let mut figures = delivered.unwrap_or_else(|error| {
+            self.note(error.to_string());
+            Figures::default()
+        });
+        if let Some(lifted) = self.lifted {
+            figures.released += lifted.released;
+            figures.dropped = figures.dropped.max(lifted.dropped);
+            figures.longest = figures.longest.max(lifted.longest);
+        }
+        (figures, at)
+    }
+
+    fn take_down(&mut self) {
+        let told = self.guard.as_ref().map(Guard::delivered);
+        if let Some(Err(error)) = told {
+            log::debug!("the guard is gone: {error}");
+        }
+        if let Err(error) = self.gate.remove() {
+            self.note(error.to_string());
+        }
+        if let Some(guard) = self.guard.take() {
+            guard.dismiss();
+        }
+    }
+
+    fn note(&mut self, note: impl Into<String>) {
+        let note = note.into();
+        log::warn!("{note}");
+        self.notes.push(note);
+    }
+}

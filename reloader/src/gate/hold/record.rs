@@ -1,0 +1,320 @@
+//! The holds of this machine, one file each in `runtime-dir/holds`: who holds what, and whether he lives.
+//!
+//! A file is locked (flock) by the open file that its holder and its guard share: the kernel lets go of the lock when the last
+//! of them is gone, however it ended. So a file that can be locked is the trace of a hold that lost both.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, fcntl_lock, flock};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::{Backend, Living, Target};
+
+/// The directory below the runtime directory.
+const DIRECTORY: &str = "holds";
+
+/// The largest id: the gates need the sixteenth bit for themselves.
+const MAX_ID: u16 = 0x7fff;
+
+/// What is on record about a hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Record {
+    /// Its id: see [`Spec::id`](super::Spec::id).
+    pub id: u16,
+    /// The process that holds.
+    pub holder: u32,
+    /// The process that releases when the holder dies; `None` until it runs.
+    pub guard: Option<GuardId>,
+    /// The gate; `None` until it is chosen.
+    pub backend: Option<Backend>,
+    /// The network namespace, by the inode of its file in /proc.
+    pub netns: u64,
+    /// What is held.
+    pub listen: Vec<SocketAddr>,
+    /// Since when, RFC 3339 in UTC.
+    pub since: String,
+}
+
+/// A guard, told from whatever process gets its pid later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct GuardId {
+    /// Its process id.
+    pub pid: u32,
+    /// Its start time in clock ticks since boot.
+    pub start_time: u64,
+}
+
+impl Record {
+    /// Whether the calling thread is in the network namespace of the hold.
+    pub fn is_of_this_namespace(&self) -> bool {
+        netns().is_ok_and(|netns| netns == self.netns)
+    }
+}
+
+/// A record and whether a process stands behind it.
+#[derive(Debug)]
+pub struct Found {
+    /// The hold's id.
+    pub id: u16,
+    /// What it says; `None` while somebody writes it.
+    pub record: Option<Record>,
+    /// The holder or the guard lives.
+    pub lives: bool,
+}
+
+/// The directory of records.
+#[derive(Debug, Clone)]
+pub struct Records(PathBuf);
+
+/// This process's own record.
+#[derive(Debug)]
+pub struct Claim {
+    records: Records,
+    path: PathBuf,
+    file: File,
+    record: Record,
+}
+
+/// Why a hold could not be put on record.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Another hold has the port.
+    #[error(
+        "port {port} is held already, by process {holder}: wait for it to end, or end it with `reloader release`; two holds at \
+         once need different ports"
+    )]
+    Busy {
+        /// The port.
+        port: u16,
+        /// Who holds it.
+        holder: u32,
+    },
+    /// Every id is taken.
+    #[error("{MAX_ID} holds are on record in {0}: end some with `reloader release`")]
+    Full(PathBuf),
+    /// The directory or a file in it cannot be used.
+    #[error(
+        "cannot keep the record of the hold in {path}: {source}; the directory must be writable for root (runtime-dir)"
+    )]
+    Io {
+        /// The directory or file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+impl Records {
+    /// The records below `runtime_dir`.
+    pub fn of(runtime_dir: &Path) -> Records {
+        Records(runtime_dir.join(DIRECTORY))
+    }
+
+    /// Claims the ports of `targets` in this network namespace: from here on nobody else holds them.
+    ///
+    /// # Errors
+    /// Where another hold has one of the ports, whatever the address, and where the directory cannot be written.
+    pub fn claim(&self, targets: &[Target]) -> Result<Claim, RecordError> {
+        let lock = self.lock()?;
+        let netns = netns()?;
+        let others = self.list()?;
+        let living = others.iter().filter(|other| other.lives).filter_map(|other| other.record.as_ref());
+        for other in living.filter(|other| other.netns == netns) {
+            let taken = |target: &&Target| other.listen.iter().any(|held| held.port() == target.address.port());
+            if let Some(target) = targets.iter().find(taken) {
+                return Err(RecordError::Busy { port: target.address.port(), holder: other.holder });
+            }
+        }
+        let id = unused(&others).ok_or_else(|| RecordError::Full(self.0.clone()))?;
+        let mut listen: Vec<SocketAddr> = targets.iter().map(|target| target.address).collect();
+        listen.dedup();
+        let since = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
+        let holder = std::process::id();
+        let record = Record { id, holder, guard: None, backend: None, netns, listen, since };
+        let claim = Claim::create(self, record)?;
+        drop(lock);
+        Ok(claim)
+    }
+
+    /// All records.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read. That there is none is no error.
+    pub fn list(&self) -> Result<Vec<Found>, RecordError> {
+        let entries = match std::fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(self.failed(source)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|source| self.failed(source))?.path();
+            found.extend(read(&path));
+        }
+        found.sort_by_key(|found| found.id);
+        Ok(found)
+    }
+
+    /// The ids of the holds that have a living holder or guard.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub fn living(&self) -> Result<Living, RecordError> {
+        Ok(self.list()?.iter().filter(|found| found.lives).map(|found| found.id).collect())
+    }
+
+    /// Forgets a dead hold whose traces were removed.
+    ///
+    /// # Errors
+    /// Where the file cannot be removed.
+    pub fn forget(&self, id: u16) -> Result<(), RecordError> {
+        let _lock = self.lock()?;
+        let path = self.path_of(id);
+        // Its number may have been given to a new hold meanwhile.
+        if read(&path).is_some_and(|found| found.lives) {
+            return Ok(());
+        }
+        remove(&path).map_err(|source| RecordError::Io { path, source })
+    }
+
+    /// One process at a time looks at the records and decides.
+    fn lock(&self) -> Result<File, RecordError> {
+        match DirBuilder::new().mode(0o700).recursive(true).create(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(self.failed(error)),
+            _ => {}
+        }
+        let directory = File::open(&self.0).map_err(|source| self.failed(source))?;
+        flock(&directory, FlockOperation::LockExclusive).map_err(|errno| self.failed(errno.into()))?;
+        Ok(directory)
+    }
+
+    fn path_of(&self, id: u16) -> PathBuf {
+        self.0.join(format!("{id}.json"))
+    }
+
+    fn failed(&self, source: io::Error) -> RecordError {
+        RecordError::Io { path: self.0.clone(), source }
+    }
+}
+
+impl Claim {
+    fn create(records: &Records, record: Record) -> Result<Claim, RecordError> {
+        let path = records.path_of(record.id);
+        let created = (|| {
+            // A dead hold's file has a number that is used, so this one does not exist.
+            let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+            // Who lists the records holds a shared lock for a moment.
+            flock(&file, FlockOperation::LockExclusive)?;
+            Ok(file)
+        })();
+        match created {
+            Ok(file) => {
+                let claim = Claim { records: records.clone(), path, file, record };
+                claim.write()?;
+                Ok(claim)
+            }
+            Err(source) => Err(RecordError::Io { path, source }),
+        }
+    }
+
+    /// This hold's id.
+    pub fn id(&self) -> u16 {
+        self.record.id
+    }
+
+    /// Puts it on record who guards the hold and by which gate.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn amend(&mut self, backend: Backend, guard: u32) -> Result<(), RecordError> {
+        let start_time = crate::process::start_time(guard).unwrap_or(0);
+        self.record.backend = Some(backend);
+        self.record.guard = Some(GuardId { pid: guard, start_time });
+        // Not while somebody reads the records to decide.
+        let _lock = self.records.lock()?;
+        self.write()
+    }
+
+    /// The open file that carries the lock: who has a duplicate is alive for others.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where the record is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn write(&self) -> Result<(), RecordError> {
+        let written = (|| {
+            let text = serde_json::to_vec(&self.record)?;
+            let mut file = &self.file;
+            file.rewind()?;
+            file.write_all(&text)?;
+            file.set_len(text.len() as u64)
+        })();
+        written.map_err(|source| RecordError::Io { path: self.path.clone(), source })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.path) {
+            log::error!("the record of a hold that has ended stays in {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Keeps holder and guard from delivering the same SYNs at once: `reloader release` asks the guard while the holder lives.
+///
+/// A lock of a process (POSIX), unlike flock(2), which the two share.
+///
+/// # Errors
+/// Where the file cannot be opened or locked.
+pub(super) fn only_one_delivers(record: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).open(record)?;
+    fcntl_lock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+fn read(path: &Path) -> Option<Found> {
+    let id = path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok()?;
+    let mut file = File::open(path).ok()?;
+    let lives = match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => false,
+        Err(Errno::WOULDBLOCK) => true,
+        Err(_) => return None,
+    };
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    Some(Found { id, record: serde_json::from_str(&text).ok(), lives })
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Not the same ones again and again: traces of a hold whose record is lost must not be taken for a living one's.
+fn unused(others: &[Found]) -> Option<u16> {
+    let first = (std::process::id() % u32::from(MAX_ID)) as u16;
+    let candidates = (0..MAX_ID).map(|step| (first + step) % MAX_ID + 1);
+    candidates.into_iter().find(|id| others.iter().all(|other| other.id != *id))
+}
+
+/// The network namespace of the calling thread.
+fn netns() -> Result<u64, RecordError> {
+    // /proc/thread-self came with Linux 3.17.
+    let path = PathBuf::from(format!("/proc/self/task/{}/ns/net", rustix::thread::gettid()));
+    let metadata = std::fs::metadata(&path).map_err(|source| RecordError::Io { path, source })?;
+    Ok(metadata.ino())
+}

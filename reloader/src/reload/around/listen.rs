@@ -1,0 +1,105 @@
+//! What `--listen` says, in the sentences that the operator reads where it cannot be held. Pure, but for names.
+
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+
+/// Why a `--listen` cannot be held.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ListenError {
+    /// It names a unix socket.
+    #[error(
+        "--listen {0}: a unix socket has no SYNs to hold. Let the server bind a new path and rename it over the old one: \
+         clients then find either"
+    )]
+    Unix(String),
+    /// It names UDP.
+    #[error("--listen {0}: only TCP has SYNs to hold")]
+    Udp(String),
+    /// It has no port, or none that can be.
+    #[error("--listen {0}: there is no port in it; write ADDR:PORT, [ADDR]:PORT for IPv6, or :PORT for every address")]
+    Port(String),
+    /// It is a range.
+    #[error("--listen {0}: a range of ports is not understood; repeat --listen for each port")]
+    Range(String),
+    /// An IPv6 address without brackets.
+    #[error("--listen {0}: write IPv6 addresses in brackets: [ADDR]:PORT")]
+    Brackets(String),
+    /// A name that nobody knows.
+    #[error("--listen {name}: the name cannot be resolved: {reason}")]
+    Unknown {
+        /// The argument.
+        name: String,
+        /// What the resolver says.
+        reason: String,
+    },
+}
+
+/// The addresses behind one `--listen`: one, or all that a name stands for. `:PORT` and `*:PORT` are every address of both
+/// families.
+///
+/// # Errors
+/// Where it is no TCP address.
+pub fn parse(text: &str) -> Result<Vec<SocketAddr>, ListenError> {
+    let own = || text.to_owned();
+    if text.starts_with('/') || text.starts_with("unix@") || text.starts_with("abns@") || text.contains('/') {
+        return Err(ListenError::Unix(own()));
+    }
+    if ["udp@", "udp4@", "udp6@", "quic4@", "quic6@"].iter().any(|prefix| text.starts_with(prefix)) {
+        return Err(ListenError::Udp(own()));
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| ListenError::Port(own()))?;
+    if port.contains('-') {
+        return Err(ListenError::Range(own()));
+    }
+    let port = port.parse().ok().filter(|port: &u16| *port != 0).ok_or_else(|| ListenError::Port(own()))?;
+    match host {
+        "" | "*" => Ok(vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)]),
+        host if host.contains(':') && !host.starts_with('[') => Err(ListenError::Brackets(own())),
+        _ => resolve(text),
+    }
+}
+
+fn resolve(text: &str) -> Result<Vec<SocketAddr>, ListenError> {
+    let unknown = |reason: String| ListenError::Unknown { name: text.to_owned(), reason };
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for address in text.to_socket_addrs().map_err(|error| unknown(error.to_string()))? {
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    if found.is_empty() { Err(unknown("it has no address".into())) } else { Ok(found) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(text: &str) -> SocketAddr {
+        parse(text).unwrap()[0]
+    }
+
+    #[test]
+    fn addresses() {
+        assert_eq!(one("127.0.0.1:80").to_string(), "127.0.0.1:80");
+        assert_eq!(one("[::1]:80").to_string(), "[::1]:80");
+        assert_eq!(one("[::]:80").to_string(), "[::]:80");
+        assert_eq!(one(":80").to_string(), "[::]:80");
+        assert_eq!(one("*:80").to_string(), "[::]:80");
+        assert!(parse("localhost:80").unwrap().iter().all(|address| address.ip().is_loopback()));
+    }
+
+    #[test]
+    fn what_cannot_be_held_is_refused_with_the_reason() {
+        let refused = |text: &str| parse(text).unwrap_err();
+        assert!(matches!(refused("/run/app.sock"), ListenError::Unix(_)));
+        assert!(matches!(refused("unix@/run/app.sock"), ListenError::Unix(_)));
+        assert!(matches!(refused("abns@app"), ListenError::Unix(_)));
+        assert!(matches!(refused("udp@:53"), ListenError::Udp(_)));
+        assert!(matches!(refused("127.0.0.1"), ListenError::Port(_)));
+        assert!(matches!(refused("127.0.0.1:0"), ListenError::Port(_)));
+        assert!(matches!(refused("127.0.0.1:http"), ListenError::Port(_)));
+        assert!(matches!(refused("127.0.0.1:80-90"), ListenError::Range(_)));
+        assert!(matches!(refused("::1:80"), ListenError::Brackets(_)));
+        assert!(matches!(refused("no-such-host.invalid:80"), ListenError::Unknown { .. }));
+        assert!(refused("127.0.0.1").to_string().contains("ADDR:PORT"));
+    }
+}

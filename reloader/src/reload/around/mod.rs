@@ -1,0 +1,269 @@
+//! Holds SYNs around a command that stops one server and starts another: `reloader hold --listen ADDR:PORT -- CMD`.
+
+mod listen;
+mod presence;
+mod proof;
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use self::presence::{Presence, Stand, stand};
+use super::drain::{self, Drain};
+use super::receipt::{Kind, Receipt};
+use super::recorder::{Failure, Recorder};
+use crate::gate::hold::{Backend, Ended, Hold, HoldError, Wanted};
+use crate::kernel::sock_diag::{self, ListenSocket, SockDiagError};
+use crate::listener::Address;
+use crate::process::{self, Handle, ProcessError};
+use crate::sys::Inheritance;
+
+pub use listen::{ListenError, parse as parse_listen};
+
+/// No event tells that another process listens: this often it is looked.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Whose hands a socket is in takes a look at every process: this often while only the old one is there.
+const OWNERS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What is asked.
+#[derive(Debug)]
+pub struct Around {
+    /// The addresses to hold.
+    pub targets: Vec<SocketAddr>,
+    /// The gate; `None` for the best that can be had.
+    pub backend: Option<Backend>,
+    /// The longest hold.
+    pub max: Duration,
+    /// Bytes of room for parked SYNs.
+    pub capacity: u32,
+    /// Where the hold is put on record.
+    pub runtime_dir: PathBuf,
+    /// This program, of which the guard is a command.
+    pub program: PathBuf,
+    /// What the guard is started with.
+    pub inheritance: Inheritance,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The record.
+    pub receipt: Receipt,
+    /// The command, which may run on.
+    pub command: Handle,
+    /// A held port without a listener when the time was over.
+    pub nothing_listens: bool,
+}
+
+/// Why the command was not run, or not under a hold.
+#[derive(Debug, thiserror::Error)]
+pub enum AroundError {
+    /// The sockets cannot be listed.
+    #[error(transparent)]
+    SockDiag(#[from] SockDiagError),
+    /// Nothing can be held.
+    #[error(transparent)]
+    Hold(#[from] HoldError),
+    /// The command does not start. The hold was released.
+    #[error(transparent)]
+    Command(ProcessError),
+}
+
+/// Holds, drains, runs the command, waits for new listeners, releases. A signal from `signals` releases at once and is passed
+/// on to the command.
+///
+/// # Errors
+/// Where the hold does not come about or the command does not start; nothing is held then.
+pub async fn run(
+    around: Around,
+    mut command: Command,
+    signals: &mut UnboundedReceiver<Signal>,
+    tell: &dyn Fn(&str),
+) -> Result<Outcome, AroundError> {
+    let max = around.max;
+    let mut recorder = Recorder::begin(Kind::Hold, Instant::now(), 0, None);
+    let sockets = sock_diag::tcp_listeners()?;
+    let window = Window::new(&around.targets, sockets);
+    recorder.phase(|phases| &mut phases.plan);
+
+    tell("holding");
+    let hold = begin(around, &window).await?;
+    hold.armed().notes.iter().for_each(|note| recorder.note(note));
+    let ends = hold.armed().at + max;
+    recorder.phase(|phases| &mut phases.guard);
+
+    tell("draining");
+    let held = window.held.iter().map(proof::endpoint).collect();
+    let mut drain = Drain::begin(window.before.listeners(), held);
+    tokio::select! {
+        drained = drain.until_empty(true) => drained?,
+        () = tokio::time::sleep_until(ends.into()) => {}
+    }
+    proof::note_unanswered(&drain, &mut recorder);
+    recorder.phase(|phases| &mut phases.drain);
+
+    tell("running the command");
+    let command = Handle::spawn(&mut command).map_err(AroundError::Command)?;
+    let waited = window.wait(&command, &hold, &mut drain, ends, signals).await?;
+    recorder.phase(|phases| &mut phases.start);
+
+    tell("releasing");
+    let backend = hold.armed().backend;
+    let ended = release(hold).await;
+    recorder.phase(|phases| &mut phases.release);
+    let now = window.now()?;
+    let nothing_listens = now.of.iter().any(Vec::is_empty);
+    proof::record(&mut recorder, &window, &now, &drain, &waited, backend, &ended);
+    let failed = proof::failure(&waited, nothing_listens).map(Failure::new);
+    let receipt = recorder.finish(failed.map_or(Ok(()), Err));
+    Ok(Outcome { receipt, command, nothing_listens })
+}
+
+async fn begin(around: Around, window: &Window) -> Result<Hold, AroundError> {
+    let wanted = Wanted {
+        targets: window.held.clone(),
+        exceptions: window.exceptions.clone(),
+        backend: around.backend,
+        capacity: around.capacity,
+        max: around.max,
+        runtime_dir: around.runtime_dir,
+        program: around.program,
+        inheritance: around.inheritance,
+    };
+    Ok(blocking(|| Hold::begin(wanted)).await?)
+}
+
+/// The thread that waits has to be in the network namespace of this one: not one of the runtime's own.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let thread = std::thread::spawn(move || drop(sender.send(work())));
+    match receiver.await {
+        Ok(result) => result,
+        Err(_) => std::panic::resume_unwind(thread.join().err().unwrap_or_else(|| Box::new("the thread ended"))),
+    }
+}
+
+async fn release(hold: Hold) -> Ended {
+    blocking(|| hold.release()).await
+}
+
+/// Why the wait for a new listener ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Waited {
+    /// Each port has a new listener, and the old ones are closed.
+    New,
+    /// Each port has a new listener, but some old ones are there still.
+    Both,
+    /// The command failed, and each port has a listener.
+    Failed(process::Ended),
+    /// The hold ended: its time was over, or somebody released it.
+    TimeOver,
+    /// A signal.
+    Signal(Signal),
+}
+
+/// The bind window, as far as it can be seen.
+struct Window {
+    targets: Vec<SocketAddr>,
+    held: Vec<crate::gate::hold::Target>,
+    exceptions: Vec<SocketAddr>,
+    before: Presence,
+    owners_before: HashMap<u64, HashSet<u32>>,
+}
+
+impl Window {
+    fn new(targets: &[SocketAddr], sockets: Vec<ListenSocket>) -> Window {
+        let ports: HashSet<u16> = targets.iter().map(SocketAddr::port).collect();
+        let on_ports = |found: &&ListenSocket| matches!(found.address, Address::Inet(a) if ports.contains(&a.port()));
+        let inodes: HashSet<u64> = sockets.iter().filter(on_ports).map(|found| found.inode).collect();
+        let owners_before = process::holders_of(&inodes);
+        let all = Presence::new(targets, &sockets);
+        let exceptions = presence::exceptions(&all, &sockets, &owners_before, targets);
+        let held = presence::held(targets, &sockets);
+        let mut window =
+            Window { targets: targets.to_vec(), held, exceptions, before: Presence::default(), owners_before };
+        window.before = window.among(sockets);
+        window
+    }
+
+    fn now(&self) -> Result<Presence, SockDiagError> {
+        Ok(self.among(sock_diag::tcp_listeners()?))
+    }
+
+    fn among(&self, mut sockets: Vec<ListenSocket>) -> Presence {
+        sockets.retain(|found| !matches!(found.address, Address::Inet(a) if self.exceptions.contains(&a)));
+        Presence::new(&self.targets, &sockets)
+    }
+
+    async fn wait(
+        &self,
+        command: &Handle,
+        hold: &Hold,
+        drain: &mut Drain,
+        ends: Instant,
+        signals: &mut UnboundedReceiver<Signal>,
+    ) -> Result<Waited, SockDiagError> {
+        let mut both_since = None;
+        let mut owners = Owners::default();
+        loop {
+            if hold.has_ended() || Instant::now() >= ends {
+                return Ok(Waited::TimeOver);
+            }
+            let now = self.now()?;
+            let standing = stand(&self.before, &now, &self.owners_before, owners.of(self, command));
+            match (standing, command.try_ended()) {
+                (Stand::New, _) => {
+                    drain.look(false)?;
+                    return Ok(Waited::New);
+                }
+                (Stand::Both, _) if both_since.get_or_insert_with(Instant::now).elapsed() >= drain::CAP => {
+                    drain.look(false)?;
+                    return Ok(Waited::Both);
+                }
+                (Stand::Before | Stand::Both, Some(ended)) if ended != process::Ended::Exited(0) => {
+                    return Ok(Waited::Failed(ended));
+                }
+                _ => {}
+            }
+            tokio::select! {
+                Some(signal) = signals.recv() => {
+                    command.signal(signal);
+                    return Ok(Waited::Signal(signal));
+                }
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
+        }
+    }
+}
+
+/// Who holds the old sockets now, looked at now and then, and only when the command has ended: until then whoever has one may
+/// be a child that the old server forked.
+#[derive(Default)]
+struct Owners {
+    looked: Option<Instant>,
+    found: HashMap<u64, HashSet<u32>>,
+}
+
+impl Owners {
+    fn of(&mut self, window: &Window, command: &Handle) -> &HashMap<u64, HashSet<u32>> {
+        let due = self.looked.is_none_or(|looked| looked.elapsed() >= OWNERS_INTERVAL);
+        if due && command.try_ended().is_some() {
+            self.looked = Some(Instant::now());
+            let inodes = window.before.listeners().iter().map(|listener| listener.inode).collect();
+            self.found = process::holders_of(&inodes);
+            for (inode, pids) in &mut self.found {
+                let before = window.owners_before.get(inode);
+                // What an old server forks is no new server; but under init every process is a descendant.
+                let forked = |pid: u32, old: u32| old != 1 && pid != old && process::is_descendant(pid, old);
+                pids.retain(|pid| before.is_none_or(|old| !old.iter().any(|old| forked(*pid, *old))));
+            }
+        }
+        &self.found
+    }
+}

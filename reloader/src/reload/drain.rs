@@ -1,0 +1,211 @@
+//! Inside a hold: the old listeners' queues run empty, and it is seen whether SYNs come by a way that the hold does not cover.
+//!
+//! Both are read from sock_diag, which no event accompanies: it is looked each millisecond, for half a second at most.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::kernel::sock_diag::{self, Connection, SockDiagError};
+use crate::kernel::syncookies::SynCookies;
+use crate::listener::{Address, Endpoint, Listener};
+
+/// A drain inside a hold ends after this time, empty or not.
+pub(crate) const CAP: Duration = Duration::from_millis(500);
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// SYNs that passed the gate a moment before it was armed reach TCP within this time: they came by no other way.
+const IN_FLIGHT: Duration = Duration::from_millis(2);
+
+/// So long at least it is looked whether a connection appears that the hold should have prevented.
+const WATCHED: Duration = Duration::from_millis(6);
+
+/// From this many ports on one list of all connections costs less than a list for each.
+const MANY_PORTS: usize = 8;
+
+/// A connection's two ends.
+type Ends = (SocketAddr, SocketAddr);
+
+/// What the kernel shows of the held ports at one moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Look {
+    /// Accept queues by inode.
+    pub(crate) queues: HashMap<u64, u32>,
+    /// Handshakes that wait for the client's ACK.
+    pub(crate) half_open: Vec<Connection>,
+    /// Connections, accepted or not.
+    pub(crate) open: Vec<Connection>,
+    /// Accepted connections whose server owes an answer, where that was asked.
+    pub(crate) unanswered: usize,
+}
+
+/// What a listener still has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Undrained {
+    /// In its accept queue.
+    pub(crate) queue: u64,
+    /// Half-open, its SYN-ACK sent once.
+    pub(crate) half_open: u64,
+    /// Half-open, its SYN-ACK sent again: the client is silent.
+    pub(crate) silent: u64,
+}
+
+impl Undrained {
+    fn is_empty(self) -> bool {
+        self.queue == 0 && self.half_open == 0
+    }
+}
+
+/// The drain of the listeners under one hold.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    listeners: Vec<Listener>,
+    /// Where SYNs are held.
+    held: Vec<Endpoint>,
+    began: Instant,
+    known: HashSet<Ends>,
+    strangers: Vec<Ends>,
+    cookies: SynCookies,
+    last: Look,
+    looked: bool,
+}
+
+impl Drain {
+    /// Begins, with the hold armed a moment ago.
+    pub(crate) fn begin(listeners: Vec<Listener>, held: Vec<Endpoint>) -> Drain {
+        Drain {
+            listeners,
+            held,
+            began: Instant::now(),
+            known: HashSet::new(),
+            strangers: Vec::new(),
+            cookies: SynCookies::now(),
+            last: Look::default(),
+            looked: false,
+        }
+    }
+
+    /// Waits until queues and handshakes are empty, at most [`CAP`]. With `answers`, also until the server owes nobody an
+    /// answer: for a server that is going to be killed.
+    pub(crate) async fn until_empty(&mut self, answers: bool) -> Result<(), SockDiagError> {
+        loop {
+            self.look(answers)?;
+            let time = self.began.elapsed();
+            let empty = self.listeners.iter().all(|listener| self.undrained(listener).is_empty());
+            if time >= CAP || (time >= WATCHED && empty && self.last.unanswered == 0) {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Looks once more for connections that the hold should have prevented.
+    pub(crate) fn look(&mut self, answers: bool) -> Result<(), SockDiagError> {
+        let look = Look::now(&self.held, answers)?;
+        let ends = look.half_open.iter().chain(&look.open).map(ends);
+        if self.began.elapsed() < IN_FLIGHT || !self.looked {
+            self.known.extend(ends);
+        } else {
+            let fresh: Vec<Ends> = ends.filter(|ends| !self.known.contains(ends)).collect();
+            self.known.extend(&fresh);
+            self.strangers.extend(fresh);
+        }
+        (self.last, self.looked) = (look, true);
+        Ok(())
+    }
+
+    /// What the listener had at the last look.
+    pub(crate) fn undrained(&self, listener: &Listener) -> Undrained {
+        undrained(listener, &self.last)
+    }
+
+    /// Requests without an answer at the last look.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.last.unanswered
+    }
+
+    /// Why the hold proves nothing for an endpoint, if so.
+    pub(crate) fn doubt(&self, endpoint: &Endpoint) -> Option<String> {
+        let cookies = SynCookies::now();
+        if cookies.always {
+            return Some(
+                "tcp_syncookies = 2 hides half-open handshakes, so it cannot be seen that none was lost".into(),
+            );
+        }
+        if cookies.sent > self.cookies.sent {
+            return Some(
+                "the kernel sent SYN cookies during the hold, so it cannot be seen that no half-open handshake was lost".into(),
+            );
+        }
+        let (_, client) = self.strangers.iter().find(|(local, _)| endpoint.covers(*local))?;
+        Some(format!(
+            "a connection from {client} reached it during the hold: its SYN came by a way that is not covered (DNAT, REDIRECT, \
+             IPVS or TPROXY), and others of that way may have been refused"
+        ))
+    }
+}
+
+fn ends(connection: &Connection) -> Ends {
+    (connection.local, connection.remote)
+}
+
+fn undrained(listener: &Listener, look: &Look) -> Undrained {
+    let mut undrained =
+        Undrained { queue: look.queues.get(&listener.inode).copied().unwrap_or(0).into(), ..Undrained::default() };
+    if !matches!(listener.endpoint.address, Address::Inet(_)) {
+        return undrained;
+    }
+    for connection in look.half_open.iter().filter(|connection| listener.endpoint.covers(connection.local)) {
+        if connection.retransmits > 0 { undrained.silent += 1 } else { undrained.half_open += 1 }
+    }
+    undrained
+}
+
+impl Look {
+    /// Looks at the ports of `held`.
+    pub(crate) fn now(held: &[Endpoint], answers: bool) -> Result<Look, SockDiagError> {
+        let covered = |connection: &Connection| held.iter().any(|endpoint| endpoint.covers(connection.local));
+        let ports: HashSet<u16> = held.iter().filter_map(Endpoint::port).collect();
+        let asked: Vec<u16> = if ports.len() < MANY_PORTS { ports.into_iter().collect() } else { vec![0] };
+        let mut look = Look {
+            queues: sock_diag::tcp_listeners()?.iter().map(|found| (found.inode, found.queued)).collect(),
+            ..Look::default()
+        };
+        for port in asked {
+            look.half_open.extend(sock_diag::half_open(port)?.into_iter().filter(covered));
+            look.open.extend(sock_diag::connections(port)?.into_iter().filter(covered));
+            if answers {
+                look.unanswered += sock_diag::unanswered(port)?.iter().filter(|owed| covered(owed)).count();
+            }
+        }
+        Ok(look)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(remote: &str, retransmits: u8) -> Connection {
+        Connection { inode: 0, local: "127.0.0.1:80".parse().unwrap(), remote: remote.parse().unwrap(), retransmits }
+    }
+
+    fn listener(address: &str) -> Listener {
+        Listener { endpoint: Endpoint::stream(Address::Inet(address.parse().unwrap())), inode: 7 }
+    }
+
+    #[test]
+    fn a_silent_client_is_told_apart() {
+        let look = Look {
+            queues: HashMap::from([(7, 3)]),
+            half_open: vec![connection("127.0.0.1:1000", 0), connection("127.0.0.1:1001", 2)],
+            ..Look::default()
+        };
+        let found = undrained(&listener("0.0.0.0:80"), &look);
+        assert_eq!(found, Undrained { queue: 3, half_open: 1, silent: 1 });
+        assert!(!found.is_empty());
+        assert!(Undrained { queue: 0, half_open: 0, silent: 4 }.is_empty());
+        assert_eq!(undrained(&listener("127.0.0.1:81"), &look).half_open, 0);
+    }
+}

@@ -28,7 +28,7 @@ pub struct Held {
     pub record: Record,
 }
 
-/// All listeners in custody, and where the serving generation holds the same sockets.
+/// All listeners in custody, and where the serving generation holds the same sockets, and those that custody leaves to it.
 #[derive(Debug, Clone, Default)]
 pub struct Custody {
     held: Vec<Held>,
@@ -74,6 +74,11 @@ impl Custody {
         }
     }
 
+    /// Only what `wanted` says; where the serving generation has the others is known all the same.
+    pub fn retain(&mut self, wanted: impl Fn(&Held) -> bool) {
+        self.held.retain(wanted);
+    }
+
     /// Lets go of everything.
     pub fn drop_all(&mut self) {
         *self = Custody::default();
@@ -84,17 +89,13 @@ impl Custody {
     /// `private` is the inode of its private stats socket. `tree` is asked only when a listener is not where it was seen
     /// last: the cost is one readlink a listener, not one a connection.
     pub fn follow(&mut self, private: Option<u64>, tree: impl FnOnce() -> Vec<u32>) -> Followed {
-        let is_elsewhere = |held: &Held| {
-            let owner = self.owners.get(&held.listener.inode);
-            owner.and_then(|owner| process::socket_at(*owner)) != Some(held.listener.inode)
-        };
-        if !self.held.iter().any(is_elsewhere) {
+        if self.owners.iter().all(|(inode, owner)| process::socket_at(*owner) == Some(*inode)) {
             return Followed::Unchanged;
         }
         let sockets = process::sockets_of(&tree());
         let owners: HashSet<u32> = self.owners.values().map(|owner| owner.pid).collect();
         let owners_show_nothing = !sockets.values().any(|owner| owners.contains(&owner.pid));
-        let inodes: Vec<u64> = self.held.iter().map(|held| held.listener.inode).collect();
+        let inodes: Vec<u64> = self.owners.keys().copied().collect();
         match followed(&inodes, &sockets.keys().copied().collect(), private, owners_show_nothing) {
             Followed::Closed(_) => Followed::Closed(self.let_go(&sockets)),
             Followed::Unchanged => {
@@ -110,10 +111,17 @@ impl Custody {
     fn let_go(&mut self, sockets: &HashMap<u64, SocketOwner>) -> Vec<Listener> {
         let (kept, closed): (Vec<Held>, Vec<Held>) =
             std::mem::take(&mut self.held).into_iter().partition(|held| sockets.contains_key(&held.listener.inode));
-        self.owners = kept.iter().map(|held| (held.listener.inode, sockets[&held.listener.inode])).collect();
+        self.owners.retain(|inode, _| sockets.contains_key(inode));
+        self.owners.iter_mut().for_each(|(inode, owner)| *owner = sockets[inode]);
         self.held = kept;
         closed.into_iter().map(|held| held.listener).collect()
     }
+}
+
+/// Whether SYNs reach it.
+pub fn is_tcp(held: &Held) -> bool {
+    let endpoint = &held.listener.endpoint;
+    matches!(endpoint.address, Address::Inet(_)) && endpoint.socket_type == SocketType::Stream
 }
 
 /// What became of the listeners that the serving generation owned.

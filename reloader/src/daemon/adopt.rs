@@ -103,7 +103,8 @@ fn with_unrecorded(runtime_dir: &Path, records: Records) -> Vec<Record> {
         }
         let socket = Files::of(runtime_dir, number).socket;
         let (config, since) = ("found running".into(), since_epoch(SystemTime::now()));
-        all.push(Record { number, pid, start_time, state: State::Starting, socket, config, since, retired: None });
+        let (state, retired) = (State::Starting, None);
+        all.push(Record { number, pid, start_time, state, socket, config, since, retired, noreuseport: false });
     }
     all
 }
@@ -112,7 +113,7 @@ fn followed(runtime_dir: &Path, record: &Record, process: Handle) -> Generation 
     let files = Files::of(runtime_dir, record.number);
     let own = files.socket == record.socket;
     let since = SystemTime::UNIX_EPOCH + Duration::from_secs(record.since);
-    let mut generation = Generation::started(record.number, process, files.clone(), record.config.clone());
+    let mut generation = Generation::started(record.number, process, files.clone(), record.config.clone(), record.noreuseport);
     generation.since = since;
     generation.retired = record.retired.and_then(|at| Instant::now().checked_sub(seconds_since(at)));
     generation.socket = record.socket.clone();
@@ -129,7 +130,8 @@ fn seconds_since(epoch_seconds: u64) -> Duration {
 async fn foreign(supervisor: &mut Supervisor) -> Result<Option<Generation>, DaemonError> {
     let sources = scan::read(&supervisor.config.haproxy.config).unwrap_or_default();
     let machine = sock_diag::listeners().map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
-    for socket in scan::facts(&sources).stats_sockets {
+    let facts = scan::facts(&sources);
+    for socket in facts.stats_sockets {
         let Ok(info) = runtime_api::info(&socket, PATIENCE).await else { continue };
         let root = root_of(info.pid);
         if supervisor.draining.iter().any(|draining| draining.process.pid() == root) {
@@ -149,14 +151,14 @@ async fn foreign(supervisor: &mut Supervisor) -> Result<Option<Generation>, Daem
         let Some(process) = Handle::adopt(root, start_time) else { continue };
         let number = supervisor.take_number();
         log::info!("HAProxy {} (process {root}) already serves; found at {}", info.version, socket.display());
-        return Ok(Some(adopted(number, process, socket, &supervisor.config.haproxy.config)));
+        return Ok(Some(adopted(number, process, socket, &supervisor.config.haproxy.config, facts.noreuseport)));
     }
     Ok(None)
 }
 
-fn adopted(number: u64, process: Handle, socket: PathBuf, config: &[PathBuf]) -> Generation {
+fn adopted(number: u64, process: Handle, socket: PathBuf, config: &[PathBuf], noreuseport: bool) -> Generation {
     let files = Files { overlay: PathBuf::new(), socket, log: PathBuf::new() };
-    let mut generation = Generation::started(number, process, files, label(config));
+    let mut generation = Generation::started(number, process, files, label(config), noreuseport);
     generation.files = None;
     generation.log = None;
     generation

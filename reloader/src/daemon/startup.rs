@@ -13,6 +13,7 @@ use super::footing::Footing;
 use super::{DaemonError, adopt, setup};
 use crate::config::Config;
 use crate::custody::Custody;
+use crate::gate::hold::{self, Gates, Records};
 use crate::gate::syn_counter::{self, SynCounter};
 use crate::haproxy::broker::Broker;
 use crate::haproxy::version::VersionCache;
@@ -36,6 +37,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     let (events_sender, events) = mpsc::unbounded_channel();
     let stopping = signals.stopping;
     let published = Arc::new(Mutex::default());
+    let gates = tokio::task::spawn_blocking(Gates::probe).await.unwrap_or_default();
     let journal = Journal::new(&config.state_dir, group);
     let name = config.control_group.as_str().into();
     let mut supervisor = Supervisor {
@@ -44,6 +46,9 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         journal,
         config,
         inheritance,
+        // The same file as long as this process lives, though a package manager may replace its path.
+        program: "/proc/self/exe".into(),
+        gates,
         broker,
         custody: Custody::default(),
         serving: None,
@@ -77,6 +82,15 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
 
 /// Removes what a daemon that was killed left in the packet path, and loads the counter where it is wanted.
 fn prepare_counter(supervisor: &mut Supervisor) {
+    match hold::clean_up(&Records::of(&supervisor.config.runtime_dir)) {
+        Ok(done) if done.removed == 0 && done.dead.is_empty() => {}
+        Ok(done) => log::warn!(
+            "cleaned up after {} holds that had lost holder and guard: {} filters, qdiscs and devices",
+            done.dead.len(),
+            done.removed
+        ),
+        Err(error) => log::debug!("looking for holds of an earlier daemon: {error}"),
+    }
     match syn_counter::remove_stale() {
         Ok(0) => {}
         Ok(removed) => log::warn!("removed {removed} filters that an earlier daemon left in the packet path"),

@@ -14,6 +14,8 @@ pub struct Facts {
     pub stats_maxconn: StatsMaxconn,
     /// The user set `close-spread-time`.
     pub close_spread_time: bool,
+    /// `noreuseport`: listeners are bound without SO_REUSEPORT.
+    pub noreuseport: bool,
     /// The configuration asks for master-worker mode.
     pub master_worker: bool,
     /// `nbproc` over 1, with its value and place.
@@ -121,6 +123,7 @@ fn note_global(facts: &mut Facts, words: &[&str], place: impl Fn() -> String) {
         }
         ["close-spread-time", ..] => facts.close_spread_time = true,
         ["master-worker", ..] => facts.master_worker = true,
+        ["noreuseport", ..] => facts.noreuseport = true,
         ["nbproc", value, ..] => {
             facts.many_processes =
                 value.parse().ok().filter(|processes| *processes > 1).map(|processes| (processes, place()));

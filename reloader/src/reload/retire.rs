@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::confirm::Verdict;
+use super::plan;
 use super::receipt::{ListenerReceipt, Rung};
 use super::recorder::Recorder;
-use crate::custody::Custody;
+use crate::custody::{Custody, is_tcp};
 use crate::haproxy::inspect::Inspection;
 use crate::kernel::sock_diag::{self, Connection, SockDiagError};
 use crate::listener::{Address, Listener};
@@ -34,7 +35,9 @@ pub(crate) async fn retire(
     custody.complete_from(&supervisor.custody, &inspection.sockets);
     // Custody is of use only to a successor that can be given it; of others it would keep a port from being bound.
     if supervisor.version().is_ok_and(|version| !version.passes_sockets()) {
-        custody = Custody::default();
+        custody.retain(|_| false);
+    } else if plan::holds_tcp(supervisor.config.reload.strategy) {
+        custody.retain(|held| !is_tcp(held));
     }
     let old = supervisor.serving.as_ref().map(|old| old.process.clone());
     let before = supervisor.promote(new, custody);
@@ -60,7 +63,8 @@ pub(crate) async fn retire(
     recorder.receipt().listeners = receipts;
 }
 
-async fn stopped_listening(old: &Handle, custody: &Custody, patience: Duration) -> bool {
+/// False when it still listens after `patience`.
+pub(crate) async fn stopped_listening(old: &Handle, custody: &Custody, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
     while custody.is_still_owned() && old.try_ended().is_none() {
         if Instant::now() >= deadline {

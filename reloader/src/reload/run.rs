@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use super::abandon::abandon;
 use super::confirm::{self, Verdict};
 use super::count;
+use super::held::{self, Guarded};
 use super::plan;
-use super::receipt::{Kind, Outcome, Receipt, judge};
+use super::receipt::{Kind, ListenerReceipt, Outcome, Receipt, judge};
 use super::recorder::{Failure, Recorder};
+use super::replace;
 use super::retire::retire;
 use super::start::{self, Prepared};
-use crate::config::Require;
+use crate::config::{Require, Strategy};
 use crate::haproxy::inspect::{Inspection, inspect};
 use crate::kernel::sock_diag::ListenSocket;
 use crate::listener::{Owned, Role};
@@ -57,6 +59,9 @@ async fn two_phases(
 ) -> Result<(), Failure> {
     let prepared = start::prepare(supervisor, ask.use_known_good)?;
     refuse_unproven_plan(supervisor, &prepared)?;
+    if replace::is_needed(supervisor, &prepared) {
+        return replace::run(supervisor, ask, &prepared, recorder, tell).await;
+    }
     recorder.phase(|phases| &mut phases.plan);
 
     tell("starting the new generation");
@@ -64,8 +69,12 @@ async fn two_phases(
     recorder.phase(|phases| &mut phases.start);
 
     tell("confirming its listeners");
-    let (inspection, verdicts) = prove(supervisor, ask, recorder).await?;
+    let old = supervisor.present_listeners();
+    let (inspection, verdicts) = prove(supervisor, ask, &old, recorder).await?;
     recorder.phase(|phases| &mut phases.confirm);
+
+    let guarded = guard(supervisor, &inspection, &old, &verdicts, recorder, tell).await;
+    refuse_unproven(supervisor, ask, &verdicts, guarded.as_ref(), recorder)?;
 
     tell("retiring the old generation");
     still_there(supervisor)?;
@@ -73,8 +82,64 @@ async fn two_phases(
     retire(supervisor, inspection, verdicts, recorder).await;
     recorder.phase(|phases| &mut phases.retire);
 
+    if let Some(guarded) = guarded {
+        tell("releasing what was held");
+        guarded.release(recorder).await;
+        recorder.phase(|phases| &mut phases.release);
+    }
     start::keep_as_known_good(supervisor, &prepared, recorder);
     Ok(())
+}
+
+/// Holds SYNs for the old sockets that the new generation did not take over, until they are drained and closed.
+async fn guard(
+    supervisor: &Supervisor,
+    inspection: &Inspection,
+    old: &[Owned],
+    verdicts: &[Verdict],
+    recorder: &mut Recorder,
+    tell: &dyn Fn(&str),
+) -> Option<Guarded> {
+    if !supervisor.is_served() || supervisor.config.reload.strategy == Strategy::FdPass {
+        return None;
+    }
+    let mut ours: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
+    ours.extend(inspection.owned.iter().map(|owned| owned.listener.inode));
+    let mut guarded = held::guard(supervisor, held::at_risk(verdicts), &ours, recorder).await?;
+    recorder.phase(|phases| &mut phases.guard);
+    tell("draining old queues");
+    guarded.drain(recorder).await;
+    recorder.phase(|phases| &mut phases.drain);
+    Some(guarded)
+}
+
+/// With `require = "proven"` the old generation is not touched while anything speaks against the proof.
+fn refuse_unproven(
+    supervisor: &Supervisor,
+    ask: Ask,
+    verdicts: &[Verdict],
+    guarded: Option<&Guarded>,
+    recorder: &mut Recorder,
+) -> Result<(), Failure> {
+    if supervisor.config.reload.require != Require::Proven || must_serve(supervisor, ask) {
+        return Ok(());
+    }
+    let receipts: Vec<ListenerReceipt> = verdicts.iter().map(|verdict| verdict.receipt.clone()).collect();
+    let is_held = |entry: &&ListenerReceipt| guarded.is_some_and(|guarded| guarded.covers(entry.inode_before));
+    let open: Vec<ListenerReceipt> = receipts.iter().filter(|entry| !is_held(entry)).cloned().collect();
+    let (outcome, reason) = judge(&open);
+    let reason = match outcome {
+        Outcome::Proven => guarded.and_then(Guarded::doubts),
+        _ => Some(reason.unwrap_or_default()),
+    };
+    let Some(reason) = reason else { return Ok(()) };
+    recorder.receipt().listeners = receipts;
+    Err(Failure::new(format!("require = \"proven\", and there is no proof for {reason}")))
+}
+
+/// What served before has ended, so nobody else serves: better unproven, or shared with a stranger, than nothing.
+fn must_serve(supervisor: &Supervisor, ask: Ask) -> bool {
+    ask.kind != Kind::Start && !supervisor.is_served()
 }
 
 /// What was seen of the new generation was seen on a living process, and it lives at the last moment before the old one
@@ -113,9 +178,10 @@ fn refuse_unproven_plan(supervisor: &Supervisor, prepared: &Prepared) -> Result<
     }
 }
 
-async fn prove(
+pub(super) async fn prove(
     supervisor: &mut Supervisor,
     ask: Ask,
+    old: &[Owned],
     recorder: &mut Recorder,
 ) -> Result<(Inspection, Vec<Verdict>), Failure> {
     let new = supervisor.starting.as_ref().ok_or_else(|| Failure::new("internal error: no generation is starting"))?;
@@ -138,25 +204,13 @@ async fn prove(
         return Err(unproven("its configuration has no listener for traffic (an empty or half-written file?)".into()));
     }
 
-    // When what served before has ended nobody else serves: better unproven, or shared with a stranger, than nothing.
-    let must_serve = ask.kind != Kind::Start && !supervisor.is_served();
-    let old = supervisor.present_listeners();
-    if let Some(stranger) = find_stranger(supervisor, &inspection, &old) {
-        if !must_serve {
+    if let Some(stranger) = find_stranger(supervisor, &inspection, old) {
+        if !must_serve(supervisor, ask) {
             return Err(Failure::new(stranger));
         }
         recorder.receipt().reason = Some(stranger);
     }
-    let verdicts = judged(supervisor, &old, &inspection);
-    let receipts: Vec<_> = verdicts.iter().map(|verdict| verdict.receipt.clone()).collect();
-    if supervisor.config.reload.require == Require::Proven && !must_serve {
-        let (outcome, reason) = judge(&receipts);
-        if outcome != Outcome::Proven {
-            recorder.receipt().listeners = receipts;
-            let reason = reason.unwrap_or_default();
-            return Err(Failure::new(format!("require = \"proven\", and there is no proof for {reason}")));
-        }
-    }
+    let verdicts = judged(supervisor, old, &inspection);
     Ok((inspection, verdicts))
 }
 

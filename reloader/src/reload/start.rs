@@ -20,7 +20,8 @@ pub(crate) struct Prepared {
     pub(crate) version: Version,
     config: Vec<PathBuf>,
     sources: Vec<Source>,
-    facts: Facts,
+    /// What the configuration says in passing.
+    pub(crate) facts: Facts,
     is_known_good: bool,
 }
 
@@ -46,7 +47,7 @@ pub(crate) async fn start(
     let files = supervisor.files(number);
     let spread = supervisor.config.reload.close_spread_time.value();
     let overlay = overlay(&files.socket, &prepared.facts, prepared.version, spread);
-    let sockets = if prepared.version.passes_sockets() { supervisor.custody.offer() } else { Vec::new() };
+    let sockets = if prepared.version.passes_sockets() { supervisor.offer() } else { Vec::new() };
     let offers = !sockets.is_empty();
     let broker = offers.then(|| supervisor.broker.path());
     let appearance = Appearance::watch(&files.socket).map_err(|error| Failure::new(error.to_string()))?;
@@ -61,7 +62,7 @@ pub(crate) async fn start(
     // No await between the start and the offer: see `Broker::offer`.
     supervisor.broker.offer(process.pid(), sockets);
     let label = launch::label(&prepared.config);
-    supervisor.starting = Some(Generation::started(number, process.clone(), files, label));
+    supervisor.starting = Some(Generation::started(number, process.clone(), files, label, prepared.facts.noreuseport));
     supervisor.record_start().await;
 
     let limits = Limits {

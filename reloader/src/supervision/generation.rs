@@ -33,6 +33,8 @@ pub(crate) struct Generation {
     pub(crate) socket_inode: Option<u64>,
     /// The daemon's files for it; `None` when another supervisor started it.
     pub(crate) files: Option<Files>,
+    /// Its configuration says `noreuseport`: no other socket can be bound beside its own.
+    pub(crate) noreuseport: bool,
     /// What it was started from, for people.
     pub(crate) config: String,
     /// When it was started.
@@ -53,7 +55,13 @@ pub(crate) struct Generation {
 
 impl Generation {
     /// A generation whose process was just started.
-    pub(crate) fn started(number: u64, process: Handle, files: Files, config: String) -> Generation {
+    pub(crate) fn started(
+        number: u64,
+        process: Handle,
+        files: Files,
+        config: String,
+        noreuseport: bool,
+    ) -> Generation {
         Generation {
             number,
             process,
@@ -62,6 +70,7 @@ impl Generation {
             socket_inode: None,
             log: Some(LogTail::new(&files.log, false)),
             files: Some(files),
+            noreuseport,
             config,
             since: SystemTime::now(),
             serving_since: Instant::now(),
@@ -81,6 +90,7 @@ impl Generation {
             socket: self.socket.clone(),
             socket_inode: None,
             files: None,
+            noreuseport: self.noreuseport,
             config: self.config.clone(),
             since: self.since,
             serving_since: self.serving_since,
@@ -107,6 +117,7 @@ impl Generation {
             state,
             socket: self.socket.clone(),
             config: self.config.clone(),
+            noreuseport: self.noreuseport,
             since,
             retired: self.retired.map(|retired| since_epoch(SystemTime::now() - retired.elapsed())),
         }

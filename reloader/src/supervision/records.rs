@@ -38,6 +38,9 @@ pub(crate) struct Record {
     /// When it was retired, in seconds since 1970.
     #[serde(default)]
     pub(crate) retired: Option<u64>,
+    /// Its configuration says `noreuseport`.
+    #[serde(default)]
+    pub(crate) noreuseport: bool,
 }
 
 /// The whole file.

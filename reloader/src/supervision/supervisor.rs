@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,12 +13,14 @@ use super::published::Published;
 use super::records::{Records, State};
 use super::{Generation, Journal, KnownGood};
 use crate::config::Config;
-use crate::custody::Custody;
+use crate::custody::{Custody, is_tcp};
 use crate::gate::syn_counter::SynCounter;
-use crate::haproxy::broker::Broker;
+use crate::haproxy::broker::{Broker, Offered};
 use crate::haproxy::launch::Files;
 use crate::haproxy::version::{Version, VersionCache, VersionError};
 use crate::listener::Owned;
+use crate::process::Handle;
+use crate::gate::hold::Gates;
 use crate::reload::plan::{self, Planned, Present};
 use crate::reload::receipt::{GenerationId, Kind, Outcome, Receipt};
 use crate::sys::Inheritance;
@@ -34,6 +37,10 @@ pub(crate) struct Unserved {
 pub(crate) struct Supervisor {
     pub(crate) config: Config,
     pub(crate) inheritance: Inheritance,
+    /// This program, of which a hold's guard is a command.
+    pub(crate) program: PathBuf,
+    /// What can hold SYNs here.
+    pub(crate) gates: Gates,
     pub(crate) broker: Broker,
     pub(crate) custody: Custody,
     pub(crate) serving: Option<Generation>,
@@ -105,7 +112,30 @@ impl Supervisor {
                 in_custody: in_custody.contains(&owned.listener.inode),
             })
             .collect();
-        plan::plan(&present, version, self.config.reload.strategy)
+        plan::plan(&present, version, self.config.reload.strategy, &self.gates)
+    }
+
+    /// What the broker offers: with a strategy that holds TCP, everything else.
+    pub(crate) fn offer(&self) -> Vec<Offered> {
+        let mut custody = self.custody.clone();
+        if plan::holds_tcp(self.config.reload.strategy) {
+            custody.retain(|held| !is_tcp(held));
+        }
+        custody.offer()
+    }
+
+    /// The serving generation makes room for the next, which cannot be bound beside it: it is recorded as draining, and what
+    /// the daemon has of its TCP sockets is closed. Returns its process and where its listeners were.
+    pub(crate) fn stand_down(&mut self) -> Option<(Handle, Custody)> {
+        let old = self.serving.take()?;
+        let process = old.process.clone();
+        self.down = Some(Down::begin(Instant::now(), old.serving_since.elapsed(), self.last_down.as_ref()));
+        self.warning = Some(format!("nothing serves: generation {} made room for the next", old.number));
+        self.custody.retain(|held| !is_tcp(held));
+        let mut listened = self.custody.clone();
+        listened.retain(|_| false);
+        self.begin_draining(old);
+        Some((process, listened))
     }
 
     /// Whether a generation serves at this moment: the main loop hears of an end only when it is back from a reload.

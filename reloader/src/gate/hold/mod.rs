@@ -3,6 +3,7 @@
 
 mod channel;
 mod clean_up;
+mod gates;
 mod guard;
 mod holder;
 mod record;
@@ -19,6 +20,7 @@ use super::ebpf::{EbpfError, EbpfGate};
 use super::qdisc::{QdiscError, QdiscGate};
 
 pub use clean_up::{CleanUp, clean_up, lift_all};
+pub use gates::Gates;
 pub use guard::run as run_guard;
 pub use holder::{Armed, Ended, Hold, Wanted, Why};
 pub use record::{Found, Record, RecordError, Records};

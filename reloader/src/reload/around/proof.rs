@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use super::presence::Presence;
 use super::{Waited, Window};
-use crate::gate::hold::{Backend, Ended, Target, Why};
+use crate::gate::hold::{Backend, Ended, Target};
 use crate::listener::{Address, Endpoint, Listener, Role};
 use crate::reload::drain::Drain;
-use crate::reload::receipt::{ListenerReceipt, Rung, Syns};
+use crate::reload::held::{general_doubt, judge_held, rung, syns};
+use crate::reload::receipt::{ListenerReceipt, Rung};
 use crate::reload::recorder::Recorder;
 
 /// The held address as an endpoint.
@@ -73,34 +74,6 @@ pub(super) fn record(
     recorder.receipt().listeners = receipts;
 }
 
-/// What became of SYNs, as receipts tell it.
-pub(crate) fn syns(ended: &Ended) -> Syns {
-    let figures = ended.figures;
-    Syns {
-        seen: None,
-        held: figures.held,
-        released: figures.released,
-        dropped: figures.dropped,
-        lease_lapsed: figures.lease_lapsed,
-        longest_hold_us: figures.longest.as_micros() as u64,
-    }
-}
-
-/// Why a hold proves nothing for any of its listeners, if so.
-pub(crate) fn general_doubt(ended: &Ended) -> Option<String> {
-    if ended.figures.lease_lapsed > 0 {
-        return Some(format!(
-            "{} SYNs passed while the lease of the hold had run out: this process was stopped, or starved",
-            ended.figures.lease_lapsed
-        ));
-    }
-    match ended.why {
-        Why::Asked => None,
-        Why::Max => Some("the hold ended before the new listener was there, because its longest time was over".into()),
-        Why::Lifted => Some("the hold was lifted by `reloader release` before the new listener was there".into()),
-    }
-}
-
 fn entry(
     old: Option<&Listener>,
     new: Option<&Listener>,
@@ -114,37 +87,17 @@ fn entry(
     receipt.inode_before = old.map(|listener| listener.inode);
     receipt.inode_after = new.map(|listener| listener.inode);
     let undrained = old.map(|old| drain.undrained(old)).unwrap_or_default();
-    receipt.undrained_queue = Some(undrained.queue);
-    receipt.undrained_half_open = Some(undrained.half_open);
-    receipt.half_open_silent = Some(undrained.silent);
-    let kept = old.is_some() && receipt.inode_before == receipt.inode_after;
-    let why = if kept && matches!(waited, Waited::Both | Waited::TimeOver) {
-        Some("the old server has not closed it: what it queues from now on is lost when it does".into())
-    } else if kept {
-        receipt.rung = Rung::Passed;
-        (receipt.undrained_queue, receipt.undrained_half_open) = (Some(0), Some(0));
-        None
-    } else if new.is_none() {
-        Some("no new listener took its place".into())
-    } else if undrained.queue + undrained.half_open > 0 {
-        Some(format!(
-            "its queue did not run empty within 500 ms: {} connections and {} handshakes were left to the old server",
-            undrained.queue, undrained.half_open
-        ))
-    } else {
-        drain.doubt(endpoint).or_else(|| general.map(Into::into))
-    };
-    if let Some(why) = why {
+    if old.is_none() || receipt.inode_before != receipt.inode_after {
+        let doubt = match new {
+            None => Some("no new listener took its place".into()),
+            Some(_) => drain.doubt(endpoint).or_else(|| general.map(Into::into)),
+        };
+        judge_held(&mut receipt, undrained, doubt, backend);
+    } else if matches!(waited, Waited::Both | Waited::TimeOver) {
         receipt.rung = Rung::Unproven;
-        receipt.why = Some(why);
+        receipt.why = Some("the old server has not closed it: what it queues from now on is lost when it does".into());
+    } else {
+        receipt.rung = Rung::Passed;
     }
     Some(receipt)
-}
-
-/// The rung that a gate stands for.
-pub(crate) fn rung(backend: Backend) -> Rung {
-    match backend {
-        Backend::Ebpf => Rung::HeldEbpf,
-        Backend::Qdisc => Rung::HeldQdisc,
-    }
 }

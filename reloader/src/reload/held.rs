@@ -1,0 +1,206 @@
+//! Listeners whose socket changes are guarded by a hold: armed, drained, and judged by what was seen meanwhile.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use super::confirm::Verdict;
+use super::drain::{Drain, Undrained};
+use super::receipt::{ListenerReceipt, Rung, Syns};
+use super::recorder::Recorder;
+use crate::config::Strategy;
+use crate::gate::hold::{Backend, Ended, Hold, Target, Wanted, Why};
+use crate::kernel::{devices, sock_diag};
+use crate::listener::{Address, Endpoint, Listener, SocketType};
+use crate::supervision::Supervisor;
+
+/// A hold in force, and what it is for.
+pub(crate) struct Guarded {
+    hold: Hold,
+    drain: Drain,
+    old: Vec<Listener>,
+}
+
+/// The old listeners that lose what is queued on them when they close, and that a gate can guard.
+pub(crate) fn at_risk(verdicts: &[Verdict]) -> Vec<Listener> {
+    let unproven = verdicts.iter().filter(|verdict| verdict.receipt.rung == Rung::Unproven);
+    unproven.filter_map(|verdict| verdict.closing.clone()).filter(|old| can_be_held(&old.endpoint)).collect()
+}
+
+/// SYNs are held in the daemon's own network namespace only.
+pub(crate) fn can_be_held(endpoint: &Endpoint) -> bool {
+    let is_tcp = matches!(endpoint.address, Address::Inet(_)) && endpoint.socket_type == SocketType::Stream;
+    is_tcp && endpoint.netns.is_none()
+}
+
+/// Holds SYNs for the old listeners. `None` where there are none, or where nothing can hold, which is noted. `ours` are all
+/// sockets of both generations.
+pub(crate) async fn guard(
+    supervisor: &Supervisor,
+    old: Vec<Listener>,
+    ours: &HashSet<u64>,
+    recorder: &mut Recorder,
+) -> Option<Guarded> {
+    if old.is_empty() {
+        return None;
+    }
+    let wanted = match wanted(supervisor, &old, ours) {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            recorder.note(error);
+            return None;
+        }
+    };
+    let held = old.iter().map(|listener| listener.endpoint.clone()).collect();
+    match begin(wanted).await {
+        Ok(hold) => {
+            hold.armed().notes.iter().for_each(|note| recorder.note(note));
+            Some(Guarded { hold, drain: Drain::begin(old.clone(), held), old })
+        }
+        Err(error) => {
+            recorder.note(error.to_string());
+            None
+        }
+    }
+}
+
+async fn begin(wanted: Wanted) -> Result<Hold, crate::gate::hold::HoldError> {
+    match tokio::task::spawn_blocking(|| Hold::begin(wanted)).await {
+        Ok(begun) => begun,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Result<Wanted, String> {
+    let devices = devices::list().map_err(|error| format!("cannot hold: the devices cannot be listed: {error}"))?;
+    let sockets = sock_diag::tcp_listeners().map_err(|error| error.to_string())?;
+    let target = |listener: &Listener| {
+        let Address::Inet(address) = listener.endpoint.address else { return None };
+        let device = |name: &String| devices.iter().find(|device| device.name == *name).map(|device| device.index);
+        let interface = listener.endpoint.interface.as_ref().and_then(device).unwrap_or(0);
+        Some(Target { address, v6only: listener.endpoint.v6only, interface })
+    };
+    let mut targets: Vec<Target> = old.iter().filter_map(target).collect();
+    targets.sort_by_key(|target| (target.address, target.v6only, target.interface));
+    targets.dedup();
+    let on_held_port = |address: &SocketAddr| {
+        let wildcard = |target: &Target| target.address.ip().is_unspecified() && target.address.port() == address.port();
+        !address.ip().is_unspecified() && targets.iter().any(wildcard)
+    };
+    let exceptions = sockets.iter().filter(|found| !ours.contains(&found.inode)).filter_map(|found| match found.address {
+        Address::Inet(address) => Some(address),
+        _ => None,
+    });
+    let config = &supervisor.config;
+    Ok(Wanted {
+        exceptions: exceptions.filter(on_held_port).collect(),
+        targets,
+        backend: (config.reload.strategy == Strategy::KernelFallback).then_some(Backend::Qdisc),
+        capacity: config.hold.capacity,
+        max: config.hold.max,
+        runtime_dir: config.runtime_dir.clone(),
+        program: supervisor.program.clone(),
+        inheritance: supervisor.inheritance.clone(),
+    })
+}
+
+impl Guarded {
+    /// Waits until the old queues are empty.
+    pub(crate) async fn drain(&mut self, recorder: &mut Recorder) {
+        if let Err(error) = self.drain.until_empty(false).await {
+            recorder.note(error.to_string());
+        }
+    }
+
+    /// What stands against a proof by now.
+    pub(crate) fn doubts(&self) -> Option<String> {
+        self.old.iter().find_map(|listener| {
+            let doubt = undrained_doubt(self.drain.undrained(listener)).or_else(|| self.drain.doubt(&listener.endpoint));
+            Some(format!("{}: {}", listener.endpoint, doubt?))
+        })
+    }
+
+    /// Whether the hold covers the old listener with this inode.
+    pub(crate) fn covers(&self, inode: Option<u64>) -> bool {
+        self.old.iter().any(|listener| Some(listener.inode) == inode)
+    }
+
+    /// Ends the hold and writes into the receipt what it proves.
+    pub(crate) async fn release(mut self, recorder: &mut Recorder) {
+        if let Err(error) = self.drain.look(false) {
+            recorder.note(error.to_string());
+        }
+        let Guarded { hold, drain, old } = self;
+        let backend = hold.armed().backend;
+        let ended = match tokio::task::spawn_blocking(|| hold.release()).await {
+            Ok(ended) => ended,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        ended.notes.iter().for_each(|note| recorder.note(note));
+        let general = general_doubt(&ended);
+        let receipt = recorder.receipt();
+        receipt.syns = Syns { seen: receipt.syns.seen, ..syns(&ended) };
+        for entry in &mut receipt.listeners {
+            let Some(listener) = old.iter().find(|listener| Some(listener.inode) == entry.inode_before) else { continue };
+            if entry.rung != Rung::Unproven {
+                continue;
+            }
+            let doubt = drain.doubt(&listener.endpoint).or_else(|| general.clone());
+            judge_held(entry, drain.undrained(listener), doubt, backend);
+        }
+    }
+}
+
+/// The verdict on a listener that was held.
+pub(crate) fn judge_held(entry: &mut ListenerReceipt, undrained: Undrained, doubt: Option<String>, backend: Backend) {
+    // What was measured on the closed socket itself says more.
+    let queue = *entry.undrained_queue.get_or_insert(undrained.queue);
+    let half_open = *entry.undrained_half_open.get_or_insert(undrained.half_open);
+    entry.half_open_silent.get_or_insert(undrained.silent);
+    entry.why = undrained_doubt(Undrained { queue, half_open, silent: 0 }).or(doubt);
+    entry.rung = if entry.why.is_some() { Rung::Unproven } else { rung(backend) };
+}
+
+fn undrained_doubt(undrained: Undrained) -> Option<String> {
+    (undrained.queue + undrained.half_open > 0).then(|| {
+        format!(
+            "its queue did not run empty within 500 ms: {} connections and {} handshakes were left on the old socket",
+            undrained.queue, undrained.half_open
+        )
+    })
+}
+
+/// What became of SYNs, as receipts tell it.
+pub(crate) fn syns(ended: &Ended) -> Syns {
+    let figures = ended.figures;
+    Syns {
+        seen: None,
+        held: figures.held,
+        released: figures.released,
+        dropped: figures.dropped,
+        lease_lapsed: figures.lease_lapsed,
+        longest_hold_us: figures.longest.as_micros() as u64,
+    }
+}
+
+/// Why a hold proves nothing for any of its listeners, if so.
+pub(crate) fn general_doubt(ended: &Ended) -> Option<String> {
+    if ended.figures.lease_lapsed > 0 {
+        return Some(format!(
+            "{} SYNs passed while the lease of the hold had run out: this process was stopped, or starved",
+            ended.figures.lease_lapsed
+        ));
+    }
+    match ended.why {
+        Why::Asked => None,
+        Why::Max => Some("the hold ended before the new listener was there, because its longest time was over".into()),
+        Why::Lifted => Some("the hold was lifted by `reloader release` before the new listener was there".into()),
+    }
+}
+
+/// The rung that a gate stands for.
+pub(crate) fn rung(backend: Backend) -> Rung {
+    match backend {
+        Backend::Ebpf => Rung::HeldEbpf,
+        Backend::Qdisc => Rung::HeldQdisc,
+    }
+}

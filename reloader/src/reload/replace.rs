@@ -1,0 +1,152 @@
+//! A reload whose generations cannot be bound beside each other (`noreuseport`): the old one makes room while SYNs are held,
+//! and when the new one fails, the last-known-good one is started under the same hold.
+
+use std::collections::HashSet;
+
+use rustix::process::Signal;
+
+use super::abandon::abandon;
+use super::held::{self, Guarded, can_be_held};
+use super::plan::holds_tcp;
+use super::recorder::{Failure, Recorder};
+use super::retire::{retire, stopped_listening};
+use super::run::{Ask, prove};
+use super::start::{self, Prepared};
+use crate::config::{Require, Strategy};
+use crate::haproxy::launch;
+use crate::listener::Owned;
+use crate::supervision::Supervisor;
+
+/// Whether the new generation can bind its TCP listeners only after the old one has closed its own.
+pub(crate) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
+    let Some(serving) = supervisor.serving.as_ref().filter(|_| supervisor.is_served()) else { return false };
+    let strategy = supervisor.config.reload.strategy;
+    let binds_anew = holds_tcp(strategy) || (strategy == Strategy::Auto && !prepared.version.passes_sockets());
+    let alone = prepared.facts.noreuseport || serving.noreuseport;
+    binds_anew && alone && serving.listeners.iter().any(|owned| can_be_held(&owned.listener.endpoint))
+}
+
+/// Runs it. Up to the moment when the old generation is told to make room, every failure leaves it serving.
+pub(crate) async fn run(
+    supervisor: &mut Supervisor,
+    ask: Ask,
+    prepared: &Prepared,
+    recorder: &mut Recorder,
+    tell: &dyn Fn(&str),
+) -> Result<(), Failure> {
+    tell("checking the configuration");
+    check(supervisor).await?;
+    let old = supervisor.present_listeners();
+    recorder.phase(|phases| &mut phases.plan);
+
+    tell("holding SYNs");
+    let guarded = guard(supervisor, &old, recorder).await;
+    refuse_unproven(supervisor, guarded.as_ref())?;
+
+    tell("replacing the old generation");
+    let outcome = replace(supervisor, ask, prepared, &old, recorder).await;
+    if let Some(guarded) = guarded {
+        tell("releasing what was held");
+        guarded.release(recorder).await;
+        recorder.phase(|phases| &mut phases.release);
+    }
+    if outcome.is_ok() {
+        start::keep_as_known_good(supervisor, prepared, recorder);
+    }
+    outcome
+}
+
+/// HAProxy parses its configuration twice here: it must not be found wanting when nobody serves any more.
+async fn check(supervisor: &Supervisor) -> Result<(), Failure> {
+    let haproxy = supervisor.config.haproxy.clone();
+    let checked = tokio::task::spawn_blocking(move || launch::check(&haproxy)).await;
+    let checked = checked.map_err(|error| Failure::new(format!("internal error: {error}")))?;
+    checked.map_err(|server_log| Failure { server_log, ..Failure::new("HAProxy refuses the configuration") })
+}
+
+async fn guard(supervisor: &Supervisor, old: &[Owned], recorder: &mut Recorder) -> Option<Guarded> {
+    let ours: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
+    let listeners = old.iter().map(|owned| owned.listener.clone());
+    let held = listeners.filter(|listener| can_be_held(&listener.endpoint)).collect();
+    let mut guarded = held::guard(supervisor, held, &ours, recorder).await?;
+    recorder.phase(|phases| &mut phases.guard);
+    guarded.drain(recorder).await;
+    recorder.phase(|phases| &mut phases.drain);
+    Some(guarded)
+}
+
+fn refuse_unproven(supervisor: &Supervisor, guarded: Option<&Guarded>) -> Result<(), Failure> {
+    if supervisor.config.reload.require != Require::Proven {
+        return Ok(());
+    }
+    let reason = match guarded {
+        Some(guarded) => guarded.doubts(),
+        None => Some("a listener, because no SYN can be held".into()),
+    };
+    reason.map_or(Ok(()), |reason| {
+        Err(Failure::new(format!("require = \"proven\", and there is no proof for {reason}")))
+    })
+}
+
+async fn replace(
+    supervisor: &mut Supervisor,
+    ask: Ask,
+    prepared: &Prepared,
+    old: &[Owned],
+    recorder: &mut Recorder,
+) -> Result<(), Failure> {
+    if let Some((process, listened)) = supervisor.stand_down() {
+        process.signal(Signal::USR1);
+        if !stopped_listening(&process, &listened, supervisor.config.reload.drain_timeout).await {
+            recorder.note(format!(
+                "the old generation (process {}) still has its listeners: the new one may be unable to bind",
+                process.pid()
+            ));
+        }
+    }
+    recorder.phase(|phases| &mut phases.retire);
+    let Err(failure) = bring_up(supervisor, ask, prepared, old, recorder).await else { return Ok(()) };
+    abandon(supervisor, failure.ends_custody, recorder).await;
+    Err(second_chance(supervisor, ask, old, failure, recorder).await)
+}
+
+async fn bring_up(
+    supervisor: &mut Supervisor,
+    ask: Ask,
+    prepared: &Prepared,
+    old: &[Owned],
+    recorder: &mut Recorder,
+) -> Result<(), Failure> {
+    start::start(supervisor, prepared, recorder).await?;
+    recorder.phase(|phases| &mut phases.start);
+    let (inspection, verdicts) = prove(supervisor, ask, old, recorder).await?;
+    recorder.phase(|phases| &mut phases.confirm);
+    retire(supervisor, inspection, verdicts, recorder).await;
+    Ok(())
+}
+
+/// The new generation came to nothing: what served before is started again, from the copy of its configuration.
+async fn second_chance(
+    supervisor: &mut Supervisor,
+    ask: Ask,
+    old: &[Owned],
+    failure: Failure,
+    recorder: &mut Recorder,
+) -> Failure {
+    let again = match start::prepare(supervisor, true) {
+        Ok(known_good) => bring_up(supervisor, ask, &known_good, old, recorder).await,
+        Err(error) => Err(error),
+    };
+    match again {
+        Ok(()) => {
+            let reason = format!("{}; HAProxy runs the last-known-good configuration again", failure.reason);
+            supervisor.warning = Some(reason.clone());
+            Failure { reason, ..failure }
+        }
+        Err(second) => {
+            abandon(supervisor, second.ends_custody, recorder).await;
+            let reason = format!("{}; and the last-known-good configuration did not start: {}", failure.reason, second.reason);
+            Failure { reason, server_log: [failure.server_log, second.server_log].concat(), ..failure }
+        }
+    }
+}

@@ -139,7 +139,11 @@ impl EbpfGate {
         removed.fold(Ok(()), |first, next| first.and(next.map_err(EbpfError::detach)))
     }
 
-    fn figures(&self) -> Result<Figures, EbpfError> {
+    /// What became of the SYNs so far.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to say.
+    pub fn figures(&self) -> Result<Figures, EbpfError> {
         let [held, dropped, lease_lapsed] = self.parts.maps.counts()?;
         let Delivered { released, homeless, longest, .. } = self.delivered;
         Ok(Figures { held, released, dropped: dropped + homeless, lease_lapsed, longest })

@@ -2,11 +2,11 @@
 
 /// Changes whenever the meaning or the layout of anything in this module changes.
 ///
-/// The object declares a map named `ABI` with this many entries, and the loader refuses an object with another number: the
+/// Each object declares a map named `ABI` with this many entries, and the loader refuses an object with another number: the
 /// number of entries can be read back on every kernel, a `.rodata` section only from 5.2 on.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
-/// How many keys can be counted at once. A dual-stack listener on `[::]` takes two.
+/// How many keys can be counted, or held, at once. A dual-stack listener on `[::]` takes two.
 pub const MAX_WATCHED: u32 = 16_384;
 
 /// An IPv6 address, or an IPv4 one as an IPv4-mapped address, in network byte order. In words: a program that handles it byte by
@@ -25,6 +25,65 @@ pub const fn syn_key(address: Address, port: u16) -> SynKey {
     let [a, b, c, d] = address;
     let [high, low] = port.to_be_bytes();
     [a, b, c, d, u32::from_ne_bytes([high, low, 0, 0])]
+}
+
+/// The key of the map `HELD`, whose value is [`PARK`] or [`PASS`]: as [`SynKey`], then the number of the device that the listener is
+/// bound to, or 0, in host byte order.
+pub type HeldKey = [u32; 6];
+
+/// SYNs to this key are parked.
+pub const PARK: u32 = 1;
+/// SYNs to this key are somebody else's: not parked, although a wildcard is held.
+pub const PASS: u32 = 2;
+
+/// The key of one address and port (host byte order), on one device or (0) on any.
+#[inline(always)]
+pub const fn held_key(address: Address, port: u16, device: u32) -> HeldKey {
+    let [a, b, c, d, port] = syn_key(address, port);
+    [a, b, c, d, port, device]
+}
+
+/// The entries of the map `CONTROL`, whose values are `u64`.
+pub mod control {
+    /// Until when SYNs are parked: nanoseconds of CLOCK_MONOTONIC. Later ones pass.
+    pub const LEASE: u32 = 0;
+    /// The mark of packets that are being delivered; 32 bits, never 0.
+    pub const MARK: u32 = 1;
+    /// How many there are.
+    pub const ENTRIES: u32 = 2;
+}
+
+/// The entries of the map `COUNTS`, whose per-CPU values are `u64`.
+pub mod count {
+    /// SYNs that were parked.
+    pub const HELD: u32 = 0;
+    /// SYNs that were dropped, because the ring was full or the frame longer than [`MAX_FRAME`](super::MAX_FRAME).
+    pub const DROPPED: u32 = 1;
+    /// SYNs that passed a held port because the lease had run out.
+    pub const LAPSED: u32 = 2;
+    /// How many there are.
+    pub const ENTRIES: u32 = 3;
+}
+
+/// The longest frame that is parked, in bytes: a SYN has data (TCP Fast Open) of no more than one page.
+pub const MAX_FRAME: u32 = 4096 + 256;
+
+/// What is in the ring: a parked SYN. A record of it ends where the frame does.
+#[repr(C)]
+pub struct Record {
+    /// When it came: nanoseconds of CLOCK_MONOTONIC.
+    pub arrived: u64,
+    /// By which device: its number.
+    pub device: u32,
+    /// The EtherType of what follows the link header, in host byte order.
+    pub ethertype: u32,
+    /// From the link header on, if the device's packets have one.
+    pub frame: [u8; MAX_FRAME as usize],
+}
+
+impl Record {
+    /// The bytes of a record that are not the frame.
+    pub const HEADER: u64 = 16;
 }
 
 /// `::ffff:a.b.c.d`.
@@ -61,7 +120,14 @@ mod tests {
         let key = syn_key(v4_mapped([10, 0, 0, 1]), 0x1f90).map(u32::to_ne_bytes);
         assert_eq!(key, [[0; 4], [0; 4], [0, 0, 0xff, 0xff], [10, 0, 0, 1], [0x1f, 0x90, 0, 0]]);
         assert_eq!(v6([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1]), v4_mapped([10, 0, 0, 1]));
+        assert_eq!(held_key(v4_mapped([10, 0, 0, 1]), 0x1f90, 7)[..5], syn_key(v4_mapped([10, 0, 0, 1]), 0x1f90));
         assert_eq!(any_address(true), v4_mapped([0; 4]));
         assert_eq!(any_address(false), v6([0; 16]));
+    }
+
+    #[test]
+    fn a_frame_begins_where_the_header_of_its_record_ends() {
+        assert_eq!(core::mem::offset_of!(Record, frame), Record::HEADER as usize);
+        assert_eq!((core::mem::offset_of!(Record, device), core::mem::offset_of!(Record, ethertype)), (8, 12));
     }
 }

@@ -66,6 +66,19 @@ pub fn syn_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16
     }
 }
 
+/// Where the TCP header of a SYN begins and where its packet ends, in bytes from the beginning of `packet`. For what
+/// [`syn_in_packet`] has found a SYN in.
+pub fn tcp_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16) -> Option<(usize, usize)> {
+    if ethertype == ETHERTYPE_IPV4 {
+        let [first, _, high, low] = packet.read(start)?;
+        let total = usize::from(u16::from_be_bytes([high, low]));
+        return Some((start + usize::from(first & 0x0f) * 4, start + total));
+    }
+    let ip: [u8; 8] = packet.read(start)?;
+    let end = start + IPV6_HEADER + usize::from(u16::from_be_bytes([ip[4], ip[5]]));
+    Some((skip_extension_headers(packet, start + IPV6_HEADER, ip[6])?, end))
+}
+
 #[inline(always)]
 fn syn_in_ipv4<B: Bytes + ?Sized>(packet: &B, start: usize) -> Option<Syn> {
     let ip: [u8; IPV4_HEADER] = packet.read(start)?;

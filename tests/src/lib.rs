@@ -8,6 +8,7 @@ pub mod idle;
 pub mod limits;
 pub mod load;
 pub mod netns;
+pub mod network;
 pub mod plain;
 pub mod poll;
 pub mod process;

@@ -8,10 +8,7 @@ use reloader::gate::syn_counter::{CounterError, Hook, SynCounter, SynCounts, Wat
 use reloader::kernel::devices;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
-#[path = "syn_counter/net.rs"]
-mod net;
-
-use net::{Namespace, can_add, connect, connected, ip, listen, packet_path, tc};
+use reloader_tests::network::{Namespace, can_add, connect, connected, ip, listen, packet_path, tc};
 
 const PORT: u16 = 8080;
 

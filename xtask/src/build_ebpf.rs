@@ -13,8 +13,16 @@ mod toolchain;
 
 use toolchain::Toolchain;
 
-/// The object that `reloader` includes, from the workspace's root.
-const OBJECT: &str = "reloader/src/gate/programs/reloader.o";
+/// What cargo calls an object, and where `reloader` includes it from, seen from the workspace's root.
+const OBJECTS: [(&str, &str); 2] = [
+    ("reloader-ebpf", "reloader/src/gate/programs/reloader.o"),
+    ("reloader-hold", "reloader/src/gate/programs/hold.o"),
+];
+
+/// The sources of the programs, which run in the kernel where a mistake is costly: they stay small enough to be read at once.
+/// The library beside them is tested on the host.
+const PROGRAMS: [&str; 3] = ["reloader-ebpf/src/main.rs", "reloader-ebpf/src/hold.rs", "reloader-ebpf/src/packet.rs"];
+const MAX_LINES: usize = 250;
 
 const TARGET: &str = "bpfel-unknown-none";
 const PROFILE: &str = "ebpf";
@@ -27,28 +35,52 @@ pub(crate) struct Arguments {
     check: bool,
 }
 
-/// Builds, and writes or compares the object.
+/// Builds, and writes or compares the objects.
 ///
 /// # Errors
-/// Where the toolchain is missing and cannot be installed, where the build fails, and where `--check` finds a difference.
+/// Where the toolchain is missing and cannot be installed, where the build fails, where `--check` finds a difference, and where
+/// the programs have grown too long.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let root = workspace_root()?;
+    check_length(&root)?;
     let toolchain = Toolchain::find_or_install()?;
-    let object = root.join(OBJECT);
+    // A folder of its own to check in, so that nothing built before can hide a difference.
+    let target = root.join(if arguments.check { "target/ebpf-check" } else { "target/ebpf" });
     if arguments.check {
-        // A folder of its own, so that nothing built before can hide a difference.
-        let target = root.join("target/ebpf-check");
         remove(&target)?;
-        let built = build(&root, &target, &toolchain)?;
-        remove(&target)?;
-        compare(&built, &object, &toolchain)
-    } else {
-        let built = build(&root, &root.join("target/ebpf"), &toolchain)?;
-        fs::create_dir_all(object.parent().context("the object has no folder")?)?;
-        fs::write(&object, &built).with_context(|| format!("could not write {OBJECT}"))?;
-        println!("{OBJECT}: {} bytes, by {toolchain}", built.len());
-        Ok(())
     }
+    build(&root, &target, &toolchain)?;
+    for (name, object) in OBJECTS {
+        let built = target.join(TARGET).join(PROFILE).join(name);
+        let built = fs::read(&built).with_context(|| format!("cargo built no {}", built.display()))?;
+        if arguments.check {
+            compare(&built, &root, object, &toolchain)?;
+        } else {
+            fs::write(root.join(object), &built).with_context(|| format!("could not write {object}"))?;
+            println!("{object}: {} bytes, by {toolchain}", built.len());
+        }
+    }
+    if arguments.check { remove(&target) } else { Ok(()) }
+}
+
+fn check_length(root: &Path) -> anyhow::Result<()> {
+    let mut lines = 0;
+    for source in PROGRAMS {
+        lines += lines_of_code(&fs::read_to_string(root.join(source)).with_context(|| source.to_owned())?);
+    }
+    ensure!(
+        lines <= MAX_LINES,
+        "the eBPF programs ({}) have {lines} lines of code, and {MAX_LINES} are the limit. What can be tested on the host belongs into \
+         the library beside them",
+        PROGRAMS.join(", ")
+    );
+    println!("the eBPF programs have {lines} lines of code; {MAX_LINES} are the limit");
+    Ok(())
+}
+
+/// Comments and empty lines are free: they make it quicker to read.
+fn lines_of_code(source: &str) -> usize {
+    source.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count()
 }
 
 fn workspace_root() -> anyhow::Result<PathBuf> {
@@ -64,23 +96,21 @@ fn remove(folder: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn build(root: &Path, target: &Path, toolchain: &Toolchain) -> anyhow::Result<Vec<u8>> {
+fn build(root: &Path, target: &Path, toolchain: &Toolchain) -> anyhow::Result<()> {
     fs::create_dir_all(target)?;
     let linker = toolchain.linker(target)?;
     let mut cargo = toolchain.cargo();
     cargo
         .current_dir(root)
         .args(["build", "--locked", "--package", "reloader-ebpf"])
-        .args(["--bin", "reloader-ebpf", "--features", "program"])
+        .args(["--bins", "--features", "program"])
         .args(["-Z", "build-std=core", "--target", TARGET])
         .args(["--profile", PROFILE, "--target-dir"])
         .arg(target)
         .arg("--config")
         .arg(format!("target.{TARGET}.linker={:?}", linker.display().to_string()))
         .env("CARGO_ENCODED_RUSTFLAGS", flags(root, target, toolchain)?);
-    run_command(&mut cargo)?;
-    let built = target.join(TARGET).join(PROFILE).join("reloader-ebpf");
-    fs::read(&built).with_context(|| format!("cargo built no {}", built.display()))
+    run_command(&mut cargo)
 }
 
 /// Without debug info and with every folder's name replaced, nothing in the object tells where it was built.
@@ -113,18 +143,19 @@ fn cargo_home() -> anyhow::Result<PathBuf> {
         .context("there is neither CARGO_HOME nor HOME")
 }
 
-fn compare(built: &[u8], object: &Path, toolchain: &Toolchain) -> anyhow::Result<()> {
-    let committed = fs::read(object).with_context(|| format!("there is no {OBJECT}: run `cargo xtask build-ebpf`"))?;
+fn compare(built: &[u8], root: &Path, object: &str, toolchain: &Toolchain) -> anyhow::Result<()> {
+    let committed =
+        fs::read(root.join(object)).with_context(|| format!("there is no {object}: run `cargo xtask build-ebpf`"))?;
     let difference = first_difference(&committed, built);
     ensure!(
         difference.is_none(),
-        "{OBJECT} is not what its source builds: {} bytes are committed, {toolchain} built {}, and they differ from byte {} on. \
+        "{object} is not what its source builds: {} bytes are committed, {toolchain} built {}, and they differ from byte {} on. \
          Where the source was changed, run `cargo xtask build-ebpf` and commit the object",
         committed.len(),
         built.len(),
         difference.unwrap_or_default()
     );
-    println!("{OBJECT}: its {} bytes are what {toolchain} builds", built.len());
+    println!("{object}: its {} bytes are what {toolchain} builds", built.len());
     Ok(())
 }
 

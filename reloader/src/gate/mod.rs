@@ -1,5 +1,6 @@
 //! What stands in the packet path while it stands there: never outside a reload or a hold.
 
+mod attachment;
 pub mod ebpf;
 pub mod hold;
 pub(crate) mod programs;

@@ -5,28 +5,30 @@
 //! retransmission is a SYN of its own. Not seen: devices that come up after `attach`, IPsec in transport mode (the packet is
 //! decrypted behind the program), and what a rule delivers here although the routing tables do not (TPROXY by mark).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use aya::maps::{PerCpuHashMap, PerCpuValues};
 use aya::programs::SchedClassifier;
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
-use reloader_ebpf::{ABI_VERSION, SynKey, any_address, syn_key, v4_mapped, v6};
+use reloader_ebpf::{ABI_VERSION, SynKey, syn_key};
 
-use super::programs::{OBJECT, SYN_PROGRAM};
+pub use super::attachment::Hook;
+use super::attachment::{Attachment, Owner};
+use super::programs::{OBJECT, SYN_PROGRAM, abi_version, listened_addresses};
 use crate::kernel::bpf;
 use crate::kernel::devices::{Device, receivers};
+use crate::kernel::tc::Direction;
 
-mod attachment;
 mod error;
 mod stale;
 
-use attachment::Attachment;
-pub use attachment::Hook;
 pub use error::CounterError;
 pub use stale::remove_stale;
 
 const SYNS: &str = "SYNS";
+/// No hold has this id.
+const OWNER: Owner = 0;
 
 /// Where a listener listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +100,7 @@ impl SynCounter {
         let mut first_error = None;
         for attachment in self.attachments.drain(..) {
             if let Err(error) = attachment.remove() {
-                first_error.get_or_insert(error);
+                first_error.get_or_insert(CounterError::detach(error));
             }
         }
         let counts = self.read();
@@ -109,9 +111,8 @@ impl SynCounter {
     fn attach_all(&mut self, devices: &[Device]) -> Result<(), CounterError> {
         let program = program(&mut self.ebpf)?;
         for device in receivers(devices) {
-            if let Some(attachment) = Attachment::make(program, &mut self.hook, device)? {
-                self.attachments.push(attachment);
-            }
+            let made = Attachment::make(program, &mut self.hook, device, Direction::Ingress, OWNER);
+            self.attachments.extend(made.map_err(CounterError::attach)?);
         }
         Ok(())
     }
@@ -184,27 +185,19 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, CounterError> {
     program.ok_or(CounterError::Damaged { what: SYN_PROGRAM })
 }
 
-/// The object says its version by the size of a map that has no other use.
+/// The object says its version.
 fn check_abi(object: &[u8], expected: u32) -> Result<(), CounterError> {
-    let damaged = CounterError::Damaged { what: "map ABI" };
-    let Some(map) = aya_obj::Object::parse(object).ok().and_then(|mut object| object.maps.remove("ABI")) else {
-        return Err(damaged);
-    };
-    let found = map.max_entries();
-    if found == expected { Ok(()) } else { Err(CounterError::Abi { found, expected }) }
+    match abi_version(object) {
+        Some(found) if found == expected => Ok(()),
+        Some(found) => Err(CounterError::Abi { found, expected }),
+        None => Err(CounterError::Damaged { what: "map ABI" }),
+    }
 }
 
 /// What the program looks up for packets to this listener.
 fn keys(watched: &Watched) -> Vec<SynKey> {
-    let port = watched.address.port();
-    match watched.address.ip() {
-        IpAddr::V4(address) => vec![syn_key(v4_mapped(address.octets()), port)],
-        IpAddr::V6(address) if address.is_unspecified() && !watched.v6only => {
-            vec![syn_key(any_address(false), port), syn_key(any_address(true), port)]
-        }
-        // The kernel answers IPv4 on an IPv6 socket bound to a mapped address; our keys are of that form anyway.
-        IpAddr::V6(address) => vec![syn_key(v6(address.octets()), port)],
-    }
+    let addresses = listened_addresses(watched.address.ip(), watched.v6only);
+    addresses.into_iter().map(|address| syn_key(address, watched.address.port())).collect()
 }
 
 #[cfg(test)]

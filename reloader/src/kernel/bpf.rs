@@ -70,3 +70,30 @@ pub(crate) fn with_memlock_restored<T>(work: impl FnOnce() -> T) -> T {
     }
     result
 }
+
+/// The verifier's log retells the whole program; only its last sentence says what is wrong.
+pub(crate) fn verdict(reason: &str) -> String {
+    log::debug!("bpf(2) refuses the program: {reason}");
+    let Some((what, log)) = reason.split_once("Verifier output:") else {
+        return reason.to_owned();
+    };
+    let statistics =
+        |line: &&str| ["verification time", "stack depth", "processed", "."].iter().any(|s| line.starts_with(s));
+    match log.lines().map(str::trim).rfind(|line| !line.is_empty() && !statistics(line)) {
+        Some(last) => format!("{} {last}", what.trim()),
+        None => what.trim().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::verdict;
+
+    #[test]
+    fn of_the_verifiers_log_only_the_verdict_is_told() {
+        let reason = "the BPF_PROG_LOAD syscall returned EACCES. Verifier output: 0: R1=ctx()\n1: (0f) r5 += r4\n\
+                      R5 prohibited for !root\nverification time 1 usec\nstack depth 0\nprocessed 27 insns\n";
+        assert_eq!(verdict(reason), "the BPF_PROG_LOAD syscall returned EACCES. R5 prohibited for !root");
+        assert_eq!(verdict("no such file"), "no such file");
+    }
+}

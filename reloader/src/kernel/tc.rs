@@ -71,6 +71,35 @@ pub fn remove_clsact(device: u32) -> io::Result<()> {
     netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK).map(drop)
 }
 
+/// Gives a device `clsact`.
+///
+/// # Errors
+/// EEXIST where it has one, or an `ingress`; ENOENT where the kernel has no such kind; ENODEV, EPERM.
+pub fn add_clsact(device: u32) -> io::Result<()> {
+    let mut message = TcMessage::with_index(device as i32);
+    message.header.parent = TcHandle::CLSACT;
+    message.header.handle = TcHandle { major: 0xffff, minor: 0 };
+    message.attributes.push(TcAttribute::Kind("clsact".into()));
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
+}
+
+/// Whether a device has `clsact`, rather than nothing or an `ingress`.
+///
+/// # Errors
+/// Where the kernel refuses to list the qdiscs.
+pub fn has_clsact(device: u32) -> io::Result<bool> {
+    let question = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::with_index(device as i32));
+    let answers = netlink::request(NETLINK_ROUTE, question, NLM_F_DUMP)?;
+    Ok(answers.iter().any(|answer| match answer {
+        // The kernel lists those of all devices.
+        RouteNetlinkMessage::NewQueueDiscipline(qdisc) => {
+            qdisc.header.index == device as i32 && qdisc.attributes.contains(&TcAttribute::Kind("clsact".into()))
+        }
+        _ => false,
+    }))
+}
+
 /// Makes a qdisc with the kernel's own defaults the root of a device.
 ///
 /// # Errors

@@ -2,7 +2,11 @@
 #![allow(unsafe_code)]
 
 mod inherit;
+mod link_address;
+mod tcx;
 mod watch;
 
 pub use inherit::{Inheritance, NotForChildren, start_in_network_namespace};
+pub(crate) use link_address::link_address;
+pub(crate) use tcx::{TcxHook, attach_tcx, detach_link};
 pub use watch::watch;

@@ -1,43 +1,282 @@
 //! The gate of kernels from 5.8 on: a tc program parks SYNs in a BPF ring buffer.
+//!
+//! Each device that hands packets to IP ([`receivers`]) gets two programs. The one at ingress copies the SYNs of a held port to
+//! the ring and drops them, until a lease runs out. A SYN is delivered by sending it out of the device that it came by, with a
+//! mark that nobody else knows; the program at egress turns it back into that device, where the first one takes the mark off
+//! and lets it go on. SYNs from `lo` go back by a raw IP socket, and need no second program.
 
-use super::hold::*;
+use std::collections::HashSet;
 
-/// Why the eBPF gate cannot hold.
-#[derive(Debug, thiserror::Error)]
-pub enum EbpfError {}
-/// TEMPORARY
-pub struct EbpfGate;
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader};
+use reloader_ebpf::{ABI_VERSION, HeldKey};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::attachment::Attachment;
+pub use super::attachment::Hook;
+use super::hold::{Figures, Gate, HoldError, Keepsake, Living, Spec};
+use super::programs::{BACK_PROGRAM, HOLD_OBJECT, HOLD_PROGRAM, abi_version};
+use crate::kernel::bpf;
+use crate::kernel::devices::{self, Device, receivers};
+use crate::kernel::tc::Direction;
+
+mod delivery;
+mod error;
+mod keepsake;
+mod keys;
+mod maps;
+mod packet;
+
+use delivery::{Delivered, LO, Sockets, wait_for_running_programs};
+pub use error::EbpfError;
+use keepsake::Parts;
+use maps::{Maps, RING};
+
+/// Holds SYNs by eBPF.
+pub struct EbpfGate {
+    parts: Parts,
+    /// None for a guard, which only releases.
+    holder: Option<Holder>,
+    delivered: Delivered,
+    /// After release.
+    figures: Option<Figures>,
+}
+
+/// What it takes to hold, beside what it takes to release.
+struct Holder {
+    ebpf: Ebpf,
+    spec: Spec,
+    hook: Option<Hook>,
+    keys: Vec<(HeldKey, u32)>,
+    armed: bool,
+}
+
 impl EbpfGate {
-    /// T
-    pub fn prepare(_: &Spec) -> Result<Self, EbpfError> {
-        todo!()
+    /// Puts everything into place on the devices of the calling thread's network namespace. Nothing is parked yet.
+    ///
+    /// # Errors
+    /// Where bpf(2), the sockets or a device cannot be used. Nothing stays behind then.
+    pub fn prepare(spec: &Spec) -> Result<Self, EbpfError> {
+        Self::prepare_by(spec, None)
     }
-    /// T
-    pub fn restore(_: Keepsake) -> Result<Self, EbpfError> {
-        todo!()
+
+    /// As [`prepare`](Self::prepare), with the way of attaching given rather than found by trying.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub fn prepare_by(spec: &Spec, hook: Option<Hook>) -> Result<Self, EbpfError> {
+        let mut ebpf = bpf::with_memlock_restored(|| load(spec.capacity))?;
+        let mark = secret()?;
+        let mut maps = Maps::of(&mut ebpf)?;
+        maps.set_mark(mark)?;
+        let sockets = Sockets::open(mark).map_err(|source| EbpfError::Socket { source })?;
+        let parts = Parts { maps, sockets, attachments: Vec::new(), bare: HashSet::new() };
+        let holder = Holder { ebpf, spec: spec.clone(), hook, keys: Vec::new(), armed: false };
+        let mut gate = Self { parts, holder: Some(holder), delivered: Delivered::default(), figures: None };
+        // Where that fails, dropping the gate removes what was attached.
+        gate.cover()?;
+        Ok(gate)
+    }
+
+    /// The gate of a holder that has died, for its guard: it can be released. In a thread of the holder's network namespace.
+    ///
+    /// # Errors
+    /// Where the keepsake is none of this gate's.
+    pub fn restore(keepsake: Keepsake) -> Result<Self, EbpfError> {
+        let parts = Parts::restore(keepsake)?;
+        Ok(Self { parts, holder: None, delivered: Delivered::default(), figures: None })
+    }
+
+    /// Covers the devices that are there now. True where that changed anything.
+    fn cover(&mut self) -> Result<bool, EbpfError> {
+        let Some(holder) = &mut self.holder else { return Ok(false) };
+        let devices = devices::list().map_err(|source| EbpfError::Devices { source })?;
+        holder.keys = keys::keys(&holder.spec, &devices);
+        if holder.armed {
+            self.parts.maps.hold(&holder.keys)?;
+        }
+        let receivers = receivers(&devices);
+        let mut changed = leave(&mut self.parts.attachments, &receivers)?;
+        let mut first_error = None;
+        for device in receivers {
+            if self.parts.attachments.iter().any(|attachment| attachment.device.index == device.index) {
+                continue;
+            }
+            if !device.ethernet {
+                self.parts.bare.insert(device.index);
+            }
+            match holder.attach(device) {
+                Ok(attachments) => {
+                    changed |= !attachments.is_empty();
+                    self.parts.attachments.extend(attachments);
+                }
+                Err(error) => drop(first_error.get_or_insert(error)),
+            }
+        }
+        first_error.map_or(Ok(changed), Err)
+    }
+
+    fn deliver_all(&mut self) {
+        // A record leaves the ring when it is dropped: after it was sent, so that a guard that takes over resumes there.
+        while let Some(record) = self.parts.maps.ring.next() {
+            self.delivered.deliver(&self.parts.sockets, &record, &self.parts.bare);
+        }
+    }
+
+    /// Lets new SYNs pass and delivers the parked ones.
+    fn let_go(&mut self) -> Result<(), EbpfError> {
+        let passing = self.parts.maps.let_pass();
+        self.deliver_all();
+        // A program that saw a key before it was deleted may park one more.
+        let waited = wait_for_running_programs().map_err(|source| EbpfError::Socket { source });
+        self.deliver_all();
+        passing.and(waited)
+    }
+
+    fn detach(&mut self) -> Result<(), EbpfError> {
+        // The last to come is the first to go: the first on a device has made its `clsact`.
+        let removed = self.parts.attachments.drain(..).rev().map(Attachment::remove);
+        removed.fold(Ok(()), |first, next| first.and(next.map_err(EbpfError::detach)))
+    }
+
+    /// What became of the SYNs so far.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to say.
+    pub fn figures(&self) -> Result<Figures, EbpfError> {
+        let [held, dropped, lease_lapsed] = self.parts.maps.counts()?;
+        let Delivered { released, homeless, longest, .. } = self.delivered;
+        Ok(Figures { held, released, dropped: dropped + homeless, lease_lapsed, longest })
+    }
+
+    fn refusals(&mut self) -> Result<(), EbpfError> {
+        match self.delivered.first_refusal.take() {
+            Some(source) => Err(EbpfError::Undelivered { count: self.delivered.refused, source }),
+            None => Ok(()),
+        }
     }
 }
-/// T
-pub fn remove_stale(_: &Living) -> Result<usize, EbpfError> {
-    todo!()
-}
+
 impl Gate for EbpfGate {
     fn arm(&mut self) -> Result<(), HoldError> {
-        todo!()
+        let Some(holder) = &mut self.holder else { return Ok(()) };
+        self.parts.maps.renew_lease()?;
+        if let Err(error) = self.parts.maps.hold(&holder.keys) {
+            // The error that is told is why it failed.
+            let _ = self.let_go();
+            return Err(error.into());
+        }
+        holder.armed = true;
+        Ok(())
     }
+
     fn renew(&mut self) -> Result<(), HoldError> {
-        todo!()
+        Ok(self.parts.maps.renew_lease()?)
     }
+
     fn follow(&mut self) -> Result<bool, HoldError> {
-        todo!()
+        Ok(self.cover()?)
     }
+
     fn keepsake(&self) -> Result<Keepsake, HoldError> {
-        todo!()
+        Ok(self.parts.keepsake()?)
     }
+
     fn deliver(&mut self) -> Result<Figures, HoldError> {
-        todo!()
+        if let Some(figures) = self.figures {
+            return Ok(figures);
+        }
+        let delivered = self.let_go();
+        let figures = self.figures();
+        self.figures = figures.as_ref().ok().copied();
+        delivered.and(self.refusals())?;
+        Ok(figures?)
     }
+
     fn remove(&mut self) -> Result<(), HoldError> {
-        todo!()
+        let detached = self.detach();
+        self.holder = None;
+        Ok(detached?)
     }
+}
+
+impl Drop for EbpfGate {
+    fn drop(&mut self) {
+        if let Err(error) = self.release() {
+            log::error!("{error}");
+        }
+    }
+}
+
+impl Holder {
+    /// Both programs, on one device: the way back first, because from the other on SYNs may be parked.
+    fn attach(&mut self, device: &Device) -> Result<Vec<Attachment>, EbpfError> {
+        let mut attachments = Vec::new();
+        let ways = [(BACK_PROGRAM, Direction::Egress), (HOLD_PROGRAM, Direction::Ingress)];
+        for (name, direction) in ways {
+            if (device.index, direction) == (LO, Direction::Egress) {
+                continue;
+            }
+            let program = program(&mut self.ebpf, name)?;
+            match Attachment::make(program, &mut self.hook, device, direction, self.spec.id) {
+                Ok(attachment) => attachments.extend(attachment),
+                Err(error) => {
+                    for attachment in attachments.into_iter().rev() {
+                        attachment.remove().map_err(EbpfError::detach)?;
+                    }
+                    return Err(EbpfError::attach(error));
+                }
+            }
+        }
+        Ok(attachments)
+    }
+}
+
+/// Takes the programs off devices that no longer hand packets to IP, or have gone. True where there were any.
+fn leave(attachments: &mut Vec<Attachment>, receivers: &[&Device]) -> Result<bool, EbpfError> {
+    let stays = |attachment: &mut Attachment| receivers.iter().any(|device| device.index == attachment.device.index);
+    let gone: Vec<_> = attachments.extract_if(.., |attachment| !stays(attachment)).collect();
+    let changed = !gone.is_empty();
+    for attachment in gone.into_iter().rev() {
+        attachment.remove().map_err(EbpfError::detach)?;
+    }
+    Ok(changed)
+}
+
+fn load(capacity: u32) -> Result<Ebpf, EbpfError> {
+    match abi_version(HOLD_OBJECT) {
+        Some(ABI_VERSION) => {}
+        Some(found) => return Err(EbpfError::Abi { found, expected: ABI_VERSION }),
+        None => return Err(EbpfError::Damaged { what: "map ABI" }),
+    }
+    // The programs use no kernel types: BTF would be read from /sys for nothing.
+    let loaded = EbpfLoader::new().btf(None).map_max_entries(RING, capacity).load(HOLD_OBJECT);
+    let mut ebpf = loaded.map_err(|error| EbpfError::load(&error))?;
+    for name in [HOLD_PROGRAM, BACK_PROGRAM] {
+        program(&mut ebpf, name)?.load().map_err(|error| EbpfError::load(&error))?;
+    }
+    Ok(ebpf)
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, EbpfError> {
+    let program = ebpf.program_mut(name).and_then(|program| program.try_into().ok());
+    program.ok_or(EbpfError::Damaged { what: name })
+}
+
+/// A mark that nobody knows.
+fn secret() -> Result<u32, EbpfError> {
+    let mut bytes = [0; 4];
+    getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|error| EbpfError::Socket { source: error.into() })?;
+    Ok(u32::from_ne_bytes(bytes).max(1))
+}
+
+/// Removes what holds have left on the devices of the calling thread's network namespace whose holder and guard are both gone:
+/// filters, and the `clsact` that was made for them. TCX leaves nothing.
+///
+/// # Errors
+/// Where the devices cannot be listed or something cannot be removed, after everything else was.
+pub fn remove_stale(living: &Living) -> Result<usize, EbpfError> {
+    let devices = devices::list().map_err(|source| EbpfError::Devices { source })?;
+    let is_left_behind = |program: &str, id| [HOLD_PROGRAM, BACK_PROGRAM].contains(&program) && !living.contains(&id);
+    super::attachment::remove_left_behind(&devices, is_left_behind).map_err(EbpfError::detach)
 }

@@ -125,6 +125,16 @@ pub trait Gate: Send {
     /// # Errors
     /// Where something could not be removed, after everything else was.
     fn remove(&mut self) -> Result<(), HoldError>;
+
+    /// Both, where no guard has to be told between them.
+    ///
+    /// # Errors
+    /// As of both.
+    fn release(&mut self) -> Result<Figures, HoldError> {
+        let delivered = self.deliver();
+        self.remove()?;
+        delivered
+    }
 }
 
 /// The ids of the holds that have a living holder or guard.

@@ -6,7 +6,8 @@ use std::io;
 use aya::maps::MapError;
 use rustix::io::Errno;
 
-use crate::kernel::bpf::{chain, denial, errno};
+use crate::gate::attachment::AttachError;
+use crate::kernel::bpf::{chain, denial, errno, verdict};
 
 /// Why SYNs cannot be counted.
 #[derive(Debug, thiserror::Error)]
@@ -95,19 +96,19 @@ impl CounterError {
         match denial(error) {
             Some(Errno::NOSYS) => Self::Missing,
             Some(_) => Self::Denied,
-            None => Self::Refused { reason: short(&chain(error)) },
+            None => Self::Refused { reason: verdict(&chain(error)) },
         }
     }
 
-    pub(super) fn attach(device: &str, error: &(dyn Error + 'static)) -> Self {
-        match denial(error) {
+    pub(super) fn attach(error: AttachError) -> Self {
+        match denial(error.source.as_ref()) {
             Some(_) => Self::Denied,
-            None => Self::Attach { device: device.into(), reason: chain(error) },
+            None => Self::Attach { reason: chain(error.source.as_ref()), device: error.device },
         }
     }
 
-    pub(super) fn detach(device: &str, error: &(dyn Error + 'static)) -> Self {
-        Self::Detach { device: device.into(), reason: chain(error) }
+    pub(super) fn detach(error: AttachError) -> Self {
+        Self::Detach { reason: chain(error.source.as_ref()), device: error.device }
     }
 
     pub(super) fn map(what: &'static str, error: MapError) -> Self {
@@ -119,32 +120,5 @@ impl CounterError {
             Some(errno @ (Errno::TOOBIG | Errno::NOMEM)) => Self::TooMany { listeners, source: errno.into() },
             _ => Self::map(super::SYNS, error),
         }
-    }
-}
-
-/// The verifier's log retells the whole program; only its last sentence says what is wrong.
-fn short(reason: &str) -> String {
-    log::debug!("bpf(2) refuses the program: {reason}");
-    let Some((what, log)) = reason.split_once("Verifier output:") else {
-        return reason.to_owned();
-    };
-    let statistics =
-        |line: &&str| ["verification time", "stack depth", "processed", "."].iter().any(|s| line.starts_with(s));
-    match log.lines().map(str::trim).rfind(|line| !line.is_empty() && !statistics(line)) {
-        Some(verdict) => format!("{} {verdict}", what.trim()),
-        None => what.trim().to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::short;
-
-    #[test]
-    fn of_the_verifiers_log_only_the_verdict_is_told() {
-        let reason = "the BPF_PROG_LOAD syscall returned EACCES. Verifier output: 0: R1=ctx()\n1: (0f) r5 += r4\n\
-                      R5 prohibited for !root\nverification time 1 usec\nstack depth 0\nprocessed 27 insns\n";
-        assert_eq!(short(reason), "the BPF_PROG_LOAD syscall returned EACCES. R5 prohibited for !root");
-        assert_eq!(short("no such file"), "no such file");
     }
 }

@@ -9,16 +9,15 @@ use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use nix::sched::{CloneFlags, setns, unshare};
-use reloader::kernel::devices;
 
 /// A network namespace that goes away with this value. Needs root.
-pub(crate) struct Namespace {
+pub struct Namespace {
     file: File,
 }
 
 impl Namespace {
     /// An empty one, its `lo` up.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let thread = std::thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root, for a network namespace of their own");
             ip("link set lo up");
@@ -28,7 +27,7 @@ impl Namespace {
     }
 
     /// Runs it on a thread in this namespace; a panic goes on in the caller.
-    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 setns(&self.file, CloneFlags::CLONE_NEWNET).unwrap();
@@ -39,13 +38,13 @@ impl Namespace {
     }
 
     /// Moves a device of the calling thread's namespace here.
-    pub(crate) fn take(&self, device: &str) {
+    pub fn take(&self, device: &str) {
         ip(&format!("link set {device} netns /proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()));
     }
 }
 
 /// Two namespaces, their devices `left` and `right` up and connected.
-pub(crate) fn connected() -> (Namespace, Namespace) {
+pub fn connected() -> (Namespace, Namespace) {
     let (left, right) = (Namespace::new(), Namespace::new());
     left.run(|| {
         ip("link add left type veth peer name right");
@@ -56,24 +55,26 @@ pub(crate) fn connected() -> (Namespace, Namespace) {
     (left, right)
 }
 
-pub(crate) fn ip(arguments: &str) {
+/// Runs `ip` in the calling thread's namespace.
+pub fn ip(arguments: &str) {
     command("ip", arguments);
 }
 
 /// Adds a device, if this kernel has its kind: distributions' kernels have them all, a small virtual machine's may not.
-pub(crate) fn can_add(device: &str) -> bool {
+pub fn can_add(device: &str) -> bool {
     let output = Command::new("ip").args(["link", "add"]).args(device.split_whitespace()).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() || error.contains("Unknown device type"), "{device}: {error}");
     output.status.success()
 }
 
-pub(crate) fn tc(arguments: &str) {
+/// Runs `tc` in the calling thread's namespace.
+pub fn tc(arguments: &str) {
     command("tc", arguments);
 }
 
 /// Runs it and returns what it prints.
-pub(crate) fn command(program: &str, arguments: &str) -> String {
+pub fn command(program: &str, arguments: &str) -> String {
     let output = Command::new(program).args(arguments.split_whitespace()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
@@ -81,7 +82,7 @@ pub(crate) fn command(program: &str, arguments: &str) -> String {
 }
 
 /// Accepts connections on the address, and closes them, until the test ends.
-pub(crate) fn listen(address: &str) -> SocketAddr {
+pub fn listen(address: &str) -> SocketAddr {
     let listener = TcpListener::bind(address).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || listener.incoming().for_each(drop));
@@ -90,7 +91,7 @@ pub(crate) fn listen(address: &str) -> SocketAddr {
 
 /// Opens that many connections, one after the other, each until the server has accepted and closed it: a queue that overflows
 /// would make a client send its SYN again, and the count would be right and not what the test expects.
-pub(crate) fn connect(address: SocketAddr, connections: usize) {
+pub fn connect(address: SocketAddr, connections: usize) {
     for _ in 0..connections {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5));
         let mut stream = stream.unwrap_or_else(|error| panic!("{address}: {error}"));
@@ -99,15 +100,22 @@ pub(crate) fn connect(address: SocketAddr, connections: usize) {
 }
 
 /// Everything that stands in the packet path of the namespace, as tc and the kernel's list of TCX programs say.
-pub(crate) fn packet_path() -> String {
+pub fn packet_path() -> String {
     let mut path = command("tc", "qdisc show");
-    for device in devices::list().unwrap() {
+    for device in devices() {
         for way in ["ingress", "egress"] {
-            path += &command("tc", &format!("filter show dev {} {way}", device.name));
+            path += &command("tc", &format!("filter show dev {device} {way}"));
         }
-        path += &tcx_programs(&device.name);
+        path += &tcx_programs(&device);
     }
     path
+}
+
+fn devices() -> Vec<String> {
+    let links = command("ip", "-oneline link show");
+    // "2: eth0@if3: <…>"
+    let name = |link: &str| Some(link.split(": ").nth(1)?.split('@').next()?.to_owned());
+    links.lines().filter_map(name).collect()
 }
 
 fn tcx_programs(device: &str) -> String {

@@ -1,0 +1,99 @@
+//! What the programs of both objects need: how a packet is read, and whether it is for this host.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    bindings::{
+        __sk_buff, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup as FibLookup,
+        bpf_hdr_start_off::BPF_HDR_START_NET,
+    },
+    helpers::generated::{bpf_fib_lookup, bpf_skb_load_bytes_relative},
+};
+use reloader_ebpf::{Bytes, Syn};
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// The packet that a tc program was called for.
+pub(crate) struct Packet {
+    pub(crate) skb: *mut __sk_buff,
+}
+
+impl Bytes for Packet {
+    /// Relative to the network header: right for devices with any link header or none.
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: `skb` is the context of this program, and the buffer has room for the N bytes asked for.
+        let result = unsafe {
+            bpf_skb_load_bytes_relative(
+                self.skb.cast(),
+                offset as u32,
+                bytes.as_mut_ptr().cast(),
+                N as u32,
+                BPF_HDR_START_NET,
+            )
+        };
+        // SAFETY: where the helper succeeds it has written all N bytes.
+        (result == 0).then(|| unsafe { bytes.assume_init() })
+    }
+}
+
+impl Packet {
+    #[inline(always)]
+    pub(crate) fn ethertype(&self) -> u16 {
+        // SAFETY: `skb` is the context of this program.
+        let protocol = unsafe { (*self.skb).protocol };
+        u16::from_be(protocol as u16)
+    }
+
+    /// A frame with a VLAN tag is counted on the VLAN's device, and one to another MAC address (a macvlan's, or seen by a
+    /// promiscuous device) on that of its owner, if that is on this host at all. VLAN 0 is a priority, not a VLAN.
+    #[inline(always)]
+    pub(crate) fn is_for_this_device(&self) -> bool {
+        const PACKET_HOST: u32 = 0;
+        const VLAN_ID: u32 = 0x0fff;
+        // SAFETY: `skb` is the context of this program.
+        let (kind, tagged, tag) = unsafe { ((*self.skb).pkt_type, (*self.skb).vlan_present, (*self.skb).vlan_tci) };
+        kind == PACKET_HOST && (tagged == 0 || tag & VLAN_ID == 0)
+    }
+
+    /// Whether the routing tables deliver the packet here, rather than forward it to somebody else's port of the same number.
+    #[inline(always)]
+    pub(crate) fn is_for_this_host(&self, syn: &Syn) -> bool {
+        let mut lookup = self.route_of(syn);
+        // SAFETY: both pointers are valid for the call, and the length is that of the structure.
+        let result = unsafe { bpf_fib_lookup(self.skb.cast(), &raw mut lookup, size_of::<FibLookup>() as i32, 0) };
+        // The helper asks "where would this be forwarded to?" and answers NOT_FWDED for a local address. A device that does
+        // not forward at all gets FWD_DISABLED before any lookup (bpf_ipv4_fib_lookup in net/core/filter.c).
+        result == i64::from(BPF_FIB_LKUP_RET_NOT_FWDED) || result == i64::from(BPF_FIB_LKUP_RET_FWD_DISABLED)
+    }
+
+    #[inline(always)]
+    fn route_of(&self, syn: &Syn) -> FibLookup {
+        const AF_INET: u8 = 2;
+        const AF_INET6: u8 = 10;
+        // SAFETY: the structure is made of integers only, for which zero is a value.
+        let mut lookup: FibLookup = unsafe { core::mem::zeroed() };
+        lookup.l4_protocol = 6;
+        // SAFETY: `skb` is the context of this program.
+        lookup.ifindex = unsafe { (*self.skb).ifindex };
+        if syn.ipv4 {
+            lookup.family = AF_INET;
+            lookup.__bindgen_anon_3.ipv4_src = syn.source[3];
+            lookup.__bindgen_anon_4.ipv4_dst = syn.destination[3];
+        } else {
+            lookup.family = AF_INET6;
+            lookup.__bindgen_anon_3.ipv6_src = syn.source;
+            lookup.__bindgen_anon_4.ipv6_dst = syn.destination;
+        }
+        lookup
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses an endless loop, so a program that can panic does not load: the first load in a test finds it.
+    loop {}
+}

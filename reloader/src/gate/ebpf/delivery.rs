@@ -1,0 +1,148 @@
+//! Sends parked SYNs the rest of their way.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::thread::{MembarrierCommand, membarrier};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::maps::since;
+use super::packet::{Flow, Parked, Segment};
+use crate::kernel::addresses;
+use crate::sys::link_address;
+
+/// LOOPBACK_IFINDEX of the kernel's `include/net/flow.h`: `lo` in every namespace.
+pub(super) const LO: u32 = 1;
+
+/// What a process needs to deliver, in the namespace that they were opened in.
+pub(super) struct Sockets {
+    /// For devices whose packets begin with an Ethernet header.
+    ethernet: Socket,
+    /// For all others: the kernel makes the link header, if there is one.
+    bare: Socket,
+    ipv4: Socket,
+    /// None where the kernel has no IPv6.
+    ipv6: Option<Socket>,
+}
+
+impl Sockets {
+    pub(super) fn open(mark: u32) -> io::Result<Self> {
+        // IPPROTO_RAW: our own IP headers, and nothing is ever received.
+        let raw = Some(Protocol::from(255));
+        let marked = |kind| {
+            // Without a protocol a packet socket receives nothing either.
+            let socket = Socket::new(Domain::PACKET, kind, None)?;
+            socket.set_mark(mark)?;
+            Ok::<_, io::Error>(socket)
+        };
+        Ok(Self {
+            ethernet: marked(Type::RAW)?,
+            bare: marked(Type::DGRAM)?,
+            ipv4: Socket::new(Domain::IPV4, Type::RAW, raw)?,
+            ipv6: match Socket::new(Domain::IPV6, Type::RAW, raw) {
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT) => None,
+                socket => Some(socket?),
+            },
+        })
+    }
+
+    /// From duplicates, in the order of [`duplicates`](Self::duplicates).
+    pub(super) fn from_duplicates(descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let mut sockets = descriptors.into_iter().map(Socket::from);
+        Some(Self { ethernet: sockets.next()?, bare: sockets.next()?, ipv4: sockets.next()?, ipv6: sockets.next() })
+    }
+
+    pub(super) fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
+        let sockets = [&self.ethernet, &self.bare, &self.ipv4].into_iter().chain(&self.ipv6);
+        sockets.map(|socket| socket.as_fd().try_clone_to_owned()).collect()
+    }
+
+    fn send(&self, parked: &Parked<'_>, segment: &Segment, ethernet: bool) -> io::Result<()> {
+        let mut frame = parked.frame.to_vec();
+        segment.complete_checksum(&mut frame);
+        let packet = &frame[segment.ip..];
+        let sent = if parked.device == LO {
+            self.send_locally(packet, segment)
+        } else {
+            let address = link_address(parked.device, parked.ethertype);
+            if ethernet { self.ethernet.send_to(&frame, &address) } else { self.bare.send_to(packet, &address) }
+        };
+        sent.map(drop)
+    }
+
+    /// Without a route attached the packet would be a martian when it comes in by `lo`: it takes the way that it has taken
+    /// before, from the sender on. Without a mark, which people's rules for outgoing packets would meet.
+    fn send_locally(&self, packet: &[u8], segment: &Segment) -> io::Result<usize> {
+        let destination = segment.syn.destination;
+        if segment.syn.ipv4 {
+            let address = SocketAddrV4::new(Ipv4Addr::from(destination[3].to_ne_bytes()), 0);
+            return self.ipv4.send_to(packet, &SockAddr::from(address));
+        }
+        let mut octets = [0; 16];
+        octets.as_chunks_mut::<4>().0.iter_mut().zip(destination).for_each(|(to, word)| *to = word.to_ne_bytes());
+        let address = Ipv6Addr::from(octets);
+        let scope = if address.is_unicast_link_local() { addresses::device_of(address)?.unwrap_or(0) } else { 0 };
+        let socket = self.ipv6.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        socket.send_to(packet, &SockAddr::from(SocketAddrV6::new(address, 0, 0, scope)))
+    }
+}
+
+/// What was delivered so far.
+#[derive(Debug, Default)]
+pub(super) struct Delivered {
+    flows: HashSet<Flow>,
+    pub(super) released: u64,
+    /// Their device has gone.
+    pub(super) homeless: u64,
+    /// The kernel would not take them.
+    pub(super) refused: u64,
+    pub(super) first_refusal: Option<io::Error>,
+    pub(super) longest: Duration,
+}
+
+impl Delivered {
+    /// Delivers one record. `bare` are the devices without an Ethernet header.
+    pub(super) fn deliver(&mut self, sockets: &Sockets, record: &[u8], bare: &HashSet<u32>) {
+        let Some(parked) = Parked::read(record) else { return };
+        let ethernet = !bare.contains(&parked.device);
+        let Some(segment) = parked.segment(ethernet) else {
+            self.refuse(io::ErrorKind::InvalidData.into());
+            return;
+        };
+        // A client that has sent it again waits for one answer.
+        if !self.flows.insert(segment.flow) {
+            return;
+        }
+        match sockets.send(&parked, &segment, ethernet) {
+            Ok(()) => {
+                self.released += 1;
+                self.longest = self.longest.max(since(parked.arrived));
+            }
+            Err(error) if device_has_gone(&error) => self.homeless += 1,
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    fn refuse(&mut self, error: io::Error) {
+        self.refused += 1;
+        self.first_refusal.get_or_insert(error);
+    }
+}
+
+fn device_has_gone(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NODEV | Errno::NXIO | Errno::NETDOWN))
+}
+
+/// Returns when no program runs any more that ran when this was called.
+pub(super) fn wait_for_running_programs() -> io::Result<()> {
+    // Both are a `synchronize_rcu` in the kernel. The first needs CONFIG_MEMBARRIER, and a kernel without `nohz_full`.
+    if membarrier(MembarrierCommand::Global).is_ok() {
+        return Ok(());
+    }
+    // `packet_release` in net/packet/af_packet.c.
+    Socket::new(Domain::PACKET, Type::RAW, None).map(drop)
+}

@@ -1,0 +1,147 @@
+//! Why SYNs cannot be held by eBPF, in the sentences that the operator reads.
+
+use std::error::Error;
+use std::io;
+
+use aya::maps::MapError;
+use rustix::io::Errno;
+
+use crate::gate::attachment::AttachError;
+use crate::kernel::bpf::{chain, denial, verdict};
+
+/// Why the eBPF gate cannot hold.
+#[derive(Debug, thiserror::Error)]
+pub enum EbpfError {
+    /// bpf(2) answered EPERM or EACCES.
+    #[error(
+        "cannot hold SYNs by eBPF: the kernel denies bpf(2) to this process. Give it CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW \
+         (before Linux 5.8: CAP_SYS_ADMIN), or hold by qdisc (kernel-fallback)"
+    )]
+    Denied,
+    /// bpf(2) answered ENOSYS.
+    #[error(
+        "cannot hold SYNs by eBPF: bpf(2) is not there (ENOSYS). Either this kernel is built without it, or a seccomp filter (a \
+         container's, or SystemCallFilter=) hides it: allow bpf in the filter, or hold by qdisc (kernel-fallback)"
+    )]
+    Missing,
+    /// The object does not fit to this program.
+    #[error(
+        "cannot hold SYNs by eBPF: the eBPF object has ABI version {found}, and this reloader needs {expected}. Run \
+         `cargo xtask build-ebpf` and build again"
+    )]
+    Abi {
+        /// The object's version.
+        found: u32,
+        /// What this program was built for.
+        expected: u32,
+    },
+    /// The object lacks something.
+    #[error("cannot hold SYNs by eBPF: the eBPF object has no {what}. Run `cargo xtask build-ebpf` and build again")]
+    Damaged {
+        /// The name of the map or program.
+        what: &'static str,
+    },
+    /// The kernel does not take the programs or their maps.
+    #[error(
+        "cannot hold SYNs by eBPF: this kernel (it takes Linux 5.8) refuses the programs: {reason}. Hold by qdisc \
+         (kernel-fallback)"
+    )]
+    Refused {
+        /// What aya and the verifier say.
+        reason: String,
+    },
+    /// A map could not be read or written.
+    #[error(
+        "the hold failed: the map {what} of the eBPF gate: {source}. A port of it may be held for half a second more"
+    )]
+    Map {
+        /// The map.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel does not give the sockets by which SYNs are delivered.
+    #[error(
+        "cannot hold SYNs by eBPF: the kernel gives no socket to deliver them by: {source}. Give this process CAP_NET_RAW and \
+         CAP_NET_ADMIN, and load the module af_packet, or hold by qdisc (kernel-fallback)"
+    )]
+    Socket {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A device refused a program.
+    #[error("cannot hold SYNs on {device} by eBPF: {reason}. Take the device down or hold by qdisc (kernel-fallback)")]
+    Attach {
+        /// The device's name.
+        device: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The devices could not be listed.
+    #[error("cannot hold SYNs: the kernel does not list its network devices: {source}")]
+    Devices {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Something stayed behind.
+    #[error(
+        "could not take the hold off {device}: {reason}. `tc filter show dev {device} ingress` and `egress` show what is left; \
+         `reloader release` tries again"
+    )]
+    Detach {
+        /// The device's name.
+        device: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The kernel refused SYNs that were parked.
+    #[error("{count} parked SYNs could not be delivered ({source}): their clients try again after a second")]
+    Undelivered {
+        /// How many.
+        count: u64,
+        /// What the kernel said about the first.
+        source: io::Error,
+    },
+    /// What a guard was given is no hold.
+    #[error(
+        "the guard cannot take the hold over: {reason}. Its SYNs are lost, and its port is free after half a second"
+    )]
+    Keepsake {
+        /// What is missing.
+        reason: String,
+    },
+}
+
+impl EbpfError {
+    /// Whether this machine cannot hold by eBPF, and may by qdisc.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Denied | Self::Missing | Self::Refused { .. } | Self::Socket { .. } | Self::Attach { .. })
+    }
+
+    pub(super) fn load(error: &(dyn Error + 'static)) -> Self {
+        match denial(error) {
+            Some(Errno::NOSYS) => Self::Missing,
+            Some(_) => Self::Denied,
+            None => Self::Refused { reason: verdict(&chain(error)) },
+        }
+    }
+
+    pub(super) fn attach(error: AttachError) -> Self {
+        match denial(error.source.as_ref()) {
+            Some(_) => Self::Denied,
+            None => Self::Attach { reason: chain(error.source.as_ref()), device: error.device },
+        }
+    }
+
+    pub(super) fn detach(error: AttachError) -> Self {
+        Self::Detach { reason: chain(error.source.as_ref()), device: error.device }
+    }
+
+    pub(super) fn map(what: &'static str, error: MapError) -> Self {
+        Self::Map { what, source: io::Error::other(error) }
+    }
+
+    pub(super) fn keepsake(reason: impl ToString) -> Self {
+        Self::Keepsake { reason: reason.to_string() }
+    }
+}

@@ -1,0 +1,123 @@
+//! The maps of a hold, as any process has them that was given their descriptors.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use reloader_ebpf::{HeldKey, control, count};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::error::EbpfError;
+use crate::gate::hold::LEASE;
+use crate::kernel::bpf::errno;
+
+const HELD: &str = "HELD";
+const CONTROL: &str = "CONTROL";
+const COUNTS: &str = "COUNTS";
+/// The map whose size is the hold's capacity.
+pub(super) const RING: &str = "RING";
+
+const NAMES: [&str; Maps::NUMBER] = [HELD, CONTROL, COUNTS, RING];
+
+pub(super) struct Maps {
+    descriptors: Vec<OwnedFd>,
+    held: HashMap<MapData, HeldKey, u32>,
+    control: Array<MapData, u64>,
+    counts: PerCpuArray<MapData, u64>,
+    pub(super) ring: RingBuf<MapData>,
+}
+
+impl Maps {
+    /// How many descriptors they are.
+    pub(super) const NUMBER: usize = 4;
+
+    /// Those of a loaded object.
+    pub(super) fn of(ebpf: &mut Ebpf) -> Result<Self, EbpfError> {
+        let mut descriptors = Vec::new();
+        for what in NAMES {
+            let map = ebpf.take_map(what).ok_or(EbpfError::Damaged { what })?;
+            let (Map::HashMap(map) | Map::Array(map) | Map::PerCpuArray(map) | Map::RingBuf(map)) = map else {
+                return Err(EbpfError::Damaged { what });
+            };
+            descriptors.push(map.fd().as_fd().try_clone_to_owned().map_err(|source| EbpfError::Map { what, source })?);
+        }
+        Self::open(descriptors)
+    }
+
+    /// From their descriptors, in the order of [`descriptors`](Self::descriptors).
+    pub(super) fn open(descriptors: Vec<OwnedFd>) -> Result<Self, EbpfError> {
+        let [held, control, counts, ring] = descriptors.as_slice() else {
+            return Err(EbpfError::keepsake("it has too few maps"));
+        };
+        Ok(Self {
+            held: HashMap::try_from(open(HELD, held)?).map_err(|error| EbpfError::map(HELD, error))?,
+            control: Array::try_from(open(CONTROL, control)?).map_err(|error| EbpfError::map(CONTROL, error))?,
+            counts: PerCpuArray::try_from(open(COUNTS, counts)?).map_err(|error| EbpfError::map(COUNTS, error))?,
+            ring: RingBuf::try_from(open(RING, ring)?).map_err(|error| EbpfError::map(RING, error))?,
+            descriptors,
+        })
+    }
+
+    pub(super) fn descriptors(&self) -> &[OwnedFd] {
+        &self.descriptors
+    }
+
+    pub(super) fn set_mark(&mut self, mark: u32) -> Result<(), EbpfError> {
+        self.control.set(control::MARK, u64::from(mark), 0).map_err(|error| EbpfError::map(CONTROL, error))
+    }
+
+    pub(super) fn renew_lease(&mut self) -> Result<(), EbpfError> {
+        let end = now().saturating_add(LEASE.as_nanos() as u64);
+        self.control.set(control::LEASE, end, 0).map_err(|error| EbpfError::map(CONTROL, error))
+    }
+
+    pub(super) fn hold(&mut self, keys: &[(HeldKey, u32)]) -> Result<(), EbpfError> {
+        keys.iter()
+            .try_for_each(|(key, verdict)| self.held.insert(key, verdict, 0))
+            .map_err(|error| EbpfError::map(HELD, error))
+    }
+
+    /// Lets all SYNs pass that the programs see from now on.
+    pub(super) fn let_pass(&mut self) -> Result<(), EbpfError> {
+        // Where one cannot be deleted, the others are all the same.
+        let mut first_error = None;
+        let keys: Vec<_> = self.held.keys().collect();
+        for key in keys {
+            match key.and_then(|key| self.held.remove(&key)) {
+                Err(error) if !is_absent(&error) => drop(first_error.get_or_insert(error)),
+                _ => {}
+            }
+        }
+        first_error.map_or(Ok(()), |error| Err(EbpfError::map(HELD, error)))
+    }
+
+    /// Held, dropped, lapsed.
+    pub(super) fn counts(&self) -> Result<[u64; 3], EbpfError> {
+        let count = |index| {
+            let values = self.counts.get(&index, 0).map_err(|error| EbpfError::map(COUNTS, error))?;
+            Ok(values.iter().sum())
+        };
+        Ok([count(count::HELD)?, count(count::DROPPED)?, count(count::LAPSED)?])
+    }
+}
+
+fn open(what: &'static str, descriptor: &OwnedFd) -> Result<Map, EbpfError> {
+    let descriptor = descriptor.try_clone().map_err(|source| EbpfError::Map { what, source })?;
+    MapData::from_fd(descriptor).and_then(Map::from_map_data).map_err(|error| EbpfError::map(what, error))
+}
+
+fn is_absent(error: &MapError) -> bool {
+    matches!(error, MapError::KeyNotFound) || errno(error) == Some(Errno::NOENT)
+}
+
+/// How long ago that was, by the clock of the programs.
+pub(super) fn since(arrived: u64) -> Duration {
+    Duration::from_nanos(now().saturating_sub(arrived))
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC, which `bpf_ktime_get_ns` counts.
+fn now() -> u64 {
+    Duration::try_from(clock_gettime(ClockId::Monotonic)).map_or(0, |time| time.as_nanos() as u64)
+}

@@ -1,0 +1,58 @@
+//! The eBPF gate against the running kernel: what it parks it delivers, in time, and it touches nothing else. Every test
+//! needs root, for network namespaces of its own.
+
+use std::net::SocketAddr;
+
+use reloader::gate::hold::Gate as _;
+use reloader_tests::network::{Namespace, packet_path};
+
+#[path = "hold_ebpf/rig.rs"]
+mod rig;
+
+use rig::{HOOKS, addressed, hold, listener, release, retransmits, room, spec, start, until_connected, until_held};
+
+fn at(address: &str) -> SocketAddr {
+    address.parse().unwrap()
+}
+
+#[test]
+fn syns_on_lo_wait_for_their_listener() {
+    for hook in HOOKS {
+        Namespace::new().run(|| {
+            room();
+            let before = packet_path();
+            for address in ["127.0.0.1:8080", "[::1]:8080"] {
+                let mut gate = hold(hook, &spec(&[address]));
+                let clients = start(at(address), 300);
+                until_held(&mut gate, 300);
+                let _listener = listener(address);
+                let figures = release(&mut gate, 300);
+                until_connected(&clients);
+                assert_eq!(retransmits(), 0, "{hook:?}, {address}");
+                assert!(!figures.longest.is_zero());
+                assert_eq!(packet_path(), before, "{hook:?}, {address}");
+            }
+        });
+    }
+}
+
+#[test]
+fn syns_from_another_host_wait_for_their_listener() {
+    for hook in HOOKS {
+        let (client, server) = addressed();
+        server.run(|| {
+            room();
+            let before = packet_path();
+            for address in ["10.0.0.2:8080", "[fd00::2]:8080"] {
+                let mut gate = hold(hook, &spec(&[address]));
+                let clients = client.run(|| start(at(address), 300));
+                until_held(&mut gate, 300);
+                let _listener = listener(address);
+                release(&mut gate, 300);
+                until_connected(&clients);
+                assert_eq!(client.run(retransmits), 0, "{hook:?}, {address}");
+                assert_eq!(packet_path(), before, "{hook:?}, {address}");
+            }
+        });
+    }
+}

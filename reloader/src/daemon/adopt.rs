@@ -113,7 +113,8 @@ fn followed(runtime_dir: &Path, record: &Record, process: Handle) -> Generation 
     let files = Files::of(runtime_dir, record.number);
     let own = files.socket == record.socket;
     let since = SystemTime::UNIX_EPOCH + Duration::from_secs(record.since);
-    let mut generation = Generation::started(record.number, process, files.clone(), record.config.clone(), record.noreuseport);
+    let mut generation =
+        Generation::started(record.number, process, files.clone(), record.config.clone(), record.noreuseport);
     generation.since = since;
     generation.retired = record.retired.and_then(|at| Instant::now().checked_sub(seconds_since(at)));
     generation.socket = record.socket.clone();

@@ -83,13 +83,15 @@ fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Res
     targets.sort_by_key(|target| (target.address, target.v6only, target.interface));
     targets.dedup();
     let on_held_port = |address: &SocketAddr| {
-        let wildcard = |target: &Target| target.address.ip().is_unspecified() && target.address.port() == address.port();
+        let wildcard =
+            |target: &Target| target.address.ip().is_unspecified() && target.address.port() == address.port();
         !address.ip().is_unspecified() && targets.iter().any(wildcard)
     };
-    let exceptions = sockets.iter().filter(|found| !ours.contains(&found.inode)).filter_map(|found| match found.address {
-        Address::Inet(address) => Some(address),
-        _ => None,
-    });
+    let exceptions =
+        sockets.iter().filter(|found| !ours.contains(&found.inode)).filter_map(|found| match found.address {
+            Address::Inet(address) => Some(address),
+            _ => None,
+        });
     let config = &supervisor.config;
     Ok(Wanted {
         exceptions: exceptions.filter(on_held_port).collect(),
@@ -114,7 +116,8 @@ impl Guarded {
     /// What stands against a proof by now.
     pub(crate) fn doubts(&self) -> Option<String> {
         self.old.iter().find_map(|listener| {
-            let doubt = undrained_doubt(self.drain.undrained(listener)).or_else(|| self.drain.doubt(&listener.endpoint));
+            let doubt =
+                undrained_doubt(self.drain.undrained(listener)).or_else(|| self.drain.doubt(&listener.endpoint));
             Some(format!("{}: {}", listener.endpoint, doubt?))
         })
     }
@@ -140,7 +143,9 @@ impl Guarded {
         let receipt = recorder.receipt();
         receipt.syns = Syns { seen: receipt.syns.seen, ..syns(&ended) };
         for entry in &mut receipt.listeners {
-            let Some(listener) = old.iter().find(|listener| Some(listener.inode) == entry.inode_before) else { continue };
+            let Some(listener) = old.iter().find(|listener| Some(listener.inode) == entry.inode_before) else {
+                continue;
+            };
             if entry.rung != Rung::Unproven {
                 continue;
             }

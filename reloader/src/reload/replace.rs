@@ -83,9 +83,8 @@ fn refuse_unproven(supervisor: &Supervisor, guarded: Option<&Guarded>) -> Result
         Some(guarded) => guarded.doubts(),
         None => Some("a listener, because no SYN can be held".into()),
     };
-    reason.map_or(Ok(()), |reason| {
-        Err(Failure::new(format!("require = \"proven\", and there is no proof for {reason}")))
-    })
+    reason
+        .map_or(Ok(()), |reason| Err(Failure::new(format!("require = \"proven\", and there is no proof for {reason}"))))
 }
 
 async fn replace(
@@ -145,7 +144,8 @@ async fn second_chance(
         }
         Err(second) => {
             abandon(supervisor, second.ends_custody, recorder).await;
-            let reason = format!("{}; and the last-known-good configuration did not start: {}", failure.reason, second.reason);
+            let reason =
+                format!("{}; and the last-known-good configuration did not start: {}", failure.reason, second.reason);
             Failure { reason, server_log: [failure.server_log, second.server_log].concat(), ..failure }
         }
     }

@@ -55,13 +55,7 @@ pub(crate) struct Generation {
 
 impl Generation {
     /// A generation whose process was just started.
-    pub(crate) fn started(
-        number: u64,
-        process: Handle,
-        files: Files,
-        config: String,
-        noreuseport: bool,
-    ) -> Generation {
+    pub(crate) fn started(number: u64, process: Handle, files: Files, config: String, noreuseport: bool) -> Generation {
         Generation {
             number,
             process,

@@ -7,6 +7,7 @@ use super::confirm::Verdict;
 use super::drain::{Drain, Undrained};
 use super::receipt::{ListenerReceipt, Rung, Syns};
 use super::recorder::Recorder;
+use super::retire::undrained;
 use crate::config::Strategy;
 use crate::gate::hold::{Backend, Ended, Hold, Target, Wanted, Why};
 use crate::kernel::{devices, sock_diag};
@@ -152,6 +153,7 @@ impl Guarded {
             let doubt = drain.doubt(&listener.endpoint).or_else(|| general.clone());
             judge_held(entry, drain.undrained(listener), doubt, backend);
         }
+        receipt.lost.undrained = undrained(&receipt.listeners);
     }
 }
 

@@ -131,7 +131,7 @@ fn half_open_of(listener: &Listener, pending: &[Connection]) -> (u64, u64) {
 }
 
 /// The sum over all listeners that went away; `None` when one of them could not be measured.
-fn undrained(receipts: &[ListenerReceipt]) -> Option<u64> {
+pub(crate) fn undrained(receipts: &[ListenerReceipt]) -> Option<u64> {
     let gone = receipts.iter().filter(|receipt| match receipt.rung {
         Rung::Removed => true,
         Rung::Unproven => receipt.inode_before.is_some(),

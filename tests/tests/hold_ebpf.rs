@@ -3,9 +3,14 @@
 
 use std::net::SocketAddr;
 
-use reloader::gate::hold::Gate as _;
 use reloader_tests::network::{Namespace, packet_path};
 
+#[path = "hold_ebpf/faults.rs"]
+mod faults;
+#[path = "hold_ebpf/neighbours.rs"]
+mod neighbours;
+#[path = "hold_ebpf/packets.rs"]
+mod packets;
 #[path = "hold_ebpf/rig.rs"]
 mod rig;
 
@@ -53,6 +58,36 @@ fn syns_from_another_host_wait_for_their_listener() {
                 assert_eq!(client.run(retransmits), 0, "{hook:?}, {address}");
                 assert_eq!(packet_path(), before, "{hook:?}, {address}");
             }
+        });
+    }
+}
+
+/// More than the listener's queue takes at once: a SYN that meets a full one is dropped without a word.
+#[test]
+fn ten_thousand_syns_find_room_at_a_listener_with_a_short_queue() {
+    reloader_tests::limits::raise_open_files();
+    for address in ["127.0.0.1:8080", "10.0.0.2:8080"] {
+        let (client, server) = addressed();
+        server.run(|| {
+            room();
+            let mut spec = spec(&[address]);
+            spec.capacity = 4 << 20;
+            let mut gate = hold(HOOKS[0], &spec);
+            let is_local = at(address).ip().is_loopback();
+            let mut clients = Vec::new();
+            // In turns, for the lease's sake.
+            for turn in 1..=10 {
+                let more = || start(at(address), 1000);
+                clients.extend(if is_local { more() } else { client.run(more) });
+                until_held(&mut gate, turn * 1000);
+            }
+            let listener = listener(address);
+            std::thread::spawn(move || listener.incoming().for_each(drop));
+            let begin = std::time::Instant::now();
+            let figures = release(&mut gate, 10_000);
+            println!("{address}: {:?} for {figures:?}", begin.elapsed());
+            until_connected(&clients);
+            assert_eq!((retransmits(), client.run(retransmits)), (0, 0), "{address}");
         });
     }
 }

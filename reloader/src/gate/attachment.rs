@@ -21,8 +21,10 @@ const CLSACT_IS_OURS: u16 = 0x8000;
 /// What the names of all our programs begin with.
 const NAMES: &str = "reloader_";
 
-/// Whose filter it is: 0 for the SYN counter's, or the id of a hold.
+/// Whose filter it is: [`COUNTER`], or the id of a hold.
 pub(crate) type Owner = u16;
+/// The SYN counter. No hold has this id.
+pub(crate) const COUNTER: Owner = 0;
 
 /// How a program gets into the packet path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +141,9 @@ fn filter(
     }
     // The last one of ours to go removes it, whichever of us has made it.
     let ours = clsact_made || of_device(device)?.iter().any(|(_, filter)| clsact_is_ours(filter));
-    let preference = lowest_free(&tc::filters(device.index, direction)?);
+    // The first place is for a hold: a SYN that it parks is counted when it comes again.
+    let first = if owner == COUNTER { 2 } else { 1 };
+    let preference = lowest_free(first, &tc::filters(device.index, direction)?);
     let minor = owner | if ours { CLSACT_IS_OURS } else { 0 };
     let options =
         TcAttachOptions::Netlink(NlOptions { priority: preference, handle: TcHandle::new(MARK, minor), classid: None });
@@ -229,8 +233,8 @@ fn device_is_gone(errno: Option<Errno>) -> bool {
     matches!(errno, Some(Errno::NODEV | Errno::NXIO))
 }
 
-fn lowest_free(filters: &[Filter]) -> u16 {
-    (1..u16::MAX)
+fn lowest_free(first: u16, filters: &[Filter]) -> u16 {
+    (first..u16::MAX)
         .find(|preference| filters.iter().all(|filter| filter.preference != *preference))
         // 0 lets the kernel choose, and say why it cannot.
         .unwrap_or(0)
@@ -246,9 +250,10 @@ mod tests {
 
     #[test]
     fn the_lowest_free_preference_comes_before_everybody_it_can() {
-        assert_eq!(lowest_free(&[]), 1);
-        assert_eq!(lowest_free(&[filter(49152, 1, None), filter(2, 1, None)]), 1);
-        assert_eq!(lowest_free(&[filter(1, 0, None), filter(1, 1, None), filter(3, 1, None)]), 2);
+        assert_eq!(lowest_free(1, &[]), 1);
+        assert_eq!(lowest_free(1, &[filter(49152, 1, None), filter(2, 1, None)]), 1);
+        assert_eq!(lowest_free(1, &[filter(1, 0, None), filter(1, 1, None), filter(3, 1, None)]), 2);
+        assert_eq!(lowest_free(2, &[filter(2, 1, None)]), 3);
     }
 
     #[test]

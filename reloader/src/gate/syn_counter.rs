@@ -14,7 +14,7 @@ use aya::{Ebpf, EbpfLoader};
 use reloader_ebpf::{ABI_VERSION, SynKey, syn_key};
 
 pub use super::attachment::Hook;
-use super::attachment::{Attachment, Owner};
+use super::attachment::{Attachment, COUNTER};
 use super::programs::{OBJECT, SYN_PROGRAM, abi_version, listened_addresses};
 use crate::kernel::bpf;
 use crate::kernel::devices::{Device, receivers};
@@ -27,8 +27,6 @@ pub use error::CounterError;
 pub use stale::remove_stale;
 
 const SYNS: &str = "SYNS";
-/// No hold has this id.
-const OWNER: Owner = 0;
 
 /// Where a listener listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +109,7 @@ impl SynCounter {
     fn attach_all(&mut self, devices: &[Device]) -> Result<(), CounterError> {
         let program = program(&mut self.ebpf)?;
         for device in receivers(devices) {
-            let made = Attachment::make(program, &mut self.hook, device, Direction::Ingress, OWNER);
+            let made = Attachment::make(program, &mut self.hook, device, Direction::Ingress, COUNTER);
             self.attachments.extend(made.map_err(CounterError::attach)?);
         }
         Ok(())

@@ -11,7 +11,6 @@ use reloader_tests::network::{Namespace, ip};
 use reloader_tests::poll::until;
 use socket2::{Domain, Protocol, Socket, Type};
 
-pub(crate) const PORT: u16 = 8080;
 /// The kernel that runs the tests has to have both.
 pub(crate) const HOOKS: [Hook; 2] = [Hook::Tcx, Hook::Clsact];
 const LONG: Duration = Duration::from_secs(10);

@@ -135,8 +135,11 @@ impl EbpfGate {
 
     fn detach(&mut self) -> Result<(), EbpfError> {
         // The last to come is the first to go: the first on a device has made its `clsact`.
-        let removed = self.parts.attachments.drain(..).rev().map(Attachment::remove);
-        removed.fold(Ok(()), |first, next| first.and(next.map_err(EbpfError::detach)))
+        let mut detached = Ok(());
+        for attachment in self.parts.attachments.drain(..).rev() {
+            detached = detached.and(attachment.remove().map_err(EbpfError::detach));
+        }
+        detached
     }
 
     /// What became of the SYNs so far.

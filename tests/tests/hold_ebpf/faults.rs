@@ -1,0 +1,206 @@
+//! What goes wrong while a hold is on.
+
+use std::path::Path;
+use std::time::Duration;
+
+use reloader::gate::ebpf::{EbpfError, EbpfGate, Hook, remove_stale};
+use reloader::gate::hold::{Gate as _, Living};
+use reloader_tests::footprint::Footprint;
+use reloader_tests::network::{Namespace, connect, ip, listen, packet_path};
+use reloader_tests::poll::until;
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+
+use super::at;
+use super::rig::{
+    Client, HOOKS, addressed, addresses, hold, listener, release, retransmits, spec, start, until_connected, until_held,
+};
+
+#[test]
+fn a_full_ring_drops_and_counts_and_other_ports_go_on() {
+    Namespace::new().run(|| {
+        listen("127.0.0.1:8081");
+        let mut spec = spec(&["127.0.0.1:8080"]);
+        spec.capacity = 4096;
+        let mut gate = hold(HOOKS[0], &spec);
+        let clients = start(at("127.0.0.1:8080"), 100);
+        until(Duration::from_secs(10), "all SYNs to be seen", || {
+            gate.renew().unwrap();
+            let figures = gate.figures().unwrap();
+            figures.held + figures.dropped == 100
+        });
+        connect(at("127.0.0.1:8081"), 5);
+        let _listener = listener("127.0.0.1:8080");
+        let figures = gate.release().unwrap();
+        assert!(figures.held > 10 && figures.dropped > 10, "{figures:?}");
+        assert_eq!((figures.held + figures.dropped, figures.released), (100, figures.held));
+        // The others' clients try again after a second.
+        until_connected(&clients);
+    });
+}
+
+#[test]
+fn when_the_lease_runs_out_syns_pass() {
+    for hook in HOOKS {
+        Namespace::new().run(|| {
+            let _listener = listener("127.0.0.1:8080");
+            let mut gate = hold(hook, &spec(&["127.0.0.1:8080"]));
+            let mut clients = start(at("127.0.0.1:8080"), 1);
+            assert!(!clients[0].is_connected());
+            until(Duration::from_secs(10), "the lease to run out", || {
+                clients.push(Client::start(at("127.0.0.1:8080")));
+                clients.iter().any(Client::is_connected)
+            });
+            let figures = gate.release().unwrap();
+            assert!(figures.held >= 1 && figures.lease_lapsed >= 1, "{hook:?}: {figures:?}");
+            until_connected(&clients);
+        });
+    }
+}
+
+#[test]
+fn devices_come_and_go() {
+    for hook in HOOKS {
+        let (client, server) = (Namespace::new(), Namespace::new());
+        server.run(|| {
+            let before = packet_path();
+            let mut gate = hold(hook, &spec(&["0.0.0.0:8080"]));
+            assert!(!gate.follow().unwrap());
+            for (round, device) in ["first", "second"].into_iter().enumerate() {
+                ip(&format!("link add {device} type veth peer name left"));
+                client.take("left");
+                ip(&format!("link set {device} up"));
+                addresses(device, 2);
+                client.run(|| {
+                    ip("link set left up");
+                    addresses("left", 1);
+                });
+                assert!(gate.follow().unwrap(), "{hook:?}, {device} came");
+                assert!(!gate.follow().unwrap(), "{hook:?}, {device} is known");
+                let clients = client.run(|| start(at("10.0.0.2:8080"), 1));
+                until_held(&mut gate, round as u64 + 1);
+                drop(clients);
+                ip(&format!("link del {device}"));
+                assert!(gate.follow().unwrap(), "{hook:?}, {device} went");
+            }
+            let here = start(at("127.0.0.1:8080"), 1);
+            until_held(&mut gate, 3);
+            let _listener = listener("0.0.0.0:8080");
+            let figures = gate.release().unwrap();
+            assert_eq!((figures.held, figures.released, figures.dropped), (3, 1, 2), "{hook:?}");
+            until_connected(&here);
+            assert_eq!(packet_path(), before, "{hook:?}");
+        });
+    }
+}
+
+#[test]
+fn a_guard_releases_what_a_dead_holder_has_parked() {
+    for hook in HOOKS {
+        let (client, server) = addressed();
+        server.run(|| {
+            let before = packet_path();
+            let mut gate = EbpfGate::prepare_by(&spec(&["0.0.0.0:8080", "[::]:8081"]), Some(hook)).unwrap();
+            // As it is before anything is parked: that has to be enough.
+            let keepsake = gate.keepsake().unwrap();
+            gate.arm().unwrap();
+            let mut clients = client.run(|| start(at("10.0.0.2:8080"), 20));
+            clients.extend(client.run(|| start(at("[fd00::2]:8081"), 20)));
+            clients.extend(start(at("127.0.0.1:8080"), 20));
+            until_held(&mut gate, 60);
+            // No destructor runs after a kill -9.
+            std::mem::forget(gate);
+
+            let _listeners = [listener("0.0.0.0:8080"), listener("[::]:8081")];
+            let mut guard = EbpfGate::restore(keepsake).unwrap();
+            let figures = release(&mut guard, 60);
+            until_connected(&clients);
+            assert_eq!((client.run(retransmits), retransmits()), (0, 0), "{hook:?}");
+            assert_eq!(packet_path(), before, "{hook:?}");
+            assert_eq!(guard.release().unwrap(), figures, "{hook:?}: nothing to do any more");
+        });
+    }
+}
+
+#[test]
+fn a_keepsake_that_is_none_is_refused() {
+    Namespace::new().run(|| {
+        let gate = EbpfGate::prepare(&spec(&["0.0.0.0:8080"])).unwrap();
+        let mut keepsake = gate.keepsake().unwrap();
+        keepsake.descriptors.truncate(2);
+        let error = EbpfGate::restore(keepsake).err().unwrap();
+        assert!(matches!(error, EbpfError::Keepsake { .. }), "{error}");
+    });
+}
+
+#[test]
+fn what_a_lost_machine_left_is_removed_and_a_living_hold_is_not() {
+    let (_client, server) = addressed();
+    server.run(|| {
+        let before = packet_path();
+        let dead = spec(&["0.0.0.0:8080"]);
+        let living = spec(&["0.0.0.0:8081"]);
+        let gate = hold(Hook::Clsact, &living);
+        let alone = packet_path();
+        std::mem::forget(hold(Hook::Clsact, &dead));
+        let both: Living = [dead.id, living.id].into();
+        assert_eq!(remove_stale(&both).unwrap(), 0);
+        // On `lo` one program, on `right` two.
+        assert_eq!(remove_stale(&Living::from([living.id])).unwrap(), 3);
+        assert_eq!(packet_path(), alone);
+        drop(gate);
+        assert_eq!(packet_path(), before);
+
+        std::mem::forget(hold(Hook::Clsact, &spec(&["0.0.0.0:8080"])));
+        assert_eq!(remove_stale(&Living::new()).unwrap(), 3);
+        assert_eq!(packet_path(), before);
+    });
+}
+
+#[test]
+fn nothing_is_left() {
+    for hook in HOOKS {
+        Namespace::new().run(|| {
+            ip("link add left type veth peer name right");
+            ip("link set left up");
+            ip("link set right up");
+            let footprint = Footprint::take_with_bpf(Path::new("/no process mentions this"));
+            let mut gate = hold(hook, &spec(&["0.0.0.0:8080"]));
+            assert!(!footprint.changes().is_empty());
+            gate.release().unwrap();
+            drop(gate);
+            assert_eq!(footprint.left_behind(), [""; 0], "{hook:?}");
+            drop(EbpfGate::prepare_by(&spec(&["0.0.0.0:8080"]), Some(hook)).unwrap());
+            assert_eq!(footprint.left_behind(), [""; 0], "{hook:?}: dropped");
+        });
+    }
+}
+
+/// What the unit file grants: no CAP_PERFMON, which the verifier would ask for if a program looped over a pointer.
+#[test]
+fn three_capabilities_are_enough_and_fewer_are_told() {
+    Namespace::new().run(|| {
+        let spec = spec(&["127.0.0.1:8080"]);
+        let all = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
+        keep_only(all);
+        let mut gate = EbpfGate::prepare(&spec).unwrap();
+        gate.arm().unwrap();
+        let clients = start(at("127.0.0.1:8080"), 3);
+        until_held(&mut gate, 3);
+        let _listener = listener("127.0.0.1:8080");
+        release(&mut gate, 3);
+        until_connected(&clients);
+
+        keep_only(CapabilitySet::BPF | CapabilitySet::NET_ADMIN);
+        let error = EbpfGate::prepare(&spec).err().expect("packet sockets without CAP_NET_RAW");
+        assert!(error.is_unavailable() && error.to_string().contains("CAP_NET_RAW"), "{error}");
+        keep_only(CapabilitySet::NET_ADMIN);
+        let error = EbpfGate::prepare(&spec).err().expect("bpf(2) without CAP_BPF");
+        assert!(matches!(error, EbpfError::Denied) && error.is_unavailable(), "{error}");
+    });
+}
+
+/// On this thread, for the rest of its life.
+fn keep_only(capabilities: CapabilitySet) {
+    let sets = CapabilitySets { effective: capabilities, permitted: capabilities, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets).unwrap();
+}

@@ -1,0 +1,239 @@
+//! What is somebody else's goes on as before.
+
+use std::net::SocketAddr;
+
+use reloader::gate::ebpf::Hook;
+use reloader::gate::hold::Gate as _;
+use reloader::gate::syn_counter::{SynCounter, Watched};
+use reloader::kernel::devices;
+use reloader_tests::network::{Namespace, can_add, command, connect, ip, listen, packet_path, tc};
+
+use super::at;
+use super::rig::{
+    Client, HOOKS, addressed, addresses, hold, listener, release, retransmits, spec, start, until_connected, until_held,
+};
+
+#[test]
+fn a_filter_that_drops_a_port_and_one_that_counts_act_as_before() {
+    // A hold by clsact comes behind every TCX program, so it is not taken where the kernel has TCX.
+    for (hook, others) in [(Hook::Tcx, Hook::Tcx), (Hook::Tcx, Hook::Clsact), (Hook::Clsact, Hook::Clsact)] {
+        let (client, server) = addressed();
+        server.run(|| {
+            tc("qdisc add dev right clsact");
+            // To a device that is down: the packet is lost.
+            ip("link add sink type veth peer name other");
+            let lose = "u32 match ip dport 8081 0xffff action mirred egress redirect dev sink";
+            tc(&format!("filter add dev right ingress pref 10 protocol ip {lose}"));
+            let mut counter = SynCounter::load_for(Some(others)).unwrap();
+            let watched = [Watched { address: at("10.0.0.2:8080"), v6only: false }];
+            counter.attach(&devices::list().unwrap(), &watched).unwrap();
+            let before = packet_path();
+
+            let mut gate = hold(hook, &spec(&["0.0.0.0:8080", "0.0.0.0:8081"]));
+            let clients = client.run(|| start(at("10.0.0.2:8080"), 20));
+            let lost = client.run(|| start(at("10.0.0.2:8081"), 1));
+            until_held(&mut gate, 21);
+            let _listeners = [listener("0.0.0.0:8080"), listener("0.0.0.0:8081")];
+            release(&mut gate, 21);
+            until_connected(&clients);
+            assert_eq!(packet_path(), before, "{hook:?} beside {others:?}");
+            // A clsact filter sees it behind a TCX program only where that lets it go on. What was parked is counted once.
+            assert_eq!(counter.detach().unwrap().seen, 20, "{hook:?} beside {others:?}");
+            assert!(!lost[0].is_connected(), "{hook:?} beside {others:?}: the filter was skipped");
+            assert_eq!(dropped_by_filter(), 1, "{hook:?} beside {others:?}");
+        });
+    }
+}
+
+/// What tc says of the one mirred action.
+fn dropped_by_filter() -> u64 {
+    let filters = command("tc", "-s filter show dev right ingress");
+    let sent =
+        filters.lines().find_map(|line| line.trim().strip_prefix("Sent ")).unwrap_or_else(|| panic!("{filters}"));
+    sent.split(' ').nth(2).unwrap().parse().unwrap()
+}
+
+#[test]
+fn qdiscs_that_were_there_before_stay() {
+    for (hook, qdisc) in [(Hook::Tcx, "clsact"), (Hook::Tcx, "ingress"), (Hook::Clsact, "clsact")] {
+        let (client, server) = addressed();
+        server.run(|| {
+            tc(&format!("qdisc add dev right {qdisc}"));
+            let before = packet_path();
+            let mut gate = hold(hook, &spec(&["0.0.0.0:8080"]));
+            assert_ne!(packet_path(), before);
+            let clients = client.run(|| start(at("10.0.0.2:8080"), 1));
+            until_held(&mut gate, 1);
+            let _listener = listener("0.0.0.0:8080");
+            release(&mut gate, 1);
+            until_connected(&clients);
+            assert_eq!(packet_path(), before, "{hook:?}, {qdisc}");
+        });
+    }
+}
+
+#[test]
+fn without_tcx_an_ingress_qdisc_is_refused_with_the_reason() {
+    let (_client, server) = addressed();
+    server.run(|| {
+        tc("qdisc add dev right ingress");
+        let before = packet_path();
+        let spec = spec(&["0.0.0.0:8080"]);
+        let error = reloader::gate::ebpf::EbpfGate::prepare_by(&spec, Some(Hook::Clsact)).err().unwrap();
+        assert!(error.is_unavailable() && error.to_string().contains("right by eBPF: it has an `ingress`"), "{error}");
+        assert_eq!(packet_path(), before);
+    });
+}
+
+#[test]
+fn a_forwarded_syn_is_not_delayed() {
+    for hook in HOOKS {
+        let (client, router) = addressed();
+        let server = Namespace::new();
+        router.run(|| {
+            ip("link add inner type veth peer name server");
+            server.take("server");
+            ip("link set inner up");
+            ip("addr add 10.0.1.1/24 dev inner");
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        });
+        server.run(|| {
+            ip("link set server up");
+            ip("addr add 10.0.1.2/24 dev server");
+            ip("route add default via 10.0.1.1");
+            listen("10.0.1.2:8080");
+        });
+        client.run(|| ip("route add default via 10.0.0.2"));
+        router.run(|| {
+            let mut gate = hold(hook, &spec(&["0.0.0.0:8080"]));
+            client.run(|| connect(at("10.0.1.2:8080"), 5));
+            release(&mut gate, 0);
+        });
+    }
+}
+
+#[test]
+fn a_bridged_syn_is_not_delayed_and_one_to_the_bridge_is_held() {
+    for hook in HOOKS {
+        let (client, bridge) = addressed();
+        let server = Namespace::new();
+        let has_bridge = bridge.run(|| {
+            ip("link add inner type veth peer name server");
+            server.take("server");
+            ip("addr flush dev right");
+            let added = can_add("name br0 type bridge");
+            if added {
+                for port in ["inner", "right"] {
+                    ip(&format!("link set {port} master br0 up"));
+                }
+                ip("link set br0 up");
+                addresses("br0", 2);
+            }
+            added
+        });
+        if !has_bridge {
+            eprintln!("not tested: this kernel has no bridge");
+            return;
+        }
+        server.run(|| {
+            ip("link set server up");
+            addresses("server", 3);
+            listen("0.0.0.0:8080");
+        });
+        bridge.run(|| {
+            let mut gate = hold(hook, &spec(&["0.0.0.0:8080"]));
+            client.run(|| connect(at("10.0.0.3:8080"), 5));
+            let clients = client.run(|| start(at("10.0.0.2:8080"), 5));
+            until_held(&mut gate, 5);
+            let _listener = listener("0.0.0.0:8080");
+            release(&mut gate, 5);
+            until_connected(&clients);
+            assert_eq!(client.run(retransmits), 0, "{hook:?}");
+        });
+    }
+}
+
+#[test]
+fn somebody_elses_listener_of_one_address_is_left_alone() {
+    Namespace::new().run(|| {
+        listen("127.0.0.2:8080");
+        let mut spec = spec(&["0.0.0.0:8080"]);
+        spec.exceptions = vec![at("127.0.0.2:8080")];
+        let mut gate = hold(HOOKS[0], &spec);
+        connect(at("127.0.0.2:8080"), 3);
+        let clients = start(at("127.0.0.1:8080"), 2);
+        until_held(&mut gate, 2);
+        let _listener = listener("127.0.0.1:8080");
+        release(&mut gate, 2);
+        until_connected(&clients);
+    });
+}
+
+#[test]
+fn a_listener_bound_to_a_device_is_held_there_only() {
+    let (client, server) = addressed();
+    server.run(|| {
+        let device = devices::list().unwrap().into_iter().find(|device| device.name == "right").unwrap();
+        let mut spec = spec(&["0.0.0.0:8080"]);
+        spec.targets[0].interface = device.index;
+        listen("127.0.0.1:8080");
+        let mut gate = hold(HOOKS[0], &spec);
+        connect(at("127.0.0.1:8080"), 3);
+        let clients = client.run(|| start(at("10.0.0.2:8080"), 2));
+        until_held(&mut gate, 2);
+        let bound = socket2::Socket::from(std::net::TcpListener::bind("10.0.0.2:0").unwrap());
+        drop(bound);
+        let _listener = listener("10.0.0.2:8080");
+        release(&mut gate, 2);
+        until_connected(&clients);
+    });
+}
+
+#[test]
+fn two_holds_do_not_touch_each_other() {
+    for (first, second) in HOOKS.into_iter().flat_map(|first| HOOKS.map(|second| (first, second))) {
+        let (client, server) = addressed();
+        server.run(|| {
+            let before = packet_path();
+            let mut one = hold(first, &spec(&["0.0.0.0:8080"]));
+            let mut two = hold(second, &spec(&["0.0.0.0:8081"]));
+            let of = |port| SocketAddr::from(([10, 0, 0, 2], port));
+            let (ones, twos): (Vec<Client>, Vec<Client>) = client.run(|| (start(of(8080), 7), start(of(8081), 9)));
+            until_held(&mut one, 7);
+            until_held(&mut two, 9);
+            let _listeners = [listener("0.0.0.0:8080"), listener("0.0.0.0:8081")];
+            release(&mut one, 7);
+            until_connected(&ones);
+            assert!(!twos.iter().any(Client::is_connected), "{first:?}, {second:?}");
+            two.renew().unwrap();
+            release(&mut two, 9);
+            until_connected(&twos);
+            assert_eq!(client.run(retransmits), 0, "{first:?}, {second:?}");
+            assert_eq!(packet_path(), before, "{first:?}, {second:?}");
+        });
+    }
+}
+
+#[test]
+fn a_rule_that_drops_marked_packets_loses_nothing_on_lo() {
+    Namespace::new().run(|| {
+        let rules = "add table inet t; add chain inet t out { type filter hook output priority 0; }; \
+                     add rule inet t out meta mark != 0 drop";
+        let added = std::process::Command::new("nft").arg(rules).output().expect("running nft (package nftables)");
+        if !added.status.success() {
+            let error = String::from_utf8_lossy(&added.stderr).into_owned();
+            assert!(error.contains("Operation not supported") || error.contains("initialize"), "{error}");
+            eprintln!("not tested: this kernel has no nf_tables");
+            return;
+        }
+        for address in ["127.0.0.1:8080", "[::1]:8080"] {
+            let mut gate = hold(HOOKS[0], &spec(&[address]));
+            let clients = start(at(address), 10);
+            until_held(&mut gate, 10);
+            let _listener = listener(address);
+            release(&mut gate, 10);
+            until_connected(&clients);
+            assert_eq!(retransmits(), 0);
+        }
+    });
+}

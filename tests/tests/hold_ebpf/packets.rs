@@ -1,0 +1,143 @@
+//! SYNs of every shape.
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::process::{Child, Command, Stdio};
+
+use reloader::gate::hold::Gate as _;
+use reloader_tests::network::{Namespace, command, ip};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::at;
+use super::rig::{HOOKS, addressed, hold, listener, release, retransmits, spec, until_held};
+
+/// Python's sockets have the options that Rust's want unsafe code for.
+fn client(kind: &str, address: &str) -> Child {
+    let address = at(address);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hold_ebpf/client.py");
+    Command::new("python3")
+        .args([script, kind, &address.ip().to_string(), &address.port().to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn line(output: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    line.trim().to_owned()
+}
+
+/// Accepts one connection, answers it, and returns how much it had sent.
+fn greet(listener: &TcpListener) -> usize {
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.write_all(b"hello").unwrap();
+    let mut buffer = [0; 2000];
+    stream.set_nonblocking(true).unwrap();
+    std::io::Read::read(&mut stream, &mut buffer).unwrap_or(0)
+}
+
+#[test]
+fn syns_with_ip_options_and_extension_headers() {
+    each_way("options", 0);
+}
+
+#[test]
+fn a_fast_open_syn_brings_its_data_along() {
+    each_way("fastopen", 1000);
+}
+
+fn each_way(kind: &str, data: usize) {
+    // Without cookies: send (4) and accept (0x200) data in a SYN, at every listener (0x400).
+    let fast_open = || std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "1543").unwrap();
+    for hook in HOOKS {
+        let (there, here) = addressed();
+        there.run(fast_open);
+        here.run(|| {
+            fast_open();
+            for address in ["127.0.0.1:8080", "[::1]:8080", "10.0.0.2:8080", "[fd00::2]:8080"] {
+                let by_lo = at(address).ip().is_loopback();
+                let start = || client(kind, address);
+                let mut gate = hold(hook, &spec(&[address]));
+                let mut client = if by_lo { start() } else { there.run(start) };
+                until_held(&mut gate, 1);
+                let listener = listener(address);
+                release(&mut gate, 1);
+                assert_eq!(greet(&listener), data, "{kind}, {hook:?}, {address}");
+                assert_eq!(line(&mut BufReader::new(client.stdout.take().unwrap())), "hello");
+                assert!(client.wait().unwrap().success());
+                assert_eq!((retransmits(), there.run(retransmits)), (0, 0), "{kind}, {hook:?}, {address}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_link_local_address_of_this_host() {
+    Namespace::new().run(|| {
+        ip("link add left type veth peer name right");
+        ip("link set left up");
+        ip("link set right up");
+        ip("addr add fe80::77/64 dev left nodad");
+        let mut gate = hold(HOOKS[0], &spec(&["[::]:8080"]));
+        let index = std::fs::read_to_string("/sys/class/net/left/ifindex").unwrap_or_default();
+        let scope = index.trim().parse().unwrap_or_else(|_| index_of("left"));
+        let address = std::net::SocketAddrV6::new("fe80::77".parse().unwrap(), 8080, 0, scope);
+        let clients = super::start(address.into(), 3);
+        until_held(&mut gate, 3);
+        let _listener = listener("[::]:8080");
+        release(&mut gate, 3);
+        super::until_connected(&clients);
+        assert_eq!(retransmits(), 0);
+    });
+}
+
+/// `/sys` shows another namespace's devices.
+fn index_of(device: &str) -> u32 {
+    let link = command("ip", &format!("-oneline link show dev {device}"));
+    link.split(':').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_device_without_a_link_header() {
+    for hook in HOOKS {
+        Namespace::new().run(|| {
+            let mut client = client("tun", "10.9.0.1:8080");
+            let mut output = BufReader::new(client.stdout.take().unwrap());
+            assert_eq!(line(&mut output), "up");
+            let mut gate = hold(hook, &spec(&["10.9.0.1:8080"]));
+            client.stdin.take().unwrap().write_all(b"go\n").unwrap();
+            until_held(&mut gate, 1);
+            let _listener = listener("10.9.0.1:8080");
+            release(&mut gate, 1);
+            assert_eq!(line(&mut output), "flags 0x12", "{hook:?}: SYN and ACK");
+            assert!(client.wait().unwrap().success());
+        });
+    }
+}
+
+#[test]
+fn a_syn_that_is_sent_again_is_delivered_once() {
+    Namespace::new().run(|| {
+        let mut gate = hold(HOOKS[0], &spec(&["127.0.0.1:8080"]));
+        let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).unwrap();
+        for source_port in [40_000, 40_000, 40_001, 40_000] {
+            let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+            raw.send_to(&syn(source_port), &address.into()).unwrap();
+        }
+        until_held(&mut gate, 4);
+        let _listener = listener("127.0.0.1:8080");
+        assert_eq!(gate.release().unwrap().released, 2);
+    });
+}
+
+/// From and to 127.0.0.1.
+fn syn(source_port: u16) -> Vec<u8> {
+    let local = [127, 0, 0, 1];
+    let mut packet = vec![0x45, 0, 0, 40, 0, 1, 0, 0, 64, 6, 0, 0];
+    packet.extend([local, local].concat());
+    packet.extend(source_port.to_be_bytes());
+    packet.extend([0x1f, 0x90, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    packet
+}

@@ -114,7 +114,9 @@ fn local_route(route: &RouteMessage) -> Option<Prefix> {
     }
     route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(Prefix { address: (*address).into(), length }),
-        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(Prefix { address: (*address).into(), length }),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
+            Some(Prefix { address: (*address).into(), length })
+        }
         _ => None,
     })
 }

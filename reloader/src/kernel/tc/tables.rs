@@ -166,13 +166,7 @@ fn table(place: &Place) -> TcMessage {
     filter(place, 0, vec![TcFilterU32Option::Divisor(1)])
 }
 
-fn entry(
-    place: &Place,
-    table: u32,
-    number: u16,
-    keys: &[Key],
-    then: &Then<u32>,
-) -> TcMessage {
+fn entry(place: &Place, table: u32, number: u16, keys: &[Key], then: &Then<u32>) -> TcMessage {
     let mut selector = selector(keys);
     let mut options = match then {
         Then::Class(class) => {

@@ -67,10 +67,7 @@ fn an_entry_for_an_ipv6_prefix() {
     let expected = "740000002c000506000000000000000000000000010000000\
         1000000f2ffffff86dd01ff08000100753332004800020008000300000050800800020000004080340005000000020000000000\
         0000000000000000fffffffffd0000001800000000000000ffffffff000000001c00000000000000";
-    let keys = [
-        Key { at: 24, mask: 0xffff_ffff, value: 0xfd00_0000 },
-        Key { at: 28, mask: 0xffff_ffff, value: 0 },
-    ];
+    let keys = [Key { at: 24, mask: 0xffff_ffff, value: 0xfd00_0000 }, Key { at: 28, mask: 0xffff_ffff, value: 0 }];
     assert_eq!(added_entry(&V6, 0x8040_0000, 1, &keys, Then::Go(0x8050_0000, None)), expected);
 }
 

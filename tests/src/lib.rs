@@ -3,8 +3,10 @@
 
 pub mod config;
 pub mod footprint;
+pub mod guest;
 pub mod haproxy;
 pub mod idle;
+pub mod kernels;
 pub mod limits;
 pub mod load;
 pub mod netns;

@@ -6,6 +6,7 @@ mod build_ebpf;
 mod demo;
 mod packages;
 mod test;
+mod vm;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's tasks")]
@@ -22,6 +23,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Run all tests; the integration tests need root
     Test,
+    /// Boot a distribution's kernel in a virtual machine and run a program in it
+    Vm(vm::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -29,5 +32,6 @@ fn main() -> anyhow::Result<()> {
         Task::BuildEbpf(arguments) => build_ebpf::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test => test::run(),
+        Task::Vm(arguments) => vm::run(&arguments),
     }
 }

@@ -1,14 +1,97 @@
-//! The addresses of this host.
+//! The addresses of this host: where a packet must go to in order to be for this host.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::NLM_F_DUMP;
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::netlink;
+
+/// The addresses that begin with the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix {
+    /// The first of them.
+    pub address: IpAddr,
+    /// How many bits are the same: 32 (IPv4) or 128 (IPv6) for a single address.
+    pub length: u8,
+}
+
+impl Prefix {
+    /// A single address.
+    pub fn host(address: IpAddr) -> Self {
+        Self { address, length: width(address) }
+    }
+
+    /// Whether this is a single address.
+    pub fn is_host(&self) -> bool {
+        self.length == width(self.address)
+    }
+
+    /// Whether all addresses of the other are among those of this one.
+    pub fn contains(&self, other: &Self) -> bool {
+        width(self.address) == width(other.address)
+            && self.length <= other.length
+            && (bits(self.address) ^ bits(other.address)) & mask(self.address, self.length) == 0
+    }
+
+    /// What is left without the addresses of `hole`, as few prefixes as can be.
+    pub fn without(&self, hole: &Self) -> Vec<Self> {
+        if hole.contains(self) {
+            return Vec::new();
+        }
+        if !self.contains(hole) {
+            return vec![*self];
+        }
+        // On the way down to the hole, the other half at every step.
+        let sibling = |length: u8| {
+            let lowest = 1_u128 << (width(self.address) - length);
+            let address = (bits(hole.address) ^ lowest) & mask(self.address, length);
+            Self { address: with_bits(self.address, address), length }
+        };
+        (self.length + 1..=hole.length).map(sibling).collect()
+    }
+}
+
+fn width(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+fn with_bits(family: IpAddr, bits: u128) -> IpAddr {
+    match family {
+        IpAddr::V4(_) => Ipv4Addr::from_bits(bits as u32).into(),
+        IpAddr::V6(_) => Ipv6Addr::from_bits(bits).into(),
+    }
+}
+
+fn mask(family: IpAddr, length: u8) -> u128 {
+    let rest = u32::from(width(family) - length);
+    let all = u128::MAX >> (128 - u32::from(width(family)));
+    u128::MAX.checked_shl(rest).unwrap_or(0) & all
+}
+
+/// The prefixes that are this host's own in the calling thread's network namespace: the routes of the table `local`, which
+/// has whole networks too (127.0.0.0/8), and every interface address, whose route may be in the table of a VRF.
+///
+/// # Errors
+/// Where the kernel refuses to list them.
+pub fn local() -> io::Result<Vec<Prefix>> {
+    let mut found = routes()?;
+    found.extend(interface_addresses()?);
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
 
 /// The number of the first device that has this address.
 ///
@@ -22,4 +105,97 @@ pub(crate) fn device_of(address: Ipv6Addr) -> io::Result<Option<u32>> {
         RouteNetlinkMessage::NewAddress(found) => found.attributes.contains(&wanted).then_some(found.header.index),
         _ => None,
     }))
+}
+
+fn routes() -> io::Result<Vec<Prefix>> {
+    let question = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+    let answers = netlink::request(NETLINK_ROUTE, question, NLM_F_DUMP)?;
+    Ok(answers
+        .iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(route) => local_route(route),
+            _ => None,
+        })
+        .collect())
+}
+
+fn local_route(route: &RouteMessage) -> Option<Prefix> {
+    // RT_TABLE_LOCAL of linux/rtnetlink.h. A route of type local in another table is for packets with a mark (TPROXY).
+    const RT_TABLE_LOCAL: u8 = 255;
+    let RouteHeader { kind, table, destination_prefix_length: length, .. } = route.header;
+    if kind != RouteType::Local || table != RT_TABLE_LOCAL {
+        return None;
+    }
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(Prefix { address: (*address).into(), length }),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
+            Some(Prefix { address: (*address).into(), length })
+        }
+        _ => None,
+    })
+}
+
+fn interface_addresses() -> io::Result<Vec<Prefix>> {
+    let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let answers = netlink::request(NETLINK_ROUTE, question, NLM_F_DUMP)?;
+    Ok(answers
+        .iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewAddress(address) => own_address(address),
+            _ => None,
+        })
+        .collect())
+}
+
+/// IFA_LOCAL is this end of a point-to-point link, where IFA_ADDRESS is the other one; IPv6 has IFA_ADDRESS only.
+fn own_address(message: &AddressMessage) -> Option<Prefix> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let address = || {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) if message.header.family == AddressFamily::Inet6 => Some(*address),
+            _ => None,
+        })
+    };
+    local.or_else(address).map(Prefix::host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        let (address, length) = text.split_once('/').unwrap();
+        Prefix { address: address.parse().unwrap(), length: length.parse().unwrap() }
+    }
+
+    #[test]
+    fn prefixes_contain_each_other() {
+        assert!(prefix("127.0.0.0/8").contains(&prefix("127.1.2.3/32")));
+        assert!(!prefix("127.0.0.0/8").contains(&prefix("128.0.0.0/8")));
+        assert!(!prefix("127.0.0.0/8").contains(&prefix("126.0.0.0/7")));
+        assert!(prefix("0.0.0.0/0").contains(&prefix("10.0.0.1/32")));
+        assert!(!prefix("0.0.0.0/0").contains(&prefix("::1/128")));
+        assert!(prefix("fe80::/10").contains(&prefix("fe80::1/128")));
+    }
+
+    #[test]
+    fn a_hole_leaves_the_other_halves() {
+        let left = prefix("127.0.0.0/8").without(&prefix("127.0.0.1/32"));
+        assert_eq!(left.len(), 24);
+        assert!(left.contains(&prefix("127.0.0.0/32")) && left.contains(&prefix("127.128.0.0/9")), "{left:?}");
+        assert!(left.iter().all(|piece| !piece.contains(&prefix("127.0.0.1/32"))));
+        assert_eq!(prefix("10.0.0.0/31").without(&prefix("10.0.0.0/32")), [prefix("10.0.0.1/32")]);
+        assert_eq!(prefix("10.0.0.1/32").without(&prefix("10.0.0.1/32")), []);
+        assert_eq!(prefix("10.0.0.1/32").without(&prefix("10.0.0.2/32")), [prefix("10.0.0.1/32")]);
+        assert_eq!(prefix("fd00::/126").without(&prefix("fd00::3/128")), [prefix("fd00::/127"), prefix("fd00::2/128")]);
+    }
+
+    #[test]
+    fn the_whole_of_127_is_local() {
+        let local = local().unwrap();
+        assert!(local.contains(&prefix("127.0.0.0/8")) && local.contains(&prefix("127.0.0.1/32")), "{local:?}");
+    }
 }

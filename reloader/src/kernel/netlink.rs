@@ -31,7 +31,7 @@ where
     }
 }
 
-fn encode<M: NetlinkSerializable + Debug>(message: M, flags: u16) -> Vec<u8> {
+pub(super) fn encode<M: NetlinkSerializable + Debug>(message: M, flags: u16) -> Vec<u8> {
     let mut packet = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(message));
     packet.header.flags = NLM_F_REQUEST | flags;
     packet.finalize();

@@ -9,6 +9,11 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::netlink;
 
+#[cfg(test)]
+pub(super) mod golden;
+pub(crate) mod qdisc;
+pub(crate) mod tables;
+
 /// Which way the packets go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {

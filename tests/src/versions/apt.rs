@@ -12,18 +12,24 @@ use super::sources::{Mirror, mirror};
 
 /// Unpack `package` and all that it depends on under `folder`; gives the path of `executable`, able to run.
 pub(super) fn fetch(suite: &str, package: &str, executable: &str, folder: &Path) -> Result<PathBuf> {
+    let tree = unpack(suite, package, "", folder)?;
+    let executable = tree.join(executable);
+    elf::settle(&executable, &tree)?;
+    Ok(executable)
+}
+
+/// Unpack `package` under `folder`, with all that it depends on whose name begins so; gives the tree.
+pub(crate) fn unpack(suite: &str, package: &str, names: &str, folder: &Path) -> Result<PathBuf> {
     let root = Root::create(&mirror()?, suite, &folder.join("apt"))?;
     root.run(&["update"])?;
     // With an empty status file nothing counts as installed: every dependency is resolved within the suite.
     root.run(&["install", "--yes", "--no-install-recommends", "--download-only", package])?;
     let tree = folder.join("root");
-    for package in root.downloaded()? {
+    for package in root.downloaded(names)? {
         run(Command::new("dpkg").arg("-x").arg(&package).arg(&tree))?;
     }
     fs::remove_dir_all(&root.dir)?;
-    let executable = tree.join(executable);
-    elf::settle(&executable, &tree)?;
-    Ok(executable)
+    Ok(tree)
 }
 
 struct Root {
@@ -61,15 +67,17 @@ impl Root {
         run(command.arg("-qq").args(args))
     }
 
-    fn downloaded(&self) -> Result<Vec<PathBuf>> {
+    fn downloaded(&self, names: &str) -> Result<Vec<PathBuf>> {
         let entries = fs::read_dir(self.dir.join("var/cache/apt/archives"))?;
         let paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-        Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect())
+        let named = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(names));
+        let is_package = |path: &Path| path.extension().is_some_and(|extension| extension == "deb");
+        Ok(paths.into_iter().filter(|path| is_package(path) && named(path)).collect())
     }
 }
 
 /// Run a command; its last words are the error.
-pub(super) fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let done = command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive").output();
     let done = done.map_err(|error| anyhow::anyhow!("running {name}: {error}"))?;

@@ -1,6 +1,6 @@
 //! Real HAProxy versions, fetched once and kept outside the source tree.
 
-mod apt;
+pub(crate) mod apt;
 mod elf;
 mod sources;
 mod wheel;

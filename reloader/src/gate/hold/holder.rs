@@ -195,6 +195,7 @@ impl Holder {
             holder.take_down();
             return Err(error);
         }
+        holder.notes.extend(holder.gate.notes());
         let at = Instant::now();
         holder.ends = at + holder.wanted.max;
         let armed = Armed { backend, at, notes: std::mem::take(&mut holder.notes) };

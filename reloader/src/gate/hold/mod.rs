@@ -96,6 +96,11 @@ pub trait Gate: Send {
     /// Where the kernel refuses; nothing is parked then.
     fn arm(&mut self) -> Result<(), HoldError>;
 
+    /// What the operator should know of this hold.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Extends the lease to [`LEASE`] from now.
     ///
     /// # Errors
@@ -164,7 +169,7 @@ fn prepare(spec: &Spec, backend: Option<Backend>) -> Result<Prepared, HoldError>
 fn restore(backend: Backend, keepsake: Keepsake) -> Result<Box<dyn Gate>, HoldError> {
     Ok(match backend {
         Backend::Ebpf => Box::new(EbpfGate::restore(keepsake)?),
-        Backend::Qdisc => Box::new(QdiscGate::restore(keepsake)?),
+        Backend::Qdisc => Box::new(QdiscGate::restore(&keepsake)?),
     })
 }
 

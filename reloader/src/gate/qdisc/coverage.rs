@@ -1,0 +1,104 @@
+//! Which ports are held for which addresses on a device: pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use crate::gate::hold::{Spec, Target};
+use crate::kernel::addresses::Prefix;
+use crate::kernel::devices::Device;
+
+/// LOOPBACK_IFINDEX of net/flow.h: `lo` is device 1 of every network namespace.
+pub(super) const LO: u32 = 1;
+
+/// Ports.
+pub(super) type Ports = BTreeSet<u16>;
+/// Disjoint prefixes of local addresses, each with the ports that are held there; none has no port.
+pub(super) type Coverage = BTreeMap<Prefix, Ports>;
+
+/// What is held on this device, `local` being the host's own prefixes.
+pub(super) fn coverage(spec: &Spec, device: &Device, local: &[Prefix]) -> Coverage {
+    let targets: Vec<Target> = spec.targets.iter().map(unmapped).filter(|target| concerns(target, device)).collect();
+    let exceptions: Vec<SocketAddr> = spec.exceptions.iter().map(|address| unmap(*address)).collect();
+
+    let mut differing: Coverage = BTreeMap::new();
+    for prefix in prefixes(&targets, &exceptions, device, local) {
+        let ports = ports(&prefix, &targets, &exceptions);
+        // Wider prefixes came before: one that has nothing of its own is left to the narrowest of them.
+        let around =
+            differing.iter().filter(|(other, _)| other.contains(&prefix)).max_by_key(|(other, _)| other.length);
+        if around.map_or(!ports.is_empty(), |(_, others)| *others != ports) {
+            differing.insert(prefix, ports);
+        }
+    }
+    disjoint(&differing)
+}
+
+/// Wider ones first.
+fn prefixes(targets: &[Target], exceptions: &[SocketAddr], device: &Device, local: &[Prefix]) -> Vec<Prefix> {
+    // To a loopback address nothing comes from outside: the kernel drops it as a martian.
+    let reachable = |prefix: &&Prefix| device.index == LO || !prefix.address.is_loopback();
+    let local: Vec<Prefix> = local.iter().filter(reachable).copied().collect();
+    let single = targets.iter().map(|target| target.address).chain(exceptions.iter().copied());
+    let single: Vec<Prefix> = single
+        .filter(|address| !address.ip().is_unspecified())
+        .map(|address| Prefix::host(address.ip()))
+        .filter(|host| local.iter().any(|prefix| prefix.contains(host)))
+        .collect();
+    let mut all: Vec<Prefix> = local.into_iter().chain(single).collect();
+    all.sort_unstable_by_key(|prefix| (prefix.length, *prefix));
+    all.dedup();
+    all
+}
+
+fn ports(prefix: &Prefix, targets: &[Target], exceptions: &[SocketAddr]) -> Ports {
+    let is = |address: IpAddr| Prefix::host(address) == *prefix;
+    let excepted = |port| exceptions.iter().any(|address| address.port() == port && is(address.ip()));
+    let holds = |target: &Target| match target.address.ip() {
+        any if any.is_unspecified() => {
+            let family = any.is_ipv4() == prefix.address.is_ipv4() || (any.is_ipv6() && !target.v6only);
+            family && !excepted(target.address.port())
+        }
+        address => is(address),
+    };
+    targets.iter().filter(|target| holds(target)).map(|target| target.address.port()).collect()
+}
+
+fn disjoint(differing: &Coverage) -> Coverage {
+    let mut disjoint = BTreeMap::new();
+    for (prefix, ports) in differing.iter().filter(|(_, ports)| !ports.is_empty()) {
+        let holes = differing.keys().filter(|other| *other != prefix && prefix.contains(other));
+        let pieces =
+            holes.fold(vec![*prefix], |pieces, hole| pieces.iter().flat_map(|piece| piece.without(hole)).collect());
+        disjoint.extend(pieces.into_iter().map(|piece| (piece, ports.clone())));
+    }
+    disjoint
+}
+
+/// A listener that is bound to a device hears what arrives there; one that is bound to a VRF, what arrives on its slaves.
+fn concerns(target: &Target, device: &Device) -> bool {
+    let is = |index: u32| device.index == index || device.master == Some(index);
+    // A link-local address belongs to one device, and its local clients come by `lo`.
+    let scope = match target.address {
+        SocketAddr::V6(address) => address.scope_id(),
+        SocketAddr::V4(_) => 0,
+    };
+    (target.interface == 0 || is(target.interface)) && (scope == 0 || is(scope) || device.index == LO)
+}
+
+fn unmapped(target: &Target) -> Target {
+    Target { address: unmap(target.address), ..*target }
+}
+
+/// A listener on `::ffff:10.0.0.1` hears IPv4 at 10.0.0.1.
+fn unmap(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests;

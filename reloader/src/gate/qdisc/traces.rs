@@ -1,0 +1,190 @@
+//! What a hold has put into the kernel, found again by what it looks like: so a guard, and who comes after both were killed,
+//! end it as its holder would have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use super::coverage::LO;
+use super::error::{QdiscError, is_busy, is_gone};
+use super::filters::{self, Filters, Mark};
+use super::parking::{PRIO, ifb_of, is_our_prio, plug_of};
+use super::patiently;
+use crate::gate::hold::Figures;
+use crate::kernel::devices::{self, Counters};
+use crate::kernel::tc::qdisc::{self, ARRIVING, Qdisc, ROOT};
+
+/// The traces of one hold.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Traces {
+    plugs: Vec<Qdisc>,
+    ifb: Option<u32>,
+    filters: Vec<(Mark, Filters)>,
+}
+
+/// The traces of all holds in the calling thread's network namespace.
+pub(super) fn find() -> Result<BTreeMap<u16, Traces>, QdiscError> {
+    let devices = devices::list().map_err(QdiscError::list("devices"))?;
+    let qdiscs = qdisc::list().map_err(QdiscError::list("qdiscs"))?;
+    let mut found: BTreeMap<u16, Traces> = BTreeMap::new();
+    for device in &devices {
+        if let Some(id) = ifb_of(device) {
+            found.entry(id).or_default().ifb = Some(device.index);
+        }
+    }
+    for qdisc in &qdiscs {
+        if let Some(id) = plug_of(qdisc, &devices) {
+            found.entry(id).or_default().plugs.push(qdisc.clone());
+        }
+    }
+    for (device, parent) in sides(&qdiscs) {
+        for (id, mark, filters) in filters::marked(device, parent).map_err(QdiscError::list("filters"))? {
+            found.entry(id).or_default().filters.push((mark, filters));
+        }
+    }
+    Ok(found)
+}
+
+/// Devices and parents that may ask filters of ours.
+fn sides(qdiscs: &[Qdisc]) -> BTreeSet<(u32, u32)> {
+    let side = |qdisc: &Qdisc| match qdisc.kind.as_str() {
+        "ingress" | "clsact" => Some((qdisc.device, ARRIVING)),
+        _ if is_our_prio(qdisc) => Some(ON_LO),
+        _ => None,
+    };
+    qdiscs.iter().filter_map(side).collect()
+}
+
+/// Ends a hold: parked SYNs are delivered, and nothing is left. What fails does not keep the rest from being done.
+pub(super) fn dismantle(id: u16) -> Result<Figures, QdiscError> {
+    let Some(traces) = find()?.remove(&id) else { return Ok(Figures::default()) };
+    let mut failures = Failures { id, first: None };
+    for plug in &traces.plugs {
+        failures.note("the plug", qdisc::unplug(plug.device, plug.parent, plug.handle));
+    }
+    for (_, filters) in &traces.filters {
+        failures.note("a filter", filters.close());
+    }
+    failures.note("the filters", remove_filters(&traces, |side| side != ON_LO));
+
+    let (figures, waiting) = delivered(id, &traces)?;
+    if waiting > 0 {
+        // Deleting what holds them would lose them.
+        return Err(QdiscError::NotDelivered { id, packets: waiting, seconds: super::PATIENCE.as_secs() });
+    }
+    for plug in traces.plugs.iter().filter(|plug| plug.device == LO) {
+        failures.note("the plug on lo", qdisc::remove(LO, plug.parent, plug.handle));
+    }
+    failures.note("the prio on lo", remove_unused_prio());
+    // They went with the prio, unless another hold keeps it.
+    failures.note("the filters on lo", remove_filters(&traces, |side| side == ON_LO));
+    if let Some(ifb) = traces.ifb {
+        failures.note("the ifb device", devices::remove(ifb));
+    }
+    failures.first.map_or(Ok(figures), Err)
+}
+
+/// The side that asks filters about packets of local clients.
+const ON_LO: (u32, u32) = (LO, PRIO);
+
+/// The first failure; what was gone already is none.
+struct Failures {
+    id: u16,
+    first: Option<QdiscError>,
+}
+
+impl Failures {
+    fn note(&mut self, what: &'static str, done: io::Result<()>) {
+        match done {
+            Err(source) if !is_gone(&source) => {
+                self.first.get_or_insert(QdiscError::LeftBehind { id: self.id, what, source });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// With `ingress` all of its filters go at once. That of somebody else, or with filters of somebody else, stays.
+fn remove_filters(traces: &Traces, concerned: fn((u32, u32)) -> bool) -> io::Result<()> {
+    let mut first_error = Ok(());
+    let sides: BTreeSet<(u32, u32)> =
+        traces.filters.iter().map(|(_, filters)| (filters.place.device, filters.place.parent)).collect();
+    for (device, parent) in sides.into_iter().filter(|side| concerned(*side)) {
+        let here =
+            || traces.filters.iter().filter(|(_, ours)| (ours.place.device, ours.place.parent) == (device, parent));
+        let host = parent == ARRIVING && here().any(|(mark, _)| *mark == Mark::Host);
+        let removed = if host && only_ours(device, &here().map(|(_, ours)| ours).collect::<Vec<_>>())? {
+            remove_ingress(device)
+        } else {
+            here().try_for_each(|(_, filters)| filters.remove())
+        };
+        first_error = first_error.and(removed);
+    }
+    first_error
+}
+
+fn only_ours(device: u32, ours: &[&Filters]) -> io::Result<bool> {
+    let marked = filters::marked(device, ARRIVING)?;
+    let all_marked_are_ours = marked.iter().all(|(_, _, found)| ours.contains(&found));
+    Ok(all_marked_are_ours && filters::of_others(device, ARRIVING)?.is_empty())
+}
+
+/// Busy is an `ingress` whose filters somebody just lists (`qdisc_graft` in net/sched/sch_api.c, from 6.4 on).
+fn remove_ingress(device: u32) -> io::Result<()> {
+    let removed = patiently(|| match qdisc::remove_ingress(device) {
+        Err(error) if is_busy(&error) => None,
+        removed => Some(removed),
+    });
+    removed.unwrap_or_else(|| Err(rustix::io::Errno::BUSY.into()))
+}
+
+/// The prio goes with the last plug.
+pub(super) fn remove_unused_prio() -> io::Result<()> {
+    let qdiscs = qdisc::list()?;
+    let used =
+        qdiscs.iter().any(|qdisc| qdisc.device == LO && qdisc.kind == "plug" && qdisc.parent & 0xffff_0000 == PRIO);
+    if used || !qdiscs.iter().any(is_our_prio) {
+        return Ok(());
+    }
+    qdisc::remove(LO, ROOT, PRIO)
+}
+
+/// Waits until nothing waits any more, and counts. The second number is what waits all the same.
+fn delivered(id: u16, traces: &Traces) -> Result<(Figures, u64), QdiscError> {
+    let mut last = Ok((Figures::default(), 0));
+    let _ = patiently(|| {
+        last = count(id, traces);
+        (!matches!(last, Ok((_, waiting)) if waiting > 0)).then_some(())
+    });
+    last
+}
+
+fn count(id: u16, traces: &Traces) -> Result<(Figures, u64), QdiscError> {
+    let qdiscs = qdisc::list().map_err(QdiscError::list("qdiscs"))?;
+    let is_ours = |qdisc: &&Qdisc| {
+        traces
+            .plugs
+            .iter()
+            .any(|plug| (plug.device, plug.handle, plug.parent) == (qdisc.device, qdisc.handle, qdisc.parent))
+    };
+    let mut figures = Figures::default();
+    let mut waiting = 0;
+    for plug in qdiscs.iter().filter(is_ours) {
+        waiting += plug.waiting;
+        figures.held += plug.sent + plug.waiting;
+        figures.dropped += plug.dropped;
+        figures.released += plug.sent;
+    }
+    let ifb = traces.ifb.and_then(|ifb| match devices::counters(ifb) {
+        Err(error) => {
+            log::debug!("hold {id}: no counters of its ifb device: {error}");
+            None
+        }
+        Ok(counters) => Some(counters),
+    });
+    let Counters { received, not_taken, sent, lost } = ifb.unwrap_or_default();
+    // The device has a queue of its own behind the plug, and loses what is in it when it is removed.
+    waiting += received.saturating_sub(not_taken).saturating_sub(sent);
+    figures.dropped += lost;
+    figures.released = figures.released.saturating_sub(lost);
+    Ok((figures, waiting))
+}

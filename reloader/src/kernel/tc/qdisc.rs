@@ -1,0 +1,240 @@
+//! Queueing disciplines: prio, plug and ingress, and what stands on the devices. Formats: linux/pkt_sched.h.
+
+use std::io;
+
+use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcStats2};
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use crate::kernel::netlink;
+
+/// As `parent`: the device's egress (TC_H_ROOT).
+pub(crate) const ROOT: u32 = 0xffff_ffff;
+/// The handle of `ingress` and `clsact`.
+pub(crate) const INGRESS: u32 = 0xffff_0000;
+/// As the parent of filters: those of `ingress` and `clsact` that see what arrives (TC_H_MIN_INGRESS).
+pub(crate) const ARRIVING: u32 = 0xffff_fff2;
+
+/// A qdisc on a device.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Qdisc {
+    /// The device's number.
+    pub(crate) device: u32,
+    /// Its number on that device, major in the upper half. The kernel's own default has 0.
+    pub(crate) handle: u32,
+    /// The class above it, or [`ROOT`].
+    pub(crate) parent: u32,
+    /// `prio`, `plug`, …
+    pub(crate) kind: String,
+    /// Packets that have left it.
+    pub(crate) sent: u64,
+    /// Packets that it had no room for.
+    pub(crate) dropped: u64,
+    /// Packets that are in it.
+    pub(crate) waiting: u64,
+}
+
+/// The qdiscs of all devices of the calling thread's network namespace.
+///
+/// # Errors
+/// Where the kernel refuses to list them.
+pub(crate) fn list() -> io::Result<Vec<Qdisc>> {
+    let question = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
+    let answers = netlink::request(NETLINK_ROUTE, question, NLM_F_DUMP)?;
+    Ok(answers
+        .iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewQueueDiscipline(qdisc) => Some(Qdisc::from(qdisc)),
+            _ => None,
+        })
+        .collect())
+}
+
+/// Makes `prio` with 16 bands the root of a device; every packet that no filter puts elsewhere goes to the first.
+///
+/// # Errors
+/// EEXIST where the root is not the kernel's default, ENOENT where the kernel has no prio, EPERM without CAP_NET_ADMIN.
+pub(crate) fn add_prio(device: u32, handle: u32) -> io::Result<()> {
+    change(prio(device, handle), CREATE)
+}
+
+/// Adds a plug. It holds packets from the beginning, up to `limit` bytes, and drops what is more.
+///
+/// # Errors
+/// EEXIST where the handle or the place is taken, ENOENT where the parent is not there or the kernel has no plug.
+pub(crate) fn add_plug(device: u32, parent: u32, handle: u32, limit: u32) -> io::Result<()> {
+    change(plug(device, parent, handle, TCQ_PLUG_LIMIT, limit), CREATE)
+}
+
+/// Lets all that a plug holds and all that comes pass.
+///
+/// # Errors
+/// ENOENT where it is gone.
+pub(crate) fn unplug(device: u32, parent: u32, handle: u32) -> io::Result<()> {
+    change(plug(device, parent, handle, TCQ_PLUG_RELEASE_INDEFINITE, 0), NLM_F_ACK)
+}
+
+/// Adds `ingress` to a device.
+///
+/// # Errors
+/// EEXIST where it has one or a `clsact`, EPERM without CAP_NET_ADMIN.
+pub(crate) fn add_ingress(device: u32) -> io::Result<()> {
+    change(ingress(device), CREATE)
+}
+
+/// Removes `ingress` (not `clsact`: EINVAL) with all its filters.
+///
+/// # Errors
+/// ENOENT or EINVAL where there is none, EBUSY where somebody works with its filters just now.
+pub(crate) fn remove_ingress(device: u32) -> io::Result<()> {
+    let message = RouteNetlinkMessage::DelQueueDiscipline(ingress(device));
+    netlink::request(NETLINK_ROUTE, message, NLM_F_ACK).map(drop)
+}
+
+/// Removes a qdisc with all that is in it.
+///
+/// # Errors
+/// ENOENT or EINVAL where it is gone.
+pub(crate) fn remove(device: u32, parent: u32, handle: u32) -> io::Result<()> {
+    let message = RouteNetlinkMessage::DelQueueDiscipline(at(device, parent, handle));
+    netlink::request(NETLINK_ROUTE, message, NLM_F_ACK).map(drop)
+}
+
+const CREATE: u16 = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+const TCQ_PLUG_RELEASE_INDEFINITE: i32 = 2;
+const TCQ_PLUG_LIMIT: i32 = 3;
+const TCA_OPTIONS: u16 = 2;
+
+fn change(message: TcMessage, flags: u16) -> io::Result<()> {
+    netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
+}
+
+/// `struct tc_prio_qopt`: int bands, u8 priomap[TC_PRIO_MAX + 1]. In the machine's byte order, not nested.
+fn prio(device: u32, handle: u32) -> TcMessage {
+    const BANDS: i32 = 16;
+    let mut options = BANDS.to_ne_bytes().to_vec();
+    options.extend([0; 16]);
+    // An empty attribute (length 4, number 2) closes it, as tc sends it: room for what devices with many queues once had.
+    options.extend([4_u16, TCA_OPTIONS].iter().flat_map(|half| half.to_ne_bytes()));
+    with_options(at(device, ROOT, handle), "prio", options)
+}
+
+/// `struct tc_plug_qopt`: int action, u32 limit.
+fn plug(device: u32, parent: u32, handle: u32, action: i32, limit: u32) -> TcMessage {
+    let mut options = action.to_ne_bytes().to_vec();
+    options.extend(limit.to_ne_bytes());
+    with_options(at(device, parent, handle), "plug", options)
+}
+
+fn ingress(device: u32) -> TcMessage {
+    let mut message = at(device, TcHandle::INGRESS.into(), INGRESS);
+    message.attributes.push(TcAttribute::Kind("ingress".into()));
+    message
+}
+
+fn with_options(mut message: TcMessage, kind: &str, options: Vec<u8>) -> TcMessage {
+    message.attributes.push(TcAttribute::Kind(kind.into()));
+    // `TcAttribute::Options` would nest them.
+    message.attributes.push(TcAttribute::Other(DefaultNla::new(TCA_OPTIONS, options)));
+    message
+}
+
+fn at(device: u32, parent: u32, handle: u32) -> TcMessage {
+    let mut message = TcMessage::with_index(device as i32);
+    message.header.parent = parent.into();
+    message.header.handle = handle.into();
+    message
+}
+
+impl From<&TcMessage> for Qdisc {
+    fn from(message: &TcMessage) -> Self {
+        let mut qdisc = Self {
+            device: message.header.index as u32,
+            handle: message.header.handle.into(),
+            parent: message.header.parent.into(),
+            ..Self::default()
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                TcAttribute::Kind(kind) => qdisc.kind.clone_from(kind),
+                TcAttribute::Stats2(stats) => stats.iter().for_each(|stats| qdisc.count(stats)),
+                _ => {}
+            }
+        }
+        qdisc
+    }
+}
+
+impl Qdisc {
+    fn count(&mut self, stats: &TcStats2) {
+        match stats {
+            TcStats2::Basic(basic) => self.sent = basic.packets.into(),
+            TcStats2::Queue(queue) => {
+                self.waiting = queue.qlen.into();
+                self.dropped = queue.drops.into();
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::tc::golden::hex;
+
+    const LO: u32 = 1;
+
+    fn added(message: TcMessage) -> String {
+        hex(&RouteNetlinkMessage::NewQueueDiscipline(message), CREATE)
+    }
+
+    fn removed(message: TcMessage) -> String {
+        hex(&RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK)
+    }
+
+    #[test]
+    fn prio_is_added_as_tc_does_it() {
+        // tc qdisc add dev lo root handle fe1d: prio bands 16 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0
+        let expected = "4c0000002400050600000000000000000000000001000000\
+            00001dfeffffffff00000000090001007072696f000000001c000200100000000000000000000000000000000000000004000200";
+        assert_eq!(added(prio(LO, 0xfe1d_0000)), expected);
+    }
+
+    #[test]
+    fn a_plug_is_added_released_and_removed_as_tc_does_it() {
+        // tc qdisc add dev lo parent fe1d:2 handle 7: plug limit 1048576
+        let expected = "3c0000002400050600000000000000000000000001000000\
+            0000070002001dfe0000000009000100706c7567000000000c0002000300000000001000";
+        assert_eq!(added(plug(LO, 0xfe1d_0002, 0x7_0000, TCQ_PLUG_LIMIT, 1_048_576)), expected);
+
+        // tc qdisc change dev lo parent fe1d:2 handle 7: plug release_indefinite
+        let expected = "3c0000002400050000000000000000000000000001000000\
+            0000070002001dfe0000000009000100706c7567000000000c0002000200000000000000";
+        let release = plug(LO, 0xfe1d_0002, 0x7_0000, TCQ_PLUG_RELEASE_INDEFINITE, 0);
+        assert_eq!(hex(&RouteNetlinkMessage::NewQueueDiscipline(release), NLM_F_ACK), expected);
+
+        // tc qdisc del dev lo parent fe1d:2 handle 7:
+        let expected = "240000002500050000000000000000000000000001000000\
+            0000070002001dfe00000000";
+        assert_eq!(removed(at(LO, 0xfe1d_0002, 0x7_0000)), expected);
+
+        // tc qdisc del dev lo root handle fe1d:
+        let expected = "240000002500050000000000000000000000000001000000\
+            00001dfeffffffff00000000";
+        assert_eq!(removed(at(LO, ROOT, 0xfe1d_0000)), expected);
+    }
+
+    #[test]
+    fn ingress_is_added_and_removed_as_tc_does_it() {
+        // tc qdisc add dev lo ingress
+        let expected = "300000002400050600000000000000000000000001000000\
+            0000fffff1ffffff000000000c000100696e677265737300";
+        assert_eq!(added(ingress(LO)), expected);
+        // tc qdisc del dev lo ingress
+        let expected = "300000002500050000000000000000000000000001000000\
+            0000fffff1ffffff000000000c000100696e677265737300";
+        assert_eq!(removed(ingress(LO)), expected);
+    }
+}

@@ -1,0 +1,107 @@
+//! The archive that a kernel unpacks as its first file system: cpio's "newc" format.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+const FOLDER: u32 = 0o040_755;
+const FILE: u32 = 0o100_000;
+const LINK: u32 = 0o120_777;
+const CHARACTER_DEVICE: u32 = 0o020_600;
+
+/// An archive under construction.
+#[derive(Default)]
+pub(super) struct Archive {
+    bytes: Vec<u8>,
+    names: BTreeSet<PathBuf>,
+}
+
+impl Archive {
+    /// What is there already stays.
+    pub(super) fn file(&mut self, path: &Path, permissions: u32, content: &[u8]) {
+        self.entry(path, FILE | permissions, (0, 0), content);
+    }
+
+    /// A file of this machine, under the name that it has here.
+    pub(super) fn copy(&mut self, path: &Path) -> Result<()> {
+        // /lib may be a symlink to /usr/lib, and is one in the archive as well.
+        let folder = path.parent().context("a file has a folder")?.canonicalize()?;
+        let target = folder.join(path.file_name().context("a file has a name")?);
+        self.copy_to(path, &target)
+    }
+
+    pub(super) fn copy_to(&mut self, path: &Path, target: &Path) -> Result<()> {
+        let content = fs::read(path).with_context(|| path.display().to_string())?;
+        let permissions = fs::metadata(path)?.permissions().mode() & 0o777;
+        self.file(target, permissions, &content);
+        Ok(())
+    }
+
+    pub(super) fn link(&mut self, path: &Path, target: &str) {
+        self.entry(path, LINK, (0, 0), target.as_bytes());
+    }
+
+    pub(super) fn device(&mut self, path: &Path, number: (u32, u32)) {
+        self.entry(path, CHARACTER_DEVICE, number, &[]);
+    }
+
+    pub(super) fn folder(&mut self, path: &Path) {
+        self.entry(path, FOLDER, (0, 0), &[]);
+    }
+
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.append("TRAILER!!!", 0, (0, 0), &[]);
+        self.bytes
+    }
+
+    fn entry(&mut self, path: &Path, mode: u32, device: (u32, u32), content: &[u8]) {
+        let name: PathBuf = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+        if name.as_os_str().is_empty() || self.names.contains(&name) {
+            return;
+        }
+        if let Some(parent) = name.parent() {
+            self.folder(&parent.to_owned());
+        }
+        self.append(&name.to_string_lossy(), mode, device, content);
+        self.names.insert(name);
+    }
+
+    fn append(&mut self, name: &str, mode: u32, (major, minor): (u32, u32), content: &[u8]) {
+        let inode = self.names.len() as u32 + 1;
+        let (size, name_size) = (content.len() as u32, name.len() as u32 + 1);
+        self.bytes.extend(b"070701");
+        for field in [inode, mode, 0, 0, 1, 0, size, 0, 0, major, minor, name_size, 0] {
+            self.bytes.extend(format!("{field:08x}").as_bytes());
+        }
+        self.bytes.extend(name.as_bytes());
+        self.bytes.push(0);
+        self.pad();
+        self.bytes.extend(content);
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_come_before_what_is_in_them_and_nothing_comes_twice() {
+        let mut archive = Archive::default();
+        archive.file(Path::new("/a/b"), 0o644, b"content");
+        archive.file(Path::new("/a/b"), 0o644, b"other");
+        let bytes = archive.finish();
+        assert_eq!(bytes.len() % 4, 0);
+        let text = String::from_utf8(bytes).unwrap();
+        let headers: Vec<_> = text.match_indices("070701").map(|(at, _)| &text[at + 14..at + 22]).collect();
+        assert_eq!(headers, ["000041ed", "000081a4", "00000000"]);
+        assert!(text.contains("content") && !text.contains("other"));
+    }
+}

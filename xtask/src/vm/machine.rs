@@ -1,0 +1,89 @@
+//! QEMU, from its start to the verdict of the guest.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use reloader_tests::guest;
+use reloader_tests::kernels::Kernel;
+
+const MEGABYTES: &str = "768";
+
+const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable nokaslr";
+
+/// A guest that runs. Dropped, its QEMU is killed.
+pub(super) struct Machine {
+    qemu: Child,
+    lines: Receiver<String>,
+}
+
+impl Machine {
+    /// `console` takes what the kernel says.
+    pub(super) fn start(kernel: &Kernel, initramfs: &Path, console: &Path) -> Result<Machine> {
+        // The kernel, not we, ends it when we are killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+        command.args(["-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1", "-m", MEGABYTES]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"]);
+        // Two lines: what the programs say is not interspersed with what the kernel says.
+        command.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
+        command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initramfs).args(["-append", COMMAND_LINE]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(File::create(console.with_extension("qemu"))?);
+        let mut qemu = command.spawn().context("running setpriv (package util-linux)")?;
+        let output = qemu.stdout.take().context("a pipe")?;
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(output);
+            let mut bytes = Vec::new();
+            while reader.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
+                let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
+                bytes.clear();
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Machine { qemu, lines })
+    }
+
+    /// Pass each line on; gives the exit status of each command of the guest.
+    pub(super) fn run(mut self, limit: Duration, console: &Path, mut line: impl FnMut(&str)) -> Result<Vec<i32>> {
+        let deadline = Instant::now() + limit;
+        let mut verdicts = Vec::new();
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(text) if text == guest::END => return Ok(verdicts),
+                Ok(text) => {
+                    line(&text);
+                    verdicts.extend(guest::verdict(&text));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("the guest still runs after {limit:?}\n{}", last_words(console))
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.qemu.wait()?;
+                    bail!("the guest ended without a verdict, QEMU with {status}\n{}", last_words(console));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+    }
+}
+
+fn last_words(console: &Path) -> String {
+    let said = [console.to_owned(), console.with_extension("qemu")].map(|path| fs::read(path).unwrap_or_default());
+    let said = said.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    let lines: Vec<&str> = said.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}

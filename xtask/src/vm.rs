@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let wanted = kernels::wanted(&arguments.kernel)?;
     let host = Host::prepare()?;
     let kernel = wanted.fetch(&cache_dir())?;
-    let mut files = vec![host.program("reloader")];
+    let mut files = vec![std::env::var_os("GUESTBIN").map_or_else(|| host.program("reloader"), PathBuf::from)];
     files.extend(arguments.files.iter().cloned());
     let load = Load {
         commands: vec![arguments.command.clone()],

@@ -5,17 +5,14 @@ use reloader::gate::hold::{Figures, Gate, Spec};
 use reloader::gate::qdisc::{QdiscError, QdiscGate, remove_stale};
 use reloader_tests::poll::until;
 
-#[path = "syn_counter/net.rs"]
-#[allow(dead_code)]
-mod namespaces;
 #[path = "hold_qdisc/net.rs"]
 mod net;
 
-use namespaces::{Namespace, command, ip, tc};
 use net::{
     Clients, LONG, addresses, connects, footprint, kernel_has_plug, listener, neighbours, parked, retransmitted_syns,
     send_raw, serve, spec, syn, wait_for_parked,
 };
+use reloader_tests::network::{Namespace, command, ip, tc};
 
 fn armed(spec: &Spec) -> QdiscGate {
     let mut gate = QdiscGate::prepare(spec).unwrap_or_else(|error| panic!("{error}"));

@@ -40,6 +40,7 @@ impl EventLoop {
             ..new
         };
         self.supervisor.config = config;
+        self.supervisor.prepare_holds();
         log::info!("reloader's configuration was read again");
     }
 }

@@ -49,6 +49,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         // The same file as long as this process lives, though a package manager may replace its path.
         program: "/proc/self/exe".into(),
         gates,
+        standing: None,
         broker,
         custody: Custody::default(),
         serving: None,
@@ -96,6 +97,7 @@ fn prepare_counter(supervisor: &mut Supervisor) {
         Ok(removed) => log::warn!("removed {removed} filters that an earlier daemon left in the packet path"),
         Err(error) => log::debug!("looking for filters of an earlier daemon: {error}"),
     }
+    supervisor.prepare_holds();
     if supervisor.config.reload.count_syns {
         supervisor.counter = SynCounter::load().inspect_err(|error| log::warn!("{error}")).ok();
     }

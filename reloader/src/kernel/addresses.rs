@@ -13,33 +13,28 @@ use super::netlink;
 
 /// The addresses that begin with the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Prefix {
+pub(crate) struct Prefix {
     /// The first of them.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// How many bits are the same: 32 (IPv4) or 128 (IPv6) for a single address.
-    pub length: u8,
+    pub(crate) length: u8,
 }
 
 impl Prefix {
     /// A single address.
-    pub fn host(address: IpAddr) -> Self {
+    pub(crate) fn host(address: IpAddr) -> Self {
         Self { address, length: width(address) }
     }
 
-    /// Whether this is a single address.
-    pub fn is_host(&self) -> bool {
-        self.length == width(self.address)
-    }
-
     /// Whether all addresses of the other are among those of this one.
-    pub fn contains(&self, other: &Self) -> bool {
+    pub(crate) fn contains(&self, other: &Self) -> bool {
         width(self.address) == width(other.address)
             && self.length <= other.length
             && (bits(self.address) ^ bits(other.address)) & mask(self.address, self.length) == 0
     }
 
     /// What is left without the addresses of `hole`, as few prefixes as can be.
-    pub fn without(&self, hole: &Self) -> Vec<Self> {
+    pub(crate) fn without(&self, hole: &Self) -> Vec<Self> {
         if hole.contains(self) {
             return Vec::new();
         }
@@ -85,7 +80,7 @@ fn mask(family: IpAddr, length: u8) -> u128 {
 ///
 /// # Errors
 /// Where the kernel refuses to list them.
-pub fn local() -> io::Result<Vec<Prefix>> {
+pub(crate) fn local() -> io::Result<Vec<Prefix>> {
     let mut found = routes()?;
     found.extend(interface_addresses()?);
     found.sort_unstable();

@@ -94,12 +94,24 @@ pub fn add_clsact(device: u32) -> io::Result<()> {
 /// # Errors
 /// Where the kernel refuses to list the qdiscs.
 pub fn has_clsact(device: u32) -> io::Result<bool> {
+    has(device, "clsact")
+}
+
+/// Whether a device has `ingress`, beside which there is no `clsact`.
+///
+/// # Errors
+/// Where the kernel refuses to list the qdiscs.
+pub fn has_ingress(device: u32) -> io::Result<bool> {
+    has(device, "ingress")
+}
+
+fn has(device: u32, kind: &str) -> io::Result<bool> {
     let question = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::with_index(device as i32));
     let answers = netlink::request(NETLINK_ROUTE, question, NLM_F_DUMP)?;
     Ok(answers.iter().any(|answer| match answer {
         // The kernel lists those of all devices.
         RouteNetlinkMessage::NewQueueDiscipline(qdisc) => {
-            qdisc.header.index == device as i32 && qdisc.attributes.contains(&TcAttribute::Kind("clsact".into()))
+            qdisc.header.index == device as i32 && qdisc.attributes.contains(&TcAttribute::Kind(kind.into()))
         }
         _ => false,
     }))

@@ -117,7 +117,7 @@ mod tests {
     fn what_cannot_be_passed_is_held_where_there_is_a_gate() {
         let haproxy = Version { major: 2, minor: 6 };
         let rung = |in_custody, strategy, gates: &Gates| plan(&[present(in_custody)], haproxy, strategy, gates)[0].rung;
-        let no_bpf = Gates { ebpf: Some("bpf: denied".into()), qdisc: None };
+        let no_bpf = Gates { ebpf: Some("bpf: denied".into()), ..Gates::default() };
         let none = Gates { qdisc: Some("sch-plug: missing".into()), ..no_bpf.clone() };
         assert_eq!(rung(false, Strategy::Auto, &Gates::default()), Rung::HeldEbpf);
         assert_eq!(rung(true, Strategy::Hold, &Gates::default()), Rung::HeldEbpf);

@@ -12,9 +12,9 @@ use super::crash::{self, Down};
 use super::published::Published;
 use super::records::{Records, State};
 use super::{Generation, Journal, KnownGood};
-use crate::config::Config;
+use crate::config::{Config, Strategy};
 use crate::custody::{Custody, is_tcp};
-use crate::gate::hold::Gates;
+use crate::gate::hold::{Backend, Gates, Records as Holds, Standing};
 use crate::gate::syn_counter::SynCounter;
 use crate::haproxy::broker::{Broker, Offered};
 use crate::haproxy::launch::Files;
@@ -41,6 +41,8 @@ pub(crate) struct Supervisor {
     pub(crate) program: PathBuf,
     /// What can hold SYNs here.
     pub(crate) gates: Gates,
+    /// What stands on the devices where every reload is a hold.
+    pub(crate) standing: Option<(Backend, Standing)>,
     pub(crate) broker: Broker,
     pub(crate) custody: Custody,
     pub(crate) serving: Option<Generation>,
@@ -113,6 +115,23 @@ impl Supervisor {
             })
             .collect();
         plan::plan(&present, version, self.config.reload.strategy, &self.gates)
+    }
+
+    /// Where every reload is a hold, what holds need stands on the devices between them.
+    pub(crate) fn prepare_holds(&mut self) {
+        let strategy = self.config.reload.strategy;
+        let passes = self.version().is_ok_and(Version::passes_sockets);
+        let always = plan::holds_tcp(strategy) || (strategy == Strategy::Auto && !passes);
+        let needed = self.gates.needs_standing(strategy).filter(|_| always);
+        if needed == self.standing.as_ref().map(|(backend, _)| *backend) {
+            return;
+        }
+        self.standing = None;
+        let Some(backend) = needed else { return };
+        match Standing::put_up(&Holds::of(&self.config.runtime_dir), backend) {
+            Ok(standing) => self.standing = Some((backend, standing)),
+            Err(error) => log::warn!("each hold may cost clients a packet, for want of a place to stand: {error}"),
+        }
     }
 
     /// What the broker offers: with a strategy that holds TCP, everything else.

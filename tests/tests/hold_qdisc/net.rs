@@ -12,7 +12,7 @@ use reloader_tests::footprint::Footprint;
 use reloader_tests::poll::until;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::namespaces::{Namespace, command, connected, ip};
+use reloader_tests::network::{Namespace, command, connected, ip};
 
 pub(crate) const PORT: u16 = 8080;
 /// Longer than any of this takes, with the kernel emulated.

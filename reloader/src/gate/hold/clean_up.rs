@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::record::{Found, GuardId, Records};
-use super::{HoldError, Living};
+use super::{HoldError, Living, standing};
 use crate::gate::{ebpf, qdisc};
 use crate::process;
 
@@ -30,7 +30,7 @@ pub struct CleanUp {
 pub fn clean_up(records: &Records) -> Result<CleanUp, HoldError> {
     let all = records.list()?;
     let living = all.iter().filter(|found| found.lives).map(|found| found.id).collect();
-    let removed = remove_traces(&living)?;
+    let removed = remove_traces(&living)? + standing::remove_stale(records)?;
     let mut done = CleanUp { removed, ..CleanUp::default() };
     for dead in all.iter().filter(|found| !found.lives) {
         if dead.record.as_ref().is_some_and(|record| !record.is_of_this_namespace()) {

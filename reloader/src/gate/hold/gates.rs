@@ -11,6 +11,8 @@ pub struct Gates {
     pub ebpf: Option<String>,
     /// Against the qdisc gate.
     pub qdisc: Option<String>,
+    /// tc programs need no qdisc (TCX).
+    pub tcx: bool,
 }
 
 impl Gates {
@@ -27,7 +29,13 @@ impl Gates {
         Gates {
             ebpf: missing("bpf").or_else(|| missing("bpf-ringbuf")).or_else(|| missing("tcx").and(missing("clsact"))),
             qdisc: missing("sch-plug").or_else(|| missing("ifb")),
+            tcx: abilities.iter().any(|ability| ability.name == "tcx" && ability.present == Some(true)),
         }
+    }
+
+    /// The gate whose holds need something to stand on the devices, where `strategy` has one that does.
+    pub fn needs_standing(&self, strategy: Strategy) -> Option<Backend> {
+        self.best(strategy).ok().filter(|backend| *backend == Backend::Qdisc || !self.tcx)
     }
 
     /// The gate that `strategy` would use, or why there is none.
@@ -56,7 +64,7 @@ mod tests {
         let both = Gates::default();
         assert_eq!(both.best(Strategy::Auto), Ok(Backend::Ebpf));
         assert_eq!(both.best(Strategy::KernelFallback), Ok(Backend::Qdisc));
-        let old = Gates { ebpf: Some("bpf: no".into()), qdisc: None };
+        let old = Gates { ebpf: Some("bpf: no".into()), ..Gates::default() };
         assert_eq!(old.best(Strategy::Hold), Ok(Backend::Qdisc));
         let bare = Gates { qdisc: Some("sch-plug: no".into()), ..Gates::default() };
         assert!(bare.best(Strategy::KernelFallback).unwrap_err().contains("sch-plug: no"));

@@ -7,6 +7,7 @@ mod gates;
 mod guard;
 mod holder;
 mod record;
+mod standing;
 
 use std::collections::HashSet;
 use std::io;
@@ -24,6 +25,7 @@ pub use gates::Gates;
 pub use guard::run as run_guard;
 pub use holder::{Armed, Ended, Hold, Wanted, Why};
 pub use record::{Found, Record, RecordError, Records};
+pub use standing::Standing;
 
 /// One of the two gates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

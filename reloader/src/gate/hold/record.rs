@@ -123,7 +123,7 @@ impl Records {
     /// Where another hold has one of the ports, whatever the address, and where the directory cannot be written.
     pub fn claim(&self, targets: &[Target]) -> Result<Claim, RecordError> {
         let lock = self.lock()?;
-        let netns = netns()?;
+        let netns = netns().map_err(|source| self.failed(source))?;
         let others = self.list()?;
         let living = others.iter().filter(|other| other.lives).filter_map(|other| other.record.as_ref());
         for other in living.filter(|other| other.netns == netns) {
@@ -193,6 +193,17 @@ impl Records {
         let directory = File::open(&self.0).map_err(|source| self.failed(source))?;
         flock(&directory, FlockOperation::LockExclusive).map_err(|errno| self.failed(errno.into()))?;
         Ok(directory)
+    }
+
+    /// The directory, made if need be.
+    pub(super) fn prepared(&self) -> io::Result<&Path> {
+        self.lock().map_err(io::Error::other)?;
+        Ok(&self.0)
+    }
+
+    /// The directory, which may not exist.
+    pub(super) fn directory(&self) -> &Path {
+        &self.0
     }
 
     fn path_of(&self, id: u16) -> PathBuf {
@@ -312,9 +323,8 @@ fn unused(others: &[Found]) -> Option<u16> {
 }
 
 /// The network namespace of the calling thread.
-fn netns() -> Result<u64, RecordError> {
+pub(super) fn netns() -> io::Result<u64> {
     // /proc/thread-self came with Linux 3.17.
     let path = PathBuf::from(format!("/proc/self/task/{}/ns/net", rustix::thread::gettid()));
-    let metadata = std::fs::metadata(&path).map_err(|source| RecordError::Io { path, source })?;
-    Ok(metadata.ino())
+    Ok(std::fs::metadata(path)?.ino())
 }

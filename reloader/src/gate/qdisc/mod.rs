@@ -286,6 +286,22 @@ pub fn remove_stale(living: &Living) -> Result<usize, QdiscError> {
     first_error.map_or(Ok(removed), Err)
 }
 
+/// Puts the prio on `lo`, to stay between holds until [`release_prio`].
+///
+/// # Errors
+/// Where `lo` has another root qdisc, or the kernel has no prio.
+pub(crate) fn keep_prio() -> Result<(), QdiscError> {
+    parking::keep_prio()
+}
+
+/// Undoes [`keep_prio`], as soon as no hold needs it.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub(crate) fn release_prio() -> Result<(), QdiscError> {
+    parking::release_prio().map_err(|source| QdiscError::LeftBehind { id: 0, what: "the prio on lo", source })
+}
+
 /// Whose making the `ingress` or `clsact` of the device is; adds one if there is none.
 fn ensure_ingress(device: &Device, qdiscs: &[Qdisc]) -> Result<Mark, QdiscError> {
     if ingress_of(device.index, qdiscs).is_none() {

@@ -11,7 +11,34 @@ use crate::kernel::tc::qdisc::{self, Qdisc, ROOT};
 pub(super) const PRIO: u32 = 0xfe1d_0000;
 
 /// The bands that holds may take, as classes; what is not held goes through the first.
-const BANDS: std::ops::RangeInclusive<u32> = PRIO | 2..=PRIO | 16;
+const BANDS: std::ops::RangeInclusive<u32> = PRIO | 2..=PRIO | 15;
+
+/// A queue in the last band, through which nothing goes: it says that the prio is to stay between holds.
+const KEEPER: u32 = 0xfe1e_0000;
+const LAST_BAND: u32 = PRIO | 16;
+
+/// Puts the prio on `lo`, to stay until [`release_prio`].
+pub(super) fn keep_prio() -> Result<(), QdiscError> {
+    ensure_prio()?;
+    match qdisc::add_pfifo(LO, LAST_BAND, KEEPER) {
+        Err(error) if is_taken(&error) => Ok(()),
+        added => added.map_err(|source| QdiscError::adding("lo", "adding a pfifo", "sch_fifo", source)),
+    }
+}
+
+/// The prio goes with the last hold from now on, or at once.
+pub(super) fn release_prio() -> io::Result<()> {
+    match qdisc::remove(LO, LAST_BAND, KEEPER) {
+        Err(error) if is_gone(&error) => Ok(()),
+        removed => removed.and_then(|()| super::traces::remove_unused_prio()),
+    }
+}
+
+/// Whether a hold needs the prio, or a daemon wants it to stay.
+pub(super) fn needs_prio(qdisc: &Qdisc) -> bool {
+    let in_a_band = qdisc.device == LO && qdisc.parent & 0xffff_0000 == PRIO;
+    in_a_band && (qdisc.kind == "plug" || qdisc.handle == KEEPER)
+}
 
 /// The handle of a hold's plug: the id is a major number.
 pub(super) fn plug_handle(id: u16) -> u32 {

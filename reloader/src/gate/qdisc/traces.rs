@@ -7,7 +7,7 @@ use std::io;
 use super::coverage::LO;
 use super::error::{QdiscError, is_busy, is_gone};
 use super::filters::{self, Filters, Mark};
-use super::parking::{PRIO, ifb_of, is_our_prio, plug_of};
+use super::parking::{PRIO, ifb_of, is_our_prio, needs_prio, plug_of};
 use super::patiently;
 use crate::gate::hold::Figures;
 use crate::kernel::devices::{self, Counters};
@@ -140,9 +140,7 @@ fn remove_ingress(device: u32) -> io::Result<()> {
 /// The prio goes with the last plug.
 pub(super) fn remove_unused_prio() -> io::Result<()> {
     let qdiscs = qdisc::list()?;
-    let used =
-        qdiscs.iter().any(|qdisc| qdisc.device == LO && qdisc.kind == "plug" && qdisc.parent & 0xffff_0000 == PRIO);
-    if used || !qdiscs.iter().any(is_our_prio) {
+    if qdiscs.iter().any(needs_prio) || !qdiscs.iter().any(is_our_prio) {
         return Ok(());
     }
     qdisc::remove(LO, ROOT, PRIO)

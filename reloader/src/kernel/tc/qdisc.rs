@@ -110,6 +110,16 @@ fn change(message: TcMessage, flags: u16) -> io::Result<()> {
     netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
 }
 
+/// Adds a `pfifo` with the kernel's own limit.
+///
+/// # Errors
+/// EEXIST where the class has a qdisc, ENOENT where there is no such class, EPERM without CAP_NET_ADMIN.
+pub(crate) fn add_pfifo(device: u32, parent: u32, handle: u32) -> io::Result<()> {
+    let mut message = at(device, parent, handle);
+    message.attributes.push(TcAttribute::Kind("pfifo".into()));
+    change(message, CREATE)
+}
+
 /// `struct tc_prio_qopt`: int bands, u8 priomap[TC_PRIO_MAX + 1]. In the machine's byte order, not nested.
 fn prio(device: u32, handle: u32) -> TcMessage {
     const BANDS: i32 = 16;

@@ -1,0 +1,155 @@
+//! What stays on the devices between the holds of one daemon, so that a hold costs nobody a packet.
+//!
+//! To add or remove a root qdisc, `ingress` or `clsact` the kernel stops the device for a millisecond and loses what it is given
+//! to send meanwhile (`dev_deactivate` in `qdisc_graft`, net/sched/sch_api.c): a SYN among it costs its client a second. TCX
+//! needs none of them. Where holds are the rule and there is no TCX, a daemon puts them there once, empty, and takes
+//! them away when it ends.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::Backend;
+use super::record::Records;
+use crate::gate::qdisc;
+use crate::kernel::devices::{self, receivers};
+use crate::kernel::tc::{self, Direction};
+
+const FILE: &str = "standing.json";
+
+/// Empty qdiscs in their places. Dropped, they are removed, those excepted that somebody uses.
+#[derive(Debug)]
+pub struct Standing {
+    path: PathBuf,
+    placed: Placed,
+    /// Says that somebody stands behind it.
+    _lock: File,
+}
+
+/// What was put there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Placed {
+    /// The network namespace, by the inode of its file in /proc.
+    netns: u64,
+    /// The devices that had no `clsact`.
+    clsact: BTreeSet<u32>,
+    /// The prio on `lo`.
+    prio: bool,
+}
+
+impl Standing {
+    /// Puts what holds by `backend` need without TCX on every device that hands packets to IP.
+    ///
+    /// # Errors
+    /// Where the kernel refuses, or the record cannot be written.
+    pub fn put_up(records: &Records, backend: Backend) -> io::Result<Standing> {
+        let path = records.prepared()?.join(FILE);
+        let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        let placed = Placed { netns: super::record::netns()?, ..Placed::default() };
+        let mut standing = Standing { path, placed, _lock: lock };
+        standing.cover(backend)?;
+        Ok(standing)
+    }
+
+    fn cover(&mut self, backend: Backend) -> io::Result<()> {
+        if backend == Backend::Qdisc {
+            self.placed.prio = true;
+            self.write()?;
+            qdisc::keep_prio().map_err(io::Error::other)?;
+        }
+        let devices = devices::list()?;
+        for device in receivers(&devices) {
+            let needs = backend == Backend::Ebpf || device.name != "lo";
+            if !needs || tc::has_clsact(device.index)? || tc::has_ingress(device.index)? {
+                continue;
+            }
+            // On record before it is there: a daemon that dies in between leaves no secret.
+            self.placed.clsact.insert(device.index);
+            self.write()?;
+            tc::add_clsact(device.index)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self) -> io::Result<()> {
+        // In place, because the lock belongs to this very file; shorter than a block, so it is there whole or not at all.
+        std::fs::write(&self.path, serde_json::to_vec(&self.placed)?)
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        match self.placed.remove() {
+            Ok(true) => drop(std::fs::remove_file(&self.path)),
+            // The record stays, for whoever cleans up later.
+            Ok(false) => log::warn!("an empty clsact stays for now, because somebody has put filters into it"),
+            Err(error) => log::error!("an empty qdisc stays in the packet path: {error}"),
+        }
+    }
+}
+
+impl Placed {
+    /// True where nothing of it is left.
+    fn remove(&self) -> io::Result<bool> {
+        let mut result = Ok(true);
+        for device in &self.clsact {
+            result = both(result, remove_unused(*device));
+        }
+        if self.prio {
+            result = both(result, qdisc::release_prio().map(|()| true).map_err(io::Error::other));
+        }
+        result
+    }
+}
+
+fn both(one: io::Result<bool>, other: io::Result<bool>) -> io::Result<bool> {
+    Ok(one? & other?)
+}
+
+/// Somebody may use it by now, or have removed it, or the device may be gone.
+fn remove_unused(device: u32) -> io::Result<bool> {
+    let removed = (|| {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            if !tc::filters(device, direction)?.is_empty() {
+                return Ok(false);
+            }
+        }
+        if tc::has_clsact(device)? {
+            tc::remove_clsact(device)?;
+        }
+        Ok(true)
+    })();
+    let gone =
+        |error: &io::Error| matches!(Errno::from_io_error(error), Some(Errno::NODEV | Errno::NXIO | Errno::NOENT));
+    removed.or_else(|error| if gone(&error) { Ok(true) } else { Err(error) })
+}
+
+/// Removes what a daemon that was killed left standing in this network namespace. Returns how many qdiscs it were.
+pub(super) fn remove_stale(records: &Records) -> io::Result<usize> {
+    let path = records.directory().join(FILE);
+    let mut file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        opened => opened?,
+    };
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Ok(0);
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    let placed: Placed = serde_json::from_str(&text).unwrap_or_default();
+    if placed.netns != super::record::netns()? && !text.is_empty() {
+        return Ok(0);
+    }
+    if !placed.remove()? {
+        return Ok(0);
+    }
+    std::fs::remove_file(&path)?;
+    Ok(placed.clsact.len() + usize::from(placed.prio))
+}

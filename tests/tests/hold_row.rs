@@ -1,0 +1,69 @@
+//! HAProxy reloaded under a hold, by the gate of this row of the kernel matrix (on the host: eBPF). With `noreuseport` old and new
+//! cannot be bound beside each other, as on a kernel before 3.9: nothing is refused, reset or slow all the same. Beside it in
+//! the same run the same reloads without a gate.
+
+use reloader_tests::config::Config;
+use reloader_tests::footprint::Footprint;
+use reloader_tests::guest::{self, Gate};
+use reloader_tests::haproxy::HaproxyBinary;
+use reloader_tests::load::{Load, Outcomes};
+use reloader_tests::netns;
+use reloader_tests::plain::{Method, Plain};
+use reloader_tests::receipt::listener;
+use reloader_tests::rig::Rig;
+
+const WEB: &str = "127.0.0.1:8000";
+const RATE: u32 = 2000;
+const RELOADS: u32 = 24;
+/// Between two reloads.
+const FURTHER: u64 = 400;
+
+#[test]
+fn a_haproxy_with_noreuseport_is_replaced_under_a_hold() {
+    let _alone = netns::enter_alone();
+    let held = with_reloader();
+    let plain = without_a_gate();
+    println!("held:    {}", held.summary());
+    println!("no gate: {}", plain.summary());
+    held.assert_lossless();
+    assert!(plain.summary().failed() > 0, "the load would not have seen a loss: {}", plain.summary());
+}
+
+fn with_reloader() -> Outcomes {
+    let (strategy, rung) = expected();
+    let config = Config::web(WEB).global("noreuseport");
+    let mut rig = Rig::with(&config).tables(&format!("[reload]\nstrategy = \"{strategy}\"\n")).prepare();
+    let before = Footprint::take(rig.dir());
+    rig.start_daemon();
+    let load = Load::to([WEB]).rate(RATE).start();
+    for _ in 0..RELOADS {
+        load.until_further(FURTHER.min(guest::rate(RATE).into()));
+        let receipt = rig.reload();
+        assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
+        assert_eq!(listener(&receipt, WEB)["rung"], rung, "{}", receipt.stdout);
+        assert_eq!(receipt.at("/lost/undrained"), 0);
+    }
+    let outcomes = load.stop();
+    rig.run(&["stop"]).expect_status(0);
+    before.assert_unchanged();
+    outcomes
+}
+
+/// Where bpf(2) is denied, the best gate is the qdisc gate; where it is not, it has to be asked for.
+fn expected() -> (&'static str, &'static str) {
+    match (guest::gate(), guest::expects(guest::Feature::Bpf)) {
+        (Some(Gate::Qdisc), true) => ("kernel-fallback", "held-qdisc"),
+        (Some(Gate::Qdisc), false) => ("hold", "held-qdisc"),
+        _ => ("hold", "held-ebpf"),
+    }
+}
+
+fn without_a_gate() -> Outcomes {
+    let mut server = Plain::start(&HaproxyBinary::installed(), Method::NoReusePort, 1);
+    let load = Load::to([WEB]).rate(RATE).start();
+    for _ in 0..RELOADS {
+        load.until_further(FURTHER.min(guest::rate(RATE).into()));
+        server.reload();
+    }
+    load.stop()
+}

@@ -2,8 +2,12 @@
 //! needs root, for network namespaces of its own.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use reloader::kernel::sock_diag;
 use reloader_tests::network::{Namespace, packet_path};
+
+use reloader_tests::poll::until;
 
 #[path = "hold_ebpf/faults.rs"]
 mod faults;
@@ -82,12 +86,29 @@ fn ten_thousand_syns_find_room_at_a_listener_with_a_short_queue() {
                 until_held(&mut gate, turn * 1000);
             }
             let listener = listener(address);
-            std::thread::spawn(move || listener.incoming().for_each(drop));
-            let begin = std::time::Instant::now();
-            let figures = release(&mut gate, 10_000);
-            println!("{address}: {:?} for {figures:?}", begin.elapsed());
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    // Nothing is accepted before the queue has stopped to grow.
+                    let mut looks = [0; 10];
+                    until(Duration::from_secs(10), "a long queue", || {
+                        looks.rotate_left(1);
+                        looks[9] = queued();
+                        looks[0] > 3000 && looks[0] == looks[9]
+                    });
+                    for _ in 0..10_000 {
+                        listener.accept().unwrap();
+                    }
+                });
+                let begin = std::time::Instant::now();
+                let figures = release(&mut gate, 10_000);
+                println!("{address}: {:?} for {figures:?}", begin.elapsed());
+            });
             until_connected(&clients);
             assert_eq!((retransmits(), client.run(retransmits)), (0, 0), "{address}");
         });
     }
+}
+
+fn queued() -> u32 {
+    sock_diag::tcp_listeners().unwrap().iter().map(|listener| listener.queued).sum()
 }

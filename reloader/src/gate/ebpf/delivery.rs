@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::maps::since;
+use super::pacing::Pacing;
 use super::packet::{Flow, Parked, Segment};
 use crate::kernel::addresses;
 use crate::sys::link_address;
@@ -77,14 +78,12 @@ impl Sockets {
     /// Without a route attached the packet would be a martian when it comes in by `lo`: it takes the way that it has taken
     /// before, from the sender on. Without a mark, which people's rules for outgoing packets would meet.
     fn send_locally(&self, packet: &[u8], segment: &Segment) -> io::Result<usize> {
-        let destination = segment.syn.destination;
-        if segment.syn.ipv4 {
-            let address = SocketAddrV4::new(Ipv4Addr::from(destination[3].to_ne_bytes()), 0);
-            return self.ipv4.send_to(packet, &SockAddr::from(address));
-        }
-        let mut octets = [0; 16];
-        octets.as_chunks_mut::<4>().0.iter_mut().zip(destination).for_each(|(to, word)| *to = word.to_ne_bytes());
-        let address = Ipv6Addr::from(octets);
+        let address = match segment.destination().ip() {
+            IpAddr::V4(address) => {
+                return self.ipv4.send_to(packet, &SockAddr::from(SocketAddrV4::new(address, 0)));
+            }
+            IpAddr::V6(address) => address,
+        };
         let scope = if address.is_unicast_link_local() { addresses::device_of(address)?.unwrap_or(0) } else { 0 };
         let socket = self.ipv6.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         socket.send_to(packet, &SockAddr::from(SocketAddrV6::new(address, 0, 0, scope)))
@@ -95,6 +94,7 @@ impl Sockets {
 #[derive(Debug, Default)]
 pub(super) struct Delivered {
     flows: HashSet<Flow>,
+    pacing: Pacing,
     pub(super) released: u64,
     /// Their device has gone.
     pub(super) homeless: u64,
@@ -117,6 +117,7 @@ impl Delivered {
         if !self.flows.insert(segment.flow) {
             return;
         }
+        self.pacing.wait_for_room(segment.destination());
         match sockets.send(&parked, &segment, ethernet) {
             Ok(()) => {
                 self.released += 1;

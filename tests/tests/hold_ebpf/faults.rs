@@ -6,7 +6,7 @@ use std::time::Duration;
 use reloader::gate::ebpf::{EbpfError, EbpfGate, Hook, remove_stale};
 use reloader::gate::hold::{Gate as _, Living};
 use reloader_tests::footprint::Footprint;
-use reloader_tests::network::{Namespace, connect, ip, listen, packet_path};
+use reloader_tests::network::{Namespace, command, connect, ip, listen, packet_path};
 use reloader_tests::poll::until;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
@@ -163,6 +163,8 @@ fn nothing_is_left() {
             ip("link add left type veth peer name right");
             ip("link set left up");
             ip("link set right up");
+            let up = || command("ip", "-oneline link show").matches("state UP").count() == 2;
+            until(Duration::from_secs(10), "both ends to be up", up);
             let footprint = Footprint::take_with_bpf(Path::new("/no process mentions this"));
             let mut gate = hold(hook, &spec(&["0.0.0.0:8080"]));
             assert!(!footprint.changes().is_empty());

@@ -25,7 +25,9 @@ fn a_filter_that_drops_a_port_and_one_that_counts_act_as_before() {
             let lose = "u32 match ip dport 8081 0xffff action mirred egress redirect dev sink";
             tc(&format!("filter add dev right ingress pref 10 protocol ip {lose}"));
             let mut counter = SynCounter::load_for(Some(others)).unwrap();
-            let watched = [Watched { address: at("10.0.0.2:8080"), v6only: false }];
+            let watched =
+                ["10.0.0.2:8080", "10.0.0.2:8082"].map(|address| Watched { address: at(address), v6only: false });
+            listen("10.0.0.2:8082");
             counter.attach(&devices::list().unwrap(), &watched).unwrap();
             let before = packet_path();
 
@@ -33,12 +35,14 @@ fn a_filter_that_drops_a_port_and_one_that_counts_act_as_before() {
             let clients = client.run(|| start(at("10.0.0.2:8080"), 20));
             let lost = client.run(|| start(at("10.0.0.2:8081"), 1));
             until_held(&mut gate, 21);
+            client.run(|| connect(at("10.0.0.2:8082"), 5));
+            gate.renew().unwrap();
             let _listeners = [listener("0.0.0.0:8080"), listener("0.0.0.0:8081")];
             release(&mut gate, 21);
             until_connected(&clients);
             assert_eq!(packet_path(), before, "{hook:?} beside {others:?}");
             // A clsact filter sees it behind a TCX program only where that lets it go on. What was parked is counted once.
-            assert_eq!(counter.detach().unwrap().seen, 20, "{hook:?} beside {others:?}");
+            assert_eq!(counter.detach().unwrap().each, [20, 5], "{hook:?} beside {others:?}");
             assert!(!lost[0].is_connected(), "{hook:?} beside {others:?}: the filter was skipped");
             assert_eq!(dropped_by_filter(), 1, "{hook:?} beside {others:?}");
         });

@@ -12,15 +12,26 @@ use super::at;
 use super::rig::{HOOKS, addressed, hold, listener, release, retransmits, spec, until_held};
 
 /// Python's sockets have the options that Rust's want unsafe code for.
-fn client(kind: &str, address: &str) -> Child {
+fn client(kind: &str, address: &str) -> Python {
     let address = at(address);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hold_ebpf/client.py");
-    Command::new("python3")
+    let child = Command::new("python3")
         .args([script, kind, &address.ip().to_string(), &address.port().to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap()
+        .unwrap();
+    Python(child)
+}
+
+/// Does not outlive a test that fails.
+struct Python(Child);
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn line(output: &mut impl BufRead) -> String {
@@ -65,8 +76,8 @@ fn each_way(kind: &str, data: usize) {
                 let listener = listener(address);
                 release(&mut gate, 1);
                 assert_eq!(greet(&listener), data, "{kind}, {hook:?}, {address}");
-                assert_eq!(line(&mut BufReader::new(client.stdout.take().unwrap())), "hello");
-                assert!(client.wait().unwrap().success());
+                assert_eq!(line(&mut BufReader::new(client.0.stdout.take().unwrap())), "hello");
+                assert!(client.0.wait().unwrap().success());
                 assert_eq!((retransmits(), there.run(retransmits)), (0, 0), "{kind}, {hook:?}, {address}");
             }
         });
@@ -104,15 +115,15 @@ fn a_device_without_a_link_header() {
     for hook in HOOKS {
         Namespace::new().run(|| {
             let mut client = client("tun", "10.9.0.1:8080");
-            let mut output = BufReader::new(client.stdout.take().unwrap());
+            let mut output = BufReader::new(client.0.stdout.take().unwrap());
             assert_eq!(line(&mut output), "up");
             let mut gate = hold(hook, &spec(&["10.9.0.1:8080"]));
-            client.stdin.take().unwrap().write_all(b"go\n").unwrap();
+            client.0.stdin.take().unwrap().write_all(b"go\n").unwrap();
             until_held(&mut gate, 1);
             let _listener = listener("10.9.0.1:8080");
             release(&mut gate, 1);
             assert_eq!(line(&mut output), "flags 0x12", "{hook:?}: SYN and ACK");
-            assert!(client.wait().unwrap().success());
+            assert!(client.0.wait().unwrap().success());
         });
     }
 }

@@ -2,17 +2,17 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::thread::{MembarrierCommand, membarrier};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::maps::since;
+use super::pacing::Pacing;
 use super::packet::{Flow, Parked, Segment};
-use crate::kernel::addresses;
 use crate::sys::link_address;
 
 /// LOOPBACK_IFINDEX of the kernel's `include/net/flow.h`: `lo` in every namespace.
@@ -77,17 +77,10 @@ impl Sockets {
     /// Without a route attached the packet would be a martian when it comes in by `lo`: it takes the way that it has taken
     /// before, from the sender on. Without a mark, which people's rules for outgoing packets would meet.
     fn send_locally(&self, packet: &[u8], segment: &Segment) -> io::Result<usize> {
-        let destination = segment.syn.destination;
-        if segment.syn.ipv4 {
-            let address = SocketAddrV4::new(Ipv4Addr::from(destination[3].to_ne_bytes()), 0);
-            return self.ipv4.send_to(packet, &SockAddr::from(address));
-        }
-        let mut octets = [0; 16];
-        octets.as_chunks_mut::<4>().0.iter_mut().zip(destination).for_each(|(to, word)| *to = word.to_ne_bytes());
-        let address = Ipv6Addr::from(octets);
-        let scope = if address.is_unicast_link_local() { addresses::device_of(address)?.unwrap_or(0) } else { 0 };
-        let socket = self.ipv6.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        socket.send_to(packet, &SockAddr::from(SocketAddrV6::new(address, 0, 0, scope)))
+        let destination = segment.destination().ip();
+        let socket = if destination.is_ipv4() { Some(&self.ipv4) } else { self.ipv6.as_ref() };
+        // A raw socket wants no port. A link-local address needs no scope either: it is one of ours, and its route says where.
+        socket.ok_or(io::ErrorKind::Unsupported)?.send_to(packet, &SocketAddr::new(destination, 0).into())
     }
 }
 
@@ -95,6 +88,7 @@ impl Sockets {
 #[derive(Debug, Default)]
 pub(super) struct Delivered {
     flows: HashSet<Flow>,
+    pacing: Pacing,
     pub(super) released: u64,
     /// Their device has gone.
     pub(super) homeless: u64,
@@ -117,6 +111,7 @@ impl Delivered {
         if !self.flows.insert(segment.flow) {
             return;
         }
+        self.pacing.wait_for_room(segment.destination());
         match sockets.send(&parked, &segment, ethernet) {
             Ok(()) => {
                 self.released += 1;

@@ -25,6 +25,7 @@ mod error;
 mod keepsake;
 mod keys;
 mod maps;
+mod pacing;
 mod packet;
 
 use delivery::{Delivered, LO, Sockets, wait_for_running_programs};

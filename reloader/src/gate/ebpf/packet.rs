@@ -1,5 +1,7 @@
 //! Parked SYNs as bytes. Pure.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
 use reloader_ebpf::{Address, Record, Syn, syn_in_packet, tcp_in_packet};
 
 const ETHERNET_HEADER: usize = 14;
@@ -68,6 +70,15 @@ impl Segment {
         let sequence = *rest.first_chunk()?;
         let flow = Flow { source: syn.source, destination: syn.destination, ports: *ports, sequence };
         Some(Self { syn, flow, ip, tcp, end })
+    }
+
+    /// To which address and port.
+    pub(super) fn destination(&self) -> SocketAddr {
+        let Syn { destination: words, port, ipv4, .. } = self.syn;
+        let mut octets = [0; 16];
+        octets.as_chunks_mut::<4>().0.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_ne_bytes());
+        let address = Ipv6Addr::from(octets);
+        SocketAddr::new(if ipv4 { IpAddr::V6(address).to_canonical() } else { address.into() }, port)
     }
 
     /// Completes the TCP checksum where the sender left that to a device (CHECKSUM_PARTIAL: over `lo` and veth no device ever

@@ -92,6 +92,12 @@ fn padding_behind_the_packet_is_not_summed() {
 }
 
 #[test]
+fn the_destination_is_an_address_of_the_packets_family() {
+    assert_eq!(parse(&ipv4(b"")).destination(), "10.0.0.2:8080".parse().unwrap());
+    assert_eq!(parse(&ipv6(b"")).destination(), "[fd00::2]:8080".parse().unwrap());
+}
+
+#[test]
 fn a_syn_sent_again_is_the_same_flow() {
     let first = ipv4(b"");
     let mut again = first.clone();

@@ -63,7 +63,7 @@ impl Archive {
             return;
         }
         if let Some(parent) = name.parent() {
-            self.folder(&parent.to_owned());
+            self.folder(parent);
         }
         self.append(&name.to_string_lossy(), mode, device, content);
         self.names.insert(name);

@@ -62,11 +62,6 @@ pub fn denied() -> Vec<String> {
 #[track_caller]
 pub fn skip(feature: Feature, reason: &str) {
     assert!(!expects(feature), "{feature:?} must be here: {reason}");
-    skip_row(reason);
-}
-
-/// For a test that other rows are for.
-pub fn skip_row(reason: &str) {
     // Not print!, whose words libtest keeps to itself when a test passes.
     let _ = writeln!(std::io::stderr(), "{SKIPPED}{reason}");
 }

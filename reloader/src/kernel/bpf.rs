@@ -6,7 +6,7 @@ use std::io;
 use aya::programs::ProgramError;
 use aya::programs::tc::TcError;
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The error number at the bottom of an error. Many of aya's errors are transparent: they stand for the error in them, and
 /// name only what lies behind it as their source. Those have to be opened by name.
@@ -58,10 +58,16 @@ fn verifier_spoke(error: &(dyn Error + 'static)) -> bool {
     }
 }
 
-/// Below Linux 5.11 BPF memory counts against RLIMIT_MEMLOCK, and aya lifts that limit for good. The server that this daemon
-/// starts must get the limits that the daemon was given.
+/// Below Linux 5.11 BPF memory counts against RLIMIT_MEMLOCK: lifted for as long as `work` takes, here and not left to aya, which
+/// does it once in a process and not again after it was restored. Restored, because the server that this daemon starts must
+/// get the limits that the daemon was given.
 pub(crate) fn with_memlock_restored<T>(work: impl FnOnce() -> T) -> T {
     let before = getrlimit(Resource::Memlock);
+    let lifted = Rlimit { current: None, maximum: None };
+    // Where it is not ours to lift, a later kernel does not ask for it, and an earlier one says EPERM.
+    if before != lifted && setrlimit(Resource::Memlock, lifted).is_err() {
+        let _ = setrlimit(Resource::Memlock, Rlimit { current: before.maximum, ..before });
+    }
     let result = work();
     if getrlimit(Resource::Memlock) != before
         && let Err(error) = setrlimit(Resource::Memlock, before)
@@ -87,7 +93,7 @@ pub(crate) fn verdict(reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::verdict;
+    use super::*;
 
     #[test]
     fn of_the_verifiers_log_only_the_verdict_is_told() {
@@ -95,5 +101,15 @@ mod tests {
                       R5 prohibited for !root\nverification time 1 usec\nstack depth 0\nprocessed 27 insns\n";
         assert_eq!(verdict(reason), "the BPF_PROG_LOAD syscall returned EACCES. R5 prohibited for !root");
         assert_eq!(verdict("no such file"), "no such file");
+    }
+
+    #[test]
+    fn the_limit_is_lifted_each_time_and_restored() {
+        let before = getrlimit(Resource::Memlock);
+        for _ in 0..2 {
+            let during = with_memlock_restored(|| getrlimit(Resource::Memlock));
+            assert!(during.current.is_none() || during.current == before.maximum, "{during:?}");
+            assert_eq!(getrlimit(Resource::Memlock), before);
+        }
     }
 }

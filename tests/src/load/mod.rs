@@ -66,16 +66,11 @@ impl Load {
     /// Start the thread. The first connection is due at once.
     pub fn start(mut self) -> Running {
         self.plan.rate = crate::guest::rate(self.plan.rate);
-        self.started()
+        self.start_unlimited()
     }
 
-    /// As fast as the machine can start them: what it carries is not known yet.
-    pub(crate) fn all_at_once(mut self) -> Outcomes {
-        self.plan.rate = 1_000_000;
-        self.started().wait()
-    }
-
-    fn started(self) -> Running {
+    /// Where what a guest carries is not known yet.
+    pub(crate) fn start_unlimited(self) -> Running {
         crate::limits::raise_open_files();
         let shared = Arc::new(Progress::default());
         let engine = Engine::new(self.plan, Arc::clone(&shared));

@@ -14,7 +14,7 @@ use reloader_tests::kernels;
 use reloader_tests::versions::cache_dir;
 
 use super::libtest::Reader;
-use super::rows::{self, Denied, Row};
+use super::rows::{self, Built, Chosen, Denied, Row};
 use super::table::{self, Finding};
 use crate::vm::{Host, Load};
 
@@ -59,32 +59,22 @@ pub(super) fn run(line: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn find(host: &Host, row: &Row, built: &[(String, PathBuf)]) -> Finding {
+fn find(host: &Host, row: &Row, built: &[Built]) -> Finding {
     let began = Instant::now();
     let mut finding = Finding { title: row.title(), ..Finding::default() };
-    match kernels::wanted(row.kernel).and_then(|wanted| Ok((wanted, wanted.fetch(&cache_dir())?))) {
-        Ok((_, kernel)) => {
-            finding.title = format!("{} {}", row.kernel, row.name);
-            if let Err(error) = in_guest(host, row, &kernel, built, &mut finding) {
-                finding.problem = Some(format!("{error:#}"));
-            }
+    let result = kernels::wanted(row.kernel).and_then(|wanted| match wanted.fetch(&cache_dir()) {
+        Err(error) if wanted.retired => {
+            finding.retired = Some(format!("{error:#}"));
+            Ok(())
         }
-        Err(error) if kernels::wanted(row.kernel).is_ok_and(|wanted| wanted.retired) => {
-            finding.retired = Some(format!("{error:#}"))
-        }
-        Err(error) => finding.problem = Some(format!("{error:#}")),
-    }
+        kernel => in_guest(host, row, &kernel?, built, &mut finding),
+    });
+    finding.problem = result.err().map(|error| format!("{error:#}"));
     finding.took = began.elapsed();
     finding
 }
 
-fn in_guest(
-    host: &Host,
-    row: &Row,
-    kernel: &kernels::Kernel,
-    built: &[(String, PathBuf)],
-    finding: &mut Finding,
-) -> Result<()> {
+fn in_guest(host: &Host, row: &Row, kernel: &kernels::Kernel, built: &[Built], finding: &mut Finding) -> Result<()> {
     let tests = row.chosen(built)?;
     let name = row.title().replace(' ', "-");
     let load = load(host, row, &tests)?;
@@ -94,26 +84,30 @@ fn in_guest(
         output += &format!("{line}\n");
         reader.line(line);
         if guest::verdict(line).is_some() {
-            finding.add(current.map_or("", |(name, _)| name), &mut reader);
+            finding.add(current.map_or("", |test| test.built.name.as_str()), &mut reader);
             current = running.next();
         }
     });
-    finding.add(current.map_or("", |(name, _)| name), &mut reader);
+    finding.add(current.map_or("", |test| test.built.name.as_str()), &mut reader);
     fs::write(host.logs().join(format!("{name}.log")), &output)?;
     finding.output = output;
     let verdicts = verdicts?;
-    let bad: Vec<_> =
-        tests.iter().zip(&verdicts).filter(|(_, status)| **status != 0).map(|((name, _), _)| name.as_str()).collect();
+    let bad: Vec<_> = tests
+        .iter()
+        .zip(&verdicts)
+        .filter(|(_, status)| **status != 0)
+        .map(|(test, _)| test.built.name.as_str())
+        .collect();
     ensure!(bad.is_empty(), "ended badly: {}", bad.join(", "));
     ensure!(verdicts.len() == tests.len(), "only {} of {} test programs ran", verdicts.len(), tests.len());
-    for (test, _) in &tests {
+    for test in tests.iter().map(|test| &test.built.name) {
         let any = finding.results.iter().any(|(name, _)| name.starts_with(&format!("{test}::")));
         ensure!(any, "{test} ran no test");
     }
     Ok(())
 }
 
-fn load(host: &Host, row: &Row, tests: &[&(String, PathBuf)]) -> Result<Load> {
+fn load(host: &Host, row: &Row, tests: &[Chosen]) -> Result<Load> {
     let mut environment = row.environment();
     let mut files = vec![host.program("reloader"), host.program("denied")];
     let mut before = Vec::new();
@@ -125,12 +119,13 @@ fn load(host: &Host, row: &Row, tests: &[&(String, PathBuf)]) -> Result<Load> {
             environment.push(("RELOADER_BIN".into(), "/programs/reloader-denied".into()));
         }
     }
-    files.extend(tests.iter().map(|(_, path)| path.clone()));
-    let command = |path: &Path| {
-        let inside = format!("/programs/{}", path.file_name().unwrap_or_default().to_string_lossy());
-        before.iter().cloned().chain([inside, "--test-threads=1".into()]).collect()
+    files.extend(tests.iter().map(|test| test.built.path.clone()));
+    let command = |test: &Chosen| {
+        let name = test.built.path.file_name().unwrap_or_default().to_string_lossy();
+        let words = before.iter().cloned().chain([format!("/programs/{name}"), "--test-threads=1".into()]);
+        words.chain(test.arguments.iter().cloned()).collect()
     };
-    Ok(Load { commands: tests.iter().map(|(_, path)| command(path)).collect(), files, environment })
+    Ok(Load { commands: tests.iter().map(command).collect(), files, environment })
 }
 
 /// A reloader without these capabilities, for tests that need them themselves.
@@ -145,7 +140,7 @@ fn wrapper(folder: &Path, names: &str) -> Result<PathBuf> {
 }
 
 /// Name and program of each, as cargo has built it.
-fn integration_tests() -> Result<Vec<(String, PathBuf)>> {
+fn integration_tests() -> Result<Vec<Built>> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["test", "--locked", "--package", "reloader-tests", "--no-run", "--message-format=json"]);
     let output =
@@ -156,7 +151,7 @@ fn integration_tests() -> Result<Vec<(String, PathBuf)>> {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let is_test = message["target"]["kind"][0] == "test";
         let path = message["executable"].as_str().filter(|_| is_test)?;
-        Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(path)))
+        Some(Built { name: message["target"]["name"].as_str()?.to_owned(), path: PathBuf::from(path) })
     });
     Ok(found.collect())
 }

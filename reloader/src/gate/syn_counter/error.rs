@@ -15,7 +15,7 @@ pub enum CounterError {
     /// bpf(2) answered EPERM or EACCES.
     #[error(
         "cannot count SYNs: the kernel denies bpf(2) to this process. Give it CAP_BPF and CAP_NET_ADMIN (before Linux 5.8: \
-         CAP_SYS_ADMIN), or set count-syns = false"
+         CAP_SYS_ADMIN, and before 5.11 LimitMEMLOCK=infinity), or set count-syns = false"
     )]
     Denied,
     /// bpf(2) answered ENOSYS.

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::versions::apt;
@@ -81,10 +81,10 @@ impl Wanted {
         }
         fs::create_dir_all(&folder)?;
         let tree = apt::unpack(self.suite, PACKAGE, "linux-", &folder)?;
-        let release = release_in(&tree)?;
         if !tree.join("lib/modules").exists() {
             std::os::unix::fs::symlink("usr/lib", tree.join("lib"))?;
         }
+        let release = release_in(&tree)?;
         apt::run(Command::new("depmod").arg("-b").arg(&tree).arg(&release))?;
         let kernel = find(&tree, &release)?;
         // Written last: its presence says that the folder is whole.
@@ -94,19 +94,17 @@ impl Wanted {
 }
 
 fn release_in(tree: &Path) -> Result<String> {
-    let entries = fs::read_dir(tree.join("boot")).context("the packages hold no /boot")?;
-    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut releases = names.filter_map(|name| Some(name.strip_prefix("vmlinuz-")?.to_owned()));
-    releases.next().context("the packages hold no kernel")
+    let mut entries = fs::read_dir(tree.join("lib/modules")).context("the packages hold no modules")?;
+    let entry = entries.next().context("the packages hold no modules")??;
+    Ok(entry.file_name().to_string_lossy().into_owned())
 }
 
 fn find(tree: &Path, release: &str) -> Result<Kernel> {
-    let image = tree.join("boot").join(format!("vmlinuz-{release}"));
     let modules = tree.join("lib/modules").join(release);
-    for path in [&image, &modules.join("modules.dep")] {
-        if !path.exists() {
-            bail!("there is no {}", path.display());
-        }
-    }
+    // Debian has moved it in 6.19.
+    let images = [tree.join("boot").join(format!("vmlinuz-{release}")), modules.join("vmlinuz")];
+    let image = images.into_iter().find(|path| path.exists()).context("the packages hold no kernel")?;
+    let index = modules.join("modules.dep");
+    ensure!(index.exists(), "there is no {}", index.display());
     Ok(Kernel { release: release.to_owned(), image, modules })
 }

@@ -45,9 +45,11 @@ fn binds_come_and_go() {
 #[test]
 fn fewer_shards_are_unproven() {
     netns::enter();
-    let rig = Rig::with(&Config::web("127.0.0.1:8080 shards 2")).start();
+    // There are no more shards than threads, and no more threads than processors unless told.
+    let shards = |count: u32| Config::web(&format!("127.0.0.1:8080 shards {count}")).global("nbthread 2");
+    let rig = Rig::with(&shards(2)).start();
     assert_passed(&rig.reload(), 2);
-    rig.configure(&Config::web("127.0.0.1:8080 shards 1"));
+    rig.configure(&shards(1));
     let receipt = rig.reload().expect_status(3);
     assert_eq!(receipt.at("/result"), "unproven");
     let traffic = traffic(&receipt);
@@ -59,7 +61,7 @@ fn fewer_shards_are_unproven() {
     let lost = traffic.iter().find(|listener| listener["rung"] == "unproven").unwrap();
     assert!(lost["undrained-queue"].is_u64() && lost["undrained-half-open"].is_null(), "{}", receipt.stdout);
     assert!(receipt.at("/lost/undrained").is_null(), "{}", receipt.stdout);
-    rig.configure(&Config::web("127.0.0.1:8080 shards 2"));
+    rig.configure(&shards(2));
     let more = rig.reload().expect_status(0);
     assert_eq!(more.at("/result"), "proven");
 }

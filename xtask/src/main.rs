@@ -22,7 +22,7 @@ enum Task {
     /// Reload and kill a real HAProxy under load, and show what it cost
     Demo(demo::Arguments),
     /// Run all tests; the integration tests need root
-    Test,
+    Test(test::Arguments),
     /// Boot a distribution's kernel in a virtual machine and run a program in it
     Vm(vm::Arguments),
 }
@@ -31,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::BuildEbpf(arguments) => build_ebpf::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
-        Task::Test => test::run(),
+        Task::Test(arguments) => test::run(&arguments),
         Task::Vm(arguments) => vm::run(&arguments),
     }
 }

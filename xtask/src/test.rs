@@ -1,4 +1,5 @@
-//! Everything that is tested: what needs no privilege first, then the integration tests against real HAProxy.
+//! Everything that is tested: what needs no privilege first, then the integration tests against real HAProxy, then those
+//! that depend on the kernel on others than this machine's.
 
 use std::process::Command;
 
@@ -7,11 +8,40 @@ use reloader_tests::versions;
 
 use crate::packages::{ensure_apt, run as run_command};
 
+mod libtest;
+mod matrix;
+mod rows;
+mod table;
+
 /// What the integration tests call: the server, the tools that check from outside, and what unpacks other versions.
 const PACKAGES: [&str; 5] = ["haproxy", "iproute2", "patchelf", "python3-pip", "util-linux"];
 
-/// Runs all tests.
-pub(crate) fn run() -> anyhow::Result<()> {
+/// What `cargo xtask test` takes.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only on this machine's kernel
+    #[arg(long, conflicts_with = "kernels")]
+    host: bool,
+    /// Only in virtual machines, on distributions' kernels
+    #[arg(long)]
+    kernels: bool,
+    /// With --kernels: only on this one
+    #[arg(long, requires = "kernels", value_name = "LINE")]
+    kernel: Option<String>,
+}
+
+/// Runs what is asked for.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if !arguments.kernels {
+        on_host()?;
+    }
+    if !arguments.host {
+        matrix::run(arguments.kernel.as_deref())?;
+    }
+    Ok(())
+}
+
+fn on_host() -> anyhow::Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     run_command(cargo("test").args(["--workspace", "--exclude", "reloader-tests"]))?;
     ensure!(

@@ -23,6 +23,9 @@ use machine::Machine;
 const PACKAGES: [&str; 8] =
     ["qemu-system-x86", "busybox-static", "kmod", "xz-utils", "iproute2", "nftables", "haproxy", "util-linux"];
 
+/// What cargo is told when it builds for a guest.
+pub(crate) const PROFILE: [&str; 2] = ["--profile", "guest"];
+
 /// What `cargo xtask vm` takes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -74,10 +77,10 @@ impl Host {
     pub(crate) fn prepare() -> Result<Host> {
         ensure_apt(&PACKAGES)?;
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--locked", "--package", "reloader", "--package", "reloader-tests"]);
-        run_command(build.args(["--bin", "reloader", "--bin", "guest-init"]))?;
-        let programs = std::env::current_exe()?.parent().context("a program has a folder")?.to_owned();
-        let logs = programs.with_file_name("kernels");
+        build.args(["build", "--quiet", "--locked", "--package", "reloader", "--package", "reloader-tests", "--bins"]);
+        run_command(build.args(PROFILE))?;
+        let debug = std::env::current_exe()?.parent().context("a program has a folder")?.to_owned();
+        let (programs, logs) = (debug.with_file_name("guest"), debug.with_file_name("kernels"));
         fs::create_dir_all(&logs)?;
         Ok(Host { programs, logs })
     }

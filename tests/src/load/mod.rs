@@ -38,7 +38,7 @@ impl Load {
         Load { plan: Plan { targets, rate: 1000, limit: u64::MAX, timeout: Duration::from_secs(10), request: true } }
     }
 
-    /// New connections per second; 1,000 unless told.
+    /// New connections per second; 1,000 unless told, and never more than `guest::rate` allows.
     pub fn rate(mut self, per_second: u32) -> Load {
         assert!(per_second > 0, "a load needs a rate");
         self.plan.rate = per_second;
@@ -64,7 +64,18 @@ impl Load {
     }
 
     /// Start the thread. The first connection is due at once.
-    pub fn start(self) -> Running {
+    pub fn start(mut self) -> Running {
+        self.plan.rate = crate::guest::rate(self.plan.rate);
+        self.started()
+    }
+
+    /// As fast as the machine can start them: what it carries is not known yet.
+    pub(crate) fn all_at_once(mut self) -> Outcomes {
+        self.plan.rate = 1_000_000;
+        self.started().wait()
+    }
+
+    fn started(self) -> Running {
         crate::limits::raise_open_files();
         let shared = Arc::new(Progress::default());
         let engine = Engine::new(self.plan, Arc::clone(&shared));

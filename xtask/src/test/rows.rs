@@ -1,0 +1,82 @@
+//! What runs where: the rows of the kernel matrix as data.
+
+use anyhow::Result;
+use reloader_tests::kernels;
+
+/// What a row's processes are denied.
+#[derive(Clone, Copy)]
+pub(super) enum Denied {
+    Nothing,
+    /// These answer ENOSYS, to the tests as well.
+    Syscalls(&'static str),
+    /// Only reloader is without these: the tests need some of them for their network namespaces.
+    Capabilities(&'static str),
+}
+
+/// A guest of its own.
+#[derive(Clone, Copy)]
+pub(super) struct Row {
+    pub(super) kernel: &'static str,
+    pub(super) name: &'static str,
+    /// The gate that a hold must end in.
+    pub(super) gate: &'static str,
+    pub(super) denied: Denied,
+    /// Integration tests; one that ends in `*` stands for all that begin so.
+    pub(super) tests: &'static [&'static str],
+}
+
+const EBPF: &[&str] = &["kernel_row", "syn_counter", "reload", "hold_*"];
+const QDISC: &[&str] = &["kernel_row", "hold_*"];
+/// No gate: the daemon itself, without what it uses where it can.
+const OLD: &[&str] = &["kernel_row", "reload", "custody", "crash"];
+
+const OLD_MACHINE: &str = "bpf,pidfd_open,pidfd_send_signal,pidfd_getfd,close_range,clone3,statx";
+
+/// All of them; those that take longest first, so that none is left alone at the end.
+pub(super) fn all() -> Vec<Row> {
+    let denied = |kernel, name, denied, tests| Row { kernel, name, gate: "qdisc", denied, tests };
+    let plain = |gate, tests| {
+        move |kernel: &kernels::Wanted| Row { kernel: kernel.line, name: gate, gate, denied: Denied::Nothing, tests }
+    };
+    let mut rows = vec![denied("5.10", "old", Denied::Syscalls(OLD_MACHINE), OLD)];
+    rows.extend(kernels::WANTED.iter().map(plain("ebpf", EBPF)));
+    rows.extend(kernels::WANTED.iter().map(plain("qdisc", QDISC)));
+    rows.push(denied("6.1", "enosys", Denied::Syscalls("bpf"), QDISC));
+    rows.push(denied("6.12", "eperm", Denied::Capabilities("BPF,SYS_ADMIN,PERFMON"), QDISC));
+    rows
+}
+
+impl Row {
+    pub(super) fn title(&self) -> String {
+        format!("{} {}", self.kernel, self.name)
+    }
+
+    /// What the tests are told.
+    pub(super) fn environment(&self) -> Vec<(String, String)> {
+        let (denied, by) = match self.denied {
+            Denied::Nothing => ("", ""),
+            Denied::Syscalls(names) => (names, "syscalls"),
+            Denied::Capabilities(_) => ("bpf", "capabilities"),
+        };
+        let told = [("RELOADER_GATE", self.gate), ("RELOADER_DENIED", denied), ("RELOADER_DENIED_BY", by)];
+        told.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+    }
+
+    /// Of the integration tests that cargo has built, by name; an error where one that is named is not there.
+    pub(super) fn chosen<'a>(
+        &self,
+        built: &'a [(String, std::path::PathBuf)],
+    ) -> Result<Vec<&'a (String, std::path::PathBuf)>> {
+        let mut chosen = Vec::new();
+        for wanted in self.tests {
+            let fits = |name: &str| match wanted.strip_suffix('*') {
+                Some(beginning) => name.starts_with(beginning),
+                None => name == *wanted,
+            };
+            let before = chosen.len();
+            chosen.extend(built.iter().filter(|(name, _)| fits(name)));
+            anyhow::ensure!(chosen.len() > before || wanted.ends_with('*'), "there is no integration test {wanted}");
+        }
+        Ok(chosen)
+    }
+}

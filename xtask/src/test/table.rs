@@ -1,0 +1,110 @@
+//! What the rows have found, for reading.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::libtest::{Outcome, Reader};
+
+/// What came of one row.
+#[derive(Default)]
+pub(super) struct Finding {
+    pub(super) title: String,
+    pub(super) took: Duration,
+    /// `reload::binds_come_and_go` and how it ended.
+    pub(super) results: Vec<(String, Outcome)>,
+    /// Why the row as a whole has failed.
+    pub(super) problem: Option<String>,
+    /// Why there is no such kernel any more, where that fails nothing.
+    pub(super) retired: Option<String>,
+    pub(super) output: String,
+}
+
+impl Finding {
+    /// What a test program's output told, which has ended.
+    pub(super) fn add(&mut self, program: &str, reader: &mut Reader) {
+        reader.finish();
+        self.results.extend(reader.results.drain(..).map(|(name, outcome)| (format!("{program}::{name}"), outcome)));
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.problem.is_some() || self.count(|outcome| *outcome == Outcome::Failed) > 0
+    }
+
+    fn count(&self, fits: impl Fn(&Outcome) -> bool) -> usize {
+        self.results.iter().filter(|(_, outcome)| fits(outcome)).count()
+    }
+
+    /// For the moment when the row is done.
+    pub(super) fn line(&self) -> String {
+        if let Some(why) = &self.retired {
+            return format!("{}: not run, {why}", self.title);
+        }
+        let skipped = self.count(|outcome| matches!(outcome, Outcome::Skipped(_)));
+        let (passed, failed) =
+            (self.count(|outcome| *outcome == Outcome::Passed), self.count(|outcome| *outcome == Outcome::Failed));
+        let seconds = self.took.as_secs();
+        let mut line = format!("{}: {passed} passed, {skipped} skipped, {failed} failed, {seconds} s", self.title);
+        if let Some(problem) = &self.problem {
+            line += &format!("\n{}\n{}: {problem}", self.output, self.title);
+        }
+        line
+    }
+
+    fn cell(&self, test: &str) -> &'static str {
+        match self.results.iter().find(|(name, _)| name == test) {
+            Some((_, Outcome::Passed)) => "ok",
+            Some((_, Outcome::Failed)) => "FAIL",
+            Some((_, Outcome::Skipped(_))) => "skip",
+            None => "-",
+        }
+    }
+}
+
+/// A line for each test, a column for each row, and why tests were skipped.
+pub(super) fn text(findings: &[Finding]) -> String {
+    let tests: BTreeSet<&str> =
+        findings.iter().flat_map(|finding| &finding.results).map(|(name, _)| name.as_str()).collect();
+    let mut text = String::new();
+    for (number, finding) in findings.iter().enumerate() {
+        text += &format!("{}  {}\n", letter(number), finding.line().lines().next().unwrap_or_default());
+    }
+    let line =
+        |cells: Vec<String>, end: &str| cells.iter().map(|cell| format!("{cell:<5}")).collect::<String>() + end + "\n";
+    text += &line((0..findings.len()).map(letter).collect(), "test");
+    for test in tests {
+        text += &line(findings.iter().map(|finding| finding.cell(test).to_owned()).collect(), test);
+    }
+    for finding in findings {
+        for (name, outcome) in &finding.results {
+            if let Outcome::Skipped(reason) = outcome {
+                text += &format!("{}: skipped {name}: {reason}\n", finding.title);
+            }
+        }
+    }
+    text
+}
+
+fn letter(number: usize) -> String {
+    char::from_u32('A' as u32 + number as u32).unwrap_or('?').to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_line_for_each_test_and_the_reason_of_each_that_was_skipped() {
+        let result = |name: &str, outcome| (name.to_owned(), outcome);
+        let one = Finding {
+            title: "5.10 ebpf".into(),
+            results: vec![result("a::b", Outcome::Skipped("old".into()))],
+            ..Finding::default()
+        };
+        let two =
+            Finding { title: "6.1 ebpf".into(), results: vec![result("a::b", Outcome::Failed)], ..Finding::default() };
+        assert!(!one.has_failed() && two.has_failed());
+        let text = text(&[one, two]);
+        assert!(text.contains("A  5.10 ebpf: 0 passed, 1 skipped, 0 failed"), "{text}");
+        assert!(text.contains("\nskip FAIL a::b\n") && text.ends_with("5.10 ebpf: skipped a::b: old\n"), "{text}");
+    }
+}

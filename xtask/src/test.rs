@@ -8,7 +8,7 @@ use reloader_tests::versions;
 use crate::packages::{ensure_apt, run as run_command};
 
 /// What the integration tests call: the server, the tools that check from outside, and what unpacks other versions.
-const PACKAGES: [&str; 6] = ["haproxy", "iproute2", "nftables", "patchelf", "python3-pip", "util-linux"];
+const PACKAGES: [&str; 7] = ["haproxy", "iproute2", "nftables", "nginx-light", "patchelf", "python3-pip", "util-linux"];
 
 /// Runs all tests.
 pub(crate) fn run() -> anyhow::Result<()> {

@@ -6,9 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::poll::seen_within;
-use crate::process::{cmdline, mentioning};
+use crate::process::{cmdline, guards, mentioning};
 
-/// Links, qdiscs and filters of the calling thread's namespace, and processes that mention a directory.
+/// Links, qdiscs and filters of the calling thread's namespace, guards of holds there, and processes that mention a directory.
 pub struct Footprint {
     dir: PathBuf,
     bpf: bool,
@@ -31,7 +31,7 @@ impl Footprint {
         lines.extend(said("tc", &["qdisc", "show"]).into_iter().map(|line| format!("qdisc: {line}")));
         lines.extend(filters());
         let process = |pid| format!("process {pid}: {}", cmdline(pid));
-        lines.extend(mentioning(dir).iter().map(|found| process(found.pid)));
+        lines.extend(mentioning(dir).iter().chain(&guards()).map(|found| process(found.pid)));
         if bpf {
             lines.extend(bpf_objects());
         }

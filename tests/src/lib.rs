@@ -17,6 +17,7 @@ pub mod process;
 pub mod receipt;
 pub mod rig;
 pub mod servers;
+pub mod service;
 pub mod sockets;
 pub mod versions;
 pub mod wrapper;

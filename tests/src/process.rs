@@ -70,6 +70,14 @@ pub fn mentioning(path: &Path) -> Vec<Process> {
     all().filter(|process| process.pid != std::process::id() as i32).filter(mentions).collect()
 }
 
+/// The guards of holds in the calling thread's network namespace: nothing on their command line says whose they are.
+pub fn guards() -> Vec<Process> {
+    let here = fs::read_link("/proc/thread-self/ns/net").expect("the thread's namespace");
+    let is_here =
+        |process: &Process| fs::read_link(format!("/proc/{}/ns/net", process.pid)).is_ok_and(|there| there == here);
+    all().filter(|process| cmdline(process.pid).ends_with("reloader guard")).filter(is_here).collect()
+}
+
 /// Its command line, words separated by spaces.
 pub fn cmdline(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

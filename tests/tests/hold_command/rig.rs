@@ -1,0 +1,61 @@
+//! A directory with a configuration, and no daemon.
+
+use reloader_tests::config::Config;
+use reloader_tests::footprint::Footprint;
+use reloader_tests::rig::{Answer, Pending, Rig};
+use serde_json::Value;
+
+pub(crate) const WEB: &str = "127.0.0.1:8080";
+
+/// `reloader hold` with its runtime directory, which nobody has made yet.
+pub(crate) struct Holding {
+    pub(crate) rig: Rig,
+    before: Footprint,
+}
+
+impl Holding {
+    pub(crate) fn new() -> Holding {
+        Holding::with("")
+    }
+
+    /// With further tables in reloader.toml.
+    pub(crate) fn with(tables: &str) -> Holding {
+        let rig = Rig::with(&Config::web(WEB)).tables(tables).prepare();
+        let before = Footprint::take(rig.dir());
+        Holding { rig, before }
+    }
+
+    /// `hold ARGS -- CMD`
+    pub(crate) fn spawn<W: AsRef<str>>(&self, args: &[&str], command: impl AsRef<[W]>) -> Pending {
+        let words = command.as_ref().iter().map(AsRef::as_ref);
+        let all: Vec<&str> = ["hold"].into_iter().chain(args.iter().copied()).chain(["--"]).chain(words).collect();
+        self.rig.spawn(&all)
+    }
+
+    #[track_caller]
+    pub(crate) fn run<W: AsRef<str>>(&self, args: &[&str], command: impl AsRef<[W]>) -> Answer {
+        self.spawn(args, command).wait()
+    }
+
+    /// Nothing is left: no program, filter or process, and no record.
+    #[track_caller]
+    pub(crate) fn assert_gone(&self) {
+        self.before.assert_unchanged();
+        assert_eq!(self.records(), Vec::<Value>::new());
+    }
+
+    /// What is on record about holds.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        let files = std::fs::read_dir(self.rig.path("run/holds")).into_iter().flatten().flatten();
+        files.filter_map(|file| serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()).collect()
+    }
+}
+
+/// Panics, with all that was said, unless every listener of the receipt was held and proven.
+#[track_caller]
+pub(crate) fn assert_held(answer: &Answer) {
+    let listeners = answer.at("/listeners").as_array().cloned().unwrap_or_default();
+    let held = !listeners.is_empty() && listeners.iter().all(|listener| listener["rung"] == "held-ebpf");
+    assert!(answer.at("/result") == "proven" && held, "{}{}", answer.stdout, answer.stderr);
+    assert_eq!(answer.at("/lost/undrained"), 0, "{}", answer.stdout);
+}

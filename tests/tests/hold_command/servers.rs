@@ -1,0 +1,61 @@
+//! Real servers, stopped and started under load.
+
+use reloader_tests::load::{Load, Outcomes};
+use reloader_tests::netns;
+use reloader_tests::rig::Answer;
+use reloader_tests::service::{Kind, Service};
+use reloader_tests::sockets::listening;
+
+use crate::rig::{Holding, WEB, assert_held};
+
+/// One restart under a hold, in the middle of a load.
+fn restarted_under_load(kind: Kind, rate: u32) -> (Answer, Outcomes) {
+    let _alone = netns::enter_alone();
+    let holding = Holding::new();
+    let service = Service::started(kind, holding.rig.dir(), &[WEB]);
+    let (before, old) = (listening(8080), service.process());
+    let load = Load::to([WEB]).rate(rate).start();
+    load.until_started(u64::from(rate));
+    let answer = holding.run(&["--json", "--listen", WEB], service.command("restart")).expect_status(0);
+    load.until_further(u64::from(rate));
+    let outcomes = load.stop();
+    println!("{kind:?}: {outcomes}\n{}", answer.stdout);
+    let after = listening(8080);
+    assert!(!old.is_alive() && after.is_disjoint(&before));
+    assert_eq!(answer.at("/listeners/0/inode-before").as_u64(), before.first().copied());
+    assert_eq!(answer.at("/listeners/0/inode-after").as_u64(), after.first().copied());
+    drop(service);
+    holding.assert_gone();
+    (answer, outcomes)
+}
+
+#[test]
+fn perl() {
+    let (answer, outcomes) = restarted_under_load(Kind::Perl, 500);
+    assert_held(&answer);
+    outcomes.assert_lossless();
+}
+
+/// At this rate the five places of its queue are enough: what more there is TCP drops, and the client sends it again.
+#[test]
+fn python() {
+    let (answer, outcomes) = restarted_under_load(Kind::Python, 100);
+    assert_held(&answer);
+    outcomes.assert_lossless();
+}
+
+#[test]
+fn nginx() {
+    let (answer, outcomes) = restarted_under_load(Kind::Nginx, 1000);
+    assert_held(&answer);
+    outcomes.assert_lossless();
+}
+
+/// More than a thousand SYNs wait for it.
+#[test]
+fn one_that_takes_a_second() {
+    let (answer, outcomes) = restarted_under_load(Kind::Slow, 200);
+    assert_held(&answer);
+    outcomes.assert_lossless();
+    assert!(answer.at("/syns/held").as_u64() >= Some(150), "{}", answer.stdout);
+}

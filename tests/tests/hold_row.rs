@@ -32,7 +32,8 @@ fn a_haproxy_with_noreuseport_is_replaced_under_a_hold() {
 fn with_reloader() -> Outcomes {
     let (strategy, rung) = expected();
     let config = Config::web(WEB).global("noreuseport");
-    let mut rig = Rig::with(&config).tables(&format!("[reload]\nstrategy = \"{strategy}\"\n")).prepare();
+    let mut rig =
+        Rig::with(&config).tables(&format!("[reload]\nstrategy = \"{strategy}\"\n[hold]\nmax = \"60s\"\n")).prepare();
     let before = Footprint::take(rig.dir());
     rig.start_daemon();
     let load = Load::to([WEB]).rate(RATE).start();

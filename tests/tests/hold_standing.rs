@@ -1,0 +1,110 @@
+//! What stands on the devices between the holds of a daemon that holds at every reload and has no TCX: it costs a device a
+//! millisecond to be given a qdisc, so it is given once, and taken away by whoever comes last.
+
+use std::path::Path;
+
+use reloader::gate::hold::{Backend, Records, Standing, clean_up};
+use reloader_tests::config::Config;
+use reloader_tests::footprint::Footprint;
+use reloader_tests::guest::{self, Feature, Gate};
+use reloader_tests::netns;
+use reloader_tests::network::{command, ip, tc};
+use reloader_tests::receipt::listener;
+use reloader_tests::rig::Rig;
+
+fn in_a_namespace(test: impl FnOnce(&Path, &Records)) {
+    netns::enter();
+    let dir = tempfile::tempdir().unwrap();
+    ip("link add left type veth peer name right");
+    ip("link set left up");
+    let before = Footprint::take(dir.path());
+    test(dir.path(), &Records::of(dir.path()));
+    before.assert_unchanged();
+}
+
+fn qdiscs() -> String {
+    command("tc", "qdisc show")
+}
+
+fn put_up(records: &Records) -> Standing {
+    Standing::put_up(records, Backend::Ebpf).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn every_device_that_receives_gets_a_clsact_and_loses_it_again() {
+    in_a_namespace(|_, records| {
+        let standing = put_up(records);
+        let found = qdiscs();
+        assert!(found.contains("clsact ffff: dev lo") && found.contains("clsact ffff: dev left"), "{found}");
+        assert!(!found.contains("clsact ffff: dev right"), "a device that is down: {found}");
+        drop(standing);
+        assert!(!qdiscs().contains("clsact"), "{}", qdiscs());
+    });
+}
+
+#[test]
+fn what_was_there_before_stays() {
+    in_a_namespace(|_, records| {
+        tc("qdisc add dev left clsact");
+        let standing = put_up(records);
+        drop(standing);
+        assert!(
+            qdiscs().contains("clsact ffff: dev left") && !qdiscs().contains("clsact ffff: dev lo"),
+            "{}",
+            qdiscs()
+        );
+        tc("qdisc del dev left clsact");
+    });
+}
+
+#[test]
+fn a_living_daemons_is_not_cleaned_up() {
+    in_a_namespace(|_, records| {
+        let _standing = put_up(records);
+        assert_eq!(clean_up(records).unwrap().removed, 0);
+        assert!(qdiscs().contains("clsact"), "{}", qdiscs());
+    });
+}
+
+#[test]
+fn what_somebody_has_come_to_use_stays_until_it_is_free() {
+    in_a_namespace(|_, records| {
+        let standing = put_up(records);
+        tc("filter add dev left ingress protocol ip prio 7 u32 match u32 0 0 flowid 1:1");
+        drop(standing);
+        assert!(
+            qdiscs().contains("clsact ffff: dev left") && !qdiscs().contains("clsact ffff: dev lo"),
+            "{}",
+            qdiscs()
+        );
+        tc("filter del dev left ingress prio 7");
+        clean_up(records).unwrap();
+        assert!(!qdiscs().contains("clsact"), "{}", qdiscs());
+    });
+}
+
+#[test]
+fn a_daemon_keeps_it_from_its_start_to_its_end_where_a_hold_needs_it() {
+    let needed = guest::gate() == Some(Gate::Qdisc) || !guest::expects(Feature::Tcx);
+    in_a_namespace(|_, _| {
+        let strategy = if guest::gate() == Some(Gate::Qdisc) { "kernel-fallback" } else { "hold" };
+        let tables = format!("[reload]\nstrategy = \"{strategy}\"\n[hold]\nmax = \"60s\"\n");
+        let mut rig = Rig::with(&Config::web("127.0.0.1:8000")).tables(&tables).start();
+        let stands = |when: &str| {
+            let found = qdiscs();
+            assert_eq!(found.contains("clsact ffff: dev left"), needed, "{when}: {found}");
+            assert_eq!(found.contains("qdisc prio"), guest::gate() == Some(Gate::Qdisc), "{when}: {found}");
+        };
+        stands("after the start");
+        let receipt = rig.reload();
+        let rung = listener(&receipt, "127.0.0.1:8000")["rung"].as_str().unwrap().to_owned();
+        assert!(rung.starts_with("held-"), "{}", receipt.stdout);
+        stands("after a hold");
+        rig.kill9_daemon();
+        rig.run(&["release"]).expect_status(0);
+        assert!(!qdiscs().contains("clsact") && !qdiscs().contains("prio"), "{}", qdiscs());
+        rig.start_daemon();
+        stands("after a kill -9");
+        rig.run(&["stop"]).expect_status(0);
+    });
+}

@@ -30,20 +30,8 @@ impl Machine {
         // The guest's clock counts its instructions: two nanoseconds each, and idle time passes at once. By the host's clock an
         // emulated machine carries a few hundred connections a second, fewer whenever the host does something else, and
         // what is seen as slow or lost says nothing about reloader.
-        command.args([
-            "-M",
-            "pc",
-            "-accel",
-            "tcg,thread=single",
-            "-icount",
-            "shift=1,sleep=off",
-            "-cpu",
-            "max",
-            "-smp",
-            "1",
-            "-m",
-            MEGABYTES,
-        ]);
+        command.args(["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off"]);
+        command.args(["-M", "pc", "-cpu", "max", "-smp", "1", "-m", MEGABYTES]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"]);
         // Two lines: what the programs say is not interspersed with what the kernel says.
         command.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +20,7 @@ use super::table::{self, Finding};
 use crate::vm::{Host, Load};
 
 /// For one row, many times what it takes.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// Guests have one processor each.
 const AT_ONCE: usize = 2;
@@ -79,9 +80,12 @@ fn in_guest(host: &Host, row: &Row, kernel: &kernels::Kernel, built: &[Built], f
     let name = row.title().replace(' ', "-");
     let load = load(host, row, &tests)?;
     let (mut output, mut reader, mut running) = (String::new(), Reader::default(), tests.iter());
+    // Written as it comes: a row that takes long can be watched.
+    let mut log = fs::File::create(host.logs().join(format!("{name}.log")))?;
     let mut current = running.next();
     let verdicts = host.boot(&name, kernel, &load, LIMIT, |line| {
         output += &format!("{line}\n");
+        let _ = writeln!(log, "{line}");
         reader.line(line);
         if guest::verdict(line).is_some() {
             finding.add(current.map_or("", |test| test.built.name.as_str()), &mut reader);
@@ -89,7 +93,6 @@ fn in_guest(host: &Host, row: &Row, kernel: &kernels::Kernel, built: &[Built], f
         }
     });
     finding.add(current.map_or("", |test| test.built.name.as_str()), &mut reader);
-    fs::write(host.logs().join(format!("{name}.log")), &output)?;
     finding.output = output;
     let verdicts = verdicts?;
     let bad: Vec<_> = tests

@@ -1,6 +1,6 @@
 //! What this kernel has and can do: all netlink of the crate, and nothing that decides.
 
-pub(crate) mod addresses;
+pub mod addresses;
 pub(crate) mod bpf;
 pub mod devices;
 pub(crate) mod monitor;

@@ -153,6 +153,15 @@ impl Rig {
         Pending::start(command).wait()
     }
 
+    /// Run one by another program, whose last arguments are its words: `setpriv`, `unshare`.
+    #[track_caller]
+    pub fn run_under(&self, program: &[&str], args: &[&str]) -> Answer {
+        let reloader = self.reloader(args);
+        let mut command = std::process::Command::new(program[0]);
+        command.args(&program[1..]).arg(reloader.get_program()).args(reloader.get_args());
+        Pending::start(command).wait()
+    }
+
     /// Run one on a terminal; gives what the terminal showed.
     #[track_caller]
     pub fn run_on_terminal(&self, environment: &[(&str, &str)], args: &[&str]) -> Answer {

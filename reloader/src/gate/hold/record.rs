@@ -186,13 +186,21 @@ impl Records {
 
     /// One process at a time looks at the records and decides.
     fn lock(&self) -> Result<File, RecordError> {
-        match DirBuilder::new().mode(0o700).recursive(true).create(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(self.failed(error)),
-            _ => {}
-        }
+        self.make_directory().map_err(|source| self.failed(source))?;
         let directory = File::open(&self.0).map_err(|source| self.failed(source))?;
         flock(&directory, FlockOperation::LockExclusive).map_err(|errno| self.failed(errno.into()))?;
         Ok(directory)
+    }
+
+    /// The runtime directory itself is for others too: a daemon that comes later has its control socket there.
+    fn make_directory(&self) -> io::Result<()> {
+        if let Some(runtime_dir) = self.0.parent() {
+            DirBuilder::new().mode(0o755).recursive(true).create(runtime_dir)?;
+        }
+        match DirBuilder::new().mode(0o700).create(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn path_of(&self, id: u16) -> PathBuf {

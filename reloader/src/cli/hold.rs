@@ -191,9 +191,6 @@ fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<
     if let Some(reason) = &receipt.reason {
         eprintln!("reloader: {reason}");
     }
-    for note in &receipt.notes {
-        eprintln!("note: {note}");
-    }
     if !context.quiet && std::io::stderr().is_terminal() {
         eprintln!("{}: {}", output::outcome(receipt.result), output::hold_line(receipt));
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::channel::ToHolder;
+use super::clean_up::clean_up_after_the_dead;
 use super::guard::Guard;
 use super::record::{Claim, Records, only_one_delivers};
 use super::{Backend, Figures, Gate, HoldError, LEASE, Spec, Target, prepare};
@@ -169,7 +170,9 @@ struct Holder {
 impl Holder {
     /// Everything is in place and guarded before the first SYN is parked.
     fn begin(wanted: Wanted) -> Result<(Holder, Armed), HoldError> {
-        let claim = Records::of(&wanted.runtime_dir).claim(&wanted.targets)?;
+        let records = Records::of(&wanted.runtime_dir);
+        clean_up_after_the_dead(&records);
+        let claim = records.claim(&wanted.targets)?;
         let spec = Spec {
             id: claim.id(),
             targets: wanted.targets.clone(),
@@ -353,9 +356,7 @@ impl Holder {
     }
 
     fn note(&mut self, note: impl Into<String>) {
-        let note = note.into();
-        log::warn!("{note}");
-        self.notes.push(note);
+        self.notes.push(note.into());
     }
 }
 

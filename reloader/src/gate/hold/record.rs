@@ -73,6 +73,12 @@ pub struct Found {
 #[derive(Debug, Clone)]
 pub struct Records(PathBuf);
 
+/// While this lives nobody else puts a hold on record or forgets one.
+#[derive(Debug)]
+pub struct Locked {
+    _directory: File,
+}
+
 /// This process's own record.
 #[derive(Debug)]
 pub struct Claim {
@@ -174,8 +180,7 @@ impl Records {
     ///
     /// # Errors
     /// Where the file cannot be removed.
-    pub fn forget(&self, id: u16) -> Result<(), RecordError> {
-        let _lock = self.lock()?;
+    pub fn forget(&self, id: u16, _lock: &Locked) -> Result<(), RecordError> {
         let path = self.path_of(id);
         // Its number may have been given to a new hold meanwhile.
         if read(&path).is_some_and(|found| found.lives) {
@@ -185,11 +190,14 @@ impl Records {
     }
 
     /// One process at a time looks at the records and decides.
-    fn lock(&self) -> Result<File, RecordError> {
+    ///
+    /// # Errors
+    /// Where the directory cannot be made or locked.
+    pub fn lock(&self) -> Result<Locked, RecordError> {
         self.make_directory().map_err(|source| self.failed(source))?;
         let directory = File::open(&self.0).map_err(|source| self.failed(source))?;
         flock(&directory, FlockOperation::LockExclusive).map_err(|errno| self.failed(errno.into()))?;
-        Ok(directory)
+        Ok(Locked { _directory: directory })
     }
 
     /// The runtime directory itself is for others too: a daemon that comes later has its control socket there.

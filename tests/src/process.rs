@@ -75,7 +75,10 @@ pub fn guards() -> Vec<Process> {
     let here = fs::read_link("/proc/thread-self/ns/net").expect("the thread's namespace");
     let is_here =
         |process: &Process| fs::read_link(format!("/proc/{}/ns/net", process.pid)).is_ok_and(|there| there == here);
-    all().filter(|process| cmdline(process.pid).ends_with("reloader guard")).filter(is_here).collect()
+    let runs_reloader = |process: &Process| {
+        fs::read_link(format!("/proc/{}/exe", process.pid)).is_ok_and(|program| program.ends_with("reloader"))
+    };
+    all().filter(|process| cmdline(process.pid).ends_with(" guard")).filter(runs_reloader).filter(is_here).collect()
 }
 
 /// Its command line, words separated by spaces.

@@ -134,7 +134,7 @@ gone() { ! [ -e /proc/$1 ] || grep -q '^State:.*Z' /proc/$1/status 2>/dev/null; 
 until_gone() { until gone $1; do sleep 0.005; done; }
 stop() {
     [ -e DIR/pid ] || return 0
-    kill -TERM $(cat DIR/pid) 2>/dev/null
+    kill -TERM $(cat DIR/pid) 2>/dev/null; kill -CONT $(cat DIR/pid) 2>/dev/null
     until_gone $(cat DIR/pid)
 }
 start() {

@@ -10,6 +10,7 @@ use crate::poll::until;
 use crate::process::{Process, cmdline};
 
 const ESTABLISHED: &str = "01";
+const SYN_RECV: &str = "03";
 const CLOSE_WAIT: &str = "08";
 const LISTEN: &str = "0A";
 
@@ -22,6 +23,12 @@ pub fn listening(port: u16) -> BTreeSet<u64> {
 pub fn accepted_by(process: Process, port: u16) -> usize {
     let open = tcp(port, &[ESTABLISHED, CLOSE_WAIT]);
     held_by(process.pid).intersection(&open).count()
+}
+
+/// How often the SYN-ACK of each half-open connection of a port was sent again.
+pub fn half_open(port: u16) -> Vec<u64> {
+    let lines = table(port, &[SYN_RECV]);
+    lines.iter().filter_map(|line| u64::from_str_radix(line.split_ascii_whitespace().nth(6)?, 16).ok()).collect()
 }
 
 /// Connections that wait to be accepted on a port.

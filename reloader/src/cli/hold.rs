@@ -137,7 +137,9 @@ async fn held(context: &Context, format: output::Format, around: Around, command
     };
     show(context, format, &outcome.receipt)?;
     let status = ended(&outcome, &mut signals).await;
-    Ok(if outcome.nothing_listens { Exit::NothingListens } else { Exit::Command(status) })
+    // Who sent a signal waits for what the command makes of it; but nothing is well where nothing listens.
+    let is_own = !outcome.nothing_listens || (outcome.was_interrupted && status != 0);
+    Ok(if is_own { Exit::Command(status) } else { Exit::NothingListens })
 }
 
 fn refusal(error: AroundError) -> Failure {
@@ -146,8 +148,15 @@ fn refusal(error: AroundError) -> Failure {
             std::io::ErrorKind::NotFound => Exit::Command(127),
             _ => Exit::Command(126),
         },
+        AroundError::Interrupted(signal) => Exit::Command(128 + signal.as_raw() as u8),
         _ => Exit::HoldFailed,
     };
+    if exit == Exit::HoldFailed && !rustix::process::geteuid().is_root() {
+        return Failure::new(
+            exit,
+            format!("holding SYNs takes root, with CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW: {error}"),
+        );
+    }
     Failure::new(exit, error)
 }
 
@@ -181,9 +190,6 @@ fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<
     }
     if let Some(reason) = &receipt.reason {
         eprintln!("reloader: {reason}");
-    }
-    for note in &receipt.notes {
-        eprintln!("note: {note}");
     }
     if !context.quiet && std::io::stderr().is_terminal() {
         eprintln!("{}: {}", output::outcome(receipt.result), output::hold_line(receipt));

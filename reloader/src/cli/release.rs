@@ -49,7 +49,7 @@ fn elsewhere(records: &Records, here: &CleanUp) -> Result<Vec<CleanUp>, HoldErro
     for found in records.list()?.into_iter().filter(|found| here.elsewhere.contains(&found.id)) {
         let namespace = found.record.and_then(|record| process::network_namespace(record.netns));
         let Some(namespace) = namespace else {
-            records.forget(found.id)?;
+            records.forget(found.id, &records.lock()?)?;
             done.push(CleanUp { dead: vec![found.id], ..CleanUp::default() });
             continue;
         };

@@ -3,7 +3,7 @@
 use super::{Context, Exit, Failure, client, output};
 use crate::daemon::protocol::{Reply, Request};
 use crate::listener::Role;
-use crate::supervision::status::{Draining, ListenerStatus, Status};
+use crate::supervision::status::{Draining, HoldStatus, ListenerStatus, Status};
 
 /// So many listeners are listed one by one; beyond that they are counted.
 const MOST_LISTED: usize = 30;
@@ -45,7 +45,12 @@ fn text(status: &Status) -> String {
     if status.draining.is_empty() {
         row("draining", "nothing".into());
     }
-    row("held", if status.holds.is_empty() { "nothing".into() } else { format!("{} holds", status.holds.len()) });
+    for (number, hold) in status.holds.iter().enumerate() {
+        row(if number == 0 { "held" } else { "" }, held(hold));
+    }
+    if status.holds.is_empty() {
+        row("held", "nothing".into());
+    }
     if let Some(last) = &status.last_reload {
         let kind = output::word(&last.kind);
         row("last", format!("{} {kind} at {}: {}", output::outcome(last.result), last.at, output::receipt_line(last)));
@@ -84,4 +89,10 @@ fn draining(generation: &Draining) -> String {
         "generation {}, process {}, for {} s, {connections} connections",
         generation.generation, generation.pid, generation.age_s
     )
+}
+
+fn held(hold: &HoldStatus) -> String {
+    let listen: Vec<String> = hold.listen.iter().map(ToString::to_string).collect();
+    let gate = hold.backend.map_or("not yet".into(), |backend| format!("by {}", output::word(&backend)));
+    format!("{} {gate}, process {}, since {}", listen.join(", "), hold.holder, hold.since)
 }

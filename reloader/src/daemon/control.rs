@@ -12,10 +12,11 @@ use tokio::sync::mpsc;
 use super::DaemonError;
 use super::protocol::{Reply, Request, read_frame, write_frame};
 use super::requests::{Event, waiter};
+use crate::gate::hold::Records;
 use crate::haproxy::{launch, runtime_api};
 use crate::process;
 use crate::supervision::Published;
-use crate::supervision::status::Status;
+use crate::supervision::status::{HoldStatus, Status};
 
 /// How long a client may take to write its request, and HAProxy to answer for `status`.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -172,16 +173,25 @@ async fn plan(control: &Control) -> Reply {
     Reply::Plan { plan, serving, refused: checked.map(|answer| answer.err().unwrap_or_default()).unwrap_or_default() }
 }
 
-/// The published status, with what must be fresh: connections that drain, and the rate.
+/// The published status, with what must be fresh: connections that drain, holds, and the rate.
 async fn status(control: &Control) -> Status {
     let (mut status, draining, socket) =
         with(control, |published| (published.status.clone(), published.draining.clone(), published.socket.clone()));
+    let records = with(control, |published| published.holds.clone());
     let living = draining.into_iter().filter(|generation| generation.process.try_ended().is_none());
     let living: Vec<_> = living.collect();
     let counted = tokio::task::spawn_blocking(move || living.iter().map(|generation| generation.status()).collect());
     status.draining = counted.await.unwrap_or_default();
+    status.holds = tokio::task::spawn_blocking(move || holds(records)).await.unwrap_or_default();
     if let Some(socket) = socket {
         status.connection_rate = runtime_api::info(&socket, PATIENCE).await.ok().and_then(|info| info.connection_rate);
     }
     status
+}
+
+fn holds(records: Option<Records>) -> Vec<HoldStatus> {
+    let found = records
+        .and_then(|records| records.list().inspect_err(|error| log::warn!("the holds cannot be listed: {error}")).ok());
+    let living = found.unwrap_or_default().into_iter().filter(|found| found.lives);
+    living.filter_map(|found| found.record).map(HoldStatus::from).collect()
 }

@@ -1,7 +1,7 @@
 //! A process that the daemon follows: its own child, or one adopted by pid and start time.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -169,15 +169,7 @@ impl Handle {
         if self.try_ended().is_some() {
             return;
         }
-        let sent = match &self.0.pidfd {
-            Some(pidfd) => pidfd_send_signal(pidfd.get_ref(), signal),
-            // An unreaped child cannot lose its pid to another process, and an adopted one was just compared by start time.
-            None => raw(self.0.pid).map_or(Ok(()), |pid| kill_process(pid, signal)),
-        };
-        match sent {
-            Ok(()) | Err(Errno::SRCH) => {}
-            Err(error) => log::error!("cannot send signal {} to process {}: {error}", signal.as_raw(), self.0.pid),
-        }
+        send(self.0.pid, self.0.pidfd.as_ref().map(|pidfd| pidfd.get_ref().as_fd()), signal);
     }
 
     /// A duplicate of a socket that a process holds (Linux 5.6 and later).
@@ -191,8 +183,23 @@ impl Handle {
 
 /// Sends a signal to a process that is known by pid and start time only; nothing happens when it has ended.
 pub fn kill_if_same(pid: u32, start_time: u64, signal: Signal) {
-    if let Some(handle) = Handle::adopt(pid, start_time) {
-        handle.signal(signal);
+    // Not by a handle, which wants a runtime that waits for the process.
+    let pidfd = raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    // Checked after the pidfd was opened: from here on it cannot come to mean another process.
+    if super::start_time(pid) == Some(start_time) {
+        send(pid, pidfd.as_ref().map(AsFd::as_fd), signal);
+    }
+}
+
+fn send(pid: u32, pidfd: Option<BorrowedFd<'_>>, signal: Signal) {
+    let sent = match pidfd {
+        Some(pidfd) => pidfd_send_signal(pidfd, signal),
+        // An unreaped child cannot lose its pid to another process, and any other was just compared by start time.
+        None => raw(pid).map_or(Ok(()), |pid| kill_process(pid, signal)),
+    };
+    match sent {
+        Ok(()) | Err(Errno::SRCH) => {}
+        Err(error) => log::error!("cannot send signal {} to process {pid}: {error}", signal.as_raw()),
     }
 }
 

@@ -150,7 +150,8 @@ impl Guarded {
             if entry.rung != Rung::Unproven {
                 continue;
             }
-            let doubt = drain.doubt(&listener.endpoint).or_else(|| general.clone());
+            // What passed a lapsed lease would be taken for something that came by another way.
+            let doubt = general.clone().or_else(|| drain.doubt(&listener.endpoint));
             judge_held(entry, drain.undrained(listener), doubt, backend);
         }
         receipt.lost.undrained = undrained(&receipt.listeners);

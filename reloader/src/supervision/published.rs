@@ -9,6 +9,7 @@ use super::status::{Draining, ListenerStatus, Serving, Status};
 use super::supervisor::rfc3339;
 use super::{Generation, Supervisor, notify};
 use crate::config::Haproxy;
+use crate::gate::hold::Records;
 use crate::listener::{Listener, Owned, Role};
 use crate::process::Handle;
 
@@ -25,6 +26,8 @@ pub(crate) struct Published {
     pub(crate) haproxy: Option<Haproxy>,
     /// The serving generation's stats socket.
     pub(crate) socket: Option<PathBuf>,
+    /// Where holds are on record.
+    pub(crate) holds: Option<Records>,
 }
 
 /// A draining generation as the control socket sees it.
@@ -62,6 +65,7 @@ impl Supervisor {
             draining: draining.collect(),
             haproxy: Some(self.config.haproxy.clone()),
             socket: self.serving.as_ref().map(|serving| serving.socket.clone()),
+            holds: Some(Records::of(&self.config.runtime_dir)),
         };
         *self.published.lock().expect("no panic under this lock") = published;
     }

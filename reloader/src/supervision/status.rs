@@ -1,7 +1,10 @@
 //! What `status` tells. Its JSON is an interface.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
+use crate::gate::hold::{Backend, Record};
 use crate::listener::{Family, Role};
 use crate::reload::plan::Planned;
 use crate::reload::receipt::Receipt;
@@ -15,7 +18,7 @@ pub struct Status {
     /// Retired generations with open connections, oldest first.
     pub draining: Vec<Draining>,
     /// Holds of SYNs in force.
-    pub holds: Vec<serde_json::Value>,
+    pub holds: Vec<HoldStatus>,
     /// Listeners of which the daemon has a duplicate.
     pub custody: Vec<ListenerStatus>,
     /// The last receipt.
@@ -57,6 +60,28 @@ pub struct Draining {
     pub age_s: u64,
     /// Open connections, `null` when the kernel does not say.
     pub connections: Option<u64>,
+}
+
+/// A hold of SYNs, the daemon's own or that of a `reloader hold`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldStatus {
+    /// Its number.
+    pub id: u16,
+    /// The process that holds.
+    pub holder: u32,
+    /// The gate, `null` until it is chosen.
+    pub backend: Option<Backend>,
+    /// What is held.
+    pub listen: Vec<SocketAddr>,
+    /// Since when, RFC 3339 in UTC.
+    pub since: String,
+}
+
+impl From<Record> for HoldStatus {
+    fn from(record: Record) -> HoldStatus {
+        let Record { id, holder, backend, listen, since, .. } = record;
+        HoldStatus { id, holder, backend, listen, since }
+    }
 }
 
 /// A listener.

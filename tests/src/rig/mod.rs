@@ -70,6 +70,18 @@ impl Rig {
         config.write(&self.haproxy_cfg());
     }
 
+    /// Use the runtime directory of another rig, whose daemon does not run.
+    pub fn share_runtime_dir(&self, other: &Rig) {
+        let own = self.path("run").display().to_string();
+        let toml = fs::read_to_string(self.path("reloader.toml")).expect("reading reloader.toml");
+        let theirs = other.path("run").display().to_string();
+        fs::write(
+            self.path("reloader.toml"),
+            toml.replace(&format!("runtime-dir = \"{own}\""), &format!("runtime-dir = \"{theirs}\"")),
+        )
+        .expect("writing reloader.toml");
+    }
+
     /// Start the daemon and wait until it says READY=1; panics with its log if it does not.
     #[track_caller]
     pub fn start_daemon(&mut self) {
@@ -150,6 +162,15 @@ impl Rig {
     pub fn run_as(&self, user: u32, args: &[&str]) -> Answer {
         let mut command = self.reloader_for_all(args);
         command.uid(user).gid(user);
+        Pending::start(command).wait()
+    }
+
+    /// Run one by another program, whose last arguments are its words: `setpriv`, `unshare`.
+    #[track_caller]
+    pub fn run_under(&self, program: &[&str], args: &[&str]) -> Answer {
+        let reloader = self.reloader(args);
+        let mut command = std::process::Command::new(program[0]);
+        command.args(&program[1..]).arg(reloader.get_program()).args(reloader.get_args());
         Pending::start(command).wait()
     }
 

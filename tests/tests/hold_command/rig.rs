@@ -37,6 +37,12 @@ impl Holding {
         self.spawn(args, command).wait()
     }
 
+    /// A command of reloader as root with fewer capabilities: `-net_raw,-net_admin`.
+    #[track_caller]
+    pub(crate) fn run_bounded(&self, bounding: &str, args: &[&str]) -> Answer {
+        self.rig.run_under(&["setpriv", "--bounding-set", bounding], args)
+    }
+
     /// Nothing is left: no program, filter or process, and no record.
     #[track_caller]
     pub(crate) fn assert_gone(&self) {

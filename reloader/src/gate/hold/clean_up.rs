@@ -28,6 +28,8 @@ pub struct CleanUp {
 /// # Errors
 /// Where the records cannot be read or something cannot be removed, after everything else was.
 pub fn clean_up(records: &Records) -> Result<CleanUp, HoldError> {
+    // A hold that begins meanwhile would be taken for a dead one: it waits.
+    let lock = records.lock()?;
     let all = records.list()?;
     let living = all.iter().filter(|found| found.lives).map(|found| found.id).collect();
     let removed = remove_traces(&living)? + standing::remove_stale(records)?;
@@ -37,10 +39,22 @@ pub fn clean_up(records: &Records) -> Result<CleanUp, HoldError> {
             done.elsewhere.push(dead.id);
             continue;
         }
-        records.forget(dead.id)?;
+        records.forget(dead.id, &lock)?;
         done.dead.push(dead.id);
     }
     Ok(done)
+}
+
+/// The same before a hold begins, which fails for no trace of another.
+pub(super) fn clean_up_after_the_dead(records: &Records) {
+    let any = records.list().is_ok_and(|all| all.iter().any(|found| !found.lives));
+    match any.then(|| clean_up(records)) {
+        Some(Ok(done)) if !done.dead.is_empty() => {
+            log::info!("cleaned up after {} holds that had lost holder and guard", done.dead.len());
+        }
+        Some(Err(error)) => log::warn!("cleaning up after a hold that had lost holder and guard: {error}"),
+        _ => {}
+    }
 }
 
 /// Asks the guard of every living hold to release, and waits until it has. Returns the holds that were lifted, and those that
@@ -60,7 +74,10 @@ pub fn lift_all(records: &Records) -> Result<(Vec<Found>, Vec<Found>), HoldError
 }
 
 fn ends_when_asked(guard: GuardId) -> bool {
-    process::kill_if_same(guard.pid, guard.start_time, Signal::TERM);
+    // One that was stopped hears of it when it goes on.
+    for signal in [Signal::TERM, Signal::CONT] {
+        process::kill_if_same(guard.pid, guard.start_time, signal);
+    }
     let end = Instant::now() + PATIENCE;
     while !process::has_ended(guard.pid, guard.start_time) {
         if Instant::now() >= end {
@@ -73,6 +90,7 @@ fn ends_when_asked(guard: GuardId) -> bool {
 
 /// Removes the traces of one hold, whose process calls this.
 pub(super) fn remove_traces_of(id: u16, records: &Records) -> Result<usize, HoldError> {
+    let _lock = records.lock()?;
     let mut others = records.living()?;
     others.remove(&id);
     remove_traces(&others)

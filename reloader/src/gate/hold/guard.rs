@@ -5,21 +5,32 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::channel::{self, ToGuard, ToHolder};
 use super::record::{Claim, Records, only_one_delivers};
-use super::{Backend, Figures, HoldError, Keepsake, clean_up, restore};
+use super::{Backend, Figures, HoldError, Keepsake, LEASE, clean_up, restore};
 use crate::sys::Inheritance;
+
+/// How long a guard may take to answer before anything is held, or when nothing is held any more.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same while SYNs are held: nobody renews the lease meanwhile.
+const PATIENCE_WHILE_HELD: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 2);
 
 /// The holder's end.
 pub(super) struct Guard {
     process: Child,
     channel: OwnedFd,
+    patience: Duration,
+    /// Said while something else was waited for.
+    unheard: Option<ToHolder>,
 }
 
 impl Guard {
@@ -30,7 +41,12 @@ impl Guard {
         // In a session of its own: a Ctrl-C at the terminal is for the holder.
         inheritance.apply_to(&mut command);
         command.arg("guard").stdin(theirs).stdout(Stdio::null());
-        Ok(Guard { process: command.spawn()?, channel: ours })
+        Ok(Guard { process: command.spawn()?, channel: ours, patience: PATIENCE, unheard: None })
+    }
+
+    /// SYNs are held from now on.
+    pub(super) fn is_on_duty(&mut self) {
+        self.patience = PATIENCE_WHILE_HELD;
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -38,14 +54,15 @@ impl Guard {
     }
 
     /// Gives the guard what it needs, and waits until it has it.
-    pub(super) fn entrust(&self, claim: &Claim, backend: Backend, keepsake: Keepsake) -> io::Result<()> {
+    pub(super) fn entrust(&mut self, claim: &Claim, backend: Backend, keepsake: Keepsake) -> io::Result<()> {
         let record = (claim.path(), claim.file().as_fd());
         channel::send_keepsake(self.channel.as_fd(), claim.id(), backend, record, keepsake)?;
         self.agreed()
     }
 
     /// Tells it that nothing is parked any more; it lets go of its duplicates.
-    pub(super) fn delivered(&self) -> io::Result<()> {
+    pub(super) fn delivered(&mut self) -> io::Result<()> {
+        self.patience = PATIENCE;
         channel::send(self.channel.as_fd(), &ToGuard::Delivered)?;
         self.agreed()
     }
@@ -53,21 +70,54 @@ impl Guard {
     /// Lets it end.
     pub(super) fn dismiss(mut self) {
         let _ = channel::send(self.channel.as_fd(), &ToGuard::Done);
-        drop(self.channel);
-        let _ = self.process.wait();
+        let end = Instant::now() + PATIENCE;
+        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.bury();
     }
 
-    fn agreed(&self) -> io::Result<()> {
-        match self.hear()? {
+    fn agreed(&mut self) -> io::Result<()> {
+        let silent = || io::Error::new(io::ErrorKind::TimedOut, "the guard does not answer");
+        match self.answer()?.ok_or_else(silent)? {
             Some(ToHolder::Agreed) => Ok(()),
             // It was asked to release meanwhile, and says so before it ends.
-            Some(ToHolder::Lifted { .. }) | None => Err(io::ErrorKind::BrokenPipe.into()),
+            Some(lifted) => {
+                self.unheard = Some(lifted);
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// What it says while there is patience; one that was stopped says nothing.
+    fn answer(&self) -> io::Result<Option<Option<ToHolder>>> {
+        let time = Timespec { tv_sec: self.patience.as_secs() as i64, tv_nsec: self.patience.subsec_nanos().into() };
+        let mut ready = [PollFd::new(&self.channel, PollFlags::IN)];
+        match retry_on_intr(|| poll(&mut ready, Some(&time)))? {
+            0 => Ok(None),
+            _ => self.next().map(Some),
         }
     }
 
     /// What it says next; `None` when it has ended.
-    pub(super) fn hear(&self) -> io::Result<Option<ToHolder>> {
+    pub(super) fn hear(&mut self) -> io::Result<Option<ToHolder>> {
+        match self.unheard.take() {
+            Some(message) => Ok(Some(message)),
+            None => self.next(),
+        }
+    }
+
+    fn next(&self) -> io::Result<Option<ToHolder>> {
         Ok(channel::receive(self.channel.as_fd())?.map(|(message, _)| message))
+    }
+
+    /// What it did when it was asked to release, if nobody has heard of it yet.
+    pub(super) fn lifted(&mut self) -> Option<(Figures, Option<String>)> {
+        match self.unheard.take() {
+            Some(ToHolder::Lifted { figures, trouble }) => Some((figures, trouble)),
+            _ => None,
+        }
     }
 
     /// Takes note of its end.

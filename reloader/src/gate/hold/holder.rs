@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::channel::ToHolder;
+use super::clean_up::clean_up_after_the_dead;
 use super::guard::Guard;
 use super::record::{Claim, Records, only_one_delivers};
 use super::{Backend, Figures, Gate, HoldError, LEASE, Spec, Target, prepare};
@@ -169,7 +170,9 @@ struct Holder {
 impl Holder {
     /// Everything is in place and guarded before the first SYN is parked.
     fn begin(wanted: Wanted) -> Result<(Holder, Armed), HoldError> {
-        let claim = Records::of(&wanted.runtime_dir).claim(&wanted.targets)?;
+        let records = Records::of(&wanted.runtime_dir);
+        clean_up_after_the_dead(&records);
+        let claim = records.claim(&wanted.targets)?;
         let spec = Spec {
             id: claim.id(),
             targets: wanted.targets.clone(),
@@ -203,10 +206,11 @@ impl Holder {
     }
 
     fn post_guard(&mut self) -> io::Result<()> {
-        let guard = Guard::start(&self.wanted.program, &self.wanted.inheritance)?;
+        let mut guard = Guard::start(&self.wanted.program, &self.wanted.inheritance)?;
         let keepsake = self.gate.keepsake().map_err(io::Error::other)?;
         guard.entrust(&self.claim, self.backend, keepsake)?;
         self.claim.amend(self.backend, guard.pid()).map_err(io::Error::other)?;
+        guard.is_on_duty();
         self.guard = Some(guard);
         Ok(())
     }
@@ -215,6 +219,7 @@ impl Holder {
         let why = self.until_ended(orders);
         let (figures, at) = self.deliver();
         self.take_down();
+        let figures = self.lifted.map_or(figures, |lifted| together(figures, lifted));
         Ended { figures, at, why, notes: std::mem::take(&mut self.notes) }
     }
 
@@ -270,7 +275,7 @@ impl Holder {
     }
 
     fn entrust_again(&mut self) {
-        let Some(guard) = &self.guard else { return };
+        let Some(guard) = &mut self.guard else { return };
         let entrusted = self
             .gate
             .keepsake()
@@ -283,11 +288,10 @@ impl Holder {
 
     /// True when the hold was lifted by the guard, because somebody asked it to.
     fn hear_guard(&mut self) -> bool {
-        let Some(guard) = self.guard.take() else { return false };
+        let Some(mut guard) = self.guard.take() else { return false };
         match guard.hear() {
             Ok(Some(ToHolder::Lifted { figures, trouble })) => {
-                self.lifted = Some(figures);
-                trouble.into_iter().for_each(|trouble| self.note(trouble));
+                self.was_lifted(figures, trouble);
                 guard.bury();
                 true
             }
@@ -301,6 +305,11 @@ impl Holder {
                 false
             }
         }
+    }
+
+    fn was_lifted(&mut self, figures: Figures, trouble: Option<String>) {
+        self.lifted = Some(figures);
+        trouble.into_iter().for_each(|trouble| self.note(trouble));
     }
 
     fn replace_guard(&mut self) {
@@ -320,22 +329,24 @@ impl Holder {
         let delivered = self.gate.deliver();
         drop(alone);
         let at = Instant::now();
-        let mut figures = delivered.unwrap_or_else(|error| {
+        let figures = delivered.unwrap_or_else(|error| {
             self.note(error.to_string());
             Figures::default()
         });
-        if let Some(lifted) = self.lifted {
-            figures.released += lifted.released;
-            figures.dropped = figures.dropped.max(lifted.dropped);
-            figures.longest = figures.longest.max(lifted.longest);
-        }
         (figures, at)
     }
 
     fn take_down(&mut self) {
-        let told = self.guard.as_ref().map(Guard::delivered);
-        if let Some(Err(error)) = told {
+        let mut lifted = None;
+        if let Some(guard) = &mut self.guard
+            && let Err(error) = guard.delivered()
+        {
             log::debug!("the guard is gone: {error}");
+            lifted = guard.lifted();
+        }
+        // Asked to at the same moment, it may have delivered what was not left for us.
+        if let Some((figures, trouble)) = lifted {
+            self.was_lifted(figures, trouble);
         }
         if let Err(error) = self.gate.remove() {
             self.note(error.to_string());
@@ -346,8 +357,17 @@ impl Holder {
     }
 
     fn note(&mut self, note: impl Into<String>) {
-        let note = note.into();
-        log::warn!("{note}");
-        self.notes.push(note);
+        self.notes.push(note.into());
+    }
+}
+
+/// The counts are in maps that both have; each knows what it has delivered itself.
+fn together(ours: Figures, guards: Figures) -> Figures {
+    Figures {
+        held: ours.held.max(guards.held),
+        released: ours.released + guards.released,
+        dropped: ours.dropped.max(guards.dropped),
+        lease_lapsed: ours.lease_lapsed.max(guards.lease_lapsed),
+        longest: ours.longest.max(guards.longest),
     }
 }

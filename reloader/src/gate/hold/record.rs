@@ -73,6 +73,12 @@ pub struct Found {
 #[derive(Debug, Clone)]
 pub struct Records(PathBuf);
 
+/// While this lives nobody else puts a hold on record or forgets one.
+#[derive(Debug)]
+pub struct Locked {
+    _directory: File,
+}
+
 /// This process's own record.
 #[derive(Debug)]
 pub struct Claim {
@@ -174,8 +180,7 @@ impl Records {
     ///
     /// # Errors
     /// Where the file cannot be removed.
-    pub fn forget(&self, id: u16) -> Result<(), RecordError> {
-        let _lock = self.lock()?;
+    pub fn forget(&self, id: u16, _lock: &Locked) -> Result<(), RecordError> {
         let path = self.path_of(id);
         // Its number may have been given to a new hold meanwhile.
         if read(&path).is_some_and(|found| found.lives) {
@@ -185,14 +190,25 @@ impl Records {
     }
 
     /// One process at a time looks at the records and decides.
-    fn lock(&self) -> Result<File, RecordError> {
-        match DirBuilder::new().mode(0o700).recursive(true).create(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(self.failed(error)),
-            _ => {}
-        }
+    ///
+    /// # Errors
+    /// Where the directory cannot be made or locked.
+    pub fn lock(&self) -> Result<Locked, RecordError> {
+        self.make_directory().map_err(|source| self.failed(source))?;
         let directory = File::open(&self.0).map_err(|source| self.failed(source))?;
         flock(&directory, FlockOperation::LockExclusive).map_err(|errno| self.failed(errno.into()))?;
-        Ok(directory)
+        Ok(Locked { _directory: directory })
+    }
+
+    /// The runtime directory itself is for others too: a daemon that comes later has its control socket there.
+    fn make_directory(&self) -> io::Result<()> {
+        if let Some(runtime_dir) = self.0.parent() {
+            DirBuilder::new().mode(0o755).recursive(true).create(runtime_dir)?;
+        }
+        match DirBuilder::new().mode(0o700).create(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The directory, made if need be.

@@ -57,8 +57,10 @@ pub struct Outcome {
     pub receipt: Receipt,
     /// The command, which may run on.
     pub command: Handle,
-    /// A held port without a listener when the time was over.
+    /// A held port had no listener when the hold ended.
     pub nothing_listens: bool,
+    /// A signal ended it.
+    pub was_interrupted: bool,
 }
 
 /// Why the command was not run, or not under a hold.
@@ -70,6 +72,9 @@ pub enum AroundError {
     /// Nothing can be held.
     #[error(transparent)]
     Hold(#[from] HoldError),
+    /// A signal came before the command was started. The hold was released.
+    #[error("the command was not run: signal {} came first", .0.as_raw())]
+    Interrupted(Signal),
     /// The command does not start. The hold was released.
     #[error(transparent)]
     Command(ProcessError),
@@ -102,6 +107,9 @@ pub async fn run(
     let held = window.held.iter().map(proof::endpoint).collect();
     let mut drain = Drain::begin(window.before.listeners(), held);
     tokio::select! {
+        // A signal that has come already counts.
+        biased;
+        Some(signal) = signals.recv() => return Err(AroundError::Interrupted(signal)),
         drained = drain.until_empty(true) => drained?,
         () = tokio::time::sleep_until(ends.into()) => {}
     }
@@ -122,7 +130,8 @@ pub async fn run(
     proof::record(&mut recorder, &window, &now, &drain, &waited, backend, &ended);
     let failed = proof::failure(&waited, nothing_listens).map(Failure::new);
     let receipt = recorder.finish(failed.map_or(Ok(()), Err));
-    Ok(Outcome { receipt, command, nothing_listens })
+    let was_interrupted = matches!(waited, Waited::Signal(_));
+    Ok(Outcome { receipt, command, nothing_listens, was_interrupted })
 }
 
 async fn begin(around: Around, window: &Window) -> Result<Hold, AroundError> {

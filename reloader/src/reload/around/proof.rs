@@ -90,12 +90,14 @@ fn entry(
     if old.is_none() || receipt.inode_before != receipt.inode_after {
         let doubt = match new {
             None => Some("no new listener took its place".into()),
-            Some(_) => drain.doubt(endpoint).or_else(|| general.map(Into::into)),
+            // What passed a lapsed lease would be taken for something that came by another way.
+            Some(_) => general.map(Into::into).or_else(|| drain.doubt(endpoint)),
         };
         judge_held(&mut receipt, undrained, doubt, backend);
     } else if matches!(waited, Waited::Both | Waited::TimeOver) {
         receipt.rung = Rung::Unproven;
-        receipt.why = Some("the old server has not closed it: what it queues from now on is lost when it does".into());
+        let stays = "the old server has not closed it: what it queues from now on is lost when it does";
+        receipt.why = Some(general.map_or(stays.into(), |general| format!("{general}; {stays}")));
     } else {
         receipt.rung = Rung::Passed;
     }

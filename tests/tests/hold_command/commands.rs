@@ -1,0 +1,145 @@
+//! What a command may do, and with which status the hold ends then.
+
+use std::time::Duration;
+
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::poll::until;
+use reloader_tests::process::{Process, mentioning};
+use reloader_tests::service::{Kind, Service};
+use reloader_tests::sockets::{listening, refuses};
+
+use crate::rig::{Holding, WEB, assert_held};
+
+/// So long that a hold which waits for its end would fail the test.
+const FOREVER: &str = "1h";
+
+fn sh(script: impl Into<String>) -> [String; 3] {
+    ["sh".into(), "-c".into(), script.into()]
+}
+
+/// A shell line that runs the service's script.
+fn line(service: &Service, verb: &str) -> String {
+    service.command(verb).join(" ")
+}
+
+#[test]
+fn it_may_return_before_the_old_server_has_closed() {
+    let _alone = netns::enter_alone();
+    let holding = Holding::new();
+    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let old = service.process();
+    let load = Load::to([WEB]).rate(200).start();
+    load.until_started(50);
+    let answer = holding.run(&["--json", "--max", FOREVER, "--listen", WEB], service.command("later")).expect_status(0);
+    assert_held(&answer);
+    assert!(!old.is_alive());
+    load.until_further(50);
+    load.stop().assert_lossless();
+    drop(service);
+    holding.assert_gone();
+}
+
+#[test]
+fn it_may_fail_while_the_old_server_stays() {
+    let _alone = netns::enter_alone();
+    let holding = Holding::new();
+    let _service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let before = listening(8080);
+    let load = Load::to([WEB]).rate(200).start();
+    load.until_started(50);
+    let answer = holding.run(&["--json", "--max", FOREVER, "--listen", WEB], sh("exit 7")).expect_status(7);
+    assert_eq!(answer.at("/result"), "failed");
+    assert!(answer.at("/reason").as_str().unwrap().contains("status 7"), "{}", answer.stdout);
+    assert_eq!(listening(8080), before);
+    load.until_further(50);
+    load.stop().assert_lossless();
+}
+
+#[test]
+fn there_may_be_none() {
+    netns::enter();
+    let holding = Holding::new();
+    let missing = holding.run(&["--json", "--listen", WEB], ["no-such-command"]).expect_status(127);
+    assert!(missing.stdout.is_empty() && missing.stderr.contains("no-such-command"), "{}", missing.stderr);
+    std::fs::write(holding.rig.path("plain"), "no program").unwrap();
+    let plain = holding.rig.path("plain").display().to_string();
+    let refused = holding.run(&["--json", "--listen", WEB], [&plain]).expect_status(126);
+    assert!(refused.stdout.is_empty() && refused.stderr.contains(&plain), "{}", refused.stderr);
+    holding.assert_gone();
+}
+
+#[test]
+fn its_status_is_passed_on() {
+    netns::enter();
+    let holding = Holding::new();
+    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    for (end, status) in [("exit 7", 7), ("kill -9 $$", 137), ("kill $$", 143), ("exit 0", 0)] {
+        let command = sh(format!("{}; {end}", line(&service, "restart")));
+        let answer = holding.run(&["--json", "--listen", WEB], command).expect_status(status);
+        // It failed, and the server that it has started is there.
+        assert_held(&answer);
+    }
+    drop(service);
+    holding.assert_gone();
+}
+
+/// What the command has started is no affair of the hold's.
+#[test]
+fn nothing_may_listen_afterwards() {
+    netns::enter();
+    let holding = Holding::new();
+    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let dir = holding.rig.dir().display();
+    let command = sh(format!("{}; setsid sh -c 'sleep 1000' {dir}/started &", line(&service, "stop")));
+    let answer = holding.run(&["--json", "--max", "300ms", "--listen", WEB], command).expect_status(124);
+    assert_eq!(answer.at("/result"), "failed");
+    assert!(answer.at("/reason").as_str().unwrap().contains("listener"), "{}", answer.stdout);
+    assert!(refuses(WEB), "released all the same");
+    let started = mentioning(&holding.rig.path("started"));
+    assert!(!started.is_empty() && started.iter().all(Process::is_alive), "what the command has started lives");
+    for process in started {
+        process.children().iter().for_each(Process::end);
+        process.end();
+    }
+    holding.assert_gone();
+}
+
+/// `hold -- server` in the place of `server`: released as soon as it listens, and signals go to it.
+#[test]
+fn it_may_be_the_new_server() {
+    let _alone = netns::enter_alone();
+    let holding = Holding::new();
+    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let before = listening(8080);
+    let load = Load::to([WEB]).rate(200).start();
+    load.until_started(50);
+    let pending = holding.spawn(&["--json", "--max", FOREVER, "--listen", WEB], service.command("become"));
+    until(Duration::from_secs(20), "the new server", || {
+        !listening(8080).is_empty() && listening(8080).is_disjoint(&before)
+    });
+    until(Duration::from_secs(20), "the release", || holding.records().is_empty());
+    load.until_further(50);
+    load.stop().assert_lossless();
+    Process::with_pid(pending.pid() as i32).unwrap().signal(nix::sys::signal::Signal::SIGTERM);
+    let answer = pending.wait().expect_status(143);
+    assert_held(&answer);
+    assert!(listening(8080).is_empty(), "the signal was for the server");
+    holding.assert_gone();
+}
+
+/// Standard output is one receipt; what the command says is said elsewhere.
+#[test]
+fn it_may_talk() {
+    netns::enter();
+    let holding = Holding::new();
+    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let command = || sh(format!("echo talk; {}; echo more", line(&service, "restart")));
+    let answer = holding.run(&["--json", "--listen", WEB], command()).expect_status(0);
+    assert_eq!(answer.stdout.lines().count(), 1, "{}", answer.stdout);
+    assert_eq!(answer.at("/kind"), "hold");
+    assert!(answer.stderr.contains("talk\nmore"), "{}", answer.stderr);
+
+    let plain = holding.run(&["--listen", WEB], command()).expect_status(0);
+    assert_eq!((plain.stdout.as_str(), plain.stderr.as_str()), ("talk\nmore\n", ""));
+}

@@ -1,0 +1,96 @@
+//! Where a hold is: in which network namespace, and in which directory it is on record.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::service::{Kind, Service};
+
+use crate::rig::{Holding, WEB, assert_held};
+
+/// A namespace with a name, for as long as this lives.
+struct Named(String);
+
+impl Named {
+    fn new() -> Named {
+        let name = format!("hold-{}", std::process::id());
+        netns::ip(&["netns", "add", &name]);
+        netns::ip(&["-netns", &name, "link", "set", "lo", "up"]);
+        Named(name)
+    }
+
+    fn path(&self) -> String {
+        format!("/run/netns/{}", self.0)
+    }
+
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let file = std::fs::File::open(self.path()).unwrap();
+                nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip").args(["netns", "delete", &self.0]).status();
+    }
+}
+
+/// SYNs are held there, and the command runs here.
+#[test]
+fn another_namespace() {
+    let _alone = netns::enter_alone();
+    let holding = Holding::new();
+    let there = Named::new();
+    let service = there.run(|| Service::started(Kind::Perl, holding.rig.dir(), &[WEB]));
+    let load = there.run(|| Load::to([WEB]).rate(400).start());
+    load.until_started(200);
+    let script = format!(
+        "readlink /proc/self/ns/net >{}; ip netns exec {} {}",
+        holding.rig.path("seen").display(),
+        there.0,
+        service.command("restart").join(" ")
+    );
+    let args = ["--json", "--netns", &there.path(), "--listen", WEB];
+    let answer = holding.run(&args, ["sh", "-c", &script]).expect_status(0);
+    assert_held(&answer);
+    assert!(answer.at("/syns/held").as_u64() > Some(0), "{}", answer.stdout);
+    load.until_further(200);
+    load.stop().assert_lossless();
+    let here = std::fs::read_link("/proc/thread-self/ns/net").unwrap().display().to_string();
+    assert_eq!(std::fs::read_to_string(holding.rig.path("seen")).unwrap().trim(), here);
+    there.run(|| drop(service));
+    holding.assert_gone();
+}
+
+#[test]
+fn no_namespace() {
+    netns::enter();
+    let holding = Holding::new();
+    let file = holding.rig.path("reloader.toml").display().to_string();
+    for path in ["/no/such/namespace", &file, "/proc/self/ns/mnt"] {
+        let answer = holding.run(&["--netns", path, "--listen", WEB], ["true"]).expect_status(125);
+        assert!(answer.stderr.contains(&format!("--netns {path}: ")), "{}", answer.stderr);
+    }
+}
+
+/// A hold is often the first to need the runtime directory. The daemon that comes later has its control socket there, which
+/// others than root may use.
+#[test]
+fn a_runtime_directory_that_nobody_has_made_yet() {
+    netns::enter();
+    let mut holding = Holding::new();
+    assert!(!holding.rig.path("run").exists());
+    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    assert_held(&holding.run(&["--json", "--listen", WEB], service.command("restart")).expect_status(0));
+    drop(service);
+    holding.assert_gone();
+    let mode = |name| std::fs::metadata(holding.rig.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("run"), mode("run/holds")), (0o755, 0o700));
+    holding.rig.start_daemon();
+}

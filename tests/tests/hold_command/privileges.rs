@@ -1,0 +1,38 @@
+//! Without the privileges that a hold takes.
+
+use reloader_tests::netns;
+use reloader_tests::service::{Kind, Service};
+
+use crate::rig::{Holding, WEB};
+
+const NOBODY: u32 = 65534;
+
+#[test]
+fn another_user() {
+    netns::enter();
+    let holding = Holding::new();
+    let answer = holding.rig.run_as(NOBODY, &["hold", "--listen", WEB, "--", "true"]).expect_status(125);
+    assert!(answer.stderr.contains("takes root"), "{}", answer.stderr);
+}
+
+#[test]
+fn root_without_a_capability() {
+    netns::enter();
+    let holding = Holding::new();
+    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    for (missing, named) in [
+        (&["net_admin", "sys_admin"][..], "CAP_NET_ADMIN"),
+        (&["net_raw"], "CAP_NET_RAW"),
+        (&["bpf", "sys_admin"], "CAP_BPF"),
+        (&["net_admin", "net_raw", "bpf", "sys_admin"], "CAP_BPF"),
+    ] {
+        let bounding = missing.iter().map(|name| format!("-{name}")).collect::<Vec<_>>().join(",");
+        let answer = holding.run_bounded(&bounding, &["hold", "--listen", WEB, "--", "true"]).expect_status(125);
+        assert!(answer.stderr.contains(named), "without {missing:?}: {}", answer.stderr);
+        println!("without {missing:?}: {}", answer.stderr);
+    }
+    let answer = holding.run_bounded("-setuid", &["hold", "--listen", WEB, "--", "sh", "-c", "exit 7"]);
+    answer.expect_status(7);
+    drop(service);
+    holding.assert_gone();
+}

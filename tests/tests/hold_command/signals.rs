@@ -1,0 +1,66 @@
+//! Signals to the process that holds.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use reloader_tests::netns;
+use reloader_tests::poll::until;
+use reloader_tests::process::Process;
+use reloader_tests::service::{Kind, Service};
+use reloader_tests::sockets::listening;
+
+use crate::rig::{Holding, WEB};
+
+/// The command hears of it too, and what it makes of it is its own affair.
+#[test]
+fn a_signal_releases_and_is_passed_on() {
+    netns::enter();
+    for (signal, number) in [(Signal::SIGINT, 2), (Signal::SIGTERM, 15)] {
+        let holding = Holding::new();
+        let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+        let ready = holding.rig.path("ready");
+        let script = format!(
+            "trap 'echo {number} >>{dir}/heard; exit 9' {number}; {stop}; echo >{dir}/ready; while :; do sleep 0.01; done",
+            dir = holding.rig.dir().display(),
+            stop = service.command("stop").join(" ")
+        );
+        let pending = holding.spawn(&["--json", "--max", "1h", "--listen", WEB], ["sh", "-c", &script]);
+        until(Duration::from_secs(20), "the command to run", || ready.exists());
+        Process::with_pid(pending.pid() as i32).unwrap().signal(signal);
+        let answer = pending.wait().expect_status(9);
+        assert_eq!(answer.at("/result"), "failed");
+        assert!(answer.at("/reason").as_str().unwrap().contains(&format!("signal {number}")), "{}", answer.stdout);
+        assert_eq!(std::fs::read_to_string(holding.rig.path("heard")).unwrap(), format!("{number}\n"));
+        drop(service);
+        holding.assert_gone();
+    }
+}
+
+/// The command of a hold that was given up before it began is not run: it would stop the old server.
+#[test]
+fn a_signal_before_the_command_is_run_gives_up() {
+    netns::enter();
+    let holding = Holding::new();
+    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let before = listening(8080);
+    // Its answer is outstanding, so the drain lasts half a second, in which the signal comes.
+    let slow = std::net::TcpStream::connect(WEB).unwrap();
+    service.process().stop();
+    let pending = holding.spawn(&["--listen", WEB], service.command("restart"));
+    until(Duration::from_secs(20), "the hold", || holding.records().iter().any(|record| record["guard"].is_object()));
+    let holder = Process::with_pid(pending.pid() as i32).unwrap();
+    until(Duration::from_secs(20), "signals to be caught", || catches(holder, 2));
+    holder.signal(Signal::SIGINT);
+    let answer = pending.wait().expect_status(130);
+    assert!(answer.stderr.contains("not run"), "{}", answer.stderr);
+    service.process().signal(Signal::SIGCONT);
+    assert_eq!(listening(8080), before);
+    drop((slow, service));
+    holding.assert_gone();
+}
+
+fn catches(process: Process, signal: u64) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}

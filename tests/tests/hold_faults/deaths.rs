@@ -1,0 +1,186 @@
+//! Killed with -9: the holder, its guard, both.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use reloader_tests::poll::until;
+use reloader_tests::process::Process;
+use reloader_tests::service::{Kind, Service};
+
+use crate::rig::assert_held;
+use crate::scene::{ADDRESS, Client, LONG, Scene, until_connected};
+
+/// At moments from before it has done anything until after it is armed. No pause stands for readiness here: where it is met is
+/// left to chance.
+#[test]
+fn the_holder_at_any_moment_of_its_beginning() {
+    let scene = Scene::new();
+    let _listener = scene.listener();
+    let mut records = 0;
+    for round in 0..24 {
+        let pending = scene.server.run(|| scene.holding.spawn(&["--max", "1h", "--listen", ADDRESS], ["sleep", "0.3"]));
+        std::thread::sleep(Duration::from_millis(round * 20));
+        let clients = scene.clients(3);
+        Process::with_pid(pending.pid() as i32).unwrap().signal(Signal::SIGKILL);
+        assert_eq!(pending.wait().status, 137);
+        until_connected(&clients);
+        until(LONG, "the guard to end", || scene.guards().is_empty());
+        assert!(scene.is_path_clean());
+        records += scene.holding.records().len();
+        // One that died before its guard had anything is on record, and harmless.
+        scene.server.run(|| scene.holding.rig.run(&["release"])).expect_status(0);
+        assert_eq!(scene.holding.records().len(), 0);
+    }
+    println!("{records} of 24 died before there was a guard");
+    assert_eq!(scene.retransmits(), 0);
+    scene.assert_gone();
+}
+
+#[test]
+fn the_holder_with_nothing_parked() {
+    let scene = Scene::new();
+    let _listener = scene.listener();
+    scene.hold(&[]).kill();
+    scene.assert_gone();
+    until_connected(&scene.clients(1));
+    assert_eq!(scene.retransmits(), 0);
+}
+
+#[test]
+fn the_holder_with_parked_syns() {
+    let scene = Scene::new();
+    let _listener = scene.listener();
+    for _ in 0..5 {
+        let held = scene.hold(&[]);
+        let clients = scene.clients(500);
+        assert!(clients.iter().all(|client| !client.is_connected()));
+        held.holder.signal(Signal::SIGKILL);
+        until_connected(&clients);
+        held.kill();
+        scene.assert_gone();
+    }
+    assert_eq!(scene.retransmits(), 0);
+}
+
+/// A listener comes, the parked SYNs are on their way, and the holder dies: anywhere among them.
+#[test]
+fn the_holder_half_released() {
+    let scene = Scene::new();
+    let mut cut_off = 0;
+    for round in 0..16 {
+        let held = scene.hold(&[]);
+        let clients = scene.clients(1500);
+        let _listener = scene.listener();
+        until(LONG, "the release to begin", || clients.iter().any(Client::is_connected));
+        std::thread::sleep(Duration::from_millis(round));
+        held.holder.signal(Signal::SIGKILL);
+        cut_off += usize::from(!clients.iter().all(Client::is_connected));
+        until_connected(&clients);
+        held.kill();
+        scene.assert_gone();
+    }
+    println!("{cut_off} of 16 were killed with SYNs still parked");
+    assert_eq!(scene.retransmits(), 0);
+}
+
+#[test]
+fn the_guard() {
+    let scene = Scene::new();
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS]));
+    let held = scene.hold(&[]);
+    let clients = scene.clients(20);
+    let first = held.guard();
+    first.end();
+    until(LONG, "another guard", || scene.guards().iter().any(|guard| *guard != first));
+    assert!(clients.iter().all(|client| !client.is_connected()), "the hold goes on");
+    scene.server.run(|| service.run("restart"));
+    until_connected(&clients);
+    let answer = held.go_on().expect_status(3);
+    assert_held(&answer);
+    assert_eq!(answer.json["syns"]["released"], 20);
+    let notes = answer.at("/notes").to_string();
+    assert!(notes.contains("was replaced"), "{notes}");
+    assert_eq!(answer.stderr.matches("was replaced").count(), 1, "{}", answer.stderr);
+    scene.server.run(|| drop(service));
+    scene.assert_gone();
+    assert_eq!(scene.retransmits(), 0);
+}
+
+/// One that does not react is no reason to wait for ever.
+#[test]
+fn the_guard_stopped() {
+    let scene = Scene::new();
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS]));
+    let held = scene.hold(&[]);
+    let clients = scene.clients(20);
+    held.guard().stop();
+    scene.server.run(|| service.run("restart"));
+    until_connected(&clients);
+    assert_held(&held.go_on().expect_status(3));
+    scene.server.run(|| drop(service));
+    scene.assert_gone();
+    assert_eq!(scene.retransmits(), 0);
+}
+
+/// The replacement is a guard like the first.
+#[test]
+fn the_guard_and_later_the_holder() {
+    let scene = Scene::new();
+    let _listener = scene.listener();
+    let held = scene.hold(&[]);
+    let first = held.guard();
+    first.end();
+    until(LONG, "another guard on record", || {
+        let record = scene.holding.records().pop();
+        record.is_some_and(|record| record["guard"]["pid"].as_i64().is_some_and(|pid| pid != i64::from(first.pid)))
+    });
+    let clients = scene.clients(20);
+    held.kill();
+    until_connected(&clients);
+    scene.assert_gone();
+    assert_eq!(scene.retransmits(), 0);
+}
+
+/// What is parked is lost then, and its clients send again; but nothing stays in the way of anybody else.
+#[test]
+fn both() {
+    let scene = Scene::new();
+    let _listener = scene.listener();
+    for cleaner in ["release", "daemon", "hold"] {
+        let held = scene.hold(&[]);
+        let parked = scene.clients(5);
+        let guard = held.guard();
+        // Stopped first: neither can do anything about the other's death.
+        guard.stop();
+        held.holder.stop();
+        guard.signal(Signal::SIGKILL);
+        held.kill();
+        guard.until_gone(LONG);
+        assert!(scene.is_path_clean(), "TCX leaves nothing");
+        let sent_again = scene.retransmits();
+        until_connected(&scene.clients(5));
+        assert_eq!(scene.retransmits(), sent_again, "SYNs flow");
+        until_connected(&parked);
+
+        assert_eq!(scene.holding.records().len(), 1);
+        clean_up(&scene, cleaner);
+        scene.assert_gone();
+    }
+}
+
+fn clean_up(scene: &Scene, cleaner: &str) {
+    match cleaner {
+        "release" => {
+            let answer = scene.server.run(|| scene.holding.rig.run(&["release"])).expect_status(0);
+            assert!(answer.stdout.contains("cleaned up after 1 dead hold"), "{}", answer.stdout);
+        }
+        "daemon" => scene.server.run(|| {
+            let mut rig =
+                reloader_tests::rig::Rig::with(&reloader_tests::config::Config::web("127.0.0.1:8888")).prepare();
+            rig.share_runtime_dir(&scene.holding.rig);
+            rig.start_daemon();
+        }),
+        // The next hold works, on the same port and beside the record, and tidies up.
+        _ => drop(scene.hold(&[]).go_on().expect_status(3)),
+    }
+}

@@ -1,0 +1,126 @@
+//! What a hold cannot prove, it does not claim.
+
+use std::net::Ipv4Addr;
+
+use nix::sys::signal::Signal;
+use reloader_tests::load::Load;
+use reloader_tests::network::{command, ip};
+use reloader_tests::poll::until;
+use reloader_tests::rig::Answer;
+use reloader_tests::service::{Kind, Service};
+use reloader_tests::sockets::half_open;
+
+use crate::rig::assert_held;
+use crate::scene::{ADDRESS, LONG, Scene, send_syn, until_connected};
+
+#[track_caller]
+fn assert_unproven(answer: &Answer, reason: &str) {
+    assert_eq!(answer.at("/result"), "unproven", "{}{}", answer.stdout, answer.stderr);
+    assert_eq!(answer.at("/listeners/0/rung"), "unproven", "{}", answer.stdout);
+    assert!(answer.at("/listeners/0/why").as_str().unwrap().contains(reason), "{}", answer.stdout);
+}
+
+/// Stopped for longer than its lease: SYNs pass and are counted.
+#[test]
+fn a_holder_that_was_stopped() {
+    let scene = Scene::new();
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS]));
+    let held = scene.hold(&[]);
+    let parked = scene.clients(5);
+    held.holder.stop();
+    let mut passed = Vec::new();
+    until(LONG, "a SYN to pass", || {
+        passed.extend(scene.clients(1));
+        passed.iter().any(|client| client.is_connected())
+    });
+    held.holder.signal(Signal::SIGCONT);
+    scene.server.run(|| service.run("restart"));
+    until_connected(&parked);
+    let answer = held.go_on().expect_status(3);
+    assert_unproven(&answer, "lease");
+    assert!(answer.at("/syns/lease-lapsed").as_u64() >= Some(1), "{}", answer.stdout);
+    scene.server.run(|| drop(service));
+    scene.assert_gone();
+}
+
+fn restart(scene: &Scene, service: &Service) -> Answer {
+    scene
+        .server
+        .run(|| scene.holding.run(&["--json", "--listen", ADDRESS], service.command("restart")))
+        .expect_status(0)
+}
+
+/// Somebody whose SYN-ACKs nobody answers, and who would have the drain wait until TCP gives up.
+#[test]
+fn a_silent_client() {
+    let scene = Scene::new();
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS]));
+    silence(&scene);
+    send_syn(&scene, SILENT, 5000);
+    until(LONG, "its SYN-ACK to be sent again", || scene.server.run(|| half_open(8080)).iter().any(|sent| *sent > 0));
+    let answer = restart(&scene, &service);
+    assert_held(&answer);
+    assert_eq!((answer.at("/listeners/0/half-open-silent"), answer.at("/lost/undrained")), (&1.into(), &0.into()));
+    scene.server.run(|| drop(service));
+}
+
+/// One that may answer yet is waited for, and lost if it does not in time: the receipt says so.
+#[test]
+fn a_client_that_has_not_answered_yet() {
+    let scene = Scene::new();
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS]));
+    silence(&scene);
+    let held = scene.server.run(|| {
+        let held = scene.holding.spawn(&["--json", "--listen", ADDRESS], service.command("restart"));
+        until(LONG, "the hold to begin", || !scene.holding.records().is_empty());
+        held
+    });
+    send_syn(&scene, SILENT, 5000);
+    let answer = held.wait().expect_status(0);
+    let (half_open, silent) =
+        (answer.at("/listeners/0/undrained-half-open").as_u64(), answer.at("/listeners/0/half-open-silent").as_u64());
+    // Sent a moment before the hold was armed it is half-open, and a moment later it is parked.
+    match half_open {
+        Some(0) => assert!(answer.at("/syns/held").as_u64() > Some(0), "{}", answer.stdout),
+        _ => assert_unproven(&answer, "handshakes were left"),
+    }
+    assert_eq!(silent, Some(0));
+    scene.server.run(|| drop(service));
+}
+
+const SILENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 77);
+
+/// The address is the client's as far as the server knows, and the client knows nothing of it.
+fn silence(scene: &Scene) {
+    let shown = scene.client.run(|| command("ip", "-oneline link show left"));
+    let (_, link) = shown.split_once("link/ether ").unwrap();
+    let link = link.split(' ').next().unwrap();
+    scene.server.run(|| ip(&format!("neigh add {SILENT} lladdr {link} dev right nud permanent")));
+}
+
+/// Its SYNs reach the port under another number than the one that is held.
+#[test]
+fn a_redirect_in_front() {
+    let scene = Scene::new();
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS]));
+    scene.server.run(|| {
+        command("nft", "add table ip nat");
+        command("nft", "add chain ip nat pre { type nat hook prerouting priority -100 ; }");
+        command("nft", "add rule ip nat pre tcp dport 9090 redirect to :8080");
+    });
+    let load = scene.client.run(|| Load::to(["10.0.0.2:9090"]).rate(500).start());
+    load.until_started(100);
+    let answer = restart(&scene, &service);
+    assert_unproven(&answer, "REDIRECT");
+    load.stop();
+    scene.server.run(|| drop(service));
+}
+
+#[test]
+fn cookies_for_everybody() {
+    let scene = Scene::new();
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS]));
+    scene.server.run(|| std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").unwrap());
+    assert_unproven(&restart(&scene, &service), "tcp_syncookies = 2");
+    scene.server.run(|| drop(service));
+}

@@ -1,0 +1,224 @@
+//! A hold in one namespace with its clients in another, connected by veth.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use reloader_tests::footprint::Footprint;
+use reloader_tests::network::{Namespace, connected, ip, packet_path};
+use reloader_tests::poll::until;
+use reloader_tests::process::{Process, guards};
+use reloader_tests::rig::{Answer, Pending};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::rig::Holding;
+
+pub(crate) const ADDRESS: &str = "10.0.0.2:8080";
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+/// Two connected namespaces; everything but the clients happens on `server`.
+pub(crate) struct Scene {
+    pub(crate) client: Namespace,
+    pub(crate) server: Namespace,
+    pub(crate) holding: Holding,
+    before: Footprint,
+    path_before: String,
+    /// In the clients' namespace, for packets with a header of our own.
+    raw: Socket,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Scene {
+        Scene::with("")
+    }
+
+    /// With further tables in reloader.toml.
+    pub(crate) fn with(tables: &str) -> Scene {
+        let (client, server) = connected();
+        client.run(|| address("left", 1));
+        let (holding, before, path_before) = server.run(|| {
+            address("right", 2);
+            // By default a quarter of a small number is kept free.
+            std::fs::write("/proc/sys/net/ipv4/tcp_max_syn_backlog", "16384").unwrap();
+            std::fs::write("/proc/sys/net/core/somaxconn", "16384").unwrap();
+            let holding = Holding::with(tables);
+            let before = Footprint::take(holding.rig.dir());
+            (holding, before, packet_path())
+        });
+        let raw = client.run(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).unwrap());
+        Scene { client, server, holding, before, path_before, raw }
+    }
+
+    /// A hold that is armed, around a command that touches nothing: it waits until it is told to end, see [`Held::go_on`].
+    pub(crate) fn hold(&self, args: &[&str]) -> Held<'_> {
+        self.hold_on(ADDRESS, args)
+    }
+
+    pub(crate) fn hold_on(&self, listen: &str, args: &[&str]) -> Held<'_> {
+        let name = listen.replace([':', '[', ']'], "-");
+        let path = |what: &str| self.holding.rig.path(&format!("{what}{name}"));
+        let (runs, go) = (path("runs"), path("go"));
+        let _ = (std::fs::remove_file(&runs), std::fs::remove_file(&go));
+        let script = format!(
+            "echo $$ >{0}.new; mv {0}.new {0}; until [ -e {1} ]; do sleep 0.01; done; exit 3",
+            runs.display(),
+            go.display()
+        );
+        let all: Vec<&str> =
+            ["--json", "--max", "1h", "--listen", listen].into_iter().chain(args.iter().copied()).collect();
+        let pending = self.server.run(|| self.holding.spawn(&all, ["sh", "-c", &script]));
+        // The command is run when the hold is armed and drained.
+        until(LONG, "the hold", || runs.exists());
+        let command = std::fs::read_to_string(&runs).unwrap().trim().parse().unwrap();
+        let holder = Process::with_pid(pending.pid() as i32).expect("the holder runs");
+        Held { scene: self, pending, holder, command: Process::with_pid(command).expect("the command runs"), go }
+    }
+
+    /// Nothing is left in the packet path, of processes, and on record.
+    #[track_caller]
+    pub(crate) fn assert_gone(&self) {
+        self.server.run(|| {
+            self.before.assert_unchanged();
+            until(LONG, "an empty packet path", || packet_path() == self.path_before);
+        });
+        until(LONG, "the record to be removed", || self.holding.records().is_empty());
+    }
+
+    /// Nothing is in the packet path that was not there before.
+    pub(crate) fn is_path_clean(&self) -> bool {
+        self.server.run(|| packet_path() == self.path_before)
+    }
+
+    pub(crate) fn guards(&self) -> Vec<Process> {
+        self.server.run(guards)
+    }
+
+    pub(crate) fn listener(&self) -> TcpListener {
+        self.server.run(|| listener(ADDRESS))
+    }
+
+    /// Clients whose SYNs have arrived.
+    pub(crate) fn clients(&self, count: usize) -> Vec<Client> {
+        reloader_tests::limits::raise_open_files();
+        let before = self.server.run(received);
+        let clients = self.client.run(|| (0..count).map(|_| Client::start(ADDRESS)).collect());
+        until(LONG, "the SYNs to arrive", || self.server.run(received) >= before + count as u64);
+        clients
+    }
+
+    /// Segments that the clients have sent again.
+    pub(crate) fn retransmits(&self) -> u64 {
+        self.client.run(|| {
+            let text = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+            let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
+            let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+            let position = names.split(' ').position(|name| name == "RetransSegs").unwrap();
+            values.split(' ').nth(position).unwrap().parse().unwrap()
+        })
+    }
+}
+
+/// A hold in force.
+pub(crate) struct Held<'a> {
+    scene: &'a Scene,
+    pub(crate) pending: Pending,
+    pub(crate) holder: Process,
+    pub(crate) command: Process,
+    go: PathBuf,
+}
+
+impl Held<'_> {
+    pub(crate) fn guard(&self) -> Process {
+        let guards = self.scene.guards();
+        assert_eq!(guards.len(), 1, "{guards:?}");
+        guards[0]
+    }
+
+    /// The command ends with status 3, which ends the hold where the old listener is the only one.
+    pub(crate) fn go_on(self) -> Answer {
+        File::create(&self.go).unwrap();
+        self.pending.wait()
+    }
+
+    /// The holder is killed; its command is ended too.
+    pub(crate) fn kill(self) -> Answer {
+        self.holder.signal(Signal::SIGKILL);
+        let answer = self.pending.wait();
+        File::create(&self.go).unwrap();
+        self.command.until_gone(LONG);
+        answer
+    }
+}
+
+/// A connection that is on its way.
+pub(crate) struct Client(Socket);
+
+impl Client {
+    pub(crate) fn start(address: &str) -> Client {
+        let address: SocketAddr = address.parse().unwrap();
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        match socket.connect(&address.into()) {
+            Err(error) if error.raw_os_error() != Some(nix::errno::Errno::EINPROGRESS as i32) => {
+                panic!("{address}: {error}")
+            }
+            _ => Client(socket),
+        }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.0.peer_addr().is_ok()
+    }
+}
+
+#[track_caller]
+pub(crate) fn until_connected(clients: &[Client]) {
+    until(LONG, "connections", || clients.iter().all(Client::is_connected));
+}
+
+/// Room for all; nothing is accepted.
+pub(crate) fn listener(address: &str) -> TcpListener {
+    let address: SocketAddr = address.parse().unwrap();
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.listen(4096).unwrap();
+    socket.into()
+}
+
+fn address(device: &str, host: u8) {
+    ip(&format!("addr add 10.0.0.{host}/24 dev {device}"));
+}
+
+/// Packets that came in by the device.
+fn received() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("right:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// A SYN from an address that is nobody's.
+pub(crate) fn send_syn(scene: &Scene, from: Ipv4Addr, port: u16) {
+    let to: SocketAddrV4 = ADDRESS.parse().unwrap();
+    let mut tcp = [0_u8; 20];
+    tcp[..2].copy_from_slice(&port.to_be_bytes());
+    tcp[2..4].copy_from_slice(&to.port().to_be_bytes());
+    // Five words, SYN, a window.
+    tcp[12..16].copy_from_slice(&[0x50, 0x02, 0xff, 0xff]);
+    let pseudo = [&from.octets()[..], &to.ip().octets(), &[0, 6, 0, 20], &tcp].concat();
+    tcp[16..18].copy_from_slice(&checksum(&pseudo).to_be_bytes());
+    let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0];
+    packet.extend(from.octets().iter().chain(&to.ip().octets()).chain(&tcp));
+    scene.raw.send_to(&packet, &SocketAddr::from(to).into()).unwrap();
+}
+
+/// Of an even number of bytes (RFC 1071).
+fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}

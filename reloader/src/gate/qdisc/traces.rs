@@ -64,13 +64,14 @@ pub(super) fn dismantle(id: u16) -> Result<Figures, QdiscError> {
     for (_, filters) in &traces.filters {
         failures.note("a filter", filters.close());
     }
-    failures.note("the filters", remove_filters(&traces, |side| side != ON_LO));
-
     let (figures, waiting) = delivered(id, &traces)?;
     if waiting > 0 {
         // Deleting what holds them would lose them.
         return Err(QdiscError::NotDelivered { id, packets: waiting, seconds: super::PATIENCE.as_secs() });
     }
+    // Not before: removing `ingress` makes the device lose what it is given to send meanwhile, and that would be the answers to
+    // the SYNs just delivered.
+    failures.note("the filters", remove_filters(&traces, |side| side != ON_LO));
     for plug in traces.plugs.iter().filter(|plug| plug.device == LO) {
         failures.note("the plug on lo", qdisc::remove(LO, plug.parent, plug.handle));
     }

@@ -1,38 +1,15 @@
-//! HAProxy reloaded under a hold: with `noreuseport`, where old and new cannot be bound beside each other, nothing is refused,
-//! reset or slow; beside it in the same run the same reloads without a gate.
+//! HAProxy reloaded under a hold. Every test needs root, for a network namespace of its own.
 
-use reloader_tests::config::Config;
-use reloader_tests::haproxy::HaproxyBinary;
-use reloader_tests::load::{Load, Outcomes};
-use reloader_tests::netns;
-use reloader_tests::plain::{self, Method, Trial};
-use reloader_tests::receipt::listener;
-use reloader_tests::rig::Rig;
+#[path = "hold_reload/at_risk.rs"]
+mod at_risk;
+#[path = "hold_reload/beside.rs"]
+mod beside;
+#[path = "hold_reload/deaths.rs"]
+mod deaths;
+#[path = "hold_reload/failures.rs"]
+mod failures;
+#[path = "hold_reload/replaced.rs"]
+mod replaced;
 
 const WEB: &str = "127.0.0.1:8000";
-
-#[test]
-fn a_haproxy_with_noreuseport_is_replaced_under_a_hold() {
-    let _alone = netns::enter_alone();
-    let trial = Trial { rate: 2000, connections: 40_000, reloads: 24, ports: 1 };
-    let ours = with_reloader(trial);
-    let plain = plain::run(&HaproxyBinary::installed(), Method::NoReusePort, trial);
-    println!("held:    {}", ours.summary());
-    println!("no gate: {}", plain.outcomes.summary());
-    ours.assert_lossless();
-    assert!(plain.outcomes.summary().failed() > 0, "the load would not have seen a loss");
-}
-
-fn with_reloader(trial: Trial) -> Outcomes {
-    let config = Config::web(WEB).global("noreuseport");
-    let rig = Rig::with(&config).tables("[reload]\nstrategy = \"hold\"\n").start();
-    let load = Load::to([WEB]).rate(trial.rate).connections(trial.connections).start();
-    for round in 1..=u64::from(trial.reloads) {
-        load.until_started(round * trial.connections / (u64::from(trial.reloads) + 1));
-        let receipt = rig.reload();
-        assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
-        assert_eq!(listener(&receipt, WEB)["rung"], "held-ebpf");
-        assert_eq!(receipt.at("/lost/undrained"), 0);
-    }
-    load.wait()
-}
+const HOLD: &str = "[reload]\nstrategy = \"hold\"\n";

@@ -11,6 +11,8 @@ pub enum Manner {
     Well,
     /// Say why, and end.
     Die,
+    /// Check a configuration well, and end at every start.
+    Stillborn,
     /// Do nothing, for as long as it lives.
     Hang,
     /// Become HAProxy once the manner is another.
@@ -92,6 +94,10 @@ broker() {
 case $(cat HERE/manner) in
 Die)
     echo "[ALERT] the wrapper was told to die" >&2
+    exit 1 ;;
+Stillborn)
+    case " $* " in *" -c "*) exec /usr/sbin/haproxy "$@" ;; esac
+    echo "[ALERT] the wrapper was told to die after the check" >&2
     exit 1 ;;
 Hang)
     exec sh -c 'while :; do sleep 1; done' hanging "$@" ;;

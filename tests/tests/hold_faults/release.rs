@@ -1,10 +1,11 @@
 //! `reloader release`, the emergency exit.
 
 use reloader_tests::netns;
+use reloader_tests::poll::until;
 use reloader_tests::service::{Kind, Service};
 
 use crate::rig::Holding;
-use crate::scene::{ADDRESS, Scene, until_connected};
+use crate::scene::{ADDRESS, LONG, Scene, until_connected};
 
 #[test]
 fn a_hold_that_is_on() {
@@ -15,6 +16,7 @@ fn a_hold_that_is_on() {
     let answer = scene.server.run(|| scene.holding.rig.run(&["release", "--json"])).expect_status(0);
     assert!(answer.at("/lifted/0").as_str().unwrap().contains(ADDRESS), "{}", answer.stdout);
     until_connected(&clients);
+    until(LONG, "the hold to end", || scene.holding.records().is_empty());
     assert!(held.command.is_alive(), "the command runs on");
     let answer = held.go_on().expect_status(3);
     assert_eq!(answer.at("/result"), "unproven", "{}", answer.stdout);

@@ -35,11 +35,13 @@ pub(super) enum ToGuard {
 }
 
 /// From the guard.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ToHolder {
     /// Understood, and done.
     Agreed,
-    /// Somebody asked for the release, and it is done.
+    /// Somebody asked for the release: the holder may do it itself.
+    Asked,
+    /// The holder did not, so it was done for him.
     Lifted { figures: Figures, trouble: Option<String> },
 }
 

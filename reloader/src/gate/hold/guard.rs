@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The same while SYNs are held: nobody renews the lease meanwhile.
 const PATIENCE_WHILE_HELD: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 2);
+
+/// How long a holder may take to begin a release that somebody asked for, before its guard does it.
+const PATIENCE_WITH_HOLDER: Duration = LEASE;
 
 /// The holder's end.
 pub(super) struct Guard {
@@ -79,20 +82,29 @@ impl Guard {
 
     fn agreed(&mut self) -> io::Result<()> {
         let silent = || io::Error::new(io::ErrorKind::TimedOut, "the guard does not answer");
-        match self.answer()?.ok_or_else(silent)? {
-            Some(ToHolder::Agreed) => Ok(()),
-            // It was asked to release meanwhile, and says so before it ends.
-            Some(lifted) => {
-                self.unheard = Some(lifted);
-                Err(io::ErrorKind::BrokenPipe.into())
+        loop {
+            match self.answer()?.ok_or_else(silent)? {
+                Some(ToHolder::Agreed) => return Ok(()),
+                // Its answer follows.
+                Some(ToHolder::Asked) => self.unheard = Some(ToHolder::Asked),
+                // Nothing follows.
+                Some(lifted) => {
+                    self.unheard = Some(lifted);
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
+                None => return Err(io::ErrorKind::BrokenPipe.into()),
             }
-            None => Err(io::ErrorKind::BrokenPipe.into()),
         }
+    }
+
+    /// It said something that nobody has heard of yet.
+    pub(super) fn has_more_to_say(&self) -> bool {
+        self.unheard.is_some()
     }
 
     /// What it says while there is patience; one that was stopped says nothing.
     fn answer(&self) -> io::Result<Option<Option<ToHolder>>> {
-        let time = Timespec { tv_sec: self.patience.as_secs() as i64, tv_nsec: self.patience.subsec_nanos().into() };
+        let time = timespec(self.patience);
         let mut ready = [PollFd::new(&self.channel, PollFlags::IN)];
         match retry_on_intr(|| poll(&mut ready, Some(&time)))? {
             0 => Ok(None),
@@ -127,8 +139,12 @@ impl Guard {
     }
 }
 
+fn timespec(time: Duration) -> Timespec {
+    Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() }
+}
+
 impl AsFd for Guard {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()
     }
 }
@@ -154,14 +170,28 @@ pub fn run() -> Result<(), HoldError> {
     raise_descriptor_limit();
     let mut trust = None;
     let mut descriptors = Vec::new();
+    let mut asked = None;
     loop {
         let mut ready = [PollFd::new(&channel, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
-        match poll(&mut ready, None) {
-            Err(rustix::io::Errno::INTR) => continue,
-            polled => drop(polled.map_err(io::Error::from)?),
+        let time = asked
+            .map(|asked: Instant| timespec((asked + PATIENCE_WITH_HOLDER).saturating_duration_since(Instant::now())));
+        retry_on_intr(|| poll(&mut ready, time.as_ref())).map_err(io::Error::from)?;
+        let [from_holder, from_others] = ready.map(|fd| !fd.revents().is_empty());
+        if from_others {
+            let _ = signals.read_signal();
+            // One that has nothing in trust yet ends with its holder.
+            if trust.is_some() && asked.is_none() && channel::send(channel.as_fd(), &ToHolder::Asked).is_ok() {
+                asked = Some(Instant::now());
+            }
         }
-        if ready[1].revents().contains(PollFlags::IN) {
-            return asked_to_lift(trust, channel.as_fd());
+        if !from_holder {
+            match (asked, trust.take()) {
+                (Some(asked), Some(trust)) if asked.elapsed() >= PATIENCE_WITH_HOLDER => {
+                    return lift_for_holder(trust, channel.as_fd());
+                }
+                (_, kept) => trust = kept,
+            }
+            continue;
         }
         match channel::receive(channel.as_fd())? {
             Some((ToGuard::Descriptors, some)) => descriptors.extend(some),
@@ -201,8 +231,8 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn asked_to_lift(trust: Option<Trust>, channel: std::os::fd::BorrowedFd<'_>) -> Result<(), HoldError> {
-    let Some(mut trust) = trust else { return Ok(()) };
+/// It was stopped, or hangs.
+fn lift_for_holder(mut trust: Trust, channel: BorrowedFd<'_>) -> Result<(), HoldError> {
     let (figures, trouble) = match trust.lift() {
         Ok(figures) => (figures, None),
         Err(error) => (Figures::default(), Some(error.to_string())),

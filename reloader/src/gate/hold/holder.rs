@@ -258,6 +258,9 @@ impl Holder {
             PollFd::from_borrowed_fd(self.monitor.as_fd(), PollFlags::IN),
         ];
         watched.extend(self.guard.as_ref().map(|guard| PollFd::from_borrowed_fd(guard.as_fd(), PollFlags::IN)));
+        if self.guard.as_ref().is_some_and(Guard::has_more_to_say) {
+            return (false, false, true);
+        }
         if poll(&mut watched, Some(&time)).is_err() {
             return (false, false, false);
         }
@@ -286,7 +289,7 @@ impl Holder {
         }
     }
 
-    /// True when the hold was lifted by the guard, because somebody asked it to.
+    /// True when somebody asked for the release.
     fn hear_guard(&mut self) -> bool {
         let Some(mut guard) = self.guard.take() else { return false };
         match guard.hear() {
@@ -295,9 +298,9 @@ impl Holder {
                 guard.bury();
                 true
             }
-            Ok(Some(ToHolder::Agreed)) => {
+            Ok(Some(said)) => {
                 self.guard = Some(guard);
-                false
+                said == ToHolder::Asked
             }
             Ok(None) | Err(_) => {
                 guard.bury();

@@ -1,0 +1,58 @@
+//! An otherwise passed reload in which confirm finds one listener whose socket changed: that one is held.
+
+use reloader_tests::config::Config;
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::receipt::traffic;
+use reloader_tests::rig::{Answer, Rig};
+
+const FIRST: &str = "127.0.0.1:8000";
+
+/// Reloads under load, from one configuration to the other, and expects so many listeners passed and held.
+#[track_caller]
+fn reloaded(from: &[&str], to: &[&str], clients: &[&str], passed_and_held: (usize, usize)) {
+    let _alone = netns::enter_alone();
+    let rig = Rig::with(&Config::new().frontend("web", from)).start();
+    let load = Load::to(clients.iter().copied()).rate(1000).start();
+    load.until_started(200);
+    rig.configure(&Config::new().frontend("web", to));
+    let receipt = rig.reload().expect_status(0);
+    assert_eq!(receipt.at("/result"), "proven", "{}", receipt.stdout);
+    assert_eq!((with(&receipt, "passed"), with(&receipt, "held-ebpf")), passed_and_held, "{}", receipt.stdout);
+    load.until_further(200);
+    let outcomes = load.stop();
+    println!("{outcomes}");
+    outcomes.assert_lossless();
+    assert_eq!(outcomes.summary().slow, 0, "{outcomes}");
+}
+
+fn with(receipt: &Answer, rung: &str) -> usize {
+    traffic(receipt).iter().filter(|listener| listener["rung"] == rung).count()
+}
+
+#[test]
+fn a_single_ipv6_address() {
+    let binds = [FIRST, "[::1]:8081"];
+    reloaded(&binds, &binds, &binds, (1, 1));
+}
+
+#[test]
+fn fewer_shards() {
+    reloaded(&["127.0.0.1:8000 shards 2"], &["127.0.0.1:8000 shards 1"], &[FIRST], (1, 1));
+}
+
+#[test]
+fn another_interface() {
+    let other = "127.0.0.1:8081";
+    reloaded(&[FIRST, other], &[FIRST, "127.0.0.1:8081 interface lo"], &[FIRST, other], (1, 1));
+}
+
+#[test]
+fn fd_pass_never_holds() {
+    netns::enter();
+    let config = Config::new().frontend("web", &[FIRST, "[::1]:8081"]);
+    let rig = Rig::with(&config).tables("[reload]\nstrategy = \"fd-pass\"").start();
+    let receipt = rig.reload().expect_status(3);
+    assert_eq!((receipt.at("/result"), receipt.at("/phases-us/guard")), (&"unproven".into(), &serde_json::Value::Null));
+    assert_eq!((with(&receipt, "passed"), with(&receipt, "unproven")), (1, 1), "{}", receipt.stdout);
+}

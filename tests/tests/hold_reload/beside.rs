@@ -1,0 +1,63 @@
+//! `strategy = "hold"` where the generations can be bound beside each other: TCP is kept back, everything else is passed.
+
+use reloader_tests::config::Config;
+use reloader_tests::footprint::Footprint;
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::receipt::listener;
+use reloader_tests::rig::{Answer, Rig};
+
+use crate::{HOLD, WEB};
+
+fn reloaded(globals: &[&str], tables: &str) -> Vec<Answer> {
+    let _alone = netns::enter_alone();
+    let dir = tempfile::tempdir().unwrap();
+    let unix = format!("unix@{}/web.sock", dir.path().display());
+    let config = Config::new().frontend("web", &[WEB, &unix]);
+    let config = globals.iter().fold(config, |config, line| config.global(line));
+    let rig = Rig::with(&config).tables(tables).start();
+    let before = Footprint::take(rig.dir());
+    let load = Load::to([WEB, &unix]).rate(1000).start();
+    load.until_started(200);
+    let receipts = (0..5).map(|_| {
+        let receipt = rig.reload().expect_status(0);
+        load.until_further(100);
+        receipt
+    });
+    let receipts: Vec<Answer> = receipts.collect();
+    for receipt in &receipts {
+        let (tcp, passed) = (listener(receipt, WEB), listener(receipt, &unix["unix@".len()..]));
+        assert_eq!(
+            (receipt.at("/result"), &tcp["rung"]),
+            (&"proven".into(), &"held-ebpf".into()),
+            "{}",
+            receipt.stdout
+        );
+        assert_ne!(tcp["inode-before"], tcp["inode-after"]);
+        assert_eq!((&passed["rung"], &passed["inode-before"]), (&"passed".into(), &passed["inode-after"]));
+    }
+    let outcomes = load.stop();
+    println!("{outcomes}");
+    outcomes.assert_lossless();
+    assert_eq!(outcomes.summary().slow, 0, "{outcomes}");
+    let left: Vec<String> = before.left_behind().into_iter().filter(|line| !line.contains("haproxy")).collect();
+    assert_eq!(left, Vec::<String>::new());
+    receipts
+}
+
+#[test]
+fn tcp_is_held_and_a_unix_socket_passed() {
+    let receipts = reloaded(&[], HOLD);
+    assert!(receipts.iter().any(|receipt| receipt.at("/syns/held").as_u64() > Some(0)));
+}
+
+#[test]
+fn the_same_where_they_cannot_be_bound_beside_each_other() {
+    reloaded(&["noreuseport"], HOLD);
+}
+
+#[test]
+fn a_hold_is_a_proof() {
+    reloaded(&[], "[reload]\nstrategy = \"hold\"\nrequire = \"proven\"\n");
+    reloaded(&["noreuseport"], "[reload]\nstrategy = \"hold\"\nrequire = \"proven\"\n");
+}

@@ -1,0 +1,80 @@
+//! The daemon dies while it holds, and what `status` says of holds.
+
+use std::time::Duration;
+
+use reloader_tests::config::Config;
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::poll::until;
+use reloader_tests::process::guards;
+use reloader_tests::rig::{Pending, Rig};
+use reloader_tests::sockets::listening;
+use reloader_tests::wrapper::{Manner, Wrapper};
+
+use crate::{HOLD, WEB};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn rig(wrapper: &Wrapper) -> Rig {
+    let config = Config::web(WEB).global("noreuseport");
+    Rig::with(&config).haproxy_at(&wrapper.path()).tables(&format!("{HOLD}\n[hold]\nmax = \"60s\"")).start()
+}
+
+/// A reload whose new generation serves and never says so: the hold is on.
+fn in_a_hold(rig: &Rig, wrapper: &Wrapper) -> Pending {
+    wrapper.set(Manner::Deaf);
+    let reload = rig.spawn(&["reload", "--json"]);
+    until(LIMIT, "the hold", || !rig.status().at("/holds").as_array().unwrap().is_empty());
+    reload
+}
+
+#[test]
+fn status_tells_of_a_hold() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = rig(&wrapper);
+    assert!(rig.run(&["status"]).stdout.lines().any(|line| line.starts_with("held") && line.ends_with("nothing")));
+    let _reload = in_a_hold(&rig, &wrapper);
+    until(LIMIT, "the gate to be on record", || rig.status().at("/holds/0/backend").is_string());
+    let status = rig.status();
+    let hold = status.at("/holds/0");
+    assert_eq!((&hold["backend"], &hold["listen"]), (&"ebpf".into(), &serde_json::json!([WEB])));
+    assert_eq!(hold["holder"], rig.daemon_process().pid);
+    assert!(hold["id"].is_u64() && hold["since"].as_str().unwrap().ends_with('Z'), "{hold}");
+    let text = rig.run(&["status"]).expect_status(0).stdout;
+    let line = text.lines().find(|line| line.starts_with("held")).unwrap();
+    assert!(line.contains(WEB) && line.contains("ebpf"), "{text}");
+}
+
+/// The guard lets go; the new generation serves, though nobody knows yet; the next daemon makes order.
+#[test]
+fn the_daemon_killed_while_it_holds() {
+    let _alone = netns::enter_alone();
+    let wrapper = Wrapper::new();
+    let mut rig = rig(&wrapper);
+    let load = Load::to([WEB]).rate(500).start();
+    load.until_started(100);
+    let before = listening(8000);
+    let reload = in_a_hold(&rig, &wrapper);
+    until(LIMIT, "the new generation to listen", || {
+        !listening(8000).is_empty() && listening(8000).is_disjoint(&before)
+    });
+    load.until_further(50);
+    assert!(load.started() - load.finished() >= 40, "SYNs are parked");
+    rig.kill9_daemon();
+    reload.wait().expect_status(69);
+    until(LIMIT, "the guard to end", || guards().is_empty());
+    assert_eq!(std::fs::read_dir(rig.path("run/holds")).unwrap().count(), 0, "on record");
+    load.until_further(100);
+    let outcomes = load.stop();
+    println!("the daemon killed: {outcomes}");
+
+    wrapper.set(Manner::Well);
+    rig.start_daemon();
+    until(LIMIT, "a generation to serve", || rig.serving().is_some());
+    Load::to([WEB]).connections(200).run().assert_lossless();
+    rig.reload().expect_status(0);
+    assert_eq!(rig.status().at("/holds"), &serde_json::json!([]));
+    outcomes.assert_lossless();
+    assert_eq!(outcomes.summary().slow, 0, "{outcomes}");
+}

@@ -1,0 +1,80 @@
+//! A new generation that comes to nothing, where the old one has to make room for it first.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use reloader_tests::config::Config;
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::poll::until;
+use reloader_tests::rig::Rig;
+use reloader_tests::wrapper::{Manner, Wrapper};
+
+use crate::{HOLD, WEB};
+
+fn web() -> Config {
+    Config::web(WEB).global("noreuseport")
+}
+
+/// `haproxy -c` says so before anything is held.
+#[test]
+fn a_configuration_that_haproxy_refuses() {
+    let _alone = netns::enter_alone();
+    let rig = Rig::with(&web()).tables(HOLD).start();
+    let old = rig.serving();
+    let load = Load::to([WEB]).rate(1000).start();
+    load.until_started(100);
+    rig.configure(&web().section("no-such-section"));
+    let answer = rig.reload().expect_status(1);
+    assert!(answer.at("/reason").as_str().unwrap().contains("refuses"), "{}", answer.stdout);
+    assert!(answer.at("/server-log").to_string().contains("no-such-section"), "{}", answer.stdout);
+    assert_eq!((rig.serving(), answer.at("/phases-us/guard")), (old, &serde_json::Value::Null));
+    load.until_further(100);
+    let outcomes = load.stop();
+    outcomes.assert_lossless();
+    assert_eq!(outcomes.summary().slow, 0, "{outcomes}");
+}
+
+/// What parses may be unable to bind: what served before is started again, and nobody is refused meanwhile.
+#[test]
+fn a_configuration_that_does_not_start() {
+    let _alone = netns::enter_alone();
+    let rig = Rig::with(&web()).tables(HOLD).start();
+    let taken = TcpListener::bind("127.0.0.1:8090").unwrap();
+    for bind in ["192.0.2.1:8091", "127.0.0.1:8090"] {
+        let old = rig.serving_pid();
+        let load = Load::to([WEB]).rate(500).start();
+        load.until_started(100);
+        rig.configure(&Config::new().global("noreuseport").frontend("web", &[WEB, bind]));
+        let answer = rig.reload().expect_status(1);
+        assert_eq!(answer.at("/result"), "failed");
+        assert!(answer.at("/reason").as_str().unwrap().contains("last-known-good"), "{}", answer.stdout);
+        assert!(answer.at("/server-log").to_string().contains(bind), "{}", answer.stdout);
+        assert_ne!(rig.serving_pid(), old);
+        assert!(rig.status().at("/warnings").to_string().contains("last-known-good"));
+        load.until_further(200);
+        let outcomes = load.stop();
+        println!("{bind}: {outcomes}");
+        outcomes.assert_lossless();
+        rig.configure(&web());
+        rig.reload().expect_status(0);
+        assert_eq!(rig.status().at("/warnings"), &serde_json::json!([]));
+    }
+    drop(taken);
+}
+
+#[test]
+fn nothing_that_starts() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = Rig::with(&web()).haproxy_at(&wrapper.path()).tables(HOLD).start();
+    wrapper.set(Manner::Stillborn);
+    let answer = rig.reload().expect_status(4);
+    assert_eq!(answer.at("/result"), "failed");
+    let reason = answer.at("/reason").as_str().unwrap();
+    assert!(reason.contains("last-known-good configuration did not start"), "{reason}");
+    wrapper.set(Manner::Well);
+    until(Duration::from_secs(40), "a start to be tried again", || rig.serving().is_some());
+    Load::to([WEB]).connections(100).run().assert_lossless();
+    assert_eq!(rig.status().at("/holds"), &serde_json::json!([]));
+}

@@ -226,11 +226,8 @@ impl Gate for QdiscGate {
         Ok(Keepsake { manifest: serde_json::json!({ HOLD: self.spec.id }), descriptors: Vec::new() })
     }
 
-    /// What was parked is delivered by opening the plugs, and they go with it: nothing stands between the two.
     fn deliver(&mut self) -> Result<Figures, HoldError> {
-        let figures = traces::dismantle(self.spec.id)?;
-        self.sites.clear();
-        (self.lo, self.ifb) = (None, None);
+        let figures = traces::deliver(self.spec.id)?;
         if figures != Figures::default() {
             let parked = self.armed.filter(|_| figures.held > 0).map_or(Duration::ZERO, |armed| armed.elapsed());
             self.released = Figures { longest: parked, ..figures };
@@ -241,6 +238,8 @@ impl Gate for QdiscGate {
 
     fn remove(&mut self) -> Result<(), HoldError> {
         traces::dismantle(self.spec.id)?;
+        self.sites.clear();
+        (self.lo, self.ifb) = (None, None);
         Ok(())
     }
 

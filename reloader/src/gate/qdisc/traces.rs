@@ -54,21 +54,32 @@ fn sides(qdiscs: &[Qdisc]) -> BTreeSet<(u32, u32)> {
     qdiscs.iter().filter_map(side).collect()
 }
 
-/// Ends a hold: parked SYNs are delivered, and nothing is left. What fails does not keep the rest from being done.
-pub(super) fn dismantle(id: u16) -> Result<Figures, QdiscError> {
+/// Lets new SYNs pass and waits until the parked ones are delivered.
+pub(super) fn deliver(id: u16) -> Result<Figures, QdiscError> {
     let Some(traces) = find()?.remove(&id) else { return Ok(Figures::default()) };
-    let mut failures = Failures { id, first: None };
+    delivered_by(id, &traces, &mut Failures { id, first: None })
+}
+
+fn delivered_by(id: u16, traces: &Traces, failures: &mut Failures) -> Result<Figures, QdiscError> {
     for plug in &traces.plugs {
         failures.note("the plug", qdisc::unplug(plug.device, plug.parent, plug.handle));
     }
     for (_, filters) in &traces.filters {
         failures.note("a filter", filters.close());
     }
-    let (figures, waiting) = delivered(id, &traces)?;
+    let (figures, waiting) = delivered(id, traces)?;
     if waiting > 0 {
         // Deleting what holds them would lose them.
         return Err(QdiscError::NotDelivered { id, packets: waiting, seconds: super::PATIENCE.as_secs() });
     }
+    Ok(figures)
+}
+
+/// Ends a hold: parked SYNs are delivered, and nothing is left. What fails does not keep the rest from being done.
+pub(super) fn dismantle(id: u16) -> Result<Figures, QdiscError> {
+    let Some(traces) = find()?.remove(&id) else { return Ok(Figures::default()) };
+    let mut failures = Failures { id, first: None };
+    let figures = delivered_by(id, &traces, &mut failures)?;
     // Not before: removing `ingress` makes the device lose what it is given to send meanwhile, and that would be the answers to
     // the SYNs just delivered.
     failures.note("the filters", remove_filters(&traces, |side| side != ON_LO));

@@ -14,7 +14,7 @@ use reloader_tests::rig::Rig;
 
 const WEB: &str = "127.0.0.1:8000";
 const RATE: u32 = 2000;
-const RELOADS: u32 = 24;
+const RELOADS: u32 = 20;
 /// Between two reloads.
 const FURTHER: u64 = 400;
 

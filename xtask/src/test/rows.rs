@@ -27,10 +27,12 @@ pub(super) struct Row {
     pub(super) tests: &'static [&'static str],
 }
 
-const EBPF: &[&str] = &["kernel_row", "syn_counter", "reload", "hold_*"];
-const QDISC: &[&str] = &["kernel_row", "hold_*"];
-/// No gate: the daemon itself, without what it uses where it can.
-const OLD: &[&str] = &["kernel_row", "reload", "custody", "crash"];
+const EBPF: &[&str] = &["kernel_row", "syn_counter", "reload", "hold_ebpf", "hold_standing", "hold_row"];
+const QDISC: &[&str] = &["kernel_row", "hold_qdisc", "hold_standing", "hold_row"];
+/// What a denied bpf(2) must end in.
+const DENIED: &[&str] = &["kernel_row", "hold_standing", "hold_row"];
+/// The daemon itself, without what it uses where it can.
+const OLD: &[&str] = &["kernel_row", "reload", "custody", "crash", "hold_row"];
 
 const OLD_MACHINE: &str = "bpf,pidfd_open,pidfd_send_signal,pidfd_getfd,close_range,clone3,statx";
 
@@ -43,8 +45,8 @@ pub(super) fn all() -> Vec<Row> {
     let mut rows = vec![denied("5.10", "old", Denied::Syscalls(OLD_MACHINE), OLD)];
     rows.extend(kernels::WANTED.iter().map(plain("ebpf", EBPF)));
     rows.extend(kernels::WANTED.iter().map(plain("qdisc", QDISC)));
-    rows.push(denied("6.1", "enosys", Denied::Syscalls("bpf"), QDISC));
-    rows.push(denied("6.12", "eperm", Denied::Capabilities("BPF,SYS_ADMIN,PERFMON"), QDISC));
+    rows.push(denied("6.1", "enosys", Denied::Syscalls("bpf"), DENIED));
+    rows.push(denied("6.12", "eperm", Denied::Capabilities("BPF,SYS_ADMIN,PERFMON"), DENIED));
     rows
 }
 

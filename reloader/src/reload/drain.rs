@@ -69,6 +69,10 @@ pub(crate) struct Drain {
     cookies: SynCookies,
     last: Look,
     looked: bool,
+    /// What each listener had when the drain ended.
+    left: HashMap<u64, Undrained>,
+    /// Why it could not be looked.
+    blind: Option<String>,
 }
 
 impl Drain {
@@ -83,26 +87,33 @@ impl Drain {
             cookies: SynCookies::now(),
             last: Look::default(),
             looked: false,
+            left: HashMap::new(),
+            blind: None,
         }
     }
 
     /// Waits until queues and handshakes are empty, at most [`CAP`]. With `answers`, also until the server owes nobody an
     /// answer: for a server that is going to be killed.
-    pub(crate) async fn until_empty(&mut self, answers: bool) -> Result<(), SockDiagError> {
+    pub(crate) async fn until_empty(&mut self, answers: bool) {
         loop {
-            self.look(answers)?;
+            self.look(answers);
+            let left = self.listeners.iter().map(|listener| (listener.inode, undrained(listener, &self.last)));
+            self.left = left.collect();
             let time = self.began.elapsed();
-            let empty = self.listeners.iter().all(|listener| self.undrained(listener).is_empty());
-            if time >= CAP || (time >= WATCHED && empty && self.last.unanswered == 0) {
-                return Ok(());
+            let empty = self.left.values().all(|undrained| undrained.is_empty());
+            if self.blind.is_some() || time >= CAP || (time >= WATCHED && empty && self.last.unanswered == 0) {
+                return;
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 
     /// Looks once more for connections that the hold should have prevented.
-    pub(crate) fn look(&mut self, answers: bool) -> Result<(), SockDiagError> {
-        let look = Look::now(&self.held, answers)?;
+    pub(crate) fn look(&mut self, answers: bool) {
+        let look = match Look::now(&self.held, answers) {
+            Ok(look) => look,
+            Err(error) => return self.blind = Some(error.to_string()),
+        };
         let ends = look.half_open.iter().chain(&look.open).map(ends);
         if self.began.elapsed() < IN_FLIGHT || !self.looked {
             self.known.extend(ends);
@@ -112,21 +123,26 @@ impl Drain {
             self.strangers.extend(fresh);
         }
         (self.last, self.looked) = (look, true);
-        Ok(())
     }
 
-    /// What the listener had at the last look.
+    /// What the listener had when the drain ended: later looks find it closed, and that is no proof of anything.
     pub(crate) fn undrained(&self, listener: &Listener) -> Undrained {
-        undrained(listener, &self.last)
+        self.left.get(&listener.inode).copied().unwrap_or_default()
     }
 
-    /// Requests without an answer at the last look.
+    /// Requests without an answer when the drain ended.
     pub(crate) fn unanswered(&self) -> usize {
         self.last.unanswered
     }
 
     /// Why the hold proves nothing for an endpoint, if so.
     pub(crate) fn doubt(&self, endpoint: &Endpoint) -> Option<String> {
+        if let Some(reason) = &self.blind {
+            return Some(format!("it could not be seen whether its queue was empty: {reason}"));
+        }
+        if !self.looked {
+            return Some("the hold ended before its queue was looked at".into());
+        }
         let cookies = SynCookies::now();
         if cookies.always {
             return Some(

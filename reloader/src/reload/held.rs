@@ -108,10 +108,8 @@ fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Res
 
 impl Guarded {
     /// Waits until the old queues are empty.
-    pub(crate) async fn drain(&mut self, recorder: &mut Recorder) {
-        if let Err(error) = self.drain.until_empty(false).await {
-            recorder.note(error.to_string());
-        }
+    pub(crate) async fn drain(&mut self) {
+        self.drain.until_empty(false).await;
     }
 
     /// What stands against a proof by now.
@@ -130,9 +128,7 @@ impl Guarded {
 
     /// Ends the hold and writes into the receipt what it proves.
     pub(crate) async fn release(mut self, recorder: &mut Recorder) {
-        if let Err(error) = self.drain.look(false) {
-            recorder.note(error.to_string());
-        }
+        self.drain.look(false);
         let Guarded { hold, drain, old } = self;
         let backend = hold.armed().backend;
         let ended = match tokio::task::spawn_blocking(|| hold.release()).await {

@@ -70,7 +70,7 @@ async fn guard(supervisor: &Supervisor, old: &[Owned], recorder: &mut Recorder) 
     let held = listeners.filter(|listener| can_be_held(&listener.endpoint)).collect();
     let mut guarded = held::guard(supervisor, held, &ours, recorder).await?;
     recorder.phase(|phases| &mut phases.guard);
-    guarded.drain(recorder).await;
+    guarded.drain().await;
     recorder.phase(|phases| &mut phases.drain);
     Some(guarded)
 }

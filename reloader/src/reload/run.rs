@@ -108,7 +108,7 @@ async fn guard(
     let mut guarded = held::guard(supervisor, held::at_risk(verdicts), &ours, recorder).await?;
     recorder.phase(|phases| &mut phases.guard);
     tell("draining old queues");
-    guarded.drain(recorder).await;
+    guarded.drain().await;
     recorder.phase(|phases| &mut phases.drain);
     Some(guarded)
 }

@@ -110,7 +110,7 @@ pub async fn run(
         // A signal that has come already counts.
         biased;
         Some(signal) = signals.recv() => return Err(AroundError::Interrupted(signal)),
-        drained = drain.until_empty(true) => drained?,
+        () = drain.until_empty(true) => {}
         () = tokio::time::sleep_until(ends.into()) => {}
     }
     proof::note_unanswered(&drain, &mut recorder);
@@ -228,11 +228,11 @@ impl Window {
             let standing = stand(&self.before, &now, &self.owners_before, owners.of(self, command));
             match (standing, command.try_ended()) {
                 (Stand::New, _) => {
-                    drain.look(false)?;
+                    drain.look(false);
                     return Ok(Waited::New);
                 }
                 (Stand::Both, _) if both_since.get_or_insert_with(Instant::now).elapsed() >= drain::CAP => {
-                    drain.look(false)?;
+                    drain.look(false);
                     return Ok(Waited::Both);
                 }
                 (Stand::Before | Stand::Both, Some(ended)) if ended != process::Ended::Exited(0) => {

@@ -4,6 +4,7 @@
 pub mod config;
 pub mod footprint;
 pub mod haproxy;
+pub mod holding;
 pub mod idle;
 pub mod limits;
 pub mod load;

@@ -4,7 +4,7 @@ use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::service::{Kind, Service};
 
-use crate::rig::{Holding, WEB, assert_held};
+use reloader_tests::holding::{Holding, WEB, assert_held};
 
 /// A restart of a server on `binds`, held by `listen`, under load to `clients`.
 #[track_caller]

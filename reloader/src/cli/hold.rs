@@ -19,11 +19,14 @@ use crate::reload::around::{self, Around, AroundError, Outcome};
 use crate::reload::receipt::Receipt;
 use crate::sys::{self, Inheritance};
 
+/// In its brackets rustdoc would look for a link.
+const LISTEN: &str = "What to hold: ADDR:PORT, [ADDR]:PORT, NAME:PORT, or :PORT for every address. Repeatable";
+
 /// Arguments of `reloader hold`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// What to hold: ADDR:PORT, [ADDR]:PORT, NAME:PORT, or :PORT for every address. Repeatable.
-    #[arg(long, required = true, value_name = "ADDR:PORT")]
+    /// What to hold.
+    #[arg(long, required = true, value_name = "ADDR:PORT", help = LISTEN)]
     listen: Vec<String>,
     /// The gate; auto takes eBPF where it can be had.
     #[arg(long, value_name = "GATE", default_value = "auto")]

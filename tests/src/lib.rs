@@ -5,6 +5,7 @@ pub mod config;
 pub mod footprint;
 pub mod guest;
 pub mod haproxy;
+pub mod holding;
 pub mod idle;
 pub mod kernels;
 pub mod limits;

@@ -11,8 +11,6 @@ mod commands;
 mod places;
 #[path = "hold_command/privileges.rs"]
 mod privileges;
-#[path = "hold_command/rig.rs"]
-mod rig;
 #[path = "hold_command/servers.rs"]
 mod servers;
 #[path = "hold_command/signals.rs"]

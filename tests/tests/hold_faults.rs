@@ -9,8 +9,6 @@ mod doubts;
 mod flood;
 #[path = "hold_faults/release.rs"]
 mod release;
-#[path = "hold_command/rig.rs"]
-mod rig;
 #[path = "hold_faults/scene.rs"]
 mod scene;
 #[path = "hold_faults/together.rs"]

@@ -76,11 +76,13 @@ fn every_kind_is_passed() {
     lossless(elsewhere.stop());
 }
 
-/// Linux sets IPV6_V6ONLY at the bind of one address, and HAProxy compares that with the configuration's word.
+/// Linux sets IPV6_V6ONLY at the bind of one address, and HAProxy compares that with the configuration's word. Where nothing may
+/// be held, that is no proof; hold_reload.rs has the same with a hold.
 #[test]
 fn a_single_ipv6_address_without_v6only_is_unproven_and_the_remedy_works() {
     netns::enter();
-    let rig = Rig::with(&Config::new().frontend("web", &["127.0.0.1:8080", "[::1]:8081"])).start();
+    let config = Config::new().frontend("web", &["127.0.0.1:8080", "[::1]:8081"]);
+    let rig = Rig::with(&config).tables("[reload]\nstrategy = \"fd-pass\"").start();
     let receipt = rig.reload().expect_status(3);
     assert_eq!(receipt.at("/result"), "unproven");
     assert_eq!(listener(&receipt, "127.0.0.1:8080")["rung"], "passed");

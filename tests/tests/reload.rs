@@ -42,12 +42,13 @@ fn binds_come_and_go() {
     load.stop().assert_lossless();
 }
 
+/// Where nothing may be held; hold_reload.rs has the same with a hold.
 #[test]
 fn fewer_shards_are_unproven() {
     netns::enter();
     // There are no more shards than threads, and no more threads than processors unless told.
     let shards = |count: u32| Config::web(&format!("127.0.0.1:8080 shards {count}")).global("nbthread 2");
-    let rig = Rig::with(&shards(2)).start();
+    let rig = Rig::with(&shards(2)).tables("[reload]\nstrategy = \"fd-pass\"").start();
     assert_passed(&rig.reload(), 2);
     rig.configure(&shards(1));
     let receipt = rig.reload().expect_status(3);
@@ -70,7 +71,7 @@ fn fewer_shards_are_unproven() {
 fn where_proof_is_required_an_unproven_generation_is_drained_and_the_old_one_stays() {
     netns::enter();
     let config = Config::new().frontend("web", &["127.0.0.1:8080", "[::1]:8081"]);
-    let rig = Rig::with(&config).tables("[reload]\nrequire = \"proven\"").start();
+    let rig = Rig::with(&config).tables("[reload]\nstrategy = \"fd-pass\"\nrequire = \"proven\"").start();
     let (old, processes) = (rig.serving().unwrap(), mentioning(rig.dir()).len());
     let load = Load::to(["127.0.0.1:8080"]).rate(1500).start();
     load.until_started(100);
@@ -106,7 +107,7 @@ fn a_dry_run_changes_nothing() {
 #[test]
 fn a_strategy_of_a_later_version_is_refused_by_name() {
     netns::enter();
-    let rig = Rig::with(&Config::web("127.0.0.1:8080")).tables("[reload]\nstrategy = \"hold\"").prepare();
+    let rig = Rig::with(&Config::web("127.0.0.1:8080")).tables("[reload]\nstrategy = \"steer\"").prepare();
     let refused = rig.run(&["daemon"]).expect_status(78);
-    assert!(refused.stderr.contains("`hold` is not in this version"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("`steer` is not in this version"), "{}", refused.stderr);
 }

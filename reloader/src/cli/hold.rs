@@ -19,11 +19,14 @@ use crate::reload::around::{self, Around, AroundError, Outcome};
 use crate::reload::receipt::Receipt;
 use crate::sys::{self, Inheritance};
 
+/// In its brackets rustdoc would look for a link.
+const LISTEN: &str = "What to hold: ADDR:PORT, [ADDR]:PORT, NAME:PORT, or :PORT for every address. Repeatable";
+
 /// Arguments of `reloader hold`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// What to hold: ADDR:PORT, [ADDR]:PORT, NAME:PORT, or :PORT for every address. Repeatable.
-    #[arg(long, required = true, value_name = "ADDR:PORT")]
+    /// What to hold.
+    #[arg(long, required = true, value_name = "ADDR:PORT", help = LISTEN)]
     listen: Vec<String>,
     /// The gate; auto takes eBPF where it can be had.
     #[arg(long, value_name = "GATE", default_value = "auto")]
@@ -61,17 +64,15 @@ pub(super) fn run(
     arguments: Arguments,
     inheritance: std::io::Result<Inheritance>,
 ) -> Result<Exit, Failure> {
-    let mut targets = Vec::new();
+    let mut listen = Vec::new();
     for text in &arguments.listen {
-        targets.extend(around::parse_listen(text).map_err(|error| Failure::new(Exit::Usage, error))?);
+        listen.push(around::parse_listen(text).map_err(|error| Failure::new(Exit::Usage, error))?);
     }
-    targets.sort();
-    targets.dedup();
     let config = context.config()?;
     let inheritance = inheritance.map_err(|error| failed(format!("cannot read this process's limits: {error}")))?;
     let command = command(&arguments)?;
     enter(&arguments)?;
-    let around = around_of(&arguments, &config, targets, inheritance)?;
+    let around = around_of(&arguments, &config, listen, inheritance)?;
     Context::runtime()?.block_on(held(context, arguments.format, around, command))
 }
 
@@ -82,12 +83,12 @@ fn failed(message: impl ToString) -> Failure {
 fn around_of(
     arguments: &Arguments,
     config: &Config,
-    targets: Vec<std::net::SocketAddr>,
+    listen: Vec<Vec<std::net::SocketAddr>>,
     inheritance: Inheritance,
 ) -> Result<Around, Failure> {
     let program = std::env::current_exe().map_err(|error| failed(format!("cannot find this program: {error}")))?;
     Ok(Around {
-        targets,
+        listen,
         backend: match arguments.backend {
             Gate::Auto => None,
             Gate::Ebpf => Some(Backend::Ebpf),

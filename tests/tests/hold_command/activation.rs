@@ -2,7 +2,7 @@
 
 use reloader_tests::netns;
 
-use crate::rig::{Holding, WEB};
+use reloader_tests::holding::{Holding, WEB};
 
 /// In the place of init: it keeps a listening socket, and starts the server that gets it anew when it is told to.
 const INIT: &str = r#"

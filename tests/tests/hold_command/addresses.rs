@@ -4,7 +4,7 @@ use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::service::{Kind, Service};
 
-use crate::rig::{Holding, WEB, assert_held};
+use reloader_tests::holding::{Holding, WEB, assert_held};
 
 /// A restart of a server on `binds`, held by `listen`, under load to `clients`.
 #[track_caller]
@@ -55,6 +55,24 @@ fn one_address_of_a_wildcard() {
 #[test]
 fn a_name() {
     held(&["127.0.0.1:8080"], &["localhost:8080"], &["127.0.0.1:8080"]);
+}
+
+/// It listens on one of the addresses that its name stands for, as most servers do.
+#[test]
+fn a_name_of_two_addresses() {
+    netns::enter();
+    let holding = Holding::new();
+    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let hosts = holding.rig.path("hosts").display().to_string();
+    std::fs::write(&hosts, "::1 localhost\n127.0.0.1 localhost\n").unwrap();
+    let script = format!("mount --bind {hosts} /etc/hosts && exec \"$@\"");
+    let restart = service.command("restart");
+    let mut args = vec!["hold", "--json", "--max", "10s", "--listen", "localhost:8080", "--"];
+    args.extend(restart.iter().map(String::as_str));
+    let answer = holding.rig.run_under(&["unshare", "--mount", "sh", "-c", &script, "sh"], &args).expect_status(0);
+    assert_held(&answer);
+    drop(service);
+    holding.assert_gone();
 }
 
 #[test]

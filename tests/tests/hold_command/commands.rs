@@ -9,7 +9,7 @@ use reloader_tests::process::{Process, mentioning};
 use reloader_tests::service::{Kind, Service};
 use reloader_tests::sockets::{listening, refuses};
 
-use crate::rig::{Holding, WEB, assert_held};
+use reloader_tests::holding::{Holding, WEB, assert_held};
 
 /// So long that a hold which waits for its end would fail the test.
 const FOREVER: &str = "1h";

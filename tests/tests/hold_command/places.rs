@@ -6,7 +6,7 @@ use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::service::{Kind, Service};
 
-use crate::rig::{Holding, WEB, assert_held};
+use reloader_tests::holding::{Holding, WEB, assert_held};
 
 /// A namespace with a name, for as long as this lives.
 struct Named(String);

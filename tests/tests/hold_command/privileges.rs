@@ -3,7 +3,7 @@
 use reloader_tests::netns;
 use reloader_tests::service::{Kind, Service};
 
-use crate::rig::{Holding, WEB};
+use reloader_tests::holding::{Holding, WEB};
 
 const NOBODY: u32 = 65534;
 

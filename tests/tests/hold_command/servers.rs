@@ -6,7 +6,7 @@ use reloader_tests::rig::Answer;
 use reloader_tests::service::{Kind, Service};
 use reloader_tests::sockets::listening;
 
-use crate::rig::{Holding, WEB, assert_held};
+use reloader_tests::holding::{Holding, WEB, assert_held};
 
 /// One restart under a hold, in the middle of a load.
 fn restarted_under_load(kind: Kind, rate: u32) -> (Answer, Outcomes) {

@@ -9,7 +9,7 @@ use reloader_tests::process::Process;
 use reloader_tests::service::{Kind, Service};
 use reloader_tests::sockets::listening;
 
-use crate::rig::{Holding, WEB};
+use reloader_tests::holding::{Holding, WEB};
 
 /// The command hears of it too, and what it makes of it is its own affair.
 #[test]

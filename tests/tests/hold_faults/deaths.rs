@@ -7,8 +7,8 @@ use reloader_tests::poll::until;
 use reloader_tests::process::Process;
 use reloader_tests::service::{Kind, Service};
 
-use crate::rig::assert_held;
 use crate::scene::{ADDRESS, Client, LONG, Scene, until_connected};
+use reloader_tests::holding::assert_held;
 
 /// At moments from before it has done anything until after it is armed. No pause stands for readiness here: where it is met is
 /// left to chance.

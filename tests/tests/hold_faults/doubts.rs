@@ -10,8 +10,8 @@ use reloader_tests::rig::Answer;
 use reloader_tests::service::{Kind, Service};
 use reloader_tests::sockets::half_open;
 
-use crate::rig::assert_held;
 use crate::scene::{ADDRESS, LONG, Scene, send_syn, until_connected};
+use reloader_tests::holding::assert_held;
 
 #[track_caller]
 fn assert_unproven(answer: &Answer, reason: &str) {

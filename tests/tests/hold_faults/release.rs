@@ -4,8 +4,8 @@ use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::service::{Kind, Service};
 
-use crate::rig::Holding;
 use crate::scene::{ADDRESS, LONG, Scene, until_connected};
+use reloader_tests::holding::Holding;
 
 #[test]
 fn a_hold_that_is_on() {

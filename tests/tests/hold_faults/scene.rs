@@ -13,7 +13,7 @@ use reloader_tests::process::{Process, guards};
 use reloader_tests::rig::{Answer, Pending};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::rig::Holding;
+use reloader_tests::holding::Holding;
 
 pub(crate) const ADDRESS: &str = "10.0.0.2:8080";
 pub(crate) const LONG: Duration = Duration::from_secs(20);

@@ -4,8 +4,8 @@ use reloader_tests::network::{ip, packet_path};
 use reloader_tests::poll::until;
 use reloader_tests::service::{Kind, Service};
 
-use crate::rig::assert_held;
 use crate::scene::{ADDRESS, Client, LONG, Scene, until_connected};
+use reloader_tests::holding::assert_held;
 
 const OTHER: &str = "10.0.0.2:8081";
 

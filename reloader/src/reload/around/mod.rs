@@ -34,8 +34,8 @@ const OWNERS_INTERVAL: Duration = Duration::from_millis(100);
 /// What is asked.
 #[derive(Debug)]
 pub struct Around {
-    /// The addresses to hold.
-    pub targets: Vec<SocketAddr>,
+    /// What to hold, each with all addresses that it stands for.
+    pub listen: Vec<Vec<SocketAddr>>,
     /// The gate; `None` for the best that can be had.
     pub backend: Option<Backend>,
     /// The longest hold.
@@ -94,7 +94,7 @@ pub async fn run(
     let max = around.max;
     let mut recorder = Recorder::begin(Kind::Hold, Instant::now(), 0, None);
     let sockets = sock_diag::tcp_listeners()?;
-    let window = Window::new(&around.targets, sockets);
+    let window = Window::new(&presence::meant(&around.listen, &sockets), sockets);
     recorder.phase(|phases| &mut phases.plan);
 
     tell("holding");

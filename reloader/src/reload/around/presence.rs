@@ -75,6 +75,21 @@ pub(super) fn stand(
     stand
 }
 
+/// The addresses to hold. Of a name that stands for several (`localhost`), those on which somebody listens: a server of one
+/// family is not waited for on the other. All of them where nobody does.
+pub(super) fn meant(listen: &[Vec<SocketAddr>], sockets: &[ListenSocket]) -> Vec<SocketAddr> {
+    let mut meant = Vec::new();
+    for addresses in listen {
+        let presence = Presence::new(addresses, sockets);
+        let is_served = addresses.iter().zip(&presence.of).filter(|(_, listeners)| !listeners.is_empty());
+        let served: Vec<SocketAddr> = is_served.map(|(address, _)| *address).collect();
+        meant.extend(if served.is_empty() { addresses } else { &served });
+    }
+    meant.sort();
+    meant.dedup();
+    meant
+}
+
 /// What a gate is to hold for the targets, as their listeners are bound.
 pub(super) fn held(targets: &[SocketAddr], sockets: &[ListenSocket]) -> Vec<Target> {
     let mut held: Vec<Target> = targets.iter().map(|address| one_held(*address, targets, sockets)).collect();
@@ -182,6 +197,14 @@ mod tests {
         assert_eq!(stand(&[socket("[::]:80", 3), socket("127.0.0.1:81", 4)]), Stand::New);
         assert_eq!(stand(&[socket("127.0.0.1:80", 3), socket("127.0.0.1:81", 4)]), Stand::New);
         assert_eq!(stand(&[socket("127.0.0.2:80", 3), socket("127.0.0.1:81", 4)]), Stand::Missing);
+    }
+
+    #[test]
+    fn of_a_name_only_those_addresses_are_meant_that_are_listened_on() {
+        let name = [targets(&["[::1]:80", "127.0.0.1:80"])];
+        assert_eq!(meant(&name, &[socket("127.0.0.1:80", 1)]), targets(&["127.0.0.1:80"]));
+        assert_eq!(meant(&name, &[socket("[::]:80", 1)]), targets(&["127.0.0.1:80", "[::1]:80"]));
+        assert_eq!(meant(&name, &[]).len(), 2);
     }
 
     #[test]

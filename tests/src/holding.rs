@@ -1,57 +1,61 @@
-//! A directory with a configuration, and no daemon.
+//! `reloader hold` and what it leaves: a directory with a configuration, and no daemon.
 
-use reloader_tests::config::Config;
-use reloader_tests::footprint::Footprint;
-use reloader_tests::rig::{Answer, Pending, Rig};
+use crate::config::Config;
+use crate::footprint::Footprint;
+use crate::rig::{Answer, Pending, Rig};
 use serde_json::Value;
 
-pub(crate) const WEB: &str = "127.0.0.1:8080";
+/// Where the servers of most tests listen.
+pub const WEB: &str = "127.0.0.1:8080";
 
 /// `reloader hold` with its runtime directory, which nobody has made yet.
-pub(crate) struct Holding {
-    pub(crate) rig: Rig,
+pub struct Holding {
+    /// Its runtime directory is `run`.
+    pub rig: Rig,
     before: Footprint,
 }
 
 impl Holding {
-    pub(crate) fn new() -> Holding {
+    /// With the defaults.
+    pub fn new() -> Holding {
         Holding::with("")
     }
 
     /// With further tables in reloader.toml.
-    pub(crate) fn with(tables: &str) -> Holding {
+    pub fn with(tables: &str) -> Holding {
         let rig = Rig::with(&Config::web(WEB)).tables(tables).prepare();
         let before = Footprint::take(rig.dir());
         Holding { rig, before }
     }
 
     /// `hold ARGS -- CMD`
-    pub(crate) fn spawn<W: AsRef<str>>(&self, args: &[&str], command: impl AsRef<[W]>) -> Pending {
+    pub fn spawn<W: AsRef<str>>(&self, args: &[&str], command: impl AsRef<[W]>) -> Pending {
         let words = command.as_ref().iter().map(AsRef::as_ref);
         let all: Vec<&str> = ["hold"].into_iter().chain(args.iter().copied()).chain(["--"]).chain(words).collect();
         self.rig.spawn(&all)
     }
 
+    /// The same, to its end.
     #[track_caller]
-    pub(crate) fn run<W: AsRef<str>>(&self, args: &[&str], command: impl AsRef<[W]>) -> Answer {
+    pub fn run<W: AsRef<str>>(&self, args: &[&str], command: impl AsRef<[W]>) -> Answer {
         self.spawn(args, command).wait()
     }
 
     /// A command of reloader as root with fewer capabilities: `-net_raw,-net_admin`.
     #[track_caller]
-    pub(crate) fn run_bounded(&self, bounding: &str, args: &[&str]) -> Answer {
+    pub fn run_bounded(&self, bounding: &str, args: &[&str]) -> Answer {
         self.rig.run_under(&["setpriv", "--bounding-set", bounding], args)
     }
 
     /// Nothing is left: no program, filter or process, and no record.
     #[track_caller]
-    pub(crate) fn assert_gone(&self) {
+    pub fn assert_gone(&self) {
         self.before.assert_unchanged();
         assert_eq!(self.records(), Vec::<Value>::new());
     }
 
     /// What is on record about holds.
-    pub(crate) fn records(&self) -> Vec<Value> {
+    pub fn records(&self) -> Vec<Value> {
         let files = std::fs::read_dir(self.rig.path("run/holds")).into_iter().flatten().flatten();
         files.filter_map(|file| serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()).collect()
     }
@@ -59,7 +63,7 @@ impl Holding {
 
 /// Panics, with all that was said, unless every listener of the receipt was held and proven.
 #[track_caller]
-pub(crate) fn assert_held(answer: &Answer) {
+pub fn assert_held(answer: &Answer) {
     let listeners = answer.at("/listeners").as_array().cloned().unwrap_or_default();
     let held = !listeners.is_empty() && listeners.iter().all(|listener| listener["rung"] == "held-ebpf");
     assert!(answer.at("/result") == "proven" && held, "{}{}", answer.stdout, answer.stderr);

@@ -36,10 +36,8 @@ pub struct Custody {
 }
 
 impl Custody {
-    /// Custody of `held`, owned by the generation whose sockets are `owners`.
+    /// Custody of `held`; `owners` are the serving generation's listeners, those included that could not be duplicated.
     pub fn new(held: Vec<Held>, owners: HashMap<u64, SocketOwner>) -> Custody {
-        let inodes: HashSet<u64> = held.iter().map(|held| held.listener.inode).collect();
-        let owners = owners.into_iter().filter(|(inode, _)| inodes.contains(inode)).collect();
         Custody { held, owners }
     }
 
@@ -108,13 +106,12 @@ impl Custody {
         }
     }
 
-    fn let_go(&mut self, sockets: &HashMap<u64, SocketOwner>) -> Vec<Listener> {
-        let (kept, closed): (Vec<Held>, Vec<Held>) =
-            std::mem::take(&mut self.held).into_iter().partition(|held| sockets.contains_key(&held.listener.inode));
+    fn let_go(&mut self, sockets: &HashMap<u64, SocketOwner>) -> Vec<u64> {
+        let closed = self.owners.keys().copied().filter(|inode| !sockets.contains_key(inode)).collect();
+        self.held.retain(|held| sockets.contains_key(&held.listener.inode));
         self.owners.retain(|inode, _| sockets.contains_key(inode));
         self.owners.iter_mut().for_each(|(inode, owner)| *owner = sockets[inode]);
-        self.held = kept;
-        closed.into_iter().map(|held| held.listener).collect()
+        closed
     }
 }
 
@@ -135,7 +132,7 @@ pub enum Followed {
     /// It closed its private stats socket too: somebody else told it to stop.
     StoppedListening,
     /// It closed these by itself and serves on.
-    Closed(Vec<Listener>),
+    Closed(Vec<u64>),
 }
 
 /// The decision behind [`Custody::follow`]. The listeners in `Closed` are left to the caller. Pure.

@@ -2,6 +2,8 @@
 
 #[path = "hold_reload/at_risk.rs"]
 mod at_risk;
+#[path = "hold_reload/before_1_8.rs"]
+mod before_1_8;
 #[path = "hold_reload/beside.rs"]
 mod beside;
 #[path = "hold_reload/deaths.rs"]

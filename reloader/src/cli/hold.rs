@@ -15,7 +15,7 @@ use super::{Context, Exit, Failure, output};
 use crate::config::Config;
 use crate::gate::hold::Backend;
 use crate::process::{Ended, ProcessError};
-use crate::reload::around::{self, Around, AroundError, Outcome};
+use crate::reload::around::{self, Around, AroundError, Caught, Outcome};
 use crate::reload::receipt::Receipt;
 use crate::sys::{self, Inheritance};
 
@@ -70,7 +70,8 @@ pub(super) fn run(
     }
     let config = context.config()?;
     let inheritance = inheritance.map_err(|error| failed(format!("cannot read this process's limits: {error}")))?;
-    let command = command(&arguments)?;
+    sys::wait_for_children().map_err(|error| failed(format!("cannot set SIGCHLD: {error}")))?;
+    let command = command(&arguments, &inheritance)?;
     enter(&arguments)?;
     let around = around_of(&arguments, &config, listen, inheritance)?;
     Context::runtime()?.block_on(held(context, arguments.format, around, command))
@@ -103,14 +104,17 @@ fn around_of(
 }
 
 /// With --json, standard output is for the receipt alone.
-fn command(arguments: &Arguments) -> Result<Command, Failure> {
+fn command(arguments: &Arguments, inheritance: &Inheritance) -> Result<Command, Failure> {
     let (program, words) = arguments.command.split_first().ok_or_else(|| failed("there is no command"))?;
     let mut command = Command::new(program);
     command.args(words);
     if arguments.format.json {
-        let stderr = rustix::io::dup(std::io::stderr()).map_err(|error| failed(format!("standard error: {error}")))?;
+        // Neither the guard nor what the command leaves running may keep the caller's pipe open.
+        let stderr = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 3)
+            .map_err(|error| failed(format!("standard error: {error}")))?;
         command.stdout(Stdio::from(stderr));
     }
+    inheritance.pass_descriptors_to(&mut command);
     if arguments.netns.is_some() {
         let own = File::open("/proc/self/ns/net").map_err(|error| failed(format!("/proc/self/ns/net: {error}")))?;
         sys::start_in_network_namespace(&mut command, own.into());
@@ -136,7 +140,9 @@ async fn held(context: &Context, format: output::Format, around: Around, command
         Ok(outcome) => outcome,
         Err(error) => return Err(refusal(error)),
     };
-    show(context, format, &outcome.receipt)?;
+    if let Err(failure) = show(context, format, &outcome.receipt) {
+        eprintln!("reloader: {}", failure.message);
+    }
     let status = ended(&outcome, &mut signals).await;
     // Who sent a signal waits for what the command makes of it; but nothing is well where nothing listens.
     let is_own = !outcome.nothing_listens || (outcome.was_interrupted && status != 0);
@@ -162,7 +168,7 @@ fn refusal(error: AroundError) -> Failure {
 }
 
 /// The signals that end a command at a terminal or under a service manager.
-fn signals() -> Result<UnboundedReceiver<Signal>, Failure> {
+fn signals() -> Result<UnboundedReceiver<Caught>, Failure> {
     let (sender, receiver) = unbounded_channel();
     let all = [
         (SignalKind::interrupt(), Signal::INT),
@@ -170,19 +176,27 @@ fn signals() -> Result<UnboundedReceiver<Signal>, Failure> {
         (SignalKind::hangup(), Signal::HUP),
         (SignalKind::quit(), Signal::QUIT),
     ];
+    let from_terminal = is_in_foreground();
     for (kind, number) in all {
         let caught = signal(kind).map_err(|error| failed(format!("cannot catch signals: {error}")))?;
-        tokio::spawn(pass_on(caught, number, sender.clone()));
+        let reached_command = from_terminal && matches!(number, Signal::INT | Signal::QUIT);
+        tokio::spawn(collect(caught, Caught { signal: number, reached_command }, sender.clone()));
     }
     Ok(receiver)
 }
 
-async fn pass_on(mut caught: tokio::signal::unix::Signal, number: Signal, sender: UnboundedSender<Signal>) {
+async fn collect(mut caught: tokio::signal::unix::Signal, what: Caught, sender: UnboundedSender<Caught>) {
     while caught.recv().await.is_some() {
-        if sender.send(number).is_err() {
+        if sender.send(what).is_err() {
             return;
         }
     }
+}
+
+/// A terminal sends its signals to all processes of the group in its foreground, the command among them.
+fn is_in_foreground() -> bool {
+    let group = File::open("/dev/tty").ok().and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok());
+    group == Some(rustix::process::getpgrp())
 }
 
 fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<(), Failure> {
@@ -199,7 +213,7 @@ fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<
 }
 
 /// The command's status as a shell gives it. What arrives meanwhile is the command's.
-async fn ended(outcome: &Outcome, signals: &mut UnboundedReceiver<Signal>) -> u8 {
+async fn ended(outcome: &Outcome, signals: &mut UnboundedReceiver<Caught>) -> u8 {
     loop {
         tokio::select! {
             ended = outcome.command.ended() => return match ended {
@@ -207,7 +221,7 @@ async fn ended(outcome: &Outcome, signals: &mut UnboundedReceiver<Signal>) -> u8
                 Ended::Killed(signal) => 128 + signal as u8,
                 Ended::Unknown => 0,
             },
-            Some(signal) = signals.recv() => outcome.command.signal(signal),
+            Some(caught) = signals.recv() => caught.pass_on(&outcome.command),
         }
     }
 }

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use super::DaemonError;
 use crate::haproxy::inspect::{inspect, stats_socket_inode};
 use crate::haproxy::launch::{Files, label, number_of};
+use crate::haproxy::version::Version;
 use crate::haproxy::{runtime_api, scan};
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::listener::Owned;
@@ -212,8 +213,9 @@ fn restart_setting(unit: &str) -> Option<String> {
 
 async fn take_over(supervisor: &mut Supervisor, mut generation: Generation) -> Result<Receipt, DaemonError> {
     let mut recorder = Recorder::begin(Kind::Adopt, Instant::now(), 0, Some(generation.id()));
-    let inspected =
-        inspect(generation.process.pid(), generation.socket.clone(), supervisor.config.runtime_dir.clone()).await;
+    let exports = supervisor.version().map_or(true, Version::passes_sockets);
+    let (root, socket) = (generation.process.pid(), generation.socket.clone());
+    let inspected = inspect(root, socket, supervisor.config.runtime_dir.clone(), exports).await;
     let inspection = inspected.map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
     inspection.doubt.iter().chain(&inspection.notes).for_each(|note| recorder.note(note));
     recorder.phase(|phases| &mut phases.confirm);

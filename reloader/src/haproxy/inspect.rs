@@ -54,7 +54,14 @@ const UNEXPORTED: &str = "its stats socket does not export listeners: those on T
     namespace were duplicated one by one, others (UDP, other namespaces) are not known and are bound anew by the next reload";
 
 /// Looks at the HAProxy whose root process is `root` and that answers on `socket`.
-pub async fn inspect(root: u32, socket: PathBuf, runtime_dir: PathBuf) -> Result<Inspection, InspectError> {
+///
+/// One that does not export (`exports`: HAProxy before 1.8) is not asked for its sockets: the kernel is.
+pub async fn inspect(
+    root: u32,
+    socket: PathBuf,
+    runtime_dir: PathBuf,
+    exports: bool,
+) -> Result<Inspection, InspectError> {
     let control = match runtime_api::cli_sockets(&socket, PATIENCE).await {
         Ok(addresses) => addresses.into_iter().collect(),
         Err(error) => {
@@ -62,13 +69,20 @@ pub async fn inspect(root: u32, socket: PathBuf, runtime_dir: PathBuf) -> Result
             HashSet::new()
         }
     };
-    tokio::task::spawn_blocking(move || look(root, &socket, &runtime_dir, &control)).await?
+    tokio::task::spawn_blocking(move || look(root, &socket, &runtime_dir, &control, exports)).await?
 }
 
-fn look(root: u32, socket: &Path, runtime_dir: &Path, control: &HashSet<String>) -> Result<Inspection, InspectError> {
+fn look(
+    root: u32,
+    socket: &Path,
+    runtime_dir: &Path,
+    control: &HashSet<String>,
+    exports: bool,
+) -> Result<Inspection, InspectError> {
     let mut notes = Vec::new();
     let mut doubt = None;
-    let exported = client::get_sockets(socket).unwrap_or_else(|error| {
+    let asked = if exports { client::get_sockets(socket) } else { Ok(Vec::new()) };
+    let exported = asked.unwrap_or_else(|error| {
         // The private socket is itself a listener, so even an empty configuration exports one.
         if matches!(error, ClientError::NotExposed) && !is_private_socket(runtime_dir, socket) {
             notes.push(UNEXPORTED.into());
@@ -111,7 +125,9 @@ fn look(root: u32, socket: &Path, runtime_dir: &Path, control: &HashSet<String>)
             }
         }
     }
-    let custody = Custody::new(held, sockets.clone());
+    let listening: HashSet<u64> = owned.iter().map(|owned| owned.listener.inode).collect();
+    let owners = sockets.iter().filter(|(inode, _)| listening.contains(inode)).map(|(inode, owner)| (*inode, *owner));
+    let custody = Custody::new(held, owners.collect());
     let socket_inode = stats_socket_inode(socket, &machine, &sockets);
     Ok(Inspection { owned, custody, socket_inode, sockets, machine, doubt, notes })
 }

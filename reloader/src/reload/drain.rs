@@ -63,10 +63,13 @@ pub(crate) struct Drain {
     listeners: Vec<Listener>,
     /// Where SYNs are held.
     held: Vec<Endpoint>,
+    /// Where they are not.
+    exceptions: Vec<SocketAddr>,
     began: Instant,
     known: HashSet<Ends>,
     strangers: Vec<Ends>,
-    cookies: SynCookies,
+    /// As of the beginning of the whole: one that was sent then may be answered in the bind window.
+    cookies: Option<SynCookies>,
     last: Look,
     looked: bool,
     /// What each listener had when the drain ended.
@@ -76,15 +79,22 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
-    /// Begins, with the hold armed a moment ago.
-    pub(crate) fn begin(listeners: Vec<Listener>, held: Vec<Endpoint>) -> Drain {
+    /// Begins, with the hold armed a moment ago. `cookies` are those of a moment before, `exceptions` the addresses that the
+    /// hold leaves to others.
+    pub(crate) fn begin(
+        listeners: Vec<Listener>,
+        held: Vec<Endpoint>,
+        exceptions: Vec<SocketAddr>,
+        cookies: Option<SynCookies>,
+    ) -> Drain {
         Drain {
             listeners,
             held,
             began: Instant::now(),
             known: HashSet::new(),
             strangers: Vec::new(),
-            cookies: SynCookies::now(),
+            cookies,
+            exceptions,
             last: Look::default(),
             looked: false,
             left: HashMap::new(),
@@ -110,7 +120,7 @@ impl Drain {
 
     /// Looks once more for connections that the hold should have prevented.
     pub(crate) fn look(&mut self, answers: bool) {
-        let look = match Look::now(&self.held, answers) {
+        let look = match Look::now(&self.held, &self.exceptions, answers) {
             Ok(look) => look,
             Err(error) => return self.blind = Some(error.to_string()),
         };
@@ -143,16 +153,24 @@ impl Drain {
         if !self.looked {
             return Some("the hold ended before its queue was looked at".into());
         }
-        let cookies = SynCookies::now();
-        if cookies.always {
-            return Some(
-                "tcp_syncookies = 2 hides half-open handshakes, so it cannot be seen that none was lost".into(),
-            );
-        }
-        if cookies.sent > self.cookies.sent {
-            return Some(
-                "the kernel sent SYN cookies during the hold, so it cannot be seen that no half-open handshake was lost".into(),
-            );
+        match (self.cookies, SynCookies::now()) {
+            (_, Some(now)) if now.always => {
+                return Some(
+                    "tcp_syncookies = 2 hides half-open handshakes, so it cannot be seen that none was lost".into(),
+                );
+            }
+            (Some(before), Some(now)) if now.sent > before.sent => {
+                return Some(
+                    "the kernel sent SYN cookies during the hold, so it cannot be seen that no half-open handshake was lost"
+                        .into(),
+                );
+            }
+            (Some(_), Some(_)) => {}
+            _ => {
+                return Some(
+                    "the kernel does not tell whether it sent SYN cookies, which hide half-open handshakes".into(),
+                );
+            }
         }
         let (_, client) = self.strangers.iter().find(|(local, _)| endpoint.covers(*local))?;
         Some(format!(
@@ -180,8 +198,10 @@ fn undrained(listener: &Listener, look: &Look) -> Undrained {
 
 impl Look {
     /// Looks at the ports of `held`.
-    pub(crate) fn now(held: &[Endpoint], answers: bool) -> Result<Look, SockDiagError> {
-        let covered = |connection: &Connection| held.iter().any(|endpoint| endpoint.covers(connection.local));
+    fn now(held: &[Endpoint], exceptions: &[SocketAddr], answers: bool) -> Result<Look, SockDiagError> {
+        let covered = |connection: &Connection| {
+            !exceptions.contains(&connection.local) && held.iter().any(|endpoint| endpoint.covers(connection.local))
+        };
         let ports: HashSet<u16> = held.iter().filter_map(Endpoint::port).collect();
         let asked: Vec<u16> = if ports.len() < MANY_PORTS { ports.into_iter().collect() } else { vec![0] };
         let mut look = Look {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use super::confirm::Verdict;
 use super::drain::{Drain, Undrained};
@@ -17,8 +18,12 @@ use crate::supervision::Supervisor;
 /// A hold in force, and what it is for.
 pub(crate) struct Guarded {
     hold: Hold,
+    /// When it ends by itself.
+    ends: Instant,
     drain: Drain,
     old: Vec<Listener>,
+    /// Why the old listeners cannot be known to be closed.
+    still_open: Option<String>,
 }
 
 /// The old listeners that lose what is queued on them when they close, and that a gate can guard.
@@ -41,6 +46,7 @@ pub(crate) async fn guard(
     ours: &HashSet<u64>,
     recorder: &mut Recorder,
 ) -> Option<Guarded> {
+    let cookies = recorder.cookies();
     if old.is_empty() {
         return None;
     }
@@ -52,10 +58,12 @@ pub(crate) async fn guard(
         }
     };
     let held = old.iter().map(|listener| listener.endpoint.clone()).collect();
+    let (exceptions, max) = (wanted.exceptions.clone(), wanted.max);
     match begin(wanted).await {
         Ok(hold) => {
             hold.armed().notes.iter().for_each(|note| recorder.note(note));
-            Some(Guarded { hold, drain: Drain::begin(old.clone(), held), old })
+            let (ends, drain) = (hold.armed().at + max, Drain::begin(old.clone(), held, exceptions, cookies));
+            Some(Guarded { hold, ends, drain, old, still_open: None })
         }
         Err(error) => {
             recorder.note(error.to_string());
@@ -121,6 +129,16 @@ impl Guarded {
         })
     }
 
+    /// When the hold ends by itself.
+    pub(crate) fn ends(&self) -> Instant {
+        self.ends
+    }
+
+    /// The old generation was told to close its listeners, and was not seen to do so.
+    pub(crate) fn doubt_the_close(&mut self) {
+        self.still_open = Some("the old generation has not closed it yet: what it queues from now on is lost".into());
+    }
+
     /// Whether the hold covers the old listener with this inode.
     pub(crate) fn covers(&self, inode: Option<u64>) -> bool {
         self.old.iter().any(|listener| Some(listener.inode) == inode)
@@ -129,7 +147,7 @@ impl Guarded {
     /// Ends the hold and writes into the receipt what it proves.
     pub(crate) async fn release(mut self, recorder: &mut Recorder) {
         self.drain.look(false);
-        let Guarded { hold, drain, old } = self;
+        let Guarded { hold, drain, old, still_open, .. } = self;
         let backend = hold.armed().backend;
         let ended = match tokio::task::spawn_blocking(|| hold.release()).await {
             Ok(ended) => ended,
@@ -139,15 +157,23 @@ impl Guarded {
         let general = general_doubt(&ended);
         let receipt = recorder.receipt();
         receipt.syns = Syns { seen: receipt.syns.seen, ..syns(&ended) };
+        receipt.notes.extend(no_room(&ended));
         for entry in &mut receipt.listeners {
             let Some(listener) = old.iter().find(|listener| Some(listener.inode) == entry.inode_before) else {
                 continue;
             };
+            if entry.rung == Rung::Removed {
+                let Undrained { queue, half_open, silent } = drain.undrained(listener);
+                entry.undrained_queue.get_or_insert(queue);
+                entry.undrained_half_open.get_or_insert(half_open);
+                entry.half_open_silent.get_or_insert(silent);
+            }
             if entry.rung != Rung::Unproven {
                 continue;
             }
             // What passed a lapsed lease would be taken for something that came by another way.
-            let doubt = general.clone().or_else(|| drain.doubt(&listener.endpoint));
+            let doubt = still_open.clone().or_else(|| general.clone());
+            let doubt = doubt.or_else(|| drain.doubt(&listener.endpoint));
             judge_held(entry, drain.undrained(listener), doubt, backend);
         }
         receipt.lost.undrained = undrained(&receipt.listeners);
@@ -184,6 +210,13 @@ pub(crate) fn syns(ended: &Ended) -> Syns {
         lease_lapsed: figures.lease_lapsed,
         longest_hold_us: figures.longest.as_micros() as u64,
     }
+}
+
+/// What became of those that could not be parked.
+pub(crate) fn no_room(ended: &Ended) -> Option<String> {
+    let dropped = ended.figures.dropped;
+    (dropped > 0)
+        .then(|| format!("{dropped} SYNs found no room: their clients send them again after a second (hold.capacity)"))
 }
 
 /// Why a hold proves nothing for any of its listeners, if so.

@@ -3,6 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use super::receipt::{GenerationId, Kind, Lost, Outcome, Phases, Receipt, Syns, judge};
+use crate::kernel::syncookies::SynCookies;
 use crate::supervision::{receipt_id, rfc3339};
 
 /// A receipt in the making.
@@ -10,6 +11,7 @@ use crate::supervision::{receipt_id, rfc3339};
 pub(crate) struct Recorder {
     asked: Instant,
     phase_began: Instant,
+    cookies: Option<SynCookies>,
     receipt: Receipt,
 }
 
@@ -51,12 +53,17 @@ impl Recorder {
             notes: Vec::new(),
             server_log: Vec::new(),
         };
-        let mut recorder = Recorder { asked, phase_began: Instant::now(), receipt };
+        let mut recorder = Recorder { asked, phase_began: Instant::now(), cookies: SynCookies::now(), receipt };
         if kind == Kind::Restart {
             // What was inside the process that ended went with it, uncounted.
             recorder.receipt.lost.cut = None;
         }
         recorder
+    }
+
+    /// The SYN cookies that had been sent when it began.
+    pub(crate) fn cookies(&self) -> Option<SynCookies> {
+        self.cookies
     }
 
     /// The receipt so far.

@@ -2,6 +2,7 @@
 //! and when the new one fails, the last-known-good one is started under the same hold.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -10,28 +11,35 @@ use super::held::{self, Guarded, can_be_held};
 use super::plan::holds_tcp;
 use super::recorder::{Failure, Recorder};
 use super::retire::{retire, stopped_listening};
-use super::run::{Ask, prove};
+use super::run::{Ask, prove, release};
 use super::start::{self, Prepared};
 use crate::config::{Require, Strategy};
 use crate::haproxy::launch;
-use crate::listener::Owned;
+use crate::listener::{Listener, Owned};
 use crate::supervision::Supervisor;
 
-/// Whether the new generation can bind its TCP listeners only after the old one has closed its own.
+/// Whether the new generation can bind its TCP listeners only after the old one has closed its own: neither is it given all of
+/// them, nor can they be bound twice.
 pub(crate) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
     let Some(serving) = supervisor.serving.as_ref().filter(|_| supervisor.is_served()) else { return false };
     let strategy = supervisor.config.reload.strategy;
-    let binds_anew = holds_tcp(strategy) || (strategy == Strategy::Auto && !prepared.version.passes_sockets());
-    let alone = prepared.facts.noreuseport || serving.noreuseport;
-    binds_anew && alone && serving.listeners.iter().any(|owned| can_be_held(&owned.listener.endpoint))
+    if strategy == Strategy::FdPass || !(prepared.facts.noreuseport || serving.noreuseport) {
+        return false;
+    }
+    let passes = prepared.version.passes_sockets() && !holds_tcp(strategy);
+    let given: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();
+    let is_bound_anew = |listener: &Listener| !passes || !given.contains(&listener.inode);
+    serving.listeners.iter().any(|owned| can_be_held(&owned.listener.endpoint) && is_bound_anew(&owned.listener))
 }
 
-/// Runs it. Up to the moment when the old generation is told to make room, every failure leaves it serving.
+/// Runs it. Up to the moment when the old generation is told to make room, every failure leaves it serving. What fails after
+/// that does so under the hold, which the caller ends.
 pub(crate) async fn run(
     supervisor: &mut Supervisor,
     ask: Ask,
     prepared: &Prepared,
     recorder: &mut Recorder,
+    guarded: &mut Option<Guarded>,
     tell: &dyn Fn(&str),
 ) -> Result<(), Failure> {
     tell("checking the configuration");
@@ -40,20 +48,14 @@ pub(crate) async fn run(
     recorder.phase(|phases| &mut phases.plan);
 
     tell("holding SYNs");
-    let guarded = guard(supervisor, &old, recorder).await;
+    *guarded = guard(supervisor, &old, recorder).await;
     refuse_unproven(supervisor, guarded.as_ref())?;
 
     tell("replacing the old generation");
-    let outcome = replace(supervisor, ask, prepared, &old, recorder).await;
-    if let Some(guarded) = guarded {
-        tell("releasing what was held");
-        guarded.release(recorder).await;
-        recorder.phase(|phases| &mut phases.release);
-    }
-    if outcome.is_ok() {
-        start::keep_as_known_good(supervisor, prepared, recorder);
-    }
-    outcome
+    replace(supervisor, ask, prepared, &old, guarded.as_mut(), recorder).await?;
+    release(guarded.take(), recorder, tell).await;
+    start::keep_as_known_good(supervisor, prepared, recorder);
+    Ok(())
 }
 
 /// HAProxy parses its configuration twice here: it must not be found wanting when nobody serves any more.
@@ -92,11 +94,14 @@ async fn replace(
     ask: Ask,
     prepared: &Prepared,
     old: &[Owned],
+    guarded: Option<&mut Guarded>,
     recorder: &mut Recorder,
 ) -> Result<(), Failure> {
-    if let Some((process, listened)) = supervisor.stand_down() {
+    let held_until = guarded.as_ref().map(|guarded| guarded.ends());
+    if let Some((process, listened)) = supervisor.stand_down(held_until) {
         process.signal(Signal::USR1);
         if !stopped_listening(&process, &listened, supervisor.config.reload.drain_timeout).await {
+            guarded.into_iter().for_each(Guarded::doubt_the_close);
             recorder.note(format!(
                 "the old generation (process {}) still has its listeners: the new one may be unable to bind",
                 process.pid()
@@ -104,9 +109,18 @@ async fn replace(
         }
     }
     recorder.phase(|phases| &mut phases.retire);
-    let Err(failure) = bring_up(supervisor, ask, prepared, old, recorder).await else { return Ok(()) };
+    let patience =
+        held_until.map_or(Duration::MAX, |end| first_try(end - Instant::now().min(end), supervisor.last_start));
+    let Err(failure) = bring_up(supervisor, ask, prepared, old, patience, recorder).await else { return Ok(()) };
     abandon(supervisor, failure.ends_custody, recorder).await;
     Err(second_chance(supervisor, ask, old, failure, recorder).await)
+}
+
+/// How long the new generation may take before the last-known-good one is tried: it is to come up within the hold too, but
+/// nobody is given up who merely takes as long as his predecessor took.
+fn first_try(left: Duration, last_start: Option<Duration>) -> Duration {
+    let usual = last_start.unwrap_or_default();
+    left.saturating_sub(usual * 2).max(usual * 2 + Duration::from_secs(1))
 }
 
 async fn bring_up(
@@ -114,9 +128,10 @@ async fn bring_up(
     ask: Ask,
     prepared: &Prepared,
     old: &[Owned],
+    patience: Duration,
     recorder: &mut Recorder,
 ) -> Result<(), Failure> {
-    start::start(supervisor, prepared, recorder).await?;
+    start::start(supervisor, prepared, patience, recorder).await?;
     recorder.phase(|phases| &mut phases.start);
     let (inspection, verdicts) = prove(supervisor, ask, old, recorder).await?;
     recorder.phase(|phases| &mut phases.confirm);
@@ -133,7 +148,13 @@ async fn second_chance(
     recorder: &mut Recorder,
 ) -> Failure {
     let again = match start::prepare(supervisor, true) {
-        Ok(known_good) => bring_up(supervisor, ask, &known_good, old, recorder).await,
+        Ok(known_good) if known_good.is_known_good => {
+            bring_up(supervisor, ask, &known_good, old, Duration::MAX, recorder).await
+        }
+        Ok(_) => {
+            let reason = format!("{}; and there is no last-known-good configuration yet", failure.reason);
+            return Failure { reason, ..failure };
+        }
         Err(error) => Err(error),
     };
     match again {
@@ -148,5 +169,20 @@ async fn second_chance(
                 format!("{}; and the last-known-good configuration did not start: {}", failure.reason, second.reason);
             Failure { reason, server_log: [failure.server_log, second.server_log].concat(), ..failure }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_generation_leaves_time_for_the_last_known_good_one() {
+        let seconds = Duration::from_secs;
+        assert_eq!(first_try(seconds(5), Some(seconds(1))), seconds(3));
+        assert_eq!(first_try(seconds(5), None), seconds(5));
+        // A server that takes longer than any hold is not cut for it.
+        assert_eq!(first_try(seconds(5), Some(seconds(20))), seconds(41));
+        assert_eq!(first_try(Duration::ZERO, Some(seconds(1))), seconds(3));
     }
 }

@@ -19,14 +19,15 @@ use crate::supervision::Supervisor;
 /// How often the old generation's listeners are looked at: no event tells of close(2) in another process.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Carries out the second phase. From here on the new generation serves, whatever the old one does.
+/// Carries out the second phase. From here on the new generation serves, whatever the old one does. False where the old one was
+/// not seen to close its listeners.
 pub(crate) async fn retire(
     supervisor: &mut Supervisor,
     inspection: Inspection,
     verdicts: Vec<Verdict>,
     recorder: &mut Recorder,
-) {
-    let Some(mut new) = supervisor.starting.take() else { return };
+) -> bool {
+    let Some(mut new) = supervisor.starting.take() else { return true };
     new.listeners = inspection.owned;
     new.socket_inode = inspection.socket_inode;
     new.serving_since = Instant::now();
@@ -61,6 +62,7 @@ pub(crate) async fn retire(
     drop(before);
     recorder.receipt().lost.undrained = undrained(&receipts);
     recorder.receipt().listeners = receipts;
+    closed
 }
 
 /// False when it still listens after `patience`.

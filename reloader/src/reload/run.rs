@@ -15,6 +15,7 @@ use super::retire::retire;
 use super::start::{self, Prepared};
 use crate::config::{Require, Strategy};
 use crate::haproxy::inspect::{Inspection, inspect};
+use crate::haproxy::version::Version;
 use crate::kernel::sock_diag::ListenSocket;
 use crate::listener::{Owned, Role};
 use crate::process;
@@ -36,16 +37,20 @@ pub(crate) struct Ask {
     pub(crate) use_known_good: bool,
 }
 
-/// Runs a reload to its receipt. Whatever fails, the generation that served before goes on serving.
+/// Runs a reload to its receipt. Whatever fails, the generation that served before goes on serving; where it had to make room
+/// first, the last-known-good one serves, or nobody (`replace`).
 pub(crate) async fn run(supervisor: &mut Supervisor, ask: Ask, tell: &dyn Fn(&str)) -> Receipt {
     let old = supervisor.serving.as_ref().map(Generation::id);
     let mut recorder = Recorder::begin(ask.kind, ask.asked, ask.coalesced, old);
     count::begin(supervisor, &mut recorder);
-    let outcome = two_phases(supervisor, ask, &mut recorder, tell).await;
+    let mut guarded = None;
+    let outcome = two_phases(supervisor, ask, &mut recorder, &mut guarded, tell).await;
     if let Err(failure) = &outcome {
         supervisor.start_was_cut = failure.ends_custody;
         abandon(supervisor, failure.ends_custody, &mut recorder).await;
     }
+    // What was begun under a hold is abandoned under it.
+    release(guarded, &mut recorder, tell).await;
     count::end(supervisor, &mut recorder);
     supervisor.publish();
     recorder.finish(outcome)
@@ -55,17 +60,18 @@ async fn two_phases(
     supervisor: &mut Supervisor,
     ask: Ask,
     recorder: &mut Recorder,
+    guarded: &mut Option<Guarded>,
     tell: &dyn Fn(&str),
 ) -> Result<(), Failure> {
     let prepared = start::prepare(supervisor, ask.use_known_good)?;
     refuse_unproven_plan(supervisor, &prepared)?;
     if replace::is_needed(supervisor, &prepared) {
-        return replace::run(supervisor, ask, &prepared, recorder, tell).await;
+        return replace::run(supervisor, ask, &prepared, recorder, guarded, tell).await;
     }
     recorder.phase(|phases| &mut phases.plan);
 
     tell("starting the new generation");
-    start::start(supervisor, &prepared, recorder).await?;
+    start::start(supervisor, &prepared, Duration::MAX, recorder).await?;
     recorder.phase(|phases| &mut phases.start);
 
     tell("confirming its listeners");
@@ -73,22 +79,28 @@ async fn two_phases(
     let (inspection, verdicts) = prove(supervisor, ask, &old, recorder).await?;
     recorder.phase(|phases| &mut phases.confirm);
 
-    let guarded = guard(supervisor, &inspection, &old, &verdicts, recorder, tell).await;
+    *guarded = guard(supervisor, &inspection, &old, &verdicts, recorder, tell).await;
     refuse_unproven(supervisor, ask, &verdicts, guarded.as_ref(), recorder)?;
 
     tell("retiring the old generation");
     still_there(supervisor)?;
     record_handover(supervisor).await?;
-    retire(supervisor, inspection, verdicts, recorder).await;
+    let closed = retire(supervisor, inspection, verdicts, recorder).await;
     recorder.phase(|phases| &mut phases.retire);
-
-    if let Some(guarded) = guarded {
-        tell("releasing what was held");
-        guarded.release(recorder).await;
-        recorder.phase(|phases| &mut phases.release);
+    if !closed {
+        guarded.iter_mut().for_each(Guarded::doubt_the_close);
     }
+    release(guarded.take(), recorder, tell).await;
     start::keep_as_known_good(supervisor, &prepared, recorder);
     Ok(())
+}
+
+/// Ends the hold, if there is one.
+pub(super) async fn release(guarded: Option<Guarded>, recorder: &mut Recorder, tell: &dyn Fn(&str)) {
+    let Some(guarded) = guarded else { return };
+    tell("releasing what was held");
+    guarded.release(recorder).await;
+    recorder.phase(|phases| &mut phases.release);
 }
 
 /// Holds SYNs for the old sockets that the new generation did not take over, until they are drained and closed.
@@ -187,7 +199,8 @@ pub(super) async fn prove(
     let new = supervisor.starting.as_ref().ok_or_else(|| Failure::new("internal error: no generation is starting"))?;
     recorder.receipt().new = Some(new.id());
     let (process, socket) = (new.process.clone(), new.socket.clone());
-    let inspected = inspect(process.pid(), socket, supervisor.config.runtime_dir.clone()).await;
+    let exports = supervisor.version().is_ok_and(Version::passes_sockets);
+    let inspected = inspect(process.pid(), socket, supervisor.config.runtime_dir.clone(), exports).await;
     if inspected.as_ref().map_or(true, |inspection| inspection.doubt.is_some()) {
         // A process that ends closes its sockets first: whether that is the reason shows a moment later.
         let _ = tokio::time::timeout(ENDING, process.ended()).await;
@@ -222,9 +235,13 @@ fn judged(supervisor: &Supervisor, old: &[Owned], inspection: &Inspection) -> Ve
     let held = old.iter().filter(|owned| inspection.sockets.contains_key(&owned.listener.inode));
     new.extend(held.filter(|owned| !listed.contains(&owned.listener.inode)).cloned());
     let mut verdicts = confirm::verdicts(old, &new);
-    if let (None, Some(unserved), true) = (&supervisor.serving, &supervisor.unserved, supervisor.custody.is_empty()) {
+    if let (None, Some(unserved)) = (&supervisor.serving, &supervisor.unserved) {
         let refused = unserved.since.elapsed();
-        verdicts.iter_mut().for_each(|verdict| verdict.nobody_listened_for(refused));
+        let is_unserved = |verdict: &&mut Verdict| {
+            let before = verdict.receipt.inode_before;
+            unserved.listeners.iter().any(|owned| Some(owned.listener.inode) == before)
+        };
+        verdicts.iter_mut().filter(is_unserved).for_each(|verdict| verdict.nobody_listened_for(refused));
     }
     verdicts
 }

@@ -1,7 +1,7 @@
 //! Starts a new generation without touching the old one.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::recorder::{Failure, Recorder};
 use crate::config::OnStop;
@@ -22,7 +22,8 @@ pub(crate) struct Prepared {
     sources: Vec<Source>,
     /// What the configuration says in passing.
     pub(crate) facts: Facts,
-    is_known_good: bool,
+    /// It is the last-known-good configuration.
+    pub(crate) is_known_good: bool,
 }
 
 /// Reads the configuration and refuses what cannot become a generation.
@@ -36,10 +37,11 @@ pub(crate) fn prepare(supervisor: &mut Supervisor, use_known_good: bool) -> Resu
 }
 
 /// Starts the process with its sockets on offer, and waits until it is ready. It stands in `supervisor.starting`
-/// from the moment it exists.
+/// from the moment it exists. It may take no longer than `patience`, nor than `start-timeout`.
 pub(crate) async fn start(
     supervisor: &mut Supervisor,
     prepared: &Prepared,
+    patience: Duration,
     recorder: &mut Recorder,
 ) -> Result<(), Failure> {
     let began = Instant::now();
@@ -66,7 +68,7 @@ pub(crate) async fn start(
     supervisor.record_start().await;
 
     let limits = Limits {
-        start_timeout: supervisor.config.reload.start_timeout,
+        start_timeout: supervisor.config.reload.start_timeout.min(patience),
         old: supervisor.serving.as_ref().map(|old| old.process.clone()),
         custody_max: supervisor.custody_max(),
         custody_ends: supervisor.custody_ends(),

@@ -137,7 +137,8 @@ impl Supervisor {
     /// What the broker offers: with a strategy that holds TCP, everything else.
     pub(crate) fn offer(&self) -> Vec<Offered> {
         let mut custody = self.custody.clone();
-        if plan::holds_tcp(self.config.reload.strategy) {
+        // With nobody serving there is nothing to bind anew beside.
+        if plan::holds_tcp(self.config.reload.strategy) && self.is_served() {
             custody.retain(|held| !is_tcp(held));
         }
         custody.offer()
@@ -145,16 +146,29 @@ impl Supervisor {
 
     /// The serving generation makes room for the next, which cannot be bound beside it: it is recorded as draining, and what
     /// the daemon has of its TCP sockets is closed. Returns its process and where its listeners were.
-    pub(crate) fn stand_down(&mut self) -> Option<(Handle, Custody)> {
+    pub(crate) fn stand_down(&mut self, held_until: Option<Instant>) -> Option<(Handle, Custody)> {
         let old = self.serving.take()?;
         let process = old.process.clone();
-        self.down = Some(Down::begin(Instant::now(), old.serving_since.elapsed(), self.last_down.as_ref()));
+        // While SYNs are held nobody waits in vain: custody of the other sockets is kept as long.
+        let since = held_until.unwrap_or_else(Instant::now);
+        self.down = Some(Down::begin(since, old.serving_since.elapsed(), self.last_down.as_ref()));
         self.warning = Some(format!("nothing serves: generation {} made room for the next", old.number));
         self.custody.retain(|held| !is_tcp(held));
         let mut listened = self.custody.clone();
         listened.retain(|_| false);
+        self.note_unserved(&old);
         self.begin_draining(old);
         Some((process, listened))
+    }
+
+    /// What of its listeners is in nobody's hands now: without custody their ports are refused.
+    pub(crate) fn note_unserved(&mut self, gone: &Generation) {
+        let kept: HashSet<u64> = self.custody.held().iter().map(|held| held.listener.inode).collect();
+        let lost = gone.listeners.iter().filter(|owned| !kept.contains(&owned.listener.inode));
+        let listeners: Vec<Owned> = lost.cloned().collect();
+        if !listeners.is_empty() {
+            self.unserved = Some(Unserved { since: Instant::now(), listeners });
+        }
     }
 
     /// Whether a generation serves at this moment: the main loop hears of an end only when it is back from a reload.
@@ -165,11 +179,11 @@ impl Supervisor {
     /// The listeners that a new generation must take over: the serving one's, what custody kept of a dead one, or what
     /// was given up since.
     pub(crate) fn present_listeners(&self) -> Vec<Owned> {
-        match (&self.serving, &self.unserved) {
-            (Some(serving), _) => serving.listeners.clone(),
-            (None, Some(unserved)) if self.custody.is_empty() => unserved.listeners.clone(),
-            (None, _) => self.custody_as_owned(),
+        if let Some(serving) = &self.serving {
+            return serving.listeners.clone();
         }
+        let unserved = self.unserved.iter().flat_map(|unserved| unserved.listeners.iter().cloned());
+        self.custody_as_owned().into_iter().chain(unserved).collect()
     }
 
     pub(crate) fn custody_as_owned(&self) -> Vec<Owned> {

@@ -9,6 +9,7 @@ use super::supervisor::Unserved;
 use super::{Generation, Supervisor, notify};
 use crate::config::Limit;
 use crate::custody::Followed;
+use crate::listener::Owned;
 use crate::process::{self, Ended, Handle};
 
 /// A retired generation has closed its listeners after this time, or is told again.
@@ -32,6 +33,7 @@ impl Supervisor {
         let Some(mut dead) = self.serving.take() else { return };
         log::error!("generation {} (process {}) {ended} while it served", dead.number, dead.process.pid());
         self.retire_orphans(&dead);
+        self.note_unserved(&dead);
         forward_last_words(&mut dead);
         dead.clean_up();
         self.note_down(&dead, format!("nothing serves: generation {} {ended}", dead.number));
@@ -107,10 +109,11 @@ impl Supervisor {
                 self.publish();
             }
             Followed::Closed(closed) => {
-                for listener in &closed {
-                    log::warn!("the server closed {} by itself: it leaves custody", listener.endpoint);
+                let is_closed = |owned: &Owned| closed.contains(&owned.listener.inode);
+                for owned in serving.listeners.iter().filter(|owned| is_closed(owned)) {
+                    log::warn!("the server closed {} by itself: it leaves custody", owned.listener.endpoint);
                 }
-                serving.listeners.retain(|owned| !closed.contains(&owned.listener));
+                serving.listeners.retain(|owned| !is_closed(owned));
                 self.publish();
             }
         }
@@ -155,7 +158,11 @@ impl Supervisor {
         log::error!(
             "nothing serves, after two failed starts or custody-max: custody is dropped, so that clients fail over"
         );
-        self.unserved = Some(Unserved { since: Instant::now(), listeners: self.custody_as_owned() });
+        let earlier = self.unserved.take();
+        let since = earlier.as_ref().map_or_else(Instant::now, |unserved| unserved.since);
+        let mut listeners = self.custody_as_owned();
+        listeners.extend(earlier.into_iter().flat_map(|unserved| unserved.listeners));
+        self.unserved = Some(Unserved { since, listeners });
         self.custody.drop_all();
         // What is on offer is held as well.
         self.broker.withdraw();

@@ -1,12 +1,13 @@
 //! What a child gets from the daemon: exactly what the daemon itself was started with.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::sched::CloneFlags;
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use rustix::io::FdFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
 
 /// Environment variables that speak to one process only and must not reach a child.
@@ -33,35 +34,57 @@ pub struct Inheritance {
     nofile: Rlimit,
     memlock: Rlimit,
     signals: SigSet,
+    descriptors: Vec<RawFd>,
 }
 
-fn close_inherited_on_exec() -> io::Result<()> {
+/// Returns those that were not so before.
+fn close_inherited_on_exec() -> io::Result<Vec<RawFd>> {
+    let mut inherited = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         if number > 2 {
-            // SAFETY: the descriptor is borrowed for one call. It was open when the directory was read, and this runs
+            // SAFETY: the descriptor is borrowed for two calls. It was open when the directory was read, and this runs
             // before there is a second thread; the directory's own is only closed after the loop.
-            let inherited = unsafe { BorrowedFd::borrow_raw(number) };
-            rustix::io::fcntl_setfd(inherited, rustix::io::FdFlags::CLOEXEC)?;
+            let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+            if !rustix::io::fcntl_getfd(descriptor)?.contains(FdFlags::CLOEXEC) {
+                inherited.push(number);
+                rustix::io::fcntl_setfd(descriptor, FdFlags::CLOEXEC)?;
+            }
         }
     }
-    Ok(())
+    Ok(inherited)
 }
 
 impl Inheritance {
     /// Reads the present limits and signal mask: call it before the daemon changes any of them, and before it opens
     /// anything: what it was started with (systemd's stored sockets) is marked close-on-exec.
     pub fn capture() -> io::Result<Inheritance> {
-        close_inherited_on_exec()?;
+        let descriptors = close_inherited_on_exec()?;
         let mut signals = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, None, Some(&mut signals))?;
-        Ok(Inheritance { nofile: getrlimit(Resource::Nofile), memlock: getrlimit(Resource::Memlock), signals })
+        let (nofile, memlock) = (getrlimit(Resource::Nofile), getrlimit(Resource::Memlock));
+        Ok(Inheritance { nofile, memlock, signals, descriptors })
     }
 
     /// Lifts the daemon's own limit of descriptors to the hard one: custody needs one for each listener.
     pub fn raise_own_descriptor_limit(&self) -> io::Result<()> {
         let hard = Rlimit { current: self.nofile.maximum, maximum: self.nofile.maximum };
         Ok(setrlimit(Resource::Nofile, hard)?)
+    }
+
+    /// Makes `command` inherit the descriptors that this process was started with, as under any other wrapper.
+    pub fn pass_descriptors_to(&self, command: &mut Command) {
+        let descriptors = self.descriptors.clone();
+        // SAFETY: the closure runs between fork and exec. It makes one system call a descriptor (fcntl), which is
+        // async-signal-safe, and neither allocates nor takes a lock. The descriptors were inherited, nobody here closes them.
+        unsafe {
+            command.pre_exec(move || {
+                for number in &descriptors {
+                    rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(*number), FdFlags::empty())?;
+                }
+                Ok(())
+            });
+        }
     }
 
     /// Makes `command` start with these limits, in a session of its own, without the daemon's service variables.
@@ -72,7 +95,7 @@ impl Inheritance {
         for variable in NotForChildren::VARIABLES {
             command.env_remove(variable);
         }
-        let Inheritance { nofile, memlock, signals } = self.clone();
+        let Inheritance { nofile, memlock, signals, .. } = self.clone();
         // SAFETY: the closure runs between fork and exec. It makes four system calls (setrlimit twice,
         // sigprocmask, setsid), all async-signal-safe, and neither allocates nor takes a lock.
         unsafe {
@@ -85,6 +108,13 @@ impl Inheritance {
             });
         }
     }
+}
+
+/// Lets this process learn how its children end, whatever its parent made of SIGCHLD: ignored, the kernel would not tell.
+pub fn wait_for_children() -> io::Result<()> {
+    // SAFETY: the default action installs no code of ours.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
+    Ok(())
 }
 
 /// Makes `command` start in the network namespace that `namespace` is a file of.

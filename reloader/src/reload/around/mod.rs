@@ -50,6 +50,24 @@ pub struct Around {
     pub inheritance: Inheritance,
 }
 
+/// A signal that came.
+#[derive(Debug, Clone, Copy)]
+pub struct Caught {
+    /// Which one.
+    pub signal: Signal,
+    /// The terminal sent it to the command as well.
+    pub reached_command: bool,
+}
+
+impl Caught {
+    /// Sends it to the command, unless that has it already: many programs take a second one for impatience.
+    pub fn pass_on(self, command: &Handle) {
+        if !self.reached_command {
+            command.signal(self.signal);
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub struct Outcome {
@@ -88,7 +106,7 @@ pub enum AroundError {
 pub async fn run(
     around: Around,
     mut command: Command,
-    signals: &mut UnboundedReceiver<Signal>,
+    signals: &mut UnboundedReceiver<Caught>,
     tell: &dyn Fn(&str),
 ) -> Result<Outcome, AroundError> {
     let max = around.max;
@@ -105,11 +123,12 @@ pub async fn run(
 
     tell("draining");
     let held = window.held.iter().map(proof::endpoint).collect();
-    let mut drain = Drain::begin(window.before.listeners(), held);
+    let (exceptions, cookies) = (window.exceptions.clone(), recorder.cookies());
+    let mut drain = Drain::begin(window.before.listeners(), held, exceptions, cookies);
     tokio::select! {
         // A signal that has come already counts.
         biased;
-        Some(signal) = signals.recv() => return Err(AroundError::Interrupted(signal)),
+        Some(caught) = signals.recv() => return Err(AroundError::Interrupted(caught.signal)),
         () = drain.until_empty(true) => {}
         () = tokio::time::sleep_until(ends.into()) => {}
     }
@@ -118,15 +137,16 @@ pub async fn run(
 
     tell("running the command");
     let command = Handle::spawn(&mut command).map_err(AroundError::Command)?;
-    let waited = window.wait(&command, &hold, &mut drain, ends, signals).await?;
+    let waited = window.wait(&command, &hold, &mut drain, ends, signals).await;
     recorder.phase(|phases| &mut phases.start);
 
     tell("releasing");
     let backend = hold.armed().backend;
     let ended = release(hold).await;
     recorder.phase(|phases| &mut phases.release);
-    let now = window.now()?;
-    let nothing_listens = now.of.iter().any(Vec::is_empty);
+    // The command runs or has run: what cannot be seen any more is a doubt, and its status counts all the same.
+    let now = window.now().unwrap_or_else(|_| window.before.clone());
+    let nothing_listens = !matches!(waited, Waited::Blind(_)) && now.of.iter().any(Vec::is_empty);
     proof::record(&mut recorder, &window, &now, &drain, &waited, backend, &ended);
     let failed = proof::failure(&waited, nothing_listens).map(Failure::new);
     let receipt = recorder.finish(failed.map_or(Ok(()), Err));
@@ -175,6 +195,8 @@ enum Waited {
     TimeOver,
     /// A signal.
     Signal(Signal),
+    /// The kernel did not list the listeners.
+    Blind(String),
 }
 
 /// The bind window, as far as it can be seen.
@@ -216,34 +238,42 @@ impl Window {
         hold: &Hold,
         drain: &mut Drain,
         ends: Instant,
-        signals: &mut UnboundedReceiver<Signal>,
-    ) -> Result<Waited, SockDiagError> {
-        let mut both_since = None;
+        signals: &mut UnboundedReceiver<Caught>,
+    ) -> Waited {
+        let (mut both_since, mut partly_since) = (None, None);
         let mut owners = Owners::default();
         loop {
             if hold.has_ended() || Instant::now() >= ends {
-                return Ok(Waited::TimeOver);
+                return Waited::TimeOver;
             }
-            let now = self.now()?;
+            let now = match self.now() {
+                Ok(now) => now,
+                Err(error) => return Waited::Blind(error.to_string()),
+            };
             let standing = stand(&self.before, &now, &self.owners_before, owners.of(self, command));
             match (standing, command.try_ended()) {
                 (Stand::New, _) => {
                     drain.look(false);
-                    return Ok(Waited::New);
+                    return Waited::New;
+                }
+                // What listened before and is not there yet may come until the command has ended, and a moment longer.
+                (Stand::Partly, Some(_)) if partly_since.get_or_insert_with(Instant::now).elapsed() >= drain::CAP => {
+                    drain.look(false);
+                    return Waited::New;
                 }
                 (Stand::Both, _) if both_since.get_or_insert_with(Instant::now).elapsed() >= drain::CAP => {
                     drain.look(false);
-                    return Ok(Waited::Both);
+                    return Waited::Both;
                 }
                 (Stand::Before | Stand::Both, Some(ended)) if ended != process::Ended::Exited(0) => {
-                    return Ok(Waited::Failed(ended));
+                    return Waited::Failed(ended);
                 }
                 _ => {}
             }
             tokio::select! {
-                Some(signal) = signals.recv() => {
-                    command.signal(signal);
-                    return Ok(Waited::Signal(signal));
+                Some(caught) = signals.recv() => {
+                    caught.pass_on(command);
+                    return Waited::Signal(caught.signal);
                 }
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }

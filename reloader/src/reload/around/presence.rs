@@ -14,11 +14,13 @@ pub(super) struct Presence {
     pub(super) of: Vec<Vec<Listener>>,
 }
 
-/// What stands on the held ports, compared with what stood there before the command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What stands on the held ports, compared with what stood there before the command. The worst comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stand {
     /// A port has no listener.
     Missing,
+    /// Each port has a new listener, but not on every address that was listened on before.
+    Partly,
     /// A port has only the listener that was there before.
     Before,
     /// Each port has a new listener, but the one before has not closed on some of them.
@@ -62,17 +64,28 @@ pub(super) fn stand(
         _ => false,
     };
     let mut stand = Stand::New;
-    for listeners in &now.of {
+    for (earlier, listeners) in before.of.iter().zip(&now.of) {
         let fresh = listeners.iter().any(|listener| !old.contains(&listener.inode) || in_new_hands(listener.inode));
         let stale = listeners.iter().any(|listener| old.contains(&listener.inode) && !in_new_hands(listener.inode));
         stand = match (fresh, stale) {
             (false, false) => return Stand::Missing,
             (false, true) => Stand::Before,
-            (true, true) if stand == Stand::New => Stand::Both,
+            (true, _) if !earlier.iter().all(|old| is_served_by(old, listeners)) => Stand::Partly.min(stand),
+            (true, true) => Stand::Both.min(stand),
             _ => stand,
         };
     }
     stand
+}
+
+/// Whether clients of an earlier listener find one of these, be it the same one.
+fn is_served_by(old: &Listener, listeners: &[Listener]) -> bool {
+    let Address::Inet(address) = old.endpoint.address else { return true };
+    listeners.iter().any(|now| {
+        now.endpoint.address == old.endpoint.address
+            || (now.endpoint.covers(address)
+                && (!address.ip().is_unspecified() || now.endpoint.address.family() != old.endpoint.address.family()))
+    })
 }
 
 /// The addresses to hold. Of a name that stands for several (`localhost`), those on which somebody listens: a server of one
@@ -205,6 +218,21 @@ mod tests {
         assert_eq!(meant(&name, &[socket("127.0.0.1:80", 1)]), targets(&["127.0.0.1:80"]));
         assert_eq!(meant(&name, &[socket("[::]:80", 1)]), targets(&["127.0.0.1:80", "[::1]:80"]));
         assert_eq!(meant(&name, &[]).len(), 2);
+    }
+
+    #[test]
+    fn every_address_that_was_listened_on_is_waited_for() {
+        let ports = ["[::]:80"];
+        let v6 = |inode| ListenSocket { v6only: true, ..socket("[::]:80", inode) };
+        let before = presence(&ports, &[socket("0.0.0.0:80", 1), v6(2)]);
+        let none = HashMap::new();
+        let stand = |sockets: &[ListenSocket]| stand(&before, &presence(&ports, sockets), &none, &none);
+        assert_eq!(stand(&[socket("0.0.0.0:80", 3)]), Stand::Partly);
+        assert_eq!(stand(&[socket("0.0.0.0:80", 3), v6(4)]), Stand::New);
+        assert_eq!(stand(&[socket("[::]:80", 3)]), Stand::New, "one of both families takes the place of two");
+        let single = presence(&ports, &[socket("10.0.0.1:80", 1), socket("10.0.0.2:80", 2)]);
+        let now = presence(&ports, &[socket("0.0.0.0:80", 5)]);
+        assert_eq!(super::stand(&single, &now, &none, &none), Stand::New);
     }
 
     #[test]

@@ -7,9 +7,10 @@ use super::{Waited, Window};
 use crate::gate::hold::{Backend, Ended, Target};
 use crate::listener::{Address, Endpoint, Listener, Role};
 use crate::reload::drain::Drain;
-use crate::reload::held::{general_doubt, judge_held, rung, syns};
+use crate::reload::held::{general_doubt, judge_held, no_room, rung, syns};
 use crate::reload::receipt::{ListenerReceipt, Rung};
 use crate::reload::recorder::Recorder;
+use crate::reload::retire::undrained;
 
 /// The held address as an endpoint.
 pub(super) fn endpoint(target: &Target) -> Endpoint {
@@ -30,6 +31,9 @@ pub(super) fn failure(waited: &Waited, nothing_listens: bool) -> Option<String> 
     match waited {
         Waited::TimeOver if nothing_listens => {
             Some("the hold ended before a new listener was there: SYNs are refused now".into())
+        }
+        Waited::Blind(error) => {
+            Some(format!("released, because it could not be seen whether a new listener is there: {error}"))
         }
         Waited::Failed(ended) => Some(format!("the command {ended}; what listened before still does")),
         Waited::Signal(signal) => {
@@ -69,8 +73,8 @@ pub(super) fn record(
         }
         fresh.for_each(|new| one(None, Some(new)));
     }
-    let undrained = receipts.iter().map(|r| r.undrained_queue.unwrap_or(0) + r.undrained_half_open.unwrap_or(0)).sum();
-    recorder.receipt().lost.undrained = Some(undrained);
+    recorder.receipt().notes.extend(no_room(ended));
+    recorder.receipt().lost.undrained = undrained(&receipts);
     recorder.receipt().listeners = receipts;
 }
 
@@ -86,14 +90,18 @@ fn entry(
     let mut receipt = ListenerReceipt::new(endpoint, Role::Traffic, rung(backend));
     receipt.inode_before = old.map(|listener| listener.inode);
     receipt.inode_after = new.map(|listener| listener.inode);
-    let undrained = old.map(|old| drain.undrained(old)).unwrap_or_default();
+    let left = old.map(|old| drain.undrained(old)).unwrap_or_default();
     if old.is_none() || receipt.inode_before != receipt.inode_after {
         let doubt = match new {
             None => Some("no new listener took its place".into()),
             // What passed a lapsed lease would be taken for something that came by another way.
             Some(_) => general.map(Into::into).or_else(|| drain.doubt(endpoint)),
         };
-        judge_held(&mut receipt, undrained, doubt, backend);
+        judge_held(&mut receipt, left, doubt, backend);
+        if old.is_none() {
+            // There was nothing to be drained.
+            (receipt.undrained_queue, receipt.undrained_half_open, receipt.half_open_silent) = (None, None, None);
+        }
     } else if matches!(waited, Waited::Both | Waited::TimeOver) {
         receipt.rung = Rung::Unproven;
         let stays = "the old server has not closed it: what it queues from now on is lost when it does";

@@ -1,0 +1,46 @@
+//! HAProxy before 1.8 cannot be given sockets. None can be had: a newer one stands in that calls itself 1.7, and is neither asked
+//! for its sockets nor given any.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use reloader_tests::config::Config;
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::receipt::listener;
+use reloader_tests::rig::Rig;
+
+use super::WEB;
+
+const CALLS_ITSELF_1_7: &str = "#!/bin/sh\n\
+    [ \"$1\" = -v ] && { echo 'HA-Proxy version 1.7.5-2 2017/05/17'; exit; }\n\
+    exec /usr/sbin/haproxy \"$@\"\n";
+
+fn reloaded(global: &str) {
+    let _alone = netns::enter_alone();
+    let dir = tempfile::tempdir().unwrap();
+    let fake = dir.path().join("haproxy");
+    fs::write(&fake, CALLS_ITSELF_1_7).unwrap();
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    let rig = Rig::with(&Config::web(WEB).global(global)).haproxy_at(&fake).start();
+    let load = Load::to([WEB]).rate(1000).start();
+    for _ in 0..8 {
+        load.until_further(200);
+        let receipt = rig.reload();
+        assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
+        let web = listener(&receipt, WEB);
+        assert_eq!(web["rung"], "held-ebpf", "{}", receipt.stdout);
+        assert_ne!(web["inode-before"], web["inode-after"]);
+    }
+    load.stop().assert_lossless();
+}
+
+#[test]
+fn its_listeners_are_held() {
+    reloaded("nbthread 1");
+}
+
+#[test]
+fn its_listeners_are_held_where_they_cannot_be_bound_twice() {
+    reloaded("noreuseport");
+}

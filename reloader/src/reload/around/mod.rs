@@ -238,7 +238,9 @@ impl Window {
                 (Stand::Before | Stand::Both, Some(ended)) if ended != process::Ended::Exited(0) => {
                     return Ok(Waited::Failed(ended));
                 }
-                _ => {}
+                (Stand::Missing, _) => {}
+                // Somebody listens: who connects does so by a way that is not held.
+                _ => drain.look(false)?,
             }
             tokio::select! {
                 Some(signal) = signals.recv() => {

@@ -94,6 +94,21 @@ pub fn half_open(local_port: u16) -> Result<Vec<Connection>, SockDiagError> {
     Ok(both_families(StateFlags::SYN_RECV, local_port, ExtensionFlags::empty())?.iter().map(connection).collect())
 }
 
+/// Connections that this side has closed within the last minute, or is about to have closed.
+pub fn time_wait(local_port: u16) -> Result<Vec<Connection>, SockDiagError> {
+    let states = StateFlags::TIME_WAIT | StateFlags::CLOSING | StateFlags::LAST_ACK;
+    Ok(both_families(states, local_port, ExtensionFlags::empty())?.iter().map(connection).collect())
+}
+
+/// How many there are of them on all ports, without a list: many on a busy server.
+pub fn time_wait_count() -> Option<usize> {
+    // /proc/thread-self came with Linux 3.17.
+    let path = format!("/proc/self/task/{}/net/sockstat", rustix::thread::gettid());
+    let text = std::fs::read_to_string(path).ok()?;
+    let words: Vec<&str> = text.lines().find(|line| line.starts_with("TCP:"))?.split_whitespace().collect();
+    words.iter().skip_while(|word| **word != "tw").nth(1)?.parse().ok()
+}
+
 /// Accepted connections on which the server owes an answer, as far as TCP can tell: it was sent something and has not
 /// replied yet, or the client has connected this moment and will speak first.
 pub fn unanswered(local_port: u16) -> Result<Vec<Connection>, SockDiagError> {

@@ -24,6 +24,10 @@ const WATCHED: Duration = Duration::from_millis(6);
 /// From this many ports on one list of all connections costs less than a list for each.
 const MANY_PORTS: usize = 8;
 
+/// From this many closed connections on a list of them takes too long inside a hold. Where there are so many, some are open at
+/// every look.
+const MANY_CLOSED: usize = 4000;
+
 /// A connection's two ends.
 type Ends = (SocketAddr, SocketAddr);
 
@@ -36,6 +40,8 @@ pub(crate) struct Look {
     pub(crate) half_open: Vec<Connection>,
     /// Connections, accepted or not.
     pub(crate) open: Vec<Connection>,
+    /// Connections that the server has closed: one that is answered at once lives from one look to the next in no other state.
+    pub(crate) closed: Vec<Connection>,
     /// Accepted connections whose server owes an answer, where that was asked.
     pub(crate) unanswered: usize,
 }
@@ -70,6 +76,7 @@ pub(crate) struct Drain {
     strangers: Vec<Ends>,
     /// As of the beginning of the whole: one that was sent then may be answered in the bind window.
     cookies: Option<SynCookies>,
+    looks_at_closed: bool,
     last: Look,
     looked: bool,
     /// What each listener had when the drain ended.
@@ -95,6 +102,7 @@ impl Drain {
             strangers: Vec::new(),
             cookies,
             exceptions,
+            looks_at_closed: sock_diag::time_wait_count().is_some_and(|count| count < MANY_CLOSED),
             last: Look::default(),
             looked: false,
             left: HashMap::new(),
@@ -120,11 +128,11 @@ impl Drain {
 
     /// Looks once more for connections that the hold should have prevented.
     pub(crate) fn look(&mut self, answers: bool) {
-        let look = match Look::now(&self.held, &self.exceptions, answers) {
+        let look = match Look::now(&self.held, &self.exceptions, answers, self.looks_at_closed) {
             Ok(look) => look,
             Err(error) => return self.blind = Some(error.to_string()),
         };
-        let ends = look.half_open.iter().chain(&look.open).map(ends);
+        let ends = look.half_open.iter().chain(&look.open).chain(&look.closed).map(ends);
         if self.began.elapsed() < IN_FLIGHT || !self.looked {
             self.known.extend(ends);
         } else {
@@ -198,7 +206,7 @@ fn undrained(listener: &Listener, look: &Look) -> Undrained {
 
 impl Look {
     /// Looks at the ports of `held`.
-    fn now(held: &[Endpoint], exceptions: &[SocketAddr], answers: bool) -> Result<Look, SockDiagError> {
+    fn now(held: &[Endpoint], exceptions: &[SocketAddr], answers: bool, closed: bool) -> Result<Look, SockDiagError> {
         let covered = |connection: &Connection| {
             !exceptions.contains(&connection.local) && held.iter().any(|endpoint| endpoint.covers(connection.local))
         };
@@ -211,6 +219,9 @@ impl Look {
         for port in asked {
             look.half_open.extend(sock_diag::half_open(port)?.into_iter().filter(covered));
             look.open.extend(sock_diag::connections(port)?.into_iter().filter(covered));
+            if closed {
+                look.closed.extend(sock_diag::time_wait(port)?.into_iter().filter(covered));
+            }
             if answers {
                 look.unanswered += sock_diag::unanswered(port)?.iter().filter(|owed| covered(owed)).count();
             }

@@ -7,7 +7,7 @@ use reloader_tests::netns;
 use reloader_tests::receipt::listener;
 use reloader_tests::rig::{Answer, Rig};
 
-use crate::{HOLD, WEB};
+use crate::{HOLD, WEB, assert_slow_only_by};
 
 fn reloaded(globals: &[&str], tables: &str) -> Vec<Answer> {
     let _alone = netns::enter_alone();
@@ -39,7 +39,7 @@ fn reloaded(globals: &[&str], tables: &str) -> Vec<Answer> {
     let outcomes = load.stop();
     println!("{outcomes}");
     outcomes.assert_lossless();
-    assert_eq!(outcomes.summary().slow, 0, "{outcomes}");
+    assert_slow_only_by(&receipts, &outcomes);
     let left: Vec<String> = before.left_behind().into_iter().filter(|line| !line.contains("haproxy")).collect();
     assert_eq!(left, Vec::<String>::new());
     receipts

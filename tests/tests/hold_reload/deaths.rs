@@ -76,5 +76,4 @@ fn the_daemon_killed_while_it_holds() {
     rig.reload().expect_status(0);
     assert_eq!(rig.status().at("/holds"), &serde_json::json!([]));
     outcomes.assert_lossless();
-    assert_eq!(outcomes.summary().slow, 0, "{outcomes}");
 }

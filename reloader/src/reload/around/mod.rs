@@ -268,7 +268,9 @@ impl Window {
                 (Stand::Before | Stand::Both, Some(ended)) if ended != process::Ended::Exited(0) => {
                     return Waited::Failed(ended);
                 }
-                _ => {}
+                (Stand::Missing, _) => {}
+                // Somebody listens: who connects does so by a way that is not held.
+                _ => drain.look(false)?,
             }
             tokio::select! {
                 Some(caught) = signals.recv() => {

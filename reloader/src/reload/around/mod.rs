@@ -270,7 +270,7 @@ impl Window {
                 }
                 (Stand::Missing, _) => {}
                 // Somebody listens: who connects does so by a way that is not held.
-                _ => drain.look(false)?,
+                _ => drain.look(false),
             }
             tokio::select! {
                 Some(caught) = signals.recv() => {

@@ -196,7 +196,7 @@ async fn collect(mut caught: tokio::signal::unix::Signal, what: Caught, sender: 
 /// A terminal sends its signals to all processes of the group in its foreground, the command among them.
 fn is_in_foreground() -> bool {
     let group = File::open("/dev/tty").ok().and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok());
-    group == Some(rustix::process::getpgrp())
+    group.is_some_and(|group| group.as_raw_nonzero().get() == nix::unistd::getpgrp().as_raw())
 }
 
 fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<(), Failure> {

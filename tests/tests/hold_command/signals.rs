@@ -43,9 +43,9 @@ fn a_signal_before_the_command_is_run_gives_up() {
     let holding = Holding::new();
     let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
     let before = listening(8080);
-    // Its answer is outstanding, so the drain lasts half a second, in which the signal comes.
-    let slow = std::net::TcpStream::connect(WEB).unwrap();
+    // Nobody accepts it, so the drain lasts half a second, in which the signal comes.
     service.process().stop();
+    let slow = std::net::TcpStream::connect(WEB).unwrap();
     let pending = holding.spawn(&["--listen", WEB], service.command("restart"));
     until(Duration::from_secs(20), "the hold", || holding.records().iter().any(|record| record["guard"].is_object()));
     let holder = Process::with_pid(pending.pid() as i32).unwrap();

@@ -81,7 +81,7 @@ fn rebound(before: &Owned, after: &Owned) -> Verdict {
 
 fn why_rebound(before: &Endpoint, after: &Endpoint) -> &'static str {
     if before != after {
-        return "the new generation binds it with other options (interface, v6only), so it opened another socket: what is queued on the old one is lost";
+        return "the new generation binds it with other options (interface, v6only), so it opened another socket";
     }
     match after.address {
         // Linux sets IPV6_V6ONLY when a socket is bound to one address (`__inet6_bind`), and HAProxy from 2.3 on
@@ -89,7 +89,7 @@ fn why_rebound(before: &Endpoint, after: &Endpoint) -> &'static str {
         Address::Inet(SocketAddr::V6(address)) if !address.ip().is_unspecified() => {
             "HAProxy opened another socket for it: it takes over the socket of a single IPv6 address only when the bind says `v6only`; add that word to the bind"
         }
-        _ => "the new generation opened another socket for it: what is queued on the old one is lost",
+        _ => "the new generation opened another socket for it",
     }
 }
 
@@ -97,7 +97,7 @@ fn one_shard_less(before: &Owned) -> Verdict {
     let mut verdict = removed(before);
     verdict.receipt.rung = Rung::Unproven;
     verdict.receipt.why =
-        Some("the new generation has fewer sockets on this address: what is queued on this one is lost".into());
+        Some("the new generation has fewer sockets on this address".into());
     verdict
 }
 

@@ -186,8 +186,10 @@ pub(crate) fn judge_held(entry: &mut ListenerReceipt, undrained: Undrained, doub
     let queue = *entry.undrained_queue.get_or_insert(undrained.queue);
     let half_open = *entry.undrained_half_open.get_or_insert(undrained.half_open);
     entry.half_open_silent.get_or_insert(undrained.silent);
-    entry.why = undrained_doubt(Undrained { queue, half_open, silent: 0 }).or(doubt);
-    entry.rung = if entry.why.is_some() { Rung::Unproven } else { rung(backend) };
+    let doubt = undrained_doubt(Undrained { queue, half_open, silent: 0 }).or(doubt);
+    entry.rung = if doubt.is_some() { Rung::Unproven } else { rung(backend) };
+    // Without a doubt it stays with why the socket was not passed.
+    entry.why = doubt.or(entry.why.take());
 }
 
 fn undrained_doubt(undrained: Undrained) -> Option<String> {

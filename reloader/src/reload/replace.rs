@@ -113,7 +113,11 @@ async fn replace(
         held_until.map_or(Duration::MAX, |end| first_try(end - Instant::now().min(end), supervisor.last_start));
     let Err(failure) = bring_up(supervisor, ask, prepared, old, patience, recorder).await else { return Ok(()) };
     abandon(supervisor, failure.ends_custody, recorder).await;
-    Err(second_chance(supervisor, ask, old, failure, recorder).await)
+    let failure = second_chance(supervisor, ask, old, failure, recorder).await;
+    if !supervisor.is_served() {
+        supervisor.note_unserved(old);
+    }
+    Err(failure)
 }
 
 /// How long the new generation may take before the last-known-good one is tried: it is to come up within the hold too, but

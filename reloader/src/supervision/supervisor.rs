@@ -156,15 +156,14 @@ impl Supervisor {
         self.custody.retain(|held| !is_tcp(held));
         let mut listened = self.custody.clone();
         listened.retain(|_| false);
-        self.note_unserved(&old);
         self.begin_draining(old);
         Some((process, listened))
     }
 
-    /// What of its listeners is in nobody's hands now: without custody their ports are refused.
-    pub(crate) fn note_unserved(&mut self, gone: &Generation) {
+    /// What of a generation's listeners is in nobody's hands now: without custody their ports are refused.
+    pub(crate) fn note_unserved(&mut self, listeners: &[Owned]) {
         let kept: HashSet<u64> = self.custody.held().iter().map(|held| held.listener.inode).collect();
-        let lost = gone.listeners.iter().filter(|owned| !kept.contains(&owned.listener.inode));
+        let lost = listeners.iter().filter(|owned| !kept.contains(&owned.listener.inode));
         let listeners: Vec<Owned> = lost.cloned().collect();
         if !listeners.is_empty() {
             self.unserved = Some(Unserved { since: Instant::now(), listeners });

@@ -33,7 +33,7 @@ impl Supervisor {
         let Some(mut dead) = self.serving.take() else { return };
         log::error!("generation {} (process {}) {ended} while it served", dead.number, dead.process.pid());
         self.retire_orphans(&dead);
-        self.note_unserved(&dead);
+        self.note_unserved(&dead.listeners);
         forward_last_words(&mut dead);
         dead.clean_up();
         self.note_down(&dead, format!("nothing serves: generation {} {ended}", dead.number));

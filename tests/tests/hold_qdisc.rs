@@ -207,7 +207,7 @@ fn filters_of_others_act_as_before_and_see_a_parked_syn_once() {
             let before = footprint();
             serve(listener("10.0.0.2:8081"));
             let mut gate = armed(&spec(1, &["0.0.0.0:8080", "0.0.0.0:8081"]));
-            assert!(gate.notes().iter().any(|note| note.contains("right")), "{:?}", gate.notes());
+            assert!(gate.doubt().is_some_and(|doubt| doubt.contains("right")), "{:?}", gate.doubt());
 
             let dropped = client.run(|| Clients::start(1, "10.0.0.2:8081"));
             let clients = client.run(|| Clients::start(20, "10.0.0.2:8080"));
@@ -273,7 +273,7 @@ fn devices_and_addresses_that_come_are_held_and_those_that_go_are_forgotten() {
     server.run(|| {
         let mut gate = armed(&spec(1, &["0.0.0.0:8080"]));
         ip("addr add 10.0.0.3/24 dev right");
-        gate.follow().unwrap();
+        gate.follow().whole().unwrap();
         let first = client.run(|| Clients::start(5, "10.0.0.3:8080"));
         wait_for_parked(5);
 
@@ -286,14 +286,14 @@ fn devices_and_addresses_that_come_are_held_and_those_that_go_are_forgotten() {
             ip("addr add 10.0.2.1/24 dev other");
             command("ping", "-c 1 -W 5 10.0.2.2");
         });
-        gate.follow().unwrap();
+        gate.follow().whole().unwrap();
         let second = client.run(|| Clients::start(4, "10.0.2.2:8080"));
         wait_for_parked(9);
-        gate.follow().unwrap();
+        gate.follow().whole().unwrap();
 
         // With it go the address that they were for, and their way back.
         ip("link del second");
-        gate.follow().unwrap();
+        gate.follow().whole().unwrap();
         let _listener = listener("0.0.0.0:8080");
         let figures = gate.release().unwrap();
         first.all_connect();

@@ -194,8 +194,12 @@ pub(crate) fn general_doubt(ended: &Ended) -> Option<String> {
             ended.figures.lease_lapsed
         ));
     }
+    if let Some(trouble) = &ended.trouble {
+        return Some(trouble.clone());
+    }
     match ended.why {
         Why::Asked => None,
+        Why::Failed => Some("the hold failed before the new listener was there".into()),
         Why::Max => Some("the hold ended before the new listener was there, because its longest time was over".into()),
         Why::Lifted => Some("the hold was lifted by `reloader release` before the new listener was there".into()),
     }

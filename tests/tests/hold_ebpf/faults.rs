@@ -64,7 +64,7 @@ fn devices_come_and_go() {
         server.run(|| {
             let before = packet_path();
             let mut gate = hold(hook, &spec(&["0.0.0.0:8080"]));
-            assert!(!gate.follow().unwrap());
+            assert!(!gate.follow().whole().unwrap());
             for (round, device) in ["first", "second"].into_iter().enumerate() {
                 ip(&format!("link add {device} type veth peer name left"));
                 client.take("left");
@@ -74,13 +74,13 @@ fn devices_come_and_go() {
                     ip("link set left up");
                     addresses("left", 1);
                 });
-                assert!(gate.follow().unwrap(), "{hook:?}, {device} came");
-                assert!(!gate.follow().unwrap(), "{hook:?}, {device} is known");
+                assert!(gate.follow().whole().unwrap(), "{hook:?}, {device} came");
+                assert!(!gate.follow().whole().unwrap(), "{hook:?}, {device} is known");
                 let clients = client.run(|| start(at("10.0.0.2:8080"), 1));
                 until_held(&mut gate, round as u64 + 1);
                 drop(clients);
                 ip(&format!("link del {device}"));
-                assert!(gate.follow().unwrap(), "{hook:?}, {device} went");
+                assert!(gate.follow().whole().unwrap(), "{hook:?}, {device} went");
             }
             let here = start(at("127.0.0.1:8080"), 1);
             until_held(&mut gate, 3);

@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::channel::{self, ToGuard, ToHolder};
 use super::record::{Claim, Records, only_one_delivers};
-use super::{Backend, Figures, HoldError, Keepsake, LEASE, clean_up, restore};
+use super::{Backend, Figures, HoldError, Keepsake, LEASE, Partly, clean_up, restore};
 use crate::sys::Inheritance;
 
 /// How long a guard may take to answer before anything is held, or when nothing is held any more.
@@ -234,7 +234,7 @@ fn raise_descriptor_limit() {
 /// It was stopped, or hangs.
 fn lift_for_holder(mut trust: Trust, channel: BorrowedFd<'_>) -> Result<(), HoldError> {
     let (figures, trouble) = match trust.lift() {
-        Ok(figures) => (figures, None),
+        Ok(Partly { done, trouble }) => (done, trouble.map(|error| error.to_string())),
         Err(error) => (Figures::default(), Some(error.to_string())),
     };
     // A holder that is gone needs no answer, but nobody else removes the record then.
@@ -264,20 +264,20 @@ impl Trust {
         log::warn!("the process that held SYNs has died: its guard releases them");
         let lifted = self.lift();
         self.forget();
-        lifted.map(drop)
+        lifted?.whole().map(drop)
     }
 
-    fn lift(&mut self) -> Result<Figures, HoldError> {
+    fn lift(&mut self) -> Result<Partly<Figures>, HoldError> {
         // A record that somebody removed is no reason to leave SYNs parked.
         let _alone: Option<File> = only_one_delivers(&self.record).ok();
         let Some(keepsake) = self.keepsake.take() else {
             clean_up::remove_traces_of(self.id, &self.records())?;
-            return Ok(Figures::default());
+            return Ok(Partly { done: Figures::default(), trouble: None });
         };
         let mut gate = restore(self.backend, keepsake)?;
         let delivered = gate.deliver();
-        gate.remove()?;
-        delivered
+        let removed = gate.remove().err();
+        Ok(Partly { trouble: delivered.trouble.or(removed), ..delivered })
     }
 
     fn forget(&self) {

@@ -14,7 +14,7 @@ use super::channel::ToHolder;
 use super::clean_up::clean_up_after_the_dead;
 use super::guard::Guard;
 use super::record::{Claim, Records, only_one_delivers};
-use super::{Backend, Figures, Gate, HoldError, LEASE, Spec, Target, prepare};
+use super::{Backend, Figures, Gate, HoldError, LEASE, Partly, Spec, Target, prepare};
 use crate::kernel::monitor::Monitor;
 use crate::sys::Inheritance;
 
@@ -71,8 +71,10 @@ pub enum Why {
     Asked,
     /// Its time was over.
     Max,
-    /// Somebody called `reloader release`.
+    /// Somebody called `reloader release`, or its guard did not hear of it any more.
     Lifted,
+    /// It could not go on.
+    Failed,
 }
 
 /// How the hold ended.
@@ -84,6 +86,8 @@ pub struct Ended {
     pub at: Instant,
     /// Why it ended.
     pub why: Why,
+    /// The first thing that went wrong and leaves the hold without a proof, as a sentence.
+    pub trouble: Option<String>,
     /// What the operator should know.
     pub notes: Vec<String>,
 }
@@ -106,7 +110,7 @@ impl Hold {
                 }
                 Err(error) => {
                     let _ = sender.send(Err(error));
-                    Ended { figures: Figures::default(), at: Instant::now(), why: Why::Asked, notes: Vec::new() }
+                    Ended::failed(Vec::new())
                 }
             }
         })?;
@@ -132,18 +136,20 @@ impl Hold {
 
     /// Releases, and returns when everything is delivered and removed.
     pub fn release(mut self) -> Ended {
-        self.end().unwrap_or_else(|| Ended {
-            figures: Figures::default(),
-            at: Instant::now(),
-            why: Why::Asked,
-            notes: vec!["the thread that held SYNs has panicked; its guard released them".into()],
-        })
+        self.end().unwrap_or_else(|| Ended::failed(vec!["the thread that held SYNs has panicked".into()]))
     }
 
     fn end(&mut self) -> Option<Ended> {
         let thread = self.thread.take()?;
         let _ = rustix::io::write(&self.orders, &1_u64.to_ne_bytes());
         thread.join().ok()
+    }
+}
+
+impl Ended {
+    fn failed(notes: Vec<String>) -> Ended {
+        let trouble = notes.first().cloned();
+        Ended { figures: Figures::default(), at: Instant::now(), why: Why::Failed, trouble, notes }
     }
 }
 
@@ -164,6 +170,7 @@ struct Holder {
     ends: Instant,
     replacements: u32,
     lifted: Option<Figures>,
+    trouble: Option<String>,
     notes: Vec<String>,
 }
 
@@ -191,6 +198,7 @@ impl Holder {
             wanted,
             replacements: 0,
             lifted: None,
+            trouble: None,
             notes: note.into_iter().collect(),
         };
         holder.post_guard().map_err(HoldError::Guard)?;
@@ -198,7 +206,7 @@ impl Holder {
             holder.take_down();
             return Err(error);
         }
-        holder.notes.extend(holder.gate.notes());
+        holder.look_for_doubt();
         let at = Instant::now();
         holder.ends = at + holder.wanted.max;
         let armed = Armed { backend, at, notes: std::mem::take(&mut holder.notes) };
@@ -220,7 +228,7 @@ impl Holder {
         let (figures, at) = self.deliver();
         self.take_down();
         let figures = self.lifted.map_or(figures, |lifted| together(figures, lifted));
-        Ended { figures, at, why, notes: std::mem::take(&mut self.notes) }
+        Ended { figures, at, why, trouble: self.trouble.take(), notes: std::mem::take(&mut self.notes) }
     }
 
     fn until_ended(&mut self, orders: &OwnedFd) -> Why {
@@ -232,8 +240,8 @@ impl Holder {
             }
             if now >= renewal {
                 if let Err(error) = self.gate.renew() {
-                    self.note(error.to_string());
-                    return Why::Asked;
+                    self.doubt(format!("the hold ended early: {error}"));
+                    return Why::Failed;
                 }
                 renewal = now + RENEWAL;
             }
@@ -270,10 +278,20 @@ impl Holder {
 
     fn follow(&mut self) {
         self.monitor.take();
-        match self.gate.follow() {
-            Ok(false) => {}
-            Ok(true) => self.entrust_again(),
-            Err(error) => self.note(error.to_string()),
+        let Partly { done: changed, trouble } = self.gate.follow();
+        if changed {
+            self.entrust_again();
+        }
+        if let Some(error) = trouble {
+            self.doubt(error.to_string());
+        }
+        self.look_for_doubt();
+    }
+
+    fn look_for_doubt(&mut self) {
+        match self.gate.doubt() {
+            Some(doubt) if !self.notes.contains(&doubt) && self.trouble.as_ref() != Some(&doubt) => self.doubt(doubt),
+            _ => {}
         }
     }
 
@@ -312,7 +330,7 @@ impl Holder {
 
     fn was_lifted(&mut self, figures: Figures, trouble: Option<String>) {
         self.lifted = Some(figures);
-        trouble.into_iter().for_each(|trouble| self.note(trouble));
+        trouble.into_iter().for_each(|trouble| self.doubt(trouble));
     }
 
     fn replace_guard(&mut self) {
@@ -329,14 +347,13 @@ impl Holder {
     fn deliver(&mut self) -> (Figures, Instant) {
         // The guard delivers when it is asked to by `reloader release`; never both at once.
         let alone = only_one_delivers(self.claim.path());
-        let delivered = self.gate.deliver();
+        let Partly { done, trouble } = self.gate.deliver();
         drop(alone);
         let at = Instant::now();
-        let figures = delivered.unwrap_or_else(|error| {
-            self.note(error.to_string());
-            Figures::default()
-        });
-        (figures, at)
+        if let Some(error) = trouble {
+            self.doubt(error.to_string());
+        }
+        (done, at)
     }
 
     fn take_down(&mut self) {
@@ -357,6 +374,12 @@ impl Holder {
         if let Some(guard) = self.guard.take() {
             guard.dismiss();
         }
+    }
+
+    /// Notes what leaves the hold without a proof.
+    fn doubt(&mut self, sentence: String) {
+        self.trouble.get_or_insert_with(|| sentence.clone());
+        self.note(sentence);
     }
 
     fn note(&mut self, note: impl Into<String>) {

@@ -85,6 +85,25 @@ pub struct Keepsake {
     pub descriptors: Vec<OwnedFd>,
 }
 
+/// What a gate did as far as it could, and the first thing that it could not.
+#[derive(Debug)]
+pub struct Partly<T> {
+    /// What was done.
+    pub done: T,
+    /// What was not.
+    pub trouble: Option<HoldError>,
+}
+
+impl<T> Partly<T> {
+    /// For whom a part is nothing.
+    ///
+    /// # Errors
+    /// Where there was trouble.
+    pub fn whole(self) -> Result<T, HoldError> {
+        self.trouble.map_or(Ok(self.done), Err)
+    }
+}
+
 /// How long a hold goes on without [`Gate::renew`].
 pub const LEASE: Duration = Duration::from_millis(500);
 
@@ -98,9 +117,9 @@ pub trait Gate: Send {
     /// Where the kernel refuses; nothing is parked then.
     fn arm(&mut self) -> Result<(), HoldError>;
 
-    /// What the operator should know of this hold.
-    fn notes(&self) -> Vec<String> {
-        Vec::new()
+    /// Why this hold proves nothing, although it is in place.
+    fn doubt(&self) -> Option<String> {
+        None
     }
 
     /// Extends the lease to [`LEASE`] from now.
@@ -109,11 +128,9 @@ pub trait Gate: Send {
     /// Where the kernel refuses.
     fn renew(&mut self) -> Result<(), HoldError>;
 
-    /// Covers the devices and addresses that came since, forgets those that went. True where the keepsake is another now.
-    ///
-    /// # Errors
-    /// Where one of them cannot be covered, after all others were.
-    fn follow(&mut self) -> Result<bool, HoldError>;
+    /// Covers the devices and addresses that came since, forgets those that went. True where the keepsake is another now. Trouble
+    /// with one of them keeps none of the others from being covered.
+    fn follow(&mut self) -> Partly<bool>;
 
     /// For the guard. It is complete before [`Gate::arm`] is called.
     ///
@@ -121,11 +138,9 @@ pub trait Gate: Send {
     /// Where a descriptor cannot be duplicated.
     fn keepsake(&self) -> Result<Keepsake, HoldError>;
 
-    /// Lets new SYNs pass and delivers the parked ones in their order. A second call finds nothing to do.
-    ///
-    /// # Errors
-    /// Where something could not be delivered, after everything else was.
-    fn deliver(&mut self) -> Result<Figures, HoldError>;
+    /// Lets new SYNs pass and delivers the parked ones in their order. A second call finds nothing to do. Trouble with some of them
+    /// keeps none of the others from being delivered.
+    fn deliver(&mut self) -> Partly<Figures>;
 
     /// Takes everything out of the kernel again. The guard has let go of its duplicates by now, or is the one who calls.
     ///
@@ -140,7 +155,7 @@ pub trait Gate: Send {
     fn release(&mut self) -> Result<Figures, HoldError> {
         let delivered = self.deliver();
         self.remove()?;
-        delivered
+        delivered.whole()
     }
 }
 

@@ -1,7 +1,6 @@
 //! Listeners whose socket changes are guarded by a hold: armed, drained, and judged by what was seen meanwhile.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 
 use super::confirm::Verdict;
 use super::drain::{Drain, Undrained};
@@ -9,7 +8,7 @@ use super::receipt::{ListenerReceipt, Rung, Syns};
 use super::recorder::Recorder;
 use super::retire::undrained;
 use crate::config::Strategy;
-use crate::gate::hold::{Backend, Ended, Hold, Target, Wanted, Why};
+use crate::gate::hold::{Backend, Ended, Exception, Hold, Target, Wanted, Why};
 use crate::kernel::{devices, sock_diag};
 use crate::listener::{Address, Endpoint, Listener, SocketType};
 use crate::supervision::Supervisor;
@@ -83,16 +82,12 @@ fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Res
     let mut targets: Vec<Target> = old.iter().filter_map(target).collect();
     targets.sort_by_key(|target| (target.address, target.v6only, target.interface));
     targets.dedup();
-    let on_held_port = |address: &SocketAddr| {
-        let wildcard =
-            |target: &Target| target.address.ip().is_unspecified() && target.address.port() == address.port();
-        !address.ip().is_unspecified() && targets.iter().any(wildcard)
+    let on_held_port = |exception: &Exception| {
+        let port = exception.address.port();
+        targets.iter().any(|target| target.address.ip().is_unspecified() && target.address.port() == port)
     };
-    let exceptions =
-        sockets.iter().filter(|found| !ours.contains(&found.inode)).filter_map(|found| match found.address {
-            Address::Inet(address) => Some(address),
-            _ => None,
-        });
+    let others = sockets.iter().filter(|found| !ours.contains(&found.inode));
+    let exceptions = others.filter_map(Exception::of);
     let config = &supervisor.config;
     Ok(Wanted {
         exceptions: exceptions.filter(on_held_port).collect(),
@@ -100,6 +95,7 @@ fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Res
         backend: (config.reload.strategy == Strategy::KernelFallback).then_some(Backend::Qdisc),
         capacity: config.hold.capacity,
         max: config.hold.max,
+        netns_path: None,
         runtime_dir: config.runtime_dir.clone(),
         program: supervisor.program.clone(),
         inheritance: supervisor.inheritance.clone(),

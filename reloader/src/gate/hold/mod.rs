@@ -6,6 +6,7 @@ mod clean_up;
 mod gates;
 mod guard;
 mod holder;
+mod name;
 mod record;
 mod standing;
 
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ebpf::{EbpfError, EbpfGate};
 use super::qdisc::{QdiscError, QdiscGate};
+use crate::kernel::sock_diag::ListenSocket;
+use crate::listener::Address;
 
 pub use clean_up::{CleanUp, clean_up, lift_all};
 pub use gates::Gates;
@@ -48,6 +51,27 @@ pub struct Target {
     pub interface: u32,
 }
 
+/// Somebody else's listener on a single address, which a wildcard target leaves alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Exception {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The number of the device that it is bound to, elsewhere it hears nothing; 0 for none.
+    pub interface: u32,
+}
+
+impl Exception {
+    /// Of a listener, unless its address is any.
+    pub fn of(listener: &ListenSocket) -> Option<Exception> {
+        match listener.address {
+            Address::Inet(address) if !address.ip().is_unspecified() => {
+                Some(Exception { address, interface: listener.interface })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// One hold, as it is asked of a gate.
 #[derive(Debug, Clone)]
 pub struct Spec {
@@ -55,8 +79,8 @@ pub struct Spec {
     pub id: u16,
     /// What is held.
     pub targets: Vec<Target>,
-    /// Single addresses whose own listeners are somebody else's: a wildcard target leaves them alone.
-    pub exceptions: Vec<SocketAddr>,
+    /// What a wildcard target leaves alone.
+    pub exceptions: Vec<Exception>,
     /// Bytes of room for parked SYNs. The eBPF gate rounds it up to a power of two.
     pub capacity: u32,
 }

@@ -1,7 +1,6 @@
 //! The holder: a thread that has a gate in its hands from before it is armed until everything of it is gone.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -14,12 +13,12 @@ use super::channel::ToHolder;
 use super::clean_up::clean_up_after_the_dead;
 use super::guard::Guard;
 use super::record::{Claim, Records, only_one_delivers};
-use super::{Backend, Figures, Gate, HoldError, LEASE, Partly, Spec, Target, prepare};
+use super::{Backend, Exception, Figures, Gate, HoldError, LEASE, Partly, Spec, Target, prepare};
 use crate::kernel::monitor::Monitor;
 use crate::sys::Inheritance;
 
 /// How often the lease is renewed: a renewal may come late by four times that.
-const RENEWAL: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 5);
+pub(super) const RENEWAL: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 5);
 
 /// How many guards that die are replaced in one hold.
 const REPLACEMENTS: u32 = 3;
@@ -29,8 +28,8 @@ const REPLACEMENTS: u32 = 3;
 pub struct Wanted {
     /// What is held.
     pub targets: Vec<Target>,
-    /// Addresses whose own listeners are somebody else's.
-    pub exceptions: Vec<SocketAddr>,
+    /// Listeners of others, which a wildcard target leaves alone.
+    pub exceptions: Vec<Exception>,
     /// The gate; `None` for the best that can be had.
     pub backend: Option<Backend>,
     /// Bytes of room for parked SYNs.
@@ -39,6 +38,8 @@ pub struct Wanted {
     pub max: Duration,
     /// Where the record is kept.
     pub runtime_dir: PathBuf,
+    /// The path by which the network namespace was asked for, if it was not the caller's own: who cleans up finds it by that.
+    pub netns_path: Option<PathBuf>,
     /// The program whose command `guard` is the guard; this program.
     pub program: PathBuf,
     /// What the guard is started with.
@@ -163,6 +164,7 @@ struct Holder {
     // Dropped in this order: the gate may be restored by a guard only while the claim stands.
     gate: Box<dyn Gate>,
     guard: Option<Guard>,
+    records: Records,
     claim: Claim,
     monitor: Monitor,
     backend: Backend,
@@ -179,7 +181,7 @@ impl Holder {
     fn begin(wanted: Wanted) -> Result<(Holder, Armed), HoldError> {
         let records = Records::of(&wanted.runtime_dir);
         clean_up_after_the_dead(&records);
-        let claim = records.claim(&wanted.targets)?;
+        let claim = records.claim(&wanted.targets, wanted.netns_path.as_deref())?;
         let spec = Spec {
             id: claim.id(),
             targets: wanted.targets.clone(),
@@ -187,10 +189,15 @@ impl Holder {
             capacity: wanted.capacity,
         };
         let monitor = Monitor::begin()?;
-        let (backend, gate, note) = prepare(&spec, wanted.backend)?;
+        // What one hold takes for unused, another may be about to use.
+        let lock = records.lock()?;
+        let prepared = prepare(&spec, wanted.backend);
+        drop(lock);
+        let (backend, gate, note) = prepared?;
         let mut holder = Holder {
             gate,
             guard: None,
+            records,
             claim,
             monitor,
             backend,
@@ -201,8 +208,8 @@ impl Holder {
             trouble: None,
             notes: note.into_iter().collect(),
         };
-        holder.post_guard().map_err(HoldError::Guard)?;
-        if let Err(error) = holder.gate.arm() {
+        let armed = holder.post_guard(false).map_err(HoldError::Guard).and_then(|()| holder.gate.arm());
+        if let Err(error) = armed {
             holder.take_down();
             return Err(error);
         }
@@ -213,12 +220,17 @@ impl Holder {
         Ok((holder, armed))
     }
 
-    fn post_guard(&mut self) -> io::Result<()> {
+    fn post_guard(&mut self, armed: bool) -> io::Result<()> {
         let mut guard = Guard::start(&self.wanted.program, &self.wanted.inheritance)?;
+        if armed {
+            guard.is_replacement()?;
+        }
         let keepsake = self.gate.keepsake().map_err(io::Error::other)?;
-        guard.entrust(&self.claim, self.backend, keepsake)?;
+        // An error shows at the next renewal.
+        let mut renew = || drop(armed.then(|| self.gate.renew()));
+        guard.entrust(&self.claim, self.backend, self.ends, keepsake, &mut renew)?;
         self.claim.amend(self.backend, guard.pid()).map_err(io::Error::other)?;
-        guard.is_on_duty();
+        guard.is_on_duty()?;
         self.guard = Some(guard);
         Ok(())
     }
@@ -227,7 +239,7 @@ impl Holder {
         let why = self.until_ended(orders);
         let (figures, at) = self.deliver();
         self.take_down();
-        let figures = self.lifted.map_or(figures, |lifted| together(figures, lifted));
+        let figures = self.lifted.map_or(figures, |lifted| together(self.backend, figures, lifted));
         Ended { figures, at, why, trouble: self.trouble.take(), notes: std::mem::take(&mut self.notes) }
     }
 
@@ -243,6 +255,7 @@ impl Holder {
                     self.doubt(format!("the hold ended early: {error}"));
                     return Why::Failed;
                 }
+                self.guard.iter().for_each(Guard::reassure);
                 renewal = now + RENEWAL;
             }
             let (ordered, changed, guard) = self.wait(orders, renewal.min(self.ends) - now);
@@ -278,7 +291,10 @@ impl Holder {
 
     fn follow(&mut self) {
         self.monitor.take();
+        // Whoever has the lock may have been stopped, and the lease waits for nobody.
+        let lock = self.records.lock_within(RENEWAL);
         let Partly { done: changed, trouble } = self.gate.follow();
+        drop(lock);
         if changed {
             self.entrust_again();
         }
@@ -297,11 +313,10 @@ impl Holder {
 
     fn entrust_again(&mut self) {
         let Some(guard) = &mut self.guard else { return };
-        let entrusted = self
-            .gate
-            .keepsake()
-            .map_err(io::Error::other)
-            .and_then(|keepsake| guard.entrust(&self.claim, self.backend, keepsake));
+        let entrusted = self.gate.keepsake().map_err(io::Error::other).and_then(|keepsake| {
+            let mut renew = || drop(self.gate.renew());
+            guard.entrust(&self.claim, self.backend, self.ends, keepsake, &mut renew)
+        });
         if let Err(error) = entrusted {
             self.note(format!("the guard does not know of a device that came during the hold: {error}"));
         }
@@ -313,7 +328,6 @@ impl Holder {
         match guard.hear() {
             Ok(Some(ToHolder::Lifted { figures, trouble })) => {
                 self.was_lifted(figures, trouble);
-                guard.bury();
                 true
             }
             Ok(Some(said)) => {
@@ -321,7 +335,7 @@ impl Holder {
                 said == ToHolder::Asked
             }
             Ok(None) | Err(_) => {
-                guard.bury();
+                drop(guard);
                 self.replace_guard();
                 false
             }
@@ -338,7 +352,7 @@ impl Holder {
             return self.note(format!("the guard died {} times: the hold goes on without", self.replacements + 1));
         }
         self.replacements += 1;
-        match self.post_guard() {
+        match self.post_guard(true) {
             Ok(()) => self.note("the guard died during the hold and was replaced"),
             Err(error) => self.note(format!("the guard died during the hold, and another cannot be had: {error}")),
         }
@@ -346,6 +360,7 @@ impl Holder {
 
     fn deliver(&mut self) -> (Figures, Instant) {
         // The guard delivers when it is asked to by `reloader release`; never both at once.
+        self.guard.iter().for_each(Guard::delivers);
         let alone = only_one_delivers(self.claim.path());
         let Partly { done, trouble } = self.gate.deliver();
         drop(alone);
@@ -368,7 +383,8 @@ impl Holder {
         if let Some((figures, trouble)) = lifted {
             self.was_lifted(figures, trouble);
         }
-        if let Err(error) = self.gate.remove() {
+        let gate = &mut self.gate;
+        if let Err(error) = self.records.alone(|| gate.remove()) {
             self.note(error.to_string());
         }
         if let Some(guard) = self.guard.take() {
@@ -387,11 +403,15 @@ impl Holder {
     }
 }
 
-/// The counts are in maps that both have; each knows what it has delivered itself.
-fn together(ours: Figures, guards: Figures) -> Figures {
+/// The counts are in maps, or qdiscs, that both have. How many it has delivered itself, each eBPF gate knows alone.
+fn together(backend: Backend, ours: Figures, guards: Figures) -> Figures {
+    let released = match backend {
+        Backend::Ebpf => ours.released + guards.released,
+        Backend::Qdisc => ours.released.max(guards.released),
+    };
     Figures {
         held: ours.held.max(guards.held),
-        released: ours.released + guards.released,
+        released,
         dropped: ours.dropped.max(guards.dropped),
         lease_lapsed: ours.lease_lapsed.max(guards.lease_lapsed),
         longest: ours.longest.max(guards.longest),

@@ -4,16 +4,22 @@
 //! of them is gone, however it ended. So a file that can be locked is the trace of a hold that lost both.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, fcntl_lock, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Living, Target};
+use super::{Backend, Living, Target, name};
+
+/// How long is waited for who looks at the records, or changes what holds share.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The directory below the runtime directory.
 const DIRECTORY: &str = "holds";
@@ -37,8 +43,14 @@ pub struct Record {
     pub netns: u64,
     /// What is held.
     pub listen: Vec<SocketAddr>,
+    /// The path by which that was found, if it was not the holder's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns_path: Option<PathBuf>,
     /// Since when, RFC 3339 in UTC.
     pub since: String,
+    /// The guard has released, and nothing is held any more, although the holder is there still.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lifted: bool,
 }
 
 /// A guard, told from whatever process gets its pid later.
@@ -69,6 +81,19 @@ pub struct Found {
     pub lives: bool,
 }
 
+impl Found {
+    /// Somebody stands behind it, and has not let go yet.
+    pub(super) fn holds(&self) -> bool {
+        self.lives && !self.record.as_ref().is_some_and(|record| record.lifted)
+    }
+
+    /// Not another one that was given the same id.
+    pub(super) fn is_of_the_same_hold(&self, other: &Found) -> bool {
+        let began = |found: &Found| found.record.as_ref().map(|record| (record.holder, record.since.clone()));
+        self.id == other.id && began(self).zip(began(other)).is_none_or(|(one, other)| one == other)
+    }
+}
+
 /// The directory of records.
 #[derive(Debug, Clone)]
 pub struct Records(PathBuf);
@@ -85,6 +110,7 @@ pub struct Claim {
     records: Records,
     path: PathBuf,
     file: File,
+    name: Option<OwnedFd>,
     record: Record,
 }
 
@@ -127,24 +153,25 @@ impl Records {
     ///
     /// # Errors
     /// Where another hold has one of the ports, whatever the address, and where the directory cannot be written.
-    pub fn claim(&self, targets: &[Target]) -> Result<Claim, RecordError> {
+    pub fn claim(&self, targets: &[Target], netns_path: Option<&Path>) -> Result<Claim, RecordError> {
         let lock = self.lock()?;
         let netns = netns().map_err(|source| self.failed(source))?;
         let others = self.list()?;
-        let living = others.iter().filter(|other| other.lives).filter_map(|other| other.record.as_ref());
+        let living = others.iter().filter(|other| other.holds()).filter_map(|other| other.record.as_ref());
         for other in living.filter(|other| other.netns == netns) {
             let taken = |target: &&Target| other.listen.iter().any(|held| held.port() == target.address.port());
             if let Some(target) = targets.iter().find(taken) {
                 return Err(RecordError::Busy { port: target.address.port(), holder: other.holder });
             }
         }
-        let id = unused(&others).ok_or_else(|| RecordError::Full(self.0.clone()))?;
+        let (id, name) = unused(&others).ok_or_else(|| RecordError::Full(self.0.clone()))?;
         let mut listen: Vec<SocketAddr> = targets.iter().map(|target| target.address).collect();
         listen.dedup();
         let since = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
         let holder = std::process::id();
-        let record = Record { id, holder, guard: None, backend: None, netns, listen, since };
-        let claim = Claim::create(self, record)?;
+        let netns_path = netns_path.map(Path::to_owned);
+        let record = Record { id, holder, guard: None, backend: None, netns, netns_path, listen, since, lifted: false };
+        let claim = Claim::create(self, record, name)?;
         drop(lock);
         Ok(claim)
     }
@@ -168,12 +195,15 @@ impl Records {
         Ok(found)
     }
 
-    /// The ids of the holds that have a living holder or guard.
+    /// The ids of the holds that have a living holder or guard, those in this network namespace included that are on record
+    /// elsewhere.
     ///
     /// # Errors
     /// As [`list`](Self::list).
     pub fn living(&self) -> Result<Living, RecordError> {
-        Ok(self.list()?.iter().filter(|found| found.lives).map(|found| found.id).collect())
+        let mut living = name::bound();
+        living.extend(self.list()?.iter().filter(|found| found.lives).map(|found| found.id));
+        Ok(living)
     }
 
     /// Forgets a dead hold whose traces were removed.
@@ -194,10 +224,30 @@ impl Records {
     /// # Errors
     /// Where the directory cannot be made or locked.
     pub fn lock(&self) -> Result<Locked, RecordError> {
+        self.lock_within(PATIENCE)
+    }
+
+    /// Whoever has the lock may be stopped: nobody waits for ever.
+    pub(super) fn lock_within(&self, patience: Duration) -> Result<Locked, RecordError> {
         self.make_directory().map_err(|source| self.failed(source))?;
         let directory = File::open(&self.0).map_err(|source| self.failed(source))?;
-        flock(&directory, FlockOperation::LockExclusive).map_err(|errno| self.failed(errno.into()))?;
-        Ok(Locked { _directory: directory })
+        let end = Instant::now() + patience;
+        loop {
+            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Locked { _directory: directory }),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => sleep(Duration::from_millis(1)),
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(self.failed(io::Error::other("another hold has it locked and does not go on")));
+                }
+                Err(errno) => return Err(self.failed(errno.into())),
+            }
+        }
+    }
+
+    /// Does what nobody else should do at the same time, and does it all the same where somebody keeps the lock.
+    pub(super) fn alone<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _lock = self.lock();
+        work()
     }
 
     /// The runtime directory itself is for others too: a daemon that comes later has its control socket there.
@@ -232,7 +282,7 @@ impl Records {
 }
 
 impl Claim {
-    fn create(records: &Records, record: Record) -> Result<Claim, RecordError> {
+    fn create(records: &Records, record: Record, name: Option<OwnedFd>) -> Result<Claim, RecordError> {
         let path = records.path_of(record.id);
         let created = (|| {
             // A dead hold's file has a number that is used, so this one does not exist.
@@ -243,7 +293,7 @@ impl Claim {
         })();
         match created {
             Ok(file) => {
-                let claim = Claim { records: records.clone(), path, file, record };
+                let claim = Claim { records: records.clone(), path, file, name, record };
                 claim.write()?;
                 Ok(claim)
             }
@@ -274,20 +324,18 @@ impl Claim {
         &self.file
     }
 
+    /// What says in the network namespace that the hold lives; `None` where that could not be had.
+    pub fn name(&self) -> Option<&OwnedFd> {
+        self.name.as_ref()
+    }
+
     /// Where the record is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     fn write(&self) -> Result<(), RecordError> {
-        let written = (|| {
-            let text = serde_json::to_vec(&self.record)?;
-            let mut file = &self.file;
-            file.rewind()?;
-            file.write_all(&text)?;
-            file.set_len(text.len() as u64)
-        })();
-        written.map_err(|source| RecordError::Io { path: self.path.clone(), source })
+        write_in_place(&self.file, &self.record).map_err(|source| RecordError::Io { path: self.path.clone(), source })
     }
 }
 
@@ -299,16 +347,43 @@ impl Drop for Claim {
     }
 }
 
-/// Keeps holder and guard from delivering the same SYNs at once: `reloader release` asks the guard while the holder lives.
-///
-/// A lock of a process (POSIX), unlike flock(2), which the two share.
+/// Keeps holder and guard from delivering the same SYNs at once: `reloader release` asks the guard while the holder lives. On a
+/// file of its own, because the two share the lock of the record.
 ///
 /// # Errors
 /// Where the file cannot be opened or locked.
 pub(super) fn only_one_delivers(record: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).open(record)?;
-    fcntl_lock(&file, FlockOperation::LockExclusive)?;
+    // A record that is gone has nobody who would remove the file.
+    std::fs::metadata(record)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+        .open(turn(record))?;
+    rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))?;
     Ok(file)
+}
+
+/// The file that says whose turn it is to deliver.
+fn turn(record: &Path) -> PathBuf {
+    record.with_extension("deliver")
+}
+
+/// Puts it on record that the guard has released, through the open file that it shares with the holder.
+pub(super) fn mark_lifted(file: &File) -> io::Result<()> {
+    let mut text = vec![0; file.metadata()?.len() as usize];
+    file.read_exact_at(&mut text, 0)?;
+    let record: Record = serde_json::from_slice(&text)?;
+    write_in_place(file, &Record { lifted: true, ..record })
+}
+
+/// The lock belongs to this very file.
+fn write_in_place(file: &File, record: &Record) -> io::Result<()> {
+    let text = serde_json::to_vec(record)?;
+    file.write_all_at(&text, 0)?;
+    file.set_len(text.len() as u64)
 }
 
 fn read(path: &Path) -> Option<Found> {
@@ -324,18 +399,26 @@ fn read(path: &Path) -> Option<Found> {
     Some(Found { id, record: serde_json::from_str(&text).ok(), lives })
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
+/// Removes a record and what goes with it.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    [turn(path), path.to_owned()].iter().try_for_each(|path| match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
-    }
+    })
 }
 
-/// Not the same ones again and again: traces of a hold whose record is lost must not be taken for a living one's.
-fn unused(others: &[Found]) -> Option<u16> {
+/// An id and its name in this network namespace. Not the same ones again and again: traces of a hold whose record is lost must not
+/// be taken for a living one's.
+fn unused(others: &[Found]) -> Option<(u16, Option<OwnedFd>)> {
     let first = (std::process::id() % u32::from(MAX_ID)) as u16;
-    let candidates = (0..MAX_ID).map(|step| (first + step) % MAX_ID + 1);
-    candidates.into_iter().find(|id| others.iter().all(|other| other.id != *id))
+    let candidates = || {
+        let all = (0..MAX_ID).map(|step| (first + step) % MAX_ID + 1);
+        all.filter(|id| others.iter().all(|other| other.id != *id))
+    };
+    let bound = name::bound();
+    let named = candidates().filter(|id| !bound.contains(id)).find_map(|id| Some((id, Some(name::bind(id).ok()?))));
+    // Any user may have taken all of the names.
+    named.or_else(|| candidates().next().map(|id| (id, None)))
 }
 
 /// The network namespace of the calling thread.

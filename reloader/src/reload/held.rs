@@ -208,3 +208,24 @@ pub(crate) fn rung(backend: Backend) -> Rung {
         Backend::Qdisc => Rung::HeldQdisc,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(why: Why, trouble: Option<&str>) -> Ended {
+        let at = std::time::Instant::now();
+        Ended { figures: Default::default(), at, why, trouble: trouble.map(Into::into), notes: Vec::new() }
+    }
+
+    #[test]
+    fn a_hold_that_failed_proves_nothing() {
+        assert_eq!(general_doubt(&ended(Why::Asked, None)), None);
+        assert_eq!(
+            general_doubt(&ended(Why::Asked, Some("2 SYNs were not delivered"))).unwrap(),
+            "2 SYNs were not delivered"
+        );
+        assert_eq!(general_doubt(&ended(Why::Lifted, Some("it stood still"))).unwrap(), "it stood still");
+        assert!(general_doubt(&ended(Why::Failed, None)).is_some());
+    }
+}

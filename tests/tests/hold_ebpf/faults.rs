@@ -121,6 +121,39 @@ fn a_guard_releases_what_a_dead_holder_has_parked() {
     }
 }
 
+/// The guard delivers in the place of a holder that goes on afterwards: nothing is delivered twice, or counted twice.
+#[test]
+fn what_a_guard_has_delivered_the_holder_does_not() {
+    Namespace::new().run(|| {
+        let mut gate = hold(HOOKS[0], &spec(&["127.0.0.1:8080"]));
+        let clients = start(at("127.0.0.1:8080"), 10);
+        until_held(&mut gate, 10);
+        let _listener = listener("127.0.0.1:8080");
+        let mut guard = EbpfGate::restore(gate.keepsake().unwrap()).unwrap();
+        assert_eq!(guard.deliver().whole().unwrap().released, 10);
+        assert_eq!(gate.deliver().whole().unwrap().released, 0);
+        until_connected(&clients);
+    });
+}
+
+/// A guard that was never told of a device drops what is parked for it: without our program at egress the frames would go out to
+/// the network.
+#[test]
+fn nothing_goes_out_to_the_network() {
+    let (client, server) = addressed();
+    server.run(|| {
+        let mut gate = hold(Hook::Clsact, &spec(&["0.0.0.0:8080"]));
+        let clients = client.run(|| start(at("10.0.0.2:8080"), 5));
+        until_held(&mut gate, 5);
+        let mut keepsake = gate.keepsake().unwrap();
+        let known = keepsake.manifest["attachments"].as_array_mut().unwrap();
+        known.retain(|attachment| attachment["device"] != "right");
+        let figures = EbpfGate::restore(keepsake).unwrap().deliver().whole().unwrap();
+        assert_eq!((figures.held, figures.released, figures.dropped), (5, 0, 5));
+        drop(clients);
+    });
+}
+
 #[test]
 fn a_keepsake_that_is_none_is_refused() {
     Namespace::new().run(|| {

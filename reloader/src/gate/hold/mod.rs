@@ -27,7 +27,7 @@ pub use clean_up::{CleanUp, clean_up, lift_all};
 pub use gates::Gates;
 pub use guard::run as run_guard;
 pub use holder::{Armed, Ended, Hold, Wanted, Why};
-pub use record::{Found, Locked, Record, RecordError, Records};
+pub use record::{Claim, Found, Locked, Record, RecordError, Records};
 pub use standing::Standing;
 
 /// One of the two gates.

@@ -15,7 +15,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::record::Claim;
+use super::claim::Claim;
 use super::{Backend, Figures, Keepsake};
 
 /// How many descriptors go with one message: the kernel's limit is 253 (SCM_MAX_FD).

@@ -15,8 +15,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::channel::{self, Entrusted, ToGuard, ToHolder};
+use super::claim::{self, Claim, only_one_delivers};
 use super::holder::RENEWAL;
-use super::record::{self, Claim, Records, only_one_delivers};
+use super::record::Records;
 use super::{Backend, Figures, HoldError, Keepsake, LEASE, Partly, clean_up, restore};
 use crate::sys::Inheritance;
 
@@ -303,7 +304,7 @@ fn lift_for_holder(mut trust: Trust, cause: Cause, channel: BorrowedFd<'_>) -> R
         Err(error) => (Figures::default(), Some(error)),
     };
     if trouble.is_none()
-        && let Err(error) = record::mark_lifted(&trust.lock)
+        && let Err(error) = claim::mark_lifted(&trust.lock)
     {
         log::warn!("the record does not say that the hold was lifted: {error}");
     }
@@ -384,7 +385,7 @@ impl Trust {
     }
 
     fn forget(&self) {
-        if let Err(error) = record::remove(&self.record) {
+        if let Err(error) = claim::remove(&self.record) {
             log::debug!("the record {}: {error}", self.record.display());
         }
     }

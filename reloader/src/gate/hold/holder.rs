@@ -1,21 +1,19 @@
-//! The holder: a thread that has a gate in its hands from before it is armed until everything of it is gone.
+//! The holder: what its thread does, from before a gate is armed until everything of it is gone.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::channel::ToHolder;
+use super::claim::{Claim, only_one_delivers};
 use super::clean_up::clean_up_after_the_dead;
 use super::guard::Guard;
-use super::record::{Claim, Records, only_one_delivers};
-use super::{Backend, Exception, Figures, Gate, HoldError, LEASE, Partly, Spec, Target, prepare};
+use super::handle::{Armed, Ended, Wanted, Why};
+use super::record::Records;
+use super::{Backend, Figures, Gate, HoldError, LEASE, Partly, Spec, prepare};
 use crate::kernel::monitor::Monitor;
-use crate::sys::Inheritance;
 
 /// How often the lease is renewed: a renewal may come late by four times that.
 pub(super) const RENEWAL: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 5);
@@ -23,144 +21,7 @@ pub(super) const RENEWAL: Duration = Duration::from_millis(LEASE.as_millis() as 
 /// How many guards that die are replaced in one hold.
 const REPLACEMENTS: u32 = 3;
 
-/// What is asked of a hold.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// What is held.
-    pub targets: Vec<Target>,
-    /// Listeners of others, which a wildcard target leaves alone.
-    pub exceptions: Vec<Exception>,
-    /// The gate; `None` for the best that can be had.
-    pub backend: Option<Backend>,
-    /// Bytes of room for parked SYNs.
-    pub capacity: u32,
-    /// The hold ends by itself after this time.
-    pub max: Duration,
-    /// Where the record is kept.
-    pub runtime_dir: PathBuf,
-    /// The path by which the network namespace was asked for, if it was not the caller's own: who cleans up finds it by that.
-    pub netns_path: Option<PathBuf>,
-    /// The program whose command `guard` is the guard; this program.
-    pub program: PathBuf,
-    /// What the guard is started with.
-    pub inheritance: Inheritance,
-}
-
-/// A hold in force. Dropped, it is released.
-#[derive(Debug)]
-pub struct Hold {
-    armed: Armed,
-    orders: OwnedFd,
-    thread: Option<JoinHandle<Ended>>,
-}
-
-/// How the hold began.
-#[derive(Debug, Clone)]
-pub struct Armed {
-    /// The gate.
-    pub backend: Backend,
-    /// Since when SYNs are parked.
-    pub at: Instant,
-    /// What the operator should know.
-    pub notes: Vec<String>,
-}
-
-/// Why a hold ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// It was asked to.
-    Asked,
-    /// Its time was over.
-    Max,
-    /// Somebody called `reloader release`, or its guard did not hear of it any more.
-    Lifted,
-    /// It could not go on.
-    Failed,
-}
-
-/// How the hold ended.
-#[derive(Debug, Clone)]
-pub struct Ended {
-    /// What became of the SYNs.
-    pub figures: Figures,
-    /// When new SYNs passed again and all parked ones were delivered.
-    pub at: Instant,
-    /// Why it ended.
-    pub why: Why,
-    /// The first thing that went wrong and leaves the hold without a proof, as a sentence.
-    pub trouble: Option<String>,
-    /// What the operator should know.
-    pub notes: Vec<String>,
-}
-
-impl Hold {
-    /// Holds from the moment this returns, in the network namespace of the calling thread.
-    ///
-    /// # Errors
-    /// Where nothing can be held; nothing is left then.
-    pub fn begin(wanted: Wanted) -> Result<Hold, HoldError> {
-        let orders = eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
-        let heard = orders.try_clone()?;
-        let (sender, receiver) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("holder".into()).spawn(move || {
-            let armed = Holder::begin(wanted);
-            match armed {
-                Ok((holder, armed)) => {
-                    let _ = sender.send(Ok(armed));
-                    holder.hold(&heard)
-                }
-                Err(error) => {
-                    let _ = sender.send(Err(error));
-                    Ended::failed(Vec::new())
-                }
-            }
-        })?;
-        match receiver.recv() {
-            Ok(Ok(armed)) => Ok(Hold { armed, orders, thread: Some(thread) }),
-            Ok(Err(error)) => {
-                let _ = thread.join();
-                Err(error)
-            }
-            Err(_) => Err(io::Error::other("the holder's thread ended").into()),
-        }
-    }
-
-    /// How it began.
-    pub fn armed(&self) -> &Armed {
-        &self.armed
-    }
-
-    /// Whether it has ended by itself.
-    pub fn has_ended(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
-    /// Releases, and returns when everything is delivered and removed.
-    pub fn release(mut self) -> Ended {
-        self.end().unwrap_or_else(|| Ended::failed(vec!["the thread that held SYNs has panicked".into()]))
-    }
-
-    fn end(&mut self) -> Option<Ended> {
-        let thread = self.thread.take()?;
-        let _ = rustix::io::write(&self.orders, &1_u64.to_ne_bytes());
-        thread.join().ok()
-    }
-}
-
-impl Ended {
-    fn failed(notes: Vec<String>) -> Ended {
-        let trouble = notes.first().cloned();
-        Ended { figures: Figures::default(), at: Instant::now(), why: Why::Failed, trouble, notes }
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-struct Holder {
+pub(super) struct Holder {
     // Dropped in this order: the gate may be restored by a guard only while the claim stands.
     gate: Box<dyn Gate>,
     guard: Option<Guard>,
@@ -178,7 +39,7 @@ struct Holder {
 
 impl Holder {
     /// Everything is in place and guarded before the first SYN is parked.
-    fn begin(wanted: Wanted) -> Result<(Holder, Armed), HoldError> {
+    pub(super) fn begin(wanted: Wanted) -> Result<(Holder, Armed), HoldError> {
         let records = Records::of(&wanted.runtime_dir);
         clean_up_after_the_dead(&records);
         let claim = records.claim(&wanted.targets, wanted.netns_path.as_deref())?;
@@ -235,7 +96,7 @@ impl Holder {
         Ok(())
     }
 
-    fn hold(mut self, orders: &OwnedFd) -> Ended {
+    pub(super) fn hold(mut self, orders: &OwnedFd) -> Ended {
         let why = self.until_ended(orders);
         let (figures, at) = self.deliver();
         self.take_down();

@@ -2,9 +2,11 @@
 //! afterwards. Two gates can do it, [`ebpf`](super::ebpf) and [`qdisc`](super::qdisc); what they have in common is here.
 
 mod channel;
+mod claim;
 mod clean_up;
 mod gates;
 mod guard;
+mod handle;
 mod holder;
 mod name;
 mod record;
@@ -23,11 +25,12 @@ use super::qdisc::{QdiscError, QdiscGate};
 use crate::kernel::sock_diag::ListenSocket;
 use crate::listener::Address;
 
+pub use claim::Claim;
 pub use clean_up::{CleanUp, clean_up, lift_all};
 pub use gates::Gates;
 pub use guard::run as run_guard;
-pub use holder::{Armed, Ended, Hold, Wanted, Why};
-pub use record::{Claim, Found, Locked, Record, RecordError, Records};
+pub use handle::{Armed, Ended, Hold, Wanted, Why};
+pub use record::{Found, Locked, Record, RecordError, Records};
 pub use standing::Standing;
 
 /// One of the two gates.

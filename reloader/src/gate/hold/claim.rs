@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 
+use super::holder::RENEWAL;
 use super::record::{Found, GuardId, MAX_ID, Record, RecordError, Records, netns};
 use super::{Backend, Target, name};
 
@@ -84,8 +85,8 @@ impl Claim {
         let start_time = crate::process::start_time(guard).unwrap_or(0);
         self.record.backend = Some(backend);
         self.record.guard = Some(GuardId { pid: guard, start_time });
-        // Not while somebody reads the records to decide.
-        let _lock = self.records.lock()?;
+        // Not while somebody reads the records to decide; but SYNs may be held, and the lease waits for nobody.
+        let _lock = self.records.lock_within(RENEWAL);
         self.write()
     }
 

@@ -341,13 +341,18 @@ impl Trust {
         let end = Instant::now() + Duration::from_nanos(end.saturating_sub(monotonic())) + LEASE;
         let keepsake = Some(Keepsake { manifest, descriptors });
         let mut trust = Trust { id, backend, record, lock, _name: name, keepsake, end, heartbeat: None };
-        trust.holder_lives();
+        // It arms now, on many devices perhaps.
+        trust.expect_holder_within(DELIVERY);
         Ok(trust)
     }
 
-    /// A plug has no lease: the guard has to be told that somebody is there.
     fn holder_lives(&mut self) {
-        self.heartbeat = (self.backend == Backend::Qdisc).then(|| Instant::now() + LEASE);
+        self.expect_holder_within(LEASE);
+    }
+
+    /// A plug has no lease: the guard has to be told that somebody is there.
+    fn expect_holder_within(&mut self, time: Duration) {
+        self.heartbeat = (self.backend == Backend::Qdisc).then(|| Instant::now() + time);
     }
 
     fn holder_delivers(&mut self) {
@@ -355,12 +360,13 @@ impl Trust {
         self.end = Instant::now() + DELIVERY;
     }
 
-    /// When the guard does not wait for the holder any longer, and why. Never while nothing is parked any more.
+    /// When the guard does not wait for the holder any longer, and why. While nothing is parked any more, only who asks hurries.
     fn due(&self, asked: Option<Instant>) -> Option<(Instant, Cause)> {
-        self.keepsake.as_ref()?;
         let asked = asked.map(|asked| (asked + PATIENCE_WITH_HOLDER, Cause::Asked));
-        let silent = self.heartbeat.map(|at| (at, Cause::Silent));
-        [asked, silent, Some((self.end, Cause::Over))].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let parked = self.keepsake.as_ref();
+        let silent = parked.and(self.heartbeat).map(|at| (at, Cause::Silent));
+        let over = parked.map(|_| (self.end, Cause::Over));
+        [asked, silent, over].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// The holder is dead.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{Backend, Living, claim, name};
 
 /// How long is waited for who looks at the records, or changes what holds share.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The directory below the runtime directory.
 const DIRECTORY: &str = "holds";

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Context, Exit, Failure, output};
-use crate::gate::hold::{CleanUp, Found, HoldError, Records, clean_up, lift_all};
+use crate::gate::hold::{CleanUp, Found, HoldError, Record, Records, clean_up, lift_all};
 use crate::process;
 
 #[derive(Serialize, Default)]
@@ -11,7 +11,7 @@ use crate::process;
 struct Released {
     /// Holds whose guard released them.
     lifted: Vec<String>,
-    /// Holds whose guard does not answer.
+    /// Holds whose guard does not answer, or could not.
     unanswered: Vec<String>,
     /// Holds that had lost holder and guard.
     dead: usize,
@@ -25,42 +25,52 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Fai
         return Err(Failure::new(Exit::Privilege, "releasing holds takes root: they are root's"));
     }
     let records = Records::of(&config.runtime_dir);
-    let failed = |error: HoldError| Failure::new(Exit::Failed, error);
-    let (lifted, unanswered) = lift_all(&records).map_err(failed)?;
-    let here = clean_up(&records).map_err(failed)?;
+    let (lifted, unanswered) = lift_all(&records).map_err(|error| Failure::new(Exit::Failed, error))?;
     let mut released = Released {
         lifted: lifted.iter().map(words).collect(),
         unanswered: unanswered.iter().map(words).collect(),
-        dead: here.dead.len(),
-        removed: here.removed,
+        ..Released::default()
     };
-    for done in elsewhere(&records, &here).map_err(failed)? {
-        released.dead += done.dead.len();
-        released.removed += done.removed;
-    }
+    // What was released has to be told, whatever stays behind.
+    let cleaned = clean_up_everywhere(&records, &mut released);
     show(format, &released)?;
+    cleaned.map_err(|error| Failure::new(Exit::Failed, error))?;
     Ok(if released.unanswered.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-/// Dead holds of other network namespaces: each is cleaned up from a thread that enters it. With the namespace gone there is
-/// nothing left of the hold but its record.
-fn elsewhere(records: &Records, here: &CleanUp) -> Result<Vec<CleanUp>, HoldError> {
-    let mut done = Vec::new();
-    for found in records.list()?.into_iter().filter(|found| here.elsewhere.contains(&found.id)) {
-        let namespace = found.record.and_then(|record| process::network_namespace(record.netns));
-        let Some(namespace) = namespace else {
-            records.forget(found.id, &records.lock()?)?;
-            done.push(CleanUp { dead: vec![found.id], ..CleanUp::default() });
-            continue;
-        };
-        let records = records.clone();
-        let thread = std::thread::spawn(move || {
-            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from)?;
-            clean_up(&records)
-        });
-        done.push(thread.join().unwrap_or_else(|_| Ok(CleanUp::default()))?);
+/// An error in one network namespace keeps no other from being cleaned up; the first is told.
+fn clean_up_everywhere(records: &Records, released: &mut Released) -> Result<(), HoldError> {
+    let mut add = |done: CleanUp| {
+        released.dead += done.dead.len();
+        released.removed += done.removed;
+        done.elsewhere
+    };
+    let here = clean_up(records).map(&mut add);
+    let mut result = here.map(drop);
+    let dead = records.list()?.into_iter().filter(|found| !found.lives);
+    for found in dead {
+        let Some(record) = found.record.filter(|record| !record.is_of_this_namespace()) else { continue };
+        let done = clean_up_in(records, &record).map(|done| drop(add(done)));
+        result = result.and(done);
     }
-    Ok(done)
+    result
+}
+
+/// A dead hold of another network namespace, from a thread that enters it. With the namespace gone there is nothing left of the
+/// hold but its record.
+fn clean_up_in(records: &Records, record: &Record) -> Result<CleanUp, HoldError> {
+    let Some(namespace) = process::network_namespace(record.netns, record.netns_path.as_deref())? else {
+        records.forget(record.id, &records.lock()?)?;
+        return Ok(CleanUp { dead: vec![record.id], ..CleanUp::default() });
+    };
+    let records = records.clone();
+    let thread = std::thread::spawn(move || {
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from)?;
+        clean_up(&records)
+    });
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(std::io::Error::other("cleaning up in another network namespace failed").into()))
 }
 
 fn words(found: &Found) -> String {
@@ -79,7 +89,9 @@ fn show(format: output::Format, released: &Released) -> Result<(), Failure> {
     }
     let mut text = String::new();
     released.lifted.iter().for_each(|hold| text.push_str(&format!("released: {hold}\n")));
-    released.unanswered.iter().for_each(|hold| text.push_str(&format!("no answer: the guard of {hold}\n")));
+    released.unanswered.iter().for_each(|hold| {
+        text.push_str(&format!("not released: {hold}: its guard is dead, does not answer, or could not\n"))
+    });
     if released.dead > 0 || released.removed > 0 {
         text.push_str(&format!(
             "cleaned up after {} dead holds: {} filters, qdiscs and devices\n",

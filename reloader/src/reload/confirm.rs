@@ -96,8 +96,7 @@ fn why_rebound(before: &Endpoint, after: &Endpoint) -> &'static str {
 fn one_shard_less(before: &Owned) -> Verdict {
     let mut verdict = removed(before);
     verdict.receipt.rung = Rung::Unproven;
-    verdict.receipt.why =
-        Some("the new generation has fewer sockets on this address".into());
+    verdict.receipt.why = Some("the new generation has fewer sockets on this address".into());
     verdict
 }
 

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::gate::hold::Exception;
 use crate::kernel::sock_diag::{self, Connection, SockDiagError};
 use crate::kernel::syncookies::SynCookies;
 use crate::listener::{Address, Endpoint, Listener};
@@ -91,7 +92,7 @@ impl Drain {
     pub(crate) fn begin(
         listeners: Vec<Listener>,
         held: Vec<Endpoint>,
-        exceptions: Vec<SocketAddr>,
+        exceptions: &[Exception],
         cookies: Option<SynCookies>,
     ) -> Drain {
         Drain {
@@ -101,7 +102,8 @@ impl Drain {
             known: HashSet::new(),
             strangers: Vec::new(),
             cookies,
-            exceptions,
+            // Of a connection it is not known by which device it came: one to a listener that is bound to one stays a doubt.
+            exceptions: exceptions.iter().filter(|found| found.interface == 0).map(|found| found.address).collect(),
             looks_at_closed: sock_diag::time_wait_count().is_some_and(|count| count < MANY_CLOSED),
             last: Look::default(),
             looked: false,

@@ -1,7 +1,6 @@
 //! Listeners whose socket changes are guarded by a hold: armed, drained, and judged by what was seen meanwhile.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::confirm::Verdict;
@@ -10,7 +9,7 @@ use super::receipt::{ListenerReceipt, Rung, Syns};
 use super::recorder::Recorder;
 use super::retire::undrained;
 use crate::config::Strategy;
-use crate::gate::hold::{Backend, Ended, Hold, Target, Wanted, Why};
+use crate::gate::hold::{Backend, Ended, Exception, Hold, Target, Wanted, Why};
 use crate::kernel::{devices, sock_diag};
 use crate::listener::{Address, Endpoint, Listener, SocketType};
 use crate::supervision::Supervisor;
@@ -62,7 +61,7 @@ pub(crate) async fn guard(
     match begin(wanted).await {
         Ok(hold) => {
             hold.armed().notes.iter().for_each(|note| recorder.note(note));
-            let (ends, drain) = (hold.armed().at + max, Drain::begin(old.clone(), held, exceptions, cookies));
+            let (ends, drain) = (hold.armed().at + max, Drain::begin(old.clone(), held, &exceptions, cookies));
             Some(Guarded { hold, ends, drain, old, still_open: None })
         }
         Err(error) => {
@@ -91,16 +90,12 @@ fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Res
     let mut targets: Vec<Target> = old.iter().filter_map(target).collect();
     targets.sort_by_key(|target| (target.address, target.v6only, target.interface));
     targets.dedup();
-    let on_held_port = |address: &SocketAddr| {
-        let wildcard =
-            |target: &Target| target.address.ip().is_unspecified() && target.address.port() == address.port();
-        !address.ip().is_unspecified() && targets.iter().any(wildcard)
+    let on_held_port = |exception: &Exception| {
+        let port = exception.address.port();
+        targets.iter().any(|target| target.address.ip().is_unspecified() && target.address.port() == port)
     };
-    let exceptions =
-        sockets.iter().filter(|found| !ours.contains(&found.inode)).filter_map(|found| match found.address {
-            Address::Inet(address) => Some(address),
-            _ => None,
-        });
+    let others = sockets.iter().filter(|found| !ours.contains(&found.inode));
+    let exceptions = others.filter_map(Exception::of);
     let config = &supervisor.config;
     Ok(Wanted {
         exceptions: exceptions.filter(on_held_port).collect(),
@@ -108,6 +103,7 @@ fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Res
         backend: (config.reload.strategy == Strategy::KernelFallback).then_some(Backend::Qdisc),
         capacity: config.hold.capacity,
         max: config.hold.max,
+        netns_path: None,
         runtime_dir: config.runtime_dir.clone(),
         program: supervisor.program.clone(),
         inheritance: supervisor.inheritance.clone(),
@@ -229,8 +225,12 @@ pub(crate) fn general_doubt(ended: &Ended) -> Option<String> {
             ended.figures.lease_lapsed
         ));
     }
+    if let Some(trouble) = &ended.trouble {
+        return Some(trouble.clone());
+    }
     match ended.why {
         Why::Asked => None,
+        Why::Failed => Some("the hold failed before the new listener was there".into()),
         Why::Max => Some("the hold ended before the new listener was there, because its longest time was over".into()),
         Why::Lifted => Some("the hold was lifted by `reloader release` before the new listener was there".into()),
     }
@@ -241,5 +241,26 @@ pub(crate) fn rung(backend: Backend) -> Rung {
     match backend {
         Backend::Ebpf => Rung::HeldEbpf,
         Backend::Qdisc => Rung::HeldQdisc,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(why: Why, trouble: Option<&str>) -> Ended {
+        let at = std::time::Instant::now();
+        Ended { figures: Default::default(), at, why, trouble: trouble.map(Into::into), notes: Vec::new() }
+    }
+
+    #[test]
+    fn a_hold_that_failed_proves_nothing() {
+        assert_eq!(general_doubt(&ended(Why::Asked, None)), None);
+        assert_eq!(
+            general_doubt(&ended(Why::Asked, Some("2 SYNs were not delivered"))).unwrap(),
+            "2 SYNs were not delivered"
+        );
+        assert_eq!(general_doubt(&ended(Why::Lifted, Some("it stood still"))).unwrap(), "it stood still");
+        assert!(general_doubt(&ended(Why::Failed, None)).is_some());
     }
 }

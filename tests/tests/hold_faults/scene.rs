@@ -66,8 +66,8 @@ impl Scene {
             runs.display(),
             go.display()
         );
-        let all: Vec<&str> =
-            ["--json", "--max", "1h", "--listen", listen].into_iter().chain(args.iter().copied()).collect();
+        let max: &[&str] = if args.contains(&"--max") { &[] } else { &["--max", "1h"] };
+        let all: Vec<&str> = ["--json", "--listen", listen].iter().chain(max).chain(args).copied().collect();
         let pending = self.server.run(|| self.holding.spawn(&all, ["sh", "-c", &script]));
         // The command is run when the hold is armed and drained.
         until(LONG, "the hold", || runs.exists());

@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::maps::since;
 use super::pacing::Pacing;
 use super::packet::{Flow, Parked, Segment};
+use crate::gate::hold::Figures;
 use crate::sys::link_address;
 
 /// LOOPBACK_IFINDEX of the kernel's `include/net/flow.h`: `lo` in every namespace.
@@ -84,6 +85,14 @@ impl Sockets {
     }
 }
 
+/// How the devices take what is delivered.
+pub(super) struct Ways {
+    /// Those that have our program at egress. On any other a frame would go out to the network, with our mark.
+    pub(super) back: HashSet<u32>,
+    /// Those whose packets begin with no Ethernet header.
+    pub(super) bare: HashSet<u32>,
+}
+
 /// What was delivered so far.
 #[derive(Debug, Default)]
 pub(super) struct Delivered {
@@ -99,16 +108,20 @@ pub(super) struct Delivered {
 }
 
 impl Delivered {
-    /// Delivers one record. `bare` are the devices without an Ethernet header.
-    pub(super) fn deliver(&mut self, sockets: &Sockets, record: &[u8], bare: &HashSet<u32>) {
+    /// Delivers one record.
+    pub(super) fn deliver(&mut self, sockets: &Sockets, record: &[u8], ways: &Ways) {
         let Some(parked) = Parked::read(record) else { return };
-        let ethernet = !bare.contains(&parked.device);
+        let ethernet = !ways.bare.contains(&parked.device);
         let Some(segment) = parked.segment(ethernet) else {
             self.refuse(io::ErrorKind::InvalidData.into());
             return;
         };
         // A client that has sent it again waits for one answer.
         if !self.flows.insert(segment.flow) {
+            return;
+        }
+        if parked.device != LO && !ways.back.contains(&parked.device) {
+            self.homeless += 1;
             return;
         }
         self.pacing.wait_for_room(segment.destination());
@@ -120,6 +133,12 @@ impl Delivered {
             Err(error) if device_has_gone(&error) => self.homeless += 1,
             Err(error) => self.refuse(error),
         }
+    }
+
+    /// With what the programs have counted: held, dropped, lapsed.
+    pub(super) fn figures(&self, [held, dropped, lease_lapsed]: [u64; 3]) -> Figures {
+        let dropped = dropped + self.homeless;
+        Figures { held, released: self.released, dropped, lease_lapsed, longest: self.longest }
     }
 
     fn refuse(&mut self, error: io::Error) {

@@ -113,11 +113,6 @@ pub enum EbpfError {
 }
 
 impl EbpfError {
-    /// Whether this machine cannot hold by eBPF, and may by qdisc.
-    pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Denied | Self::Missing | Self::Refused { .. } | Self::Socket { .. } | Self::Attach { .. })
-    }
-
     pub(super) fn load(error: &(dyn Error + 'static)) -> Self {
         match denial(error) {
             Some(Errno::NOSYS) => Self::Missing,

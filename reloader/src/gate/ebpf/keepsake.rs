@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-use super::delivery::Sockets;
+use super::delivery::{Sockets, Ways};
 use super::error::EbpfError;
 use super::maps::Maps;
 use crate::gate::attachment::{Attachment, Way};
@@ -48,6 +48,12 @@ pub(super) struct Parts {
 }
 
 impl Parts {
+    /// By which ways SYNs can be delivered now.
+    pub(super) fn ways(&self) -> Ways {
+        let back = self.attachments.iter().filter(|attachment| attachment.direction == Direction::Egress);
+        Ways { back: back.map(|attachment| attachment.device.index).collect(), bare: self.bare.clone() }
+    }
+
     pub(super) fn keepsake(&self) -> Result<Keepsake, EbpfError> {
         let sockets = self.sockets.duplicates().map_err(|source| EbpfError::Socket { source })?;
         let attachments = self.attachments.iter().map(Noted::from).collect();

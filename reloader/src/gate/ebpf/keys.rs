@@ -10,8 +10,12 @@ use crate::kernel::devices::Device;
 pub(super) fn keys(spec: &Spec, devices: &[Device]) -> Vec<(HeldKey, u32)> {
     let mut keys = Vec::new();
     for exception in &spec.exceptions {
-        let addresses = listened_addresses(exception.ip(), true);
-        keys.extend(addresses.into_iter().map(|address| (held_key(address, exception.port(), 0), PASS)));
+        for address in listened_addresses(exception.address.ip(), true) {
+            let port = exception.address.port();
+            keys.extend(
+                arriving_by(exception.interface, devices).map(|device| (held_key(address, port, device), PASS)),
+            );
+        }
     }
     for target in &spec.targets {
         for address in listened_addresses(target.address.ip(), target.v6only) {
@@ -31,7 +35,7 @@ fn arriving_by(interface: u32, devices: &[Device]) -> impl Iterator<Item = u32> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::hold::Target;
+    use crate::gate::hold::{Exception, Target};
     use reloader_ebpf::{any_address, v4_mapped};
 
     fn target(address: &str, v6only: bool, interface: u32) -> Target {
@@ -39,7 +43,8 @@ mod tests {
     }
 
     fn keys_of(targets: Vec<Target>, exceptions: &[&str], devices: &[Device]) -> Vec<(HeldKey, u32)> {
-        let exceptions = exceptions.iter().map(|address| address.parse().unwrap()).collect();
+        let exception = |address: &&str| Exception { address: address.parse().unwrap(), interface: 0 };
+        let exceptions = exceptions.iter().map(exception).collect();
         keys(&Spec { id: 1, targets, exceptions, capacity: 0 }, devices)
     }
 
@@ -58,6 +63,15 @@ mod tests {
         // The later one is what the map keeps.
         let keys = keys_of(vec![wildcard, target("10.0.0.1:80", false, 0)], &["10.0.0.1:80"], &[]);
         assert_eq!(keys.iter().rfind(|(key, _)| *key == address), Some(&(address, PARK)));
+    }
+
+    #[test]
+    fn an_exception_that_is_bound_to_a_device_passes_there_alone() {
+        let address = v4_mapped([10, 0, 0, 1]);
+        let exceptions = vec![Exception { address: "10.0.0.1:80".parse().unwrap(), interface: 3 }];
+        let keys = keys(&Spec { id: 1, targets: vec![target("0.0.0.0:80", false, 0)], exceptions, capacity: 0 }, &[]);
+        assert!(keys.contains(&(held_key(address, 80, 3), PASS)));
+        assert!(keys.iter().all(|(key, _)| *key != held_key(address, 80, 0)));
     }
 
     #[test]

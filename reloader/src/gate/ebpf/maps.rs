@@ -64,6 +64,13 @@ impl Maps {
         &self.descriptors
     }
 
+    /// A ring knows only of what was taken out of it by itself.
+    pub(super) fn reopen_ring(&mut self) -> Result<(), EbpfError> {
+        let [.., ring] = self.descriptors.as_slice() else { return Ok(()) };
+        self.ring = RingBuf::try_from(open(RING, ring)?).map_err(|error| EbpfError::map(RING, error))?;
+        Ok(())
+    }
+
     pub(super) fn set_mark(&mut self, mark: u32) -> Result<(), EbpfError> {
         self.control.set(control::MARK, u64::from(mark), 0).map_err(|error| EbpfError::map(CONTROL, error))
     }

@@ -14,7 +14,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::attachment::Attachment;
 pub use super::attachment::Hook;
-use super::hold::{Figures, Gate, HoldError, Keepsake, Living, Spec};
+use super::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec};
 use super::programs::{BACK_PROGRAM, HOLD_OBJECT, HOLD_PROGRAM, abi_version};
 use crate::kernel::bpf;
 use crate::kernel::devices::{self, Device, receivers};
@@ -75,8 +75,10 @@ impl EbpfGate {
         let holder = Holder { ebpf, spec: spec.clone(), hook, keys: Vec::new(), armed: false };
         let mut gate = Self { parts, holder: Some(holder), delivered: Delivered::default(), figures: None };
         // Where that fails, dropping the gate removes what was attached.
-        gate.cover()?;
-        Ok(gate)
+        match gate.cover() {
+            (_, Some(error)) => Err(error),
+            (_, None) => Ok(gate),
+        }
     }
 
     /// The gate of a holder that has died, for its guard: it can be released. In a thread of the holder's network namespace.
@@ -88,17 +90,21 @@ impl EbpfGate {
         Ok(Self { parts, holder: None, delivered: Delivered::default(), figures: None })
     }
 
-    /// Covers the devices that are there now. True where that changed anything.
-    fn cover(&mut self) -> Result<bool, EbpfError> {
-        let Some(holder) = &mut self.holder else { return Ok(false) };
-        let devices = devices::list().map_err(|source| EbpfError::Devices { source })?;
+    /// Covers the devices that are there now. True where that changed anything, with the first error.
+    fn cover(&mut self) -> (bool, Option<EbpfError>) {
+        let Some(holder) = &mut self.holder else { return (false, None) };
+        let devices = match devices::list() {
+            Ok(devices) => devices,
+            Err(source) => return (false, Some(EbpfError::Devices { source })),
+        };
         holder.keys = keys::keys(&holder.spec, &devices);
+        let mut first_error = None;
         if holder.armed {
-            self.parts.maps.hold(&holder.keys)?;
+            first_error = self.parts.maps.hold(&holder.keys).err();
         }
         let receivers = receivers(&devices);
-        let mut changed = leave(&mut self.parts.attachments, &receivers)?;
-        let mut first_error = None;
+        let (mut changed, left) = leave(&mut self.parts.attachments, &receivers);
+        first_error = first_error.or(left);
         for device in receivers {
             if self.parts.attachments.iter().any(|attachment| attachment.device.index == device.index) {
                 continue;
@@ -114,24 +120,27 @@ impl EbpfGate {
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
-        first_error.map_or(Ok(changed), Err)
+        (changed, first_error)
     }
 
     fn deliver_all(&mut self) {
         // A record leaves the ring when it is dropped: after it was sent, so that a guard that takes over resumes there.
+        let ways = self.parts.ways();
         while let Some(record) = self.parts.maps.ring.next() {
-            self.delivered.deliver(&self.parts.sockets, &record, &self.parts.bare);
+            self.delivered.deliver(&self.parts.sockets, &record, &ways);
         }
     }
 
     /// Lets new SYNs pass and delivers the parked ones.
     fn let_go(&mut self) -> Result<(), EbpfError> {
         let passing = self.parts.maps.let_pass();
+        // A guard may have delivered, of which this process's view of the ring knows nothing.
+        let reopened = self.parts.maps.reopen_ring();
         self.deliver_all();
         // A program that saw a key before it was deleted may park one more.
         let waited = wait_for_running_programs().map_err(|source| EbpfError::Socket { source });
         self.deliver_all();
-        passing.and(waited)
+        passing.and(reopened).and(waited)
     }
 
     fn detach(&mut self) -> Result<(), EbpfError> {
@@ -148,9 +157,7 @@ impl EbpfGate {
     /// # Errors
     /// Where the kernel refuses to say.
     pub fn figures(&self) -> Result<Figures, EbpfError> {
-        let [held, dropped, lease_lapsed] = self.parts.maps.counts()?;
-        let Delivered { released, homeless, longest, .. } = self.delivered;
-        Ok(Figures { held, released, dropped: dropped + homeless, lease_lapsed, longest })
+        Ok(self.delivered.figures(self.parts.maps.counts()?))
     }
 
     fn refusals(&mut self) -> Result<(), EbpfError> {
@@ -178,23 +185,25 @@ impl Gate for EbpfGate {
         Ok(self.parts.maps.renew_lease()?)
     }
 
-    fn follow(&mut self) -> Result<bool, HoldError> {
-        Ok(self.cover()?)
+    fn follow(&mut self) -> Partly<bool> {
+        let (done, trouble) = self.cover();
+        Partly { done, trouble: trouble.map(Into::into) }
     }
 
     fn keepsake(&self) -> Result<Keepsake, HoldError> {
         Ok(self.parts.keepsake()?)
     }
 
-    fn deliver(&mut self) -> Result<Figures, HoldError> {
-        if let Some(figures) = self.figures {
-            return Ok(figures);
+    fn deliver(&mut self) -> Partly<Figures> {
+        if let Some(done) = self.figures {
+            return Partly { done, trouble: None };
         }
         let delivered = self.let_go();
-        let figures = self.figures();
-        self.figures = figures.as_ref().ok().copied();
-        delivered.and(self.refusals())?;
-        Ok(figures?)
+        let counted = self.parts.maps.counts();
+        let done = self.delivered.figures(counted.as_ref().copied().unwrap_or_default());
+        self.figures = counted.is_ok().then_some(done);
+        let trouble = delivered.and(self.refusals()).and(counted.map(drop)).err();
+        Partly { done, trouble: trouble.map(Into::into) }
     }
 
     fn remove(&mut self) -> Result<(), HoldError> {
@@ -236,15 +245,16 @@ impl Holder {
     }
 }
 
-/// Takes the programs off devices that no longer hand packets to IP, or have gone. True where there were any.
-fn leave(attachments: &mut Vec<Attachment>, receivers: &[&Device]) -> Result<bool, EbpfError> {
+/// Takes the programs off devices that no longer hand packets to IP, or have gone. True where there were any, with the first error.
+fn leave(attachments: &mut Vec<Attachment>, receivers: &[&Device]) -> (bool, Option<EbpfError>) {
     let stays = |attachment: &mut Attachment| receivers.iter().any(|device| device.index == attachment.device.index);
     let gone: Vec<_> = attachments.extract_if(.., |attachment| !stays(attachment)).collect();
     let changed = !gone.is_empty();
+    let mut first_error = None;
     for attachment in gone.into_iter().rev() {
-        attachment.remove().map_err(EbpfError::detach)?;
+        first_error = first_error.or(attachment.remove().map_err(EbpfError::detach).err());
     }
-    Ok(changed)
+    (changed, first_error)
 }
 
 fn load(capacity: u32) -> Result<Ebpf, EbpfError> {

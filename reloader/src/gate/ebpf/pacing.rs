@@ -8,21 +8,34 @@ use std::time::{Duration, Instant};
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::listener::Address;
 
-/// For how long a server is waited for that accepts nothing, and for how long in all, at one address. The clients try again
-/// after a second, and then after three.
+/// For how long a server is waited for that accepts nothing, and for how long in all. The clients try again after a second, and
+/// then after three.
 const PATIENCE: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(2);
 
 /// How many SYNs each listener can be sent before it has to be looked at again.
 #[derive(Debug, Default)]
 pub(super) struct Pacing {
-    budgets: HashMap<SocketAddr, Budget>,
+    budgets: HashMap<Place, Budget>,
+    /// As they were at the last look.
+    listeners: Vec<ListenSocket>,
+    /// Of all waiting, since the first SYN.
+    end: Option<Instant>,
 }
 
-#[derive(Debug)]
+/// Where listeners share what comes: one wildcard has one queue for all of its addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Place {
+    port: u16,
+    /// `None` for a wildcard, of either family.
+    address: Option<IpAddr>,
+}
+
+#[derive(Debug, Default)]
 struct Budget {
     left: u64,
-    end: Instant,
+    /// It has accepted nothing for as long as it is waited for: TCP decides from here on.
+    given_up: bool,
 }
 
 /// Of a listener's queue, counted in connections.
@@ -35,25 +48,63 @@ struct Room {
 impl Pacing {
     /// Returns when a SYN to this address can be sent.
     pub(super) fn wait_for_room(&mut self, destination: SocketAddr) {
-        let new = || Budget { left: 0, end: Instant::now() + LONGEST };
-        let budget = self.budgets.entry(destination).or_insert_with(new);
-        if budget.left == 0 {
-            budget.left = next_budget(destination, budget.end);
+        let end = match self.end {
+            Some(end) => end,
+            None => {
+                self.look();
+                *self.end.insert(Instant::now() + LONGEST)
+            }
+        };
+        let place = Place::of(destination, &self.listeners);
+        let budget = self.budgets.entry(place).or_default();
+        if budget.given_up {
+            return;
         }
-        budget.left -= 1;
+        if budget.left > 0 {
+            budget.left -= 1;
+            return;
+        }
+        let left = self.next_budget(place, end);
+        let budget = Budget { left: left.unwrap_or(1) - 1, given_up: left.is_none() };
+        self.budgets.insert(place, budget);
+    }
+
+    /// Looks until there is room: no event tells that a connection was accepted. `None` where nobody listens, nobody accepts, or
+    /// the kernel does not say: delivered all the same.
+    fn next_budget(&mut self, place: Place, end: Instant) -> Option<u64> {
+        let end = end.min(Instant::now() + PATIENCE);
+        loop {
+            self.look();
+            let room = room(&self.listeners, half_open_at(place)?, place)?;
+            if room.is_worth_it() {
+                return Some(room.budget());
+            }
+            if Instant::now() >= end {
+                return None;
+            }
+            sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn look(&mut self) {
+        self.listeners = sock_diag::tcp_listeners().unwrap_or_default();
     }
 }
 
-/// Looks until there is room: no event tells that a connection was accepted.
-fn next_budget(destination: SocketAddr, end: Instant) -> u64 {
-    let end = end.min(Instant::now() + PATIENCE);
-    loop {
-        match room_at(destination) {
-            Some(room) if room.is_worth_it() => return room.budget(),
-            Some(_) if Instant::now() < end => sleep(Duration::from_millis(1)),
-            // Nobody listens, nobody accepts, or the kernel does not say: delivered all the same, and TCP decides.
-            _ => return u64::MAX,
-        }
+impl Place {
+    fn of(destination: SocketAddr, listeners: &[ListenSocket]) -> Place {
+        let exact = Place { port: destination.port(), address: Some(destination.ip()) };
+        let is_exact = listeners.iter().any(|listener| exact.is_of(listener));
+        if is_exact { exact } else { Place { address: None, ..exact } }
+    }
+
+    fn is_of(self, listener: &ListenSocket) -> bool {
+        let Address::Inet(at) = listener.address else { return false };
+        let here = match self.address {
+            Some(address) => at.ip().to_canonical() == address,
+            None => at.ip().is_unspecified(),
+        };
+        at.port() == self.port && here
     }
 }
 
@@ -69,32 +120,22 @@ impl Room {
     }
 }
 
-fn room_at(destination: SocketAddr) -> Option<Room> {
-    let listeners = sock_diag::tcp_listeners().ok()?;
-    let half_open = sock_diag::half_open(destination.port()).ok()?;
-    let half_open = half_open.iter().filter(|connection| connection.local.ip().to_canonical() == destination.ip());
-    room(&listeners, half_open.count() as u64, destination)
+/// Of a wildcard, those of its whole port: better too few SYNs at once than too many.
+fn half_open_at(place: Place) -> Option<u64> {
+    let half_open = sock_diag::half_open(place.port).ok()?;
+    let is_here = |local: &SocketAddr| place.address.is_none_or(|address| local.ip().to_canonical() == address);
+    Some(half_open.iter().filter(|connection| is_here(&connection.local)).count() as u64)
 }
 
 /// What the fullest listener of a reuseport group still takes. None where nobody listens.
-fn room(listeners: &[ListenSocket], half_open: u64, destination: SocketAddr) -> Option<Room> {
-    let fullest = |is_his: &dyn Fn(SocketAddr) -> bool| {
-        let his = listeners.iter().filter(|listener| matches!(listener.address, Address::Inet(at) if is_his(at)));
-        his.map(|listener| {
-            // The queue takes one more than the backlog says (`sk_acceptq_is_full` in include/net/sock.h).
-            let of = u64::from(listener.backlog) + 1;
-            Room { free: of.saturating_sub(u64::from(listener.queued) + half_open), of }
-        })
-        .min_by_key(|room| room.free)
-    };
-    let exact = fullest(&|at| at.port() == destination.port() && at.ip().to_canonical() == destination.ip());
-    let any = || fullest(&|at| at.port() == destination.port() && is_any_for(at.ip(), destination.ip()));
-    exact.or_else(any)
-}
-
-fn is_any_for(listened: IpAddr, destination: IpAddr) -> bool {
-    // A listener on `::` may serve IPv4 too.
-    listened.is_unspecified() && (listened.is_ipv6() || destination.is_ipv4())
+fn room(listeners: &[ListenSocket], half_open: u64, place: Place) -> Option<Room> {
+    let his = listeners.iter().filter(|listener| place.is_of(listener));
+    his.map(|listener| {
+        // The queue takes one more than the backlog says (`sk_acceptq_is_full` in include/net/sock.h).
+        let of = u64::from(listener.backlog) + 1;
+        Room { free: of.saturating_sub(u64::from(listener.queued) + half_open), of }
+    })
+    .min_by_key(|room| room.free)
 }
 
 #[cfg(test)]
@@ -107,7 +148,8 @@ mod tests {
     }
 
     fn room_for(destination: &str, half_open: u64, listeners: &[ListenSocket]) -> Option<u64> {
-        room(listeners, half_open, destination.parse().unwrap()).map(|room| room.free)
+        let place = Place::of(destination.parse().unwrap(), listeners);
+        room(listeners, half_open, place).map(|room| room.free)
     }
 
     #[test]
@@ -140,5 +182,28 @@ mod tests {
         assert_eq!(room_for("10.0.0.2:80", 0, &listeners), Some(4));
         assert_eq!(room_for("10.0.0.1:80", 0, &listeners), Some(0));
         assert_eq!(room_for("10.0.0.2:80", 0, &[listener("[::ffff:10.0.0.2]:80", 0, 9)]), Some(10));
+    }
+
+    #[test]
+    fn all_addresses_of_a_wildcard_are_one_place() {
+        let listeners = [listener("0.0.0.0:80", 0, 9), listener("10.0.0.1:80", 0, 9)];
+        let place = |address: &str| Place::of(address.parse().unwrap(), &listeners);
+        assert_eq!(place("10.0.0.2:80"), place("10.0.0.3:80"));
+        assert_ne!(place("10.0.0.1:80"), place("10.0.0.3:80"));
+        assert_eq!(place("10.0.0.1:80").address, Some("10.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_whole_delivery_has_one_end() {
+        let mut pacing =
+            Pacing { end: Some(Instant::now()), listeners: vec![listener("0.0.0.0:80", 9, 9)], ..Pacing::default() };
+        let place = Place { port: 80, address: None };
+        pacing.budgets.insert(place, Budget { left: 2, given_up: false });
+        pacing.wait_for_room("10.0.0.1:80".parse().unwrap());
+        pacing.wait_for_room("10.0.0.2:80".parse().unwrap());
+        assert_eq!(pacing.budgets[&place].left, 0);
+        // Nobody listens there really.
+        pacing.wait_for_room("10.0.0.3:80".parse().unwrap());
+        assert!(pacing.budgets.values().any(|budget| budget.given_up));
     }
 }

@@ -5,14 +5,17 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::retry_on_intr;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::claim::Claim;
 use super::{Backend, Figures, Keepsake};
 
 /// How many descriptors go with one message: the kernel's limit is 253 (SCM_MAX_FD).
@@ -27,11 +30,28 @@ pub(super) enum ToGuard {
     /// Some of the keepsake's descriptors; the others follow.
     Descriptors,
     /// The rest of them, and what they are for.
-    Keepsake { id: u16, backend: Backend, record: std::path::PathBuf, manifest: serde_json::Value },
+    Keepsake(Entrusted),
+    /// The holder lives.
+    Alive,
+    /// The holder delivers: nothing is heard of it until that is done.
+    Delivers,
     /// Everything is delivered: let go of the descriptors.
     Delivered,
     /// Everything is removed: end.
     Done,
+}
+
+/// What goes with a keepsake.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Entrusted {
+    pub(super) id: u16,
+    pub(super) backend: Backend,
+    pub(super) record: std::path::PathBuf,
+    /// When the hold ends at the latest, in nanoseconds of CLOCK_MONOTONIC.
+    pub(super) end: u64,
+    /// Whether the socket that tells of the hold in its network namespace is among the descriptors, behind the record.
+    pub(super) named: bool,
+    pub(super) manifest: serde_json::Value,
 }
 
 /// From the guard.
@@ -50,31 +70,48 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
-/// Sends a keepsake with its descriptors.
+/// Sends a keepsake with its descriptors, behind those that say that the hold lives.
 pub(super) fn send_keepsake(
     to: BorrowedFd<'_>,
-    id: u16,
+    claim: &Claim,
     backend: Backend,
-    record: (&std::path::Path, BorrowedFd<'_>),
+    end: u64,
     keepsake: Keepsake,
 ) -> io::Result<()> {
     let Keepsake { manifest, descriptors } = keepsake;
-    let mut all: Vec<BorrowedFd<'_>> = vec![record.1];
+    let mut all: Vec<BorrowedFd<'_>> = vec![claim.file().as_fd()];
+    all.extend(claim.name().map(AsFd::as_fd));
     all.extend(descriptors.iter().map(|fd| fd.as_fd()));
     let last = all.split_off((all.len() - 1) / BATCH * BATCH);
     for batch in all.chunks(BATCH) {
-        send_with(to, &ToGuard::Descriptors, batch)?;
+        send_with(to, &ToGuard::Descriptors, batch, SendFlags::empty())?;
     }
-    let message = ToGuard::Keepsake { id, backend, record: record.0.to_owned(), manifest };
-    send_with(to, &message, &last)
+    let (id, record, named) = (claim.id(), claim.path().to_owned(), claim.name().is_some());
+    let message = ToGuard::Keepsake(Entrusted { id, backend, record, end, named, manifest });
+    send_with(to, &message, &last, SendFlags::empty())
 }
 
 /// Sends one message.
 pub(super) fn send<M: Serialize>(to: BorrowedFd<'_>, message: &M) -> io::Result<()> {
-    send_with(to, message, &[])
+    send_with(to, message, &[], SendFlags::empty())
 }
 
-fn send_with<M: Serialize>(to: BorrowedFd<'_>, message: &M, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Sends one message unless the other side is far behind.
+pub(super) fn send_if_room<M: Serialize>(to: BorrowedFd<'_>, message: &M) -> io::Result<()> {
+    send_with(to, message, &[], SendFlags::DONTWAIT)
+}
+
+/// How long a message may wait for the other side to make room.
+pub(super) fn set_patience(socket: BorrowedFd<'_>, time: Duration) -> io::Result<()> {
+    Ok(set_socket_timeout(socket, Timeout::Send, Some(time))?)
+}
+
+fn send_with<M: Serialize>(
+    to: BorrowedFd<'_>,
+    message: &M,
+    descriptors: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<()> {
     let data = serde_json::to_vec(message)?;
     if data.len() > LONGEST {
         return Err(io::Error::other("the hold has too many devices for its guard"));
@@ -84,7 +121,7 @@ fn send_with<M: Serialize>(to: BorrowedFd<'_>, message: &M, descriptors: &[Borro
     if !descriptors.is_empty() {
         ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
     }
-    retry_on_intr(|| sendmsg(to, &[IoSlice::new(&data)], &mut ancillary, SendFlags::NOSIGNAL))?;
+    retry_on_intr(|| sendmsg(to, &[IoSlice::new(&data)], &mut ancillary, flags | SendFlags::NOSIGNAL))?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::record::{Found, GuardId, Records};
-use super::{HoldError, Living, standing};
+use super::{HoldError, Living, name, standing};
 use crate::gate::{ebpf, qdisc};
 use crate::process;
 
@@ -31,12 +31,17 @@ pub fn clean_up(records: &Records) -> Result<CleanUp, HoldError> {
     // A hold that begins meanwhile would be taken for a dead one: it waits.
     let lock = records.lock()?;
     let all = records.list()?;
-    let living = all.iter().filter(|found| found.lives).map(|found| found.id).collect();
+    let named = name::bound();
+    let living = records.living()?;
     let removed = remove_traces(&living)? + standing::remove_stale(records)?;
     let mut done = CleanUp { removed, ..CleanUp::default() };
     for dead in all.iter().filter(|found| !found.lives) {
         if dead.record.as_ref().is_some_and(|record| !record.is_of_this_namespace()) {
             done.elsewhere.push(dead.id);
+            continue;
+        }
+        // Somebody lives who has the same id and other records: what is there may be his.
+        if named.contains(&dead.id) {
             continue;
         }
         records.forget(dead.id, &lock)?;
@@ -57,35 +62,41 @@ pub(super) fn clean_up_after_the_dead(records: &Records) {
     }
 }
 
-/// Asks the guard of every living hold to release, and waits until it has. Returns the holds that were lifted, and those that
-/// did not answer.
+/// Asks the guards of all living holds to release, and waits until they have. Returns the holds that were lifted, and those that
+/// were not: their guards are dead, or do not answer, or could not.
 ///
 /// # Errors
 /// Where the records cannot be read.
 pub fn lift_all(records: &Records) -> Result<(Vec<Found>, Vec<Found>), HoldError> {
-    let living: Vec<Found> = records.list()?.into_iter().filter(|found| found.lives).collect();
-    let mut unanswered = Vec::new();
-    let mut lifted = Vec::new();
-    for found in living {
-        let guard = found.record.as_ref().and_then(|record| record.guard);
-        if guard.is_some_and(ends_when_asked) { lifted.push(found) } else { unanswered.push(found) }
+    let mut waiting: Vec<Found> = records.list()?.into_iter().filter(Found::holds).collect();
+    let (mut lifted, mut asked) = (Vec::new(), Vec::new());
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let now = records.list()?;
+        let is_over = |was: &mut Found| {
+            now.iter().find(|found| found.is_of_the_same_hold(was)).is_none_or(|found| !found.holds())
+        };
+        lifted.extend(waiting.extract_if(.., is_over));
+        // Another one may have taken a dead guard's place.
+        let waits = |found: &&Found| waiting.iter().any(|waiting| found.is_of_the_same_hold(waiting));
+        for guard in now.iter().filter(waits).filter_map(|found| found.record.as_ref()?.guard) {
+            if !asked.contains(&guard) {
+                ask(guard);
+                asked.push(guard);
+            }
+        }
+        if waiting.is_empty() || Instant::now() >= end {
+            return Ok((lifted, waiting));
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
-    Ok((lifted, unanswered))
 }
 
-fn ends_when_asked(guard: GuardId) -> bool {
+fn ask(guard: GuardId) {
     // One that was stopped hears of it when it goes on.
     for signal in [Signal::TERM, Signal::CONT] {
         process::kill_if_same(guard.pid, guard.start_time, signal);
     }
-    let end = Instant::now() + PATIENCE;
-    while !process::has_ended(guard.pid, guard.start_time) {
-        if Instant::now() >= end {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    true
 }
 
 /// Removes the traces of one hold, whose process calls this.

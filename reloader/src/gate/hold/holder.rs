@@ -1,162 +1,31 @@
-//! The holder: a thread that has a gate in its hands from before it is armed until everything of it is gone.
+//! The holder: what its thread does, from before a gate is armed until everything of it is gone.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::channel::ToHolder;
+use super::claim::{Claim, only_one_delivers};
 use super::clean_up::clean_up_after_the_dead;
 use super::guard::Guard;
-use super::record::{Claim, Records, only_one_delivers};
-use super::{Backend, Figures, Gate, HoldError, LEASE, Spec, Target, prepare};
+use super::handle::{Armed, Ended, Wanted, Why};
+use super::record::Records;
+use super::{Backend, Figures, Gate, HoldError, LEASE, Partly, Spec, prepare};
 use crate::kernel::monitor::Monitor;
-use crate::sys::Inheritance;
 
 /// How often the lease is renewed: a renewal may come late by four times that.
-const RENEWAL: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 5);
+pub(super) const RENEWAL: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 5);
 
 /// How many guards that die are replaced in one hold.
 const REPLACEMENTS: u32 = 3;
 
-/// What is asked of a hold.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// What is held.
-    pub targets: Vec<Target>,
-    /// Addresses whose own listeners are somebody else's.
-    pub exceptions: Vec<SocketAddr>,
-    /// The gate; `None` for the best that can be had.
-    pub backend: Option<Backend>,
-    /// Bytes of room for parked SYNs.
-    pub capacity: u32,
-    /// The hold ends by itself after this time.
-    pub max: Duration,
-    /// Where the record is kept.
-    pub runtime_dir: PathBuf,
-    /// The program whose command `guard` is the guard; this program.
-    pub program: PathBuf,
-    /// What the guard is started with.
-    pub inheritance: Inheritance,
-}
-
-/// A hold in force. Dropped, it is released.
-#[derive(Debug)]
-pub struct Hold {
-    armed: Armed,
-    orders: OwnedFd,
-    thread: Option<JoinHandle<Ended>>,
-}
-
-/// How the hold began.
-#[derive(Debug, Clone)]
-pub struct Armed {
-    /// The gate.
-    pub backend: Backend,
-    /// Since when SYNs are parked.
-    pub at: Instant,
-    /// What the operator should know.
-    pub notes: Vec<String>,
-}
-
-/// Why a hold ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// It was asked to.
-    Asked,
-    /// Its time was over.
-    Max,
-    /// Somebody called `reloader release`.
-    Lifted,
-}
-
-/// How the hold ended.
-#[derive(Debug, Clone)]
-pub struct Ended {
-    /// What became of the SYNs.
-    pub figures: Figures,
-    /// When new SYNs passed again and all parked ones were delivered.
-    pub at: Instant,
-    /// Why it ended.
-    pub why: Why,
-    /// What the operator should know.
-    pub notes: Vec<String>,
-}
-
-impl Hold {
-    /// Holds from the moment this returns, in the network namespace of the calling thread.
-    ///
-    /// # Errors
-    /// Where nothing can be held; nothing is left then.
-    pub fn begin(wanted: Wanted) -> Result<Hold, HoldError> {
-        let orders = eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
-        let heard = orders.try_clone()?;
-        let (sender, receiver) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("holder".into()).spawn(move || {
-            let armed = Holder::begin(wanted);
-            match armed {
-                Ok((holder, armed)) => {
-                    let _ = sender.send(Ok(armed));
-                    holder.hold(&heard)
-                }
-                Err(error) => {
-                    let _ = sender.send(Err(error));
-                    Ended { figures: Figures::default(), at: Instant::now(), why: Why::Asked, notes: Vec::new() }
-                }
-            }
-        })?;
-        match receiver.recv() {
-            Ok(Ok(armed)) => Ok(Hold { armed, orders, thread: Some(thread) }),
-            Ok(Err(error)) => {
-                let _ = thread.join();
-                Err(error)
-            }
-            Err(_) => Err(io::Error::other("the holder's thread ended").into()),
-        }
-    }
-
-    /// How it began.
-    pub fn armed(&self) -> &Armed {
-        &self.armed
-    }
-
-    /// Whether it has ended by itself.
-    pub fn has_ended(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
-    /// Releases, and returns when everything is delivered and removed.
-    pub fn release(mut self) -> Ended {
-        self.end().unwrap_or_else(|| Ended {
-            figures: Figures::default(),
-            at: Instant::now(),
-            why: Why::Asked,
-            notes: vec!["the thread that held SYNs has panicked; its guard released them".into()],
-        })
-    }
-
-    fn end(&mut self) -> Option<Ended> {
-        let thread = self.thread.take()?;
-        let _ = rustix::io::write(&self.orders, &1_u64.to_ne_bytes());
-        thread.join().ok()
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-struct Holder {
+pub(super) struct Holder {
     // Dropped in this order: the gate may be restored by a guard only while the claim stands.
     gate: Box<dyn Gate>,
     guard: Option<Guard>,
+    records: Records,
     claim: Claim,
     monitor: Monitor,
     backend: Backend,
@@ -164,15 +33,16 @@ struct Holder {
     ends: Instant,
     replacements: u32,
     lifted: Option<Figures>,
+    trouble: Option<String>,
     notes: Vec<String>,
 }
 
 impl Holder {
     /// Everything is in place and guarded before the first SYN is parked.
-    fn begin(wanted: Wanted) -> Result<(Holder, Armed), HoldError> {
+    pub(super) fn begin(wanted: Wanted) -> Result<(Holder, Armed), HoldError> {
         let records = Records::of(&wanted.runtime_dir);
         clean_up_after_the_dead(&records);
-        let claim = records.claim(&wanted.targets)?;
+        let claim = records.claim(&wanted.targets, wanted.netns_path.as_deref())?;
         let spec = Spec {
             id: claim.id(),
             targets: wanted.targets.clone(),
@@ -180,10 +50,15 @@ impl Holder {
             capacity: wanted.capacity,
         };
         let monitor = Monitor::begin()?;
-        let (backend, gate, note) = prepare(&spec, wanted.backend)?;
+        // What one hold takes for unused, another may be about to use.
+        let lock = records.lock()?;
+        let prepared = prepare(&spec, wanted.backend);
+        drop(lock);
+        let (backend, gate, note) = prepared?;
         let mut holder = Holder {
             gate,
             guard: None,
+            records,
             claim,
             monitor,
             backend,
@@ -191,36 +66,42 @@ impl Holder {
             wanted,
             replacements: 0,
             lifted: None,
+            trouble: None,
             notes: note.into_iter().collect(),
         };
-        holder.post_guard().map_err(HoldError::Guard)?;
-        if let Err(error) = holder.gate.arm() {
+        let armed = holder.post_guard(false).map_err(HoldError::Guard).and_then(|()| holder.gate.arm());
+        if let Err(error) = armed {
             holder.take_down();
             return Err(error);
         }
-        holder.notes.extend(holder.gate.notes());
+        holder.look_for_doubt();
         let at = Instant::now();
         holder.ends = at + holder.wanted.max;
         let armed = Armed { backend, at, notes: std::mem::take(&mut holder.notes) };
         Ok((holder, armed))
     }
 
-    fn post_guard(&mut self) -> io::Result<()> {
+    fn post_guard(&mut self, armed: bool) -> io::Result<()> {
         let mut guard = Guard::start(&self.wanted.program, &self.wanted.inheritance)?;
+        if armed {
+            guard.is_replacement()?;
+        }
         let keepsake = self.gate.keepsake().map_err(io::Error::other)?;
-        guard.entrust(&self.claim, self.backend, keepsake)?;
+        // An error shows at the next renewal.
+        let mut renew = || drop(armed.then(|| self.gate.renew()));
+        guard.entrust(&self.claim, self.backend, self.ends, keepsake, &mut renew)?;
         self.claim.amend(self.backend, guard.pid()).map_err(io::Error::other)?;
-        guard.is_on_duty();
+        guard.is_on_duty()?;
         self.guard = Some(guard);
         Ok(())
     }
 
-    fn hold(mut self, orders: &OwnedFd) -> Ended {
+    pub(super) fn hold(mut self, orders: &OwnedFd) -> Ended {
         let why = self.until_ended(orders);
         let (figures, at) = self.deliver();
         self.take_down();
-        let figures = self.lifted.map_or(figures, |lifted| together(figures, lifted));
-        Ended { figures, at, why, notes: std::mem::take(&mut self.notes) }
+        let figures = self.lifted.map_or(figures, |lifted| together(self.backend, figures, lifted));
+        Ended { figures, at, why, trouble: self.trouble.take(), notes: std::mem::take(&mut self.notes) }
     }
 
     fn until_ended(&mut self, orders: &OwnedFd) -> Why {
@@ -232,9 +113,10 @@ impl Holder {
             }
             if now >= renewal {
                 if let Err(error) = self.gate.renew() {
-                    self.note(error.to_string());
-                    return Why::Asked;
+                    self.doubt(format!("the hold ended early: {error}"));
+                    return Why::Failed;
                 }
+                self.guard.iter().for_each(Guard::reassure);
                 renewal = now + RENEWAL;
             }
             let (ordered, changed, guard) = self.wait(orders, renewal.min(self.ends) - now);
@@ -270,20 +152,32 @@ impl Holder {
 
     fn follow(&mut self) {
         self.monitor.take();
-        match self.gate.follow() {
-            Ok(false) => {}
-            Ok(true) => self.entrust_again(),
-            Err(error) => self.note(error.to_string()),
+        // Whoever has the lock may have been stopped, and the lease waits for nobody.
+        let lock = self.records.lock_within(RENEWAL);
+        let Partly { done: changed, trouble } = self.gate.follow();
+        drop(lock);
+        if changed {
+            self.entrust_again();
+        }
+        if let Some(error) = trouble {
+            self.doubt(error.to_string());
+        }
+        self.look_for_doubt();
+    }
+
+    fn look_for_doubt(&mut self) {
+        match self.gate.doubt() {
+            Some(doubt) if !self.notes.contains(&doubt) && self.trouble.as_ref() != Some(&doubt) => self.doubt(doubt),
+            _ => {}
         }
     }
 
     fn entrust_again(&mut self) {
         let Some(guard) = &mut self.guard else { return };
-        let entrusted = self
-            .gate
-            .keepsake()
-            .map_err(io::Error::other)
-            .and_then(|keepsake| guard.entrust(&self.claim, self.backend, keepsake));
+        let entrusted = self.gate.keepsake().map_err(io::Error::other).and_then(|keepsake| {
+            let mut renew = || drop(self.gate.renew());
+            guard.entrust(&self.claim, self.backend, self.ends, keepsake, &mut renew)
+        });
         if let Err(error) = entrusted {
             self.note(format!("the guard does not know of a device that came during the hold: {error}"));
         }
@@ -295,7 +189,6 @@ impl Holder {
         match guard.hear() {
             Ok(Some(ToHolder::Lifted { figures, trouble })) => {
                 self.was_lifted(figures, trouble);
-                guard.bury();
                 true
             }
             Ok(Some(said)) => {
@@ -303,7 +196,7 @@ impl Holder {
                 said == ToHolder::Asked
             }
             Ok(None) | Err(_) => {
-                guard.bury();
+                drop(guard);
                 self.replace_guard();
                 false
             }
@@ -312,7 +205,7 @@ impl Holder {
 
     fn was_lifted(&mut self, figures: Figures, trouble: Option<String>) {
         self.lifted = Some(figures);
-        trouble.into_iter().for_each(|trouble| self.note(trouble));
+        trouble.into_iter().for_each(|trouble| self.doubt(trouble));
     }
 
     fn replace_guard(&mut self) {
@@ -320,7 +213,7 @@ impl Holder {
             return self.note(format!("the guard died {} times: the hold goes on without", self.replacements + 1));
         }
         self.replacements += 1;
-        match self.post_guard() {
+        match self.post_guard(true) {
             Ok(()) => self.note("the guard died during the hold and was replaced"),
             Err(error) => self.note(format!("the guard died during the hold, and another cannot be had: {error}")),
         }
@@ -328,15 +221,15 @@ impl Holder {
 
     fn deliver(&mut self) -> (Figures, Instant) {
         // The guard delivers when it is asked to by `reloader release`; never both at once.
+        self.guard.iter().for_each(Guard::delivers);
         let alone = only_one_delivers(self.claim.path());
-        let delivered = self.gate.deliver();
+        let Partly { done, trouble } = self.gate.deliver();
         drop(alone);
         let at = Instant::now();
-        let figures = delivered.unwrap_or_else(|error| {
-            self.note(error.to_string());
-            Figures::default()
-        });
-        (figures, at)
+        if let Some(error) = trouble {
+            self.doubt(error.to_string());
+        }
+        (done, at)
     }
 
     fn take_down(&mut self) {
@@ -351,7 +244,8 @@ impl Holder {
         if let Some((figures, trouble)) = lifted {
             self.was_lifted(figures, trouble);
         }
-        if let Err(error) = self.gate.remove() {
+        let gate = &mut self.gate;
+        if let Err(error) = self.records.alone(|| gate.remove()) {
             self.note(error.to_string());
         }
         if let Some(guard) = self.guard.take() {
@@ -359,16 +253,26 @@ impl Holder {
         }
     }
 
+    /// Notes what leaves the hold without a proof.
+    fn doubt(&mut self, sentence: String) {
+        self.trouble.get_or_insert_with(|| sentence.clone());
+        self.note(sentence);
+    }
+
     fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }
 }
 
-/// The counts are in maps that both have; each knows what it has delivered itself.
-fn together(ours: Figures, guards: Figures) -> Figures {
+/// The counts are in maps, or qdiscs, that both have. How many it has delivered itself, each eBPF gate knows alone.
+fn together(backend: Backend, ours: Figures, guards: Figures) -> Figures {
+    let released = match backend {
+        Backend::Ebpf => ours.released + guards.released,
+        Backend::Qdisc => ours.released.max(guards.released),
+    };
     Figures {
         held: ours.held.max(guards.held),
-        released: ours.released + guards.released,
+        released,
         dropped: ours.dropped.max(guards.dropped),
         lease_lapsed: ours.lease_lapsed.max(guards.lease_lapsed),
         longest: ours.longest.max(guards.longest),

@@ -2,10 +2,13 @@
 //! afterwards. Two gates can do it, [`ebpf`](super::ebpf) and [`qdisc`](super::qdisc); what they have in common is here.
 
 mod channel;
+mod claim;
 mod clean_up;
 mod gates;
 mod guard;
+mod handle;
 mod holder;
+mod name;
 mod record;
 mod standing;
 
@@ -19,11 +22,14 @@ use serde::{Deserialize, Serialize};
 
 use super::ebpf::{EbpfError, EbpfGate};
 use super::qdisc::{QdiscError, QdiscGate};
+use crate::kernel::sock_diag::ListenSocket;
+use crate::listener::Address;
 
+pub use claim::Claim;
 pub use clean_up::{CleanUp, clean_up, lift_all};
 pub use gates::Gates;
 pub use guard::run as run_guard;
-pub use holder::{Armed, Ended, Hold, Wanted, Why};
+pub use handle::{Armed, Ended, Hold, Wanted, Why};
 pub use record::{Found, Locked, Record, RecordError, Records};
 pub use standing::Standing;
 
@@ -48,6 +54,27 @@ pub struct Target {
     pub interface: u32,
 }
 
+/// Somebody else's listener on a single address, which a wildcard target leaves alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Exception {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The number of the device that it is bound to, elsewhere it hears nothing; 0 for none.
+    pub interface: u32,
+}
+
+impl Exception {
+    /// Of a listener, unless its address is any.
+    pub fn of(listener: &ListenSocket) -> Option<Exception> {
+        match listener.address {
+            Address::Inet(address) if !address.ip().is_unspecified() => {
+                Some(Exception { address, interface: listener.interface })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// One hold, as it is asked of a gate.
 #[derive(Debug, Clone)]
 pub struct Spec {
@@ -55,8 +82,8 @@ pub struct Spec {
     pub id: u16,
     /// What is held.
     pub targets: Vec<Target>,
-    /// Single addresses whose own listeners are somebody else's: a wildcard target leaves them alone.
-    pub exceptions: Vec<SocketAddr>,
+    /// What a wildcard target leaves alone.
+    pub exceptions: Vec<Exception>,
     /// Bytes of room for parked SYNs. The eBPF gate rounds it up to a power of two.
     pub capacity: u32,
 }
@@ -85,6 +112,25 @@ pub struct Keepsake {
     pub descriptors: Vec<OwnedFd>,
 }
 
+/// What a gate did as far as it could, and the first thing that it could not.
+#[derive(Debug)]
+pub struct Partly<T> {
+    /// What was done.
+    pub done: T,
+    /// What was not.
+    pub trouble: Option<HoldError>,
+}
+
+impl<T> Partly<T> {
+    /// For whom a part is nothing.
+    ///
+    /// # Errors
+    /// Where there was trouble.
+    pub fn whole(self) -> Result<T, HoldError> {
+        self.trouble.map_or(Ok(self.done), Err)
+    }
+}
+
 /// How long a hold goes on without [`Gate::renew`].
 pub const LEASE: Duration = Duration::from_millis(500);
 
@@ -98,9 +144,9 @@ pub trait Gate: Send {
     /// Where the kernel refuses; nothing is parked then.
     fn arm(&mut self) -> Result<(), HoldError>;
 
-    /// What the operator should know of this hold.
-    fn notes(&self) -> Vec<String> {
-        Vec::new()
+    /// Why this hold proves nothing, although it is in place.
+    fn doubt(&self) -> Option<String> {
+        None
     }
 
     /// Extends the lease to [`LEASE`] from now.
@@ -109,11 +155,9 @@ pub trait Gate: Send {
     /// Where the kernel refuses.
     fn renew(&mut self) -> Result<(), HoldError>;
 
-    /// Covers the devices and addresses that came since, forgets those that went. True where the keepsake is another now.
-    ///
-    /// # Errors
-    /// Where one of them cannot be covered, after all others were.
-    fn follow(&mut self) -> Result<bool, HoldError>;
+    /// Covers the devices and addresses that came since, forgets those that went. True where the keepsake is another now. Trouble
+    /// with one of them keeps none of the others from being covered.
+    fn follow(&mut self) -> Partly<bool>;
 
     /// For the guard. It is complete before [`Gate::arm`] is called.
     ///
@@ -121,11 +165,9 @@ pub trait Gate: Send {
     /// Where a descriptor cannot be duplicated.
     fn keepsake(&self) -> Result<Keepsake, HoldError>;
 
-    /// Lets new SYNs pass and delivers the parked ones in their order. A second call finds nothing to do.
-    ///
-    /// # Errors
-    /// Where something could not be delivered, after everything else was.
-    fn deliver(&mut self) -> Result<Figures, HoldError>;
+    /// Lets new SYNs pass and delivers the parked ones in their order. A second call finds nothing to do. Trouble with some of them
+    /// keeps none of the others from being delivered.
+    fn deliver(&mut self) -> Partly<Figures>;
 
     /// Takes everything out of the kernel again. The guard has let go of its duplicates by now, or is the one who calls.
     ///
@@ -140,7 +182,7 @@ pub trait Gate: Send {
     fn release(&mut self) -> Result<Figures, HoldError> {
         let delivered = self.deliver();
         self.remove()?;
-        delivered
+        delivered.whole()
     }
 }
 

@@ -3,23 +3,28 @@
 //! A file is locked (flock) by the open file that its holder and its guard share: the kernel lets go of the lock when the last
 //! of them is gone, however it ended. So a file that can be locked is the trace of a hold that lost both.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, fcntl_lock, flock};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Living, Target};
+use super::{Backend, Living, claim, name};
+
+/// How long is waited for who looks at the records, or changes what holds share.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The directory below the runtime directory.
 const DIRECTORY: &str = "holds";
 
 /// The largest id: the gates need the sixteenth bit for themselves.
-const MAX_ID: u16 = 0x7fff;
+pub(super) const MAX_ID: u16 = 0x7fff;
 
 /// What is on record about a hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,8 +42,14 @@ pub struct Record {
     pub netns: u64,
     /// What is held.
     pub listen: Vec<SocketAddr>,
+    /// The path by which that was found, if it was not the holder's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns_path: Option<PathBuf>,
     /// Since when, RFC 3339 in UTC.
     pub since: String,
+    /// The guard has released, and nothing is held any more, although the holder is there still.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lifted: bool,
 }
 
 /// A guard, told from whatever process gets its pid later.
@@ -69,6 +80,19 @@ pub struct Found {
     pub lives: bool,
 }
 
+impl Found {
+    /// Somebody stands behind it, and has not let go yet.
+    pub(super) fn holds(&self) -> bool {
+        self.lives && !self.record.as_ref().is_some_and(|record| record.lifted)
+    }
+
+    /// Not another one that was given the same id.
+    pub(super) fn is_of_the_same_hold(&self, other: &Found) -> bool {
+        let began = |found: &Found| found.record.as_ref().map(|record| (record.holder, record.since.clone()));
+        self.id == other.id && began(self).zip(began(other)).is_none_or(|(one, other)| one == other)
+    }
+}
+
 /// The directory of records.
 #[derive(Debug, Clone)]
 pub struct Records(PathBuf);
@@ -77,15 +101,6 @@ pub struct Records(PathBuf);
 #[derive(Debug)]
 pub struct Locked {
     _directory: File,
-}
-
-/// This process's own record.
-#[derive(Debug)]
-pub struct Claim {
-    records: Records,
-    path: PathBuf,
-    file: File,
-    record: Record,
 }
 
 /// Why a hold could not be put on record.
@@ -123,32 +138,6 @@ impl Records {
         Records(runtime_dir.join(DIRECTORY))
     }
 
-    /// Claims the ports of `targets` in this network namespace: from here on nobody else holds them.
-    ///
-    /// # Errors
-    /// Where another hold has one of the ports, whatever the address, and where the directory cannot be written.
-    pub fn claim(&self, targets: &[Target]) -> Result<Claim, RecordError> {
-        let lock = self.lock()?;
-        let netns = netns().map_err(|source| self.failed(source))?;
-        let others = self.list()?;
-        let living = others.iter().filter(|other| other.lives).filter_map(|other| other.record.as_ref());
-        for other in living.filter(|other| other.netns == netns) {
-            let taken = |target: &&Target| other.listen.iter().any(|held| held.port() == target.address.port());
-            if let Some(target) = targets.iter().find(taken) {
-                return Err(RecordError::Busy { port: target.address.port(), holder: other.holder });
-            }
-        }
-        let id = unused(&others).ok_or_else(|| RecordError::Full(self.0.clone()))?;
-        let mut listen: Vec<SocketAddr> = targets.iter().map(|target| target.address).collect();
-        listen.dedup();
-        let since = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
-        let holder = std::process::id();
-        let record = Record { id, holder, guard: None, backend: None, netns, listen, since };
-        let claim = Claim::create(self, record)?;
-        drop(lock);
-        Ok(claim)
-    }
-
     /// All records.
     ///
     /// # Errors
@@ -168,12 +157,15 @@ impl Records {
         Ok(found)
     }
 
-    /// The ids of the holds that have a living holder or guard.
+    /// The ids of the holds that have a living holder or guard, those in this network namespace included that are on record
+    /// elsewhere.
     ///
     /// # Errors
     /// As [`list`](Self::list).
     pub fn living(&self) -> Result<Living, RecordError> {
-        Ok(self.list()?.iter().filter(|found| found.lives).map(|found| found.id).collect())
+        let mut living = name::bound();
+        living.extend(self.list()?.iter().filter(|found| found.lives).map(|found| found.id));
+        Ok(living)
     }
 
     /// Forgets a dead hold whose traces were removed.
@@ -186,7 +178,7 @@ impl Records {
         if read(&path).is_some_and(|found| found.lives) {
             return Ok(());
         }
-        remove(&path).map_err(|source| RecordError::Io { path, source })
+        claim::remove(&path).map_err(|source| RecordError::Io { path, source })
     }
 
     /// One process at a time looks at the records and decides.
@@ -194,10 +186,30 @@ impl Records {
     /// # Errors
     /// Where the directory cannot be made or locked.
     pub fn lock(&self) -> Result<Locked, RecordError> {
+        self.lock_within(PATIENCE)
+    }
+
+    /// Whoever has the lock may be stopped: nobody waits for ever.
+    pub(super) fn lock_within(&self, patience: Duration) -> Result<Locked, RecordError> {
         self.make_directory().map_err(|source| self.failed(source))?;
         let directory = File::open(&self.0).map_err(|source| self.failed(source))?;
-        flock(&directory, FlockOperation::LockExclusive).map_err(|errno| self.failed(errno.into()))?;
-        Ok(Locked { _directory: directory })
+        let end = Instant::now() + patience;
+        loop {
+            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Locked { _directory: directory }),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => sleep(Duration::from_millis(1)),
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(self.failed(io::Error::other("another hold has it locked and does not go on")));
+                }
+                Err(errno) => return Err(self.failed(errno.into())),
+            }
+        }
+    }
+
+    /// Does what nobody else should do at the same time, and does it all the same where somebody keeps the lock.
+    pub(super) fn alone<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _lock = self.lock();
+        work()
     }
 
     /// The runtime directory itself is for others too: a daemon that comes later has its control socket there.
@@ -222,93 +234,13 @@ impl Records {
         &self.0
     }
 
-    fn path_of(&self, id: u16) -> PathBuf {
+    pub(super) fn path_of(&self, id: u16) -> PathBuf {
         self.0.join(format!("{id}.json"))
     }
 
-    fn failed(&self, source: io::Error) -> RecordError {
+    pub(super) fn failed(&self, source: io::Error) -> RecordError {
         RecordError::Io { path: self.0.clone(), source }
     }
-}
-
-impl Claim {
-    fn create(records: &Records, record: Record) -> Result<Claim, RecordError> {
-        let path = records.path_of(record.id);
-        let created = (|| {
-            // A dead hold's file has a number that is used, so this one does not exist.
-            let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-            // Who lists the records holds a shared lock for a moment.
-            flock(&file, FlockOperation::LockExclusive)?;
-            Ok(file)
-        })();
-        match created {
-            Ok(file) => {
-                let claim = Claim { records: records.clone(), path, file, record };
-                claim.write()?;
-                Ok(claim)
-            }
-            Err(source) => Err(RecordError::Io { path, source }),
-        }
-    }
-
-    /// This hold's id.
-    pub fn id(&self) -> u16 {
-        self.record.id
-    }
-
-    /// Puts it on record who guards the hold and by which gate.
-    ///
-    /// # Errors
-    /// Where the file cannot be written.
-    pub fn amend(&mut self, backend: Backend, guard: u32) -> Result<(), RecordError> {
-        let start_time = crate::process::start_time(guard).unwrap_or(0);
-        self.record.backend = Some(backend);
-        self.record.guard = Some(GuardId { pid: guard, start_time });
-        // Not while somebody reads the records to decide.
-        let _lock = self.records.lock()?;
-        self.write()
-    }
-
-    /// The open file that carries the lock: who has a duplicate is alive for others.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Where the record is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn write(&self) -> Result<(), RecordError> {
-        let written = (|| {
-            let text = serde_json::to_vec(&self.record)?;
-            let mut file = &self.file;
-            file.rewind()?;
-            file.write_all(&text)?;
-            file.set_len(text.len() as u64)
-        })();
-        written.map_err(|source| RecordError::Io { path: self.path.clone(), source })
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if let Err(error) = remove(&self.path) {
-            log::error!("the record of a hold that has ended stays in {}: {error}", self.path.display());
-        }
-    }
-}
-
-/// Keeps holder and guard from delivering the same SYNs at once: `reloader release` asks the guard while the holder lives.
-///
-/// A lock of a process (POSIX), unlike flock(2), which the two share.
-///
-/// # Errors
-/// Where the file cannot be opened or locked.
-pub(super) fn only_one_delivers(record: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).open(record)?;
-    fcntl_lock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
 }
 
 fn read(path: &Path) -> Option<Found> {
@@ -322,20 +254,6 @@ fn read(path: &Path) -> Option<Found> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     Some(Found { id, record: serde_json::from_str(&text).ok(), lives })
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
-}
-
-/// Not the same ones again and again: traces of a hold whose record is lost must not be taken for a living one's.
-fn unused(others: &[Found]) -> Option<u16> {
-    let first = (std::process::id() % u32::from(MAX_ID)) as u16;
-    let candidates = (0..MAX_ID).map(|step| (first + step) % MAX_ID + 1);
-    candidates.into_iter().find(|id| others.iter().all(|other| other.id != *id))
 }
 
 /// The network namespace of the calling thread.

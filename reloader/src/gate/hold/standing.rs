@@ -8,10 +8,10 @@
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -26,10 +26,11 @@ const FILE: &str = "standing.json";
 /// Empty qdiscs in their places. Dropped, they are removed, those excepted that somebody uses.
 #[derive(Debug)]
 pub struct Standing {
+    records: Records,
     path: PathBuf,
     placed: Placed,
-    /// Says that somebody stands behind it.
-    _lock: File,
+    /// Its lock says that somebody stands behind it.
+    file: File,
 }
 
 /// What was put there.
@@ -50,11 +51,18 @@ impl Standing {
     /// Where the kernel refuses, or the record cannot be written.
     pub fn put_up(records: &Records, backend: Backend) -> io::Result<Standing> {
         let path = records.prepared()?.join(FILE);
-        let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        let lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+            .open(&path)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         let placed = Placed { netns: super::record::netns()?, ..Placed::default() };
-        let mut standing = Standing { path, placed, _lock: lock };
-        standing.cover(backend)?;
+        let mut standing = Standing { records: records.clone(), path, placed, file: lock };
+        records.alone(|| standing.cover(backend))?;
         Ok(standing)
     }
 
@@ -79,14 +87,17 @@ impl Standing {
     }
 
     fn write(&self) -> io::Result<()> {
-        // In place, because the lock belongs to this very file; shorter than a block, so it is there whole or not at all.
-        std::fs::write(&self.path, serde_json::to_vec(&self.placed)?)
+        // In place, because the lock belongs to this very file. Never empty in between: what is behind the end of the text is not
+        // read.
+        let text = serde_json::to_vec(&self.placed)?;
+        self.file.write_all_at(&text, 0)?;
+        self.file.set_len(text.len() as u64)
     }
 }
 
 impl Drop for Standing {
     fn drop(&mut self) {
-        match self.placed.remove() {
+        match self.records.alone(|| self.placed.remove()) {
             Ok(true) => drop(std::fs::remove_file(&self.path)),
             // The record stays, for whoever cleans up later.
             Ok(false) => log::warn!("an empty clsact stays for now, because somebody has put filters into it"),
@@ -96,6 +107,11 @@ impl Drop for Standing {
 }
 
 impl Placed {
+    fn read(text: &str) -> Placed {
+        let mut values = serde_json::Deserializer::from_str(text).into_iter();
+        values.next().and_then(Result::ok).unwrap_or_default()
+    }
+
     /// True where nothing of it is left.
     fn remove(&self) -> io::Result<bool> {
         let mut result = Ok(true);
@@ -134,7 +150,8 @@ fn remove_unused(device: u32) -> io::Result<bool> {
 /// Removes what a daemon that was killed left standing in this network namespace. Returns how many qdiscs it were.
 pub(super) fn remove_stale(records: &Records) -> io::Result<usize> {
     let path = records.directory().join(FILE);
-    let mut file = match File::open(&path) {
+    let opened = OpenOptions::new().read(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(&path);
+    let mut file = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         opened => opened?,
     };
@@ -143,7 +160,7 @@ pub(super) fn remove_stale(records: &Records) -> io::Result<usize> {
     }
     let mut text = String::new();
     file.read_to_string(&mut text)?;
-    let placed: Placed = serde_json::from_str(&text).unwrap_or_default();
+    let placed = Placed::read(&text);
     if placed.netns != super::record::netns()? && !text.is_empty() {
         return Ok(0);
     }
@@ -152,4 +169,19 @@ pub(super) fn remove_stale(records: &Records) -> io::Result<usize> {
     }
     std::fs::remove_file(&path)?;
     Ok(placed.clsact.len() + usize::from(placed.prio))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Interrupted between the text and the new length.
+    #[test]
+    fn what_is_behind_the_end_is_not_read() {
+        let placed = Placed { netns: 7, clsact: [2].into(), prio: false };
+        let mut text = serde_json::to_string(&placed).unwrap();
+        text.push_str("3],\"prio\":true}");
+        assert_eq!(Placed::read(&text), placed);
+        assert_eq!(Placed::read(""), Placed::default());
+    }
 }

@@ -17,8 +17,11 @@ pub(super) type Coverage = BTreeMap<Prefix, Ports>;
 
 /// What is held on this device, `local` being the host's own prefixes.
 pub(super) fn coverage(spec: &Spec, device: &Device, local: &[Prefix]) -> Coverage {
-    let targets: Vec<Target> = spec.targets.iter().map(unmapped).filter(|target| concerns(target, device)).collect();
-    let exceptions: Vec<SocketAddr> = spec.exceptions.iter().map(|address| unmap(*address)).collect();
+    let targets: Vec<Target> =
+        spec.targets.iter().map(unmapped).filter(|target| concerns(target.address, target.interface, device)).collect();
+    let exceptions =
+        spec.exceptions.iter().filter(|exception| concerns(exception.address, exception.interface, device));
+    let exceptions: Vec<SocketAddr> = exceptions.map(|exception| unmap(exception.address)).collect();
 
     let mut differing: Coverage = BTreeMap::new();
     for prefix in prefixes(&targets, &exceptions, device, local) {
@@ -75,14 +78,14 @@ fn disjoint(differing: &Coverage) -> Coverage {
 }
 
 /// A listener that is bound to a device hears what arrives there; one that is bound to a VRF, what arrives on its slaves.
-fn concerns(target: &Target, device: &Device) -> bool {
+fn concerns(address: SocketAddr, interface: u32, device: &Device) -> bool {
     let is = |index: u32| device.index == index || device.master == Some(index);
     // A link-local address belongs to one device, and its local clients come by `lo`.
-    let scope = match target.address {
+    let scope = match address {
         SocketAddr::V6(address) => address.scope_id(),
         SocketAddr::V4(_) => 0,
     };
-    (target.interface == 0 || is(target.interface)) && (scope == 0 || is(scope) || device.index == LO)
+    (interface == 0 || is(interface)) && (scope == 0 || is(scope) || device.index == LO)
 }
 
 fn unmapped(target: &Target) -> Target {

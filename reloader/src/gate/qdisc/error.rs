@@ -108,19 +108,6 @@ pub enum QdiscError {
 }
 
 impl QdiscError {
-    /// Whether this machine does not offer the gate, as against a fault while it was used.
-    pub fn is_unavailable(&self) -> bool {
-        matches!(
-            self,
-            Self::Denied
-                | Self::NoModule { .. }
-                | Self::LoopbackTaken { .. }
-                | Self::TooManyHolds
-                | Self::TooMany { .. }
-                | Self::SharedBlock { .. }
-        )
-    }
-
     /// What the kernel said when `what` was tried. `module` is what ENOENT (for a device's kind: EOPNOTSUPP) means.
     pub(super) fn adding(device: &str, what: &'static str, module: &'static str, source: io::Error) -> Self {
         match Errno::from_io_error(&source) {
@@ -159,10 +146,8 @@ mod tests {
     fn a_missing_module_is_named() {
         let error = |errno: Errno, module| QdiscError::adding("eth0", "the plug", module, errno.into());
         assert!(error(Errno::NOENT, "sch_plug").to_string().contains("modprobe sch_plug"));
-        assert!(error(Errno::NOENT, "sch_plug").is_unavailable());
         assert!(matches!(error(Errno::OPNOTSUPP, "ifb"), QdiscError::NoModule { module: "ifb" }));
         assert!(matches!(error(Errno::OPNOTSUPP, "cls_u32"), QdiscError::SharedBlock { .. }));
         assert!(error(Errno::PERM, "ifb").to_string().contains("CAP_NET_ADMIN"));
-        assert!(!error(Errno::NOMEM, "ifb").is_unavailable());
     }
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::gate::hold::{Figures, Gate, HoldError, Keepsake, Living, Spec};
+use crate::gate::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec};
 use crate::kernel::addresses::{self, Prefix};
 use crate::kernel::devices::{self, Device, receivers};
 use crate::kernel::tc::qdisc::{self, ARRIVING, Qdisc};
@@ -217,23 +217,22 @@ impl Gate for QdiscGate {
     }
 
     /// Never another keepsake: the id is all that it has.
-    fn follow(&mut self) -> Result<bool, HoldError> {
-        self.cover()?;
-        Ok(false)
+    fn follow(&mut self) -> Partly<bool> {
+        Partly { done: false, trouble: self.cover().err().map(Into::into) }
     }
 
     fn keepsake(&self) -> Result<Keepsake, HoldError> {
         Ok(Keepsake { manifest: serde_json::json!({ HOLD: self.spec.id }), descriptors: Vec::new() })
     }
 
-    fn deliver(&mut self) -> Result<Figures, HoldError> {
-        let figures = traces::deliver(self.spec.id)?;
+    fn deliver(&mut self) -> Partly<Figures> {
+        let (figures, trouble) = traces::deliver(self.spec.id);
         if figures != Figures::default() {
             let parked = self.armed.filter(|_| figures.held > 0).map_or(Duration::ZERO, |armed| armed.elapsed());
             self.released = Figures { longest: parked, ..figures };
         }
         self.armed = None;
-        Ok(self.released)
+        Partly { done: self.released, trouble: trouble.map(Into::into) }
     }
 
     fn remove(&mut self) -> Result<(), HoldError> {
@@ -243,17 +242,14 @@ impl Gate for QdiscGate {
         Ok(())
     }
 
-    /// One sentence for each device where other people's filters decide before the hold does.
-    fn notes(&self) -> Vec<String> {
-        let behind = self.sites.values().filter(|site| site.behind_others);
-        behind
-            .map(|site| {
-                format!(
-                    "other filters stand before the hold on {}: a SYN that one of them decides on is not held",
-                    site.name
-                )
-            })
-            .collect()
+    /// Other people's filters decide before the hold does, and nothing tells what they decided.
+    fn doubt(&self) -> Option<String> {
+        let behind = self.sites.values().filter(|site| site.behind_others).map(|site| site.name.as_str());
+        let behind: Vec<&str> = behind.collect();
+        (!behind.is_empty()).then(|| {
+            let devices = behind.join(", ");
+            format!("other filters stand before the hold on {devices}: a SYN that one of them decides on is not held")
+        })
     }
 }
 

@@ -54,42 +54,72 @@ fn sides(qdiscs: &[Qdisc]) -> BTreeSet<(u32, u32)> {
     qdiscs.iter().filter_map(side).collect()
 }
 
-/// Lets new SYNs pass and waits until the parked ones are delivered.
-pub(super) fn deliver(id: u16) -> Result<Figures, QdiscError> {
-    let Some(traces) = find()?.remove(&id) else { return Ok(Figures::default()) };
-    delivered_by(id, &traces, &mut Failures { id, first: None })
+/// Lets new SYNs pass and waits until the parked ones are delivered. What fails is told beside what was done.
+pub(super) fn deliver(id: u16) -> (Figures, Option<QdiscError>) {
+    let traces = match find() {
+        Ok(mut all) => all.remove(&id),
+        Err(error) => return (Figures::default(), Some(error)),
+    };
+    let Some(traces) = traces else { return (Figures::default(), None) };
+    let mut failures = Failures::of(id);
+    let delivered = delivered_by(id, &traces, &mut failures);
+    (delivered.figures, delivered.trouble.or(failures.first))
 }
 
-fn delivered_by(id: u16, traces: &Traces, failures: &mut Failures) -> Result<Figures, QdiscError> {
+/// What became of a hold's SYNs.
+struct Delivered {
+    figures: Figures,
+    /// Some wait still, or nobody knows.
+    trouble: Option<QdiscError>,
+    /// Sides whose filters still divert.
+    open: BTreeSet<(u32, u32)>,
+}
+
+fn delivered_by(id: u16, traces: &Traces, failures: &mut Failures) -> Delivered {
     for plug in &traces.plugs {
         failures.note("the plug", qdisc::unplug(plug.device, plug.parent, plug.handle));
     }
+    let mut open = BTreeSet::new();
     for (_, filters) in &traces.filters {
-        failures.note("a filter", filters.close());
+        if !failures.note("a filter", filters.close()) {
+            open.insert((filters.place.device, filters.place.parent));
+        }
     }
-    let (figures, waiting) = delivered(id, traces)?;
-    if waiting > 0 {
-        // Deleting what holds them would lose them.
-        return Err(QdiscError::NotDelivered { id, packets: waiting, seconds: super::PATIENCE.as_secs() });
-    }
-    Ok(figures)
+    let (figures, trouble) = match delivered(id, traces) {
+        Ok((figures, 0)) => (figures, None),
+        Ok((figures, packets)) => {
+            (figures, Some(QdiscError::NotDelivered { id, packets, seconds: super::PATIENCE.as_secs() }))
+        }
+        Err(error) => (Figures::default(), Some(error)),
+    };
+    Delivered { figures, trouble, open }
 }
 
 /// Ends a hold: parked SYNs are delivered, and nothing is left. What fails does not keep the rest from being done.
 pub(super) fn dismantle(id: u16) -> Result<Figures, QdiscError> {
     let Some(traces) = find()?.remove(&id) else { return Ok(Figures::default()) };
-    let mut failures = Failures { id, first: None };
-    let figures = delivered_by(id, &traces, &mut failures)?;
+    let mut failures = Failures::of(id);
+    let Delivered { figures, trouble, open } = delivered_by(id, &traces, &mut failures);
+    if let Some(trouble) = trouble {
+        // Deleting what holds them would lose them.
+        return Err(trouble);
+    }
     // Not before: removing `ingress` makes the device lose what it is given to send meanwhile, and that would be the answers to
     // the SYNs just delivered.
-    failures.note("the filters", remove_filters(&traces, |side| side != ON_LO));
-    for plug in traces.plugs.iter().filter(|plug| plug.device == LO) {
-        failures.note("the plug on lo", qdisc::remove(LO, plug.parent, plug.handle));
+    let off = failures.note("the filters", remove_filters(&traces, |side| side != ON_LO));
+    // A filter that diverts to a place that is gone drops every SYN: the place stays then, unplugged.
+    let lo_is_closed = !open.contains(&ON_LO);
+    if lo_is_closed {
+        for plug in traces.plugs.iter().filter(|plug| plug.device == LO) {
+            failures.note("the plug on lo", qdisc::remove(LO, plug.parent, plug.handle));
+        }
+        failures.note("the prio on lo", remove_unused_prio());
     }
-    failures.note("the prio on lo", remove_unused_prio());
     // They went with the prio, unless another hold keeps it.
     failures.note("the filters on lo", remove_filters(&traces, |side| side == ON_LO));
-    if let Some(ifb) = traces.ifb {
+    if let Some(ifb) = traces.ifb
+        && (off || open.iter().all(|side| *side == ON_LO))
+    {
         failures.note("the ifb device", devices::remove(ifb));
     }
     failures.first.map_or(Ok(figures), Err)
@@ -105,12 +135,18 @@ struct Failures {
 }
 
 impl Failures {
-    fn note(&mut self, what: &'static str, done: io::Result<()>) {
+    fn of(id: u16) -> Self {
+        Self { id, first: None }
+    }
+
+    /// True where it was done, or there was nothing to do.
+    fn note(&mut self, what: &'static str, done: io::Result<()>) -> bool {
         match done {
             Err(source) if !is_gone(&source) => {
                 self.first.get_or_insert(QdiscError::LeftBehind { id: self.id, what, source });
+                false
             }
-            _ => {}
+            _ => true,
         }
     }
 }
@@ -124,10 +160,12 @@ fn remove_filters(traces: &Traces, concerned: fn((u32, u32)) -> bool) -> io::Res
         let here =
             || traces.filters.iter().filter(|(_, ours)| (ours.place.device, ours.place.parent) == (device, parent));
         let host = parent == ARRIVING && here().any(|(mark, _)| *mark == Mark::Host);
-        let removed = if host && only_ours(device, &here().map(|(_, ours)| ours).collect::<Vec<_>>())? {
-            remove_ingress(device)
-        } else {
-            here().try_for_each(|(_, filters)| filters.remove())
+        let ours: Vec<&Filters> = here().map(|(_, ours)| ours).collect();
+        let alone = if host { only_ours(device, &ours) } else { Ok(false) };
+        let removed = match alone {
+            Ok(true) => remove_ingress(device),
+            // Where nobody knows who else is there, only what is ours goes.
+            alone => ours.iter().fold(alone.map(drop), |result, filters| result.and(filters.remove())),
         };
         first_error = first_error.and(removed);
     }

@@ -17,7 +17,7 @@ use self::presence::{Presence, Stand, stand};
 use super::drain::{self, Drain};
 use super::receipt::{Kind, Receipt};
 use super::recorder::{Failure, Recorder};
-use crate::gate::hold::{Backend, Ended, Hold, HoldError, Wanted};
+use crate::gate::hold::{Backend, Ended, Exception, Hold, HoldError, Wanted};
 use crate::kernel::sock_diag::{self, ListenSocket, SockDiagError};
 use crate::listener::Address;
 use crate::process::{self, Handle, ProcessError};
@@ -123,8 +123,7 @@ pub async fn run(
 
     tell("draining");
     let held = window.held.iter().map(proof::endpoint).collect();
-    let (exceptions, cookies) = (window.exceptions.clone(), recorder.cookies());
-    let mut drain = Drain::begin(window.before.listeners(), held, exceptions, cookies);
+    let mut drain = Drain::begin(window.before.listeners(), held, &window.exceptions, recorder.cookies());
     tokio::select! {
         // A signal that has come already counts.
         biased;
@@ -161,6 +160,7 @@ async fn begin(around: Around, window: &Window) -> Result<Hold, AroundError> {
         backend: around.backend,
         capacity: around.capacity,
         max: around.max,
+        netns_path: None,
         runtime_dir: around.runtime_dir,
         program: around.program,
         inheritance: around.inheritance,
@@ -203,7 +203,7 @@ enum Waited {
 struct Window {
     targets: Vec<SocketAddr>,
     held: Vec<crate::gate::hold::Target>,
-    exceptions: Vec<SocketAddr>,
+    exceptions: Vec<Exception>,
     before: Presence,
     owners_before: HashMap<u64, HashSet<u32>>,
 }
@@ -228,7 +228,9 @@ impl Window {
     }
 
     fn among(&self, mut sockets: Vec<ListenSocket>) -> Presence {
-        sockets.retain(|found| !matches!(found.address, Address::Inet(a) if self.exceptions.contains(&a)));
+        let excepted =
+            |found: &ListenSocket| Exception::of(found).is_some_and(|found| self.exceptions.contains(&found));
+        sockets.retain(|found| !excepted(found));
         Presence::new(&self.targets, &sockets)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-use crate::gate::hold::Target;
+use crate::gate::hold::{Exception, Target};
 use crate::kernel::sock_diag::ListenSocket;
 use crate::listener::{Address, Endpoint, Listener, SocketType};
 
@@ -129,7 +129,7 @@ pub(super) fn exceptions(
     sockets: &[ListenSocket],
     owners: &HashMap<u64, HashSet<u32>>,
     targets: &[SocketAddr],
-) -> Vec<SocketAddr> {
+) -> Vec<Exception> {
     let exact: HashSet<u64> = before
         .of
         .iter()
@@ -142,15 +142,11 @@ pub(super) fn exceptions(
         let theirs = owners.get(&found.inode);
         !exact.contains(&found.inode) && theirs.is_some_and(|theirs| theirs.is_disjoint(&ours))
     };
-    let single = |found: &ListenSocket| match found.address {
-        Address::Inet(address) if !address.ip().is_unspecified() => Some(address),
-        _ => None,
-    };
-    let on_held_port = |address: &SocketAddr| {
+    let on_held_port = |Exception { address, .. }: &Exception| {
         let wildcard = |target: &SocketAddr| target.ip().is_unspecified() && target.port() == address.port();
         !targets.contains(address) && targets.iter().any(wildcard)
     };
-    sockets.iter().filter(somebody_elses).filter_map(single).filter(on_held_port).collect()
+    sockets.iter().filter(somebody_elses).filter_map(Exception::of).filter(on_held_port).collect()
 }
 
 fn listener(found: &ListenSocket) -> Option<Listener> {
@@ -251,7 +247,8 @@ mod tests {
         let owners = owners(&[(1, &[50]), (2, &[60]), (3, &[50]), (4, &[60])]);
         let wanted = targets(&["0.0.0.0:80"]);
         let before = Presence::new(&wanted, &sockets);
-        assert_eq!(exceptions(&before, &sockets, &owners, &wanted), targets(&["10.0.0.1:80"]));
+        let excepted = Exception { address: "10.0.0.1:80".parse().unwrap(), interface: 0 };
+        assert_eq!(exceptions(&before, &sockets, &owners, &wanted), [excepted]);
     }
 
     #[test]

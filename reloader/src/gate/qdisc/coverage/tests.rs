@@ -1,4 +1,5 @@
 use super::*;
+use crate::gate::hold::Exception;
 
 fn prefix(text: &str) -> Prefix {
     let (address, length) = text.split_once('/').unwrap();
@@ -18,7 +19,8 @@ fn target(address: &str) -> Target {
 }
 
 fn spec(targets: &[Target], exceptions: &[&str]) -> Spec {
-    let exceptions = exceptions.iter().map(|address| address.parse().unwrap()).collect();
+    let exception = |address: &&str| Exception { address: address.parse().unwrap(), interface: 0 };
+    let exceptions = exceptions.iter().map(exception).collect();
     Spec { id: 1, targets: targets.into(), exceptions, capacity: 0 }
 }
 
@@ -62,6 +64,14 @@ fn an_exception_is_a_hole() {
     // The exact listener is what is held, not the exception.
     let both = covered(LO, &[target("0.0.0.0:80"), target("10.0.0.2:80")], &["10.0.0.2:80"]);
     assert_eq!(both, ["10.0.0.2/32 {80}", "127.0.0.0/8 {80}"]);
+}
+
+#[test]
+fn an_exception_that_is_bound_to_a_device_is_a_hole_there_alone() {
+    let mut spec = spec(&[target("0.0.0.0:80")], &["10.0.0.2:80"]);
+    spec.exceptions[0].interface = 3;
+    assert_eq!(shown(&coverage(&spec, &device(2), &local())), ["10.0.0.2/32 {80}"]);
+    assert_eq!(shown(&coverage(&spec, &device(3), &local())), [""; 0]);
 }
 
 #[test]

@@ -1,0 +1,151 @@
+//! A hold, as it is asked for and got.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::holder::Holder;
+use super::{Backend, Exception, Figures, HoldError, Target};
+use crate::sys::Inheritance;
+
+/// What is asked of a hold.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// What is held.
+    pub targets: Vec<Target>,
+    /// Listeners of others, which a wildcard target leaves alone.
+    pub exceptions: Vec<Exception>,
+    /// The gate; `None` for the best that can be had.
+    pub backend: Option<Backend>,
+    /// Bytes of room for parked SYNs.
+    pub capacity: u32,
+    /// The hold ends by itself after this time.
+    pub max: Duration,
+    /// Where the record is kept.
+    pub runtime_dir: PathBuf,
+    /// The path by which the network namespace was asked for, if it was not the caller's own: who cleans up finds it by that.
+    pub netns_path: Option<PathBuf>,
+    /// The program whose command `guard` is the guard; this program.
+    pub program: PathBuf,
+    /// What the guard is started with.
+    pub inheritance: Inheritance,
+}
+
+/// A hold in force. Dropped, it is released.
+#[derive(Debug)]
+pub struct Hold {
+    armed: Armed,
+    orders: OwnedFd,
+    thread: Option<JoinHandle<Ended>>,
+}
+
+/// How the hold began.
+#[derive(Debug, Clone)]
+pub struct Armed {
+    /// The gate.
+    pub backend: Backend,
+    /// Since when SYNs are parked.
+    pub at: Instant,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// Why a hold ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It was asked to.
+    Asked,
+    /// Its time was over.
+    Max,
+    /// Somebody called `reloader release`, or its guard did not hear of it any more.
+    Lifted,
+    /// It could not go on.
+    Failed,
+}
+
+/// How the hold ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// What became of the SYNs.
+    pub figures: Figures,
+    /// When new SYNs passed again and all parked ones were delivered.
+    pub at: Instant,
+    /// Why it ended.
+    pub why: Why,
+    /// The first thing that went wrong and leaves the hold without a proof, as a sentence.
+    pub trouble: Option<String>,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+impl Hold {
+    /// Holds from the moment this returns, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// Where nothing can be held; nothing is left then.
+    pub fn begin(wanted: Wanted) -> Result<Hold, HoldError> {
+        let orders = eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
+        let heard = orders.try_clone()?;
+        let (sender, receiver) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("holder".into()).spawn(move || {
+            let armed = Holder::begin(wanted);
+            match armed {
+                Ok((holder, armed)) => {
+                    let _ = sender.send(Ok(armed));
+                    holder.hold(&heard)
+                }
+                Err(error) => {
+                    let _ = sender.send(Err(error));
+                    Ended::failed(Vec::new())
+                }
+            }
+        })?;
+        match receiver.recv() {
+            Ok(Ok(armed)) => Ok(Hold { armed, orders, thread: Some(thread) }),
+            Ok(Err(error)) => {
+                let _ = thread.join();
+                Err(error)
+            }
+            Err(_) => Err(io::Error::other("the holder's thread ended").into()),
+        }
+    }
+
+    /// How it began.
+    pub fn armed(&self) -> &Armed {
+        &self.armed
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Releases, and returns when everything is delivered and removed.
+    pub fn release(mut self) -> Ended {
+        self.end().unwrap_or_else(|| Ended::failed(vec!["the thread that held SYNs has panicked".into()]))
+    }
+
+    fn end(&mut self) -> Option<Ended> {
+        let thread = self.thread.take()?;
+        let _ = rustix::io::write(&self.orders, &1_u64.to_ne_bytes());
+        thread.join().ok()
+    }
+}
+
+impl Ended {
+    fn failed(notes: Vec<String>) -> Ended {
+        let trouble = notes.first().cloned();
+        Ended { figures: Figures::default(), at: Instant::now(), why: Why::Failed, trouble, notes }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

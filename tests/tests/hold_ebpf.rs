@@ -19,7 +19,7 @@ mod packets;
 mod rig;
 
 use rig::{
-    HOOKS, addressed, hold, listener, listener_with, release, retransmits, room, spec, start, until_connected,
+    addressed, best, hold, hooks, listener, listener_with, release, retransmits, room, spec, start, until_connected,
     until_held,
 };
 
@@ -29,7 +29,7 @@ fn at(address: &str) -> SocketAddr {
 
 #[test]
 fn syns_on_lo_wait_for_their_listener() {
-    for hook in HOOKS {
+    for hook in hooks() {
         Namespace::new().run(|| {
             room();
             let before = packet_path();
@@ -50,7 +50,7 @@ fn syns_on_lo_wait_for_their_listener() {
 
 #[test]
 fn syns_from_another_host_wait_for_their_listener() {
-    for hook in HOOKS {
+    for hook in hooks() {
         let (client, server) = addressed();
         server.run(|| {
             room();
@@ -77,7 +77,7 @@ fn many_syns_find_room_at_a_listener_with_a_short_queue() {
         let (client, server) = addressed();
         server.run(|| {
             room();
-            let mut gate = hold(HOOKS[0], &spec(&[address]));
+            let mut gate = hold(best(), &spec(&[address]));
             let is_local = at(address).ip().is_loopback();
             let mut clients = Vec::new();
             // In turns, for the lease's sake.

@@ -2,6 +2,7 @@
 //! millisecond to be given a qdisc, so it is given once, and taken away by whoever comes last.
 
 use std::path::Path;
+use std::time::Duration;
 
 use reloader::gate::hold::{Backend, Records, Standing, clean_up};
 use reloader_tests::config::Config;
@@ -9,6 +10,7 @@ use reloader_tests::footprint::Footprint;
 use reloader_tests::guest::{self, Feature, Gate};
 use reloader_tests::netns;
 use reloader_tests::network::{command, ip, tc};
+use reloader_tests::poll::until;
 use reloader_tests::receipt::listener;
 use reloader_tests::rig::Rig;
 
@@ -17,6 +19,8 @@ fn in_a_namespace(test: impl FnOnce(&Path, &Records)) {
     let dir = tempfile::tempdir().unwrap();
     ip("link add left type veth peer name right");
     ip("link set left up");
+    // Its peer is down, and the kernel says so a little later.
+    until(Duration::from_secs(10), "the link to settle", || command("ip", "link show left").contains("LOWERLAYERDOWN"));
     let before = Footprint::take(dir.path());
     test(dir.path(), &Records::of(dir.path()));
     before.assert_unchanged();

@@ -98,6 +98,7 @@ fn around_of(
         max: arguments.max.unwrap_or(config.hold.max),
         capacity: config.hold.capacity,
         runtime_dir: config.runtime_dir.clone(),
+        netns_path: arguments.netns.clone(),
         program,
         inheritance,
     })

@@ -12,7 +12,8 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use super::at;
 use super::rig::{
-    Client, HOOKS, addressed, addresses, hold, listener, release, retransmits, spec, start, until_connected, until_held,
+    Client, addressed, addresses, best, hold, hooks, listener, release, retransmits, spec, start, until_connected,
+    until_held,
 };
 
 #[test]
@@ -21,7 +22,7 @@ fn a_full_ring_drops_and_counts_and_other_ports_go_on() {
         listen("127.0.0.1:8081");
         let mut spec = spec(&["127.0.0.1:8080"]);
         spec.capacity = 4096;
-        let mut gate = hold(HOOKS[0], &spec);
+        let mut gate = hold(best(), &spec);
         let clients = start(at("127.0.0.1:8080"), 100);
         until(Duration::from_secs(10), "all SYNs to be seen", || {
             gate.renew().unwrap();
@@ -40,7 +41,7 @@ fn a_full_ring_drops_and_counts_and_other_ports_go_on() {
 
 #[test]
 fn when_the_lease_runs_out_syns_pass() {
-    for hook in HOOKS {
+    for hook in hooks() {
         Namespace::new().run(|| {
             let _listener = listener("127.0.0.1:8080");
             let mut gate = hold(hook, &spec(&["127.0.0.1:8080"]));
@@ -59,7 +60,7 @@ fn when_the_lease_runs_out_syns_pass() {
 
 #[test]
 fn devices_come_and_go() {
-    for hook in HOOKS {
+    for hook in hooks() {
         let (client, server) = (Namespace::new(), Namespace::new());
         server.run(|| {
             let before = packet_path();
@@ -95,7 +96,7 @@ fn devices_come_and_go() {
 
 #[test]
 fn a_guard_releases_what_a_dead_holder_has_parked() {
-    for hook in HOOKS {
+    for hook in hooks() {
         let (client, server) = addressed();
         server.run(|| {
             let before = packet_path();
@@ -125,7 +126,7 @@ fn a_guard_releases_what_a_dead_holder_has_parked() {
 #[test]
 fn what_a_guard_has_delivered_the_holder_does_not() {
     Namespace::new().run(|| {
-        let mut gate = hold(HOOKS[0], &spec(&["127.0.0.1:8080"]));
+        let mut gate = hold(best(), &spec(&["127.0.0.1:8080"]));
         let clients = start(at("127.0.0.1:8080"), 10);
         until_held(&mut gate, 10);
         let _listener = listener("127.0.0.1:8080");
@@ -191,7 +192,7 @@ fn what_a_lost_machine_left_is_removed_and_a_living_hold_is_not() {
 
 #[test]
 fn nothing_is_left() {
-    for hook in HOOKS {
+    for hook in hooks() {
         Namespace::new().run(|| {
             ip("link add left type veth peer name right");
             ip("link set left up");

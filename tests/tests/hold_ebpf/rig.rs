@@ -7,12 +7,21 @@ use std::time::Duration;
 
 use reloader::gate::ebpf::{EbpfGate, Hook};
 use reloader::gate::hold::{Figures, Gate as _, Spec, Target};
+use reloader_tests::guest::{self, Feature};
 use reloader_tests::network::{Namespace, ip};
 use reloader_tests::poll::until;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// The kernel that runs the tests has to have both.
-pub(crate) const HOOKS: [Hook; 2] = [Hook::Tcx, Hook::Clsact];
+/// The ways in that this kernel must have, the better one first.
+pub(crate) fn hooks() -> Vec<Hook> {
+    let tcx = guest::expects(Feature::Tcx).then_some(Hook::Tcx);
+    tcx.into_iter().chain([Hook::Clsact]).collect()
+}
+
+/// The better one.
+pub(crate) fn best() -> Hook {
+    hooks()[0]
+}
 const LONG: Duration = Duration::from_secs(10);
 
 pub(crate) fn spec(targets: &[&str]) -> Spec {

@@ -44,6 +44,8 @@ pub struct Around {
     pub capacity: u32,
     /// Where the hold is put on record.
     pub runtime_dir: PathBuf,
+    /// The network namespace, where it was named.
+    pub netns_path: Option<PathBuf>,
     /// This program, of which the guard is a command.
     pub program: PathBuf,
     /// What the guard is started with.
@@ -160,7 +162,7 @@ async fn begin(around: Around, window: &Window) -> Result<Hold, AroundError> {
         backend: around.backend,
         capacity: around.capacity,
         max: around.max,
-        netns_path: None,
+        netns_path: around.netns_path,
         runtime_dir: around.runtime_dir,
         program: around.program,
         inheritance: around.inheritance,

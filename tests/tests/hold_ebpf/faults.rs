@@ -8,6 +8,7 @@ use reloader::gate::hold::{Gate as _, Living};
 use reloader_tests::footprint::Footprint;
 use reloader_tests::network::{Namespace, command, connect, ip, listen, packet_path};
 use reloader_tests::poll::until;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use super::at;
@@ -211,11 +212,13 @@ fn nothing_is_left() {
     }
 }
 
-/// What the unit file grants: no CAP_PERFMON, which the verifier would ask for if a program looped over a pointer.
+/// What the unit file grants: no CAP_PERFMON, which the verifier would ask for if a program looped over a pointer. Below Linux 5.11
+/// BPF memory counts against RLIMIT_MEMLOCK, which the unit lifts (`LimitMEMLOCK=infinity`).
 #[test]
 fn three_capabilities_are_enough_and_fewer_are_told() {
     Namespace::new().run(|| {
         let spec = spec(&["127.0.0.1:8080"]);
+        setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None }).unwrap();
         let all = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
         keep_only(all);
         let mut gate = EbpfGate::prepare(&spec).unwrap();

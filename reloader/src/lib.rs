@@ -12,5 +12,6 @@ pub mod kernel;
 pub mod listener;
 pub mod process;
 pub mod reload;
+mod rights;
 pub mod supervision;
 pub mod sys;

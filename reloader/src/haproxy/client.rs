@@ -1,16 +1,15 @@
 //! Asks a HAProxy for its listeners over a stats socket.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::io::retry_on_intr;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+use rustix::net::SendFlags;
 
 use super::codec::{self, CodecError, Record};
+use crate::rights::{self, Descriptors};
 
 /// Why the listeners could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +67,7 @@ pub fn get_sockets(path: &Path) -> Result<Vec<(OwnedFd, Record)>, ClientError> {
 
 fn receive(stream: &UnixStream) -> Result<Vec<(OwnedFd, Record)>, ClientError> {
     let mut count = [0; 4];
-    let announced = match receive_message(stream, &mut count) {
+    let announced = match rights::receive(stream, &mut count) {
         Ok((0, _)) => return Err(ClientError::NotExposed),
         Ok((length, _)) => codec::decode_count(&count[..length])?,
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(ClientError::NotExposed),
@@ -80,7 +79,7 @@ fn receive(stream: &UnixStream) -> Result<Vec<(OwnedFd, Record)>, ClientError> {
     while sockets.len() < announced {
         let received = sockets.len();
         let interrupted = |source| ClientError::Interrupted { received, announced, source };
-        let (length, descriptors) = receive_message(stream, &mut buffer).map_err(interrupted)?;
+        let (length, descriptors) = rights::receive(stream, &mut buffer).map_err(interrupted)?;
         if length == 0 {
             return Err(interrupted(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -96,29 +95,6 @@ fn receive(stream: &UnixStream) -> Result<Vec<(OwnedFd, Record)>, ClientError> {
         let _ = io::Write::write_all(&mut &*stream, &0i32.to_ne_bytes());
     }
     Ok(sockets)
-}
-
-enum Descriptors {
-    All(Vec<OwnedFd>),
-    Cut,
-}
-
-fn receive_message(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Descriptors)> {
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    // With a timeout on the socket the kernel does not begin again by itself after a signal (`sock_intr_errno`).
-    let received =
-        retry_on_intr(|| recvmsg(stream, &mut [IoSliceMut::new(buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
-    let mut descriptors = Vec::new();
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            descriptors.extend(rights);
-        }
-    }
-    if received.flags.contains(ReturnFlags::CTRUNC) {
-        return Ok((received.bytes, Descriptors::Cut));
-    }
-    Ok((received.bytes, Descriptors::All(descriptors)))
 }
 
 /// Sends descriptors and their records: the server's side of one transfer.
@@ -140,13 +116,7 @@ pub fn send_sockets<'a>(stream: &UnixStream, sockets: &[(std::os::fd::BorrowedFd
 }
 
 fn send_message(stream: &UnixStream, data: &[u8], descriptors: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<()> {
-    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() {
-        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-    }
-    let sent = retry_on_intr(|| sendmsg(stream, &[IoSlice::new(data)], &mut ancillary, SendFlags::NOSIGNAL))?;
+    let sent = rights::send(stream, data, descriptors, SendFlags::empty())?;
     if sent != data.len() {
         // The receiver reads a batch with one recvmsg: half a batch is no batch.
         return Err(io::Error::new(io::ErrorKind::WriteZero, "the receiver took only part of a batch"));

@@ -2,24 +2,20 @@
 //!
 //! The holder's death closes its end: the guard hears of it from the kernel, whatever the holder died of.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::io::retry_on_intr;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::claim::Claim;
 use super::{Backend, Figures, Keepsake};
+use crate::rights::{self, Descriptors};
 
-/// How many descriptors go with one message: the kernel's limit is 253 (SCM_MAX_FD).
-const BATCH: usize = 200;
+/// How many descriptors go with one message.
+const BATCH: usize = rights::MOST;
 
 /// The longest message, in bytes: a manifest grows with the number of devices.
 const LONGEST: usize = 1 << 17;
@@ -116,33 +112,19 @@ fn send_with<M: Serialize>(
     if data.len() > LONGEST {
         return Err(io::Error::other("the hold has too many devices for its guard"));
     }
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() {
-        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-    }
-    retry_on_intr(|| sendmsg(to, &[IoSlice::new(&data)], &mut ancillary, flags | SendFlags::NOSIGNAL))?;
+    rights::send(to, &data, descriptors, flags)?;
     Ok(())
 }
 
 /// The next message with its descriptors; `None` when the other side has closed.
 pub(super) fn receive<M: DeserializeOwned>(from: BorrowedFd<'_>) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
     let mut data = vec![0; LONGEST];
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received =
-        retry_on_intr(|| recvmsg(from, &mut [IoSliceMut::new(&mut data)], &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
-    let mut descriptors = Vec::new();
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            descriptors.extend(rights);
-        }
-    }
-    if received.flags.contains(ReturnFlags::CTRUNC) {
+    let (length, descriptors) = rights::receive(from, &mut data)?;
+    let Descriptors::All(descriptors) = descriptors else {
         return Err(io::Error::other("descriptors were lost on the way: this process may not hold that many"));
-    }
-    if received.bytes == 0 {
+    };
+    if length == 0 {
         return Ok(None);
     }
-    Ok(Some((serde_json::from_slice(&data[..received.bytes])?, descriptors)))
+    Ok(Some((serde_json::from_slice(&data[..length])?, descriptors)))
 }

@@ -10,6 +10,7 @@ use crate::listener::{Address, Endpoint, Listener, SocketType};
 /// The listeners of the held ports at one moment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Presence {
+    targets: Vec<SocketAddr>,
     /// One list for each target, in their order.
     pub(super) of: Vec<Vec<Listener>>,
 }
@@ -36,7 +37,7 @@ impl Presence {
         let of = targets
             .iter()
             .map(|target| all.iter().filter(|listener| serves(&listener.endpoint, *target)).cloned().collect());
-        Presence { of: of.collect() }
+        Presence { targets: targets.to_vec(), of: of.collect() }
     }
 
     /// Each listener once.
@@ -64,13 +65,15 @@ pub(super) fn stand(
         _ => false,
     };
     let mut stand = Stand::New;
-    for (earlier, listeners) in before.of.iter().zip(&now.of) {
+    for ((target, earlier), listeners) in before.targets.iter().zip(&before.of).zip(&now.of) {
+        // Of one address all clients find whichever of these there is.
+        let is_served = |old: &Listener| !target.ip().is_unspecified() || is_served_by(old, listeners);
         let fresh = listeners.iter().any(|listener| !old.contains(&listener.inode) || in_new_hands(listener.inode));
         let stale = listeners.iter().any(|listener| old.contains(&listener.inode) && !in_new_hands(listener.inode));
         stand = match (fresh, stale) {
             (false, false) => return Stand::Missing,
             (false, true) => Stand::Before,
-            (true, _) if !earlier.iter().all(|old| is_served_by(old, listeners)) => Stand::Partly.min(stand),
+            (true, _) if !earlier.iter().all(is_served) => Stand::Partly.min(stand),
             (true, true) => Stand::Both.min(stand),
             _ => stand,
         };

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE_WAIT, TCP_ESTABLISHED};
 use netlink_packet_sock_diag::inet::nlas::Nla as InetNla;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer};
 use netlink_packet_sock_diag::unix::nlas::{Nla as UnixNla, UnixDiagName};
@@ -109,34 +109,43 @@ pub fn time_wait_count() -> Option<usize> {
     words.iter().skip_while(|word| **word != "tw").nth(1)?.parse().ok()
 }
 
-/// Accepted connections on which the server owes an answer, as far as TCP can tell: it was sent something and has not
-/// replied yet, or the client has connected this moment and will speak first.
+/// Connections on which the server owes an answer, as far as TCP can tell: it has not accepted them yet, it was sent
+/// something and has not replied yet, or the client has connected this moment and will speak first.
 pub fn unanswered(local_port: u16) -> Result<Vec<Connection>, SockDiagError> {
     let responses = both_families(open_states(), local_port, ExtensionFlags::INFO)?;
-    let owes = |response: &&InetResponse| {
-        let queued = response.header.recv_queue > 0 || response.header.send_queue > 0;
-        let info = response.nlas.iter().find_map(|nla| match nla {
-            InetNla::TcpInfo(info) => Some(info),
-            _ => None,
-        });
-        response.header.inode != 0 && (queued || info.is_some_and(|info| owes_an_answer(info)))
-    };
-    Ok(responses.iter().filter(owes).map(connection).collect())
+    Ok(responses.iter().filter(|response| owes_an_answer(response)).map(connection).collect())
 }
 
 /// The kernel tells these times in ticks of up to 10 ms: what happened within this time, in milliseconds, has no order.
 const SAME_TIME: u32 = 20;
 
+/// A client that will speak first does so within this time, in milliseconds, also one that waits for a processor; whoever
+/// connects ahead of his need stays silent longer.
+const SPEAKS_WITHIN: u32 = 50;
+
+fn owes_an_answer(response: &InetResponse) -> bool {
+    if response.header.inode == 0 {
+        // Either still the listener's, which accept(2) leaves with an inode, or closed and left to the kernel.
+        return matches!(response.header.state, TCP_ESTABLISHED | TCP_CLOSE_WAIT);
+    }
+    let info = response.nlas.iter().find_map(|nla| match nla {
+        InetNla::TcpInfo(info) => Some(info),
+        _ => None,
+    });
+    let queued = response.header.recv_queue > 0 || response.header.send_queue > 0;
+    queued || info.is_some_and(|info| has_not_answered(info))
+}
+
 /// `info` is a `struct tcp_info` (linux/tcp.h), which older kernels know a shorter form of; its fields are in host byte order.
-fn owes_an_answer(info: &[u8]) -> bool {
+fn has_not_answered(info: &[u8]) -> bool {
     let word = |offset: usize| Some(u32::from_ne_bytes(*info.get(offset..)?.first_chunk()?));
     let (Some(last_data_sent), Some(last_data_recv), Some(last_ack_recv)) = (word(44), word(52), word(56)) else {
         return false;
     };
     // tcpi_bytes_received came with 4.2; its lower half says enough.
     if word(128) == Some(0) {
-        // The ACK that completed the handshake was the last; somebody who connects ahead of his need stays silent longer.
-        return last_ack_recv < SAME_TIME;
+        // The ACK that completed the handshake was the last.
+        return last_ack_recv < SPEAKS_WITHIN;
     }
     // tcpi_data_segs_out came with 4.6.
     let never_spoke = word(156) == Some(0);
@@ -247,8 +256,10 @@ fn dump(message: SockDiagMessage) -> Result<Vec<SockDiagMessage>, SockDiagError>
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::unix::net::UnixListener;
+    use std::time::Instant;
 
     use super::*;
 
@@ -267,6 +278,28 @@ mod tests {
         let found = connections(address.port()).unwrap();
         let remote = client.local_addr().unwrap();
         assert!(found.iter().any(|connection| connection.local == address && connection.remote == remote));
+    }
+
+    #[test]
+    fn an_answer_is_owed_from_the_handshake_until_the_server_speaks() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let owed = || unanswered(port).unwrap().iter().any(|connection| connection.local.port() == port);
+        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        assert!(owed(), "in the accept queue");
+        let since = Instant::now();
+        while since.elapsed().as_millis() < 2 * u128::from(SPEAKS_WITHIN) {
+            assert!(owed(), "in the accept queue, and silent");
+        }
+        let (mut server, _) = listener.accept().unwrap();
+        while owed() {}
+        client.write_all(b"?").unwrap();
+        assert!(owed(), "asked");
+        server.read_exact(&mut [0]).unwrap();
+        assert!(owed(), "read, and not answered");
+        server.write_all(b"!").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        while owed() {}
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(crate) struct Look {
     pub(crate) open: Vec<Connection>,
     /// Connections that the server has closed: one that is answered at once lives from one look to the next in no other state.
     pub(crate) closed: Vec<Connection>,
-    /// Accepted connections whose server owes an answer, where that was asked.
+    /// Connections past their handshake whose server owes an answer, where that was asked.
     pub(crate) unanswered: usize,
 }
 
@@ -214,12 +214,13 @@ impl Look {
         };
         let ports: HashSet<u16> = held.iter().filter_map(Endpoint::port).collect();
         let asked: Vec<u16> = if ports.len() < MANY_PORTS { ports.into_iter().collect() } else { vec![0] };
-        let mut look = Look {
-            queues: sock_diag::tcp_listeners()?.iter().map(|found| (found.inode, found.queued)).collect(),
-            ..Look::default()
-        };
+        let mut look = Look::default();
+        // A connection goes from half-open to the accept queue to the server. Read in this order, none is missed on its way.
+        for port in &asked {
+            look.half_open.extend(sock_diag::half_open(*port)?.into_iter().filter(covered));
+        }
+        look.queues = sock_diag::tcp_listeners()?.iter().map(|found| (found.inode, found.queued)).collect();
         for port in asked {
-            look.half_open.extend(sock_diag::half_open(port)?.into_iter().filter(covered));
             look.open.extend(sock_diag::connections(port)?.into_iter().filter(covered));
             if closed {
                 look.closed.extend(sock_diag::time_wait(port)?.into_iter().filter(covered));

@@ -9,7 +9,7 @@ use super::receipt::{ListenerReceipt, Rung, Syns};
 use super::recorder::Recorder;
 use super::retire::undrained;
 use crate::config::Strategy;
-use crate::gate::hold::{Backend, Ended, Exception, Hold, Target, Wanted, Why};
+use crate::gate::hold::{Backend, Ended, Exception, Hold, HoldError, Target, Wanted, Why};
 use crate::kernel::{devices, sock_diag};
 use crate::listener::{Address, Endpoint, Listener, SocketType};
 use crate::supervision::Supervisor;
@@ -71,9 +71,19 @@ pub(crate) async fn guard(
     }
 }
 
-async fn begin(wanted: Wanted) -> Result<Hold, crate::gate::hold::HoldError> {
-    match tokio::task::spawn_blocking(|| Hold::begin(wanted)).await {
-        Ok(begun) => begun,
+/// [`Hold::begin`], beside the caller's own thread. The runtime's threads are in the network namespace in which it was made.
+pub(super) async fn begin(wanted: Wanted) -> Result<Hold, HoldError> {
+    blocking(|| Hold::begin(wanted)).await
+}
+
+/// [`Hold::release`], beside the caller's own thread.
+pub(super) async fn release(hold: Hold) -> Ended {
+    blocking(|| hold.release()).await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
@@ -145,10 +155,7 @@ impl Guarded {
         self.drain.look(false);
         let Guarded { hold, drain, old, still_open, .. } = self;
         let backend = hold.armed().backend;
-        let ended = match tokio::task::spawn_blocking(|| hold.release()).await {
-            Ok(ended) => ended,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        };
+        let ended = self::release(hold).await;
         ended.notes.iter().for_each(|note| recorder.note(note));
         let general = general_doubt(&ended);
         let receipt = recorder.receipt();

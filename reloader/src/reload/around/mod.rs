@@ -15,9 +15,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use self::presence::{Presence, Stand, stand};
 use super::drain::{self, Drain};
+use super::held;
 use super::receipt::{Kind, Receipt};
 use super::recorder::{Failure, Recorder};
-use crate::gate::hold::{Backend, Ended, Exception, Hold, HoldError, Wanted};
+use crate::gate::hold::{Backend, Exception, Hold, HoldError, Wanted};
 use crate::kernel::sock_diag::{self, ListenSocket, SockDiagError};
 use crate::listener::Address;
 use crate::process::{self, Handle, ProcessError};
@@ -143,7 +144,7 @@ pub async fn run(
 
     tell("releasing");
     let backend = hold.armed().backend;
-    let ended = release(hold).await;
+    let ended = held::release(hold).await;
     recorder.phase(|phases| &mut phases.release);
     // The command runs or has run: what cannot be seen any more is a doubt, and its status counts all the same.
     let now = window.now().unwrap_or_else(|_| window.before.clone());
@@ -167,21 +168,7 @@ async fn begin(around: Around, window: &Window) -> Result<Hold, AroundError> {
         program: around.program,
         inheritance: around.inheritance,
     };
-    Ok(blocking(|| Hold::begin(wanted)).await?)
-}
-
-/// The thread that waits has to be in the network namespace of this one: not one of the runtime's own.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let thread = std::thread::spawn(move || drop(sender.send(work())));
-    match receiver.await {
-        Ok(result) => result,
-        Err(_) => std::panic::resume_unwind(thread.join().err().unwrap_or_else(|| Box::new("the thread ended"))),
-    }
-}
-
-async fn release(hold: Hold) -> Ended {
-    blocking(|| hold.release()).await
+    Ok(held::begin(wanted).await?)
 }
 
 /// Why the wait for a new listener ended.

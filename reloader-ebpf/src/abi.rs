@@ -4,7 +4,7 @@
 ///
 /// Each object declares a map named `ABI` with this many entries, and the loader refuses an object with another number: the
 /// number of entries can be read back on every kernel, a `.rodata` section only from 5.2 on.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// How many keys can be counted, or held, at once. A dual-stack listener on `[::]` takes two.
 pub const MAX_WATCHED: u32 = 16_384;
@@ -41,6 +41,25 @@ pub const PASS: u32 = 2;
 pub const fn held_key(address: Address, port: u16, device: u32) -> HeldKey {
     let [a, b, c, d, port] = syn_key(address, port);
     [a, b, c, d, port, device]
+}
+
+/// The value of the map `GROUPS`, whose key is that of a reuseport group's listeners: the [`span`] of the sockets that are steered
+/// to, the same on each CPU, and how many connections the CPU has steered and migrated.
+pub type Steered = [u64; 3];
+
+/// How many sockets can be steered to at once.
+pub const MAX_STEERED: u32 = 16_384;
+
+/// The places `first` to `first + count - 1` of the map `SOCKETS`.
+#[inline(always)]
+pub const fn span(first: u32, count: u32) -> u64 {
+    (first as u64) << 32 | count as u64
+}
+
+/// The place within a span for a connection with this hash, spread as the kernel does (`reciprocal_scale`).
+#[inline(always)]
+pub const fn member(span: u64, hash: u32) -> u32 {
+    (span >> 32) as u32 + ((hash as u64 * (span & 0xffff_ffff)) >> 32) as u32
 }
 
 /// The entries of the map `CONTROL`, whose values are `u64`.
@@ -92,6 +111,12 @@ pub const fn v4_mapped(address: [u8; 4]) -> Address {
     [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(address)]
 }
 
+/// `::ffff:a.b.c.d` of an address in network byte order.
+#[inline(always)]
+pub const fn v4_address(address: u32) -> Address {
+    v4_mapped(address.to_ne_bytes())
+}
+
 /// The address whose bytes these are.
 #[inline(always)]
 pub const fn v6(address: [u8; 16]) -> Address {
@@ -123,6 +148,12 @@ mod tests {
         assert_eq!(held_key(v4_mapped([10, 0, 0, 1]), 0x1f90, 7)[..5], syn_key(v4_mapped([10, 0, 0, 1]), 0x1f90));
         assert_eq!(any_address(true), v4_mapped([0; 4]));
         assert_eq!(any_address(false), v6([0; 16]));
+    }
+
+    #[test]
+    fn connections_are_spread_over_a_span_and_no_further() {
+        let span = span(7, 3);
+        assert_eq!([0, u32::MAX / 3 + 1, u32::MAX / 3 * 2 + 2, u32::MAX].map(|hash| member(span, hash)), [7, 8, 9, 9]);
     }
 
     #[test]

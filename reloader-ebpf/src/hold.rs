@@ -23,6 +23,7 @@ use reloader_ebpf::{
     syn_in_packet,
 };
 
+mod load;
 mod packet;
 
 use packet::Packet;

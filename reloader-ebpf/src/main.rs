@@ -1,4 +1,4 @@
-//! The programs that count SYNs and ask for migration. `cargo xtask build-ebpf` compiles them for the BPF virtual machine; the built object is committed.
+//! The program that counts SYNs. `cargo xtask build-ebpf` compiles it for the BPF virtual machine; the built object is committed.
 #![no_std]
 #![no_main]
 #![allow(
@@ -9,12 +9,13 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_F_NO_PREALLOC, TC_ACT_UNSPEC},
-    macros::{classifier, map, sk_reuseport},
+    macros::{classifier, map},
     maps::{Array, PerCpuHashMap},
-    programs::{SkReuseportContext, TcContext},
+    programs::TcContext,
 };
 use reloader_ebpf::{ABI_VERSION, MAX_WATCHED, Syn, SynKey, any_address, syn_in_packet, syn_key};
 
+mod load;
 mod packet;
 
 use packet::Packet;
@@ -60,15 +61,4 @@ fn count(ctx: &TcContext) {
 fn counter_of(syn: &Syn) -> Option<*mut u64> {
     SYNS.get_ptr_mut(syn_key(syn.destination, syn.port))
         .or_else(|| SYNS.get_ptr_mut(syn_key(any_address(syn.ipv4), syn.port)))
-}
-
-/// Never attached. It loads only where the kernel migrates connections between the listeners of a reuseport group: `migrating_sk`
-/// came with that feature (5.14), and older kernels refuse a program that reads it, whatever their version or sysctls say.
-#[sk_reuseport(migrate)]
-fn reloader_can_migrate(ctx: SkReuseportContext) -> u32 {
-    const SK_DROP: u32 = 0;
-    const SK_PASS: u32 = 1;
-    // SAFETY: `md` is the context of this program; reading a pointer out of it is allowed without looking at its target.
-    let migrating = unsafe { (*ctx.md).__bindgen_anon_4.migrating_sk };
-    if migrating.is_null() { SK_PASS } else { SK_DROP }
 }

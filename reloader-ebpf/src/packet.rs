@@ -1,19 +1,12 @@
-//! What the programs of both objects need: how a packet is read, and whether it is for this host.
-
-use core::mem::MaybeUninit;
+//! What the tc programs of both objects need: how a packet is read, and whether it is for this host.
 
 use aya_ebpf::{
-    bindings::{
-        __sk_buff, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup as FibLookup,
-        bpf_hdr_start_off::BPF_HDR_START_NET,
-    },
-    helpers::generated::{bpf_fib_lookup, bpf_skb_load_bytes_relative},
+    bindings::{__sk_buff, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup as FibLookup},
+    helpers::generated::bpf_fib_lookup,
 };
 use reloader_ebpf::{Bytes, Syn};
 
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "license")]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+use crate::load;
 
 /// The packet that a tc program was called for.
 pub(crate) struct Packet {
@@ -21,22 +14,9 @@ pub(crate) struct Packet {
 }
 
 impl Bytes for Packet {
-    /// Relative to the network header: right for devices with any link header or none.
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-        // SAFETY: `skb` is the context of this program, and the buffer has room for the N bytes asked for.
-        let result = unsafe {
-            bpf_skb_load_bytes_relative(
-                self.skb.cast(),
-                offset as u32,
-                bytes.as_mut_ptr().cast(),
-                N as u32,
-                BPF_HDR_START_NET,
-            )
-        };
-        // SAFETY: where the helper succeeds it has written all N bytes.
-        (result == 0).then(|| unsafe { bytes.assume_init() })
+        load::bytes(self.skb.cast(), offset)
     }
 }
 
@@ -90,10 +70,4 @@ impl Packet {
         }
         lookup
     }
-}
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses an endless loop, so a program that can panic does not load: the first load in a test finds it.
-    loop {}
 }

@@ -8,12 +8,13 @@ use reloader_tests::guest::{self, Feature};
 use reloader_tests::rig;
 use serde_json::Value;
 
-const ABILITIES: [(&str, Feature); 8] = [
+const ABILITIES: [(&str, Feature); 9] = [
     ("pidfd-open", Feature::PidfdOpen),
     ("pidfd-getfd", Feature::PidfdGetfd),
     ("bpf", Feature::Bpf),
     ("bpf-ringbuf", Feature::Bpf),
     ("reuseport-migration", Feature::ReusePortMigration),
+    ("reuseport-selection", Feature::Bpf),
     ("tcx", Feature::Tcx),
     ("clsact", Feature::Bpf),
     ("sch-plug", Feature::Plug),

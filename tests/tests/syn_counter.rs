@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use reloader::gate::ProgramsError;
 use reloader::gate::syn_counter::{CounterError, Hook, SynCounter, SynCounts, Watched, remove_stale};
 use reloader::kernel::devices;
 use reloader_tests::guest::{self, Feature};
@@ -353,7 +354,10 @@ fn two_capabilities_are_enough_and_one_is_not() {
 
         hold_only(CapabilitySet::NET_ADMIN);
         let error = SynCounter::load().err().expect("bpf(2) without CAP_BPF");
-        assert!(matches!(error, CounterError::Denied) && error.to_string().contains("CAP_BPF"), "{error}");
+        assert!(
+            matches!(error, CounterError::Programs(ProgramsError::Denied)) && error.to_string().contains("CAP_BPF"),
+            "{error}"
+        );
     });
 }
 

@@ -14,15 +14,22 @@ mod toolchain;
 use toolchain::Toolchain;
 
 /// What cargo calls an object, and where `reloader` includes it from, seen from the workspace's root.
-const OBJECTS: [(&str, &str); 2] = [
+const OBJECTS: [(&str, &str); 3] = [
     ("reloader-ebpf", "reloader/src/gate/programs/reloader.o"),
     ("reloader-hold", "reloader/src/gate/programs/hold.o"),
+    ("reloader-steer", "reloader/src/gate/programs/steer.o"),
 ];
 
 /// The sources of the programs, which run in the kernel where a mistake is costly: they stay small enough to be read at once.
 /// The library beside them is tested on the host.
-const PROGRAMS: [&str; 3] = ["reloader-ebpf/src/main.rs", "reloader-ebpf/src/hold.rs", "reloader-ebpf/src/packet.rs"];
-const MAX_LINES: usize = 250;
+const PROGRAMS: [&str; 5] = [
+    "reloader-ebpf/src/load.rs",
+    "reloader-ebpf/src/packet.rs",
+    "reloader-ebpf/src/main.rs",
+    "reloader-ebpf/src/hold.rs",
+    "reloader-ebpf/src/steer.rs",
+];
+const MAX_LINES: usize = 330;
 
 const TARGET: &str = "bpfel-unknown-none";
 const PROFILE: &str = "ebpf";

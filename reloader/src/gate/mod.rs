@@ -6,3 +6,5 @@ pub mod hold;
 pub(crate) mod programs;
 pub mod qdisc;
 pub mod syn_counter;
+
+pub use programs::ProgramsError;

@@ -7,15 +7,15 @@
 
 use std::net::SocketAddr;
 
+use aya::Ebpf;
 use aya::maps::{PerCpuHashMap, PerCpuValues};
 use aya::programs::SchedClassifier;
 use aya::util::nr_cpus;
-use aya::{Ebpf, EbpfLoader};
-use reloader_ebpf::{ABI_VERSION, SynKey, syn_key};
+use reloader_ebpf::{SynKey, syn_key};
 
 pub use super::attachment::Hook;
 use super::attachment::{Attachment, COUNTER};
-use super::programs::{OBJECT, SYN_PROGRAM, abi_version, listened_addresses};
+use super::programs::{self, OBJECT, ProgramsError, SYN_PROGRAM, listened_addresses};
 use crate::kernel::bpf;
 use crate::kernel::devices::{Device, receivers};
 use crate::kernel::tc::Direction;
@@ -70,7 +70,7 @@ impl SynCounter {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_for(hook: Option<Hook>) -> Result<Self, CounterError> {
-        let ebpf = bpf::with_memlock_restored(|| load(OBJECT))?;
+        let ebpf = bpf::with_memlock_restored(load)?;
         Ok(Self { ebpf, hook, attachments: Vec::new(), watched: Vec::new() })
     }
 
@@ -116,11 +116,11 @@ impl SynCounter {
     }
 
     fn watch(&mut self, watched: &[Watched]) -> Result<(), CounterError> {
-        let cpus = nr_cpus().map_err(|(file, error)| CounterError::Map { what: file, source: error })?;
+        let cpus = nr_cpus().map_err(|(file, error)| ProgramsError::Map { what: file, source: error })?;
         let mut map = self.map()?;
         for key in watched.iter().flat_map(keys) {
             let zero = PerCpuValues::try_from(vec![0_u64; cpus])
-                .map_err(|error| CounterError::Map { what: SYNS, source: error })?;
+                .map_err(|error| ProgramsError::Map { what: SYNS, source: error })?;
             map.insert(key, zero, 0).map_err(|error| CounterError::watching(watched.len(), error))?;
         }
         self.watched = watched.to_vec();
@@ -135,7 +135,7 @@ impl SynCounter {
         for listener in &watched {
             let mut of_listener = 0;
             for key in keys(listener) {
-                let values = map.get(&key, 0).map_err(|error| CounterError::map(SYNS, error))?;
+                let values = map.get(&key, 0).map_err(|error| ProgramsError::map(SYNS, error))?;
                 let sum: u64 = values.iter().sum();
                 seen.insert(key, sum);
                 of_listener += sum;
@@ -157,8 +157,8 @@ impl SynCounter {
     }
 
     fn map(&mut self) -> Result<PerCpuHashMap<&mut aya::maps::MapData, SynKey, u64>, CounterError> {
-        let map = self.ebpf.map_mut(SYNS).ok_or(CounterError::Damaged { what: SYNS })?;
-        PerCpuHashMap::try_from(map).map_err(|error| CounterError::map(SYNS, error))
+        let map = self.ebpf.map_mut(SYNS).ok_or(ProgramsError::Damaged { what: SYNS })?;
+        Ok(PerCpuHashMap::try_from(map).map_err(|error| ProgramsError::map(SYNS, error))?)
     }
 }
 
@@ -170,26 +170,14 @@ impl Drop for SynCounter {
     }
 }
 
-fn load(object: &[u8]) -> Result<Ebpf, CounterError> {
-    check_abi(object, ABI_VERSION)?;
-    // The programs use no kernel types: BTF would be read from /sys for nothing.
-    let mut ebpf = EbpfLoader::new().btf(None).load(object).map_err(|error| CounterError::load(&error))?;
-    program(&mut ebpf)?.load().map_err(|error| CounterError::load(&error))?;
+fn load() -> Result<Ebpf, ProgramsError> {
+    let mut ebpf = programs::load(OBJECT, |_| {})?;
+    program(&mut ebpf)?.load().map_err(|error| ProgramsError::of(&error))?;
     Ok(ebpf)
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, CounterError> {
-    let program = ebpf.program_mut(SYN_PROGRAM).and_then(|program| program.try_into().ok());
-    program.ok_or(CounterError::Damaged { what: SYN_PROGRAM })
-}
-
-/// The object says its version.
-fn check_abi(object: &[u8], expected: u32) -> Result<(), CounterError> {
-    match abi_version(object) {
-        Some(found) if found == expected => Ok(()),
-        Some(found) => Err(CounterError::Abi { found, expected }),
-        None => Err(CounterError::Damaged { what: "map ABI" }),
-    }
+fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, ProgramsError> {
+    programs::program(ebpf, SYN_PROGRAM)
 }
 
 /// What the program looks up for packets to this listener.

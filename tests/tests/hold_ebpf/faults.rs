@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use reloader::gate::ProgramsError;
 use reloader::gate::ebpf::{EbpfError, EbpfGate, Hook, remove_stale};
 use reloader::gate::hold::{Gate as _, Living};
 use reloader_tests::footprint::Footprint;
@@ -235,7 +236,7 @@ fn three_capabilities_are_enough_and_fewer_are_told() {
         assert!(error.to_string().contains("CAP_NET_RAW"), "{error}");
         keep_only(CapabilitySet::NET_ADMIN);
         let error = EbpfGate::prepare(&spec).err().expect("bpf(2) without CAP_BPF");
-        assert!(matches!(error, EbpfError::Denied), "{error}");
+        assert!(matches!(error, EbpfError::Programs(ProgramsError::Denied)), "{error}");
     });
 }
 

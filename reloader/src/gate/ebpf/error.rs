@@ -1,55 +1,19 @@
 //! Why SYNs cannot be held by eBPF, in the sentences that the operator reads.
 
-use std::error::Error;
 use std::io;
 
 use aya::maps::MapError;
-use rustix::io::Errno;
 
 use crate::gate::attachment::AttachError;
-use crate::kernel::bpf::{chain, denial, verdict};
+use crate::gate::programs::ProgramsError;
+use crate::kernel::bpf::{chain, denial};
 
 /// Why the eBPF gate cannot hold.
 #[derive(Debug, thiserror::Error)]
 pub enum EbpfError {
-    /// bpf(2) answered EPERM or EACCES.
-    #[error(
-        "cannot hold SYNs by eBPF: the kernel denies bpf(2) to this process. Give it CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW \
-         (before Linux 5.8: CAP_SYS_ADMIN), or hold by qdisc (kernel-fallback)"
-    )]
-    Denied,
-    /// bpf(2) answered ENOSYS.
-    #[error(
-        "cannot hold SYNs by eBPF: bpf(2) is not there (ENOSYS). Either this kernel is built without it, or a seccomp filter (a \
-         container's, or SystemCallFilter=) hides it: allow bpf in the filter, or hold by qdisc (kernel-fallback)"
-    )]
-    Missing,
-    /// The object does not fit to this program.
-    #[error(
-        "cannot hold SYNs by eBPF: the eBPF object has ABI version {found}, and this reloader needs {expected}. Run \
-         `cargo xtask build-ebpf` and build again"
-    )]
-    Abi {
-        /// The object's version.
-        found: u32,
-        /// What this program was built for.
-        expected: u32,
-    },
-    /// The object lacks something.
-    #[error("cannot hold SYNs by eBPF: the eBPF object has no {what}. Run `cargo xtask build-ebpf` and build again")]
-    Damaged {
-        /// The name of the map or program.
-        what: &'static str,
-    },
-    /// The kernel does not take the programs or their maps.
-    #[error(
-        "cannot hold SYNs by eBPF: this kernel (it takes Linux 5.8) refuses the programs: {reason}. Hold by qdisc \
-         (kernel-fallback)"
-    )]
-    Refused {
-        /// What aya and the verifier say.
-        reason: String,
-    },
+    /// The programs cannot be had.
+    #[error("cannot hold SYNs by eBPF, which takes Linux 5.8: {0}. Or hold by qdisc (kernel-fallback)")]
+    Programs(#[from] ProgramsError),
     /// A map could not be read or written.
     #[error(
         "the hold failed: the map {what} of the eBPF gate: {source}. A port of it may be held for half a second more"
@@ -113,17 +77,9 @@ pub enum EbpfError {
 }
 
 impl EbpfError {
-    pub(super) fn load(error: &(dyn Error + 'static)) -> Self {
-        match denial(error) {
-            Some(Errno::NOSYS) => Self::Missing,
-            Some(_) => Self::Denied,
-            None => Self::Refused { reason: verdict(&chain(error)) },
-        }
-    }
-
     pub(super) fn attach(error: AttachError) -> Self {
         match denial(error.source.as_ref()) {
-            Some(_) => Self::Denied,
+            Some(_) => ProgramsError::of(error.source.as_ref()).into(),
             None => Self::Attach { reason: chain(error.source.as_ref()), device: error.device },
         }
     }

@@ -11,6 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::error::EbpfError;
 use crate::gate::hold::LEASE;
+use crate::gate::programs::ProgramsError;
 use crate::kernel::bpf::errno;
 
 const HELD: &str = "HELD";
@@ -37,9 +38,9 @@ impl Maps {
     pub(super) fn of(ebpf: &mut Ebpf) -> Result<Self, EbpfError> {
         let mut descriptors = Vec::new();
         for what in NAMES {
-            let map = ebpf.take_map(what).ok_or(EbpfError::Damaged { what })?;
+            let map = ebpf.take_map(what).ok_or(ProgramsError::Damaged { what })?;
             let (Map::HashMap(map) | Map::Array(map) | Map::PerCpuArray(map) | Map::RingBuf(map)) = map else {
-                return Err(EbpfError::Damaged { what });
+                return Err(ProgramsError::Damaged { what }.into());
             };
             descriptors.push(map.fd().as_fd().try_clone_to_owned().map_err(|source| EbpfError::Map { what, source })?);
         }
@@ -102,7 +103,7 @@ impl Maps {
 
     /// Held, dropped, lapsed.
     pub(super) fn counts(&self) -> Result<[u64; 3], EbpfError> {
-        let count = |index| {
+        let count = |index| -> Result<u64, EbpfError> {
             let values = self.counts.get(&index, 0).map_err(|error| EbpfError::map(COUNTS, error))?;
             Ok(values.iter().sum())
         };

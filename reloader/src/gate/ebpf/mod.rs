@@ -7,15 +7,15 @@
 
 use std::collections::HashSet;
 
+use aya::Ebpf;
 use aya::programs::SchedClassifier;
-use aya::{Ebpf, EbpfLoader};
-use reloader_ebpf::{ABI_VERSION, HeldKey};
+use reloader_ebpf::HeldKey;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::attachment::Attachment;
 pub use super::attachment::Hook;
 use super::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec};
-use super::programs::{BACK_PROGRAM, HOLD_OBJECT, HOLD_PROGRAM, abi_version};
+use super::programs::{self, BACK_PROGRAM, HOLD_OBJECT, HOLD_PROGRAM, ProgramsError};
 use crate::kernel::bpf;
 use crate::kernel::devices::{self, Device, receivers};
 use crate::kernel::tc::Direction;
@@ -257,24 +257,18 @@ fn leave(attachments: &mut Vec<Attachment>, receivers: &[&Device]) -> (bool, Opt
     (changed, first_error)
 }
 
-fn load(capacity: u32) -> Result<Ebpf, EbpfError> {
-    match abi_version(HOLD_OBJECT) {
-        Some(ABI_VERSION) => {}
-        Some(found) => return Err(EbpfError::Abi { found, expected: ABI_VERSION }),
-        None => return Err(EbpfError::Damaged { what: "map ABI" }),
-    }
-    // The programs use no kernel types: BTF would be read from /sys for nothing.
-    let loaded = EbpfLoader::new().btf(None).map_max_entries(RING, capacity).load(HOLD_OBJECT);
-    let mut ebpf = loaded.map_err(|error| EbpfError::load(&error))?;
+fn load(capacity: u32) -> Result<Ebpf, ProgramsError> {
+    let mut ebpf = programs::load(HOLD_OBJECT, |loader| {
+        loader.map_max_entries(RING, capacity);
+    })?;
     for name in [HOLD_PROGRAM, BACK_PROGRAM] {
-        program(&mut ebpf, name)?.load().map_err(|error| EbpfError::load(&error))?;
+        program(&mut ebpf, name)?.load().map_err(|error| ProgramsError::of(&error))?;
     }
     Ok(ebpf)
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, EbpfError> {
-    let program = ebpf.program_mut(name).and_then(|program| program.try_into().ok());
-    program.ok_or(EbpfError::Damaged { what: name })
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, ProgramsError> {
+    programs::program(ebpf, name)
 }
 
 /// A mark that nobody knows.

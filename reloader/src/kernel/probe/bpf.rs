@@ -9,10 +9,10 @@ use aya::sys::{is_map_supported, is_program_supported};
 use rustix::io::Errno;
 
 use super::{Ability, Finding};
-use crate::gate::programs::{MIGRATION_PROBE, OBJECT};
-use crate::kernel::bpf::{chain, denial, with_memlock_restored};
+use crate::gate::programs::{SELECT_PROGRAM, STEER_OBJECT, STEER_PROGRAM};
+use crate::kernel::bpf::{chain, denial, verdict, with_memlock_restored};
 
-pub(super) fn abilities() -> [Ability; 3] {
+pub(super) fn abilities() -> [Ability; 4] {
     with_memlock_restored(|| {
         [
             Ability::new("bpf", bpf(), |present| match present {
@@ -23,8 +23,12 @@ pub(super) fn abilities() -> [Ability; 3] {
                 Some(true) => "SYNs can be held by eBPF (held-ebpf)",
                 _ => "SYNs are held by qdisc (held-qdisc), where that is possible",
             }),
-            Ability::new("reuseport-migration", migration(), |present| match present {
+            Ability::new("reuseport-migration", steering(STEER_PROGRAM), |present| match present {
                 Some(true) => "listeners bound anew in a reuseport group can be steered without delay (steered)",
+                _ => "what is queued on a listener goes with it: it has to be drained before",
+            }),
+            Ability::new("reuseport-selection", steering(SELECT_PROGRAM), |present| match present {
+                Some(true) => "new connections can be steered to new listeners of a reuseport group",
                 _ => "listeners that cannot be passed have to be held",
             }),
         ]
@@ -47,26 +51,18 @@ fn ring_buffer() -> Finding {
     }
 }
 
-/// `tcp_migrate_req` is no proof: stable 5.10 has the sysctl without the feature.
-fn migration() -> Finding {
-    match load_migration_probe() {
-        Ok(()) => (Some(true), "bpf(2) loaded an sk_reuseport program that reads the migrating socket".into()),
+/// Found by loading what steers. `tcp_migrate_req` is no proof: stable 5.10 has the sysctl without the feature.
+fn steering(program: &'static str) -> Finding {
+    match load(program) {
+        Ok(()) => (Some(true), format!("bpf(2) loaded the sk_reuseport program {program}")),
         Err(error) if denial(error.as_ref()).is_some() => failed(error.as_ref()),
-        Err(error) => {
-            // The verifier's log can be long, and its last lines are counters.
-            let text = chain(error.as_ref());
-            let first = text.lines().next().unwrap_or_default();
-            (
-                Some(false),
-                format!("the kernel refuses an sk_reuseport program that reads the migrating socket: {first}"),
-            )
-        }
+        Err(error) => (Some(false), format!("the kernel refuses {program}: {}", verdict(&chain(error.as_ref())))),
     }
 }
 
-fn load_migration_probe() -> Result<(), Box<dyn Error>> {
-    let mut ebpf = EbpfLoader::new().btf(None).load(OBJECT)?;
-    let program: &mut SkReuseport = ebpf.program_mut(MIGRATION_PROBE).ok_or("the object has no probe")?.try_into()?;
+fn load(program: &'static str) -> Result<(), Box<dyn Error>> {
+    let mut ebpf = EbpfLoader::new().btf(None).load(STEER_OBJECT)?;
+    let program: &mut SkReuseport = ebpf.program_mut(program).ok_or("the object has no such program")?.try_into()?;
     Ok(program.load()?)
 }
 

@@ -1,0 +1,28 @@
+//! What the programs of every object need.
+
+use core::{ffi::c_void, mem::MaybeUninit};
+
+use aya_ebpf::{bindings::bpf_hdr_start_off::BPF_HDR_START_NET, helpers::generated::bpf_skb_load_bytes_relative};
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Of the packet of the program that was called with this context, from its network header on: right for devices with any link
+/// header or none.
+#[inline(always)]
+pub(crate) fn bytes<const N: usize>(context: *mut c_void, offset: usize) -> Option<[u8; N]> {
+    let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+    // SAFETY: the context is that of this program, and the buffer has room for the N bytes asked for.
+    let result = unsafe {
+        bpf_skb_load_bytes_relative(context, offset as u32, bytes.as_mut_ptr().cast(), N as u32, BPF_HDR_START_NET)
+    };
+    // SAFETY: where the helper succeeds it has written all N bytes.
+    (result == 0).then(|| unsafe { bytes.assume_init() })
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses an endless loop, so a program that can panic does not load: the first load in a test finds it.
+    loop {}
+}

@@ -1,0 +1,109 @@
+//! The programs that steer: new connections go to the new generation's sockets, and what is queued on an old one goes there when
+//! that closes. An object of its own: kernels before 4.19 have no array of sockets.
+#![no_std]
+#![no_main]
+#![allow(
+    unsafe_code,
+    reason = "a BPF program reads the kernel's structures through pointers; the verifier checks every access at load"
+)]
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    helpers::generated::bpf_ktime_get_ns,
+    macros::{map, sk_reuseport},
+    maps::{Array, PerCpuArray, PerCpuHashMap, ReusePortSockArray},
+    programs::SkReuseportContext,
+};
+use reloader_ebpf::{
+    ABI_VERSION, Bytes, HeldKey, MAX_STEERED, MAX_WATCHED, Steered, any_address, held_key, member, syn_in_packet,
+    v4_address,
+};
+
+mod load;
+
+const SK_PASS: u32 = 1;
+
+#[map]
+static ABI: Array<u32> = Array::with_max_entries(ABI_VERSION, 0);
+
+/// The groups and what became of their connections.
+#[map]
+static GROUPS: PerCpuHashMap<HeldKey, Steered> = PerCpuHashMap::with_max_entries(MAX_WATCHED, BPF_F_NO_PREALLOC);
+
+/// The sockets to steer to, those of a group beside each other.
+#[map]
+static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(MAX_STEERED, 0);
+
+/// Until when it is steered: nanoseconds of CLOCK_MONOTONIC.
+#[map]
+static LEASE: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Connections that were left to the kernel's own choice.
+#[map]
+static LEFT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where the kernel migrates (5.14): asked for new connections, and for those of a listener that has closed.
+#[sk_reuseport(migrate)]
+fn reloader_steer(ctx: SkReuseportContext) -> u32 {
+    // SAFETY: `md` is the context of this program, in which both pointers may be read; `sk` is a socket of the group, whose
+    // fields the verifier lets it read.
+    let (key, migrates) = unsafe {
+        let listener = (*ctx.md).__bindgen_anon_3.sk;
+        const AF_INET: u32 = 2;
+        let address = match (*listener).family {
+            AF_INET => v4_address((*listener).src_ip4),
+            _ => (*listener).src_ip6,
+        };
+        let key = held_key(address, (*listener).src_port as u16, (*listener).bound_dev_if as u32);
+        (key, !(*ctx.md).__bindgen_anon_4.migrating_sk.is_null())
+    };
+    steer(&ctx, &key, migrates)
+}
+
+/// Where it does not: asked for new connections only, and not told the listener. Only a SYN is steered.
+#[sk_reuseport]
+fn reloader_select(ctx: SkReuseportContext) -> u32 {
+    let ethertype = u16::from_be(ctx.eth_protocol() as u16);
+    let Some(syn) = syn_in_packet(&Packet(&ctx), 0, ethertype) else {
+        return leave();
+    };
+    let address = if ctx.bind_inany() != 0 { any_address(syn.ipv4) } else { syn.destination };
+    steer(&ctx, &held_key(address, syn.port, 0), false)
+}
+
+/// Whatever fails, the kernel chooses as if there were no program.
+#[inline(always)]
+fn steer(ctx: &SkReuseportContext, key: &HeldKey, migrates: bool) -> u32 {
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(group) = GROUPS.get_ptr_mut(key).filter(|_| LEASE.get(0).is_some_and(|lease| now < *lease)) else {
+        return leave();
+    };
+    // SAFETY: the pointer is to this CPU's value, which no other context writes: the kernel asks with bottom halves off. The
+    // element stays allocated until the RCU read section that surrounds the program ends.
+    unsafe {
+        if SOCKETS.select_reuseport(ctx, member((*group)[0], ctx.hash())).is_err() {
+            return leave();
+        }
+        (*group)[if migrates { 2 } else { 1 }] += 1;
+    }
+    SK_PASS
+}
+
+#[inline(always)]
+fn leave() -> u32 {
+    if let Some(left) = LEFT.get_ptr_mut(0) {
+        // SAFETY: as above.
+        unsafe { *left += 1 }
+    }
+    SK_PASS
+}
+
+struct Packet<'a>(&'a SkReuseportContext);
+
+impl Bytes for Packet<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        load::bytes(self.0.md.cast(), offset)
+    }
+}

@@ -115,12 +115,6 @@ impl Custody {
     }
 }
 
-/// Whether SYNs reach it.
-pub fn is_tcp(held: &Held) -> bool {
-    let endpoint = &held.listener.endpoint;
-    matches!(endpoint.address, Address::Inet(_)) && endpoint.socket_type == SocketType::Stream
-}
-
 /// What became of the listeners that the serving generation owned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Followed {

@@ -163,6 +163,11 @@ impl Endpoint {
         }
     }
 
+    /// A TCP listener of the daemon's own network namespace: what comes to it can be held, or steered.
+    pub fn is_tcp_here(&self) -> bool {
+        matches!(self.address, Address::Inet(_)) && self.socket_type == SocketType::Stream && self.netns.is_none()
+    }
+
     /// True when a connection accepted from this listener can have `local` as its local address.
     pub fn covers(&self, local: SocketAddr) -> bool {
         let Address::Inet(own) = self.address else { return false };

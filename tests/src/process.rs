@@ -63,6 +63,15 @@ impl Process {
     }
 }
 
+/// Every process that has all these words among its arguments.
+pub fn called_with(words: &[&str]) -> Vec<Process> {
+    let has = |process: &Process| {
+        let line = cmdline(process.pid);
+        words.iter().all(|word| line.split(' ').any(|argument| argument == *word))
+    };
+    all().filter(has).collect()
+}
+
 /// Every process whose command line mentions this path, the calling one excepted.
 pub fn mentioning(path: &Path) -> Vec<Process> {
     let path = path.to_string_lossy();

@@ -44,6 +44,19 @@ fn a_server_that_somebody_else_retires_is_replaced_and_drains() {
     assert_eq!(*rig.status().at("/warnings"), serde_json::json!([]));
 }
 
+/// Nothing keeps the sockets of a server whose reloads are all holds: its port is refused until the next one is there.
+#[test]
+fn a_server_without_custody_that_somebody_else_retires_is_replaced_without_a_claim() {
+    netns::enter();
+    let rig = Rig::with(&Config::web(WEB)).tables("[reload]\nstrategy = \"hold\"\n").start();
+    let old = rig.serving().unwrap();
+    old.signal(Signal::SIGUSR1);
+    rig.until_replaced(old);
+    let restart = rig.last_receipt();
+    assert_eq!((&restart["kind"], &restart["result"]), (&"restart".into(), &"unproven".into()), "{restart}");
+    assert!(restart["reason"].as_str().unwrap().contains("nobody listened"), "{restart}");
+}
+
 #[test]
 fn a_stats_socket_that_names_somebody_elses_process_is_not_believed() {
     netns::enter();

@@ -1,7 +1,7 @@
 //! `reloader check`
 
 use super::{Context, Exit, Failure};
-use crate::haproxy::launch::check_command;
+use crate::haproxy::check::check_command;
 use crate::haproxy::scan;
 use crate::haproxy::version::Version;
 

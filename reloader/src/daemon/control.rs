@@ -13,7 +13,8 @@ use super::DaemonError;
 use super::protocol::{Reply, Request, read_frame, write_frame};
 use super::requests::{Event, waiter};
 use crate::gate::hold::Records;
-use crate::haproxy::{launch, runtime_api};
+use crate::haproxy::check::check;
+use crate::haproxy::runtime_api;
 use crate::process;
 use crate::supervision::Published;
 use crate::supervision::status::{HoldStatus, Status};
@@ -169,8 +170,7 @@ async fn plan(control: &Control) -> Reply {
         (published.status.plan.clone(), published.status.serving.is_some(), published.haproxy.clone())
     });
     let Some(haproxy) = haproxy else { return Reply::Plan { plan, serving, refused: Vec::new() } };
-    let checked = tokio::task::spawn_blocking(move || launch::check(&haproxy)).await;
-    Reply::Plan { plan, serving, refused: checked.map(|answer| answer.err().unwrap_or_default()).unwrap_or_default() }
+    Reply::Plan { plan, serving, refused: check(&haproxy).await.err().unwrap_or_default() }
 }
 
 /// The published status, with what must be fresh: connections that drain, holds, and the rate.

@@ -80,25 +80,6 @@ pub fn command(
     Ok(command)
 }
 
-/// The command that lets HAProxy check its configuration (`haproxy -c`).
-pub fn check_command(haproxy: &Haproxy) -> Command {
-    let mut command = Command::new(&haproxy.binary);
-    command.arg("-c").args(&haproxy.args).stdin(Stdio::null());
-    for file in &haproxy.config {
-        command.arg("-f").arg(file);
-    }
-    command
-}
-
-/// Asks HAProxy whether it would take its configuration; its own lines when not. Blocking, as long as parsing takes.
-pub fn check(haproxy: &Haproxy) -> Result<(), Vec<String>> {
-    match check_command(haproxy).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect()),
-        Err(error) => Err(vec![format!("cannot run {}: {error}", haproxy.binary.display())]),
-    }
-}
-
 fn write_private(path: &Path) -> io::Result<File> {
     // Append mode: the daemon cuts the file when it has read it, and HAProxy goes on at the new end.
     match std::fs::remove_file(path) {

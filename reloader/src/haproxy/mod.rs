@@ -1,6 +1,7 @@
 //! HAProxy: the protocol that passes sockets, the process, its configuration and its runtime API.
 
 pub mod broker;
+pub mod check;
 pub mod client;
 pub mod codec;
 pub mod inspect;

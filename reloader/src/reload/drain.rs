@@ -4,8 +4,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::aside::aside;
 use crate::gate::hold::Exception;
 use crate::kernel::sock_diag::{self, Connection, SockDiagError};
 use crate::kernel::syncookies::SynCookies;
@@ -64,20 +66,26 @@ impl Undrained {
     }
 }
 
-/// The drain of the listeners under one hold.
+/// What is looked at.
 #[derive(Debug)]
-pub(crate) struct Drain {
-    listeners: Vec<Listener>,
+struct View {
     /// Where SYNs are held.
     held: Vec<Endpoint>,
     /// Where they are not.
     exceptions: Vec<SocketAddr>,
+    closed: bool,
+}
+
+/// The drain of the listeners under one hold.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    listeners: Vec<Listener>,
+    view: Arc<View>,
     began: Instant,
     known: HashSet<Ends>,
     strangers: Vec<Ends>,
     /// As of the beginning of the whole: one that was sent then may be answered in the bind window.
     cookies: Option<SynCookies>,
-    looks_at_closed: bool,
     last: Look,
     looked: bool,
     /// What each listener had when the drain ended.
@@ -95,16 +103,19 @@ impl Drain {
         exceptions: &[Exception],
         cookies: Option<SynCookies>,
     ) -> Drain {
+        let view = View {
+            held,
+            // Of a connection it is not known by which device it came: one to a listener that is bound to one stays a doubt.
+            exceptions: exceptions.iter().filter(|found| found.interface == 0).map(|found| found.address).collect(),
+            closed: sock_diag::time_wait_count().is_some_and(|count| count < MANY_CLOSED),
+        };
         Drain {
             listeners,
-            held,
+            view: Arc::new(view),
             began: Instant::now(),
             known: HashSet::new(),
             strangers: Vec::new(),
             cookies,
-            // Of a connection it is not known by which device it came: one to a listener that is bound to one stays a doubt.
-            exceptions: exceptions.iter().filter(|found| found.interface == 0).map(|found| found.address).collect(),
-            looks_at_closed: sock_diag::time_wait_count().is_some_and(|count| count < MANY_CLOSED),
             last: Look::default(),
             looked: false,
             left: HashMap::new(),
@@ -116,7 +127,7 @@ impl Drain {
     /// answer: for a server that is going to be killed.
     pub(crate) async fn until_empty(&mut self, answers: bool) {
         loop {
-            self.look(answers);
+            self.look(answers).await;
             let left = self.listeners.iter().map(|listener| (listener.inode, undrained(listener, &self.last)));
             self.left = left.collect();
             let time = self.began.elapsed();
@@ -129,8 +140,11 @@ impl Drain {
     }
 
     /// Looks once more for connections that the hold should have prevented.
-    pub(crate) fn look(&mut self, answers: bool) {
-        let look = match Look::now(&self.held, &self.exceptions, answers, self.looks_at_closed) {
+    ///
+    /// With very many connections a look takes longer than the main loop may be kept.
+    pub(crate) async fn look(&mut self, answers: bool) {
+        let view = self.view.clone();
+        let look = match aside(move || Look::now(&view, answers)).await {
             Ok(look) => look,
             Err(error) => return self.blind = Some(error.to_string()),
         };
@@ -207,8 +221,8 @@ fn undrained(listener: &Listener, look: &Look) -> Undrained {
 }
 
 impl Look {
-    /// Looks at the ports of `held`.
-    fn now(held: &[Endpoint], exceptions: &[SocketAddr], answers: bool, closed: bool) -> Result<Look, SockDiagError> {
+    fn now(view: &View, answers: bool) -> Result<Look, SockDiagError> {
+        let View { held, exceptions, closed } = view;
         let covered = |connection: &Connection| {
             !exceptions.contains(&connection.local) && held.iter().any(|endpoint| endpoint.covers(connection.local))
         };
@@ -222,7 +236,7 @@ impl Look {
         look.queues = sock_diag::tcp_listeners()?.iter().map(|found| (found.inode, found.queued)).collect();
         for port in asked {
             look.open.extend(sock_diag::connections(port)?.into_iter().filter(covered));
-            if closed {
+            if *closed {
                 look.closed.extend(sock_diag::time_wait(port)?.into_iter().filter(covered));
             }
             if answers {

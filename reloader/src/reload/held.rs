@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use super::aside::aside;
 use super::confirm::Verdict;
 use super::drain::{Drain, Undrained};
 use super::receipt::{ListenerReceipt, Rung, Syns};
@@ -11,7 +12,7 @@ use super::retire::undrained;
 use crate::config::Strategy;
 use crate::gate::hold::{Backend, Ended, Exception, Hold, HoldError, Target, Wanted, Why};
 use crate::kernel::{devices, sock_diag};
-use crate::listener::{Address, Endpoint, Listener, SocketType};
+use crate::listener::{Address, Listener};
 use crate::supervision::Supervisor;
 
 /// A hold in force, and what it is for.
@@ -28,13 +29,7 @@ pub(crate) struct Guarded {
 /// The old listeners that lose what is queued on them when they close, and that a gate can guard.
 pub(crate) fn at_risk(verdicts: &[Verdict]) -> Vec<Listener> {
     let unproven = verdicts.iter().filter(|verdict| verdict.receipt.rung == Rung::Unproven);
-    unproven.filter_map(|verdict| verdict.closing.clone()).filter(|old| can_be_held(&old.endpoint)).collect()
-}
-
-/// SYNs are held in the daemon's own network namespace only.
-pub(crate) fn can_be_held(endpoint: &Endpoint) -> bool {
-    let is_tcp = matches!(endpoint.address, Address::Inet(_)) && endpoint.socket_type == SocketType::Stream;
-    is_tcp && endpoint.netns.is_none()
+    unproven.filter_map(|verdict| verdict.closing.clone()).filter(|old| old.endpoint.is_tcp_here()).collect()
 }
 
 /// Holds SYNs for the old listeners. `None` where there are none, or where nothing can hold, which is noted. `ours` are all
@@ -71,21 +66,14 @@ pub(crate) async fn guard(
     }
 }
 
-/// [`Hold::begin`], beside the caller's own thread. The runtime's threads are in the network namespace in which it was made.
+/// [`Hold::begin`], beside the caller's own thread.
 pub(super) async fn begin(wanted: Wanted) -> Result<Hold, HoldError> {
-    blocking(|| Hold::begin(wanted)).await
+    aside(|| Hold::begin(wanted)).await
 }
 
 /// [`Hold::release`], beside the caller's own thread.
 pub(super) async fn release(hold: Hold) -> Ended {
-    blocking(|| hold.release()).await
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    aside(|| hold.release()).await
 }
 
 fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Result<Wanted, String> {
@@ -152,7 +140,7 @@ impl Guarded {
 
     /// Ends the hold and writes into the receipt what it proves.
     pub(crate) async fn release(mut self, recorder: &mut Recorder) {
-        self.drain.look(false);
+        self.drain.look(false).await;
         let Guarded { hold, drain, old, still_open, .. } = self;
         let backend = hold.armed().backend;
         let ended = self::release(hold).await;

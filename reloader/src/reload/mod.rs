@@ -2,6 +2,7 @@
 
 pub(crate) mod abandon;
 pub mod around;
+mod aside;
 pub mod confirm;
 pub(crate) mod count;
 pub(crate) mod drain;

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::held::can_be_held;
 use super::receipt::Rung;
 use crate::config::Strategy;
 use crate::gate::hold::{Backend, Gates};
@@ -49,7 +48,7 @@ pub fn plan(present: &[Present], haproxy: Version, strategy: Strategy, gates: &G
 fn planned(listener: &Present, haproxy: Version, strategy: Strategy, gates: &Gates) -> Planned {
     let (rung, why) = match why_not_passed(listener, haproxy, strategy) {
         None => (Rung::Passed, single_ipv6(&listener.endpoint, haproxy)),
-        Some(why) if strategy == Strategy::FdPass || !can_be_held(&listener.endpoint) => (Rung::Unproven, Some(why)),
+        Some(why) if strategy == Strategy::FdPass || !listener.endpoint.is_tcp_here() => (Rung::Unproven, Some(why)),
         Some(why) => match gates.best(strategy) {
             Ok(Backend::Ebpf) => (Rung::HeldEbpf, Some(why)),
             Ok(Backend::Qdisc) => (Rung::HeldQdisc, Some(why)),
@@ -69,7 +68,7 @@ fn why_not_passed(listener: &Present, haproxy: Version, strategy: Strategy) -> O
     if !haproxy.passes_sockets() {
         return Some(format!("HAProxy {haproxy} cannot be given sockets (1.8 is the first that can)"));
     }
-    if holds_tcp(strategy) && can_be_held(&listener.endpoint) {
+    if holds_tcp(strategy) && listener.endpoint.is_tcp_here() {
         return Some(format!("strategy = \"{strategy}\" keeps TCP sockets back"));
     }
     let unexported = "the serving generation does not export it, so the daemon has no duplicate to pass";

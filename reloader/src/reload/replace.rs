@@ -7,16 +7,21 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::abandon::abandon;
-use super::held::{self, Guarded, can_be_held};
+use super::held::{self, Guarded};
 use super::plan::holds_tcp;
 use super::recorder::{Failure, Recorder};
 use super::retire::{retire, stopped_listening};
 use super::run::{Ask, prove, release};
 use super::start::{self, Prepared};
 use crate::config::{Require, Strategy};
-use crate::haproxy::launch;
+use crate::haproxy::check;
 use crate::listener::{Listener, Owned};
 use crate::supervision::Supervisor;
+
+const ENDED: &str = "the serving generation ended before the new one was started; another is started now";
+
+/// How often the daemon does what is due while HAProxy checks its configuration.
+const PULSE: Duration = Duration::from_secs(1);
 
 /// Whether the new generation can bind its TCP listeners only after the old one has closed its own: neither is it given all of
 /// them, nor can they be bound twice.
@@ -29,7 +34,7 @@ pub(crate) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
     let passes = prepared.version.passes_sockets() && !holds_tcp(strategy);
     let given: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();
     let is_bound_anew = |listener: &Listener| !passes || !given.contains(&listener.inode);
-    serving.listeners.iter().any(|owned| can_be_held(&owned.listener.endpoint) && is_bound_anew(&owned.listener))
+    serving.listeners.iter().any(|owned| owned.listener.endpoint.is_tcp_here() && is_bound_anew(&owned.listener))
 }
 
 /// Runs it. Up to the moment when the old generation is told to make room, every failure leaves it serving. What fails after
@@ -51,6 +56,7 @@ pub(crate) async fn run(
     *guarded = guard(supervisor, &old, recorder).await;
     refuse_unproven(supervisor, guarded.as_ref())?;
 
+    still_serves(supervisor)?;
     tell("replacing the old generation");
     replace(supervisor, ask, prepared, &old, guarded.as_mut(), recorder).await?;
     release(guarded.take(), recorder, tell).await;
@@ -59,17 +65,47 @@ pub(crate) async fn run(
 }
 
 /// HAProxy parses its configuration twice here: it must not be found wanting when nobody serves any more.
-async fn check(supervisor: &Supervisor) -> Result<(), Failure> {
+async fn check(supervisor: &mut Supervisor) -> Result<(), Failure> {
     let haproxy = supervisor.config.haproxy.clone();
-    let checked = tokio::task::spawn_blocking(move || launch::check(&haproxy)).await;
-    let checked = checked.map_err(|error| Failure::new(format!("internal error: {error}")))?;
-    checked.map_err(|server_log| Failure { server_log, ..Failure::new("HAProxy refuses the configuration") })
+    let patience = supervisor.config.reload.start_timeout;
+    let mut stopping = supervisor.stopping.clone();
+    let serving = supervisor.serving.as_ref().map(|serving| serving.process.clone());
+    let ended = async {
+        match &serving {
+            Some(process) => process.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    let beats = async {
+        let mut beat = tokio::time::interval(PULSE);
+        loop {
+            beat.tick().await;
+            supervisor.tick();
+        }
+    };
+    tokio::select! {
+        checked = check::check(&haproxy) => checked
+            .map_err(|server_log| Failure { server_log, ..Failure::new("HAProxy refuses the configuration") }),
+        _ = ended => Err(Failure::new(ENDED)),
+        _ = stopping.wait_for(|stopping| *stopping) => Err(Failure::new("the daemon was asked to stop")),
+        () = tokio::time::sleep(patience) => Err(Failure::new(format!(
+            "`haproxy -c` was not done within {}; raise start-timeout if it needs longer",
+            humantime::format_duration(patience)
+        ))),
+        () = beats => Ok(()),
+    }
+}
+
+/// What was held and drained were the listeners of a living generation, and they are at the last moment before it makes room:
+/// otherwise their port has been refused, whatever was held since.
+fn still_serves(supervisor: &Supervisor) -> Result<(), Failure> {
+    if supervisor.is_served() && supervisor.custody.is_still_owned() { Ok(()) } else { Err(Failure::new(ENDED)) }
 }
 
 async fn guard(supervisor: &Supervisor, old: &[Owned], recorder: &mut Recorder) -> Option<Guarded> {
     let ours: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
     let listeners = old.iter().map(|owned| owned.listener.clone());
-    let held = listeners.filter(|listener| can_be_held(&listener.endpoint)).collect();
+    let held = listeners.filter(|listener| listener.endpoint.is_tcp_here()).collect();
     let mut guarded = held::guard(supervisor, held, &ours, recorder).await?;
     recorder.phase(|phases| &mut phases.guard);
     guarded.drain().await;
@@ -116,6 +152,7 @@ async fn replace(
     let failure = second_chance(supervisor, ask, old, failure, recorder).await;
     if !supervisor.is_served() {
         supervisor.note_unserved(old);
+        supervisor.note_failed_starts();
     }
     Err(failure)
 }

@@ -9,7 +9,7 @@ use super::confirm::Verdict;
 use super::plan;
 use super::receipt::{ListenerReceipt, Rung};
 use super::recorder::Recorder;
-use crate::custody::{Custody, is_tcp};
+use crate::custody::Custody;
 use crate::haproxy::inspect::Inspection;
 use crate::kernel::sock_diag::{self, Connection, SockDiagError};
 use crate::listener::{Address, Listener};
@@ -38,7 +38,7 @@ pub(crate) async fn retire(
     if supervisor.version().is_ok_and(|version| !version.passes_sockets()) {
         custody.retain(|_| false);
     } else if plan::holds_tcp(supervisor.config.reload.strategy) {
-        custody.retain(|held| !is_tcp(held));
+        custody.retain(|held| !held.listener.endpoint.is_tcp_here());
     }
     let old = supervisor.serving.as_ref().map(|old| old.process.clone());
     let before = supervisor.promote(new, custody);

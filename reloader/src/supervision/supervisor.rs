@@ -13,7 +13,7 @@ use super::published::Published;
 use super::records::{Records, State};
 use super::{Generation, Journal, KnownGood};
 use crate::config::{Config, Strategy};
-use crate::custody::{Custody, is_tcp};
+use crate::custody::Custody;
 use crate::gate::hold::{Backend, Gates, Records as Holds, Standing};
 use crate::gate::syn_counter::SynCounter;
 use crate::haproxy::broker::{Broker, Offered};
@@ -139,7 +139,7 @@ impl Supervisor {
         let mut custody = self.custody.clone();
         // With nobody serving there is nothing to bind anew beside.
         if plan::holds_tcp(self.config.reload.strategy) && self.is_served() {
-            custody.retain(|held| !is_tcp(held));
+            custody.retain(|held| !held.listener.endpoint.is_tcp_here());
         }
         custody.offer()
     }
@@ -153,11 +153,21 @@ impl Supervisor {
         let since = held_until.unwrap_or_else(Instant::now);
         self.down = Some(Down::begin(since, old.serving_since.elapsed(), self.last_down.as_ref()));
         self.warning = Some(format!("nothing serves: generation {} made room for the next", old.number));
-        self.custody.retain(|held| !is_tcp(held));
+        self.custody.retain(|held| !held.listener.endpoint.is_tcp_here());
         let mut listened = self.custody.clone();
         listened.retain(|_| false);
         self.begin_draining(old);
         Some((process, listened))
+    }
+
+    /// The generation that made room has no successor, neither from the configuration on disk nor from the last-known-good one:
+    /// what is due then counts from now.
+    pub(crate) fn note_failed_starts(&mut self) {
+        let now = Instant::now();
+        let mut down = Down::begin(now, Duration::MAX, None);
+        down.failed(now, self.start_was_cut);
+        down.failed(now, self.start_was_cut);
+        self.down = Some(down);
     }
 
     /// What of a generation's listeners is in nobody's hands now: without custody their ports are refused.

@@ -50,6 +50,7 @@ impl Supervisor {
         );
         log::error!("{warning}");
         let process = stopped.process.clone();
+        self.note_unserved(&stopped.listeners);
         stopped.retired = Some(Instant::now());
         self.note_down(&stopped, warning);
         self.draining.push(stopped);

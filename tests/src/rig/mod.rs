@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::config::Config;
 use crate::poll::{seen_within, until};
@@ -202,6 +203,12 @@ impl Rig {
     #[track_caller]
     pub fn history(&self) -> Answer {
         self.run(&["history", "--json", "-n", "1000"]).expect_status(0)
+    }
+
+    /// The newest receipt of the daemon's journal.
+    #[track_caller]
+    pub fn last_receipt(&self) -> Value {
+        serde_json::from_str(self.history().stdout.lines().next().expect("a receipt")).expect("JSON")
     }
 
     /// The root process of the serving generation, if there is one.

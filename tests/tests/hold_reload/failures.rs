@@ -3,14 +3,18 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use reloader_tests::config::Config;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
+use reloader_tests::process::{Process, called_with};
 use reloader_tests::rig::Rig;
 use reloader_tests::wrapper::{Manner, Wrapper};
 
 use crate::{HOLD, WEB};
+
+const LIMIT: Duration = Duration::from_secs(20);
 
 fn web() -> Config {
     Config::web(WEB).global("noreuseport")
@@ -63,11 +67,58 @@ fn a_configuration_that_does_not_start() {
     drop(taken);
 }
 
+/// Something of a configuration that is not done being checked, for example a name that nobody resolves.
+#[test]
+fn a_check_that_does_not_end() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let hold = format!("{HOLD}start-timeout = \"2s\"\n");
+    let rig = Rig::with(&web()).haproxy_at(&wrapper.path()).tables(&hold).start();
+    let old = rig.serving();
+    wrapper.set(Manner::Hang);
+    let reload = rig.spawn(&["reload", "--json"]);
+    until(LIMIT, "the check to hang", || hanging(&rig).is_some());
+    let check = hanging(&rig).unwrap();
+    assert_eq!(rig.serving(), old);
+    let answer = reload.wait().expect_status(1);
+    assert!(answer.at("/reason").as_str().unwrap().contains("start-timeout"), "{}", answer.stdout);
+    assert_eq!(rig.serving(), old);
+    until(LIMIT, "the check to be ended", || !check.is_alive());
+}
+
+/// What is held from then on proves nothing: its port was refused before.
+#[test]
+fn a_server_that_ends_while_the_next_is_checked() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = Rig::with(&web()).haproxy_at(&wrapper.path()).tables(HOLD).start();
+    let old = rig.serving().unwrap();
+    wrapper.set(Manner::Hang);
+    let reload = rig.spawn(&["reload", "--json"]);
+    until(LIMIT, "the check to hang", || hanging(&rig).is_some());
+    wrapper.set(Manner::Well);
+    old.signal(Signal::SIGKILL);
+    let answer = reload.wait();
+    assert_eq!(answer.at("/result"), "failed");
+    assert!(answer.at("/reason").as_str().unwrap().contains("ended before"), "{}", answer.stdout);
+    rig.until_replaced(old);
+    let restart = rig.last_receipt();
+    assert_eq!((&restart["kind"], &restart["result"]), (&"restart".into(), &"unproven".into()), "{restart}");
+    assert_eq!(rig.status().at("/holds"), &serde_json::json!([]));
+}
+
+/// The wrapper that was told to do nothing.
+fn hanging(rig: &Rig) -> Option<Process> {
+    called_with(&["hanging", &rig.haproxy_cfg().display().to_string()]).first().copied()
+}
+
 #[test]
 fn nothing_that_starts() {
     netns::enter();
     let wrapper = Wrapper::new();
-    let rig = Rig::with(&web()).haproxy_at(&wrapper.path()).tables(HOLD).start();
+    // What is tried next does not wait for the end of a hold that was released.
+    let hold = format!("{HOLD}[hold]\nmax = \"60s\"\n");
+    let rig = Rig::with(&web()).haproxy_at(&wrapper.path()).tables(&hold).start();
     wrapper.set(Manner::Stillborn);
     let answer = rig.reload().expect_status(4);
     assert_eq!(answer.at("/result"), "failed");

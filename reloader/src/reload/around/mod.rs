@@ -244,16 +244,16 @@ impl Window {
             let standing = stand(&self.before, &now, &self.owners_before, owners.of(self, command));
             match (standing, command.try_ended()) {
                 (Stand::New, _) => {
-                    drain.look(false);
+                    drain.look(false).await;
                     return Waited::New;
                 }
                 // What listened before and is not there yet may come until the command has ended, and a moment longer.
                 (Stand::Partly, Some(_)) if partly_since.get_or_insert_with(Instant::now).elapsed() >= drain::CAP => {
-                    drain.look(false);
+                    drain.look(false).await;
                     return Waited::New;
                 }
                 (Stand::Both, _) if both_since.get_or_insert_with(Instant::now).elapsed() >= drain::CAP => {
-                    drain.look(false);
+                    drain.look(false).await;
                     return Waited::Both;
                 }
                 (Stand::Before | Stand::Both, Some(ended)) if ended != process::Ended::Exited(0) => {
@@ -261,7 +261,7 @@ impl Window {
                 }
                 (Stand::Missing, _) => {}
                 // Somebody listens: who connects does so by a way that is not held.
-                _ => drain.look(false),
+                _ => drain.look(false).await,
             }
             tokio::select! {
                 Some(caught) = signals.recv() => {

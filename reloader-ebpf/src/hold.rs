@@ -8,8 +8,6 @@
     reason = "a BPF program reads the kernel's structures through pointers; the verifier checks every access at load"
 )]
 
-use core::arch::asm;
-
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_F_INGRESS, BPF_F_NO_PREALLOC, TC_ACT_SHOT, TC_ACT_UNSPEC},
@@ -24,8 +22,10 @@ use reloader_ebpf::{
 };
 
 mod load;
+mod opaque;
 mod packet;
 
+use opaque::opaque;
 use packet::Packet;
 
 #[map]
@@ -140,14 +140,6 @@ fn park(packet: &Packet, now: u64) -> Option<()> {
         let size = length + Record::HEADER;
         (bpf_ringbuf_output((&raw const RING).cast_mut().cast(), record.cast(), size, 0) == 0).then_some(())
     }
-}
-
-/// The same number, of which the compiler no longer knows what it is.
-#[inline(always)]
-fn opaque(mut number: u64) -> u64 {
-    // SAFETY: no instruction at all.
-    unsafe { asm!("/* {0} */", inout(reg) number, options(pure, nomem, nostack)) };
-    number
 }
 
 #[inline(always)]

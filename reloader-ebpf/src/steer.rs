@@ -2,6 +2,7 @@
 //! that closes. An object of its own: kernels before 4.19 have no array of sockets.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![allow(
     unsafe_code,
     reason = "a BPF program reads the kernel's structures through pointers; the verifier checks every access at load"
@@ -15,13 +16,17 @@ use aya_ebpf::{
     programs::SkReuseportContext,
 };
 use reloader_ebpf::{
-    ABI_VERSION, Bytes, HeldKey, MAX_STEERED, MAX_WATCHED, Steered, any_address, held_key, member, syn_in_packet,
-    v4_address,
+    ABI_VERSION, Address, Bytes, HeldKey, MAX_STEERED, MAX_WATCHED, Steered, any_address, held_key, member,
+    syn_in_packet, v4_address,
 };
 
 mod load;
+mod opaque;
+
+use opaque::opaque;
 
 const SK_PASS: u32 = 1;
+const AF_INET: u32 = 2;
 
 #[map]
 static ABI: Array<u32> = Array::with_max_entries(ABI_VERSION, 0);
@@ -47,16 +52,12 @@ static LEFT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 fn reloader_steer(ctx: SkReuseportContext) -> u32 {
     // SAFETY: `md` is the context of this program, in which both pointers may be read; `sk` is a socket of the group, whose
     // fields the verifier lets it read.
-    let (key, migrates) = unsafe {
-        let listener = (*ctx.md).__bindgen_anon_3.sk;
-        const AF_INET: u32 = 2;
-        let address = match (*listener).family {
-            AF_INET => v4_address((*listener).src_ip4),
-            _ => (*listener).src_ip6,
-        };
-        let key = held_key(address, (*listener).src_port as u16, (*listener).bound_dev_if as u32);
-        (key, !(*ctx.md).__bindgen_anon_4.migrating_sk.is_null())
+    let (sk, migrates) = unsafe {
+        let sk = &*(*ctx.md).__bindgen_anon_3.sk;
+        (sk, !(*ctx.md).__bindgen_anon_4.migrating_sk.is_null())
     };
+    let address = one_of(sk.family == AF_INET, v4_address(sk.src_ip4), sk.src_ip6);
+    let key = held_key(address, sk.src_port as u16, sk.bound_dev_if as u32);
     steer(&ctx, &key, migrates)
 }
 
@@ -97,6 +98,14 @@ fn leave() -> u32 {
         unsafe { *left += 1 }
     }
     SK_PASS
+}
+
+/// Of two addresses one, by arithmetic: a branch would become a choice between two pointers into the socket, and the verifier
+/// wants each field read at a constant offset.
+#[inline(always)]
+fn one_of(first: bool, one: Address, other: Address) -> Address {
+    let mask = opaque(0_u64.wrapping_sub(first as u64)) as u32;
+    [0, 1, 2, 3].map(|word| one[word] & mask | other[word] & !mask)
 }
 
 struct Packet<'a>(&'a SkReuseportContext);

@@ -22,14 +22,15 @@ const OBJECTS: [(&str, &str); 3] = [
 
 /// The sources of the programs, which run in the kernel where a mistake is costly: they stay small enough to be read at once.
 /// The library beside them is tested on the host.
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 6] = [
     "reloader-ebpf/src/load.rs",
+    "reloader-ebpf/src/opaque.rs",
     "reloader-ebpf/src/packet.rs",
     "reloader-ebpf/src/main.rs",
     "reloader-ebpf/src/hold.rs",
     "reloader-ebpf/src/steer.rs",
 ];
-const MAX_LINES: usize = 330;
+const MAX_LINES: usize = 340;
 
 const TARGET: &str = "bpfel-unknown-none";
 const PROFILE: &str = "ebpf";

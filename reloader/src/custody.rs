@@ -56,6 +56,11 @@ impl Custody {
         self.held.iter().map(|held| (held.fd.clone(), held.record.clone())).collect()
     }
 
+    /// Where the serving generation holds this listener.
+    pub fn owner(&self, inode: u64) -> Option<SocketOwner> {
+        self.owners.get(&inode).copied()
+    }
+
     /// True while a process still has one of these sockets where it was seen last.
     pub fn is_still_owned(&self) -> bool {
         self.owners.iter().any(|(inode, owner)| process::socket_at(*owner) == Some(*inode))

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use crate::config::Config;
 use crate::haproxy::{Haproxy, HaproxyBinary};
 use crate::load::{Load, Outcomes, Span, Window};
+use crate::process::Process;
 
 /// How it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +92,11 @@ impl Plain {
         config.write(&file);
         let serving = binary.daemonize(&file, &[]).unwrap_or_else(|error| panic!("{binary}: {error:#}"));
         Plain { binary: binary.clone(), method, dir, serving, draining: Vec::new() }
+    }
+
+    /// The process that serves.
+    pub fn process(&self) -> Process {
+        self.serving.process
     }
 
     /// Reload it once; gives the time until the new process had bound everything.

@@ -161,12 +161,7 @@ impl Config {
         if self.hold.max.is_zero() {
             return Err("hold.max: 0 would end every hold before it began; use \"5s\"".into());
         }
-        match self.reload.strategy {
-            Strategy::Steer => {
-                Err("reload.strategy: `steer` is not in this version of reloader; use `auto` or `hold`".into())
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -11,9 +11,10 @@ use super::control::{Control, ControlSocket};
 use super::event_loop::EventLoop;
 use super::footing::Footing;
 use super::{DaemonError, adopt, setup};
-use crate::config::Config;
+use crate::config::{Config, Strategy};
 use crate::custody::Custody;
 use crate::gate::hold::{self, Gates, Records};
+use crate::gate::steer::{self, Steer};
 use crate::gate::syn_counter::{self, SynCounter};
 use crate::haproxy::broker::Broker;
 use crate::haproxy::version::VersionCache;
@@ -56,6 +57,8 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         draining: Vec::new(),
         starting: None,
         counter: None,
+        steer: None,
+        unsettled: None,
         counts: false,
         stopping,
         last_start: None,
@@ -97,7 +100,14 @@ fn prepare_counter(supervisor: &mut Supervisor) {
         Ok(removed) => log::warn!("removed {removed} filters that an earlier daemon left in the packet path"),
         Err(error) => log::debug!("looking for filters of an earlier daemon: {error}"),
     }
+    match steer::clean_up(&supervisor.config.runtime_dir) {
+        0 => {}
+        groups => log::warn!("took the steering program of an earlier daemon off {groups} sockets"),
+    }
     supervisor.prepare_holds();
+    if supervisor.config.reload.strategy == Strategy::Steer {
+        supervisor.steer = Steer::load().inspect_err(|error| log::warn!("{error}")).ok();
+    }
     if supervisor.config.reload.count_syns {
         supervisor.counter = SynCounter::load().inspect_err(|error| log::warn!("{error}")).ok();
     }

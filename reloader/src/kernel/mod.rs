@@ -2,9 +2,11 @@
 
 pub mod addresses;
 pub(crate) mod bpf;
+pub(crate) mod clock;
 pub mod devices;
 pub(crate) mod monitor;
 pub(crate) mod netlink;
+pub(crate) mod netstat;
 pub mod probe;
 pub mod sock_diag;
 pub mod syncookies;

@@ -40,35 +40,75 @@ pub struct Planned {
     pub inode: u64,
 }
 
-/// Decides from custody, the next generation's HAProxy and the strategy.
-pub fn plan(present: &[Present], haproxy: Version, strategy: Strategy, gates: &Gates) -> Vec<Planned> {
-    present.iter().map(|listener| planned(listener, haproxy, strategy, gates)).collect()
+/// What the plan follows from, besides the listeners.
+#[derive(Debug, Clone, Copy)]
+pub struct Means<'a> {
+    /// The next generation's HAProxy.
+    pub haproxy: Version,
+    /// What the configuration asks for.
+    pub strategy: Strategy,
+    /// HAProxy binds without SO_REUSEPORT: nothing can be bound beside it.
+    pub noreuseport: bool,
+    /// What this machine has.
+    pub gates: &'a Gates,
 }
 
-fn planned(listener: &Present, haproxy: Version, strategy: Strategy, gates: &Gates) -> Planned {
-    let (rung, why) = match why_not_passed(listener, haproxy, strategy) {
-        None => (Rung::Passed, single_ipv6(&listener.endpoint, haproxy)),
-        Some(why) if strategy == Strategy::FdPass || !listener.endpoint.is_tcp_here() => (Rung::Unproven, Some(why)),
-        Some(why) => match gates.best(strategy) {
-            Ok(Backend::Ebpf) => (Rung::HeldEbpf, Some(why)),
-            Ok(Backend::Qdisc) => (Rung::HeldQdisc, Some(why)),
-            Err(neither) => (Rung::Unproven, Some(format!("{why}; {neither}"))),
+/// Decides for each listener.
+pub fn plan(present: &[Present], means: Means<'_>) -> Vec<Planned> {
+    present.iter().map(|listener| planned(listener, means)).collect()
+}
+
+fn planned(listener: &Present, means: Means<'_>) -> Planned {
+    let (rung, why) = match why_not_passed(listener, means.haproxy, means.strategy) {
+        None => (Rung::Passed, single_ipv6(&listener.endpoint, means.haproxy)),
+        Some(why) if means.strategy == Strategy::FdPass || !listener.endpoint.is_tcp_here() => {
+            (Rung::Unproven, Some(why))
+        }
+        Some(why) => match why_not_steered(means) {
+            None => (Rung::Steered, Some(why)),
+            Some(not_steered) => {
+                held(means, [Some(why), not_steered].into_iter().flatten().collect::<Vec<_>>().join("; "))
+            }
         },
     };
     let Present { endpoint, role, inode, .. } = listener;
     Planned { address: endpoint.to_string(), family: endpoint.address.family(), role: *role, rung, why, inode: *inode }
 }
 
-/// Whether the strategy wants TCP listeners held rather than passed.
+fn held(means: Means<'_>, why: String) -> (Rung, Option<String>) {
+    match means.gates.best(means.strategy) {
+        Ok(Backend::Ebpf) => (Rung::HeldEbpf, Some(why)),
+        Ok(Backend::Qdisc) => (Rung::HeldQdisc, Some(why)),
+        Err(neither) => (Rung::Unproven, Some(format!("{why}; {neither}"))),
+    }
+}
+
+/// The inner reason is absent where the strategy wants it so and its name has said it already.
+fn why_not_steered(means: Means<'_>) -> Option<Option<String>> {
+    if holds_tcp(means.strategy) {
+        return Some(None);
+    }
+    if means.noreuseport {
+        return Some(Some("`noreuseport` keeps two generations from sharing a reuseport group".into()));
+    }
+    means.gates.steer.as_ref().map(|reason| Some(format!("no connection can be steered ({reason})")))
+}
+
+/// Whether the strategy wants TCP listeners held rather than passed or steered.
 pub(crate) fn holds_tcp(strategy: Strategy) -> bool {
     matches!(strategy, Strategy::Hold | Strategy::KernelFallback)
+}
+
+/// Whether the strategy wants TCP listeners bound anew rather than passed.
+pub(crate) fn keeps_tcp_back(strategy: Strategy) -> bool {
+    holds_tcp(strategy) || strategy == Strategy::Steer
 }
 
 fn why_not_passed(listener: &Present, haproxy: Version, strategy: Strategy) -> Option<String> {
     if !haproxy.passes_sockets() {
         return Some(format!("HAProxy {haproxy} cannot be given sockets (1.8 is the first that can)"));
     }
-    if holds_tcp(strategy) && listener.endpoint.is_tcp_here() {
+    if keeps_tcp_back(strategy) && listener.endpoint.is_tcp_here() {
         return Some(format!("strategy = \"{strategy}\" keeps TCP sockets back"));
     }
     let unexported = "the serving generation does not export it, so the daemon has no duplicate to pass";
@@ -97,34 +137,56 @@ mod tests {
         Present { endpoint, role: Role::Traffic, inode: 7, in_custody }
     }
 
+    fn planned_with(listener: Present, haproxy: (u32, u32), strategy: Strategy, gates: &Gates) -> Planned {
+        let haproxy = Version { major: haproxy.0, minor: haproxy.1 };
+        let means = Means { haproxy, strategy, noreuseport: false, gates };
+        plan(&[listener], means).remove(0)
+    }
+
     #[test]
     fn what_is_in_custody_is_passed() {
-        let plan = plan(&[present(true)], Version { major: 2, minor: 6 }, Strategy::Auto, &Gates::default());
-        assert_eq!((plan[0].rung, &plan[0].why), (Rung::Passed, &None));
-        assert_eq!(unproven(&plan), None);
+        let planned = planned_with(present(true), (2, 6), Strategy::Auto, &Gates::default());
+        assert_eq!((planned.rung, &planned.why), (Rung::Passed, &None));
+        assert_eq!(unproven(&[planned]), None);
     }
 
     #[test]
     fn what_cannot_be_passed_says_why() {
-        let old = plan(&[present(true)], Version { major: 1, minor: 7 }, Strategy::FdPass, &Gates::default());
-        assert!(unproven(&old).unwrap().contains("HAProxy 1.7 cannot be given sockets"));
-        let unexported = plan(&[present(false)], Version { major: 2, minor: 6 }, Strategy::FdPass, &Gates::default());
-        assert!(unproven(&unexported).unwrap().starts_with("127.0.0.1:80: the serving generation does not export it"));
+        let old = planned_with(present(true), (1, 7), Strategy::FdPass, &Gates::default());
+        assert!(unproven(&[old]).unwrap().contains("HAProxy 1.7 cannot be given sockets"));
+        let unexported = planned_with(present(false), (2, 6), Strategy::FdPass, &Gates::default());
+        assert!(
+            unproven(&[unexported]).unwrap().starts_with("127.0.0.1:80: the serving generation does not export it")
+        );
     }
 
     #[test]
-    fn what_cannot_be_passed_is_held_where_there_is_a_gate() {
-        let haproxy = Version { major: 2, minor: 6 };
-        let rung = |in_custody, strategy, gates: &Gates| plan(&[present(in_custody)], haproxy, strategy, gates)[0].rung;
-        let no_bpf = Gates { ebpf: Some("bpf: denied".into()), ..Gates::default() };
+    fn what_cannot_be_passed_is_steered_and_where_that_is_impossible_held() {
+        let rung =
+            |in_custody, strategy, gates: &Gates| planned_with(present(in_custody), (2, 6), strategy, gates).rung;
+        let no_steering = Gates { steer: Some("reuseport-selection: no".into()), ..Gates::default() };
+        let no_bpf = Gates { ebpf: Some("bpf: denied".into()), ..no_steering.clone() };
         let none = Gates { qdisc: Some("sch-plug: missing".into()), ..no_bpf.clone() };
-        assert_eq!(rung(false, Strategy::Auto, &Gates::default()), Rung::HeldEbpf);
+        assert_eq!(rung(false, Strategy::Auto, &Gates::default()), Rung::Steered);
+        assert_eq!(rung(true, Strategy::Steer, &Gates::default()), Rung::Steered);
+        assert_eq!(rung(false, Strategy::Auto, &no_steering), Rung::HeldEbpf);
+        assert_eq!(rung(true, Strategy::Steer, &no_steering), Rung::HeldEbpf);
         assert_eq!(rung(true, Strategy::Hold, &Gates::default()), Rung::HeldEbpf);
         assert_eq!(rung(true, Strategy::Hold, &no_bpf), Rung::HeldQdisc);
         assert_eq!(rung(true, Strategy::KernelFallback, &Gates::default()), Rung::HeldQdisc);
         assert_eq!(rung(true, Strategy::Hold, &none), Rung::Unproven);
         assert_eq!(rung(true, Strategy::Auto, &none), Rung::Passed);
         let unix = Present { endpoint: Endpoint::stream(Address::Unix("/run/a".into())), ..present(true) };
-        assert_eq!(plan(&[unix], haproxy, Strategy::Hold, &Gates::default())[0].rung, Rung::Passed);
+        assert_eq!(planned_with(unix, (2, 6), Strategy::Hold, &Gates::default()).rung, Rung::Passed);
+    }
+
+    #[test]
+    fn what_cannot_be_bound_twice_is_not_steered() {
+        let haproxy = Version { major: 1, minor: 7 };
+        let means = Means { haproxy, strategy: Strategy::Auto, noreuseport: true, gates: &Gates::default() };
+        let planned = plan(&[present(true)], means).remove(0);
+        assert_eq!(planned.rung, Rung::HeldEbpf);
+        let why = planned.why.unwrap();
+        assert!(why.contains("1.7 cannot be given") && why.contains("noreuseport"), "{why}");
     }
 }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::abandon::abandon;
+use super::guards::Guards;
 use super::held::{self, Guarded};
-use super::plan::holds_tcp;
+use super::plan::keeps_tcp_back;
 use super::recorder::{Failure, Recorder};
 use super::retire::{retire, stopped_listening};
-use super::run::{Ask, prove, release};
+use super::run::{Ask, prove};
 use super::start::{self, Prepared};
 use crate::config::{Require, Strategy};
 use crate::haproxy::check;
@@ -31,7 +32,7 @@ pub(crate) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
     if strategy == Strategy::FdPass || !(prepared.facts.noreuseport || serving.noreuseport) {
         return false;
     }
-    let passes = prepared.version.passes_sockets() && !holds_tcp(strategy);
+    let passes = prepared.version.passes_sockets() && !keeps_tcp_back(strategy);
     let given: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();
     let is_bound_anew = |listener: &Listener| !passes || !given.contains(&listener.inode);
     serving.listeners.iter().any(|owned| owned.listener.endpoint.is_tcp_here() && is_bound_anew(&owned.listener))
@@ -44,7 +45,7 @@ pub(crate) async fn run(
     ask: Ask,
     prepared: &Prepared,
     recorder: &mut Recorder,
-    guarded: &mut Option<Guarded>,
+    guards: &mut Guards,
     tell: &dyn Fn(&str),
 ) -> Result<(), Failure> {
     tell("checking the configuration");
@@ -53,13 +54,13 @@ pub(crate) async fn run(
     recorder.phase(|phases| &mut phases.plan);
 
     tell("holding SYNs");
-    *guarded = guard(supervisor, &old, recorder).await;
-    refuse_unproven(supervisor, guarded.as_ref())?;
+    guards.held = guard(supervisor, &old, recorder).await;
+    refuse_unproven(supervisor, guards.held.as_ref())?;
 
     still_serves(supervisor)?;
     tell("replacing the old generation");
-    replace(supervisor, ask, prepared, &old, guarded.as_mut(), recorder).await?;
-    release(guarded.take(), recorder, tell).await;
+    replace(supervisor, ask, prepared, &old, guards.held.as_mut(), recorder).await?;
+    std::mem::take(guards).release(supervisor, recorder, tell).await;
     start::keep_as_known_good(supervisor, prepared, recorder);
     Ok(())
 }

@@ -37,7 +37,7 @@ pub(crate) async fn retire(
     // Custody is of use only to a successor that can be given it; of others it would keep a port from being bound.
     if supervisor.version().is_ok_and(|version| !version.passes_sockets()) {
         custody.retain(|_| false);
-    } else if plan::holds_tcp(supervisor.config.reload.strategy) {
+    } else if plan::keeps_tcp_back(supervisor.config.reload.strategy) {
         custody.retain(|held| !held.listener.endpoint.is_tcp_here());
     }
     let old = supervisor.serving.as_ref().map(|old| old.process.clone());

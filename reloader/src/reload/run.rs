@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use super::abandon::abandon;
 use super::confirm::{self, Verdict};
 use super::count;
-use super::held::{self, Guarded};
+use super::guards::Guards;
 use super::plan;
 use super::receipt::{Kind, ListenerReceipt, Outcome, Receipt, judge};
 use super::recorder::{Failure, Recorder};
 use super::replace;
 use super::retire::retire;
 use super::start::{self, Prepared};
-use crate::config::{Require, Strategy};
+use crate::config::Require;
 use crate::haproxy::inspect::{Inspection, inspect};
 use crate::haproxy::version::Version;
 use crate::kernel::sock_diag::ListenSocket;
@@ -43,14 +43,15 @@ pub(crate) async fn run(supervisor: &mut Supervisor, ask: Ask, tell: &dyn Fn(&st
     let old = supervisor.serving.as_ref().map(Generation::id);
     let mut recorder = Recorder::begin(ask.kind, ask.asked, ask.coalesced, old);
     count::begin(supervisor, &mut recorder);
-    let mut guarded = None;
-    let outcome = two_phases(supervisor, ask, &mut recorder, &mut guarded, tell).await;
+    let mut guards = Guards::default();
+    let outcome = two_phases(supervisor, ask, &mut recorder, &mut guards, tell).await;
     if let Err(failure) = &outcome {
         supervisor.start_was_cut = failure.ends_custody;
+        guards.turn_back();
         abandon(supervisor, failure.ends_custody, &mut recorder).await;
     }
-    // What was begun under a hold is abandoned under it.
-    release(guarded, &mut recorder, tell).await;
+    // What was begun under a guard is abandoned under it.
+    guards.release(supervisor, &mut recorder, tell).await;
     count::end(supervisor, &mut recorder);
     supervisor.publish();
     recorder.finish(outcome)
@@ -60,13 +61,13 @@ async fn two_phases(
     supervisor: &mut Supervisor,
     ask: Ask,
     recorder: &mut Recorder,
-    guarded: &mut Option<Guarded>,
+    guards: &mut Guards,
     tell: &dyn Fn(&str),
 ) -> Result<(), Failure> {
     let prepared = start::prepare(supervisor, ask.use_known_good)?;
     refuse_unproven_plan(supervisor, &prepared)?;
     if replace::is_needed(supervisor, &prepared) {
-        return replace::run(supervisor, ask, &prepared, recorder, guarded, tell).await;
+        return replace::run(supervisor, ask, &prepared, recorder, guards, tell).await;
     }
     recorder.phase(|phases| &mut phases.plan);
 
@@ -79,50 +80,18 @@ async fn two_phases(
     let (inspection, verdicts) = prove(supervisor, ask, &old, recorder).await?;
     recorder.phase(|phases| &mut phases.confirm);
 
-    *guarded = guard(supervisor, &inspection, &old, &verdicts, recorder, tell).await;
-    refuse_unproven(supervisor, ask, &verdicts, guarded.as_ref(), recorder)?;
+    *guards = Guards::put_up(supervisor, &inspection, &old, &verdicts, recorder, tell).await;
+    refuse_unproven(supervisor, ask, &verdicts, guards, recorder)?;
 
     tell("retiring the old generation");
     still_there(supervisor)?;
     record_handover(supervisor).await?;
     let closed = retire(supervisor, inspection, verdicts, recorder).await;
     recorder.phase(|phases| &mut phases.retire);
-    if !closed {
-        guarded.iter_mut().for_each(Guarded::doubt_the_close);
-    }
-    release(guarded.take(), recorder, tell).await;
+    guards.follow_the_close(closed).await;
+    std::mem::take(guards).release(supervisor, recorder, tell).await;
     start::keep_as_known_good(supervisor, &prepared, recorder);
     Ok(())
-}
-
-/// Ends the hold, if there is one.
-pub(super) async fn release(guarded: Option<Guarded>, recorder: &mut Recorder, tell: &dyn Fn(&str)) {
-    let Some(guarded) = guarded else { return };
-    tell("releasing what was held");
-    guarded.release(recorder).await;
-    recorder.phase(|phases| &mut phases.release);
-}
-
-/// Holds SYNs for the old sockets that the new generation did not take over, until they are drained and closed.
-async fn guard(
-    supervisor: &Supervisor,
-    inspection: &Inspection,
-    old: &[Owned],
-    verdicts: &[Verdict],
-    recorder: &mut Recorder,
-    tell: &dyn Fn(&str),
-) -> Option<Guarded> {
-    if !supervisor.is_served() || supervisor.config.reload.strategy == Strategy::FdPass {
-        return None;
-    }
-    let mut ours: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
-    ours.extend(inspection.owned.iter().map(|owned| owned.listener.inode));
-    let mut guarded = held::guard(supervisor, held::at_risk(verdicts), &ours, recorder).await?;
-    recorder.phase(|phases| &mut phases.guard);
-    tell("draining old queues");
-    guarded.drain().await;
-    recorder.phase(|phases| &mut phases.drain);
-    Some(guarded)
 }
 
 /// With `require = "proven"` the old generation is not touched while anything speaks against the proof.
@@ -130,18 +99,18 @@ fn refuse_unproven(
     supervisor: &Supervisor,
     ask: Ask,
     verdicts: &[Verdict],
-    guarded: Option<&Guarded>,
+    guards: &Guards,
     recorder: &mut Recorder,
 ) -> Result<(), Failure> {
     if supervisor.config.reload.require != Require::Proven || must_serve(supervisor, ask) {
         return Ok(());
     }
     let receipts: Vec<ListenerReceipt> = verdicts.iter().map(|verdict| verdict.receipt.clone()).collect();
-    let is_held = |entry: &&ListenerReceipt| guarded.is_some_and(|guarded| guarded.covers(entry.inode_before));
-    let open: Vec<ListenerReceipt> = receipts.iter().filter(|entry| !is_held(entry)).cloned().collect();
+    let is_guarded = |entry: &&ListenerReceipt| guards.cover(entry.inode_before);
+    let open: Vec<ListenerReceipt> = receipts.iter().filter(|entry| !is_guarded(entry)).cloned().collect();
     let (outcome, reason) = judge(&open);
     let reason = match outcome {
-        Outcome::Proven => guarded.and_then(Guarded::doubts),
+        Outcome::Proven => guards.doubts(),
         _ => Some(reason.unwrap_or_default()),
     };
     let Some(reason) = reason else { return Ok(()) };

@@ -15,14 +15,16 @@ use super::{Generation, Journal, KnownGood};
 use crate::config::{Config, Strategy};
 use crate::custody::Custody;
 use crate::gate::hold::{Backend, Gates, Records as Holds, Standing};
+use crate::gate::steer::Steer;
 use crate::gate::syn_counter::SynCounter;
 use crate::haproxy::broker::{Broker, Offered};
 use crate::haproxy::launch::Files;
 use crate::haproxy::version::{Version, VersionCache, VersionError};
 use crate::listener::Owned;
 use crate::process::Handle;
-use crate::reload::plan::{self, Planned, Present};
+use crate::reload::plan::{self, Means, Planned, Present};
 use crate::reload::receipt::{GenerationId, Kind, Outcome, Receipt};
+use crate::reload::steered::Unsettled;
 use crate::sys::Inheritance;
 
 /// Listeners that were given up because nothing served for too long.
@@ -52,6 +54,10 @@ pub(crate) struct Supervisor {
     pub(crate) known_good: KnownGood,
     /// Loaded once, when SYNs are to be counted; its load time would else be part of each reload.
     pub(crate) counter: Option<SynCounter>,
+    /// Loaded once, when something is to be steered.
+    pub(crate) steer: Option<Steer>,
+    /// What the steering program still stands for.
+    pub(crate) unsettled: Option<Unsettled>,
     /// The counter stands in the packet path.
     pub(crate) counts: bool,
     pub(crate) stopping: watch::Receiver<bool>,
@@ -114,7 +120,9 @@ impl Supervisor {
                 in_custody: in_custody.contains(&owned.listener.inode),
             })
             .collect();
-        plan::plan(&present, version, self.config.reload.strategy, &self.gates)
+        let noreuseport = self.serving.as_ref().is_some_and(|serving| serving.noreuseport);
+        let means = Means { haproxy: version, strategy: self.config.reload.strategy, noreuseport, gates: &self.gates };
+        plan::plan(&present, means)
     }
 
     /// Where every reload is a hold, what holds need stands on the devices between them.
@@ -134,11 +142,11 @@ impl Supervisor {
         }
     }
 
-    /// What the broker offers: with a strategy that holds TCP, everything else.
+    /// What the broker offers: with a strategy that keeps TCP back, everything else.
     pub(crate) fn offer(&self) -> Vec<Offered> {
         let mut custody = self.custody.clone();
         // With nobody serving there is nothing to bind anew beside.
-        if plan::holds_tcp(self.config.reload.strategy) && self.is_served() {
+        if plan::keeps_tcp_back(self.config.reload.strategy) && self.is_served() {
             custody.retain(|held| !held.listener.endpoint.is_tcp_here());
         }
         custody.offer()

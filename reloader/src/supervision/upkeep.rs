@@ -11,6 +11,7 @@ use crate::config::Limit;
 use crate::custody::Followed;
 use crate::listener::Owned;
 use crate::process::{self, Ended, Handle};
+use crate::reload::steered::settle_late;
 
 /// A retired generation has closed its listeners after this time, or is told again.
 const CLOSES_WITHIN: Duration = Duration::from_secs(3);
@@ -26,6 +27,9 @@ impl Supervisor {
         self.serving.iter_mut().chain(self.draining.iter_mut()).for_each(forward_log);
         self.remind_draining();
         self.drop_custody_when_over();
+        if self.unsettled.is_some() {
+            settle_late(self);
+        }
     }
 
     /// The serving generation ended by itself.

@@ -7,6 +7,8 @@ use crate::kernel::probe::{Ability, abilities};
 /// Why a gate cannot be had; `None` where nothing speaks against it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gates {
+    /// Against steering.
+    pub steer: Option<String>,
     /// Against the eBPF gate.
     pub ebpf: Option<String>,
     /// Against the qdisc gate.
@@ -27,6 +29,7 @@ impl Gates {
             ability.map(|ability| format!("{name}: {}", ability.how))
         };
         Gates {
+            steer: missing("reuseport-selection").or_else(|| missing("pidfd-getfd")),
             ebpf: missing("bpf").or_else(|| missing("bpf-ringbuf")).or_else(|| missing("tcx").and(missing("clsact"))),
             qdisc: missing("sch-plug").or_else(|| missing("ifb")),
             tcx: abilities.iter().any(|ability| ability.name == "tcx" && ability.present == Some(true)),

@@ -12,13 +12,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::channel::{self, Entrusted, ToGuard, ToHolder};
 use super::claim::{self, Claim, only_one_delivers};
 use super::holder::RENEWAL;
 use super::record::Records;
 use super::{Backend, Figures, HoldError, Keepsake, LEASE, Partly, clean_up, restore};
+use crate::kernel::clock::monotonic;
 use crate::sys::Inheritance;
 
 /// How long a guard may take to answer before anything is held, or when nothing is held any more.
@@ -184,11 +184,6 @@ impl Drop for Guard {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// Nanoseconds of CLOCK_MONOTONIC, which two processes read alike.
-fn monotonic() -> u64 {
-    Duration::try_from(clock_gettime(ClockId::Monotonic)).map_or(0, |time| time.as_nanos() as u64)
 }
 
 fn timespec(time: Duration) -> Timespec {

@@ -1,0 +1,58 @@
+//! Why connections cannot be steered, in the sentences that the operator reads.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::gate::programs::ProgramsError;
+
+/// Why there is no steering.
+#[derive(Debug, thiserror::Error)]
+pub enum SteerError {
+    /// The program cannot be had.
+    #[error("cannot steer: {0}. Or hold SYNs (strategy = \"hold\")")]
+    Programs(#[from] ProgramsError),
+    /// The kernel does not take a socket into the array, or the program on the group.
+    #[error("cannot steer {address}: the kernel refuses {what}: {source}")]
+    Refused {
+        /// Where the group listens.
+        address: SocketAddr,
+        /// A socket, or the program.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Old and new listener are not in one SO_REUSEPORT group.
+    #[error(
+        "cannot steer {address}: its old and new listeners are not in one SO_REUSEPORT group (another user, or one was bound without \
+         SO_REUSEPORT)"
+    )]
+    Apart {
+        /// Where they listen.
+        address: SocketAddr,
+    },
+    /// Two groups would have one key.
+    #[error("cannot steer {address}: another group that is steered cannot be told from it by this kernel")]
+    Ambiguous {
+        /// Where it listens.
+        address: SocketAddr,
+    },
+    /// More sockets than the array has room for.
+    #[error("cannot steer {address}: more than {most} sockets would have to be steered to")]
+    TooMany {
+        /// Where it listens.
+        address: SocketAddr,
+        /// How many there is room for.
+        most: u32,
+    },
+    /// Something stayed behind.
+    #[error(
+        "the steering program could not be taken off {address}: {source}. It has no effect any more, and goes with the last of the \
+         sockets"
+    )]
+    Detach {
+        /// Where the group listens.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,51 @@
+//! What is steered, written down before it is, so that the next daemon takes the program off where this one was killed.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::programs::SkReuseport;
+
+use crate::process::{self, Handle};
+
+const FILE: &str = "steered.json";
+
+/// The record of the groups that are steered.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    path: PathBuf,
+}
+
+impl Trace {
+    /// Records that a program is going to stand on the groups of these sockets.
+    ///
+    /// # Errors
+    /// Where the file cannot be written: nothing may be steered then.
+    pub(crate) fn leave(runtime_dir: &Path, sockets: &HashSet<u64>) -> io::Result<Trace> {
+        let path = runtime_dir.join(FILE);
+        let temporary = path.with_extension("tmp");
+        std::fs::write(&temporary, serde_json::to_vec(sockets).map_err(io::Error::other)?)?;
+        std::fs::rename(temporary, &path)?;
+        Ok(Trace { path })
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            log::warn!("{} cannot be removed: {error}", self.path.display());
+        }
+    }
+}
+
+/// Takes off what a daemon that was killed left on groups that are still there: on how many. It did nothing any more.
+pub(crate) fn clean_up(runtime_dir: &Path) -> usize {
+    let path = runtime_dir.join(FILE);
+    let Ok(text) = std::fs::read(&path) else { return 0 };
+    let sockets: HashSet<u64> = serde_json::from_slice(&text).unwrap_or_default();
+    let owners = process::sockets_of(&process::pids());
+    let found = sockets.iter().filter_map(|inode| Handle::duplicate(*owners.get(inode)?).ok());
+    let removed = found.filter(|socket| SkReuseport::detach(socket).is_ok()).count();
+    drop(Trace { path });
+    removed
+}

@@ -1,0 +1,87 @@
+//! The old process stands still at the moment it is retired, with connections in its queue: they move over. Beside it the same
+//! without steering.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use reloader_tests::config::Config;
+use reloader_tests::haproxy::HaproxyBinary;
+use reloader_tests::load::{Load, Outcomes};
+use reloader_tests::netns;
+use reloader_tests::plain::{Method, Plain};
+use reloader_tests::poll::until;
+use reloader_tests::process::Process;
+use reloader_tests::receipt::listener;
+use reloader_tests::rig::Rig;
+
+use crate::{STEER, WEB};
+
+const RATE: u32 = 4000;
+const RELOADS: u64 = 20;
+const STALL: Duration = Duration::from_millis(30);
+const LIMIT: Duration = Duration::from_secs(20);
+
+#[test]
+fn what_is_queued_moves_over() {
+    let _alone = netns::enter_alone();
+    let (steered, migrated) = with_reloader();
+    let plain = without_steering();
+    println!("steered, {migrated} migrated: {}", steered.summary());
+    println!("-sf:     {}", plain.summary());
+    steered.assert_lossless();
+    assert!(migrated > 0, "nothing was in the old queues: the stall proves nothing");
+    assert!(plain.summary().reset() > 0, "the load would not have seen a loss: {}", plain.summary());
+}
+
+fn with_reloader() -> (Outcomes, u64) {
+    let rig = Rig::with(&Config::web(WEB)).tables(STEER).start();
+    let load = Load::to([WEB]).rate(RATE).start();
+    let mut migrated = 0;
+    for _ in 0..RELOADS {
+        load.until_further(u64::from(RATE) / 5);
+        let old = rig.serving().expect("a generation");
+        let next =
+            rig.path(&format!("run/generation-{}.cfg", rig.status().at("/serving/generation").as_u64().unwrap() + 1));
+        let reload = rig.spawn(&["reload", "--json"]);
+        until(LIMIT, "the next generation to start", || next.exists());
+        old.stop();
+        go_on_when_retired(old);
+        let receipt = reload.wait();
+        assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
+        let web = listener(&receipt, WEB);
+        assert_eq!(web["rung"], "steered", "{}", receipt.stdout);
+        migrated += web["migrated"].as_u64().expect("a figure");
+    }
+    (load.stop(), migrated)
+}
+
+fn without_steering() -> Outcomes {
+    let mut server = Plain::start(&HaproxyBinary::installed(), Method::SoftStop, 1);
+    let load = Load::to([WEB]).rate(RATE).start();
+    for _ in 0..RELOADS {
+        load.until_further(u64::from(RATE) / 5);
+        let old = server.process();
+        old.stop();
+        std::thread::scope(|scope| {
+            scope.spawn(|| go_on_when_retired(old));
+            server.reload();
+        });
+    }
+    load.stop()
+}
+
+/// It was stopped before the new generation was there, and goes on a while after it has been told to drain: what comes to it meanwhile is
+/// queued.
+fn go_on_when_retired(old: Process) {
+    until(LIMIT, "the old process to be retired", || is_pending(old, Signal::SIGUSR1));
+    std::thread::sleep(STALL);
+    old.signal(Signal::SIGCONT);
+}
+
+/// Whether the signal waits for the process to run again.
+fn is_pending(process: Process, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
+    let masks = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
+    masks.map(|mask| u64::from_str_radix(mask.trim(), 16).unwrap_or(0)).any(|mask| mask >> (signal as u64 - 1) & 1 == 1)
+}

@@ -2,6 +2,8 @@
 
 #[path = "steer_reload/clean.rs"]
 mod clean;
+#[path = "steer_reload/failures.rs"]
+mod failures;
 #[path = "steer_reload/stalled.rs"]
 mod stalled;
 

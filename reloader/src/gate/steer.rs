@@ -234,7 +234,8 @@ impl Steer {
         attach()?;
         for old in &group.from {
             match SkReuseport::detach(old).map_err(|error| number(&error)) {
-                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => {
+                // The one where its group has no program, the other where it is in none.
+                Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::INVAL)) => {
                     return Err(SteerError::Apart { address });
                 }
                 detached => detached.map_err(refused)?,

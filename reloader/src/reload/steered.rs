@@ -33,6 +33,8 @@ pub(crate) struct Steered {
     lines: Vec<Line>,
     /// Duplicates of the old sockets.
     from: Vec<Arc<OwnedFd>>,
+    /// Duplicates of those that only the new generation has.
+    fresh: Vec<Arc<OwnedFd>>,
     patience: Duration,
     failed_before: Option<u64>,
     left_before: Option<u64>,
@@ -84,6 +86,9 @@ pub(crate) fn begin(
             return (None, rest);
         }
     }
+    let fresh = new.held().iter().filter(|held| supervisor.custody.owner(held.listener.inode).is_none());
+    let fresh: Vec<Arc<OwnedFd>> =
+        fresh.filter(|held| held.listener.endpoint.is_tcp_here()).map(|held| held.fd.clone()).collect();
     let (mut lines, mut from) = (Vec::new(), Vec::new());
     for (endpoint, group) in by_endpoint(candidates) {
         match add(&mut steer, &supervisor.custody, &endpoint, &group, &successors[&endpoint]) {
@@ -109,7 +114,7 @@ pub(crate) fn begin(
     let doubt = steer.renew(patience * 3 + SPARE).err().map(|error| error.to_string());
     let failed_before = failed_migrations();
     let pending = HashSet::new();
-    (Some(Steered { steer, lines, from, patience, failed_before, left_before, pending, doubt }), rest)
+    (Some(Steered { steer, lines, from, fresh, patience, failed_before, left_before, pending, doubt }), rest)
 }
 
 /// The new generation's sockets by where they listen.
@@ -252,11 +257,14 @@ impl Steered {
         Ok((queued, self.pending.len()))
     }
 
-    /// The new generation is given up: from now on the kernel chooses again, so that the old one gets its share and, when the
-    /// new one closes, all.
+    /// The new generation is given up: from now on the kernel chooses again, and where it migrates, what is queued on the new
+    /// sockets goes to the old ones. Elsewhere the new generation accepts what it has.
     pub(crate) fn turn_back(&mut self) {
         if let Err(error) = self.steer.renew(Duration::ZERO) {
             log::error!("{error}");
+        }
+        if self.steer.migrates() {
+            self.fresh.iter().for_each(|socket| stop_listening(socket));
         }
     }
 
@@ -351,7 +359,7 @@ pub(crate) fn settle_late(supervisor: &mut Supervisor) {
 fn stop_listening(socket: &OwnedFd) {
     match rustix::net::shutdown(socket, rustix::net::Shutdown::Both) {
         Ok(()) | Err(rustix::io::Errno::NOTCONN) => {}
-        Err(error) => log::error!("an old listener was not stopped: {error}"),
+        Err(error) => log::error!("a listener was not stopped: {error}"),
     }
 }
 

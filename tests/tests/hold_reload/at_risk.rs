@@ -1,4 +1,5 @@
-//! An otherwise passed reload in which confirm finds one listener whose socket changed: that one is held.
+//! An otherwise passed reload in which confirm finds one listener whose socket changed: that one is steered where it stays in its
+//! reuseport group, and held where it does not.
 
 use reloader_tests::config::Config;
 use reloader_tests::load::Load;
@@ -10,9 +11,9 @@ use crate::assert_slow_only_by;
 
 const FIRST: &str = "127.0.0.1:8000";
 
-/// Reloads under load, from one configuration to the other, and expects so many listeners passed and held.
+/// Reloads under load, from one configuration to the other, and expects so many listeners passed, steered and held.
 #[track_caller]
-fn reloaded(from: &[&str], to: &[&str], clients: &[&str], passed_and_held: (usize, usize)) {
+fn reloaded(from: &[&str], to: &[&str], clients: &[&str], expected: (usize, usize, usize)) {
     let _alone = netns::enter_alone();
     let rig = Rig::with(&Config::new().frontend("web", from)).start();
     let load = Load::to(clients.iter().copied()).rate(1000).start();
@@ -20,7 +21,8 @@ fn reloaded(from: &[&str], to: &[&str], clients: &[&str], passed_and_held: (usiz
     rig.configure(&Config::new().frontend("web", to));
     let receipt = rig.reload().expect_status(0);
     assert_eq!(receipt.at("/result"), "proven", "{}", receipt.stdout);
-    assert_eq!((with(&receipt, "passed"), with(&receipt, "held-ebpf")), passed_and_held, "{}", receipt.stdout);
+    let found = (with(&receipt, "passed"), with(&receipt, "steered"), with(&receipt, "held-ebpf"));
+    assert_eq!(found, expected, "{}", receipt.stdout);
     load.until_further(200);
     let outcomes = load.stop();
     println!("{outcomes}");
@@ -35,18 +37,18 @@ fn with(receipt: &Answer, rung: &str) -> usize {
 #[test]
 fn a_single_ipv6_address() {
     let binds = [FIRST, "[::1]:8081"];
-    reloaded(&binds, &binds, &binds, (1, 1));
+    reloaded(&binds, &binds, &binds, (1, 1, 0));
 }
 
 #[test]
 fn fewer_shards() {
-    reloaded(&["127.0.0.1:8000 shards 2"], &["127.0.0.1:8000 shards 1"], &[FIRST], (1, 1));
+    reloaded(&["127.0.0.1:8000 shards 2"], &["127.0.0.1:8000 shards 1"], &[FIRST], (1, 1, 0));
 }
 
 #[test]
 fn another_interface() {
     let other = "127.0.0.1:8081";
-    reloaded(&[FIRST, other], &[FIRST, "127.0.0.1:8081 interface lo"], &[FIRST, other], (1, 1));
+    reloaded(&[FIRST, other], &[FIRST, "127.0.0.1:8081 interface lo"], &[FIRST, other], (1, 0, 1));
 }
 
 #[test]

@@ -1,0 +1,185 @@
+//! The steering gate by itself, on plain listeners. Needs root, for a network namespace of its own.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reloader::gate::steer::{Counts, Group, Steer, SteerError};
+use reloader_tests::footprint::Footprint;
+use reloader_tests::netns;
+use socket2::{Domain, Socket, Type};
+
+const LEASE: Duration = Duration::from_secs(60);
+
+/// A listener of a reuseport group.
+fn member(address: &str, v6only: bool) -> TcpListener {
+    bound(address, v6only, true)
+}
+
+fn bound(address: &str, v6only: bool, shares: bool) -> TcpListener {
+    let address: SocketAddr = address.parse().unwrap();
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_reuse_port(shares).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    if address.is_ipv6() {
+        socket.set_only_v6(v6only).unwrap();
+    }
+    socket.bind(&address.into()).unwrap();
+    socket.listen(128).unwrap();
+    socket.into()
+}
+
+fn duplicate(listener: &TcpListener) -> Arc<OwnedFd> {
+    Arc::new(listener.as_fd().try_clone_to_owned().unwrap())
+}
+
+fn group<'a>(address: &str, v6only: bool, to: &[&TcpListener], from: &[&'a TcpListener]) -> Group<'a> {
+    Group {
+        address: address.parse().unwrap(),
+        v6only,
+        interface: 0,
+        to: to.iter().map(|listener| duplicate(listener)).collect(),
+        from: from.iter().map(|&listener| listener.as_fd()).collect(),
+    }
+}
+
+/// Which of the listeners has a connection to accept: each accepts what it has.
+fn accepted(listeners: &[&TcpListener]) -> Vec<usize> {
+    let all = |listener: &&TcpListener| {
+        listener.set_nonblocking(true).unwrap();
+        std::iter::from_fn(|| listener.accept().ok()).count()
+    };
+    listeners.iter().map(all).collect()
+}
+
+fn connect(address: &str, times: usize) -> Vec<TcpStream> {
+    (0..times).map(|_| TcpStream::connect(address).unwrap()).collect()
+}
+
+/// For both programs: what is bound, and by what address it is reached.
+fn each_kind(check: impl Fn(Steer, &str, bool, &str)) {
+    netns::enter();
+    for load in [Steer::load, Steer::load_selecting] {
+        for (bound, v6only, reached) in [
+            ("127.0.0.1:8000", false, "127.0.0.1:8000"),
+            ("0.0.0.0:8000", false, "127.0.0.1:8000"),
+            ("[::1]:8000", true, "[::1]:8000"),
+            ("[::]:8000", true, "[::1]:8000"),
+            ("[::]:8000", false, "[::1]:8000"),
+            ("[::]:8000", false, "127.0.0.1:8000"),
+        ] {
+            println!("{bound} (v6only: {v6only}) reached by {reached}");
+            check(load().unwrap(), bound, v6only, reached);
+        }
+    }
+}
+
+#[test]
+fn new_connections_go_to_the_new_sockets_and_are_spread_over_them() {
+    each_kind(|mut steer, address, v6only, reached| {
+        let [old, one, two] = [0, 1, 2].map(|_| member(address, v6only));
+        let place = steer.add(&group(address, v6only, &[&one, &two], &[&old])).unwrap();
+        steer.renew(LEASE).unwrap();
+        let _clients = connect(reached, 100);
+        let got = accepted(&[&old, &one, &two]);
+        assert_eq!((got[0], got[1] + got[2]), (0, 100));
+        assert!(got[1] > 10 && got[2] > 10, "{got:?}");
+        assert_eq!(steer.counts(place).unwrap(), Counts { steered: 100, migrated: 0 });
+        assert_eq!(steer.left().unwrap(), 0);
+        steer.end().unwrap();
+        let _clients = connect(reached, 100);
+        assert!(accepted(&[&old])[0] > 10, "the kernel chooses again");
+    });
+}
+
+#[test]
+fn what_is_queued_moves_over_when_its_listener_closes() {
+    netns::enter();
+    for (address, v6only, reached) in [
+        ("127.0.0.1:8000", false, "127.0.0.1:8000"),
+        ("[::]:8000", false, "127.0.0.1:8000"),
+        ("[::1]:8000", true, "[::1]:8000"),
+    ] {
+        let mut steer = Steer::load().unwrap();
+        assert!(steer.migrates());
+        let old = member(address, v6only);
+        let mut clients = connect(reached, 10);
+        let new = member(address, v6only);
+        let place = steer.add(&group(address, v6only, &[&new], &[&old])).unwrap();
+        steer.renew(LEASE).unwrap();
+        drop(old);
+        assert_eq!(steer.counts(place).unwrap(), Counts { steered: 0, migrated: 10 });
+        for client in &mut clients {
+            client.write_all(b"?").unwrap();
+            let (mut server, _) = new.accept().unwrap();
+            server.read_exact(&mut [0]).unwrap();
+        }
+    }
+}
+
+/// Without it a program that nobody looks after any more would go on choosing.
+#[test]
+fn a_lease_that_is_over_leaves_it_to_the_kernel() {
+    each_kind(|mut steer, address, v6only, reached| {
+        let [old, new] = [0, 1].map(|_| member(address, v6only));
+        steer.add(&group(address, v6only, &[&new], &[&old])).unwrap();
+        steer.renew(LEASE).unwrap();
+        steer.renew(Duration::ZERO).unwrap();
+        let _clients = connect(reached, 100);
+        let got = accepted(&[&old, &new]);
+        assert!(got[0] > 10 && got[1] > 10, "{got:?}");
+        assert_eq!(steer.left().unwrap(), 100);
+    });
+}
+
+#[test]
+fn two_groups_do_not_know_each_other() {
+    netns::enter();
+    for load in [Steer::load, Steer::load_selecting] {
+        let mut steer = load().unwrap();
+        let addresses = ["127.0.0.1:8000", "127.0.0.1:8001", "0.0.0.0:8002", "[::]:8003"];
+        let pairs: Vec<_> = addresses.iter().map(|address| [member(address, false), member(address, false)]).collect();
+        for (address, [old, new]) in addresses.iter().zip(&pairs) {
+            steer.add(&group(address, false, &[new], &[old])).unwrap();
+        }
+        steer.renew(LEASE).unwrap();
+        for (place, [old, new]) in pairs.iter().enumerate() {
+            let _clients = connect(&format!("127.0.0.1:{}", 8000 + place), 10 + place);
+            assert_eq!(accepted(&[old, new]), [0, 10 + place]);
+            assert_eq!(steer.counts(place).unwrap().steered, 10 + place as u64);
+        }
+    }
+}
+
+#[test]
+fn what_is_in_no_common_group_is_refused_and_left_as_it_was() {
+    netns::enter();
+    let mut steer = Steer::load().unwrap();
+    let (one, alone) = (member("127.0.0.1:8000", false), bound("127.0.0.1:8001", false, false));
+    let error = steer.add(&group("127.0.0.1:8000", false, &[&one], &[&alone])).unwrap_err();
+    assert!(matches!(error, SteerError::Apart { .. }), "{error}");
+    let error = steer.add(&group("127.0.0.1:8001", false, &[&alone], &[])).unwrap_err();
+    assert!(matches!(error, SteerError::Refused { .. }), "{error}");
+    let other = member("127.0.0.1:8000", false);
+    steer.add(&group("127.0.0.1:8000", false, &[&one], &[&other])).unwrap();
+    let error = steer.add(&group("127.0.0.1:8000", false, &[&one], &[&other])).unwrap_err();
+    assert!(matches!(error, SteerError::Ambiguous { .. }), "{error}");
+}
+
+#[test]
+fn nothing_is_left() {
+    netns::enter();
+    let dir = tempfile::tempdir().unwrap();
+    let before = Footprint::take_with_bpf(dir.path());
+    let [old, new] = [0, 1].map(|_| member("127.0.0.1:8000", false));
+    for _ in 0..3 {
+        let mut steer = Steer::load().unwrap();
+        steer.add(&group("127.0.0.1:8000", false, &[&new], &[&old])).unwrap();
+        steer.renew(LEASE).unwrap();
+        drop(steer);
+    }
+    drop((old, new));
+    before.assert_unchanged();
+}

@@ -14,6 +14,7 @@ pub mod netns;
 pub mod network;
 pub mod plain;
 pub mod poll;
+pub mod probe;
 pub mod process;
 pub mod receipt;
 pub mod rig;

@@ -2,11 +2,9 @@
 //! denies. On the host too: a feature absent above its version is a failure there as well.
 
 use std::env::VarError;
-use std::process::Command;
 
 use reloader_tests::guest::{self, Feature};
-use reloader_tests::rig;
-use serde_json::Value;
+use reloader_tests::probe::{ability, probe};
 
 const ABILITIES: [(&str, Feature); 9] = [
     ("pidfd-open", Feature::PidfdOpen),
@@ -52,14 +50,4 @@ fn is_beyond_the_row(feature: Feature) -> bool {
 
 fn denied_by() -> Result<String, VarError> {
     std::env::var("RELOADER_DENIED_BY")
-}
-
-fn probe() -> Value {
-    let output = Command::new(rig::binary()).args(["probe", "--json"]).output().unwrap();
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
-}
-
-fn ability<'a>(probed: &'a Value, name: &str) -> &'a Value {
-    let mut abilities = probed["abilities"].as_array().unwrap().iter();
-    abilities.find(|ability| ability["name"] == name).unwrap_or_else(|| panic!("no {name} in {probed}"))
 }

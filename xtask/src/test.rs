@@ -8,6 +8,7 @@ use reloader_tests::versions;
 
 use crate::packages::{ensure_apt, run as run_command};
 
+mod ladder;
 mod libtest;
 mod matrix;
 mod rows;

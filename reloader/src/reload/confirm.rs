@@ -47,10 +47,12 @@ pub fn verdicts(old: &[Owned], new: &[Owned]) -> Vec<Verdict> {
             .find(|after| !paired.contains(&after.listener.inode) && same_place(&before.listener, &after.listener));
         paired.extend(successor.map(|after| after.listener.inode));
         let still_served = new.iter().any(|after| same_place(&before.listener, &after.listener));
-        verdicts.push(match successor {
-            Some(after) => rebound(before, after),
-            None if still_served => one_shard_less(before),
-            None => removed(before),
+        let overlapping = new.iter().find(|after| overlap(&before.listener, &after.listener));
+        verdicts.push(match (successor, overlapping) {
+            (Some(after), _) => rebound(before, after),
+            (None, _) if still_served => one_shard_less(before),
+            (None, Some(after)) => served_elsewhere(before, after),
+            (None, None) => removed(before),
         });
     }
     let added = fresh.into_iter().filter(|after| !paired.contains(&after.listener.inode));
@@ -61,6 +63,14 @@ pub fn verdicts(old: &[Owned], new: &[Owned]) -> Vec<Verdict> {
 fn same_place(one: &Listener, other: &Listener) -> bool {
     let (one, other) = (&one.endpoint, &other.endpoint);
     one.address == other.address && one.socket_type == other.socket_type && one.netns == other.netns
+}
+
+/// One is an address, the other is any: what comes to the one may have been meant for the other.
+fn overlap(one: &Listener, other: &Listener) -> bool {
+    let (one, other) = (&one.endpoint, &other.endpoint);
+    let (Address::Inet(a), Address::Inet(b)) = (&one.address, &other.address) else { return false };
+    let reach = one.covers(*b) || other.covers(*a) || (a.ip().is_unspecified() && b.ip().is_unspecified());
+    reach && a.port() == b.port() && one.is_tcp_here() && other.is_tcp_here()
 }
 
 fn passed(owned: &Owned) -> Verdict {
@@ -97,6 +107,14 @@ fn one_shard_less(before: &Owned) -> Verdict {
     let mut verdict = removed(before);
     verdict.receipt.rung = Rung::Unproven;
     verdict.receipt.why = Some("the new generation has fewer sockets on this address".into());
+    verdict
+}
+
+/// Until it closes, the kernel may prefer it to the new one; what is queued on it then is lost with it.
+fn served_elsewhere(before: &Owned, after: &Owned) -> Verdict {
+    let mut verdict = removed(before);
+    verdict.receipt.rung = Rung::Unproven;
+    verdict.receipt.why = Some(format!("the new generation serves its clients by {}", after.listener.endpoint));
     verdict
 }
 
@@ -180,6 +198,25 @@ mod tests {
     fn an_address_that_comes_or_goes_is_added_or_removed() {
         let found = rungs(&[owned("127.0.0.1:80", 1)], &[owned("127.0.0.1:81", 2)]);
         assert_eq!(found, [(Rung::Removed, Some(1), None), (Rung::Added, None, Some(2))]);
+    }
+
+    #[test]
+    fn one_address_instead_of_any_is_no_removal_and_the_reverse_neither() {
+        for (before, after) in [
+            ("127.0.0.1:80", "0.0.0.0:80"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::1]:80", "[::]:80"),
+            ("10.0.0.1:80", "[::]:80"),
+            ("0.0.0.0:80", "[::]:80"),
+        ] {
+            let found = rungs(&[owned(before, 1)], &[owned(after, 2)]);
+            assert_eq!(found, [(Rung::Unproven, Some(1), None), (Rung::Added, None, Some(2))], "{before} {after}");
+        }
+        for (before, after) in
+            [("127.0.0.1:80", "127.0.0.2:80"), ("0.0.0.0:80", "127.0.0.1:81"), ("[::1]:80", "0.0.0.0:80")]
+        {
+            assert_eq!(rungs(&[owned(before, 1)], &[owned(after, 2)])[0].0, Rung::Removed, "{before} {after}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use reloader_tests::guest;
 use reloader_tests::kernels;
 use reloader_tests::versions::cache_dir;
 
+use super::ladder::Ladder;
 use super::libtest::Reader;
 use super::rows::{self, Built, Chosen, Denied, Row};
 use super::table::{self, Finding};
@@ -48,6 +49,8 @@ pub(super) fn run(line: Option<&str>) -> Result<()> {
     });
     let findings = findings.into_inner().context("no row panics")?;
     print!("{}", table::text(&findings));
+    let ladder = Ladder::of(&findings);
+    println!("{}", ladder.text());
     println!(
         "{} rows in {} s; their output is in {}",
         findings.len(),
@@ -57,6 +60,8 @@ pub(super) fn run(line: Option<&str>) -> Result<()> {
     let failed: Vec<_> =
         findings.iter().filter(|finding| finding.has_failed()).map(|finding| finding.title.as_str()).collect();
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    // One kernel alone may have been asked for, never one rung.
+    ladder.gap().map_or(Ok(()), |gap| Err(anyhow::anyhow!(gap)))?;
     Ok(())
 }
 

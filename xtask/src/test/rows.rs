@@ -27,8 +27,17 @@ pub(super) struct Row {
     pub(super) tests: &'static [&'static str],
 }
 
-const EBPF: &[&str] = &["kernel_row", "syn_counter", "reload", "hold_ebpf", "hold_standing", "hold_row"];
-const QDISC: &[&str] = &["kernel_row", "hold_qdisc", "hold_standing", "hold_row"];
+const EBPF: &[&str] = &[
+    "kernel_row",
+    "syn_counter",
+    "reload",
+    "hold_ebpf",
+    "hold_standing",
+    "hold_row",
+    "steer_gate",
+    "ladder --nocapture --skip qdisc",
+];
+const QDISC: &[&str] = &["kernel_row", "hold_qdisc", "hold_standing", "hold_row", "ladder --nocapture qdisc"];
 /// What a denied bpf(2) must end in.
 const DENIED: &[&str] = &["kernel_row", "hold_standing", "hold_row"];
 /// The daemon itself, without what it uses where it can.

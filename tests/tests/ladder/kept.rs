@@ -1,0 +1,90 @@
+//! Listeners that the new configuration keeps as they are.
+
+use super::*;
+
+fn kinds(directory: &Path) -> Vec<Kind> {
+    vec![
+        Kind::new("IPv4 address", "127.0.0.1:8000", "127.0.0.1:8000", "127.0.0.1:8000"),
+        Kind::new("any IPv4", "0.0.0.0:8001", "127.0.0.1:8001", "0.0.0.0:8001"),
+        Kind::new("IPv6 address, v6only", "[::1]:8002 v6only", "[::1]:8002", "[::1]:8002"),
+        Kind::new("any IPv6, v6only", "[::]:8003 v6only", "[::1]:8003", "[::]:8003"),
+        Kind::new("any of both families", "[::]:8004", "127.0.0.1:8004", "[::]:8004"),
+        Kind::new("bound to an interface", "127.0.0.1:8005 interface lo", "127.0.0.1:8005", "127.0.0.1:8005%lo"),
+        Kind::new("IPv6 address", "[::1]:8006", "[::1]:8006", "[::1]:8006"),
+        Kind::unix(directory),
+        Kind::new("abstract name", "abns@web", "abns@web", "abns@web"),
+    ]
+}
+
+/// What HAProxy passes whatever the strategy says of TCP, and what it binds anew though it is offered (see docs/receipts.md).
+fn expected(step: Step, kind: &Kind) -> &'static str {
+    match kind.name {
+        "unix path" | "abstract name" => "passed",
+        "IPv6 address" if step.rung == "passed" => "unproven",
+        // A kernel that does not migrate does not tell the program what the listener is bound to.
+        "bound to an interface" if step.rung == "steered" && !probe::has("reuseport-migration") => "held-ebpf",
+        _ => step.rung,
+    }
+}
+
+fn kept(step: Step) {
+    let _alone = netns::enter_alone();
+    if !step.is_possible() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let kinds = kinds(directory.path());
+    let binds: Vec<&str> = kinds.iter().map(|kind| kind.bind.as_str()).collect();
+    let config = Config::new().frontend("web", &binds);
+    let rig = Rig::with(&config).tables(&step.tables()).start();
+    let load = Load::to(kinds.iter().map(|kind| kind.client.as_str())).rate(900).start();
+    let mut receipts = Vec::new();
+    for _ in 0..4 {
+        load.until_further(u64::from(guest::rate(900)) / 4);
+        receipts.push(rig.reload());
+    }
+    load.until_further(100);
+    let outcomes = load.stop();
+    for kind in &kinds {
+        let expected = expected(step, kind);
+        for receipt in &receipts {
+            let found = &by_address(receipt)[&kind.address];
+            assert!(found.len() == 1 && found[0].0 == expected, "{}: {found:?}\n{}", kind.name, receipt.stdout);
+            assert!(expected != "unproven" || found[0].1.is_some(), "no reason: {}", receipt.stdout);
+        }
+        let why = by_address(&receipts[0])[&kind.address][0].1.clone();
+        let result = if expected == "unproven" {
+            why.unwrap()
+        } else if expected == step.rung {
+            "proven".into()
+        } else {
+            format!("not applicable: {expected}")
+        };
+        cell(step.rung, kind.name, &result);
+    }
+    println!("{}: {outcomes}", step.strategy);
+    // What is unproven may lose something; the other kinds may not.
+    if step.rung != "passed" {
+        outcomes.assert_lossless();
+    }
+}
+
+#[test]
+fn passed() {
+    kept(PASSED);
+}
+
+#[test]
+fn steered() {
+    kept(STEERED);
+}
+
+#[test]
+fn held_by_ebpf() {
+    kept(HELD);
+}
+
+#[test]
+fn held_by_qdisc() {
+    kept(FALLBACK);
+}

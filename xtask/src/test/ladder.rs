@@ -1,0 +1,118 @@
+//! The table rung x kind of listener x kernel, from what the test `ladder` printed in each row.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::table::Finding;
+
+/// How the test says what came of a kind on a rung: `cell|held-ebpf|unix path|proven`.
+const CELL: &str = "cell|";
+
+type Place = (String, String);
+
+/// By rung and kind, then by kernel: in the order in which they were printed first.
+#[derive(Default)]
+pub(super) struct Ladder {
+    order: Vec<Place>,
+    cells: BTreeMap<Place, BTreeMap<String, String>>,
+    kernels: BTreeSet<String>,
+}
+
+impl Ladder {
+    /// Of these rows; those that were denied something do not count.
+    pub(super) fn of(findings: &[Finding]) -> Ladder {
+        let mut ladder = Ladder::default();
+        for finding in findings {
+            let kernel = finding.title.split(' ').next().unwrap_or_default();
+            for line in finding.output.lines() {
+                if let Some((_, cell)) = line.split_once(CELL) {
+                    ladder.add(kernel, cell);
+                }
+            }
+        }
+        ladder
+    }
+
+    fn add(&mut self, kernel: &str, cell: &str) {
+        let mut words = cell.splitn(3, '|');
+        let (Some(rung), Some(kind), Some(result)) = (words.next(), words.next(), words.next()) else { return };
+        let place = (rung.to_owned(), kind.to_owned());
+        if !self.cells.contains_key(&place) {
+            self.order.push(place.clone());
+        }
+        self.kernels.insert(kernel.to_owned());
+        self.cells.entry(place).or_default().insert(kernel.to_owned(), result.trim().to_owned());
+    }
+
+    /// The first place without a result.
+    pub(super) fn gap(&self) -> Option<String> {
+        let missing = |place: &&Place, kernel: &&String| !self.cells[*place].contains_key(*kernel);
+        self.order.iter().find_map(|place| {
+            let kernel = self.kernels.iter().find(|kernel| missing(&place, kernel))?;
+            Some(format!("the ladder has no result for {} on {}, {kernel}", place.1, place.0))
+        })
+    }
+
+    /// A line for each rung and kind, a column for each kernel, and the reasons below.
+    pub(super) fn text(&self) -> String {
+        if self.order.is_empty() {
+            return String::new();
+        }
+        let mut reasons: Vec<&str> = Vec::new();
+        let mut text = format!("\n{:<12}{:<26}", "rung", "kind of listener");
+        self.kernels.iter().for_each(|kernel| text += &format!("{kernel:<12}"));
+        text.push('\n');
+        for place in &self.order {
+            text += &format!("{:<12}{:<26}", place.0, place.1);
+            for kernel in &self.kernels {
+                text +=
+                    &format!("{:<12}", word(self.cells[place].get(kernel).map_or("", String::as_str), &mut reasons));
+            }
+            text = text.trim_end().to_owned() + "\n";
+        }
+        for (number, reason) in reasons.iter().enumerate() {
+            text += &format!("({}) {reason}\n", number + 1);
+        }
+        text
+    }
+}
+
+/// `proven`, what stands for it, or the number of the reason.
+fn word<'a>(result: &'a str, reasons: &mut Vec<&'a str>) -> String {
+    match result.strip_prefix("not applicable: ") {
+        Some(instead) => instead.to_owned(),
+        None if result == "proven" => result.to_owned(),
+        None => {
+            let known = reasons.iter().position(|reason| *reason == result);
+            let number = known.unwrap_or_else(|| {
+                reasons.push(result);
+                reasons.len() - 1
+            });
+            format!("({})", number + 1)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(title: &str, output: &str) -> Finding {
+        Finding { title: title.into(), output: output.into(), ..Finding::default() }
+    }
+
+    #[test]
+    fn a_place_without_a_result_is_named() {
+        let one = row(
+            "5.10 ebpf",
+            "test kept::passed ... cell|passed|unix path|proven\ncell|steered|unix path|not applicable: passed\n",
+        );
+        let two = row("6.1 ebpf", "cell|passed|unix path|so it is\n");
+        let whole = Ladder::of(std::slice::from_ref(&one));
+        assert_eq!(whole.gap(), None);
+        let ladder = Ladder::of(&[one, two]);
+        assert_eq!(ladder.gap().unwrap(), "the ladder has no result for unix path on steered, 6.1");
+        let text = ladder.text();
+        assert!(text.contains("passed      unix path                 proven      (1)\n"), "{text}");
+        assert!(text.ends_with("(1) so it is\n"), "{text}");
+    }
+}

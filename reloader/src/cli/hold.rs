@@ -15,7 +15,7 @@ use super::{Context, Exit, Failure, output};
 use crate::config::Config;
 use crate::gate::hold::Backend;
 use crate::process::{Ended, ProcessError};
-use crate::reload::around::{self, Around, AroundError, Caught, Outcome};
+use crate::reload::around::{self, Around, AroundError, Caught, Listen, Outcome};
 use crate::reload::receipt::Receipt;
 use crate::sys::{self, Inheritance};
 
@@ -84,7 +84,7 @@ fn failed(message: impl ToString) -> Failure {
 fn around_of(
     arguments: &Arguments,
     config: &Config,
-    listen: Vec<Vec<std::net::SocketAddr>>,
+    listen: Vec<Listen>,
     inheritance: Inheritance,
 ) -> Result<Around, Failure> {
     let program = std::env::current_exe().map_err(|error| failed(format!("cannot find this program: {error}")))?;

@@ -159,7 +159,8 @@ fn refusal(error: AroundError) -> Failure {
         AroundError::Interrupted(signal) => Exit::Command(128 + signal.as_raw() as u8),
         _ => Exit::HoldFailed,
     };
-    if exit == Exit::HoldFailed && !rustix::process::geteuid().is_root() {
+    let was_refused = matches!(error, AroundError::Hold(_) | AroundError::SockDiag(_));
+    if was_refused && !rustix::process::geteuid().is_root() {
         return Failure::new(
             exit,
             format!("holding SYNs takes root, with CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW: {error}"),

@@ -86,6 +86,9 @@ pub enum AroundError {
     /// Nothing can be held.
     #[error(transparent)]
     Hold(#[from] HoldError),
+    /// It ended by itself before the command could be started, for this reason.
+    #[error("the hold ended before the command could be run: {0}")]
+    Over(String),
     /// A signal came before the command was started. The hold was released.
     #[error("the command was not run: signal {} came first", .0.as_raw())]
     Interrupted(Signal),
@@ -126,6 +129,9 @@ pub async fn run(
         Some(caught) = signals.recv() => return Err(AroundError::Interrupted(caught.signal)),
         () = drain.until_empty(true) => {}
         () = tokio::time::sleep_until(ends.into()) => {}
+    }
+    if hold.has_ended() || Instant::now() >= ends {
+        return Err(AroundError::Over(proof::over(&held::release(hold).await)));
     }
     proof::note_unanswered(&drain, &mut recorder);
     recorder.phase(|phases| &mut phases.drain);

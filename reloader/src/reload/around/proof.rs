@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::meant::overlap;
 use super::presence::{Presence, is_served};
 use super::window::{Waited, Window};
-use crate::gate::hold::{Backend, Ended};
+use crate::gate::hold::{Backend, Ended, Why};
 use crate::listener::{Listener, Role};
 use crate::reload::drain::Drain;
 use crate::reload::held::{general_doubt, judge_held, no_room, rung, syns};
@@ -22,6 +22,16 @@ pub(super) fn note_unanswered(drain: &Drain, recorder: &mut Recorder) {
         0 => {}
         1 => recorder.note("1 request had no answer yet when the command was started"),
         many => recorder.note(format!("{many} requests had no answer yet when the command was started")),
+    }
+}
+
+/// Why a hold was over before the command could be run.
+pub(super) fn over(ended: &Ended) -> String {
+    match (ended.why, &ended.trouble) {
+        (Why::Max | Why::Asked, _) => "its longest time (--max) was over".into(),
+        (_, Some(trouble)) => trouble.clone(),
+        (Why::Lifted, None) => "it was lifted by `reloader release`".into(),
+        (Why::Failed, None) => "it failed".into(),
     }
 }
 
@@ -152,5 +162,18 @@ mod tests {
         assert_eq!(paired(&[], &pair[..1]), [(0, 1)]);
         let single = [pair[0].clone(), socket("10.0.0.1:80", 2)];
         assert_eq!(paired(&single, &[socket("10.0.0.1:80", 4), socket("0.0.0.0:80", 3)]), [(1, 3), (2, 4)]);
+    }
+
+    #[test]
+    fn who_asked_for_a_hold_is_told_why_it_was_over() {
+        let over = |why, trouble: Option<&str>| {
+            let at = std::time::Instant::now();
+            over(&Ended { figures: Default::default(), at, why, trouble: trouble.map(Into::into), notes: Vec::new() })
+        };
+        assert!(over(Why::Max, Some("2 SYNs were not delivered")).contains("--max"));
+        assert!(over(Why::Asked, None).contains("--max"));
+        assert!(over(Why::Lifted, None).contains("reloader release"));
+        assert_eq!(over(Why::Lifted, Some("its holder stood still")), "its holder stood still");
+        assert_eq!(over(Why::Failed, Some("its guard died")), "its guard died");
     }
 }

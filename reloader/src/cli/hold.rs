@@ -71,6 +71,9 @@ pub(super) fn run(
     let config = context.config()?;
     let inheritance = inheritance.map_err(|error| failed(format!("cannot read this process's limits: {error}")))?;
     sys::wait_for_children().map_err(|error| failed(format!("cannot set SIGCHLD: {error}")))?;
+    if let Err(error) = inheritance.raise_own_descriptor_limit() {
+        log::debug!("the limit of descriptors cannot be raised: {error}");
+    }
     let command = command(&arguments, &inheritance)?;
     enter(&arguments)?;
     let around = around_of(&arguments, &config, listen, inheritance)?;
@@ -116,6 +119,7 @@ fn command(arguments: &Arguments, inheritance: &Inheritance) -> Result<Command, 
         command.stdout(Stdio::from(stderr));
     }
     inheritance.pass_descriptors_to(&mut command);
+    inheritance.pass_limits_to(&mut command);
     if arguments.netns.is_some() {
         let own = File::open("/proc/self/ns/net").map_err(|error| failed(format!("/proc/self/ns/net: {error}")))?;
         sys::start_in_network_namespace(&mut command, own.into());

@@ -156,6 +156,21 @@ fn it_is_not_run_when_the_hold_has_ended() {
     holding.assert_gone();
 }
 
+/// The hold takes what it needs for itself, and a server counts what it is given.
+#[test]
+fn it_has_the_limits_that_hold_was_started_with() {
+    netns::enter();
+    let holding = Holding::new();
+    let said = "ulimit -Sn; ulimit -Hn; ulimit -l; sed -n 's/^Max open files *//p' /proc/$PPID/limits";
+    let answer = holding.rig.run_under(
+        &["prlimit", "--nofile=256:1024", "--memlock=65536:65536"],
+        &["hold", "--max", "300ms", "--listen", WEB, "--", "sh", "-c", said],
+    );
+    let lines: Vec<Vec<&str>> = answer.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines, [&["256"][..], &["1024"], &["64"], &["1024", "1024", "files"]], "{}", answer.stderr);
+    holding.assert_gone();
+}
+
 /// Standard output is one receipt; what the command says is said elsewhere.
 #[test]
 fn it_may_talk() {

@@ -76,7 +76,7 @@ pub(super) fn run(
     }
     let command = command(&arguments, &inheritance)?;
     enter(&arguments)?;
-    let around = around_of(&arguments, &config, listen, inheritance)?;
+    let around = around_of(&arguments, &config, listen, inheritance);
     Context::runtime()?.block_on(held(context, arguments.format, around, command))
 }
 
@@ -84,14 +84,8 @@ fn failed(message: impl ToString) -> Failure {
     Failure::new(Exit::HoldFailed, message)
 }
 
-fn around_of(
-    arguments: &Arguments,
-    config: &Config,
-    listen: Vec<Listen>,
-    inheritance: Inheritance,
-) -> Result<Around, Failure> {
-    let program = std::env::current_exe().map_err(|error| failed(format!("cannot find this program: {error}")))?;
-    Ok(Around {
+fn around_of(arguments: &Arguments, config: &Config, listen: Vec<Listen>, inheritance: Inheritance) -> Around {
+    Around {
         listen,
         backend: match arguments.backend {
             Gate::Auto => None,
@@ -102,9 +96,10 @@ fn around_of(
         capacity: config.hold.capacity,
         runtime_dir: config.runtime_dir.clone(),
         netns_path: arguments.netns.clone(),
-        program,
+        // The same file as long as this process lives, though a package manager may replace its path.
+        program: "/proc/self/exe".into(),
         inheritance,
-    })
+    }
 }
 
 /// With --json, standard output is for the receipt alone.

@@ -17,6 +17,7 @@ use crate::gate::hold::Backend;
 use crate::process::{Ended, ProcessError};
 use crate::reload::around::{self, Around, AroundError, Caught, Listen, Outcome};
 use crate::reload::receipt::Receipt;
+use crate::supervision::Journal;
 use crate::sys::{self, Inheritance};
 
 /// In its brackets rustdoc would look for a link.
@@ -77,7 +78,7 @@ pub(super) fn run(
     let command = command(&arguments, &inheritance)?;
     enter(&arguments)?;
     let around = around_of(&arguments, &config, listen, inheritance);
-    Context::runtime()?.block_on(held(context, arguments.format, around, command))
+    Context::runtime()?.block_on(held(context, &config, arguments.format, around, command))
 }
 
 fn failed(message: impl ToString) -> Failure {
@@ -134,12 +135,21 @@ fn enter(arguments: &Arguments) -> Result<(), Failure> {
     entered.map_err(|reason| failed(format!("--netns {}: {reason}", path.display())))
 }
 
-async fn held(context: &Context, format: output::Format, around: Around, command: Command) -> Result<Exit, Failure> {
+async fn held(
+    context: &Context,
+    config: &Config,
+    format: output::Format,
+    around: Around,
+    command: Command,
+) -> Result<Exit, Failure> {
     let mut signals = signals()?;
     let outcome = match around::run(around, command, &mut signals, &|_| {}).await {
         Ok(outcome) => outcome,
         Err(error) => return Err(refusal(error)),
     };
+    if let Err(error) = keep(config, &outcome.receipt) {
+        log::debug!("the receipt is not kept in {}: {error}", config.state_dir.display());
+    }
     if let Err(failure) = show(context, format, &outcome.receipt) {
         eprintln!("reloader: {}", failure.message);
     }
@@ -198,6 +208,13 @@ async fn collect(mut caught: tokio::signal::unix::Signal, what: Caught, sender: 
 fn is_in_foreground() -> bool {
     let group = File::open("/dev/tty").ok().and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok());
     group.is_some_and(|group| group.as_raw_nonzero().get() == nix::unistd::getpgrp().as_raw())
+}
+
+/// Beside the daemon's receipts, where there is a directory for them.
+fn keep(config: &Config, receipt: &Receipt) -> std::io::Result<()> {
+    let group = nix::unistd::Group::from_name(&config.control_group)?;
+    let group = group.ok_or_else(|| std::io::Error::other(format!("there is no group `{}`", config.control_group)))?;
+    Journal::new(&config.state_dir, group.gid.as_raw()).append(receipt)
 }
 
 fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<(), Failure> {

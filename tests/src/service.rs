@@ -12,7 +12,8 @@ use crate::sockets::listening;
 /// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A dozen lines of perl, which are there quickly. It listens on several addresses, on `[::]` for both families.
+    /// A dozen lines of perl, which are there quickly. It listens on several addresses, on `[::]` for both families unless
+    /// `0.0.0.0` is one of them.
     Perl,
     /// `python3 -m http.server`: its accept queue has room for five.
     Python,
@@ -110,7 +111,8 @@ const PERL: &str = r#"
 use IO::Socket::IP; use IO::Select; $SIG{PIPE} = "IGNORE"; shift;
 $all = IO::Select->new(map {
     my ($host, $port) = /^\[?(.*?)\]?:(\d+)$/;
-    IO::Socket::IP->new(LocalHost => $host, LocalPort => $port, Listen => 512, ReuseAddr => 1, V6Only => 0) or die "$_: $@"
+    my $v6only = grep { $_ eq "0.0.0.0:$port" } @ARGV;
+    IO::Socket::IP->new(LocalHost => $host, LocalPort => $port, Listen => 512, ReuseAddr => 1, V6Only => $v6only) or die "$_: $@"
 } @ARGV);
 while (1) { for my $ready ($all->can_read) {
     my $client = $ready->accept or next;

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{Context, Exit, Failure, output};
-use crate::reload::receipt::Receipt;
+use crate::reload::receipt::{Kind, Receipt};
 use crate::supervision::read_newest;
 
 /// Arguments of `reloader history`.
@@ -46,7 +46,10 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Fail
 
 fn row(receipt: &Receipt) -> Vec<String> {
     let kind = output::word(&receipt.kind);
-    let mut what = output::receipt_line(receipt);
+    let mut what = match receipt.kind {
+        Kind::Hold => output::hold_line(receipt),
+        _ => output::receipt_line(receipt),
+    };
     if let Some(reason) = &receipt.reason {
         what.push_str(&format!("; {reason}"));
     }

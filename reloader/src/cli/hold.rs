@@ -15,8 +15,9 @@ use super::{Context, Exit, Failure, output};
 use crate::config::Config;
 use crate::gate::hold::Backend;
 use crate::process::{Ended, ProcessError};
-use crate::reload::around::{self, Around, AroundError, Caught, Outcome};
+use crate::reload::around::{self, Around, AroundError, Caught, Listen, Outcome};
 use crate::reload::receipt::Receipt;
+use crate::supervision::Journal;
 use crate::sys::{self, Inheritance};
 
 /// In its brackets rustdoc would look for a link.
@@ -71,24 +72,21 @@ pub(super) fn run(
     let config = context.config()?;
     let inheritance = inheritance.map_err(|error| failed(format!("cannot read this process's limits: {error}")))?;
     sys::wait_for_children().map_err(|error| failed(format!("cannot set SIGCHLD: {error}")))?;
+    if let Err(error) = inheritance.raise_own_descriptor_limit() {
+        log::debug!("the limit of descriptors cannot be raised: {error}");
+    }
     let command = command(&arguments, &inheritance)?;
     enter(&arguments)?;
-    let around = around_of(&arguments, &config, listen, inheritance)?;
-    Context::runtime()?.block_on(held(context, arguments.format, around, command))
+    let around = around_of(&arguments, &config, listen, inheritance);
+    Context::runtime()?.block_on(held(context, &config, arguments.format, around, command))
 }
 
 fn failed(message: impl ToString) -> Failure {
     Failure::new(Exit::HoldFailed, message)
 }
 
-fn around_of(
-    arguments: &Arguments,
-    config: &Config,
-    listen: Vec<Vec<std::net::SocketAddr>>,
-    inheritance: Inheritance,
-) -> Result<Around, Failure> {
-    let program = std::env::current_exe().map_err(|error| failed(format!("cannot find this program: {error}")))?;
-    Ok(Around {
+fn around_of(arguments: &Arguments, config: &Config, listen: Vec<Listen>, inheritance: Inheritance) -> Around {
+    Around {
         listen,
         backend: match arguments.backend {
             Gate::Auto => None,
@@ -99,9 +97,10 @@ fn around_of(
         capacity: config.hold.capacity,
         runtime_dir: config.runtime_dir.clone(),
         netns_path: arguments.netns.clone(),
-        program,
+        // The same file as long as this process lives, though a package manager may replace its path.
+        program: "/proc/self/exe".into(),
         inheritance,
-    })
+    }
 }
 
 /// With --json, standard output is for the receipt alone.
@@ -116,6 +115,7 @@ fn command(arguments: &Arguments, inheritance: &Inheritance) -> Result<Command, 
         command.stdout(Stdio::from(stderr));
     }
     inheritance.pass_descriptors_to(&mut command);
+    inheritance.pass_limits_to(&mut command);
     if arguments.netns.is_some() {
         let own = File::open("/proc/self/ns/net").map_err(|error| failed(format!("/proc/self/ns/net: {error}")))?;
         sys::start_in_network_namespace(&mut command, own.into());
@@ -135,12 +135,21 @@ fn enter(arguments: &Arguments) -> Result<(), Failure> {
     entered.map_err(|reason| failed(format!("--netns {}: {reason}", path.display())))
 }
 
-async fn held(context: &Context, format: output::Format, around: Around, command: Command) -> Result<Exit, Failure> {
+async fn held(
+    context: &Context,
+    config: &Config,
+    format: output::Format,
+    around: Around,
+    command: Command,
+) -> Result<Exit, Failure> {
     let mut signals = signals()?;
     let outcome = match around::run(around, command, &mut signals, &|_| {}).await {
         Ok(outcome) => outcome,
         Err(error) => return Err(refusal(error)),
     };
+    if let Err(error) = keep(config, &outcome.receipt) {
+        log::debug!("the receipt is not kept in {}: {error}", config.state_dir.display());
+    }
     if let Err(failure) = show(context, format, &outcome.receipt) {
         eprintln!("reloader: {}", failure.message);
     }
@@ -159,7 +168,8 @@ fn refusal(error: AroundError) -> Failure {
         AroundError::Interrupted(signal) => Exit::Command(128 + signal.as_raw() as u8),
         _ => Exit::HoldFailed,
     };
-    if exit == Exit::HoldFailed && !rustix::process::geteuid().is_root() {
+    let was_refused = matches!(error, AroundError::Hold(_) | AroundError::SockDiag(_));
+    if was_refused && !rustix::process::geteuid().is_root() {
         return Failure::new(
             exit,
             format!("holding SYNs takes root, with CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW: {error}"),
@@ -198,6 +208,13 @@ async fn collect(mut caught: tokio::signal::unix::Signal, what: Caught, sender: 
 fn is_in_foreground() -> bool {
     let group = File::open("/dev/tty").ok().and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok());
     group.is_some_and(|group| group.as_raw_nonzero().get() == nix::unistd::getpgrp().as_raw())
+}
+
+/// Beside the daemon's receipts, where there is a directory for them.
+fn keep(config: &Config, receipt: &Receipt) -> std::io::Result<()> {
+    let group = nix::unistd::Group::from_name(&config.control_group)?;
+    let group = group.ok_or_else(|| std::io::Error::other(format!("there is no group `{}`", config.control_group)))?;
+    Journal::new(&config.state_dir, group.gid.as_raw()).append(receipt)
 }
 
 fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<(), Failure> {

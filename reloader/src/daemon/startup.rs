@@ -42,7 +42,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     let journal = Journal::new(&config.state_dir, group);
     let name = config.control_group.as_str().into();
     let mut supervisor = Supervisor {
-        last_receipt: journal.last(),
+        last_receipt: journal.last_reload(),
         known_good: KnownGood::open(&config.state_dir),
         journal,
         config,

@@ -4,12 +4,18 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::reload::receipt::Receipt;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::reload::receipt::{Kind, Receipt};
 
 /// A journal larger than this many bytes becomes `receipts.jsonl.1`.
 const ROTATE_AT: u64 = 64 << 20;
+
+/// How long another journal of the same directory is waited for, which takes a moment to append.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The file that receipts are appended to.
 #[derive(Debug)]
@@ -28,6 +34,7 @@ impl Journal {
     ///
     /// A line that did not fit (disk full) is taken back, so that the next one does not continue it.
     pub(crate) fn append(&self, receipt: &Receipt) -> io::Result<()> {
+        let _alone = self.lock();
         self.rotate_when_large()?;
         let mut line = serde_json::to_vec(receipt).map_err(io::Error::other)?;
         line.push(b'\n');
@@ -44,6 +51,20 @@ impl Journal {
         })
     }
 
+    /// `reloader hold` appends beside a daemon: one could rotate away, or take back with a torn line of its own, what the other
+    /// has just written. Whoever has the directory locked for long is no journal, and is not waited for.
+    fn lock(&self) -> Option<File> {
+        let directory = File::open(self.path.parent()?).ok()?;
+        let end = Instant::now() + PATIENCE;
+        while flock(&directory, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+            if Instant::now() >= end {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Some(directory)
+    }
+
     /// Keeps one earlier journal: with thousands of listeners a receipt has a megabyte.
     fn rotate_when_large(&self) -> io::Result<()> {
         match std::fs::metadata(&self.path) {
@@ -54,9 +75,18 @@ impl Journal {
         }
     }
 
-    /// The newest receipt.
-    pub(crate) fn last(&self) -> Option<Receipt> {
-        read_newest_in(&self.path, 1).ok()?.pop()
+    /// The newest receipt of a daemon: a hold around a command is no reload.
+    pub(crate) fn last_reload(&self) -> Option<Receipt> {
+        let mut count = 1;
+        loop {
+            let newest = read_newest_in(&self.path, count).ok()?;
+            let all_read = newest.len() < count;
+            let found = newest.into_iter().find(|receipt| receipt.kind != Kind::Hold);
+            if found.is_some() || all_read {
+                return found;
+            }
+            count *= 2;
+        }
     }
 }
 
@@ -141,6 +171,14 @@ fn newest_lines(file: &mut (impl Read + Seek), count: usize) -> io::Result<Vec<V
 mod tests {
     use super::*;
 
+    fn journal(state_dir: &Path) -> Journal {
+        Journal::new(state_dir, rustix::process::getegid().as_raw())
+    }
+
+    fn receipt(kind: Kind, number: u64) -> Receipt {
+        crate::reload::recorder::Recorder::begin(kind, Instant::now(), number, None).finish(Ok(()))
+    }
+
     #[test]
     fn lines_come_newest_first_across_blocks() {
         let long = "x".repeat(50_000);
@@ -154,25 +192,59 @@ mod tests {
     #[test]
     fn damaged_lines_neither_count_nor_swallow_the_next_receipt() {
         let state = tempfile::tempdir().unwrap();
-        let journal = Journal::new(state.path(), rustix::process::getegid().as_raw());
-        let receipt = |number: u64| {
-            let recorder = crate::reload::recorder::Recorder::begin(
-                crate::reload::receipt::Kind::Reload,
-                std::time::Instant::now(),
-                number,
-                None,
-            );
-            recorder.finish(Ok(()))
-        };
-        journal.append(&receipt(1)).unwrap();
+        let journal = journal(state.path());
+        journal.append(&receipt(Kind::Reload, 1)).unwrap();
         std::fs::write(
             path(state.path()),
             [std::fs::read(path(state.path())).unwrap(), b"x\ny\n{\"half".to_vec()].concat(),
         )
         .unwrap();
-        journal.append(&receipt(2)).unwrap();
+        journal.append(&receipt(Kind::Reload, 2)).unwrap();
         let read = |count| read_newest(state.path(), count).unwrap().iter().map(|r| r.coalesced).collect::<Vec<_>>();
         assert_eq!((read(1), read(2), read(9)), (vec![2], vec![2, 1], vec![2, 1]));
+    }
+
+    #[test]
+    fn a_hold_is_no_reload() {
+        let state = tempfile::tempdir().unwrap();
+        let journal = journal(state.path());
+        let last = || journal.last_reload().map(|receipt| receipt.coalesced);
+        assert_eq!(last(), None);
+        for (kind, number) in [(Kind::Start, 1), (Kind::Reload, 2), (Kind::Hold, 3), (Kind::Hold, 4)] {
+            journal.append(&receipt(kind, number)).unwrap();
+        }
+        assert_eq!(last(), Some(2));
+    }
+
+    /// A journal that finds the file too large while another has just rotated it would rotate the new one over the old.
+    #[test]
+    fn two_journals_of_a_directory_lose_nothing() {
+        for _ in 0..100 {
+            let state = tempfile::tempdir().unwrap();
+            let [newest, rotated] = [path(state.path()), rotated(&path(state.path()))];
+            File::create(&newest).unwrap().set_len(ROTATE_AT + 1).unwrap();
+            let start = std::sync::Barrier::new(2);
+            let append = |number| {
+                start.wait();
+                journal(state.path()).append(&receipt(Kind::Hold, number)).unwrap();
+            };
+            std::thread::scope(|scope| {
+                let beside = scope.spawn(|| append(1));
+                append(2);
+                beside.join().unwrap();
+            });
+            assert_eq!(std::fs::read_to_string(newest).unwrap().lines().count(), 2);
+            assert_eq!(std::fs::metadata(rotated).unwrap().len(), ROTATE_AT + 1);
+        }
+    }
+
+    #[test]
+    fn who_else_locks_the_directory_keeps_no_receipt_away() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = File::open(state.path()).unwrap();
+        flock(&directory, FlockOperation::LockExclusive).unwrap();
+        journal(state.path()).append(&receipt(Kind::Reload, 1)).unwrap();
+        assert_eq!(read_newest(state.path(), 9).unwrap().len(), 1);
     }
 
     #[test]

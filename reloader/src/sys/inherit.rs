@@ -1,4 +1,4 @@
-//! What a child gets from the daemon: exactly what the daemon itself was started with.
+//! What a child gets from this process: exactly what the process itself was started with.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
@@ -66,7 +66,8 @@ impl Inheritance {
         Ok(Inheritance { nofile, memlock, signals, descriptors })
     }
 
-    /// Lifts the daemon's own limit of descriptors to the hard one: custody needs one for each listener.
+    /// Lifts this process's own limit of descriptors to the hard one: custody needs one for each listener, a hold several for
+    /// each device.
     pub fn raise_own_descriptor_limit(&self) -> io::Result<()> {
         let hard = Rlimit { current: self.nofile.maximum, maximum: self.nofile.maximum };
         Ok(setrlimit(Resource::Nofile, hard)?)
@@ -82,6 +83,20 @@ impl Inheritance {
                 for number in &descriptors {
                     rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(*number), FdFlags::empty())?;
                 }
+                Ok(())
+            });
+        }
+    }
+
+    /// Makes `command` start with the limits that this process was started with, as under any other wrapper.
+    pub fn pass_limits_to(&self, command: &mut Command) {
+        let Inheritance { nofile, memlock, .. } = self.clone();
+        // SAFETY: the closure runs between fork and exec. It makes two system calls (setrlimit), which is async-signal-safe,
+        // and neither allocates nor takes a lock.
+        unsafe {
+            command.pre_exec(move || {
+                setrlimit(Resource::Nofile, nofile)?;
+                setrlimit(Resource::Memlock, memlock)?;
                 Ok(())
             });
         }

@@ -2,13 +2,14 @@
 
 use reloader_tests::load::Load;
 use reloader_tests::netns;
+use reloader_tests::rig::Answer;
 use reloader_tests::service::{Kind, Service};
 
 use reloader_tests::holding::{Holding, WEB, assert_held};
 
 /// A restart of a server on `binds`, held by `listen`, under load to `clients`.
 #[track_caller]
-fn held(binds: &[&str], listen: &[&str], clients: &[&str]) {
+fn held(binds: &[&str], listen: &[&str], clients: &[&str]) -> Answer {
     let _alone = netns::enter_alone();
     let holding = Holding::new();
     let service = Service::started(Kind::Perl, holding.rig.dir(), binds);
@@ -23,6 +24,15 @@ fn held(binds: &[&str], listen: &[&str], clients: &[&str]) {
     load.stop().assert_lossless();
     drop(service);
     holding.assert_gone();
+    answer
+}
+
+/// What the receipt lists, in order.
+fn listed(answer: &Answer) -> Vec<&str> {
+    let listeners = answer.at("/listeners").as_array().expect("listeners");
+    let mut listed: Vec<&str> = listeners.iter().filter_map(|listener| listener["address"].as_str()).collect();
+    listed.sort_unstable();
+    listed
 }
 
 #[test]
@@ -39,6 +49,40 @@ fn both_families_by_one_wildcard() {
 #[test]
 fn every_address_by_a_port() {
     held(&["[::]:8080"], &[":8080"], &["127.0.0.1:8080", "[::1]:8080"]);
+}
+
+/// As nginx does, whose `[::]` leaves IPv4 to the other.
+#[test]
+fn every_address_by_a_port_with_a_listener_for_each_family() {
+    let both = ["0.0.0.0:8080", "[::]:8080"];
+    let answer = held(&both, &[":8080"], &["127.0.0.1:8080", "[::1]:8080"]);
+    assert_eq!(listed(&answer), both);
+}
+
+#[test]
+fn every_address_by_a_port_of_which_one_is_listened_on() {
+    let answer = held(&[WEB], &[":8080"], &[WEB]);
+    assert_eq!(listed(&answer), [WEB]);
+}
+
+#[test]
+fn every_address_by_a_port_with_a_wildcard_of_one_family_and_an_address_of_the_other() {
+    let answer = held(&["0.0.0.0:8080", "[::1]:8080"], &[":8080"], &["127.0.0.1:8080", "[::1]:8080"]);
+    assert_eq!(listed(&answer), ["0.0.0.0:8080", "[::1]:8080"]);
+}
+
+/// The clients of the other family are refused: what was held for them proves nothing.
+#[test]
+fn every_address_by_a_port_whose_listener_comes_back_for_one_family() {
+    netns::enter();
+    let holding = Holding::new();
+    let before = Service::started(Kind::Perl, holding.rig.dir(), &["[::]:8080"]);
+    let after = Service::new(Kind::Perl, holding.rig.dir(), &["0.0.0.0:8080"]);
+    let answer = holding.run(&["--json", "--listen", ":8080"], after.command("restart")).expect_status(0);
+    assert_eq!((answer.at("/result"), listed(&answer)), (&"unproven".into(), vec!["[::]:8080"]));
+    assert!(answer.at("/listeners/0/why").as_str().unwrap().contains("a part of it"), "{}", answer.stdout);
+    drop((before, after));
+    holding.assert_gone();
 }
 
 #[test]
@@ -58,21 +102,33 @@ fn a_name() {
 }
 
 /// It listens on one of the addresses that its name stands for, as most servers do.
-#[test]
-fn a_name_of_two_addresses() {
+#[track_caller]
+fn held_by_a_name_of_two_addresses(service: impl FnOnce(&Holding) -> Service, verb: &str) {
     netns::enter();
     let holding = Holding::new();
-    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let service = service(&holding);
     let hosts = holding.rig.path("hosts").display().to_string();
     std::fs::write(&hosts, "::1 localhost\n127.0.0.1 localhost\n").unwrap();
     let script = format!("mount --bind {hosts} /etc/hosts && exec \"$@\"");
-    let restart = service.command("restart");
+    let command = service.command(verb);
     let mut args = vec!["hold", "--json", "--max", "10s", "--listen", "localhost:8080", "--"];
-    args.extend(restart.iter().map(String::as_str));
+    args.extend(command.iter().map(String::as_str));
     let answer = holding.rig.run_under(&["unshare", "--mount", "sh", "-c", &script, "sh"], &args).expect_status(0);
     assert_held(&answer);
+    assert_eq!(listed(&answer), [WEB]);
     drop(service);
     holding.assert_gone();
+}
+
+#[test]
+fn a_name_of_two_addresses() {
+    held_by_a_name_of_two_addresses(|holding| Service::started(Kind::Perl, holding.rig.dir(), &[WEB]), "restart");
+}
+
+/// Until it is there, nobody knows on which.
+#[test]
+fn a_name_of_two_addresses_on_which_nobody_listens_yet() {
+    held_by_a_name_of_two_addresses(|holding| Service::new(Kind::Perl, holding.rig.dir(), &[WEB]), "start");
 }
 
 #[test]

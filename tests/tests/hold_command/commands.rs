@@ -128,6 +128,49 @@ fn it_may_be_the_new_server() {
     holding.assert_gone();
 }
 
+/// A command that is to run under a hold is not run without one.
+#[test]
+fn it_is_not_run_when_the_hold_has_ended() {
+    netns::enter();
+    let holding = Holding::new();
+    let ran = holding.rig.path("ran");
+    let command = sh(format!("echo >{}", ran.display()));
+    let late = holding.run(&["--json", "--max", "1ms", "--listen", WEB], &command).expect_status(125);
+    assert!(
+        late.stderr.contains("the hold ended before the command could be run: its longest time"),
+        "{}",
+        late.stderr
+    );
+    assert!(late.stdout.is_empty() && !ran.exists(), "{}", late.stdout);
+
+    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    // Nobody accepts it, so the drain lasts half a second, in which the hold is lifted.
+    service.process().stop();
+    let slow = std::net::TcpStream::connect(WEB).unwrap();
+    let pending = holding.spawn(&["--listen", WEB], &command);
+    until(Duration::from_secs(20), "the hold", || holding.records().iter().any(|record| record["guard"].is_object()));
+    holding.rig.run(&["release"]).expect_status(0);
+    let lifted = pending.wait().expect_status(125);
+    assert!(lifted.stderr.contains("reloader release") && !ran.exists(), "{}", lifted.stderr);
+    drop((slow, service));
+    holding.assert_gone();
+}
+
+/// The hold takes what it needs for itself, and a server counts what it is given.
+#[test]
+fn it_has_the_limits_that_hold_was_started_with() {
+    netns::enter();
+    let holding = Holding::new();
+    let said = "ulimit -Sn; ulimit -Hn; ulimit -l; sed -n 's/^Max open files *//p' /proc/$PPID/limits";
+    let answer = holding.rig.run_under(
+        &["prlimit", "--nofile=256:1024", "--memlock=65536:65536"],
+        &["hold", "--max", "300ms", "--listen", WEB, "--", "sh", "-c", said],
+    );
+    let lines: Vec<Vec<&str>> = answer.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines, [&["256"][..], &["1024"], &["64"], &["1024", "1024", "files"]], "{}", answer.stderr);
+    holding.assert_gone();
+}
+
 /// Standard output is one receipt; what the command says is said elsewhere.
 #[test]
 fn it_may_talk() {

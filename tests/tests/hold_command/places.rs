@@ -94,3 +94,30 @@ fn a_runtime_directory_that_nobody_has_made_yet() {
     assert_eq!((mode("run"), mode("run/holds")), (0o755, 0o700));
     holding.rig.start_daemon();
 }
+
+/// Beside those of the daemon, whose directory it is: a hold makes none.
+#[test]
+fn its_receipt_is_in_the_journal_where_there_is_one() {
+    netns::enter();
+    let mut holding = Holding::new();
+    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    assert_held(&holding.run(&["--json", "--listen", WEB], service.command("restart")).expect_status(0));
+    let state = holding.rig.path("state");
+    assert!(!state.exists());
+    std::fs::create_dir(&state).unwrap();
+    let answer = holding.run(&["--json", "--listen", WEB], service.command("restart")).expect_status(0);
+    let mode = std::fs::metadata(state.join("receipts.jsonl")).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode, holding.rig.history().json), (0o640, answer.json.clone()));
+    drop(service);
+    holding.assert_gone();
+
+    let told = holding.rig.run(&["history"]).expect_status(0);
+    assert!(told.stdout.contains("hold") && told.stdout.contains("SYNs held"), "{}", told.stdout);
+    holding.rig.start_daemon();
+    assert_eq!(holding.rig.history().at("/1/id"), answer.at("/id"));
+
+    std::fs::remove_file(state.join("receipts.jsonl")).unwrap();
+    std::fs::create_dir(state.join("receipts.jsonl")).unwrap();
+    let refused = holding.run(&["--listen", "127.0.0.1:8081", "--max", "300ms"], ["true"]).expect_status(124);
+    assert!(!refused.stderr.contains("receipts.jsonl"), "{}", refused.stderr);
+}

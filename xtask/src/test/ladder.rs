@@ -64,8 +64,10 @@ impl Ladder {
         for place in &self.order {
             text += &format!("{:<12}{:<26}", place.0, place.1);
             for kernel in &self.kernels {
-                text +=
-                    &format!("{:<12}", word(self.cells[place].get(kernel).map_or("", String::as_str), &mut reasons));
+                text += &format!(
+                    "{:<12}",
+                    word(self.cells[place].get(kernel).map_or("not applicable: -", String::as_str), &mut reasons)
+                );
             }
             text = text.trim_end().to_owned() + "\n";
         }

@@ -1,6 +1,15 @@
 //! What `--listen` says, in the sentences that the operator reads where it cannot be held. Pure, but for names.
 
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
+
+/// What one `--listen` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// `:PORT` and `*:PORT`: every address of both families.
+    EveryAddress(u16),
+    /// An address, or all that a name stands for.
+    OneOf(Vec<SocketAddr>),
+}
 
 /// Why a `--listen` cannot be held.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,12 +42,11 @@ pub enum ListenError {
     },
 }
 
-/// The addresses behind one `--listen`: one, or all that a name stands for. `:PORT` and `*:PORT` are every address of both
-/// families.
+/// Reads one.
 ///
 /// # Errors
 /// Where it is no TCP address.
-pub fn parse(text: &str) -> Result<Vec<SocketAddr>, ListenError> {
+pub fn parse(text: &str) -> Result<Listen, ListenError> {
     let own = || text.to_owned();
     if text.starts_with('/') || text.starts_with("unix@") || text.starts_with("abns@") || text.contains('/') {
         return Err(ListenError::Unix(own()));
@@ -52,9 +60,9 @@ pub fn parse(text: &str) -> Result<Vec<SocketAddr>, ListenError> {
     }
     let port = port.parse().ok().filter(|port: &u16| *port != 0).ok_or_else(|| ListenError::Port(own()))?;
     match host {
-        "" | "*" => Ok(vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)]),
+        "" | "*" => Ok(Listen::EveryAddress(port)),
         host if host.contains(':') && !host.starts_with('[') => Err(ListenError::Brackets(own())),
-        _ => resolve(text),
+        _ => resolve(text).map(Listen::OneOf),
     }
 }
 
@@ -73,18 +81,15 @@ fn resolve(text: &str) -> Result<Vec<SocketAddr>, ListenError> {
 mod tests {
     use super::*;
 
-    fn one(text: &str) -> SocketAddr {
-        parse(text).unwrap()[0]
-    }
-
     #[test]
     fn addresses() {
-        assert_eq!(one("127.0.0.1:80").to_string(), "127.0.0.1:80");
-        assert_eq!(one("[::1]:80").to_string(), "[::1]:80");
-        assert_eq!(one("[::]:80").to_string(), "[::]:80");
-        assert_eq!(one(":80").to_string(), "[::]:80");
-        assert_eq!(one("*:80").to_string(), "[::]:80");
-        assert!(parse("localhost:80").unwrap().iter().all(|address| address.ip().is_loopback()));
+        let one = |address: &str| Listen::OneOf(vec![address.parse().unwrap()]);
+        for text in ["127.0.0.1:80", "[::1]:80", "[::]:80", "0.0.0.0:80"] {
+            assert_eq!(parse(text), Ok(one(text)));
+        }
+        assert_eq!((parse(":80"), parse("*:80")), (Ok(Listen::EveryAddress(80)), Ok(Listen::EveryAddress(80))));
+        let Ok(Listen::OneOf(local)) = parse("localhost:80") else { panic!("a name has addresses") };
+        assert!(local.iter().all(|address| address.ip().is_loopback()));
     }
 
     #[test]

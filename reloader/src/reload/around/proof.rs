@@ -2,20 +2,19 @@
 
 use std::collections::HashSet;
 
-use super::presence::Presence;
-use super::{Waited, Window};
-use crate::gate::hold::{Backend, Ended, Target};
-use crate::listener::{Address, Endpoint, Listener, Role};
+use super::meant::overlap;
+use super::presence::{Presence, is_served};
+use super::window::{Waited, Window};
+use crate::gate::hold::{Backend, Ended, Why};
+use crate::listener::{Listener, Role};
 use crate::reload::drain::Drain;
 use crate::reload::held::{general_doubt, judge_held, no_room, rung, syns};
 use crate::reload::receipt::{ListenerReceipt, Rung};
 use crate::reload::recorder::Recorder;
 use crate::reload::retire::undrained;
 
-/// The held address as an endpoint.
-pub(super) fn endpoint(target: &Target) -> Endpoint {
-    Endpoint { v6only: target.v6only, ..Endpoint::stream(Address::Inet(target.address)) }
-}
+/// An old listener, and what took its place; a new one without an old one.
+type Pair<'a> = (Option<&'a Listener>, Option<&'a Listener>);
 
 /// Says which requests may be cut: the command is about to stop their server.
 pub(super) fn note_unanswered(drain: &Drain, recorder: &mut Recorder) {
@@ -23,6 +22,16 @@ pub(super) fn note_unanswered(drain: &Drain, recorder: &mut Recorder) {
         0 => {}
         1 => recorder.note("1 request had no answer yet when the command was started"),
         many => recorder.note(format!("{many} requests had no answer yet when the command was started")),
+    }
+}
+
+/// Why a hold was over before the command could be run.
+pub(super) fn over(ended: &Ended) -> String {
+    match (ended.why, &ended.trouble) {
+        (Why::Max | Why::Asked, _) => "its longest time (--max) was over".into(),
+        (_, Some(trouble)) => trouble.clone(),
+        (Why::Lifted, None) => "it was lifted by `reloader release`".into(),
+        (Why::Failed, None) => "it failed".into(),
     }
 }
 
@@ -56,31 +65,47 @@ pub(super) fn record(
     ended.notes.iter().for_each(|note| recorder.note(note));
     recorder.receipt().syns = syns(ended);
     let general = general_doubt(ended);
-    let old: HashSet<u64> = window.before.listeners().iter().map(|listener| listener.inode).collect();
     let mut listed = HashSet::new();
     let mut receipts = Vec::new();
-    for (before, after) in window.before.of.iter().zip(&now.of) {
-        let mut fresh = after.iter().filter(|listener| !old.contains(&listener.inode));
-        let mut one = |old: Option<&Listener>, new: Option<&Listener>| {
+    for (place, (before, after)) in window.places.iter().zip(window.before.of.iter().zip(&now.of)) {
+        for (old, new) in pairs(before, after) {
+            let is_served = old.is_none_or(|old| is_served(place, old, after));
             let key = (old.map(|listener| listener.inode), new.map(|listener| listener.inode));
             if listed.insert(key) {
-                receipts.extend(entry(old, new, drain, waited, backend, general.as_deref()));
+                receipts.extend(entry((old, new), is_served, drain, waited, backend, general.as_deref()));
             }
-        };
-        for old in before {
-            let same = after.iter().find(|listener| listener.inode == old.inode);
-            one(Some(old), same.or_else(|| fresh.next()));
         }
-        fresh.for_each(|new| one(None, Some(new)));
     }
     recorder.receipt().notes.extend(no_room(ended));
     recorder.receipt().lost.undrained = undrained(&receipts);
     recorder.receipt().listeners = receipts;
 }
 
+/// Which new listener took the place of which old one. Several can have given theirs to one.
+fn pairs<'a>(before: &'a [Listener], after: &'a [Listener]) -> Vec<Pair<'a>> {
+    let is_fresh = |new: &&Listener| before.iter().all(|old| old.inode != new.inode);
+    let fresh: Vec<&Listener> = after.iter().filter(is_fresh).collect();
+    let mut free = fresh.clone();
+    let mut take = |suits: &dyn Fn(&Listener) -> bool| {
+        let found = free.iter().position(|new| suits(new))?;
+        Some(free.remove(found))
+    };
+    let same = |old: &Listener| after.iter().find(|new| new.inode == old.inode);
+    let alike = |old: &Listener| same(old).or_else(|| take(&|new| new.endpoint.address == old.endpoint.address));
+    let firsts: Vec<Option<&Listener>> = before.iter().map(alike).collect();
+    let mut pairs: Vec<Pair> = Vec::new();
+    for (old, first) in before.iter().zip(firsts) {
+        let suits = |new: &Listener| overlap(&old.endpoint, &new.endpoint);
+        let new = first.or_else(|| take(&suits)).or_else(|| fresh.iter().copied().find(|new| suits(new)));
+        pairs.push((Some(old), new));
+    }
+    pairs.extend(free.into_iter().map(|new| (None, Some(new))));
+    pairs
+}
+
 fn entry(
-    old: Option<&Listener>,
-    new: Option<&Listener>,
+    (old, new): Pair,
+    is_served: bool,
     drain: &Drain,
     waited: &Waited,
     backend: Backend,
@@ -94,6 +119,7 @@ fn entry(
     if old.is_none() || receipt.inode_before != receipt.inode_after {
         let doubt = match new {
             None => Some("no new listener took its place".into()),
+            Some(_) if !is_served => Some("no new listener took the place of a part of it".into()),
             // What passed a lapsed lease would be taken for something that came by another way.
             Some(_) => general.map(Into::into).or_else(|| drain.doubt(endpoint)),
         };
@@ -110,4 +136,44 @@ fn entry(
         receipt.rung = Rung::Passed;
     }
     Some(receipt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::meant::listener;
+    use super::super::meant::tests::{socket, v6only};
+    use super::*;
+    use crate::kernel::sock_diag::ListenSocket;
+
+    fn paired(before: &[ListenSocket], after: &[ListenSocket]) -> Vec<(u64, u64)> {
+        let listeners = |sockets: &[ListenSocket]| sockets.iter().filter_map(listener).collect::<Vec<_>>();
+        let inode = |found: Option<&Listener>| found.map_or(0, |found| found.inode);
+        pairs(&listeners(before), &listeners(after)).into_iter().map(|(old, new)| (inode(old), inode(new))).collect()
+    }
+
+    #[test]
+    fn a_listener_of_the_same_address_takes_the_place_before_others() {
+        let pair = [socket("0.0.0.0:80", 1), v6only("[::]:80", 2)];
+        assert_eq!(paired(&pair, &[v6only("[::]:80", 4), socket("0.0.0.0:80", 3)]), [(1, 3), (2, 4)]);
+        assert_eq!(paired(&pair, &[v6only("[::]:80", 4)]), [(1, 0), (2, 4)], "of the other family");
+        assert_eq!(paired(&pair, &[socket("[::]:80", 4)]), [(1, 4), (2, 4)], "of both families");
+        assert_eq!(paired(&pair[..1], &[socket("10.0.0.1:80", 4), socket("10.0.0.2:80", 5)]), [(1, 4), (0, 5)]);
+        assert_eq!(paired(&pair, &[pair[0].clone(), v6only("[::]:80", 3)]), [(1, 1), (2, 3)]);
+        assert_eq!(paired(&[], &pair[..1]), [(0, 1)]);
+        let single = [pair[0].clone(), socket("10.0.0.1:80", 2)];
+        assert_eq!(paired(&single, &[socket("10.0.0.1:80", 4), socket("0.0.0.0:80", 3)]), [(1, 3), (2, 4)]);
+    }
+
+    #[test]
+    fn who_asked_for_a_hold_is_told_why_it_was_over() {
+        let over = |why, trouble: Option<&str>| {
+            let at = std::time::Instant::now();
+            over(&Ended { figures: Default::default(), at, why, trouble: trouble.map(Into::into), notes: Vec::new() })
+        };
+        assert!(over(Why::Max, Some("2 SYNs were not delivered")).contains("--max"));
+        assert!(over(Why::Asked, None).contains("--max"));
+        assert!(over(Why::Lifted, None).contains("reloader release"));
+        assert_eq!(over(Why::Lifted, Some("its holder stood still")), "its holder stood still");
+        assert_eq!(over(Why::Failed, Some("its guard died")), "its guard died");
+    }
 }

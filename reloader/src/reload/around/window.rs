@@ -1,0 +1,153 @@
+//! The bind window: from before the command until each held place has its new listener, as far as it can be seen.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::Caught;
+use super::listen::Listen;
+use super::meant::{self, Place};
+use super::presence::{Presence, Stand, stand};
+use crate::gate::hold::{Exception, Hold, Target};
+use crate::kernel::sock_diag::{self, ListenSocket, SockDiagError};
+use crate::listener::Endpoint;
+use crate::process::{self, Handle};
+use crate::reload::drain::{self, Drain};
+
+/// No event tells that another process listens: this often it is looked.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Whose hands a socket is in takes a look at every process: this often while only the old one is there.
+const OWNERS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Why the wait for a new listener ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// Each place has a new listener, and the old ones are closed.
+    New,
+    /// Each place has a new listener, but some old ones are there still.
+    Both,
+    /// The command failed, and each place has a listener.
+    Failed(process::Ended),
+    /// The hold ended: its time was over, or somebody released it.
+    TimeOver,
+    /// A signal.
+    Signal(Signal),
+    /// The kernel did not list the listeners.
+    Blind(String),
+}
+
+/// What is held, and what was there before the command.
+pub(super) struct Window {
+    pub(super) places: Vec<Place>,
+    pub(super) targets: Vec<Target>,
+    pub(super) exceptions: Vec<Exception>,
+    pub(super) before: Presence,
+    owners_before: HashMap<u64, HashSet<u32>>,
+}
+
+impl Window {
+    pub(super) fn new(listen: &[Listen], mut sockets: Vec<ListenSocket>) -> Window {
+        let places = meant::places(listen, &sockets);
+        let inodes = Presence::new(&places, &sockets).listeners().iter().map(|found| found.inode).collect();
+        let owners_before = process::holders_of(&inodes);
+        let exceptions = meant::exceptions(&places, &sockets, &owners_before);
+        leave_out(&exceptions, &mut sockets);
+        let targets = meant::targets(&places, &sockets);
+        let before = Presence::new(&places, &sockets);
+        Window { places, targets, exceptions, before, owners_before }
+    }
+
+    /// Where SYNs are held.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.places.iter().flat_map(|place| &place.endpoints)
+    }
+
+    pub(super) fn now(&self) -> Result<Presence, SockDiagError> {
+        let mut sockets = sock_diag::tcp_listeners()?;
+        leave_out(&self.exceptions, &mut sockets);
+        Ok(Presence::new(&self.places, &sockets))
+    }
+
+    pub(super) async fn wait(
+        &self,
+        command: &Handle,
+        hold: &Hold,
+        drain: &mut Drain,
+        ends: Instant,
+        signals: &mut UnboundedReceiver<Caught>,
+    ) -> Waited {
+        let (mut both_since, mut partly_since) = (None, None);
+        let mut owners = Owners::default();
+        loop {
+            if hold.has_ended() || Instant::now() >= ends {
+                return Waited::TimeOver;
+            }
+            let now = match self.now() {
+                Ok(now) => now,
+                Err(error) => return Waited::Blind(error.to_string()),
+            };
+            let standing = stand(&self.before, &now, &self.owners_before, owners.of(self, command));
+            match (standing, command.try_ended()) {
+                (Stand::New, _) => {
+                    drain.look(false).await;
+                    return Waited::New;
+                }
+                // What listened before and is not there yet may come until the command has ended, and a moment longer.
+                (Stand::Partly, Some(_)) if partly_since.get_or_insert_with(Instant::now).elapsed() >= drain::CAP => {
+                    drain.look(false).await;
+                    return Waited::New;
+                }
+                (Stand::Both, _) if both_since.get_or_insert_with(Instant::now).elapsed() >= drain::CAP => {
+                    drain.look(false).await;
+                    return Waited::Both;
+                }
+                (Stand::Before | Stand::Both, Some(ended)) if ended != process::Ended::Exited(0) => {
+                    return Waited::Failed(ended);
+                }
+                (Stand::Missing, _) => {}
+                // Somebody listens: who connects does so by a way that is not held.
+                _ => drain.look(false).await,
+            }
+            tokio::select! {
+                Some(caught) = signals.recv() => {
+                    caught.pass_on(command);
+                    return Waited::Signal(caught.signal);
+                }
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
+        }
+    }
+}
+
+fn leave_out(exceptions: &[Exception], sockets: &mut Vec<ListenSocket>) {
+    sockets.retain(|found| !Exception::of(found).is_some_and(|found| exceptions.contains(&found)));
+}
+
+/// Who holds the old sockets now, looked at now and then, and only when the command has ended: until then whoever has one may
+/// be a child that the old server forked.
+#[derive(Default)]
+struct Owners {
+    looked: Option<Instant>,
+    found: HashMap<u64, HashSet<u32>>,
+}
+
+impl Owners {
+    fn of(&mut self, window: &Window, command: &Handle) -> &HashMap<u64, HashSet<u32>> {
+        let due = self.looked.is_none_or(|looked| looked.elapsed() >= OWNERS_INTERVAL);
+        if due && command.try_ended().is_some() {
+            self.looked = Some(Instant::now());
+            let inodes = window.before.listeners().iter().map(|listener| listener.inode).collect();
+            self.found = process::holders_of(&inodes);
+            for (inode, pids) in &mut self.found {
+                let before = window.owners_before.get(inode);
+                // What an old server forks is no new server; but under init every process is a descendant.
+                let forked = |pid: u32, old: u32| old != 1 && pid != old && process::is_descendant(pid, old);
+                pids.retain(|pid| before.is_none_or(|old| !old.iter().any(|old| forked(*pid, *old))));
+            }
+        }
+        &self.found
+    }
+}

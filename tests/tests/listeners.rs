@@ -1,7 +1,11 @@
 //! Every kind of listener through a reload.
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::net::UdpSocket;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use reloader_tests::config::Config;
@@ -74,6 +78,52 @@ fn every_kind_is_passed() {
     let lossless = |outcomes: Outcomes| outcomes.assert_lossless();
     lossless(load.stop());
     lossless(elsewhere.stop());
+}
+
+/// HAProxy exports no such socket, and takes it over all the same. What it had read when it was told to end it passes on.
+#[test]
+fn the_udp_socket_of_a_log_forward_is_passed() {
+    netns::enter();
+    let sink = UdpSocket::bind("127.0.0.1:9514").unwrap();
+    sink.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let forward = "log-forward syslog\n    dgram-bind 127.0.0.1:8514\n    log 127.0.0.1:9514 format raw local0";
+    let rig = Rig::with(&Config::web("127.0.0.1:8080").section(forward)).start();
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let stop = AtomicBool::new(false);
+    let (receipts, sent, got) = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let mut sent = 0_u32;
+            while !stop.load(Ordering::Relaxed) {
+                sent += 1;
+                sender.send_to(format!("<14>Nov 22 10:00:00 host test: {sent}").as_bytes(), "127.0.0.1:8514").unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            sender.send_to(b"<14>Nov 22 10:00:00 host test: 0", "127.0.0.1:8514").unwrap();
+            sent
+        });
+        let receiving = scope.spawn(|| until_zero(&sink));
+        let receipts: Vec<_> = (0..8).map(|_| rig.reload()).collect();
+        stop.store(true, Ordering::Relaxed);
+        (receipts, sending.join().unwrap(), receiving.join().unwrap())
+    });
+    for receipt in &receipts {
+        let udp = listener(receipt, "udp@127.0.0.1:8514");
+        assert_eq!((&udp["rung"], &udp["inode-before"]), (&"passed".into(), &udp["inode-after"]), "{}", receipt.stdout);
+        assert_eq!(receipt.at("/result"), "proven");
+    }
+    assert!((1..=sent).all(|number| got.contains(&number)), "{} of {sent} came", got.len());
+}
+
+/// The numbers at the ends of datagrams, up to 0.
+fn until_zero(sink: &UdpSocket) -> BTreeSet<u32> {
+    let mut got = BTreeSet::new();
+    let mut buffer = [0; 1000];
+    while !got.contains(&0) {
+        let length = sink.recv(&mut buffer).unwrap_or_else(|error| panic!("{error} after {} datagrams", got.len()));
+        let text = String::from_utf8_lossy(&buffer[..length]);
+        got.insert(text.rsplit(' ').next().and_then(|number| number.trim().parse().ok()).expect("a number"));
+    }
+    got
 }
 
 /// Linux sets IPV6_V6ONLY at the bind of one address, and HAProxy compares that with the configuration's word. Where nothing may

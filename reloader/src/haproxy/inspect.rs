@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use super::client::{self, ClientError};
 use super::launch::is_private_socket;
 use super::runtime_api;
@@ -110,8 +112,9 @@ fn look(
     // Thread groups share a socket under several descriptors: each is passed on, the listener is one.
     let once = held.iter().filter(|held| listed.insert(held.listener.inode));
     let mut owned: Vec<Owned> = once.map(|held| Owned { listener: held.listener.clone(), role: held.role }).collect();
-    let unexported = machine.iter().filter(|found| sockets.contains_key(&found.inode) && !known.contains(&found.inode));
-    for found in unexported.filter(|found| ours(&found.address)) {
+    let is_unexported = |found: &&ListenSocket| sockets.contains_key(&found.inode) && !known.contains(&found.inode);
+    let unexported = machine.iter().filter(is_unexported).filter(|found| ours(&found.address));
+    for found in unexported {
         match duplicate(found.inode, sockets[&found.inode]) {
             Ok((listener, fd)) => {
                 let role = role(&listener.endpoint.address);
@@ -123,6 +126,24 @@ fn look(
                 let listener = Listener { endpoint: Endpoint::stream(found.address.clone()), inode: found.inode };
                 owned.push(Owned { listener, role: role(&found.address) });
             }
+        }
+    }
+    // HAProxy does not export the sockets of `log-forward`, and takes them over where they are offered.
+    let datagrams = sock_diag::udp_sockets()?;
+    for found in datagrams.iter().filter(is_unexported) {
+        match duplicate(found.inode, sockets[&found.inode]) {
+            // What it only sends by is not shared.
+            Ok((listener, fd)) if SockRef::from(&fd).reuse_port().is_ok_and(|shared| shared) => {
+                owned.push(Owned { listener: listener.clone(), role: Role::Traffic });
+                held.push(Held {
+                    listener,
+                    role: Role::Traffic,
+                    fd: std::sync::Arc::new(fd),
+                    record: Record::default(),
+                });
+            }
+            Ok(_) => {}
+            Err(message) => log::debug!("{} (UDP) is not in custody: {message}", found.address),
         }
     }
     let listening: HashSet<u64> = owned.iter().map(|owned| owned.listener.inode).collect();

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Context, Exit, Failure, output};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::gate::hold::Backend;
 use crate::process::{Ended, ProcessError};
 use crate::reload::around::{self, Around, AroundError, Caught, Listen, Outcome};
@@ -53,10 +53,9 @@ enum Gate {
 }
 
 fn longest(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
+    match config::parse_duration(text) {
         Ok(time) if time.is_zero() => Err("0 would end the hold before it began".into()),
-        Ok(time) => Ok(time),
-        Err(_) => Err("write a number with its unit, such as 250ms or 5s".into()),
+        parsed => parsed,
     }
 }
 

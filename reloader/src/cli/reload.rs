@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     dry_run: bool,
     /// How long to wait for the outcome; the reload goes on after it.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::config::parse_duration)]
     timeout: Duration,
 }
 

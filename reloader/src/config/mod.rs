@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use file::{AtMaxDraining, OnStop, Require, Strategy};
+pub(crate) use span::parse as parse_duration;
 pub use span::{Limit, SpreadTime};
 
 /// Where the configuration is looked for when nothing else is said.
@@ -213,6 +214,12 @@ mod tests {
         let message = Config::parse("[reload]\nmin-interval = \"5\"\n").unwrap_err();
         assert!(message.contains("line 2") && message.contains("250ms"), "{message}");
         assert!(Config::parse("[reload]\nhard-stop-after = \"1h\"\n").is_ok());
+    }
+
+    #[test]
+    fn a_duration_beyond_all_clocks_is_refused() {
+        let message = Config::parse("[hold]\nmax = \"18446744073709551615s\"\n").unwrap_err();
+        assert!(message.contains("line 2") && message.contains("hundred years"), "{message}");
     }
 
     #[test]

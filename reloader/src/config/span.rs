@@ -14,9 +14,19 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-fn parse(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_| format!("`{text}` is no duration: write a number with its unit, such as \"250ms\" or \"5s\""))
+/// A moment so far ahead can still be told on every clock.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// Reads a duration.
+///
+/// # Errors
+/// A sentence.
+pub(crate) fn parse(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time > LONGEST => Err(format!("`{text}` is longer than a hundred years")),
+        Ok(time) => Ok(time),
+        Err(_) => Err(format!("`{text}` is no duration: write a number with its unit, such as \"250ms\" or \"5s\"")),
+    }
 }
 
 /// A duration, or no limit at all.

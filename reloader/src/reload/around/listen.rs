@@ -1,5 +1,6 @@
 //! What `--listen` says, in the sentences that the operator reads where it cannot be held. Pure, but for names.
 
+use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 
 /// What one `--listen` says.
@@ -9,6 +10,18 @@ pub enum Listen {
     EveryAddress(u16),
     /// An address, or all that a name stands for.
     OneOf(Vec<SocketAddr>),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::EveryAddress(port) => write!(f, ":{port}"),
+            Listen::OneOf(addresses) => {
+                let words: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+                write!(f, "{}", words.join(" or "))
+            }
+        }
+    }
 }
 
 /// Why a `--listen` cannot be held.
@@ -48,7 +61,7 @@ pub enum ListenError {
 /// Where it is no TCP address.
 pub fn parse(text: &str) -> Result<Listen, ListenError> {
     let own = || text.to_owned();
-    if text.starts_with('/') || text.starts_with("unix@") || text.starts_with("abns@") || text.contains('/') {
+    if text.starts_with('/') || text.starts_with("unix@") || text.starts_with("abns@") {
         return Err(ListenError::Unix(own()));
     }
     if ["udp@", "udp4@", "udp6@", "quic4@", "quic6@"].iter().any(|prefix| text.starts_with(prefix)) {
@@ -58,7 +71,9 @@ pub fn parse(text: &str) -> Result<Listen, ListenError> {
     if port.contains('-') {
         return Err(ListenError::Range(own()));
     }
-    let port = port.parse().ok().filter(|port: &u16| *port != 0).ok_or_else(|| ListenError::Port(own()))?;
+    let is_number = port.bytes().all(|letter| letter.is_ascii_digit()) && !host.contains('/');
+    let port =
+        port.parse().ok().filter(|port: &u16| is_number && *port != 0).ok_or_else(|| ListenError::Port(own()))?;
     match host {
         "" | "*" => Ok(Listen::EveryAddress(port)),
         host if host.contains(':') && !host.starts_with('[') => Err(ListenError::Brackets(own())),

@@ -145,11 +145,14 @@ pub async fn run(
     let backend = hold.armed().backend;
     let ended = held::release(hold).await;
     recorder.phase(|phases| &mut phases.release);
+    // Lifted, or ended by a signal: the command runs on.
+    window.wait_unheld(&command, ends, signals).await;
     // The command runs or has run: what cannot be seen any more is a doubt, and its status counts all the same.
     let now = window.now().unwrap_or_else(|_| window.before.clone());
-    let nothing_listens = !matches!(waited, Waited::Blind(_)) && now.of.iter().any(Vec::is_empty);
+    let unserved = window.unserved(&now).filter(|_| !matches!(waited, Waited::Blind(_)));
+    let nothing_listens = unserved.is_some();
     proof::record(&mut recorder, &window, &now, &drain, &waited, backend, &ended);
-    let failed = proof::failure(&waited, nothing_listens).map(Failure::new);
+    let failed = proof::failure(&waited, unserved.as_deref(), command.try_ended()).map(Failure::new);
     let receipt = recorder.finish(failed.map_or(Ok(()), Err));
     let was_interrupted = matches!(waited, Waited::Signal(_));
     Ok(Outcome { receipt, command, nothing_listens, was_interrupted })

@@ -7,6 +7,7 @@ use super::presence::{Presence, is_served};
 use super::window::{Waited, Window};
 use crate::gate::hold::{Backend, Ended, Why};
 use crate::listener::{Listener, Role};
+use crate::process;
 use crate::reload::drain::Drain;
 use crate::reload::held::{general_doubt, judge_held, no_room, rung, syns};
 use crate::reload::receipt::{ListenerReceipt, Rung};
@@ -35,21 +36,32 @@ pub(super) fn over(ended: &Ended) -> String {
     }
 }
 
-/// Why the whole hold counts as failed, in a sentence.
-pub(super) fn failure(waited: &Waited, nothing_listens: bool) -> Option<String> {
-    match waited {
-        Waited::TimeOver if nothing_listens => {
-            Some("the hold ended before a new listener was there: SYNs are refused now".into())
+/// Why the whole hold counts as failed, in a sentence. `unserved` is where nobody listens.
+pub(super) fn failure(waited: &Waited, unserved: Option<&str>, command: Option<process::Ended>) -> Option<String> {
+    let refused = |place: &str| {
+        let command = match command {
+            Some(process::Ended::Exited(0)) => "the command has ended".into(),
+            Some(ended) => format!("the command {ended}"),
+            None => "the command runs".into(),
+        };
+        format!("SYNs to {place} are refused now; {command}")
+    };
+    match (waited, unserved) {
+        (Waited::TimeOver, Some(place)) => {
+            Some(format!("the hold ended before a new listener was there: {}", refused(place)))
         }
-        Waited::Blind(error) => {
+        (Waited::Signal(_), Some(place)) => Some(format!("{}: {}", by_signal(waited)?, refused(place))),
+        (Waited::Blind(error), _) => {
             Some(format!("released, because it could not be seen whether a new listener is there: {error}"))
         }
-        Waited::Failed(ended) => Some(format!("the command {ended}; what listened before still does")),
-        Waited::Signal(signal) => {
-            Some(format!("released by signal {} before a new listener was there", signal.as_raw()))
-        }
+        (Waited::Failed(ended), _) => Some(format!("the command {ended}; what listened before still does")),
         _ => None,
     }
+}
+
+fn by_signal(waited: &Waited) -> Option<String> {
+    let Waited::Signal(signal) = waited else { return None };
+    Some(format!("released by signal {} before a new listener was there", signal.as_raw()))
 }
 
 /// Fills the receipt.
@@ -64,7 +76,7 @@ pub(super) fn record(
 ) {
     ended.notes.iter().for_each(|note| recorder.note(note));
     recorder.receipt().syns = syns(ended);
-    let general = general_doubt(ended);
+    let general = general_doubt(ended).or_else(|| by_signal(waited));
     let mut listed = HashSet::new();
     let mut receipts = Vec::new();
     for (place, (before, after)) in window.places.iter().zip(window.before.of.iter().zip(&now.of)) {
@@ -76,7 +88,7 @@ pub(super) fn record(
             }
         }
     }
-    recorder.receipt().notes.extend(no_room(ended));
+    no_room(ended).into_iter().for_each(|note| recorder.note(note));
     recorder.receipt().lost.undrained = undrained(&receipts);
     recorder.receipt().listeners = receipts;
 }
@@ -128,7 +140,7 @@ fn entry(
             // There was nothing to be drained.
             (receipt.undrained_queue, receipt.undrained_half_open, receipt.half_open_silent) = (None, None, None);
         }
-    } else if matches!(waited, Waited::Both | Waited::TimeOver) {
+    } else if matches!(waited, Waited::Both | Waited::TimeOver | Waited::Signal(_)) {
         receipt.rung = Rung::Unproven;
         let stays = "the old server has not closed it: what it queues from now on is lost when it does";
         receipt.why = Some(general.map_or(stays.into(), |general| format!("{general}; {stays}")));

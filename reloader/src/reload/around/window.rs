@@ -42,6 +42,8 @@ pub(super) enum Waited {
 /// What is held, and what was there before the command.
 pub(super) struct Window {
     pub(super) places: Vec<Place>,
+    /// What was asked for, one for each place.
+    names: Vec<String>,
     pub(super) targets: Vec<Target>,
     pub(super) exceptions: Vec<Exception>,
     pub(super) before: Presence,
@@ -57,7 +59,8 @@ impl Window {
         leave_out(&exceptions, &mut sockets);
         let targets = meant::targets(&places, &sockets);
         let before = Presence::new(&places, &sockets);
-        Window { places, targets, exceptions, before, owners_before }
+        let names = listen.iter().map(Listen::to_string).collect();
+        Window { places, names, targets, exceptions, before, owners_before }
     }
 
     /// Where SYNs are held.
@@ -69,6 +72,26 @@ impl Window {
         let mut sockets = sock_diag::tcp_listeners()?;
         leave_out(&self.exceptions, &mut sockets);
         Ok(Presence::new(&self.places, &sockets))
+    }
+
+    /// The places on which nobody listens, in words.
+    pub(super) fn unserved(&self, now: &Presence) -> Option<String> {
+        let unserved = self.names.iter().zip(&now.of).filter(|(_, listeners)| listeners.is_empty());
+        let names: Vec<&str> = unserved.map(|(name, _)| name.as_str()).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+
+    /// Nothing is held any more, and the command is not done: whether anybody listens shows later.
+    pub(super) async fn wait_unheld(&self, command: &Handle, ends: Instant, signals: &mut UnboundedReceiver<Caught>) {
+        while Instant::now() < ends && command.try_ended().is_none() {
+            if self.now().is_ok_and(|now| self.unserved(&now).is_none()) {
+                return;
+            }
+            tokio::select! {
+                Some(caught) = signals.recv() => caught.pass_on(command),
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
+        }
     }
 
     pub(super) async fn wait(

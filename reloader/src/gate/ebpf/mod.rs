@@ -14,7 +14,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::attachment::Attachment;
 pub use super::attachment::Hook;
-use super::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec};
+use super::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec, behind_others};
 use super::programs::{self, BACK_PROGRAM, HOLD_OBJECT, HOLD_PROGRAM, ProgramsError};
 use crate::kernel::bpf;
 use crate::kernel::devices::{self, Device, receivers};
@@ -183,6 +183,13 @@ impl Gate for EbpfGate {
 
     fn renew(&mut self) -> Result<(), HoldError> {
         Ok(self.parts.maps.renew_lease()?)
+    }
+
+    fn doubt(&self) -> Option<String> {
+        let behind = self.parts.attachments.iter().filter(|attachment| attachment.behind_others);
+        let lapsed = || self.parts.maps.counts().is_ok_and(|[.., lapsed]| lapsed > 0);
+        behind_others(behind.map(|attachment| attachment.device.name.as_str()))
+            .or_else(|| lapsed().then(|| "SYNs passed while the lease of the hold had run out".into()))
     }
 
     fn follow(&mut self) -> Partly<bool> {

@@ -12,7 +12,7 @@ mod name;
 mod record;
 mod standing;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -184,6 +184,15 @@ pub trait Gate: Send {
         self.remove()?;
         delivered.whole()
     }
+}
+
+/// Why a hold proves nothing where other people's filters decide before it does on these devices: nothing tells what they decided.
+pub(super) fn behind_others<'a>(devices: impl Iterator<Item = &'a str>) -> Option<String> {
+    let devices: BTreeSet<&str> = devices.collect();
+    (!devices.is_empty()).then(|| {
+        let devices = Vec::from_iter(devices).join(", ");
+        format!("other filters stand before the hold on {devices}: a SYN that one of them decides on is not held")
+    })
 }
 
 /// The ids of the holds that have a living holder or guard.

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::gate::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec};
+use crate::gate::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec, behind_others};
 use crate::kernel::addresses::{self, Prefix};
 use crate::kernel::devices::{self, Device, receivers};
 use crate::kernel::tc::qdisc::{self, ARRIVING, Qdisc};
@@ -242,14 +242,9 @@ impl Gate for QdiscGate {
         Ok(())
     }
 
-    /// Other people's filters decide before the hold does, and nothing tells what they decided.
     fn doubt(&self) -> Option<String> {
-        let behind = self.sites.values().filter(|site| site.behind_others).map(|site| site.name.as_str());
-        let behind: Vec<&str> = behind.collect();
-        (!behind.is_empty()).then(|| {
-            let devices = behind.join(", ");
-            format!("other filters stand before the hold on {devices}: a SYN that one of them decides on is not held")
-        })
+        let behind = self.sites.values().filter(|site| site.behind_others);
+        behind_others(behind.map(|site| site.name.as_str()))
     }
 }
 

@@ -9,7 +9,7 @@ use super::receipt::{ListenerReceipt, Rung, Syns};
 use super::recorder::Recorder;
 use super::retire::undrained;
 use crate::config::Strategy;
-use crate::gate::hold::{Backend, Ended, Exception, Hold, HoldError, Target, Wanted, Why};
+use crate::gate::hold::{Backend, Ended, Exception, Hold, HoldError, Target, Wanted};
 use crate::kernel::{devices, sock_diag};
 use crate::listener::{Address, Endpoint, Listener, SocketType};
 use crate::supervision::Supervisor;
@@ -128,9 +128,11 @@ impl Guarded {
 
     /// What stands against a proof by now.
     pub(crate) fn doubts(&self) -> Option<String> {
+        let general = self.hold.doubt();
         self.old.iter().find_map(|listener| {
-            let doubt =
-                undrained_doubt(self.drain.undrained(listener)).or_else(|| self.drain.doubt(&listener.endpoint));
+            let doubt = general.clone();
+            let doubt = doubt.or_else(|| undrained_doubt(self.drain.undrained(listener)));
+            let doubt = doubt.or_else(|| self.drain.doubt(&listener.endpoint));
             Some(format!("{}: {}", listener.endpoint, doubt?))
         })
     }
@@ -235,12 +237,7 @@ pub(crate) fn general_doubt(ended: &Ended) -> Option<String> {
     if let Some(trouble) = &ended.trouble {
         return Some(trouble.clone());
     }
-    match ended.why {
-        Why::Asked => None,
-        Why::Failed => Some("the hold failed before the new listener was there".into()),
-        Why::Max => Some("the hold ended before the new listener was there, because its longest time was over".into()),
-        Why::Lifted => Some("the hold was lifted by `reloader release` before the new listener was there".into()),
-    }
+    ended.why.doubt().map(Into::into)
 }
 
 /// The rung that a gate stands for.
@@ -254,6 +251,7 @@ pub(crate) fn rung(backend: Backend) -> Rung {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::hold::Why;
 
     fn ended(why: Why, trouble: Option<&str>) -> Ended {
         let at = std::time::Instant::now();

@@ -75,7 +75,7 @@ impl EbpfGate {
         let holder = Holder { ebpf, spec: spec.clone(), hook, keys: Vec::new(), armed: false };
         let mut gate = Self { parts, holder: Some(holder), delivered: Delivered::default(), figures: None };
         // Where that fails, dropping the gate removes what was attached.
-        match gate.cover() {
+        match gate.cover(&mut || ()) {
             (_, Some(error)) => Err(error),
             (_, None) => Ok(gate),
         }
@@ -91,7 +91,7 @@ impl EbpfGate {
     }
 
     /// Covers the devices that are there now. True where that changed anything, with the first error.
-    fn cover(&mut self) -> (bool, Option<EbpfError>) {
+    fn cover(&mut self, meanwhile: &mut dyn FnMut()) -> (bool, Option<EbpfError>) {
         let Some(holder) = &mut self.holder else { return (false, None) };
         let devices = match devices::list() {
             Ok(devices) => devices,
@@ -106,6 +106,10 @@ impl EbpfGate {
         let (mut changed, left) = leave(&mut self.parts.attachments, &receivers);
         first_error = first_error.or(left);
         for device in receivers {
+            meanwhile();
+            if holder.armed {
+                first_error = first_error.or(self.parts.maps.renew_lease().err());
+            }
             if self.parts.attachments.iter().any(|attachment| attachment.device.index == device.index) {
                 continue;
             }
@@ -192,8 +196,8 @@ impl Gate for EbpfGate {
             .or_else(|| lapsed().then(|| "SYNs passed while the lease of the hold had run out".into()))
     }
 
-    fn follow(&mut self) -> Partly<bool> {
-        let (done, trouble) = self.cover();
+    fn follow(&mut self, meanwhile: &mut dyn FnMut()) -> Partly<bool> {
+        let (done, trouble) = self.cover(meanwhile);
         Partly { done, trouble: trouble.map(Into::into) }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -11,6 +12,7 @@ use super::claim::{Claim, only_one_delivers};
 use super::clean_up::clean_up_after_the_dead;
 use super::guard::Guard;
 use super::handle::{Armed, Ended, Wanted, Why};
+use super::pulse::Pulse;
 use super::record::Records;
 use super::{Backend, Figures, Gate, HoldError, LEASE, Partly, Spec, prepare};
 use crate::kernel::monitor::Monitor;
@@ -28,6 +30,7 @@ pub(super) struct Holder {
     records: Records,
     claim: Claim,
     monitor: Monitor,
+    pulse: Arc<Pulse>,
     backend: Backend,
     wanted: Wanted,
     ends: Instant,
@@ -61,6 +64,7 @@ impl Holder {
             records,
             claim,
             monitor,
+            pulse: Arc::new(Pulse::new()),
             backend,
             ends: Instant::now() + wanted.max,
             wanted,
@@ -74,6 +78,7 @@ impl Holder {
             holder.take_down();
             return Err(error);
         }
+        holder.pulse.beat();
         holder.look_for_doubt();
         let at = Instant::now();
         holder.ends = at + holder.wanted.max;
@@ -88,7 +93,10 @@ impl Holder {
         }
         let keepsake = self.gate.keepsake().map_err(io::Error::other)?;
         // An error shows at the next renewal.
-        let mut renew = || drop(armed.then(|| self.gate.renew()));
+        let mut renew = || {
+            let _ = armed.then(|| self.gate.renew());
+            self.pulse.beat();
+        };
         guard.entrust(&self.claim, self.backend, self.ends, keepsake, &mut renew)?;
         self.claim.amend(self.backend, guard.pid()).map_err(io::Error::other)?;
         guard.is_on_duty()?;
@@ -96,8 +104,13 @@ impl Holder {
         Ok(())
     }
 
+    pub(super) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
+    }
+
     pub(super) fn hold(mut self, orders: &OwnedFd) -> Ended {
         let why = self.until_ended(orders);
+        why.doubt().into_iter().for_each(|doubt| self.pulse.note(doubt));
         let (figures, at) = self.deliver();
         self.take_down();
         let figures = self.lifted.map_or(figures, |lifted| together(self.backend, figures, lifted));
@@ -116,7 +129,8 @@ impl Holder {
                     self.doubt(format!("the hold ended early: {error}"));
                     return Why::Failed;
                 }
-                self.guard.iter().for_each(Guard::reassure);
+                self.look_for_doubt();
+                alive(self.guard.as_ref(), &self.pulse);
                 renewal = now + RENEWAL;
             }
             let (ordered, changed, guard) = self.wait(orders, renewal.min(self.ends) - now);
@@ -154,7 +168,8 @@ impl Holder {
         self.monitor.take();
         // Whoever has the lock may have been stopped, and the lease waits for nobody.
         let lock = self.records.lock_within(RENEWAL);
-        let Partly { done: changed, trouble } = self.gate.follow();
+        let (guard, pulse) = (self.guard.as_ref(), &self.pulse);
+        let Partly { done: changed, trouble } = self.gate.follow(&mut || alive(guard, pulse));
         drop(lock);
         if changed {
             self.entrust_again();
@@ -175,7 +190,10 @@ impl Holder {
     fn entrust_again(&mut self) {
         let Some(guard) = &mut self.guard else { return };
         let entrusted = self.gate.keepsake().map_err(io::Error::other).and_then(|keepsake| {
-            let mut renew = || drop(self.gate.renew());
+            let mut renew = || {
+                let _ = self.gate.renew();
+                self.pulse.beat();
+            };
             guard.entrust(&self.claim, self.backend, self.ends, keepsake, &mut renew)
         });
         if let Err(error) = entrusted {
@@ -256,12 +274,19 @@ impl Holder {
     /// Notes what leaves the hold without a proof.
     fn doubt(&mut self, sentence: String) {
         self.trouble.get_or_insert_with(|| sentence.clone());
+        self.pulse.note(&sentence);
         self.note(sentence);
     }
 
     fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }
+}
+
+/// The holder is there in time, for all who wait for word of it.
+fn alive(guard: Option<&Guard>, pulse: &Pulse) {
+    guard.into_iter().for_each(Guard::reassure);
+    pulse.beat();
 }
 
 /// The counts are in maps, or qdiscs, that both have. How many it has delivered itself, each eBPF gate knows alone.

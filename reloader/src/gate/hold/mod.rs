@@ -9,6 +9,7 @@ mod guard;
 mod handle;
 mod holder;
 mod name;
+mod pulse;
 mod record;
 mod standing;
 
@@ -156,8 +157,9 @@ pub trait Gate: Send {
     fn renew(&mut self) -> Result<(), HoldError>;
 
     /// Covers the devices and addresses that came since, forgets those that went. True where the keepsake is another now. Trouble
-    /// with one of them keeps none of the others from being covered.
-    fn follow(&mut self) -> Partly<bool>;
+    /// with one of them keeps none of the others from being covered. It renews the lease on its way; `meanwhile` is done at each
+    /// device.
+    fn follow(&mut self, meanwhile: &mut dyn FnMut()) -> Partly<bool>;
 
     /// For the guard. It is complete before [`Gate::arm`] is called.
     ///

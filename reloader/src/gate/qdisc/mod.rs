@@ -71,7 +71,7 @@ impl QdiscGate {
             return Err(QdiscError::IdTaken { id: spec.id });
         }
         let mut gate = Self::unprepared(spec.clone());
-        gate.cover()?;
+        gate.cover(&mut || ())?;
         Ok(gate)
     }
 
@@ -93,7 +93,7 @@ impl QdiscGate {
     }
 
     /// Brings the filters of all devices up to date.
-    fn cover(&mut self) -> Result<(), QdiscError> {
+    fn cover(&mut self, meanwhile: &mut dyn FnMut()) -> Result<(), QdiscError> {
         let devices = devices::list().map_err(QdiscError::list("devices"))?;
         let local = addresses::local().map_err(QdiscError::list("addresses"))?;
         let qdiscs = qdisc::list().map_err(QdiscError::list("qdiscs"))?;
@@ -103,7 +103,7 @@ impl QdiscGate {
         self.forget(&devices, &receivers, &qdiscs);
         let mut first_error = None;
         for device in receivers {
-            match self.cover_device(device, &local, &qdiscs) {
+            match self.cover_device(device, &local, &qdiscs, meanwhile) {
                 Err(error) if vanished(device, &error) => drop(self.sites.remove(&device.index)),
                 Err(error) => drop(first_error.get_or_insert(error)),
                 Ok(()) => {}
@@ -125,7 +125,14 @@ impl QdiscGate {
         });
     }
 
-    fn cover_device(&mut self, device: &Device, local: &[Prefix], qdiscs: &[Qdisc]) -> Result<(), QdiscError> {
+    fn cover_device(
+        &mut self,
+        device: &Device,
+        local: &[Prefix],
+        qdiscs: &[Qdisc],
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<(), QdiscError> {
+        meanwhile();
         let coverage = coverage(&self.spec, device, local);
         if self.sites.get(&device.index).map(|site| &site.coverage).unwrap_or(&Coverage::new()) == &coverage {
             return Ok(());
@@ -136,7 +143,10 @@ impl QdiscGate {
             Some(site) => self.sites.insert(device.index, site),
             None => self.sites.remove(&device.index),
         };
-        old.iter().for_each(Site::remove);
+        if let Some(old) = old {
+            meanwhile();
+            old.remove();
+        }
         Ok(())
     }
 
@@ -217,8 +227,8 @@ impl Gate for QdiscGate {
     }
 
     /// Never another keepsake: the id is all that it has.
-    fn follow(&mut self) -> Partly<bool> {
-        Partly { done: false, trouble: self.cover().err().map(Into::into) }
+    fn follow(&mut self, meanwhile: &mut dyn FnMut()) -> Partly<bool> {
+        Partly { done: false, trouble: self.cover(meanwhile).err().map(Into::into) }
     }
 
     fn keepsake(&self) -> Result<Keepsake, HoldError> {

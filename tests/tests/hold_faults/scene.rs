@@ -180,11 +180,16 @@ pub(crate) fn until_connected(clients: &[Client]) {
 
 /// Room for all; nothing is accepted.
 pub(crate) fn listener(address: &str) -> TcpListener {
+    listener_with(address, 4096)
+}
+
+/// Room for so many and one more.
+pub(crate) fn listener_with(address: &str, backlog: i32) -> TcpListener {
     let address: SocketAddr = address.parse().unwrap();
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).unwrap();
     socket.set_reuse_address(true).unwrap();
     socket.bind(&address.into()).unwrap();
-    socket.listen(4096).unwrap();
+    socket.listen(backlog).unwrap();
     socket.into()
 }
 

@@ -6,6 +6,7 @@
 //! and lets it go on. SYNs from `lo` go back by a raw IP socket, and need no second program.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use aya::Ebpf;
 use aya::programs::SchedClassifier;
@@ -14,7 +15,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::attachment::Attachment;
 pub use super::attachment::Hook;
-use super::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec, behind_others};
+use super::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec, TURN, behind_others};
 use super::programs::{self, BACK_PROGRAM, HOLD_OBJECT, HOLD_PROGRAM, ProgramsError};
 use crate::kernel::bpf;
 use crate::kernel::devices::{self, Device, receivers};
@@ -127,11 +128,21 @@ impl EbpfGate {
         (changed, first_error)
     }
 
-    fn deliver_all(&mut self) {
+    fn deliver_all(&mut self) -> Result<(), EbpfError> {
         // A record leaves the ring when it is dropped: after it was sent, so that a guard that takes over resumes there.
         let ways = self.parts.ways();
-        while let Some(record) = self.parts.maps.ring.next() {
+        let mut last = Instant::now();
+        loop {
+            let Some(record) = self.parts.maps.ring.next() else { return Ok(()) };
             self.delivered.deliver(&self.parts.sockets, &record, &ways);
+            if last.elapsed() < TURN {
+                drop(record);
+            } else {
+                // Whoever was stopped for so long has lost his turn: what the other one took out stays out.
+                std::mem::forget(record);
+                self.parts.maps.reopen_ring()?;
+            }
+            last = Instant::now();
         }
     }
 
@@ -140,11 +151,11 @@ impl EbpfGate {
         let passing = self.parts.maps.let_pass();
         // A guard may have delivered, of which this process's view of the ring knows nothing.
         let reopened = self.parts.maps.reopen_ring();
-        self.deliver_all();
+        let delivered = self.deliver_all();
         // A program that saw a key before it was deleted may park one more.
         let waited = wait_for_running_programs().map_err(|source| EbpfError::Socket { source });
-        self.deliver_all();
-        passing.and(reopened).and(waited)
+        let rest = self.deliver_all();
+        passing.and(reopened).and(delivered).and(waited).and(rest)
     }
 
     fn detach(&mut self) -> Result<(), EbpfError> {

@@ -9,8 +9,8 @@ use super::{HoldError, Living, name, standing};
 use crate::gate::{ebpf, qdisc};
 use crate::process;
 
-/// How long a living guard may take to release.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a living guard may take to release: for half a second it leaves that to the holder, then it may wait for its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What was done.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -15,8 +15,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::channel::{self, Entrusted, ToGuard, ToHolder};
-use super::claim::{self, Claim, only_one_delivers};
+use super::claim::{self, Claim};
 use super::holder::RENEWAL;
+use super::lock::only_one_delivers;
 use super::record::Records;
 use super::{Backend, Figures, HoldError, Keepsake, LEASE, Partly, clean_up, restore};
 use crate::sys::Inheritance;
@@ -171,9 +172,16 @@ impl Guard {
 
     /// What it did when it was asked to release, if nobody has heard of it yet.
     pub(super) fn lifted(&mut self) -> Option<(Figures, Option<String>)> {
-        match self.unheard.take() {
-            Some(ToHolder::Lifted { figures, trouble }) => Some((figures, trouble)),
-            _ => None,
+        self.patience = Duration::ZERO;
+        loop {
+            let said = match self.unheard.take() {
+                Some(said) => said,
+                // What it said last is behind the error that it ended with something unread.
+                None => self.answer(&mut || ()).or_else(|_| self.answer(&mut || ())).ok()???,
+            };
+            if let ToHolder::Lifted { figures, trouble } = said {
+                return Some((figures, trouble));
+            }
         }
     }
 }

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::channel::ToHolder;
-use super::claim::{Claim, only_one_delivers};
+use super::claim::Claim;
 use super::clean_up::clean_up_after_the_dead;
 use super::guard::Guard;
 use super::handle::{Armed, Ended, Wanted, Why};
+use super::lock::only_one_delivers;
 use super::pulse::Pulse;
 use super::record::Records;
 use super::{Backend, Figures, Gate, HoldError, LEASE, Partly, Spec, prepare};

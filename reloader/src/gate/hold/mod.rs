@@ -8,6 +8,7 @@ mod gates;
 mod guard;
 mod handle;
 mod holder;
+mod lock;
 mod name;
 mod pulse;
 mod record;
@@ -134,6 +135,10 @@ impl<T> Partly<T> {
 
 /// How long a hold goes on without [`Gate::renew`].
 pub const LEASE: Duration = Duration::from_millis(500);
+
+/// How long holder and guard wait for each other's delivery: one that was stopped keeps nobody's SYNs parked. Longer than a living
+/// one is ever busy with a single SYN.
+pub(super) const TURN: Duration = Duration::from_secs(3);
 
 /// A way to hold SYNs. The order of calls is that of the methods; all of one gate come from threads of one network namespace.
 ///

@@ -216,12 +216,8 @@ fn remove_filter(device: &Device, direction: Direction, filter: &Filter) -> Resu
     tc::remove_filter(device.index, direction, filter).or_else(unless_gone(device))
 }
 
-/// Somebody may have come to use our `clsact`. Between the look and the removal somebody still may: netlink has no "remove if
-/// unused".
 fn remove_unused_clsact(device: &Device) -> Result<(), AttachError> {
-    let removed =
-        of_device(device).and_then(|filters| if filters.is_empty() { tc::remove_clsact(device.index) } else { Ok(()) });
-    removed.or_else(unless_gone(device))
+    tc::remove_unused_clsact(device.index).map(drop).or_else(unless_gone(device))
 }
 
 /// What has gone needs no removal. When adding, ENOENT has another meaning: a kernel without `clsact` or `cls_bpf`.

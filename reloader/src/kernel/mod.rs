@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub(crate) mod bpf;
+pub(crate) mod clock;
 pub mod devices;
 pub(crate) mod monitor;
 pub(crate) mod netlink;

@@ -6,6 +6,7 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 use netlink_sys::protocols::NETLINK_ROUTE;
+use rustix::io::Errno;
 
 use super::netlink;
 
@@ -74,6 +75,43 @@ pub fn remove_clsact(device: u32) -> io::Result<()> {
     // With its kind the kernel refuses (EINVAL) to remove an `ingress`, which has the same handle.
     message.attributes.push(TcAttribute::Kind("clsact".into()));
     netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK).map(drop)
+}
+
+/// Removes the `clsact` or `ingress` of a device, unless it has filters. True where there is none any more.
+///
+/// Between the look and the removal somebody may come to use it: netlink has no "remove if unused".
+///
+/// # Errors
+/// Where the kernel refuses. That the device has gone is no error.
+pub fn remove_unused(device: u32) -> io::Result<bool> {
+    let removed = remove_unused_clsact(device)?;
+    Ok(removed && (!has_ingress(device)? || gone(qdisc::remove_ingress(device).map(|()| true))?))
+}
+
+/// As [`remove_unused`], and an `ingress` is none of its business.
+///
+/// # Errors
+/// As [`remove_unused`].
+pub fn remove_unused_clsact(device: u32) -> io::Result<bool> {
+    gone((|| {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            if !filters(device, direction)?.is_empty() {
+                return Ok(false);
+            }
+        }
+        if has_clsact(device)? {
+            remove_clsact(device)?;
+        }
+        Ok(true)
+    })())
+}
+
+/// What has gone needs no removal.
+fn gone(removed: io::Result<bool>) -> io::Result<bool> {
+    removed.or_else(|error| match Errno::from_io_error(&error) {
+        Some(Errno::NODEV | Errno::NXIO | Errno::NOENT) => Ok(true),
+        _ => Err(error),
+    })
 }
 
 /// Gives a device `clsact`.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use reloader_tests::footprint::Footprint;
+use reloader_tests::guest::{self, Gate};
 use reloader_tests::network::{Namespace, connected, ip, packet_path};
 use reloader_tests::poll::until;
 use reloader_tests::process::{Process, guards};
@@ -67,7 +68,7 @@ impl Scene {
             go.display()
         );
         let max: &[&str] = if args.contains(&"--max") { &[] } else { &["--max", "1h"] };
-        let all: Vec<&str> = ["--json", "--listen", listen].iter().chain(max).chain(args).copied().collect();
+        let all = [&["--json", "--listen", listen], max, backend(), args].concat();
         let pending = self.server.run(|| self.holding.spawn(&all, ["sh", "-c", &script]));
         // The command is run when the hold is armed and drained.
         until(LONG, "the hold", || runs.exists());
@@ -149,6 +150,14 @@ impl Held<'_> {
         File::create(&self.go).unwrap();
         self.command.until_gone(LONG);
         answer
+    }
+}
+
+/// The arguments that ask for the gate of this row of the kernel matrix.
+pub(crate) fn backend() -> &'static [&'static str] {
+    match guest::gate() {
+        Some(Gate::Qdisc) => &["--backend", "qdisc"],
+        _ => &[],
     }
 }
 

@@ -27,8 +27,10 @@ pub(super) struct Row {
     pub(super) tests: &'static [&'static str],
 }
 
-const EBPF: &[&str] = &["kernel_row", "syn_counter", "reload", "hold_ebpf", "hold_standing", "hold_row"];
-const QDISC: &[&str] = &["kernel_row", "hold_qdisc", "hold_standing", "hold_row"];
+const EBPF: &[&str] = &["kernel_row", "syn_counter", "reload", "hold_ebpf", "hold_standing", DEATHS, "hold_row"];
+const QDISC: &[&str] = &["kernel_row", "hold_qdisc", "hold_standing", DEATHS, "hold_row"];
+/// Where a hold's traces outlive its processes: by clsact and by qdisc. (The host, which has TCX, runs all of them.)
+const DEATHS: &str = "hold_faults the_holder_at_any_moment the_holder_with";
 /// What a denied bpf(2) must end in.
 const DENIED: &[&str] = &["kernel_row", "hold_standing", "hold_row"];
 /// The daemon itself, without what it uses where it can.

@@ -7,12 +7,12 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use reloader_ebpf::{HeldKey, control, count};
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::error::EbpfError;
 use crate::gate::hold::LEASE;
 use crate::gate::programs::ProgramsError;
 use crate::kernel::bpf::errno;
+use crate::kernel::clock::monotonic;
 
 const HELD: &str = "HELD";
 const CONTROL: &str = "CONTROL";
@@ -77,7 +77,7 @@ impl Maps {
     }
 
     pub(super) fn renew_lease(&mut self) -> Result<(), EbpfError> {
-        let end = now().saturating_add(LEASE.as_nanos() as u64);
+        let end = monotonic().saturating_add(LEASE.as_nanos() as u64);
         self.control.set(control::LEASE, end, 0).map_err(|error| EbpfError::map(CONTROL, error))
     }
 
@@ -122,10 +122,5 @@ fn is_absent(error: &MapError) -> bool {
 
 /// How long ago that was, by the clock of the programs.
 pub(super) fn since(arrived: u64) -> Duration {
-    Duration::from_nanos(now().saturating_sub(arrived))
-}
-
-/// Nanoseconds of CLOCK_MONOTONIC, which `bpf_ktime_get_ns` counts.
-fn now() -> u64 {
-    Duration::try_from(clock_gettime(ClockId::Monotonic)).map_or(0, |time| time.as_nanos() as u64)
+    Duration::from_nanos(monotonic().saturating_sub(arrived))
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::channel::ToHolder;
 use super::claim::Claim;
@@ -16,6 +16,7 @@ use super::lock::only_one_delivers;
 use super::pulse::Pulse;
 use super::record::Records;
 use super::{Backend, Figures, Gate, HoldError, LEASE, Partly, Spec, prepare};
+use crate::kernel::clock::timespec;
 use crate::kernel::monitor::Monitor;
 
 /// How often the lease is renewed: a renewal may come late by four times that.
@@ -54,11 +55,20 @@ impl Holder {
             capacity: wanted.capacity,
         };
         let monitor = Monitor::begin()?;
+        // Before anything is put anywhere: whenever this process dies, somebody takes it away again.
+        let guard = Guard::start(&wanted.program, &wanted.inheritance);
+        let guard = guard.and_then(|guard| guard.in_charge_of(&claim, &mut || ())).map_err(HoldError::Guard)?;
         // What one hold takes for unused, another may be about to use.
         let lock = records.lock()?;
         let prepared = prepare(&spec, wanted.backend);
         drop(lock);
-        let (backend, gate, note) = prepared?;
+        let (backend, gate, note) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                guard.dismiss();
+                return Err(error);
+            }
+        };
         let mut holder = Holder {
             gate,
             guard: None,
@@ -74,7 +84,7 @@ impl Holder {
             trouble: None,
             notes: note.into_iter().collect(),
         };
-        let armed = holder.post_guard(false).map_err(HoldError::Guard).and_then(|()| holder.gate.arm());
+        let armed = holder.entrust(guard, &mut |_| ()).map_err(HoldError::Guard).and_then(|()| holder.gate.arm());
         if let Err(error) = armed {
             holder.take_down();
             return Err(error);
@@ -87,18 +97,10 @@ impl Holder {
         Ok((holder, armed))
     }
 
-    fn post_guard(&mut self, armed: bool) -> io::Result<()> {
-        let mut guard = Guard::start(&self.wanted.program, &self.wanted.inheritance)?;
-        if armed {
-            guard.is_replacement()?;
-        }
+    /// Gives the guard what it needs to release; `meanwhile` is done while it is waited for.
+    fn entrust(&mut self, mut guard: Guard, meanwhile: &mut dyn FnMut(&mut dyn Gate)) -> io::Result<()> {
         let keepsake = self.gate.keepsake().map_err(io::Error::other)?;
-        // An error shows at the next renewal.
-        let mut renew = || {
-            let _ = armed.then(|| self.gate.renew());
-            self.pulse.beat();
-        };
-        guard.entrust(&self.claim, self.backend, self.ends, keepsake, &mut renew)?;
+        guard.entrust(self.backend, self.ends, keepsake, &mut || meanwhile(self.gate.as_mut()))?;
         self.claim.amend(self.backend, guard.pid()).map_err(io::Error::other)?;
         guard.is_on_duty()?;
         self.guard = Some(guard);
@@ -149,7 +151,6 @@ impl Holder {
 
     /// Waits for an order, a change of devices, or word of the guard.
     fn wait(&self, orders: &OwnedFd, time: Duration) -> (bool, bool, bool) {
-        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
         let mut watched = vec![
             PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.monitor.as_fd(), PollFlags::IN),
@@ -158,7 +159,7 @@ impl Holder {
         if self.guard.as_ref().is_some_and(Guard::has_more_to_say) {
             return (false, false, true);
         }
-        if poll(&mut watched, Some(&time)).is_err() {
+        if poll(&mut watched, Some(&timespec(time))).is_err() {
             return (false, false, false);
         }
         let ready = |index: usize| watched.get(index).is_some_and(|fd: &PollFd<'_>| !fd.revents().is_empty());
@@ -191,11 +192,8 @@ impl Holder {
     fn entrust_again(&mut self) {
         let Some(guard) = &mut self.guard else { return };
         let entrusted = self.gate.keepsake().map_err(io::Error::other).and_then(|keepsake| {
-            let mut renew = || {
-                let _ = self.gate.renew();
-                self.pulse.beat();
-            };
-            guard.entrust(&self.claim, self.backend, self.ends, keepsake, &mut renew)
+            let mut renew = || renew(self.gate.as_mut(), &self.pulse);
+            guard.entrust(self.backend, self.ends, keepsake, &mut renew)
         });
         if let Err(error) = entrusted {
             self.note(format!("the guard does not know of a device that came during the hold: {error}"));
@@ -232,10 +230,18 @@ impl Holder {
             return self.note(format!("the guard died {} times: the hold goes on without", self.replacements + 1));
         }
         self.replacements += 1;
-        match self.post_guard(true) {
+        match self.start_replacement() {
             Ok(()) => self.note("the guard died during the hold and was replaced"),
             Err(error) => self.note(format!("the guard died during the hold, and another cannot be had: {error}")),
         }
+    }
+
+    fn start_replacement(&mut self) -> io::Result<()> {
+        let mut guard = Guard::start(&self.wanted.program, &self.wanted.inheritance)?;
+        guard.is_replacement()?;
+        let guard = guard.in_charge_of(&self.claim, &mut || renew(self.gate.as_mut(), &self.pulse))?;
+        let pulse = self.pulse();
+        self.entrust(guard, &mut |gate| renew(gate, &pulse))
     }
 
     fn deliver(&mut self) -> (Figures, Instant) {
@@ -282,6 +288,12 @@ impl Holder {
     fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }
+}
+
+/// An error shows at the next renewal in its turn.
+fn renew(gate: &mut dyn Gate, pulse: &Pulse) {
+    let _ = gate.renew();
+    pulse.beat();
 }
 
 /// The holder is there in time, for all who wait for word of it.

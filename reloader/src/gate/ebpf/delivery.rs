@@ -14,10 +14,8 @@ use super::maps::since;
 use super::pacing::Pacing;
 use super::packet::{Flow, Parked, Segment};
 use crate::gate::hold::Figures;
+use crate::kernel::devices::LO;
 use crate::sys::link_address;
-
-/// LOOPBACK_IFINDEX of the kernel's `include/net/flow.h`: `lo` in every namespace.
-pub(super) const LO: u32 = 1;
 
 /// What a process needs to deliver, in the namespace that they were opened in.
 pub(super) struct Sockets {

@@ -8,31 +8,28 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use aya::Ebpf;
-use aya::programs::SchedClassifier;
-use reloader_ebpf::HeldKey;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::attachment::Attachment;
 pub use super::attachment::Hook;
 use super::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec, TURN, behind_others};
-use super::programs::{self, BACK_PROGRAM, HOLD_OBJECT, HOLD_PROGRAM, ProgramsError};
+use super::programs::{BACK_PROGRAM, HOLD_PROGRAM};
 use crate::kernel::bpf;
-use crate::kernel::devices::{self, Device, receivers};
-use crate::kernel::tc::Direction;
+use crate::kernel::devices::{self, receivers};
 
 mod delivery;
 mod error;
+mod holder;
 mod keepsake;
 mod keys;
 mod maps;
 mod pacing;
 mod packet;
 
-use delivery::{Delivered, LO, Sockets, wait_for_running_programs};
+use delivery::{Delivered, Sockets, wait_for_running_programs};
 pub use error::EbpfError;
+use holder::{Holder, leave, load};
 use keepsake::Parts;
-use maps::{Maps, RING};
+use maps::Maps;
 
 /// Holds SYNs by eBPF.
 pub struct EbpfGate {
@@ -42,15 +39,6 @@ pub struct EbpfGate {
     delivered: Delivered,
     /// After release.
     figures: Option<Figures>,
-}
-
-/// What it takes to hold, beside what it takes to release.
-struct Holder {
-    ebpf: Ebpf,
-    spec: Spec,
-    hook: Option<Hook>,
-    keys: Vec<(HeldKey, u32)>,
-    armed: bool,
 }
 
 impl EbpfGate {
@@ -241,56 +229,6 @@ impl Drop for EbpfGate {
             log::error!("{error}");
         }
     }
-}
-
-impl Holder {
-    /// Both programs, on one device: the way back first, because from the other on SYNs may be parked.
-    fn attach(&mut self, device: &Device) -> Result<Vec<Attachment>, EbpfError> {
-        let mut attachments = Vec::new();
-        let ways = [(BACK_PROGRAM, Direction::Egress), (HOLD_PROGRAM, Direction::Ingress)];
-        for (name, direction) in ways {
-            if (device.index, direction) == (LO, Direction::Egress) {
-                continue;
-            }
-            let program = program(&mut self.ebpf, name)?;
-            match Attachment::make(program, &mut self.hook, device, direction, self.spec.id) {
-                Ok(attachment) => attachments.extend(attachment),
-                Err(error) => {
-                    for attachment in attachments.into_iter().rev() {
-                        attachment.remove().map_err(EbpfError::detach)?;
-                    }
-                    return Err(EbpfError::attach(error));
-                }
-            }
-        }
-        Ok(attachments)
-    }
-}
-
-/// Takes the programs off devices that no longer hand packets to IP, or have gone. True where there were any, with the first error.
-fn leave(attachments: &mut Vec<Attachment>, receivers: &[&Device]) -> (bool, Option<EbpfError>) {
-    let stays = |attachment: &mut Attachment| receivers.iter().any(|device| device.index == attachment.device.index);
-    let gone: Vec<_> = attachments.extract_if(.., |attachment| !stays(attachment)).collect();
-    let changed = !gone.is_empty();
-    let mut first_error = None;
-    for attachment in gone.into_iter().rev() {
-        first_error = first_error.or(attachment.remove().map_err(EbpfError::detach).err());
-    }
-    (changed, first_error)
-}
-
-fn load(capacity: u32) -> Result<Ebpf, ProgramsError> {
-    let mut ebpf = programs::load(HOLD_OBJECT, |loader| {
-        loader.map_max_entries(RING, capacity);
-    })?;
-    for name in [HOLD_PROGRAM, BACK_PROGRAM] {
-        program(&mut ebpf, name)?.load().map_err(|error| ProgramsError::of(&error))?;
-    }
-    Ok(ebpf)
-}
-
-fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, ProgramsError> {
-    programs::program(ebpf, name)
 }
 
 /// A mark that nobody knows.

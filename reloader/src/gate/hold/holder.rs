@@ -1,13 +1,11 @@
 //! The holder: what its thread does, from before a gate is armed until everything of it is gone.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::channel::ToHolder;
 use super::claim::Claim;
 use super::clean_up::clean_up_after_the_dead;
 use super::guard::Guard;
@@ -22,8 +20,7 @@ use crate::kernel::monitor::Monitor;
 /// How often the lease is renewed: a renewal may come late by four times that.
 pub(super) const RENEWAL: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 5);
 
-/// How many guards that die are replaced in one hold.
-const REPLACEMENTS: u32 = 3;
+mod guarded;
 
 pub(super) struct Holder {
     // Dropped in this order: the gate may be restored by a guard only while the claim stands.
@@ -95,16 +92,6 @@ impl Holder {
         holder.ends = at + holder.wanted.max;
         let armed = Armed { backend, at, notes: std::mem::take(&mut holder.notes) };
         Ok((holder, armed))
-    }
-
-    /// Gives the guard what it needs to release; `meanwhile` is done while it is waited for.
-    fn entrust(&mut self, mut guard: Guard, meanwhile: &mut dyn FnMut(&mut dyn Gate)) -> io::Result<()> {
-        let keepsake = self.gate.keepsake().map_err(io::Error::other)?;
-        guard.entrust(self.backend, self.ends, keepsake, &mut || meanwhile(self.gate.as_mut()))?;
-        self.claim.amend(self.backend, guard.pid()).map_err(io::Error::other)?;
-        guard.is_on_duty()?;
-        self.guard = Some(guard);
-        Ok(())
     }
 
     pub(super) fn pulse(&self) -> Arc<Pulse> {
@@ -189,61 +176,6 @@ impl Holder {
         }
     }
 
-    fn entrust_again(&mut self) {
-        let Some(guard) = &mut self.guard else { return };
-        let entrusted = self.gate.keepsake().map_err(io::Error::other).and_then(|keepsake| {
-            let mut renew = || renew(self.gate.as_mut(), &self.pulse);
-            guard.entrust(self.backend, self.ends, keepsake, &mut renew)
-        });
-        if let Err(error) = entrusted {
-            self.note(format!("the guard does not know of a device that came during the hold: {error}"));
-        }
-    }
-
-    /// True when somebody asked for the release.
-    fn hear_guard(&mut self) -> bool {
-        let Some(mut guard) = self.guard.take() else { return false };
-        match guard.hear() {
-            Ok(Some(ToHolder::Lifted { figures, trouble })) => {
-                self.was_lifted(figures, trouble);
-                true
-            }
-            Ok(Some(said)) => {
-                self.guard = Some(guard);
-                said == ToHolder::Asked
-            }
-            Ok(None) | Err(_) => {
-                drop(guard);
-                self.replace_guard();
-                false
-            }
-        }
-    }
-
-    fn was_lifted(&mut self, figures: Figures, trouble: Option<String>) {
-        self.lifted = Some(figures);
-        trouble.into_iter().for_each(|trouble| self.doubt(trouble));
-    }
-
-    fn replace_guard(&mut self) {
-        if self.replacements >= REPLACEMENTS {
-            return self.note(format!("the guard died {} times: the hold goes on without", self.replacements + 1));
-        }
-        self.replacements += 1;
-        match self.start_replacement() {
-            Ok(()) => self.note("the guard died during the hold and was replaced"),
-            Err(error) => self.note(format!("the guard died during the hold, and another cannot be had: {error}")),
-        }
-    }
-
-    fn start_replacement(&mut self) -> io::Result<()> {
-        let mut guard = Guard::start(&self.wanted.program, &self.wanted.inheritance)?;
-        guard.is_replacement()?;
-        let guard = guard.in_charge_of(&self.claim, &mut || renew(self.gate.as_mut(), &self.pulse))?;
-        let pulse = self.pulse();
-        self.entrust(guard, &mut |gate| renew(gate, &pulse))
-    }
-
     fn deliver(&mut self) -> (Figures, Instant) {
         // The guard delivers when it is asked to by `reloader release`; never both at once.
         self.guard.iter().for_each(Guard::delivers);
@@ -288,12 +220,6 @@ impl Holder {
     fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }
-}
-
-/// An error shows at the next renewal in its turn.
-fn renew(gate: &mut dyn Gate, pulse: &Pulse) {
-    let _ = gate.renew();
-    pulse.beat();
 }
 
 /// The holder is there in time, for all who wait for word of it.

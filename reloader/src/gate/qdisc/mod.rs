@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::gate::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec, behind_others};
 use crate::kernel::addresses::{self, Prefix};
-use crate::kernel::devices::{self, Device, receivers};
+use crate::kernel::devices::{self, Device, LO, receivers};
 use crate::kernel::tc::qdisc::{self, ARRIVING, Qdisc};
 use crate::kernel::tc::tables::Then;
 
@@ -28,7 +28,7 @@ mod layout;
 mod parking;
 mod traces;
 
-use coverage::{Coverage, LO, coverage};
+use coverage::{Coverage, coverage};
 pub use error::QdiscError;
 use filters::{Closed, Mark, Side};
 use layout::{Layout, layouts};

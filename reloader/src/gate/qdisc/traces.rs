@@ -4,13 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::coverage::LO;
 use super::error::{QdiscError, is_busy, is_gone};
 use super::filters::{self, Filters, Mark};
 use super::parking::{PRIO, ifb_of, is_our_prio, needs_prio, plug_of};
 use super::patiently;
 use crate::gate::hold::Figures;
-use crate::kernel::devices::{self, Counters};
+use crate::kernel::devices::{self, Counters, LO};
 use crate::kernel::tc::qdisc::{self, ARRIVING, Qdisc, ROOT};
 
 /// The traces of one hold.

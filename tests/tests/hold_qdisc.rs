@@ -298,7 +298,7 @@ fn devices_and_addresses_that_come_are_held_and_those_that_go_are_forgotten() {
         let _listener = listener("0.0.0.0:8080");
         let figures = gate.release().unwrap();
         first.all_connect();
-        assert_eq!((figures.held, figures.released, figures.dropped), (9, 5, 4));
+        assert_eq!((figures.held, figures.released, figures.dropped, figures.homeless), (9, 5, 0, 4));
         assert_eq!(second.connected(), 0);
     });
 }

@@ -9,7 +9,7 @@ use super::receipt::{ListenerReceipt, Rung, Syns};
 use super::recorder::Recorder;
 use super::retire::undrained;
 use crate::config::Strategy;
-use crate::gate::hold::{Backend, Ended, Exception, Hold, HoldError, Target, Wanted};
+use crate::gate::hold::{Backend, Ended, Exception, Figures, Hold, HoldError, Target, Wanted};
 use crate::kernel::{devices, sock_diag};
 use crate::listener::{Address, Endpoint, Listener, SocketType};
 use crate::supervision::Supervisor;
@@ -162,7 +162,7 @@ impl Guarded {
         let general = general_doubt(&ended);
         let receipt = recorder.receipt();
         receipt.syns = Syns { seen: receipt.syns.seen, ..syns(&ended) };
-        receipt.notes.extend(no_room(&ended));
+        receipt.notes.extend(lost(&ended.figures));
         for entry in &mut receipt.listeners {
             let Some(listener) = old.iter().find(|listener| Some(listener.inode) == entry.inode_before) else {
                 continue;
@@ -213,17 +213,19 @@ pub(crate) fn syns(ended: &Ended) -> Syns {
         seen: None,
         held: figures.held,
         released: figures.released,
-        dropped: figures.dropped,
+        dropped: figures.dropped + figures.homeless,
         lease_lapsed: figures.lease_lapsed,
         longest_hold_us: figures.longest.as_micros() as u64,
     }
 }
 
-/// What became of those that could not be parked.
-pub(crate) fn no_room(ended: &Ended) -> Option<String> {
-    let dropped = ended.figures.dropped;
-    (dropped > 0)
-        .then(|| format!("{dropped} SYNs found no room: their clients send them again after a second (hold.capacity)"))
+/// What became of those that were not delivered.
+pub(crate) fn lost(figures: &Figures) -> impl Iterator<Item = String> {
+    let Figures { dropped, homeless, .. } = *figures;
+    let again = "their clients send them again after a second";
+    let no_room = (dropped > 0).then(|| format!("{dropped} SYNs found no room: {again} (hold.capacity)"));
+    let no_device = (homeless > 0).then(|| format!("{homeless} SYNs came by a device that has gone: {again}"));
+    no_room.into_iter().chain(no_device)
 }
 
 /// Why a hold proves nothing for any of its listeners, if so.
@@ -256,6 +258,15 @@ mod tests {
     fn ended(why: Why, trouble: Option<&str>) -> Ended {
         let at = std::time::Instant::now();
         Ended { figures: Default::default(), at, why, trouble: trouble.map(Into::into), notes: Vec::new() }
+    }
+
+    #[test]
+    fn a_device_that_has_gone_is_no_want_of_room() {
+        let told = |dropped, homeless| lost(&Figures { dropped, homeless, ..Figures::default() }).collect::<Vec<_>>();
+        assert_eq!(told(0, 0), [""; 0]);
+        assert!(told(2, 0)[0].starts_with("2 SYNs found no room") && told(2, 0).len() == 1);
+        assert!(told(0, 3)[0].starts_with("3 SYNs came by a device that has gone") && told(0, 3).len() == 1);
+        assert_eq!(told(2, 3).len(), 2);
     }
 
     #[test]

@@ -135,8 +135,8 @@ impl Delivered {
 
     /// With what the programs have counted: held, dropped, lapsed.
     pub(super) fn figures(&self, [held, dropped, lease_lapsed]: [u64; 3]) -> Figures {
-        let dropped = dropped + self.homeless;
-        Figures { held, released: self.released, dropped, lease_lapsed, longest: self.longest }
+        let Delivered { released, homeless, longest, .. } = *self;
+        Figures { held, released, dropped, homeless, lease_lapsed, longest }
     }
 
     fn refuse(&mut self, error: io::Error) {

@@ -230,13 +230,14 @@ fn alive(guard: Option<&Guard>, pulse: &Pulse) {
 
 /// The counts are in maps, or qdiscs, that both have. How many it has delivered itself, each eBPF gate knows alone.
 fn together(backend: Backend, ours: Figures, guards: Figures) -> Figures {
-    let released = match backend {
-        Backend::Ebpf => ours.released + guards.released,
-        Backend::Qdisc => ours.released.max(guards.released),
+    let both = |ours: u64, guards: u64| match backend {
+        Backend::Ebpf => ours + guards,
+        Backend::Qdisc => ours.max(guards),
     };
     Figures {
         held: ours.held.max(guards.held),
-        released,
+        released: both(ours.released, guards.released),
+        homeless: both(ours.homeless, guards.homeless),
         dropped: ours.dropped.max(guards.dropped),
         lease_lapsed: ours.lease_lapsed.max(guards.lease_lapsed),
         longest: ours.longest.max(guards.longest),

@@ -97,8 +97,10 @@ pub struct Figures {
     pub held: u64,
     /// Delivered; fewer than were held where a client sent one SYN twice.
     pub released: u64,
-    /// Not parked for want of room, or not delivered because their device has gone.
+    /// Not parked for want of room.
     pub dropped: u64,
+    /// Parked, and not delivered because their device has gone.
+    pub homeless: u64,
     /// SYNs that passed a held port because the lease had run out.
     pub lease_lapsed: u64,
     /// The longest time a SYN was parked.

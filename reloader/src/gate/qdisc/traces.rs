@@ -231,7 +231,7 @@ fn count(id: u16, traces: &Traces) -> Result<(Figures, u64), QdiscError> {
     let Counters { received, not_taken, sent, lost } = ifb.unwrap_or_default();
     // The device has a queue of its own behind the plug, and loses what is in it when it is removed.
     waiting += received.saturating_sub(not_taken).saturating_sub(sent);
-    figures.dropped += lost;
+    figures.homeless = lost;
     figures.released = figures.released.saturating_sub(lost);
     Ok((figures, waiting))
 }

@@ -7,7 +7,7 @@ use super::{Waited, Window};
 use crate::gate::hold::{Backend, Ended, Target};
 use crate::listener::{Address, Endpoint, Listener, Role};
 use crate::reload::drain::Drain;
-use crate::reload::held::{general_doubt, judge_held, no_room, rung, syns};
+use crate::reload::held::{general_doubt, judge_held, lost, rung, syns};
 use crate::reload::receipt::{ListenerReceipt, Rung};
 use crate::reload::recorder::Recorder;
 use crate::reload::retire::undrained;
@@ -73,7 +73,7 @@ pub(super) fn record(
         }
         fresh.for_each(|new| one(None, Some(new)));
     }
-    recorder.receipt().notes.extend(no_room(ended));
+    recorder.receipt().notes.extend(lost(&ended.figures));
     recorder.receipt().lost.undrained = undrained(&receipts);
     recorder.receipt().listeners = receipts;
 }

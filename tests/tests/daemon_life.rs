@@ -196,6 +196,22 @@ fn assert_adopted(rig: &Rig) {
     }
 }
 
+/// It serves all the same, and says so until it is done.
+#[test]
+fn a_daemon_that_cannot_clean_up_after_holds_says_so() {
+    netns::enter();
+    let mut rig = Rig::with(&Config::web(WEB)).prepare();
+    fs::create_dir_all(rig.path("run")).unwrap();
+    fs::write(rig.path("run/holds"), "no directory").unwrap();
+    rig.start_daemon();
+    let warnings = || rig.status().at("/warnings").to_string();
+    assert!(warnings().contains("a dead hold") && warnings().contains("run/holds"), "{}", warnings());
+    assert!(rig.log().contains("a dead hold"), "{}", rig.log());
+    fs::remove_file(rig.path("run/holds")).unwrap();
+    rig.signal_daemon(Signal::SIGHUP);
+    until(Duration::from_secs(20), "no warning", || warnings() == "[]");
+}
+
 /// All that was started besides drains and ends.
 #[track_caller]
 fn assert_one_generation(rig: &Rig) {

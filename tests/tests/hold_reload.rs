@@ -11,6 +11,8 @@ mod before_1_8;
 mod beside;
 #[path = "hold_reload/deaths.rs"]
 mod deaths;
+#[path = "hold_reload/ended_early.rs"]
+mod ended_early;
 #[path = "hold_reload/failures.rs"]
 mod failures;
 #[path = "hold_reload/replaced.rs"]

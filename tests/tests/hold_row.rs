@@ -2,6 +2,8 @@
 //! cannot be bound beside each other, as on a kernel before 3.9: nothing is refused, reset or slow all the same. Beside it in
 //! the same run the same reloads without a gate.
 
+use std::time::Duration;
+
 use reloader_tests::config::Config;
 use reloader_tests::footprint::Footprint;
 use reloader_tests::guest::{self, Gate};
@@ -21,15 +23,19 @@ const FURTHER: u64 = 400;
 #[test]
 fn a_haproxy_with_noreuseport_is_replaced_under_a_hold() {
     let _alone = netns::enter_alone();
-    let held = with_reloader();
+    let (held, longest) = with_reloader();
     let plain = without_a_gate();
     println!("held:    {}", held.summary());
     println!("no gate: {}", plain.summary());
     held.assert_lossless();
+    // A host may be so busy that a hold itself takes long; a guest's clock stands still meanwhile.
+    let may_be_slow = !guest::is_guest() && longest > Duration::from_millis(500);
+    assert!(held.summary().slow == 0 || may_be_slow, "the longest hold: {longest:?}; {held}");
     assert!(plain.summary().failed() > 0, "the load would not have seen a loss: {}", plain.summary());
 }
 
-fn with_reloader() -> Outcomes {
+/// With the time of the longest hold.
+fn with_reloader() -> (Outcomes, Duration) {
     let (strategy, rung) = expected();
     let config = Config::web(WEB).global("noreuseport");
     let mut rig =
@@ -37,9 +43,11 @@ fn with_reloader() -> Outcomes {
     let before = Footprint::take(rig.dir());
     rig.start_daemon();
     let load = Load::to([WEB]).rate(RATE).start();
+    let mut longest = 0;
     for _ in 0..RELOADS {
         load.until_further(FURTHER.min(guest::rate(RATE).into()));
         let receipt = rig.reload();
+        longest = longest.max(receipt.at("/syns/longest-hold-us").as_u64().unwrap_or(0));
         assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
         assert_eq!(listener(&receipt, WEB)["rung"], rung, "{}", receipt.stdout);
         assert_eq!(receipt.at("/lost/undrained"), 0);
@@ -47,7 +55,7 @@ fn with_reloader() -> Outcomes {
     let outcomes = load.stop();
     rig.run(&["stop"]).expect_status(0);
     before.assert_unchanged();
-    outcomes
+    (outcomes, Duration::from_micros(longest))
 }
 
 /// Where bpf(2) is denied, the best gate is the qdisc gate; where it is not, it has to be asked for.

@@ -104,7 +104,7 @@ pub(super) fn hold_line(receipt: &Receipt) -> String {
         rungs(&receipt.listeners)
     );
     if syns.dropped > 0 {
-        line.push_str(&format!(", {} without room", syns.dropped));
+        line.push_str(&format!(", {} lost", syns.dropped));
     }
     line
 }

@@ -1,6 +1,7 @@
 //! SIGHUP: reloader's own configuration is read again.
 
 use super::event_loop::EventLoop;
+use super::startup::clean_up_holds;
 use crate::config::Config;
 use crate::supervision::notify;
 
@@ -40,6 +41,9 @@ impl EventLoop {
             ..new
         };
         self.supervisor.config = config;
+        if self.supervisor.left_behind.is_some() {
+            clean_up_holds(&mut self.supervisor);
+        }
         self.supervisor.prepare_holds();
         log::info!("reloader's configuration was read again");
     }

@@ -51,6 +51,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         program: "/proc/self/exe".into(),
         gates,
         standing: None,
+        left_behind: None,
         broker,
         custody: Custody::default(),
         serving: None,
@@ -72,7 +73,10 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         warning: None,
         published: Arc::clone(&published),
     };
+    clean_up_holds(&mut supervisor);
     prepare_counter(&mut supervisor);
+    prepare_steering(&mut supervisor);
+    supervisor.prepare_holds();
     let control = Control { group, name, events: events_sender, published };
     control_socket.serve(control.clone());
     let footing = Footing { lock, control_socket, control };
@@ -84,8 +88,9 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     Ok(())
 }
 
-/// Removes what a daemon that was killed left in the packet path, and loads the counter where it is wanted.
-fn prepare_counter(supervisor: &mut Supervisor) {
+/// Removes what dead holds left in the packet path.
+pub(super) fn clean_up_holds(supervisor: &mut Supervisor) {
+    supervisor.left_behind = None;
     match hold::clean_up(&Records::of(&supervisor.config.runtime_dir)) {
         Ok(done) if done.removed == 0 && done.dead.is_empty() => {}
         Ok(done) => log::warn!(
@@ -93,23 +98,36 @@ fn prepare_counter(supervisor: &mut Supervisor) {
             done.dead.len(),
             done.removed
         ),
-        Err(error) => log::debug!("looking for holds of an earlier daemon: {error}"),
+        Err(error) => {
+            let sentence = format!(
+                "what a dead hold may have left in the packet path was not removed: {error}; `reloader release` tries again"
+            );
+            log::error!("{sentence}");
+            supervisor.left_behind = Some(sentence);
+        }
     }
+}
+
+/// Removes the counter of a daemon that was killed, and loads one where it is wanted.
+fn prepare_counter(supervisor: &mut Supervisor) {
     match syn_counter::remove_stale() {
         Ok(0) => {}
         Ok(removed) => log::warn!("removed {removed} filters that an earlier daemon left in the packet path"),
         Err(error) => log::debug!("looking for filters of an earlier daemon: {error}"),
     }
+    if supervisor.config.reload.count_syns {
+        supervisor.counter = SynCounter::load().inspect_err(|error| log::warn!("{error}")).ok();
+    }
+}
+
+/// Removes the steering program of a daemon that was killed, and loads it where every reload steers.
+fn prepare_steering(supervisor: &mut Supervisor) {
     match steer::clean_up(&supervisor.config.runtime_dir) {
         0 => {}
         groups => log::warn!("took the steering program of an earlier daemon off {groups} sockets"),
     }
-    supervisor.prepare_holds();
     if supervisor.config.reload.strategy == Strategy::Steer {
         supervisor.steer = Steer::load().inspect_err(|error| log::warn!("{error}")).ok();
-    }
-    if supervisor.config.reload.count_syns {
-        supervisor.counter = SynCounter::load().inspect_err(|error| log::warn!("{error}")).ok();
     }
 }
 

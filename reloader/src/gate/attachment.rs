@@ -41,6 +41,8 @@ pub(crate) struct Attachment {
     pub(crate) device: Device,
     pub(crate) direction: Direction,
     pub(crate) way: Way,
+    /// Filters of others see a packet first, and may decide on it.
+    pub(crate) behind_others: bool,
 }
 
 /// What holds a program in its place.
@@ -90,7 +92,7 @@ impl Attachment {
             },
         };
         match made {
-            Ok(way) => Ok(Some(Self { device: device.clone(), direction, way })),
+            Ok((way, behind_others)) => Ok(Some(Self { device: device.clone(), direction, way, behind_others })),
             Err(error) if device_is_gone(errno(error.as_ref())) => Ok(None),
             Err(source) => Err(AttachError { device: device.name.clone(), source }),
         }
@@ -106,14 +108,15 @@ impl Attachment {
     }
 }
 
-type Made = Result<Way, Box<dyn Error + Send + Sync>>;
+/// With whether it stands behind others.
+type Made = Result<(Way, bool), Box<dyn Error + Send + Sync>>;
 
 fn by_tcx(program: &mut SchedClassifier, device: &Device, direction: Direction) -> Made {
     let hook = match direction {
         Direction::Ingress => TcxHook::Ingress,
         Direction::Egress => TcxHook::Egress,
     };
-    Ok(Way::Tcx(attach_tcx(program.fd()?.as_fd(), device.index, hook)?))
+    Ok((Way::Tcx(attach_tcx(program.fd()?.as_fd(), device.index, hook)?), false))
 }
 
 fn by_clsact(program: &mut SchedClassifier, device: &Device, direction: Direction, owner: Owner) -> Made {
@@ -126,7 +129,7 @@ fn by_clsact(program: &mut SchedClassifier, device: &Device, direction: Directio
     if attached.is_err() && made {
         let _ = remove_unused_clsact(device);
     }
-    attached.map(Way::Clsact)
+    attached
 }
 
 fn filter(
@@ -135,7 +138,7 @@ fn filter(
     direction: Direction,
     owner: Owner,
     clsact_made: bool,
-) -> Result<Filter, Box<dyn Error + Send + Sync>> {
+) -> Made {
     if direction == Direction::Egress && !clsact_made && !tc::has_clsact(device.index)? {
         return Err(NoWayOut.into());
     }
@@ -143,7 +146,8 @@ fn filter(
     let ours = clsact_made || of_device(device)?.iter().any(|(_, filter)| clsact_is_ours(filter));
     // The first place is for a hold: a SYN that it parks is counted when it comes again.
     let first = if owner == COUNTER { 2 } else { 1 };
-    let preference = lowest_free(first, &tc::filters(device.index, direction)?);
+    let there = tc::filters(device.index, direction)?;
+    let preference = lowest_free(first, &there);
     let minor = owner | if ours { CLSACT_IS_OURS } else { 0 };
     let options =
         TcAttachOptions::Netlink(NlOptions { priority: preference, handle: TcHandle::new(MARK, minor), classid: None });
@@ -156,7 +160,9 @@ fn filter(
     let preference = link.priority()?;
     // From here on the filter is told by its numbers, as in a process that did not attach it.
     std::mem::forget(link);
-    Ok(Filter { preference, handle: u32::from(MARK) << 16 | u32::from(minor), program: Some(NAMES.to_owned()) })
+    let handle = u32::from(MARK) << 16 | u32::from(minor);
+    let filter = Filter { preference, handle, program: Some(NAMES.to_owned()) };
+    Ok((Way::Clsact(filter), is_behind_others(preference, &there)))
 }
 
 /// Removes the filters that the predicate says to be of no living owner, by the program's name and the owner, from the devices of
@@ -210,12 +216,8 @@ fn remove_filter(device: &Device, direction: Direction, filter: &Filter) -> Resu
     tc::remove_filter(device.index, direction, filter).or_else(unless_gone(device))
 }
 
-/// Somebody may have come to use our `clsact`. Between the look and the removal somebody still may: netlink has no "remove if
-/// unused".
 fn remove_unused_clsact(device: &Device) -> Result<(), AttachError> {
-    let removed =
-        of_device(device).and_then(|filters| if filters.is_empty() { tc::remove_clsact(device.index) } else { Ok(()) });
-    removed.or_else(unless_gone(device))
+    tc::remove_unused_clsact(device.index).map(drop).or_else(unless_gone(device))
 }
 
 /// What has gone needs no removal. When adding, ENOENT has another meaning: a kernel without `clsact` or `cls_bpf`.
@@ -240,6 +242,12 @@ fn lowest_free(first: u16, filters: &[Filter]) -> u16 {
         .unwrap_or(0)
 }
 
+/// Ours let go on what is not theirs.
+fn is_behind_others(preference: u16, there: &[Filter]) -> bool {
+    let is_ours = |place: u16| there.iter().any(|filter| filter.preference == place && owner(filter).is_some());
+    there.iter().any(|filter| filter.preference < preference && !is_ours(filter.preference))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,6 +262,15 @@ mod tests {
         assert_eq!(lowest_free(1, &[filter(49152, 1, None), filter(2, 1, None)]), 1);
         assert_eq!(lowest_free(1, &[filter(1, 0, None), filter(1, 1, None), filter(3, 1, None)]), 2);
         assert_eq!(lowest_free(2, &[filter(2, 1, None)]), 3);
+    }
+
+    #[test]
+    fn who_stands_before_us_is_somebody_else_unless_it_is_ours() {
+        let ours = [filter(1, 0, None), filter(1, 0x5e1d_0007, Some("reloader_hold"))];
+        assert!(!is_behind_others(2, &ours) && !is_behind_others(2, &[]));
+        let other = filter(2, 1, Some("cil_from_netdev"));
+        assert!(is_behind_others(3, &[&ours[..], std::slice::from_ref(&other)].concat()));
+        assert!(!is_behind_others(1, &[other]));
     }
 
     #[test]

@@ -2,12 +2,15 @@
 
 use std::io;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::netlink;
+use super::netlink::{self, CREATE};
+
+/// `lo` in every namespace: LOOPBACK_IFINDEX of the kernel's `include/net/flow.h`.
+pub const LO: u32 = 1;
 
 /// A network device, as far as it matters to where a packet passes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,8 +53,7 @@ pub fn list() -> io::Result<Vec<Device>> {
 pub(crate) fn add(name: &str, kind: InfoKind) -> io::Result<()> {
     let mut link = LinkMessage::default();
     link.attributes = vec![LinkAttribute::IfName(name.into()), LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)])];
-    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::NewLink(link), flags).map(drop)
+    netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::NewLink(link), CREATE).map(drop)
 }
 
 /// Adds an ifb device, already up, without IPv6: what the kernel would send there by itself is nothing that arrived.
@@ -61,8 +63,6 @@ pub(crate) fn add(name: &str, kind: InfoKind) -> io::Result<()> {
 pub(crate) fn add_ifb(name: &str) -> io::Result<()> {
     netlink::request(NETLINK_ROUTE, ifb(name), CREATE).map(drop)
 }
-
-const CREATE: u16 = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
 
 fn ifb(name: &str) -> RouteNetlinkMessage {
     // One byte less than IPV6_MIN_MTU: `addrconf_notify` in net/ipv6/addrconf.c leaves such a device alone.

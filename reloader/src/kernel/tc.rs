@@ -2,13 +2,16 @@
 
 use std::io;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
+use rustix::io::Errno;
 
-use super::netlink;
+use self::found::Found;
+use super::netlink::{self, CREATE};
 
+pub(crate) mod found;
 #[cfg(test)]
 pub(super) mod golden;
 pub(crate) mod qdisc;
@@ -39,15 +42,9 @@ pub struct Filter {
 /// # Errors
 /// Where the kernel refuses to list them, for example because the device is gone (ENODEV).
 pub fn filters(device: u32, direction: Direction) -> io::Result<Vec<Filter>> {
-    let answers =
-        netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::GetTrafficFilter(at(device, direction)), NLM_F_DUMP)?;
-    Ok(answers
-        .iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewTrafficFilter(filter) => Some(Filter::from(filter)),
-            _ => None,
-        })
-        .collect())
+    let found = found::list(device, at(device, direction).header.parent.into())?;
+    let filter = |found: Found| Filter { preference: found.preference, handle: found.handle, program: found.program };
+    Ok(found.into_iter().map(filter).collect())
 }
 
 /// Removes one filter.
@@ -76,6 +73,43 @@ pub fn remove_clsact(device: u32) -> io::Result<()> {
     netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK).map(drop)
 }
 
+/// Removes the `clsact` or `ingress` of a device, unless it has filters. True where there is none any more.
+///
+/// Between the look and the removal somebody may come to use it: netlink has no "remove if unused".
+///
+/// # Errors
+/// Where the kernel refuses. That the device has gone is no error.
+pub fn remove_unused(device: u32) -> io::Result<bool> {
+    let removed = remove_unused_clsact(device)?;
+    Ok(removed && (!has_ingress(device)? || gone(qdisc::remove_ingress(device).map(|()| true))?))
+}
+
+/// As [`remove_unused`], and an `ingress` is none of its business.
+///
+/// # Errors
+/// As [`remove_unused`].
+pub fn remove_unused_clsact(device: u32) -> io::Result<bool> {
+    gone((|| {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            if !filters(device, direction)?.is_empty() {
+                return Ok(false);
+            }
+        }
+        if has_clsact(device)? {
+            remove_clsact(device)?;
+        }
+        Ok(true)
+    })())
+}
+
+/// What has gone needs no removal.
+fn gone(removed: io::Result<bool>) -> io::Result<bool> {
+    removed.or_else(|error| match Errno::from_io_error(&error) {
+        Some(Errno::NODEV | Errno::NXIO | Errno::NOENT) => Ok(true),
+        _ => Err(error),
+    })
+}
+
 /// Gives a device `clsact`.
 ///
 /// # Errors
@@ -85,8 +119,7 @@ pub fn add_clsact(device: u32) -> io::Result<()> {
     message.header.parent = TcHandle::CLSACT;
     message.header.handle = TcHandle { major: 0xffff, minor: 0 };
     message.attributes.push(TcAttribute::Kind("clsact".into()));
-    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
+    netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::NewQueueDiscipline(message), CREATE).map(drop)
 }
 
 /// Whether a device has `clsact`, rather than nothing or an `ingress`.
@@ -106,15 +139,15 @@ pub fn has_ingress(device: u32) -> io::Result<bool> {
 }
 
 fn has(device: u32, kind: &str) -> io::Result<bool> {
-    let question = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::with_index(device as i32));
-    let answers = netlink::request(NETLINK_ROUTE, question, NLM_F_DUMP)?;
-    Ok(answers.iter().any(|answer| match answer {
-        // The kernel lists those of all devices.
-        RouteNetlinkMessage::NewQueueDiscipline(qdisc) => {
-            qdisc.header.index == device as i32 && qdisc.attributes.contains(&TcAttribute::Kind(kind.into()))
-        }
-        _ => false,
-    }))
+    Ok(qdisc::list()?.iter().any(|qdisc| qdisc.device == device && qdisc.kind == kind))
+}
+
+/// A kernel that knows no traffic control has nothing to list.
+fn dump(question: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    netlink::request(NETLINK_ROUTE, question, NLM_F_DUMP).or_else(|error| match Errno::from_io_error(&error) {
+        Some(Errno::OPNOTSUPP) => Ok(Vec::new()),
+        _ => Err(error),
+    })
 }
 
 /// Makes a qdisc with the kernel's own defaults the root of a device.
@@ -126,8 +159,7 @@ pub(crate) fn add_root_qdisc(device: u32, kind: &str) -> io::Result<()> {
     message.header.parent = TcHandle::ROOT;
     message.header.handle = TcHandle { major: 1, minor: 0 };
     message.attributes.push(TcAttribute::Kind(kind.into()));
-    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
+    netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::NewQueueDiscipline(message), CREATE).map(drop)
 }
 
 fn at(device: u32, direction: Direction) -> TcMessage {
@@ -138,24 +170,4 @@ fn at(device: u32, direction: Direction) -> TcMessage {
     };
     message.header.parent = TcHandle { major: 0xffff, minor };
     message
-}
-
-impl From<&TcMessage> for Filter {
-    fn from(message: &TcMessage) -> Self {
-        Self {
-            preference: (message.header.info >> 16) as u16,
-            handle: message.header.handle.into(),
-            program: message.attributes.iter().find_map(|attribute| match attribute {
-                TcAttribute::Options(options) => options.iter().find_map(program_name),
-                _ => None,
-            }),
-        }
-    }
-}
-
-fn program_name(option: &TcOption) -> Option<String> {
-    match option {
-        TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.clone()),
-        _ => None,
-    }
 }

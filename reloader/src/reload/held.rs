@@ -10,7 +10,7 @@ use super::receipt::{ListenerReceipt, Rung, Syns};
 use super::recorder::Recorder;
 use super::retire::undrained;
 use crate::config::Strategy;
-use crate::gate::hold::{Backend, Ended, Exception, Hold, HoldError, Target, Wanted, Why};
+use crate::gate::hold::{Backend, Ended, Exception, Figures, Hold, HoldError, Target, Wanted};
 use crate::kernel::{devices, sock_diag};
 use crate::listener::{Address, Listener};
 use crate::supervision::Supervisor;
@@ -116,9 +116,11 @@ impl Guarded {
 
     /// What stands against a proof by now.
     pub(crate) fn doubts(&self) -> Option<String> {
+        let general = self.hold.doubt();
         self.old.iter().find_map(|listener| {
-            let doubt =
-                undrained_doubt(self.drain.undrained(listener)).or_else(|| self.drain.doubt(&listener.endpoint));
+            let doubt = general.clone();
+            let doubt = doubt.or_else(|| undrained_doubt(self.drain.undrained(listener)));
+            let doubt = doubt.or_else(|| self.drain.doubt(&listener.endpoint));
             Some(format!("{}: {}", listener.endpoint, doubt?))
         })
     }
@@ -148,7 +150,7 @@ impl Guarded {
         let general = general_doubt(&ended);
         let receipt = recorder.receipt();
         receipt.syns = Syns { seen: receipt.syns.seen, ..syns(&ended) };
-        receipt.notes.extend(no_room(&ended));
+        receipt.notes.extend(no_room(&ended.figures));
         for entry in &mut receipt.listeners {
             let Some(listener) = old.iter().find(|listener| Some(listener.inode) == entry.inode_before) else {
                 continue;
@@ -199,15 +201,15 @@ pub(crate) fn syns(ended: &Ended) -> Syns {
         seen: None,
         held: figures.held,
         released: figures.released,
-        dropped: figures.dropped,
+        dropped: figures.dropped + figures.homeless,
         lease_lapsed: figures.lease_lapsed,
         longest_hold_us: figures.longest.as_micros() as u64,
     }
 }
 
 /// What became of those that could not be parked.
-pub(crate) fn no_room(ended: &Ended) -> Option<String> {
-    let dropped = ended.figures.dropped;
+pub(crate) fn no_room(figures: &Figures) -> Option<String> {
+    let dropped = figures.dropped;
     (dropped > 0)
         .then(|| format!("{dropped} SYNs found no room: their clients send them again after a second (hold.capacity)"))
 }
@@ -220,15 +222,16 @@ pub(crate) fn general_doubt(ended: &Ended) -> Option<String> {
             ended.figures.lease_lapsed
         ));
     }
+    if ended.figures.homeless > 0 {
+        return Some(format!(
+            "{} SYNs were not delivered: the device by which they came has gone",
+            ended.figures.homeless
+        ));
+    }
     if let Some(trouble) = &ended.trouble {
         return Some(trouble.clone());
     }
-    match ended.why {
-        Why::Asked => None,
-        Why::Failed => Some("the hold failed before the new listener was there".into()),
-        Why::Max => Some("the hold ended before the new listener was there, because its longest time was over".into()),
-        Why::Lifted => Some("the hold was lifted by `reloader release` before the new listener was there".into()),
-    }
+    ended.why.doubt().map(Into::into)
 }
 
 /// The rung that a gate stands for.
@@ -242,10 +245,25 @@ pub(crate) fn rung(backend: Backend) -> Rung {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::hold::Why;
 
     fn ended(why: Why, trouble: Option<&str>) -> Ended {
         let at = std::time::Instant::now();
         Ended { figures: Default::default(), at, why, trouble: trouble.map(Into::into), notes: Vec::new() }
+    }
+
+    #[test]
+    fn what_found_no_room_is_a_note_and_what_had_no_device_a_doubt() {
+        let with = |dropped, homeless| {
+            let mut ended = ended(Why::Asked, None);
+            (ended.figures.dropped, ended.figures.homeless) = (dropped, homeless);
+            (no_room(&ended.figures), general_doubt(&ended))
+        };
+        assert_eq!(with(0, 0), (None, None));
+        let (note, doubt) = with(3, 0);
+        assert!(note.unwrap().starts_with("3 SYNs found no room") && doubt.is_none());
+        let (note, doubt) = with(0, 2);
+        assert!(note.is_none() && doubt.unwrap().starts_with("2 SYNs were not delivered"));
     }
 
     #[test]

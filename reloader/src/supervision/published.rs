@@ -83,7 +83,7 @@ impl Supervisor {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let mut warnings: Vec<String> = self.warning.iter().cloned().collect();
+        let mut warnings: Vec<String> = self.warning.iter().chain(&self.left_behind).cloned().collect();
         if self.draining.len() >= MANY_DRAINING {
             warnings.push(format!(
                 "{} generations are draining: long connections keep them; see hard-stop-after and max-draining",

@@ -45,6 +45,8 @@ pub(crate) struct Supervisor {
     pub(crate) gates: Gates,
     /// What stands on the devices where every reload is a hold.
     pub(crate) standing: Option<(Backend, Standing)>,
+    /// Why the packet path may not be as it was before some hold.
+    pub(crate) left_behind: Option<String>,
     pub(crate) broker: Broker,
     pub(crate) custody: Custody,
     pub(crate) serving: Option<Generation>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reloader::gate::ProgramsError;
 use reloader::gate::ebpf::{EbpfError, EbpfGate, Hook, remove_stale};
-use reloader::gate::hold::{Gate as _, Living};
+use reloader::gate::hold::{Gate as _, LEASE, Living};
 use reloader_tests::footprint::Footprint;
 use reloader_tests::network::{Namespace, command, connect, ip, listen, packet_path};
 use reloader_tests::poll::until;
@@ -53,6 +53,7 @@ fn when_the_lease_runs_out_syns_pass() {
                 clients.push(Client::start(at("127.0.0.1:8080")));
                 clients.iter().any(Client::is_connected)
             });
+            assert!(gate.doubt().is_some_and(|doubt| doubt.contains("lease")), "{:?}", gate.doubt());
             let figures = gate.release().unwrap();
             assert!(figures.held >= 1 && figures.lease_lapsed >= 1, "{hook:?}: {figures:?}");
             until_connected(&clients);
@@ -67,7 +68,7 @@ fn devices_come_and_go() {
         server.run(|| {
             let before = packet_path();
             let mut gate = hold(hook, &spec(&["0.0.0.0:8080"]));
-            assert!(!gate.follow().whole().unwrap());
+            assert!(!gate.follow(&mut || ()).whole().unwrap());
             for (round, device) in ["first", "second"].into_iter().enumerate() {
                 ip(&format!("link add {device} type veth peer name left"));
                 client.take("left");
@@ -77,23 +78,46 @@ fn devices_come_and_go() {
                     ip("link set left up");
                     addresses("left", 1);
                 });
-                assert!(gate.follow().whole().unwrap(), "{hook:?}, {device} came");
-                assert!(!gate.follow().whole().unwrap(), "{hook:?}, {device} is known");
+                assert!(gate.follow(&mut || ()).whole().unwrap(), "{hook:?}, {device} came");
+                assert!(!gate.follow(&mut || ()).whole().unwrap(), "{hook:?}, {device} is known");
                 let clients = client.run(|| start(at("10.0.0.2:8080"), 1));
                 until_held(&mut gate, round as u64 + 1);
                 drop(clients);
                 ip(&format!("link del {device}"));
-                assert!(gate.follow().whole().unwrap(), "{hook:?}, {device} went");
+                assert!(gate.follow(&mut || ()).whole().unwrap(), "{hook:?}, {device} went");
             }
             let here = start(at("127.0.0.1:8080"), 1);
             until_held(&mut gate, 3);
             let _listener = listener("0.0.0.0:8080");
             let figures = gate.release().unwrap();
-            assert_eq!((figures.held, figures.released, figures.dropped), (3, 1, 2), "{hook:?}");
+            assert_eq!((figures.held, figures.released, figures.dropped, figures.homeless), (3, 1, 0, 2), "{hook:?}");
             until_connected(&here);
             assert_eq!(packet_path(), before, "{hook:?}");
         });
     }
+}
+
+/// What many devices take must not cost the hold its lease, nor its guard the belief that somebody lives.
+#[test]
+fn who_follows_many_devices_shows_that_he_lives() {
+    Namespace::new().run(|| {
+        let mut gate = hold(best(), &spec(&["0.0.0.0:8080"]));
+        for number in 0..4 {
+            ip(&format!("link add left{number} type veth peer name right{number}"));
+            ip(&format!("link set left{number} up"));
+        }
+        let mut signs = 0;
+        let mut slow = || {
+            signs += 1;
+            std::thread::sleep(LEASE / 4);
+        };
+        assert!(gate.follow(&mut slow).whole().unwrap());
+        let clients = start(at("127.0.0.1:8080"), 1);
+        assert_eq!((signs, gate.figures().unwrap().held), (5, 1));
+        let _listener = listener("127.0.0.1:8080");
+        release(&mut gate, 1);
+        until_connected(&clients);
+    });
 }
 
 #[test]
@@ -152,7 +176,7 @@ fn nothing_goes_out_to_the_network() {
         let known = keepsake.manifest["attachments"].as_array_mut().unwrap();
         known.retain(|attachment| attachment["device"] != "right");
         let figures = EbpfGate::restore(keepsake).unwrap().deliver().whole().unwrap();
-        assert_eq!((figures.held, figures.released, figures.dropped), (5, 0, 5));
+        assert_eq!((figures.held, figures.released, figures.dropped, figures.homeless), (5, 0, 0, 5));
         drop(clients);
     });
 }

@@ -59,6 +59,40 @@ fn dropped_by_filter() -> u64 {
     sent.split(' ').nth(2).unwrap().parse().unwrap()
 }
 
+/// Without TCX whoever has preference 1 decides first: what he lets in was never parked.
+#[test]
+fn a_filter_that_decides_first_is_a_doubt() {
+    for (hook, preference, decides) in [(Hook::Clsact, 1, true), (Hook::Clsact, 2, false), (Hook::Tcx, 1, false)] {
+        if !hooks().contains(&hook) {
+            continue;
+        }
+        for direction in ["ingress", "egress"] {
+            let (client, server) = addressed();
+            server.run(|| {
+                tc("qdisc add dev right clsact");
+                let accept = "protocol ip u32 match ip dport 8080 0xffff flowid 1:1";
+                tc(&format!("filter add dev right {direction} pref {preference} {accept}"));
+                let mut gate = hold(hook, &spec(&["10.0.0.2:8080"]));
+                let doubt = gate.doubt();
+                let told =
+                    doubt.as_ref().is_some_and(|doubt| doubt.contains("other filters") && doubt.contains("right"));
+                assert_eq!(
+                    (doubt.is_some(), told),
+                    (decides, decides),
+                    "{hook:?}, {preference} {direction}: {doubt:?}"
+                );
+                let _listener = listener("10.0.0.2:8080");
+                let clients = client.run(|| start(at("10.0.0.2:8080"), 3));
+                if decides && direction == "ingress" {
+                    until_connected(&clients);
+                    assert_eq!(gate.figures().unwrap().held, 0, "they were not parked");
+                }
+                gate.release().unwrap();
+            });
+        }
+    }
+}
+
 #[test]
 fn qdiscs_that_were_there_before_stay() {
     let ways = [(Hook::Tcx, "clsact"), (Hook::Tcx, "ingress"), (Hook::Clsact, "clsact")];
@@ -205,6 +239,7 @@ fn two_holds_do_not_touch_each_other() {
             let before = packet_path();
             let mut one = hold(first, &spec(&["0.0.0.0:8080"]));
             let mut two = hold(second, &spec(&["0.0.0.0:8081"]));
+            assert_eq!((one.doubt(), two.doubt()), (None, None), "{first:?}, {second:?}");
             let of = |port| SocketAddr::from(([10, 0, 0, 2], port));
             let (ones, twos): (Vec<Client>, Vec<Client>) = client.run(|| (start(of(8080), 7), start(of(8081), 9)));
             until_held(&mut one, 7);

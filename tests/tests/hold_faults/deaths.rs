@@ -7,18 +7,19 @@ use reloader_tests::poll::until;
 use reloader_tests::process::Process;
 use reloader_tests::service::{Kind, Service};
 
-use crate::scene::{ADDRESS, Client, LONG, Scene, until_connected};
+use crate::scene::{ADDRESS, Client, LONG, Scene, backend, until_connected};
 use reloader_tests::holding::assert_held;
 
-/// At moments from before it has done anything until after it is armed. No pause stands for readiness here: where it is met is
-/// left to chance.
+/// At moments from before it has done anything until after it is armed, and as many clsact filters, qdiscs and devices are there as
+/// this row's gate takes. No pause stands for readiness here: where it is met is left to chance.
 #[test]
 fn the_holder_at_any_moment_of_its_beginning() {
     let scene = Scene::new();
     let _listener = scene.listener();
     let mut records = 0;
     for round in 0..24 {
-        let pending = scene.server.run(|| scene.holding.spawn(&["--max", "1h", "--listen", ADDRESS], ["sleep", "0.3"]));
+        let args = [backend(), &["--max", "1h", "--listen", ADDRESS]].concat();
+        let pending = scene.server.run(|| scene.holding.spawn(&args, ["sleep", "0.3"]));
         std::thread::sleep(Duration::from_millis(round * 20));
         let clients = scene.clients(3);
         Process::with_pid(pending.pid() as i32).unwrap().signal(Signal::SIGKILL);
@@ -54,6 +55,26 @@ fn the_holder_with_parked_syns() {
         let held = scene.hold(&[]);
         let clients = scene.clients(500);
         assert!(clients.iter().all(|client| !client.is_connected()));
+        held.holder.signal(Signal::SIGKILL);
+        until_connected(&clients);
+        held.kill();
+        scene.assert_gone();
+    }
+    assert_eq!(scene.retransmits(), 0);
+}
+
+/// What its guard has said last is unread then, and the kernel makes an error of that: no reason to leave anything parked.
+#[test]
+fn the_holder_with_something_unread() {
+    let scene = Scene::new();
+    let _listener = scene.listener();
+    for round in 0..5 {
+        let held = scene.hold(&[]);
+        let clients = scene.clients(20);
+        held.holder.stop();
+        held.guard().signal(Signal::SIGTERM);
+        // Whether it has been said by then is left to chance.
+        std::thread::sleep(Duration::from_millis(round * 20));
         held.holder.signal(Signal::SIGKILL);
         until_connected(&clients);
         held.kill();

@@ -1,8 +1,15 @@
 //! `reloader release`, the emergency exit.
 
+use std::fs::File;
+use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use reloader::gate::ebpf::{EbpfGate, Hook};
 use reloader::gate::hold::{Records, Spec, Target, clean_up};
@@ -12,7 +19,7 @@ use reloader_tests::network::ip;
 use reloader_tests::poll::until;
 use reloader_tests::service::{Kind, Service};
 
-use crate::scene::{ADDRESS, LONG, Scene, until_connected};
+use crate::scene::{ADDRESS, Client, LONG, Scene, listener_with, until_connected};
 use reloader_tests::holding::Holding;
 
 #[test]
@@ -50,6 +57,73 @@ fn a_hold_whose_processes_stand_still() {
     held.kill();
     scene.server.run(|| scene.holding.rig.run(&["release"])).expect_status(0);
     scene.assert_gone();
+}
+
+/// It has the turn to deliver, and keeps it: the guard goes on all the same, and no more than one is delivered twice.
+#[test]
+fn a_hold_whose_holder_stands_still_while_it_delivers() {
+    const CLIENTS: usize = 300;
+    let scene = Scene::new();
+    let was_met = (0..10).any(|_| {
+        let held = scene.hold(&[]);
+        let clients = scene.clients(CLIENTS);
+        // Whoever delivers waits for a full queue.
+        let listener = scene.server.run(|| listener_with(ADDRESS, 64));
+        until(LONG, "the release to begin", || clients.iter().any(Client::is_connected));
+        held.holder.stop();
+        let met = delivers(&scene);
+        let accepting = Accepting::on(listener);
+        if met {
+            let answer = scene.server.run(|| scene.holding.rig.run(&["release", "--json"])).expect_status(0);
+            assert!(answer.at("/lifted/0").as_str().unwrap().contains(ADDRESS), "{}", answer.stdout);
+        }
+        held.holder.signal(Signal::SIGCONT);
+        until_connected(&clients);
+        let answer = held.go_on();
+        let count = |name: &str| answer.at(&format!("/syns/{name}")).as_u64();
+        assert_eq!(count("held"), Some(CLIENTS as u64), "{}", answer.stdout);
+        let twice = count("released").unwrap() - CLIENTS as u64;
+        assert!(twice <= 1, "no more than the one that it had in its hands: {}", answer.stdout);
+        drop(accepting);
+        scene.assert_gone();
+        met
+    });
+    assert!(was_met, "no holder was stopped while it delivered");
+}
+
+/// Accepts what comes, until it is dropped.
+struct Accepting(Arc<AtomicBool>, Option<JoinHandle<()>>);
+
+impl Accepting {
+    fn on(listener: TcpListener) -> Accepting {
+        listener.set_nonblocking(true).unwrap();
+        let ends = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&ends);
+        let accept = move || {
+            let mut open = Vec::new();
+            while !flag.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok(accepted) => open.push(accepted),
+                    Err(_) => std::thread::sleep(Duration::from_millis(1)),
+                }
+            }
+        };
+        Accepting(ends, Some(std::thread::spawn(accept)))
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        self.1.take().map(JoinHandle::join);
+    }
+}
+
+/// Whether somebody has the turn to deliver.
+fn delivers(scene: &Scene) -> bool {
+    let files = std::fs::read_dir(scene.holding.rig.path("run/holds")).unwrap().flatten().map(|file| file.path());
+    let turn = files.filter(|path| path.extension().is_some_and(|extension| extension == "deliver"));
+    turn.map(|path| File::open(path).unwrap()).any(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err())
 }
 
 /// Its guard dead and its holder stopped, nobody can let go: that is not to be called a release.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use reloader_tests::footprint::Footprint;
+use reloader_tests::guest::{self, Gate};
 use reloader_tests::network::{Namespace, connected, ip, packet_path};
 use reloader_tests::poll::until;
 use reloader_tests::process::{Process, guards};
@@ -67,7 +68,7 @@ impl Scene {
             go.display()
         );
         let max: &[&str] = if args.contains(&"--max") { &[] } else { &["--max", "1h"] };
-        let all: Vec<&str> = ["--json", "--listen", listen].iter().chain(max).chain(args).copied().collect();
+        let all = [&["--json", "--listen", listen], max, backend(), args].concat();
         let pending = self.server.run(|| self.holding.spawn(&all, ["sh", "-c", &script]));
         // The command is run when the hold is armed and drained.
         until(LONG, "the hold", || runs.exists());
@@ -152,6 +153,14 @@ impl Held<'_> {
     }
 }
 
+/// The arguments that ask for the gate of this row of the kernel matrix.
+pub(crate) fn backend() -> &'static [&'static str] {
+    match guest::gate() {
+        Some(Gate::Qdisc) => &["--backend", "qdisc"],
+        _ => &[],
+    }
+}
+
 /// A connection that is on its way.
 pub(crate) struct Client(Socket);
 
@@ -180,11 +189,16 @@ pub(crate) fn until_connected(clients: &[Client]) {
 
 /// Room for all; nothing is accepted.
 pub(crate) fn listener(address: &str) -> TcpListener {
+    listener_with(address, 4096)
+}
+
+/// Room for so many and one more.
+pub(crate) fn listener_with(address: &str, backlog: i32) -> TcpListener {
     let address: SocketAddr = address.parse().unwrap();
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).unwrap();
     socket.set_reuse_address(true).unwrap();
     socket.bind(&address.into()).unwrap();
-    socket.listen(4096).unwrap();
+    socket.listen(backlog).unwrap();
     socket.into()
 }
 

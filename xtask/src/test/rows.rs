@@ -33,11 +33,14 @@ const EBPF: &[&str] = &[
     "reload",
     "hold_ebpf",
     "hold_standing",
+    DEATHS,
     "hold_row",
     "steer_gate",
     "ladder --nocapture --skip qdisc",
 ];
-const QDISC: &[&str] = &["kernel_row", "hold_qdisc", "hold_standing", "hold_row", "ladder --nocapture qdisc"];
+const QDISC: &[&str] = &["kernel_row", "hold_qdisc", "hold_standing", DEATHS, "hold_row", "ladder --nocapture qdisc"];
+/// Where a hold's traces outlive its processes: by clsact and by qdisc. (The host, which has TCX, runs all of them.)
+const DEATHS: &str = "hold_faults the_holder_at_any_moment the_holder_with";
 /// What a denied bpf(2) must end in.
 const DENIED: &[&str] = &["kernel_row", "hold_standing", "hold_row"];
 /// The daemon itself, without what it uses where it can.

@@ -14,10 +14,8 @@ use super::maps::since;
 use super::pacing::Pacing;
 use super::packet::{Flow, Parked, Segment};
 use crate::gate::hold::Figures;
+use crate::kernel::devices::LO;
 use crate::sys::link_address;
-
-/// LOOPBACK_IFINDEX of the kernel's `include/net/flow.h`: `lo` in every namespace.
-pub(super) const LO: u32 = 1;
 
 /// What a process needs to deliver, in the namespace that they were opened in.
 pub(super) struct Sockets {
@@ -137,8 +135,8 @@ impl Delivered {
 
     /// With what the programs have counted: held, dropped, lapsed.
     pub(super) fn figures(&self, [held, dropped, lease_lapsed]: [u64; 3]) -> Figures {
-        let dropped = dropped + self.homeless;
-        Figures { held, released: self.released, dropped, lease_lapsed, longest: self.longest }
+        let Delivered { released, homeless, longest, .. } = *self;
+        Figures { held, released, dropped, homeless, lease_lapsed, longest }
     }
 
     fn refuse(&mut self, error: io::Error) {

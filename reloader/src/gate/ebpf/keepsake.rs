@@ -84,7 +84,7 @@ impl Parts {
                 }
                 None => Way::Tcx(descriptors.next().ok_or_else(|| EbpfError::keepsake("it has too few links"))?),
             };
-            Ok(Attachment { device, direction, way })
+            Ok(Attachment { device, direction, way, behind_others: false })
         });
         Ok(Self { attachments: attachments.collect::<Result<_, EbpfError>>()?, maps, sockets, bare: manifest.bare })
     }

@@ -6,32 +6,30 @@
 //! and lets it go on. SYNs from `lo` go back by a raw IP socket, and need no second program.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
-use aya::Ebpf;
-use aya::programs::SchedClassifier;
-use reloader_ebpf::HeldKey;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::attachment::Attachment;
 pub use super::attachment::Hook;
-use super::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec};
-use super::programs::{self, BACK_PROGRAM, HOLD_OBJECT, HOLD_PROGRAM, ProgramsError};
+use super::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec, TURN, behind_others};
+use super::programs::{BACK_PROGRAM, HOLD_PROGRAM};
 use crate::kernel::bpf;
-use crate::kernel::devices::{self, Device, receivers};
-use crate::kernel::tc::Direction;
+use crate::kernel::devices::{self, receivers};
 
 mod delivery;
 mod error;
+mod holder;
 mod keepsake;
 mod keys;
 mod maps;
 mod pacing;
 mod packet;
 
-use delivery::{Delivered, LO, Sockets, wait_for_running_programs};
+use delivery::{Delivered, Sockets, wait_for_running_programs};
 pub use error::EbpfError;
+use holder::{Holder, leave, load};
 use keepsake::Parts;
-use maps::{Maps, RING};
+use maps::Maps;
 
 /// Holds SYNs by eBPF.
 pub struct EbpfGate {
@@ -41,15 +39,6 @@ pub struct EbpfGate {
     delivered: Delivered,
     /// After release.
     figures: Option<Figures>,
-}
-
-/// What it takes to hold, beside what it takes to release.
-struct Holder {
-    ebpf: Ebpf,
-    spec: Spec,
-    hook: Option<Hook>,
-    keys: Vec<(HeldKey, u32)>,
-    armed: bool,
 }
 
 impl EbpfGate {
@@ -75,7 +64,7 @@ impl EbpfGate {
         let holder = Holder { ebpf, spec: spec.clone(), hook, keys: Vec::new(), armed: false };
         let mut gate = Self { parts, holder: Some(holder), delivered: Delivered::default(), figures: None };
         // Where that fails, dropping the gate removes what was attached.
-        match gate.cover() {
+        match gate.cover(&mut || ()) {
             (_, Some(error)) => Err(error),
             (_, None) => Ok(gate),
         }
@@ -91,7 +80,7 @@ impl EbpfGate {
     }
 
     /// Covers the devices that are there now. True where that changed anything, with the first error.
-    fn cover(&mut self) -> (bool, Option<EbpfError>) {
+    fn cover(&mut self, meanwhile: &mut dyn FnMut()) -> (bool, Option<EbpfError>) {
         let Some(holder) = &mut self.holder else { return (false, None) };
         let devices = match devices::list() {
             Ok(devices) => devices,
@@ -106,6 +95,10 @@ impl EbpfGate {
         let (mut changed, left) = leave(&mut self.parts.attachments, &receivers);
         first_error = first_error.or(left);
         for device in receivers {
+            meanwhile();
+            if holder.armed {
+                first_error = first_error.or(self.parts.maps.renew_lease().err());
+            }
             if self.parts.attachments.iter().any(|attachment| attachment.device.index == device.index) {
                 continue;
             }
@@ -123,11 +116,21 @@ impl EbpfGate {
         (changed, first_error)
     }
 
-    fn deliver_all(&mut self) {
+    fn deliver_all(&mut self) -> Result<(), EbpfError> {
         // A record leaves the ring when it is dropped: after it was sent, so that a guard that takes over resumes there.
         let ways = self.parts.ways();
-        while let Some(record) = self.parts.maps.ring.next() {
+        let mut last = Instant::now();
+        loop {
+            let Some(record) = self.parts.maps.ring.next() else { return Ok(()) };
             self.delivered.deliver(&self.parts.sockets, &record, &ways);
+            if last.elapsed() < TURN {
+                drop(record);
+            } else {
+                // Whoever was stopped for so long has lost his turn: what the other one took out stays out.
+                std::mem::forget(record);
+                self.parts.maps.reopen_ring()?;
+            }
+            last = Instant::now();
         }
     }
 
@@ -136,11 +139,11 @@ impl EbpfGate {
         let passing = self.parts.maps.let_pass();
         // A guard may have delivered, of which this process's view of the ring knows nothing.
         let reopened = self.parts.maps.reopen_ring();
-        self.deliver_all();
+        let delivered = self.deliver_all();
         // A program that saw a key before it was deleted may park one more.
         let waited = wait_for_running_programs().map_err(|source| EbpfError::Socket { source });
-        self.deliver_all();
-        passing.and(reopened).and(waited)
+        let rest = self.deliver_all();
+        passing.and(reopened).and(delivered).and(waited).and(rest)
     }
 
     fn detach(&mut self) -> Result<(), EbpfError> {
@@ -185,8 +188,15 @@ impl Gate for EbpfGate {
         Ok(self.parts.maps.renew_lease()?)
     }
 
-    fn follow(&mut self) -> Partly<bool> {
-        let (done, trouble) = self.cover();
+    fn doubt(&self) -> Option<String> {
+        let behind = self.parts.attachments.iter().filter(|attachment| attachment.behind_others);
+        let lapsed = || self.parts.maps.counts().is_ok_and(|[.., lapsed]| lapsed > 0);
+        behind_others(behind.map(|attachment| attachment.device.name.as_str()))
+            .or_else(|| lapsed().then(|| "SYNs passed while the lease of the hold had run out".into()))
+    }
+
+    fn follow(&mut self, meanwhile: &mut dyn FnMut()) -> Partly<bool> {
+        let (done, trouble) = self.cover(meanwhile);
         Partly { done, trouble: trouble.map(Into::into) }
     }
 
@@ -219,56 +229,6 @@ impl Drop for EbpfGate {
             log::error!("{error}");
         }
     }
-}
-
-impl Holder {
-    /// Both programs, on one device: the way back first, because from the other on SYNs may be parked.
-    fn attach(&mut self, device: &Device) -> Result<Vec<Attachment>, EbpfError> {
-        let mut attachments = Vec::new();
-        let ways = [(BACK_PROGRAM, Direction::Egress), (HOLD_PROGRAM, Direction::Ingress)];
-        for (name, direction) in ways {
-            if (device.index, direction) == (LO, Direction::Egress) {
-                continue;
-            }
-            let program = program(&mut self.ebpf, name)?;
-            match Attachment::make(program, &mut self.hook, device, direction, self.spec.id) {
-                Ok(attachment) => attachments.extend(attachment),
-                Err(error) => {
-                    for attachment in attachments.into_iter().rev() {
-                        attachment.remove().map_err(EbpfError::detach)?;
-                    }
-                    return Err(EbpfError::attach(error));
-                }
-            }
-        }
-        Ok(attachments)
-    }
-}
-
-/// Takes the programs off devices that no longer hand packets to IP, or have gone. True where there were any, with the first error.
-fn leave(attachments: &mut Vec<Attachment>, receivers: &[&Device]) -> (bool, Option<EbpfError>) {
-    let stays = |attachment: &mut Attachment| receivers.iter().any(|device| device.index == attachment.device.index);
-    let gone: Vec<_> = attachments.extract_if(.., |attachment| !stays(attachment)).collect();
-    let changed = !gone.is_empty();
-    let mut first_error = None;
-    for attachment in gone.into_iter().rev() {
-        first_error = first_error.or(attachment.remove().map_err(EbpfError::detach).err());
-    }
-    (changed, first_error)
-}
-
-fn load(capacity: u32) -> Result<Ebpf, ProgramsError> {
-    let mut ebpf = programs::load(HOLD_OBJECT, |loader| {
-        loader.map_max_entries(RING, capacity);
-    })?;
-    for name in [HOLD_PROGRAM, BACK_PROGRAM] {
-        program(&mut ebpf, name)?.load().map_err(|error| ProgramsError::of(&error))?;
-    }
-    Ok(ebpf)
-}
-
-fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, ProgramsError> {
-    programs::program(ebpf, name)
 }
 
 /// A mark that nobody knows.

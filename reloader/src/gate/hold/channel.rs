@@ -23,6 +23,8 @@ const LONGEST: usize = 1 << 17;
 /// From the holder.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToGuard {
+    /// The hold that it is about, before anything of it is put anywhere. With the record, and the name if there is one.
+    Charge(Charge),
     /// Some of the keepsake's descriptors; the others follow.
     Descriptors,
     /// The rest of them, and what they are for.
@@ -37,16 +39,19 @@ pub(super) enum ToGuard {
     Done,
 }
 
+/// Which hold a guard is for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Charge {
+    pub(super) id: u16,
+    pub(super) record: std::path::PathBuf,
+}
+
 /// What goes with a keepsake.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Entrusted {
-    pub(super) id: u16,
     pub(super) backend: Backend,
-    pub(super) record: std::path::PathBuf,
     /// When the hold ends at the latest, in nanoseconds of CLOCK_MONOTONIC.
     pub(super) end: u64,
-    /// Whether the socket that tells of the hold in its network namespace is among the descriptors, behind the record.
-    pub(super) named: bool,
     pub(super) manifest: serde_json::Value,
 }
 
@@ -66,25 +71,22 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
-/// Sends a keepsake with its descriptors, behind those that say that the hold lives.
-pub(super) fn send_keepsake(
-    to: BorrowedFd<'_>,
-    claim: &Claim,
-    backend: Backend,
-    end: u64,
-    keepsake: Keepsake,
-) -> io::Result<()> {
+/// Sends which hold it is about, with what says that it lives.
+pub(super) fn send_charge(to: BorrowedFd<'_>, claim: &Claim) -> io::Result<()> {
+    let charge = Charge { id: claim.id(), record: claim.path().to_owned() };
+    let descriptors: Vec<_> = [claim.file().as_fd()].into_iter().chain(claim.name().map(AsFd::as_fd)).collect();
+    send_with(to, &ToGuard::Charge(charge), &descriptors, SendFlags::empty())
+}
+
+/// Sends a keepsake with its descriptors.
+pub(super) fn send_keepsake(to: BorrowedFd<'_>, backend: Backend, end: u64, keepsake: Keepsake) -> io::Result<()> {
     let Keepsake { manifest, descriptors } = keepsake;
-    let mut all: Vec<BorrowedFd<'_>> = vec![claim.file().as_fd()];
-    all.extend(claim.name().map(AsFd::as_fd));
-    all.extend(descriptors.iter().map(|fd| fd.as_fd()));
-    let last = all.split_off((all.len() - 1) / BATCH * BATCH);
+    let mut all: Vec<BorrowedFd<'_>> = descriptors.iter().map(|fd| fd.as_fd()).collect();
+    let last = all.split_off(all.len().saturating_sub(1) / BATCH * BATCH);
     for batch in all.chunks(BATCH) {
         send_with(to, &ToGuard::Descriptors, batch, SendFlags::empty())?;
     }
-    let (id, record, named) = (claim.id(), claim.path().to_owned(), claim.name().is_some());
-    let message = ToGuard::Keepsake(Entrusted { id, backend, record, end, named, manifest });
-    send_with(to, &message, &last, SendFlags::empty())
+    send_with(to, &ToGuard::Keepsake(Entrusted { backend, end, manifest }), &last, SendFlags::empty())
 }
 
 /// Sends one message.

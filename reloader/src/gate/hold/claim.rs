@@ -7,9 +7,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 
 use super::holder::RENEWAL;
+use super::lock::turn;
 use super::record::{Found, GuardId, MAX_ID, Record, RecordError, Records, netns};
 use super::{Backend, Target, name};
 
@@ -116,30 +117,6 @@ impl Drop for Claim {
             log::error!("the record of a hold that has ended stays in {}: {error}", self.path.display());
         }
     }
-}
-
-/// Keeps holder and guard from delivering the same SYNs at once: `reloader release` asks the guard while the holder lives. On a
-/// file of its own, because the two share the lock of the record.
-///
-/// # Errors
-/// Where the file cannot be opened or locked.
-pub(super) fn only_one_delivers(record: &Path) -> io::Result<File> {
-    // A record that is gone has nobody who would remove the file.
-    std::fs::metadata(record)?;
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-        .open(turn(record))?;
-    rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))?;
-    Ok(file)
-}
-
-/// The file that says whose turn it is to deliver.
-fn turn(record: &Path) -> PathBuf {
-    record.with_extension("deliver")
 }
 
 /// Puts it on record that the guard has released, through the open file that it shares with the holder.

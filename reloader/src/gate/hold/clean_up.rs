@@ -1,5 +1,7 @@
 //! What is left of holds whose holder and guard have both died, and the emergency exit for those that live.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -7,10 +9,11 @@ use rustix::process::Signal;
 use super::record::{Found, GuardId, Records};
 use super::{HoldError, Living, name, standing};
 use crate::gate::{ebpf, qdisc};
+use crate::kernel::{devices, tc};
 use crate::process;
 
-/// How long a living guard may take to release.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a living guard may take to release: for half a second it leaves that to the holder, then it may wait for its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What was done.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -99,12 +102,24 @@ fn ask(guard: GuardId) {
     }
 }
 
-/// Removes the traces of one hold, whose process calls this.
-pub(super) fn remove_traces_of(id: u16, records: &Records) -> Result<usize, HoldError> {
-    let _lock = records.lock()?;
-    let mut others = records.living()?;
-    others.remove(&id);
-    remove_traces(&others)
+/// Removes the traces of one hold, whose process calls this, and from the devices that were `bare` before what it was to make a
+/// filter in, and died first: nothing tells whose an empty one is.
+pub(super) fn remove_traces_of(id: u16, bare: &BTreeSet<u32>, records: &Records) -> Result<(), HoldError> {
+    records.alone(|| {
+        let mut others = records.living()?;
+        others.remove(&id);
+        let traces = remove_traces(&others).map(drop);
+        let empty = bare.iter().map(|device| tc::remove_unused(*device).map(drop).map_err(HoldError::from));
+        empty.fold(traces, Result::and)
+    })
+}
+
+/// The devices that have neither `ingress` nor `clsact`.
+pub(super) fn bare_devices() -> io::Result<BTreeSet<u32>> {
+    let qdiscs = tc::qdisc::list()?;
+    let is_bare =
+        |device: &u32| !qdiscs.iter().any(|qdisc| qdisc.device == *device && qdisc.handle == tc::qdisc::INGRESS);
+    Ok(devices::list()?.iter().map(|device| device.index).filter(is_bare).collect())
 }
 
 fn remove_traces(living: &Living) -> Result<usize, HoldError> {

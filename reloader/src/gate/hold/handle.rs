@@ -3,13 +3,14 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::holder::Holder;
+use super::pulse::Pulse;
 use super::{Backend, Exception, Figures, HoldError, Target};
 use crate::sys::Inheritance;
 
@@ -40,6 +41,7 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct Hold {
     armed: Armed,
+    pulse: Arc<Pulse>,
     orders: OwnedFd,
     thread: Option<JoinHandle<Ended>>,
 }
@@ -96,7 +98,7 @@ impl Hold {
             let armed = Holder::begin(wanted);
             match armed {
                 Ok((holder, armed)) => {
-                    let _ = sender.send(Ok(armed));
+                    let _ = sender.send(Ok((armed, holder.pulse())));
                     holder.hold(&heard)
                 }
                 Err(error) => {
@@ -106,7 +108,7 @@ impl Hold {
             }
         })?;
         match receiver.recv() {
-            Ok(Ok(armed)) => Ok(Hold { armed, orders, thread: Some(thread) }),
+            Ok(Ok((armed, pulse))) => Ok(Hold { armed, pulse, orders, thread: Some(thread) }),
             Ok(Err(error)) => {
                 let _ = thread.join();
                 Err(error)
@@ -125,6 +127,12 @@ impl Hold {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
+    /// What speaks against a proof by now: also that it has ended by itself.
+    pub fn doubt(&self) -> Option<String> {
+        let failed = || self.has_ended().then_some(Why::Failed).and_then(Why::doubt).map(Into::into);
+        self.pulse.doubt().or_else(failed)
+    }
+
     /// Releases, and returns when everything is delivered and removed.
     pub fn release(mut self) -> Ended {
         self.end().unwrap_or_else(|| Ended::failed(vec!["the thread that held SYNs has panicked".into()]))
@@ -134,6 +142,18 @@ impl Hold {
         let thread = self.thread.take()?;
         let _ = rustix::io::write(&self.orders, &1_u64.to_ne_bytes());
         thread.join().ok()
+    }
+}
+
+impl Why {
+    /// Why a hold that ended so proves nothing, as a sentence.
+    pub fn doubt(self) -> Option<&'static str> {
+        match self {
+            Why::Asked => None,
+            Why::Failed => Some("the hold failed before the new listener was there"),
+            Why::Max => Some("the hold ended before the new listener was there, because its longest time was over"),
+            Why::Lifted => Some("the hold was lifted by `reloader release` before the new listener was there"),
+        }
     }
 }
 

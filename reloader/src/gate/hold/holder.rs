@@ -1,25 +1,26 @@
 //! The holder: what its thread does, from before a gate is armed until everything of it is gone.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
-use super::channel::ToHolder;
-use super::claim::{Claim, only_one_delivers};
+use super::claim::Claim;
 use super::clean_up::clean_up_after_the_dead;
 use super::guard::Guard;
 use super::handle::{Armed, Ended, Wanted, Why};
+use super::lock::only_one_delivers;
+use super::pulse::Pulse;
 use super::record::Records;
 use super::{Backend, Figures, Gate, HoldError, LEASE, Partly, Spec, prepare};
+use crate::kernel::clock::timespec;
 use crate::kernel::monitor::Monitor;
 
 /// How often the lease is renewed: a renewal may come late by four times that.
 pub(super) const RENEWAL: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 5);
 
-/// How many guards that die are replaced in one hold.
-const REPLACEMENTS: u32 = 3;
+mod guarded;
 
 pub(super) struct Holder {
     // Dropped in this order: the gate may be restored by a guard only while the claim stands.
@@ -28,6 +29,7 @@ pub(super) struct Holder {
     records: Records,
     claim: Claim,
     monitor: Monitor,
+    pulse: Arc<Pulse>,
     backend: Backend,
     wanted: Wanted,
     ends: Instant,
@@ -50,17 +52,27 @@ impl Holder {
             capacity: wanted.capacity,
         };
         let monitor = Monitor::begin()?;
+        // Before anything is put anywhere: whenever this process dies, somebody takes it away again.
+        let guard = Guard::start(&wanted.program, &wanted.inheritance);
+        let guard = guard.and_then(|guard| guard.in_charge_of(&claim, &mut || ())).map_err(HoldError::Guard)?;
         // What one hold takes for unused, another may be about to use.
         let lock = records.lock()?;
         let prepared = prepare(&spec, wanted.backend);
         drop(lock);
-        let (backend, gate, note) = prepared?;
+        let (backend, gate, note) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                guard.dismiss();
+                return Err(error);
+            }
+        };
         let mut holder = Holder {
             gate,
             guard: None,
             records,
             claim,
             monitor,
+            pulse: Arc::new(Pulse::new()),
             backend,
             ends: Instant::now() + wanted.max,
             wanted,
@@ -69,11 +81,12 @@ impl Holder {
             trouble: None,
             notes: note.into_iter().collect(),
         };
-        let armed = holder.post_guard(false).map_err(HoldError::Guard).and_then(|()| holder.gate.arm());
+        let armed = holder.entrust(guard, &mut |_| ()).map_err(HoldError::Guard).and_then(|()| holder.gate.arm());
         if let Err(error) = armed {
             holder.take_down();
             return Err(error);
         }
+        holder.pulse.beat();
         holder.look_for_doubt();
         let at = Instant::now();
         holder.ends = at + holder.wanted.max;
@@ -81,23 +94,13 @@ impl Holder {
         Ok((holder, armed))
     }
 
-    fn post_guard(&mut self, armed: bool) -> io::Result<()> {
-        let mut guard = Guard::start(&self.wanted.program, &self.wanted.inheritance)?;
-        if armed {
-            guard.is_replacement()?;
-        }
-        let keepsake = self.gate.keepsake().map_err(io::Error::other)?;
-        // An error shows at the next renewal.
-        let mut renew = || drop(armed.then(|| self.gate.renew()));
-        guard.entrust(&self.claim, self.backend, self.ends, keepsake, &mut renew)?;
-        self.claim.amend(self.backend, guard.pid()).map_err(io::Error::other)?;
-        guard.is_on_duty()?;
-        self.guard = Some(guard);
-        Ok(())
+    pub(super) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
     pub(super) fn hold(mut self, orders: &OwnedFd) -> Ended {
         let why = self.until_ended(orders);
+        why.doubt().into_iter().for_each(|doubt| self.pulse.note(doubt));
         let (figures, at) = self.deliver();
         self.take_down();
         let figures = self.lifted.map_or(figures, |lifted| together(self.backend, figures, lifted));
@@ -116,7 +119,8 @@ impl Holder {
                     self.doubt(format!("the hold ended early: {error}"));
                     return Why::Failed;
                 }
-                self.guard.iter().for_each(Guard::reassure);
+                self.look_for_doubt();
+                alive(self.guard.as_ref(), &self.pulse);
                 renewal = now + RENEWAL;
             }
             let (ordered, changed, guard) = self.wait(orders, renewal.min(self.ends) - now);
@@ -134,7 +138,6 @@ impl Holder {
 
     /// Waits for an order, a change of devices, or word of the guard.
     fn wait(&self, orders: &OwnedFd, time: Duration) -> (bool, bool, bool) {
-        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
         let mut watched = vec![
             PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.monitor.as_fd(), PollFlags::IN),
@@ -143,7 +146,7 @@ impl Holder {
         if self.guard.as_ref().is_some_and(Guard::has_more_to_say) {
             return (false, false, true);
         }
-        if poll(&mut watched, Some(&time)).is_err() {
+        if poll(&mut watched, Some(&timespec(time))).is_err() {
             return (false, false, false);
         }
         let ready = |index: usize| watched.get(index).is_some_and(|fd: &PollFd<'_>| !fd.revents().is_empty());
@@ -154,7 +157,8 @@ impl Holder {
         self.monitor.take();
         // Whoever has the lock may have been stopped, and the lease waits for nobody.
         let lock = self.records.lock_within(RENEWAL);
-        let Partly { done: changed, trouble } = self.gate.follow();
+        let (guard, pulse) = (self.guard.as_ref(), &self.pulse);
+        let Partly { done: changed, trouble } = self.gate.follow(&mut || alive(guard, pulse));
         drop(lock);
         if changed {
             self.entrust_again();
@@ -169,53 +173,6 @@ impl Holder {
         match self.gate.doubt() {
             Some(doubt) if !self.notes.contains(&doubt) && self.trouble.as_ref() != Some(&doubt) => self.doubt(doubt),
             _ => {}
-        }
-    }
-
-    fn entrust_again(&mut self) {
-        let Some(guard) = &mut self.guard else { return };
-        let entrusted = self.gate.keepsake().map_err(io::Error::other).and_then(|keepsake| {
-            let mut renew = || drop(self.gate.renew());
-            guard.entrust(&self.claim, self.backend, self.ends, keepsake, &mut renew)
-        });
-        if let Err(error) = entrusted {
-            self.note(format!("the guard does not know of a device that came during the hold: {error}"));
-        }
-    }
-
-    /// True when somebody asked for the release.
-    fn hear_guard(&mut self) -> bool {
-        let Some(mut guard) = self.guard.take() else { return false };
-        match guard.hear() {
-            Ok(Some(ToHolder::Lifted { figures, trouble })) => {
-                self.was_lifted(figures, trouble);
-                true
-            }
-            Ok(Some(said)) => {
-                self.guard = Some(guard);
-                said == ToHolder::Asked
-            }
-            Ok(None) | Err(_) => {
-                drop(guard);
-                self.replace_guard();
-                false
-            }
-        }
-    }
-
-    fn was_lifted(&mut self, figures: Figures, trouble: Option<String>) {
-        self.lifted = Some(figures);
-        trouble.into_iter().for_each(|trouble| self.doubt(trouble));
-    }
-
-    fn replace_guard(&mut self) {
-        if self.replacements >= REPLACEMENTS {
-            return self.note(format!("the guard died {} times: the hold goes on without", self.replacements + 1));
-        }
-        self.replacements += 1;
-        match self.post_guard(true) {
-            Ok(()) => self.note("the guard died during the hold and was replaced"),
-            Err(error) => self.note(format!("the guard died during the hold, and another cannot be had: {error}")),
         }
     }
 
@@ -256,6 +213,7 @@ impl Holder {
     /// Notes what leaves the hold without a proof.
     fn doubt(&mut self, sentence: String) {
         self.trouble.get_or_insert_with(|| sentence.clone());
+        self.pulse.note(&sentence);
         self.note(sentence);
     }
 
@@ -264,15 +222,22 @@ impl Holder {
     }
 }
 
+/// The holder is there in time, for all who wait for word of it.
+fn alive(guard: Option<&Guard>, pulse: &Pulse) {
+    guard.into_iter().for_each(Guard::reassure);
+    pulse.beat();
+}
+
 /// The counts are in maps, or qdiscs, that both have. How many it has delivered itself, each eBPF gate knows alone.
 fn together(backend: Backend, ours: Figures, guards: Figures) -> Figures {
-    let released = match backend {
-        Backend::Ebpf => ours.released + guards.released,
-        Backend::Qdisc => ours.released.max(guards.released),
+    let both = |ours: u64, guards: u64| match backend {
+        Backend::Ebpf => ours + guards,
+        Backend::Qdisc => ours.max(guards),
     };
     Figures {
         held: ours.held.max(guards.held),
-        released,
+        released: both(ours.released, guards.released),
+        homeless: both(ours.homeless, guards.homeless),
         dropped: ours.dropped.max(guards.dropped),
         lease_lapsed: ours.lease_lapsed.max(guards.lease_lapsed),
         longest: ours.longest.max(guards.longest),

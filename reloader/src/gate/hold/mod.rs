@@ -8,11 +8,13 @@ mod gates;
 mod guard;
 mod handle;
 mod holder;
+mod lock;
 mod name;
+mod pulse;
 mod record;
 mod standing;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -95,8 +97,10 @@ pub struct Figures {
     pub held: u64,
     /// Delivered; fewer than were held where a client sent one SYN twice.
     pub released: u64,
-    /// Not parked for want of room, or not delivered because their device has gone.
+    /// Not parked for want of room.
     pub dropped: u64,
+    /// Parked, and not delivered because their device has gone.
+    pub homeless: u64,
     /// SYNs that passed a held port because the lease had run out.
     pub lease_lapsed: u64,
     /// The longest time a SYN was parked.
@@ -134,6 +138,10 @@ impl<T> Partly<T> {
 /// How long a hold goes on without [`Gate::renew`].
 pub const LEASE: Duration = Duration::from_millis(500);
 
+/// How long holder and guard wait for each other's delivery: one that was stopped keeps nobody's SYNs parked. Longer than a living
+/// one is ever busy with a single SYN.
+pub(super) const TURN: Duration = Duration::from_secs(3);
+
 /// A way to hold SYNs. The order of calls is that of the methods; all of one gate come from threads of one network namespace.
 ///
 /// A gate that is dropped removes what it has put into the kernel.
@@ -156,8 +164,9 @@ pub trait Gate: Send {
     fn renew(&mut self) -> Result<(), HoldError>;
 
     /// Covers the devices and addresses that came since, forgets those that went. True where the keepsake is another now. Trouble
-    /// with one of them keeps none of the others from being covered.
-    fn follow(&mut self) -> Partly<bool>;
+    /// with one of them keeps none of the others from being covered. It renews the lease on its way; `meanwhile` is done at each
+    /// device.
+    fn follow(&mut self, meanwhile: &mut dyn FnMut()) -> Partly<bool>;
 
     /// For the guard. It is complete before [`Gate::arm`] is called.
     ///
@@ -184,6 +193,15 @@ pub trait Gate: Send {
         self.remove()?;
         delivered.whole()
     }
+}
+
+/// Why a hold proves nothing where other people's filters decide before it does on these devices: nothing tells what they decided.
+pub(super) fn behind_others<'a>(devices: impl Iterator<Item = &'a str>) -> Option<String> {
+    let devices: BTreeSet<&str> = devices.collect();
+    (!devices.is_empty()).then(|| {
+        let devices = Vec::from_iter(devices).join(", ");
+        format!("other filters stand before the hold on {devices}: a SYN that one of them decides on is not held")
+    })
 }
 
 /// The ids of the holds that have a living holder or guard.

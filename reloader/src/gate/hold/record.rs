@@ -8,14 +8,13 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Living, claim, name};
+use super::{Backend, Living, claim, lock, name};
 
 /// How long is waited for who looks at the records, or changes what holds share.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -193,16 +192,12 @@ impl Records {
     pub(super) fn lock_within(&self, patience: Duration) -> Result<Locked, RecordError> {
         self.make_directory().map_err(|source| self.failed(source))?;
         let directory = File::open(&self.0).map_err(|source| self.failed(source))?;
-        let end = Instant::now() + patience;
-        loop {
-            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Locked { _directory: directory }),
-                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => sleep(Duration::from_millis(1)),
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(self.failed(io::Error::other("another hold has it locked and does not go on")));
-                }
-                Err(errno) => return Err(self.failed(errno.into())),
+        match lock::lock_within(&directory, patience) {
+            Ok(()) => Ok(Locked { _directory: directory }),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(self.failed(io::Error::other("another hold has it locked and does not go on")))
             }
+            Err(error) => Err(self.failed(error)),
         }
     }
 

@@ -12,14 +12,13 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Backend;
 use super::record::Records;
 use crate::gate::qdisc;
 use crate::kernel::devices::{self, receivers};
-use crate::kernel::tc::{self, Direction};
+use crate::kernel::tc;
 
 const FILE: &str = "standing.json";
 
@@ -116,7 +115,7 @@ impl Placed {
     fn remove(&self) -> io::Result<bool> {
         let mut result = Ok(true);
         for device in &self.clsact {
-            result = both(result, remove_unused(*device));
+            result = both(result, tc::remove_unused_clsact(*device));
         }
         if self.prio {
             result = both(result, qdisc::release_prio().map(|()| true).map_err(io::Error::other));
@@ -127,24 +126,6 @@ impl Placed {
 
 fn both(one: io::Result<bool>, other: io::Result<bool>) -> io::Result<bool> {
     Ok(one? & other?)
-}
-
-/// Somebody may use it by now, or have removed it, or the device may be gone.
-fn remove_unused(device: u32) -> io::Result<bool> {
-    let removed = (|| {
-        for direction in [Direction::Ingress, Direction::Egress] {
-            if !tc::filters(device, direction)?.is_empty() {
-                return Ok(false);
-            }
-        }
-        if tc::has_clsact(device)? {
-            tc::remove_clsact(device)?;
-        }
-        Ok(true)
-    })();
-    let gone =
-        |error: &io::Error| matches!(Errno::from_io_error(error), Some(Errno::NODEV | Errno::NXIO | Errno::NOENT));
-    removed.or_else(|error| if gone(&error) { Ok(true) } else { Err(error) })
 }
 
 /// Removes what a daemon that was killed left standing in this network namespace. Returns how many qdiscs it were.

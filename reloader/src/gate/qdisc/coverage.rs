@@ -5,10 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::gate::hold::{Spec, Target};
 use crate::kernel::addresses::Prefix;
-use crate::kernel::devices::Device;
-
-/// LOOPBACK_IFINDEX of net/flow.h: `lo` is device 1 of every network namespace.
-pub(super) const LO: u32 = 1;
+use crate::kernel::devices::{Device, LO};
 
 /// Ports.
 pub(super) type Ports = BTreeSet<u16>;

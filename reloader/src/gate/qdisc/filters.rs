@@ -4,7 +4,8 @@ use std::io;
 
 use super::error::{QdiscError, is_busy, is_gone, is_taken};
 use super::layout::{Layout, Step};
-use crate::kernel::tc::tables::{self, Found, Place, Protocol, ROOT_TABLE, Then, entry_of, table_of};
+use crate::kernel::tc::found::{self, Found};
+use crate::kernel::tc::tables::{self, Place, Protocol, ROOT_TABLE, Then, entry_of, table_of};
 
 /// The upper half of a mark's class, the lower being the hold's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +83,7 @@ impl Filters {
     pub(super) fn remove(&self) -> io::Result<()> {
         self.close()?;
         let Place { device, parent, .. } = self.place;
-        let found = tolerant_list(tables::list(device, parent))?;
+        let found = tolerant_list(found::list(device, parent))?;
         let ours = found.iter().filter(|found| is_at(found, &self.place) && found.handle != 0);
         let mut tables: Vec<u32> = ours.filter(|found| entry_of(found.handle) == 0).map(|found| found.handle).collect();
         tables.retain(|table| *table != self.root);
@@ -111,7 +112,7 @@ impl Filters {
 
 /// The filters of holds among those of a device's side: of which hold, and how they are marked.
 pub(super) fn marked(device: u32, parent: u32) -> io::Result<Vec<(u16, Mark, Filters)>> {
-    let found = tolerant_list(tables::list(device, parent))?;
+    let found = tolerant_list(found::list(device, parent))?;
     Ok(found.iter().filter_map(|found| read_mark(device, parent, found)).collect())
 }
 
@@ -125,7 +126,7 @@ fn read_mark(device: u32, parent: u32, found: &Found) -> Option<(u16, Mark, Filt
 
 /// The filters of a device's side that are nobody's hold, one for each preference.
 pub(super) fn of_others(device: u32, parent: u32) -> io::Result<Vec<Found>> {
-    let all = tolerant_list(tables::list(device, parent))?;
+    let all = tolerant_list(found::list(device, parent))?;
     let ours: Vec<u16> = marked_among(device, parent, &all).map(|filters| filters.place.preference).collect();
     let mut others: Vec<Found> = all.into_iter().filter(|found| !ours.contains(&found.preference)).collect();
     others.dedup_by_key(|found| found.preference);
@@ -141,7 +142,7 @@ fn mark(side: &Side<'_>, id: u16, protocol: Protocol) -> io::Result<(Place, u32)
     let class = (side.mark as u32) << 16 | u32::from(id);
     let mut attempts = 3;
     loop {
-        let preference = last_free(&tables::list(side.device, side.parent)?);
+        let preference = last_free(&found::list(side.device, side.parent)?);
         let place = Place { device: side.device, parent: side.parent, protocol, preference };
         match tables::add_mark(&place, MARK, class) {
             // Another hold was quicker.
@@ -195,7 +196,7 @@ mod tests {
     use super::*;
 
     fn found(preference: u16, handle: u32, class: Option<u32>) -> Found {
-        Found { preference, protocol: 0x0800, kind: "u32".into(), handle, class }
+        Found { preference, protocol: 0x0800, kind: "u32".into(), handle, class, program: None }
     }
 
     #[test]

@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::gate::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec};
+use crate::gate::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec, behind_others};
 use crate::kernel::addresses::{self, Prefix};
-use crate::kernel::devices::{self, Device, receivers};
+use crate::kernel::devices::{self, Device, LO, receivers};
 use crate::kernel::tc::qdisc::{self, ARRIVING, Qdisc};
 use crate::kernel::tc::tables::Then;
 
@@ -28,7 +28,7 @@ mod layout;
 mod parking;
 mod traces;
 
-use coverage::{Coverage, LO, coverage};
+use coverage::{Coverage, coverage};
 pub use error::QdiscError;
 use filters::{Closed, Mark, Side};
 use layout::{Layout, layouts};
@@ -71,7 +71,7 @@ impl QdiscGate {
             return Err(QdiscError::IdTaken { id: spec.id });
         }
         let mut gate = Self::unprepared(spec.clone());
-        gate.cover()?;
+        gate.cover(&mut || ())?;
         Ok(gate)
     }
 
@@ -93,7 +93,7 @@ impl QdiscGate {
     }
 
     /// Brings the filters of all devices up to date.
-    fn cover(&mut self) -> Result<(), QdiscError> {
+    fn cover(&mut self, meanwhile: &mut dyn FnMut()) -> Result<(), QdiscError> {
         let devices = devices::list().map_err(QdiscError::list("devices"))?;
         let local = addresses::local().map_err(QdiscError::list("addresses"))?;
         let qdiscs = qdisc::list().map_err(QdiscError::list("qdiscs"))?;
@@ -103,7 +103,7 @@ impl QdiscGate {
         self.forget(&devices, &receivers, &qdiscs);
         let mut first_error = None;
         for device in receivers {
-            match self.cover_device(device, &local, &qdiscs) {
+            match self.cover_device(device, &local, &qdiscs, meanwhile) {
                 Err(error) if vanished(device, &error) => drop(self.sites.remove(&device.index)),
                 Err(error) => drop(first_error.get_or_insert(error)),
                 Ok(()) => {}
@@ -125,7 +125,14 @@ impl QdiscGate {
         });
     }
 
-    fn cover_device(&mut self, device: &Device, local: &[Prefix], qdiscs: &[Qdisc]) -> Result<(), QdiscError> {
+    fn cover_device(
+        &mut self,
+        device: &Device,
+        local: &[Prefix],
+        qdiscs: &[Qdisc],
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<(), QdiscError> {
+        meanwhile();
         let coverage = coverage(&self.spec, device, local);
         if self.sites.get(&device.index).map(|site| &site.coverage).unwrap_or(&Coverage::new()) == &coverage {
             return Ok(());
@@ -136,7 +143,10 @@ impl QdiscGate {
             Some(site) => self.sites.insert(device.index, site),
             None => self.sites.remove(&device.index),
         };
-        old.iter().for_each(Site::remove);
+        if let Some(old) = old {
+            meanwhile();
+            old.remove();
+        }
         Ok(())
     }
 
@@ -217,8 +227,8 @@ impl Gate for QdiscGate {
     }
 
     /// Never another keepsake: the id is all that it has.
-    fn follow(&mut self) -> Partly<bool> {
-        Partly { done: false, trouble: self.cover().err().map(Into::into) }
+    fn follow(&mut self, meanwhile: &mut dyn FnMut()) -> Partly<bool> {
+        Partly { done: false, trouble: self.cover(meanwhile).err().map(Into::into) }
     }
 
     fn keepsake(&self) -> Result<Keepsake, HoldError> {
@@ -242,14 +252,9 @@ impl Gate for QdiscGate {
         Ok(())
     }
 
-    /// Other people's filters decide before the hold does, and nothing tells what they decided.
     fn doubt(&self) -> Option<String> {
-        let behind = self.sites.values().filter(|site| site.behind_others).map(|site| site.name.as_str());
-        let behind: Vec<&str> = behind.collect();
-        (!behind.is_empty()).then(|| {
-            let devices = behind.join(", ");
-            format!("other filters stand before the hold on {devices}: a SYN that one of them decides on is not held")
-        })
+        let behind = self.sites.values().filter(|site| site.behind_others);
+        behind_others(behind.map(|site| site.name.as_str()))
     }
 }
 

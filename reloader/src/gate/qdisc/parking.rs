@@ -2,9 +2,8 @@
 
 use std::io;
 
-use super::coverage::LO;
 use super::error::{QdiscError, is_gone, is_taken};
-use crate::kernel::devices::{self, Device};
+use crate::kernel::devices::{self, Device, LO};
 use crate::kernel::tc::qdisc::{self, Qdisc, ROOT};
 
 /// The handle of the prio on `lo`, which all holds share.

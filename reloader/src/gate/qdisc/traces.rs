@@ -4,13 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::coverage::LO;
 use super::error::{QdiscError, is_busy, is_gone};
 use super::filters::{self, Filters, Mark};
 use super::parking::{PRIO, ifb_of, is_our_prio, needs_prio, plug_of};
 use super::patiently;
 use crate::gate::hold::Figures;
-use crate::kernel::devices::{self, Counters};
+use crate::kernel::devices::{self, Counters, LO};
 use crate::kernel::tc::qdisc::{self, ARRIVING, Qdisc, ROOT};
 
 /// The traces of one hold.
@@ -232,7 +231,7 @@ fn count(id: u16, traces: &Traces) -> Result<(Figures, u64), QdiscError> {
     let Counters { received, not_taken, sent, lost } = ifb.unwrap_or_default();
     // The device has a queue of its own behind the plug, and loses what is in it when it is removed.
     waiting += received.saturating_sub(not_taken).saturating_sub(sent);
-    figures.dropped += lost;
+    figures.homeless = lost;
     figures.released = figures.released.saturating_sub(lost);
     Ok((figures, waiting))
 }

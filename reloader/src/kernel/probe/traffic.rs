@@ -15,9 +15,8 @@ use super::modules::Module;
 use super::{Ability, Finding, bpf};
 use crate::gate::programs::{OBJECT, SYN_PROGRAM};
 use crate::kernel::bpf::{chain, denial, errno, with_memlock_restored};
-use crate::kernel::{devices, tc};
-
-const LO: u32 = 1;
+use crate::kernel::devices::{self, LO};
+use crate::kernel::tc;
 
 pub(super) fn abilities() -> [Ability; 4] {
     [

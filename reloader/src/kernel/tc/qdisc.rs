@@ -2,12 +2,13 @@
 
 use std::io;
 
-use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_core::{DefaultNla, NLM_F_ACK};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcStats2};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use crate::kernel::netlink;
+use super::dump;
+use crate::kernel::netlink::{self, CREATE};
 
 /// As `parent`: the device's egress (TC_H_ROOT).
 pub(crate) const ROOT: u32 = 0xffff_ffff;
@@ -40,9 +41,7 @@ pub(crate) struct Qdisc {
 /// # Errors
 /// Where the kernel refuses to list them.
 pub(crate) fn list() -> io::Result<Vec<Qdisc>> {
-    let question = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
-    let answers = netlink::request(NETLINK_ROUTE, question, NLM_F_DUMP)?;
-    Ok(answers
+    Ok(dump(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()))?
         .iter()
         .filter_map(|answer| match answer {
             RouteNetlinkMessage::NewQueueDiscipline(qdisc) => Some(Qdisc::from(qdisc)),
@@ -101,7 +100,6 @@ pub(crate) fn remove(device: u32, parent: u32, handle: u32) -> io::Result<()> {
     netlink::request(NETLINK_ROUTE, message, NLM_F_ACK).map(drop)
 }
 
-const CREATE: u16 = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
 const TCQ_PLUG_RELEASE_INDEFINITE: i32 = 2;
 const TCQ_PLUG_LIMIT: i32 = 3;
 const TCA_OPTIONS: u16 = 2;
@@ -192,9 +190,8 @@ impl Qdisc {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::devices::LO;
     use crate::kernel::tc::golden::hex;
-
-    const LO: u32 = 1;
 
     fn added(message: TcMessage) -> String {
         hex(&RouteNetlinkMessage::NewQueueDiscipline(message), CREATE)

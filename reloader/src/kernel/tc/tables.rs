@@ -3,7 +3,7 @@
 
 use std::io;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_ECHO};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAction, TcActionAttribute, TcActionGeneric, TcActionMirror, TcActionMirrorOption, TcActionOption, TcActionType,
@@ -12,7 +12,7 @@ use netlink_packet_route::tc::{
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use crate::kernel::netlink;
+use crate::kernel::netlink::{self, CREATE};
 
 /// Where filters are: those of one preference have one protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -117,39 +117,6 @@ pub(crate) fn add_mark(place: &Place, number: u16, class: u32) -> io::Result<u32
 pub(crate) fn remove(place: &Place, handle: u32) -> io::Result<()> {
     netlink::request(NETLINK_ROUTE, removal(place, handle), NLM_F_ACK).map(drop)
 }
-
-/// What a filter chain has in one place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found {
-    pub(crate) preference: u16,
-    /// ETH_P_… in host byte order.
-    pub(crate) protocol: u16,
-    /// `u32`, `bpf`, …
-    pub(crate) kind: String,
-    /// 0 for what stands for the preference itself.
-    pub(crate) handle: u32,
-    /// The class, of u32 entries that have one.
-    pub(crate) class: Option<u32>,
-}
-
-/// The filters of any kind that a parent asks, none where there is no such parent.
-///
-/// # Errors
-/// Where the kernel refuses to list them.
-pub(crate) fn list(device: u32, parent: u32) -> io::Result<Vec<Found>> {
-    let mut message = TcMessage::with_index(device as i32);
-    message.header.parent = parent.into();
-    let answers = netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP)?;
-    Ok(answers
-        .iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewTrafficFilter(filter) => Some(Found::from(filter)),
-            _ => None,
-        })
-        .collect())
-}
-
-const CREATE: u16 = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
 
 /// The kernel sends back what it has made (NLM_F_ECHO), with the handle that it chose.
 fn add(message: TcMessage) -> io::Result<u32> {
@@ -261,33 +228,6 @@ fn at(place: &Place, handle: u32) -> TcMessage {
     message.header.handle = TcHandle::from(handle);
     message.header.info = u32::from(place.preference) << 16 | u32::from((place.protocol as u16).to_be());
     message
-}
-
-impl From<&TcMessage> for Found {
-    fn from(message: &TcMessage) -> Self {
-        let mut found = Self {
-            preference: (message.header.info >> 16) as u16,
-            protocol: u16::from_be(message.header.info as u16),
-            kind: String::new(),
-            handle: message.header.handle.into(),
-            class: None,
-        };
-        for attribute in &message.attributes {
-            match attribute {
-                TcAttribute::Kind(kind) => found.kind.clone_from(kind),
-                TcAttribute::Options(options) => found.class = options.iter().find_map(class),
-                _ => {}
-            }
-        }
-        found
-    }
-}
-
-fn class(option: &TcOption) -> Option<u32> {
-    match option {
-        TcOption::U32(TcFilterU32Option::ClassId(class)) => Some((*class).into()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ pub(super) fn record(
             }
         }
     }
-    no_room(ended).into_iter().for_each(|note| recorder.note(note));
+    no_room(&ended.figures).into_iter().for_each(|note| recorder.note(note));
     recorder.receipt().lost.undrained = undrained(&receipts);
     recorder.receipt().listeners = receipts;
 }

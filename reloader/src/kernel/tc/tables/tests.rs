@@ -2,7 +2,7 @@ use super::*;
 use crate::kernel::tc::golden::hex;
 use crate::kernel::tc::qdisc::ARRIVING;
 
-const LO: u32 = 1;
+use crate::kernel::devices::LO;
 const IFB: u32 = 2;
 
 /// `dev lo ingress protocol ip pref 65280`

@@ -1,0 +1,174 @@
+//! What a guard was given, and what it does with it when the holder does not.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::super::channel::{self, Charge, Entrusted, ToHolder};
+use super::super::lock::only_one_delivers;
+use super::super::record::Records;
+use super::super::{Backend, Figures, HoldError, Keepsake, LEASE, Partly, claim, clean_up, restore};
+use crate::kernel::clock::monotonic;
+
+/// How long a holder may take to deliver, unheard: the gates wait 2 and 5 s for what listeners and the kernel do soon.
+const DELIVERY: Duration = Duration::from_secs(10);
+
+/// How long a holder may take to begin a release that somebody asked for, before its guard does it.
+const PATIENCE_WITH_HOLDER: Duration = LEASE;
+
+/// A hold that is guarded, from before anything of it is in the kernel.
+pub(super) struct Trust {
+    id: u16,
+    record: PathBuf,
+    /// Keeps the hold on record as living.
+    lock: File,
+    /// Keeps it living for whoever knows nothing of the record.
+    _name: Option<OwnedFd>,
+    progress: Progress,
+    /// When the holder has to be heard of; for ever where the kernel itself ends a hold that nobody renews.
+    heartbeat: Option<Instant>,
+}
+
+enum Progress {
+    /// Nothing is parked yet; on these devices there was no `ingress` or `clsact` before.
+    Prepares { bare: BTreeSet<u32> },
+    /// SYNs may be parked until the end, when a holder that stands still is waited for no longer.
+    Holds { backend: Backend, keepsake: Keepsake, end: Instant },
+    /// Everything is delivered.
+    Delivered,
+}
+
+/// Why a guard releases although the holder lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    Asked,
+    Silent,
+    Over,
+}
+
+impl Trust {
+    pub(super) fn new(charge: Charge, descriptors: Vec<OwnedFd>) -> io::Result<Trust> {
+        let Charge { id, record } = charge;
+        let mut descriptors = descriptors.into_iter();
+        let lock = descriptors.next().ok_or_else(|| io::Error::other("the charge came without the record's lock"))?;
+        let progress = Progress::Prepares { bare: clean_up::bare_devices().unwrap_or_default() };
+        Ok(Trust { id, record, lock: lock.into(), _name: descriptors.next(), progress, heartbeat: None })
+    }
+
+    /// From now on SYNs can be parked. It is another keepsake where devices came during the hold.
+    pub(super) fn complete(&mut self, entrusted: Entrusted, descriptors: Vec<OwnedFd>) {
+        let Entrusted { backend, end, manifest } = entrusted;
+        let end = Instant::now() + Duration::from_nanos(end.saturating_sub(monotonic())) + LEASE;
+        self.progress = Progress::Holds { backend, keepsake: Keepsake { manifest, descriptors }, end };
+        // It arms now, on many devices perhaps.
+        self.expect_holder_within(DELIVERY);
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        !matches!(self.progress, Progress::Prepares { .. })
+    }
+
+    pub(super) fn holder_lives(&mut self) {
+        self.expect_holder_within(LEASE);
+    }
+
+    /// A plug has no lease: the guard has to be told that somebody is there.
+    fn expect_holder_within(&mut self, time: Duration) {
+        let is_needed = matches!(self.progress, Progress::Holds { backend: Backend::Qdisc, .. });
+        self.heartbeat = is_needed.then(|| Instant::now() + time);
+    }
+
+    pub(super) fn holder_delivers(&mut self) {
+        self.heartbeat = None;
+        if let Progress::Holds { end, .. } = &mut self.progress {
+            *end = Instant::now() + DELIVERY;
+        }
+    }
+
+    /// Its duplicates keep nothing in the kernel any more.
+    pub(super) fn holder_delivered(&mut self) {
+        self.progress = Progress::Delivered;
+    }
+
+    /// When the guard does not wait for the holder any longer, and why. While nothing is parked, only who asks hurries.
+    pub(super) fn due(&self, asked: Option<Instant>) -> Option<(Instant, Cause)> {
+        let asked = asked.map(|asked| (asked + PATIENCE_WITH_HOLDER, Cause::Asked));
+        let Progress::Holds { end, .. } = &self.progress else { return asked };
+        let silent = self.heartbeat.map(|at| (at, Cause::Silent));
+        [asked, silent, Some((*end, Cause::Over))].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// The holder is dead.
+    pub(super) fn take_over(mut self) -> Result<(), HoldError> {
+        log::warn!("the process that held SYNs has died: its guard releases them");
+        // On record it stays while something of it is left: whoever comes next cleans up.
+        self.lift()?.whole()?;
+        self.forget();
+        Ok(())
+    }
+
+    /// The holder was stopped, or hangs.
+    pub(super) fn lift_for_holder(mut self, cause: Cause, channel: BorrowedFd<'_>) -> Result<(), HoldError> {
+        let (figures, trouble) = match self.lift() {
+            Ok(Partly { done, trouble }) => (done, trouble),
+            Err(error) => (Figures::default(), Some(error)),
+        };
+        let is_lifted = trouble.is_none();
+        if is_lifted && let Err(error) = claim::mark_lifted(&self.lock) {
+            log::warn!("the record does not say that the hold was lifted: {error}");
+        }
+        let trouble = trouble.map(|error| error.to_string()).or_else(|| cause.sentence());
+        // A holder that is gone needs no answer, but nobody else removes the record then.
+        if channel::send(channel, &ToHolder::Lifted { figures, trouble }).is_err() && is_lifted {
+            self.forget();
+        }
+        Ok(())
+    }
+
+    fn lift(&mut self) -> Result<Partly<Figures>, HoldError> {
+        // A record that somebody removed, or a turn that somebody keeps, is no reason to leave SYNs parked.
+        let _alone: Option<File> = only_one_delivers(&self.record).ok();
+        let none = BTreeSet::new();
+        let (backend, keepsake) = match std::mem::replace(&mut self.progress, Progress::Delivered) {
+            Progress::Holds { backend, keepsake, .. } => (backend, keepsake),
+            Progress::Prepares { bare } => return self.remove_traces(&bare),
+            Progress::Delivered => return self.remove_traces(&none),
+        };
+        let mut gate = restore(backend, keepsake)?;
+        let delivered = gate.deliver();
+        let removed = self.records().alone(|| gate.remove()).err();
+        Ok(Partly { trouble: delivered.trouble.or(removed), ..delivered })
+    }
+
+    fn remove_traces(&self, bare: &BTreeSet<u32>) -> Result<Partly<Figures>, HoldError> {
+        clean_up::remove_traces_of(self.id, bare, &self.records())?;
+        Ok(Partly { done: Figures::default(), trouble: None })
+    }
+
+    fn forget(&self) {
+        if let Err(error) = claim::remove(&self.record) {
+            log::debug!("the record {}: {error}", self.record.display());
+        }
+    }
+
+    fn records(&self) -> Records {
+        Records::of(self.record.parent().and_then(Path::parent).unwrap_or(Path::new("/")))
+    }
+}
+
+impl Cause {
+    /// What stands against a proof, where nobody asked for it.
+    fn sentence(self) -> Option<String> {
+        match self {
+            Cause::Asked => None,
+            Cause::Silent => Some(format!(
+                "the guard lifted the hold, because the process that holds had stood still for {} ms",
+                LEASE.as_millis()
+            )),
+            Cause::Over => Some("the guard lifted the hold, because its longest time was over".into()),
+        }
+    }
+}

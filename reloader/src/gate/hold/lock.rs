@@ -1,0 +1,70 @@
+//! Locks whose owner may have been stopped: nobody waits for one without end.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+
+use super::TURN;
+
+/// Locks the file for this process alone.
+///
+/// # Errors
+/// `TimedOut` where somebody else keeps the lock for so long.
+pub(super) fn lock_within(file: &File, patience: Duration) -> io::Result<()> {
+    let end = Instant::now() + patience;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => sleep(Duration::from_millis(1)),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Keeps holder and guard from delivering the same SYNs at once: `reloader release` asks the guard while the holder lives. On a
+/// file of its own, because the two share the lock of the record.
+///
+/// # Errors
+/// Where the file cannot be opened or locked, `TimedOut` where the other one does not come to an end: both may deliver then.
+pub(super) fn only_one_delivers(record: &Path) -> io::Result<File> {
+    // A record that is gone has nobody who would remove the file.
+    std::fs::metadata(record)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+        .open(turn(record))?;
+    lock_within(&file, TURN)?;
+    Ok(file)
+}
+
+/// The file that says whose turn it is to deliver.
+pub(super) fn turn(record: &Path) -> PathBuf {
+    record.with_extension("deliver")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_keeps_the_turn_to_deliver_is_not_waited_for_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = dir.path().join("1.json");
+        File::create(&record).unwrap();
+        let first = only_one_delivers(&record).unwrap();
+        let error = only_one_delivers(&record).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(first);
+        only_one_delivers(&record).unwrap();
+    }
+}

@@ -103,11 +103,3 @@ fn a_dry_run_changes_nothing() {
     assert!(told.contains("127.0.0.1:8080") && told.contains("passed"), "{told}");
     assert_eq!((rig.serving(), rig.history().stdout), (serving, receipts));
 }
-
-#[test]
-fn a_strategy_of_a_later_version_is_refused_by_name() {
-    netns::enter();
-    let rig = Rig::with(&Config::web("127.0.0.1:8080")).tables("[reload]\nstrategy = \"steer\"").prepare();
-    let refused = rig.run(&["daemon"]).expect_status(78);
-    assert!(refused.stderr.contains("`steer` is not in this version"), "{}", refused.stderr);
-}

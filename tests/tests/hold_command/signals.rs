@@ -29,6 +29,11 @@ fn a_signal_releases_and_is_passed_on() {
         Process::with_pid(pending.pid() as i32).unwrap().signal(signal);
         let answer = pending.wait().expect_status(9);
         assert_eq!(answer.at("/result"), "failed");
+        assert!(
+            answer.at("/reason").as_str().unwrap().contains(&format!("SYNs to {WEB} are refused")),
+            "{}",
+            answer.stdout
+        );
         assert!(answer.at("/reason").as_str().unwrap().contains(&format!("signal {number}")), "{}", answer.stdout);
         assert_eq!(std::fs::read_to_string(holding.rig.path("heard")).unwrap(), format!("{number}\n"));
         drop(service);
@@ -57,6 +62,39 @@ fn a_signal_before_the_command_is_run_gives_up() {
     assert_eq!(listening(8080), before);
     drop((slow, service));
     holding.assert_gone();
+}
+
+/// The command is not done when nothing is held any more: what it comes to is seen then, and its status is the answer.
+#[test]
+fn a_command_that_goes_on_without_the_hold_is_waited_for() {
+    netns::enter();
+    for by_signal in [true, false] {
+        let holding = Holding::new();
+        let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+        let (stopped, go_on) = (holding.rig.path("stopped"), holding.rig.path("go-on"));
+        let script = format!(
+            "trap '' 1; {stop}; echo >{stopped}; until [ -e {go_on} ]; do sleep 0.01; done; {start}",
+            stop = service.command("stop").join(" "),
+            stopped = stopped.display(),
+            go_on = go_on.display(),
+            start = service.command("start").join(" "),
+        );
+        let pending = holding.spawn(&["--json", "--max", "1h", "--listen", WEB], ["sh", "-c", &script]);
+        until(Duration::from_secs(20), "the server to stop", || stopped.exists());
+        if by_signal {
+            Process::with_pid(pending.pid() as i32).unwrap().signal(Signal::SIGHUP);
+        } else {
+            holding.rig.run(&["release"]).expect_status(0);
+        }
+        until(Duration::from_secs(20), "the hold to end", || holding.records().is_empty());
+        std::fs::write(&go_on, "").unwrap();
+        let answer = pending.wait().expect_status(0);
+        assert_eq!(answer.at("/result"), "unproven", "{}", answer.stdout);
+        let why = if by_signal { "signal 1" } else { "reloader release" };
+        assert!(answer.at("/listeners/0/why").as_str().unwrap().contains(why), "{}", answer.stdout);
+        drop(service);
+        holding.assert_gone();
+    }
 }
 
 fn catches(process: Process, signal: u64) -> bool {

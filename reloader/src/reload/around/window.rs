@@ -81,9 +81,14 @@ impl Window {
         (!names.is_empty()).then(|| names.join(", "))
     }
 
-    /// Nothing is held any more, and the command is not done: whether anybody listens shows later.
+    /// Nothing is held any more, and the command is not done: whether anybody listens shows until it has ended, and a moment
+    /// longer.
     pub(super) async fn wait_unheld(&self, command: &Handle, ends: Instant, signals: &mut UnboundedReceiver<Caught>) {
-        while Instant::now() < ends && command.try_ended().is_none() {
+        let mut ended_since = None;
+        while Instant::now() < ends {
+            if command.try_ended().is_some() && ended_since.get_or_insert_with(Instant::now).elapsed() >= drain::CAP {
+                return;
+            }
             if self.now().is_ok_and(|now| self.unserved(&now).is_none()) {
                 return;
             }

@@ -10,6 +10,7 @@ pub mod gate;
 pub mod haproxy;
 pub mod kernel;
 pub mod listener;
+mod own_directory;
 pub mod process;
 pub mod reload;
 mod rights;

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::{Context, Exit, Failure, output};
 use crate::config::{self, Config};
 use crate::gate::hold::Backend;
+use crate::own_directory::refuse_others_writing;
 use crate::process::{Ended, ProcessError};
 use crate::reload::around::{self, Around, AroundError, Caught, Listen, Outcome};
 use crate::reload::receipt::Receipt;
@@ -41,6 +42,9 @@ pub(super) struct Arguments {
     #[command(flatten)]
     format: output::Format,
     /// The command that stops one server and starts another. With --json its output goes to standard error.
+    ///
+    /// Its status is the answer; 124 where nothing listens afterwards, 125 where the hold itself failed, 126 and 127 where the command
+    /// cannot be run.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
@@ -74,6 +78,8 @@ pub(super) fn run(
     if let Err(error) = inheritance.raise_own_descriptor_limit() {
         log::debug!("the limit of descriptors cannot be raised: {error}");
     }
+    let place = &config.runtime_dir;
+    refuse_others_writing(place).map_err(|error| failed(format!("runtime-dir {}: {error}", place.display())))?;
     let command = command(&arguments, &inheritance)?;
     enter(&arguments)?;
     let around = around_of(&arguments, &config, listen, inheritance);

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{Context, Exit, Failure, output};
 use crate::gate::hold::{CleanUp, Found, HoldError, Record, Records, clean_up, lift_all};
+use crate::own_directory::refuse_others_writing;
 use crate::process;
 
 #[derive(Serialize, Default)]
@@ -24,7 +25,10 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Fai
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::new(Exit::Privilege, "releasing holds takes root: they are root's"));
     }
-    let records = Records::of(&config.runtime_dir);
+    let place = &config.runtime_dir;
+    refuse_others_writing(place)
+        .map_err(|error| Failure::new(Exit::BadConfiguration, format!("runtime-dir {}: {error}", place.display())))?;
+    let records = Records::of(place);
     let (lifted, unanswered) = lift_all(&records).map_err(|error| Failure::new(Exit::Failed, error))?;
     let mut released = Released {
         lifted: lifted.iter().map(words).collect(),

@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::DaemonError;
 use crate::config::Config;
+use crate::own_directory::refuse_others_writing;
 use crate::process;
 
 /// The capabilities the daemon cannot do without, by number (capabilities(7)), with what each is for.
@@ -71,17 +72,6 @@ fn directory(key: &'static str, path: &Path, mode: u32) -> Result<(), DaemonErro
         std::fs::set_permissions(path, Permissions::from_mode(mode))
     };
     create().map_err(DaemonError::place(key, path))
-}
-
-fn refuse_others_writing(path: &Path) -> io::Result<()> {
-    let metadata = std::fs::metadata(path)?;
-    let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
-    if is_own && metadata.permissions().mode() & 0o022 == 0 {
-        return Ok(());
-    }
-    Err(io::Error::other(
-        "it is there, and others own it or may write to it: give it to root with mode 0755, or name another directory",
-    ))
 }
 
 /// One daemon for a runtime-dir: holds the lock as long as it lives. The descriptor is close-on-exec.

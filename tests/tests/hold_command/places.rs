@@ -121,3 +121,17 @@ fn its_receipt_is_in_the_journal_where_there_is_one() {
     let refused = holding.run(&["--listen", "127.0.0.1:8081", "--max", "300ms"], ["true"]).expect_status(124);
     assert!(!refused.stderr.contains("receipts.jsonl"), "{}", refused.stderr);
 }
+
+/// Who may write to it could name any process as the guard that is to be told.
+#[test]
+fn a_runtime_directory_that_others_may_write_to() {
+    netns::enter();
+    let holding = Holding::new();
+    let run = holding.rig.path("run");
+    std::fs::create_dir_all(&run).unwrap();
+    std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let answer = holding.run(&["--listen", WEB], ["true"]).expect_status(125);
+    assert!(answer.stderr.contains("others own it or may write to it"), "{}", answer.stderr);
+    let answer = holding.rig.run(&["release"]).expect_status(78);
+    assert!(answer.stderr.contains("others own it or may write to it"), "{}", answer.stderr);
+}

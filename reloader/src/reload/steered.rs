@@ -1,9 +1,8 @@
 //! Listeners whose socket changes within one SO_REUSEPORT group: the new sockets get all that is new, and what is queued on an old
 //! one moves over when that closes, or, on kernels that do not migrate, is drained before.
 
-use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,12 +11,20 @@ use super::receipt::{ListenerReceipt, Rung};
 use super::recorder::Recorder;
 use super::retire::undrained;
 use crate::custody::Custody;
-use crate::gate::steer::{Group, Steer, SteerError, Trace};
+use crate::gate::steer::{Steer, Trace};
 use crate::kernel::sock_diag::SockDiagError;
-use crate::kernel::{devices, netstat, sock_diag};
-use crate::listener::{Address, Endpoint, Listener};
-use crate::process::Handle;
+use crate::kernel::{netstat, sock_diag};
+use crate::listener::{Endpoint, Listener};
 use crate::supervision::Supervisor;
+
+mod groups;
+mod handshakes;
+mod late;
+
+use groups::{Successor, add, by_endpoint, successors};
+use handshakes::{Ends, half_open};
+
+pub(crate) use late::{Unsettled, settle_late, settle_now};
 
 /// The lease outlives all waits of a reload by this time.
 const SPARE: Duration = Duration::from_secs(5);
@@ -33,7 +40,7 @@ pub(crate) struct Steered {
     lines: Vec<Line>,
     /// Duplicates of the old sockets.
     from: Vec<Arc<OwnedFd>>,
-    /// Duplicates of those that only the new generation has.
+    /// Duplicates of the new ones, without those that the old generation has too.
     fresh: Vec<Arc<OwnedFd>>,
     patience: Duration,
     failed_before: Option<u64>,
@@ -43,8 +50,6 @@ pub(crate) struct Steered {
     /// Why the old listeners may have lost something.
     doubt: Option<String>,
 }
-
-type Ends = (SocketAddr, SocketAddr);
 
 struct Line {
     old: Listener,
@@ -86,15 +91,15 @@ pub(crate) fn begin(
             return (None, rest);
         }
     }
-    let fresh = new.held().iter().filter(|held| supervisor.custody.owner(held.listener.inode).is_none());
-    let fresh: Vec<Arc<OwnedFd>> =
-        fresh.filter(|held| held.listener.endpoint.is_tcp_here()).map(|held| held.fd.clone()).collect();
-    let (mut lines, mut from) = (Vec::new(), Vec::new());
+    let (mut lines, mut from, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
     for (endpoint, group) in by_endpoint(candidates) {
-        match add(&mut steer, &supervisor.custody, &endpoint, &group, &successors[&endpoint]) {
-            Ok((place, duplicates)) => {
-                lines.extend(group.into_iter().map(|old| Line { old, group: place }));
-                from.extend(duplicates);
+        let to = &successors[&endpoint];
+        match add(&mut steer, &supervisor.custody, &endpoint, &group, to) {
+            Ok(added) => {
+                lines.extend(group.into_iter().map(|old| Line { old, group: added.place }));
+                from.extend(added.from);
+                let is_fresh = |successor: &&Successor| supervisor.custody.owner(successor.inode).is_none();
+                fresh.extend(to.iter().filter(is_fresh).map(|successor| successor.fd.clone()));
             }
             Err(error) => {
                 recorder.note(error);
@@ -115,64 +120,6 @@ pub(crate) fn begin(
     let failed_before = failed_migrations();
     let pending = HashSet::new();
     (Some(Steered { steer, lines, from, fresh, patience, failed_before, left_before, pending, doubt }), rest)
-}
-
-/// The new generation's sockets by where they listen.
-fn successors(new: &Custody) -> HashMap<Endpoint, Vec<Arc<OwnedFd>>> {
-    let mut listed = HashSet::new();
-    let mut found: HashMap<Endpoint, Vec<Arc<OwnedFd>>> = HashMap::new();
-    for held in new.held().iter().filter(|held| listed.insert(held.listener.inode)) {
-        found.entry(held.listener.endpoint.clone()).or_default().push(held.fd.clone());
-    }
-    found
-}
-
-fn by_endpoint(listeners: Vec<Listener>) -> Vec<(Endpoint, Vec<Listener>)> {
-    let mut groups: Vec<(Endpoint, Vec<Listener>)> = Vec::new();
-    for listener in listeners {
-        match groups.iter_mut().find(|(endpoint, _)| *endpoint == listener.endpoint) {
-            Some((_, group)) => group.push(listener),
-            None => groups.push((listener.endpoint.clone(), vec![listener])),
-        }
-    }
-    groups
-}
-
-fn add(
-    steer: &mut Steer,
-    custody: &Custody,
-    endpoint: &Endpoint,
-    old: &[Listener],
-    to: &[Arc<OwnedFd>],
-) -> Result<(usize, Vec<Arc<OwnedFd>>), String> {
-    let Address::Inet(address) = endpoint.address else { return Err(format!("cannot steer {endpoint}")) };
-    let interface = match &endpoint.interface {
-        Some(name) => device_number(name).ok_or_else(|| format!("cannot steer {endpoint}: {name} is gone"))?,
-        None => 0,
-    };
-    let from: Vec<Arc<OwnedFd>> = old.iter().map(|listener| duplicate(custody, listener)).collect::<Result<_, _>>()?;
-    let sockets = from.iter().map(|fd| fd.as_fd()).collect();
-    let group = Group { address, v6only: endpoint.v6only, interface, to: to.to_vec(), from: sockets };
-    let place = steer.add(&group).map_err(|error: SteerError| error.to_string())?;
-    Ok((place, from))
-}
-
-fn device_number(name: &str) -> Option<u32> {
-    Some(devices::list().ok()?.into_iter().find(|device| device.name == name)?.index)
-}
-
-/// What is in custody, or a duplicate of what the old generation has.
-fn duplicate(custody: &Custody, listener: &Listener) -> Result<Arc<OwnedFd>, String> {
-    if let Some(held) = custody.held().iter().find(|held| held.listener.inode == listener.inode) {
-        return Ok(held.fd.clone());
-    }
-    let unseen = || format!("cannot steer {}: the old generation's socket cannot be found", listener.endpoint);
-    let owner = custody.owner(listener.inode).ok_or_else(unseen)?;
-    let fd = Handle::duplicate(owner).map_err(|error| format!("cannot steer {}: {error}", listener.endpoint))?;
-    match rustix::fs::fstat(&fd) {
-        Ok(found) if found.st_ino == listener.inode => Ok(Arc::new(fd)),
-        _ => Err(unseen()),
-    }
 }
 
 /// Connections that found no listener to move to, since the network namespace exists.
@@ -331,29 +278,6 @@ impl Steered {
     }
 }
 
-/// Handshakes of closed listeners that wait for a slow client, or for one whose ACK came while the accept queue was full: they
-/// are migrated as long as the program stands, which does nothing else any more.
-pub(crate) struct Unsettled {
-    endpoints: Vec<Endpoint>,
-    pending: Option<HashSet<Ends>>,
-}
-
-/// Takes the program off once nothing waits for it any more. Due about once a second.
-pub(crate) fn settle_late(supervisor: &mut Supervisor) {
-    if let Some(unsettled) = &mut supervisor.unsettled {
-        let now = half_open(&unsettled.endpoints, true).unwrap_or_default();
-        let pending = unsettled.pending.get_or_insert_with(|| now.clone());
-        pending.retain(|ends| now.contains(ends));
-        if !pending.is_empty() {
-            return;
-        }
-        supervisor.unsettled = None;
-    }
-    if let Some(Err(error)) = supervisor.steer.as_mut().map(Steer::end) {
-        log::error!("{error}");
-    }
-}
-
 /// The queue moves now, and not when whoever closed the socket comes round to its release, long after its descriptor is gone
 /// from /proc: shutdown(2) runs `inet_csk_listen_stop` before it returns, or waits for whoever runs it.
 fn stop_listening(socket: &OwnedFd) {
@@ -365,15 +289,6 @@ fn stop_listening(socket: &OwnedFd) {
 
 fn unseen(error: &SockDiagError) -> String {
     format!("it could not be seen what was left on the old socket: {error}")
-}
-
-/// Handshakes on these addresses: without the `late` ones those whose SYN-ACK was sent once only.
-fn half_open(endpoints: &[Endpoint], late: bool) -> Result<HashSet<Ends>, SockDiagError> {
-    let pending = sock_diag::half_open(0)?;
-    let awaited = pending.into_iter().filter(|found| {
-        (late || found.retransmits == 0) && endpoints.iter().any(|endpoint| endpoint.covers(found.local))
-    });
-    Ok(awaited.map(|found| (found.local, found.remote)).collect())
 }
 
 /// The verdict on a listener that was steered away from.

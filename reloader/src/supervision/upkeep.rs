@@ -11,7 +11,7 @@ use crate::config::Limit;
 use crate::custody::Followed;
 use crate::listener::Owned;
 use crate::process::{self, Ended, Handle};
-use crate::reload::steered::settle_late;
+use crate::reload::steered::{settle_late, settle_now};
 
 /// A retired generation has closed its listeners after this time, or is told again.
 const CLOSES_WITHIN: Duration = Duration::from_secs(3);
@@ -36,6 +36,7 @@ impl Supervisor {
     pub(crate) fn serving_ended(&mut self, ended: Ended) {
         let Some(mut dead) = self.serving.take() else { return };
         log::error!("generation {} (process {}) {ended} while it served", dead.number, dead.process.pid());
+        settle_now(self);
         self.retire_orphans(&dead);
         self.note_unserved(&dead.listeners);
         forward_last_words(&mut dead);
@@ -54,6 +55,7 @@ impl Supervisor {
         );
         log::error!("{warning}");
         let process = stopped.process.clone();
+        settle_now(self);
         self.note_unserved(&stopped.listeners);
         stopped.retired = Some(Instant::now());
         self.note_down(&stopped, warning);
@@ -119,6 +121,7 @@ impl Supervisor {
                     log::warn!("the server closed {} by itself: it leaves custody", owned.listener.endpoint);
                 }
                 serving.listeners.retain(|owned| !is_closed(owned));
+                settle_now(self);
                 self.publish();
             }
         }

@@ -1,0 +1,93 @@
+//! From listeners to reuseport groups, with the descriptors that it takes.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::custody::Custody;
+use crate::gate::steer::{Group, Steer};
+use crate::kernel::devices;
+use crate::listener::{Address, Endpoint, Listener};
+use crate::process::Handle;
+
+/// A socket of the new generation.
+#[derive(Clone)]
+pub(super) struct Successor {
+    pub(super) inode: u64,
+    pub(super) fd: Arc<OwnedFd>,
+}
+
+/// A group that is steered.
+pub(super) struct Added {
+    /// Its place in the gate.
+    pub(super) place: usize,
+    /// Duplicates of the old sockets.
+    pub(super) from: Vec<Arc<OwnedFd>>,
+}
+
+/// The new generation's sockets by where they listen.
+pub(super) fn successors(new: &Custody) -> HashMap<Endpoint, Vec<Successor>> {
+    let mut listed = HashSet::new();
+    let mut found: HashMap<Endpoint, Vec<Successor>> = HashMap::new();
+    for held in new.held().iter().filter(|held| listed.insert(held.listener.inode)) {
+        found
+            .entry(held.listener.endpoint.clone())
+            .or_default()
+            .push(Successor { inode: held.listener.inode, fd: held.fd.clone() });
+    }
+    found
+}
+
+/// Those that listen at one place together.
+pub(super) fn by_endpoint(listeners: Vec<Listener>) -> Vec<(Endpoint, Vec<Listener>)> {
+    let mut groups: Vec<(Endpoint, Vec<Listener>)> = Vec::new();
+    for listener in listeners {
+        match groups.iter_mut().find(|(endpoint, _)| *endpoint == listener.endpoint) {
+            Some((_, group)) => group.push(listener),
+            None => groups.push((listener.endpoint.clone(), vec![listener])),
+        }
+    }
+    groups
+}
+
+/// Steers from the `old` sockets of one place to those in `to`.
+///
+/// # Errors
+/// A sentence; nothing is steered there then.
+pub(super) fn add(
+    steer: &mut Steer,
+    custody: &Custody,
+    endpoint: &Endpoint,
+    old: &[Listener],
+    to: &[Successor],
+) -> Result<Added, String> {
+    let Address::Inet(address) = endpoint.address else { return Err(format!("cannot steer {endpoint}")) };
+    let interface = match &endpoint.interface {
+        Some(name) => device_number(name).ok_or_else(|| format!("cannot steer {endpoint}: {name} is gone"))?,
+        None => 0,
+    };
+    let from: Vec<Arc<OwnedFd>> = old.iter().map(|listener| duplicate(custody, listener)).collect::<Result<_, _>>()?;
+    let to = to.iter().map(|successor| successor.fd.clone()).collect();
+    let sockets = from.iter().map(|fd| fd.as_fd()).collect();
+    let group = Group { address, v6only: endpoint.v6only, interface, to, from: sockets };
+    let place = steer.add(&group).map_err(|error| error.to_string())?;
+    Ok(Added { place, from })
+}
+
+fn device_number(name: &str) -> Option<u32> {
+    Some(devices::list().ok()?.into_iter().find(|device| device.name == name)?.index)
+}
+
+/// What is in custody, or a duplicate of what the old generation has.
+fn duplicate(custody: &Custody, listener: &Listener) -> Result<Arc<OwnedFd>, String> {
+    if let Some(held) = custody.held().iter().find(|held| held.listener.inode == listener.inode) {
+        return Ok(held.fd.clone());
+    }
+    let unseen = || format!("cannot steer {}: the old generation's socket cannot be found", listener.endpoint);
+    let owner = custody.owner(listener.inode).ok_or_else(unseen)?;
+    let fd = Handle::duplicate(owner).map_err(|error| format!("cannot steer {}: {error}", listener.endpoint))?;
+    match rustix::fs::fstat(&fd) {
+        Ok(found) if found.st_ino == listener.inode => Ok(Arc::new(fd)),
+        _ => Err(unseen()),
+    }
+}

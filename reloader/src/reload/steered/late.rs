@@ -1,0 +1,36 @@
+//! The program stays for handshakes that are late.
+
+use std::collections::HashSet;
+
+use super::handshakes::{Ends, half_open};
+use crate::gate::steer::Steer;
+use crate::listener::Endpoint;
+use crate::supervision::Supervisor;
+
+/// Handshakes of closed listeners that wait for a slow client, or for one whose ACK came while the accept queue was full: they
+/// are migrated as long as the program stands, which does nothing else any more.
+pub(crate) struct Unsettled {
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) pending: Option<HashSet<Ends>>,
+}
+
+/// Takes the program off once nothing waits for it any more. Due about once a second.
+pub(crate) fn settle_late(supervisor: &mut Supervisor) {
+    if let Some(unsettled) = &mut supervisor.unsettled {
+        let now = half_open(&unsettled.endpoints, true).unwrap_or_default();
+        let pending = unsettled.pending.get_or_insert_with(|| now.clone());
+        pending.retain(|ends| now.contains(ends));
+        if !pending.is_empty() {
+            return;
+        }
+    }
+    settle_now(supervisor);
+}
+
+/// Takes the program off, whoever waits: the socket by which it is taken off must not outlive its server.
+pub(crate) fn settle_now(supervisor: &mut Supervisor) {
+    supervisor.unsettled = None;
+    if let Some(Err(error)) = supervisor.steer.as_mut().map(Steer::end) {
+        log::error!("{error}");
+    }
+}

@@ -19,6 +19,7 @@ use crate::gate::syn_counter::{self, SynCounter};
 use crate::haproxy::broker::Broker;
 use crate::haproxy::version::VersionCache;
 use crate::reload::receipt::{Kind, Outcome, Receipt};
+use crate::reload::replaced;
 use crate::reload::run::{Ask, run as run_reload};
 use crate::supervision::{Journal, KnownGood, Supervisor, notify};
 use crate::sys::Inheritance;
@@ -81,6 +82,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     control_socket.serve(control.clone());
     let footing = Footing { lock, control_socket, control };
     begin_serving(&mut supervisor).await?;
+    replaced::clean_up(&supervisor.present_listeners());
     supervisor.publish();
     notify::ready();
     EventLoop::new(supervisor, config_path, events, signals.hangup, footing).run_until_stopped().await;

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 
-use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_core::{NLM_F_DUMP, Nla as _};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{
     AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, TCP_CLOSE_WAIT, TCP_ESTABLISHED,
@@ -193,6 +193,21 @@ fn local(response: &InetResponse) -> SocketAddr {
     SocketAddr::new(id.source_address, id.source_port)
 }
 
+/// The file (its inode in the file system) to which this listening socket was bound; `None` where it was bound to none, or is gone.
+pub fn file_of(listener: u64) -> Result<Option<u32>, SockDiagError> {
+    let responses = unix_showing(UnixStateFlags::LISTEN, ShowFlags::VFS)?;
+    let found = responses.into_iter().find(|response| u64::from(response.header.inode) == listener);
+    Ok(found.and_then(|response| response.nlas.iter().find_map(file_in)))
+}
+
+/// `struct unix_diag_vfs`: the file's inode and its device, 32 bits each in host byte order.
+fn file_in(nla: &UnixNla) -> Option<u32> {
+    let UnixNla::Vfs(_) = nla else { return None };
+    let mut value = vec![0; nla.value_len()];
+    nla.emit_value(&mut value);
+    Some(u32::from_ne_bytes(*value.first_chunk()?))
+}
+
 fn unix_listener(response: &UnixResponse) -> Option<ListenSocket> {
     let (queued, backlog) = response.nlas.iter().find_map(|nla| match nla {
         UnixNla::ReceiveQueueLength(queued, backlog) => Some((*queued, *backlog)),
@@ -249,12 +264,11 @@ fn of_protocol(
 }
 
 fn unix(states: UnixStateFlags) -> Result<Vec<UnixResponse>, SockDiagError> {
-    let request = UnixRequest {
-        state_flags: states,
-        inode: 0,
-        show_flags: ShowFlags::NAME | ShowFlags::RQLEN,
-        cookie: [0xff; 8],
-    };
+    unix_showing(states, ShowFlags::NAME | ShowFlags::RQLEN)
+}
+
+fn unix_showing(states: UnixStateFlags, show_flags: ShowFlags) -> Result<Vec<UnixResponse>, SockDiagError> {
+    let request = UnixRequest { state_flags: states, inode: 0, show_flags, cookie: [0xff; 8] };
     let messages = dump(SockDiagMessage::UnixRequest(request))?;
     Ok(messages
         .into_iter()
@@ -322,8 +336,10 @@ mod tests {
         let path = std::env::temp_dir().join(format!("reloader-sock-diag-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
         let found = unix_listeners().unwrap().into_iter().find(|found| found.address == Address::Unix(path.clone()));
+        let file = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).unwrap());
         std::fs::remove_file(&path).unwrap();
+        let found = found.unwrap();
+        assert_eq!((found.queued, file_of(found.inode).unwrap()), (0, Some(file as u32)));
         drop(listener);
-        assert_eq!(found.unwrap().queued, 0);
     }
 }

@@ -1,14 +1,17 @@
-//! What guards the listeners whose socket changes: they are steered where that is possible, and held where it is not.
+//! What guards the listeners whose socket changes: TCP is steered where that is possible, and held where it is not; a unix path is
+//! drained.
 
 use std::collections::HashSet;
 
 use super::confirm::Verdict;
 use super::held::{self, Guarded};
 use super::recorder::Recorder;
+use super::replaced::{self, Links, Replaced};
 use super::steered::{self, Steered};
 use crate::config::Strategy;
 use crate::haproxy::inspect::Inspection;
-use crate::listener::Owned;
+use crate::haproxy::version::Version;
+use crate::listener::{Listener, Owned};
 use crate::supervision::Supervisor;
 
 /// The guards of one reload.
@@ -16,56 +19,73 @@ use crate::supervision::Supervisor;
 pub(crate) struct Guards {
     pub(super) steered: Option<Steered>,
     pub(super) held: Option<Guarded>,
+    replaced: Vec<Replaced>,
+    links: Links,
 }
 
 impl Guards {
+    /// Before the new generation is started: what it may rename over can be given back.
+    pub(crate) fn link_paths(&mut self, supervisor: &Supervisor, haproxy: Version, recorder: &mut Recorder) {
+        if !supervisor.is_served() {
+            return;
+        }
+        let custody: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();
+        let is_passed = |listener: &Listener| haproxy.passes_sockets() && custody.contains(&listener.inode);
+        self.links = Links::make(&supervisor.present_listeners(), is_passed, recorder);
+    }
+
     /// Guards the old sockets that the new generation did not take over, until they are closed, and waits until those that need it
     /// are drained.
     pub(crate) async fn put_up(
+        &mut self,
         supervisor: &mut Supervisor,
         inspection: &Inspection,
         old: &[Owned],
         verdicts: &[Verdict],
         recorder: &mut Recorder,
         tell: &dyn Fn(&str),
-    ) -> Guards {
+    ) {
         let strategy = supervisor.config.reload.strategy;
+        if !supervisor.is_served() || strategy == Strategy::FdPass {
+            return;
+        }
         let mut at_risk = held::at_risk(verdicts);
-        let mut guards = Guards::default();
-        if !supervisor.is_served() || strategy == Strategy::FdPass || at_risk.is_empty() {
-            return guards;
+        self.replaced = replaced::among(verdicts);
+        for replaced in &mut self.replaced {
+            replaced.drain(supervisor.config.reload.drain_timeout).await;
         }
         if matches!(strategy, Strategy::Auto | Strategy::Steer) {
-            (guards.steered, at_risk) = steered::begin(supervisor, at_risk, &inspection.custody, recorder);
+            (self.steered, at_risk) = steered::begin(supervisor, at_risk, &inspection.custody, recorder);
         }
         let mut ours: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
         ours.extend(inspection.owned.iter().map(|owned| owned.listener.inode));
-        guards.held = held::guard(supervisor, at_risk, &ours, recorder).await;
-        if guards.steered.is_none() && guards.held.is_none() {
-            return guards;
+        self.held = held::guard(supervisor, at_risk, &ours, recorder).await;
+        if self.steered.is_none() && self.held.is_none() {
+            return;
         }
         recorder.phase(|phases| &mut phases.guard);
         tell("draining old queues");
-        if let Some(held) = &mut guards.held {
+        if let Some(held) = &mut self.held {
             held.drain().await;
         }
-        if let Some(steered) = &mut guards.steered {
+        if let Some(steered) = &mut self.steered {
             steered.drain().await;
         }
         recorder.phase(|phases| &mut phases.drain);
-        guards
     }
 
     /// Whether the old listener with this inode is guarded.
     pub(crate) fn cover(&self, inode: Option<u64>) -> bool {
         self.steered.as_ref().is_some_and(|steered| steered.covers(inode))
             || self.held.as_ref().is_some_and(|held| held.covers(inode))
+            || self.replaced.iter().any(|replaced| replaced.covers(inode))
     }
 
     /// What stands against a proof by now.
     pub(crate) fn doubts(&self) -> Option<String> {
         let steered = self.steered.as_ref().and_then(Steered::doubts);
-        steered.or_else(|| self.held.as_ref().and_then(Guarded::doubts))
+        let held = || self.held.as_ref().and_then(Guarded::doubts);
+        steered.or_else(held).or_else(|| self.replaced.iter().find_map(Replaced::doubts))
     }
 
     /// The old generation was told to close its listeners; `closed` where it was seen to have done so.
@@ -81,11 +101,13 @@ impl Guards {
 
     /// The new generation is given up: nothing goes to it any more that could go to the old one.
     pub(crate) fn turn_back(&mut self) {
+        self.links.put_back();
         self.steered.iter_mut().for_each(Steered::turn_back);
     }
 
     /// Takes them away, and writes into the receipt what they prove.
     pub(crate) async fn release(self, supervisor: &mut Supervisor, recorder: &mut Recorder, tell: &dyn Fn(&str)) {
+        self.replaced.into_iter().for_each(|replaced| replaced.record(recorder));
         if self.steered.is_none() && self.held.is_none() {
             return;
         }

@@ -12,6 +12,7 @@ pub mod plan;
 pub mod receipt;
 pub(crate) mod recorder;
 pub(crate) mod replace;
+pub(crate) mod replaced;
 pub(crate) mod retire;
 pub(crate) mod run;
 pub(crate) mod start;

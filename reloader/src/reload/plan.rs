@@ -61,6 +61,9 @@ pub fn plan(present: &[Present], means: Means<'_>) -> Vec<Planned> {
 fn planned(listener: &Present, means: Means<'_>) -> Planned {
     let (rung, why) = match why_not_passed(listener, means.haproxy, means.strategy) {
         None => (Rung::Passed, single_ipv6(&listener.endpoint, means.haproxy)),
+        Some(why) if means.strategy != Strategy::FdPass && matches!(listener.endpoint.address, Address::Unix(_)) => {
+            (Rung::Replaced, Some(why))
+        }
         Some(why) if means.strategy == Strategy::FdPass || !listener.endpoint.is_tcp_here() => {
             (Rung::Unproven, Some(why))
         }
@@ -119,7 +122,8 @@ fn why_not_passed(listener: &Present, haproxy: Version, strategy: Strategy) -> O
 /// says is known to HAProxy alone.
 fn single_ipv6(endpoint: &Endpoint, haproxy: Version) -> Option<String> {
     let single = matches!(endpoint.address, Address::Inet(SocketAddr::V6(address)) if !address.ip().is_unspecified());
-    (single && haproxy.at_least(2, 3)).then(|| "provided that its bind says `v6only`; otherwise it is held".into())
+    (single && haproxy.at_least(2, 3))
+        .then(|| "provided that its bind says `v6only`; otherwise it is steered or held".into())
 }
 
 /// The first traffic listener that this plan leaves unproven, as a sentence.
@@ -177,7 +181,8 @@ mod tests {
         assert_eq!(rung(true, Strategy::Hold, &none), Rung::Unproven);
         assert_eq!(rung(true, Strategy::Auto, &none), Rung::Passed);
         let unix = Present { endpoint: Endpoint::stream(Address::Unix("/run/a".into())), ..present(true) };
-        assert_eq!(planned_with(unix, (2, 6), Strategy::Hold, &Gates::default()).rung, Rung::Passed);
+        assert_eq!(planned_with(unix.clone(), (2, 6), Strategy::Hold, &Gates::default()).rung, Rung::Passed);
+        assert_eq!(planned_with(unix, (1, 7), Strategy::Auto, &Gates::default()).rung, Rung::Replaced);
     }
 
     #[test]

@@ -71,6 +71,7 @@ async fn two_phases(
     }
     recorder.phase(|phases| &mut phases.plan);
 
+    guards.link_paths(supervisor, prepared.version, recorder);
     tell("starting the new generation");
     start::start(supervisor, &prepared, Duration::MAX, recorder).await?;
     recorder.phase(|phases| &mut phases.start);
@@ -80,7 +81,7 @@ async fn two_phases(
     let (inspection, verdicts) = prove(supervisor, ask, &old, recorder).await?;
     recorder.phase(|phases| &mut phases.confirm);
 
-    *guards = Guards::put_up(supervisor, &inspection, &old, &verdicts, recorder, tell).await;
+    guards.put_up(supervisor, &inspection, &old, &verdicts, recorder, tell).await;
     refuse_unproven(supervisor, ask, &verdicts, guards, recorder)?;
 
     tell("retiring the old generation");

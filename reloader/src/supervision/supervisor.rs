@@ -131,7 +131,8 @@ impl Supervisor {
     pub(crate) fn prepare_holds(&mut self) {
         let strategy = self.config.reload.strategy;
         let passes = self.version().is_ok_and(Version::passes_sockets);
-        let always = plan::holds_tcp(strategy) || (strategy == Strategy::Auto && !passes);
+        let binds_anew = plan::keeps_tcp_back(strategy) || (strategy == Strategy::Auto && !passes);
+        let always = plan::holds_tcp(strategy) || (binds_anew && self.gates.steer.is_some());
         let needed = self.gates.needs_standing(strategy).filter(|_| always);
         if needed == self.standing.as_ref().map(|(backend, _)| *backend) {
             return;

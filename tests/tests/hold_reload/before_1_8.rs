@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use reloader_tests::config::Config;
 use reloader_tests::load::Load;
@@ -16,12 +17,52 @@ const CALLS_ITSELF_1_7: &str = "#!/bin/sh\n\
     [ \"$1\" = -v ] && { echo 'HA-Proxy version 1.7.5-2 2017/05/17'; exit; }\n\
     exec /usr/sbin/haproxy \"$@\"\n";
 
+fn stand_in(dir: &Path) -> PathBuf {
+    let fake = dir.join("haproxy");
+    fs::write(&fake, CALLS_ITSELF_1_7).unwrap();
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    fake
+}
+
+/// Its path leads from one socket to the next in one step, and back when the next generation comes to nothing.
+#[test]
+fn its_unix_paths_are_replaced() {
+    let _alone = netns::enter_alone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web.sock");
+    let unix = format!("unix@{}", path.display());
+    let config = Config::new().frontend("web", &[WEB, &unix]);
+    let rig = Rig::with(&config).haproxy_at(&stand_in(dir.path())).start();
+    let load = Load::to([unix.as_str()]).rate(2000).start();
+    for _ in 0..8 {
+        load.until_further(300);
+        let receipt = rig.reload();
+        assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
+        let web = listener(&receipt, path.to_str().unwrap());
+        assert_eq!(web["rung"], "replaced", "{}", receipt.stdout);
+        assert_ne!(web["inode-before"], web["inode-after"]);
+    }
+    let temporary = rig.path("run/generations.tmp");
+    // Not even root can write a file where a directory is.
+    fs::create_dir_all(temporary.join("in the way")).unwrap();
+    for _ in 0..4 {
+        load.until_further(300);
+        let old = rig.serving();
+        rig.reload().expect_status(1);
+        assert_eq!(rig.serving(), old);
+    }
+    load.until_further(300);
+    fs::remove_dir_all(&temporary).unwrap();
+    rig.reload().expect_status(0);
+    load.until_further(300);
+    load.stop().assert_lossless();
+    assert!(!dir.path().join("web.sock.reloader").exists());
+}
+
 fn reloaded(global: &str, rung: &str) {
     let _alone = netns::enter_alone();
     let dir = tempfile::tempdir().unwrap();
-    let fake = dir.path().join("haproxy");
-    fs::write(&fake, CALLS_ITSELF_1_7).unwrap();
-    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    let fake = stand_in(dir.path());
     let rig = Rig::with(&Config::web(WEB).global(global)).haproxy_at(&fake).start();
     let load = Load::to([WEB]).rate(1000).start();
     for _ in 0..8 {

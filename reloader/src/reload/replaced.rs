@@ -1,0 +1,157 @@
+//! Unix paths that the new generation binds anew (HAProxy before 1.8): it renames its own socket over the old one, in one step for
+//! clients. The old socket keeps what is queued on it, which the old generation accepts before it is retired.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::aside::aside;
+use super::confirm::Verdict;
+use super::receipt::Rung;
+use super::recorder::Recorder;
+use super::retire::undrained;
+use crate::kernel::sock_diag::{self, SockDiagError};
+use crate::listener::{Address, Listener, Owned};
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Links to the old sockets, by which their paths can be given back: a new generation that fails after it has renamed would leave
+/// paths that refuse everybody.
+#[derive(Default)]
+pub(crate) struct Links(Vec<(PathBuf, PathBuf)>);
+
+impl Links {
+    /// Links the unix sockets among `listeners` that are not passed.
+    pub(crate) fn make(listeners: &[Owned], is_passed: impl Fn(&Listener) -> bool, recorder: &mut Recorder) -> Links {
+        let mut links = Links::default();
+        for owned in listeners.iter().filter(|owned| !is_passed(&owned.listener)) {
+            let Address::Unix(path) = &owned.listener.endpoint.address else { continue };
+            let link = beside(path);
+            let _ = fs::remove_file(&link);
+            match fs::hard_link(path, &link) {
+                Ok(()) => links.0.push((path.clone(), link)),
+                Err(error) => recorder.note(format!(
+                    "{} could not be linked, and will refuse everybody if the new generation fails: {error}",
+                    path.display()
+                )),
+            }
+        }
+        links
+    }
+
+    /// The old sockets get their paths back, in one step each.
+    pub(crate) fn put_back(&self) {
+        for (path, link) in &self.0 {
+            if let Err(error) = fs::rename(link, path) {
+                log::error!("{} could not be given back to the old socket: {error}", path.display());
+            }
+        }
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        for (_, link) in &self.0 {
+            match fs::remove_file(link) {
+                Err(error) if error.kind() != ErrorKind::NotFound => log::warn!("{}: {error}", link.display()),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Removes what a daemon that was killed has left beside the paths of these listeners.
+pub(crate) fn clean_up(listeners: &[Owned]) {
+    for owned in listeners {
+        let Address::Unix(path) = &owned.listener.endpoint.address else { continue };
+        let link = beside(path);
+        if fs::symlink_metadata(&link).is_ok_and(|found| found.file_type().is_socket()) {
+            log::warn!("{}: an earlier daemon left it", link.display());
+            let _ = fs::remove_file(&link);
+        }
+    }
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".reloader");
+    path.with_file_name(name)
+}
+
+/// An old socket whose path leads to another one now.
+pub(crate) struct Replaced {
+    old: Listener,
+    /// Why it may have lost something.
+    doubt: Option<String>,
+}
+
+/// Those among the verdicts.
+pub(crate) fn among(verdicts: &[Verdict]) -> Vec<Replaced> {
+    let unproven = verdicts.iter().filter(|verdict| verdict.receipt.rung == Rung::Unproven);
+    let found = unproven.filter_map(|verdict| Some((verdict.closing.clone()?, verdict.receipt.inode_after?)));
+    let paths = found.filter(|(old, _)| matches!(old.endpoint.address, Address::Unix(_)));
+    paths.map(|(old, new)| Replaced { doubt: leads_elsewhere(&old, new), old }).collect()
+}
+
+/// Why the path is not known to lead to the new socket.
+fn leads_elsewhere(old: &Listener, new: u64) -> Option<String> {
+    let Address::Unix(path) = &old.endpoint.address else { return None };
+    let there = fs::metadata(path).map(|found| found.ino() as u32);
+    match (there, sock_diag::file_of(new)) {
+        (Ok(there), Ok(Some(file))) if there == file => None,
+        (Ok(_), Ok(_)) => Some("its path does not lead to the new socket".into()),
+        (Err(error), _) => Some(format!("its path cannot be looked at: {error}")),
+        (_, Err(error)) => Some(error.to_string()),
+    }
+}
+
+impl Replaced {
+    /// Waits until the old generation has accepted what is queued, no longer than `patience`.
+    pub(crate) async fn drain(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let inode = self.old.inode;
+        while self.doubt.is_none() {
+            match aside(move || queued(inode)).await {
+                Ok(0) => return,
+                Ok(left) if Instant::now() >= deadline => {
+                    self.doubt = Some(format!("{left} connections were left on the old socket"));
+                }
+                Ok(_) => tokio::time::sleep(LOOK_INTERVAL).await,
+                Err(error) => self.doubt = Some(error.to_string()),
+            }
+        }
+    }
+
+    /// Whether it is about the old listener with this inode.
+    pub(crate) fn covers(&self, inode: Option<u64>) -> bool {
+        Some(self.old.inode) == inode
+    }
+
+    /// What stands against a proof by now.
+    pub(crate) fn doubts(&self) -> Option<String> {
+        Some(format!("{}: {}", self.old.endpoint, self.doubt.as_ref()?))
+    }
+
+    /// Writes into the receipt what is proven.
+    pub(crate) fn record(self, recorder: &mut Recorder) {
+        let receipt = recorder.receipt();
+        for entry in receipt.listeners.iter_mut().filter(|entry| entry.inode_before == Some(self.old.inode)) {
+            match &self.doubt {
+                None => {
+                    entry.rung = Rung::Replaced;
+                    (entry.undrained_queue, entry.undrained_half_open) = (Some(0), Some(0));
+                }
+                Some(doubt) => entry.why = Some(doubt.clone()),
+            }
+        }
+        receipt.lost.undrained = undrained(&receipt.listeners);
+    }
+}
+
+/// Connections in the accept queue of a unix listener.
+fn queued(inode: u64) -> Result<u32, SockDiagError> {
+    let all = sock_diag::unix_listeners()?;
+    Ok(all.iter().find(|found| found.inode == inode).map_or(0, |found| found.queued))
+}

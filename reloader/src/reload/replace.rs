@@ -16,7 +16,7 @@ use super::run::{Ask, prove};
 use super::start::{self, Prepared};
 use crate::config::{Require, Strategy};
 use crate::haproxy::check;
-use crate::listener::{Listener, Owned};
+use crate::listener::{Address, Listener, Owned};
 use crate::supervision::Supervisor;
 
 const ENDED: &str = "the serving generation ended before the new one was started; another is started now";
@@ -24,18 +24,25 @@ const ENDED: &str = "the serving generation ended before the new one was started
 /// How often the daemon does what is due while HAProxy checks its configuration.
 const PULSE: Duration = Duration::from_secs(1);
 
-/// Whether the new generation can bind its TCP listeners only after the old one has closed its own: neither is it given all of
-/// them, nor can they be bound twice.
+/// Whether the new generation can bind its listeners only after the old one has closed its own: neither is it given all of them, nor
+/// can they be bound twice. An abstract name never can.
 pub(crate) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
     let Some(serving) = supervisor.serving.as_ref().filter(|_| supervisor.is_served()) else { return false };
     let strategy = supervisor.config.reload.strategy;
-    if strategy == Strategy::FdPass || !(prepared.facts.noreuseport || serving.noreuseport) {
+    if strategy == Strategy::FdPass {
         return false;
     }
-    let passes = prepared.version.passes_sockets() && !keeps_tcp_back(strategy);
+    let alone = prepared.facts.noreuseport || serving.noreuseport;
+    let passes = prepared.version.passes_sockets();
     let given: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();
-    let is_bound_anew = |listener: &Listener| !passes || !given.contains(&listener.inode);
-    serving.listeners.iter().any(|owned| owned.listener.endpoint.is_tcp_here() && is_bound_anew(&owned.listener))
+    let is_in_the_way = |listener: &Listener| {
+        let is_given = passes && given.contains(&listener.inode);
+        match listener.endpoint.address {
+            Address::Abstract(_) => !is_given,
+            _ => alone && listener.endpoint.is_tcp_here() && (!is_given || keeps_tcp_back(strategy)),
+        }
+    };
+    serving.listeners.iter().any(|owned| is_in_the_way(&owned.listener))
 }
 
 /// Runs it. Up to the moment when the old generation is told to make room, every failure leaves it serving. What fails after

@@ -59,6 +59,25 @@ fn its_unix_paths_are_replaced() {
     assert!(!dir.path().join("web.sock.reloader").exists());
 }
 
+/// Nobody can bind it beside its owner: it is refused for a moment, and that is said. TCP is held meanwhile.
+#[test]
+fn its_abstract_names_are_given_up_for_a_moment() {
+    let _alone = netns::enter_alone();
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config::new().frontend("web", &[WEB, "abns@web"]);
+    let rig = Rig::with(&config).haproxy_at(&stand_in(dir.path())).start();
+    let load = Load::to([WEB]).rate(1000).start();
+    for _ in 0..3 {
+        load.until_further(200);
+        let receipt = rig.reload().expect_status(3);
+        assert_eq!(listener(&receipt, WEB)["rung"], "held-ebpf", "{}", receipt.stdout);
+        let name = listener(&receipt, "abns@web");
+        assert!(name["rung"] == "unproven" && name["why"].is_string(), "{}", receipt.stdout);
+        Load::to(["abns@web"]).connections(50).run().assert_lossless();
+    }
+    load.stop().assert_lossless();
+}
+
 fn reloaded(global: &str, rung: &str) {
     let _alone = netns::enter_alone();
     let dir = tempfile::tempdir().unwrap();

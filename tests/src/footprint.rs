@@ -21,7 +21,7 @@ impl Footprint {
         Footprint::taken(dir, false)
     }
 
-    /// With the BPF programs and maps of the whole machine: only for a test that is alone on it.
+    /// With reloader's BPF programs and maps on the whole machine: only for a test that is alone with them.
     pub fn take_with_bpf(dir: &Path) -> Footprint {
         Footprint::taken(dir, true)
     }
@@ -86,12 +86,23 @@ fn filters() -> Vec<String> {
     found
 }
 
+/// Those of reloader by their names: Cilium's and systemd's come and go as well.
+fn is_ours(name: &str) -> bool {
+    const MAPS: [&str; 11] =
+        ["ABI", "SYNS", "HELD", "CONTROL", "COUNTS", "SCRATCH", "RING", "GROUPS", "SOCKETS", "LEASE", "LEFT"];
+    name.starts_with("reloader_") || MAPS.contains(&name)
+}
+
 /// TCX programs do not show in tc, but here.
 fn bpf_objects() -> Vec<String> {
     let programs = aya::programs::loaded_programs().flatten();
-    let programs = programs.map(|info| format!("bpf program {} {}", info.id(), info.name_as_str().unwrap_or("")));
+    let programs = programs
+        .filter(|info| info.name_as_str().is_some_and(is_ours))
+        .map(|info| format!("bpf program {} {}", info.id(), info.name_as_str().unwrap_or("")));
     let maps = aya::maps::loaded_maps().flatten();
-    let maps = maps.map(|info| format!("bpf map {} {}", info.id(), info.name_as_str().unwrap_or("")));
+    let maps = maps
+        .filter(|info| info.name_as_str().is_some_and(is_ours))
+        .map(|info| format!("bpf map {} {}", info.id(), info.name_as_str().unwrap_or("")));
     programs.chain(maps).collect()
 }
 

@@ -12,6 +12,7 @@ use super::runtime_api;
 use crate::custody::{Custody, Held, describe, take_in};
 use crate::haproxy::codec::Record;
 use crate::kernel::sock_diag::{self, ListenSocket, SockDiagError};
+use crate::kernel::udp;
 use crate::listener::{Address, Endpoint, Listener, Owned, Role};
 use crate::process::{self, Handle, SocketOwner};
 
@@ -21,6 +22,9 @@ pub enum InspectError {
     /// The kernel did not tell.
     #[error(transparent)]
     SockDiag(#[from] SockDiagError),
+    /// /proc did not tell.
+    #[error("the kernel does not list its UDP sockets in /proc/net: {0}")]
+    Udp(std::io::Error),
     /// Not even its stats socket is seen.
     #[error("the sockets of process {0} cannot be seen in /proc (CAP_SYS_PTRACE is needed, and a /proc that shows it)")]
     Unseen(u32),
@@ -129,9 +133,9 @@ fn look(
         }
     }
     // HAProxy does not export the sockets of `log-forward`, and takes them over where they are offered.
-    let datagrams = sock_diag::udp_sockets()?;
-    for found in datagrams.iter().filter(is_unexported) {
-        match duplicate(found.inode, sockets[&found.inode]) {
+    let datagrams = udp::unconnected().map_err(InspectError::Udp)?;
+    for inode in datagrams.into_iter().filter(|inode| sockets.contains_key(inode) && !known.contains(inode)) {
+        match duplicate(inode, sockets[&inode]) {
             // What it only sends by is not shared.
             Ok((listener, fd)) if SockRef::from(&fd).reuse_port().is_ok_and(|shared| shared) => {
                 owned.push(Owned { listener: listener.clone(), role: Role::Traffic });
@@ -143,7 +147,7 @@ fn look(
                 });
             }
             Ok(_) => {}
-            Err(message) => log::debug!("{} (UDP) is not in custody: {message}", found.address),
+            Err(message) => log::debug!("a UDP socket is not in custody: {message}"),
         }
     }
     let listening: HashSet<u64> = owned.iter().map(|owned| owned.listener.inode).collect();

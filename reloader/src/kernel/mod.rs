@@ -11,3 +11,4 @@ pub mod probe;
 pub mod sock_diag;
 pub mod syncookies;
 pub mod tc;
+pub(crate) mod udp;

@@ -8,9 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use netlink_packet_core::{NLM_F_DUMP, Nla as _};
 use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::constants::{
-    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, TCP_CLOSE_WAIT, TCP_ESTABLISHED,
-};
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE_WAIT, TCP_ESTABLISHED};
 use netlink_packet_sock_diag::inet::nlas::Nla as InetNla;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer};
 use netlink_packet_sock_diag::unix::nlas::{Nla as UnixNla, UnixDiagName};
@@ -58,25 +56,17 @@ pub struct Connection {
 /// All TCP listeners, IPv4 and IPv6.
 pub fn tcp_listeners() -> Result<Vec<ListenSocket>, SockDiagError> {
     let responses = both_families(StateFlags::LISTEN, 0, ExtensionFlags::empty())?;
-    Ok(responses.iter().map(inet_listener).collect())
-}
-
-/// All UDP sockets that are bound and not connected: those that are read from, and those that something was sent by. Their queue is
-/// in bytes.
-pub fn udp_sockets() -> Result<Vec<ListenSocket>, SockDiagError> {
-    let responses = of_protocol(IPPROTO_UDP, StateFlags::CLOSE, 0, ExtensionFlags::empty())?;
-    Ok(responses.iter().map(inet_listener).collect())
-}
-
-fn inet_listener(response: &InetResponse) -> ListenSocket {
-    ListenSocket {
-        inode: response.header.inode.into(),
-        address: Address::Inet(local(response)),
-        interface: response.header.socket_id.interface_id,
-        v6only: response.nlas.contains(&InetNla::SkV6Only(true)),
-        queued: response.header.recv_queue,
-        backlog: response.header.send_queue,
-    }
+    Ok(responses
+        .iter()
+        .map(|response| ListenSocket {
+            inode: response.header.inode.into(),
+            address: Address::Inet(local(response)),
+            interface: response.header.socket_id.interface_id,
+            v6only: response.nlas.contains(&InetNla::SkV6Only(true)),
+            queued: response.header.recv_queue,
+            backlog: response.header.send_queue,
+        })
+        .collect())
 }
 
 /// All listening unix stream sockets that have a name.
@@ -234,17 +224,7 @@ fn unix_address(response: &UnixResponse) -> Option<Address> {
     }
 }
 
-/// TCP of IPv4 and IPv6.
 fn both_families(
-    states: StateFlags,
-    local_port: u16,
-    extensions: ExtensionFlags,
-) -> Result<Vec<InetResponse>, SockDiagError> {
-    of_protocol(IPPROTO_TCP, states, local_port, extensions)
-}
-
-fn of_protocol(
-    protocol: u8,
     states: StateFlags,
     local_port: u16,
     extensions: ExtensionFlags,
@@ -252,8 +232,13 @@ fn of_protocol(
     let mut all = Vec::new();
     for (family, mut socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
         socket_id.source_port = local_port;
-        let request =
-            InetRequest { family, protocol, extensions: extensions.clone(), states: states.clone(), socket_id };
+        let request = InetRequest {
+            family,
+            protocol: IPPROTO_TCP,
+            extensions: extensions.clone(),
+            states: states.clone(),
+            socket_id,
+        };
         for message in dump(SockDiagMessage::InetRequest(request))? {
             if let SockDiagMessage::InetResponse(response) = message {
                 all.push(*response);

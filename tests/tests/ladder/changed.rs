@@ -121,7 +121,8 @@ fn config(to: bool) -> Config {
     moving.push("abns@moving");
     let (one, two) =
         if to { ([&staying[..], &moving].concat(), vec![other]) } else { (staying, [&[other], &moving[..]].concat()) };
-    Config::new().frontend("one", &one).frontend("two", &two)
+    // A machine with one processor would have one thread, and a thread has one shard.
+    Config::new().global("nbthread 4").frontend("one", &one).frontend("two", &two)
 }
 
 fn changed(step: Step) {

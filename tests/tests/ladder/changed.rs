@@ -148,7 +148,9 @@ fn changed(step: Step) {
             None if rungs.contains(&step.rung) => "proven".into(),
             None => format!("not applicable: {}", rungs.join(", ")),
         };
-        cell(step.rung, change.name, &result);
+        if step.strategy != "auto" {
+            cell(step.rung, change.name, &result);
+        }
     }
     assert_eq!(found["abns@moving"][0].0, "passed");
     println!("{}: {outcomes}", step.strategy);

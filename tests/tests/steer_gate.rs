@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aya::programs::SkReuseport;
 use reloader::gate::steer::{Counts, Group, Steer, SteerError};
 use reloader_tests::footprint::Footprint;
 use reloader_tests::guest::{self, Feature};
@@ -74,7 +75,7 @@ fn each_kind(check: impl Fn(&mut Steer, &str, bool, &str)) {
         ] {
             println!("{bound} (v6only: {v6only}) reached by {reached}");
             check(&mut steer, bound, v6only, reached);
-            steer.end().unwrap();
+            steer.end(&[]).unwrap();
         }
     }
 }
@@ -92,7 +93,7 @@ fn new_connections_go_to_the_new_sockets_and_are_spread_over_them() {
         assert!(got[1] > 10 && got[2] > 10, "{got:?}");
         assert_eq!(steer.counts(place).unwrap(), Counts { steered: 100, migrated: 0 });
         assert_eq!(steer.left().unwrap(), left);
-        steer.end().unwrap();
+        steer.end(&[]).unwrap();
         let _clients = connect(reached, 100);
         assert!(accepted(&[&old])[0] > 10, "the kernel chooses again");
     });
@@ -174,6 +175,18 @@ fn what_is_in_no_common_group_is_refused_and_left_as_it_was() {
     steer.add(&group("127.0.0.1:8000", false, &[&one], &[&other])).unwrap();
     let error = steer.add(&group("127.0.0.1:8000", false, &[&one], &[&other])).unwrap_err();
     assert!(matches!(error, SteerError::Ambiguous { .. }), "{error}");
+}
+
+/// Through a socket that does not listen any more the kernel takes no program off, and says that there is none.
+#[test]
+fn a_group_whose_new_sockets_were_stopped_is_freed_by_an_old_one() {
+    netns::enter();
+    let [old, new] = [0, 1].map(|_| member("127.0.0.1:8000", false));
+    let mut steer = Steer::load().unwrap();
+    steer.add(&group("127.0.0.1:8000", false, &[&new], &[&old])).unwrap();
+    rustix::net::shutdown(&new, rustix::net::Shutdown::Both).unwrap();
+    steer.end(&[duplicate(&old)]).unwrap();
+    SkReuseport::detach(&old).expect_err("the program stood on the group still");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::process;
 use crate::reload::receipt::{Kind, Outcome};
 use crate::reload::recorder::Recorder;
 use crate::reload::run::{Ask, run as run_reload};
+use crate::reload::steered::settle_now;
 
 impl EventLoop {
     /// The serving generation has ended by itself: a new one gets its sockets from custody.
@@ -68,6 +69,7 @@ impl EventLoop {
     /// Tells the serving generation to drain, lets go of its listeners, and returns the process when connections
     /// keep it: it then outlives the daemon.
     pub(super) async fn retire_serving(&mut self) -> Option<u32> {
+        settle_now(&mut self.supervisor);
         self.supervisor.custody.drop_all();
         let mut drains = None;
         if let Some(generation) = self.supervisor.serving.take() {

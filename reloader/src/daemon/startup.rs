@@ -61,6 +61,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         counter: None,
         steer: None,
         unsettled: None,
+        inherits_steering: false,
         counts: false,
         stopping,
         last_start: None,
@@ -122,12 +123,9 @@ fn prepare_counter(supervisor: &mut Supervisor) {
     }
 }
 
-/// Removes the steering program of a daemon that was killed, and loads it where every reload steers.
+/// Looks for the steering program of a daemon that was killed, and loads it where every reload steers.
 fn prepare_steering(supervisor: &mut Supervisor) {
-    match steer::clean_up(&supervisor.config.runtime_dir) {
-        0 => {}
-        groups => log::warn!("took the steering program of an earlier daemon off {groups} sockets"),
-    }
+    supervisor.inherits_steering = steer::is_left(&supervisor.config.runtime_dir);
     if supervisor.config.reload.strategy == Strategy::Steer {
         supervisor.steer = Steer::load().inspect_err(|error| log::warn!("{error}")).ok();
     }

@@ -15,6 +15,7 @@ use aya::programs::SkReuseport;
 use aya::util::nr_cpus;
 use reloader_ebpf::{HeldKey, MAX_STEERED, Steered, held_key, span};
 use rustix::io::Errno;
+use socket2::SockRef;
 
 use super::programs::{self, ProgramsError, SELECT_PROGRAM, STEER_OBJECT, STEER_PROGRAM, listened_addresses};
 use crate::kernel::bpf::{self, errno};
@@ -24,7 +25,7 @@ mod error;
 mod trace;
 
 pub use error::SteerError;
-pub(crate) use trace::{Trace, clean_up};
+pub(crate) use trace::{Trace, clean_up, is_left};
 
 const GROUPS: &str = "GROUPS";
 const SOCKETS: &str = "SOCKETS";
@@ -141,7 +142,7 @@ impl Steer {
         if added.is_err()
             && let Some(standing) = self.standing.pop()
         {
-            let _ = self.take_off(&standing);
+            let _ = self.take_off(&standing, &[]);
             self.clear(first..first + count);
         }
         added.map(|()| self.standing.len() - 1)
@@ -174,14 +175,24 @@ impl Steer {
         Ok(map.get(&0, 0).map_err(|error| ProgramsError::map(LEFT, error))?.iter().sum())
     }
 
-    /// Takes the program off all groups.
+    /// Whether the program still stands on all groups: somebody else may have put another there.
+    pub fn stands(&mut self) -> bool {
+        let Ok(program) = programs::program::<SkReuseport>(&mut self.ebpf, self.program) else { return false };
+        let stands = |standing: &Standing| {
+            SkReuseport::detach(&*standing.socket).is_ok() && program.attach(&*standing.socket).is_ok()
+        };
+        self.standing.iter().all(stands)
+    }
+
+    /// Takes the program off all groups. `others` are further sockets of theirs: through one that does not listen any more it cannot
+    /// be taken off.
     ///
     /// # Errors
     /// Where one could not be freed, after all others were.
-    pub fn end(&mut self) -> Result<(), SteerError> {
+    pub fn end(&mut self, others: &[Arc<OwnedFd>]) -> Result<(), SteerError> {
         let mut first_error = self.renew(Duration::ZERO).err();
         for standing in std::mem::take(&mut self.standing) {
-            if let Err(error) = self.take_off(&standing) {
+            if let Err(error) = self.take_off(&standing, others) {
                 first_error.get_or_insert(error);
             }
         }
@@ -245,11 +256,15 @@ impl Steer {
         Ok(())
     }
 
-    fn take_off(&mut self, standing: &Standing) -> Result<(), SteerError> {
+    fn take_off(&mut self, standing: &Standing, others: &[Arc<OwnedFd>]) -> Result<(), SteerError> {
         if let Ok(mut groups) = self.map::<PerCpuHashMap<&mut MapData, HeldKey, Steered>>(GROUPS) {
             standing.keys.iter().for_each(|key| drop(groups.remove(key)));
         }
-        match SkReuseport::detach(&*standing.socket).map_err(|error| number(&error)) {
+        let listening =
+            [&standing.socket].into_iter().chain(others).find(|socket| listens_at(socket, standing.address));
+        // With its last listener the group has gone, and the program with it.
+        let Some(listening) = listening else { return Ok(()) };
+        match SkReuseport::detach(&**listening).map_err(|error| number(&error)) {
             // Somebody else has taken it off.
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => Ok(()),
             detached => detached.map_err(|source| SteerError::Detach { address: standing.address, source }),
@@ -274,10 +289,16 @@ impl Steer {
 
 impl Drop for Steer {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
+        if let Err(error) = self.end(&[]) {
             log::error!("{error}");
         }
     }
+}
+
+fn listens_at(socket: &OwnedFd, address: SocketAddr) -> bool {
+    let socket = SockRef::from(socket);
+    let there = socket.local_addr().ok().and_then(|found| found.as_socket());
+    socket.is_listener().is_ok_and(|listens| listens) && there == Some(address)
 }
 
 fn number(error: &(dyn std::error::Error + 'static)) -> std::io::Error {

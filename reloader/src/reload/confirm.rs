@@ -69,8 +69,7 @@ fn same_place(one: &Listener, other: &Listener) -> bool {
 fn overlap(one: &Listener, other: &Listener) -> bool {
     let (one, other) = (&one.endpoint, &other.endpoint);
     let (Address::Inet(a), Address::Inet(b)) = (&one.address, &other.address) else { return false };
-    let reach = one.covers(*b) || other.covers(*a) || (a.ip().is_unspecified() && b.ip().is_unspecified());
-    reach && a.port() == b.port() && one.is_tcp_here() && other.is_tcp_here()
+    (one.covers(*b) || other.covers(*a)) && a.port() == b.port() && one.is_tcp_here() && other.is_tcp_here()
 }
 
 fn passed(owned: &Owned) -> Verdict {

@@ -114,8 +114,9 @@ impl Replaced {
         let inode = self.old.inode;
         while self.doubt.is_none() {
             match aside(move || queued(inode)).await {
-                Ok(0) => return,
-                Ok(left) if Instant::now() >= deadline => {
+                Ok(Some(0)) => return,
+                Ok(None) => self.doubt = Some("it closed before its queue was seen empty".into()),
+                Ok(Some(left)) if Instant::now() >= deadline => {
                     self.doubt = Some(format!("{left} connections were left on the old socket"));
                 }
                 Ok(_) => tokio::time::sleep(LOOK_INTERVAL).await,
@@ -151,7 +152,7 @@ impl Replaced {
 }
 
 /// Connections in the accept queue of a unix listener.
-fn queued(inode: u64) -> Result<u32, SockDiagError> {
+fn queued(inode: u64) -> Result<Option<u32>, SockDiagError> {
     let all = sock_diag::unix_listeners()?;
-    Ok(all.iter().find(|found| found.inode == inode).map_or(0, |found| found.queued))
+    Ok(all.iter().find(|found| found.inode == inode).map(|found| found.queued))
 }

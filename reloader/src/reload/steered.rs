@@ -15,6 +15,7 @@ use crate::gate::steer::{Steer, Trace};
 use crate::kernel::sock_diag::SockDiagError;
 use crate::kernel::{netstat, sock_diag};
 use crate::listener::{Endpoint, Listener};
+use crate::process::Handle;
 use crate::supervision::Supervisor;
 
 mod groups;
@@ -47,6 +48,10 @@ pub(crate) struct Steered {
     left_before: Option<u64>,
     /// Handshakes that an old listener may have begun.
     pending: HashSet<Ends>,
+    /// The new generation.
+    new: Option<Handle>,
+    /// It was given up.
+    turned_back: bool,
     /// Why the old listeners may have lost something.
     doubt: Option<String>,
 }
@@ -67,10 +72,14 @@ pub(crate) fn begin(
     let (candidates, mut rest): (Vec<_>, Vec<_>) =
         old.into_iter().partition(|listener| successors.contains_key(&listener.endpoint));
     if candidates.is_empty() {
+        settle_now(supervisor);
         return (None, rest);
     }
+    if supervisor.inherits_steering {
+        supervisor.take_over_steering();
+    }
     supervisor.unsettled = None;
-    let mut steer = match supervisor.steer.take().map_or_else(Steer::load, |mut steer| steer.end().map(|()| steer)) {
+    let mut steer = match supervisor.steer.take().map_or_else(Steer::load, |mut steer| steer.end(&[]).map(|()| steer)) {
         Ok(steer) => steer,
         Err(error) => {
             recorder.note(error.to_string());
@@ -109,7 +118,7 @@ pub(crate) fn begin(
     }
     let patience = supervisor.config.reload.drain_timeout;
     if lines.is_empty() {
-        if let Err(error) = steer.end() {
+        if let Err(error) = steer.end(&from) {
             recorder.note(error.to_string());
         }
         supervisor.steer = Some(steer);
@@ -119,7 +128,23 @@ pub(crate) fn begin(
     let doubt = steer.renew(patience * 3 + SPARE).err().map(|error| error.to_string());
     let failed_before = failed_migrations();
     let pending = HashSet::new();
-    (Some(Steered { steer, lines, from, fresh, patience, failed_before, left_before, pending, doubt }), rest)
+    let new = supervisor.starting.as_ref().map(|new| new.process.clone());
+    (
+        Some(Steered {
+            steer,
+            lines,
+            from,
+            fresh,
+            patience,
+            failed_before,
+            left_before,
+            pending,
+            new,
+            turned_back: false,
+            doubt,
+        }),
+        rest,
+    )
 }
 
 /// Connections that found no listener to move to, since the network namespace exists.
@@ -150,6 +175,7 @@ impl Steered {
                         humantime::format_duration(self.patience)
                     ));
                 }
+                Ok(_) if self.new.as_ref().is_some_and(|new| new.try_ended().is_some()) => return,
                 Ok(_) => tokio::time::sleep(LOOK_INTERVAL).await,
             }
         }
@@ -158,6 +184,8 @@ impl Steered {
     /// After the old generation has closed its listeners: a handshake that one of them began is migrated when its client answers,
     /// and the answers that are to be expected belong into the receipt.
     pub(crate) async fn settle(&mut self) {
+        // From here on they are the new generation's alone, but for one of each group: what nobody accepts on must not listen.
+        self.fresh.clear();
         let from = std::mem::take(&mut self.from);
         if !self.steer.migrates() || self.doubt.is_some() {
             return;
@@ -177,6 +205,7 @@ impl Steered {
                         humantime::format_duration(self.patience)
                     ));
                 }
+                Ok(_) if self.new.as_ref().is_some_and(|new| new.try_ended().is_some()) => return,
                 Ok(_) => tokio::time::sleep(LOOK_INTERVAL).await,
             }
         }
@@ -207,11 +236,15 @@ impl Steered {
     /// The new generation is given up: from now on the kernel chooses again, and where it migrates, what is queued on the new
     /// sockets goes to the old ones. Elsewhere the new generation accepts what it has.
     pub(crate) fn turn_back(&mut self) {
+        self.turned_back = true;
         if let Err(error) = self.steer.renew(Duration::ZERO) {
             log::error!("{error}");
         }
+        let fresh = std::mem::take(&mut self.fresh);
         if self.steer.migrates() {
-            self.fresh.iter().for_each(|socket| stop_listening(socket));
+            fresh.iter().for_each(|socket| stop_listening(socket));
+        } else if let Err(error) = self.steer.end(&self.from) {
+            log::error!("{error}");
         }
     }
 
@@ -233,6 +266,13 @@ impl Steered {
 
     /// Takes the program off and writes into the receipt what became of the connections.
     pub(crate) fn release(mut self, supervisor: &mut Supervisor, recorder: &mut Recorder) {
+        if self.turned_back {
+            match self.steer.end(&self.from) {
+                Ok(()) => supervisor.steer = Some(self.steer),
+                Err(error) => recorder.note(error.to_string()),
+            }
+            return;
+        }
         let doubt = self.doubt.take().or_else(|| self.losses());
         let mut listed = HashSet::new();
         for line in &self.lines {
@@ -258,6 +298,12 @@ impl Steered {
 
     /// What the kernel counted of connections that went another way.
     fn losses(&mut self) -> Option<String> {
+        if self.new.as_ref().is_some_and(|new| new.try_ended().is_some()) {
+            return Some("the new generation has ended".into());
+        }
+        if !self.steer.stands() {
+            return Some("somebody else took the program off the reuseport group".into());
+        }
         if !self.steer.migrates() {
             let left = self.steer.left().ok().zip(self.left_before).map(|(now, before)| now - before);
             return match left {

@@ -24,7 +24,7 @@ use crate::listener::Owned;
 use crate::process::Handle;
 use crate::reload::plan::{self, Means, Planned, Present};
 use crate::reload::receipt::{GenerationId, Kind, Outcome, Receipt};
-use crate::reload::steered::Unsettled;
+use crate::reload::steered::{Unsettled, settle_now};
 use crate::sys::Inheritance;
 
 /// Listeners that were given up because nothing served for too long.
@@ -60,6 +60,8 @@ pub(crate) struct Supervisor {
     pub(crate) steer: Option<Steer>,
     /// What the steering program still stands for.
     pub(crate) unsettled: Option<Unsettled>,
+    /// A daemon that was killed has left the steering program on groups.
+    pub(crate) inherits_steering: bool,
     /// The counter stands in the packet path.
     pub(crate) counts: bool,
     pub(crate) stopping: watch::Receiver<bool>,
@@ -159,6 +161,7 @@ impl Supervisor {
     /// the daemon has of its TCP sockets is closed. Returns its process and where its listeners were.
     pub(crate) fn stand_down(&mut self, held_until: Option<Instant>) -> Option<(Handle, Custody)> {
         let old = self.serving.take()?;
+        settle_now(self);
         let process = old.process.clone();
         // While SYNs are held nobody waits in vain: custody of the other sockets is kept as long.
         let since = held_until.unwrap_or_else(Instant::now);
@@ -244,6 +247,7 @@ impl Supervisor {
     /// Makes `new` the serving generation with its custody, and the one before a draining one. The custody before is
     /// returned: it may hold what the new one did not take.
     pub(crate) fn promote(&mut self, new: Generation, custody: Custody) -> Custody {
+        settle_now(self);
         let before = std::mem::replace(&mut self.custody, custody);
         self.starting = None;
         if let Some(mut old) = self.serving.replace(new) {

@@ -9,6 +9,7 @@ use super::supervisor::Unserved;
 use super::{Generation, Supervisor, notify};
 use crate::config::Limit;
 use crate::custody::Followed;
+use crate::gate::steer;
 use crate::listener::Owned;
 use crate::process::{self, Ended, Handle};
 use crate::reload::steered::{settle_late, settle_now};
@@ -30,6 +31,17 @@ impl Supervisor {
         if self.unsettled.is_some() {
             settle_late(self);
         }
+        // What a draining generation has queued moves by that program when it closes.
+        if self.inherits_steering && !self.draining.iter().any(Generation::listens) {
+            self.take_over_steering();
+        }
+    }
+
+    /// Takes off the steering program of a daemon that was killed.
+    pub(crate) fn take_over_steering(&mut self) {
+        self.inherits_steering = false;
+        let groups = steer::clean_up(&self.config.runtime_dir);
+        log::warn!("took the steering program of an earlier daemon off {groups} sockets");
     }
 
     /// The serving generation ended by itself.

@@ -66,7 +66,9 @@ fn a_daemon_killed_while_it_steers() {
 
     rig.start_daemon();
     until(LIMIT, "the old generation to close", || listening(8000).is_disjoint(&sockets));
-    assert!(rig.log().contains("took the steering program of an earlier daemon off 1"), "{}", rig.log());
+    until(LIMIT, "the program to be taken off", || {
+        rig.log().contains("took the steering program of an earlier daemon off 1")
+    });
     assert!(!rig.path("run/steered.json").exists());
     rig.reload().expect_status(0);
     load.until_further(200);

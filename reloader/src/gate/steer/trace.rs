@@ -38,6 +38,11 @@ impl Drop for Trace {
     }
 }
 
+/// Whether a daemon that was killed has left a record.
+pub(crate) fn is_left(runtime_dir: &Path) -> bool {
+    runtime_dir.join(FILE).exists()
+}
+
 /// Takes off what a daemon that was killed left on groups that are still there: on how many. It did nothing any more.
 pub(crate) fn clean_up(runtime_dir: &Path) -> usize {
     let path = runtime_dir.join(FILE);

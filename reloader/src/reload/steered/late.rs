@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use super::handshakes::{Ends, half_open};
-use crate::gate::steer::Steer;
 use crate::listener::Endpoint;
 use crate::supervision::Supervisor;
 
@@ -17,7 +16,8 @@ pub(crate) struct Unsettled {
 /// Takes the program off once nothing waits for it any more. Due about once a second.
 pub(crate) fn settle_late(supervisor: &mut Supervisor) {
     if let Some(unsettled) = &mut supervisor.unsettled {
-        let now = half_open(&unsettled.endpoints, true).unwrap_or_default();
+        // What cannot be seen may still wait.
+        let Ok(now) = half_open(&unsettled.endpoints, true) else { return };
         let pending = unsettled.pending.get_or_insert_with(|| now.clone());
         pending.retain(|ends| now.contains(ends));
         if !pending.is_empty() {
@@ -30,7 +30,7 @@ pub(crate) fn settle_late(supervisor: &mut Supervisor) {
 /// Takes the program off, whoever waits: the socket by which it is taken off must not outlive its server.
 pub(crate) fn settle_now(supervisor: &mut Supervisor) {
     supervisor.unsettled = None;
-    if let Some(Err(error)) = supervisor.steer.as_mut().map(Steer::end) {
+    if let Some(Err(error)) = supervisor.steer.as_mut().map(|steer| steer.end(&[])) {
         log::error!("{error}");
     }
 }

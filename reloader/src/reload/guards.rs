@@ -2,6 +2,7 @@
 //! drained.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::confirm::Verdict;
 use super::held::{self, Guarded};
@@ -100,9 +101,12 @@ impl Guards {
     }
 
     /// The new generation is given up: nothing goes to it any more that could go to the old one.
-    pub(crate) fn turn_back(&mut self) {
+    pub(crate) async fn turn_back(&mut self, patience: Duration) {
         self.links.put_back();
         self.steered.iter_mut().for_each(Steered::turn_back);
+        for replaced in &self.replaced {
+            replaced.drain_back(patience).await;
+        }
     }
 
     /// Takes them away, and writes into the receipt what they prove.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::receipt::Rung;
+use super::replaced::REFUSES;
 use crate::config::Strategy;
 use crate::gate::hold::{Backend, Gates};
 use crate::haproxy::version::Version;
@@ -62,7 +63,7 @@ fn planned(listener: &Present, means: Means<'_>) -> Planned {
     let (rung, why) = match why_not_passed(listener, means.haproxy, means.strategy) {
         None => (Rung::Passed, single_ipv6(&listener.endpoint, means.haproxy)),
         Some(why) if means.strategy != Strategy::FdPass && matches!(listener.endpoint.address, Address::Unix(_)) => {
-            (Rung::Replaced, Some(why))
+            (Rung::Unproven, Some(format!("{why}; {REFUSES}")))
         }
         Some(why) if means.strategy == Strategy::FdPass || !listener.endpoint.is_tcp_here() => {
             (Rung::Unproven, Some(why))
@@ -182,7 +183,7 @@ mod tests {
         assert_eq!(rung(true, Strategy::Auto, &none), Rung::Passed);
         let unix = Present { endpoint: Endpoint::stream(Address::Unix("/run/a".into())), ..present(true) };
         assert_eq!(planned_with(unix.clone(), (2, 6), Strategy::Hold, &Gates::default()).rung, Rung::Passed);
-        assert_eq!(planned_with(unix, (1, 7), Strategy::Auto, &Gates::default()).rung, Rung::Replaced);
+        assert_eq!(planned_with(unix, (1, 7), Strategy::Auto, &Gates::default()).rung, Rung::Unproven);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(crate) async fn run(supervisor: &mut Supervisor, ask: Ask, tell: &dyn Fn(&st
     let outcome = two_phases(supervisor, ask, &mut recorder, &mut guards, tell).await;
     if let Err(failure) = &outcome {
         supervisor.start_was_cut = failure.ends_custody;
-        guards.turn_back();
+        guards.turn_back(supervisor.config.reload.drain_timeout).await;
         abandon(supervisor, failure.ends_custody, &mut recorder).await;
     }
     // What was begun under a guard is abandoned under it.

@@ -75,7 +75,7 @@ pub(super) fn run(
     let config = context.config()?;
     let inheritance = inheritance.map_err(|error| failed(format!("cannot read this process's limits: {error}")))?;
     sys::wait_for_children().map_err(|error| failed(format!("cannot set SIGCHLD: {error}")))?;
-    if let Err(error) = inheritance.raise_own_descriptor_limit() {
+    if let Err(error) = sys::raise_descriptor_limit() {
         log::debug!("the limit of descriptors cannot be raised: {error}");
     }
     let place = &config.runtime_dir;

@@ -22,7 +22,7 @@ use crate::reload::receipt::{Kind, Outcome, Receipt};
 use crate::reload::replaced;
 use crate::reload::run::{Ask, run as run_reload};
 use crate::supervision::{Journal, KnownGood, Supervisor, notify};
-use crate::sys::Inheritance;
+use crate::sys::{Inheritance, raise_descriptor_limit};
 
 /// Runs the daemon until it is told to end.
 pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inheritance) -> Result<(), DaemonError> {
@@ -31,7 +31,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     setup::directories(&config, group)?;
     let config = setup::with_plain_runtime_dir(config)?;
     let lock = setup::lock(&config.runtime_dir)?;
-    inheritance.raise_own_descriptor_limit().map_err(DaemonError::io("raising the limit of descriptors"))?;
+    raise_descriptor_limit().map_err(DaemonError::io("raising the limit of descriptors"))?;
 
     let broker = Broker::listen(&config.runtime_dir).map_err(DaemonError::io("creating the broker's socket"))?;
     let signals = Signals::install()?;

@@ -55,6 +55,13 @@ fn close_inherited_on_exec() -> io::Result<Vec<RawFd>> {
     Ok(inherited)
 }
 
+/// Lifts this process's own limit of descriptors to the hard one: custody needs one for each listener, a hold several for each
+/// device.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard })?)
+}
+
 impl Inheritance {
     /// Reads the present limits and signal mask: call it before the daemon changes any of them, and before it opens
     /// anything: what it was started with (systemd's stored sockets) is marked close-on-exec.
@@ -64,13 +71,6 @@ impl Inheritance {
         sigprocmask(SigmaskHow::SIG_BLOCK, None, Some(&mut signals))?;
         let (nofile, memlock) = (getrlimit(Resource::Nofile), getrlimit(Resource::Memlock));
         Ok(Inheritance { nofile, memlock, signals, descriptors })
-    }
-
-    /// Lifts this process's own limit of descriptors to the hard one: custody needs one for each listener, a hold several for
-    /// each device.
-    pub fn raise_own_descriptor_limit(&self) -> io::Result<()> {
-        let hard = Rlimit { current: self.nofile.maximum, maximum: self.nofile.maximum };
-        Ok(setrlimit(Resource::Nofile, hard)?)
     }
 
     /// Makes `command` inherit the descriptors that this process was started with, as under any other wrapper.
@@ -90,7 +90,7 @@ impl Inheritance {
 
     /// Makes `command` start with the limits that this process was started with, as under any other wrapper.
     pub fn pass_limits_to(&self, command: &mut Command) {
-        let Inheritance { nofile, memlock, .. } = self.clone();
+        let (nofile, memlock) = (self.nofile, self.memlock);
         // SAFETY: the closure runs between fork and exec. It makes two system calls (setrlimit), which is async-signal-safe,
         // and neither allocates nor takes a lock.
         unsafe {
@@ -110,13 +110,12 @@ impl Inheritance {
         for variable in NotForChildren::VARIABLES {
             command.env_remove(variable);
         }
-        let Inheritance { nofile, memlock, signals, .. } = self.clone();
-        // SAFETY: the closure runs between fork and exec. It makes four system calls (setrlimit twice,
-        // sigprocmask, setsid), all async-signal-safe, and neither allocates nor takes a lock.
+        self.pass_limits_to(command);
+        let signals = self.signals;
+        // SAFETY: the closure runs between fork and exec. It makes two system calls (sigprocmask, setsid), both
+        // async-signal-safe, and neither allocates nor takes a lock.
         unsafe {
             command.pre_exec(move || {
-                setrlimit(Resource::Nofile, nofile)?;
-                setrlimit(Resource::Memlock, memlock)?;
                 sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None)?;
                 setsid()?;
                 Ok(())

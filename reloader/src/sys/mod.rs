@@ -6,7 +6,7 @@ mod link_address;
 mod tcx;
 mod watch;
 
-pub use inherit::{Inheritance, NotForChildren, start_in_network_namespace, wait_for_children};
+pub use inherit::{Inheritance, NotForChildren, raise_descriptor_limit, start_in_network_namespace, wait_for_children};
 pub(crate) use link_address::link_address;
 pub(crate) use tcx::{TcxHook, attach_tcx, detach_link};
 pub use watch::watch;

@@ -8,12 +8,12 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::super::HoldError;
 use super::super::channel::{self, ToGuard, ToHolder};
 use super::trust::{Cause, Trust};
 use crate::kernel::clock::timespec;
+use crate::sys::raise_descriptor_limit;
 
 /// Why a guard no longer waits for its holder.
 enum End {
@@ -48,7 +48,10 @@ pub fn run() -> Result<(), HoldError> {
 }
 
 fn prepared() -> io::Result<SignalFd> {
-    raise_descriptor_limit();
+    // There are two links for each device.
+    if let Err(error) = raise_descriptor_limit() {
+        log::warn!("the guard could not raise its limit of descriptors: {error}");
+    }
     catch_signals()
 }
 
@@ -125,12 +128,4 @@ fn catch_signals() -> io::Result<SignalFd> {
     terminate.add(Signal::SIGTERM);
     terminate.thread_block()?;
     Ok(SignalFd::with_flags(&terminate, SfdFlags::SFD_CLOEXEC)?)
-}
-
-/// There are two links for each device.
-fn raise_descriptor_limit() {
-    let hard = getrlimit(Resource::Nofile).maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard }) {
-        log::warn!("the guard could not raise its limit of descriptors: {error}");
-    }
 }

@@ -88,8 +88,14 @@ impl Scene {
     }
 
     /// Nothing is in the packet path that was not there before.
-    pub(crate) fn is_path_clean(&self) -> bool {
-        self.server.run(|| packet_path() == self.path_before)
+    #[track_caller]
+    pub(crate) fn assert_path_clean(&self) {
+        assert_eq!(self.server.run(packet_path), self.path_before);
+    }
+
+    /// What stands in the packet path now is to be there afterwards.
+    pub(crate) fn take_path_as_it_is(&mut self) {
+        self.path_before = self.server.run(packet_path);
     }
 
     pub(crate) fn guards(&self) -> Vec<Process> {

@@ -66,10 +66,10 @@ impl Custody {
         self.owners.iter().any(|(inode, owner)| process::socket_at(*owner) == Some(*inode))
     }
 
-    /// Takes over what `other` holds of the sockets that `sockets` lists and this one lacks.
-    pub fn complete_from(&mut self, other: &Custody, sockets: &HashMap<u64, SocketOwner>) {
+    /// Takes over what is in `others` of the sockets that `sockets` lists and this one lacks.
+    pub fn complete_from(&mut self, others: &[Held], sockets: &HashMap<u64, SocketOwner>) {
         let own: HashSet<u64> = self.held.iter().map(|held| held.listener.inode).collect();
-        for held in other.held.iter().filter(|held| !own.contains(&held.listener.inode)) {
+        for held in others.iter().filter(|held| !own.contains(&held.listener.inode)) {
             if let Some(owner) = sockets.get(&held.listener.inode) {
                 self.owners.insert(held.listener.inode, *owner);
                 self.held.push(held.clone());
@@ -78,7 +78,7 @@ impl Custody {
     }
 
     /// Only what `wanted` says; where the serving generation has the others is known all the same.
-    pub fn retain(&mut self, wanted: impl Fn(&Held) -> bool) {
+    pub fn retain(&mut self, wanted: impl FnMut(&Held) -> bool) {
         self.held.retain(wanted);
     }
 
@@ -89,9 +89,9 @@ impl Custody {
 
     /// Compares custody with what the serving generation owns now, and lets go of what it closed by itself.
     ///
-    /// `private` is the inode of its private stats socket. `tree` is asked only when a listener is not where it was seen
+    /// `lifeline` is the inode of the listener that it closes only when it stops. `tree` is asked only when a listener is not where it was seen
     /// last: the cost is one readlink a listener, not one a connection.
-    pub fn follow(&mut self, private: Option<u64>, tree: impl FnOnce() -> Vec<u32>) -> Followed {
+    pub fn follow(&mut self, lifeline: Option<u64>, tree: impl FnOnce() -> Vec<u32>) -> Followed {
         if self.owners.iter().all(|(inode, owner)| process::socket_at(*owner) == Some(*inode)) {
             return Followed::Unchanged;
         }
@@ -99,7 +99,7 @@ impl Custody {
         let owners: HashSet<u32> = self.owners.values().map(|owner| owner.pid).collect();
         let owners_show_nothing = !sockets.values().any(|owner| owners.contains(&owner.pid));
         let inodes: Vec<u64> = self.owners.keys().copied().collect();
-        match followed(&inodes, &sockets.keys().copied().collect(), private, owners_show_nothing) {
+        match followed(&inodes, &sockets.keys().copied().collect(), lifeline, owners_show_nothing) {
             Followed::Closed(_) => Followed::Closed(self.let_go(&sockets)),
             Followed::Unchanged => {
                 // Another process of the tree has them now: a master started a new worker.
@@ -128,22 +128,22 @@ pub enum Followed {
     /// Its descriptors are gone at once: it is ending. The kernel empties the table before it closes the sockets and
     /// long before it tells of the end (`exit_files` in `do_exit`): nothing may be let go of now.
     Ending,
-    /// It closed its private stats socket too: somebody else told it to stop.
+    /// It closed its lifeline too: somebody else told it to stop.
     StoppedListening,
     /// It closed these by itself and serves on.
     Closed(Vec<u64>),
 }
 
 /// The decision behind [`Custody::follow`]. The listeners in `Closed` are left to the caller. Pure.
-fn followed(held: &[u64], owned: &HashSet<u64>, private: Option<u64>, owners_show_nothing: bool) -> Followed {
+fn followed(held: &[u64], owned: &HashSet<u64>, lifeline: Option<u64>, owners_show_nothing: bool) -> Followed {
     if held.iter().all(|inode| owned.contains(inode)) {
         return Followed::Unchanged;
     }
     if owners_show_nothing {
         return Followed::Ending;
     }
-    match private {
-        Some(private) if !owned.contains(&private) => Followed::StoppedListening,
+    match lifeline {
+        Some(lifeline) if !owned.contains(&lifeline) => Followed::StoppedListening,
         _ => Followed::Closed(Vec::new()),
     }
 }

@@ -15,7 +15,8 @@ mod rows;
 mod table;
 
 /// What the integration tests call: the server, the tools that check from outside, and what unpacks other versions.
-const PACKAGES: [&str; 7] = ["haproxy", "iproute2", "nftables", "nginx-light", "patchelf", "python3-pip", "util-linux"];
+const PACKAGES: [&str; 8] =
+    ["haproxy", "iproute2", "lighttpd", "nftables", "nginx-light", "patchelf", "python3-pip", "util-linux"];
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]

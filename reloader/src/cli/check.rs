@@ -1,24 +1,58 @@
 //! `reloader check`
 
+use std::ffi::OsString;
+use std::process::Command;
+
 use super::{Context, Exit, Failure};
+use crate::config::{Config, Haproxy};
 use crate::haproxy::check::check_command;
 use crate::haproxy::scan;
 use crate::haproxy::version::Version;
 
 pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
     let config = context.config()?;
-    let bad = |message: String| Failure::new(Exit::BadConfiguration, message);
-    scan::load(&config.haproxy.config).map_err(bad)?;
-    Version::of(&config.haproxy.binary).map_err(|error| bad(error.to_string()))?;
+    let mut checked = vec!["reloader's".to_owned()];
+    if let Some(haproxy) = &config.haproxy {
+        check_haproxy(haproxy)?;
+        checked.push("HAProxy's".into());
+    }
+    checked.extend(check_services(&config)?);
+    if !context.quiet {
+        eprintln!("{} configuration is valid", checked.join(" and "));
+    }
+    Ok(Exit::Done)
+}
+
+fn bad(message: String) -> Failure {
+    Failure::new(Exit::BadConfiguration, message)
+}
+
+fn check_haproxy(haproxy: &Haproxy) -> Result<(), Failure> {
+    scan::load(&haproxy.config).map_err(bad)?;
+    Version::of(&haproxy.binary).map_err(|error| bad(error.to_string()))?;
     // HAProxy's own lines go where it writes them.
-    let status = check_command(&config.haproxy).status().map_err(|error| {
-        bad(format!("cannot run {}: {error}; set `binary` under [haproxy]", config.haproxy.binary.display()))
+    let status = check_command(haproxy).status().map_err(|error| {
+        bad(format!("cannot run {}: {error}; set `binary` under [haproxy]", haproxy.binary.display()))
     })?;
     if !status.success() {
         return Err(bad("HAProxy refuses its configuration (see above)".into()));
     }
-    if !context.quiet {
-        eprintln!("reloader's and HAProxy's configuration are valid");
+    Ok(())
+}
+
+/// Returns the names of those that have a check.
+fn check_services(config: &Config) -> Result<Vec<String>, Failure> {
+    let with_check = config.services.iter().filter(|(_, service)| !service.check.is_empty());
+    let mut checked = Vec::new();
+    for (name, service) in with_check {
+        let words: Vec<OsString> = service.check.iter().map(Into::into).collect();
+        let status = Command::new(&words[0]).args(&words[1..]).status();
+        let status =
+            status.map_err(|error| bad(format!("service.{name}.check: cannot run {}: {error}", service.check[0])))?;
+        if !status.success() {
+            return Err(bad(format!("service.{name}: {} refuses its configuration (see above)", service.check[0])));
+        }
+        checked.push(format!("{name}'s"));
     }
-    Ok(Exit::Done)
+    Ok(checked)
 }

@@ -90,7 +90,7 @@ fn unreachable(path: &std::path::Path, group: &str, error: &io::Error) -> Failur
 fn too_late(request: &Request, limit: Duration) -> Failure {
     let limit = humantime::format_duration(limit);
     let message = match request {
-        Request::Reload { dry_run: false } => {
+        Request::Reload { dry_run: false, .. } => {
             format!("no outcome within {limit}; the reload goes on once the daemon takes it up, see `reloader status`")
         }
         _ => format!("the daemon did not answer within {limit}: it is busy, or stopped (see its log)"),

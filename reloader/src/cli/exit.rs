@@ -81,6 +81,7 @@ impl Exit {
     /// The status that a daemon sent as a number.
     pub(super) fn from_number(number: u8) -> Exit {
         match number {
+            2 => Exit::Usage,
             69 => Exit::NoDaemon,
             75 => Exit::TryAgain,
             77 => Exit::Privilege,

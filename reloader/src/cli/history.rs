@@ -3,6 +3,7 @@
 use std::io;
 
 use super::{Context, Exit, Failure, output};
+use crate::config::HAPROXY;
 use crate::reload::receipt::{Kind, Receipt};
 use crate::supervision::read_newest;
 
@@ -50,6 +51,9 @@ fn row(receipt: &Receipt) -> Vec<String> {
         Kind::Hold => output::hold_line(receipt),
         _ => output::receipt_line(receipt),
     };
+    if let Some(name) = receipt.service.as_ref().filter(|name| *name != HAPROXY) {
+        what.insert_str(0, &format!("{name}: "));
+    }
     if let Some(reason) = &receipt.reason {
         what.push_str(&format!("; {reason}"));
     }

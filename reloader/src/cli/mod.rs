@@ -7,6 +7,7 @@ mod exit;
 mod guard;
 mod history;
 mod hold;
+mod launch;
 mod output;
 mod probe;
 mod release;
@@ -67,6 +68,9 @@ enum Command {
     /// The process that releases a hold when its holder dies; `hold` and the daemon start it.
     #[command(hide = true)]
     Guard,
+    /// Becomes the server of a service; the daemon starts it.
+    #[command(hide = true)]
+    Launch(launch::Arguments),
 }
 
 /// What every command gets.
@@ -99,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Hold(arguments) => hold::run(&context, arguments, inheritance),
         Command::Release(format) => release::run(&context, format),
         Command::Guard => guard::run(),
+        Command::Launch(arguments) => launch::run(&arguments, inheritance),
     };
     match outcome {
         Ok(exit) => exit.into(),

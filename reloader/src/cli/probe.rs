@@ -3,20 +3,21 @@
 use serde::Serialize;
 
 use super::{Context, Exit, Failure, client, output};
-use crate::config::Config;
+use crate::config;
 use crate::daemon::protocol::{Reply, Request};
 use crate::haproxy::version::Version;
 use crate::kernel::probe::{Ability, abilities};
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::listener::Role;
 use crate::reload::plan::Planned;
-use crate::supervision::status::Status;
+use crate::supervision::status::{ServiceStatus, Status};
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Probe {
     abilities: Vec<Ability>,
-    haproxy: Haproxy,
+    /// `null` where the configuration has other services only.
+    haproxy: Option<Haproxy>,
     /// The rung each listener would get; empty with the reason in `listeners-unknown` when no daemon answers.
     listeners: Vec<Planned>,
     listeners_unknown: Option<String>,
@@ -58,10 +59,10 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Fai
     let sockets = sock_diag::listeners().map_err(|error| Failure::new(Exit::Privilege, error))?;
     let probe = Probe {
         abilities: abilities(),
-        haproxy: haproxy(&config),
-        backlogs: backlogs(&status, &sockets),
-        connection_rate: status.connection_rate,
-        listeners: status.plan,
+        haproxy: config.haproxy.as_ref().map(haproxy),
+        backlogs: status.all().flat_map(|service| backlogs(service, &sockets)).collect(),
+        connection_rate: status.main.connection_rate,
+        listeners: status.all().flat_map(|service| service.plan.clone()).collect(),
         listeners_unknown,
     };
     if format.json {
@@ -72,9 +73,9 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Fai
     Ok(Exit::Done)
 }
 
-fn haproxy(config: &Config) -> Haproxy {
-    let binary = config.haproxy.binary.display().to_string();
-    match Version::of(&config.haproxy.binary) {
+fn haproxy(configured: &config::Haproxy) -> Haproxy {
+    let binary = configured.binary.display().to_string();
+    match Version::of(&configured.binary) {
         Ok(version) => Haproxy {
             binary,
             version: Some(version.to_string()),
@@ -92,7 +93,7 @@ fn haproxy(config: &Config) -> Haproxy {
     }
 }
 
-fn backlogs(status: &Status, sockets: &[ListenSocket]) -> Vec<Backlog> {
+fn backlogs(status: &ServiceStatus, sockets: &[ListenSocket]) -> Vec<Backlog> {
     let listeners = status.serving.iter().flat_map(|serving| &serving.listeners);
     let traffic = listeners.filter(|listener| listener.role == Role::Traffic);
     let found = traffic.filter_map(|listener| {
@@ -116,7 +117,17 @@ fn text(probe: &Probe) -> String {
     };
     text.push_str(&output::table(&probe.abilities.iter().map(ability).collect::<Vec<_>>()));
     text.push('\n');
-    let haproxy = &probe.haproxy;
+    if let Some(haproxy) = &probe.haproxy {
+        text.push_str(&haproxy_line(haproxy));
+    }
+    match &probe.listeners_unknown {
+        Some(why) => text.push_str(&format!("listeners  unknown: {why}\n")),
+        None => text.push_str(&listeners(probe)),
+    }
+    text
+}
+
+fn haproxy_line(haproxy: &Haproxy) -> String {
     let words = match (&haproxy.version, &haproxy.problem) {
         (Some(version), _) if haproxy.passes_sockets == Some(true) => {
             format!("{version}: passes its sockets (1.8 and later)")
@@ -124,12 +135,7 @@ fn text(probe: &Probe) -> String {
         (Some(version), _) => format!("{version}: cannot pass its sockets (1.8 is the first that can)"),
         (None, problem) => problem.clone().unwrap_or_default(),
     };
-    text.push_str(&format!("haproxy  {}  {words}\n\n", haproxy.binary));
-    match &probe.listeners_unknown {
-        Some(why) => text.push_str(&format!("listeners  unknown: {why}\n")),
-        None => text.push_str(&listeners(probe)),
-    }
-    text
+    format!("haproxy  {}  {words}\n\n", haproxy.binary)
 }
 
 fn listeners(probe: &Probe) -> String {

@@ -11,6 +11,9 @@ use crate::reload::receipt::{Outcome, Receipt};
 /// Arguments of `reloader reload`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
+    /// Which service [default: haproxy, or the only one].
+    #[arg(value_name = "NAME")]
+    service: Option<String>,
     #[command(flatten)]
     format: output::Format,
     /// Print the plan and change nothing.
@@ -29,7 +32,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Fail
             let _ = std::io::stderr().flush();
         }
     };
-    let request = Request::Reload { dry_run: arguments.dry_run };
+    let request = Request::Reload { dry_run: arguments.dry_run, service: arguments.service.clone() };
     let answered = client::ask(context, &request, Some(arguments.timeout), progress);
     if shows_progress {
         eprint!("\r\x1b[K");
@@ -42,7 +45,9 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Fail
             show(context, arguments.format, &receipt)?;
             Ok(exit(&receipt, serving))
         }
-        Reply::Plan { plan, serving, refused } => show_plan(arguments.format, &plan, serving, &refused),
+        Reply::Plan { plan, serving, refused, checked_by } => {
+            show_plan(arguments.format, &plan, serving, &Checked { refused, by: checked_by.unwrap_or_default() })
+        }
         other => Err(Failure::new(Exit::Internal, format!("the daemon answered something else: {other:?}"))),
     }
 }
@@ -75,7 +80,14 @@ fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<
     Ok(())
 }
 
-fn show_plan(format: output::Format, plan: &[Planned], serving: bool, refused: &[String]) -> Result<Exit, Failure> {
+/// What came of the check of the configuration on disk.
+struct Checked {
+    refused: Vec<String>,
+    by: String,
+}
+
+fn show_plan(format: output::Format, plan: &[Planned], serving: bool, checked: &Checked) -> Result<Exit, Failure> {
+    let refused = &checked.refused;
     if format.json {
         output::json(&serde_json::json!({ "plan": plan, "serving": serving, "refused": refused }))?;
     } else if plan.is_empty() {
@@ -88,7 +100,7 @@ fn show_plan(format: output::Format, plan: &[Planned], serving: bool, refused: &
         output::print(&output::table(&plan.iter().map(row).collect::<Vec<_>>()))?;
     }
     if !refused.is_empty() {
-        eprintln!("reloader: HAProxy refuses the configuration on disk: the reload would fail");
+        eprintln!("reloader: {} refuses the configuration on disk: the reload would fail", checked.by);
         refused.iter().for_each(|line| eprintln!("  {line}"));
         return Ok(if serving { Exit::Failed } else { Exit::NobodyServes });
     }

@@ -3,7 +3,7 @@
 use super::{Context, Exit, Failure, client, output};
 use crate::daemon::protocol::{Reply, Request};
 use crate::listener::Role;
-use crate::supervision::status::{Draining, HoldStatus, ListenerStatus, Status};
+use crate::supervision::status::{Draining, HoldStatus, ListenerStatus, ServiceStatus, Status};
 
 /// So many listeners are listed one by one; beyond that they are counted.
 const MOST_LISTED: usize = 30;
@@ -22,6 +22,26 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Fai
 
 fn text(status: &Status) -> String {
     let mut rows = Vec::new();
+    if status.main.service.is_some() || status.services.is_empty() {
+        rows.extend(service_rows(&status.main));
+    }
+    for (name, service) in &status.services {
+        if !rows.is_empty() {
+            rows.push(Vec::new());
+        }
+        rows.push(vec!["service".into(), name.clone()]);
+        rows.extend(service_rows(service));
+    }
+    if !status.services.is_empty() {
+        rows.push(Vec::new());
+    }
+    let holds: Vec<String> = status.holds.iter().map(held).collect();
+    rows.extend(listed("held", &holds));
+    output::table(&rows)
+}
+
+fn service_rows(status: &ServiceStatus) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
     let mut row = |key: &str, value: String| rows.push(vec![key.to_owned(), value]);
     match &status.serving {
         Some(serving) => {
@@ -39,18 +59,9 @@ fn text(status: &Status) -> String {
     if let Some(rate) = status.connection_rate {
         row("rate", format!("{rate} connections/s"));
     }
-    for (number, generation) in status.draining.iter().enumerate() {
-        row(if number == 0 { "draining" } else { "" }, draining(generation));
-    }
-    if status.draining.is_empty() {
-        row("draining", "nothing".into());
-    }
-    for (number, hold) in status.holds.iter().enumerate() {
-        row(if number == 0 { "held" } else { "" }, held(hold));
-    }
-    if status.holds.is_empty() {
-        row("held", "nothing".into());
-    }
+    let generations: Vec<String> = status.draining.iter().map(draining).collect();
+    rows.extend(listed("draining", &generations));
+    let mut row = |key: &str, value: String| rows.push(vec![key.to_owned(), value]);
     if let Some(last) = &status.last_reload {
         let kind = output::word(&last.kind);
         row("last", format!("{} {kind} at {}: {}", output::outcome(last.result), last.at, output::receipt_line(last)));
@@ -61,7 +72,16 @@ fn text(status: &Status) -> String {
     for warning in &status.warnings {
         row("warning", warning.clone());
     }
-    output::table(&rows)
+    rows
+}
+
+/// The key stands before the first only.
+fn listed(key: &str, values: &[String]) -> Vec<Vec<String>> {
+    if values.is_empty() {
+        return vec![vec![key.to_owned(), "nothing".into()]];
+    }
+    let key = |number| if number == 0 { key.to_owned() } else { String::new() };
+    values.iter().enumerate().map(|(number, value)| vec![key(number), value.clone()]).collect()
 }
 
 fn listeners(all: &[ListenerStatus], custody: &[ListenerStatus]) -> Vec<(&'static str, String)> {

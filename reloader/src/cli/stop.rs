@@ -6,10 +6,9 @@ use crate::daemon::protocol::{Reply, Request};
 pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
     match client::ask(context, &Request::Stop, None, |_| {})? {
         Reply::Stopped { drains } => {
-            if let (Some(pid), false) = (drains, context.quiet) {
-                eprintln!(
-                    "the daemon has ended; HAProxy (process {pid}) drains its open connections and ends after them"
-                );
+            if !drains.is_empty() && !context.quiet {
+                let pids: Vec<String> = drains.iter().map(|pid| format!("process {pid}")).collect();
+                eprintln!("the daemon has ended; {} drains open connections and ends after them", pids.join(", "));
             }
             Ok(Exit::Done)
         }

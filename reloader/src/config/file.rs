@@ -1,5 +1,6 @@
 //! The file as it is written: defaults, spelling, nothing unknown.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use serde::Deserialize;
 
 use super::size::Size;
 use super::span::{Limit, OrAuto, Span, SpreadTime};
-use super::{Config, Haproxy, Hold, Reload};
+use super::{Config, Haproxy, Hold, Reload, Service};
 
 /// What SIGTERM does with the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -75,7 +76,8 @@ pub(super) struct File {
     runtime_dir: PathBuf,
     state_dir: PathBuf,
     on_stop: OnStop,
-    haproxy: HaproxyTable,
+    haproxy: Option<HaproxyTable>,
+    service: BTreeMap<String, Service>,
     reload: ReloadTable,
     hold: HoldTable,
 }
@@ -89,7 +91,8 @@ impl Default for File {
             state_dir: "/var/lib/reloader".into(),
             // PID 1 of a container: when it ends, everything else is killed, so draining must come first.
             on_stop: if crate::process::is_init() { OnStop::Retire } else { OnStop::Leave },
-            haproxy: HaproxyTable::default(),
+            haproxy: None,
+            service: BTreeMap::new(),
             reload: ReloadTable::default(),
             hold: HoldTable::default(),
         }
@@ -163,7 +166,7 @@ impl Default for HoldTable {
 
 impl From<File> for Config {
     fn from(file: File) -> Config {
-        let HaproxyTable { binary, config, args } = file.haproxy;
+        let haproxy = file.haproxy.or_else(|| file.service.is_empty().then(HaproxyTable::default));
         let reload = file.reload;
         Config {
             control_socket: file.control_socket,
@@ -171,7 +174,8 @@ impl From<File> for Config {
             runtime_dir: file.runtime_dir,
             state_dir: file.state_dir,
             on_stop: file.on_stop,
-            haproxy: Haproxy { binary, config, args },
+            haproxy: haproxy.map(|HaproxyTable { binary, config, args }| Haproxy { binary, config, args }),
+            services: file.service,
             reload: Reload {
                 strategy: reload.strategy,
                 require: reload.require,

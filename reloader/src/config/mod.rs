@@ -1,13 +1,16 @@
 //! The daemon's own configuration, `/etc/reloader/reloader.toml`.
 
 mod file;
+mod service;
 mod size;
 mod span;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use file::{AtMaxDraining, OnStop, Require, Strategy};
+pub use service::{HAPROXY, Ready, Service, Sockets, Stop};
 pub(crate) use span::parse as parse_duration;
 pub use span::{Limit, SpreadTime};
 
@@ -35,8 +38,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// What SIGTERM does with the server.
     pub on_stop: OnStop,
-    /// The server.
-    pub haproxy: Haproxy,
+    /// HAProxy; `None` where the file describes other servers only.
+    pub haproxy: Option<Haproxy>,
+    /// The other servers, by name.
+    pub services: BTreeMap<String, Service>,
     /// How reloads run.
     pub reload: Reload,
     /// How SYNs are held.
@@ -132,35 +137,78 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        if let Some(refused) = self.haproxy.args.iter().find(|arg| is_refused(arg)) {
-            return Err(format!(
-                "haproxy.args: `{refused}` cannot be used: reloader starts HAProxy in the foreground and passes the sockets itself; remove it"
-            ));
+        self.haproxy.as_ref().map_or(Ok(()), Haproxy::check)?;
+        for (name, service) in &self.services {
+            service.check(name)?;
         }
-        if self.haproxy.config.is_empty() {
-            return Err("haproxy.config: name at least one configuration file of HAProxy".into());
+        self.check_paths()?;
+        if self.reload.start_timeout.is_zero() {
+            return Err("reload.start-timeout: 0 gives no generation time to start; use \"30s\"".into());
         }
+        if self.hold.max.is_zero() {
+            return Err("hold.max: 0 would end every hold before it began; use \"5s\"".into());
+        }
+        Ok(())
+    }
+
+    fn check_paths(&self) -> Result<(), String> {
         let mut absolute = vec![
             ("runtime-dir", &self.runtime_dir),
             ("state-dir", &self.state_dir),
             ("control-socket", &self.control_socket),
-            ("haproxy.binary", &self.haproxy.binary),
         ];
-        absolute.extend(self.haproxy.config.iter().map(|path| ("haproxy.config", path)));
+        if let Some(haproxy) = &self.haproxy {
+            absolute.push(("haproxy.binary", &haproxy.binary));
+            absolute.extend(haproxy.config.iter().map(|path| ("haproxy.config", path)));
+        }
         if let Some((name, path)) = absolute.into_iter().find(|(_, path)| !path.is_absolute()) {
             return Err(format!("{name}: `{}` must be an absolute path", path.display()));
         }
-        if self.reload.start_timeout.is_zero() {
-            return Err("reload.start-timeout: 0 gives no generation time to start; use \"30s\"".into());
-        }
         let length = self.runtime_dir.as_os_str().len();
-        if length > LONGEST_RUNTIME_DIR {
+        let below = self.services.keys().map(|name| own_directory(name).as_os_str().len() + 1).max();
+        let longest = LONGEST_RUNTIME_DIR - below.unwrap_or_default();
+        if length > longest {
             return Err(format!(
-                "runtime-dir: {length} bytes are too long: sockets below it must fit into a unix address; use at most {LONGEST_RUNTIME_DIR}"
+                "runtime-dir: {length} bytes are too long: sockets below it must fit into a unix address; use at most {longest}"
             ));
         }
-        if self.hold.max.is_zero() {
-            return Err("hold.max: 0 would end every hold before it began; use \"5s\"".into());
+        Ok(())
+    }
+
+    /// The names of all that is supervised, HAProxy first.
+    pub fn names(&self) -> Vec<String> {
+        let haproxy = self.haproxy.iter().map(|_| HAPROXY.to_owned());
+        haproxy.chain(self.services.keys().cloned()).collect()
+    }
+
+    /// The configuration with the strategy of one service.
+    pub fn for_service(&self, name: &str) -> Config {
+        let mut own = self.clone();
+        if let Some(service) = self.services.get(name) {
+            own.reload.strategy = service.strategy(self.reload.strategy);
+        }
+        own
+    }
+
+    /// Where the files of one service's generations are: HAProxy's in runtime-dir itself.
+    pub fn place(&self, name: &str) -> PathBuf {
+        if name == HAPROXY { self.runtime_dir.clone() } else { self.runtime_dir.join(own_directory(name)) }
+    }
+}
+
+fn own_directory(name: &str) -> PathBuf {
+    Path::new("services").join(name)
+}
+
+impl Haproxy {
+    fn check(&self) -> Result<(), String> {
+        if let Some(refused) = self.args.iter().find(|arg| is_refused(arg)) {
+            return Err(format!(
+                "haproxy.args: `{refused}` cannot be used: reloader starts HAProxy in the foreground and passes the sockets itself; remove it"
+            ));
+        }
+        if self.config.is_empty() {
+            return Err("haproxy.config: name at least one configuration file of HAProxy".into());
         }
         Ok(())
     }
@@ -177,7 +225,7 @@ mod tests {
     #[test]
     fn an_empty_file_gives_the_documented_defaults() {
         let config = Config::parse("").unwrap();
-        assert_eq!(config.haproxy.binary, Path::new("/usr/sbin/haproxy"));
+        assert_eq!(config.haproxy.unwrap().binary, Path::new("/usr/sbin/haproxy"));
         assert_eq!(config.reload.start_timeout, Duration::from_secs(30));
         assert_eq!(config.reload.custody_max, None);
         assert_eq!(config.reload.close_spread_time, SpreadTime::Given("2s".into()));

@@ -3,19 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::process::Signal;
-
 use super::DaemonError;
-use crate::haproxy::inspect::{inspect, stats_socket_inode};
-use crate::haproxy::launch::{Files, label, number_of};
-use crate::haproxy::version::Version;
+use crate::generation_files::{Files, number_of};
+use crate::haproxy::inspect::stats_socket_inode;
+use crate::haproxy::launch::label;
 use crate::haproxy::{runtime_api, scan};
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::listener::Owned;
-use crate::process::{self, Handle};
+use crate::process::{self, Handle, Kin};
 use crate::reload::confirm::verdicts;
 use crate::reload::receipt::{Kind, Receipt};
 use crate::reload::recorder::Recorder;
+use crate::server::{Server, ServiceServer};
 use crate::supervision::records::{Record, Records, State};
 use crate::supervision::{Generation, LogTail, Supervisor, since_epoch};
 
@@ -24,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Finds what runs already. Returns the receipt of the adoption, or `None` when nothing serves.
 pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>, DaemonError> {
-    let records = Records::load(&supervisor.config.runtime_dir);
+    let records = Records::load(&supervisor.place);
     supervisor.next_number = records.next.max(1);
     supervisor.last_start = records.last_start_ms.map(Duration::from_millis);
     let mut serving = own_generations(supervisor, records).await?;
@@ -40,26 +39,26 @@ pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>
 /// Follows what an earlier daemon of this runtime-dir started, and returns the generation that serves.
 async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Result<Option<Generation>, DaemonError> {
     let mut found: Vec<(Record, Handle)> = Vec::new();
-    for record in with_unrecorded(&supervisor.config.runtime_dir, records) {
+    for record in with_unrecorded(supervisor, records) {
         supervisor.next_number = supervisor.next_number.max(record.number.saturating_add(1));
         match Handle::adopt(record.pid, record.start_time) {
             Some(process) => found.push((record, process)),
-            None => Files::of(&supervisor.config.runtime_dir, record.number).remove(),
+            None => Files::of(&supervisor.place, record.number).remove(),
         }
     }
     // Asked before anything is signalled: without an answer nobody can be told from anybody.
     let machine = sock_diag::listeners().map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
-    let serving = choose_serving(&found, &machine).await;
+    let serving = choose_serving(&supervisor.server, &found, &machine).await;
     let mut chosen = None;
     for (record, process) in found {
         let is_serving = Some(record.number) == serving;
-        let mut generation = followed(&supervisor.config.runtime_dir, &record, process);
+        let mut generation = followed(supervisor, &record, process);
         if is_serving {
             chosen = Some(generation);
             continue;
         }
         // Again for one that was told already, and for the first time for one whose daemon was killed before.
-        generation.process.signal(Signal::USR1);
+        supervisor.server.retire(&generation.process);
         generation.retired.get_or_insert_with(Instant::now);
         supervisor.draining.push(generation);
     }
@@ -67,10 +66,10 @@ async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Resul
 }
 
 /// The recorded serving generation; when it has ended, or listens no more, the newest started one that answers.
-async fn choose_serving(found: &[(Record, Handle)], machine: &[ListenSocket]) -> Option<u64> {
+async fn choose_serving(server: &Server, found: &[(Record, Handle)], machine: &[ListenSocket]) -> Option<u64> {
     let listens = |record: &Record| {
-        let sockets = process::sockets_of(&process::family(record.pid));
-        stats_socket_inode(&record.socket, machine, &sockets).is_some()
+        let sockets = process::sockets_of(&server.kin().of(record.pid));
+        server.lifeline(&record.socket, machine, &sockets).is_some()
     };
     let in_state = |state| found.iter().map(|(record, _)| record).filter(move |record| record.state == state);
     if let Some(record) = in_state(State::Serving).find(|record| listens(record)) {
@@ -79,30 +78,24 @@ async fn choose_serving(found: &[(Record, Handle)], machine: &[ListenSocket]) ->
     let mut started: Vec<_> = in_state(State::Starting).filter(|record| listens(record)).collect();
     started.sort_by_key(|record| std::cmp::Reverse(record.number));
     for record in started {
-        if runtime_api::info(&record.socket, PATIENCE).await.is_ok() {
+        if server.haproxy().is_none() || runtime_api::info(&record.socket, PATIENCE).await.is_ok() {
             return Some(record.number);
         }
     }
     None
 }
 
-/// Adds processes that carry a configuration file of this runtime-dir on their command line but were not recorded:
-/// their daemon was killed between the start and the record.
-fn with_unrecorded(runtime_dir: &Path, records: Records) -> Vec<Record> {
+/// Adds processes that were started as a generation of this service but were not recorded: their daemon was killed between the start
+/// and the record.
+fn with_unrecorded(supervisor: &Supervisor, records: Records) -> Vec<Record> {
+    let place = &supervisor.place;
     let mut all = records.generations;
     for pid in process::pids() {
-        let words = process::command_line(pid).unwrap_or_default();
-        // As `launch::command` writes it: others may have the file's name on their command line too.
-        let is_ours = words.get(1).is_some_and(|word| word == "-db");
-        let mut files = words.windows(2).filter(|pair| is_ours && pair[0] == "-f");
-        let overlay = files.next_back().and_then(|pair| number_of(runtime_dir, Path::new(&pair[1]), "cfg"));
-        let Some((number, start_time)) = overlay.zip(process::start_time(pid)) else { continue };
-        let is_known = all.iter().any(|record| record.number == number && record.pid == pid);
-        let is_worker = process::parent(pid).and_then(process::command_line).is_some_and(|parent| parent == words);
-        if is_known || is_worker {
+        let Some((number, start_time)) = generation_of(supervisor, pid).zip(process::start_time(pid)) else { continue };
+        if all.iter().any(|record| record.number == number && record.pid == pid) {
             continue;
         }
-        let socket = Files::of(runtime_dir, number).socket;
+        let socket = Files::of(place, number).socket;
         let (config, since) = ("found running".into(), since_epoch(SystemTime::now()));
         let (state, retired) = (State::Starting, None);
         all.push(Record { number, pid, start_time, state, socket, config, since, retired, noreuseport: false });
@@ -110,12 +103,31 @@ fn with_unrecorded(runtime_dir: &Path, records: Records) -> Vec<Record> {
     all
 }
 
-fn followed(runtime_dir: &Path, record: &Record, process: Handle) -> Generation {
-    let files = Files::of(runtime_dir, record.number);
+fn generation_of(supervisor: &Supervisor, pid: u32) -> Option<u64> {
+    match supervisor.server.haproxy() {
+        Some(_) => haproxy_generation_of(&supervisor.place, pid),
+        None => ServiceServer::generation_of(&supervisor.place, pid),
+    }
+}
+
+/// By the configuration file of this runtime-dir on its command line.
+fn haproxy_generation_of(runtime_dir: &Path, pid: u32) -> Option<u64> {
+    let words = process::command_line(pid).unwrap_or_default();
+    // As `launch::command` writes it: others may have the file's name on their command line too.
+    let is_ours = words.get(1).is_some_and(|word| word == "-db");
+    let mut files = words.windows(2).filter(|pair| is_ours && pair[0] == "-f");
+    let number = files.next_back().and_then(|pair| number_of(runtime_dir, Path::new(&pair[1]), "cfg"))?;
+    let is_worker = process::parent(pid).and_then(process::command_line).is_some_and(|parent| parent == words);
+    (!is_worker).then_some(number)
+}
+
+fn followed(supervisor: &Supervisor, record: &Record, process: Handle) -> Generation {
+    let files = Files::of(&supervisor.place, record.number);
     let own = files.socket == record.socket;
     let since = SystemTime::UNIX_EPOCH + Duration::from_secs(record.since);
     let mut generation =
-        Generation::started(record.number, process, files.clone(), record.config.clone(), record.noreuseport);
+        Generation::started(record.number, process, supervisor.server.kin(), files.clone(), record.config.clone());
+    generation.noreuseport = record.noreuseport;
     generation.since = since;
     generation.retired = record.retired.and_then(|at| Instant::now().checked_sub(seconds_since(at)));
     generation.socket = record.socket.clone();
@@ -130,7 +142,10 @@ fn seconds_since(epoch_seconds: u64) -> Duration {
 
 /// A HAProxy that another supervisor started, found through a stats socket of the configuration.
 async fn foreign(supervisor: &mut Supervisor) -> Result<Option<Generation>, DaemonError> {
-    let sources = scan::read(&supervisor.config.haproxy.config).unwrap_or_default();
+    let Some(haproxy) = supervisor.config.haproxy.clone().filter(|_| supervisor.server.haproxy().is_some()) else {
+        return Ok(None);
+    };
+    let sources = scan::read(&haproxy.config).unwrap_or_default();
     let machine = sock_diag::listeners().map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
     let facts = scan::facts(&sources);
     for socket in facts.stats_sockets {
@@ -153,14 +168,15 @@ async fn foreign(supervisor: &mut Supervisor) -> Result<Option<Generation>, Daem
         let Some(process) = Handle::adopt(root, start_time) else { continue };
         let number = supervisor.take_number();
         log::info!("HAProxy {} (process {root}) already serves; found at {}", info.version, socket.display());
-        return Ok(Some(adopted(number, process, socket, &supervisor.config.haproxy.config, facts.noreuseport)));
+        return Ok(Some(adopted(number, process, socket, &haproxy.config, facts.noreuseport)));
     }
     Ok(None)
 }
 
 fn adopted(number: u64, process: Handle, socket: PathBuf, config: &[PathBuf], noreuseport: bool) -> Generation {
     let files = Files { overlay: PathBuf::new(), socket, log: PathBuf::new() };
-    let mut generation = Generation::started(number, process, files, label(config), noreuseport);
+    let mut generation = Generation::started(number, process, Kin::SameProgram, files, label(config));
+    generation.noreuseport = noreuseport;
     generation.files = None;
     generation.log = None;
     generation
@@ -212,11 +228,10 @@ fn restart_setting(unit: &str) -> Option<String> {
 }
 
 async fn take_over(supervisor: &mut Supervisor, mut generation: Generation) -> Result<Receipt, DaemonError> {
-    let mut recorder = Recorder::begin(Kind::Adopt, Instant::now(), 0, Some(generation.id()));
-    let exports = supervisor.version().map_or(true, Version::passes_sockets);
-    let (root, socket) = (generation.process.pid(), generation.socket.clone());
-    let inspected = inspect(root, socket, supervisor.config.runtime_dir.clone(), exports).await;
-    let inspection = inspected.map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
+    let mut recorder = Recorder::begin(Some(&supervisor.name), Kind::Adopt, Instant::now(), 0, Some(generation.id()));
+    let place = supervisor.place.clone();
+    let inspected = supervisor.server.inspect(&generation.process, &generation.socket, &place).await;
+    let mut inspection = inspected.map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
     inspection.doubt.iter().chain(&inspection.notes).for_each(|note| recorder.note(note));
     recorder.phase(|phases| &mut phases.confirm);
     let owned: Vec<Owned> = inspection.owned;
@@ -226,8 +241,9 @@ async fn take_over(supervisor: &mut Supervisor, mut generation: Generation) -> R
         draining.listeners = owned.clone();
     }
     generation.listeners = owned;
-    generation.socket_inode = inspection.socket_inode;
+    generation.lifeline = inspection.lifeline;
     generation.note_leaves(&inspection.sockets);
+    inspection.custody.retain(|held| supervisor.server.can_be_given(&held.listener.endpoint));
     supervisor.promote(generation, inspection.custody);
     Ok(recorder.finish(Ok(())))
 }

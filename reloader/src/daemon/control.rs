@@ -1,9 +1,10 @@
 //! The control socket: who may ask, and the answers that need no main loop.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
@@ -12,12 +13,12 @@ use tokio::sync::mpsc;
 use super::DaemonError;
 use super::protocol::{Reply, Request, read_frame, write_frame};
 use super::requests::{Event, waiter};
+use crate::config::HAPROXY;
 use crate::gate::hold::Records;
-use crate::haproxy::check::check;
 use crate::haproxy::runtime_api;
 use crate::process;
-use crate::supervision::Published;
-use crate::supervision::status::{HoldStatus, Status};
+use crate::supervision::status::{HoldStatus, ServiceStatus, Status};
+use crate::supervision::{Board, Published};
 
 /// How long a client may take to write its request, and HAProxy to answer for `status`.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -87,8 +88,9 @@ pub(super) struct Control {
     pub(super) group: u32,
     /// Its name.
     pub(super) name: Arc<str>,
-    pub(super) events: mpsc::UnboundedSender<Event>,
-    pub(super) published: Arc<Mutex<Published>>,
+    /// The loops of the services, by name.
+    pub(super) services: Arc<BTreeMap<String, mpsc::UnboundedSender<Event>>>,
+    pub(super) board: Board,
 }
 
 async fn serve(listener: Arc<UnixListener>, control: Control) {
@@ -129,9 +131,24 @@ async fn converse(mut stream: UnixStream, control: Control) -> io::Result<()> {
     };
     match request {
         Request::Status => write_frame(&mut stream, &Reply::Status(Box::new(status(&control).await))).await,
-        Request::Reload { dry_run: true } => write_frame(&mut stream, &plan(&control).await).await,
-        Request::Reload { dry_run: false } => forward(stream, &control, Event::Reload).await,
-        Request::Stop => forward(stream, &control, Event::Stop).await,
+        Request::Reload { dry_run, service } => match chosen(&control, service) {
+            Err(message) => write_frame(&mut stream, &Reply::Refused { message, exit: 2 }).await,
+            Ok(name) if dry_run => write_frame(&mut stream, &plan(&control, &name).await).await,
+            Ok(name) => reload(stream, &control, &name).await,
+        },
+        Request::Stop => stop(stream, &control).await,
+    }
+}
+
+/// The service that is meant.
+fn chosen(control: &Control, named: Option<String>) -> Result<String, String> {
+    let names: Vec<&str> = control.services.keys().map(String::as_str).collect();
+    match (named, names.as_slice()) {
+        (Some(name), _) if control.services.contains_key(&name) => Ok(name),
+        (Some(name), _) => Err(format!("there is no service `{name}`; this daemon runs {}", names.join(", "))),
+        (None, [only]) => Ok((*only).to_owned()),
+        (None, _) if control.services.contains_key(HAPROXY) => Ok(HAPROXY.into()),
+        (None, _) => Err(format!("say which service: {}", names.join(", "))),
     }
 }
 
@@ -141,19 +158,20 @@ fn may_ask(stream: &UnixStream, group: u32) -> io::Result<bool> {
     Ok(peer.uid() == 0 || peer.gid() == group || groups().contains(&group))
 }
 
-fn with<T>(control: &Control, read: impl FnOnce(&Published) -> T) -> T {
-    read(&control.published.lock().expect("no panic under this lock"))
+fn with<T: Default>(control: &Control, name: &str, read: impl FnOnce(&Published) -> T) -> T {
+    let of = |all: &[(String, Published)]| {
+        all.iter().find(|(known, _)| known == name).map(|(_, published)| read(published)).unwrap_or_default()
+    };
+    control.board.read(of)
 }
 
-async fn forward(
-    mut stream: UnixStream,
-    control: &Control,
-    event: impl FnOnce(super::requests::Waiter) -> Event,
-) -> io::Result<()> {
+const ENDING: &str = "the daemon is ending";
+
+async fn reload(mut stream: UnixStream, control: &Control, name: &str) -> io::Result<()> {
     let (waiter, mut replies) = waiter();
-    if control.events.send(event(waiter)).is_err() {
-        let message = "the daemon is ending".into();
-        return write_frame(&mut stream, &Reply::Refused { message, exit: 69 }).await;
+    let sent = control.services.get(name).is_some_and(|events| events.send(Event::Reload(waiter)).is_ok());
+    if !sent {
+        return write_frame(&mut stream, &Reply::Refused { message: ENDING.into(), exit: 69 }).await;
     }
     while let Some(reply) = replies.recv().await {
         write_frame(&mut stream, &reply).await?;
@@ -164,25 +182,71 @@ async fn forward(
     Ok(())
 }
 
-/// What a reload would do: parsing is asked of HAProxy itself, and nothing is started.
-async fn plan(control: &Control) -> Reply {
-    let (plan, serving, haproxy) = with(control, |published| {
-        (published.status.plan.clone(), published.status.serving.is_some(), published.haproxy.clone())
-    });
-    let Some(haproxy) = haproxy else { return Reply::Plan { plan, serving, refused: Vec::new() } };
-    Reply::Plan { plan, serving, refused: check(&haproxy).await.err().unwrap_or_default() }
+/// All services stop; each waits until its asker has been answered.
+async fn stop(mut stream: UnixStream, control: &Control) -> io::Result<()> {
+    let mut waiting = Vec::new();
+    for events in control.services.values() {
+        let (waiter, replies) = waiter();
+        if events.send(Event::Stop(waiter)).is_ok() {
+            waiting.push(replies);
+        }
+    }
+    let mut all = Vec::new();
+    let mut stopped = false;
+    for replies in &mut waiting {
+        while let Some(reply) = replies.recv().await {
+            if let Reply::Stopped { drains } = reply {
+                stopped = true;
+                all.extend(drains);
+                break;
+            }
+        }
+    }
+    let reply = match stopped {
+        true => Reply::Stopped { drains: all },
+        false => Reply::Refused { message: ENDING.into(), exit: 69 },
+    };
+    write_frame(&mut stream, &reply).await
 }
 
-/// The published status, with what must be fresh: connections that drain, holds, and the rate.
+/// What a reload would do: the check of the configuration is run, and nothing is started.
+async fn plan(control: &Control, name: &str) -> Reply {
+    let (plan, serving, check) = with(control, name, |published| {
+        (published.status.plan.clone(), published.status.serving.is_some(), published.check.clone())
+    });
+    let refused = match &check {
+        Some(check) => check.run().await.err().unwrap_or_default(),
+        None => Vec::new(),
+    };
+    Reply::Plan { plan, serving, refused, checked_by: check.map(|check| check.who) }
+}
+
+/// What is published, with what must be fresh: connections that drain, holds, and the rate.
 async fn status(control: &Control) -> Status {
-    let (mut status, draining, socket) =
-        with(control, |published| (published.status.clone(), published.draining.clone(), published.socket.clone()));
-    let records = with(control, |published| published.holds.clone());
+    let names: Vec<String> = control.board.read(|all| all.iter().map(|(name, _)| name.clone()).collect());
+    let mut status = Status::default();
+    let records = names.first().and_then(|name| with(control, name, |published| published.holds.clone()));
+    status.holds = tokio::task::spawn_blocking(move || holds(records)).await.unwrap_or_default();
+    let is_main = |name: &str| name == HAPROXY || names.len() == 1;
+    for name in &names {
+        let found = service_status(control, name).await;
+        if is_main(name) {
+            status.main = found;
+        } else {
+            status.services.insert(name.clone(), found);
+        }
+    }
+    status
+}
+
+async fn service_status(control: &Control, name: &str) -> ServiceStatus {
+    let (mut status, draining, socket) = with(control, name, |published| {
+        (published.status.clone(), published.draining.clone(), published.socket.clone())
+    });
     let living = draining.into_iter().filter(|generation| generation.process.try_ended().is_none());
     let living: Vec<_> = living.collect();
     let counted = tokio::task::spawn_blocking(move || living.iter().map(|generation| generation.status()).collect());
     status.draining = counted.await.unwrap_or_default();
-    status.holds = tokio::task::spawn_blocking(move || holds(records)).await.unwrap_or_default();
     if let Some(socket) = socket {
         status.connection_rate = runtime_api::info(&socket, PATIENCE).await.ok().and_then(|info| info.connection_rate);
     }

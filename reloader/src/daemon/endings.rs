@@ -53,7 +53,8 @@ impl EventLoop {
         let Some(generation) = self.supervisor.draining.iter().find(|generation| generation.number == number) else {
             return;
         };
-        let mut recorder = Recorder::begin(Kind::End, Instant::now(), 0, Some(generation.id()));
+        let mut recorder =
+            Recorder::begin(Some(&self.supervisor.name), Kind::End, Instant::now(), 0, Some(generation.id()));
         recorder.receipt().lost.cut = generation.open_connections();
         recorder.note(format!("generation {number} was ended while it drained, as {setting} asks"));
         generation.process.signal(Signal::TERM);
@@ -71,11 +72,12 @@ impl EventLoop {
     pub(super) async fn retire_serving(&mut self) -> Option<u32> {
         settle_now(&mut self.supervisor);
         self.supervisor.custody.drop_all();
+        self.supervisor.server.leave();
         let mut drains = None;
         if let Some(generation) = self.supervisor.serving.take() {
             let process = generation.process.clone();
             self.supervisor.begin_draining(generation);
-            process.signal(Signal::USR1);
+            self.supervisor.server.retire(&process);
             log::info!("process {} was told to drain and end", process.pid());
             let drained = tokio::time::timeout(TICK, process.ended()).await.is_ok();
             drains = (!drained).then(|| process.pid());

@@ -7,7 +7,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
-use super::footing::Footing;
+use super::footing::SharedFooting;
 use super::protocol::Reply;
 use super::queue::Queue;
 use super::requests::Event;
@@ -26,7 +26,9 @@ pub(super) struct EventLoop {
     pub(super) config_path: Option<PathBuf>,
     pub(super) events: mpsc::UnboundedReceiver<Event>,
     hangup: Signal,
-    pub(super) footing: Footing,
+    pub(super) footing: SharedFooting,
+    /// How often the ground under it was made again, when it looked last.
+    pub(super) mended: u64,
     pub(super) queue: Queue,
     /// Why the last start after a crash failed.
     pub(super) start_failure: Option<String>,
@@ -51,9 +53,18 @@ impl EventLoop {
         config_path: Option<PathBuf>,
         events: mpsc::UnboundedReceiver<Event>,
         hangup: Signal,
-        footing: Footing,
+        footing: SharedFooting,
     ) -> EventLoop {
-        EventLoop { supervisor, config_path, events, hangup, footing, queue: Queue::default(), start_failure: None }
+        EventLoop {
+            supervisor,
+            config_path,
+            events,
+            hangup,
+            footing,
+            mended: 0,
+            queue: Queue::default(),
+            start_failure: None,
+        }
     }
 
     /// Runs until SIGTERM, or until somebody asks for the end.
@@ -99,10 +110,10 @@ impl EventLoop {
     }
 
     async fn stop(&mut self) {
-        let drains = self.retire_serving().await;
+        let drains: Vec<u32> = self.retire_serving().await.into_iter().collect();
         self.queue.refuse_all();
         for waiter in std::mem::take(&mut self.queue.stops) {
-            waiter.tell(Reply::Stopped { drains });
+            waiter.tell(Reply::Stopped { drains: drains.clone() });
             // The reply is written by another task of this thread.
             tokio::time::timeout(TICK, waiter.delivered()).await.ok();
         }

@@ -1,48 +1,82 @@
-//! What the daemon stands on in runtime-dir: lock, control socket, broker. Somebody may empty the directory.
+//! What the daemon stands on in runtime-dir: lock and control socket, and what each service has there. Somebody may empty the
+//! directory.
+
+use std::cell::RefCell;
+use std::rc::Rc;
 
 use super::control::{Control, ControlSocket};
 use super::event_loop::EventLoop;
 use super::{DaemonError, setup};
-use crate::haproxy::broker::Broker;
+use crate::config::Config;
 
 /// Held as long as the daemon runs.
 pub(super) struct Footing {
-    pub(super) lock: setup::Lock,
-    pub(super) control_socket: ControlSocket,
-    pub(super) control: Control,
+    lock: setup::Lock,
+    control_socket: ControlSocket,
+    control: Control,
+    /// How often it was made again.
+    mended: u64,
+}
+
+/// One for all services.
+#[derive(Clone)]
+pub(super) struct SharedFooting(Rc<RefCell<Footing>>);
+
+impl Footing {
+    pub(super) fn new(lock: setup::Lock, control_socket: ControlSocket, control: Control) -> Footing {
+        Footing { lock, control_socket, control, mended: 0 }
+    }
+
+    /// Makes again what all services share. Without the lock a second daemon could start.
+    fn mend(&mut self, config: &Config) -> Result<(), DaemonError> {
+        if self.lock.is_in_place() {
+            return Ok(());
+        }
+        setup::directories(config, self.control.group)?;
+        self.lock = setup::lock(&config.runtime_dir)?;
+        if !config.control_socket.exists() {
+            let mut control_socket = ControlSocket::listen(&config.control_socket, self.control.group)?;
+            control_socket.serve(self.control.clone());
+            // The earlier one's path is this one's now: it must not remove it.
+            std::mem::replace(&mut self.control_socket, control_socket).forget_path();
+        }
+        self.mended += 1;
+        Ok(())
+    }
+}
+
+impl SharedFooting {
+    pub(super) fn new(footing: Footing) -> SharedFooting {
+        SharedFooting(Rc::new(RefCell::new(footing)))
+    }
 }
 
 impl EventLoop {
-    /// Makes again what is no longer there. Without the broker the next generation would get no sockets, and without
-    /// the lock a second daemon could start.
+    /// Makes again what is no longer there. Without the broker the next generation would get no sockets.
     pub(super) fn mend_footing(&mut self) {
-        if self.footing.lock.is_in_place() {
+        let mut footing = self.footing.0.borrow_mut();
+        let config = &self.supervisor.config;
+        let directory = config.runtime_dir.display().to_string();
+        let shared = footing.mend(config);
+        if shared.is_ok() && footing.mended == self.mended {
             return;
         }
-        let directory = self.supervisor.config.runtime_dir.display().to_string();
-        match self.make_again() {
-            Ok(()) => log::error!("{directory} was emptied by somebody: lock, sockets and records are made again"),
+        let mended = footing.mended;
+        drop(footing);
+        let supervisor = &mut self.supervisor;
+        let mut own =
+            || supervisor.server.take_place(&supervisor.place).map_err(DaemonError::io("taking its place again"));
+        match shared.and_then(|()| own()) {
+            Ok(()) => {
+                self.mended = mended;
+                self.supervisor.record_or_log();
+                log::error!("{directory} was emptied by somebody: lock, sockets and records are made again");
+            }
             Err(error) => {
                 log::error!("{directory} was emptied by somebody, and cannot be used again: {error}");
                 self.supervisor.warning = Some(format!("{directory} was emptied by somebody: {error}"));
             }
         }
         self.supervisor.publish();
-    }
-
-    fn make_again(&mut self) -> Result<(), DaemonError> {
-        let config = &self.supervisor.config;
-        setup::directories(config, self.footing.control.group)?;
-        self.footing.lock = setup::lock(&config.runtime_dir)?;
-        self.supervisor.broker =
-            Broker::listen(&config.runtime_dir).map_err(DaemonError::io("creating the broker's socket"))?;
-        if !config.control_socket.exists() {
-            let mut control_socket = ControlSocket::listen(&config.control_socket, self.footing.control.group)?;
-            control_socket.serve(self.footing.control.clone());
-            // The earlier one's path is this one's now: it must not remove it.
-            std::mem::replace(&mut self.footing.control_socket, control_socket).forget_path();
-        }
-        self.supervisor.record_or_log();
-        Ok(())
     }
 }

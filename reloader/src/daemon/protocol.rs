@@ -17,10 +17,13 @@ pub const LONGEST_FRAME: u32 = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// Reload, or with `dry_run` only tell the plan.
+    /// Reload a service, or with `dry_run` only tell the plan.
     Reload {
         /// Only tell the plan.
         dry_run: bool,
+        /// Which service; HAProxy, or the only one, where none is named.
+        #[serde(default)]
+        service: Option<String>,
     },
     /// Retire the serving generation and end.
     Stop,
@@ -52,15 +55,17 @@ pub enum Reply {
         plan: Vec<Planned>,
         /// Whether something serves at all.
         serving: bool,
-        /// HAProxy's own lines, when it refuses the configuration on disk.
+        /// What the check of the configuration on disk said, when that is refused.
         refused: Vec<String>,
+        /// Who was asked for that.
+        checked_by: Option<String>,
     },
     /// What serves.
     Status(Box<Status>),
     /// The daemon ends.
     Stopped {
-        /// The retired process, when open connections keep it.
-        drains: Option<u32>,
+        /// The retired processes that open connections keep.
+        drains: Vec<u32>,
     },
     /// The request was not carried out.
     Refused {
@@ -106,10 +111,13 @@ mod tests {
     #[tokio::test]
     async fn frames_round_trip_and_end_cleanly() {
         let mut bytes = Vec::new();
-        write_frame(&mut bytes, &Request::Reload { dry_run: true }).await.unwrap();
+        write_frame(&mut bytes, &Request::Reload { dry_run: true, service: None }).await.unwrap();
         assert_eq!(bytes[..4], (bytes.len() as u32 - 4).to_be_bytes());
         let mut reader = &bytes[..];
-        assert_eq!(read_frame(&mut reader, 4096).await.unwrap(), Some(Request::Reload { dry_run: true }));
+        assert_eq!(
+            read_frame(&mut reader, 4096).await.unwrap(),
+            Some(Request::Reload { dry_run: true, service: None })
+        );
         assert_eq!(read_frame::<Request>(&mut reader, 4096).await.unwrap(), None);
     }
 

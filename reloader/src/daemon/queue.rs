@@ -147,7 +147,7 @@ impl EventLoop {
 
     /// What the serving generation says of its peers; `None` when nothing serves or it does not answer.
     pub(super) async fn resync(&self) -> Option<Resync> {
-        let serving = self.supervisor.serving.as_ref()?;
+        let serving = self.supervisor.serving.as_ref().filter(|_| self.supervisor.server.haproxy().is_some())?;
         runtime_api::ask(&serving.socket, "show peers", TICK).await.ok().map(|answer| resync(&answer))
     }
 }

@@ -1,5 +1,6 @@
 //! Requests from the control socket on their way to the main loop.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -33,6 +34,17 @@ pub(super) enum Event {
     Reload(Waiter),
     /// The end is wanted.
     Stop(Waiter),
+}
+
+/// Where requests for each service go, by name, and where they arrive, in the order of `names`.
+pub(super) fn channels(
+    names: &[String],
+) -> (BTreeMap<String, mpsc::UnboundedSender<Event>>, Vec<mpsc::UnboundedReceiver<Event>>) {
+    let made = names.iter().map(|name| {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        ((name.clone(), sender), receiver)
+    });
+    made.unzip()
 }
 
 /// A waiter and the end at which its replies arrive.

@@ -40,7 +40,12 @@ impl EventLoop {
             state_dir: old.state_dir.clone(),
             ..new
         };
-        self.supervisor.config = config;
+        let name = &self.supervisor.name;
+        if config.names() != old.names() {
+            log::warn!("a service that came or went is started or left when the daemon is started again");
+        }
+        self.supervisor.server.configure(&config, name);
+        self.supervisor.config = config.for_service(name);
         if self.supervisor.left_behind.is_some() {
             clean_up_holds(&mut self.supervisor);
         }

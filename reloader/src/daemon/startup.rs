@@ -1,27 +1,27 @@
 //! From the process's start to the first generation that serves.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::future::join_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::control::{Control, ControlSocket};
 use super::event_loop::EventLoop;
-use super::footing::Footing;
-use super::{DaemonError, adopt, setup};
+use super::footing::{Footing, SharedFooting};
+use super::{DaemonError, adopt, requests, setup};
 use crate::config::{Config, Strategy};
 use crate::custody::Custody;
 use crate::gate::hold::{self, Gates, Records};
 use crate::gate::steer::{self, Steer};
 use crate::gate::syn_counter::{self, SynCounter};
-use crate::haproxy::broker::Broker;
-use crate::haproxy::version::VersionCache;
 use crate::reload::receipt::{Kind, Outcome, Receipt};
 use crate::reload::replaced;
 use crate::reload::run::{Ask, run as run_reload};
-use crate::supervision::{Journal, KnownGood, Supervisor, notify};
+use crate::server::Server;
+use crate::supervision::{Board, Journal, KnownGood, SharedStanding, Supervisor, notify};
 use crate::sys::{Inheritance, raise_descriptor_limit};
 
 /// Runs the daemon until it is told to end.
@@ -33,62 +33,112 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     let lock = setup::lock(&config.runtime_dir)?;
     raise_descriptor_limit().map_err(DaemonError::io("raising the limit of descriptors"))?;
 
-    let broker = Broker::listen(&config.runtime_dir).map_err(DaemonError::io("creating the broker's socket"))?;
-    let signals = Signals::install()?;
+    let (stopping, hangups) = catch_signals(config.names().len())?;
     let mut control_socket = ControlSocket::listen(&config.control_socket, group)?;
-    let (events_sender, events) = mpsc::unbounded_channel();
-    let stopping = signals.stopping;
-    let published = Arc::new(Mutex::default());
     let gates = tokio::task::spawn_blocking(Gates::probe).await.unwrap_or_default();
-    let journal = Journal::new(&config.state_dir, group);
-    let name = config.control_group.as_str().into();
-    let mut supervisor = Supervisor {
-        last_receipt: journal.last_reload(),
-        known_good: KnownGood::open(&config.state_dir),
-        journal,
+    remove_stale_counter();
+    let names = config.names();
+    let common = Common {
         config,
+        config_path,
         inheritance,
-        // The same file as long as this process lives, though a package manager may replace its path.
-        program: "/proc/self/exe".into(),
+        group,
         gates,
-        standing: None,
-        left_behind: None,
-        broker,
-        custody: Custody::default(),
-        serving: None,
-        draining: Vec::new(),
-        starting: None,
-        counter: None,
-        steer: None,
-        unsettled: None,
-        inherits_steering: false,
-        counts: false,
         stopping,
-        last_start: None,
-        unserved: None,
-        ending_ticks: 0,
-        start_was_cut: false,
-        down: None,
-        last_down: None,
-        next_number: 1,
-        versions: VersionCache::default(),
-        warning: None,
-        published: Arc::clone(&published),
+        board: Board::new(&names),
+        standing: SharedStanding::default(),
     };
-    clean_up_holds(&mut supervisor);
-    prepare_counter(&mut supervisor);
-    prepare_steering(&mut supervisor);
-    supervisor.prepare_holds();
-    let control = Control { group, name, events: events_sender, published };
+    let (senders, receivers) = requests::channels(&names);
+    let control = Control {
+        group,
+        name: common.config.control_group.as_str().into(),
+        services: Arc::new(senders),
+        board: common.board.clone(),
+    };
+    let mut supervisors = Vec::new();
+    for name in &names {
+        let mut supervisor = common.supervisor(name)?;
+        prepare(&mut supervisor, supervisors.is_empty());
+        supervisors.push(supervisor);
+    }
     control_socket.serve(control.clone());
-    let footing = Footing { lock, control_socket, control };
-    begin_serving(&mut supervisor).await?;
-    replaced::clean_up(&supervisor.present_listeners());
-    supervisor.publish();
+    let footing = SharedFooting::new(Footing::new(lock, control_socket, control));
+    begin_serving(&mut supervisors).await?;
     notify::ready();
-    EventLoop::new(supervisor, config_path, events, signals.hangup, footing).run_until_stopped().await;
+
+    let mut loops = Vec::new();
+    for ((supervisor, events), hangup) in supervisors.into_iter().zip(receivers).zip(hangups) {
+        loops.push(EventLoop::new(supervisor, common.config_path.clone(), events, hangup, footing.clone()));
+    }
+    join_all(loops.iter_mut().map(EventLoop::run_until_stopped)).await;
     notify::stopping();
     Ok(())
+}
+
+/// What all services share.
+struct Common {
+    config: Config,
+    config_path: Option<PathBuf>,
+    inheritance: Inheritance,
+    group: u32,
+    gates: Gates,
+    stopping: watch::Receiver<bool>,
+    board: Board,
+    standing: SharedStanding,
+}
+
+impl Common {
+    fn supervisor(&self, name: &str) -> Result<Supervisor, DaemonError> {
+        let config = self.config.for_service(name);
+        let place = config.place(name);
+        let server = Server::new(&config, name).map_err(DaemonError::io("creating the broker's socket"))?;
+        let server = server.ok_or_else(|| DaemonError::NothingServes(format!("there is no service `{name}`")))?;
+        let journal = Journal::new(&config.state_dir, self.group);
+        Ok(Supervisor {
+            name: name.to_owned(),
+            place,
+            server,
+            last_receipt: journal.last_reload(name),
+            known_good: KnownGood::open(&config.state_dir),
+            journal,
+            config,
+            inheritance: self.inheritance.clone(),
+            // The same file as long as this process lives, though a package manager may replace its path.
+            program: "/proc/self/exe".into(),
+            gates: self.gates.clone(),
+            standing: self.standing.clone(),
+            left_behind: None,
+            custody: Custody::default(),
+            serving: None,
+            draining: Vec::new(),
+            starting: None,
+            counter: None,
+            steer: None,
+            unsettled: None,
+            inherits_steering: false,
+            counts: false,
+            stopping: self.stopping.clone(),
+            last_start: None,
+            unserved: None,
+            ending_ticks: 0,
+            start_was_cut: false,
+            down: None,
+            last_down: None,
+            next_number: 1,
+            warning: None,
+            published: self.board.clone(),
+        })
+    }
+}
+
+/// What the machine may have left of an earlier daemon is looked at by the `first` of all services.
+fn prepare(supervisor: &mut Supervisor, first: bool) {
+    if first {
+        clean_up_holds(supervisor);
+    }
+    prepare_counter(supervisor);
+    prepare_steering(supervisor);
+    supervisor.prepare_holds();
 }
 
 /// Removes what dead holds left in the packet path.
@@ -111,13 +161,17 @@ pub(super) fn clean_up_holds(supervisor: &mut Supervisor) {
     }
 }
 
-/// Removes the counter of a daemon that was killed, and loads one where it is wanted.
-fn prepare_counter(supervisor: &mut Supervisor) {
+/// Removes the counter of a daemon that was killed.
+fn remove_stale_counter() {
     match syn_counter::remove_stale() {
         Ok(0) => {}
         Ok(removed) => log::warn!("removed {removed} filters that an earlier daemon left in the packet path"),
         Err(error) => log::debug!("looking for filters of an earlier daemon: {error}"),
     }
+}
+
+/// Loads a counter where it is wanted.
+fn prepare_counter(supervisor: &mut Supervisor) {
     if supervisor.config.reload.count_syns {
         supervisor.counter = SynCounter::load().inspect_err(|error| log::warn!("{error}")).ok();
     }
@@ -125,45 +179,58 @@ fn prepare_counter(supervisor: &mut Supervisor) {
 
 /// Looks for the steering program of a daemon that was killed, and loads it where every reload steers.
 fn prepare_steering(supervisor: &mut Supervisor) {
-    supervisor.inherits_steering = steer::is_left(&supervisor.config.runtime_dir);
+    supervisor.inherits_steering = steer::is_left(&supervisor.place);
     if supervisor.config.reload.strategy == Strategy::Steer {
         supervisor.steer = Steer::load().inspect_err(|error| log::warn!("{error}")).ok();
     }
 }
 
-/// The signals that the daemon answers, caught from before anything is started: the default of each is death.
-struct Signals {
-    hangup: Signal,
-    /// Becomes true with SIGTERM or SIGINT, so that a start that hangs is given up at once.
-    stopping: watch::Receiver<bool>,
+/// The signals that the daemon answers, caught from before anything is started: the default of each is death. The flag becomes true
+/// with SIGTERM or SIGINT, so that a start that hangs is given up at once; SIGHUP is told to each of so many services.
+fn catch_signals(services: usize) -> Result<(watch::Receiver<bool>, Vec<Signal>), DaemonError> {
+    let catch = |kind| signal(kind).map_err(DaemonError::io("catching signals"));
+    let hangups = (0..services).map(|_| catch(SignalKind::hangup())).collect::<Result<_, _>>()?;
+    let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+    let (sender, stopping) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = sender.send(true);
+        // Kept open so that waiting for the flag goes on to work.
+        std::future::pending::<()>().await;
+    });
+    Ok((stopping, hangups))
 }
 
-impl Signals {
-    fn install() -> Result<Signals, DaemonError> {
-        let catch = |kind| signal(kind).map_err(DaemonError::io("catching signals"));
-        let hangup = catch(SignalKind::hangup())?;
-        let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
-        let (sender, stopping) = watch::channel(false);
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            let _ = sender.send(true);
-            // Kept open so that waiting for the flag goes on to work.
-            std::future::pending::<()>().await;
-        });
-        Ok(Signals { hangup, stopping })
+/// Every service serves, or is tried again later. An error where none serves.
+async fn begin_serving(supervisors: &mut [Supervisor]) -> Result<(), DaemonError> {
+    let mut failures = Vec::new();
+    let count = supervisors.len();
+    for supervisor in supervisors {
+        if let Err(error) = begin_service(supervisor).await {
+            log::error!("{}: {error}", supervisor.name);
+            supervisor.warning = Some(format!("nothing serves: {error}"));
+            supervisor.note_failed_starts();
+            failures.push(error);
+        }
+        replaced::clean_up(&supervisor.present_listeners());
+        supervisor.publish();
+    }
+    match failures.pop() {
+        Some(error) if failures.len() + 1 == count => Err(error),
+        _ => Ok(()),
     }
 }
 
 /// Adopts what serves, or starts the first generation; the last-known-good one when the configuration does not start.
-async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
+async fn begin_service(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
     if let Some(receipt) = adopt::adopt(supervisor).await? {
         supervisor.store_receipt(&receipt);
         return Ok(());
     }
-    supervisor.version()?;
+    supervisor.server.abilities()?;
     let mut reasons = Vec::new();
     for use_known_good in [false, true] {
         if use_known_good && supervisor.known_good.config().is_none() {

@@ -1,5 +1,6 @@
 //! HAProxy: the protocol that passes sockets, the process, its configuration and its runtime API.
 
+pub mod appearance;
 pub mod broker;
 pub mod check;
 pub mod client;
@@ -11,4 +12,3 @@ pub mod peers;
 pub mod runtime_api;
 pub mod scan;
 pub mod version;
-pub mod wait;

@@ -1,11 +1,17 @@
 //! Processes: started, followed, signalled, looked into. Nothing else in the crate touches a pid.
 
+mod command;
 mod handle;
+mod kin;
 mod procfs;
+mod waiting;
 
+pub use command::{run_aside, succeeds};
 pub use handle::{Ended, Handle, ProcessError, kill_if_same};
+pub use kin::Kin;
 pub use procfs::{
-    SocketOwner, command_line, control_groups, effective_capabilities, executable, family, groups_of, has_ended,
-    holders_of, is_descendant, is_init, is_stopped, network_namespace, parent, pids, socket_at, sockets_of, start_time,
-    tree,
+    SocketOwner, command_line, control_groups, effective_capabilities, environment, executable, family, groups_of,
+    has_ended, holders_of, is_descendant, is_init, is_stopped, network_namespace, parent, pids, socket_at, sockets_of,
+    start_time, tree,
 };
+pub use waiting::waits_on;

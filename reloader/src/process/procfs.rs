@@ -240,6 +240,16 @@ pub fn command_line(pid: u32) -> Option<Vec<String>> {
     Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
 }
 
+/// What its environment said of this variable when it started.
+pub fn environment(pid: u32, variable: &str) -> Option<String> {
+    let raw = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = raw.split(|byte| *byte == 0).find_map(|entry| {
+        let rest = entry.strip_prefix(variable.as_bytes())?;
+        rest.strip_prefix(b"=")
+    })?;
+    Some(String::from_utf8_lossy(value).into_owned())
+}
+
 /// The program file.
 pub fn executable(pid: u32) -> Option<PathBuf> {
     let target = fs::read_link(format!("/proc/{pid}/exe")).ok()?;

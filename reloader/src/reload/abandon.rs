@@ -3,8 +3,6 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
 use super::recorder::Recorder;
 use crate::haproxy::inspect::stats_socket_inode;
 use crate::kernel::sock_diag::{self, ListenSocket};
@@ -31,7 +29,7 @@ pub(crate) async fn abandon(supervisor: &mut Supervisor, ends_custody: bool, rec
         log::warn!("generation {} (process {}) is abandoned: it drains", generation.number, generation.process.pid());
         let process = generation.process.clone();
         supervisor.begin_draining(generation);
-        process.signal(Signal::USR1);
+        supervisor.server.retire(&process);
         alive = Some(seen);
     }
     if ends_custody {
@@ -52,7 +50,7 @@ struct Seen {
 
 impl Seen {
     fn of(generation: &Generation, supervisor: &Supervisor) -> Seen {
-        let sockets = process::sockets_of(&process::family(generation.process.pid()));
+        let sockets = process::sockets_of(&generation.processes());
         let machine = sock_diag::listeners();
         let stats = machine.as_ref().ok().and_then(|all| stats_socket_inode(&generation.socket, all, &sockets));
         let shared: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();

@@ -10,8 +10,7 @@ use super::recorder::Recorder;
 use super::replaced::{self, Links, Replaced};
 use super::steered::{self, Steered};
 use crate::config::Strategy;
-use crate::haproxy::inspect::Inspection;
-use crate::haproxy::version::Version;
+use crate::inspection::Inspection;
 use crate::listener::{Listener, Owned};
 use crate::supervision::Supervisor;
 
@@ -26,12 +25,12 @@ pub(crate) struct Guards {
 
 impl Guards {
     /// Before the new generation is started: what it may rename over can be given back.
-    pub(crate) fn link_paths(&mut self, supervisor: &Supervisor, haproxy: Version, recorder: &mut Recorder) {
+    pub(crate) fn link_paths(&mut self, supervisor: &Supervisor, is_given: bool, recorder: &mut Recorder) {
         if !supervisor.is_served() {
             return;
         }
         let custody: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();
-        let is_passed = |listener: &Listener| haproxy.passes_sockets() && custody.contains(&listener.inode);
+        let is_passed = |listener: &Listener| is_given && custody.contains(&listener.inode);
         self.links = Links::make(&supervisor.present_listeners(), is_passed, recorder);
     }
 

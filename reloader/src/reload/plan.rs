@@ -8,8 +8,8 @@ use super::receipt::Rung;
 use super::replaced::REFUSES;
 use crate::config::Strategy;
 use crate::gate::hold::{Backend, Gates};
-use crate::haproxy::version::Version;
 use crate::listener::{Address, Endpoint, Family, Role};
+use crate::server::Abilities;
 
 /// What the plan knows of a listener of the serving generation.
 #[derive(Debug, Clone)]
@@ -44,8 +44,8 @@ pub struct Planned {
 /// What the plan follows from, besides the listeners.
 #[derive(Debug, Clone, Copy)]
 pub struct Means<'a> {
-    /// The next generation's HAProxy.
-    pub haproxy: Version,
+    /// What the next generation can do.
+    pub server: &'a Abilities,
     /// What the configuration asks for.
     pub strategy: Strategy,
     /// HAProxy binds without SO_REUSEPORT: nothing can be bound beside it.
@@ -60,8 +60,8 @@ pub fn plan(present: &[Present], means: Means<'_>) -> Vec<Planned> {
 }
 
 fn planned(listener: &Present, means: Means<'_>) -> Planned {
-    let (rung, why) = match why_not_passed(listener, means.haproxy, means.strategy) {
-        None => (Rung::Passed, single_ipv6(&listener.endpoint, means.haproxy)),
+    let (rung, why) = match why_not_passed(listener, means) {
+        None => (Rung::Passed, single_ipv6(&listener.endpoint, means.server)),
         Some(why) if means.strategy != Strategy::FdPass && matches!(listener.endpoint.address, Address::Unix(_)) => {
             (Rung::Unproven, Some(format!("{why}; {REFUSES}")))
         }
@@ -108,9 +108,10 @@ pub(crate) fn keeps_tcp_back(strategy: Strategy) -> bool {
     holds_tcp(strategy) || strategy == Strategy::Steer
 }
 
-fn why_not_passed(listener: &Present, haproxy: Version, strategy: Strategy) -> Option<String> {
-    if !haproxy.passes_sockets() {
-        return Some(format!("HAProxy {haproxy} cannot be given sockets (1.8 is the first that can)"));
+fn why_not_passed(listener: &Present, means: Means<'_>) -> Option<String> {
+    let strategy = means.strategy;
+    if let Some(why) = &means.server.not_given {
+        return Some(why.clone());
     }
     if keeps_tcp_back(strategy) && listener.endpoint.is_tcp_here() {
         return Some(format!("strategy = \"{strategy}\" keeps TCP sockets back"));
@@ -119,11 +120,9 @@ fn why_not_passed(listener: &Present, haproxy: Version, strategy: Strategy) -> O
     (!listener.in_custody).then(|| unexported.into())
 }
 
-/// HAProxy from 2.3 on takes over the socket of a single IPv6 address only when its bind says `v6only`; what the bind
-/// says is known to HAProxy alone.
-fn single_ipv6(endpoint: &Endpoint, haproxy: Version) -> Option<String> {
+fn single_ipv6(endpoint: &Endpoint, server: &Abilities) -> Option<String> {
     let single = matches!(endpoint.address, Address::Inet(SocketAddr::V6(address)) if !address.ip().is_unspecified());
-    (single && haproxy.at_least(2, 3))
+    (single && server.wants_v6only)
         .then(|| "provided that its bind says `v6only`; otherwise it is steered or held".into())
 }
 
@@ -136,6 +135,7 @@ pub fn unproven(plan: &[Planned]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::haproxy::version::Version;
 
     fn present(in_custody: bool) -> Present {
         let endpoint = Endpoint::stream(Address::Inet("127.0.0.1:80".parse().unwrap()));
@@ -143,8 +143,8 @@ mod tests {
     }
 
     fn planned_with(listener: Present, haproxy: (u32, u32), strategy: Strategy, gates: &Gates) -> Planned {
-        let haproxy = Version { major: haproxy.0, minor: haproxy.1 };
-        let means = Means { haproxy, strategy, noreuseport: false, gates };
+        let server = Abilities::from(Version { major: haproxy.0, minor: haproxy.1 });
+        let means = Means { server: &server, strategy, noreuseport: false, gates };
         plan(&[listener], means).remove(0)
     }
 
@@ -188,8 +188,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_bound_twice_is_not_steered() {
-        let haproxy = Version { major: 1, minor: 7 };
-        let means = Means { haproxy, strategy: Strategy::Auto, noreuseport: true, gates: &Gates::default() };
+        let server = Abilities::from(Version { major: 1, minor: 7 });
+        let means = Means { server: &server, strategy: Strategy::Auto, noreuseport: true, gates: &Gates::default() };
         let planned = plan(&[present(true)], means).remove(0);
         assert_eq!(planned.rung, Rung::HeldEbpf);
         let why = planned.why.unwrap();

@@ -157,6 +157,9 @@ pub struct Receipt {
     pub id: String,
     /// When it was asked for, RFC 3339 in UTC.
     pub at: String,
+    /// Which service: "haproxy", or the NAME of a `[service.NAME]`; `null` where a hold stood around a command.
+    #[serde(default)]
+    pub service: Option<String>,
     /// What happened.
     pub kind: Kind,
     /// How it came out.

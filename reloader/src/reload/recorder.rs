@@ -34,12 +34,19 @@ impl Failure {
 }
 
 impl Recorder {
-    /// Begins the record of something that was asked for at `asked`.
-    pub(crate) fn begin(kind: Kind, asked: Instant, coalesced: u64, old: Option<GenerationId>) -> Recorder {
+    /// Begins the record of something that was asked for at `asked`, of a service where it is about one.
+    pub(crate) fn begin(
+        service: Option<&str>,
+        kind: Kind,
+        asked: Instant,
+        coalesced: u64,
+        old: Option<GenerationId>,
+    ) -> Recorder {
         let at = SystemTime::now() - asked.elapsed();
         let receipt = Receipt {
             id: receipt_id(at),
             at: rfc3339(at),
+            service: service.map(str::to_owned),
             kind,
             result: Outcome::Failed,
             reason: None,

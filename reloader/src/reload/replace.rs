@@ -4,8 +4,6 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
 use super::abandon::abandon;
 use super::guards::Guards;
 use super::held::{self, Guarded};
@@ -13,10 +11,10 @@ use super::plan::keeps_tcp_back;
 use super::recorder::{Failure, Recorder};
 use super::retire::{retire, stopped_listening};
 use super::run::{Ask, prove};
-use super::start::{self, Prepared};
+use super::start;
 use crate::config::{Require, Strategy};
-use crate::haproxy::check;
 use crate::listener::{Address, Listener, Owned};
+use crate::server::Prepared;
 use crate::supervision::Supervisor;
 
 const ENDED: &str = "the serving generation ended before the new one was started; another is started now";
@@ -32,8 +30,8 @@ pub(crate) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
     if strategy == Strategy::FdPass {
         return false;
     }
-    let alone = prepared.facts.noreuseport || serving.noreuseport;
-    let passes = prepared.version.passes_sockets();
+    let alone = prepared.binds_alone || serving.noreuseport;
+    let passes = prepared.abilities.not_given.is_none();
     let given: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();
     let is_in_the_way = |listener: &Listener| {
         let is_given = passes && given.contains(&listener.inode);
@@ -72,9 +70,9 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// HAProxy parses its configuration twice here: it must not be found wanting when nobody serves any more.
+/// The configuration is read twice here: it must not be found wanting when nobody serves any more.
 async fn check(supervisor: &mut Supervisor) -> Result<(), Failure> {
-    let haproxy = supervisor.config.haproxy.clone();
+    let Some(check) = supervisor.server.check() else { return Ok(()) };
     let patience = supervisor.config.reload.start_timeout;
     let mut stopping = supervisor.stopping.clone();
     let serving = supervisor.serving.as_ref().map(|serving| serving.process.clone());
@@ -92,12 +90,12 @@ async fn check(supervisor: &mut Supervisor) -> Result<(), Failure> {
         }
     };
     tokio::select! {
-        checked = check::check(&haproxy) => checked
-            .map_err(|server_log| Failure { server_log, ..Failure::new("HAProxy refuses the configuration") }),
+        checked = check.run() => checked
+            .map_err(|server_log| Failure { server_log, ..Failure::new(format!("{} refuses the configuration", check.who)) }),
         _ = ended => Err(Failure::new(ENDED)),
         _ = stopping.wait_for(|stopping| *stopping) => Err(Failure::new("the daemon was asked to stop")),
         () = tokio::time::sleep(patience) => Err(Failure::new(format!(
-            "`haproxy -c` was not done within {}; raise start-timeout if it needs longer",
+            "the check of the configuration was not done within {}; raise start-timeout if it needs longer",
             humantime::format_duration(patience)
         ))),
         () = beats => Ok(()),
@@ -143,7 +141,7 @@ async fn replace(
 ) -> Result<(), Failure> {
     let held_until = guarded.as_ref().map(|guarded| guarded.ends());
     if let Some((process, listened)) = supervisor.stand_down(held_until) {
-        process.signal(Signal::USR1);
+        supervisor.server.retire(&process);
         if !stopped_listening(&process, &listened, supervisor.config.reload.drain_timeout).await {
             guarded.into_iter().for_each(Guarded::doubt_the_close);
             recorder.note(format!(

@@ -3,14 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
 use super::confirm::Verdict;
 use super::plan;
 use super::receipt::{ListenerReceipt, Rung};
 use super::recorder::Recorder;
 use crate::custody::Custody;
-use crate::haproxy::inspect::Inspection;
+use crate::inspection::Inspection;
 use crate::kernel::sock_diag::{self, Connection, SockDiagError};
 use crate::listener::{Address, Listener};
 use crate::process::Handle;
@@ -29,15 +27,15 @@ pub(crate) async fn retire(
 ) -> bool {
     let Some(mut new) = supervisor.starting.take() else { return true };
     new.listeners = inspection.owned;
-    new.socket_inode = inspection.socket_inode;
+    new.lifeline = inspection.lifeline;
     new.serving_since = Instant::now();
     new.note_leaves(&inspection.sockets);
     let mut custody = inspection.custody;
-    custody.complete_from(&supervisor.custody, &inspection.sockets);
+    custody.complete_from(supervisor.custody.held(), &inspection.sockets);
+    custody.complete_from(&std::mem::take(&mut new.given), &inspection.sockets);
     // Custody is of use only to a successor that can be given it; of others it would keep a port from being bound.
-    if supervisor.version().is_ok_and(|version| !version.passes_sockets()) {
-        custody.retain(|_| false);
-    } else if plan::keeps_tcp_back(supervisor.config.reload.strategy) {
+    custody.retain(|held| supervisor.server.can_be_given(&held.listener.endpoint));
+    if plan::keeps_tcp_back(supervisor.config.reload.strategy) {
         custody.retain(|held| !held.listener.endpoint.is_tcp_here());
     }
     let old = supervisor.serving.as_ref().map(|old| old.process.clone());
@@ -45,7 +43,7 @@ pub(crate) async fn retire(
 
     let mut closed = true;
     if let Some(old) = old {
-        old.signal(Signal::USR1);
+        supervisor.server.retire(&old);
         let patience = supervisor.config.reload.drain_timeout;
         closed = stopped_listening(&old, &before, patience).await;
         if !closed {

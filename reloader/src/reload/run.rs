@@ -12,13 +12,13 @@ use super::receipt::{Kind, ListenerReceipt, Outcome, Receipt, judge};
 use super::recorder::{Failure, Recorder};
 use super::replace;
 use super::retire::retire;
-use super::start::{self, Prepared};
+use super::start;
 use crate::config::Require;
-use crate::haproxy::inspect::{Inspection, inspect};
-use crate::haproxy::version::Version;
+use crate::inspection::Inspection;
 use crate::kernel::sock_diag::ListenSocket;
 use crate::listener::{Owned, Role};
 use crate::process;
+use crate::server::Prepared;
 use crate::supervision::{Generation, Supervisor};
 
 /// How long a process that no longer answers may take to end, before it is called silent.
@@ -41,7 +41,7 @@ pub(crate) struct Ask {
 /// first, the last-known-good one serves, or nobody (`replace`).
 pub(crate) async fn run(supervisor: &mut Supervisor, ask: Ask, tell: &dyn Fn(&str)) -> Receipt {
     let old = supervisor.serving.as_ref().map(Generation::id);
-    let mut recorder = Recorder::begin(ask.kind, ask.asked, ask.coalesced, old);
+    let mut recorder = Recorder::begin(Some(&supervisor.name), ask.kind, ask.asked, ask.coalesced, old);
     count::begin(supervisor, &mut recorder);
     let mut guards = Guards::default();
     let outcome = two_phases(supervisor, ask, &mut recorder, &mut guards, tell).await;
@@ -71,7 +71,7 @@ async fn two_phases(
     }
     recorder.phase(|phases| &mut phases.plan);
 
-    guards.link_paths(supervisor, prepared.version, recorder);
+    guards.link_paths(supervisor, prepared.abilities.not_given.is_none(), recorder);
     tell("starting the new generation");
     start::start(supervisor, &prepared, Duration::MAX, recorder).await?;
     recorder.phase(|phases| &mut phases.start);
@@ -137,7 +137,7 @@ async fn record_handover(supervisor: &Supervisor) -> Result<(), Failure> {
     match supervisor.record_handover().await {
         Ok(()) => Ok(()),
         Err(error) if supervisor.is_served() => {
-            let place = supervisor.config.runtime_dir.display();
+            let place = supervisor.place.display();
             Err(Failure::new(format!("the handover cannot be recorded in {place}: {error}; make room there")))
         }
         // With nothing to retire there is nothing to confuse: serving goes first.
@@ -154,7 +154,7 @@ fn refuse_unproven_plan(supervisor: &Supervisor, prepared: &Prepared) -> Result<
     if supervisor.config.reload.require != Require::Proven || !supervisor.is_served() {
         return Ok(());
     }
-    match plan::unproven(&supervisor.plan(prepared.version)) {
+    match plan::unproven(&supervisor.plan(&prepared.abilities)) {
         Some(why) => Err(Failure::new(format!("require = \"proven\", and the plan cannot prove {why}"))),
         None => Ok(()),
     }
@@ -169,8 +169,8 @@ pub(super) async fn prove(
     let new = supervisor.starting.as_ref().ok_or_else(|| Failure::new("internal error: no generation is starting"))?;
     recorder.receipt().new = Some(new.id());
     let (process, socket) = (new.process.clone(), new.socket.clone());
-    let exports = supervisor.version().is_ok_and(Version::passes_sockets);
-    let inspected = inspect(process.pid(), socket, supervisor.config.runtime_dir.clone(), exports).await;
+    let place = supervisor.place.clone();
+    let inspected = supervisor.server.inspect(&process, &socket, &place).await;
     if inspected.as_ref().map_or(true, |inspection| inspection.doubt.is_some()) {
         // A process that ends closes its sockets first: whether that is the reason shows a moment later.
         let _ = tokio::time::timeout(ENDING, process.ended()).await;
@@ -241,7 +241,7 @@ fn stranger_sentence(socket: &ListenSocket) -> String {
         },
     );
     format!(
-        "foreign listener: {who} also listens on {}, so the kernel shares new connections out between it and HAProxy; stop it and reload again",
+        "foreign listener: {who} also listens on {}, so the kernel shares new connections out between it and the server; stop it and reload again",
         socket.address
     )
 }

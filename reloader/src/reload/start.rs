@@ -1,39 +1,17 @@
 //! Starts a new generation without touching the old one.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::recorder::{Failure, Recorder};
 use crate::config::OnStop;
-use crate::haproxy::launch;
-use crate::haproxy::overlay::overlay;
-use crate::haproxy::scan::{self, Facts, Source};
-use crate::haproxy::version::Version;
-use crate::haproxy::wait::{self, Appearance, Limits, NotReady};
-use crate::process::Handle;
+use crate::ready::{self, Limits, NotReady};
+use crate::server::{Launched, Prepared, Ways};
 use crate::supervision::{Generation, Supervisor};
-
-/// What is known before the process starts.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    /// HAProxy's version.
-    pub(crate) version: Version,
-    config: Vec<PathBuf>,
-    sources: Vec<Source>,
-    /// What the configuration says in passing.
-    pub(crate) facts: Facts,
-    /// It is the last-known-good configuration.
-    pub(crate) is_known_good: bool,
-}
 
 /// Reads the configuration and refuses what cannot become a generation.
 pub(crate) fn prepare(supervisor: &mut Supervisor, use_known_good: bool) -> Result<Prepared, Failure> {
-    let version = supervisor.version().map_err(|error| Failure::new(error.to_string()))?;
     let known_good = supervisor.known_good.config().filter(|_| use_known_good);
-    let is_known_good = known_good.is_some();
-    let config = known_good.unwrap_or_else(|| supervisor.config.haproxy.config.clone());
-    let (sources, facts) = scan::load(&config).map_err(Failure::new)?;
-    Ok(Prepared { version, config, sources, facts, is_known_good })
+    supervisor.server.prepare(known_good).map_err(Failure::new)
 }
 
 /// Starts the process with its sockets on offer, and waits until it is ready. It stands in `supervisor.starting`
@@ -46,25 +24,13 @@ pub(crate) async fn start(
 ) -> Result<(), Failure> {
     let began = Instant::now();
     let number = supervisor.take_number();
-    let files = supervisor.files(number);
-    let spread = supervisor.config.reload.close_spread_time.value();
-    let overlay = overlay(&files.socket, &prepared.facts, prepared.version, spread);
-    let sockets = if prepared.version.passes_sockets() { supervisor.offer() } else { Vec::new() };
-    let offers = !sockets.is_empty();
-    let broker = offers.then(|| supervisor.broker.path());
-    let appearance = Appearance::watch(&files.socket).map_err(|error| Failure::new(error.to_string()))?;
-    let mut command = launch::command(&supervisor.config.haproxy, &prepared.config, &files, &overlay, broker)
-        .map_err(|error| Failure::new(error.to_string()))?;
-    supervisor.inheritance.apply_to(&mut command);
-
-    let process = Handle::spawn(&mut command).map_err(|error| {
-        files.remove();
-        Failure::new(error.to_string())
-    })?;
-    // No await between the start and the offer: see `Broker::offer`.
-    supervisor.broker.offer(process.pid(), sockets);
-    let label = launch::label(&prepared.config);
-    supervisor.starting = Some(Generation::started(number, process.clone(), files, label, prepared.facts.noreuseport));
+    let Launched { process, label, given, readiness, offers } =
+        launch(supervisor, prepared, number).map_err(Failure::new)?;
+    let mut generation =
+        Generation::started(number, process.clone(), supervisor.server.kin(), supervisor.files(number), label);
+    generation.given = given;
+    generation.noreuseport = prepared.binds_alone;
+    supervisor.starting = Some(generation);
     supervisor.record_start().await;
 
     let limits = Limits {
@@ -74,15 +40,15 @@ pub(crate) async fn start(
         custody_ends: supervisor.custody_ends(),
         stopping: may_be_given_up(supervisor).then(|| supervisor.stopping.clone()),
     };
-    let ready = wait::ready(&process, &appearance, limits, || {
+    let ready = ready::ready(&process, readiness.reached(), limits, || {
         supervisor.tick();
         supervisor.custody_ends()
     })
     .await;
-    let taken = supervisor.broker.withdraw();
+    let taken = supervisor.server.withdraw();
     match ready {
-        Ok(info) => {
-            log::debug!("generation {number}: HAProxy {} answers as process {}", info.version, info.pid);
+        Ok(()) => {
+            log::debug!("generation {number}: process {} is ready", process.pid());
             if offers && !taken {
                 recorder.note("the new generation did not take its sockets from the broker");
             }
@@ -94,6 +60,17 @@ pub(crate) async fn start(
             Err(Failure { ends_custody, ..failure(supervisor, error.to_string()) })
         }
     }
+}
+
+fn launch(supervisor: &mut Supervisor, prepared: &Prepared, number: u64) -> Result<Launched, String> {
+    let files = supervisor.files(number);
+    let ways = Ways {
+        files: &files,
+        custody: supervisor.offer(),
+        inheritance: &supervisor.inheritance,
+        spread: supervisor.config.reload.close_spread_time.value(),
+    };
+    supervisor.server.launch(prepared, ways)
 }
 
 /// A daemon that is asked to stop gives up a start, unless that would leave nobody serving where somebody should.
@@ -117,12 +94,13 @@ pub(crate) fn keep_as_known_good(supervisor: &mut Supervisor, prepared: &Prepare
         recorder.note("HAProxy runs the last-known-good configuration: the one on disk did not start");
         return;
     }
-    match scan::read(&prepared.config) {
-        Ok(sources) if sources == prepared.sources => {
-            if let Err(error) = supervisor.known_good.save(&sources) {
+    match prepared.confirmed_sources() {
+        Ok(Some(sources)) => {
+            if let Err(error) = supervisor.known_good.save(sources) {
                 recorder.note(format!("the last-known-good configuration was not stored: {error}"));
             }
         }
-        _ => recorder.note("the configuration changed on disk while HAProxy read it: not kept as last-known-good"),
+        Ok(None) => {}
+        Err(why) => recorder.note(why),
     }
 }

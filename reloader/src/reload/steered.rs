@@ -88,13 +88,10 @@ pub(crate) fn begin(
         }
     };
     let to = new.held().iter().map(|held| held.listener.inode).collect();
-    match Trace::leave(&supervisor.config.runtime_dir, &to) {
+    match Trace::leave(&supervisor.place, &to) {
         Ok(trace) => steer.keep(trace),
         Err(error) => {
-            recorder.note(format!(
-                "cannot steer: it cannot be recorded in {}: {error}",
-                supervisor.config.runtime_dir.display()
-            ));
+            recorder.note(format!("cannot steer: it cannot be recorded in {}: {error}", supervisor.place.display()));
             supervisor.steer = Some(steer);
             rest.extend(candidates);
             return (None, rest);

@@ -9,10 +9,11 @@ use rustix::process::Signal;
 
 use super::log_tail::LogTail;
 use super::records::{Record, State};
-use crate::haproxy::launch::Files;
+use crate::custody::Held;
+use crate::generation_files::Files;
 use crate::kernel::sock_diag;
 use crate::listener::{Address, Endpoint, Owned, SocketType};
-use crate::process::{self, Handle, SocketOwner};
+use crate::process::{self, Handle, Kin, SocketOwner};
 use crate::reload::receipt::GenerationId;
 
 /// How long the end after a SIGKILL is waited for.
@@ -27,13 +28,17 @@ pub(crate) struct Generation {
     pub(crate) process: Handle,
     /// The processes that own the listeners, by pid and start time: they must not outlive the root unnoticed.
     pub(crate) leaves: Vec<(u32, u64)>,
-    /// The stats socket it answers on.
+    /// Which processes of its tree may serve.
+    pub(crate) kin: Kin,
+    /// The socket between it and the daemon: of a HAProxy the stats socket it answers on.
     pub(crate) socket: PathBuf,
-    /// The inode of that socket, once it was seen.
-    pub(crate) socket_inode: Option<u64>,
+    /// The inode of the listener that it closes only when it stops, once it was seen.
+    pub(crate) lifeline: Option<u64>,
+    /// What it was given by descriptor, until it is proven.
+    pub(crate) given: Vec<Held>,
     /// The daemon's files for it; `None` when another supervisor started it.
     pub(crate) files: Option<Files>,
-    /// Its configuration says `noreuseport`: no other socket can be bound beside its own.
+    /// No other socket can be bound beside its own (`noreuseport`).
     pub(crate) noreuseport: bool,
     /// What it was started from, for people.
     pub(crate) config: String,
@@ -55,16 +60,18 @@ pub(crate) struct Generation {
 
 impl Generation {
     /// A generation whose process was just started.
-    pub(crate) fn started(number: u64, process: Handle, files: Files, config: String, noreuseport: bool) -> Generation {
+    pub(crate) fn started(number: u64, process: Handle, kin: Kin, files: Files, config: String) -> Generation {
         Generation {
             number,
             process,
             leaves: Vec::new(),
+            kin,
             socket: files.socket.clone(),
-            socket_inode: None,
+            lifeline: None,
+            given: Vec::new(),
             log: Some(LogTail::new(&files.log, false)),
             files: Some(files),
-            noreuseport,
+            noreuseport: false,
             config,
             since: SystemTime::now(),
             serving_since: Instant::now(),
@@ -81,8 +88,10 @@ impl Generation {
             number: self.number,
             process,
             leaves: Vec::new(),
+            kin: self.kin,
             socket: self.socket.clone(),
-            socket_inode: None,
+            lifeline: None,
+            given: Vec::new(),
             files: None,
             noreuseport: self.noreuseport,
             config: self.config.clone(),
@@ -117,6 +126,11 @@ impl Generation {
         }
     }
 
+    /// Those of its processes that may serve.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        self.kin.of(self.process.pid())
+    }
+
     /// All its processes.
     pub(crate) fn tree(&self) -> Vec<u32> {
         process::tree(self.process.pid())
@@ -129,10 +143,10 @@ impl Generation {
         self.leaves = pids.into_iter().filter_map(|pid| Some((pid, process::start_time(pid)?))).collect();
     }
 
-    /// True while one of its processes holds one of the listeners, or the stats socket, that it was seen with.
+    /// True while one of its processes holds one of the listeners, or the lifeline, that it was seen with.
     pub(crate) fn listens(&self) -> bool {
-        let mut sockets = process::sockets_of(&process::family(self.process.pid()));
-        let inodes = self.listeners.iter().map(|owned| owned.listener.inode).chain(self.socket_inode);
+        let mut sockets = process::sockets_of(&self.processes());
+        let inodes = self.listeners.iter().map(|owned| owned.listener.inode).chain(self.lifeline);
         inodes.into_iter().any(|inode| sockets.remove(&inode).is_some())
     }
 
@@ -161,7 +175,7 @@ impl Generation {
     /// Open client connections that its processes hold; `None` when the kernel does not say.
     pub(crate) fn open_connections(&self) -> Option<u64> {
         let endpoints: Vec<Endpoint> = self.listeners.iter().map(|owned| owned.listener.endpoint.clone()).collect();
-        open_connections(self.process.pid(), &endpoints)
+        open_connections(&self.processes(), &endpoints)
     }
 
     /// Removes its files once it has ended.
@@ -177,9 +191,9 @@ pub(crate) fn since_epoch(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Connections accepted from `endpoints` that the tree of `root` holds; `None` when the kernel does not say.
-pub(crate) fn open_connections(root: u32, endpoints: &[Endpoint]) -> Option<u64> {
-    let sockets = process::sockets_of(&process::family(root));
+/// Connections accepted from `endpoints` that these processes hold; `None` when the kernel does not say.
+pub(crate) fn open_connections(processes: &[u32], endpoints: &[Endpoint]) -> Option<u64> {
+    let sockets = process::sockets_of(processes);
     let mut by_port: HashMap<u16, Vec<&Endpoint>> = HashMap::new();
     let mut unix_addresses = HashSet::new();
     for endpoint in endpoints.iter().filter(|endpoint| endpoint.socket_type == SocketType::Stream) {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::config::HAPROXY;
 use crate::reload::receipt::{Kind, Receipt};
 
 /// A journal larger than this many bytes becomes `receipts.jsonl.1`.
@@ -75,13 +76,15 @@ impl Journal {
         }
     }
 
-    /// The newest receipt of a daemon: a hold around a command is no reload.
-    pub(crate) fn last_reload(&self) -> Option<Receipt> {
+    /// The newest receipt of a service: a hold around a command is no reload.
+    pub(crate) fn last_reload(&self, service: &str) -> Option<Receipt> {
+        // Before there were other services, receipts had no name.
+        let named = |receipt: &Receipt| receipt.service.as_deref().unwrap_or(HAPROXY) == service;
         let mut count = 1;
         loop {
             let newest = read_newest_in(&self.path, count).ok()?;
             let all_read = newest.len() < count;
-            let found = newest.into_iter().find(|receipt| receipt.kind != Kind::Hold);
+            let found = newest.into_iter().find(|receipt| receipt.kind != Kind::Hold && named(receipt));
             if found.is_some() || all_read {
                 return found;
             }
@@ -176,7 +179,7 @@ mod tests {
     }
 
     fn receipt(kind: Kind, number: u64) -> Receipt {
-        crate::reload::recorder::Recorder::begin(kind, Instant::now(), number, None).finish(Ok(()))
+        crate::reload::recorder::Recorder::begin(Some("haproxy"), kind, Instant::now(), number, None).finish(Ok(()))
     }
 
     #[test]
@@ -208,7 +211,7 @@ mod tests {
     fn a_hold_is_no_reload() {
         let state = tempfile::tempdir().unwrap();
         let journal = journal(state.path());
-        let last = || journal.last_reload().map(|receipt| receipt.coalesced);
+        let last = || journal.last_reload(HAPROXY).map(|receipt| receipt.coalesced);
         assert_eq!(last(), None);
         for (kind, number) in [(Kind::Start, 1), (Kind::Reload, 2), (Kind::Hold, 3), (Kind::Hold, 4)] {
             journal.append(&receipt(kind, number)).unwrap();

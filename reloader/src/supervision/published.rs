@@ -1,17 +1,17 @@
 //! What is told about the daemon's state: to the control socket, and to the service manager.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::generation::open_connections;
-use super::status::{Draining, ListenerStatus, Serving, Status};
+use super::status::{Draining, ListenerStatus, ServiceStatus, Serving};
 use super::supervisor::rfc3339;
 use super::{Generation, Supervisor, notify};
-use crate::config::Haproxy;
 use crate::gate::hold::Records;
 use crate::listener::{Listener, Owned, Role};
-use crate::process::Handle;
+use crate::process::{Handle, Kin};
+use crate::server::Check;
 
 /// A warning stands in `status` from this many draining generations on.
 const MANY_DRAINING: usize = 8;
@@ -19,15 +19,49 @@ const MANY_DRAINING: usize = 8;
 /// What the control socket may read without the main loop.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
-    pub(crate) status: Status,
+    pub(crate) status: ServiceStatus,
     /// The draining generations, to count their connections when asked.
     pub(crate) draining: Vec<DrainingNow>,
-    /// How HAProxy is started, for a dry run.
-    pub(crate) haproxy: Option<Haproxy>,
-    /// The serving generation's stats socket.
+    /// How the configuration is checked, for a dry run.
+    pub(crate) check: Option<Check>,
+    /// The serving HAProxy's stats socket.
     pub(crate) socket: Option<PathBuf>,
     /// Where holds are on record.
     pub(crate) holds: Option<Records>,
+    /// For the service manager.
+    line: String,
+}
+
+/// What all services have published, by name. HAProxy is the first, where there is one.
+#[derive(Debug, Clone)]
+pub(crate) struct Board(Arc<Mutex<Vec<(String, Published)>>>);
+
+impl Board {
+    /// With nothing said yet.
+    pub(crate) fn new(names: &[String]) -> Board {
+        let empty = names.iter().map(|name| (name.clone(), Published::default()));
+        Board(Arc::new(Mutex::new(empty.collect())))
+    }
+
+    /// Reads all of it.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&[(String, Published)]) -> T) -> T {
+        read(&self.0.lock().expect("no panic under this lock"))
+    }
+
+    /// Replaces what one service has said, and returns the line about all.
+    fn put(&self, name: &str, published: Published) -> String {
+        let mut all = self.0.lock().expect("no panic under this lock");
+        if let Some((_, place)) = all.iter_mut().find(|(known, _)| known == name) {
+            *place = published;
+        }
+        match all.as_slice() {
+            [(_, alone)] => alone.line.clone(),
+            several => {
+                let line = |(name, published): &(String, Published)| format!("{name}: {}", published.line);
+                several.iter().map(line).collect::<Vec<_>>().join("; ")
+            }
+        }
+    }
 }
 
 /// A draining generation as the control socket sees it.
@@ -35,6 +69,7 @@ pub(crate) struct Published {
 pub(crate) struct DrainingNow {
     pub(crate) number: u64,
     pub(crate) process: Handle,
+    pub(crate) kin: Kin,
     pub(crate) retired: Instant,
     pub(crate) listeners: Arc<Vec<Owned>>,
 }
@@ -42,32 +77,37 @@ pub(crate) struct DrainingNow {
 impl Supervisor {
     /// Tells the control socket and the service manager how things stand.
     pub(crate) fn publish(&mut self) {
-        let plan = self.version().map(|version| self.plan(version)).unwrap_or_default();
-        let status = Status {
+        let plan = self.server.abilities().map(|abilities| self.plan(&abilities)).unwrap_or_default();
+        let status = ServiceStatus {
+            service: Some(self.name.clone()),
             serving: self.serving.as_ref().map(serving_status),
             draining: Vec::new(),
-            holds: Vec::new(),
             custody: self.custody_as_owned().iter().map(|held| listener_status(&held.listener, held.role)).collect(),
             last_reload: self.last_receipt.clone(),
             warnings: self.warnings(),
             plan,
             connection_rate: None,
         };
-        notify::status(&self.status_line());
         let draining = self.draining.iter().map(|generation| DrainingNow {
             number: generation.number,
             process: generation.process.clone(),
+            kin: generation.kin,
             retired: generation.retired.unwrap_or(generation.serving_since),
             listeners: Arc::new(generation.listeners.clone()),
         });
         let published = Published {
             status,
             draining: draining.collect(),
-            haproxy: Some(self.config.haproxy.clone()),
-            socket: self.serving.as_ref().map(|serving| serving.socket.clone()),
+            check: self.server.check(),
+            socket: self
+                .serving
+                .as_ref()
+                .filter(|_| self.server.haproxy().is_some())
+                .map(|serving| serving.socket.clone()),
             holds: Some(Records::of(&self.config.runtime_dir)),
+            line: self.status_line(),
         };
-        *self.published.lock().expect("no panic under this lock") = published;
+        notify::status(&self.published.put(&self.name, published));
     }
 
     fn status_line(&self) -> String {
@@ -131,7 +171,7 @@ impl DrainingNow {
             generation: self.number,
             pid: self.process.pid(),
             age_s: self.retired.elapsed().as_secs(),
-            connections: open_connections(self.process.pid(), &endpoints),
+            connections: open_connections(&self.kin.of(self.process.pid()), &endpoints),
         }
     }
 }

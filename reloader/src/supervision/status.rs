@@ -1,5 +1,6 @@
 //! What `status` tells. Its JSON is an interface.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -9,16 +10,38 @@ use crate::listener::{Family, Role};
 use crate::reload::plan::Planned;
 use crate::reload::receipt::Receipt;
 
-/// The whole answer.
+/// The whole answer: at its top HAProxy, or the only service there is.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
+    /// HAProxy, or the only service.
+    #[serde(flatten)]
+    pub main: ServiceStatus,
+    /// Holds of SYNs in force.
+    pub holds: Vec<HoldStatus>,
+    /// The other services, by name.
+    #[serde(default)]
+    pub services: BTreeMap<String, ServiceStatus>,
+}
+
+impl Status {
+    /// All services, HAProxy or the only one first.
+    pub fn all(&self) -> impl Iterator<Item = &ServiceStatus> {
+        std::iter::once(&self.main).chain(self.services.values())
+    }
+}
+
+/// One service.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ServiceStatus {
+    /// What it is called.
+    #[serde(default)]
+    pub service: Option<String>,
     /// The serving generation, `null` when nothing serves.
     pub serving: Option<Serving>,
     /// Retired generations with open connections, oldest first.
     pub draining: Vec<Draining>,
-    /// Holds of SYNs in force.
-    pub holds: Vec<HoldStatus>,
     /// Listeners of which the daemon has a duplicate.
     pub custody: Vec<ListenerStatus>,
     /// The last receipt.

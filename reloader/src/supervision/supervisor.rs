@@ -3,28 +3,27 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
 use super::crash::{self, Down};
-use super::published::Published;
+use super::published::Board;
 use super::records::{Records, State};
+use super::standing::SharedStanding;
 use super::{Generation, Journal, KnownGood};
 use crate::config::{Config, Strategy};
 use crate::custody::Custody;
-use crate::gate::hold::{Backend, Gates, Records as Holds, Standing};
+use crate::gate::hold::{Gates, Records as Holds};
 use crate::gate::steer::Steer;
 use crate::gate::syn_counter::SynCounter;
-use crate::haproxy::broker::{Broker, Offered};
-use crate::haproxy::launch::Files;
-use crate::haproxy::version::{Version, VersionCache, VersionError};
+use crate::generation_files::Files;
 use crate::listener::Owned;
 use crate::process::Handle;
 use crate::reload::plan::{self, Means, Planned, Present};
 use crate::reload::receipt::{GenerationId, Kind, Outcome, Receipt};
 use crate::reload::steered::{Unsettled, settle_now};
+use crate::server::{Abilities, Server};
 use crate::sys::Inheritance;
 
 /// Listeners that were given up because nothing served for too long.
@@ -37,17 +36,22 @@ pub(crate) struct Unserved {
 
 /// Everything the main loop owns.
 pub(crate) struct Supervisor {
+    /// What the service is called.
+    pub(crate) name: String,
+    /// Where the files of its generations are.
+    pub(crate) place: PathBuf,
+    pub(crate) server: Server,
+    /// With the strategy of this service.
     pub(crate) config: Config,
     pub(crate) inheritance: Inheritance,
     /// This program, of which a hold's guard is a command.
     pub(crate) program: PathBuf,
     /// What can hold SYNs here.
     pub(crate) gates: Gates,
-    /// What stands on the devices where every reload is a hold.
-    pub(crate) standing: Option<(Backend, Standing)>,
+    /// What stands on the devices where reloads are holds, of all services together.
+    pub(crate) standing: SharedStanding,
     /// Why the packet path may not be as it was before some hold.
     pub(crate) left_behind: Option<String>,
-    pub(crate) broker: Broker,
     pub(crate) custody: Custody,
     pub(crate) serving: Option<Generation>,
     pub(crate) draining: Vec<Generation>,
@@ -77,10 +81,9 @@ pub(crate) struct Supervisor {
     pub(crate) last_down: Option<Down>,
     pub(crate) next_number: u64,
     pub(crate) journal: Journal,
-    pub(crate) versions: VersionCache,
     pub(crate) last_receipt: Option<Receipt>,
     pub(crate) warning: Option<String>,
-    pub(crate) published: Arc<Mutex<Published>>,
+    pub(crate) published: Board,
 }
 
 impl Supervisor {
@@ -92,12 +95,7 @@ impl Supervisor {
 
     /// The files of generation `number`.
     pub(crate) fn files(&self, number: u64) -> Files {
-        Files::of(&self.config.runtime_dir, number)
-    }
-
-    /// The HAProxy that the next generation will be.
-    pub(crate) fn version(&mut self) -> Result<Version, VersionError> {
-        self.versions.of(&self.config.haproxy.binary)
+        Files::of(&self.place, number)
     }
 
     /// How long custody is kept with nothing serving.
@@ -112,7 +110,7 @@ impl Supervisor {
     }
 
     /// What the next reload would do.
-    pub(crate) fn plan(&self, version: Version) -> Vec<Planned> {
+    pub(crate) fn plan(&self, server: &Abilities) -> Vec<Planned> {
         let owned = self.present_listeners();
         let in_custody: HashSet<u64> = self.custody.held().iter().map(|held| held.listener.inode).collect();
         let present: Vec<Present> = owned
@@ -125,36 +123,28 @@ impl Supervisor {
             })
             .collect();
         let noreuseport = self.serving.as_ref().is_some_and(|serving| serving.noreuseport);
-        let means = Means { haproxy: version, strategy: self.config.reload.strategy, noreuseport, gates: &self.gates };
+        let means = Means { server, strategy: self.config.reload.strategy, noreuseport, gates: &self.gates };
         plan::plan(&present, means)
     }
 
     /// Where every reload is a hold, what holds need stands on the devices between them.
     pub(crate) fn prepare_holds(&mut self) {
         let strategy = self.config.reload.strategy;
-        let passes = self.version().is_ok_and(Version::passes_sockets);
+        let passes = self.server.abilities().is_ok_and(|abilities| abilities.not_given.is_none());
         let binds_anew = plan::keeps_tcp_back(strategy) || (strategy == Strategy::Auto && !passes);
         let always = plan::holds_tcp(strategy) || (binds_anew && self.gates.steer.is_some());
         let needed = self.gates.needs_standing(strategy).filter(|_| always);
-        if needed == self.standing.as_ref().map(|(backend, _)| *backend) {
-            return;
-        }
-        self.standing = None;
-        let Some(backend) = needed else { return };
-        match Standing::put_up(&Holds::of(&self.config.runtime_dir), backend) {
-            Ok(standing) => self.standing = Some((backend, standing)),
-            Err(error) => log::warn!("each hold may cost clients a packet, for want of a place to stand: {error}"),
-        }
+        self.standing.need(&self.name, needed, &Holds::of(&self.config.runtime_dir));
     }
 
-    /// What the broker offers: with a strategy that keeps TCP back, everything else.
-    pub(crate) fn offer(&self) -> Vec<Offered> {
+    /// What the next generation may be given: with a strategy that keeps TCP back, everything else.
+    pub(crate) fn offer(&self) -> Custody {
         let mut custody = self.custody.clone();
         // With nobody serving there is nothing to bind anew beside.
         if plan::keeps_tcp_back(self.config.reload.strategy) && self.is_served() {
             custody.retain(|held| !held.listener.endpoint.is_tcp_here());
         }
-        custody.offer()
+        custody
     }
 
     /// The serving generation makes room for the next, which cannot be bound beside it: it is recorded as draining, and what
@@ -239,8 +229,8 @@ impl Supervisor {
     }
 
     async fn store_aside(&self, records: Records) -> io::Result<()> {
-        let runtime_dir = self.config.runtime_dir.clone();
-        let stored = tokio::task::spawn_blocking(move || records.store(&runtime_dir)).await;
+        let place = self.place.clone();
+        let stored = tokio::task::spawn_blocking(move || records.store(&place)).await;
         stored.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
@@ -271,13 +261,13 @@ impl Supervisor {
 
     /// Records the running generations.
     pub(crate) fn store_records(&self) -> io::Result<()> {
-        self.records().store(&self.config.runtime_dir)
+        self.records().store(&self.place)
     }
 
     /// As [`Supervisor::store_records`], where nothing depends on it but the next daemon's knowledge.
     pub(crate) fn record_or_log(&self) {
         if let Err(error) = self.store_records() {
-            log::error!("cannot record the running generations in {}: {error}", self.config.runtime_dir.display());
+            log::error!("cannot record the running generations in {}: {error}", self.place.display());
         }
     }
 
@@ -309,7 +299,8 @@ impl Supervisor {
 fn log_receipt(receipt: &Receipt) {
     let generation = |id: Option<GenerationId>| id.map_or("none".into(), |id| id.generation.to_string());
     let what = format!(
-        "{:?} {:?}: generation {} -> {}, {} listeners",
+        "{} {:?} {:?}: generation {} -> {}, {} listeners",
+        receipt.service.as_deref().unwrap_or_default(),
         receipt.kind,
         receipt.result,
         generation(receipt.old),

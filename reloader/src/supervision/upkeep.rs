@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
 use super::crash::Down;
 use super::supervisor::Unserved;
 use super::{Generation, Supervisor, notify};
@@ -11,7 +9,7 @@ use crate::config::Limit;
 use crate::custody::Followed;
 use crate::gate::steer;
 use crate::listener::Owned;
-use crate::process::{self, Ended, Handle};
+use crate::process::{Ended, Handle};
 use crate::reload::steered::{settle_late, settle_now};
 
 /// A retired generation has closed its listeners after this time, or is told again.
@@ -25,7 +23,8 @@ impl Supervisor {
     pub(crate) fn tick(&mut self) {
         notify::watchdog();
         self.follow_custody();
-        self.serving.iter_mut().chain(self.draining.iter_mut()).for_each(forward_log);
+        let generations = self.serving.iter_mut().chain(self.draining.iter_mut());
+        generations.for_each(|generation| forward_log(&self.name, generation));
         self.remind_draining();
         self.drop_custody_when_over();
         if self.unsettled.is_some() {
@@ -40,7 +39,7 @@ impl Supervisor {
     /// Takes off the steering program of a daemon that was killed.
     pub(crate) fn take_over_steering(&mut self) {
         self.inherits_steering = false;
-        let groups = steer::clean_up(&self.config.runtime_dir);
+        let groups = steer::clean_up(&self.place);
         log::warn!("took the steering program of an earlier daemon off {groups} sockets");
     }
 
@@ -51,7 +50,7 @@ impl Supervisor {
         settle_now(self);
         self.retire_orphans(&dead);
         self.note_unserved(&dead.listeners);
-        forward_last_words(&mut dead);
+        forward_last_words(&self.name, &mut dead);
         dead.clean_up();
         self.note_down(&dead, format!("nothing serves: generation {} {ended}", dead.number));
         self.record_or_log();
@@ -73,7 +72,7 @@ impl Supervisor {
         self.note_down(&stopped, warning);
         self.draining.push(stopped);
         self.record_or_log();
-        process.signal(Signal::USR1);
+        self.server.retire(&process);
     }
 
     fn note_down(&mut self, last: &Generation, warning: String) {
@@ -89,7 +88,7 @@ impl Supervisor {
         for (pid, start_time) in &dead.leaves {
             if let Some(process) = Handle::adopt(*pid, *start_time) {
                 log::warn!("worker {pid} of generation {} outlived its master: it is told to drain", dead.number);
-                process.signal(Signal::USR1);
+                self.server.retire(&process);
                 self.draining.push(dead.orphan(process));
             }
         }
@@ -102,7 +101,7 @@ impl Supervisor {
             .partition(|generation| generation.process.try_ended().is_some());
         self.draining = draining;
         for mut generation in ended {
-            forward_last_words(&mut generation);
+            forward_last_words(&self.name, &mut generation);
             log::info!("generation {} (process {}) has drained and ended", generation.number, generation.process.pid());
             generation.clean_up();
         }
@@ -113,8 +112,8 @@ impl Supervisor {
         let Some(serving) = self.serving.as_mut().filter(|serving| serving.process.try_ended().is_none()) else {
             return;
         };
-        let root = serving.process.pid();
-        match self.custody.follow(serving.socket_inode, || process::family(root)) {
+        let (root, kin) = (serving.process.pid(), serving.kin);
+        match self.custody.follow(serving.lifeline, || kin.of(root)) {
             Followed::Unchanged => self.ending_ticks = 0,
             Followed::Ending => {
                 self.ending_ticks += 1;
@@ -151,7 +150,7 @@ impl Supervisor {
                     generation.number,
                     generation.process.pid()
                 );
-                generation.process.signal(Signal::USR1);
+                self.server.retire(&generation.process);
                 generation.retired_listens = true;
             } else {
                 generation.closed_listeners = true;
@@ -185,7 +184,7 @@ impl Supervisor {
         self.unserved = Some(Unserved { since, listeners });
         self.custody.drop_all();
         // What is on offer is held as well.
-        self.broker.withdraw();
+        self.server.withdraw();
     }
 
     /// Draining generations that are past `hard-stop-after`.
@@ -202,17 +201,17 @@ impl Supervisor {
     }
 }
 
-fn forward_log(generation: &mut Generation) {
+fn forward_log(service: &str, generation: &mut Generation) {
     let lines = generation.new_log_lines();
-    forward(generation.number, &lines);
+    forward(service, generation.number, &lines);
 }
 
 /// What it wrote up to its end, a last line without an end among it.
-fn forward_last_words(generation: &mut Generation) {
+fn forward_last_words(service: &str, generation: &mut Generation) {
     let lines = generation.last_log_lines();
-    forward(generation.number, &lines);
+    forward(service, generation.number, &lines);
 }
 
-fn forward(number: u64, lines: &[String]) {
-    lines.iter().for_each(|line| log::info!(target: "haproxy", "[{number}] {line}"));
+fn forward(service: &str, number: u64, lines: &[String]) {
+    lines.iter().for_each(|line| log::info!(target: service, "[{number}] {line}"));
 }

@@ -15,6 +15,7 @@ pub struct Setup {
     pub(super) tables: String,
     pub(super) environment: Vec<(String, String)>,
     pub(super) fd_store: bool,
+    pub(super) has_haproxy: bool,
 }
 
 impl Setup {
@@ -28,6 +29,7 @@ impl Setup {
             tables: String::new(),
             environment: Vec::new(),
             fd_store: false,
+            has_haproxy: true,
         }
     }
 
@@ -61,7 +63,7 @@ impl Setup {
         self
     }
 
-    /// Further tables: `[reload]` and its lines.
+    /// Further tables: `[reload]` and its lines. `DIR` stands for the rig's directory.
     pub fn tables(mut self, text: &str) -> Setup {
         self.tables += &format!("{text}\n");
         self
@@ -77,6 +79,12 @@ impl Setup {
     /// own process holds no listener.
     pub fn fd_store(mut self) -> Setup {
         self.fd_store = true;
+        self
+    }
+
+    /// No `[haproxy]`: only what the tables say.
+    pub fn without_haproxy(mut self) -> Setup {
+        self.has_haproxy = false;
         self
     }
 
@@ -96,9 +104,16 @@ impl Setup {
     pub(super) fn toml(&self, dir: &Path) -> String {
         let (dir, haproxy) = (dir.display(), self.haproxy.display());
         let Setup { top, haproxy_lines, tables, .. } = self;
+        let haproxy = match self.has_haproxy {
+            true => {
+                format!("[haproxy]\nbinary = \"{haproxy}\"\nconfig = [\"{dir}/haproxy.cfg\"]\n{haproxy_lines}\n")
+            }
+            false => String::new(),
+        };
+        let tables = tables.replace("DIR", &dir.to_string());
         format!(
             "control-socket = \"{dir}/run/control.sock\"\nruntime-dir = \"{dir}/run\"\nstate-dir = \"{dir}/state\"\n{top}\n\
-             [haproxy]\nbinary = \"{haproxy}\"\nconfig = [\"{dir}/haproxy.cfg\"]\n{haproxy_lines}\n{tables}"
+             {haproxy}{tables}"
         )
     }
 }

@@ -109,7 +109,7 @@ pub async fn run(
     tell: &dyn Fn(&str),
 ) -> Result<Outcome, AroundError> {
     let max = around.max;
-    let mut recorder = Recorder::begin(Kind::Hold, Instant::now(), 0, None);
+    let mut recorder = Recorder::begin(None, Kind::Hold, Instant::now(), 0, None);
     let sockets = sock_diag::tcp_listeners()?;
     let window = Window::new(&around.listen, sockets);
     recorder.phase(|phases| &mut phases.plan);

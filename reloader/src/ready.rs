@@ -1,14 +1,10 @@
-//! Waits until a generation is ready: its private stats socket appears, and answers.
+//! Waits until a generation is ready, and for what makes that vain.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::inotify;
 use tokio::time::Instant;
 
-use super::runtime_api::{self, Info};
 use crate::process::{Ended, Handle};
-use crate::sys;
 
 /// Why a generation did not become ready.
 #[derive(Debug, thiserror::Error)]
@@ -28,52 +24,9 @@ pub enum NotReady {
     /// The directory of the socket cannot be watched.
     #[error("cannot watch for the new generation's socket: {0}")]
     Watch(std::io::Error),
-}
-
-/// Tells when a socket appears in a directory. Made before the process starts, so that nothing is missed.
-#[derive(Debug)]
-pub struct Appearance {
-    path: PathBuf,
-    events: tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>,
-}
-
-/// How soon a socket that exists but does not listen yet is tried again: HAProxy renames it into place just before
-/// it listens (`sock_unix_bind_receiver`, then `uxst_bind_listener`), and no event tells of listen(2).
-const LISTEN_RETRY: Duration = Duration::from_millis(1);
-
-impl Appearance {
-    /// Watches for `path`, whose directory must exist.
-    pub fn watch(path: &Path) -> Result<Appearance, NotReady> {
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        let prepare = || {
-            let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-            inotify::add_watch(&events, directory, inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::CREATE)?;
-            sys::watch(events)
-        };
-        Ok(Appearance { path: path.to_owned(), events: prepare().map_err(NotReady::Watch)? })
-    }
-
-    async fn appeared(&self) -> std::io::Result<()> {
-        while !self.path.exists() {
-            let mut ready = self.events.readable().await?;
-            let mut buffer = [0; 4096];
-            // What happened does not matter, only that the directory changed.
-            while rustix::io::read(self.events.get_ref(), &mut buffer).is_ok_and(|length| length > 0) {}
-            ready.clear_ready();
-        }
-        Ok(())
-    }
-
-    /// Waits for the socket, then for the answer to `show info`: HAProxy answers once it has bound everything and runs.
-    pub async fn answered(&self) -> Result<Info, NotReady> {
-        self.appeared().await.map_err(NotReady::Watch)?;
-        loop {
-            match runtime_api::info(&self.path, Duration::from_secs(3600)).await {
-                Ok(info) => return Ok(info),
-                Err(_) => tokio::time::sleep(LISTEN_RETRY).await,
-            }
-        }
-    }
+    /// It cannot be seen whether it is ready.
+    #[error("it cannot be seen whether the new generation is ready: {0}")]
+    Unseen(String),
 }
 
 /// What ends the wait besides readiness.
@@ -90,14 +43,14 @@ pub struct Limits {
     pub stopping: Option<tokio::sync::watch::Receiver<bool>>,
 }
 
-/// Waits until `process` is ready; `pulse` is called about every second while it waits, and tells when custody ends if
+/// Waits until `process` is ready, as `reached` tells; `pulse` is called about every second while it waits, and tells when custody ends if
 /// nothing serves by then.
 pub async fn ready(
     process: &Handle,
-    appearance: &Appearance,
+    reached: impl Future<Output = Result<(), NotReady>>,
     mut limits: Limits,
     mut pulse: impl FnMut() -> Option<std::time::Instant>,
-) -> Result<Info, NotReady> {
+) -> Result<(), NotReady> {
     let mut deadline = Instant::now() + limits.start_timeout;
     let mut timed_out = NotReady::TimedOut(limits.start_timeout);
     let nobody_serves = || NotReady::NobodyServes(limits.custody_max);
@@ -105,8 +58,7 @@ pub async fn ready(
         (deadline, timed_out) = (custody_ends, nobody_serves());
     }
     let mut beat = tokio::time::interval(Duration::from_secs(1));
-    let answered = appearance.answered();
-    tokio::pin!(answered);
+    tokio::pin!(reached);
     loop {
         let old_ended = async {
             match &limits.old {
@@ -122,7 +74,7 @@ pub async fn ready(
         };
         tokio::select! {
             biased;
-            answer = &mut answered => return answer,
+            ready = &mut reached => return ready,
             ended = process.ended() => return Err(NotReady::Ended(ended)),
             _ = old_ended => {
                 limits.old = None;

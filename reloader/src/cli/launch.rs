@@ -1,0 +1,52 @@
+//! `reloader launch`: not for people. Becomes a server, having told it its own pid as sd_listen_fds(3) wants it, and as another user
+//! where that is asked.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::unistd::{User, initgroups, setgid, setuid};
+
+use super::{Exit, Failure};
+use crate::sys::Inheritance;
+
+/// Arguments of `reloader launch`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// How many descriptors from 3 on are listeners.
+    #[arg(long)]
+    sockets: usize,
+    /// Who the server runs as.
+    #[arg(long)]
+    user: Option<String>,
+    /// The server.
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+pub(super) fn run(arguments: &Arguments, inheritance: io::Result<Inheritance>) -> Result<Exit, Failure> {
+    let failed = |message: String| Failure::new(Exit::BadConfiguration, message);
+    let inheritance = inheritance.map_err(|error| failed(format!("cannot read this process's limits: {error}")))?;
+    let mut command = Command::new(&arguments.command[0]);
+    command.args(&arguments.command[1..]);
+    if arguments.sockets > 0 {
+        command.env("LISTEN_PID", std::process::id().to_string()).env("LISTEN_FDS", arguments.sockets.to_string());
+        inheritance.pass_descriptors_to(&mut command);
+    }
+    if let Some(name) = &arguments.user {
+        become_user(name).map_err(failed)?;
+    }
+    let error = command.exec();
+    Err(failed(format!("cannot start {}: {error}", arguments.command[0])))
+}
+
+fn become_user(name: &str) -> Result<(), String> {
+    let failed = |errno: nix::Error| format!("cannot become the user `{name}`: {errno}");
+    let user = User::from_name(name).map_err(failed)?;
+    let user = user.ok_or_else(|| format!("there is no user `{name}` on this machine"))?;
+    let c_name = CString::new(name).map_err(|_| format!("`{name}` is no user's name"))?;
+    initgroups(&c_name, user.gid).map_err(failed)?;
+    setgid(user.gid).map_err(failed)?;
+    setuid(user.uid).map_err(failed)
+}

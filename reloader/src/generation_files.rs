@@ -1,0 +1,53 @@
+//! The daemon's own files for one generation.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The daemon's files for one generation, in its service's place below runtime-dir.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Files {
+    /// The daemon's own configuration file for it.
+    pub overlay: PathBuf,
+    /// The socket between it and the daemon: HAProxy's stats socket, or where another server says that it is ready.
+    pub socket: PathBuf,
+    /// Its standard error.
+    pub log: PathBuf,
+}
+
+impl Files {
+    /// The files of generation `number`.
+    pub(crate) fn of(place: &Path, number: u64) -> Files {
+        let file = |ending: &str| place.join(format!("generation-{number}.{ending}"));
+        Files { overlay: file("cfg"), socket: file("sock"), log: file("log") }
+    }
+
+    /// Removes them; what is not there is no error.
+    pub(crate) fn remove(&self) {
+        for path in [&self.overlay, &self.socket, &self.log] {
+            if let Err(error) = std::fs::remove_file(path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                log::warn!("cannot remove {}: {error}", path.display());
+            }
+        }
+    }
+}
+
+/// The generation that a file of this place belongs to.
+pub(crate) fn number_of(place: &Path, path: &Path, ending: &str) -> Option<u64> {
+    let name = path.strip_prefix(place).ok()?.to_str()?;
+    name.strip_prefix("generation-")?.strip_suffix(ending)?.strip_suffix('.')?.parse().ok()
+}
+
+/// A new file that only root can read. In append mode: the daemon cuts a log when it has read it, and the server goes on at the
+/// new end.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let opened = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path);
+    opened.map_err(|error| io::Error::new(error.kind(), format!("cannot create {}: {error}", path.display())))
+}

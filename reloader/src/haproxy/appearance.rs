@@ -1,0 +1,59 @@
+//! How HAProxy shows that it is ready: its private stats socket appears, and answers.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::inotify;
+
+use super::runtime_api;
+use crate::ready::NotReady;
+use crate::sys;
+
+/// Tells when a socket appears in a directory. Made before the process starts, so that nothing is missed.
+#[derive(Debug)]
+pub struct Appearance {
+    path: PathBuf,
+    events: tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>,
+}
+
+/// How soon a socket that exists but does not listen yet is tried again: HAProxy renames it into place just before
+/// it listens (`sock_unix_bind_receiver`, then `uxst_bind_listener`), and no event tells of listen(2).
+const LISTEN_RETRY: Duration = Duration::from_millis(1);
+
+impl Appearance {
+    /// Watches for `path`, whose directory must exist.
+    pub fn watch(path: &Path) -> Result<Appearance, NotReady> {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let prepare = || {
+            let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+            inotify::add_watch(&events, directory, inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::CREATE)?;
+            sys::watch(events)
+        };
+        Ok(Appearance { path: path.to_owned(), events: prepare().map_err(NotReady::Watch)? })
+    }
+
+    async fn appeared(&self) -> std::io::Result<()> {
+        while !self.path.exists() {
+            let mut ready = self.events.readable().await?;
+            let mut buffer = [0; 4096];
+            // What happened does not matter, only that the directory changed.
+            while rustix::io::read(self.events.get_ref(), &mut buffer).is_ok_and(|length| length > 0) {}
+            ready.clear_ready();
+        }
+        Ok(())
+    }
+
+    /// Waits for the socket, then for the answer to `show info`: HAProxy answers once it has bound everything and runs.
+    pub async fn answered(&self) -> Result<(), NotReady> {
+        self.appeared().await.map_err(NotReady::Watch)?;
+        loop {
+            match runtime_api::info(&self.path, Duration::from_secs(3600)).await {
+                Ok(info) => {
+                    log::debug!("HAProxy {} answers as process {}", info.version, info.pid);
+                    return Ok(());
+                }
+                Err(_) => tokio::time::sleep(LISTEN_RETRY).await,
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What a running server really listens on: read from /proc and sock_diag, with duplicates of what can be duplicated.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use socket2::SockRef;
+
+use crate::custody::{Custody, Held, describe};
+use crate::haproxy::codec::Record;
+use crate::kernel::sock_diag::{self, ListenSocket, SockDiagError};
+use crate::kernel::udp;
+use crate::listener::{Address, Endpoint, Listener, Owned, Role};
+use crate::process::{self, Handle, SocketOwner};
+
+/// Why a generation's listeners are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// The kernel did not tell.
+    #[error(transparent)]
+    SockDiag(#[from] SockDiagError),
+    /// /proc did not tell.
+    #[error("the kernel does not list its UDP sockets in /proc/net: {0}")]
+    Udp(std::io::Error),
+    /// Not one of its sockets is seen.
+    #[error("the sockets of process {0} cannot be seen in /proc (CAP_SYS_PTRACE is needed, and a /proc that shows it)")]
+    Unseen(u32),
+    /// The thread that asked died.
+    #[error("internal error while looking at the new generation: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// A generation's listeners at one moment.
+#[derive(Debug)]
+pub struct Inspection {
+    /// What it owns, the daemon's private sockets left out.
+    pub owned: Vec<Owned>,
+    /// Duplicates of what can be passed on.
+    pub custody: Custody,
+    /// The inode of the listener that it closes only when it stops; `None` when it is not among its sockets.
+    pub lifeline: Option<u64>,
+    /// All sockets of its processes.
+    pub sockets: HashMap<u64, SocketOwner>,
+    /// All TCP listeners of the machine at that moment.
+    pub machine: Vec<ListenSocket>,
+    /// Why what was seen may not be what it serves: it did not answer, or ended meanwhile.
+    pub doubt: Option<String>,
+    /// What could not be taken, in sentences.
+    pub notes: Vec<String>,
+}
+
+/// What is known of a server's listeners before the kernel is asked.
+pub struct Known<R, L> {
+    /// Its processes.
+    pub processes: Vec<u32>,
+    /// What it gave out itself.
+    pub given: Vec<Held>,
+    /// What a listener at this address is for; `None` for one of the daemon's own.
+    pub role: R,
+    /// Finds the listener that it closes only when it stops.
+    pub lifeline: L,
+    /// What could not be taken, in sentences.
+    pub notes: Vec<String>,
+    /// Why what was given may not be what it serves.
+    pub doubt: Option<String>,
+}
+
+/// Looks at it. Blocks for as long as the kernel takes.
+pub fn look<R, L>(known: Known<R, L>) -> Result<Inspection, InspectError>
+where
+    R: Fn(&Address) -> Option<Role>,
+    L: FnOnce(&[ListenSocket], &HashMap<u64, SocketOwner>) -> Option<u64>,
+{
+    let Known { processes, given, role, lifeline, mut notes, mut doubt } = known;
+    let sockets = process::sockets_of(&processes);
+    if sockets.is_empty() {
+        return Err(InspectError::Unseen(processes.first().copied().unwrap_or_default()));
+    }
+    let machine = sock_diag::listeners()?;
+    let (mut held, orphaned): (Vec<Held>, Vec<Held>) =
+        given.into_iter().partition(|held| sockets.contains_key(&held.listener.inode));
+    if let Some(orphan) = orphaned.first() {
+        doubt = Some(format!("none of its processes holds {} any more", orphan.listener.endpoint));
+    }
+    let known: HashSet<u64> = held.iter().map(|held| held.listener.inode).collect();
+    let mut listed = HashSet::new();
+    // Thread groups share a socket under several descriptors: each is passed on, the listener is one.
+    let once = held.iter().filter(|held| listed.insert(held.listener.inode));
+    let mut owned: Vec<Owned> = once.map(|held| Owned { listener: held.listener.clone(), role: held.role }).collect();
+    for found in machine.iter().filter(|found| sockets.contains_key(&found.inode) && !known.contains(&found.inode)) {
+        let Some(role) = role(&found.address) else { continue };
+        match duplicate(found.inode, sockets[&found.inode]) {
+            Ok((listener, fd)) => {
+                owned.push(Owned { listener: listener.clone(), role });
+                held.push(Held { listener, role, fd: Arc::new(fd), record: Record::default() });
+            }
+            Err(message) => {
+                notes.push(format!("{} is not in custody: {message}", found.address));
+                let listener = Listener { endpoint: Endpoint::stream(found.address.clone()), inode: found.inode };
+                owned.push(Owned { listener, role });
+            }
+        }
+    }
+    for datagram in datagrams(&sockets, &known)? {
+        owned.push(Owned { listener: datagram.listener.clone(), role: Role::Traffic });
+        held.push(datagram);
+    }
+    let listening: HashSet<u64> = owned.iter().map(|owned| owned.listener.inode).collect();
+    let owners = sockets.iter().filter(|(inode, _)| listening.contains(inode)).map(|(inode, owner)| (*inode, *owner));
+    let custody = Custody::new(held, owners.collect());
+    let lifeline = lifeline(&machine, &sockets);
+    Ok(Inspection { owned, custody, lifeline, sockets, machine, doubt, notes })
+}
+
+/// HAProxy does not export the sockets of `log-forward`, and takes them over where they are offered.
+fn datagrams(sockets: &HashMap<u64, SocketOwner>, known: &HashSet<u64>) -> Result<Vec<Held>, InspectError> {
+    let unconnected = udp::unconnected().map_err(InspectError::Udp)?;
+    let unknown = unconnected.into_iter().filter(|inode| sockets.contains_key(inode) && !known.contains(inode));
+    let mut held = Vec::new();
+    for inode in unknown {
+        match duplicate(inode, sockets[&inode]) {
+            // What it only sends by is not shared.
+            Ok((listener, fd)) if SockRef::from(&fd).reuse_port().is_ok_and(|shared| shared) => {
+                held.push(Held { listener, role: Role::Traffic, fd: Arc::new(fd), record: Record::default() });
+            }
+            Ok(_) => {}
+            Err(message) => log::debug!("a UDP socket is not in custody: {message}"),
+        }
+    }
+    Ok(held)
+}
+
+/// What a server does not give out is duplicated by the kernel.
+fn duplicate(inode: u64, owner: SocketOwner) -> Result<(Listener, OwnedFd), String> {
+    let fd = Handle::duplicate(owner).map_err(|error| error.to_string())?;
+    let mut record = Record::default();
+    let listener = describe(fd.as_fd(), &record)
+        .filter(|listener| listener.inode == inode)
+        .ok_or("the descriptor was closed while it was looked at")?;
+    record.interface = listener.endpoint.interface.clone().unwrap_or_default().into_bytes();
+    Ok((listener, fd))
+}

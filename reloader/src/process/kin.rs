@@ -1,0 +1,22 @@
+//! Which processes belong to a server.
+
+use super::{family, tree};
+
+/// Which processes of a tree may serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kin {
+    /// Those that run the root's program: a HAProxy runs others beside itself.
+    SameProgram,
+    /// All: the root may be a script.
+    All,
+}
+
+impl Kin {
+    /// They, with the root first.
+    pub fn of(self, root: u32) -> Vec<u32> {
+        match self {
+            Kin::SameProgram => family(root),
+            Kin::All => tree(root),
+        }
+    }
+}

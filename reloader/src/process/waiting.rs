@@ -1,0 +1,175 @@
+//! Whether a server waits for connections on a socket that was passed to it. It listens from the beginning, so that shows nothing;
+//! that somebody waits on it is read from the kernel: proc_pid_fdinfo(5) of epoll sets, proc_pid_syscall(5) of other waits.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::{SocketOwner, socket_at};
+
+/// System calls that wait, by number.
+#[cfg(target_arch = "x86_64")]
+mod number {
+    pub(super) const ACCEPT: [u64; 2] = [43, 288];
+    pub(super) const POLL: [u64; 2] = [7, 271];
+    pub(super) const SELECT: [u64; 2] = [23, 270];
+}
+#[cfg(target_arch = "aarch64")]
+mod number {
+    pub(super) const ACCEPT: [u64; 2] = [202, 242];
+    pub(super) const POLL: [u64; 1] = [73];
+    pub(super) const SELECT: [u64; 1] = [72];
+}
+
+/// More descriptors than anybody polls: what is beyond is not read.
+const MOST_POLLED: u64 = 1 << 16;
+
+/// True when one of `pids` waits for connections on the socket with this inode: in an epoll set, in accept, poll or select.
+pub fn waits_on(pids: &[u32], inode: u64) -> bool {
+    pids.iter().any(|pid| {
+        let is_it = |fd: u32| socket_at(SocketOwner { pid: *pid, fd }) == Some(inode);
+        epolled(*pid).into_iter().any(is_it) || waited_for(*pid).into_iter().any(is_it)
+    })
+}
+
+fn numbers_in(directory: &Path) -> Vec<u32> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Descriptors in the process's epoll sets.
+fn epolled(pid: u32) -> Vec<u32> {
+    let directory = format!("/proc/{pid}/fd");
+    let is_epoll = |fd: &u32| {
+        fs::read_link(format!("{directory}/{fd}")).is_ok_and(|target| target == Path::new("anon_inode:[eventpoll]"))
+    };
+    let sets = numbers_in(Path::new(&directory)).into_iter().filter(is_epoll);
+    let text = sets.filter_map(|fd| fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok());
+    text.flat_map(|text| targets(&text)).collect()
+}
+
+/// The numbers behind `tfd:`.
+fn targets(fdinfo: &str) -> Vec<u32> {
+    fdinfo.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_whitespace().next()?.parse().ok()).collect()
+}
+
+/// Descriptors for which one of its threads waits in a system call.
+fn waited_for(pid: u32) -> Vec<u32> {
+    let threads = numbers_in(Path::new(&format!("/proc/{pid}/task")));
+    let calls =
+        threads.iter().filter_map(|thread| fs::read_to_string(format!("/proc/{pid}/task/{thread}/syscall")).ok());
+    calls.filter_map(|call| Call::parse(&call)).flat_map(|call| call.descriptors(pid)).collect()
+}
+
+/// A system call in which a thread sleeps.
+#[derive(Debug, PartialEq, Eq)]
+struct Call {
+    number: u64,
+    arguments: [u64; 2],
+}
+
+impl Call {
+    /// `NUMBER ARGUMENT... SP PC`; a thread that runs shows `running`, one that sleeps elsewhere `-1`.
+    fn parse(line: &str) -> Option<Call> {
+        let mut words = line.split_whitespace();
+        let number = words.next()?.parse().ok()?;
+        let mut argument = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
+        Some(Call { number, arguments: [argument()?, argument()?] })
+    }
+
+    fn descriptors(&self, pid: u32) -> Vec<u32> {
+        let [first, second] = self.arguments;
+        if number::ACCEPT.contains(&self.number) {
+            return vec![first as u32];
+        }
+        if number::POLL.contains(&self.number) {
+            let entries = memory(pid, first, second.min(MOST_POLLED) as usize * 8);
+            return polled(&entries);
+        }
+        if number::SELECT.contains(&self.number) {
+            let bits = memory(pid, second, first.min(MOST_POLLED).div_ceil(8) as usize);
+            return selected(&bits, first as u32);
+        }
+        Vec::new()
+    }
+}
+
+fn memory(pid: u32, address: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let read = fs::File::open(format!("/proc/{pid}/mem")).and_then(|file| file.read_exact_at(&mut bytes, address));
+    read.map_or_else(|_| Vec::new(), |()| bytes)
+}
+
+/// Of `struct pollfd`s: a descriptor of four bytes, two times two bytes of events.
+fn polled(entries: &[u8]) -> Vec<u32> {
+    let descriptor = |entry: &[u8]| i32::from_ne_bytes([entry[0], entry[1], entry[2], entry[3]]);
+    entries.chunks_exact(8).filter_map(|entry| u32::try_from(descriptor(entry)).ok()).collect()
+}
+
+/// Of an fd_set, whose words have the machine's byte order: little on both of our machines.
+fn selected(bits: &[u8], count: u32) -> Vec<u32> {
+    let is_set = |fd: &u32| bits.get((fd / 8) as usize).is_some_and(|byte| byte & (1 << (fd % 8)) != 0);
+    (0..count).filter(is_set).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn lines_of_proc_are_read() {
+        let fdinfo = "pos:\t0\nflags:\t02\ntfd:        5 events:       19 data: 5  pos:0 ino:61af sdev:7\n";
+        assert_eq!(targets(fdinfo), [5]);
+        let call = Call::parse("288 0x3 0x0 0x0 0x80800 0x0 0x0 0x7ffd 0x7f5e").unwrap();
+        assert_eq!(call, Call { number: 288, arguments: [3, 0] });
+        assert_eq!((Call::parse("running\n"), Call::parse("-1 0x7ffd 0x7f5e\n")), (None, None));
+        assert_eq!(polled(&[7, 0, 0, 0, 1, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0]), [7]);
+        assert_eq!(selected(&[0b1000_0000, 1], 16), [7, 8]);
+    }
+
+    struct Server(Child);
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = (self.0.kill(), self.0.wait());
+        }
+    }
+
+    /// A python with our listener as its standard input.
+    fn server(listener: &TcpListener, script: &str) -> Server {
+        let stdin = Stdio::from(std::os::fd::OwnedFd::from(listener.try_clone().unwrap()));
+        let script = format!("import select, socket, time\ns = socket.socket(fileno=0)\n{script}");
+        Server(Command::new("/usr/bin/python3").args(["-c", &script]).stdin(stdin).spawn().unwrap())
+    }
+
+    #[test]
+    fn whoever_waits_is_seen_and_whoever_merely_has_the_socket_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let own = SocketOwner { pid: std::process::id(), fd: listener.as_raw_fd() as u32 };
+        let inode = socket_at(own).unwrap();
+        for script in [
+            "s.accept()",
+            "p = select.poll(); p.register(s); p.poll()",
+            "select.select([s], [], [])",
+            "e = select.epoll(); e.register(s); time.sleep(60)",
+        ] {
+            let server = server(&listener, script);
+            while !waits_on(&[server.0.id()], inode) {
+                std::thread::yield_now();
+            }
+        }
+        let idle = server(&listener, "time.sleep(60)");
+        // Asleep in a call that waits for nobody: it has come as far as it will.
+        let sleeps = || {
+            fs::read_to_string(format!("/proc/{}/syscall", idle.0.id())).is_ok_and(|call| !call.starts_with("running"))
+        };
+        while !sleeps() {
+            std::thread::yield_now();
+        }
+        assert!(!waits_on(&[idle.0.id()], inode));
+    }
+}

@@ -1,0 +1,109 @@
+//! HAProxy as a kind of server.
+
+use std::path::{Path, PathBuf};
+
+use super::{Abilities, Check, Launched, Prepared, Readiness, Ways};
+use crate::config::Haproxy;
+use crate::haproxy::appearance::Appearance;
+use crate::haproxy::broker::Broker;
+use crate::haproxy::check::check_command;
+use crate::haproxy::inspect::inspect;
+use crate::haproxy::launch;
+use crate::haproxy::overlay::overlay;
+use crate::haproxy::scan::{self, Facts, Source};
+use crate::haproxy::version::{Version, VersionCache, VersionError};
+use crate::inspection::{InspectError, Inspection};
+use crate::process::Handle;
+
+/// HAProxy, with what hands it its sockets.
+#[derive(Debug)]
+pub(crate) struct HaproxyServer {
+    pub(crate) config: Haproxy,
+    pub(crate) broker: Broker,
+    versions: VersionCache,
+}
+
+/// One HAProxy that is to be started.
+#[derive(Debug)]
+pub(super) struct Recipe {
+    version: Version,
+    config: Vec<PathBuf>,
+    sources: Vec<Source>,
+    facts: Facts,
+}
+
+impl From<Version> for Abilities {
+    fn from(version: Version) -> Abilities {
+        let unable = || format!("HAProxy {version} cannot be given sockets (1.8 is the first that can)");
+        // From 2.3 on (`sock_find_compatible_fd`); what a bind says is known to HAProxy alone.
+        Abilities { not_given: (!version.passes_sockets()).then(unable), wants_v6only: version.at_least(2, 3) }
+    }
+}
+
+impl HaproxyServer {
+    pub(super) fn new(config: Haproxy, broker: Broker) -> HaproxyServer {
+        HaproxyServer { config, broker, versions: VersionCache::default() }
+    }
+
+    /// The HAProxy that the next generation will be.
+    pub(super) fn version(&mut self) -> Result<Version, VersionError> {
+        self.versions.of(&self.config.binary)
+    }
+
+    pub(super) fn prepare(&mut self, known_good: Option<Vec<PathBuf>>) -> Result<Prepared, String> {
+        let version = self.version().map_err(|error| error.to_string())?;
+        let is_known_good = known_good.is_some();
+        let config = known_good.unwrap_or_else(|| self.config.config.clone());
+        let (sources, facts) = scan::load(&config)?;
+        let (abilities, binds_alone) = (version.into(), facts.noreuseport);
+        let recipe = super::Recipe::Haproxy(Recipe { version, config, sources, facts });
+        Ok(Prepared { abilities, binds_alone, is_known_good, recipe })
+    }
+
+    pub(super) fn launch(&mut self, recipe: &Recipe, ways: Ways<'_>) -> Result<Launched, String> {
+        let files = ways.files;
+        let overlay = overlay(&files.socket, &recipe.facts, recipe.version, ways.spread);
+        let sockets = if recipe.version.passes_sockets() { ways.custody.offer() } else { Vec::new() };
+        let offers = !sockets.is_empty();
+        let broker = offers.then(|| self.broker.path());
+        let appearance = Appearance::watch(&files.socket).map_err(|error| error.to_string())?;
+        let mut command = launch::command(&self.config, &recipe.config, files, &overlay, broker)
+            .map_err(|error| error.to_string())?;
+        ways.inheritance.apply_to(&mut command);
+        let process = Handle::spawn(&mut command).map_err(|error| error.to_string())?;
+        // No await between the start and the offer: see `Broker::offer`.
+        self.broker.offer(process.pid(), sockets);
+        let label = launch::label(&recipe.config);
+        Ok(Launched { process, label, given: Vec::new(), readiness: Readiness::Haproxy(appearance), offers })
+    }
+
+    pub(super) async fn inspect(
+        &mut self,
+        process: &Handle,
+        socket: &Path,
+        place: &Path,
+    ) -> Result<Inspection, InspectError> {
+        let exports = self.version().map_or(true, Version::passes_sockets);
+        inspect(process.pid(), socket.to_owned(), place.to_owned(), exports).await
+    }
+
+    pub(super) fn check(&self) -> Check {
+        let command = check_command(&self.config);
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        Check { words: words.map(ToOwned::to_owned).collect(), who: "HAProxy".into() }
+    }
+}
+
+impl Prepared {
+    /// The configuration that a new HAProxy has read, where it is still the one on disk.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(crate) fn confirmed_sources(&self) -> Result<Option<&[Source]>, &'static str> {
+        let super::Recipe::Haproxy(recipe) = &self.recipe else { return Ok(None) };
+        match scan::read(&recipe.config) {
+            Ok(sources) if sources == recipe.sources => Ok(Some(&recipe.sources)),
+            _ => Err("the configuration changed on disk while HAProxy read it: not kept as last-known-good"),
+        }
+    }
+}

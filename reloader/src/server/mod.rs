@@ -1,0 +1,278 @@
+//! What a supervisor runs: HAProxy, or another server that the configuration describes. Each kind says how a generation is started,
+//! how it shows that it is ready, what it listens on, and how it is asked to end.
+
+mod haproxy;
+mod service;
+
+use std::collections::HashMap;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Config, HAPROXY};
+use crate::custody::{Custody, Held};
+use crate::generation_files::Files;
+use crate::haproxy::broker::Broker;
+use crate::haproxy::inspect::stats_socket_inode;
+use crate::haproxy::version::VersionError;
+use crate::inspection::{InspectError, Inspection};
+use crate::kernel::sock_diag::ListenSocket;
+use crate::listener::Endpoint;
+use crate::process::{Handle, Kin, SocketOwner};
+use crate::ready::NotReady;
+use crate::sys::Inheritance;
+
+pub(crate) use haproxy::HaproxyServer;
+pub(crate) use service::ServiceServer;
+
+/// A server of one kind.
+#[derive(Debug)]
+pub(crate) enum Server {
+    /// The kind that the daemon knows best.
+    Haproxy(HaproxyServer),
+    /// Any other.
+    Service(ServiceServer),
+}
+
+/// What a server can do with listeners, as the plan asks it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// Why it cannot be given listeners; `None` where it can.
+    pub not_given: Option<String>,
+    /// It takes over the socket of a single IPv6 address only where its bind says `v6only`.
+    pub wants_v6only: bool,
+}
+
+/// What is known before the process starts.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// What this server can do with listeners.
+    pub(crate) abilities: Abilities,
+    /// No other socket can be bound beside its own.
+    pub(crate) binds_alone: bool,
+    /// It is the last-known-good configuration.
+    pub(crate) is_known_good: bool,
+    recipe: Recipe,
+}
+
+#[derive(Debug)]
+enum Recipe {
+    Haproxy(haproxy::Recipe),
+    Service(service::Recipe),
+}
+
+/// What a start gets besides its recipe.
+pub(crate) struct Ways<'a> {
+    /// The files of the new generation.
+    pub(crate) files: &'a Files,
+    /// What it may be given.
+    pub(crate) custody: Custody,
+    /// What every child gets.
+    pub(crate) inheritance: &'a Inheritance,
+    /// HAProxy's `close-spread-time`.
+    pub(crate) spread: Option<&'a str>,
+}
+
+/// A process that was just started.
+pub(crate) struct Launched {
+    /// Its root process.
+    pub(crate) process: Handle,
+    /// What it was started from, for people.
+    pub(crate) label: String,
+    /// What it was given by descriptor.
+    pub(crate) given: Vec<Held>,
+    /// How it will show that it is ready.
+    pub(crate) readiness: Readiness,
+    /// Sockets are on offer at the broker.
+    pub(crate) offers: bool,
+}
+
+/// How a new generation shows that it is ready.
+pub(crate) enum Readiness {
+    /// Its private stats socket answers.
+    Haproxy(crate::haproxy::appearance::Appearance),
+    /// As its configuration says.
+    Service(service::Readiness),
+}
+
+impl Readiness {
+    /// Waits until it is ready.
+    pub(crate) async fn reached(&self) -> Result<(), NotReady> {
+        match self {
+            Readiness::Haproxy(appearance) => appearance.answered().await,
+            Readiness::Service(readiness) => readiness.reached().await,
+        }
+    }
+}
+
+impl Server {
+    /// The server called `name`, with its place below runtime-dir; `None` where the configuration has none of that name.
+    pub(crate) fn new(config: &Config, name: &str) -> io::Result<Option<Server>> {
+        let place = config.place(name);
+        if let Some(haproxy) = config.haproxy.as_ref().filter(|_| name == HAPROXY) {
+            let broker = Broker::listen(&place)?;
+            return Ok(Some(Server::Haproxy(HaproxyServer::new(haproxy.clone(), broker))));
+        }
+        let Some(service) = config.services.get(name) else { return Ok(None) };
+        make_place(&place)?;
+        Ok(Some(Server::Service(ServiceServer::new(service.clone()))))
+    }
+
+    /// Makes again what it has in its place below runtime-dir.
+    pub(crate) fn take_place(&mut self, place: &Path) -> io::Result<()> {
+        match self {
+            Server::Haproxy(server) => server.broker = Broker::listen(place)?,
+            Server::Service(_) => make_place(place)?,
+        }
+        Ok(())
+    }
+
+    /// Takes what the configuration says of it now.
+    pub(crate) fn configure(&mut self, config: &Config, name: &str) {
+        match self {
+            Server::Haproxy(server) => server.config = config.haproxy.clone().unwrap_or_else(|| server.config.clone()),
+            Server::Service(server) => {
+                server.config = config.services.get(name).cloned().unwrap_or_else(|| server.config.clone());
+            }
+        }
+    }
+
+    /// HAProxy, where it is that.
+    pub(crate) fn haproxy(&self) -> Option<&HaproxyServer> {
+        match self {
+            Server::Haproxy(server) => Some(server),
+            Server::Service(_) => None,
+        }
+    }
+
+    /// What the next generation can do with listeners.
+    pub(crate) fn abilities(&mut self) -> Result<Abilities, VersionError> {
+        match self {
+            Server::Haproxy(server) => server.version().map(Abilities::from),
+            Server::Service(server) => Ok(server.abilities()),
+        }
+    }
+
+    /// Whether the next generation could be given a listener there.
+    pub(crate) fn can_be_given(&mut self, endpoint: &Endpoint) -> bool {
+        match self {
+            Server::Haproxy(server) => server.version().map_or(true, |version| version.passes_sockets()),
+            Server::Service(server) => server.can_be_given(endpoint),
+        }
+    }
+
+    /// Which processes of a generation's tree may serve.
+    pub(crate) fn kin(&self) -> Kin {
+        match self {
+            Server::Haproxy(_) => Kin::SameProgram,
+            Server::Service(_) => Kin::All,
+        }
+    }
+
+    /// Reads the configuration and refuses what cannot become a generation.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(crate) fn prepare(&mut self, known_good: Option<Vec<PathBuf>>) -> Result<Prepared, String> {
+        match self {
+            Server::Haproxy(server) => server.prepare(known_good),
+            Server::Service(server) => Ok(server.prepare()),
+        }
+    }
+
+    /// Starts a process. Whatever fails, nothing runs, and none of its files is left.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(crate) fn launch(&mut self, prepared: &Prepared, ways: Ways<'_>) -> Result<Launched, String> {
+        let files = ways.files;
+        let launched = match (self, &prepared.recipe) {
+            (Server::Haproxy(server), Recipe::Haproxy(recipe)) => server.launch(recipe, ways),
+            (Server::Service(server), Recipe::Service(recipe)) => server.launch(recipe, ways),
+            _ => Err("internal error: the recipe is for another kind of server".into()),
+        };
+        launched.inspect_err(|_| files.remove())
+    }
+
+    /// Nothing is on offer any more. True where it was taken, or where nothing was on offer.
+    pub(crate) fn withdraw(&mut self) -> bool {
+        match self {
+            Server::Haproxy(server) => server.broker.withdraw(),
+            Server::Service(_) => true,
+        }
+    }
+
+    /// What a generation listens on; `socket` is that between it and the daemon.
+    pub(crate) async fn inspect(
+        &mut self,
+        process: &Handle,
+        socket: &Path,
+        place: &Path,
+    ) -> Result<Inspection, InspectError> {
+        match self {
+            Server::Haproxy(server) => server.inspect(process, socket, place).await,
+            Server::Service(server) => server.inspect(process).await,
+        }
+    }
+
+    /// Of the listeners of a generation the one that it closes only when it stops; `socket` is that between it and the daemon.
+    pub(crate) fn lifeline(
+        &self,
+        socket: &Path,
+        machine: &[ListenSocket],
+        sockets: &HashMap<u64, SocketOwner>,
+    ) -> Option<u64> {
+        match self {
+            Server::Haproxy(_) => stats_socket_inode(socket, machine, sockets),
+            Server::Service(server) => service::lifeline(&server.config.listen, machine, sockets),
+        }
+    }
+
+    /// Tells a generation to close its listeners, to finish what it has, and to end.
+    pub(crate) fn retire(&self, process: &Handle) {
+        match self {
+            Server::Haproxy(_) => process.signal(rustix::process::Signal::USR1),
+            Server::Service(server) => server.retire(process),
+        }
+    }
+
+    /// It is not to be started again: what the daemon made for its clients is removed.
+    pub(crate) fn leave(&self) {
+        match self {
+            Server::Haproxy(_) => {}
+            Server::Service(server) => server.leave(),
+        }
+    }
+
+    /// How its configuration is checked.
+    pub(crate) fn check(&self) -> Option<Check> {
+        match self {
+            Server::Haproxy(server) => Some(server.check()),
+            Server::Service(server) => server.check(),
+        }
+    }
+}
+
+/// Entered by all: a service that is another user's says there that it is ready.
+fn make_place(place: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(place)
+}
+
+/// A command that says whether a configuration is good.
+#[derive(Debug, Clone)]
+pub(crate) struct Check {
+    /// The program and its arguments.
+    pub(crate) words: Vec<std::ffi::OsString>,
+    /// Who refuses, for people.
+    pub(crate) who: String,
+}
+
+impl Check {
+    /// Runs it; what it said when it refuses.
+    pub(crate) async fn run(&self) -> Result<(), Vec<String>> {
+        let mut command = std::process::Command::new(&self.words[0]);
+        command.args(&self.words[1..]);
+        crate::process::succeeds(&mut command).await
+    }
+}

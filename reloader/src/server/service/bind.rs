@@ -1,0 +1,114 @@
+//! Listeners that the daemon binds for a server.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::custody::{Held, take_in};
+use crate::haproxy::codec::Record;
+use crate::listener::{Address, Role};
+
+/// The kernel takes net.core.somaxconn where that is less.
+const BACKLOG: i32 = i32::MAX;
+
+/// Who may reach a port may reach a path: the server knows its clients.
+const MODE: u32 = 0o666;
+
+/// A socket that listens on `address`.
+///
+/// # Errors
+/// A sentence.
+pub(super) fn listener(address: &Address) -> Result<Held, String> {
+    let bound = bind(address).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => "; somebody else has it: stop that server, or take the address from `listen`",
+            io::ErrorKind::AddrNotAvailable => "; no device has that address",
+            _ => "",
+        };
+        format!("cannot listen on {address}: {error}{hint}")
+    })?;
+    let mut held = take_in(vec![(OwnedFd::from(bound), Record::default())], |_| true, |_| Role::Traffic);
+    held.pop().ok_or_else(|| format!("cannot listen on {address}: the kernel does not call that a listener"))
+}
+
+fn bind(address: &Address) -> io::Result<Socket> {
+    let socket = match address {
+        Address::Inet(address) => {
+            let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&(*address).into())?;
+            socket
+        }
+        Address::Unix(path) => {
+            remove_stale(path)?;
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.bind(&SockAddr::unix(path)?)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+            socket
+        }
+        Address::Abstract(name) => {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            let bytes = [b"\0", name.as_slice()].concat();
+            socket.bind(&SockAddr::unix(OsStr::from_bytes(&bytes))?)?;
+            socket
+        }
+    };
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// What a server left behind that does not run any more.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            Err(io::Error::other("something that is no socket is there: remove it, or take the path from `listen`"))
+        }
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+            _ => Err(io::ErrorKind::AddrInUse.into()),
+        },
+        Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::Endpoint;
+
+    #[test]
+    fn each_kind_of_address_is_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = directory.path().display().to_string();
+        for address in [
+            Address::Inet("127.0.0.1:0".parse().unwrap()),
+            Address::Unix(directory.path().join("socket")),
+            Address::Abstract(name.into_bytes()),
+        ] {
+            let held = listener(&address).unwrap();
+            if !matches!(address, Address::Inet(_)) {
+                assert_eq!(held.listener.endpoint, Endpoint::stream(address));
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_that_nobody_serves_is_taken_and_others_are_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let address = Address::Unix(path.clone());
+        let first = listener(&address).unwrap();
+        assert!(listener(&address).unwrap_err().contains("somebody else has it"));
+        drop(first);
+        let _second = listener(&address).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "text").unwrap();
+        assert!(listener(&address).unwrap_err().contains("no socket"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"text");
+    }
+}

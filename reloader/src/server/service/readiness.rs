@@ -1,0 +1,85 @@
+//! How a server that is not HAProxy shows that it serves.
+
+use std::collections::HashSet;
+use std::process::Command;
+use std::time::Duration;
+
+use super::notify;
+use crate::config::{Ready, Service};
+use crate::custody::Held;
+use crate::kernel::sock_diag;
+use crate::listener::Address;
+use crate::process::{self, Handle, Kin};
+use crate::ready::NotReady;
+
+/// How often it is looked: no event tells of listen(2), or of a wait, in another process.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// A command that did not succeed is run again after this time.
+const NEXT_TRY: Duration = Duration::from_millis(100);
+
+/// What is waited for.
+pub(crate) struct Readiness {
+    process: Handle,
+    shown_by: ShownBy,
+}
+
+enum ShownBy {
+    /// Its processes have bound these.
+    Bound(Vec<Address>),
+    /// Its processes wait on these sockets, which were given to them.
+    Waiting(Vec<u64>),
+    Notify(notify::Socket),
+    Command(Vec<String>),
+}
+
+impl Readiness {
+    pub(super) fn of(config: &Service, process: Handle, given: &[Held], notify: Option<notify::Socket>) -> Readiness {
+        let shown_by = match (&config.ready, notify) {
+            (Ready::Command(words), _) => ShownBy::Command(words.clone()),
+            (_, Some(socket)) => ShownBy::Notify(socket),
+            _ if !given.is_empty() => ShownBy::Waiting(given.iter().map(|held| held.listener.inode).collect()),
+            _ => ShownBy::Bound(config.listen.clone()),
+        };
+        Readiness { process, shown_by }
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn reached(&self) -> Result<(), NotReady> {
+        let root = self.process.pid();
+        match &self.shown_by {
+            ShownBy::Bound(addresses) => until(|| is_bound(root, addresses)).await,
+            ShownBy::Waiting(inodes) => {
+                until(|| {
+                    let processes = Kin::All.of(root);
+                    Ok(inodes.iter().all(|inode| process::waits_on(&processes, *inode)))
+                })
+                .await
+            }
+            ShownBy::Notify(socket) => socket.ready(root).await.map_err(|error| NotReady::Unseen(error.to_string())),
+            ShownBy::Command(words) => loop {
+                let mut command = Command::new(&words[0]);
+                command.args(&words[1..]).env("MAINPID", root.to_string());
+                match process::succeeds(&mut command).await {
+                    Ok(()) => return Ok(()),
+                    Err(said) => log::debug!("not ready yet: {}", said.join("; ")),
+                }
+                tokio::time::sleep(NEXT_TRY).await;
+            },
+        }
+    }
+}
+
+async fn until(is_so: impl Fn() -> Result<bool, NotReady>) -> Result<(), NotReady> {
+    while !is_so()? {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    Ok(())
+}
+
+fn is_bound(root: u32, addresses: &[Address]) -> Result<bool, NotReady> {
+    let sockets = process::sockets_of(&Kin::All.of(root));
+    let listeners = sock_diag::listeners().map_err(|error| NotReady::Unseen(error.to_string()))?;
+    let own = listeners.into_iter().filter(|found| sockets.contains_key(&found.inode));
+    let bound: HashSet<Address> = own.map(|found| found.address).collect();
+    Ok(addresses.iter().all(|address| bound.contains(address)))
+}

@@ -1,0 +1,68 @@
+//! What does not start leaves what serves alone, and is told in a sentence.
+
+use std::fs;
+
+use reloader_tests::netns;
+
+use crate::scene::{WEB, given, plain, prepared, started, table, with};
+
+#[test]
+fn one_that_ends_at_once() {
+    netns::enter();
+    let rig = started(&given(""));
+    let serving = rig.serving_pid();
+    fs::write(rig.path("given.py"), "import sys; sys.exit('no configuration here')").unwrap();
+    let answer = rig.reload().expect_status(1);
+    assert!(answer.at("/reason").as_str().unwrap().contains("exited with status 1"), "{}", answer.stdout);
+    assert_eq!(answer.at("/server-log/0"), "no configuration here");
+    assert_eq!(rig.serving_pid(), serving);
+}
+
+/// It is asked before the serving one makes room.
+#[test]
+fn one_whose_check_fails_is_not_replaced() {
+    netns::enter();
+    let mut rig = prepared(with(&format!("{}check = [\"/usr/bin/test\", \"-e\", \"DIR/good\"]\n", plain())));
+    rig.start_daemon();
+    let serving = rig.serving_pid();
+    let answer = rig.reload().expect_status(1);
+    assert!(answer.at("/reason").as_str().unwrap().contains("refuses the configuration"), "{}", answer.stdout);
+    assert_eq!(rig.serving_pid(), serving);
+    rig.run(&["check"]).expect_status(78);
+    rig.run(&["reload", "--dry-run"]).expect_status(1);
+    fs::write(rig.path("good"), "").unwrap();
+    rig.run(&["check"]).expect_status(0);
+    rig.reload().expect_status(0);
+}
+
+#[test]
+fn an_address_that_somebody_has_is_named() {
+    netns::enter();
+    let _somebody = std::net::TcpListener::bind(WEB).unwrap();
+    let rig = prepared(with(&given("")));
+    let answer = rig.run(&["daemon"]).expect_status(4);
+    assert!(answer.stderr.contains(&format!("cannot listen on {WEB}")), "{}", answer.stderr);
+}
+
+#[test]
+fn a_program_and_a_user_that_are_not_there() {
+    netns::enter();
+    let missing = prepared(with(&table("missing", "\"/usr/bin/missing\"", "listen-fds", WEB, "")));
+    let answer = missing.run(&["daemon"]).expect_status(4);
+    assert!(answer.stderr.contains("cannot start /usr/bin/missing"), "{}", answer.stderr);
+    let nobody = prepared(with(&given("user = \"nosuchuser\"")));
+    let answer = nobody.run(&["daemon"]).expect_status(4);
+    assert!(answer.stderr.contains("there is no user `nosuchuser`"), "{}", answer.stderr);
+}
+
+/// A port below 1024 for somebody who may not bind it.
+#[test]
+fn another_user_serves_what_root_has_bound() {
+    netns::enter();
+    let mut rig = prepared(with(&crate::scene::given_at("127.0.0.1:80", "user = \"nobody\"")));
+    std::os::unix::fs::chown(rig.dir(), Some(65534), None).unwrap();
+    rig.start_daemon();
+    let status = fs::read_to_string(format!("/proc/{}/status", rig.serving_pid())).unwrap();
+    assert!(status.contains("Uid:\t65534\t65534\t65534"), "{status}");
+    rig.reload().expect_status(0);
+}

@@ -1,0 +1,56 @@
+//! How a service shows that it serves: nothing is retired before it has.
+
+use std::fs;
+use std::time::Duration;
+
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::poll::until;
+
+use crate::scene::{WEB, given, prepared, started, table, with};
+
+/// Its sockets listen from the beginning: only that somebody waits on them shows that they are served.
+#[test]
+fn one_that_waits_on_no_socket_is_not_ready() {
+    netns::enter();
+    let mut rig = prepared(with(&format!("{}[reload]\nstart-timeout = \"1s\"\n", given(""))));
+    rig.start_daemon();
+    let serving = rig.serving_pid();
+    let quiet = crate::scene::GIVEN.replace("sys.argv[1] if len(sys.argv) > 1 else \"\"", "\"quietly\"");
+    fs::write(rig.path("given.py"), quiet).unwrap();
+    let answer = rig.reload().expect_status(1);
+    assert!(answer.at("/reason").as_str().unwrap().contains("was not ready within 1s"), "{}", answer.stdout);
+    assert_eq!(rig.serving_pid(), serving);
+    Load::to([WEB]).connections(20).run().assert_lossless();
+}
+
+#[test]
+fn one_that_says_so() {
+    netns::enter();
+    let start = "\"/usr/bin/python3\", \"DIR/given.py\", \"1\"";
+    let rig = started(&table("given", start, "listen-fds", WEB, "ready = \"notify\""));
+    let first = rig.last_receipt();
+    assert!(first["phases-us"]["start"].as_u64().unwrap() > 1_000_000, "{first}");
+    rig.reload().expect_status(0);
+    Load::to([WEB]).connections(20).run().assert_lossless();
+}
+
+/// The command fails until the test makes its file.
+#[test]
+fn one_of_which_a_command_says_so() {
+    netns::enter();
+    let lines = "ready = [\"/usr/bin/test\", \"-e\", \"DIR/ready\"]";
+    let mut rig = prepared(with(&given(lines)));
+    fs::write(rig.path("ready"), "").unwrap();
+    rig.start_daemon();
+    fs::remove_file(rig.path("ready")).unwrap();
+    let serving = rig.serving_pid();
+    let pending = rig.spawn(&["reload", "--json"]);
+    until(Duration::from_secs(10), "two generations", || {
+        reloader_tests::process::mentioning(&rig.path("given.py")).len() == 2
+    });
+    assert_eq!(rig.serving_pid(), serving);
+    fs::write(rig.path("ready"), "").unwrap();
+    pending.wait().expect_status(0);
+    assert_ne!(rig.serving_pid(), serving);
+}

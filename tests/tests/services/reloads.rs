@@ -1,0 +1,137 @@
+//! Twenty reloads of each kind of server under load.
+
+use std::fs;
+
+use reloader_tests::footprint::Footprint;
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::rig::Rig;
+
+use crate::scene::{self, WEB, given, plain, prepared, rungs, table, with};
+
+const RELOADS: u64 = 20;
+
+/// Each reload another generation, each proven by `rung`, no connection lost, and nothing left afterwards.
+fn reload_under_load(rig: &mut Rig, rate: u32, rung: &str) {
+    let before = Footprint::take(rig.dir());
+    rig.start_daemon();
+    let load = Load::to([WEB]).rate(rate).start();
+    load.until_started(u64::from(rate) / 2);
+    for number in 1..=RELOADS {
+        let receipt = rig.reload().expect_status(0);
+        assert_eq!(receipt.at("/new/generation").as_u64(), Some(number + 1), "{}", receipt.stdout);
+        let found = rungs(receipt.at(""));
+        assert!(!found.is_empty() && found.iter().all(|found| found == rung), "{}", receipt.stdout);
+        load.until_further(u64::from(rate) / 5);
+    }
+    let outcomes = load.stop();
+    println!("{rung}: {outcomes}");
+    outcomes.assert_lossless();
+    rig.run(&["stop"]).expect_status(0);
+    rig.until_daemon_ends();
+    before.assert_unchanged();
+}
+
+fn nginx_conf(rig: &Rig, listen: &str) {
+    let dir = rig.dir().display();
+    let text = format!(
+        "daemon off; user root; worker_processes 2; pid {dir}/nginx.pid; events {{ worker_connections 1000; }}\n\
+         http {{ access_log off; server {{ listen {listen}; location / {{ return 200 ok; }} }} }}\n"
+    );
+    fs::write(rig.path("nginx.conf"), text).expect("writing nginx.conf");
+}
+
+const NGINX: &str = "\"/usr/sbin/nginx\", \"-e\", \"DIR/nginx.log\", \"-c\", \"DIR/nginx.conf\"";
+
+/// Two workers, each with a socket of its own in the group.
+#[test]
+fn nginx_whose_sockets_share_a_port() {
+    let _alone = netns::enter_alone();
+    let lines = format!("stop = \"SIGQUIT\"\ncheck = [{}]", NGINX.replace("\"-e\"", "\"-t\", \"-q\", \"-e\""));
+    let mut rig = prepared(with(&table("nginx", NGINX, "reuseport", WEB, &lines)));
+    nginx_conf(&rig, &format!("{WEB} reuseport"));
+    reload_under_load(&mut rig, 1000, "steered");
+}
+
+/// By the variable with which an nginx hands its sockets to the next.
+#[test]
+fn nginx_that_is_given_its_socket() {
+    let _alone = netns::enter_alone();
+    let lines = "stop = \"SIGQUIT\"\nenvironment = { NGINX = \"3;\" }";
+    let mut rig = prepared(with(&table("nginx", NGINX, "listen-fds", WEB, lines)));
+    nginx_conf(&rig, WEB);
+    reload_under_load(&mut rig, 1000, "passed");
+}
+
+#[test]
+fn nginx_that_is_replaced() {
+    let _alone = netns::enter_alone();
+    let mut rig = prepared(with(&table("nginx", NGINX, "replace", WEB, "stop = \"SIGQUIT\"")));
+    nginx_conf(&rig, WEB);
+    reload_under_load(&mut rig, 500, "held-ebpf");
+}
+
+/// A server that knows sd_listen_fds(3) of its own.
+#[test]
+fn lighttpd_that_is_given_its_socket() {
+    let _alone = netns::enter_alone();
+    let start = "\"/usr/sbin/lighttpd\", \"-D\", \"-f\", \"DIR/lighttpd.conf\"";
+    let mut rig = prepared(with(&table("lighttpd", start, "listen-fds", WEB, "stop = \"SIGINT\"")));
+    fs::create_dir(rig.path("www")).expect("a directory");
+    fs::write(rig.path("www/index.html"), "ok\n").expect("writing");
+    let text = format!(
+        "server.document-root = \"{}\"\nserver.port = 8080\nserver.bind = \"127.0.0.1\"\n\
+         index-file.names = ( \"index.html\" )\nserver.systemd-socket-activation = \"enable\"\n",
+        rig.path("www").display()
+    );
+    fs::write(rig.path("lighttpd.conf"), text).expect("writing lighttpd.conf");
+    reload_under_load(&mut rig, 500, "passed");
+}
+
+#[test]
+fn python_that_is_given_its_socket() {
+    let _alone = netns::enter_alone();
+    reload_under_load(&mut prepared(with(&given(""))), 300, "passed");
+}
+
+/// It knows nothing of sockets that are given, and dies when it is told to end.
+#[test]
+fn a_plain_one_that_is_replaced() {
+    let _alone = netns::enter_alone();
+    reload_under_load(&mut prepared(with(&plain())), 100, "held-ebpf");
+}
+
+/// Where the configuration takes an address away and gives another, the first is refused and the second served.
+#[test]
+fn an_address_that_comes_and_one_that_goes() {
+    netns::enter();
+    let rig = scene::started(&given(""));
+    let toml = fs::read_to_string(rig.path("reloader.toml")).unwrap();
+    fs::write(rig.path("reloader.toml"), toml.replace(WEB, "127.0.0.1:8081")).unwrap();
+    rig.signal_daemon(nix::sys::signal::Signal::SIGHUP);
+    reloader_tests::poll::until(std::time::Duration::from_secs(10), "SIGHUP to be heard", || {
+        rig.log().contains("was read again")
+    });
+    let receipt = rig.reload().expect_status(0);
+    assert_eq!(rungs(receipt.at("")), ["removed", "added"], "{}", receipt.stdout);
+    assert!(std::net::TcpStream::connect(WEB).is_err());
+    Load::to(["127.0.0.1:8081"]).connections(50).run().assert_lossless();
+}
+
+/// It is there for clients through every reload, and gone when the daemon was stopped.
+#[test]
+fn a_unix_path() {
+    let _alone = netns::enter_alone();
+    let mut rig = prepared(with(&scene::given_at("DIR/web.sock", "")));
+    rig.start_daemon();
+    let path = rig.path("web.sock");
+    let load = Load::to([path.clone()]).rate(200).start();
+    for _ in 0..5 {
+        assert_eq!(rungs(rig.reload().expect_status(0).at("")), ["passed"]);
+        load.until_further(50);
+    }
+    load.stop().assert_lossless();
+    rig.run(&["stop"]).expect_status(0);
+    rig.until_daemon_ends();
+    assert!(!path.exists());
+}

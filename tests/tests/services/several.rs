@@ -1,0 +1,82 @@
+//! HAProxy and other services of one daemon.
+
+use reloader_tests::config::Config;
+use reloader_tests::footprint::Footprint;
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::rig::Rig;
+
+use crate::scene::{GIVEN, PLAIN, given_at, plain};
+
+fn haproxy_and_two() -> Rig {
+    let tables = format!("{}{}", given_at("127.0.0.1:8081", ""), plain());
+    let rig = Rig::with(&Config::web("127.0.0.1:8082")).tables(&tables).prepare();
+    std::fs::write(rig.path("given.py"), GIVEN).unwrap();
+    std::fs::write(rig.path("plain.py"), PLAIN).unwrap();
+    rig
+}
+
+#[test]
+fn each_is_reloaded_by_its_name_and_the_others_are_left_alone() {
+    let _alone = netns::enter_alone();
+    let mut rig = haproxy_and_two();
+    let before = Footprint::take(rig.dir());
+    rig.start_daemon();
+    let pids = || {
+        let status = rig.status();
+        ["/serving/pid", "/services/given/serving/pid", "/services/plain/serving/pid"].map(|at| status.at(at).as_u64())
+    };
+    let load = Load::to(["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082"]).rate(100).start();
+    for (place, name) in ["haproxy", "given", "plain"].into_iter().enumerate() {
+        let old = pids();
+        let receipt = rig.run(&["reload", name, "--json"]).expect_status(0);
+        assert_eq!(receipt.at("/service"), name);
+        let new = pids();
+        for other in 0..3 {
+            assert_eq!(old[other] == new[other], other != place, "{old:?} {new:?}");
+        }
+        load.until_further(50);
+    }
+    // HAProxy is meant where nobody is named.
+    assert_eq!(rig.reload().expect_status(0).at("/service"), "haproxy");
+    load.stop().assert_lossless();
+    let answer = rig.run(&["reload", "nobody"]).expect_status(2);
+    assert!(answer.stderr.contains("given, haproxy, plain"), "{}", answer.stderr);
+    let text = rig.run(&["status"]).expect_status(0).stdout;
+    assert!(text.contains("service    given") && text.contains("service    plain"), "{text}");
+    rig.run(&["stop"]).expect_status(0);
+    rig.until_daemon_ends();
+    before.assert_unchanged();
+}
+
+/// All at once: none waits for another.
+#[test]
+fn all_are_reloaded_at_the_same_time() {
+    let _alone = netns::enter_alone();
+    let mut rig = haproxy_and_two();
+    rig.start_daemon();
+    let load = Load::to(["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082"]).rate(100).start();
+    for _ in 0..5 {
+        let pending = ["haproxy", "given", "plain"].map(|name| rig.spawn(&["reload", name, "--json"]));
+        for answer in pending.map(|pending| pending.wait()) {
+            assert_eq!(answer.expect_status(0).at("/result"), "proven");
+        }
+        load.until_further(50);
+    }
+    load.stop().assert_lossless();
+}
+
+/// The others serve, and it is tried again.
+#[test]
+fn one_that_does_not_start_keeps_nobody_from_serving() {
+    netns::enter();
+    let mut rig = haproxy_and_two();
+    std::fs::write(rig.path("given.py"), "raise SystemExit(7)").unwrap();
+    rig.start_daemon();
+    Load::to(["127.0.0.1:8080", "127.0.0.1:8082"]).connections(50).run().assert_lossless();
+    let warnings = rig.status().at("/services/given/warnings").to_string();
+    assert!(warnings.contains("exited with status 7"), "{warnings}");
+    std::fs::write(rig.path("given.py"), GIVEN).unwrap();
+    rig.run(&["reload", "given", "--json"]).expect_status(0);
+    Load::to(["127.0.0.1:8081"]).connections(50).run().assert_lossless();
+}

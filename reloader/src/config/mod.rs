@@ -239,6 +239,15 @@ mod tests {
     }
 
     #[test]
+    fn every_example_of_a_service_is_read() {
+        let text = include_str!("../../../docs/services.md");
+        let examples: Vec<&str> = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert_eq!(examples.len(), 3);
+        let config = Config::parse(&examples.concat()).unwrap();
+        assert_eq!(config.names(), ["app", "nginx", "web"]);
+    }
+
+    #[test]
     fn an_unknown_key_is_named_with_its_line() {
         let message = Config::parse("\n[reload]\nstart-timout = \"5s\"\n").unwrap_err();
         assert!(

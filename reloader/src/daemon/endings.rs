@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
+use super::beginnings::{runs_known_good, sentence_of};
 use super::event_loop::{EventLoop, TICK};
-use super::startup::{runs_known_good, sentence_of};
 use crate::haproxy::peers::Resync;
 use crate::process;
 use crate::reload::receipt::{Kind, Outcome};

@@ -1,6 +1,7 @@
-//! The daemon: one loop that supervises generations and runs reloads, one at a time.
+//! The daemon: for each service one loop that supervises generations and runs reloads, one at a time.
 
 mod adopt;
+mod beginnings;
 mod control;
 mod endings;
 mod errors;

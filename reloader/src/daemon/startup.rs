@@ -2,24 +2,21 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures_util::future::join_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use super::beginnings::begin_serving;
 use super::control::{Control, ControlSocket};
 use super::event_loop::EventLoop;
 use super::footing::{Footing, SharedFooting};
-use super::{DaemonError, adopt, requests, setup};
+use super::{DaemonError, requests, setup};
 use crate::config::{Config, Strategy};
 use crate::custody::Custody;
 use crate::gate::hold::{self, Gates, Records};
 use crate::gate::steer::{self, Steer};
 use crate::gate::syn_counter::{self, SynCounter};
-use crate::reload::receipt::{Kind, Outcome, Receipt};
-use crate::reload::replaced;
-use crate::reload::run::{Ask, run as run_reload};
 use crate::server::Server;
 use crate::supervision::{Board, Journal, KnownGood, SharedStanding, Supervisor, notify};
 use crate::sys::{Inheritance, raise_descriptor_limit};
@@ -63,17 +60,41 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     }
     control_socket.serve(control.clone());
     let footing = SharedFooting::new(Footing::new(lock, control_socket, control));
-    begin_serving(&mut supervisors).await?;
-    notify::ready();
 
-    let mut loops = Vec::new();
-    for ((supervisor, events), hangup) in supervisors.into_iter().zip(receivers).zip(hangups) {
-        loops.push(EventLoop::new(supervisor, common.config_path.clone(), events, hangup, footing.clone()));
+    let (begun, beginnings) = mpsc::unbounded_channel();
+    let services = supervisors.into_iter().zip(receivers).zip(hangups).map(|((mut supervisor, events), hangup)| {
+        let (begun, footing, path) = (begun.clone(), footing.clone(), common.config_path.clone());
+        async move {
+            let _ = begun.send(begin_serving(&mut supervisor).await);
+            EventLoop::new(supervisor, path, events, hangup, footing).run_until_stopped().await;
+        }
+    });
+    tokio::select! {
+        error = none_serves(beginnings, names.len(), &common.board) => return Err(error),
+        _ = join_all(services) => {}
     }
-    join_all(loops.iter_mut().map(EventLoop::run_until_stopped)).await;
     notify::stopping();
     Ok(())
 }
+
+/// Says that the daemon is ready once each service has begun, or ends with a reason where none serves.
+async fn none_serves(mut beginnings: Beginnings, count: usize, board: &Board) -> DaemonError {
+    let mut failures = Vec::new();
+    for _ in 0..count {
+        if let Some(Err(error)) = beginnings.recv().await {
+            failures.push(error);
+        }
+    }
+    // One that failed first may serve by now.
+    let serves = board.read(|all| all.iter().any(|(_, published)| published.status.serving.is_some()));
+    match failures.pop() {
+        Some(error) if !serves => return error,
+        _ => notify::ready(),
+    }
+    std::future::pending().await
+}
+
+type Beginnings = mpsc::UnboundedReceiver<Result<(), DaemonError>>;
 
 /// What all services share.
 struct Common {
@@ -202,65 +223,4 @@ fn catch_signals(services: usize) -> Result<(watch::Receiver<bool>, Vec<Signal>)
         std::future::pending::<()>().await;
     });
     Ok((stopping, hangups))
-}
-
-/// Every service serves, or is tried again later. An error where none serves.
-async fn begin_serving(supervisors: &mut [Supervisor]) -> Result<(), DaemonError> {
-    let mut failures = Vec::new();
-    let count = supervisors.len();
-    for supervisor in supervisors {
-        if let Err(error) = begin_service(supervisor).await {
-            log::error!("{}: {error}", supervisor.name);
-            supervisor.warning = Some(format!("nothing serves: {error}"));
-            supervisor.note_failed_starts();
-            failures.push(error);
-        }
-        replaced::clean_up(&supervisor.present_listeners());
-        supervisor.publish();
-    }
-    match failures.pop() {
-        Some(error) if failures.len() + 1 == count => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Adopts what serves, or starts the first generation; the last-known-good one when the configuration does not start.
-async fn begin_service(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
-    if let Some(receipt) = adopt::adopt(supervisor).await? {
-        supervisor.store_receipt(&receipt);
-        return Ok(());
-    }
-    supervisor.server.abilities()?;
-    let mut reasons = Vec::new();
-    for use_known_good in [false, true] {
-        if use_known_good && supervisor.known_good.config().is_none() {
-            break;
-        }
-        let ask = Ask { kind: Kind::Start, asked: Instant::now(), coalesced: 0, use_known_good };
-        let receipt = run_reload(supervisor, ask, &|_| {}).await;
-        supervisor.store_receipt(&receipt);
-        if receipt.result != Outcome::Failed {
-            if use_known_good {
-                supervisor.warning = Some(runs_known_good(&reasons.join("\n")));
-            }
-            return Ok(());
-        }
-        reasons.push(sentence_of(&receipt));
-        if *supervisor.stopping.borrow() {
-            break;
-        }
-    }
-    Err(DaemonError::NothingServes(reasons.join("\n")))
-}
-
-/// The warning for a configuration that could not be used.
-pub(super) fn runs_known_good(why: &str) -> String {
-    format!("HAProxy runs the last-known-good configuration, because the one on disk does not start: {why}")
-}
-
-/// Why a start failed, with HAProxy's own lines.
-pub(super) fn sentence_of(receipt: &Receipt) -> String {
-    let reason = receipt.reason.as_deref().unwrap_or("the start failed");
-    let lines = receipt.server_log.iter().map(|line| format!("\n  {line}"));
-    format!("{reason}{}", lines.collect::<String>())
 }

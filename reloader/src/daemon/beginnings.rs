@@ -1,0 +1,63 @@
+//! How a service comes to serve when the daemon starts.
+
+use std::time::Instant;
+
+use super::{DaemonError, adopt};
+use crate::reload::receipt::{Kind, Outcome, Receipt};
+use crate::reload::replaced;
+use crate::reload::run::{Ask, run as run_reload};
+use crate::supervision::Supervisor;
+
+/// The service serves, or is tried again later.
+pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
+    let begun = begin_service(supervisor).await;
+    if let Err(error) = &begun {
+        log::error!("{}: {error}", supervisor.name);
+        supervisor.warning = Some(format!("nothing serves: {error}"));
+        supervisor.note_failed_starts();
+    }
+    replaced::clean_up(&supervisor.present_listeners());
+    supervisor.publish();
+    begun
+}
+
+/// Adopts what serves, or starts the first generation; the last-known-good one when the configuration does not start.
+async fn begin_service(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
+    if let Some(receipt) = adopt::adopt(supervisor).await? {
+        supervisor.store_receipt(&receipt);
+        return Ok(());
+    }
+    supervisor.server.abilities()?;
+    let mut reasons = Vec::new();
+    for use_known_good in [false, true] {
+        if use_known_good && supervisor.known_good.config().is_none() {
+            break;
+        }
+        let ask = Ask { kind: Kind::Start, asked: Instant::now(), coalesced: 0, use_known_good };
+        let receipt = run_reload(supervisor, ask, &|_| {}).await;
+        supervisor.store_receipt(&receipt);
+        if receipt.result != Outcome::Failed {
+            if use_known_good {
+                supervisor.warning = Some(runs_known_good(&reasons.join("\n")));
+            }
+            return Ok(());
+        }
+        reasons.push(sentence_of(&receipt));
+        if *supervisor.stopping.borrow() {
+            break;
+        }
+    }
+    Err(DaemonError::NothingServes(reasons.join("\n")))
+}
+
+/// The warning for a configuration that could not be used.
+pub(super) fn runs_known_good(why: &str) -> String {
+    format!("HAProxy runs the last-known-good configuration, because the one on disk does not start: {why}")
+}
+
+/// Why a start failed, with HAProxy's own lines.
+pub(super) fn sentence_of(receipt: &Receipt) -> String {
+    let reason = receipt.reason.as_deref().unwrap_or("the start failed");
+    let lines = receipt.server_log.iter().map(|line| format!("\n  {line}"));
+    format!("{reason}{}", lines.collect::<String>())
+}

@@ -57,7 +57,9 @@ pub(crate) async fn start(
         }
         Err(error) => {
             let ends_custody = matches!(error, NotReady::NobodyServes(_));
-            Err(Failure { ends_custody, ..failure(supervisor, error.to_string()) })
+            let lacks = readiness.lacks().filter(|_| ends_custody || matches!(error, NotReady::TimedOut(_)));
+            let reason = lacks.map_or_else(|| error.to_string(), |lacks| format!("{error}; {lacks}"));
+            Err(Failure { ends_custody, ..failure(supervisor, reason) })
         }
     }
 }

@@ -104,6 +104,14 @@ impl Readiness {
             Readiness::Service(readiness) => readiness.reached().await,
         }
     }
+
+    /// What it lacks at this moment, as a sentence, where that can be told.
+    pub(crate) fn lacks(&self) -> Option<String> {
+        match self {
+            Readiness::Haproxy(_) => None,
+            Readiness::Service(readiness) => readiness.lacks(),
+        }
+    }
 }
 
 impl Server {

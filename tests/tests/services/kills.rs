@@ -79,3 +79,21 @@ fn one_that_does_not_start_again_leaves_a_refused_port() {
     Load::to([WEB]).connections(20).run().assert_lossless();
     assert!(Process::with_pid(serving.pid).is_none());
 }
+
+/// The daemon has no sockets of it: clients are refused until it is there again, and the receipt says so.
+#[test]
+fn one_that_binds_by_itself() {
+    netns::enter();
+    let rig = started(&crate::scene::plain());
+    let serving = rig.serving().unwrap();
+    serving.signal(Signal::SIGKILL);
+    rig.until_replaced(serving);
+    let receipt = rig.last_receipt();
+    assert_eq!(
+        (receipt["kind"].as_str(), receipt["result"].as_str()),
+        (Some("restart"), Some("unproven")),
+        "{receipt}"
+    );
+    assert!(receipt["reason"].as_str().unwrap().contains("nobody listened on it"), "{receipt}");
+    Load::to([WEB]).connections(20).run().assert_lossless();
+}

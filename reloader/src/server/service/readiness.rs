@@ -8,7 +8,7 @@ use super::notify;
 use crate::config::{Ready, Service};
 use crate::custody::Held;
 use crate::kernel::sock_diag;
-use crate::listener::Address;
+use crate::listener::{Address, Listener};
 use crate::process::{self, Handle, Kin};
 use crate::ready::NotReady;
 
@@ -27,7 +27,7 @@ enum ShownBy {
     /// Its processes have bound these.
     Bound(Vec<Address>),
     /// Its processes wait on these sockets, which were given to them.
-    Waiting(Vec<u64>),
+    Waiting(Vec<Listener>),
     Notify(notify::Socket),
     Command(Vec<String>),
 }
@@ -37,7 +37,7 @@ impl Readiness {
         let shown_by = match (&config.ready, notify) {
             (Ready::Command(words), _) => ShownBy::Command(words.clone()),
             (_, Some(socket)) => ShownBy::Notify(socket),
-            _ if !given.is_empty() => ShownBy::Waiting(given.iter().map(|held| held.listener.inode).collect()),
+            _ if !given.is_empty() => ShownBy::Waiting(given.iter().map(|held| held.listener.clone()).collect()),
             _ => ShownBy::Bound(config.listen.clone()),
         };
         Readiness { process, shown_by }
@@ -47,14 +47,8 @@ impl Readiness {
     pub(crate) async fn reached(&self) -> Result<(), NotReady> {
         let root = self.process.pid();
         match &self.shown_by {
-            ShownBy::Bound(addresses) => until(|| is_bound(root, addresses)).await,
-            ShownBy::Waiting(inodes) => {
-                until(|| {
-                    let processes = Kin::All.of(root);
-                    Ok(inodes.iter().all(|inode| process::waits_on(&processes, *inode)))
-                })
-                .await
-            }
+            ShownBy::Bound(addresses) => until(|| Ok(unbound(root, addresses)?.is_empty())).await,
+            ShownBy::Waiting(listeners) => until(|| Ok(unattended(root, listeners).is_empty())).await,
             ShownBy::Notify(socket) => socket.ready(root).await.map_err(|error| NotReady::Unseen(error.to_string())),
             ShownBy::Command(words) => loop {
                 let mut command = Command::new(&words[0]);
@@ -67,6 +61,18 @@ impl Readiness {
             },
         }
     }
+
+    /// What it lacks at this moment, as a sentence.
+    pub(crate) fn lacks(&self) -> Option<String> {
+        let root = self.process.pid();
+        let (what, places) = match &self.shown_by {
+            ShownBy::Bound(addresses) => ("listens on", unbound(root, addresses).ok()?),
+            ShownBy::Waiting(listeners) => ("waits for connections on", unattended(root, listeners)),
+            ShownBy::Notify(_) => return Some("it has not said READY=1".into()),
+            ShownBy::Command(words) => return Some(format!("{} has not succeeded", words[0])),
+        };
+        (!places.is_empty()).then(|| format!("none of its processes {what} {}", places.join(", ")))
+    }
 }
 
 async fn until(is_so: impl Fn() -> Result<bool, NotReady>) -> Result<(), NotReady> {
@@ -76,10 +82,16 @@ async fn until(is_so: impl Fn() -> Result<bool, NotReady>) -> Result<(), NotRead
     Ok(())
 }
 
-fn is_bound(root: u32, addresses: &[Address]) -> Result<bool, NotReady> {
+fn unattended(root: u32, listeners: &[Listener]) -> Vec<String> {
+    let processes = Kin::All.of(root);
+    let alone = listeners.iter().filter(|listener| !process::waits_on(&processes, listener.inode));
+    alone.map(|listener| listener.endpoint.to_string()).collect()
+}
+
+fn unbound(root: u32, addresses: &[Address]) -> Result<Vec<String>, NotReady> {
     let sockets = process::sockets_of(&Kin::All.of(root));
     let listeners = sock_diag::listeners().map_err(|error| NotReady::Unseen(error.to_string()))?;
     let own = listeners.into_iter().filter(|found| sockets.contains_key(&found.inode));
     let bound: HashSet<Address> = own.map(|found| found.address).collect();
-    Ok(addresses.iter().all(|address| bound.contains(address)))
+    Ok(addresses.iter().filter(|address| !bound.contains(address)).map(ToString::to_string).collect())
 }

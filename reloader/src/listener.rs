@@ -155,12 +155,17 @@ impl Endpoint {
         Endpoint { address, socket_type: SocketType::Stream, v6only: false, interface: None, netns: None }
     }
 
-    /// The TCP or UDP port; `None` for unix sockets.
-    pub fn port(&self) -> Option<u16> {
+    /// The TCP or UDP address; `None` for unix sockets.
+    pub fn inet(&self) -> Option<SocketAddr> {
         match self.address {
-            Address::Inet(address) => Some(address.port()),
+            Address::Inet(address) => Some(address),
             _ => None,
         }
+    }
+
+    /// The TCP or UDP port; `None` for unix sockets.
+    pub fn port(&self) -> Option<u16> {
+        self.inet().map(|address| address.port())
     }
 
     /// A TCP listener of the daemon's own network namespace: what comes to it can be held, or steered.
@@ -170,7 +175,7 @@ impl Endpoint {
 
     /// True when a connection accepted from this listener can have `local` as its local address.
     pub fn covers(&self, local: SocketAddr) -> bool {
-        let Address::Inet(own) = self.address else { return false };
+        let Some(own) = self.inet() else { return false };
         if own.port() != local.port() {
             return false;
         }
@@ -180,6 +185,12 @@ impl Endpoint {
             IpAddr::V4(ip) if ip.is_unspecified() => canonical.is_ipv4(),
             ip => ip.to_canonical() == canonical,
         }
+    }
+
+    /// Whether some clients of the one can be clients of the other.
+    pub fn overlaps(&self, other: &Endpoint) -> bool {
+        let covers = |one: &Endpoint, other: &Endpoint| other.inet().is_some_and(|address| one.covers(address));
+        covers(self, other) || covers(other, self)
     }
 }
 

@@ -68,8 +68,7 @@ fn same_place(one: &Listener, other: &Listener) -> bool {
 /// One is an address, the other is any: what comes to the one may have been meant for the other.
 fn overlap(one: &Listener, other: &Listener) -> bool {
     let (one, other) = (&one.endpoint, &other.endpoint);
-    let (Address::Inet(a), Address::Inet(b)) = (&one.address, &other.address) else { return false };
-    (one.covers(*b) || other.covers(*a)) && a.port() == b.port() && one.is_tcp_here() && other.is_tcp_here()
+    one.overlaps(other) && one.is_tcp_here() && other.is_tcp_here()
 }
 
 fn passed(owned: &Owned) -> Verdict {

@@ -12,7 +12,7 @@ use super::retire::undrained;
 use crate::config::Strategy;
 use crate::gate::hold::{Backend, Ended, Exception, Figures, Hold, HoldError, Target, Wanted};
 use crate::kernel::{devices, sock_diag};
-use crate::listener::{Address, Listener};
+use crate::listener::Listener;
 use crate::supervision::Supervisor;
 
 /// A hold in force, and what it is for.
@@ -80,7 +80,7 @@ fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Res
     let devices = devices::list().map_err(|error| format!("cannot hold: the devices cannot be listed: {error}"))?;
     let sockets = sock_diag::tcp_listeners().map_err(|error| error.to_string())?;
     let target = |listener: &Listener| {
-        let Address::Inet(address) = listener.endpoint.address else { return None };
+        let address = listener.endpoint.inet()?;
         let device = |name: &String| devices.iter().find(|device| device.name == *name).map(|device| device.index);
         let interface = listener.endpoint.interface.as_ref().and_then(device).unwrap_or(0);
         Some(Target { address, v6only: listener.endpoint.v6only, interface })

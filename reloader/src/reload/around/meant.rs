@@ -17,25 +17,12 @@ pub(super) struct Place {
 impl Place {
     /// Whether a listener serves some of it. What counts for it is what is held for it.
     pub(super) fn has(&self, listener: &Endpoint) -> bool {
-        self.endpoints.iter().any(|endpoint| overlap(endpoint, listener))
-    }
-}
-
-/// Whether some clients of the one can be clients of the other.
-pub(super) fn overlap(one: &Endpoint, other: &Endpoint) -> bool {
-    let covers = |one: &Endpoint, other: &Endpoint| address(other).is_some_and(|address| one.covers(address));
-    covers(one, other) || covers(other, one)
-}
-
-pub(super) fn address(endpoint: &Endpoint) -> Option<SocketAddr> {
-    match endpoint.address {
-        Address::Inet(address) => Some(address),
-        _ => None,
+        self.endpoints.iter().any(|endpoint| endpoint.overlaps(listener))
     }
 }
 
 pub(super) fn is_wildcard(endpoint: &Endpoint) -> bool {
-    address(endpoint).is_some_and(|address| address.ip().is_unspecified())
+    endpoint.inet().is_some_and(|address| address.ip().is_unspecified())
 }
 
 pub(super) fn listener(found: &ListenSocket) -> Option<Listener> {
@@ -61,7 +48,7 @@ pub(super) fn places(listen: &[Listen], sockets: &[ListenSocket]) -> Vec<Place> 
             Listen::EveryAddress(port) => vec![Endpoint::stream(Address::Inet((Ipv6Addr::UNSPECIFIED, *port).into()))],
             Listen::OneOf(addresses) => addresses.iter().map(|address| as_it_is_bound(*address, sockets)).collect(),
         };
-        let is_served = |endpoint: &&Endpoint| listeners.iter().any(|found| overlap(endpoint, &found.endpoint));
+        let is_served = |endpoint: &&Endpoint| listeners.iter().any(|found| endpoint.overlaps(&found.endpoint));
         let served: Vec<Endpoint> = all.iter().filter(is_served).cloned().collect();
         let place = Place { endpoints: if served.is_empty() { all } else { served } };
         if !places.contains(&place) {
@@ -86,8 +73,8 @@ fn as_it_is_bound(address: SocketAddr, sockets: &[ListenSocket]) -> Endpoint {
 pub(super) fn targets(places: &[Place], sockets: &[ListenSocket]) -> Vec<Target> {
     let mut targets = Vec::new();
     for endpoint in places.iter().flat_map(|place| &place.endpoints) {
-        let Some(address) = address(endpoint) else { continue };
-        let counts = |found: &&ListenSocket| listener(found).is_some_and(|found| overlap(endpoint, &found.endpoint));
+        let Some(address) = endpoint.inet() else { continue };
+        let counts = |found: &&ListenSocket| listener(found).is_some_and(|found| endpoint.overlaps(&found.endpoint));
         let mut interfaces: BTreeSet<u32> = sockets.iter().filter(counts).map(|found| found.interface).collect();
         if interfaces.is_empty() || interfaces.contains(&0) {
             interfaces = [0].into();
@@ -109,15 +96,15 @@ pub(super) fn exceptions(
     let listeners: Vec<Listener> = sockets.iter().filter_map(listener).collect();
     let endpoints = || places.iter().flat_map(|place| &place.endpoints);
     let is_named = |found: &Endpoint| {
-        let end = |endpoint| address(endpoint).map(|address| (address.ip(), address.port()));
+        let end = |endpoint: &Endpoint| endpoint.inet().map(|address| (address.ip(), address.port()));
         endpoints().any(|endpoint| end(endpoint) == end(found))
     };
     let is_somebody_elses = |found: &Listener| {
-        let of_theirs = |endpoint: &&Endpoint| is_wildcard(endpoint) && overlap(endpoint, &found.endpoint);
+        let of_theirs = |endpoint: &&Endpoint| is_wildcard(endpoint) && endpoint.overlaps(&found.endpoint);
         let ours: HashSet<u32> = endpoints()
             .filter(of_theirs)
             .flat_map(|meant| {
-                listeners.iter().filter(|one| is_wildcard(&one.endpoint) && overlap(meant, &one.endpoint))
+                listeners.iter().filter(|one| is_wildcard(&one.endpoint) && meant.overlaps(&one.endpoint))
             })
             .filter_map(|one| owners.get(&one.inode))
             .flatten()

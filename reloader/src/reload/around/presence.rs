@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::meant::{Place, address, is_wildcard, listener, overlap};
+use super::meant::{Place, is_wildcard, listener};
 use crate::kernel::sock_diag::ListenSocket;
 use crate::listener::{Endpoint, Listener};
 
@@ -79,14 +79,14 @@ pub(super) fn stand(
 
 /// Whether the clients of an earlier listener of this place find one of these, be it the same one.
 pub(super) fn is_served(place: &Place, old: &Listener, listeners: &[Listener]) -> bool {
-    let mut shared = place.endpoints.iter().filter(|endpoint| overlap(endpoint, &old.endpoint));
+    let mut shared = place.endpoints.iter().filter(|endpoint| endpoint.overlaps(&old.endpoint));
     shared.all(|endpoint| is_served_by(&old.endpoint, endpoint, listeners))
 }
 
 /// Whether those clients of an earlier listener that were meant by an endpoint find one of these.
 fn is_served_by(old: &Endpoint, meant: &Endpoint, listeners: &[Listener]) -> bool {
     let found = |by: SocketAddr| listeners.iter().any(|now| now.endpoint.covers(by));
-    let (Some(bound), Some(meant_address)) = (address(old), address(meant)) else { return true };
+    let (Some(bound), Some(meant_address)) = (old.inet(), meant.inet()) else { return true };
     if !is_wildcard(meant) {
         // Of one address all clients find whichever there is.
         return found(meant_address);

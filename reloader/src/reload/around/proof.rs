@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use super::meant::overlap;
 use super::presence::{Presence, is_served};
 use super::window::{Waited, Window};
 use crate::gate::hold::{Backend, Ended, Why};
@@ -107,7 +106,7 @@ fn pairs<'a>(before: &'a [Listener], after: &'a [Listener]) -> Vec<Pair<'a>> {
     let firsts: Vec<Option<&Listener>> = before.iter().map(alike).collect();
     let mut pairs: Vec<Pair> = Vec::new();
     for (old, first) in before.iter().zip(firsts) {
-        let suits = |new: &Listener| overlap(&old.endpoint, &new.endpoint);
+        let suits = |new: &Listener| old.endpoint.overlaps(&new.endpoint);
         let new = first.or_else(|| take(&suits)).or_else(|| fresh.iter().copied().find(|new| suits(new)));
         pairs.push((Some(old), new));
     }

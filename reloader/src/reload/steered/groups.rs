@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::custody::Custody;
 use crate::gate::steer::{Group, Steer};
 use crate::kernel::devices;
-use crate::listener::{Address, Endpoint, Listener};
+use crate::listener::{Endpoint, Listener};
 use crate::process::Handle;
 
 /// A socket of the new generation.
@@ -61,7 +61,7 @@ pub(super) fn add(
     old: &[Listener],
     to: &[Successor],
 ) -> Result<Added, String> {
-    let Address::Inet(address) = endpoint.address else { return Err(format!("cannot steer {endpoint}")) };
+    let Some(address) = endpoint.inet() else { return Err(format!("cannot steer {endpoint}")) };
     let interface = match &endpoint.interface {
         Some(name) => device_number(name).ok_or_else(|| format!("cannot steer {endpoint}: {name} is gone"))?,
         None => 0,

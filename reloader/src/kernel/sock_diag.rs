@@ -53,6 +53,16 @@ pub struct Connection {
     pub retransmits: u8,
 }
 
+/// A connection's two ends: this side, and the other.
+pub type Ends = (SocketAddr, SocketAddr);
+
+impl Connection {
+    /// What it is known by as long as it lives: it has an inode only once it was accepted.
+    pub fn ends(&self) -> Ends {
+        (self.local, self.remote)
+    }
+}
+
 /// All TCP listeners, IPv4 and IPv6.
 pub fn tcp_listeners() -> Result<Vec<ListenSocket>, SockDiagError> {
     let responses = both_families(StateFlags::LISTEN, 0, ExtensionFlags::empty())?;

@@ -9,17 +9,18 @@ use std::time::{Duration, Instant};
 
 use super::aside::aside;
 use crate::gate::hold::Exception;
-use crate::kernel::sock_diag::{self, Connection, SockDiagError};
+use crate::kernel::sock_diag::{self, Connection, Ends, SockDiagError};
 use crate::kernel::syncookies::SynCookies;
 use crate::listener::{Address, Endpoint, Listener};
 
 /// A drain inside a hold ends after this time, empty or not.
 pub(crate) const CAP: Duration = Duration::from_millis(500);
 
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+/// No event tells that a queue has changed.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// SYNs that passed the gate a moment before it was armed reach TCP within this time: they came by no other way.
-const IN_FLIGHT: Duration = Duration::from_millis(2);
+/// What passed a guard a moment before it stood has reached TCP after this time: it came by no other way.
+pub(super) const IN_FLIGHT: Duration = Duration::from_millis(2);
 
 /// So long at least it is looked whether a connection appears that the hold should have prevented.
 const WATCHED: Duration = Duration::from_millis(6);
@@ -30,9 +31,6 @@ const MANY_PORTS: usize = 8;
 /// From this many closed connections on a list of them takes too long inside a hold. Where there are so many, some are open at
 /// every look.
 const MANY_CLOSED: usize = 4000;
-
-/// A connection's two ends.
-type Ends = (SocketAddr, SocketAddr);
 
 /// What the kernel shows of the held ports at one moment.
 #[derive(Debug, Clone, Default)]
@@ -148,7 +146,7 @@ impl Drain {
             Ok(look) => look,
             Err(error) => return self.blind = Some(error.to_string()),
         };
-        let ends = look.half_open.iter().chain(&look.open).chain(&look.closed).map(ends);
+        let ends = look.half_open.iter().chain(&look.open).chain(&look.closed).map(Connection::ends);
         if self.began.elapsed() < IN_FLIGHT || !self.looked {
             self.known.extend(ends);
         } else {
@@ -202,10 +200,6 @@ impl Drain {
              IPVS or TPROXY), and others of that way may have been refused"
         ))
     }
-}
-
-fn ends(connection: &Connection) -> Ends {
-    (connection.local, connection.remote)
 }
 
 fn undrained(listener: &Listener, look: &Look) -> Undrained {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::aside::aside;
 use super::confirm::Verdict;
+use super::drain::LOOK_INTERVAL;
 use super::receipt::Rung;
 use super::recorder::Recorder;
 use super::retire::undrained;
@@ -21,8 +22,6 @@ use crate::listener::{Address, Listener, Owned};
 /// Why such a path is not proven.
 pub(crate) const REFUSES: &str =
     "HAProxy renames a unix socket into place a moment before it listens on it: who connected in between was refused";
-
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Links to the old sockets, by which their paths can be given back: a new generation that fails after it has renamed would leave
 /// paths that refuse everybody.

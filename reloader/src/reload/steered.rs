@@ -7,38 +7,35 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::aside::aside;
+use super::drain::{IN_FLIGHT, LOOK_INTERVAL};
 use super::receipt::{ListenerReceipt, Rung};
 use super::recorder::Recorder;
 use super::retire::undrained;
 use crate::custody::Custody;
 use crate::gate::steer::{Steer, Trace};
-use crate::kernel::sock_diag::SockDiagError;
-use crate::kernel::{netstat, sock_diag};
-use crate::listener::{Endpoint, Listener};
+use crate::kernel::netstat;
+use crate::kernel::sock_diag::{Ends, SockDiagError};
+use crate::listener::Listener;
 use crate::process::Handle;
 use crate::supervision::Supervisor;
 
 mod groups;
-mod handshakes;
 mod late;
+mod old;
 
 use groups::{Successor, add, by_endpoint, successors};
-use handshakes::{Ends, half_open};
+use old::Old;
 
 pub(crate) use late::{Unsettled, settle_late, settle_now};
 
 /// The lease outlives all waits of a reload by this time.
 const SPARE: Duration = Duration::from_secs(5);
 
-/// A SYN that an old listener was chosen for before the program stood is among the half-open ones after this time.
-const IN_FLIGHT: Duration = Duration::from_millis(2);
-
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
-
 /// Old listeners that are steered away from.
 pub(crate) struct Steered {
     steer: Steer,
     lines: Vec<Line>,
+    old: Arc<Old>,
     /// Duplicates of the old sockets.
     from: Vec<Arc<OwnedFd>>,
     /// Duplicates of the new ones, without those that the old generation has too.
@@ -46,8 +43,6 @@ pub(crate) struct Steered {
     patience: Duration,
     failed_before: Option<u64>,
     left_before: Option<u64>,
-    /// Handshakes that an old listener may have begun.
-    pending: HashSet<Ends>,
     /// The new generation.
     new: Option<Handle>,
     /// It was given up.
@@ -124,18 +119,18 @@ pub(crate) fn begin(
     let left_before = steer.left().ok();
     let doubt = steer.renew(patience * 3 + SPARE).err().map(|error| error.to_string());
     let failed_before = failed_migrations();
-    let pending = HashSet::new();
+    let old = Arc::new(Old::new(lines.iter().map(|line| &line.old)));
     let new = supervisor.starting.as_ref().map(|new| new.process.clone());
     (
         Some(Steered {
             steer,
             lines,
+            old,
             from,
             fresh,
             patience,
             failed_before,
             left_before,
-            pending,
             new,
             turned_back: false,
             doubt,
@@ -155,27 +150,15 @@ impl Steered {
         if self.steer.migrates() {
             return;
         }
-        let deadline = Instant::now() + self.patience;
         tokio::time::sleep(IN_FLIGHT).await;
-        if let Err(error) = self.note_pending().await {
-            return self.doubt = Some(unseen(&error));
-        }
-        let inodes: HashSet<u64> = self.lines.iter().map(|line| line.old.inode).collect();
-        loop {
-            match self.still_pending(inodes.clone()).await {
-                Err(error) => return self.doubt = Some(unseen(&error)),
-                Ok((0, 0)) => return,
-                Ok((queued, half_open)) if Instant::now() >= deadline => {
-                    return self.doubt = Some(format!(
-                        "this kernel does not migrate, and {queued} connections and {half_open} handshakes were left on the old \
-                         socket after {}",
-                        humantime::format_duration(self.patience)
-                    ));
-                }
-                Ok(_) if self.new.as_ref().is_some_and(|new| new.try_ended().is_some()) => return,
-                Ok(_) => tokio::time::sleep(LOOK_INTERVAL).await,
-            }
-        }
+        let patience = humantime::format_duration(self.patience);
+        self.until_nothing_is_left(Old::queued, |queued, half_open| {
+            format!(
+                "this kernel does not migrate, and {queued} connections and {half_open} handshakes were left on the old \
+                 socket after {patience}"
+            )
+        })
+        .await;
     }
 
     /// After the old generation has closed its listeners: a handshake that one of them began is migrated when its client answers,
@@ -188,46 +171,48 @@ impl Steered {
             return;
         }
         aside(move || from.iter().for_each(|socket| stop_listening(socket))).await;
-        let deadline = Instant::now() + self.patience;
-        if let Err(error) = self.note_pending().await {
-            return self.doubt = Some(unseen(&error));
-        }
-        loop {
-            match self.still_pending(HashSet::new()).await {
-                Err(error) => return self.doubt = Some(unseen(&error)),
-                Ok((_, 0)) => return,
-                Ok((_, half_open)) if Instant::now() >= deadline => {
-                    return self.doubt = Some(format!(
-                        "{half_open} handshakes were not done {} after their listener had closed",
-                        humantime::format_duration(self.patience)
-                    ));
-                }
-                Ok(_) if self.new.as_ref().is_some_and(|new| new.try_ended().is_some()) => return,
-                Ok(_) => tokio::time::sleep(LOOK_INTERVAL).await,
-            }
-        }
-    }
-
-    async fn note_pending(&mut self) -> Result<(), SockDiagError> {
-        let endpoints: Vec<Endpoint> = self.lines.iter().map(|line| line.old.endpoint.clone()).collect();
-        self.pending = aside(move || half_open(&endpoints, false)).await?;
-        Ok(())
-    }
-
-    /// How many connections are queued on these listeners, and how many of the noted handshakes are not done.
-    async fn still_pending(&mut self, inodes: HashSet<u64>) -> Result<(u64, usize), SockDiagError> {
-        let endpoints: Vec<Endpoint> = self.lines.iter().map(|line| line.old.endpoint.clone()).collect();
-        // A connection goes from half-open to the accept queue: read in this order none is missed.
-        let (queued, now) = aside(move || {
-            let now = half_open(&endpoints, false)?;
-            let queues = sock_diag::tcp_listeners()?;
-            let queued =
-                queues.iter().filter(|found| inodes.contains(&found.inode)).map(|found| u64::from(found.queued));
-            Ok::<_, SockDiagError>((queued.sum(), now))
+        let patience = humantime::format_duration(self.patience);
+        let closed_have_no_queue = |_: &Old| Ok(0);
+        self.until_nothing_is_left(closed_have_no_queue, |_, half_open| {
+            format!("{half_open} handshakes were not done {patience} after their listener had closed")
         })
-        .await?;
-        self.pending.retain(|ends| now.contains(ends));
-        Ok((queued, self.pending.len()))
+        .await;
+    }
+
+    /// Waits until nothing is queued on the old listeners any more and the handshakes that they have begun are done. What is
+    /// left when the patience ends is a doubt, which `left` puts into words.
+    async fn until_nothing_is_left(
+        &mut self,
+        queued: fn(&Old) -> Result<u64, SockDiagError>,
+        left: impl Fn(u64, usize) -> String,
+    ) {
+        let deadline = Instant::now() + self.patience;
+        let mut awaited: Option<HashSet<Ends>> = None;
+        loop {
+            let old = self.old.clone();
+            // A connection goes from half-open to the accept queue: read in this order none is missed.
+            let look = move || old.half_open(false).and_then(|half_open| Ok((half_open, queued(&old)?)));
+            let (half_open, queued) = match aside(look).await {
+                Ok(found) => found,
+                Err(error) => return self.doubt = Some(unseen(&error)),
+            };
+            let awaited = awaited.get_or_insert_with(|| half_open.clone());
+            awaited.retain(|ends| half_open.contains(ends));
+            if queued == 0 && awaited.is_empty() {
+                return;
+            }
+            if Instant::now() >= deadline {
+                return self.doubt = Some(left(queued, awaited.len()));
+            }
+            if self.new_has_ended() {
+                return;
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    fn new_has_ended(&self) -> bool {
+        self.new.as_ref().is_some_and(|new| new.try_ended().is_some())
     }
 
     /// The new generation is given up: from now on the kernel chooses again, and where it migrates, what is queued on the new
@@ -287,15 +272,14 @@ impl Steered {
         if let Err(error) = self.steer.renew(Duration::ZERO) {
             recorder.note(error.to_string());
         }
-        let endpoints = self.lines.into_iter().map(|line| line.old.endpoint).collect();
-        supervisor.unsettled = self.steer.migrates().then_some(Unsettled { endpoints, pending: None });
+        supervisor.unsettled = self.steer.migrates().then_some(Unsettled { old: self.old, pending: None });
         supervisor.steer = Some(self.steer);
         settle_late(supervisor);
     }
 
     /// What the kernel counted of connections that went another way.
     fn losses(&mut self) -> Option<String> {
-        if self.new.as_ref().is_some_and(|new| new.try_ended().is_some()) {
+        if self.new_has_ended() {
             return Some("the new generation has ended".into());
         }
         if !self.steer.stands() {

@@ -1,15 +1,16 @@
 //! The program stays for handshakes that are late.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use super::handshakes::{Ends, half_open};
-use crate::listener::Endpoint;
+use super::old::Old;
+use crate::kernel::sock_diag::Ends;
 use crate::supervision::Supervisor;
 
 /// Handshakes of closed listeners that wait for a slow client, or for one whose ACK came while the accept queue was full: they
 /// are migrated as long as the program stands, which does nothing else any more.
 pub(crate) struct Unsettled {
-    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) old: Arc<Old>,
     pub(super) pending: Option<HashSet<Ends>>,
 }
 
@@ -17,7 +18,7 @@ pub(crate) struct Unsettled {
 pub(crate) fn settle_late(supervisor: &mut Supervisor) {
     if let Some(unsettled) = &mut supervisor.unsettled {
         // What cannot be seen may still wait.
-        let Ok(now) = half_open(&unsettled.endpoints, true) else { return };
+        let Ok(now) = unsettled.old.half_open(true) else { return };
         let pending = unsettled.pending.get_or_insert_with(|| now.clone());
         pending.retain(|ends| now.contains(ends));
         if !pending.is_empty() {

@@ -132,11 +132,9 @@ fn datagrams(sockets: &HashMap<u64, SocketOwner>, known: &HashSet<u64>) -> Resul
 
 /// What a server does not give out is duplicated by the kernel.
 fn duplicate(inode: u64, owner: SocketOwner) -> Result<(Listener, OwnedFd), String> {
-    let fd = Handle::duplicate(owner).map_err(|error| error.to_string())?;
+    let fd = Handle::duplicate(owner, inode).map_err(|error| error.to_string())?;
     let mut record = Record::default();
-    let listener = describe(fd.as_fd(), &record)
-        .filter(|listener| listener.inode == inode)
-        .ok_or("the descriptor was closed while it was looked at")?;
+    let listener = describe(fd.as_fd(), &record).ok_or("it is no listener any more")?;
     record.interface = listener.endpoint.interface.clone().unwrap_or_default().into_bytes();
     Ok((listener, fd))
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, PidfdGetfdFlags, Signal, WaitOptions, kill_process, pidfd_getfd, pidfd_open, pidfd_send_signal,
@@ -40,6 +41,14 @@ pub enum ProcessError {
         fd: u32,
         /// The kernel's answer.
         source: io::Error,
+    },
+    /// A descriptor was closed, and its number given to something else.
+    #[error("descriptor {fd} of process {pid} is another socket by now")]
+    Another {
+        /// The process.
+        pid: u32,
+        /// Its descriptor.
+        fd: u32,
     },
 }
 
@@ -172,12 +181,16 @@ impl Handle {
         send(self.0.pid, self.0.pidfd.as_ref().map(|pidfd| pidfd.get_ref().as_fd()), signal);
     }
 
-    /// A duplicate of a socket that a process holds (Linux 5.6 and later).
-    pub fn duplicate(owner: SocketOwner) -> Result<OwnedFd, ProcessError> {
-        let failed = |source: Errno| ProcessError::Duplicate { pid: owner.pid, fd: owner.fd, source: source.into() };
-        let pid = raw(owner.pid).ok_or(ProcessError::Gone(owner.pid))?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(failed)?;
-        pidfd_getfd(pidfd, owner.fd as i32, PidfdGetfdFlags::empty()).map_err(failed)
+    /// A duplicate of the socket `inode`, which a process was seen to hold (Linux 5.6 and later).
+    pub fn duplicate(owner: SocketOwner, inode: u64) -> Result<OwnedFd, ProcessError> {
+        let SocketOwner { pid, fd } = owner;
+        let failed = |source: Errno| ProcessError::Duplicate { pid, fd, source: source.into() };
+        let pidfd = pidfd_open(raw(pid).ok_or(ProcessError::Gone(pid))?, PidfdFlags::empty()).map_err(failed)?;
+        let duplicate = pidfd_getfd(pidfd, fd as i32, PidfdGetfdFlags::empty()).map_err(failed)?;
+        if fstat(&duplicate).map_err(failed)?.st_ino != inode {
+            return Err(ProcessError::Another { pid, fd });
+        }
+        Ok(duplicate)
     }
 }
 
@@ -205,4 +218,21 @@ fn send(pid: u32, pidfd: Option<BorrowedFd<'_>>, signal: Signal) {
 
 fn raw(pid: u32) -> Option<Pid> {
     Pid::from_raw(pid as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_that_is_another_socket_by_now_is_not_duplicated() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let owner = SocketOwner { pid: std::process::id(), fd: listener.as_raw_fd() as u32 };
+        let inode = fstat(&listener).unwrap().st_ino;
+        assert_eq!(fstat(Handle::duplicate(owner, inode).unwrap()).unwrap().st_ino, inode);
+        assert!(matches!(Handle::duplicate(owner, inode + 1), Err(ProcessError::Another { .. })));
+    }
 }

@@ -49,7 +49,7 @@ pub(crate) fn clean_up(runtime_dir: &Path) -> usize {
     let Ok(text) = std::fs::read(&path) else { return 0 };
     let sockets: HashSet<u64> = serde_json::from_slice(&text).unwrap_or_default();
     let owners = process::sockets_of(&process::pids());
-    let found = sockets.iter().filter_map(|inode| Handle::duplicate(*owners.get(inode)?).ok());
+    let found = sockets.iter().filter_map(|inode| Handle::duplicate(*owners.get(inode)?, *inode).ok());
     let removed = found.filter(|socket| SkReuseport::detach(socket).is_ok()).count();
     drop(Trace { path });
     removed

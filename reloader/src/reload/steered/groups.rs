@@ -83,11 +83,8 @@ fn duplicate(custody: &Custody, listener: &Listener) -> Result<Arc<OwnedFd>, Str
     if let Some(held) = custody.held().iter().find(|held| held.listener.inode == listener.inode) {
         return Ok(held.fd.clone());
     }
-    let unseen = || format!("cannot steer {}: the old generation's socket cannot be found", listener.endpoint);
-    let owner = custody.owner(listener.inode).ok_or_else(unseen)?;
-    let fd = Handle::duplicate(owner).map_err(|error| format!("cannot steer {}: {error}", listener.endpoint))?;
-    match rustix::fs::fstat(&fd) {
-        Ok(found) if found.st_ino == listener.inode => Ok(Arc::new(fd)),
-        _ => Err(unseen()),
-    }
+    let Listener { endpoint, inode } = listener;
+    let owner = custody.owner(*inode);
+    let owner = owner.ok_or_else(|| format!("cannot steer {endpoint}: the old generation's socket cannot be found"))?;
+    Handle::duplicate(owner, *inode).map(Arc::new).map_err(|error| format!("cannot steer {endpoint}: {error}"))
 }

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod custody;
 pub mod daemon;
+mod files;
 pub mod gate;
 mod generation_files;
 pub mod haproxy;

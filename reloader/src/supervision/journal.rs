@@ -4,12 +4,10 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::HAPROXY;
+use crate::files::lock_within;
 use crate::reload::receipt::{Kind, Receipt};
 
 /// A journal larger than this many bytes becomes `receipts.jsonl.1`.
@@ -56,13 +54,7 @@ impl Journal {
     /// has just written. Whoever has the directory locked for long is no journal, and is not waited for.
     fn lock(&self) -> Option<File> {
         let directory = File::open(self.path.parent()?).ok()?;
-        let end = Instant::now() + PATIENCE;
-        while flock(&directory, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
-            if Instant::now() >= end {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        lock_within(&directory, PATIENCE).ok()?;
         Some(directory)
     }
 
@@ -172,6 +164,10 @@ fn newest_lines(file: &mut (impl Read + Seek), count: usize) -> io::Result<Vec<V
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use rustix::fs::{FlockOperation, flock};
+
     use super::*;
 
     fn journal(state_dir: &Path) -> Journal {

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::holder::RENEWAL;
-use super::lock::turn;
 use super::record::{Found, GuardId, MAX_ID, Record, RecordError, Records, netns};
+use super::turn::turn;
 use super::{Backend, Target, name};
 
 /// This process's own record.

@@ -8,11 +8,11 @@ mod gates;
 mod guard;
 mod handle;
 mod holder;
-mod lock;
 mod name;
 mod pulse;
 mod record;
 mod standing;
+mod turn;
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;

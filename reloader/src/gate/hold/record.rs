@@ -14,7 +14,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Living, claim, lock, name};
+use super::{Backend, Living, claim, name};
+use crate::files::lock_within;
 
 /// How long is waited for who looks at the records, or changes what holds share.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -192,7 +193,7 @@ impl Records {
     pub(super) fn lock_within(&self, patience: Duration) -> Result<Locked, RecordError> {
         self.make_directory().map_err(|source| self.failed(source))?;
         let directory = File::open(&self.0).map_err(|source| self.failed(source))?;
-        match lock::lock_within(&directory, patience) {
+        match lock_within(&directory, patience) {
             Ok(()) => Ok(Locked { _directory: directory }),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 Err(self.failed(io::Error::other("another hold has it locked and does not go on")))

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::super::channel::{self, Charge, Entrusted, ToHolder};
-use super::super::lock::only_one_delivers;
 use super::super::record::Records;
+use super::super::turn::only_one_delivers;
 use super::super::{Backend, Figures, HoldError, Keepsake, LEASE, Partly, claim, clean_up, restore};
 use crate::kernel::clock::monotonic;
 

@@ -1,32 +1,14 @@
-//! Locks whose owner may have been stopped: nobody waits for one without end.
+//! Whose turn it is to deliver.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 
 use super::TURN;
-
-/// Locks the file for this process alone.
-///
-/// # Errors
-/// `TimedOut` where somebody else keeps the lock for so long.
-pub(super) fn lock_within(file: &File, patience: Duration) -> io::Result<()> {
-    let end = Instant::now() + patience;
-    loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => sleep(Duration::from_millis(1)),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => return Err(io::ErrorKind::TimedOut.into()),
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-}
+use crate::files::lock_within;
 
 /// Keeps holder and guard from delivering the same SYNs at once: `reloader release` asks the guard while the holder lives. On a
 /// file of its own, because the two share the lock of the record.

@@ -46,6 +46,11 @@ pub fn list() -> io::Result<Vec<Device>> {
         .collect())
 }
 
+/// The number of the device of this name, in the calling thread's network namespace.
+pub(crate) fn index(name: &str) -> Option<u32> {
+    nix::net::if_::if_nametoindex(name).ok()
+}
+
 /// Adds a device that needs nothing but a name.
 ///
 /// # Errors
@@ -258,5 +263,6 @@ mod tests {
         let devices = list().unwrap();
         let lo = devices.iter().find(|device| device.name == "lo").unwrap();
         assert_eq!((lo.index, lo.ethernet, lo.master, lo.kind.as_deref()), (1, true, None, None));
+        assert_eq!((index("lo"), index("none-such")), (Some(LO), None));
     }
 }

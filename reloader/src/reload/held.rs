@@ -77,12 +77,10 @@ pub(super) async fn release(hold: Hold) -> Ended {
 }
 
 fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Result<Wanted, String> {
-    let devices = devices::list().map_err(|error| format!("cannot hold: the devices cannot be listed: {error}"))?;
     let sockets = sock_diag::tcp_listeners().map_err(|error| error.to_string())?;
     let target = |listener: &Listener| {
         let address = listener.endpoint.inet()?;
-        let device = |name: &String| devices.iter().find(|device| device.name == *name).map(|device| device.index);
-        let interface = listener.endpoint.interface.as_ref().and_then(device).unwrap_or(0);
+        let interface = listener.endpoint.interface.as_deref().and_then(devices::index).unwrap_or(0);
         Some(Target { address, v6only: listener.endpoint.v6only, interface })
     };
     let mut targets: Vec<Target> = old.iter().filter_map(target).collect();

@@ -115,14 +115,13 @@ pub(super) fn make_ifb(id: u16, capacity: u32) -> Result<u32, QdiscError> {
         Err(error) if is_taken(&error) => return Err(QdiscError::IdTaken { id }),
         added => added.map_err(|source| QdiscError::adding(&name, "adding the device", "ifb", source))?,
     }
-    let all = devices::list().map_err(QdiscError::list("devices"))?;
-    let Some(device) = all.iter().find(|device| device.name == name) else {
+    let Some(device) = devices::index(&name) else {
         let source = rustix::io::Errno::NODEV.into();
         return Err(QdiscError::Device { device: name, what: "finding the device just added", source });
     };
-    qdisc::add_plug(device.index, ROOT, plug_handle(id), capacity)
+    qdisc::add_plug(device, ROOT, plug_handle(id), capacity)
         .map_err(|source| QdiscError::adding(&name, "adding a plug", "sch_plug", source))?;
-    Ok(device.index)
+    Ok(device)
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub(super) fn add(
 ) -> Result<Added, String> {
     let Some(address) = endpoint.inet() else { return Err(format!("cannot steer {endpoint}")) };
     let interface = match &endpoint.interface {
-        Some(name) => device_number(name).ok_or_else(|| format!("cannot steer {endpoint}: {name} is gone"))?,
+        Some(name) => devices::index(name).ok_or_else(|| format!("cannot steer {endpoint}: {name} is gone"))?,
         None => 0,
     };
     let from: Vec<Arc<OwnedFd>> = old.iter().map(|listener| duplicate(custody, listener)).collect::<Result<_, _>>()?;
@@ -72,10 +72,6 @@ pub(super) fn add(
     let group = Group { address, v6only: endpoint.v6only, interface, to, from: sockets };
     let place = steer.add(&group).map_err(|error| error.to_string())?;
     Ok(Added { place, from })
-}
-
-fn device_number(name: &str) -> Option<u32> {
-    Some(devices::list().ok()?.into_iter().find(|device| device.name == name)?.index)
 }
 
 /// What is in custody, or a duplicate of what the old generation has.

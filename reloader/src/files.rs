@@ -2,11 +2,19 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+
+/// Writes the file whole or not at all: whoever reads it finds what was there before, or this.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, bytes)?;
+    std::fs::rename(temporary, path)
+}
 
 /// Locks the file for this process alone. Whoever has it locked may have been stopped: nobody waits without end.
 ///

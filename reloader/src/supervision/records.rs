@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::write_whole;
+
 /// What a generation was doing when it was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -69,12 +71,9 @@ impl Records {
         }
     }
 
-    /// Writes the file, whole or not at all.
+    /// Writes the file.
     pub(crate) fn store(&self, runtime_dir: &Path) -> io::Result<()> {
-        let path = file(runtime_dir);
-        let temporary = path.with_extension("tmp");
-        std::fs::write(&temporary, serde_json::to_vec_pretty(self).map_err(io::Error::other)?)?;
-        std::fs::rename(temporary, path)
+        write_whole(&file(runtime_dir), &serde_json::to_vec_pretty(self)?)
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::SkReuseport;
 
+use crate::files::write_whole;
 use crate::process::{self, Handle};
 
 const FILE: &str = "steered.json";
@@ -23,9 +24,7 @@ impl Trace {
     /// Where the file cannot be written: nothing may be steered then.
     pub(crate) fn leave(runtime_dir: &Path, sockets: &HashSet<u64>) -> io::Result<Trace> {
         let path = runtime_dir.join(FILE);
-        let temporary = path.with_extension("tmp");
-        std::fs::write(&temporary, serde_json::to_vec(sockets).map_err(io::Error::other)?)?;
-        std::fs::rename(temporary, &path)?;
+        write_whole(&path, &serde_json::to_vec(sockets)?)?;
         Ok(Trace { path })
     }
 }

@@ -74,18 +74,17 @@ impl Guards {
         recorder.phase(|phases| &mut phases.drain);
     }
 
-    /// Whether the old listener with this inode is guarded.
+    /// Whether the old listener with this inode is guarded. A unix path that is bound anew never is: its drain is no proof.
     pub(crate) fn cover(&self, inode: Option<u64>) -> bool {
         self.steered.as_ref().is_some_and(|steered| steered.covers(inode))
             || self.held.as_ref().is_some_and(|held| held.covers(inode))
-            || self.replaced.iter().any(|replaced| replaced.covers(inode))
     }
 
     /// What stands against a proof by now.
     pub(crate) fn doubts(&self) -> Option<String> {
         let steered = self.steered.as_ref().and_then(Steered::doubts);
         let held = || self.held.as_ref().and_then(Guarded::doubts);
-        steered.or_else(held).or_else(|| self.replaced.iter().find_map(Replaced::doubts))
+        steered.or_else(held)
     }
 
     /// The old generation was told to close its listeners; `closed` where it was seen to have done so.

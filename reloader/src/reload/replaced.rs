@@ -141,17 +141,7 @@ impl Replaced {
         }
     }
 
-    /// Whether it is about the old listener with this inode.
-    pub(crate) fn covers(&self, inode: Option<u64>) -> bool {
-        Some(self.old.inode) == inode
-    }
-
-    /// What stands against a proof by now.
-    pub(crate) fn doubts(&self) -> Option<String> {
-        Some(format!("{}: {}", self.old.endpoint, self.doubt.as_ref()?))
-    }
-
-    /// Writes into the receipt what is proven.
+    /// Writes into the receipt what became of its queue.
     pub(crate) fn record(self, recorder: &mut Recorder) {
         let receipt = recorder.receipt();
         for entry in receipt.listeners.iter_mut().filter(|entry| entry.inode_before == Some(self.old.inode)) {

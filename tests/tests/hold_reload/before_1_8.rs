@@ -2,10 +2,11 @@
 //! for its sockets nor given any.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use reloader_tests::config::Config;
+use reloader_tests::haproxy::info;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::receipt::listener;
@@ -60,6 +61,31 @@ fn its_unix_paths_are_replaced() {
     fs::remove_dir_all(&temporary).unwrap();
     rig.reload().expect_status(3);
     assert!(!dir.path().join("web.sock.reloader").exists());
+}
+
+/// The plan takes a stats socket's path for one that need not be proven: that clients come to it shows in the new generation.
+#[test]
+fn a_unix_path_that_is_to_be_proven_is_given_back() {
+    let _alone = netns::enter_alone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web.sock");
+    let unix = format!("unix@{}", path.display());
+    let control = Config::web(WEB).stats_socket(&path);
+    let rig = Rig::with(&control).haproxy_at(&stand_in(dir.path())).tables("[reload]\nrequire = \"proven\"\n").start();
+    rig.reload().expect_status(0);
+    let there = || fs::metadata(&path).unwrap().ino();
+    let old = (rig.serving(), there());
+
+    rig.configure(&Config::new().frontend("web", &[WEB, &unix]));
+    let load = Load::to([WEB]).rate(1000).start();
+    load.until_started(100);
+    let receipt = rig.reload().expect_status(1);
+    let reason = receipt.at("/reason").to_string();
+    assert!(reason.contains(path.to_str().unwrap()) && reason.contains("require"), "{reason}");
+    load.until_further(300);
+    load.stop().assert_lossless();
+    assert_eq!((rig.serving(), there()), old);
+    assert_eq!(info(&path, "Pid").unwrap(), rig.serving_pid().to_string());
 }
 
 /// Nobody can bind it beside its owner: it is refused for a moment, and that is said. TCP is held meanwhile.

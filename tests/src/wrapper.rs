@@ -19,6 +19,8 @@ pub enum Manner {
     Wait,
     /// Become a HAProxy that serves, but without the stats socket that the daemon waits for.
     Deaf,
+    /// Become a HAProxy that takes over no socket.
+    Afresh,
     /// Tell the daemon that it is ready, and end.
     Fleeting,
     /// Ask the broker for nonsense, break off a transfer half way, then become HAProxy.
@@ -106,6 +108,12 @@ Wait)
 Deaf)
     for word; do
         case $word in */generation-*.cfg) sed -i '/stats socket/d' "$word" ;; esac
+    done ;;
+Afresh)
+    for word; do
+        shift
+        case $previous:$word in -x:* | *:-x) ;; *) set -- "$@" "$word" ;; esac
+        previous=$word
     done ;;
 Fleeting)
     for word; do

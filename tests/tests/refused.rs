@@ -131,6 +131,25 @@ fn a_new_generation_that_is_stopped_after_it_shares_a_socket() {
     Load::to([WEB]).connections(100).run().assert_lossless();
 }
 
+/// It renames its own socket over the path before it is known to have taken over nothing.
+#[test]
+fn a_new_generation_that_binds_a_unix_path_anew() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let unix = format!("unix@{}", unix_bind(&wrapper).display());
+    let config = Config::new().frontend("web", &[WEB, &unix]);
+    let rig = Rig::with(&config).haproxy_at(&wrapper.path()).tables("[reload]\nrequire = \"proven\"").start();
+    let serving = rig.serving();
+    wrapper.set(Manner::Afresh);
+    let reason = rig.reload().expect_status(1).at("/reason").to_string();
+    assert!(reason.contains("web.sock: the new generation opened another socket"), "{reason}");
+    until_only_serving(&rig);
+    assert_eq!(rig.serving(), serving);
+    Load::to([unix.as_str()]).connections(100).run().assert_lossless();
+    wrapper.set(Manner::Well);
+    assert_next_reload_is_proven(&rig);
+}
+
 #[test]
 fn a_bind_that_another_process_has() {
     netns::enter();

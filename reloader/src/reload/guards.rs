@@ -11,7 +11,7 @@ use super::replaced::{self, Links, Replaced};
 use super::steered::{self, Steered};
 use crate::config::Strategy;
 use crate::inspection::Inspection;
-use crate::listener::{Listener, Owned};
+use crate::listener::Owned;
 use crate::supervision::Supervisor;
 
 /// The guards of one reload.
@@ -25,13 +25,10 @@ pub(crate) struct Guards {
 
 impl Guards {
     /// Before the new generation is started: what it may rename over can be given back.
-    pub(crate) fn link_paths(&mut self, supervisor: &Supervisor, is_given: bool, recorder: &mut Recorder) {
-        if !supervisor.is_served() {
-            return;
+    pub(crate) fn link_paths(&mut self, supervisor: &Supervisor, recorder: &mut Recorder) {
+        if supervisor.is_served() {
+            self.links = Links::make(&supervisor.present_listeners(), recorder);
         }
-        let custody: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();
-        let is_passed = |listener: &Listener| is_given && custody.contains(&listener.inode);
-        self.links = Links::make(&supervisor.present_listeners(), is_passed, recorder);
     }
 
     /// Guards the old sockets that the new generation did not take over, until they are closed, and waits until those that need it

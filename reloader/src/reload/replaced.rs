@@ -29,17 +29,20 @@ pub(crate) const REFUSES: &str =
 pub(crate) struct Links(Vec<(PathBuf, PathBuf)>);
 
 impl Links {
-    /// Links the unix sockets among `listeners` that are not passed.
-    pub(crate) fn make(listeners: &[Owned], is_passed: impl Fn(&Listener) -> bool, recorder: &mut Recorder) -> Links {
+    /// Links the unix sockets among `listeners`, passed or not: what is on offer HAProxy may bind anew all the same, with no more
+    /// than a line in its log.
+    pub(crate) fn make(listeners: &[Owned], recorder: &mut Recorder) -> Links {
         let mut links = Links::default();
-        for owned in listeners.iter().filter(|owned| !is_passed(&owned.listener)) {
+        for owned in listeners {
             let Address::Unix(path) = &owned.listener.endpoint.address else { continue };
             let link = beside(path);
             let _ = fs::remove_file(&link);
             match fs::hard_link(path, &link) {
                 Ok(()) => links.0.push((path.clone(), link)),
+                // Nothing leads to it that could be given back.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => recorder.note(format!(
-                    "{} could not be linked, and will refuse everybody if the new generation fails: {error}",
+                    "{} could not be linked, and will refuse everybody if the new generation binds it anew and fails: {error}",
                     path.display()
                 )),
             }

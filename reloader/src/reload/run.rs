@@ -71,7 +71,7 @@ async fn two_phases(
     }
     recorder.phase(|phases| &mut phases.plan);
 
-    guards.link_paths(supervisor, prepared.abilities.not_given.is_none(), recorder);
+    guards.link_paths(supervisor, recorder);
     tell("starting the new generation");
     start::start(supervisor, &prepared, Duration::MAX, recorder).await?;
     recorder.phase(|phases| &mut phases.start);

@@ -3,7 +3,11 @@
 use std::process::ExitCode;
 
 /// What `--help` says about them.
-pub(super) const HELP: &str = "\
+pub(super) fn help() -> String {
+    format!("{STATUSES}\n{HOLD}")
+}
+
+const STATUSES: &str = "\
 Exit status:
    0  done and proven
    1  failed, the old generation still serves
@@ -14,7 +18,10 @@ Exit status:
   70  internal error
   75  try again (busy past the timeout)
   77  missing privilege
-  78  bad configuration
+  78  bad configuration";
+
+/// What the help of `hold` says about them.
+pub(super) const HOLD: &str = "\
 `hold` ends with the command's own status, or
  124  nothing listened when the hold ended
  125  the hold itself failed, and the command was not run

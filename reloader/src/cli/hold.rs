@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{Context, Exit, Failure, output};
+use super::{Context, Exit, Failure, exit, output};
 use crate::config::{self, Config};
 use crate::gate::hold::Backend;
 use crate::own_directory::refuse_others_writing;
@@ -26,6 +26,7 @@ const LISTEN: &str = "What to hold: ADDR:PORT, [ADDR]:PORT, NAME:PORT, or :PORT 
 
 /// Arguments of `reloader hold`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = exit::HOLD)]
 pub(super) struct Arguments {
     /// What to hold.
     #[arg(long, required = true, value_name = "ADDR:PORT", help = LISTEN)]
@@ -42,9 +43,6 @@ pub(super) struct Arguments {
     #[command(flatten)]
     format: output::Format,
     /// The command that stops one server and starts another. With --json its output goes to standard error.
-    ///
-    /// Its status is the answer; 124 where nothing listens afterwards, 125 where the hold itself failed, 126 and 127 where the command
-    /// cannot be run.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
 }

@@ -27,7 +27,7 @@ use crate::sys::Inheritance;
 
 /// Reloads HAProxy without losing a connection, and proves it.
 #[derive(Debug, Parser)]
-#[command(name = "reloader", version, arg_required_else_help = true, after_help = exit::HELP)]
+#[command(name = "reloader", version, arg_required_else_help = true, after_help = exit::help())]
 struct Arguments {
     /// Reloader's configuration [default: /etc/reloader/reloader.toml, which need not exist].
     #[arg(long, global = true, value_name = "FILE")]

@@ -49,13 +49,6 @@ pub struct Report {
     pub reloads: Vec<Window>,
 }
 
-impl Report {
-    /// How long each reload took.
-    pub fn durations(&self) -> Vec<Duration> {
-        self.reloads.iter().map(|window| window.to - window.from).collect()
-    }
-}
-
 /// Run one trial in the calling thread's namespace, on 127.0.0.1 from port 8000 on.
 pub fn run(binary: &HaproxyBinary, method: Method, trial: Trial) -> Report {
     let mut server = Plain::start(binary, method, trial.ports);

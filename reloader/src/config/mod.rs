@@ -15,7 +15,7 @@ pub(crate) use span::parse as parse_duration;
 pub use span::{Limit, SpreadTime};
 
 /// Where the configuration is looked for when nothing else is said.
-pub const DEFAULT_PATH: &str = "/etc/reloader/reloader.toml";
+const DEFAULT_PATH: &str = "/etc/reloader/reloader.toml";
 
 /// Arguments of HAProxy that the daemon sets itself, or that would take the process out of its hands.
 ///

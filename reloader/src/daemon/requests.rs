@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::protocol::Reply;
 
 /// Somebody who waits for an answer.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Waiter {
     replies: mpsc::UnboundedSender<Reply>,
     /// When the request came: before the main loop could look at it.

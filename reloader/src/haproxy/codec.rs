@@ -12,10 +12,10 @@ pub const REQUEST: &[u8] = b"_getsocks\n";
 pub const BATCH: usize = 252;
 
 /// The longest name that every receiver reads correctly: the length is a signed char on x86.
-pub const LONGEST_NAME: usize = 127;
+const LONGEST_NAME: usize = 127;
 
 /// The most descriptors that a count is believed for: the kernel's default ceiling of RLIMIT_NOFILE (fs.nr_open).
-pub const MOST_DESCRIPTORS: usize = 1 << 20;
+const MOST_DESCRIPTORS: usize = 1 << 20;
 
 /// What is said about one descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -51,7 +51,7 @@ impl Version {
     }
 
     /// The version in HAProxy's own words, such as `2.6.12-1+deb12u4`.
-    pub fn from_words(words: &str) -> Option<Version> {
+    fn from_words(words: &str) -> Option<Version> {
         let mut numbers = words.split(['.', '-']);
         Some(Version { major: numbers.next()?.parse().ok()?, minor: numbers.next()?.parse().ok()? })
     }

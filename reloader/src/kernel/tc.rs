@@ -64,7 +64,7 @@ pub fn remove_filter(device: u32, direction: Direction, filter: &Filter) -> io::
 ///
 /// # Errors
 /// ENOENT or EINVAL where there is none, ENODEV where the device is gone, EPERM without CAP_NET_ADMIN.
-pub fn remove_clsact(device: u32) -> io::Result<()> {
+fn remove_clsact(device: u32) -> io::Result<()> {
     let mut message = TcMessage::with_index(device as i32);
     message.header.parent = TcHandle::CLSACT;
     message.header.handle = TcHandle { major: 0xffff, minor: 0 };

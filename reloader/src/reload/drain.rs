@@ -33,7 +33,7 @@ const MANY_PORTS: usize = 8;
 const MANY_CLOSED: usize = 4000;
 
 /// What the kernel shows of the held ports at one moment.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Look {
     /// Accept queues by inode.
     pub(crate) queues: HashMap<u64, u32>,

@@ -14,7 +14,7 @@ const STARTS_BEFORE_CUSTODY_IS_DROPPED: u32 = 2;
 const SHORTEST_CUSTODY: Duration = Duration::from_secs(2);
 
 /// How long nothing has served, and what was tried.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Down {
     since: Instant,
     /// Failed starts since then.

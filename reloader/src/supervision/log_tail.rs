@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const CUT_AT: u64 = 1 << 20;
 
 /// A reader that remembers how far it came.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct LogTail {
     path: PathBuf,
     read: u64,

@@ -27,7 +27,7 @@ use crate::server::{Abilities, Server};
 use crate::sys::Inheritance;
 
 /// Listeners that were given up because nothing served for too long.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Unserved {
     /// Since then their ports are refused.
     pub(crate) since: Instant,
@@ -260,7 +260,7 @@ impl Supervisor {
     }
 
     /// Records the running generations.
-    pub(crate) fn store_records(&self) -> io::Result<()> {
+    fn store_records(&self) -> io::Result<()> {
         self.records().store(&self.place)
     }
 

@@ -160,7 +160,7 @@ impl Supervisor {
     }
 
     /// Whether something speaks for dropping custody by now.
-    pub(crate) fn drop_custody_when_over(&mut self) {
+    fn drop_custody_when_over(&mut self) {
         let custody_max = self.custody_max();
         let Some(down) = &self.down else { return };
         if !self.custody.is_empty() && down.custody_is_over(Instant::now(), custody_max) {

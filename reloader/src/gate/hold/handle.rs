@@ -15,7 +15,7 @@ use super::{Backend, Exception, Figures, HoldError, Target};
 use crate::sys::Inheritance;
 
 /// What is asked of a hold.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Wanted {
     /// What is held.
     pub targets: Vec<Target>,
@@ -47,7 +47,7 @@ pub struct Hold {
 }
 
 /// How the hold began.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Armed {
     /// The gate.
     pub backend: Backend,

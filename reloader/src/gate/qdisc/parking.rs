@@ -40,11 +40,11 @@ pub(super) fn needs_prio(qdisc: &Qdisc) -> bool {
 }
 
 /// The handle of a hold's plug: the id is a major number.
-pub(super) fn plug_handle(id: u16) -> u32 {
+fn plug_handle(id: u16) -> u32 {
     u32::from(id) << 16
 }
 
-pub(super) fn ifb_name(id: u16) -> String {
+fn ifb_name(id: u16) -> String {
     format!("rlr-hold-{id}")
 }
 

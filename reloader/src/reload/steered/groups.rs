@@ -11,7 +11,6 @@ use crate::listener::{Endpoint, Listener};
 use crate::process::Handle;
 
 /// A socket of the new generation.
-#[derive(Clone)]
 pub(super) struct Successor {
     pub(super) inode: u64,
     pub(super) fd: Arc<OwnedFd>,

@@ -22,4 +22,5 @@ pub mod servers;
 pub mod service;
 pub mod sockets;
 pub mod versions;
+pub mod waiting;
 pub mod wrapper;

@@ -55,6 +55,12 @@ pub fn connected() -> (Namespace, Namespace) {
     (left, right)
 }
 
+/// Gives a device an address of each family.
+pub fn addresses(device: &str, host: u8) {
+    ip(&format!("addr add 10.0.0.{host}/24 dev {device}"));
+    ip(&format!("addr add fd00::{host}/64 dev {device} nodad"));
+}
+
 /// Runs `ip` in the calling thread's namespace.
 pub fn ip(arguments: &str) {
     command("ip", arguments);

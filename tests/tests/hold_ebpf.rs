@@ -8,6 +8,7 @@ use reloader::kernel::sock_diag;
 use reloader_tests::network::{Namespace, packet_path};
 
 use reloader_tests::poll::until;
+use reloader_tests::waiting::{listener, listener_with, retransmits, room, start, until_connected};
 
 #[path = "hold_ebpf/faults.rs"]
 mod faults;
@@ -18,10 +19,7 @@ mod packets;
 #[path = "hold_ebpf/rig.rs"]
 mod rig;
 
-use rig::{
-    addressed, best, hold, hooks, listener, listener_with, release, retransmits, room, spec, start, until_connected,
-    until_held,
-};
+use rig::{addressed, best, hold, hooks, release, spec, until_held};
 
 fn at(address: &str) -> SocketAddr {
     address.parse().unwrap()

@@ -9,10 +9,11 @@ use reloader_tests::poll::until;
 mod net;
 
 use net::{
-    Clients, LONG, addresses, connects, footprint, kernel_has_plug, listener, neighbours, parked, retransmitted_syns,
-    send_raw, serve, spec, syn, wait_for_parked,
+    Clients, LONG, connects, footprint, kernel_has_plug, neighbours, parked, retransmitted_syns, send_raw, serve, spec,
+    syn, wait_for_parked,
 };
-use reloader_tests::network::{Namespace, command, ip, tc};
+use reloader_tests::network::{Namespace, addresses, command, ip, tc};
+use reloader_tests::waiting::listener;
 
 fn armed(spec: &Spec) -> QdiscGate {
     let mut gate = QdiscGate::prepare(spec).unwrap_or_else(|error| panic!("{error}"));

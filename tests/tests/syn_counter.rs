@@ -9,9 +9,10 @@ use reloader::gate::ProgramsError;
 use reloader::gate::syn_counter::{CounterError, Hook, SynCounter, SynCounts, Watched, remove_stale};
 use reloader::kernel::devices;
 use reloader_tests::guest::{self, Feature};
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+use reloader_tests::limits::keep_only;
+use rustix::thread::CapabilitySet;
 
-use reloader_tests::network::{Namespace, can_add, connect, connected, ip, listen, packet_path, tc};
+use reloader_tests::network::{Namespace, addresses, can_add, connect, connected, ip, listen, packet_path, tc};
 
 const PORT: u16 = 8080;
 
@@ -329,11 +330,6 @@ fn three_thousand_dual_stack_listeners_can_be_watched() {
     });
 }
 
-fn addresses(device: &str, host: u8) {
-    ip(&format!("addr add 10.0.0.{host}/24 dev {device}"));
-    ip(&format!("addr add fd00::{host}/64 dev {device} nodad"));
-}
-
 fn forward(on: u8) {
     for family in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
         std::fs::write(format!("/proc/sys/net/{family}"), on.to_string()).unwrap();
@@ -348,21 +344,15 @@ fn two_capabilities_are_enough_and_one_is_not() {
         // Below 5.11 BPF memory counts against it, and these capabilities are not enough to lift it. A container's root may
         // lack CAP_SYS_RESOURCE: where the limit matters, what follows fails.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-        hold_only(CapabilitySet::BPF | CapabilitySet::NET_ADMIN);
+        keep_only(CapabilitySet::BPF | CapabilitySet::NET_ADMIN);
         let counts = counted(best(), &[at(address)], || connect(address, 2));
         assert_eq!(counts.seen, 2);
 
-        hold_only(CapabilitySet::NET_ADMIN);
+        keep_only(CapabilitySet::NET_ADMIN);
         let error = SynCounter::load().err().expect("bpf(2) without CAP_BPF");
         assert!(
             matches!(error, CounterError::Programs(ProgramsError::Denied)) && error.to_string().contains("CAP_BPF"),
             "{error}"
         );
     });
-}
-
-/// On this thread, for the rest of its life.
-fn hold_only(capabilities: CapabilitySet) {
-    let sets = CapabilitySets { effective: capabilities, permitted: capabilities, inheritable: CapabilitySet::empty() };
-    set_capabilities(None, sets).unwrap();
 }

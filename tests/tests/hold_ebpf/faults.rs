@@ -7,16 +7,15 @@ use reloader::gate::ProgramsError;
 use reloader::gate::ebpf::{EbpfError, EbpfGate, Hook, remove_stale};
 use reloader::gate::hold::{Gate as _, LEASE, Living};
 use reloader_tests::footprint::Footprint;
-use reloader_tests::network::{Namespace, command, connect, ip, listen, packet_path};
+use reloader_tests::limits::keep_only;
+use reloader_tests::network::{Namespace, addresses, command, connect, ip, listen, packet_path};
 use reloader_tests::poll::until;
+use reloader_tests::waiting::{Client, listener, retransmits, start, until_connected};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+use rustix::thread::CapabilitySet;
 
 use super::at;
-use super::rig::{
-    Client, addressed, addresses, best, hold, hooks, listener, release, retransmits, spec, start, until_connected,
-    until_held,
-};
+use super::rig::{addressed, best, hold, hooks, release, spec, until_held};
 
 #[test]
 fn a_full_ring_drops_and_counts_and_other_ports_go_on() {
@@ -262,10 +261,4 @@ fn three_capabilities_are_enough_and_fewer_are_told() {
         let error = EbpfGate::prepare(&spec).err().expect("bpf(2) without CAP_BPF");
         assert!(matches!(error, EbpfError::Programs(ProgramsError::Denied)), "{error}");
     });
-}
-
-/// On this thread, for the rest of its life.
-fn keep_only(capabilities: CapabilitySet) {
-    let sets = CapabilitySets { effective: capabilities, permitted: capabilities, inheritable: CapabilitySet::empty() };
-    set_capabilities(None, sets).unwrap();
 }

@@ -6,13 +6,11 @@ use reloader::gate::ebpf::Hook;
 use reloader::gate::hold::{Exception, Gate as _};
 use reloader::gate::syn_counter::{SynCounter, Watched};
 use reloader::kernel::devices;
-use reloader_tests::network::{Namespace, can_add, command, connect, ip, listen, packet_path, tc};
+use reloader_tests::network::{Namespace, addresses, can_add, command, connect, ip, listen, packet_path, tc};
+use reloader_tests::waiting::{Client, listener, retransmits, start, until_connected};
 
 use super::at;
-use super::rig::{
-    Client, addressed, addresses, best, hold, hooks, listener, release, retransmits, spec, start, until_connected,
-    until_held,
-};
+use super::rig::{addressed, best, hold, hooks, release, spec, until_held};
 
 #[test]
 fn a_filter_that_drops_a_port_and_one_that_counts_act_as_before() {

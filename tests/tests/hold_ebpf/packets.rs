@@ -7,10 +7,11 @@ use std::process::{Child, Command, Stdio};
 use reloader::gate::hold::Gate as _;
 use reloader_tests::guest;
 use reloader_tests::network::{Namespace, command, ip};
+use reloader_tests::waiting::{listener, retransmits};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::at;
-use super::rig::{addressed, best, hold, hooks, listener, release, retransmits, spec, until_held};
+use super::rig::{addressed, best, hold, hooks, release, spec, until_held};
 
 /// Guests have no Python: these packets are looked at on the host only.
 fn lacks_python() -> bool {

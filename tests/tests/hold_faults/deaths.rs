@@ -8,8 +8,9 @@ use reloader_tests::guest::{self, Feature, Gate};
 use reloader_tests::poll::until;
 use reloader_tests::process::Process;
 use reloader_tests::service::{Kind, Service};
+use reloader_tests::waiting::{Client, until_connected};
 
-use crate::scene::{ADDRESS, Client, LONG, Scene, backend, until_connected};
+use crate::scene::{ADDRESS, LONG, Scene, backend};
 use reloader_tests::holding::assert_held;
 
 /// Where a device is given a qdisc it loses what it sends in that millisecond, and a client its SYN-ACK: nothing is sent again where

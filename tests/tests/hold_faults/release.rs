@@ -18,8 +18,9 @@ use reloader_tests::netns;
 use reloader_tests::network::ip;
 use reloader_tests::poll::until;
 use reloader_tests::service::{Kind, Service};
+use reloader_tests::waiting::{Client, listener_with, until_connected};
 
-use crate::scene::{ADDRESS, Client, LONG, Scene, listener_with, until_connected};
+use crate::scene::{ADDRESS, LONG, Scene};
 use reloader_tests::holding::Holding;
 
 #[test]

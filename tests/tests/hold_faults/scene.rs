@@ -12,6 +12,7 @@ use reloader_tests::network::{Namespace, connected, ip, packet_path};
 use reloader_tests::poll::until;
 use reloader_tests::process::{Process, guards};
 use reloader_tests::rig::{Answer, Pending};
+use reloader_tests::waiting::{Client, listener, retransmits, room, start};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use reloader_tests::holding::Holding;
@@ -41,9 +42,7 @@ impl Scene {
         client.run(|| address("left", 1));
         let (holding, before, path_before) = server.run(|| {
             address("right", 2);
-            // By default a quarter of a small number is kept free.
-            std::fs::write("/proc/sys/net/ipv4/tcp_max_syn_backlog", "16384").unwrap();
-            std::fs::write("/proc/sys/net/core/somaxconn", "16384").unwrap();
+            room();
             let holding = Holding::with(tables);
             let before = Footprint::take(holding.rig.dir());
             (holding, before, packet_path())
@@ -110,20 +109,14 @@ impl Scene {
     pub(crate) fn clients(&self, count: usize) -> Vec<Client> {
         reloader_tests::limits::raise_open_files();
         let before = self.server.run(received);
-        let clients = self.client.run(|| (0..count).map(|_| Client::start(ADDRESS)).collect());
+        let clients = self.client.run(|| start(ADDRESS.parse().unwrap(), count));
         until(LONG, "the SYNs to arrive", || self.server.run(received) >= before + count as u64);
         clients
     }
 
     /// Segments that the clients have sent again.
     pub(crate) fn retransmits(&self) -> u64 {
-        self.client.run(|| {
-            let text = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
-            let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
-            let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
-            let position = names.split(' ').position(|name| name == "RetransSegs").unwrap();
-            values.split(' ').nth(position).unwrap().parse().unwrap()
-        })
+        self.client.run(retransmits)
     }
 }
 
@@ -165,47 +158,6 @@ pub(crate) fn backend() -> &'static [&'static str] {
         Some(Gate::Qdisc) => &["--backend", "qdisc"],
         _ => &[],
     }
-}
-
-/// A connection that is on its way.
-pub(crate) struct Client(Socket);
-
-impl Client {
-    pub(crate) fn start(address: &str) -> Client {
-        let address: SocketAddr = address.parse().unwrap();
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        match socket.connect(&address.into()) {
-            Err(error) if error.raw_os_error() != Some(nix::errno::Errno::EINPROGRESS as i32) => {
-                panic!("{address}: {error}")
-            }
-            _ => Client(socket),
-        }
-    }
-
-    pub(crate) fn is_connected(&self) -> bool {
-        self.0.peer_addr().is_ok()
-    }
-}
-
-#[track_caller]
-pub(crate) fn until_connected(clients: &[Client]) {
-    until(LONG, "connections", || clients.iter().all(Client::is_connected));
-}
-
-/// Room for all; nothing is accepted.
-pub(crate) fn listener(address: &str) -> TcpListener {
-    listener_with(address, 4096)
-}
-
-/// Room for so many and one more.
-pub(crate) fn listener_with(address: &str, backlog: i32) -> TcpListener {
-    let address: SocketAddr = address.parse().unwrap();
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    socket.bind(&address.into()).unwrap();
-    socket.listen(backlog).unwrap();
-    socket.into()
 }
 
 fn address(device: &str, host: u8) {

@@ -3,8 +3,9 @@
 use reloader_tests::network::{ip, packet_path};
 use reloader_tests::poll::until;
 use reloader_tests::service::{Kind, Service};
+use reloader_tests::waiting::{listener, start, until_connected};
 
-use crate::scene::{ADDRESS, Client, LONG, Scene, until_connected};
+use crate::scene::{ADDRESS, LONG, Scene};
 use reloader_tests::holding::assert_held;
 
 const OTHER: &str = "10.0.0.2:8081";
@@ -15,7 +16,7 @@ fn two_ports() {
     let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS, OTHER]));
     let (one, two) = (scene.hold(&[]), scene.hold_on(OTHER, &[]));
     let clients = scene.clients(10);
-    let others = scene.client.run(|| (0..10).map(|_| Client::start(OTHER)).collect::<Vec<_>>());
+    let others = scene.client.run(|| start(OTHER.parse().unwrap(), 10));
     scene.server.run(|| service.run("restart"));
     until_connected(&clients);
     until_connected(&others);
@@ -65,7 +66,7 @@ fn a_device_that_comes_and_one_that_goes() {
         ip("link set far up");
     });
     until(LONG, "a program on the new device", || scene.server.run(|| packet_path().contains("coming Ingress")));
-    let clients = scene.client.run(|| (0..10).map(|_| Client::start("10.0.9.2:8080")).collect::<Vec<_>>());
+    let clients = scene.client.run(|| start("10.0.9.2:8080".parse().unwrap(), 10));
     let before = scene.clients(10);
     assert!(clients.iter().chain(&before).all(|client| !client.is_connected()));
     scene.server.run(|| service.run("restart"));
@@ -84,7 +85,7 @@ fn a_device_that_comes_and_one_that_goes() {
 #[test]
 fn a_device_that_comes_and_the_holder_killed() {
     let scene = Scene::new();
-    let _listener = scene.server.run(|| crate::scene::listener("0.0.0.0:8080"));
+    let _listener = scene.server.run(|| listener("0.0.0.0:8080"));
     let held = scene.hold_on("0.0.0.0:8080", &[]);
     scene.server.run(|| {
         ip("link add coming type veth peer name far");

@@ -12,7 +12,7 @@ use reloader_tests::footprint::Footprint;
 use reloader_tests::poll::until;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use reloader_tests::network::{Namespace, command, connected, ip};
+use reloader_tests::network::{Namespace, addresses, command, connected};
 
 pub(crate) const PORT: u16 = 8080;
 /// Longer than any of this takes, with the kernel emulated.
@@ -49,11 +49,6 @@ pub(crate) fn neighbours() -> (Namespace, Namespace) {
     (client, server)
 }
 
-pub(crate) fn addresses(device: &str, host: u8) {
-    ip(&format!("addr add 10.0.0.{host}/24 dev {device}"));
-    ip(&format!("addr add fd00::{host}/64 dev {device} nodad"));
-}
-
 /// Clients whose SYNs have been sent and not answered.
 pub(crate) struct Clients {
     sockets: Vec<Socket>,
@@ -82,16 +77,6 @@ impl Clients {
         assert!(refused.is_empty(), "refused: {refused:?}");
         self.sockets.iter().filter(|socket| socket.peer_addr().is_ok()).count()
     }
-}
-
-/// A listener whose queue has room for all clients of a test.
-pub(crate) fn listener(address: &str) -> TcpListener {
-    let address: SocketAddr = address.parse().unwrap();
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    socket.bind(&address.into()).unwrap();
-    socket.listen(1024).unwrap();
-    socket.into()
 }
 
 /// SYNs that were sent again in the calling thread's namespace.

@@ -4,6 +4,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::confirm::Verdict;
 use super::held::{self, Guarded};
 use super::recorder::Recorder;
@@ -48,9 +50,8 @@ impl Guards {
         }
         let mut at_risk = held::at_risk(verdicts);
         self.replaced = replaced::among(verdicts);
-        for replaced in &mut self.replaced {
-            replaced.drain(supervisor.config.reload.drain_timeout).await;
-        }
+        let patience = supervisor.config.reload.drain_timeout;
+        join_all(self.replaced.iter_mut().map(|replaced| replaced.drain(patience))).await;
         if matches!(strategy, Strategy::Auto | Strategy::Steer) {
             (self.steered, at_risk) = steered::begin(supervisor, at_risk, &inspection.custody, recorder);
         }
@@ -98,10 +99,10 @@ impl Guards {
     /// The new generation is given up: nothing goes to it any more that could go to the old one.
     pub(crate) async fn turn_back(&mut self, patience: Duration) {
         self.links.put_back();
-        self.steered.iter_mut().for_each(Steered::turn_back);
-        for replaced in &self.replaced {
-            replaced.drain_back(patience).await;
+        if let Some(steered) = &mut self.steered {
+            steered.turn_back().await;
         }
+        join_all(self.replaced.iter().map(|replaced| replaced.drain_back(patience))).await;
     }
 
     /// Takes them away, and writes into the receipt what they prove.

@@ -171,6 +171,11 @@ impl Steered {
             return;
         }
         aside(move || from.iter().for_each(|socket| stop_listening(socket))).await;
+        self.until_handshakes_are_done().await;
+    }
+
+    /// Of sockets that are closed: what was in their queues has moved already.
+    async fn until_handshakes_are_done(&mut self) {
         let patience = humantime::format_duration(self.patience);
         let closed_have_no_queue = |_: &Old| Ok(0);
         self.until_nothing_is_left(closed_have_no_queue, |_, half_open| {
@@ -204,7 +209,7 @@ impl Steered {
             if Instant::now() >= deadline {
                 return self.doubt = Some(left(queued, awaited.len()));
             }
-            if self.new_has_ended() {
+            if !self.turned_back && self.new_has_ended() {
                 return;
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
@@ -216,15 +221,16 @@ impl Steered {
     }
 
     /// The new generation is given up: from now on the kernel chooses again, and where it migrates, what is queued on the new
-    /// sockets goes to the old ones. Elsewhere the new generation accepts what it has.
-    pub(crate) fn turn_back(&mut self) {
+    /// sockets goes to the old ones, and so do the handshakes that these have begun. Elsewhere the new generation accepts what it has.
+    pub(crate) async fn turn_back(&mut self) {
         self.turned_back = true;
         if let Err(error) = self.steer.renew(Duration::ZERO) {
             log::error!("{error}");
         }
         let fresh = std::mem::take(&mut self.fresh);
         if self.steer.migrates() {
-            fresh.iter().for_each(|socket| stop_listening(socket));
+            aside(move || fresh.iter().for_each(|socket| stop_listening(socket))).await;
+            self.until_handshakes_are_done().await;
         } else if let Err(error) = self.steer.end(&self.from) {
             log::error!("{error}");
         }

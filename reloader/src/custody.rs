@@ -183,8 +183,13 @@ pub fn take_in(
     wanted: impl Fn(&Listener) -> bool,
     role: impl Fn(&Address) -> Role,
 ) -> Vec<Held> {
-    let described = sockets.into_iter().filter_map(|(fd, record)| {
+    let described = sockets.into_iter().filter_map(|(fd, mut record)| {
         let listener = describe(fd.as_fd(), &record).filter(&wanted)?;
+        // HAProxy says it of TCP only, and compares it for QUIC too: unsaid, an `interface` that stays would be bound anew, and one
+        // that is taken away would stay.
+        if record.interface.is_empty() {
+            record.interface = listener.endpoint.interface.clone().unwrap_or_default().into_bytes();
+        }
         let role = role(&listener.endpoint.address);
         Some(Held { listener, role, fd: Arc::new(fd), record })
     });

@@ -170,7 +170,12 @@ impl Endpoint {
 
     /// A TCP listener of the daemon's own network namespace: what comes to it can be held, or steered.
     pub fn is_tcp_here(&self) -> bool {
-        matches!(self.address, Address::Inet(_)) && self.socket_type == SocketType::Stream && self.netns.is_none()
+        matches!(self.address, Address::Inet(_)) && self.socket_type == SocketType::Stream && self.is_here()
+    }
+
+    /// It is in the daemon's own network namespace.
+    pub fn is_here(&self) -> bool {
+        self.netns.is_none()
     }
 
     /// True when a connection accepted from this listener can have `local` as its local address.

@@ -68,7 +68,7 @@ fn same_place(one: &Listener, other: &Listener) -> bool {
 /// One is an address, the other is any: what comes to the one may have been meant for the other.
 fn overlap(one: &Listener, other: &Listener) -> bool {
     let (one, other) = (&one.endpoint, &other.endpoint);
-    one.overlaps(other) && one.is_tcp_here() && other.is_tcp_here()
+    one.overlaps(other) && one.socket_type == other.socket_type && one.is_here() && other.is_here()
 }
 
 fn passed(owned: &Owned) -> Verdict {
@@ -190,6 +190,19 @@ mod tests {
         assert_eq!(fewer, [(Rung::Passed, Some(1), Some(1)), (Rung::Unproven, Some(2), None)]);
         let more = rungs(alone, &[one.clone(), two]);
         assert_eq!(more, [(Rung::Passed, Some(1), Some(1)), (Rung::Added, None, Some(2))]);
+    }
+
+    #[test]
+    fn any_serves_what_came_to_one_address_by_the_same_protocol() {
+        let datagram = |address: &str, inode| {
+            let mut owned = owned(address, inode);
+            owned.listener.endpoint.socket_type = SocketType::Datagram;
+            owned
+        };
+        let rung = |before: Owned, after: Owned| rungs(&[before], &[after])[0].0;
+        assert_eq!(rung(owned("127.0.0.1:443", 1), owned("0.0.0.0:443", 2)), Rung::Unproven);
+        assert_eq!(rung(datagram("127.0.0.1:443", 1), datagram("0.0.0.0:443", 2)), Rung::Unproven);
+        assert_eq!(rung(datagram("127.0.0.1:443", 1), owned("0.0.0.0:443", 2)), Rung::Removed);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Facts {
     pub many_processes: Option<(u32, String)>,
     /// The place of the first `program` section.
     pub program: Option<String>,
+    /// A bind speaks QUIC.
+    pub quic: bool,
     /// Paths of the stats sockets, as written.
     pub stats_sockets: Vec<PathBuf>,
 }
@@ -101,6 +103,10 @@ pub fn facts(sources: &[Source]) -> Facts {
                     if section == "program" && facts.program.is_none() {
                         facts.program = Some(place());
                     }
+                }
+                ["bind", addresses, ..] if !global => {
+                    let speaks_quic = |at: &str| at.starts_with("quic4@") || at.starts_with("quic6@");
+                    facts.quic |= addresses.split(',').any(speaks_quic);
                 }
                 _ if global => note_global(&mut facts, &words, place),
                 _ => {}
@@ -218,6 +224,12 @@ mod tests {
         assert!(found.close_spread_time && found.master_worker);
         assert_eq!(found.stats_sockets, [PathBuf::from("/run/a.sock"), PathBuf::from("/run/b c.sock")]);
         assert_eq!(found.refusal(), None);
+    }
+
+    #[test]
+    fn a_bind_of_quic_is_seen_among_others() {
+        assert!(scan("frontend f\n  bind :443,quic4@:443 ssl crt a.pem alpn h3\n").quic);
+        assert!(!scan("frontend f\n  bind :443 name quic4@ # quic4@:443\n").quic);
     }
 
     #[test]

@@ -85,9 +85,13 @@ async fn two_phases(
     refuse_unproven(supervisor, ask, &verdicts, guards, recorder)?;
 
     tell("retiring the old generation");
+    let is_retiring = supervisor.is_served();
     still_there(supervisor)?;
     record_handover(supervisor).await?;
     let closed = retire(supervisor, inspection, verdicts, recorder).await;
+    if is_retiring && let Some(loss) = prepared.retires_with_loss() {
+        recorder.note(loss);
+    }
     recorder.phase(|phases| &mut phases.retire);
     guards.follow_the_close(closed).await;
     std::mem::take(guards).release(supervisor, recorder, tell).await;

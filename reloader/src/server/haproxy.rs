@@ -95,6 +95,15 @@ impl HaproxyServer {
 }
 
 impl Prepared {
+    /// What an old generation does to clients whose socket is passed all the same.
+    pub(crate) fn retires_with_loss(&self) -> Option<&'static str> {
+        let super::Recipe::Haproxy(recipe) = &self.recipe else { return None };
+        recipe.facts.quic.then_some(
+            "QUIC: HAProxy serves no connection whose handshake ended after it was told to stop, and no request that comes on an older \
+             connection after that: these clients have to connect again",
+        )
+    }
+
     /// The configuration that a new HAProxy has read, where it is still the one on disk.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ pub mod plain;
 pub mod poll;
 pub mod probe;
 pub mod process;
+pub mod quic;
 pub mod receipt;
 pub mod rig;
 pub mod servers;

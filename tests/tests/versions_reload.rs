@@ -1,12 +1,12 @@
 //! Every version of HAProxy, plain and in master-worker mode: reloads under load, and custody through `kill -9`.
 
 use std::path::Path;
-use std::process::Command;
 
 use reloader_tests::config::Config;
 use reloader_tests::haproxy::{HaproxyBinary, Version, info};
 use reloader_tests::load::Load;
 use reloader_tests::process::Process;
+use reloader_tests::quic::{certificate, speaks_quic};
 use reloader_tests::receipt::{assert_passed, listener};
 use reloader_tests::rig::{Rig, Setup};
 use reloader_tests::{netns, versions};
@@ -110,22 +110,6 @@ fn datagram_listeners_are_passed() {
             }
         }
     });
-}
-
-fn speaks_quic(binary: &HaproxyBinary) -> bool {
-    let said = Command::new(&binary.path).arg("-vv").output().unwrap().stdout;
-    String::from_utf8_lossy(&said).contains("+QUIC")
-}
-
-fn certificate(dir: &Path) -> std::path::PathBuf {
-    let (key, pem) = (dir.join("key.pem"), dir.join("site.pem"));
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
-    openssl.args(["-subj", "/CN=reloader.test", "-days", "30", "-keyout"]).arg(&key).arg("-out").arg(&pem);
-    assert!(openssl.output().expect("running openssl").status.success());
-    let both = std::fs::read_to_string(&pem).unwrap() + &std::fs::read_to_string(&key).unwrap();
-    std::fs::write(&pem, both).unwrap();
-    pem
 }
 
 /// The daemon gives it where HAProxy knows it, and a version that does not know it would not start.

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use anyhow::ensure;
-use reloader_tests::versions;
+use reloader_tests::{quic, versions};
 
 use crate::packages::{ensure_apt, run as run_command};
 
@@ -15,8 +15,8 @@ mod rows;
 mod table;
 
 /// What the integration tests call: the server, the tools that check from outside, and what unpacks other versions.
-const PACKAGES: [&str; 8] =
-    ["haproxy", "iproute2", "lighttpd", "nftables", "nginx-light", "patchelf", "python3-pip", "util-linux"];
+const PACKAGES: [&str; 9] =
+    ["haproxy", "iproute2", "lighttpd", "nftables", "nginx-light", "openssl", "patchelf", "python3-pip", "util-linux"];
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
@@ -53,6 +53,7 @@ fn on_host() -> anyhow::Result<()> {
     );
     ensure_apt(&PACKAGES)?;
     versions::fetch_all(&versions::cache_dir())?.complete()?;
+    quic::fetch(&versions::cache_dir())?;
     run_command(cargo("build").args(["--package", "reloader"]))?;
     // Two at a time on this kind of machine would measure each other.
     run_command(cargo("test").args(["--package", "reloader-tests", "--no-fail-fast", "--", "--test-threads=1"]))

@@ -1,0 +1,128 @@
+//! A load of HTTP/3 connections: the clients of aioquic, a Python package that knows nothing of HAProxy.
+
+mod outcome;
+mod package;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::haproxy::HaproxyBinary;
+use crate::netns;
+use crate::poll::until;
+use crate::versions::cache_dir;
+
+pub use outcome::Outcomes;
+pub use package::fetch;
+
+/// Whether this HAProxy was built with it.
+pub fn speaks_quic(binary: &HaproxyBinary) -> bool {
+    let said = Command::new(&binary.path).arg("-vv").output().expect("running haproxy -vv").stdout;
+    String::from_utf8_lossy(&said).contains("+QUIC")
+}
+
+/// A certificate with its key, as HAProxy wants them.
+pub fn certificate(dir: &Path) -> PathBuf {
+    let (key, pem) = (dir.join("key.pem"), dir.join("site.pem"));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+    openssl.args(["-subj", "/CN=reloader.test", "-days", "30", "-keyout"]).arg(&key).arg("-out").arg(&pem);
+    assert!(openssl.output().expect("running openssl").status.success());
+    let both = [fs::read(&pem), fs::read(&key)].map(|part| part.expect("openssl wrote it")).concat();
+    fs::write(&pem, both).expect("writing the certificate");
+    pem
+}
+
+const CLIENT: &str = include_str!("quic/client.py");
+
+/// A load that has not been started.
+pub struct Load {
+    host: String,
+    port: u16,
+    rate: u32,
+    long_lived: u32,
+    patience: u32,
+}
+
+impl Load {
+    /// New connections, 20 a second unless told, each with one request.
+    pub fn to(host: &str, port: u16) -> Load {
+        Load { host: host.into(), port, rate: 20, long_lived: 0, patience: 10 }
+    }
+
+    /// Beside them so many that stay, with ten requests a second each.
+    pub fn long_lived(mut self, number: u32) -> Load {
+        self.long_lived = number;
+        self
+    }
+
+    /// Seconds that a request may take.
+    pub fn patience(mut self, seconds: u32) -> Load {
+        self.patience = seconds;
+        self
+    }
+
+    /// In the namespace of the calling thread.
+    pub fn start(self) -> Running {
+        let packages = netns::outside(|| fetch(&cache_dir())).unwrap_or_else(|error| panic!("{error:#}"));
+        let numbers = [u32::from(self.port), self.rate, self.long_lived, self.patience];
+        let mut command = Command::new("python3");
+        command.args(["-c", CLIENT, &self.host]).args(numbers.map(|number| number.to_string()));
+        command.env("PYTHONPATH", packages).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("running python3");
+        let output = child.stdout.take().expect("it is piped");
+        let started = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&started);
+        let reader = std::thread::spawn(move || read(output, &count));
+        Running { child, started, reader: Some(reader) }
+    }
+}
+
+fn read(output: ChildStdout, started: &AtomicU64) -> Vec<Value> {
+    let lines = BufReader::new(output).lines().map(|line| line.expect("the client's output"));
+    let said = lines.map(|line| serde_json::from_str::<Value>(&line).expect("JSON"));
+    let count = |said: &Value| {
+        let is_start = said["kind"] == "started";
+        started.fetch_add(u64::from(is_start), Relaxed);
+        !is_start
+    };
+    said.filter(count).collect()
+}
+
+/// A load under way. Dropped without `stop`, it is killed.
+pub struct Running {
+    child: Child,
+    started: Arc<AtomicU64>,
+    reader: Option<JoinHandle<Vec<Value>>>,
+}
+
+impl Running {
+    /// Wait until so many further connections have been started.
+    pub fn until_further(&self, more: u64) {
+        let count = self.started.load(Relaxed) + more;
+        until(Duration::from_secs(60), "the QUIC clients to get that far", || self.started.load(Relaxed) >= count);
+    }
+
+    /// Start nothing more, wait for what is open.
+    pub fn stop(mut self) -> Outcomes {
+        drop(self.child.stdin.take());
+        let said = self.reader.take().expect("stopped only once").join().expect("the reader panicked");
+        let status = self.child.wait().expect("waiting for python3");
+        assert!(status.success(), "the QUIC clients: {status}");
+        Outcomes::of(&said)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,60 @@
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::Value;
+
+/// What became of the connections of a load.
+#[derive(Debug, Default)]
+pub struct Outcomes {
+    /// New connections, the first request of long-lived ones among them.
+    pub connections: u64,
+    /// Those that did not even get through the handshake.
+    pub unanswered: u64,
+    /// Those that did, and got no reply: why, and how many.
+    pub unserved: BTreeMap<String, u64>,
+    /// Long-lived connections, by how the server ended them (`None`: it did not), with the requests under way that got no reply.
+    pub long_lived: BTreeMap<Option<String>, (u64, u64)>,
+    /// Replies on these.
+    pub replies: u64,
+    slowest_ms: f64,
+}
+
+impl Outcomes {
+    pub(super) fn of(said: &[Value]) -> Outcomes {
+        let mut outcomes = Outcomes::default();
+        for said in said {
+            let failure = said["failure"].as_str();
+            if said["kind"] == "long-lived" {
+                let end = said["end"].as_str().map(str::to_owned).or_else(|| failure.map(str::to_owned));
+                let (ends, unanswered) = outcomes.long_lived.entry(end).or_default();
+                *ends += 1;
+                *unanswered += u64::from(failure.is_some());
+                outcomes.replies += said["answered"].as_u64().unwrap_or_default();
+                continue;
+            }
+            outcomes.connections += 1;
+            match failure {
+                None => outcomes.slowest_ms = outcomes.slowest_ms.max(said["ms"].as_f64().unwrap_or_default()),
+                Some(why) if said["shook_hands"] == true => *outcomes.unserved.entry(why.into()).or_default() += 1,
+                Some(_) => outcomes.unanswered += 1,
+            }
+        }
+        outcomes
+    }
+
+    /// New connections that got through the handshake and got no reply.
+    pub fn unserved(&self) -> u64 {
+        self.unserved.values().sum()
+    }
+}
+
+impl fmt::Display for Outcomes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Outcomes { connections, unanswered, unserved, slowest_ms, long_lived, replies } = self;
+        write!(
+            out,
+            "{connections} connections, {unanswered} unanswered, unserved {unserved:?}, slowest {slowest_ms} ms"
+        )?;
+        write!(out, "; long-lived {long_lived:?}, {replies} replies")
+    }
+}

@@ -9,7 +9,7 @@ use reloader_tests::receipt::{assert_passed, listener};
 use reloader_tests::rig::Rig;
 use reloader_tests::{netns, versions};
 
-const RELOADS: u64 = 12;
+const RELOADS: u64 = 8;
 const ADDRESS: &str = "udp@127.0.0.1:8443";
 
 fn speaking_quic() -> Vec<HaproxyBinary> {
@@ -72,6 +72,7 @@ fn reloads_leave_no_client_without_an_answer() {
 
 /// HAProxy's own way without passing. What is lost here is a matter of luck at this rate, so no number is demanded.
 #[test]
+#[ignore = "its figures are for reading, beside those of the reloads"]
 fn soft_stop_is_measured() {
     for binary in speaking_quic() {
         let _alone = netns::enter_alone();

@@ -28,6 +28,13 @@ pub struct Held {
     pub record: Record,
 }
 
+impl Held {
+    /// Others may be bound to its address (SO_REUSEPORT).
+    pub fn shares_its_address(&self) -> bool {
+        SockRef::from(&*self.fd).reuse_port().is_ok_and(|shares| shares)
+    }
+}
+
 /// All listeners in custody, and where the serving generation holds the same sockets, and those that custody leaves to it.
 #[derive(Debug, Clone, Default)]
 pub struct Custody {

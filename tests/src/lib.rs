@@ -10,6 +10,7 @@ pub mod idle;
 pub mod kernels;
 pub mod limits;
 pub mod load;
+pub mod master;
 pub mod netns;
 pub mod network;
 pub mod plain;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::Command;
 
 use super::{Context, Exit, Failure};
-use crate::config::{Config, Haproxy};
+use crate::config::{Config, Haproxy, Mode};
 use crate::haproxy::check::check_command;
 use crate::haproxy::scan;
 use crate::haproxy::version::Version;
@@ -28,7 +28,9 @@ fn bad(message: String) -> Failure {
 }
 
 fn check_haproxy(haproxy: &Haproxy) -> Result<(), Failure> {
-    scan::load(&haproxy.config).map_err(bad)?;
+    if haproxy.mode == Mode::Supervised {
+        scan::load(&haproxy.config).map_err(bad)?;
+    }
     Version::of(&haproxy.binary).map_err(|error| bad(error.to_string()))?;
     // HAProxy's own lines go where it writes them.
     let status = check_command(haproxy).status().map_err(|error| {

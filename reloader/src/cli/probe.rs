@@ -21,6 +21,8 @@ struct Probe {
     /// The rung each listener would get; empty with the reason in `listeners-unknown` when no daemon answers.
     listeners: Vec<Planned>,
     listeners_unknown: Option<String>,
+    /// What else the operator should know, in sentences.
+    notes: Vec<String>,
     /// New connections in the last second, as HAProxy counts them.
     connection_rate: Option<u64>,
     backlogs: Vec<Backlog>,
@@ -63,6 +65,7 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Fai
         backlogs: status.all().flat_map(|service| backlogs(service, &sockets)).collect(),
         connection_rate: status.main.connection_rate,
         listeners: status.all().flat_map(|service| service.plan.clone()).collect(),
+        notes: status.all().flat_map(|service| service.notes.clone()).collect(),
         listeners_unknown,
     };
     if format.json {
@@ -119,6 +122,9 @@ fn text(probe: &Probe) -> String {
     text.push('\n');
     if let Some(haproxy) = &probe.haproxy {
         text.push_str(&haproxy_line(haproxy));
+    }
+    for note in &probe.notes {
+        text.push_str(&format!("note  {note}\n\n"));
     }
     match &probe.listeners_unknown {
         Some(why) => text.push_str(&format!("listeners  unknown: {why}\n")),

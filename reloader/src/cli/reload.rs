@@ -45,8 +45,9 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Fail
             show(context, arguments.format, &receipt)?;
             Ok(exit(&receipt, serving))
         }
-        Reply::Plan { plan, serving, refused, checked_by } => {
-            show_plan(arguments.format, &plan, serving, &Checked { refused, by: checked_by.unwrap_or_default() })
+        Reply::Plan { plan, serving, refused, checked_by, notes } => {
+            let checked = Checked { refused, by: checked_by.unwrap_or_default(), notes };
+            show_plan(arguments.format, &plan, serving, &checked)
         }
         other => Err(Failure::new(Exit::Internal, format!("the daemon answered something else: {other:?}"))),
     }
@@ -84,12 +85,16 @@ fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<
 struct Checked {
     refused: Vec<String>,
     by: String,
+    notes: Vec<String>,
 }
 
 fn show_plan(format: output::Format, plan: &[Planned], serving: bool, checked: &Checked) -> Result<Exit, Failure> {
-    let refused = &checked.refused;
+    let Checked { refused, notes, .. } = checked;
+    if !format.json {
+        notes.iter().for_each(|note| eprintln!("note: {note}"));
+    }
     if format.json {
-        output::json(&serde_json::json!({ "plan": plan, "serving": serving, "refused": refused }))?;
+        output::json(&serde_json::json!({ "plan": plan, "serving": serving, "refused": refused, "notes": notes }))?;
     } else if plan.is_empty() {
         output::print("nothing serves: the new generation will bind everything itself\n")?;
     } else {

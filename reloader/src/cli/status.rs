@@ -69,6 +69,9 @@ fn service_rows(status: &ServiceStatus) -> Vec<Vec<String>> {
             row("", reason.clone());
         }
     }
+    for note in &status.notes {
+        row("note", note.clone());
+    }
     for warning in &status.warnings {
         row("warning", warning.clone());
     }

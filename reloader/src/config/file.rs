@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::companion::MasterCli;
 use super::size::Size;
 use super::span::{Limit, OrAuto, Span, SpreadTime};
 use super::{Config, Haproxy, Hold, Reload, Service};
@@ -18,6 +19,16 @@ pub enum OnStop {
     Leave,
     /// Retire it.
     Retire,
+}
+
+/// Who runs HAProxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// The daemon: it starts and retires each generation.
+    Supervised,
+    /// Its own unit, in master-worker mode: the daemon asks its master to reload.
+    Companion,
 }
 
 /// Which rungs may be used.
@@ -105,6 +116,8 @@ struct HaproxyTable {
     binary: PathBuf,
     config: Vec<PathBuf>,
     args: Vec<String>,
+    mode: Mode,
+    master_cli: MasterCli,
 }
 
 impl Default for HaproxyTable {
@@ -113,6 +126,8 @@ impl Default for HaproxyTable {
             binary: "/usr/sbin/haproxy".into(),
             config: vec!["/etc/haproxy/haproxy.cfg".into()],
             args: Vec::new(),
+            mode: Mode::Supervised,
+            master_cli: MasterCli(None),
         }
     }
 }
@@ -164,6 +179,13 @@ impl Default for HoldTable {
     }
 }
 
+impl From<HaproxyTable> for Haproxy {
+    fn from(table: HaproxyTable) -> Haproxy {
+        let HaproxyTable { binary, config, args, mode, master_cli: MasterCli(master_cli) } = table;
+        Haproxy { binary, config, args, mode, master_cli }
+    }
+}
+
 impl From<File> for Config {
     fn from(file: File) -> Config {
         let haproxy = file.haproxy.or_else(|| file.service.is_empty().then(HaproxyTable::default));
@@ -174,7 +196,7 @@ impl From<File> for Config {
             runtime_dir: file.runtime_dir,
             state_dir: file.state_dir,
             on_stop: file.on_stop,
-            haproxy: haproxy.map(|HaproxyTable { binary, config, args }| Haproxy { binary, config, args }),
+            haproxy: haproxy.map(Haproxy::from),
             services: file.service,
             reload: Reload {
                 strategy: reload.strategy,

@@ -1,5 +1,6 @@
 //! The daemon's own configuration, `/etc/reloader/reloader.toml`.
 
+mod companion;
 mod file;
 mod service;
 mod size;
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use file::{AtMaxDraining, OnStop, Require, Strategy};
+pub use file::{AtMaxDraining, Mode, OnStop, Require, Strategy};
 pub use service::{HAPROXY, Ready, Service, Sockets, Stop};
 pub(crate) use span::parse as parse_duration;
 pub use span::{Limit, SpreadTime};
@@ -57,6 +58,10 @@ pub struct Haproxy {
     pub config: Vec<PathBuf>,
     /// Further arguments.
     pub args: Vec<String>,
+    /// Who runs it.
+    pub mode: Mode,
+    /// The socket of its master's CLI (`-S`), in companion mode; `None`: the master is sent SIGUSR2.
+    pub master_cli: Option<PathBuf>,
 }
 
 /// The `[reload]` table.
@@ -137,7 +142,10 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.haproxy.as_ref().map_or(Ok(()), Haproxy::check)?;
+        if let Some(haproxy) = &self.haproxy {
+            haproxy.check()?;
+            companion::check(haproxy, &self.reload)?;
+        }
         for (name, service) in &self.services {
             service.check(name)?;
         }

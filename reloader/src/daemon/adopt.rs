@@ -7,6 +7,7 @@ use super::DaemonError;
 use crate::generation_files::{Files, number_of};
 use crate::haproxy::inspect::stats_socket_inode;
 use crate::haproxy::launch::label;
+use crate::haproxy::master::root_of;
 use crate::haproxy::{runtime_api, scan};
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::listener::Owned;
@@ -23,7 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Finds what runs already. Returns the receipt of the adoption, or `None` when nothing serves.
 pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>, DaemonError> {
-    let records = Records::load(&supervisor.place);
+    let mut records = Records::load(&supervisor.place);
+    if records.companion {
+        // Workers of somebody else's master: one that serves is found as any other.
+        records.generations.clear();
+    }
     supervisor.next_number = records.next.max(1);
     supervisor.last_start = records.last_start_ms.map(Duration::from_millis);
     let mut serving = own_generations(supervisor, records).await?;
@@ -180,16 +185,6 @@ fn adopted(number: u64, process: Handle, socket: PathBuf, config: &[PathBuf], no
     generation.files = None;
     generation.log = None;
     generation
-}
-
-/// The master of a worker, or the process itself: the topmost ancestor that runs the same program.
-fn root_of(worker: u32) -> u32 {
-    let program = process::executable(worker);
-    let mut root = worker;
-    while let Some(parent) = process::parent(root).filter(|parent| process::executable(*parent) == program) {
-        root = parent;
-    }
-    root
 }
 
 /// systemd starts a service again that ends; two supervisors of one server would fight.

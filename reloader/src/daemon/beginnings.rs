@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{DaemonError, adopt};
+use super::{DaemonError, adopt, companion};
 use crate::reload::receipt::{Kind, Outcome, Receipt};
 use crate::reload::replaced;
 use crate::reload::run::{Ask, run as run_reload};
@@ -23,6 +23,10 @@ pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), Dae
 
 /// Adopts what serves, or starts the first generation; the last-known-good one when the configuration does not start.
 async fn begin_service(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
+    if supervisor.companion.is_some() {
+        companion::begin(supervisor).await;
+        return Ok(());
+    }
     if let Some(receipt) = adopt::adopt(supervisor).await? {
         supervisor.store_receipt(&receipt);
         return Ok(());

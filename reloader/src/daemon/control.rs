@@ -192,18 +192,19 @@ async fn stop(mut stream: UnixStream, control: &Control) -> io::Result<()> {
         }
     }
     let mut all = Vec::new();
-    let mut stopped = false;
+    let (mut stopped, mut one_stays) = (false, false);
     for replies in &mut waiting {
         while let Some(reply) = replies.recv().await {
-            if let Reply::Stopped { drains } = reply {
+            if let Reply::Stopped { drains, stays } = reply {
                 stopped = true;
+                one_stays |= stays;
                 all.extend(drains);
                 break;
             }
         }
     }
     let reply = match stopped {
-        true => Reply::Stopped { drains: all },
+        true => Reply::Stopped { drains: all, stays: one_stays },
         false => Reply::Refused { message: ENDING.into(), exit: 69 },
     };
     write_frame(&mut stream, &reply).await
@@ -211,14 +212,15 @@ async fn stop(mut stream: UnixStream, control: &Control) -> io::Result<()> {
 
 /// What a reload would do: the check of the configuration is run, and nothing is started.
 async fn plan(control: &Control, name: &str) -> Reply {
-    let (plan, serving, check) = with(control, name, |published| {
-        (published.status.plan.clone(), published.status.serving.is_some(), published.check.clone())
+    let (plan, serving, notes, check) = with(control, name, |published| {
+        let status = &published.status;
+        (status.plan.clone(), status.serving.is_some(), status.notes.clone(), published.check.clone())
     });
     let refused = match &check {
         Some(check) => check.run().await.err().unwrap_or_default(),
         None => Vec::new(),
     };
-    Reply::Plan { plan, serving, refused, checked_by: check.map(|check| check.who) }
+    Reply::Plan { plan, serving, refused, checked_by: check.map(|check| check.who), notes }
 }
 
 /// What is published, with what must be fresh: connections that drain, holds, and the rate.

@@ -7,6 +7,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
+use super::companion;
 use super::footing::SharedFooting;
 use super::protocol::Reply;
 use super::queue::Queue;
@@ -38,6 +39,7 @@ pub(super) struct EventLoop {
 enum Woken {
     Event(Option<Event>),
     ServingEnded(Ended),
+    FollowCompanion,
     DrainingEnded,
     RestartDue,
     Tick,
@@ -76,6 +78,8 @@ impl EventLoop {
             match woken {
                 Woken::Event(Some(event)) => self.queue.push(event),
                 Woken::Event(None) => return,
+                Woken::ServingEnded(ended) if self.supervisor.companion.is_some() => self.companion_ended(ended).await,
+                Woken::FollowCompanion => self.follow_companion().await,
                 Woken::ServingEnded(ended) => {
                     self.supervisor.serving_ended(ended);
                     self.supervisor.publish();
@@ -96,7 +100,7 @@ impl EventLoop {
                 Woken::Look => {}
                 Woken::ReadConfiguration => self.read_configuration(),
                 Woken::Stop => {
-                    if self.supervisor.config.on_stop == OnStop::Retire {
+                    if self.supervisor.config.on_stop == OnStop::Retire && self.supervisor.companion.is_none() {
                         self.retire_serving().await;
                     }
                     return self.queue.refuse_all();
@@ -110,10 +114,12 @@ impl EventLoop {
     }
 
     async fn stop(&mut self) {
-        let drains: Vec<u32> = self.retire_serving().await.into_iter().collect();
+        let stays = self.supervisor.companion.is_some();
+        let retired = if stays { None } else { self.retire_serving().await };
+        let drains: Vec<u32> = retired.into_iter().collect();
         self.queue.refuse_all();
         for waiter in std::mem::take(&mut self.queue.stops) {
-            waiter.tell(Reply::Stopped { drains: drains.clone() });
+            waiter.tell(Reply::Stopped { drains: drains.clone(), stays });
             // The reply is written by another task of this thread.
             tokio::time::timeout(TICK, waiter.delivered()).await.ok();
         }
@@ -129,8 +135,14 @@ impl EventLoop {
         };
         let mut draining: FuturesUnordered<_> =
             supervisor.draining.iter().map(|generation| generation.process.ended()).collect();
+        let follow = async {
+            match &supervisor.companion {
+                Some(_) => tokio::time::sleep(companion::LOOK).await,
+                None => std::future::pending().await,
+            }
+        };
         let restart = async {
-            match &supervisor.down {
+            match supervisor.down.as_ref().filter(|_| supervisor.companion.is_none()) {
                 Some(down) => tokio::time::sleep_until(down.next_try().into()).await,
                 None => std::future::pending().await,
             }
@@ -153,6 +165,7 @@ impl EventLoop {
             _ = stopping.wait_for(|stopping| *stopping) => Woken::Stop,
             ended = serving => Woken::ServingEnded(ended),
             () = restart => Woken::RestartDue,
+            () = follow => Woken::FollowCompanion,
             () = custody_ends => Woken::Tick,
             Some(_) = draining.next(), if !draining.is_empty() => Woken::DrainingEnded,
             // Before events: a stream of requests must not starve custody.

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod beginnings;
+mod companion;
 mod control;
 mod endings;
 mod errors;

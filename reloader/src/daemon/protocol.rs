@@ -59,6 +59,8 @@ pub enum Reply {
         refused: Vec<String>,
         /// Who was asked for that.
         checked_by: Option<String>,
+        /// What else the operator should know, in sentences.
+        notes: Vec<String>,
     },
     /// What serves.
     Status(Box<Status>),
@@ -66,6 +68,8 @@ pub enum Reply {
     Stopped {
         /// The retired processes that open connections keep.
         drains: Vec<u32>,
+        /// HAProxy belongs to its own unit, and goes on.
+        stays: bool,
     },
     /// The request was not carried out.
     Refused {

@@ -82,6 +82,8 @@ impl EventLoop {
         self.queue.waits_since = None;
         self.queue.told = None;
         self.mend_footing();
+        // Somebody else may have reloaded a moment ago.
+        self.follow_companion().await;
         let batch = std::mem::take(&mut self.queue.pending);
         self.reload_for(&batch, note).await;
         self.queue.last_reload = Some(Instant::now());

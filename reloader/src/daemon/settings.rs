@@ -2,7 +2,7 @@
 
 use super::event_loop::EventLoop;
 use super::startup::clean_up_holds;
-use crate::config::Config;
+use crate::config::{Config, Haproxy, Mode};
 use crate::supervision::notify;
 
 impl EventLoop {
@@ -29,11 +29,14 @@ impl EventLoop {
             ("control-group", old.control_group != new.control_group),
             ("runtime-dir", old.runtime_dir != new.runtime_dir),
             ("state-dir", old.state_dir != new.state_dir),
+            ("haproxy.mode", mode(old) != mode(&new)),
         ];
         for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
             log::warn!("{key} changes only when the daemon is started again");
         }
+        let haproxy = new.haproxy.map(|haproxy| Haproxy { mode: mode(old).unwrap_or(haproxy.mode), ..haproxy });
         let config = Config {
+            haproxy,
             control_socket: old.control_socket.clone(),
             control_group: old.control_group.clone(),
             runtime_dir: old.runtime_dir.clone(),
@@ -44,6 +47,9 @@ impl EventLoop {
         if config.names() != old.names() {
             log::warn!("a service that came or went is started or left when the daemon is started again");
         }
+        if let (Some(companion), Some(haproxy)) = (&mut self.supervisor.companion, &config.haproxy) {
+            companion.haproxy = haproxy.clone();
+        }
         self.supervisor.server.configure(&config, name);
         self.supervisor.config = config.for_service(name);
         if self.supervisor.left_behind.is_some() {
@@ -52,4 +58,8 @@ impl EventLoop {
         self.supervisor.prepare_holds();
         log::info!("reloader's configuration was read again");
     }
+}
+
+fn mode(config: &Config) -> Option<Mode> {
+    config.haproxy.as_ref().map(|haproxy| haproxy.mode)
 }

@@ -12,13 +12,13 @@ use super::control::{Control, ControlSocket};
 use super::event_loop::EventLoop;
 use super::footing::{Footing, SharedFooting};
 use super::{DaemonError, requests, setup};
-use crate::config::{Config, Strategy};
+use crate::config::{Config, HAPROXY, Mode, Strategy};
 use crate::custody::Custody;
 use crate::gate::hold::{self, Gates, Records};
 use crate::gate::steer::{self, Steer};
 use crate::gate::syn_counter::{self, SynCounter};
 use crate::server::Server;
-use crate::supervision::{Board, Journal, KnownGood, SharedStanding, Supervisor, notify};
+use crate::supervision::{Board, Companion, Journal, KnownGood, SharedStanding, Supervisor, notify};
 use crate::sys::{Inheritance, raise_descriptor_limit};
 
 /// Runs the daemon until it is told to end.
@@ -115,6 +115,8 @@ impl Common {
         let server = Server::new(&config, name).map_err(DaemonError::io("creating the broker's socket"))?;
         let server = server.ok_or_else(|| DaemonError::NothingServes(format!("there is no service `{name}`")))?;
         let journal = Journal::new(&config.state_dir, self.group);
+        let haproxy = config.haproxy.as_ref().filter(|haproxy| haproxy.mode == Mode::Companion && name == HAPROXY);
+        let companion = haproxy.cloned().map(Companion::new);
         Ok(Supervisor {
             name: name.to_owned(),
             place,
@@ -133,6 +135,7 @@ impl Common {
             serving: None,
             draining: Vec::new(),
             starting: None,
+            companion,
             counter: None,
             steer: None,
             unsettled: None,
@@ -201,7 +204,7 @@ fn prepare_counter(supervisor: &mut Supervisor) {
 /// Looks for the steering program of a daemon that was killed, and loads it where every reload steers.
 fn prepare_steering(supervisor: &mut Supervisor) {
     supervisor.inherits_steering = steer::is_left(&supervisor.place);
-    if supervisor.config.reload.strategy == Strategy::Steer {
+    if supervisor.config.reload.strategy == Strategy::Steer || supervisor.companion.is_some() {
         supervisor.steer = Steer::load().inspect_err(|error| log::warn!("{error}")).ok();
     }
 }

@@ -1,12 +1,14 @@
 //! HAProxy: the protocol that passes sockets, the process, its configuration and its runtime API.
 
 pub mod appearance;
+pub mod binds;
 pub mod broker;
 pub mod check;
 pub mod client;
 pub mod codec;
 pub mod inspect;
 pub mod launch;
+pub mod master;
 pub mod overlay;
 pub mod peers;
 pub mod runtime_api;

@@ -3,7 +3,9 @@
 //! This is no parser: HAProxy itself judges the configuration. Conditional blocks (`.if`) are read as if they held.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::launch::label;
 
@@ -26,6 +28,8 @@ pub struct Facts {
     pub quic: bool,
     /// Paths of the stats sockets, as written.
     pub stats_sockets: Vec<PathBuf>,
+    /// One of them exports the listeners.
+    pub exposes: bool,
 }
 
 /// The limit of connections to HAProxy's CLI.
@@ -61,6 +65,12 @@ pub fn read(paths: &[PathBuf]) -> io::Result<Vec<Source>> {
         }
     }
     Ok(sources)
+}
+
+/// When a file was changed last, or took the place of another.
+pub fn changed_at(path: &Path) -> Option<SystemTime> {
+    let seconds = std::fs::metadata(path).ok()?.ctime();
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.try_into().ok()?))
 }
 
 fn is_configuration(file: &Path) -> bool {
@@ -121,7 +131,8 @@ fn note_global(facts: &mut Facts, words: &[&str], place: impl Fn() -> String) {
         ["stats", "maxconn", value, ..] => {
             facts.stats_maxconn = value.parse().map_or(StatsMaxconn::Unreadable, StatsMaxconn::Set);
         }
-        ["stats", "socket", address, ..] => {
+        ["stats", "socket", address, options @ ..] => {
+            facts.exposes |= options.windows(2).any(|pair| pair == ["expose-fd", "listeners"]);
             let path = address.strip_prefix("unix@").unwrap_or(address);
             if path.starts_with('/') {
                 facts.stats_sockets.push(path.into());
@@ -165,7 +176,7 @@ fn starts_section(first_word: &str) -> bool {
 }
 
 /// Splits a line as HAProxy does: quotes, backslashes, `#` comments.
-fn words(line: &str) -> Vec<String> {
+pub(super) fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;

@@ -51,7 +51,7 @@ impl Version {
     }
 
     /// The version in HAProxy's own words, such as `2.6.12-1+deb12u4`.
-    fn from_words(words: &str) -> Option<Version> {
+    pub fn from_words(words: &str) -> Option<Version> {
         let mut numbers = words.split(['.', '-']);
         Some(Version { major: numbers.next()?.parse().ok()?, minor: numbers.next()?.parse().ok()? })
     }
@@ -64,6 +64,11 @@ impl Version {
     /// `_getsocks` and `-x` came with 1.8.
     pub fn passes_sockets(self) -> bool {
         self.at_least(1, 8)
+    }
+
+    /// The master's CLI answers `reload` when it is done: from 2.7 on.
+    pub fn answers_reload(self) -> bool {
+        self.at_least(2, 7)
     }
 
     /// `close-spread-time` came with 2.6.

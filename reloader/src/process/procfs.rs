@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Dir, readlinkat};
 
@@ -26,6 +27,15 @@ pub fn start_time(pid: u32) -> Option<u64> {
         return None;
     }
     fields.get(19)?.parse().ok()
+}
+
+/// The same on the clock of the files; `None` where /proc does not tell.
+pub fn started_at(pid: u32) -> Option<SystemTime> {
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let up = Duration::from_secs_f64(uptime.split_whitespace().next()?.parse().ok()?);
+    // Ticks of /proc are hundredths of a second on every architecture that we run on (USER_HZ).
+    let age = up.checked_sub(Duration::from_millis(start_time(pid)? * 10))?;
+    SystemTime::now().checked_sub(age)
 }
 
 /// True when a signal has stopped the process (state T of proc_pid_stat(5)): it reacts to nothing but SIGCONT and SIGKILL.
@@ -248,6 +258,19 @@ pub fn environment(pid: u32, variable: &str) -> Option<String> {
         rest.strip_prefix(b"=")
     })?;
     Some(String::from_utf8_lossy(value).into_owned())
+}
+
+/// The environment with which the process executed its program, as `NAME=VALUE`.
+pub fn whole_environment(pid: u32) -> Vec<String> {
+    let raw = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let entries = raw.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
+    entries.map(|entry| String::from_utf8_lossy(entry).into_owned()).collect()
+}
+
+/// Where the stack begins (field 28 of proc_pid_stat(5)): another place with each execve(2), as a rule.
+pub fn stack_start(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    after_command(&stat)?.get(25)?.parse().ok()
 }
 
 /// The program file.

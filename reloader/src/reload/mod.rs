@@ -3,6 +3,7 @@
 pub(crate) mod abandon;
 pub mod around;
 mod aside;
+pub(crate) mod companion;
 pub mod confirm;
 pub(crate) mod count;
 pub(crate) mod drain;

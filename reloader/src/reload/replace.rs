@@ -71,8 +71,8 @@ pub(crate) async fn run(
 }
 
 /// The configuration is read twice here: it must not be found wanting when nobody serves any more.
-async fn check(supervisor: &mut Supervisor) -> Result<(), Failure> {
-    let Some(check) = supervisor.server.check() else { return Ok(()) };
+pub(super) async fn check(supervisor: &mut Supervisor) -> Result<(), Failure> {
+    let Some(check) = supervisor.check() else { return Ok(()) };
     let patience = supervisor.config.reload.start_timeout;
     let mut stopping = supervisor.stopping.clone();
     let serving = supervisor.serving.as_ref().map(|serving| serving.process.clone());
@@ -108,7 +108,7 @@ fn still_serves(supervisor: &Supervisor) -> Result<(), Failure> {
     if supervisor.is_served() && supervisor.custody.is_still_owned() { Ok(()) } else { Err(Failure::new(ENDED)) }
 }
 
-async fn guard(supervisor: &Supervisor, old: &[Owned], recorder: &mut Recorder) -> Option<Guarded> {
+pub(super) async fn guard(supervisor: &Supervisor, old: &[Owned], recorder: &mut Recorder) -> Option<Guarded> {
     let ours: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
     let listeners = old.iter().map(|owned| owned.listener.clone());
     let held = listeners.filter(|listener| listener.endpoint.is_tcp_here()).collect();
@@ -119,7 +119,7 @@ async fn guard(supervisor: &Supervisor, old: &[Owned], recorder: &mut Recorder) 
     Some(guarded)
 }
 
-fn refuse_unproven(supervisor: &Supervisor, guarded: Option<&Guarded>) -> Result<(), Failure> {
+pub(super) fn refuse_unproven(supervisor: &Supervisor, guarded: Option<&Guarded>) -> Result<(), Failure> {
     if supervisor.config.reload.require != Require::Proven {
         return Ok(());
     }

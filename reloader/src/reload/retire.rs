@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::confirm::Verdict;
-use super::plan;
 use super::receipt::{ListenerReceipt, Rung};
 use super::recorder::Recorder;
 use crate::custody::Custody;
@@ -33,11 +32,7 @@ pub(crate) async fn retire(
     let mut custody = inspection.custody;
     custody.complete_from(supervisor.custody.held(), &inspection.sockets);
     custody.complete_from(&std::mem::take(&mut new.given), &inspection.sockets);
-    // Custody is of use only to a successor that can be given it; of others it would keep a port from being bound.
-    custody.retain(|held| supervisor.server.can_be_given(&held.listener.endpoint));
-    if plan::keeps_tcp_back(supervisor.config.reload.strategy) {
-        custody.retain(|held| !held.listener.endpoint.is_tcp_here());
-    }
+    supervisor.limit_custody(&mut custody);
     let old = supervisor.serving.as_ref().map(|old| old.process.clone());
     let before = supervisor.promote(new, custody);
 

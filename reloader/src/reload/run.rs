@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::abandon::abandon;
+use super::companion;
 use super::confirm::{self, Verdict};
 use super::count;
 use super::guards::Guards;
@@ -64,6 +65,9 @@ async fn two_phases(
     guards: &mut Guards,
     tell: &dyn Fn(&str),
 ) -> Result<(), Failure> {
+    if supervisor.companion.is_some() {
+        return companion::run(supervisor, recorder, guards, tell).await;
+    }
     let prepared = start::prepare(supervisor, ask.use_known_good)?;
     refuse_unproven_plan(supervisor, &prepared)?;
     if replace::is_needed(supervisor, &prepared) {
@@ -202,7 +206,7 @@ pub(super) async fn prove(
 }
 
 /// The verdicts, with what is known beyond the two lists of listeners.
-fn judged(supervisor: &Supervisor, old: &[Owned], inspection: &Inspection) -> Vec<Verdict> {
+pub(super) fn judged(supervisor: &Supervisor, old: &[Owned], inspection: &Inspection) -> Vec<Verdict> {
     let mut new = inspection.owned.clone();
     let listed: HashSet<u64> = new.iter().map(|owned| owned.listener.inode).collect();
     // What the new generation holds is passed, even where it could not be described again.
@@ -221,7 +225,7 @@ fn judged(supervisor: &Supervisor, old: &[Owned], inspection: &Inspection) -> Ve
 }
 
 /// Another server on one of our addresses, as a sentence.
-fn find_stranger(supervisor: &Supervisor, inspection: &Inspection, old: &[Owned]) -> Option<String> {
+pub(super) fn find_stranger(supervisor: &Supervisor, inspection: &Inspection, old: &[Owned]) -> Option<String> {
     let ours: Vec<Owned> = old.iter().chain(&inspection.owned).cloned().collect();
     let mut known: HashSet<u64> = inspection.sockets.keys().copied().collect();
     known.extend(old.iter().map(|owned| owned.listener.inode));

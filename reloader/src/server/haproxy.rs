@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
+
 use super::{Abilities, Check, Launched, Prepared, Readiness, Ways};
-use crate::config::Haproxy;
+use crate::config::{Haproxy, Mode};
 use crate::haproxy::appearance::Appearance;
 use crate::haproxy::broker::Broker;
 use crate::haproxy::check::check_command;
@@ -87,10 +89,17 @@ impl HaproxyServer {
         inspect(process.pid(), socket.to_owned(), place.to_owned(), exports).await
     }
 
+    /// A companion's worker is its master's to tell.
+    pub(super) fn retire(&self, process: &Handle) {
+        if self.config.mode == Mode::Supervised {
+            process.signal(Signal::USR1);
+        }
+    }
+
     pub(super) fn check(&self) -> Check {
         let command = check_command(&self.config);
         let words = std::iter::once(command.get_program()).chain(command.get_args());
-        Check { words: words.map(ToOwned::to_owned).collect(), who: "HAProxy".into() }
+        Check { words: words.map(ToOwned::to_owned).collect(), who: "HAProxy".into(), environment: None }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::custody::{Custody, Held};
 use crate::generation_files::Files;
 use crate::haproxy::broker::Broker;
 use crate::haproxy::inspect::stats_socket_inode;
-use crate::haproxy::version::VersionError;
+use crate::haproxy::version::{Version, VersionError};
 use crate::inspection::{InspectError, Inspection};
 use crate::kernel::sock_diag::ListenSocket;
 use crate::listener::Endpoint;
@@ -170,6 +170,14 @@ impl Server {
         }
     }
 
+    /// The HAProxy that the next generation will be, where it is that.
+    pub(crate) fn haproxy_version(&mut self) -> Option<Version> {
+        match self {
+            Server::Haproxy(server) => server.version().ok(),
+            Server::Service(_) => None,
+        }
+    }
+
     /// Which processes of a generation's tree may serve.
     pub(crate) fn kin(&self) -> Kin {
         match self {
@@ -240,7 +248,7 @@ impl Server {
     /// Tells a generation to close its listeners, to finish what it has, and to end.
     pub(crate) fn retire(&self, process: &Handle) {
         match self {
-            Server::Haproxy(_) => process.signal(rustix::process::Signal::USR1),
+            Server::Haproxy(server) => server.retire(process),
             Server::Service(server) => server.retire(process),
         }
     }
@@ -274,6 +282,8 @@ pub(crate) struct Check {
     pub(crate) words: Vec<std::ffi::OsString>,
     /// Who refuses, for people.
     pub(crate) who: String,
+    /// `NAME=VALUE`; `None` for the daemon's own environment.
+    pub(crate) environment: Option<Vec<String>>,
 }
 
 impl Check {
@@ -281,6 +291,9 @@ impl Check {
     pub(crate) async fn run(&self) -> Result<(), Vec<String>> {
         let mut command = std::process::Command::new(&self.words[0]);
         command.args(&self.words[1..]);
+        if let Some(environment) = &self.environment {
+            command.env_clear().envs(environment.iter().filter_map(|entry| entry.split_once('=')));
+        }
         crate::process::succeeds(&mut command).await
     }
 }

@@ -157,7 +157,7 @@ impl ServiceServer {
 
     pub(super) fn check(&self) -> Option<Check> {
         let words: Vec<_> = self.config.check.iter().map(Into::into).collect();
-        (!words.is_empty()).then(|| Check { words, who: self.config.check[0].clone() })
+        (!words.is_empty()).then(|| Check { words, who: self.config.check[0].clone(), environment: None })
     }
 
     /// The generation that a process was started as, where its environment says so.

@@ -1,6 +1,7 @@
 //! What the daemon looks after: the generations, custody, and the records of both. It decides when nothing serves any
 //! more; what to do next is decided in `daemon/`, and how a reload goes in `reload/`.
 
+mod companion;
 mod crash;
 mod generation;
 mod journal;
@@ -14,6 +15,7 @@ pub mod status;
 mod supervisor;
 mod upkeep;
 
+pub(crate) use companion::Companion;
 pub(crate) use generation::{Generation, since_epoch};
 pub use journal::read_newest;
 pub(crate) use journal::{Journal, receipt_id};

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::generation::open_connections;
 use super::status::{Draining, ListenerStatus, ServiceStatus, Serving};
 use super::supervisor::rfc3339;
-use super::{Generation, Supervisor, notify};
+use super::{Companion, Generation, Supervisor, notify};
 use crate::gate::hold::Records;
 use crate::listener::{Listener, Owned, Role};
 use crate::process::{Handle, Kin};
@@ -85,6 +85,7 @@ impl Supervisor {
             custody: self.custody_as_owned().iter().map(|held| listener_status(&held.listener, held.role)).collect(),
             last_reload: self.last_receipt.clone(),
             warnings: self.warnings(),
+            notes: self.companion.iter().map(Companion::note).collect(),
             plan,
             connection_rate: None,
         };
@@ -98,7 +99,7 @@ impl Supervisor {
         let published = Published {
             status,
             draining: draining.collect(),
-            check: self.server.check(),
+            check: self.check(),
             socket: self
                 .serving
                 .as_ref()
@@ -137,6 +138,10 @@ impl Supervisor {
                 generation.process.pid()
             )
         }));
+        if let Some(companion) = self.companion.as_ref().filter(|_| self.serving.is_none()) {
+            let absent = companion.absent.as_deref().unwrap_or("no worker was looked for yet");
+            warnings.push(format!("waiting for HAProxy: {absent}; reloader does not start it in companion mode"));
+        }
         if self.serving.is_none() && self.custody.is_empty() {
             warnings.push("nothing serves, and nothing is in custody: the ports are refused".into());
         }

@@ -54,6 +54,9 @@ pub(crate) struct Records {
     /// How long the last start took, in milliseconds: custody-max follows from it.
     #[serde(default)]
     pub(crate) last_start_ms: Option<u64>,
+    /// They are workers of a master that is somebody else's.
+    #[serde(default)]
+    pub(crate) companion: bool,
     /// Those that were running.
     pub(crate) generations: Vec<Record>,
 }

@@ -48,6 +48,9 @@ pub struct ServiceStatus {
     pub last_reload: Option<Receipt>,
     /// What the operator should look at.
     pub warnings: Vec<String>,
+    /// What else the operator should know, in sentences.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// The plan for the next reload.
     #[serde(default)]
     pub plan: Vec<Planned>,

@@ -11,7 +11,7 @@ use super::crash::{self, Down};
 use super::published::Board;
 use super::records::{Records, State};
 use super::standing::SharedStanding;
-use super::{Generation, Journal, KnownGood};
+use super::{Companion, Generation, Journal, KnownGood};
 use crate::config::{Config, Strategy};
 use crate::custody::Custody;
 use crate::gate::hold::{Gates, Records as Holds};
@@ -23,7 +23,7 @@ use crate::process::Handle;
 use crate::reload::plan::{self, Means, Planned, Present};
 use crate::reload::receipt::{GenerationId, Kind, Outcome, Receipt};
 use crate::reload::steered::{Unsettled, settle_now};
-use crate::server::{Abilities, Server};
+use crate::server::{Abilities, Check, Server};
 use crate::sys::Inheritance;
 
 /// Listeners that were given up because nothing served for too long.
@@ -55,6 +55,8 @@ pub(crate) struct Supervisor {
     pub(crate) custody: Custody,
     pub(crate) serving: Option<Generation>,
     pub(crate) draining: Vec<Generation>,
+    /// Where HAProxy runs under its own unit: then a generation is a worker of its master.
+    pub(crate) companion: Option<Companion>,
     /// A generation that is started and not proven.
     pub(crate) starting: Option<Generation>,
     pub(crate) known_good: KnownGood,
@@ -122,9 +124,31 @@ impl Supervisor {
                 in_custody: in_custody.contains(&owned.listener.inode),
             })
             .collect();
+        if let Some(companion) = &self.companion {
+            return companion.plan(&present, self);
+        }
         let noreuseport = self.serving.as_ref().is_some_and(|serving| serving.noreuseport);
         let means = Means { server, strategy: self.config.reload.strategy, noreuseport, gates: &self.gates };
         plan::plan(&present, means)
+    }
+
+    /// Custody is of use only to a successor that can be given it; of others it would keep a port from being bound. A companion's
+    /// successors bind for themselves: custody keeps for them what can be bound beside it and moved over.
+    pub(crate) fn limit_custody(&mut self, custody: &mut Custody) {
+        if self.companion.is_some() {
+            custody.retain(|held| held.listener.endpoint.is_tcp_here() && held.shares_its_address());
+            return;
+        }
+        custody.retain(|held| self.server.can_be_given(&held.listener.endpoint));
+        if plan::keeps_tcp_back(self.config.reload.strategy) {
+            custody.retain(|held| !held.listener.endpoint.is_tcp_here());
+        }
+    }
+
+    /// How the configuration is checked.
+    pub(crate) fn check(&self) -> Option<Check> {
+        let environment = self.companion.as_ref().and_then(Companion::environment);
+        self.server.check().map(|check| Check { environment, ..check })
     }
 
     /// Where every reload is a hold, what holds need stands on the devices between them.
@@ -277,7 +301,7 @@ impl Supervisor {
         generations.extend(self.serving.iter().map(|generation| generation.record(State::Serving)));
         generations.extend(self.starting.iter().map(|generation| generation.record(State::Starting)));
         let last_start_ms = self.last_start.map(|time| time.as_millis() as u64);
-        Records { next: self.next_number, last_start_ms, generations }
+        Records { next: self.next_number, last_start_ms, companion: self.companion.is_some(), generations }
     }
 
     /// Stores a receipt; the reason when the journal did not take it.

@@ -22,7 +22,10 @@ impl Supervisor {
     /// What is due about once a second: custody follows the server, its log is forwarded, limits are kept.
     pub(crate) fn tick(&mut self) {
         notify::watchdog();
-        self.follow_custody();
+        match &self.companion {
+            None => self.follow_custody(),
+            Some(_) => self.follow_closings(),
+        }
         let generations = self.serving.iter_mut().chain(self.draining.iter_mut());
         generations.for_each(|generation| forward_log(&self.name, generation));
         self.remind_draining();
@@ -108,7 +111,7 @@ impl Supervisor {
         self.record_or_log();
     }
 
-    fn follow_custody(&mut self) {
+    pub(super) fn follow_custody(&mut self) {
         let Some(serving) = self.serving.as_mut().filter(|serving| serving.process.try_ended().is_none()) else {
             return;
         };

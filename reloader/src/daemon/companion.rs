@@ -1,0 +1,86 @@
+//! Companion mode in the main loop: HAProxy is found, followed and let go of, never started and never stopped.
+
+use std::time::{Duration, Instant};
+
+use super::event_loop::EventLoop;
+use crate::generation_files::Files;
+use crate::process::{self, Ended, Handle, Kin};
+use crate::reload::companion;
+use crate::supervision::records::{Record, Records, State};
+use crate::supervision::{Generation, Supervisor};
+
+/// No event tells that another worker has the sockets; what comes to one that only the daemon has waits so long.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
+
+/// Finds what serves. Without it the daemon waits: units start in any order.
+pub(super) async fn begin(supervisor: &mut Supervisor) {
+    let records = Records::load(&supervisor.place);
+    supervisor.next_number = records.next.max(1);
+    supervisor.last_start = records.last_start_ms.map(Duration::from_millis);
+    if !records.companion {
+        warn_of_supervised(supervisor, &records);
+    }
+    let workers = if records.companion { records.generations } else { Vec::new() };
+    let serving = workers.iter().find(|record| record.state == State::Serving);
+    let adopted = companion::adopt(supervisor, serving).await;
+    let now = supervisor.serving.as_ref().map(|serving| serving.process.pid());
+    let retired = workers.iter().filter(|record| Some(record.pid) != now).filter_map(retired);
+    supervisor.draining.extend(retired);
+    supervisor.record_or_log();
+    if let Some(receipt) = adopted {
+        supervisor.store_receipt(&receipt);
+    }
+}
+
+/// A worker that a predecessor of this daemon saw retired, or that was retired while there was none.
+fn retired(record: &Record) -> Option<Generation> {
+    let process = Handle::adopt(record.pid, record.start_time)?;
+    let files = Files { overlay: Default::default(), socket: record.socket.clone(), log: Default::default() };
+    let mut generation = Generation::started(record.number, process, Kin::SameProgram, files, record.config.clone());
+    (generation.files, generation.log, generation.retired) = (None, None, Some(Instant::now()));
+    Some(generation)
+}
+
+fn warn_of_supervised(supervisor: &mut Supervisor, records: &Records) {
+    let lives = |record: &&Record| process::start_time(record.pid) == Some(record.start_time);
+    if let Some(record) = records.generations.iter().find(lives) {
+        let warning = format!(
+            "generation {} (process {}) was started by reloader itself, before mode = \"companion\": it is left alone; end it with \
+             `kill -USR1 {}` once the unit of HAProxy serves",
+            record.number, record.pid, record.pid
+        );
+        log::warn!("{warning}");
+        supervisor.left_behind = Some(warning);
+    }
+}
+
+impl EventLoop {
+    /// Looks whether the worker is where it was seen last, and follows what has changed.
+    pub(super) async fn follow_companion(&mut self) {
+        if !self.supervisor.misses_its_worker() {
+            return;
+        }
+        self.follow_now().await;
+        if self.supervisor.serving.is_some() && self.supervisor.misses_its_worker() {
+            self.supervisor.worker_is_missing();
+            self.supervisor.publish();
+        }
+    }
+
+    /// The worker has ended: by itself, or because it was retired and had nothing left to drain.
+    pub(super) async fn companion_ended(&mut self, ended: Ended) {
+        self.follow_now().await;
+        if !self.supervisor.is_served() && self.supervisor.serving.is_some() {
+            self.supervisor.serving_ended(ended);
+        }
+        self.supervisor.reap_draining();
+        self.supervisor.publish();
+    }
+
+    async fn follow_now(&mut self) {
+        if let Some(receipt) = companion::follow(&mut self.supervisor).await {
+            self.supervisor.store_receipt(&receipt);
+            self.supervisor.publish();
+        }
+    }
+}

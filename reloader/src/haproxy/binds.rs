@@ -1,0 +1,79 @@
+//! Which sockets a configuration asks for, as far as it decides whether a listener stays in its reuseport group. Pure.
+//!
+//! Companion mode learns what the new worker bound when the old one is retired already: what leaves its group then has lost what
+//! was queued, so SYNs are held from before. Lines are compared as they are written: a change in doubt costs a hold, not a proof.
+
+use std::collections::BTreeSet;
+
+use super::scan::{Source, words};
+
+/// The binds of a configuration: address, and the options that choose a reuseport group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Binds(BTreeSet<String>);
+
+/// Options with a value that belong to a socket's group.
+const WITH_VALUE: [&str; 2] = ["interface", "namespace"];
+/// And those without.
+const ALONE: [&str; 3] = ["v6only", "v4v6", "transparent"];
+
+impl Binds {
+    /// Reads them.
+    pub fn of(sources: &[Source]) -> Binds {
+        let mut binds = BTreeSet::new();
+        for (_, text) in sources {
+            for line in String::from_utf8_lossy(text).lines() {
+                binds.extend(key(&words(line)));
+            }
+        }
+        Binds(binds)
+    }
+
+    /// The first bind that is not among those of `next`, neither there nor in its group.
+    pub fn first_gone(&self, next: &Binds) -> Option<String> {
+        self.0.iter().find(|bind| !next.0.contains(*bind)).cloned()
+    }
+}
+
+fn key(words: &[String]) -> Option<String> {
+    let ("bind", [address, options @ ..]) = (words.first()?.as_str(), &words[1..]) else { return None };
+    let mut key = vec![address.as_str()];
+    for (place, option) in options.iter().enumerate() {
+        if ALONE.contains(&option.as_str()) {
+            key.push(option);
+        }
+        if WITH_VALUE.contains(&option.as_str()) {
+            key.extend(options[place..].iter().take(2).map(String::as_str));
+        }
+    }
+    Some(key.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gone(before: &str, after: &str) -> Option<String> {
+        let binds = |text: &str| Binds::of(&[("a.cfg".into(), text.into())]);
+        binds(before).first_gone(&binds(after))
+    }
+
+    #[test]
+    fn what_leaves_its_group_is_seen() {
+        let before = "frontend a\n  bind 127.0.0.1:80\n  bind [::]:81\n";
+        assert_eq!(gone(before, before), None);
+        assert_eq!(gone(before, "frontend a\n bind [::]:81\n"), Some("127.0.0.1:80".into()));
+        assert_eq!(
+            gone(before, "frontend a\n bind 127.0.0.1:80 interface lo\n bind [::]:81"),
+            Some("127.0.0.1:80".into())
+        );
+        assert_eq!(gone(before, "frontend a\n bind 127.0.0.1:80\n bind [::]:81 v6only"), Some("[::]:81".into()));
+        assert_eq!(gone("bind :80 interface eth0", "bind :80 interface eth1"), Some(":80 interface eth0".into()));
+    }
+
+    #[test]
+    fn what_stays_in_its_group_is_no_change() {
+        let before = "frontend a\n  bind 127.0.0.1:80 shards 4\n";
+        assert_eq!(gone(before, "frontend b\n\tbind 127.0.0.1:80 shards 1 ssl crt /a # else\n  bind :81\n"), None);
+        assert_eq!(gone(before, "frontend a\n # bind 127.0.0.1:81\n bind 127.0.0.1:80 name x"), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! A HAProxy in master-worker mode that somebody else started: who its master is, which worker serves, and how the master is told
+//! to reload.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::inspect::stats_socket_inode;
+use super::runtime_api;
+use crate::kernel::sock_diag::{self, SockDiagError};
+use crate::process;
+
+/// How long a worker that serves may take to say who it is.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// A worker that serves, and its master.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The master's pid.
+    pub master: u32,
+    /// The worker's pid.
+    pub worker: u32,
+    /// The stats socket on which the worker answers.
+    pub socket: PathBuf,
+    /// The inode of that socket.
+    pub inode: u64,
+    /// The worker's version in its own words.
+    pub version: String,
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub enum Absent {
+    /// Nothing to look by.
+    #[error(
+        "HAProxy's configuration has no `stats socket` with a path that is written out there, by which its worker could be found; \
+         add `stats socket /run/haproxy/admin.sock level admin` to its global section"
+    )]
+    NoSocket,
+    /// Nobody answers.
+    #[error("no HAProxy answers on {0}; start its unit, whose configuration must have that stats socket")]
+    Silent(String),
+    /// Somebody else's process, or one of another pid namespace.
+    #[error("{socket} answers as process {pid}, but no such process listens there (another pid namespace?)")]
+    Elsewhere {
+        /// The socket.
+        socket: String,
+        /// The pid that it names.
+        pid: u32,
+    },
+    /// One process alone.
+    #[error(
+        "the HAProxy that answers on {socket} (process {pid}) has no master: a companion needs master-worker mode; start it with \
+         -Ws, or set mode = \"supervised\""
+    )]
+    Alone {
+        /// The socket.
+        socket: String,
+        /// The process.
+        pid: u32,
+    },
+    /// The kernel did not tell.
+    #[error(transparent)]
+    SockDiag(#[from] SockDiagError),
+}
+
+/// Looks for a worker that serves, by the stats sockets of its configuration.
+///
+/// # Errors
+/// Why there is none: of several reasons the one that says most.
+pub async fn find(sockets: &[PathBuf]) -> Result<Found, Absent> {
+    if sockets.is_empty() {
+        return Err(Absent::NoSocket);
+    }
+    let mut reason = None;
+    for socket in sockets {
+        let Ok(info) = runtime_api::info(socket, PATIENCE).await else { continue };
+        match located(socket, info.pid, info.version) {
+            Ok(found) => return Ok(found),
+            Err(absent) => drop(reason.get_or_insert(absent)),
+        }
+    }
+    let names: Vec<String> = sockets.iter().map(|socket| socket.display().to_string()).collect();
+    Err(reason.unwrap_or_else(|| Absent::Silent(names.join(", "))))
+}
+
+/// Whoever answers may say any pid: it is the worker only if it holds the socket on which it answered.
+fn located(socket: &Path, worker: u32, version: String) -> Result<Found, Absent> {
+    let name = || socket.display().to_string();
+    let sockets = process::sockets_of(&[worker]);
+    let Some(inode) = stats_socket_inode(socket, &sock_diag::listeners()?, &sockets) else {
+        return Err(Absent::Elsewhere { socket: name(), pid: worker });
+    };
+    let master = root_of(worker);
+    if master == worker {
+        return Err(Absent::Alone { socket: name(), pid: worker });
+    }
+    Ok(Found { master, worker, socket: socket.to_owned(), inode, version })
+}
+
+/// The master of a worker, or the process itself: the topmost ancestor that runs the same program.
+pub fn root_of(worker: u32) -> u32 {
+    let program = process::executable(worker);
+    let mut root = worker;
+    while let Some(parent) = process::parent(root).filter(|parent| process::executable(*parent) == program) {
+        root = parent;
+    }
+    root
+}
+
+/// What the master's CLI said to `reload`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The new worker serves.
+    Done,
+    /// There is none, with HAProxy's own lines.
+    Failed(Vec<String>),
+    /// Nothing: a HAProxy before 2.7 closes the connection and begins.
+    Nothing,
+}
+
+/// Asks the master to reload, and waits for its answer, which from 2.7 on comes when the new worker is there.
+///
+/// # Errors
+/// Where it could not be asked: nothing has happened then.
+pub async fn reload(cli: &Path) -> io::Result<Answer> {
+    let mut stream = UnixStream::connect(cli).await?;
+    stream.write_all(b"reload\n").await?;
+    let mut answer = Vec::new();
+    // A master that begins at once takes the connection with it: it has been asked all the same.
+    let _ = stream.read_to_end(&mut answer).await;
+    Ok(understood(&String::from_utf8_lossy(&answer)))
+}
+
+fn understood(answer: &str) -> Answer {
+    let lines = || answer.lines().skip_while(|line| *line != "--").skip(1);
+    let said = || lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    match answer.lines().next().and_then(|line| line.trim().strip_prefix("Success=")) {
+        Some("1") => Answer::Done,
+        Some(_) => Answer::Failed(said()),
+        None => Answer::Nothing,
+    }
+}
+
+/// Which program image a master is: it becomes another with each reload, and keeps its pid and its start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Image {
+    stack: Option<u64>,
+    /// It only waits: before 3.1 a master executes itself once more when the worker is there, or when there will be none.
+    pub waits: bool,
+}
+
+impl Image {
+    /// Of this master now.
+    pub fn of(master: u32) -> Image {
+        let waits = process::environment(master, "HAPROXY_MWORKER_WAIT_ONLY").is_some_and(|value| value == "1");
+        Image { stack: process::stack_start(master), waits }
+    }
+
+    /// Where the kernel lets nobody tell two images apart (no address space randomisation), they are the same.
+    pub fn is_another(self, before: Image) -> bool {
+        self.stack != before.stack
+    }
+}
+
+/// The processes that the master has forked, other programs left out.
+pub fn workers(master: u32) -> Vec<u32> {
+    process::family(master).into_iter().filter(|pid| *pid != master).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_of_each_version_is_understood() {
+        // 2.8, shortened.
+        let done = "Success=1\n--\n[NOTICE]   (26530) : New worker (26950) forked\n\n\n";
+        assert_eq!(understood(done), Answer::Done);
+        let failed = "Success=0\n--\n[ALERT]    (26530) : config : parsing [a.cfg:11] : unknown keyword 'x'\n[WARNING]  (26530) : Loading failure!\n\n\n";
+        let Answer::Failed(lines) = understood(failed) else { panic!("{:?}", understood(failed)) };
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].contains("unknown keyword"));
+        // 2.6 and before.
+        assert_eq!(understood(""), Answer::Nothing);
+        assert_eq!(understood("Unknown command: reload\n"), Answer::Nothing);
+    }
+}

@@ -1,0 +1,145 @@
+//! The master is asked to reload, and the new worker awaited.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::haproxy::master::{self, Answer, Found, Image};
+use crate::haproxy::version::Version;
+use crate::process::{self, Handle};
+use crate::reload::recorder::Failure;
+use crate::supervision::{Supervisor, notify};
+
+/// No event tells that a worker of somebody else's begins to listen.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+/// While a worker reads its configuration it is asked less often: another one answers meanwhile.
+const ASK_INTERVAL: Duration = Duration::from_millis(10);
+/// A master that only waits for so long has no worker to come: right after a reload it executes itself once more, and answers the
+/// next signal after that.
+const STILL: Duration = Duration::from_secs(1);
+/// How often the daemon does what is due meanwhile.
+const PULSE: Duration = Duration::from_secs(1);
+
+/// Whether the master itself tells of a worker that fails: otherwise HAProxy checks its configuration before it is asked.
+pub(super) fn tells_failures(supervisor: &mut Supervisor) -> bool {
+    let asked = supervisor.companion.as_ref().is_some_and(|companion| companion.haproxy.master_cli.is_some());
+    asked && supervisor.server.haproxy_version().is_some_and(Version::answers_reload)
+}
+
+/// Asks, and waits until another worker serves, no longer than `start-timeout`.
+pub(super) async fn reload(supervisor: &mut Supervisor, sockets: &[PathBuf]) -> Result<Found, Failure> {
+    let asking = Asking::of(supervisor, sockets)?;
+    let limit = supervisor.config.reload.start_timeout;
+    let mut stopping = supervisor.stopping.clone();
+    let beats = async {
+        let mut beat = tokio::time::interval(PULSE);
+        loop {
+            beat.tick().await;
+            // And no more: custody must not follow a worker that closes because it was asked to.
+            notify::watchdog();
+        }
+    };
+    tokio::select! {
+        found = asking.run() => found,
+        () = tokio::time::sleep(limit) => Err(Failure::new(format!(
+            "the master (process {}) did not bring up a new worker within {}: should one come yet, it is followed; look at the log of \
+             HAProxy's unit, or raise start-timeout if it needs longer",
+            asking.master.pid(),
+            humantime::format_duration(limit)
+        ))),
+        _ = stopping.wait_for(|stopping| *stopping) => Err(Failure::new("the daemon was asked to stop")),
+        () = beats => unreachable!("it beats without end"),
+    }
+}
+
+struct Asking {
+    master: Handle,
+    /// Workers from before.
+    known: HashSet<u32>,
+    image: Image,
+    cli: Option<PathBuf>,
+    sockets: Vec<PathBuf>,
+}
+
+impl Asking {
+    fn of(supervisor: &Supervisor, sockets: &[PathBuf]) -> Result<Asking, Failure> {
+        let companion = supervisor.companion.as_ref();
+        let Some((companion, master)) = companion.and_then(|found| Some((found, found.master.clone()?))) else {
+            return Err(Failure::new("internal error: a worker without a master"));
+        };
+        if master.try_ended().is_some() {
+            return Err(Failure::new(format!("HAProxy's master (process {}) has ended", master.pid())));
+        }
+        let mut all = sockets.to_vec();
+        all.extend(companion.sockets.iter().filter(|socket| !sockets.contains(socket)).cloned());
+        let known = master::workers(master.pid()).into_iter().collect();
+        let (image, cli) = (Image::of(master.pid()), companion.haproxy.master_cli.clone());
+        Ok(Asking { master, known, image, cli, sockets: all })
+    }
+
+    async fn run(&self) -> Result<Found, Failure> {
+        match &self.cli {
+            None => self.master.signal(Signal::USR2),
+            Some(path) => match master::reload(path).await {
+                Ok(Answer::Done | Answer::Nothing) => {}
+                Ok(Answer::Failed(server_log)) => {
+                    let reason = "HAProxy's master could not bring up a new worker";
+                    return Err(Failure { server_log, ..Failure::new(reason) });
+                }
+                Err(error) => {
+                    return Err(Failure::new(format!(
+                        "haproxy.master-cli: {} cannot be asked: {error}; it must be the path behind the `-S` of HAProxy's unit",
+                        path.display()
+                    )));
+                }
+            },
+        }
+        self.await_worker().await
+    }
+
+    async fn await_worker(&self) -> Result<Found, Failure> {
+        let mut seen: HashSet<u32> = HashSet::new();
+        let (mut last, mut since) = (self.image, Instant::now());
+        loop {
+            if self.master.try_ended().is_some() {
+                return Err(Failure::new(format!("HAProxy's master (process {}) has ended", self.master.pid())));
+            }
+            // Read before the workers: one that a waiting master has forked is among them then.
+            let image = Image::of(self.master.pid());
+            if image != last {
+                (last, since) = (image, Instant::now());
+            }
+            let fresh = self.fresh();
+            seen.extend(&fresh);
+            if !fresh.is_empty()
+                && let Ok(found) = master::find(&self.sockets).await
+                && fresh.contains(&found.worker)
+            {
+                return Ok(found);
+            }
+            let waits = image.waits && image.is_another(self.image) && since.elapsed() >= STILL;
+            if let Some(reason) = is_over(waits, &seen) {
+                return Err(Failure::new(reason));
+            }
+            tokio::time::sleep(if fresh.is_empty() { LOOK_INTERVAL } else { ASK_INTERVAL }).await;
+        }
+    }
+
+    fn fresh(&self) -> Vec<u32> {
+        master::workers(self.master.pid()).into_iter().filter(|pid| !self.known.contains(pid)).collect()
+    }
+}
+
+/// Why no worker is to be expected any more. `seen` are those that came.
+fn is_over(waits: bool, seen: &HashSet<u32>) -> Option<String> {
+    let log = "look at the log of HAProxy's unit";
+    match seen.iter().max() {
+        Some(last) if seen.iter().all(|pid| process::start_time(*pid).is_none()) => {
+            Some(format!("the new worker (process {last}) ended before it served; {log}"))
+        }
+        None if waits => Some(format!("HAProxy's master could not bring up a new worker; {log}")),
+        _ => None,
+    }
+}

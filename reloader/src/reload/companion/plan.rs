@@ -1,0 +1,91 @@
+//! The plan of a reload that HAProxy's master carries out: it passes the sockets by itself. Pure.
+
+use crate::config::Strategy;
+use crate::haproxy::version::Version;
+use crate::listener::Address;
+use crate::reload::plan::{Planned, Present};
+use crate::reload::receipt::Rung;
+use crate::reload::replaced::REFUSES;
+
+/// What the plan follows from, besides the listeners.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Means {
+    /// The HAProxy that the next worker will be.
+    pub(crate) haproxy: Version,
+    /// A stats socket of the configuration exports listeners.
+    pub(crate) exposes: bool,
+    /// What the configuration asks for.
+    pub(crate) strategy: Strategy,
+    /// What is queued on a closed listener can be moved over.
+    pub(crate) migrates: bool,
+    /// What SYNs can be held by.
+    pub(crate) holds: Option<Rung>,
+}
+
+/// Decides for each listener.
+pub(crate) fn plan(present: &[Present], means: Means) -> Vec<Planned> {
+    present.iter().map(|listener| planned(listener, means)).collect()
+}
+
+fn planned(listener: &Present, means: Means) -> Planned {
+    let (rung, why) = rung(listener, means);
+    let Present { endpoint, role, inode, .. } = listener;
+    let address = endpoint.to_string();
+    Planned { address, family: endpoint.address.family(), role: *role, rung, why: Some(why), inode: *inode }
+}
+
+fn rung(listener: &Present, means: Means) -> (Rung, String) {
+    if means.haproxy.at_least(2, 6) || means.exposes {
+        return (Rung::Passed, "by HAProxy itself, if its bind does not change".into());
+    }
+    let why = format!(
+        "HAProxy {} passes sockets in master-worker mode only if a stats socket says `expose-fd listeners`; add that",
+        means.haproxy
+    );
+    if matches!(listener.endpoint.address, Address::Unix(_)) {
+        return (Rung::Unproven, format!("{why}; {REFUSES}"));
+    }
+    let steers = matches!(means.strategy, Strategy::Auto | Strategy::Steer) && means.migrates && listener.in_custody;
+    let holds = matches!(means.strategy, Strategy::Auto | Strategy::Hold | Strategy::KernelFallback);
+    match means.holds.filter(|_| holds && listener.endpoint.is_tcp_here()) {
+        _ if steers => (Rung::Steered, why),
+        Some(held) => (held, why),
+        None => (Rung::Unproven, why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::{Endpoint, Role};
+
+    fn rung_of(address: Address, haproxy: (u32, u32), change: impl FnOnce(&mut Means)) -> Rung {
+        let endpoint = Endpoint::stream(address);
+        let present = Present { endpoint, role: Role::Traffic, inode: 7, in_custody: true };
+        let haproxy = Version { major: haproxy.0, minor: haproxy.1 };
+        let mut means =
+            Means { haproxy, exposes: false, strategy: Strategy::Auto, migrates: true, holds: Some(Rung::HeldEbpf) };
+        change(&mut means);
+        plan(&[present], means).remove(0).rung
+    }
+
+    fn web() -> Address {
+        Address::Inet("127.0.0.1:80".parse().unwrap())
+    }
+
+    #[test]
+    fn the_master_passes_sockets_from_2_6_on_and_before_where_it_can_get_them() {
+        assert_eq!(rung_of(web(), (2, 6), |_| {}), Rung::Passed);
+        assert_eq!(rung_of(Address::Unix("/run/a".into()), (2, 6), |_| {}), Rung::Passed);
+        assert_eq!(rung_of(web(), (2, 2), |means| means.exposes = true), Rung::Passed);
+    }
+
+    #[test]
+    fn what_it_binds_anew_is_steered_or_held() {
+        assert_eq!(rung_of(web(), (2, 2), |_| {}), Rung::Steered);
+        assert_eq!(rung_of(web(), (2, 2), |means| means.migrates = false), Rung::HeldEbpf);
+        assert_eq!(rung_of(web(), (2, 2), |means| means.strategy = Strategy::Hold), Rung::HeldEbpf);
+        assert_eq!(rung_of(web(), (2, 2), |means| means.strategy = Strategy::FdPass), Rung::Unproven);
+        assert_eq!(rung_of(Address::Unix("/run/a".into()), (2, 2), |_| {}), Rung::Unproven);
+    }
+}

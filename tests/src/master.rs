@@ -1,0 +1,73 @@
+//! HAProxy in master-worker mode, as its own unit runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::haproxy::{HaproxyBinary, info};
+use crate::poll::until;
+use crate::process::Process;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A master. Dropped, it is ended with its workers.
+pub struct Master {
+    child: Child,
+    /// Its process.
+    pub process: Process,
+    stats: PathBuf,
+}
+
+impl Master {
+    /// Start it, with its CLI on `cli`, and wait until its worker answers on the configuration's stats socket.
+    #[track_caller]
+    pub fn start(
+        binary: &HaproxyBinary,
+        config: &Path,
+        cli: &Path,
+        stats: &Path,
+        environment: &[(&str, &str)],
+    ) -> Master {
+        let mut command = Command::new(&binary.path);
+        command.arg("-W").arg("-S").arg(cli).arg("-f").arg(config);
+        command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("haproxy");
+        let process = Process::with_pid(child.id() as i32).expect("the master");
+        let master = Master { child, process, stats: stats.to_owned() };
+        until(LIMIT, "a worker", || master.worker().is_some_and(|worker| process.children().contains(&worker)));
+        master
+    }
+
+    /// The worker that answers on the stats socket.
+    pub fn worker(&self) -> Option<Process> {
+        Process::with_pid(info(&self.stats, "Pid").ok()?.parse().ok()?)
+    }
+
+    /// SIGUSR2, as `systemctl reload` sends it; waits until another worker answers.
+    #[track_caller]
+    pub fn reload(&self) -> Process {
+        let old = self.process.children();
+        self.process.signal(Signal::SIGUSR2);
+        // Asked only then: an old one that stands still would not answer.
+        until(LIMIT, "another process", || self.process.children().iter().any(|child| !old.contains(child)));
+        until(LIMIT, "another worker", || self.worker().is_some_and(|worker| !old.contains(&worker)));
+        self.worker().expect("a worker")
+    }
+
+    /// `kill -9` of everything at once.
+    pub fn kill(&self) {
+        let workers = self.process.children();
+        self.process.signal(Signal::SIGKILL);
+        workers.iter().for_each(Process::end);
+        self.process.end();
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = self.child.wait();
+    }
+}

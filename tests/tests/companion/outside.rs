@@ -1,0 +1,232 @@
+//! What others do with HAProxy: its unit reloads it, it fails, it dies, it is started again.
+
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use reloader_tests::config::Config;
+use reloader_tests::footprint::Footprint;
+use reloader_tests::haproxy::{HaproxyBinary, runtime};
+use reloader_tests::load::Load;
+use reloader_tests::poll::until;
+use reloader_tests::receipt::{assert_passed, listener, traffic};
+use reloader_tests::rig::Answer;
+use reloader_tests::sockets::{holders, listening, refuses, until_refused};
+use reloader_tests::{netns, versions};
+
+use crate::{LIMIT, Scene, WEB, Way};
+
+/// The newest receipt, as an answer.
+fn last(scene: &Scene) -> Answer {
+    let status = scene.rig.status();
+    Answer { json: status.at("/last-reload").clone(), ..status }
+}
+
+#[test]
+fn a_configuration_that_fails_leaves_the_old_worker_serving() {
+    netns::enter();
+    for binary in versions::all() {
+        for way in [Way::Cli, Way::Signal] {
+            let scene = Scene::begin(&binary, way, Config::web(WEB), "");
+            let old = scene.master().worker().unwrap();
+            let load = Load::to([WEB]).start();
+            load.until_started(100);
+            scene.configure(Config::web(WEB).section("frobnicate\n"));
+            let refused = scene.rig.reload().expect_status(1);
+            assert_eq!((refused.at("/result"), refused.at("/new")), (&"failed".into(), &serde_json::Value::Null));
+            let said = refused.at("/server-log").to_string();
+            assert!(said.contains("frobnicate"), "{binary} {way:?}: {}", refused.stdout);
+            assert_eq!(scene.rig.serving(), Some(old));
+            load.until_further(100);
+            scene.configure(Config::web(WEB));
+            let receipt = scene.rig.reload().expect_status(0);
+            assert_eq!(receipt.at("/old/pid"), old.pid, "{binary} {way:?}");
+            load.until_further(100);
+            load.stop().assert_lossless();
+        }
+    }
+}
+
+/// HAProxy's check finds nothing wrong with it, its worker cannot be brought up.
+#[test]
+fn a_port_that_is_taken_fails_the_reload() {
+    netns::enter();
+    for binary in versions::all() {
+        for way in [Way::Cli, Way::Signal] {
+            let scene = Scene::begin(&binary, way, Config::web(WEB), "");
+            let old = scene.master().worker().unwrap();
+            let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = taken.local_addr().unwrap();
+            scene.configure(Config::web(WEB).frontend("taken", &[&port.to_string()]));
+            let load = Load::to([WEB]).start();
+            let began = Instant::now();
+            let refused = scene.rig.reload().expect_status(1);
+            println!("{binary} {way:?}: {} after {:?}", refused.at("/reason"), began.elapsed());
+            assert!(began.elapsed() < LIMIT, "it was seen, and not waited out");
+            assert_eq!(scene.rig.serving(), Some(old), "{binary} {way:?}");
+            load.until_further(100);
+            load.stop().assert_lossless();
+        }
+    }
+}
+
+#[test]
+fn somebody_elses_reload_is_followed() {
+    let _alone = netns::enter_alone();
+    let shards = |count: usize| Config::new().global("nbthread 4").frontend("web", &[&format!("{WEB} shards {count}")]);
+    let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, shards(4), "");
+    let load = Load::to([WEB]).rate(2000).start();
+    let mut migrated = 0;
+    for round in 2..12 {
+        load.until_further(400);
+        scene.configure(shards(if round % 2 == 0 { 1 } else { 4 }));
+        let worker = scene.master().reload();
+        until(LIMIT, "the daemon to follow", || scene.rig.serving() == Some(worker));
+        until(LIMIT, "its receipt", || last(&scene).at("/new/generation") == round);
+        let receipt = last(&scene);
+        assert_eq!(
+            (receipt.at("/kind"), receipt.at("/result")),
+            (&"adopt".into(), &"proven".into()),
+            "{}",
+            receipt.json
+        );
+        if round % 2 == 0 {
+            let steered = traffic(&receipt).iter().filter(|listener| listener["rung"] == "steered").count();
+            assert_eq!(steered, 3, "{}", receipt.json);
+        }
+        migrated += traffic(&receipt).iter().filter_map(|listener| listener["migrated"].as_u64()).sum::<u64>();
+    }
+    load.until_further(400);
+    let outcomes = load.stop();
+    println!("{migrated} migrated: {outcomes}");
+    outcomes.assert_lossless();
+    assert!(migrated > 0, "nothing was in the old queues: this proves nothing");
+    scene.configure(shards(4));
+    let worker = scene.master().worker().unwrap();
+    assert_eq!(scene.rig.reload().expect_status(0).at("/old/pid"), worker.pid);
+}
+
+#[test]
+fn somebody_elses_reload_of_every_version_is_followed() {
+    let _alone = netns::enter_alone();
+    for binary in versions::all() {
+        let scene = Scene::begin(&binary, Way::Signal, Config::web(WEB), "");
+        let load = Load::to([WEB]).rate(1000).start();
+        for _ in 0..3 {
+            load.until_further(200);
+            let worker = scene.master().reload();
+            until(LIMIT, "the daemon to follow", || last(&scene).at("/new/pid") == worker.pid);
+            let receipt = last(&scene);
+            assert_eq!(receipt.at("/result"), "proven", "{binary}: {}", receipt.json);
+        }
+        load.until_further(200);
+        assert_eq!(scene.rig.reload().expect_status(0).at("/result"), "proven", "{binary}");
+        load.until_further(200);
+        let outcomes = load.stop();
+        println!("{binary}: {outcomes}");
+        outcomes.assert_lossless();
+    }
+}
+
+/// The unit's environment is in the configuration: the check before the signal must not fail for want of it.
+#[test]
+fn the_environment_is_that_of_the_unit() {
+    netns::enter();
+    let config = Config::new().frontend("web", &["127.0.0.1:\"${COMPANION_PORT}\""]);
+    let mut scene = Scene::prepare(&HaproxyBinary::installed(), Way::Signal, config, "");
+    scene.environment = vec![("COMPANION_PORT", "8000")];
+    scene.start_haproxy();
+    scene.rig.start_daemon();
+    assert_passed(&scene.rig.reload(), 1);
+}
+
+/// Nobody starts it again: what only the daemon has would swallow connections, so custody ends.
+#[test]
+fn one_that_dies_leaves_nothing_behind() {
+    let _alone = netns::enter_alone();
+    let mut scene = Scene::prepare(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), "");
+    let before = Footprint::take(scene.rig.dir());
+    scene.start_haproxy();
+    scene.rig.start_daemon();
+    let sockets = listening(8000);
+    assert_eq!(holders(&sockets).len(), 2, "the worker and the daemon");
+    scene.master().kill();
+    until(LIMIT, "the end to be noticed", || scene.rig.serving().is_none());
+    assert!(!refuses(WEB), "custody is kept for a while");
+    until_refused(WEB);
+    assert!(listening(8000).is_empty() && holders(&sockets).is_empty());
+    let status = scene.rig.status();
+    assert_eq!(status.at("/custody").as_array().map(Vec::len), Some(0));
+    let warnings = status.at("/warnings").to_string();
+    assert!(warnings.contains("waiting for HAProxy") && warnings.contains("does not start it"), "{warnings}");
+    let refused = scene.rig.reload().expect_status(4);
+    assert!(refused.at("/reason").to_string().contains("starts no HAProxy"), "{}", refused.stdout);
+    scene.master = None;
+    assert!(!scene.rig.log().contains("generation-1.cfg"));
+    scene.rig.run(&["stop"]).expect_status(0);
+    before.assert_unchanged();
+}
+
+/// Its unit starts it again before custody ends: what came meanwhile has waited on the old sockets and moves over.
+#[test]
+fn one_that_is_started_again_gets_what_was_queued() {
+    let _alone = netns::enter_alone();
+    let tables = "[reload]\ncustody-max = \"20s\"\n";
+    let mut scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), tables);
+    let load = Load::to([WEB]).rate(1000).start();
+    let mut migrated = 0;
+    for _ in 0..5 {
+        load.until_further(300);
+        scene.master().kill();
+        load.until_further(100);
+        scene.start_haproxy();
+        let worker = scene.master().worker().unwrap();
+        until(LIMIT, "the daemon to follow", || scene.rig.serving() == Some(worker));
+        until(LIMIT, "its receipt", || last(&scene).at("/new/pid") == worker.pid);
+        let receipt = last(&scene);
+        assert_eq!(
+            (receipt.at("/kind"), receipt.at("/result")),
+            (&"adopt".into(), &"proven".into()),
+            "{}",
+            receipt.json
+        );
+        assert_eq!(receipt.at("/lost/cut"), &serde_json::Value::Null);
+        let web = listener(&receipt, WEB);
+        assert_eq!(web["rung"], "steered");
+        migrated += web["migrated"].as_u64().unwrap();
+    }
+    load.until_further(300);
+    let outcomes = load.stop();
+    println!("5 kills, {migrated} migrated: {outcomes}");
+    let lost = outcomes.summary();
+    assert_eq!((lost.refused, lost.timeout), (0, 0), "{outcomes}");
+    assert!(migrated > 0, "nothing was queued: this proves nothing");
+    // What was inside the worker that was killed is lost with it.
+    assert!(lost.failed() <= 5 * 5, "{outcomes}");
+    assert_passed(&scene.rig.reload(), 1);
+}
+
+/// Closed by itself, as with `shutdown frontend`: it must not swallow connections in custody.
+#[test]
+fn a_listener_that_the_worker_closes_leaves_custody() {
+    netns::enter();
+    let config = Config::web(WEB).frontend("other", &["127.0.0.1:8001"]);
+    // One that passes sockets to its next worker keeps such a socket open, and swallows connections by itself.
+    let binary = versions::all().into_iter().min_by_key(|binary| binary.version).unwrap();
+    let scene = Scene::begin(&binary, Way::Cli, config, "");
+    runtime(&scene.stats(), "shutdown frontend other").unwrap();
+    until_refused("127.0.0.1:8001");
+    assert!(!refuses(WEB));
+    assert_eq!(scene.rig.status().at("/custody").as_array().map(Vec::len), Some(1));
+}
+
+/// `systemctl stop` with a soft stop: the worker drains on, and nobody listens.
+#[test]
+fn one_that_is_stopped_softly_is_let_go_of() {
+    netns::enter();
+    let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), "");
+    let client = std::net::TcpStream::connect(WEB).unwrap();
+    scene.master().process.signal(Signal::SIGUSR1);
+    until_refused(WEB);
+    assert_eq!(scene.rig.serving(), None);
+    drop(client);
+}

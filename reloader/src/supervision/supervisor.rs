@@ -156,7 +156,9 @@ impl Supervisor {
         let strategy = self.config.reload.strategy;
         let passes = self.server.abilities().is_ok_and(|abilities| abilities.not_given.is_none());
         let binds_anew = plan::keeps_tcp_back(strategy) || (strategy == Strategy::Auto && !passes);
-        let always = plan::holds_tcp(strategy) || (binds_anew && self.gates.steer.is_some());
+        let moves = self.steer.as_ref().is_some_and(Steer::migrates);
+        let held_beside = self.companion.is_some() && strategy == Strategy::Auto && !moves;
+        let always = plan::holds_tcp(strategy) || (binds_anew && self.gates.steer.is_some()) || held_beside;
         let needed = self.gates.needs_standing(strategy).filter(|_| always);
         self.standing.need(&self.name, needed, &Holds::of(&self.config.runtime_dir));
     }

@@ -69,7 +69,7 @@ fn every_command_says_which_mode_it_is() {
         assert!(said.contains("companion mode") && said.contains(&master), "{said}");
     }
     assert!(plan.stdout.contains("passed") && plan.stdout.contains("by HAProxy itself"), "{}", plan.stdout);
-    assert!(scene.rig.run(&["check"]).expect_status(0).stderr.contains("are valid"));
+    assert!(scene.rig.run(&["check"]).expect_status(0).stderr.contains("configuration is valid"));
 }
 
 #[test]

@@ -256,4 +256,7 @@ fn what_is_not_passed_is_unproven_where_nothing_else_is_wanted() {
     let options = listener(&receipt, "127.0.0.1:8001%lo");
     assert_eq!((&options["rung"], &options["undrained-queue"]), (&"unproven".into(), &0.into()), "{}", receipt.stdout);
     assert!(options["why"].to_string().contains("other options"), "{options}");
+    // That one, three shards, and the one that is v6only now.
+    let unproven = traffic(&receipt).iter().filter(|listener| listener["rung"] == "unproven").count();
+    assert_eq!(unproven, 5, "{}", receipt.stdout);
 }

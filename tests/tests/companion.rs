@@ -8,6 +8,8 @@ use reloader_tests::haproxy::HaproxyBinary;
 use reloader_tests::master::Master;
 use reloader_tests::rig::Rig;
 
+#[path = "companion/changes.rs"]
+mod changes;
 #[path = "companion/daemon.rs"]
 mod daemon;
 #[path = "companion/outside.rs"]

@@ -146,10 +146,11 @@ impl Supervisor {
         let due = |generation: &&mut Generation| {
             !generation.closed_listeners && generation.retired.is_some_and(|retired| retired.elapsed() >= CLOSES_WITHIN)
         };
+        let then = if self.companion.is_some() { "its master is to tell it again" } else { "it is told again" };
         for generation in self.draining.iter_mut().filter(due) {
             if generation.listens() {
                 log::warn!(
-                    "generation {} (process {}) still listens though it was retired: it is told again",
+                    "generation {} (process {}) still listens though it was retired: {then}",
                     generation.number,
                     generation.process.pid()
                 );

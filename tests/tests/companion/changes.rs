@@ -1,0 +1,209 @@
+//! Reloads in which the new worker does not get all sockets of the old one.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use reloader_tests::config::Config;
+use reloader_tests::guest::Feature;
+use reloader_tests::haproxy::{HaproxyBinary, Version};
+use reloader_tests::load::{Load, Outcomes};
+use reloader_tests::poll::until;
+use reloader_tests::process::{Process, cmdline};
+use reloader_tests::receipt::{listener, traffic};
+use reloader_tests::{guest, netns, probe, versions};
+
+use crate::{LIMIT, Scene, WEB, Way};
+
+const RATE: u32 = 3000;
+const RELOADS: usize = 24;
+const STALL: Duration = Duration::from_millis(30);
+const CLIENTS: [&str; 3] = ["127.0.0.1:8000", "127.0.0.1:8001", "[::1]:8002"];
+/// HAProxy by itself loses some in a few of them.
+const MOST_ROUNDS: usize = 300;
+
+/// What HAProxy's own reload in this mode loses: see `steer_reload/changes.rs`, whose rounds these are.
+#[test]
+fn fewer_shards_and_other_bind_options() {
+    let _alone = netns::enter_alone();
+    let mut plain = Scene::prepare(&HaproxyBinary::installed(), Way::Signal, changing(0), "");
+    plain.start_haproxy();
+    let load = Load::to(CLIENTS).rate(RATE).start();
+    let mut rounds = 0;
+    while load.failed() == 0 && rounds < MOST_ROUNDS {
+        rounds += 1;
+        load.until_further(u64::from(RATE) / 10);
+        plain.configure(changing(rounds));
+        plain.master().reload();
+    }
+    let lost = load.stop();
+    drop(plain);
+
+    let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, changing(0), "");
+    let load = Load::to(CLIENTS).rate(RATE).start();
+    let (mut rungs, mut migrated) = (BTreeMap::<String, u64>::new(), 0);
+    for round in 1..=RELOADS {
+        load.until_further(u64::from(RATE) / 5);
+        scene.configure(changing(round));
+        let receipt = scene.rig.reload();
+        assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
+        for listener in traffic(&receipt) {
+            *rungs.entry(listener["rung"].as_str().unwrap().to_owned()).or_default() += 1;
+            migrated += listener["migrated"].as_u64().unwrap_or(0);
+        }
+    }
+    load.until_further(u64::from(RATE) / 5);
+    let ours = load.stop();
+    println!("companion, {RELOADS} reloads, {rungs:?}, {migrated} migrated: {ours}");
+    println!("by itself, {rounds} reloads: {lost}");
+    ours.assert_lossless();
+    assert!(lost.summary().failed() > 0, "the load would not have seen a loss: {lost}");
+}
+
+fn changing(round: usize) -> Config {
+    let config = Config::new().global("nbthread 4");
+    if round.is_multiple_of(2) {
+        config.frontend("web", &["127.0.0.1:8000 shards 4", "127.0.0.1:8001", "[::]:8002"])
+    } else {
+        config.frontend("web", &["127.0.0.1:8000 shards 1", "127.0.0.1:8001 interface lo", "[::]:8002 v6only"])
+    }
+}
+
+/// Only the number of sockets changes, so nothing is held: what is queued on the sockets that go moves over.
+#[test]
+fn fewer_shards_are_steered_afterwards() {
+    let _alone = netns::enter_alone();
+    for way in [Way::Cli, Way::Signal] {
+        let shards =
+            |count: usize| Config::new().global("nbthread 4").frontend("web", &[&format!("{WEB} shards {count}")]);
+        let scene = Scene::begin(&HaproxyBinary::installed(), way, shards(4), "");
+        // From the first reload on the daemon knows what the worker has read.
+        scene.rig.reload().expect_status(0);
+        let load = Load::to([WEB]).rate(RATE).start();
+        let mut migrated = 0;
+        for round in 1..=RELOADS {
+            load.until_further(u64::from(RATE) / 5);
+            scene.configure(shards(if round.is_multiple_of(2) { 4 } else { 1 }));
+            let receipt = scene.rig.reload();
+            assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
+            let traffic = traffic(&receipt);
+            let steered = traffic.iter().filter(|listener| listener["rung"] == "steered").count();
+            assert_eq!(steered, if round.is_multiple_of(2) { 0 } else { 3 }, "{}", receipt.stdout);
+            assert_eq!(receipt.at("/syns/held"), 0);
+            migrated += traffic.iter().filter_map(|listener| listener["migrated"].as_u64()).sum::<u64>();
+        }
+        load.until_further(u64::from(RATE) / 5);
+        let outcomes = load.stop();
+        println!("{way:?}, {migrated} migrated: {outcomes}");
+        outcomes.assert_lossless();
+        assert!(migrated > 0, "nothing was in the old queues: this proves nothing");
+    }
+}
+
+/// HAProxy before 2.6 passes nothing to its next worker unless a stats socket exports the listeners: every reload binds anew. The old
+/// worker stands still at the moment it is retired, with connections in its queue.
+#[test]
+fn what_a_master_binds_anew_is_steered_and_what_is_queued_moves_over() {
+    let _alone = netns::enter_alone();
+    let old = versions::all()
+        .into_iter()
+        .find(|binary| binary.version < Version { major: 2, minor: 6 })
+        .expect("one before 2.6");
+    let mut plain = Scene::prepare(&old, Way::Signal, Config::web(WEB), "");
+    plain.start_haproxy();
+    let lost = stalled(&plain, || {
+        plain.master().reload();
+    });
+    drop(plain);
+    let scene = Scene::begin(&old, Way::Cli, Config::web(WEB), "");
+    scene.rig.reload().expect_status(0);
+    let mut migrated = 0;
+    let ours = stalled(&scene, || {
+        let receipt = scene.rig.reload();
+        assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
+        let web = listener(&receipt, WEB);
+        assert_eq!(web["rung"], "steered", "{}", receipt.stdout);
+        migrated += web["migrated"].as_u64().expect("a figure");
+    });
+    println!("companion, {old}, {migrated} migrated: {ours}");
+    println!("by itself: {lost}");
+    ours.assert_lossless();
+    assert!(migrated > 0, "nothing was in the old queues: the stall proves nothing");
+    assert!(lost.summary().reset() > 0, "the load would not have seen a loss: {lost}");
+}
+
+fn stalled(scene: &Scene, mut reload: impl FnMut()) -> Outcomes {
+    let load = Load::to([WEB]).rate(RATE).start();
+    for _ in 0..10 {
+        load.until_further(u64::from(RATE) / 5);
+        let (master, old) = (scene.master().process, scene.master().worker().expect("a worker"));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let begins = format!(" -sf {} ", old.pid);
+                until(LIMIT, "the master to begin", || cmdline(master.pid).contains(&begins));
+                old.stop();
+                until(LIMIT, "the old worker to be retired", || is_pending(old, Signal::SIGUSR1));
+                std::thread::sleep(STALL);
+                old.signal(Signal::SIGCONT);
+            });
+            reload();
+        });
+    }
+    load.until_further(u64::from(RATE) / 5);
+    load.stop()
+}
+
+/// Whether the signal waits for the process to run again.
+fn is_pending(process: Process, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
+    let masks = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
+    masks.map(|mask| u64::from_str_radix(mask.trim(), 16).unwrap_or(0)).any(|mask| mask >> (signal as u64 - 1) & 1 == 1)
+}
+
+/// Without migration nothing can be moved over afterwards: it is held from before.
+#[test]
+fn held_where_the_strategy_says_so() {
+    let _alone = netns::enter_alone();
+    let ways = [
+        ("hold", "held-ebpf", Feature::Bpf, "bpf-ringbuf"),
+        ("kernel-fallback", "held-qdisc", Feature::Plug, "sch-plug"),
+    ];
+    for (strategy, rung, feature, needed) in ways {
+        if !probe::has(needed) {
+            guest::skip(feature, needed);
+            continue;
+        }
+        let tables = format!("[reload]\nstrategy = \"{strategy}\"\n[hold]\nmax = \"60s\"\n");
+        let scene = Scene::begin(&HaproxyBinary::installed(), Way::Signal, changing(0), &tables);
+        let load = Load::to(CLIENTS).rate(1000).start();
+        for round in 1..=4 {
+            load.until_further(200);
+            scene.configure(changing(round));
+            let receipt = scene.rig.reload();
+            assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
+            assert!(traffic(&receipt).iter().any(|listener| listener["rung"] == rung), "{}", receipt.stdout);
+            assert!(receipt.at("/syns/held").as_u64() > Some(0), "{}", receipt.stdout);
+        }
+        load.until_further(200);
+        let outcomes = load.stop();
+        println!("{strategy}: {outcomes}");
+        outcomes.assert_lossless();
+    }
+}
+
+/// With `fd-pass` nothing is done about what is not passed, and that is said.
+#[test]
+fn what_is_not_passed_is_unproven_where_nothing_else_is_wanted() {
+    let _alone = netns::enter_alone();
+    let tables = "[reload]\nstrategy = \"fd-pass\"\n";
+    let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, changing(0), tables);
+    scene.configure(changing(1));
+    let receipt = scene.rig.reload().expect_status(3);
+    let options = listener(&receipt, "127.0.0.1:8001%lo");
+    assert_eq!((&options["rung"], &options["undrained-queue"]), (&"unproven".into(), &0.into()), "{}", receipt.stdout);
+    assert!(options["why"].to_string().contains("other options"), "{options}");
+    // That one, three shards, and the one that is v6only now.
+    let unproven = traffic(&receipt).iter().filter(|listener| listener["rung"] == "unproven").count();
+    assert_eq!(unproven, 5, "{}", receipt.stdout);
+}

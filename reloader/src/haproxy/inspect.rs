@@ -17,7 +17,7 @@ use crate::process::{self, SocketOwner};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Said of an adopted HAProxy whose stats socket lacks `expose-fd listeners`.
-const UNEXPORTED: &str = "its stats socket does not export listeners: those on TCP and unix sockets of this network \
+pub const UNEXPORTED: &str = "its stats socket does not export listeners: those on TCP and unix sockets of this network \
     namespace were duplicated one by one, others (UDP, other namespaces) are not known and are bound anew by the next reload";
 
 /// Looks at the HAProxy whose root process is `root` and that answers on `socket`.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::take_over::{generation, take_over};
 use crate::haproxy::binds::Binds;
+use crate::haproxy::inspect::UNEXPORTED;
 use crate::haproxy::master::{self, Found};
 use crate::haproxy::scan;
 use crate::process;
@@ -18,6 +19,10 @@ use crate::supervision::{Generation, Supervisor};
 
 /// A configuration that was changed so shortly before a worker began may not be the one that it has read.
 const MARGIN: Duration = Duration::from_secs(5);
+
+/// Said in place of [`UNEXPORTED`]: the next worker gets its sockets from HAProxy itself.
+const UNSEEN: &str = "its stats socket does not export listeners: those in other network namespaces are not known, and no receipt says \
+    anything of them; add `expose-fd listeners` to it if there are any";
 
 /// Looks whether the worker that serves is another one than is known, and follows it.
 pub(crate) async fn follow(supervisor: &mut Supervisor) -> Option<Receipt> {
@@ -68,7 +73,9 @@ async fn adopt_found(
     let place = supervisor.place.clone();
     let inspected = supervisor.server.inspect(&generation.process, &found.socket, &place).await;
     let mut inspection = inspected.map_err(|error| Failure::new(error.to_string()))?;
-    inspection.doubt.iter().chain(&inspection.notes).for_each(|note| recorder.note(note));
+    for note in inspection.doubt.iter().chain(&inspection.notes) {
+        recorder.note(if note == UNEXPORTED { UNSEEN } else { note });
+    }
     recorder.phase(|phases| &mut phases.confirm);
     recorder.receipt().new = Some(generation.id());
     let owned = inspection.owned;

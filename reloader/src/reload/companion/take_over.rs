@@ -22,6 +22,9 @@ use crate::supervision::{Generation, Supervisor};
 
 use super::guard::migrates;
 
+/// An old worker that is told to stop closes its listeners within this time, or it hangs.
+const LETS_GO: Duration = Duration::from_millis(50);
+
 /// The old worker may answer in the new one's place as long as it has not closed the stats socket that they share.
 const LOOKS: u32 = 5;
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -38,7 +41,7 @@ pub(super) async fn take_over(
     let generation = generation(supervisor, found)?;
     recorder.receipt().new = Some(generation.id());
     supervisor.starting = Some(generation);
-    let closed = old_has_closed(supervisor, recorder).await;
+    old_lets_go(supervisor).await;
 
     tell("confirming its listeners");
     let inspection = look(supervisor, found, recorder).await?;
@@ -55,7 +58,7 @@ pub(super) async fn take_over(
         *guard = guard.map(|time| time + before.unwrap_or_default());
     }
     // What the old one did not hand over is closed here: it is the daemon's alone by now.
-    retire(supervisor, inspection, verdicts, recorder).await;
+    let closed = retire(supervisor, inspection, verdicts, recorder).await;
     recorder.phase(|phases| &mut phases.retire);
     guards.follow_the_close(closed).await;
     std::mem::take(guards).release(supervisor, recorder, tell).await;
@@ -86,20 +89,12 @@ pub(super) fn generation(supervisor: &mut Supervisor, found: &Found) -> Result<G
     Ok(generation)
 }
 
-/// The master has told the old worker to stop; until it has, it may answer on the stats socket too. What a dead one had is
-/// closed.
-async fn old_has_closed(supervisor: &Supervisor, recorder: &mut Recorder) -> bool {
-    let Some(old) = supervisor.serving.as_ref().map(|old| old.process.clone()) else { return true };
-    let patience = supervisor.config.reload.drain_timeout;
-    let closed = stopped_listening(&old, &supervisor.custody, patience).await;
-    if !closed {
-        recorder.note(format!(
-            "the old worker (process {}) still has its listeners {} after the new one was there",
-            old.pid(),
-            humantime::format_duration(patience)
-        ));
+/// The master has told the old worker to stop; until it has, it may answer on the stats socket too. One that hangs is not waited
+/// for: what comes to sockets that only it and the daemon have waits as well.
+async fn old_lets_go(supervisor: &Supervisor) {
+    if let Some(old) = &supervisor.serving {
+        stopped_listening(&old.process, &supervisor.custody, LETS_GO).await;
     }
-    closed
 }
 
 async fn look(supervisor: &mut Supervisor, found: &Found, recorder: &mut Recorder) -> Result<Inspection, Failure> {

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use reloader_tests::config::Config;
 use reloader_tests::guest::Feature;
 use reloader_tests::haproxy::{HaproxyBinary, Version};
-use reloader_tests::load::{Load, Outcomes};
+use reloader_tests::load::{Load, Outcomes, Span};
 use reloader_tests::poll::until;
 use reloader_tests::process::{Process, cmdline};
 use reloader_tests::receipt::{listener, traffic};
@@ -43,10 +43,13 @@ fn fewer_shards_and_other_bind_options() {
     let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, changing(0), "");
     let load = Load::to(CLIENTS).rate(RATE).start();
     let (mut rungs, mut migrated) = (BTreeMap::<String, u64>::new(), 0);
+    let mut windows = Vec::new();
     for round in 1..=RELOADS {
         load.until_further(u64::from(RATE) / 5);
         scene.configure(changing(round));
+        let span = Span::begin(format!("reload {round}"));
         let receipt = scene.rig.reload();
+        windows.push(span.end());
         assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
         for listener in traffic(&receipt) {
             *rungs.entry(listener["rung"].as_str().unwrap().to_owned()).or_default() += 1;
@@ -55,6 +58,10 @@ fn fewer_shards_and_other_bind_options() {
     }
     load.until_further(u64::from(RATE) / 5);
     let ours = load.stop();
+    for failure in ours.failures() {
+        let of = windows.iter().find(|window| (window.from..=window.to).contains(&failure.scheduled));
+        println!("{failure:?} in {of:?}");
+    }
     println!("companion, {RELOADS} reloads, {rungs:?}, {migrated} migrated: {ours}");
     println!("by itself, {rounds} reloads: {lost}");
     ours.assert_lossless();

@@ -124,7 +124,7 @@ async fn look(supervisor: &mut Supervisor, found: &Found, recorder: &mut Recorde
 }
 
 /// What is queued on sockets that only the daemon has by now moves over to the new worker's. False where there is no need, or no
-/// means.
+/// means. What is held was drained before: a listener has one guard, and both at once were seen to cost a connection now and then.
 fn steer(
     supervisor: &mut Supervisor,
     inspection: &Inspection,
@@ -134,7 +134,7 @@ fn steer(
 ) -> bool {
     let at_risk = held::at_risk(verdicts);
     let wanted = matches!(supervisor.config.reload.strategy, Strategy::Auto | Strategy::Steer);
-    if at_risk.is_empty() || !wanted || !migrates(supervisor) {
+    if at_risk.is_empty() || !wanted || guards.held.is_some() || !migrates(supervisor) {
         return false;
     }
     (guards.steered, _) = steered::begin(supervisor, at_risk, &inspection.custody, recorder);

@@ -96,7 +96,7 @@ impl Custody {
 
     /// Compares custody with what the serving generation owns now, and lets go of what it closed by itself.
     ///
-    /// `lifeline` is the inode of the listener that it closes only when it stops. `tree` is asked only when a listener is not where it was seen
+    /// `lifeline` is the inode of the listener that it closes only when it stops, `None` where it serves while it has any. `tree` is asked only when a listener is not where it was seen
     /// last: the cost is one readlink a listener, not one a connection.
     pub fn follow(&mut self, lifeline: Option<u64>, tree: impl FnOnce() -> Vec<u32>) -> Followed {
         if self.owners.iter().all(|(inode, owner)| process::socket_at(*owner) == Some(*inode)) {
@@ -135,7 +135,7 @@ pub enum Followed {
     /// Its descriptors are gone at once: it is ending. The kernel empties the table before it closes the sockets and
     /// long before it tells of the end (`exit_files` in `do_exit`): nothing may be let go of now.
     Ending,
-    /// It closed its lifeline too: somebody else told it to stop.
+    /// It closed its lifeline, or all it had: somebody else told it to stop.
     StoppedListening,
     /// It closed these by itself and serves on.
     Closed(Vec<u64>),
@@ -150,6 +150,7 @@ fn followed(held: &[u64], owned: &HashSet<u64>, lifeline: Option<u64>, owners_sh
         return Followed::Ending;
     }
     match lifeline {
+        None if !held.iter().any(|inode| owned.contains(inode)) => Followed::StoppedListening,
         Some(lifeline) if !owned.contains(&lifeline) => Followed::StoppedListening,
         _ => Followed::Closed(Vec::new()),
     }
@@ -232,7 +233,8 @@ mod tests {
         assert_eq!(followed(&[1, 2], &owned(&[1, 2, 9]), Some(9), false), Followed::Unchanged);
         assert_eq!(followed(&[1, 2], &owned(&[1, 9]), Some(9), false), Followed::Closed(vec![]));
         assert_eq!(followed(&[1, 2], &owned(&[9]), Some(9), false), Followed::Closed(vec![]));
-        assert_eq!(followed(&[1, 2], &owned(&[5]), None, false), Followed::Closed(vec![]));
+        assert_eq!(followed(&[1, 2], &owned(&[2, 5]), None, false), Followed::Closed(vec![]));
+        assert_eq!(followed(&[1, 2], &owned(&[5]), None, false), Followed::StoppedListening);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The daemon's files for one generation, in its service's place below runtime-dir.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Files {
-    /// The daemon's own configuration file for it.
+    /// The daemon's own configuration file for it; of another server than HAProxy, its pid and start time.
     pub overlay: PathBuf,
     /// The socket between it and the daemon: HAProxy's stats socket, or where another server says that it is ready.
     pub socket: PathBuf,

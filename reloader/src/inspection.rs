@@ -37,7 +37,7 @@ pub struct Inspection {
     pub owned: Vec<Owned>,
     /// Duplicates of what can be passed on.
     pub custody: Custody,
-    /// The inode of the listener that it closes only when it stops; `None` when it is not among its sockets.
+    /// The inode of the listener that it closes only when it stops; `None` when it is not among its sockets, or there is none such.
     pub lifeline: Option<u64>,
     /// All sockets of its processes.
     pub sockets: HashMap<u64, SocketOwner>,
@@ -63,6 +63,8 @@ pub struct Known<R, L> {
     pub notes: Vec<String>,
     /// Why what was given may not be what it serves.
     pub doubt: Option<String>,
+    /// Whether its UDP sockets are of interest.
+    pub datagrams: bool,
 }
 
 /// Looks at it. Blocks for as long as the kernel takes.
@@ -71,7 +73,7 @@ where
     R: Fn(&Address) -> Option<Role>,
     L: FnOnce(&[ListenSocket], &HashMap<u64, SocketOwner>) -> Option<u64>,
 {
-    let Known { processes, given, role, lifeline, mut notes, mut doubt } = known;
+    let Known { processes, given, role, lifeline, mut notes, mut doubt, datagrams: wants_datagrams } = known;
     let sockets = process::sockets_of(&processes);
     if sockets.is_empty() {
         return Err(InspectError::Unseen(processes.first().copied().unwrap_or_default()));
@@ -101,7 +103,8 @@ where
             }
         }
     }
-    for datagram in datagrams(&sockets, &known)? {
+    let datagrams = if wants_datagrams { datagrams(&sockets, &known)? } else { Vec::new() };
+    for datagram in datagrams {
         owned.push(Owned { listener: datagram.listener.clone(), role: Role::Traffic });
         held.push(datagram);
     }

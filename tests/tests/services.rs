@@ -3,6 +3,8 @@
 #[path = "services/scene.rs"]
 mod scene;
 
+#[path = "services/changes.rs"]
+mod changes;
 #[path = "services/failures.rs"]
 mod failures;
 #[path = "services/kills.rs"]

@@ -88,6 +88,7 @@ impl Exit {
     /// The status that a daemon sent as a number.
     pub(super) fn from_number(number: u8) -> Exit {
         match number {
+            1 => Exit::Failed,
             2 => Exit::Usage,
             69 => Exit::NoDaemon,
             75 => Exit::TryAgain,

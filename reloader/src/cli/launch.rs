@@ -4,11 +4,13 @@
 use std::ffi::CString;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::unistd::{User, initgroups, setgid, setuid};
 
 use super::{Exit, Failure};
+use crate::process;
 use crate::sys::Inheritance;
 
 /// Arguments of `reloader launch`.
@@ -17,6 +19,9 @@ pub(super) struct Arguments {
     /// How many descriptors from 3 on are listeners.
     #[arg(long)]
     sockets: usize,
+    /// Where its pid and start time are noted before it becomes the server.
+    #[arg(long)]
+    record: PathBuf,
     /// Who the server runs as.
     #[arg(long)]
     user: Option<String>,
@@ -34,6 +39,10 @@ pub(super) fn run(arguments: &Arguments, inheritance: io::Result<Inheritance>) -
         command.env("LISTEN_PID", std::process::id().to_string()).env("LISTEN_FDS", arguments.sockets.to_string());
         inheritance.pass_descriptors_to(&mut command);
     }
+    let own = std::process::id();
+    let note = format!("{own} {}\n", process::start_time(own).unwrap_or_default());
+    std::fs::write(&arguments.record, note)
+        .map_err(|error| failed(format!("cannot write {}: {error}", arguments.record.display())))?;
     if let Some(name) = &arguments.user {
         become_user(name).map_err(failed)?;
     }

@@ -149,12 +149,27 @@ impl Config {
         for (name, service) in &self.services {
             service.check(name)?;
         }
+        self.check_addresses()?;
         self.check_paths()?;
         if self.reload.start_timeout.is_zero() {
             return Err("reload.start-timeout: 0 gives no generation time to start; use \"30s\"".into());
         }
         if self.hold.max.is_zero() {
             return Err("hold.max: 0 would end every hold before it began; use \"5s\"".into());
+        }
+        Ok(())
+    }
+
+    fn check_addresses(&self) -> Result<(), String> {
+        let mut taken = BTreeMap::new();
+        for (name, service) in &self.services {
+            for address in &service.listen {
+                if let Some(other) = taken.insert(address, name) {
+                    return Err(format!(
+                        "service.{other} and service.{name} both listen on {address}; give one another address"
+                    ));
+                }
+            }
         }
         Ok(())
     }

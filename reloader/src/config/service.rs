@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::process::Signal;
 use serde::de::Error;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Strategy;
 use crate::listener::Address;
@@ -90,6 +90,18 @@ enum WordOrCommand {
     Command(Vec<String>),
 }
 
+impl Serialize for Stop {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Stop::Command(words) => words.serialize(serializer),
+            Stop::Signal(signal) => {
+                let name = nix::sys::signal::Signal::try_from(signal.as_raw()).map(|signal| signal.as_str());
+                name.map_err(serde::ser::Error::custom)?.serialize(serializer)
+            }
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Stop {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Stop, D::Error> {
         match WordOrCommand::deserialize(deserializer)? {
@@ -97,9 +109,10 @@ impl<'de> Deserialize<'de> for Stop {
             WordOrCommand::Word(name) => {
                 let known = name.parse::<nix::sys::signal::Signal>().ok();
                 let signal = known.and_then(|signal| Signal::from_named_raw(signal as i32));
-                signal.map(Stop::Signal).ok_or_else(|| {
+                let ends = |signal: &Signal| ![Signal::KILL, Signal::STOP, Signal::CONT].contains(signal);
+                signal.filter(ends).map(Stop::Signal).ok_or_else(|| {
                     D::Error::custom(format!(
-                        "`{name}` is no signal: write \"SIGTERM\" or \"SIGQUIT\", or a command as a list of words"
+                        "`{name}` asks no server to end: write \"SIGTERM\" or \"SIGQUIT\", or a command as a list of words"
                     ))
                 })
             }
@@ -170,6 +183,22 @@ impl Service {
                 Some(_) => {}
             }
         }
+        let unusable = |address: &&Address| match address {
+            Address::Inet(address) => address.port() == 0,
+            Address::Abstract(name) => name.is_empty() || self.sockets != Sockets::ListenFds,
+            Address::Unix(_) => self.sockets != Sockets::ListenFds,
+        };
+        match self.listen.iter().find(unusable) {
+            Some(Address::Inet(address)) => return wrong(".listen", &format!("`{address}` needs a port other than 0")),
+            Some(Address::Abstract(name)) if name.is_empty() => return wrong(".listen", "`@` needs a name behind it"),
+            Some(_) => {
+                return wrong(
+                    ".listen",
+                    "a unix socket can neither be steered nor held: pass it with sockets = \"listen-fds\", or leave it out",
+                );
+            }
+            None => {}
+        }
         if self.listen.is_empty() {
             return wrong(".listen", "name the addresses that it serves, such as [\"0.0.0.0:8080\"]");
         }
@@ -220,7 +249,8 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_the_key() {
         for (lines, expected) in [
-            ("stop = \"SIGNOTHING\"", "is no signal"),
+            ("stop = \"SIGNOTHING\"", "asks no server to end"),
+            ("stop = \"SIGKILL\"", "asks no server to end"),
             ("ready = \"soon\"", "shows nothing"),
             ("ready = []", "service.web.ready"),
             ("check = [\"web\"]", "absolute path"),
@@ -234,11 +264,29 @@ mod tests {
             ("0.0.0.0:80", "80"),
             ("[\"0.0.0.0:80\"]", "[]"),
             ("[\"0.0.0.0:80\"]", "[\"/a\", \"/a\"]"),
+            ("[\"0.0.0.0:80\"]", "[\"@\"]"),
+            ("0.0.0.0:80", "0.0.0.0:0"),
             ("/bin/web", "web"),
             ("service.web", "service.haproxy"),
             ("service.web", "service.\"a/b\""),
         ] {
             assert!(Config::parse(&WEB.replace(from, to)).is_err(), "{to}");
+        }
+    }
+
+    #[test]
+    fn two_services_do_not_share_an_address_and_unix_sockets_are_passed_or_not_served() {
+        let two = Config::parse(&format!("{WEB}{}", WEB.replace("service.web", "service.other"))).unwrap_err();
+        assert!(two.contains("service.other and service.web") && two.contains("0.0.0.0:80"), "{two}");
+        let unix = Config::parse(&WEB.replace("listen-fds", "replace").replace("0.0.0.0:80", "/a")).unwrap_err();
+        assert!(unix.contains("listen-fds"), "{unix}");
+    }
+
+    #[test]
+    fn a_way_to_end_survives_its_record() {
+        for stop in [Stop::Signal(Signal::QUIT), Stop::Command(vec!["/bin/stop".into(), "now".into()])] {
+            let text = serde_json::to_string(&stop).unwrap();
+            assert_eq!(serde_json::from_str::<Stop>(&text).unwrap(), stop, "{text}");
         }
     }
 

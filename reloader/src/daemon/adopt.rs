@@ -15,7 +15,7 @@ use crate::process::{self, Handle, Kin};
 use crate::reload::confirm::verdicts;
 use crate::reload::receipt::{Kind, Receipt};
 use crate::reload::recorder::Recorder;
-use crate::server::{Server, ServiceServer};
+use crate::server::Server;
 use crate::supervision::records::{Record, Records, State};
 use crate::supervision::{Generation, LogTail, Supervisor, since_epoch};
 
@@ -56,14 +56,17 @@ async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Resul
     let serving = choose_serving(&supervisor.server, &found, &machine).await;
     let mut chosen = None;
     for (record, process) in found {
-        let is_serving = Some(record.number) == serving;
+        let is_serving = Some((record.number, record.pid)) == serving;
         let mut generation = followed(supervisor, &record, process);
         if is_serving {
             chosen = Some(generation);
             continue;
         }
-        // Again for one that was told already, and for the first time for one whose daemon was killed before.
-        supervisor.server.retire(&generation.process);
+        // For the first time for one whose daemon was killed before.
+        let was_told = record.state == State::Draining && !generation.listens_somewhere(&machine);
+        if !was_told || supervisor.server.may_be_told_again() {
+            supervisor.server.retire(&generation.ending());
+        }
         generation.retired.get_or_insert_with(Instant::now);
         supervisor.draining.push(generation);
     }
@@ -71,20 +74,25 @@ async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Resul
 }
 
 /// The recorded serving generation; when it has ended, or listens no more, the newest started one that answers.
-async fn choose_serving(server: &Server, found: &[(Record, Handle)], machine: &[ListenSocket]) -> Option<u64> {
+async fn choose_serving(server: &Server, found: &[(Record, Handle)], machine: &[ListenSocket]) -> Option<(u64, u32)> {
     let listens = |record: &Record| {
         let sockets = process::sockets_of(&server.kin().of(record.pid));
         server.lifeline(&record.socket, machine, &sockets).is_some()
     };
     let in_state = |state| found.iter().map(|(record, _)| record).filter(move |record| record.state == state);
     if let Some(record) = in_state(State::Serving).find(|record| listens(record)) {
-        return Some(record.number);
+        return Some((record.number, record.pid));
     }
     let mut started: Vec<_> = in_state(State::Starting).filter(|record| listens(record)).collect();
     started.sort_by_key(|record| std::cmp::Reverse(record.number));
     for record in started {
-        if server.haproxy().is_none() || runtime_api::info(&record.socket, PATIENCE).await.is_ok() {
-            return Some(record.number);
+        let serves = match server.haproxy() {
+            Some(_) => runtime_api::info(&record.socket, PATIENCE).await.is_ok(),
+            // With sockets that it was given it listens from its beginning.
+            None => server.is_attended(record.pid),
+        };
+        if serves {
+            return Some((record.number, record.pid));
         }
     }
     None
@@ -95,24 +103,39 @@ async fn choose_serving(server: &Server, found: &[(Record, Handle)], machine: &[
 fn with_unrecorded(supervisor: &Supervisor, records: Records) -> Vec<Record> {
     let place = &supervisor.place;
     let mut all = records.generations;
-    for pid in process::pids() {
-        let Some((number, start_time)) = generation_of(supervisor, pid).zip(process::start_time(pid)) else { continue };
+    let unrecorded = match supervisor.server.haproxy() {
+        Some(_) => haproxies(place),
+        None => noted(place),
+    };
+    for (number, pid, start_time) in unrecorded {
         if all.iter().any(|record| record.number == number && record.pid == pid) {
             continue;
         }
         let socket = Files::of(place, number).socket;
         let (config, since) = ("found running".into(), since_epoch(SystemTime::now()));
         let (state, retired) = (State::Starting, None);
-        all.push(Record { number, pid, start_time, state, socket, config, since, retired, noreuseport: false });
+        let (noreuseport, stop) = (false, None);
+        all.push(Record { number, pid, start_time, state, socket, config, since, retired, noreuseport, stop });
     }
     all
 }
 
-fn generation_of(supervisor: &Supervisor, pid: u32) -> Option<u64> {
-    match supervisor.server.haproxy() {
-        Some(_) => haproxy_generation_of(&supervisor.place, pid),
-        None => ServiceServer::generation_of(&supervisor.place, pid),
-    }
+/// Number, pid and start time of HAProxys of this runtime-dir.
+fn haproxies(place: &Path) -> Vec<(u64, u32, u64)> {
+    let found = process::pids().into_iter();
+    found.filter_map(|pid| Some((haproxy_generation_of(place, pid)?, pid, process::start_time(pid)?))).collect()
+}
+
+/// The same of other servers, as each has noted it before it became one (`cli/launch.rs`).
+fn noted(place: &Path) -> Vec<(u64, u32, u64)> {
+    let read = |path: &Path| {
+        let number = number_of(place, path, "cfg")?;
+        let text = std::fs::read_to_string(path).ok()?;
+        let (pid, start_time) = text.trim_end().split_once(' ')?;
+        Some((number, pid.parse().ok()?, start_time.parse().ok()?))
+    };
+    let files = std::fs::read_dir(place).into_iter().flatten().flatten();
+    files.filter_map(|file| read(&file.path())).collect()
 }
 
 /// By the configuration file of this runtime-dir on its command line.
@@ -133,6 +156,7 @@ fn followed(supervisor: &Supervisor, record: &Record, process: Handle) -> Genera
     let mut generation =
         Generation::started(record.number, process, supervisor.server.kin(), files.clone(), record.config.clone());
     generation.noreuseport = record.noreuseport;
+    generation.stop = record.stop.clone().or_else(|| supervisor.server.stop());
     generation.since = since;
     generation.retired = record.retired.and_then(|at| Instant::now().checked_sub(seconds_since(at)));
     generation.socket = record.socket.clone();

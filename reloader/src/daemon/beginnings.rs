@@ -14,7 +14,11 @@ pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), Dae
     if let Err(error) = &begun {
         log::error!("{}: {error}", supervisor.name);
         supervisor.warning = Some(format!("nothing serves: {error}"));
-        supervisor.note_failed_starts();
+        // Beside one that runs and could not be adopted another must not be started.
+        match error {
+            DaemonError::CannotAdopt(_) => supervisor.unadopted = Some(error.to_string()),
+            _ => supervisor.note_failed_starts(),
+        }
     }
     replaced::clean_up(&supervisor.present_listeners());
     supervisor.publish();

@@ -32,7 +32,9 @@ impl EventLoop {
                 self.start_failure = Some(sentence);
                 self.supervisor.tick();
             }
-            (None, Some(why)) if use_known_good => self.supervisor.warning = Some(runs_known_good(why)),
+            (None, Some(why)) if use_known_good && self.supervisor.known_good.config().is_some() => {
+                self.supervisor.warning = Some(runs_known_good(why))
+            }
             (None, _) => {}
         }
         if receipt.result != Outcome::Failed {
@@ -71,13 +73,14 @@ impl EventLoop {
     /// keep it: it then outlives the daemon.
     pub(super) async fn retire_serving(&mut self) -> Option<u32> {
         settle_now(&mut self.supervisor);
+        self.supervisor.server.leave(&self.supervisor.custody);
         self.supervisor.custody.drop_all();
-        self.supervisor.server.leave();
         let mut drains = None;
         if let Some(generation) = self.supervisor.serving.take() {
-            let process = generation.process.clone();
+            let ending = generation.ending();
             self.supervisor.begin_draining(generation);
-            self.supervisor.server.retire(&process);
+            self.supervisor.server.retire(&ending);
+            let process = ending.process;
             log::info!("process {} was told to drain and end", process.pid());
             let drained = tokio::time::timeout(TICK, process.ended()).await.is_ok();
             drains = (!drained).then(|| process.pid());

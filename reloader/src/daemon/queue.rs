@@ -90,6 +90,10 @@ impl EventLoop {
     }
 
     async fn reload_for(&mut self, batch: &[Waiter], note: Option<String>) {
+        if let Some(message) = &self.supervisor.unadopted {
+            let message = format!("{message}; then start the daemon again");
+            return batch.iter().for_each(|waiter| waiter.tell(Reply::Refused { message: message.clone(), exit: 1 }));
+        }
         let asked = batch.iter().map(|waiter| waiter.asked).min().unwrap_or_else(Instant::now);
         let ask = Ask { kind: Kind::Reload, asked, coalesced: batch.len() as u64 - 1, use_known_good: false };
         let tell = |phase: &str| {

@@ -14,10 +14,12 @@ use super::footing::{Footing, SharedFooting};
 use super::{DaemonError, requests, setup};
 use crate::config::{Config, HAPROXY, Mode, Strategy};
 use crate::custody::Custody;
-use crate::gate::hold::{self, Gates, Records};
+use crate::gate::hold::{self, Gates, Records as Holds};
 use crate::gate::steer::{self, Steer};
 use crate::gate::syn_counter::{self, SynCounter};
+use crate::process;
 use crate::server::Server;
+use crate::supervision::records::{Record, Records};
 use crate::supervision::{Board, Companion, Journal, KnownGood, SharedStanding, Supervisor, notify};
 use crate::sys::{Inheritance, raise_descriptor_limit};
 
@@ -57,6 +59,10 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         let mut supervisor = common.supervisor(name)?;
         prepare(&mut supervisor, supervisors.is_empty());
         supervisors.push(supervisor);
+    }
+    if let (Some(forgotten), Some(first)) = (forgotten(&common.config), supervisors.first_mut()) {
+        log::warn!("{forgotten}");
+        first.left_behind.get_or_insert(forgotten);
     }
     control_socket.serve(control.clone());
     let footing = SharedFooting::new(Footing::new(lock, control_socket, control));
@@ -122,7 +128,7 @@ impl Common {
             place,
             server,
             last_receipt: journal.last_reload(name),
-            known_good: KnownGood::open(&config.state_dir),
+            known_good: KnownGood::open(&known_good_of(&config, name)),
             journal,
             config,
             inheritance: self.inheritance.clone(),
@@ -143,6 +149,7 @@ impl Common {
             counts: false,
             stopping: self.stopping.clone(),
             last_start: None,
+            unadopted: None,
             unserved: None,
             ending_ticks: 0,
             start_was_cut: false,
@@ -168,7 +175,7 @@ fn prepare(supervisor: &mut Supervisor, first: bool) {
 /// Removes what dead holds left in the packet path.
 pub(super) fn clean_up_holds(supervisor: &mut Supervisor) {
     supervisor.left_behind = None;
-    match hold::clean_up(&Records::of(&supervisor.config.runtime_dir)) {
+    match hold::clean_up(&Holds::of(&supervisor.config.runtime_dir)) {
         Ok(done) if done.removed == 0 && done.dead.is_empty() => {}
         Ok(done) => log::warn!(
             "cleaned up after {} holds that had lost holder and guard: {} filters, qdiscs and devices",
@@ -226,4 +233,24 @@ fn catch_signals(services: usize) -> Result<(watch::Receiver<bool>, Vec<Signal>)
         std::future::pending::<()>().await;
     });
     Ok((stopping, hangups))
+}
+
+/// HAProxy's copies are kept; of another server's configuration nothing is known, and there is nothing at this place.
+fn known_good_of(config: &Config, name: &str) -> PathBuf {
+    if name == HAPROXY { config.state_dir.clone() } else { config.state_dir.join("services").join(name) }
+}
+
+/// Services that an earlier daemon ran and that have no table any more.
+fn forgotten(config: &Config) -> Option<String> {
+    let places = std::fs::read_dir(config.runtime_dir.join("services")).ok()?.flatten();
+    let unknown = places.filter(|place| !config.services.contains_key(&*place.file_name().to_string_lossy()));
+    let lives = |record: &Record| process::start_time(record.pid) == Some(record.start_time);
+    let found = unknown.flat_map(|place| {
+        let records = Records::load(&place.path()).generations.into_iter().filter(lives);
+        let name = place.file_name().to_string_lossy().into_owned();
+        records.map(move |record| format!("{name} (process {})", record.pid)).collect::<Vec<_>>()
+    });
+    let found: Vec<String> = found.collect();
+    let sentence = "not configured any more, and still running: give it its table back and reload it, or end it";
+    (!found.is_empty()).then(|| format!("{}: {sentence}", found.join(", ")))
 }

@@ -67,6 +67,7 @@ fn ask_and_look(
         lifeline: |machine: &[ListenSocket], sockets: &_| stats_socket_inode(socket, machine, sockets),
         notes,
         doubt,
+        datagrams: true,
     })
 }
 

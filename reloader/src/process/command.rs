@@ -1,11 +1,17 @@
 //! A command that is run to its end.
 
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::{Ended, Handle};
+use crate::sys::NotForChildren;
+
+/// How long the end of what a command says is waited for after its own end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Runs a command; what it said on standard error, or why it cannot be run, where it does not succeed. It may hang: whoever drops
 /// this ends the process.
@@ -14,6 +20,7 @@ pub async fn succeeds(command: &mut Command) -> Result<(), Vec<String>> {
     let failed = |error: &dyn std::fmt::Display| vec![format!("cannot run {program}: {error}")];
     let (mut reader, writer) = std::io::pipe().map_err(|error| failed(&error))?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);
+    keep_to_itself(command);
     let running = Running(Handle::spawn(command).map_err(|error| failed(&error))?);
     // Its end of the pipe goes with this: the last one open is now the process's own.
     command.stderr(Stdio::null());
@@ -26,7 +33,8 @@ pub async fn succeeds(command: &mut Command) -> Result<(), Vec<String>> {
         Ended::Exited(0) => return Ok(()),
         ended => ended,
     };
-    let said = said.await.unwrap_or_default();
+    // A child of its own may keep its standard error open.
+    let said = tokio::time::timeout(LAST_WORDS, said).await.map(Result::unwrap_or_default).unwrap_or_default();
     let lines: Vec<String> = String::from_utf8_lossy(&said).lines().map(str::to_owned).collect();
     Err(if lines.is_empty() { vec![format!("{program} {ended}")] } else { lines })
 }
@@ -36,13 +44,23 @@ pub async fn succeeds(command: &mut Command) -> Result<(), Vec<String>> {
 /// # Errors
 /// A sentence.
 pub fn run_aside(command: &mut Command) -> Result<(), String> {
-    let process = Handle::spawn(command.stdin(Stdio::null())).map_err(|error| error.to_string())?;
+    keep_to_itself(command);
+    // In a group of its own a Ctrl-C at the daemon's terminal does not reach it.
+    command.stdin(Stdio::null()).process_group(0);
+    let process = Handle::spawn(command).map_err(|error| error.to_string())?;
     tokio::spawn(async move {
         if !matches!(process.ended().await, Ended::Exited(0)) {
             log::warn!("process {} did not succeed", process.pid());
         }
     });
     Ok(())
+}
+
+/// Takes away what speaks to the daemon only.
+fn keep_to_itself(command: &mut Command) {
+    for variable in NotForChildren::VARIABLES {
+        command.env_remove(variable);
+    }
 }
 
 /// A process that nobody waits for any more is ended, and reaped.
@@ -60,8 +78,6 @@ impl Drop for Running {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn shell(script: &str) -> Command {

@@ -7,7 +7,7 @@ use super::recorder::Recorder;
 use crate::haproxy::inspect::stats_socket_inode;
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::listener::Address;
-use crate::process::{self, SocketOwner};
+use crate::process::{self, Kin, SocketOwner};
 use crate::supervision::{Generation, Supervisor};
 
 /// How long an abandoned generation may go on listening after it was told to drain.
@@ -25,11 +25,13 @@ pub(crate) async fn abandon(supervisor: &mut Supervisor, ends_custody: bool, rec
         supervisor.record_or_log();
     } else {
         generation.listeners = supervisor.present_listeners();
+        // What it was given is in custody, or nobody's.
+        generation.given.clear();
         let seen = Seen::of(&generation, supervisor);
         log::warn!("generation {} (process {}) is abandoned: it drains", generation.number, generation.process.pid());
-        let process = generation.process.clone();
+        let ending = generation.ending();
         supervisor.begin_draining(generation);
-        supervisor.server.retire(&process);
+        supervisor.server.retire(&ending);
         alive = Some(seen);
     }
     if ends_custody {
@@ -59,7 +61,9 @@ impl Seen {
             is_tcp && sockets.contains_key(&found.inode) && !shared.contains(&found.inode)
         };
         let has_own = machine.as_ref().ok().map(|all| all.iter().any(own));
-        let known = shared.iter().copied().chain(stats);
+        // Of another server than HAProxy all that it listens on is its traffic.
+        let all = machine.as_ref().ok().filter(|_| generation.kin == Kin::All).into_iter().flatten();
+        let known = shared.iter().copied().chain(stats).chain(all.map(|found| found.inode));
         let known = known.filter_map(|inode| Some((inode, *sockets.get(&inode)?))).collect();
         Seen { known, has_own }
     }

@@ -64,7 +64,7 @@ impl Guards {
         recorder.phase(|phases| &mut phases.guard);
         tell("draining old queues");
         if let Some(held) = &mut self.held {
-            held.drain().await;
+            held.drain(false).await;
         }
         if let Some(steered) = &mut self.steered {
             steered.drain().await;

@@ -107,9 +107,9 @@ fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Res
 }
 
 impl Guarded {
-    /// Waits until the old queues are empty.
-    pub(crate) async fn drain(&mut self) {
-        self.drain.until_empty(false).await;
+    /// Waits until the old queues are empty; with `answers`, also until the old server owes nobody an answer.
+    pub(crate) async fn drain(&mut self, answers: bool) {
+        self.drain.until_empty(answers).await;
     }
 
     /// What stands against a proof by now.

@@ -27,14 +27,18 @@ const PULSE: Duration = Duration::from_secs(1);
 pub(crate) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
     let Some(serving) = supervisor.serving.as_ref().filter(|_| supervisor.is_served()) else { return false };
     let strategy = supervisor.config.reload.strategy;
-    if strategy == Strategy::FdPass {
+    if strategy == Strategy::FdPass && supervisor.server.haproxy().is_some() {
         return false;
     }
     let alone = prepared.binds_alone || serving.noreuseport;
     let passes = prepared.abilities.not_given.is_none();
     let given: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();
     let is_in_the_way = |listener: &Listener| {
-        let is_given = passes && given.contains(&listener.inode);
+        let in_custody = given.contains(&listener.inode);
+        if let Some(blocks) = supervisor.server.is_blocked_by(&listener.endpoint, in_custody) {
+            return alone && blocks;
+        }
+        let is_given = passes && in_custody;
         match listener.endpoint.address {
             Address::Abstract(_) => !is_given,
             _ => alone && listener.endpoint.is_tcp_here() && (!is_given || keeps_tcp_back(strategy)),
@@ -114,7 +118,8 @@ pub(super) async fn guard(supervisor: &Supervisor, old: &[Owned], recorder: &mut
     let held = listeners.filter(|listener| listener.endpoint.is_tcp_here()).collect();
     let mut guarded = held::guard(supervisor, held, &ours, recorder).await?;
     recorder.phase(|phases| &mut phases.guard);
-    guarded.drain().await;
+    // HAProxy finishes what it has accepted.
+    guarded.drain(supervisor.server.haproxy().is_none()).await;
     recorder.phase(|phases| &mut phases.drain);
     Some(guarded)
 }
@@ -140,8 +145,9 @@ async fn replace(
     recorder: &mut Recorder,
 ) -> Result<(), Failure> {
     let held_until = guarded.as_ref().map(|guarded| guarded.ends());
-    if let Some((process, listened)) = supervisor.stand_down(held_until) {
-        supervisor.server.retire(&process);
+    if let Some((ending, listened)) = supervisor.stand_down(held_until) {
+        supervisor.server.retire(&ending);
+        let process = ending.process;
         if !stopped_listening(&process, &listened, supervisor.config.reload.drain_timeout).await {
             guarded.into_iter().for_each(Guarded::doubt_the_close);
             recorder.note(format!(
@@ -151,6 +157,8 @@ async fn replace(
         }
     }
     recorder.phase(|phases| &mut phases.retire);
+    // Without a last-known-good one there is no second try to leave time for.
+    let held_until = held_until.filter(|_| supervisor.known_good.config().is_some());
     let patience =
         held_until.map_or(Duration::MAX, |end| first_try(end - Instant::now().min(end), supervisor.last_start));
     let Err(failure) = bring_up(supervisor, ask, prepared, old, patience, recorder).await else { return Ok(()) };

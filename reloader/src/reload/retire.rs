@@ -11,7 +11,7 @@ use crate::inspection::Inspection;
 use crate::kernel::sock_diag::{self, Connection, SockDiagError};
 use crate::listener::{Address, Listener};
 use crate::process::Handle;
-use crate::supervision::Supervisor;
+use crate::supervision::{Generation, Supervisor};
 
 /// How often the old generation's listeners are looked at: no event tells of close(2) in another process.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
@@ -33,12 +33,13 @@ pub(crate) async fn retire(
     custody.complete_from(supervisor.custody.held(), &inspection.sockets);
     custody.complete_from(&std::mem::take(&mut new.given), &inspection.sockets);
     supervisor.limit_custody(&mut custody);
-    let old = supervisor.serving.as_ref().map(|old| old.process.clone());
+    let old = supervisor.serving.as_ref().map(Generation::ending);
     let before = supervisor.promote(new, custody);
 
     let mut closed = true;
     if let Some(old) = old {
         supervisor.server.retire(&old);
+        let old = old.process;
         let patience = supervisor.config.reload.drain_timeout;
         closed = stopped_listening(&old, &before, patience).await;
         if !closed {

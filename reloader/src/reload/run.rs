@@ -69,6 +69,7 @@ async fn two_phases(
         return companion::run(supervisor, recorder, guards, tell).await;
     }
     let prepared = start::prepare(supervisor, ask.use_known_good)?;
+    look_again(supervisor).await;
     refuse_unproven_plan(supervisor, &prepared)?;
     if replace::is_needed(supervisor, &prepared) {
         return replace::run(supervisor, ask, &prepared, recorder, guards, tell).await;
@@ -101,6 +102,24 @@ async fn two_phases(
     std::mem::take(guards).release(supervisor, recorder, tell).await;
     start::keep_as_known_good(supervisor, &prepared, recorder);
     Ok(())
+}
+
+/// A server that binds its sockets itself may have others than when it was looked at.
+async fn look_again(supervisor: &mut Supervisor) {
+    let Some(serving) = supervisor.serving.as_ref().filter(|_| supervisor.server.haproxy().is_none()) else { return };
+    let (process, socket, place) = (serving.process.clone(), serving.socket.clone(), supervisor.place.clone());
+    let inspection = match supervisor.server.inspect(&process, &socket, &place).await {
+        Ok(inspection) => inspection,
+        Err(error) => return log::warn!("what process {} listens on could not be looked at: {error}", process.pid()),
+    };
+    let mut custody = inspection.custody;
+    custody.complete_from(supervisor.custody.held(), &inspection.sockets);
+    supervisor.limit_custody(&mut custody);
+    supervisor.custody = custody;
+    if let Some(serving) = &mut supervisor.serving {
+        serving.listeners = inspection.owned;
+        serving.note_leaves(&inspection.sockets);
+    }
 }
 
 /// With `require = "proven"` the old generation is not touched while anything speaks against the proof.
@@ -190,6 +209,9 @@ pub(super) async fn prove(
         return Err(unproven(doubt));
     }
     inspection.notes.iter().for_each(|note| recorder.note(note));
+    if let Some(lacks) = supervisor.server.lacks(&inspection.owned) {
+        return Err(unproven(lacks));
+    }
     if !inspection.owned.iter().any(|owned| owned.role == Role::Traffic) {
         // HAProxy by itself refuses a configuration without a listener; only our stats socket lets it start.
         return Err(unproven("its configuration has no listener for traffic (an empty or half-written file?)".into()));

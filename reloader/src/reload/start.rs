@@ -30,6 +30,7 @@ pub(crate) async fn start(
         Generation::started(number, process.clone(), supervisor.server.kin(), supervisor.files(number), label);
     generation.given = given;
     generation.noreuseport = prepared.binds_alone;
+    generation.stop = supervisor.server.stop();
     supervisor.starting = Some(generation);
     supervisor.record_start().await;
 

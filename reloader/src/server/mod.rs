@@ -5,12 +5,12 @@ mod haproxy;
 mod service;
 
 use std::collections::HashMap;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, HAPROXY};
+use crate::config::{Config, HAPROXY, Stop};
 use crate::custody::{Custody, Held};
 use crate::generation_files::Files;
 use crate::haproxy::broker::Broker;
@@ -18,9 +18,10 @@ use crate::haproxy::inspect::stats_socket_inode;
 use crate::haproxy::version::{Version, VersionError};
 use crate::inspection::{InspectError, Inspection};
 use crate::kernel::sock_diag::ListenSocket;
-use crate::listener::Endpoint;
+use crate::listener::{Endpoint, Owned};
 use crate::process::{Handle, Kin, SocketOwner};
 use crate::ready::NotReady;
+use crate::supervision::Ending;
 use crate::sys::Inheritance;
 
 pub(crate) use haproxy::HaproxyServer;
@@ -178,6 +179,15 @@ impl Server {
         }
     }
 
+    /// Whether a listener is in the way of the next generation, beside which none can be bound; `None` where only HAProxy knows what it
+    /// will bind.
+    pub(crate) fn is_blocked_by(&self, endpoint: &Endpoint, in_custody: bool) -> Option<bool> {
+        match self {
+            Server::Haproxy(_) => None,
+            Server::Service(server) => Some(server.is_blocked_by(endpoint, in_custody)),
+        }
+    }
+
     /// Which processes of a generation's tree may serve.
     pub(crate) fn kin(&self) -> Kin {
         match self {
@@ -232,7 +242,7 @@ impl Server {
         }
     }
 
-    /// Of the listeners of a generation the one that it closes only when it stops; `socket` is that between it and the daemon.
+    /// A listener that shows that a generation serves; `socket` is that between it and the daemon.
     pub(crate) fn lifeline(
         &self,
         socket: &Path,
@@ -241,23 +251,53 @@ impl Server {
     ) -> Option<u64> {
         match self {
             Server::Haproxy(_) => stats_socket_inode(socket, machine, sockets),
-            Server::Service(server) => service::lifeline(&server.config.listen, machine, sockets),
+            Server::Service(_) => machine.iter().map(|found| found.inode).find(|inode| sockets.contains_key(inode)),
         }
     }
 
     /// Tells a generation to close its listeners, to finish what it has, and to end.
-    pub(crate) fn retire(&self, process: &Handle) {
-        match self {
-            Server::Haproxy(server) => server.retire(process),
-            Server::Service(server) => server.retire(process),
+    pub(crate) fn retire(&self, ending: &Ending) {
+        match (self, &ending.stop) {
+            (Server::Haproxy(server), _) => server.retire(&ending.process),
+            (Server::Service(server), None) => server.retire(&ending.process, &server.config.stop),
+            (Server::Service(server), Some(stop)) => server.retire(&ending.process, stop),
         }
     }
 
-    /// It is not to be started again: what the daemon made for its clients is removed.
-    pub(crate) fn leave(&self) {
+    /// Whether an old generation that still listens is told again: of others than HAProxy a second signal may mean "at once".
+    pub(crate) fn may_be_told_again(&self) -> bool {
+        matches!(self, Server::Haproxy(_))
+    }
+
+    /// How the next generation will be asked to end.
+    pub(crate) fn stop(&self) -> Option<Stop> {
+        match self {
+            Server::Haproxy(_) => None,
+            Server::Service(server) => Some(server.config.stop.clone()),
+        }
+    }
+
+    /// Where the next generation must serve and does not, as a sentence.
+    pub(crate) fn lacks(&self, owned: &[Owned]) -> Option<String> {
+        match self {
+            Server::Haproxy(_) => None,
+            Server::Service(server) => server.lacks(owned),
+        }
+    }
+
+    /// Whether a generation that was never proven serves: somebody waits on each of its sockets.
+    pub(crate) fn is_attended(&self, root: u32) -> bool {
+        match self {
+            Server::Haproxy(_) => true,
+            Server::Service(server) => service::is_attended(root, &server.config.listen),
+        }
+    }
+
+    /// It is not to be started again: what the daemon made for its clients, and has in custody, is removed.
+    pub(crate) fn leave(&self, custody: &Custody) {
         match self {
             Server::Haproxy(_) => {}
-            Server::Service(server) => server.leave(),
+            Server::Service(server) => server.leave(custody),
         }
     }
 
@@ -272,7 +312,12 @@ impl Server {
 
 /// Entered by all: a service that is another user's says there that it is ready.
 fn make_place(place: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o755).create(place)
+    DirBuilder::new().recursive(true).create(place)?;
+    // Whatever the umask is.
+    for directory in place.ancestors().take(2) {
+        std::fs::set_permissions(directory, Permissions::from_mode(0o755))?;
+    }
+    Ok(())
 }
 
 /// A command that says whether a configuration is good.

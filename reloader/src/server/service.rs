@@ -6,27 +6,24 @@ mod readiness;
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
 
 use super::{Abilities, Check, Launched, Prepared, Ways};
 use crate::config::{Ready, Service, Sockets, Stop};
-use crate::custody::Held;
-use crate::generation_files::{Files, create_private, number_of};
+use crate::custody::{Custody, Held};
+use crate::generation_files::{Files, create_private};
 use crate::inspection::{InspectError, Inspection, Known, look};
-use crate::kernel::sock_diag::ListenSocket;
-use crate::listener::{Address, Endpoint, Role};
+use crate::kernel::sock_diag::{self, ListenSocket};
+use crate::listener::{Address, Endpoint, Owned, Role, SocketType};
 use crate::process::{self, Handle, Kin, SocketOwner};
 
-pub(super) use readiness::Readiness;
+pub(super) use readiness::{Readiness, is_attended};
 
 /// The first descriptor that sd_listen_fds(3) tells of.
 const FIRST_DESCRIPTOR: RawFd = 3;
-
-/// Names the generation in the environment of its processes, so that a daemon finds those that were never recorded.
-const GENERATION: &str = "RELOADER_GENERATION";
 
 /// A server by its `[service.NAME]`.
 #[derive(Debug)]
@@ -58,10 +55,19 @@ impl ServiceServer {
         self.config.sockets == Sockets::ListenFds && self.config.listen.iter().any(|address| is_at(endpoint, address))
     }
 
+    /// Whether a listener of the serving generation is in the way of the next one, beside which none can be bound.
+    pub(super) fn is_blocked_by(&self, endpoint: &Endpoint, in_custody: bool) -> bool {
+        let is_handed_on = in_custody && self.can_be_given(endpoint);
+        let is_taken =
+            |address: &Address| *address == endpoint.address || Endpoint::stream(address.clone()).overlaps(endpoint);
+        !is_handed_on && self.config.listen.iter().any(is_taken)
+    }
+
     pub(super) fn prepare(&self) -> Prepared {
         Prepared {
             abilities: self.abilities(),
-            binds_alone: self.config.sockets == Sockets::Replace,
+            // What the daemon binds for it stands alone as well.
+            binds_alone: self.config.sockets != Sockets::Reuseport,
             is_known_good: false,
             recipe: super::Recipe::Service(Recipe { config: self.config.clone() }),
         }
@@ -76,7 +82,7 @@ impl ServiceServer {
         let mut command = self.command(config, ways.files, &given).map_err(|error| error.to_string())?;
         ways.inheritance.apply_to(&mut command);
         let notify = match config.ready {
-            Ready::Notify => Some(notify::Socket::bind(&ways.files.socket)?),
+            Ready::Notify => Some(notify::Socket::bind(&ways.files.socket, config.user.as_deref())?),
             _ => None,
         };
         // What the daemon itself was told by such variables is kept from its children; this one is the child's own.
@@ -92,12 +98,12 @@ impl ServiceServer {
     fn command(&self, config: &Service, files: &Files, given: &[Held]) -> std::io::Result<Command> {
         let log = create_private(&files.log)?;
         let mut command = Command::new("/proc/self/exe");
-        command.args(["launch", "--sockets", &given.len().to_string()]);
+        command.args(["launch", "--sockets", &given.len().to_string(), "--record"]).arg(&files.overlay);
         if let Some(user) = &config.user {
             command.args(["--user", user]);
         }
         command.arg("--").args(&config.start);
-        command.envs(&config.environment).env(GENERATION, &files.log);
+        command.envs(&config.environment);
         command.stdin(Stdio::null()).stderr(Stdio::from(log));
         let mut mappings = Vec::new();
         for (held, child_fd) in given.iter().zip(FIRST_DESCRIPTOR..) {
@@ -114,18 +120,18 @@ impl ServiceServer {
                 processes: Kin::All.of(root),
                 given: Vec::new(),
                 role: |address: &Address| Some(role(&listen, address)),
-                lifeline: |machine: &[ListenSocket], sockets: &HashMap<u64, SocketOwner>| {
-                    lifeline(&listen, machine, sockets)
-                },
+                // It may close some and bind others, for each of its workers: it serves while it has any.
+                lifeline: |_: &[ListenSocket], _: &HashMap<u64, SocketOwner>| None,
                 notes: Vec::new(),
                 doubt: None,
+                datagrams: false,
             })
         })
         .await?
     }
 
-    pub(super) fn retire(&self, process: &Handle) {
-        let words = match &self.config.stop {
+    pub(super) fn retire(&self, process: &Handle, stop: &Stop) {
+        let words = match stop {
             Stop::Signal(signal) => return process.signal(*signal),
             Stop::Command(words) => words,
         };
@@ -133,40 +139,38 @@ impl ServiceServer {
             return;
         }
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).env("MAINPID", process.pid().to_string());
+        command.args(&words[1..]).envs(&self.config.environment).env("MAINPID", process.pid().to_string());
         if let Err(error) = process::run_aside(&mut command) {
             log::error!("process {} was not asked to end: {error}", process.pid());
         }
     }
 
-    /// Clients of a unix socket are told by its path that nobody serves there.
-    pub(super) fn leave(&self) {
-        if self.config.sockets != Sockets::ListenFds {
-            return;
-        }
-        for address in &self.config.listen {
-            let Address::Unix(path) = address else { continue };
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    log::warn!("cannot remove {}: {error}", path.display());
-                }
-                _ => {}
+    /// Clients of a unix socket are told by its path that nobody serves there. A path that leads to somebody else's socket by now
+    /// is somebody else's.
+    pub(super) fn leave(&self, custody: &Custody) {
+        for held in custody.held() {
+            let Address::Unix(path) = &held.listener.endpoint.address else { continue };
+            let ours = sock_diag::file_of(held.listener.inode).ok().flatten();
+            let there = std::fs::symlink_metadata(path).ok().map(|metadata| metadata.ino() as u32);
+            if ours.is_none() || ours != there {
+                continue;
+            }
+            if let Err(error) = std::fs::remove_file(path) {
+                log::warn!("cannot remove {}: {error}", path.display());
             }
         }
+    }
+
+    /// What the configuration promises has to be there, whatever showed that it is ready.
+    pub(super) fn lacks(&self, owned: &[Owned]) -> Option<String> {
+        let missing = |address: &&Address| !owned.iter().any(|owned| is_at(&owned.listener.endpoint, address));
+        let missing: Vec<String> = self.config.listen.iter().filter(missing).map(ToString::to_string).collect();
+        (!missing.is_empty()).then(|| format!("it does not listen on {}", missing.join(", ")))
     }
 
     pub(super) fn check(&self) -> Option<Check> {
         let words: Vec<_> = self.config.check.iter().map(Into::into).collect();
         (!words.is_empty()).then(|| Check { words, who: self.config.check[0].clone(), environment: None })
-    }
-
-    /// The generation that a process was started as, where its environment says so.
-    pub(crate) fn generation_of(place: &Path, pid: u32) -> Option<u64> {
-        let marker = |pid| process::environment(pid, GENERATION);
-        let own = marker(pid)?;
-        // Children inherit it.
-        let is_root = process::parent(pid).and_then(marker).as_ref() != Some(&own);
-        is_root.then(|| number_of(place, Path::new(&own), "log")).flatten()
     }
 }
 
@@ -174,23 +178,16 @@ impl ServiceServer {
 fn given(listen: &[Address], custody: &[Held]) -> Result<Vec<Held>, String> {
     let socket = |address: &Address| match custody.iter().find(|held| is_at(&held.listener.endpoint, address)) {
         Some(held) => Ok(held.clone()),
-        None => bind::listener(address),
+        None => bind::listener(address, listen),
     };
     listen.iter().map(socket).collect()
 }
 
-/// Its listener at the first of its addresses.
-pub(super) fn lifeline(
-    listen: &[Address],
-    machine: &[ListenSocket],
-    sockets: &HashMap<u64, SocketOwner>,
-) -> Option<u64> {
-    let first = listen.first()?;
-    machine.iter().find(|found| found.address == *first && sockets.contains_key(&found.inode)).map(|found| found.inode)
-}
-
 fn is_at(endpoint: &Endpoint, address: &Address) -> bool {
-    endpoint.address == *address && endpoint.interface.is_none() && endpoint.netns.is_none()
+    endpoint.address == *address
+        && endpoint.socket_type == SocketType::Stream
+        && endpoint.interface.is_none()
+        && endpoint.netns.is_none()
 }
 
 /// What it listens on beyond its addresses counts where clients may come by TCP; its own unix sockets are its own affair.

@@ -9,15 +9,25 @@ use rustix::process::Signal;
 
 use super::log_tail::LogTail;
 use super::records::{Record, State};
+use crate::config::Stop;
 use crate::custody::Held;
 use crate::generation_files::Files;
-use crate::kernel::sock_diag;
+use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::listener::{Address, Endpoint, Owned, SocketType};
 use crate::process::{self, Handle, Kin, SocketOwner};
 use crate::reload::receipt::GenerationId;
 
 /// How long the end after a SIGKILL is waited for.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A generation's root process, and how it is asked to end.
+#[derive(Debug, Clone)]
+pub(crate) struct Ending {
+    /// The root process.
+    pub(crate) process: Handle,
+    /// `None` for a HAProxy.
+    pub(crate) stop: Option<Stop>,
+}
 
 /// A generation that the daemon follows.
 #[derive(Debug)]
@@ -34,6 +44,8 @@ pub(crate) struct Generation {
     pub(crate) socket: PathBuf,
     /// The inode of the listener that it closes only when it stops, once it was seen.
     pub(crate) lifeline: Option<u64>,
+    /// How it is asked to end; `None` for a HAProxy, which has one way.
+    pub(crate) stop: Option<Stop>,
     /// What it was given by descriptor, until it is proven.
     pub(crate) given: Vec<Held>,
     /// The daemon's files for it; `None` when another supervisor started it.
@@ -67,6 +79,7 @@ impl Generation {
             leaves: Vec::new(),
             kin,
             socket: files.socket.clone(),
+            stop: None,
             lifeline: None,
             given: Vec::new(),
             log: Some(LogTail::new(&files.log, false)),
@@ -90,6 +103,7 @@ impl Generation {
             leaves: Vec::new(),
             kin: self.kin,
             socket: self.socket.clone(),
+            stop: self.stop.clone(),
             lifeline: None,
             given: Vec::new(),
             files: None,
@@ -110,6 +124,11 @@ impl Generation {
         GenerationId { generation: self.number, pid: self.process.pid() }
     }
 
+    /// Whom to ask to end, and how.
+    pub(crate) fn ending(&self) -> Ending {
+        Ending { process: self.process.clone(), stop: self.stop.clone() }
+    }
+
     /// For the record of running generations.
     pub(crate) fn record(&self, state: State) -> Record {
         let since = since_epoch(self.since);
@@ -121,6 +140,7 @@ impl Generation {
             socket: self.socket.clone(),
             config: self.config.clone(),
             noreuseport: self.noreuseport,
+            stop: self.stop.clone(),
             since,
             retired: self.retired.map(|retired| since_epoch(SystemTime::now() - retired.elapsed())),
         }
@@ -148,6 +168,12 @@ impl Generation {
         let mut sockets = process::sockets_of(&self.processes());
         let inodes = self.listeners.iter().map(|owned| owned.listener.inode).chain(self.lifeline);
         inodes.into_iter().any(|inode| sockets.remove(&inode).is_some())
+    }
+
+    /// True while one of its processes listens on anything.
+    pub(crate) fn listens_somewhere(&self, machine: &[ListenSocket]) -> bool {
+        let sockets = process::sockets_of(&self.processes());
+        machine.iter().any(|found| sockets.contains_key(&found.inode))
     }
 
     /// Kills all its processes: a worker whose master was killed may otherwise go on accepting.

@@ -16,7 +16,7 @@ mod supervisor;
 mod upkeep;
 
 pub(crate) use companion::Companion;
-pub(crate) use generation::{Generation, since_epoch};
+pub(crate) use generation::{Ending, Generation, since_epoch};
 pub use journal::read_newest;
 pub(crate) use journal::{Journal, receipt_id};
 pub(crate) use known_good::KnownGood;

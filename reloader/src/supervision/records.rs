@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Stop;
 use crate::files::write_whole;
 
 /// What a generation was doing when it was recorded.
@@ -43,6 +44,9 @@ pub(crate) struct Record {
     /// Its configuration says `noreuseport`.
     #[serde(default)]
     pub(crate) noreuseport: bool,
+    /// How it is asked to end, where it is no HAProxy: as it was configured when it was started.
+    #[serde(default)]
+    pub(crate) stop: Option<Stop>,
 }
 
 /// The whole file.

@@ -11,7 +11,7 @@ use super::crash::{self, Down};
 use super::published::Board;
 use super::records::{Records, State};
 use super::standing::SharedStanding;
-use super::{Companion, Generation, Journal, KnownGood};
+use super::{Companion, Ending, Generation, Journal, KnownGood};
 use crate::config::{Config, Strategy};
 use crate::custody::Custody;
 use crate::gate::hold::{Gates, Records as Holds};
@@ -19,7 +19,6 @@ use crate::gate::steer::Steer;
 use crate::gate::syn_counter::SynCounter;
 use crate::generation_files::Files;
 use crate::listener::Owned;
-use crate::process::Handle;
 use crate::reload::plan::{self, Means, Planned, Present};
 use crate::reload::receipt::{GenerationId, Kind, Outcome, Receipt};
 use crate::reload::steered::{Unsettled, settle_now};
@@ -73,6 +72,8 @@ pub(crate) struct Supervisor {
     pub(crate) stopping: watch::Receiver<bool>,
     /// How long the last start took.
     pub(crate) last_start: Option<Duration>,
+    /// Why one that runs could not be adopted.
+    pub(crate) unadopted: Option<String>,
     /// What nobody listens on any more.
     pub(crate) unserved: Option<Unserved>,
     /// The last start that failed was only too slow.
@@ -175,10 +176,10 @@ impl Supervisor {
 
     /// The serving generation makes room for the next, which cannot be bound beside it: it is recorded as draining, and what
     /// the daemon has of its TCP sockets is closed. Returns its process and where its listeners were.
-    pub(crate) fn stand_down(&mut self, held_until: Option<Instant>) -> Option<(Handle, Custody)> {
+    pub(crate) fn stand_down(&mut self, held_until: Option<Instant>) -> Option<(Ending, Custody)> {
         let old = self.serving.take()?;
         settle_now(self);
-        let process = old.process.clone();
+        let ending = old.ending();
         // While SYNs are held nobody waits in vain: custody of the other sockets is kept as long.
         let since = held_until.unwrap_or_else(Instant::now);
         self.down = Some(Down::begin(since, old.serving_since.elapsed(), self.last_down.as_ref()));
@@ -187,7 +188,7 @@ impl Supervisor {
         let mut listened = self.custody.clone();
         listened.retain(|_| false);
         self.begin_draining(old);
-        Some((process, listened))
+        Some((ending, listened))
     }
 
     /// The generation that made room has no successor, neither from the configuration on disk nor from the last-known-good one:

@@ -68,14 +68,14 @@ impl Supervisor {
             stopped.process.pid()
         );
         log::error!("{warning}");
-        let process = stopped.process.clone();
+        let ending = stopped.ending();
         settle_now(self);
         self.note_unserved(&stopped.listeners);
         stopped.retired = Some(Instant::now());
         self.note_down(&stopped, warning);
         self.draining.push(stopped);
         self.record_or_log();
-        self.server.retire(&process);
+        self.server.retire(&ending);
     }
 
     fn note_down(&mut self, last: &Generation, warning: String) {
@@ -91,8 +91,9 @@ impl Supervisor {
         for (pid, start_time) in &dead.leaves {
             if let Some(process) = Handle::adopt(*pid, *start_time) {
                 log::warn!("worker {pid} of generation {} outlived its master: it is told to drain", dead.number);
-                self.server.retire(&process);
-                self.draining.push(dead.orphan(process));
+                let orphan = dead.orphan(process);
+                self.server.retire(&orphan.ending());
+                self.draining.push(orphan);
             }
         }
     }
@@ -146,15 +147,25 @@ impl Supervisor {
         let due = |generation: &&mut Generation| {
             !generation.closed_listeners && generation.retired.is_some_and(|retired| retired.elapsed() >= CLOSES_WITHIN)
         };
-        let then = if self.companion.is_some() { "its master is to tell it again" } else { "it is told again" };
+        let again = self.server.may_be_told_again();
+        let then = match (self.companion.is_some(), again) {
+            (true, _) => "its master is to tell it again",
+            (false, true) => "it is told again",
+            (false, false) => "look at its log",
+        };
         for generation in self.draining.iter_mut().filter(due) {
             if generation.listens() {
+                if !again && generation.retired_listens {
+                    continue;
+                }
                 log::warn!(
                     "generation {} (process {}) still listens though it was retired: {then}",
                     generation.number,
                     generation.process.pid()
                 );
-                self.server.retire(&generation.process);
+                if again {
+                    self.server.retire(&generation.ending());
+                }
                 generation.retired_listens = true;
             } else {
                 generation.closed_listeners = true;

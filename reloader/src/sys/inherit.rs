@@ -15,7 +15,7 @@ pub struct NotForChildren;
 
 impl NotForChildren {
     /// systemd's sockets, watchdog and notification address (sd_listen_fds(3), sd_notify(3)).
-    const VARIABLES: [&'static str; 7] = [
+    pub const VARIABLES: [&'static str; 7] = [
         "NOTIFY_SOCKET",
         "LISTEN_FDS",
         "LISTEN_PID",

@@ -101,21 +101,22 @@ fn a_plain_one_that_is_replaced() {
     reload_under_load(&mut prepared(with(&plain())), 100, "held-ebpf");
 }
 
-/// Where the configuration takes an address away and gives another, the first is refused and the second served.
+/// It dies of its signal in the midst of what it does; so it is asked only when it owes nobody an answer.
 #[test]
-fn an_address_that_comes_and_one_that_goes() {
-    netns::enter();
-    let rig = scene::started(&given(""));
-    let toml = fs::read_to_string(rig.path("reloader.toml")).unwrap();
-    fs::write(rig.path("reloader.toml"), toml.replace(WEB, "127.0.0.1:8081")).unwrap();
-    rig.signal_daemon(nix::sys::signal::Signal::SIGHUP);
-    reloader_tests::poll::until(std::time::Duration::from_secs(10), "SIGHUP to be heard", || {
-        rig.log().contains("was read again")
-    });
-    let receipt = rig.reload().expect_status(0);
-    assert_eq!(rungs(receipt.at("")), ["removed", "added"], "{}", receipt.stdout);
-    assert!(std::net::TcpStream::connect(WEB).is_err());
-    Load::to(["127.0.0.1:8081"]).connections(50).run().assert_lossless();
+fn a_plain_one_that_takes_its_time() {
+    let _alone = netns::enter_alone();
+    let mut rig = prepared(with(&plain()));
+    let slow =
+        scene::PLAIN.replace("        self.send_response", "        time.sleep(0.1)\n        self.send_response");
+    fs::write(rig.path("plain.py"), slow.replace("import http", "import time, http")).unwrap();
+    rig.start_daemon();
+    let load = Load::to([WEB]).rate(50).start();
+    load.until_started(20);
+    for _ in 0..5 {
+        assert_eq!(rungs(rig.reload().expect_status(0).at("")), ["held-ebpf"]);
+        load.until_further(50);
+    }
+    load.stop().assert_lossless();
 }
 
 /// It is there for clients through every reload, and gone when the daemon was stopped.

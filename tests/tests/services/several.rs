@@ -80,3 +80,36 @@ fn one_that_does_not_start_keeps_nobody_from_serving() {
     rig.run(&["reload", "given", "--json"]).expect_status(0);
     Load::to(["127.0.0.1:8081"]).connections(50).run().assert_lossless();
 }
+
+/// A path in `listen` that is somebody's file is neither bound nor removed.
+#[test]
+fn a_file_in_the_way_stays_where_it_is() {
+    netns::enter();
+    let rig = Rig::with(&Config::web("127.0.0.1:8082")).tables(&given_at("DIR/file", "")).prepare();
+    std::fs::write(rig.path("given.py"), GIVEN).unwrap();
+    std::fs::write(rig.path("file"), "precious").unwrap();
+    let mut rig = rig;
+    rig.start_daemon();
+    let warnings = rig.status().at("/services/given/warnings").to_string();
+    assert!(warnings.contains("no socket is there"), "{warnings}");
+    rig.run(&["stop"]).expect_status(0);
+    rig.until_daemon_ends();
+    assert_eq!(std::fs::read(rig.path("file")).unwrap(), b"precious");
+}
+
+/// It serves on, and the daemon says so.
+#[test]
+fn a_service_that_has_no_table_any_more() {
+    netns::enter();
+    let mut rig = haproxy_and_two();
+    rig.start_daemon();
+    rig.terminate_daemon();
+    let path = rig.path("reloader.toml");
+    let toml = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, toml.replace("service.given", "service.renamed").replace("127.0.0.1:8081", "127.0.0.1:8083"))
+        .unwrap();
+    rig.start_daemon();
+    let warnings = rig.status().at("/warnings").to_string();
+    assert!(warnings.contains("given (process"), "{warnings}");
+    Load::to(["127.0.0.1:8081", "127.0.0.1:8083"]).connections(20).run().assert_lossless();
+}

@@ -2,11 +2,13 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use rustix::fs::{Mode, fchmod};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::custody::{Held, take_in};
@@ -19,12 +21,12 @@ const BACKLOG: i32 = i32::MAX;
 /// Who may reach a port may reach a path: the server knows its clients.
 const MODE: u32 = 0o666;
 
-/// A socket that listens on `address`.
+/// A socket that listens on `address`, one of `all`.
 ///
 /// # Errors
 /// A sentence.
-pub(super) fn listener(address: &Address) -> Result<Held, String> {
-    let bound = bind(address).map_err(|error| {
+pub(super) fn listener(address: &Address, all: &[Address]) -> Result<Held, String> {
+    let bound = bind(address, all).map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => "; somebody else has it: stop that server, or take the address from `listen`",
             io::ErrorKind::AddrNotAvailable => "; no device has that address",
@@ -36,19 +38,28 @@ pub(super) fn listener(address: &Address) -> Result<Held, String> {
     held.pop().ok_or_else(|| format!("cannot listen on {address}: the kernel does not call that a listener"))
 }
 
-fn bind(address: &Address) -> io::Result<Socket> {
+fn bind(address: &Address, all: &[Address]) -> io::Result<Socket> {
     let socket = match address {
         Address::Inet(address) => {
             let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
             socket.set_reuse_address(true)?;
+            let any_ipv4 = Address::Inet((Ipv4Addr::UNSPECIFIED, address.port()).into());
+            if address.is_ipv6() && all.contains(&any_ipv4) {
+                socket.set_only_v6(true)?;
+            }
             socket.bind(&(*address).into())?;
             socket
         }
         Address::Unix(path) => {
             remove_stale(path)?;
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-            socket.bind(&SockAddr::unix(path)?)?;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+            // The file gets the socket's mode (`unix_bind_bsd`), less the umask. By its path it would be whatever somebody who may
+            // write to the directory has put there meanwhile.
+            fchmod(&socket, Mode::from_raw_mode(MODE))?;
+            let umask = rustix::process::umask(Mode::empty());
+            let bound = socket.bind(&SockAddr::unix(path)?);
+            rustix::process::umask(umask);
+            bound?;
             socket
         }
         Address::Abstract(name) => {
@@ -68,12 +79,19 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             Err(io::Error::other("something that is no socket is there: remove it, or take the path from `listen`"))
         }
-        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => match connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
             _ => Err(io::ErrorKind::AddrInUse.into()),
         },
         Err(_) => Ok(()),
     }
+}
+
+/// Waits for nobody: a full queue is somebody's.
+fn connect(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)
 }
 
 #[cfg(test)]
@@ -90,7 +108,7 @@ mod tests {
             Address::Unix(directory.path().join("socket")),
             Address::Abstract(name.into_bytes()),
         ] {
-            let held = listener(&address).unwrap();
+            let held = listener(&address, &[]).unwrap();
             if !matches!(address, Address::Inet(_)) {
                 assert_eq!(held.listener.endpoint, Endpoint::stream(address));
             }
@@ -98,17 +116,26 @@ mod tests {
     }
 
     #[test]
+    fn both_families_of_a_port_are_bound_beside_each_other() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let all = ["0.0.0.0", "[::]"].map(|any| Address::Inet(format!("{any}:{free}").parse().unwrap()));
+        let _bound = all.each_ref().map(|address| listener(address, &all).unwrap());
+    }
+
+    #[test]
     fn a_path_that_nobody_serves_is_taken_and_others_are_left() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let address = Address::Unix(path.clone());
-        let first = listener(&address).unwrap();
-        assert!(listener(&address).unwrap_err().contains("somebody else has it"));
+        let first = listener(&address, &[]).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, MODE);
+        assert!(listener(&address, &[]).unwrap_err().contains("somebody else has it"));
         drop(first);
-        let _second = listener(&address).unwrap();
+        let _second = listener(&address, &[]).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "text").unwrap();
-        assert!(listener(&address).unwrap_err().contains("no socket"));
+        assert!(listener(&address, &[]).unwrap_err().contains("no socket"));
         assert_eq!(std::fs::read(&path).unwrap(), b"text");
     }
 }

@@ -2,10 +2,11 @@
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use nix::unistd::User;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt::set_socket_passcred};
 use tokio::io::unix::AsyncFd;
 
@@ -20,18 +21,22 @@ const LONGEST: usize = 4096;
 pub(super) struct Socket(AsyncFd<std::os::fd::OwnedFd>);
 
 impl Socket {
-    /// Anybody may write to it: what counts is whose process did.
+    /// The user that the server runs as may write to it.
     ///
     /// # Errors
     /// A sentence.
-    pub(super) fn bind(path: &Path) -> Result<Socket, String> {
+    pub(super) fn bind(path: &Path, user: Option<&str>) -> Result<Socket, String> {
         let bind = || -> io::Result<Socket> {
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
             let socket = UnixDatagram::bind(path)?;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+            let found = user.map(User::from_name).transpose()?.flatten();
+            if let Some(user) = found {
+                chown(path, Some(user.uid.as_raw()), None)?;
+            }
             socket.set_nonblocking(true)?;
             set_socket_passcred(&socket, true)?;
             Ok(Socket(sys::watch(socket.into())?))
@@ -85,7 +90,7 @@ mod tests {
     async fn only_processes_of_the_tree_are_believed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
-        let socket = Socket::bind(&path).unwrap();
+        let socket = Socket::bind(&path, None).unwrap();
         let own = std::process::id();
         let client = UnixDatagram::unbound().unwrap();
         client.send_to(b"STATUS=soon", &path).unwrap();

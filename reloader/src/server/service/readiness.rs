@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::notify;
 use crate::config::{Ready, Service};
 use crate::custody::Held;
-use crate::kernel::sock_diag;
+use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::listener::{Address, Listener};
 use crate::process::{self, Handle, Kin};
 use crate::ready::NotReady;
@@ -24,7 +24,7 @@ pub(crate) struct Readiness {
 }
 
 enum ShownBy {
-    /// Its processes have bound these.
+    /// Its processes have bound these, and wait on them.
     Bound(Vec<Address>),
     /// Its processes wait on these sockets, which were given to them.
     Waiting(Vec<Listener>),
@@ -66,7 +66,7 @@ impl Readiness {
     pub(crate) fn lacks(&self) -> Option<String> {
         let root = self.process.pid();
         let (what, places) = match &self.shown_by {
-            ShownBy::Bound(addresses) => ("listens on", unbound(root, addresses).ok()?),
+            ShownBy::Bound(addresses) => ("listens, and waits for connections, on", unbound(root, addresses).ok()?),
             ShownBy::Waiting(listeners) => ("waits for connections on", unattended(root, listeners)),
             ShownBy::Notify(_) => return Some("it has not said READY=1".into()),
             ShownBy::Command(words) => return Some(format!("{} has not succeeded", words[0])),
@@ -91,7 +91,17 @@ fn unattended(root: u32, listeners: &[Listener]) -> Vec<String> {
 fn unbound(root: u32, addresses: &[Address]) -> Result<Vec<String>, NotReady> {
     let sockets = process::sockets_of(&Kin::All.of(root));
     let listeners = sock_diag::listeners().map_err(|error| NotReady::Unseen(error.to_string()))?;
-    let own = listeners.into_iter().filter(|found| sockets.contains_key(&found.inode));
-    let bound: HashSet<Address> = own.map(|found| found.address).collect();
+    let processes = Kin::All.of(root);
+    let is_served = |found: &ListenSocket| {
+        addresses.contains(&found.address)
+            && sockets.contains_key(&found.inode)
+            && process::waits_on(&processes, found.inode)
+    };
+    let bound: HashSet<Address> = listeners.into_iter().filter(is_served).map(|found| found.address).collect();
     Ok(addresses.iter().filter(|address| !bound.contains(address)).map(ToString::to_string).collect())
+}
+
+/// Whether processes of the tree wait on a socket at each of these addresses.
+pub(crate) fn is_attended(root: u32, listen: &[Address]) -> bool {
+    unbound(root, listen).is_ok_and(|missing| missing.is_empty())
 }

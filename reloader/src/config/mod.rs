@@ -210,6 +210,11 @@ impl Config {
         if let Some(service) = self.services.get(name) {
             own.reload.strategy = service.strategy(self.reload.strategy);
         }
+        // A master's workers are not ours to end.
+        if name == HAPROXY && self.haproxy.as_ref().is_some_and(|haproxy| haproxy.mode == Mode::Companion) {
+            own.reload.hard_stop_after = Limit::Never;
+            own.reload.at_max_draining = AtMaxDraining::Wait;
+        }
         own
     }
 

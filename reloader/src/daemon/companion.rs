@@ -24,8 +24,11 @@ pub(super) async fn begin(supervisor: &mut Supervisor) {
     let serving = workers.iter().find(|record| record.state == State::Serving);
     let adopted = companion::adopt(supervisor, serving).await;
     let now = supervisor.serving.as_ref().map(|serving| serving.process.pid());
-    let retired = workers.iter().filter(|record| Some(record.pid) != now).filter_map(retired);
-    supervisor.draining.extend(retired);
+    let mut draining: Vec<Generation> =
+        workers.iter().filter(|record| Some(record.pid) != now).filter_map(retired).collect();
+    let listeners = supervisor.present_listeners();
+    draining.iter_mut().for_each(|generation| generation.listeners.clone_from(&listeners));
+    supervisor.draining.extend(draining);
     supervisor.record_or_log();
     if let Some(receipt) = adopted {
         supervisor.store_receipt(&receipt);

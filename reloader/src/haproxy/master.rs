@@ -119,6 +119,8 @@ pub enum Answer {
     Failed(Vec<String>),
     /// Nothing: a HAProxy before 2.7 closes the connection and begins.
     Nothing,
+    /// It is no master's CLI, or one that may not reload: what it said.
+    Refused(String),
 }
 
 /// Asks the master to reload, and waits for its answer, which from 2.7 on comes when the new worker is there.
@@ -140,7 +142,8 @@ fn understood(answer: &str) -> Answer {
     match answer.lines().next().and_then(|line| line.trim().strip_prefix("Success=")) {
         Some("1") => Answer::Done,
         Some(_) => Answer::Failed(said()),
-        None => Answer::Nothing,
+        None if answer.trim().is_empty() => Answer::Nothing,
+        None => Answer::Refused(answer.trim().to_owned()),
     }
 }
 
@@ -165,9 +168,9 @@ impl Image {
     }
 }
 
-/// The processes that the master has forked, other programs left out.
+/// The processes that the master itself has forked, other programs left out.
 pub fn workers(master: u32) -> Vec<u32> {
-    process::family(master).into_iter().filter(|pid| *pid != master).collect()
+    process::family(master).into_iter().filter(|pid| process::parent(*pid) == Some(master)).collect()
 }
 
 #[cfg(test)]
@@ -185,6 +188,6 @@ mod tests {
         assert!(lines[0].contains("unknown keyword"));
         // 2.6 and before.
         assert_eq!(understood(""), Answer::Nothing);
-        assert_eq!(understood("Unknown command: reload\n"), Answer::Nothing);
+        assert_eq!(understood("Unknown command: reload\n"), Answer::Refused("Unknown command: reload".into()));
     }
 }

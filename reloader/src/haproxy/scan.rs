@@ -9,6 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use super::launch::label;
 
+/// What HAProxy does to QUIC clients whose socket is passed all the same.
+pub const QUIC_LOSES: &str = "QUIC: HAProxy serves no connection whose handshake ended after it was told to stop, and no request that comes \
+    on an older connection after that: these clients have to connect again";
+
 /// What the configuration says in passing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {

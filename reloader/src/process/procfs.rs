@@ -289,6 +289,11 @@ pub fn control_groups(pid: u32) -> Vec<String> {
     text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).map(str::to_owned).collect()
 }
 
+/// The effective user.
+pub fn user_of(pid: u32) -> Option<u32> {
+    status_line(pid, "Uid:")?.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// The supplementary groups.
 pub fn groups_of(pid: u32) -> Vec<u32> {
     status_line(pid, "Groups:")

@@ -12,7 +12,7 @@ use crate::haproxy::check::check_command;
 use crate::haproxy::inspect::inspect;
 use crate::haproxy::launch;
 use crate::haproxy::overlay::overlay;
-use crate::haproxy::scan::{self, Facts, Source};
+use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
 use crate::haproxy::version::{Version, VersionCache, VersionError};
 use crate::inspection::{InspectError, Inspection};
 use crate::process::Handle;
@@ -107,10 +107,7 @@ impl Prepared {
     /// What an old generation does to clients whose socket is passed all the same.
     pub(crate) fn retires_with_loss(&self) -> Option<&'static str> {
         let super::Recipe::Haproxy(recipe) = &self.recipe else { return None };
-        recipe.facts.quic.then_some(
-            "QUIC: HAProxy serves no connection whose handshake ended after it was told to stop, and no request that comes on an older \
-             connection after that: these clients have to connect again",
-        )
+        recipe.facts.quic.then_some(QUIC_LOSES)
     }
 
     /// The configuration that a new HAProxy has read, where it is still the one on disk.

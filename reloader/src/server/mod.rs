@@ -15,7 +15,7 @@ use crate::custody::{Custody, Held};
 use crate::generation_files::Files;
 use crate::haproxy::broker::Broker;
 use crate::haproxy::inspect::stats_socket_inode;
-use crate::haproxy::version::{Version, VersionError};
+use crate::haproxy::version::VersionError;
 use crate::inspection::{InspectError, Inspection};
 use crate::kernel::sock_diag::ListenSocket;
 use crate::listener::{Endpoint, Owned};
@@ -168,14 +168,6 @@ impl Server {
         match self {
             Server::Haproxy(server) => server.version().map_or(true, |version| version.passes_sockets()),
             Server::Service(server) => server.can_be_given(endpoint),
-        }
-    }
-
-    /// The HAProxy that the next generation will be, where it is that.
-    pub(crate) fn haproxy_version(&mut self) -> Option<Version> {
-        match self {
-            Server::Haproxy(server) => server.version().ok(),
-            Server::Service(_) => None,
         }
     }
 

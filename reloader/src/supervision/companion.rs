@@ -42,6 +42,9 @@ pub(crate) struct Companion {
     next_look: Instant,
 }
 
+/// Beginnings of variables: HAProxy's own for its workers, and the dynamic loader's (ld.so(8)).
+const NOT_TAKEN: [&str; 4] = ["HAPROXY_MWORKER", "LD_", "GLIBC_TUNABLES", "GCONV_PATH"];
+
 impl Companion {
     /// Nothing was looked for yet.
     pub(crate) fn new(haproxy: Haproxy) -> Companion {
@@ -66,10 +69,17 @@ impl Companion {
         }
     }
 
-    /// The environment in which the master reads its configuration: that of its unit, without what HAProxy adds for itself.
+    /// The environment in which the master reads its configuration: that of its unit, without what HAProxy adds for itself, and
+    /// without what would make a program that root runs load other code. Only root's is believed.
     pub(crate) fn environment(&self) -> Option<Vec<String>> {
-        let mut entries = process::whole_environment(self.master.as_ref()?.pid());
-        entries.retain(|entry| !entry.starts_with("HAPROXY_MWORKER"));
+        let master = self.master.as_ref().filter(|master| process::user_of(master.pid()) == Some(0))?;
+        let mut entries = process::whole_environment(master.pid());
+        // The pid was the master's while it was read.
+        if master.try_ended().is_some() {
+            return None;
+        }
+        let is_kept = |entry: &String| !NOT_TAKEN.iter().any(|beginning| entry.starts_with(beginning));
+        entries.retain(is_kept);
         (!entries.is_empty()).then_some(entries)
     }
 

@@ -234,3 +234,15 @@ fn one_that_is_stopped_softly_is_let_go_of() {
     assert_eq!(scene.rig.serving(), None);
     drop(client);
 }
+
+/// The stats socket lets HAProxy start all the same; nobody serves clients, and the receipt does not call that proven.
+#[test]
+fn an_empty_configuration_is_not_proven() {
+    netns::enter();
+    let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), "");
+    scene.configure(Config::new());
+    let answer = scene.rig.reload();
+    let reason = answer.at("/reason").as_str().unwrap_or_default().to_owned();
+    assert!([1, 3].contains(&answer.status), "{}", answer.stdout);
+    assert!(answer.status == 1 || reason.contains("no listener for traffic"), "{}", answer.stdout);
+}

@@ -23,9 +23,10 @@ const STILL: Duration = Duration::from_secs(1);
 const PULSE: Duration = Duration::from_secs(1);
 
 /// Whether the master itself tells of a worker that fails: otherwise HAProxy checks its configuration before it is asked.
-pub(super) fn tells_failures(supervisor: &mut Supervisor) -> bool {
+pub(super) fn tells_failures(supervisor: &Supervisor) -> bool {
     let asked = supervisor.companion.as_ref().is_some_and(|companion| companion.haproxy.master_cli.is_some());
-    asked && supervisor.server.haproxy_version().is_some_and(Version::answers_reload)
+    let runs = supervisor.companion.as_ref().and_then(|companion| companion.version);
+    asked && runs.is_some_and(Version::answers_reload)
 }
 
 /// Asks, and waits until another worker serves, no longer than `start-timeout`.
@@ -41,8 +42,20 @@ pub(super) async fn reload(supervisor: &mut Supervisor, sockets: &[PathBuf]) -> 
             notify::watchdog();
         }
     };
+    let old = supervisor.serving.as_ref().map(|serving| serving.process.clone());
+    let custody_max = supervisor.custody_max();
+    let unserved = async {
+        match &old {
+            Some(old) => drop(old.ended().await),
+            None => std::future::pending().await,
+        }
+        tokio::time::sleep(custody_max).await;
+        supervisor.drop_custody();
+        std::future::pending().await
+    };
     tokio::select! {
         found = asking.run() => found,
+        never = unserved => never,
         () = tokio::time::sleep(limit) => Err(Failure::new(format!(
             "the master (process {}) did not bring up a new worker within {}: should one come yet, it is followed; look at the log of \
              HAProxy's unit, or raise start-timeout if it needs longer",
@@ -84,6 +97,16 @@ impl Asking {
             None => self.master.signal(Signal::USR2),
             Some(path) => match master::reload(path).await {
                 Ok(Answer::Done | Answer::Nothing) => {}
+                Ok(Answer::Refused(said)) => {
+                    return Err(Failure {
+                        server_log: said.lines().map(str::to_owned).collect(),
+                        ..Failure::new(format!(
+                            "haproxy.master-cli: {} does not take `reload`; it must be the path behind the `-S` of HAProxy's unit, with \
+                             level admin",
+                            path.display()
+                        ))
+                    });
+                }
                 Ok(Answer::Failed(server_log)) => {
                     let reason = "HAProxy's master could not bring up a new worker";
                     return Err(Failure { server_log, ..Failure::new(reason) });

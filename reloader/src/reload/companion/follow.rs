@@ -4,9 +4,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::take_over::{generation, take_over};
+use super::take_over::{generation, note, take_over};
 use crate::haproxy::binds::Binds;
-use crate::haproxy::inspect::UNEXPORTED;
 use crate::haproxy::master::{self, Found};
 use crate::haproxy::scan;
 use crate::process;
@@ -19,10 +18,6 @@ use crate::supervision::{Generation, Supervisor};
 
 /// A configuration that was changed so shortly before a worker began may not be the one that it has read.
 const MARGIN: Duration = Duration::from_secs(5);
-
-/// Said in place of [`UNEXPORTED`]: the next worker gets its sockets from HAProxy itself.
-const UNSEEN: &str = "its stats socket does not export listeners: those in other network namespaces are not known, and no receipt says \
-    anything of them; add `expose-fd listeners` to it if there are any";
 
 /// Looks whether the worker that serves is another one than is known, and follows it.
 pub(crate) async fn follow(supervisor: &mut Supervisor) -> Option<Receipt> {
@@ -37,7 +32,7 @@ pub(crate) async fn follow(supervisor: &mut Supervisor) -> Option<Receipt> {
     let before = supervisor.serving.as_ref().map(Generation::id);
     log::info!("process {} serves now, and reloader did not ask for it: it is followed", found.worker);
     let mut recorder = Recorder::begin(Some(&supervisor.name), Kind::Adopt, Instant::now(), 0, before);
-    if before.is_none() {
+    if !supervisor.is_served() {
         // What was inside the worker that ended went with it, uncounted.
         recorder.receipt().lost.cut = None;
     }
@@ -73,9 +68,8 @@ async fn adopt_found(
     let place = supervisor.place.clone();
     let inspected = supervisor.server.inspect(&generation.process, &found.socket, &place).await;
     let mut inspection = inspected.map_err(|error| Failure::new(error.to_string()))?;
-    for note in inspection.doubt.iter().chain(&inspection.notes) {
-        recorder.note(if note == UNEXPORTED { UNSEEN } else { note });
-    }
+    inspection.doubt.iter().for_each(|doubt| recorder.note(doubt));
+    note(&inspection, recorder);
     recorder.phase(|phases| &mut phases.confirm);
     recorder.receipt().new = Some(generation.id());
     let owned = inspection.owned;
@@ -95,8 +89,8 @@ async fn look_for(supervisor: &mut Supervisor) -> Option<Found> {
     let companion = supervisor.companion.as_ref()?;
     let mut sockets: Vec<PathBuf> =
         scan::facts(&scan::read(&companion.haproxy.config).unwrap_or_default()).stats_sockets;
-    let known = companion.sockets.iter().filter(|socket| !sockets.contains(socket)).cloned();
-    sockets.extend(known.collect::<Vec<_>>());
+    let known: Vec<PathBuf> = companion.sockets.iter().filter(|socket| !sockets.contains(socket)).cloned().collect();
+    sockets.extend(known);
     let found = master::find(&sockets).await;
     let absent = found.as_ref().err().map(ToString::to_string);
     let companion = supervisor.companion.as_mut()?;

@@ -17,7 +17,7 @@ use super::recorder::{Failure, Recorder};
 use super::replace;
 use crate::config::Require;
 use crate::haproxy::binds::Binds;
-use crate::haproxy::scan::{self, Facts, Source};
+use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
 use crate::supervision::Supervisor;
 
 /// Said in each receipt: the second phase of a reload is not the daemon's here.
@@ -58,6 +58,9 @@ pub(crate) async fn run(
     recorder.phase(|phases| &mut phases.start);
 
     recorder.receipt().notes.push(RETIRES_BY_ITSELF.into());
+    if prepared.facts.quic {
+        recorder.note(QUIC_LOSES);
+    }
     take_over::take_over(supervisor, &found, &old, recorder, guards, tell).await?;
     remember_binds(supervisor, prepared);
     Ok(())

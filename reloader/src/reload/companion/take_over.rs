@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use crate::config::Strategy;
 use crate::generation_files::Files;
+use crate::haproxy::inspect::UNEXPORTED;
 use crate::haproxy::launch::label;
 use crate::haproxy::master::Found;
 use crate::haproxy::scan;
 use crate::haproxy::version::Version;
 use crate::inspection::Inspection;
-use crate::listener::Owned;
+use crate::listener::{Owned, Role};
 use crate::process::{self, Handle, Kin};
 use crate::reload::confirm::Verdict;
 use crate::reload::guards::Guards;
@@ -21,6 +22,10 @@ use crate::reload::steered;
 use crate::supervision::{Generation, Supervisor};
 
 use super::guard::migrates;
+
+/// Said in place of [`UNEXPORTED`]: the next worker gets its sockets from HAProxy itself.
+const UNSEEN: &str = "its stats socket does not export listeners: those in other network namespaces are not known, and no receipt says \
+    anything of them; add `expose-fd listeners` to it if there are any";
 
 /// An old worker that is told to stop closes its listeners within this time, or it hangs.
 const LETS_GO: Duration = Duration::from_millis(50);
@@ -71,6 +76,8 @@ pub(super) fn generation(supervisor: &mut Supervisor, found: &Found) -> Result<G
     let (Some(master), Some(worker)) = (adopt(found.master), adopt(found.worker)) else {
         return Err(Failure::new(format!("the new worker (process {}) ended at once", found.worker)));
     };
+    // One that did not answer when the daemon started was taken for a retired one.
+    supervisor.draining.retain(|draining| draining.process.pid() != found.worker);
     let number = supervisor.take_number();
     let Some(companion) = &mut supervisor.companion else { return Err(Failure::new("internal error: no companion")) };
     companion.master = Some(master);
@@ -97,6 +104,13 @@ async fn old_lets_go(supervisor: &Supervisor) {
     }
 }
 
+/// What could not be seen, or taken.
+pub(super) fn note(inspection: &Inspection, recorder: &mut Recorder) {
+    for note in &inspection.notes {
+        recorder.note(if note == UNEXPORTED { UNSEEN } else { note });
+    }
+}
+
 async fn look(supervisor: &mut Supervisor, found: &Found, recorder: &mut Recorder) -> Result<Inspection, Failure> {
     let Some(process) = supervisor.starting.as_ref().map(|new| new.process.clone()) else {
         return Err(Failure::new("internal error: no worker is being taken over"));
@@ -111,6 +125,11 @@ async fn look(supervisor: &mut Supervisor, found: &Found, recorder: &mut Recorde
                 // It serves, whatever cannot be proven of it.
                 if let Some(doubt) = inspection.doubt.take() {
                     recorder.receipt().reason = Some(doubt);
+                }
+                note(&inspection, recorder);
+                if !inspection.owned.iter().any(|owned| owned.role == Role::Traffic) {
+                    let why = "HAProxy's configuration has no listener for traffic (an empty or half-written file?)";
+                    recorder.receipt().reason = Some(why.into());
                 }
                 return Ok(inspection);
             }

@@ -1,10 +1,13 @@
 //! `reloader check`
 
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use nix::unistd::User;
+
 use super::{Context, Exit, Failure};
-use crate::config::{Config, Haproxy, Mode};
+use crate::config::{Config, Haproxy, Mode, Service};
 use crate::haproxy::check::check_command;
 use crate::haproxy::scan;
 use crate::haproxy::version::Version;
@@ -15,6 +18,9 @@ pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
     if let Some(haproxy) = &config.haproxy {
         check_haproxy(haproxy)?;
         checked.push("HAProxy's".into());
+    }
+    for (name, service) in &config.services {
+        check_service(name, service)?;
     }
     checked.extend(check_services(&config)?);
     if !context.quiet {
@@ -40,6 +46,21 @@ fn check_haproxy(haproxy: &Haproxy) -> Result<(), Failure> {
         return Err(bad("HAProxy refuses its configuration (see above)".into()));
     }
     Ok(())
+}
+
+/// What its own check does not tell.
+fn check_service(name: &str, service: &Service) -> Result<(), Failure> {
+    let program = &service.start[0];
+    match std::fs::metadata(program) {
+        Ok(found) if found.is_file() && found.permissions().mode() & 0o111 != 0 => {}
+        Ok(_) => return Err(bad(format!("service.{name}.start: {program} is no program that can be run"))),
+        Err(error) => return Err(bad(format!("service.{name}.start: {program}: {error}"))),
+    }
+    let user = service.user.as_deref().filter(|user| !User::from_name(user).is_ok_and(|found| found.is_some()));
+    match user {
+        Some(user) => Err(bad(format!("service.{name}.user: there is no user `{user}` on this machine"))),
+        None => Ok(()),
+    }
 }
 
 /// Returns the names of those that have a check.

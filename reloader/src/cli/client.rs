@@ -35,7 +35,7 @@ pub(super) fn ask(
                 Ok(None) => {
                     return Err(Failure::new(
                         Exit::NoDaemon,
-                        "the daemon ended before it answered. HAProxy serves on, unless one was just being replaced: start the daemon now, and see `reloader history`",
+                        "the daemon ended before it answered. What served serves on, unless it was just being replaced: start the daemon now, and see `reloader history`",
                     ));
                 }
                 Err(error) => {

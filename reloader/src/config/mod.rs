@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::listener::Address;
+
 pub use file::{AtMaxDraining, Mode, OnStop, Require, Strategy};
 pub use service::{HAPROXY, Ready, Service, Sockets, Stop};
 pub(crate) use span::parse as parse_duration;
@@ -161,14 +163,16 @@ impl Config {
     }
 
     fn check_addresses(&self) -> Result<(), String> {
-        let mut taken = BTreeMap::new();
+        let mut taken: Vec<(&String, &Address)> = Vec::new();
         for (name, service) in &self.services {
             for address in &service.listen {
-                if let Some(other) = taken.insert(address, name) {
+                let collides = |found: &&(&String, &Address)| found.1 == address || service::collide(found.1, address);
+                if let Some((other, first)) = taken.iter().find(collides) {
                     return Err(format!(
-                        "service.{other} and service.{name} both listen on {address}; give one another address"
+                        "service.{other} listens on {first} and service.{name} on {address}: one of them cannot be bound; change it"
                     ));
                 }
+                taken.push((name, address));
             }
         }
         Ok(())

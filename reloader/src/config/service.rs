@@ -8,7 +8,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Strategy;
-use crate::listener::Address;
+use crate::listener::{Address, Endpoint};
 
 /// What HAProxy is called among the services.
 pub const HAPROXY: &str = "haproxy";
@@ -155,6 +155,14 @@ fn address(word: &str) -> Result<Address, String> {
     })
 }
 
+/// Whether a socket at one keeps another from being bound at the other: `[::]` beside `0.0.0.0` is bound for IPv6 alone.
+pub(super) fn collide(one: &Address, other: &Address) -> bool {
+    let is_any = |address: &Address| matches!(address, Address::Inet(inet) if inet.ip().is_unspecified());
+    let family = |address: &Address| address.family();
+    let both_any = is_any(one) && is_any(other) && family(one) != family(other);
+    !both_any && Endpoint::stream(one.clone()).overlaps(&Endpoint::stream(other.clone()))
+}
+
 impl Service {
     /// What is wrong with it, as a sentence with the key in front.
     pub(super) fn check(&self, name: &str) -> Result<(), String> {
@@ -277,7 +285,11 @@ mod tests {
     #[test]
     fn two_services_do_not_share_an_address_and_unix_sockets_are_passed_or_not_served() {
         let two = Config::parse(&format!("{WEB}{}", WEB.replace("service.web", "service.other"))).unwrap_err();
-        assert!(two.contains("service.other and service.web") && two.contains("0.0.0.0:80"), "{two}");
+        assert!(two.contains("service.other") && two.contains("service.web on 0.0.0.0:80"), "{two}");
+        let overlapping = WEB.replace("[\"0.0.0.0:80\"]", "[\"0.0.0.0:80\", \"127.0.0.1:80\"]");
+        assert!(Config::parse(&overlapping).unwrap_err().contains("cannot be bound"));
+        let families = WEB.replace("[\"0.0.0.0:80\"]", "[\"0.0.0.0:80\", \"[::]:80\"]");
+        assert!(Config::parse(&families).is_ok());
         let unix = Config::parse(&WEB.replace("listen-fds", "replace").replace("0.0.0.0:80", "/a")).unwrap_err();
         assert!(unix.contains("listen-fds"), "{unix}");
     }

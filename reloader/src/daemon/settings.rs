@@ -5,6 +5,8 @@ use super::startup::clean_up_holds;
 use crate::config::{Config, Haproxy, Mode};
 use crate::supervision::notify;
 
+const UNREAD: &str = "reloader's configuration was not read";
+
 impl EventLoop {
     /// Takes the new configuration, or keeps the earlier one and says why.
     pub(super) fn read_configuration(&mut self) {
@@ -13,7 +15,7 @@ impl EventLoop {
             Ok(config) => self.take_configuration(config),
             Err(error) => {
                 log::error!("{error}; the earlier configuration stays in force");
-                self.supervisor.warning = Some(format!("reloader's configuration was not read: {error}"));
+                self.supervisor.warning = Some(format!("{UNREAD}: {error}"));
             }
         }
         self.supervisor.publish();
@@ -56,7 +58,9 @@ impl EventLoop {
             clean_up_holds(&mut self.supervisor);
         }
         self.supervisor.prepare_holds();
-        log::info!("reloader's configuration was read again");
+        let unread = |warning: &mut String| warning.starts_with(UNREAD);
+        drop(self.supervisor.warning.take_if(unread));
+        log::info!("{}: reloader's configuration was read again", self.supervisor.name);
     }
 }
 

@@ -149,6 +149,15 @@ async fn replace(
         supervisor.server.retire(&ending);
         let process = ending.process;
         if !stopped_listening(&process, &listened, supervisor.config.reload.drain_timeout).await {
+            if supervisor.server.haproxy().is_none() && process.try_ended().is_none() {
+                supervisor.stand_up_again(&process);
+                return Err(Failure::new(format!(
+                    "the serving generation (process {}) still has its listeners {} after it was asked to end: nothing else was \
+                     started; see `stop` of the service, or raise drain-timeout",
+                    process.pid(),
+                    humantime::format_duration(supervisor.config.reload.drain_timeout)
+                )));
+            }
             guarded.into_iter().for_each(Guarded::doubt_the_close);
             recorder.note(format!(
                 "the old generation (process {}) still has its listeners: the new one may be unable to bind",

@@ -19,6 +19,7 @@ use crate::gate::steer::Steer;
 use crate::gate::syn_counter::SynCounter;
 use crate::generation_files::Files;
 use crate::listener::Owned;
+use crate::process::Handle;
 use crate::reload::plan::{self, Means, Planned, Present};
 use crate::reload::receipt::{GenerationId, Kind, Outcome, Receipt};
 use crate::reload::steered::{Unsettled, settle_now};
@@ -189,6 +190,19 @@ impl Supervisor {
         listened.retain(|_| false);
         self.begin_draining(old);
         Some((ending, listened))
+    }
+
+    /// The generation that was to make room has not done so: it serves on.
+    pub(crate) fn stand_up_again(&mut self, process: &Handle) {
+        let Some(place) = self.draining.iter().position(|generation| generation.process.pid() == process.pid()) else {
+            return;
+        };
+        let mut generation = self.draining.remove(place);
+        generation.retired = None;
+        self.serving = Some(generation);
+        self.down = None;
+        self.warning = None;
+        self.record_or_log();
     }
 
     /// The generation that made room has no successor, neither from the configuration on disk nor from the last-known-good one:

@@ -1,5 +1,6 @@
 //! What the daemon does between reloads: custody follows the server, ends are noticed, limits are kept.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::crash::Down;
@@ -9,7 +10,7 @@ use crate::config::Limit;
 use crate::custody::Followed;
 use crate::gate::steer;
 use crate::listener::Owned;
-use crate::process::{Ended, Handle};
+use crate::process::{self, Ended, Handle, Kin};
 use crate::reload::steered::{settle_late, settle_now};
 
 /// A retired generation has closed its listeners after this time, or is told again.
@@ -88,14 +89,32 @@ impl Supervisor {
 
     /// Workers that outlived their master still accept; they drain like any retired generation.
     fn retire_orphans(&mut self, dead: &Generation) {
-        for (pid, start_time) in &dead.leaves {
-            if let Some(process) = Handle::adopt(*pid, *start_time) {
-                log::warn!("worker {pid} of generation {} outlived its master: it is told to drain", dead.number);
+        for (pid, start_time) in self.orphans_of(dead) {
+            if let Some(process) = Handle::adopt(pid, start_time) {
+                log::warn!(
+                    "{}: worker {pid} of generation {} outlived its master: it is told to drain",
+                    self.name,
+                    dead.number
+                );
                 let orphan = dead.orphan(process);
                 self.server.retire(&orphan.ending());
                 self.draining.push(orphan);
             }
         }
+    }
+
+    /// By pid and start time. Of another server than HAProxy whoever has one of its listeners and belongs to no other generation.
+    fn orphans_of(&self, dead: &Generation) -> Vec<(u32, u64)> {
+        if dead.kin == Kin::SameProgram {
+            return dead.leaves.clone();
+        }
+        let inodes = dead.listeners.iter().map(|owned| owned.listener.inode).collect();
+        let others = self.serving.iter().chain(&self.starting).chain(&self.draining);
+        let mut known: HashSet<u32> = others.flat_map(Generation::tree).collect();
+        known.insert(std::process::id());
+        let holders: HashSet<u32> = process::holders_of(&inodes).into_values().flatten().collect();
+        let orphans = holders.into_iter().filter(|pid| !known.contains(pid));
+        orphans.filter_map(|pid| Some((pid, process::start_time(pid)?))).collect()
     }
 
     /// Removes draining generations that have ended.
@@ -106,8 +125,17 @@ impl Supervisor {
         self.draining = draining;
         for mut generation in ended {
             forward_last_words(&self.name, &mut generation);
-            log::info!("generation {} (process {}) has drained and ended", generation.number, generation.process.pid());
+            log::info!(
+                "{}: generation {} (process {}) has drained and ended",
+                self.name,
+                generation.number,
+                generation.process.pid()
+            );
             generation.clean_up();
+            // A script may have ended without its server.
+            if generation.kin == Kin::All && !generation.closed_listeners {
+                self.retire_orphans(&generation);
+            }
         }
         self.record_or_log();
     }
@@ -159,7 +187,8 @@ impl Supervisor {
                     continue;
                 }
                 log::warn!(
-                    "generation {} (process {}) still listens though it was retired: {then}",
+                    "{}: generation {} (process {}) still listens though it was retired: {then}",
+                    self.name,
                     generation.number,
                     generation.process.pid()
                 );

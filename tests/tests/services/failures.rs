@@ -50,9 +50,11 @@ fn a_program_and_a_user_that_are_not_there() {
     let missing = prepared(with(&table("missing", "\"/usr/bin/missing\"", "listen-fds", WEB, "")));
     let answer = missing.run(&["daemon"]).expect_status(4);
     assert!(answer.stderr.contains("cannot start /usr/bin/missing"), "{}", answer.stderr);
+    missing.run(&["check"]).expect_status(78);
     let nobody = prepared(with(&given("user = \"nosuchuser\"")));
     let answer = nobody.run(&["daemon"]).expect_status(4);
     assert!(answer.stderr.contains("there is no user `nosuchuser`"), "{}", answer.stderr);
+    nobody.run(&["check"]).expect_status(78);
 }
 
 /// A port below 1024 for somebody who may not bind it.
@@ -65,4 +67,16 @@ fn another_user_serves_what_root_has_bound() {
     let status = fs::read_to_string(format!("/proc/{}/status", rig.serving_pid())).unwrap();
     assert!(status.contains("Uid:\t65534\t65534\t65534"), "{status}");
     rig.reload().expect_status(0);
+}
+
+/// Nothing else is started beside one that does not make room.
+#[test]
+fn one_that_does_not_end_when_it_is_asked() {
+    netns::enter();
+    let rig = started(&plain().replace("sockets", "stop = [\"/bin/false\"]\nsockets"));
+    let serving = rig.serving_pid();
+    let answer = rig.reload().expect_status(1);
+    assert!(answer.at("/reason").as_str().unwrap().contains("after it was asked to end"), "{}", answer.stdout);
+    assert_eq!(rig.serving_pid(), serving);
+    reloader_tests::load::Load::to([WEB]).connections(20).run().assert_lossless();
 }

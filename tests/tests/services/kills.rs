@@ -7,7 +7,7 @@ use reloader_tests::poll::until;
 use reloader_tests::process::Process;
 use reloader_tests::sockets::{listening, until_refused};
 
-use crate::scene::{WEB, given, prepared, rungs, started, with};
+use crate::scene::{NGINX, WEB, given, nginx_conf, prepared, rungs, started, table, with};
 
 #[test]
 fn ten_kills_refuse_nobody() {
@@ -96,4 +96,24 @@ fn one_that_binds_by_itself() {
     );
     assert!(receipt["reason"].as_str().unwrap().contains("nobody listened on it"), "{receipt}");
     Load::to([WEB]).connections(20).run().assert_lossless();
+}
+
+/// Workers that outlive their master are told to end: they would serve an old configuration for ever, and keep the port.
+#[test]
+fn a_master_killed_takes_its_workers_along() {
+    let _alone = netns::enter_alone();
+    for (sockets, more) in [("listen-fds", "environment = { NGINX = \"3;\" }"), ("reuseport", ""), ("replace", "")] {
+        let lines = format!("stop = \"SIGQUIT\"\n{more}");
+        let mut rig = prepared(with(&table("nginx", NGINX, sockets, WEB, &lines)));
+        nginx_conf(&rig, &format!("{WEB}{}", if sockets == "reuseport" { " reuseport" } else { "" }));
+        rig.start_daemon();
+        let master = rig.serving().unwrap();
+        let workers = master.children();
+        assert!(!workers.is_empty());
+        master.signal(Signal::SIGKILL);
+        workers.iter().for_each(|worker| worker.until_gone(std::time::Duration::from_secs(20)));
+        until(std::time::Duration::from_secs(20), "another to serve", || rig.serving().is_some());
+        assert_eq!(rig.reload().expect_status(0).at("/result"), "proven", "{sockets}");
+        Load::to([WEB]).connections(50).run().assert_lossless();
+    }
 }

@@ -7,7 +7,7 @@ use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::rig::Rig;
 
-use crate::scene::{self, WEB, given, plain, prepared, rungs, table, with};
+use crate::scene::{self, NGINX, WEB, given, nginx_conf, plain, prepared, rungs, table, with};
 
 const RELOADS: u64 = 20;
 
@@ -31,17 +31,6 @@ fn reload_under_load(rig: &mut Rig, rate: u32, rung: &str) {
     rig.until_daemon_ends();
     before.assert_unchanged();
 }
-
-fn nginx_conf(rig: &Rig, listen: &str) {
-    let dir = rig.dir().display();
-    let text = format!(
-        "daemon off; user root; worker_processes 2; pid {dir}/nginx.pid; events {{ worker_connections 1000; }}\n\
-         http {{ access_log off; server {{ listen {listen}; location / {{ return 200 ok; }} }} }}\n"
-    );
-    fs::write(rig.path("nginx.conf"), text).expect("writing nginx.conf");
-}
-
-const NGINX: &str = "\"/usr/sbin/nginx\", \"-e\", \"DIR/nginx.log\", \"-c\", \"DIR/nginx.conf\"";
 
 /// Two workers, each with a socket of its own in the group.
 #[test]

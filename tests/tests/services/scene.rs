@@ -107,3 +107,15 @@ pub(crate) fn rungs(receipt: &Value) -> Vec<String> {
     let listeners = receipt["listeners"].as_array().cloned().unwrap_or_default();
     listeners.iter().map(|listener| listener["rung"].as_str().unwrap_or_default().to_owned()).collect()
 }
+
+/// Two workers that answer by themselves.
+pub(crate) fn nginx_conf(rig: &Rig, listen: &str) {
+    let dir = rig.dir().display();
+    let text = format!(
+        "daemon off; user root; worker_processes 2; pid {dir}/nginx.pid; events {{ worker_connections 1000; }}\n\
+         http {{ access_log off; server {{ listen {listen}; location / {{ return 200 ok; }} }} }}\n"
+    );
+    fs::write(rig.path("nginx.conf"), text).expect("writing nginx.conf");
+}
+
+pub(crate) const NGINX: &str = "\"/usr/sbin/nginx\", \"-e\", \"DIR/nginx.log\", \"-c\", \"DIR/nginx.conf\"";

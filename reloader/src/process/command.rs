@@ -44,13 +44,15 @@ pub async fn succeeds(command: &mut Command) -> Result<(), Vec<String>> {
 /// # Errors
 /// A sentence.
 pub fn run_aside(command: &mut Command) -> Result<(), String> {
+    let program = command.get_program().to_string_lossy().into_owned();
     keep_to_itself(command);
     // In a group of its own a Ctrl-C at the daemon's terminal does not reach it.
     command.stdin(Stdio::null()).process_group(0);
     let process = Handle::spawn(command).map_err(|error| error.to_string())?;
     tokio::spawn(async move {
-        if !matches!(process.ended().await, Ended::Exited(0)) {
-            log::warn!("process {} did not succeed", process.pid());
+        match process.ended().await {
+            Ended::Exited(0) => {}
+            ended => log::warn!("{program} (process {}) {ended}", process.pid()),
         }
     });
     Ok(())

@@ -11,7 +11,7 @@ pub use handle::{Ended, Handle, ProcessError, kill_if_same};
 pub use kin::Kin;
 pub use procfs::{
     SocketOwner, command_line, control_groups, effective_capabilities, environment, executable, family, groups_of,
-    has_ended, holders_of, is_descendant, is_init, is_stopped, network_namespace, parent, pids, socket_at, sockets_of,
-    stack_start, start_time, started_at, tree, user_of, whole_environment,
+    has_ended, holders_of, is_descendant, is_init, is_stopped, network_namespace, parent, pids, session, socket_at,
+    sockets_of, stack_start, start_time, started_at, tree, user_of, whole_environment,
 };
 pub use waiting::waits_on;

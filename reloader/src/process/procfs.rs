@@ -55,6 +55,12 @@ pub fn parent(pid: u32) -> Option<u32> {
     after_command(&stat)?.get(1)?.parse().ok()
 }
 
+/// The session, by the pid of its first process (field 6 of proc_pid_stat(5)): children stay in it when that has ended.
+pub fn session(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    after_command(&stat)?.get(3)?.parse().ok()
+}
+
 /// The fields behind the command name, which may itself hold spaces and brackets; the first one is the state.
 fn after_command(stat: &str) -> Option<Vec<&str>> {
     let (_, rest) = stat.rsplit_once(')')?;

@@ -215,6 +215,7 @@ async fn second_chance(
         Ok(known_good) if known_good.is_known_good => {
             bring_up(supervisor, ask, &known_good, old, Duration::MAX, recorder).await
         }
+        Ok(_) if supervisor.server.haproxy().is_none() => return failure,
         Ok(_) => {
             let reason = format!("{}; and there is no last-known-good configuration yet", failure.reason);
             return Failure { reason, ..failure };

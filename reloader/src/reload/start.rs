@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::recorder::{Failure, Recorder};
 use crate::config::OnStop;
+use crate::process::Ended;
 use crate::ready::{self, Limits, NotReady};
 use crate::server::{Launched, Prepared, Ways};
 use crate::supervision::{Generation, Supervisor};
@@ -59,7 +60,12 @@ pub(crate) async fn start(
         Err(error) => {
             let ends_custody = matches!(error, NotReady::NobodyServes(_));
             let lacks = readiness.lacks().filter(|_| ends_custody || matches!(error, NotReady::TimedOut(_)));
-            let reason = lacks.map_or_else(|| error.to_string(), |lacks| format!("{error}; {lacks}"));
+            let forked = matches!(error, NotReady::Ended(Ended::Exited(0))) && supervisor.server.haproxy().is_none();
+            let foreground = forked.then(|| "a server has to stay in the foreground".to_owned());
+            let reason = match lacks.or(foreground) {
+                Some(more) => format!("{error}; {more}"),
+                None => error.to_string(),
+            };
             Err(Failure { ends_custody, ..failure(supervisor, reason) })
         }
     }

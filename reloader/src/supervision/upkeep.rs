@@ -103,17 +103,18 @@ impl Supervisor {
         }
     }
 
-    /// By pid and start time. Of another server than HAProxy whoever has one of its listeners and belongs to no other generation.
+    /// By pid and start time. Of another server than HAProxy whoever has one of its listeners and is of its session, which begins with
+    /// its root: a service manager may have the socket too.
     fn orphans_of(&self, dead: &Generation) -> Vec<(u32, u64)> {
         if dead.kin == Kin::SameProgram {
             return dead.leaves.clone();
         }
         let inodes = dead.listeners.iter().map(|owned| owned.listener.inode).collect();
         let others = self.serving.iter().chain(&self.starting).chain(&self.draining);
-        let mut known: HashSet<u32> = others.flat_map(Generation::tree).collect();
-        known.insert(std::process::id());
+        let known: HashSet<u32> = others.flat_map(Generation::tree).collect();
         let holders: HashSet<u32> = process::holders_of(&inodes).into_values().flatten().collect();
-        let orphans = holders.into_iter().filter(|pid| !known.contains(pid));
+        let is_its_own = |pid: &u32| !known.contains(pid) && process::session(*pid) == Some(dead.process.pid());
+        let orphans = holders.into_iter().filter(is_its_own);
         orphans.filter_map(|pid| Some((pid, process::start_time(pid)?))).collect()
     }
 

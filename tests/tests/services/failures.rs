@@ -80,3 +80,13 @@ fn one_that_does_not_end_when_it_is_asked() {
     assert_eq!(rig.serving_pid(), serving);
     reloader_tests::load::Load::to([WEB]).connections(20).run().assert_lossless();
 }
+
+/// What it leaves behind is not followed, so it must not do that.
+#[test]
+fn one_that_goes_to_the_background() {
+    netns::enter();
+    let rig = started(&given(""));
+    fs::write(rig.path("given.py"), "import os; os._exit(0)").unwrap();
+    let answer = rig.reload().expect_status(1);
+    assert!(answer.at("/reason").as_str().unwrap().contains("stay in the foreground"), "{}", answer.stdout);
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{AtMaxDraining, Haproxy, Limit, Mode, Reload};
+use super::{AtMaxDraining, Config, Haproxy, Limit, Mode, Reload};
 
 /// A path, or `"none"`.
 #[derive(Debug, Clone)]
@@ -14,6 +14,17 @@ impl<'de> Deserialize<'de> for MasterCli {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<MasterCli, D::Error> {
         let text = String::deserialize(deserializer)?;
         Ok(MasterCli((text != "none").then(|| text.into())))
+    }
+}
+
+impl Config {
+    /// Whether a daemon that is a companion can take this configuration: the mode stays until it is started again, and it ends
+    /// nobody's workers.
+    pub(crate) fn fits_companion(&self) -> Result<(), String> {
+        match &self.haproxy {
+            None => Err("haproxy: a companion needs its table; to leave HAProxy alone, stop the daemon".into()),
+            Some(haproxy) => check(&Haproxy { mode: Mode::Companion, ..haproxy.clone() }, &self.reload),
+        }
     }
 }
 
@@ -63,6 +74,15 @@ mod tests {
         assert_eq!((haproxy.mode, haproxy.master_cli), (Mode::Companion, None));
         let config = Config::parse("[haproxy]\nmode = \"companion\"\nmaster-cli = \"/run/m.sock\"\n").unwrap();
         assert_eq!(config.haproxy.unwrap().master_cli, Some("/run/m.sock".into()));
+    }
+
+    #[test]
+    fn a_companion_stays_one_and_ends_no_worker() {
+        let fits = |text: &str| Config::parse(text).unwrap().fits_companion();
+        assert_eq!(fits("[haproxy]\nmode = \"supervised\"\n"), Ok(()));
+        assert!(fits("[reload]\nhard-stop-after = \"1m\"\n").unwrap_err().contains("hard-stop-after"));
+        let another = "[service.web]\nstart = [\"/bin/web\"]\nsockets = \"replace\"\nlisten = [\"0.0.0.0:80\"]\n";
+        assert!(fits(another).unwrap_err().contains("its table"));
     }
 
     #[test]

@@ -163,16 +163,18 @@ impl Config {
     }
 
     fn check_addresses(&self) -> Result<(), String> {
-        let mut taken: Vec<(&String, &Address)> = Vec::new();
+        let mut taken: Vec<(&String, &Address, Sockets)> = Vec::new();
         for (name, service) in &self.services {
             for address in &service.listen {
-                let collides = |found: &&(&String, &Address)| found.1 == address || service::collide(found.1, address);
-                if let Some((other, first)) = taken.iter().find(collides) {
+                let collides = |found: &&(&String, &Address, Sockets)| {
+                    service::collide((found.1, found.2), (address, service.sockets))
+                };
+                if let Some((other, first, _)) = taken.iter().find(collides) {
                     return Err(format!(
                         "service.{other} listens on {first} and service.{name} on {address}: one of them cannot be bound; change it"
                     ));
                 }
-                taken.push((name, address));
+                taken.push((name, address, service.sockets));
             }
         }
         Ok(())

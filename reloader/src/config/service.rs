@@ -155,12 +155,20 @@ fn address(word: &str) -> Result<Address, String> {
     })
 }
 
-/// Whether a socket at one keeps another from being bound at the other: `[::]` beside `0.0.0.0` is bound for IPv6 alone.
-pub(super) fn collide(one: &Address, other: &Address) -> bool {
+/// Whether a socket at one keeps another from being bound at the other, as far as that is known: a server that binds for itself may
+/// bind `[::]` for IPv6 alone, as the daemon does beside `0.0.0.0`.
+pub(super) fn collide((one, how): (&Address, Sockets), (other, other_how): (&Address, Sockets)) -> bool {
+    if one == other {
+        return true;
+    }
+    if !Endpoint::stream(one.clone()).overlaps(&Endpoint::stream(other.clone())) {
+        return false;
+    }
+    if one.family() == other.family() {
+        return (how, other_how) != (Sockets::Reuseport, Sockets::Reuseport);
+    }
     let is_any = |address: &Address| matches!(address, Address::Inet(inet) if inet.ip().is_unspecified());
-    let family = |address: &Address| address.family();
-    let both_any = is_any(one) && is_any(other) && family(one) != family(other);
-    !both_any && Endpoint::stream(one.clone()).overlaps(&Endpoint::stream(other.clone()))
+    (how, other_how) == (Sockets::ListenFds, Sockets::ListenFds) && !(is_any(one) && is_any(other))
 }
 
 impl Service {
@@ -290,6 +298,12 @@ mod tests {
         assert!(Config::parse(&overlapping).unwrap_err().contains("cannot be bound"));
         let families = WEB.replace("[\"0.0.0.0:80\"]", "[\"0.0.0.0:80\", \"[::]:80\"]");
         assert!(Config::parse(&families).is_ok());
+        assert!(Config::parse(&overlapping.replace("listen-fds", "replace")).is_err());
+        // Linux binds both with SO_REUSEPORT, and nginx binds `[::]` for IPv6 alone.
+        assert!(Config::parse(&overlapping.replace("listen-fds", "reuseport")).is_ok());
+        let mixed = WEB.replace("[\"0.0.0.0:80\"]", "[\"127.0.0.1:80\", \"[::]:80\"]");
+        assert!(Config::parse(&mixed).is_err());
+        assert!(Config::parse(&mixed.replace("listen-fds", "replace")).is_ok());
         let unix = Config::parse(&WEB.replace("listen-fds", "replace").replace("0.0.0.0:80", "/a")).unwrap_err();
         assert!(unix.contains("listen-fds"), "{unix}");
     }

@@ -43,16 +43,19 @@ pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>
 
 /// Follows what an earlier daemon of this runtime-dir started, and returns the generation that serves.
 async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Result<Option<Generation>, DaemonError> {
+    // Asked before anything is signalled: without an answer nobody can be told from anybody.
+    let machine = sock_diag::listeners().map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
     let mut found: Vec<(Record, Handle)> = Vec::new();
     for record in with_unrecorded(supervisor, records) {
         supervisor.next_number = supervisor.next_number.max(record.number.saturating_add(1));
         match Handle::adopt(record.pid, record.start_time) {
             Some(process) => found.push((record, process)),
-            None => Files::of(&supervisor.place, record.number).remove(),
+            None => {
+                Files::of(&supervisor.place, record.number).remove();
+                follow_outlived(supervisor, &record).await;
+            }
         }
     }
-    // Asked before anything is signalled: without an answer nobody can be told from anybody.
-    let machine = sock_diag::listeners().map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
     let serving = choose_serving(&supervisor.server, &found, &machine).await;
     let mut chosen = None;
     for (record, process) in found {
@@ -71,6 +74,30 @@ async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Resul
         supervisor.draining.push(generation);
     }
     Ok(chosen)
+}
+
+/// Follows those of a service's generation that have a listener though its first process has ended: it did while there was no daemon.
+/// The next generation is given their sockets.
+async fn follow_outlived(supervisor: &mut Supervisor, record: &Record) {
+    if supervisor.server.kin() != Kin::All {
+        return;
+    }
+    let place = supervisor.place.clone();
+    for (pid, start_time) in process::session_members(record.pid) {
+        let Some(process) = Handle::adopt(pid, start_time) else { continue };
+        let Ok(mut inspection) = supervisor.server.inspect(&process, &record.socket, &place).await else { continue };
+        if inspection.owned.is_empty() {
+            continue;
+        }
+        log::warn!("process {pid} of generation {} outlived its master", record.number);
+        inspection.custody.retain(|held| supervisor.server.can_be_given(&held.listener.endpoint));
+        supervisor.custody.complete_from(inspection.custody.held(), &inspection.sockets);
+        let mut generation = followed(supervisor, record, process);
+        (generation.listeners, generation.is_untold) = (inspection.owned, true);
+        (generation.files, generation.log, generation.retired) = (None, None, Some(Instant::now()));
+        supervisor.draining.push(generation);
+    }
+    supervisor.tell_orphans();
 }
 
 /// The recorded serving generation; when it has ended, or listens no more, the newest started one that answers.

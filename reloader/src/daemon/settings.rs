@@ -12,14 +12,19 @@ impl EventLoop {
     pub(super) fn read_configuration(&mut self) {
         notify::reloading();
         match Config::load(self.config_path.as_deref()) {
-            Ok(config) => self.take_configuration(config),
-            Err(error) => {
-                log::error!("{error}; the earlier configuration stays in force");
-                self.supervisor.warning = Some(format!("{UNREAD}: {error}"));
-            }
+            Ok(config) => match self.supervisor.companion.as_ref().map_or(Ok(()), |_| config.fits_companion()) {
+                Ok(()) => self.take_configuration(config),
+                Err(why) => self.refuse_configuration(&why),
+            },
+            Err(error) => self.refuse_configuration(&error.to_string()),
         }
         self.supervisor.publish();
         notify::ready();
+    }
+
+    fn refuse_configuration(&mut self, why: &str) {
+        log::error!("{why}; the earlier configuration stays in force");
+        self.supervisor.warning = Some(format!("{UNREAD}: {why}"));
     }
 
     /// Paths that are in use keep their old value until the daemon is started again.

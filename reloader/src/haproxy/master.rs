@@ -9,6 +9,7 @@ use tokio::net::UnixStream;
 
 use super::inspect::stats_socket_inode;
 use super::runtime_api;
+use super::version::Version;
 use crate::kernel::sock_diag::{self, SockDiagError};
 use crate::process;
 
@@ -61,23 +62,54 @@ pub enum Absent {
         /// The process.
         pid: u32,
     },
+    /// Its parent would end by the signal that asks a master to reload.
+    #[error(
+        "the HAProxy that answers on {socket} (process {pid}) is of version {version}: master-worker mode came with 1.8, and before it \
+         SIGUSR2 ends the process; set mode = \"supervised\""
+    )]
+    TooOld {
+        /// The socket.
+        socket: String,
+        /// The process.
+        pid: u32,
+        /// Its version in its own words.
+        version: String,
+    },
+    /// Another program.
+    #[error(
+        "who answers on {socket} (process {pid}) runs {program}, and haproxy.binary is {binary}: it is not asked for anything; if it is \
+         the HAProxy that is meant, name its program there"
+    )]
+    AnotherProgram {
+        /// The socket.
+        socket: String,
+        /// The process.
+        pid: u32,
+        /// What it runs.
+        program: String,
+        /// What the configuration says.
+        binary: String,
+    },
     /// The kernel did not tell.
     #[error(transparent)]
     SockDiag(#[from] SockDiagError),
 }
 
-/// Looks for a worker that serves, by the stats sockets of its configuration.
+/// Looks for a worker that serves and whose pid is `wanted`, by the stats sockets of its configuration.
 ///
 /// # Errors
 /// Why there is none: of several reasons the one that says most.
-pub async fn find(sockets: &[PathBuf]) -> Result<Found, Absent> {
+pub async fn find(sockets: &[PathBuf], binary: &Path, wanted: impl Fn(u32) -> bool) -> Result<Found, Absent> {
     if sockets.is_empty() {
         return Err(Absent::NoSocket);
     }
     let mut reason = None;
     for socket in sockets {
         let Ok(info) = runtime_api::info(socket, PATIENCE).await else { continue };
-        match located(socket, info.pid, info.version) {
+        if !wanted(info.pid) {
+            continue;
+        }
+        match located(socket, binary, info.pid, info.version) {
             Ok(found) => return Ok(found),
             Err(absent) => drop(reason.get_or_insert(absent)),
         }
@@ -86,18 +118,32 @@ pub async fn find(sockets: &[PathBuf]) -> Result<Found, Absent> {
     Err(reason.unwrap_or_else(|| Absent::Silent(names.join(", "))))
 }
 
-/// Whoever answers may say any pid: it is the worker only if it holds the socket on which it answered.
-fn located(socket: &Path, worker: u32, version: String) -> Result<Found, Absent> {
+/// Whoever answers may say any pid: it is the worker only if it holds the socket on which it answered, and is a HAProxy.
+fn located(socket: &Path, binary: &Path, worker: u32, version: String) -> Result<Found, Absent> {
     let name = || socket.display().to_string();
     let sockets = process::sockets_of(&[worker]);
     let Some(inode) = stats_socket_inode(socket, &sock_diag::listeners()?, &sockets) else {
         return Err(Absent::Elsewhere { socket: name(), pid: worker });
     };
+    if Version::from_words(&version).is_none_or(|version| !version.at_least(1, 8)) {
+        return Err(Absent::TooOld { socket: name(), pid: worker, version });
+    }
+    let program = process::executable(worker).unwrap_or_default();
+    if !is_named_as(&program, binary) {
+        let (program, binary) = (program.display().to_string(), binary.display().to_string());
+        return Err(Absent::AnotherProgram { socket: name(), pid: worker, program, binary });
+    }
     let master = root_of(worker);
     if master == worker {
         return Err(Absent::Alone { socket: name(), pid: worker });
     }
     Ok(Found { master, worker, socket: socket.to_owned(), inode, version })
+}
+
+/// By the name alone: an upgrade may have put another file, or the target of a link elsewhere, in its place since it was started.
+fn is_named_as(program: &Path, binary: &Path) -> bool {
+    let target = binary.canonicalize().unwrap_or_default();
+    program.file_name().is_some_and(|name| [binary, &target].iter().any(|known| known.file_name() == Some(name)))
 }
 
 /// The master of a worker, or the process itself: the topmost ancestor that runs the same program.
@@ -176,6 +222,14 @@ pub fn workers(master: u32) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_is_known_by_its_name() {
+        let binary = Path::new("/usr/sbin/haproxy");
+        assert!(is_named_as(Path::new("/opt/haproxy-2.8/sbin/haproxy"), binary));
+        assert!(!is_named_as(Path::new("/usr/bin/python3.11"), binary));
+        assert!(!is_named_as(Path::new(""), Path::new("")));
+    }
 
     #[test]
     fn the_answer_of_each_version_is_understood() {

@@ -3,15 +3,19 @@
 mod command;
 mod handle;
 mod kin;
+mod namespaces;
 mod procfs;
+mod signals;
 mod waiting;
 
 pub use command::{run_aside, succeeds};
 pub use handle::{Ended, Handle, ProcessError, kill_if_same};
 pub use kin::Kin;
+pub use namespaces::network_namespace;
 pub use procfs::{
     SocketOwner, command_line, control_groups, effective_capabilities, environment, executable, family, groups_of,
-    has_ended, holders_of, is_descendant, is_init, is_stopped, network_namespace, parent, pids, session, socket_at,
-    sockets_of, stack_start, start_time, started_at, tree, user_of, whole_environment,
+    has_ended, holders_of, is_descendant, is_init, is_stopped, parent, pids, session_members, socket_at, sockets_of,
+    stack_start, start_time, started_at, tree, user_of, whole_environment,
 };
+pub use signals::{is_pending, minds};
 pub use waiting::waits_on;

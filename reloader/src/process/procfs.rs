@@ -2,8 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -55,10 +53,16 @@ pub fn parent(pid: u32) -> Option<u32> {
     after_command(&stat)?.get(1)?.parse().ok()
 }
 
-/// The session, by the pid of its first process (field 6 of proc_pid_stat(5)): children stay in it when that has ended.
-pub fn session(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    after_command(&stat)?.get(3)?.parse().ok()
+/// The processes of a session, by pid and start time (fields 6 and 22 of proc_pid_stat(5)). Its number is the pid of its first
+/// process, and is not given away as long as it has others.
+pub fn session_members(session: u32) -> Vec<(u32, u64)> {
+    let member = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let fields = after_command(&stat)?;
+        let is_one = fields.first() != Some(&"Z") && fields.get(3)?.parse() == Ok(session);
+        Some((pid, fields.get(19)?.parse().ok()?)).filter(|_| is_one)
+    };
+    pids().into_iter().filter_map(member).collect()
 }
 
 /// The fields behind the command name, which may itself hold spaces and brackets; the first one is the state.
@@ -177,64 +181,6 @@ pub fn holders_of(inodes: &HashSet<u64>) -> HashMap<u64, HashSet<u32>> {
     holders
 }
 
-/// The network namespace with this inode, by whatever keeps it: its `path`, a thread, an open file, or a mount (`ip netns`, a
-/// container engine). `None` where it exists no more.
-///
-/// # Errors
-/// Where something says that it exists, and it cannot be opened.
-pub fn network_namespace(inode: u64, path: Option<&Path>) -> io::Result<Option<fs::File>> {
-    let mut refused = Ok(None);
-    let mut opened = |path: &Path| match fs::File::open(path) {
-        Ok(file) => file.metadata().is_ok_and(|found| found.ino() == inode).then_some(file),
-        Err(error) => {
-            // What has just ended keeps nothing.
-            if error.kind() != io::ErrorKind::NotFound {
-                refused = Err(error);
-            }
-            None
-        }
-    };
-    let named =
-        ["/run/netns", "/var/run/netns"].iter().flat_map(|directory| fs::read_dir(directory).into_iter().flatten());
-    let named = path.map(Path::to_owned).into_iter().chain(named.flatten().map(|entry| entry.path()));
-    for path in named.filter(|path| fs::metadata(path).is_ok_and(|found| found.ino() == inode)) {
-        if let Some(file) = opened(&path) {
-            return Ok(Some(file));
-        }
-    }
-    let name = format!("net:[{inode}]");
-    let mut looked_at = HashSet::new();
-    for pid in pids() {
-        let of = |what: &str| PathBuf::from(format!("/proc/{pid}/{what}"));
-        let links = links(&of("task"), Some("ns/net")).chain(links(&of("fd"), None));
-        let kept = links.filter(|link| fs::read_link(link).is_ok_and(|target| target.as_os_str() == name.as_str()));
-        // Processes share mounts, by and large.
-        let mounts = fs::read_link(of("ns/mnt")).is_ok_and(|mounts| looked_at.insert(mounts));
-        let mounted = mounts.then(|| mounted_at(&of("mountinfo"), &of("root"), &name)).into_iter().flatten();
-        if let Some(file) = kept.chain(mounted).find_map(|path| opened(&path)) {
-            return Ok(Some(file));
-        }
-    }
-    refused
-}
-
-/// The entries of a directory, or one file below each.
-fn links(directory: &Path, below: Option<&'static str>) -> impl Iterator<Item = PathBuf> + use<> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(move |entry| below.map_or_else(|| entry.path(), |below| entry.path().join(below)))
-}
-
-/// Where a process has this file of nsfs mounted: the fourth and fifth words of a line are what is mounted and where.
-fn mounted_at(mountinfo: &Path, root: &Path, name: &str) -> Vec<PathBuf> {
-    let text = fs::read(mountinfo).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let places = text.lines().filter_map(|line| {
-        let mut words = line.split(' ').skip(3);
-        (words.next()? == name).then(|| words.next())?
-    });
-    places.map(|place| root.join(place.trim_start_matches('/'))).collect()
-}
-
 /// The inode of the socket behind one descriptor of a process.
 pub fn socket_at(owner: SocketOwner) -> Option<u64> {
     socket_inode(Path::new(&format!("/proc/{}/fd/{}", owner.pid, owner.fd)))
@@ -313,7 +259,7 @@ pub fn effective_capabilities() -> u64 {
     status_line(own, "CapEff:").and_then(|line| u64::from_str_radix(line.trim(), 16).ok()).unwrap_or(0)
 }
 
-fn status_line(pid: u32, key: &str) -> Option<String> {
+pub(super) fn status_line(pid: u32, key: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned)
 }

@@ -22,6 +22,9 @@ pub(crate) async fn abandon(supervisor: &mut Supervisor, ends_custody: bool, rec
     let mut alive = None;
     if generation.process.try_ended().is_some() {
         generation.clean_up();
+        // Its workers may already accept.
+        generation.listeners = supervisor.present_listeners();
+        supervisor.follow_orphans(&generation);
         supervisor.record_or_log();
     } else {
         generation.listeners = supervisor.present_listeners();

@@ -148,14 +148,15 @@ async fn replace(
     if let Some((ending, listened)) = supervisor.stand_down(held_until) {
         supervisor.server.retire(&ending);
         let process = ending.process;
-        if !stopped_listening(&process, &listened, supervisor.config.reload.drain_timeout).await {
+        let patience = patience(supervisor.config.reload.drain_timeout, held_until, supervisor.last_start);
+        if !stopped_listening(&process, &listened, patience).await {
             if supervisor.server.haproxy().is_none() && process.try_ended().is_none() {
                 supervisor.stand_up_again(&process);
                 return Err(Failure::new(format!(
-                    "the serving generation (process {}) still has its listeners {} after it was asked to end: nothing else was \
-                     started; see `stop` of the service, or raise drain-timeout",
+                    "the serving generation (process {}) still has its listeners {} after it was asked to end, and may end yet: nothing \
+                     else was started; see `stop` of the service, or raise hold.max and drain-timeout",
                     process.pid(),
-                    humantime::format_duration(supervisor.config.reload.drain_timeout)
+                    humantime::format_duration(patience)
                 )));
             }
             guarded.into_iter().for_each(Guarded::doubt_the_close);
@@ -178,6 +179,13 @@ async fn replace(
         supervisor.note_failed_starts();
     }
     Err(failure)
+}
+
+/// How long the old generation may take to make room: as long as SYNs are held, less the time that the new one takes as a rule.
+fn patience(drain_timeout: Duration, held_until: Option<Instant>, last_start: Option<Duration>) -> Duration {
+    let held = held_until.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
+    let left = held.saturating_sub(last_start.unwrap_or(Duration::from_secs(1)));
+    drain_timeout.max(Duration::from_millis(left.as_millis() as u64))
 }
 
 /// How long the new generation may take before the last-known-good one is tried: it is to come up within the hold too, but

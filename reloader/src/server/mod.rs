@@ -247,6 +247,14 @@ impl Server {
         }
     }
 
+    /// What listens at this moment where a generation would; empty where only HAProxy knows that, or the kernel does not say.
+    pub(crate) fn listeners_at_its_addresses(&self) -> Vec<Owned> {
+        match self {
+            Server::Haproxy(_) => Vec::new(),
+            Server::Service(server) => server.listeners_at_its_addresses(),
+        }
+    }
+
     /// Tells a generation to close its listeners, to finish what it has, and to end.
     pub(crate) fn retire(&self, ending: &Ending) {
         match (self, &ending.stop) {

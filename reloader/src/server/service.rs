@@ -17,7 +17,7 @@ use crate::custody::{Custody, Held};
 use crate::generation_files::{Files, create_private};
 use crate::inspection::{InspectError, Inspection, Known, look};
 use crate::kernel::sock_diag::{self, ListenSocket};
-use crate::listener::{Address, Endpoint, Owned, Role, SocketType};
+use crate::listener::{Address, Endpoint, Listener, Owned, Role, SocketType};
 use crate::process::{self, Handle, Kin, SocketOwner};
 
 pub(super) use readiness::{Readiness, is_attended};
@@ -128,6 +128,13 @@ impl ServiceServer {
             })
         })
         .await?
+    }
+
+    pub(super) fn listeners_at_its_addresses(&self) -> Vec<Owned> {
+        let machine = sock_diag::listeners().unwrap_or_default();
+        let there = machine.into_iter().filter(|found| self.config.listen.contains(&found.address));
+        let listeners = there.map(|found| Listener { endpoint: Endpoint::stream(found.address), inode: found.inode });
+        listeners.map(|listener| Owned { listener, role: Role::Traffic }).collect()
     }
 
     pub(super) fn retire(&self, process: &Handle, stop: &Stop) {

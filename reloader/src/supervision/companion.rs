@@ -136,6 +136,11 @@ impl Supervisor {
         true
     }
 
+    /// The worker of a companion lives and serves no more: its master has retired it.
+    pub(crate) fn worker_has_let_go(&self) -> bool {
+        self.companion.is_some() && !self.custody.is_still_owned()
+    }
+
     /// No worker was found in the place of the missing one. Between two of them nobody may answer for a moment, so it takes two
     /// looks to say that none serves.
     pub(crate) fn worker_is_missing(&mut self) {

@@ -66,6 +66,8 @@ pub(crate) struct Generation {
     pub(crate) closed_listeners: bool,
     /// After it was retired: it was seen to listen all the same.
     pub(crate) retired_listens: bool,
+    /// It outlived its master, and was not told to end so far.
+    pub(crate) is_untold: bool,
     /// Its standard error.
     pub(crate) log: Option<LogTail>,
 }
@@ -92,6 +94,7 @@ impl Generation {
             listeners: Vec::new(),
             closed_listeners: false,
             retired_listens: false,
+            is_untold: false,
         }
     }
 
@@ -115,6 +118,7 @@ impl Generation {
             listeners: self.listeners.clone(),
             closed_listeners: false,
             retired_listens: false,
+            is_untold: true,
             log: None,
         }
     }
@@ -168,6 +172,12 @@ impl Generation {
         let mut sockets = process::sockets_of(&self.processes());
         let inodes = self.listeners.iter().map(|owned| owned.listener.inode).chain(self.lifeline);
         inodes.into_iter().any(|inode| sockets.remove(&inode).is_some())
+    }
+
+    /// True while one of its processes waits for connections on one of its listeners.
+    pub(crate) fn waits(&self) -> bool {
+        let processes = self.processes();
+        self.listeners.iter().any(|owned| process::waits_on(&processes, owned.listener.inode))
     }
 
     /// True while one of its processes listens on anything.

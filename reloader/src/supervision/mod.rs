@@ -8,6 +8,7 @@ mod journal;
 mod known_good;
 mod log_tail;
 pub(crate) mod notify;
+mod orphans;
 mod published;
 pub(crate) mod records;
 mod standing;

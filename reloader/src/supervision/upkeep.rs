@@ -1,6 +1,5 @@
 //! What the daemon does between reloads: custody follows the server, ends are noticed, limits are kept.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::crash::Down;
@@ -10,7 +9,7 @@ use crate::config::Limit;
 use crate::custody::Followed;
 use crate::gate::steer;
 use crate::listener::Owned;
-use crate::process::{self, Ended, Handle, Kin};
+use crate::process::{Ended, Kin};
 use crate::reload::steered::{settle_late, settle_now};
 
 /// A retired generation has closed its listeners after this time, or is told again.
@@ -29,6 +28,7 @@ impl Supervisor {
         }
         let generations = self.serving.iter_mut().chain(self.draining.iter_mut());
         generations.for_each(|generation| forward_log(&self.name, generation));
+        self.tell_orphans();
         self.remind_draining();
         self.drop_custody_when_over();
         if self.unsettled.is_some() {
@@ -52,7 +52,7 @@ impl Supervisor {
         let Some(mut dead) = self.serving.take() else { return };
         log::error!("generation {} (process {}) {ended} while it served", dead.number, dead.process.pid());
         settle_now(self);
-        self.retire_orphans(&dead);
+        self.follow_orphans(&dead);
         self.note_unserved(&dead.listeners);
         forward_last_words(&self.name, &mut dead);
         dead.clean_up();
@@ -87,37 +87,6 @@ impl Supervisor {
         self.ending_ticks = 0;
     }
 
-    /// Workers that outlived their master still accept; they drain like any retired generation.
-    fn retire_orphans(&mut self, dead: &Generation) {
-        for (pid, start_time) in self.orphans_of(dead) {
-            if let Some(process) = Handle::adopt(pid, start_time) {
-                log::warn!(
-                    "{}: worker {pid} of generation {} outlived its master: it is told to drain",
-                    self.name,
-                    dead.number
-                );
-                let orphan = dead.orphan(process);
-                self.server.retire(&orphan.ending());
-                self.draining.push(orphan);
-            }
-        }
-    }
-
-    /// By pid and start time. Of another server than HAProxy whoever has one of its listeners and is of its session, which begins with
-    /// its root: a service manager may have the socket too.
-    fn orphans_of(&self, dead: &Generation) -> Vec<(u32, u64)> {
-        if dead.kin == Kin::SameProgram {
-            return dead.leaves.clone();
-        }
-        let inodes = dead.listeners.iter().map(|owned| owned.listener.inode).collect();
-        let others = self.serving.iter().chain(&self.starting).chain(&self.draining);
-        let known: HashSet<u32> = others.flat_map(Generation::tree).collect();
-        let holders: HashSet<u32> = process::holders_of(&inodes).into_values().flatten().collect();
-        let is_its_own = |pid: &u32| !known.contains(pid) && process::session(*pid) == Some(dead.process.pid());
-        let orphans = holders.into_iter().filter(is_its_own);
-        orphans.filter_map(|pid| Some((pid, process::start_time(pid)?))).collect()
-    }
-
     /// Removes draining generations that have ended.
     pub(crate) fn reap_draining(&mut self) {
         let (ended, draining): (Vec<_>, Vec<_>) = std::mem::take(&mut self.draining)
@@ -135,7 +104,7 @@ impl Supervisor {
             generation.clean_up();
             // A script may have ended without its server.
             if generation.kin == Kin::All && !generation.closed_listeners {
-                self.retire_orphans(&generation);
+                self.follow_orphans(&generation);
             }
         }
         self.record_or_log();
@@ -174,7 +143,9 @@ impl Supervisor {
     /// A retired generation that still listens takes its share of new connections: it is told again, and that is said.
     fn remind_draining(&mut self) {
         let due = |generation: &&mut Generation| {
-            !generation.closed_listeners && generation.retired.is_some_and(|retired| retired.elapsed() >= CLOSES_WITHIN)
+            !generation.is_untold
+                && !generation.closed_listeners
+                && generation.retired.is_some_and(|retired| retired.elapsed() >= CLOSES_WITHIN)
         };
         let again = self.server.may_be_told_again();
         let then = match (self.companion.is_some(), again) {

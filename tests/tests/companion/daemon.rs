@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use reloader_tests::config::Config;
-use reloader_tests::haproxy::HaproxyBinary;
+use reloader_tests::haproxy::{HaproxyBinary, info};
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::{seen_within, until};
+use reloader_tests::process::Process;
 use reloader_tests::receipt::assert_passed;
 use reloader_tests::rig::Rig;
 use reloader_tests::sockets::listening;
@@ -82,6 +84,69 @@ fn what_has_no_master_is_not_taken_and_that_is_said() {
     let warnings = scene.rig.status().at("/warnings").to_string();
     let said = format!("(process {}) has no master", alone.process.pid);
     assert!(warnings.contains(&said) && warnings.contains("-Ws"), "{warnings}");
+}
+
+/// Answers as HAProxy does, with a parent of the same program. Both would end by SIGUSR2.
+const IMPOSTOR: &str = r#"
+import os, socket, sys
+if os.fork():
+    os.wait()
+    sys.exit()
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1])
+s.listen()
+while True:
+    client = s.accept()[0]
+    client.recv(1000)
+    client.sendall(f"Name: HAProxy\nVersion: {sys.argv[2]}\nPid: {os.getpid()}\n\n".encode())
+    client.close()
+"#;
+
+/// Before 1.8 a waiting parent, such as that of `-Ds`, would end by SIGUSR2 and take the unit with it. No such HAProxy can be had.
+#[test]
+fn whoever_is_no_haproxy_of_that_mode_is_asked_for_nothing() {
+    netns::enter();
+    for (version, said) in [("1.7.5", "master-worker mode came with 1.8"), ("2.8.1", "and haproxy.binary is")] {
+        let mut scene = Scene::prepare(&HaproxyBinary::installed(), Way::Signal, Config::web(WEB), "");
+        let script = ["-c", IMPOSTOR, &scene.stats().display().to_string(), version].map(str::to_owned);
+        let mut parent = std::process::Command::new("/usr/bin/python3").args(script).spawn().unwrap();
+        let process = Process::with_pid(parent.id() as i32).unwrap();
+        until(LIMIT, "it to answer", || info(&scene.stats(), "Pid").is_ok());
+        scene.rig.start_daemon();
+        let warnings = scene.rig.status().at("/warnings").to_string();
+        assert!(warnings.contains(said), "{warnings}");
+        scene.rig.reload().expect_status(4);
+        assert!(process.is_alive() && process.children().len() == 1);
+        process.children().iter().for_each(Process::end);
+        parent.wait().unwrap();
+    }
+}
+
+/// It would serve and could not be found, and the old one be taken for the serving one.
+#[test]
+fn a_configuration_without_a_stats_socket_is_refused_before_the_master_is_asked() {
+    netns::enter();
+    let scene = Scene::begin(&HaproxyBinary::installed(), Way::Signal, Config::web(WEB), "");
+    let worker = scene.master().worker();
+    scene.rig.configure(&Config::web(WEB));
+    let refused = scene.rig.reload().expect_status(1);
+    assert!(refused.at("/reason").to_string().contains("has no `stats socket`"), "{}", refused.stdout);
+    assert!(!seen_within(Duration::from_millis(300), || scene.master().worker() != worker), "the master was asked");
+}
+
+/// A companion ends nobody's workers, whatever mode the file says by now.
+#[test]
+fn a_new_configuration_that_would_end_workers_is_not_read() {
+    netns::enter();
+    let scene = Scene::begin(&HaproxyBinary::installed(), Way::Signal, Config::web(WEB), "");
+    let path = scene.rig.path("reloader.toml");
+    let text = std::fs::read_to_string(&path).unwrap().replace("mode = \"companion\"", "mode = \"supervised\"");
+    std::fs::write(&path, format!("{text}\n[reload]\nhard-stop-after = \"1s\"\n")).unwrap();
+    scene.rig.signal_daemon(Signal::SIGHUP);
+    until(LIMIT, "SIGHUP to be heard", || scene.rig.log().contains("stays in force"));
+    let warnings = scene.rig.status().at("/warnings").to_string();
+    assert!(warnings.contains("hard-stop-after") && warnings.contains("was not read"), "{warnings}");
+    assert_passed(&scene.rig.reload(), 1);
 }
 
 /// With `require = "proven"` it is refused before the master is asked.

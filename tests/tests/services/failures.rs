@@ -1,10 +1,14 @@
 //! What does not start leaves what serves alone, and is told in a sentence.
 
 use std::fs;
+use std::time::Duration;
 
+use reloader_tests::load::Load;
 use reloader_tests::netns;
+use reloader_tests::poll::until;
+use reloader_tests::process::Process;
 
-use crate::scene::{WEB, given, plain, prepared, started, table, with};
+use crate::scene::{PLAIN, WEB, given, plain, prepared, started, table, with};
 
 #[test]
 fn one_that_ends_at_once() {
@@ -78,7 +82,43 @@ fn one_that_does_not_end_when_it_is_asked() {
     let answer = rig.reload().expect_status(1);
     assert!(answer.at("/reason").as_str().unwrap().contains("after it was asked to end"), "{}", answer.stdout);
     assert_eq!(rig.serving_pid(), serving);
-    reloader_tests::load::Load::to([WEB]).connections(20).run().assert_lossless();
+    Load::to([WEB]).connections(20).run().assert_lossless();
+}
+
+/// Longer than drain-timeout, and SYNs are held for longer still.
+#[test]
+fn one_that_takes_its_time_to_make_room() {
+    let _alone = netns::enter_alone();
+    let rig = started(&format!("{}[hold]\nmax = \"20s\"\n", plain()));
+    let serve = "Server((host, int(port)), Handler).serve_forever()";
+    let ends_late = "import os, signal, threading\nsignal.signal(signal.SIGTERM, lambda *_: threading.Timer(3, os._exit, [0]).start())\n";
+    fs::write(rig.path("plain.py"), PLAIN.replace(serve, &format!("{ends_late}{serve}"))).unwrap();
+    rig.reload().expect_status(0);
+    let load = Load::to([WEB]).rate(50).start();
+    load.until_started(20);
+    let receipt = rig.reload().expect_status(0);
+    assert!(receipt.at("/phases-us/retire").as_u64() > Some(2_000_000), "it makes room at once: {}", receipt.stdout);
+    load.until_further(20);
+    load.stop().assert_lossless();
+}
+
+/// Its worker serves already when it ends itself: it must not go on to serve beside the old generation, followed by nobody.
+#[test]
+fn the_worker_of_one_that_ends_before_it_is_ready() {
+    netns::enter();
+    let start = "\"/usr/bin/python3\", \"DIR/given.py\", \"0\"";
+    let rig = started(&table("given", start, "listen-fds", WEB, "ready = \"notify\""));
+    let serving = rig.serving_pid();
+    let script = "import os, socket, sys\nreader, writer = os.pipe()\nif os.fork():\n    os.read(reader, 1)\n    sys.exit(7)\n\
+                  open('DIR/worker', 'w').write(str(os.getpid()))\nos.write(writer, b'.')\ns = socket.socket(fileno=3)\n\
+                  while True:\n    s.accept()\n";
+    fs::write(rig.path("given.py"), script.replace("DIR", &rig.dir().display().to_string())).unwrap();
+    let answer = rig.reload().expect_status(1);
+    assert!(answer.at("/reason").as_str().unwrap().contains("exited with status 7"), "{}", answer.stdout);
+    let worker: i32 = fs::read_to_string(rig.path("worker")).unwrap().parse().unwrap();
+    until(Duration::from_secs(20), "its worker to be told", || Process::with_pid(worker).is_none());
+    assert_eq!(rig.serving_pid(), serving);
+    Load::to([WEB]).connections(50).run().assert_lossless();
 }
 
 /// What it leaves behind is not followed, so it must not do that.

@@ -73,6 +73,7 @@ struct Asking {
     known: HashSet<u32>,
     image: Image,
     cli: Option<PathBuf>,
+    binary: PathBuf,
     sockets: Vec<PathBuf>,
 }
 
@@ -88,13 +89,14 @@ impl Asking {
         let mut all = sockets.to_vec();
         all.extend(companion.sockets.iter().filter(|socket| !sockets.contains(socket)).cloned());
         let known = master::workers(master.pid()).into_iter().collect();
-        let (image, cli) = (Image::of(master.pid()), companion.haproxy.master_cli.clone());
-        Ok(Asking { master, known, image, cli, sockets: all })
+        let image = Image::of(master.pid());
+        let (cli, binary) = (companion.haproxy.master_cli.clone(), companion.haproxy.binary.clone());
+        Ok(Asking { master, known, image, cli, binary, sockets: all })
     }
 
     async fn run(&self) -> Result<Found, Failure> {
         match &self.cli {
-            None => self.master.signal(Signal::USR2),
+            None => self.signal()?,
             Some(path) => match master::reload(path).await {
                 Ok(Answer::Done | Answer::Nothing) => {}
                 Ok(Answer::Refused(said)) => {
@@ -122,8 +124,21 @@ impl Asking {
         self.await_worker().await
     }
 
+    /// To a process that does not expect it SIGUSR2 is the end. A master that is executing itself has it blocked.
+    fn signal(&self) -> Result<(), Failure> {
+        let pid = self.master.pid();
+        if !process::minds(pid, Signal::USR2) {
+            return Err(Failure::new(format!(
+                "process {pid} does not expect SIGUSR2, which would end it: it is no master of HAProxy, and nothing was done"
+            )));
+        }
+        self.master.signal(Signal::USR2);
+        Ok(())
+    }
+
     async fn await_worker(&self) -> Result<Found, Failure> {
         let mut seen: HashSet<u32> = HashSet::new();
+        let mut others: HashSet<u32> = HashSet::new();
         let (mut last, mut since) = (self.image, Instant::now());
         loop {
             if self.master.try_ended().is_some() {
@@ -134,11 +149,15 @@ impl Asking {
             if image != last {
                 (last, since) = (image, Instant::now());
             }
-            let fresh = self.fresh();
+            let mut fresh = self.fresh();
+            // Until it takes the signal, it is busy with somebody else's reload.
+            if self.cli.is_none() && process::is_pending(self.master.pid(), Signal::USR2) {
+                others.extend(&fresh);
+            }
+            fresh.retain(|pid| !others.contains(pid));
             seen.extend(&fresh);
             if !fresh.is_empty()
-                && let Ok(found) = master::find(&self.sockets).await
-                && fresh.contains(&found.worker)
+                && let Ok(found) = master::find(&self.sockets, &self.binary, |pid| fresh.contains(&pid)).await
             {
                 return Ok(found);
             }

@@ -91,7 +91,7 @@ async fn look_for(supervisor: &mut Supervisor) -> Option<Found> {
         scan::facts(&scan::read(&companion.haproxy.config).unwrap_or_default()).stats_sockets;
     let known: Vec<PathBuf> = companion.sockets.iter().filter(|socket| !sockets.contains(socket)).cloned().collect();
     sockets.extend(known);
-    let found = master::find(&sockets).await;
+    let found = master::find(&sockets, &companion.haproxy.binary, |_| true).await;
     let absent = found.as_ref().err().map(ToString::to_string);
     let companion = supervisor.companion.as_mut()?;
     if absent.is_some() && absent != companion.absent {

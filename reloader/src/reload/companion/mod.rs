@@ -17,6 +17,7 @@ use super::recorder::{Failure, Recorder};
 use super::replace;
 use crate::config::Require;
 use crate::haproxy::binds::Binds;
+use crate::haproxy::master::Absent;
 use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
 use crate::supervision::Supervisor;
 
@@ -73,6 +74,10 @@ fn prepare(supervisor: &mut Supervisor) -> Result<Prepared, Failure> {
         return Err(Failure::new(format!("nothing to reload: {why}; reloader starts no HAProxy in companion mode")));
     }
     let (sources, facts) = read(&companion.haproxy.config)?;
+    // It would serve, and could not be found.
+    if facts.stats_sockets.is_empty() {
+        return Err(Failure::new(Absent::NoSocket.to_string()));
+    }
     let binds = Binds::of(&sources);
     Ok(Prepared { sources, facts, binds })
 }

@@ -1,6 +1,6 @@
 //! Another worker serves: what became of the old one's listeners, and what is done about those that it did not get.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::Strategy;
 use crate::generation_files::Files;
@@ -143,7 +143,8 @@ async fn look(supervisor: &mut Supervisor, found: &Found, recorder: &mut Recorde
 }
 
 /// What is queued on sockets that only the daemon has by now moves over to the new worker's. False where there is no need, or no
-/// means. What is held was drained before: a listener has one guard, and both at once were seen to cost a connection now and then.
+/// means. What is held was drained before: a listener has one guard, and both at once were seen to cost a connection now and then. A
+/// hold that is over guards nothing.
 fn steer(
     supervisor: &mut Supervisor,
     inspection: &Inspection,
@@ -153,7 +154,8 @@ fn steer(
 ) -> bool {
     let at_risk = held::at_risk(verdicts);
     let wanted = matches!(supervisor.config.reload.strategy, Strategy::Auto | Strategy::Steer);
-    if at_risk.is_empty() || !wanted || guards.held.is_some() || !migrates(supervisor) {
+    let is_held = guards.held.as_ref().is_some_and(|held| held.ends() > Instant::now());
+    if at_risk.is_empty() || !wanted || is_held || !migrates(supervisor) {
         return false;
     }
     (guards.steered, _) = steered::begin(supervisor, at_risk, &inspection.custody, recorder);

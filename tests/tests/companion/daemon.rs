@@ -1,5 +1,7 @@
 //! The daemon comes and goes, and HAProxy stays.
 
+use std::path::Path;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -102,23 +104,42 @@ while True:
     client.close()
 "#;
 
+/// The parent, ended with its child.
+struct Impostor {
+    parent: Child,
+    process: Process,
+}
+
+impl Impostor {
+    fn start(stats: &Path, version: &str) -> Impostor {
+        let mut command = Command::new("/usr/bin/python3");
+        let parent = command.args(["-c", IMPOSTOR]).arg(stats).arg(version).spawn().unwrap();
+        let process = Process::with_pid(parent.id() as i32).unwrap();
+        until(LIMIT, "it to answer", || info(stats, "Pid").is_ok());
+        Impostor { parent, process }
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        self.process.children().iter().for_each(Process::end);
+        self.process.end();
+        let _ = self.parent.wait();
+    }
+}
+
 /// Before 1.8 a waiting parent, such as that of `-Ds`, would end by SIGUSR2 and take the unit with it. No such HAProxy can be had.
 #[test]
 fn whoever_is_no_haproxy_of_that_mode_is_asked_for_nothing() {
     netns::enter();
     for (version, said) in [("1.7.5", "master-worker mode came with 1.8"), ("2.8.1", "and haproxy.binary is")] {
         let mut scene = Scene::prepare(&HaproxyBinary::installed(), Way::Signal, Config::web(WEB), "");
-        let script = ["-c", IMPOSTOR, &scene.stats().display().to_string(), version].map(str::to_owned);
-        let mut parent = std::process::Command::new("/usr/bin/python3").args(script).spawn().unwrap();
-        let process = Process::with_pid(parent.id() as i32).unwrap();
-        until(LIMIT, "it to answer", || info(&scene.stats(), "Pid").is_ok());
+        let impostor = Impostor::start(&scene.stats(), version);
         scene.rig.start_daemon();
         let warnings = scene.rig.status().at("/warnings").to_string();
         assert!(warnings.contains(said), "{warnings}");
         scene.rig.reload().expect_status(4);
-        assert!(process.is_alive() && process.children().len() == 1);
-        process.children().iter().for_each(Process::end);
-        parent.wait().unwrap();
+        assert!(impostor.process.is_alive() && impostor.process.children().len() == 1);
     }
 }
 

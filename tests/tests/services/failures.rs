@@ -109,9 +109,9 @@ fn the_worker_of_one_that_ends_before_it_is_ready() {
     let start = "\"/usr/bin/python3\", \"DIR/given.py\", \"0\"";
     let rig = started(&table("given", start, "listen-fds", WEB, "ready = \"notify\""));
     let serving = rig.serving_pid();
-    let script = "import os, socket, sys\nreader, writer = os.pipe()\nif os.fork():\n    os.read(reader, 1)\n    sys.exit(7)\n\
+    let script = "import os, select, socket, sys\nreader, writer = os.pipe()\nif os.fork():\n    os.read(reader, 1)\n    sys.exit(7)\n\
                   open('DIR/worker', 'w').write(str(os.getpid()))\nos.write(writer, b'.')\ns = socket.socket(fileno=3)\n\
-                  while True:\n    s.accept()\n";
+                  while True:\n    select.select([s], [], [])\n";
     fs::write(rig.path("given.py"), script.replace("DIR", &rig.dir().display().to_string())).unwrap();
     let answer = rig.reload().expect_status(1);
     assert!(answer.at("/reason").as_str().unwrap().contains("exited with status 7"), "{}", answer.stdout);

@@ -4,7 +4,7 @@
 ///
 /// Each object declares a map named `ABI` with this many entries, and the loader refuses an object with another number: the
 /// number of entries can be read back on every kernel, a `.rodata` section only from 5.2 on.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// How many keys can be counted, or held, at once. A dual-stack listener on `[::]` takes two.
 pub const MAX_WATCHED: u32 = 16_384;
@@ -68,8 +68,10 @@ pub mod control {
     pub const LEASE: u32 = 0;
     /// The mark of packets that are being delivered; 32 bits, never 0.
     pub const MARK: u32 = 1;
+    /// Until when handshakes are settled: nanoseconds of CLOCK_MONOTONIC. From when it is not 0 nothing is parked.
+    pub const SETTLING: u32 = 2;
     /// How many there are.
-    pub const ENTRIES: u32 = 2;
+    pub const ENTRIES: u32 = 3;
 }
 
 /// The entries of the map `COUNTS`, whose per-CPU values are `u64`.
@@ -80,8 +82,10 @@ pub mod count {
     pub const DROPPED: u32 = 1;
     /// SYNs that passed a held port because the lease had run out.
     pub const LAPSED: u32 = 2;
+    /// Segments that were given to a handshake of theirs that was not done.
+    pub const SETTLED: u32 = 3;
     /// How many there are.
-    pub const ENTRIES: u32 = 3;
+    pub const ENTRIES: u32 = 4;
 }
 
 /// The longest frame that is parked, in bytes: a SYN has data (TCP Fast Open) of no more than one page.

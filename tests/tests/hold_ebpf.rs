@@ -39,6 +39,11 @@ fn syns_on_lo_wait_for_their_listener() {
                 let figures = release(&mut gate, 300);
                 until_connected(&clients);
                 assert_eq!(retransmits(), 0, "{hook:?}, {address}");
+                assert!(
+                    gate.settled().unwrap() >= 300,
+                    "{}: each client's ACK finds its handshake",
+                    gate.settled().unwrap()
+                );
                 assert!(!figures.longest.is_zero());
                 assert_eq!(packet_path(), before, "{hook:?}, {address}");
             }

@@ -22,15 +22,16 @@ const OBJECTS: [(&str, &str); 3] = [
 
 /// The sources of the programs, which run in the kernel where a mistake is costly: they stay small enough to be read at once.
 /// The library beside them is tested on the host.
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 7] = [
     "reloader-ebpf/src/load.rs",
     "reloader-ebpf/src/opaque.rs",
     "reloader-ebpf/src/packet.rs",
     "reloader-ebpf/src/main.rs",
     "reloader-ebpf/src/hold.rs",
+    "reloader-ebpf/src/settle.rs",
     "reloader-ebpf/src/steer.rs",
 ];
-const MAX_LINES: usize = 340;
+const MAX_LINES: usize = 390;
 
 const TARGET: &str = "bpfel-unknown-none";
 const PROFILE: &str = "ebpf";

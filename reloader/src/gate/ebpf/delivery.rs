@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::thread::{MembarrierCommand, membarrier};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::handshakes::Handshakes;
 use super::maps::since;
 use super::pacing::Pacing;
 use super::packet::{Flow, Parked, Segment};
@@ -95,6 +96,7 @@ pub(super) struct Ways {
 #[derive(Debug, Default)]
 pub(super) struct Delivered {
     flows: HashSet<Flow>,
+    handshakes: Handshakes,
     pacing: Pacing,
     pub(super) released: u64,
     /// Their device has gone.
@@ -125,12 +127,18 @@ impl Delivered {
         self.pacing.wait_for_room(segment.destination());
         match sockets.send(&parked, &segment, ethernet) {
             Ok(()) => {
+                self.handshakes.begun(&segment);
                 self.released += 1;
                 self.longest = self.longest.max(since(parked.arrived));
             }
             Err(error) if device_has_gone(&error) => self.homeless += 1,
             Err(error) => self.refuse(error),
         }
+    }
+
+    /// Of what was delivered.
+    pub(super) fn wait_for_handshakes(&mut self) {
+        self.handshakes.wait();
     }
 
     /// With what the programs have counted: held, dropped, lapsed.

@@ -4,14 +4,12 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use reloader_ebpf::{HeldKey, control, count};
-use rustix::io::Errno;
 
 use super::error::EbpfError;
 use crate::gate::hold::LEASE;
 use crate::gate::programs::ProgramsError;
-use crate::kernel::bpf::errno;
 use crate::kernel::clock::monotonic;
 
 const HELD: &str = "HELD";
@@ -87,37 +85,27 @@ impl Maps {
             .map_err(|error| EbpfError::map(HELD, error))
     }
 
-    /// Lets all SYNs pass that the programs see from now on.
-    pub(super) fn let_pass(&mut self) -> Result<(), EbpfError> {
-        // Where one cannot be deleted, the others are all the same.
-        let mut first_error = None;
-        let keys: Vec<_> = self.held.keys().collect();
-        for key in keys {
-            match key.and_then(|key| self.held.remove(&key)) {
-                Err(error) if !is_absent(&error) => drop(first_error.get_or_insert(error)),
-                _ => {}
-            }
-        }
-        first_error.map_or(Ok(()), |error| Err(EbpfError::map(HELD, error)))
+    /// Lets all SYNs pass that the programs see from now on, and has them settle handshakes for the time given.
+    pub(super) fn let_pass(&mut self, settling: Duration) -> Result<(), EbpfError> {
+        let end = monotonic().saturating_add(settling.as_nanos() as u64).max(1);
+        self.control.set(control::SETTLING, end, 0).map_err(|error| EbpfError::map(CONTROL, error))
     }
 
     /// Held, dropped, lapsed.
     pub(super) fn counts(&self) -> Result<[u64; 3], EbpfError> {
-        let count = |index| -> Result<u64, EbpfError> {
-            let values = self.counts.get(&index, 0).map_err(|error| EbpfError::map(COUNTS, error))?;
-            Ok(values.iter().sum())
-        };
-        Ok([count(count::HELD)?, count(count::DROPPED)?, count(count::LAPSED)?])
+        Ok([self.count(count::HELD)?, self.count(count::DROPPED)?, self.count(count::LAPSED)?])
+    }
+
+    /// What one of [`count`]'s entries says, of all CPUs together.
+    pub(super) fn count(&self, index: u32) -> Result<u64, EbpfError> {
+        let values = self.counts.get(&index, 0).map_err(|error| EbpfError::map(COUNTS, error))?;
+        Ok(values.iter().sum())
     }
 }
 
 fn open(what: &'static str, descriptor: &OwnedFd) -> Result<Map, EbpfError> {
     let descriptor = descriptor.try_clone().map_err(|source| EbpfError::Map { what, source })?;
     MapData::from_fd(descriptor).and_then(Map::from_map_data).map_err(|error| EbpfError::map(what, error))
-}
-
-fn is_absent(error: &MapError) -> bool {
-    matches!(error, MapError::KeyNotFound) || errno(error) == Some(Errno::NOENT)
 }
 
 /// How long ago that was, by the clock of the programs.

@@ -3,11 +3,14 @@
 //! Each device that hands packets to IP ([`receivers`]) gets two programs. The one at ingress copies the SYNs of a held port to
 //! the ring and drops them, until a lease runs out. A SYN is delivered by sending it out of the device that it came by, with a
 //! mark that nobody else knows; the program at egress turns it back into that device, where the first one takes the mark off
-//! and lets it go on. SYNs from `lo` go back by a raw IP socket, and need no second program.
+//! and lets it go on. SYNs from `lo` go back by a raw IP socket, and need no second program. While the handshakes of delivered SYNs
+//! are under way the program at ingress finds the sockets of their segments, which the kernel may miss (`settle.rs` of
+//! `reloader-ebpf`).
 
 use std::collections::HashSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use reloader_ebpf::count;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 pub use super::attachment::Hook;
@@ -18,6 +21,7 @@ use crate::kernel::devices::{self, receivers};
 
 mod delivery;
 mod error;
+mod handshakes;
 mod holder;
 mod keepsake;
 mod keys;
@@ -30,6 +34,9 @@ pub use error::EbpfError;
 use holder::{Holder, leave, load};
 use keepsake::Parts;
 use maps::Maps;
+
+/// The programs settle handshakes while SYNs are delivered, and at most so long where nobody is left to take them off.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// Holds SYNs by eBPF.
 pub struct EbpfGate {
@@ -134,15 +141,16 @@ impl EbpfGate {
         }
     }
 
-    /// Lets new SYNs pass and delivers the parked ones.
+    /// Lets new SYNs pass, delivers the parked ones, and waits for their handshakes.
     fn let_go(&mut self) -> Result<(), EbpfError> {
-        let passing = self.parts.maps.let_pass();
+        let passing = self.parts.maps.let_pass(SETTLING);
         // A guard may have delivered, of which this process's view of the ring knows nothing.
         let reopened = self.parts.maps.reopen_ring();
         let delivered = self.deliver_all();
-        // A program that saw a key before it was deleted may park one more.
+        // A program that began before may park one more.
         let waited = wait_for_running_programs().map_err(|source| EbpfError::Socket { source });
         let rest = self.deliver_all();
+        self.delivered.wait_for_handshakes();
         passing.and(reopened).and(delivered).and(waited).and(rest)
     }
 
@@ -161,6 +169,14 @@ impl EbpfGate {
     /// Where the kernel refuses to say.
     pub fn figures(&self) -> Result<Figures, EbpfError> {
         Ok(self.delivered.figures(self.parts.maps.counts()?))
+    }
+
+    /// How many segments found the handshake that they belong to by the gate's help: for tests, that there is any.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to say.
+    pub fn settled(&self) -> Result<u64, EbpfError> {
+        self.parts.maps.count(count::SETTLED)
     }
 
     fn refusals(&mut self) -> Result<(), EbpfError> {

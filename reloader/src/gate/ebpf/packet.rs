@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use reloader_ebpf::{Address, Record, Syn, syn_in_packet, tcp_in_packet};
+use reloader_ebpf::{Address, Record, Segment as Header, syn_in_packet, tcp_in_packet};
 
 const ETHERNET_HEADER: usize = 14;
 const TCP: u32 = 6;
@@ -54,7 +54,7 @@ pub(super) struct Flow {
 /// Where in a frame the SYN is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segment {
-    pub(super) syn: Syn,
+    pub(super) syn: Header,
     pub(super) flow: Flow,
     /// Where the IP header begins.
     pub(super) ip: usize,
@@ -74,11 +74,14 @@ impl Segment {
 
     /// To which address and port.
     pub(super) fn destination(&self) -> SocketAddr {
-        let Syn { destination: words, port, ipv4, .. } = self.syn;
-        let mut octets = [0; 16];
-        octets.as_chunks_mut::<4>().0.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_ne_bytes());
-        let address = Ipv6Addr::from(octets);
-        SocketAddr::new(if ipv4 { IpAddr::V6(address).to_canonical() } else { address.into() }, port)
+        let Header { destination, port, ipv4, .. } = self.syn;
+        SocketAddr::new(ip(destination, ipv4), port)
+    }
+
+    /// From which address and port.
+    pub(super) fn source(&self) -> SocketAddr {
+        let Header { source, source_port, ipv4, .. } = self.syn;
+        SocketAddr::new(ip(source, ipv4), source_port)
     }
 
     /// Completes the TCP checksum where the sender left that to a device (CHECKSUM_PARTIAL: over `lo` and veth no device ever
@@ -104,6 +107,13 @@ impl Segment {
         let addresses: u32 = addresses.map(|word| sum(&word.to_ne_bytes())).sum();
         addresses + TCP + (self.end - self.tcp) as u32
     }
+}
+
+fn ip(words: Address, ipv4: bool) -> IpAddr {
+    let mut octets = [0; 16];
+    octets.as_chunks_mut::<4>().0.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_ne_bytes());
+    let address = Ipv6Addr::from(octets);
+    if ipv4 { IpAddr::V6(address).to_canonical() } else { address.into() }
 }
 
 /// Of 16-bit words in network order. A frame is too short for an overflow.

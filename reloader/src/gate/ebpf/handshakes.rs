@@ -1,0 +1,57 @@
+//! The handshakes of delivered SYNs, which the programs settle until they are done.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::packet::Segment;
+use crate::kernel::sock_diag::{Ends, SockDiagError, half_open};
+
+/// Who answers later than this is not on this host, and needs no settling; or is silent.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// No event tells that a handshake is done.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// From this many ports on one list of all half-open connections costs less than a list for each.
+const MANY_PORTS: usize = 8;
+
+/// Those that were begun by a delivered SYN.
+#[derive(Debug, Default)]
+pub(super) struct Handshakes {
+    begun: HashSet<Ends>,
+    ports: HashSet<u16>,
+}
+
+impl Handshakes {
+    pub(super) fn begun(&mut self, syn: &Segment) {
+        self.begun.insert((syn.destination(), syn.source()));
+        self.ports.insert(syn.destination().port());
+    }
+
+    /// Waits until none is half-open. Where that cannot be seen it does not wait.
+    pub(super) fn wait(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.any_is_half_open().unwrap_or(false) && Instant::now() < deadline {
+            sleep(LOOK_INTERVAL);
+        }
+        (self.begun, self.ports) = Default::default();
+    }
+
+    fn any_is_half_open(&self) -> Result<bool, SockDiagError> {
+        let ports = if self.ports.len() < MANY_PORTS { self.ports.iter().copied().collect() } else { vec![0] };
+        for port in ports {
+            if half_open(port)?.iter().any(|connection| self.begun.contains(&canonical(connection.ends()))) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// A listener on `[::]` may have IPv4 clients.
+fn canonical((local, remote): Ends) -> Ends {
+    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    (canonical(local), canonical(remote))
+}

@@ -17,8 +17,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use reloader_ebpf::{
-    ABI_VERSION, ACK, Flags, HeldKey, MAX_FRAME, MAX_WATCHED, PARK, Record, SYN, Segment, any_address, control, count,
-    held_key, segment_in_packet,
+    ABI_VERSION, HeldKey, MAX_FRAME, MAX_WATCHED, PARK, Record, Syn, any_address, control, count, held_key,
+    syn_in_packet,
 };
 
 mod load;
@@ -28,10 +28,7 @@ mod settle;
 
 use opaque::opaque;
 use packet::Packet;
-use settle::Settled;
-
-/// `LOOPBACK_IFINDEX` of the kernel.
-const LO: u32 = 1;
+use settle::{Settled, settle};
 
 #[map]
 static ABI: Array<u32> = Array::with_max_entries(ABI_VERSION, 0);
@@ -56,6 +53,9 @@ static SCRATCH: PerCpuArray<Record> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static RING: RingBuf = RingBuf::with_byte_size(4096, 0);
 
+/// `LOOPBACK_IFINDEX` of the kernel.
+const LO: u32 = 1;
+
 /// Parks the SYNs of a hold, and once it is over settles the handshakes of those that are delivered. Whatever else it sees, the
 /// next program decides about the packet.
 #[classifier]
@@ -66,24 +66,14 @@ fn reloader_hold(ctx: TcContext) -> i32 {
         unsafe { (*packet.skb).mark = 0 };
         return TC_ACT_UNSPEC;
     }
-    let settling = setting(control::SETTLING);
-    let Some(segment) = packet.segment_to_a_held_port(if settling == 0 { SYN } else { ACK }) else {
-        return TC_ACT_UNSPEC;
-    };
-    // SAFETY: the helper takes nothing.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if settling != 0 {
-        if now < settling {
-            match packet.settle(&segment) {
-                Settled::Given => add_one(count::SETTLED),
-                Settled::Known => {}
-                // SAFETY: `skb` is the context of this program.
-                Settled::Unknown if unsafe { (*packet.skb).ifindex } == LO => return TC_ACT_SHOT,
-                Settled::Unknown => {}
-            }
-        }
+    if setting(control::SETTLING) != 0 {
+        return settling(&packet);
+    }
+    if !packet.is_held() {
         return TC_ACT_UNSPEC;
     }
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_ns() };
     if now >= setting(control::LEASE) {
         add_one(count::LAPSED);
         return TC_ACT_UNSPEC;
@@ -91,6 +81,21 @@ fn reloader_hold(ctx: TcContext) -> i32 {
     // A SYN for which there is no room is dropped all the same: the port would refuse it, its client tries again.
     add_one(if park(&packet, now).is_some() { count::HELD } else { count::DROPPED });
     TC_ACT_SHOT
+}
+
+#[inline(always)]
+fn settling(packet: &Packet) -> i32 {
+    // SAFETY: the helper takes nothing.
+    if unsafe { bpf_ktime_get_ns() } >= setting(control::SETTLING) || !packet.is_for_this_device() {
+        return TC_ACT_UNSPEC;
+    }
+    match settle(packet.skb) {
+        Settled::Given => add_one(count::SETTLED),
+        // SAFETY: `skb` is the context of this program.
+        Settled::Unknown if unsafe { (*packet.skb).ifindex } == LO => return TC_ACT_SHOT,
+        Settled::Known | Settled::Unknown => {}
+    }
+    TC_ACT_UNSPEC
 }
 
 /// A parked SYN that is delivered leaves by the device that it came by, and is turned back here.
@@ -113,27 +118,23 @@ impl Packet {
     }
 
     #[inline(always)]
-    fn segment_to_a_held_port(&self, flags: Flags) -> Option<Segment> {
-        if !self.is_for_this_device() {
-            return None;
-        }
-        // Known constants would make the parser a part of the program twice.
-        let flags = opaque(flags.into()) as Flags;
-        segment_in_packet(self, 0, self.ethertype(), flags)
-            .filter(|segment| self.is_to_a_held_port(segment) && self.is_for_this_host(segment))
+    fn is_held(&self) -> bool {
+        self.is_for_this_device()
+            && syn_in_packet(self, 0, self.ethertype())
+                .is_some_and(|syn| self.is_to_a_held_port(&syn) && self.is_for_this_host(&syn))
     }
 
     /// As the kernel finds a listener: the exact address first, and of two the one that is bound to the device.
     #[inline(always)]
-    fn is_to_a_held_port(&self, segment: &Segment) -> bool {
+    fn is_to_a_held_port(&self, syn: &Syn) -> bool {
         // SAFETY: `skb` is the context of this program.
         let device = unsafe { (*self.skb).ifindex };
-        let any = any_address(segment.ipv4);
+        let any = any_address(syn.ipv4);
         let found = HELD
-            .get_ptr(held_key(segment.destination, segment.port, device))
-            .or_else(|| HELD.get_ptr(held_key(segment.destination, segment.port, 0)))
-            .or_else(|| HELD.get_ptr(held_key(any, segment.port, device)))
-            .or_else(|| HELD.get_ptr(held_key(any, segment.port, 0)));
+            .get_ptr(held_key(syn.destination, syn.port, device))
+            .or_else(|| HELD.get_ptr(held_key(syn.destination, syn.port, 0)))
+            .or_else(|| HELD.get_ptr(held_key(any, syn.port, device)))
+            .or_else(|| HELD.get_ptr(held_key(any, syn.port, 0)));
         // SAFETY: the element stays allocated until the RCU read section that surrounds the program ends.
         found.is_some_and(|verdict| unsafe { *verdict } == PARK)
     }

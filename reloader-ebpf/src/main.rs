@@ -13,7 +13,7 @@ use aya_ebpf::{
     maps::{Array, PerCpuHashMap},
     programs::TcContext,
 };
-use reloader_ebpf::{ABI_VERSION, MAX_WATCHED, Segment, SynKey, any_address, syn_in_packet, syn_key};
+use reloader_ebpf::{ABI_VERSION, MAX_WATCHED, Syn, SynKey, any_address, syn_in_packet, syn_key};
 
 mod load;
 mod packet;
@@ -58,7 +58,7 @@ fn count(ctx: &TcContext) {
 
 /// As the kernel finds a listener: the exact address first, then any address of the same family.
 #[inline(always)]
-fn counter_of(syn: &Segment) -> Option<*mut u64> {
+fn counter_of(syn: &Syn) -> Option<*mut u64> {
     SYNS.get_ptr_mut(syn_key(syn.destination, syn.port))
         .or_else(|| SYNS.get_ptr_mut(syn_key(any_address(syn.ipv4), syn.port)))
 }

@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup as FibLookup},
     helpers::generated::bpf_fib_lookup,
 };
-use reloader_ebpf::{Bytes, Segment};
+use reloader_ebpf::{Bytes, Syn};
 
 use crate::load;
 
@@ -41,8 +41,8 @@ impl Packet {
 
     /// Whether the routing tables deliver the packet here, rather than forward it to somebody else's port of the same number.
     #[inline(always)]
-    pub(crate) fn is_for_this_host(&self, segment: &Segment) -> bool {
-        let mut lookup = self.route_of(segment);
+    pub(crate) fn is_for_this_host(&self, syn: &Syn) -> bool {
+        let mut lookup = self.route_of(syn);
         // SAFETY: both pointers are valid for the call, and the length is that of the structure.
         let result = unsafe { bpf_fib_lookup(self.skb.cast(), &raw mut lookup, size_of::<FibLookup>() as i32, 0) };
         // The helper asks "where would this be forwarded to?" and answers NOT_FWDED for a local address. A device that does
@@ -51,7 +51,7 @@ impl Packet {
     }
 
     #[inline(always)]
-    fn route_of(&self, segment: &Segment) -> FibLookup {
+    fn route_of(&self, syn: &Syn) -> FibLookup {
         const AF_INET: u8 = 2;
         const AF_INET6: u8 = 10;
         // SAFETY: the structure is made of integers only, for which zero is a value.
@@ -59,14 +59,14 @@ impl Packet {
         lookup.l4_protocol = 6;
         // SAFETY: `skb` is the context of this program.
         lookup.ifindex = unsafe { (*self.skb).ifindex };
-        if segment.ipv4 {
+        if syn.ipv4 {
             lookup.family = AF_INET;
-            lookup.__bindgen_anon_3.ipv4_src = segment.source[3];
-            lookup.__bindgen_anon_4.ipv4_dst = segment.destination[3];
+            lookup.__bindgen_anon_3.ipv4_src = syn.source[3];
+            lookup.__bindgen_anon_4.ipv4_dst = syn.destination[3];
         } else {
             lookup.family = AF_INET6;
-            lookup.__bindgen_anon_3.ipv6_src = segment.source;
-            lookup.__bindgen_anon_4.ipv6_dst = segment.destination;
+            lookup.__bindgen_anon_3.ipv6_src = syn.source;
+            lookup.__bindgen_anon_4.ipv6_dst = syn.destination;
         }
         lookup
     }

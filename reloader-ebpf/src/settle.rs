@@ -7,11 +7,16 @@
 //! that of whoever delivers its SYN.
 
 use aya_ebpf::{
-    bindings::{BPF_TCP_LISTEN, BPF_TCP_NEW_SYN_RECV},
+    bindings::{__sk_buff, BPF_TCP_LISTEN, BPF_TCP_NEW_SYN_RECV},
     helpers::generated::{bpf_sk_assign, bpf_sk_release, bpf_skc_lookup_tcp},
+    macros::map,
+    maps::PerCpuArray,
 };
-use reloader_ebpf::Segment;
+use reloader_ebpf::{
+    Address, Bytes, ETHERTYPE_IPV4, ETHERTYPE_IPV6, HeldKey, PARK, any_address, held_key, v4_mapped, v6,
+};
 
+use crate::HELD;
 use crate::packet::Packet;
 
 const CURRENT_NETNS: u64 = u64::MAX;
@@ -19,12 +24,18 @@ const CURRENT_NETNS: u64 = u64::MAX;
 /// The kernel is between its two steps for some ten nanoseconds, a look takes a hundred.
 const LOOKS: usize = 4;
 
+/// Not on the stack: where the word of an IPv4-mapped address that is always the same has been written, kernels before 6.8
+/// refuse what is written beside it, unless the loader has CAP_PERFMON ("attempt to corrupt spilled pointer on stack").
+#[map]
+static KEY: PerCpuArray<HeldKey> = PerCpuArray::with_max_entries(1, 0);
+
 /// What became of a segment.
+#[repr(u32)]
 pub(crate) enum Settled {
-    /// It was given to its handshake, which is not done yet. There the kernel itself tells a request that another CPU has just made a
-    /// connection of (`req_stolen` in `tcp_v4_rcv`), and looks again.
+    /// It was given to its handshake, which is not done yet. There the kernel itself tells a request that another CPU has just
+    /// made a connection of (`req_stolen` in `tcp_v4_rcv`), and looks again.
     Given,
-    /// The kernel will find its connection, or nobody listens.
+    /// The kernel will find its connection, nobody listens, or it is none of ours.
     Known,
     /// It would be answered by a reset. Perhaps the CPU that is between the steps was stopped there, as a virtual one is at any
     /// time: a client on this host that gets no answer sends again. By another device than `lo` it may be one that this program
@@ -32,38 +43,100 @@ pub(crate) enum Settled {
     Unknown,
 }
 
-impl Packet {
-    /// Gives the segment to its handshake, if that is not done yet.
-    #[inline(always)]
-    pub(crate) fn settle(&self, segment: &Segment) -> Settled {
-        let Segment { source: [s0, s1, s2, s3], destination: [d0, d1, d2, d3], .. } = *segment;
-        let ([s_high, s_low], [d_high, d_low]) = (segment.source_port.to_be_bytes(), segment.port.to_be_bytes());
-        let ports = u32::from_ne_bytes([s_high, s_low, d_high, d_low]);
-        // `struct bpf_sock_tuple` is one of two structures, told apart by the length.
-        let (mut tuple, words) = if segment.ipv4 {
-            ([s3, d3, ports, 0, 0, 0, 0, 0, 0], 3)
-        } else {
-            ([s0, s1, s2, s3, d0, d1, d2, d3, ports], 9)
-        };
-        for _ in 0..LOOKS {
-            // SAFETY: `skb` is the context of this program, and the length is no more than the tuple's. The socket is released before the next look.
-            unsafe {
-                let socket = bpf_skc_lookup_tcp(self.skb.cast(), (&raw mut tuple).cast(), words * 4, CURRENT_NETNS, 0);
-                if socket.is_null() {
-                    return Settled::Known;
-                }
-                let state = (*socket).state;
-                // A request that was taken out of the table since cannot be given.
-                let is_given = state == BPF_TCP_NEW_SYN_RECV && bpf_sk_assign(self.skb.cast(), socket.cast(), 0) == 0;
-                bpf_sk_release(socket.cast());
-                if is_given {
-                    return Settled::Given;
-                }
-                if state != BPF_TCP_NEW_SYN_RECV && state != BPF_TCP_LISTEN {
-                    return Settled::Known;
-                }
+/// Whose segment it is. One whose IPv6 has extension headers is left to the kernel.
+struct Ends {
+    source: Address,
+    destination: Address,
+    /// Both ports, as they stand in the segment.
+    ports: u32,
+    ipv4: bool,
+}
+
+/// Gives a later segment of a connection to its handshake, if that is not done yet. A function of its own, with a stack of its own.
+#[inline(never)]
+pub(crate) fn settle(skb: *mut __sk_buff) -> Settled {
+    let packet = Packet { skb };
+    let Some(ends) = ends(&packet) else { return Settled::Known };
+    if !is_to_a_held_port(&packet, &ends) {
+        return Settled::Known;
+    }
+    let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (ends.source, ends.destination);
+    // `struct bpf_sock_tuple` is one of two structures, told apart by the length.
+    let (mut tuple, words) = if ends.ipv4 {
+        ([s3, d3, ends.ports, 0, 0, 0, 0, 0, 0], 3)
+    } else {
+        ([s0, s1, s2, s3, d0, d1, d2, d3, ends.ports], 9)
+    };
+    for _ in 0..LOOKS {
+        // SAFETY: `skb` is the context of the program, and the length is no more than the tuple's. The socket is released before
+        // the next look.
+        unsafe {
+            let socket = bpf_skc_lookup_tcp(skb.cast(), (&raw mut tuple).cast(), words * 4, CURRENT_NETNS, 0);
+            if socket.is_null() {
+                return Settled::Known;
+            }
+            let state = (*socket).state;
+            // A request that was taken out of the table since cannot be given.
+            let is_given = state == BPF_TCP_NEW_SYN_RECV && bpf_sk_assign(skb.cast(), socket.cast(), 0) == 0;
+            bpf_sk_release(socket.cast());
+            if is_given {
+                return Settled::Given;
+            }
+            if state != BPF_TCP_NEW_SYN_RECV && state != BPF_TCP_LISTEN {
+                return Settled::Known;
             }
         }
-        Settled::Unknown
+    }
+    Settled::Unknown
+}
+
+#[inline(always)]
+fn ends(packet: &Packet) -> Option<Ends> {
+    const TCP: u8 = 6;
+    const SYN_RST_ACK: u8 = 0x16;
+    const ACK: u8 = 0x10;
+
+    let ipv4 = packet.ethertype() == ETHERTYPE_IPV4;
+    let (source, destination, tcp) = if ipv4 {
+        let ip: [u8; 20] = packet.read(0)?;
+        let is_first = u16::from_be_bytes([ip[6], ip[7]]) & 0x1fff == 0;
+        if ip[9] != TCP || !is_first {
+            return None;
+        }
+        let [source, destination] = [12, 16].map(|at| v4_mapped([ip[at], ip[at + 1], ip[at + 2], ip[at + 3]]));
+        (source, destination, usize::from(ip[0] & 0x0f) * 4)
+    } else {
+        let [next] = packet.read(6)?;
+        if packet.ethertype() != ETHERTYPE_IPV6 || next != TCP {
+            return None;
+        }
+        (v6(packet.read(8)?), v6(packet.read(24)?), 40)
+    };
+    let header: [u8; 14] = packet.read(tcp)?;
+    let ports = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
+    (header[13] & SYN_RST_ACK == ACK).then_some(Ends { source, destination, ports, ipv4 })
+}
+
+#[inline(always)]
+fn is_to_a_held_port(packet: &Packet, ends: &Ends) -> bool {
+    let [_, _, high, low] = ends.ports.to_ne_bytes();
+    let port = u16::from_be_bytes([high, low]);
+    // SAFETY: `skb` is the context of the program.
+    let device = unsafe { (*packet.skb).ifindex };
+    let any = any_address(ends.ipv4);
+    is_held(held_key(ends.destination, port, device))
+        || is_held(held_key(ends.destination, port, 0))
+        || is_held(held_key(any, port, device))
+        || is_held(held_key(any, port, 0))
+}
+
+#[inline(always)]
+fn is_held(key: HeldKey) -> bool {
+    let Some(place) = KEY.get_ptr_mut(0) else { return false };
+    // SAFETY: the place is this CPU's, and programs at ingress run with bottom halves off, one at a time. The element stays
+    // allocated until the RCU read section that surrounds the program ends.
+    unsafe {
+        *place = key;
+        HELD.get_ptr(&*place).is_some_and(|verdict| *verdict == PARK)
     }
 }

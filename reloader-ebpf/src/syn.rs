@@ -1,5 +1,4 @@
-//! Finds the TCP segment in a packet: the SYN of a new connection, or what follows it. Pure: the kernel program and the unit tests
-//! run the same code.
+//! Finds the SYN of a new TCP connection in a packet. Pure: the kernel program and the unit tests run the same code.
 
 use crate::abi::{Address, v4_mapped, v6};
 
@@ -34,21 +33,11 @@ impl Bytes for [u8] {
     }
 }
 
-/// Which segments are looked for: the upper byte masks a segment's flags, the lower is what must be left.
-pub type Flags = u16;
-
-/// The first segment of a connection: SYN without ACK, RST or FIN.
-pub const SYN: Flags = 0x1702;
-/// A later one: ACK without SYN or RST.
-pub const ACK: Flags = 0x1610;
-
-/// A TCP segment: from whom to whom.
+/// The first packet of a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
+pub struct Syn {
     /// Who wants to connect.
     pub source: Address,
-    /// From which port, in host byte order.
-    pub source_port: u16,
     /// Whereto.
     pub destination: Address,
     /// The destination port, in host byte order.
@@ -59,7 +48,7 @@ pub struct Segment {
 
 /// The SYN in an Ethernet frame; `None` where it is none, or where the frame has a VLAN tag (the VLAN device sees it untagged).
 #[inline(always)]
-pub fn syn_in_frame<B: Bytes + ?Sized>(frame: &B) -> Option<Segment> {
+pub fn syn_in_frame<B: Bytes + ?Sized>(frame: &B) -> Option<Syn> {
     let ethertype = u16::from_be_bytes(frame.read(ETHERNET_HEADER - 2)?);
     syn_in_packet(frame, ETHERNET_HEADER, ethertype)
 }
@@ -69,16 +58,10 @@ pub fn syn_in_frame<B: Bytes + ?Sized>(frame: &B) -> Option<Segment> {
 /// Only a SYN without ACK, RST or FIN counts. The second and later fragments of a packet have no TCP header and are `None`;
 /// so are lengths that the kernel's own TCP would drop, and IPv6 extension headers that are not for this host to skip.
 #[inline(always)]
-pub fn syn_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16) -> Option<Segment> {
-    segment_in_packet(packet, start, ethertype, SYN)
-}
-
-/// As [`syn_in_packet`], for a segment with other flags.
-#[inline(always)]
-pub fn segment_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16, flags: Flags) -> Option<Segment> {
+pub fn syn_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16) -> Option<Syn> {
     match ethertype {
-        ETHERTYPE_IPV4 => segment_in_ipv4(packet, start, flags),
-        ETHERTYPE_IPV6 => segment_in_ipv6(packet, start, flags),
+        ETHERTYPE_IPV4 => syn_in_ipv4(packet, start),
+        ETHERTYPE_IPV6 => syn_in_ipv6(packet, start),
         _ => None,
     }
 }
@@ -97,7 +80,7 @@ pub fn tcp_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16
 }
 
 #[inline(always)]
-fn segment_in_ipv4<B: Bytes + ?Sized>(packet: &B, start: usize, flags: Flags) -> Option<Segment> {
+fn syn_in_ipv4<B: Bytes + ?Sized>(packet: &B, start: usize) -> Option<Syn> {
     let ip: [u8; IPV4_HEADER] = packet.read(start)?;
     let header = usize::from(ip[0] & 0x0f) * 4;
     let total = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
@@ -105,30 +88,26 @@ fn segment_in_ipv4<B: Bytes + ?Sized>(packet: &B, start: usize, flags: Flags) ->
     if ip[0] >> 4 != 4 || header < IPV4_HEADER || fragment_offset != 0 || ip[9] != TCP {
         return None;
     }
-    let [source_port, port] = ports(packet, start + header, start + total, flags)?;
-    Some(Segment {
+    Some(Syn {
         source: v4_mapped([ip[12], ip[13], ip[14], ip[15]]),
-        source_port,
         destination: v4_mapped([ip[16], ip[17], ip[18], ip[19]]),
-        port,
+        port: syn_port(packet, start + header, start + total)?,
         ipv4: true,
     })
 }
 
 #[inline(always)]
-fn segment_in_ipv6<B: Bytes + ?Sized>(packet: &B, start: usize, flags: Flags) -> Option<Segment> {
+fn syn_in_ipv6<B: Bytes + ?Sized>(packet: &B, start: usize) -> Option<Syn> {
     let ip: [u8; 8] = packet.read(start)?;
     if ip[0] >> 4 != 6 {
         return None;
     }
     let end = start + IPV6_HEADER + usize::from(u16::from_be_bytes([ip[4], ip[5]]));
     let tcp = skip_extension_headers(packet, start + IPV6_HEADER, ip[6])?;
-    let [source_port, port] = ports(packet, tcp, end, flags)?;
-    Some(Segment {
+    Some(Syn {
+        port: syn_port(packet, tcp, end)?,
         source: v6(packet.read(start + 8)?),
-        source_port,
         destination: v6(packet.read(start + 24)?),
-        port,
         ipv4: false,
     })
 }
@@ -158,16 +137,17 @@ fn extension_length(header: [u8; 4]) -> usize {
     (usize::from(header[1]) + 1) * 8
 }
 
-/// Source and destination, if what lies from `tcp` to `end` has these flags. `end` is where IP says that the packet ends: a frame
-/// may be padded behind it.
+/// The destination port, if what lies from `tcp` to `end` is a SYN. `end` is where IP says that the packet ends: a frame may
+/// be padded behind it.
 #[inline(always)]
-fn ports<B: Bytes + ?Sized>(packet: &B, tcp: usize, end: usize, flags: Flags) -> Option<[u16; 2]> {
+fn syn_port<B: Bytes + ?Sized>(packet: &B, tcp: usize, end: usize) -> Option<u16> {
+    const FIN_SYN_RST_ACK: u8 = 0x17;
+    const SYN: u8 = 0x02;
+
     let header: [u8; TCP_HEADER] = packet.read(tcp)?;
     let length = usize::from(header[12] >> 4) * 4;
-    let [mask, wanted] = flags.to_be_bytes();
-    let is_wanted = header[13] & mask == wanted;
-    let port = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    (is_wanted && length >= TCP_HEADER && tcp + length <= end).then(|| [port(0), port(2)])
+    let is_syn = header[13] & FIN_SYN_RST_ACK == SYN;
+    (is_syn && length >= TCP_HEADER && tcp + length <= end).then(|| u16::from_be_bytes([header[2], header[3]]))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use reloader_ebpf::{Address, Record, Segment as Header, syn_in_packet, tcp_in_packet};
+use reloader_ebpf::{Address, Record, Syn, syn_in_packet, tcp_in_packet};
 
 const ETHERNET_HEADER: usize = 14;
 const TCP: u32 = 6;
@@ -54,7 +54,7 @@ pub(super) struct Flow {
 /// Where in a frame the SYN is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segment {
-    pub(super) syn: Header,
+    pub(super) syn: Syn,
     pub(super) flow: Flow,
     /// Where the IP header begins.
     pub(super) ip: usize,
@@ -74,14 +74,13 @@ impl Segment {
 
     /// To which address and port.
     pub(super) fn destination(&self) -> SocketAddr {
-        let Header { destination, port, ipv4, .. } = self.syn;
-        SocketAddr::new(ip(destination, ipv4), port)
+        SocketAddr::new(ip(self.syn.destination, self.syn.ipv4), self.syn.port)
     }
 
     /// From which address and port.
     pub(super) fn source(&self) -> SocketAddr {
-        let Header { source, source_port, ipv4, .. } = self.syn;
-        SocketAddr::new(ip(source, ipv4), source_port)
+        let [high, low, ..] = self.flow.ports;
+        SocketAddr::new(ip(self.syn.source, self.syn.ipv4), u16::from_be_bytes([high, low]))
     }
 
     /// Completes the TCP checksum where the sender left that to a device (CHECKSUM_PARTIAL: over `lo` and veth no device ever

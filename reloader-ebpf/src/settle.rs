@@ -27,7 +27,7 @@ const LOOKS: usize = 4;
 /// Not on the stack: where the word of an IPv4-mapped address that is always the same has been written, kernels before 6.8
 /// refuse what is written beside it, unless the loader has CAP_PERFMON ("attempt to corrupt spilled pointer on stack").
 #[map]
-static KEY: PerCpuArray<HeldKey> = PerCpuArray::with_max_entries(1, 0);
+static SETTLE_KEY: PerCpuArray<HeldKey> = PerCpuArray::with_max_entries(1, 0);
 
 /// What became of a segment.
 #[repr(u32)]
@@ -37,19 +37,23 @@ pub(crate) enum Settled {
     Given,
     /// The kernel will find its connection, nobody listens, or it is none of ours.
     Known,
-    /// It would be answered by a reset. Perhaps the CPU that is between the steps was stopped there, as a virtual one is at any
-    /// time: a client on this host that gets no answer sends again. By another device than `lo` it may be one that this program
-    /// cannot know: what comes by the slave of a VRF is looked up without it.
+    /// It has data, and would be answered by a reset. Perhaps the CPU that is between the steps was stopped there, as a virtual one
+    /// is at any time: a client on this host sends data again that nobody has answered. By another device than `lo` it may be one
+    /// that this program cannot know: what comes by the slave of a VRF is looked up without it.
     Unknown,
 }
 
-/// Whose segment it is. One whose IPv6 has extension headers is left to the kernel.
+/// Whose segment it is. What this program would look for elsewhere than the kernel does is left to the kernel: IPv6 with extension
+/// headers, and link-local addresses, whose connections are bound to a device although they come by `lo`.
 struct Ends {
     source: Address,
     destination: Address,
     /// Both ports, as they stand in the segment.
     ports: u32,
     ipv4: bool,
+    /// A segment without is the ACK of a handshake, or of no consequence: nobody sends it again, and where the kernel sent a SYN
+    /// cookie it finds the listener and is right there.
+    has_data: bool,
 }
 
 /// Gives a later segment of a connection to its handshake, if that is not done yet. A function of its own, with a stack of its own.
@@ -87,7 +91,7 @@ pub(crate) fn settle(skb: *mut __sk_buff) -> Settled {
             }
         }
     }
-    Settled::Unknown
+    if ends.has_data { Settled::Unknown } else { Settled::Known }
 }
 
 #[inline(always)]
@@ -97,26 +101,30 @@ fn ends(packet: &Packet) -> Option<Ends> {
     const ACK: u8 = 0x10;
 
     let ipv4 = packet.ethertype() == ETHERTYPE_IPV4;
-    let (source, destination, tcp) = if ipv4 {
+    let (source, destination, tcp, end) = if ipv4 {
         let ip: [u8; 20] = packet.read(0)?;
-        let is_first = u16::from_be_bytes([ip[6], ip[7]]) & 0x1fff == 0;
-        if ip[9] != TCP || !is_first {
+        let is_whole = u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff == 0;
+        if ip[9] != TCP || !is_whole {
             return None;
         }
         let [source, destination] = [12, 16].map(|at| v4_mapped([ip[at], ip[at + 1], ip[at + 2], ip[at + 3]]));
-        (source, destination, usize::from(ip[0] & 0x0f) * 4)
+        (source, destination, usize::from(ip[0] & 0x0f) * 4, u16::from_be_bytes([ip[2], ip[3]]))
     } else {
-        let [next] = packet.read(6)?;
-        if packet.ethertype() != ETHERTYPE_IPV6 || next != TCP {
+        let [high, low, next] = packet.read(4)?;
+        let destination: [u8; 16] = packet.read(24)?;
+        let is_link_local = destination[0] == 0xfe && destination[1] & 0xc0 == 0x80;
+        if packet.ethertype() != ETHERTYPE_IPV6 || next != TCP || is_link_local {
             return None;
         }
-        (v6(packet.read(8)?), v6(packet.read(24)?), 40)
+        (v6(packet.read(8)?), v6(destination), 40, u16::from_be_bytes([high, low]) + 40)
     };
     let header: [u8; 14] = packet.read(tcp)?;
     let ports = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
-    (header[13] & SYN_RST_ACK == ACK).then_some(Ends { source, destination, ports, ipv4 })
+    let has_data = usize::from(end) > tcp + usize::from(header[12] >> 4) * 4;
+    (header[13] & SYN_RST_ACK == ACK).then_some(Ends { source, destination, ports, ipv4, has_data })
 }
 
+/// As the hold's own program finds it: the first key that there is decides.
 #[inline(always)]
 fn is_to_a_held_port(packet: &Packet, ends: &Ends) -> bool {
     let [_, _, high, low] = ends.ports.to_ne_bytes();
@@ -124,19 +132,20 @@ fn is_to_a_held_port(packet: &Packet, ends: &Ends) -> bool {
     // SAFETY: `skb` is the context of the program.
     let device = unsafe { (*packet.skb).ifindex };
     let any = any_address(ends.ipv4);
-    is_held(held_key(ends.destination, port, device))
-        || is_held(held_key(ends.destination, port, 0))
-        || is_held(held_key(any, port, device))
-        || is_held(held_key(any, port, 0))
+    let verdict = verdict(held_key(ends.destination, port, device))
+        .or_else(|| verdict(held_key(ends.destination, port, 0)))
+        .or_else(|| verdict(held_key(any, port, device)))
+        .or_else(|| verdict(held_key(any, port, 0)));
+    verdict == Some(PARK)
 }
 
 #[inline(always)]
-fn is_held(key: HeldKey) -> bool {
-    let Some(place) = KEY.get_ptr_mut(0) else { return false };
-    // SAFETY: the place is this CPU's, and programs at ingress run with bottom halves off, one at a time. The element stays
+fn verdict(key: HeldKey) -> Option<u32> {
+    let place = SETTLE_KEY.get_ptr_mut(0)?;
+    // SAFETY: the place is this CPU's, and programs at ingress run with bottom halves off, one at a time. The elements stay
     // allocated until the RCU read section that surrounds the program ends.
     unsafe {
         *place = key;
-        HELD.get_ptr(&*place).is_some_and(|verdict| *verdict == PARK)
+        HELD.get_ptr(&*place).map(|verdict| *verdict)
     }
 }

@@ -90,8 +90,20 @@ fn filters() -> Vec<String> {
 
 /// Those of reloader by their names: Cilium's and systemd's come and go as well.
 fn is_ours(name: &str) -> bool {
-    const MAPS: [&str; 11] =
-        ["ABI", "SYNS", "HELD", "CONTROL", "COUNTS", "SCRATCH", "RING", "GROUPS", "SOCKETS", "LEASE", "LEFT"];
+    const MAPS: [&str; 12] = [
+        "ABI",
+        "SYNS",
+        "HELD",
+        "SETTLE_KEY",
+        "CONTROL",
+        "COUNTS",
+        "SCRATCH",
+        "RING",
+        "GROUPS",
+        "SOCKETS",
+        "LEASE",
+        "LEFT",
+    ];
     name.starts_with("reloader_") || MAPS.contains(&name)
 }
 

@@ -39,13 +39,31 @@ fn syns_on_lo_wait_for_their_listener() {
                 let figures = release(&mut gate, 300);
                 until_connected(&clients);
                 assert_eq!(retransmits(), 0, "{hook:?}, {address}");
-                assert!(
-                    gate.settled().unwrap() >= 300,
-                    "{}: each client's ACK finds its handshake",
-                    gate.settled().unwrap()
-                );
+                let settled = gate.settled().unwrap();
+                assert!(settled >= 300, "{hook:?}, {address}: each client's ACK finds its handshake, {settled} did");
+                assert_eq!(queued(), 300, "{hook:?}, {address}");
                 assert!(!figures.longest.is_zero());
                 assert_eq!(packet_path(), before, "{hook:?}, {address}");
+            }
+        });
+    }
+}
+
+/// A handshake by SYN cookie has no request: its ACK, which nobody sends twice, finds the listener, and is right there.
+#[test]
+fn handshakes_by_syn_cookie() {
+    for hook in hooks() {
+        Namespace::new().run(|| {
+            room();
+            std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").unwrap();
+            for address in ["127.0.0.1:8080", "[::1]:8080"] {
+                let mut gate = hold(hook, &spec(&[address]));
+                let clients = start(at(address), 50);
+                until_held(&mut gate, 50);
+                let _listener = listener(address);
+                release(&mut gate, 50);
+                until_connected(&clients);
+                assert_eq!((queued(), gate.settled().unwrap()), (50, 0), "{hook:?}, {address}");
             }
         });
     }

@@ -114,6 +114,7 @@ fn a_link_local_address_of_this_host() {
         let _listener = listener("[::]:8080");
         release(&mut gate, 3);
         super::until_connected(&clients);
+        assert_eq!(super::queued(), 3);
         assert_eq!(retransmits(), 0);
     });
 }

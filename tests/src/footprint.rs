@@ -59,14 +59,14 @@ impl Footprint {
     }
 
     /// Panics, naming them, if there are changes. The kernel frees BPF objects and ended processes a little later, so it
-    /// is looked at for a while. For the same reason those of an earlier test may still have been there when it was taken: that
-    /// reloader's own BPF objects have gone is no change.
+    /// is looked at for a while. For the same reason maps of an earlier test may still have been there when it was taken (a
+    /// program that is let go of is gone at once, and its maps after it): that one of reloader's has gone is no change.
     #[track_caller]
     pub fn assert_unchanged(&self) {
         let mut changes = Vec::new();
         let unchanged = seen_within(Duration::from_secs(5), || {
             changes = self.changes();
-            changes.retain(|change| !change.starts_with("- bpf "));
+            changes.retain(|change| !change.starts_with("- bpf map "));
             changes.is_empty()
         });
         assert!(unchanged, "left behind or taken away:\n{}", changes.join("\n"));

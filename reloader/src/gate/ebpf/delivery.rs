@@ -96,7 +96,7 @@ pub(super) struct Ways {
 #[derive(Debug, Default)]
 pub(super) struct Delivered {
     flows: HashSet<Flow>,
-    handshakes: Handshakes,
+    pub(super) handshakes: Handshakes,
     pacing: Pacing,
     pub(super) released: u64,
     /// Their device has gone.
@@ -134,11 +134,6 @@ impl Delivered {
             Err(error) if device_has_gone(&error) => self.homeless += 1,
             Err(error) => self.refuse(error),
         }
-    }
-
-    /// Of what was delivered.
-    pub(super) fn wait_for_handshakes(&mut self) {
-        self.handshakes.wait();
     }
 
     /// With what the programs have counted: held, dropped, lapsed.

@@ -18,13 +18,11 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
     begun: HashSet<Ends>,
-    ports: HashSet<u16>,
 }
 
 impl Handshakes {
     pub(super) fn begun(&mut self, syn: &Segment) {
         self.begun.insert((syn.destination(), syn.source()));
-        self.ports.insert(syn.destination().port());
     }
 
     /// Waits until none is half-open. Where that cannot be seen it does not wait.
@@ -33,16 +31,14 @@ impl Handshakes {
         while self.any_is_half_open().unwrap_or(false) && Instant::now() < deadline {
             sleep(LOOK_INTERVAL);
         }
-        (self.begun, self.ports) = Default::default();
+        self.begun.clear();
     }
 
     fn any_is_half_open(&self) -> Result<bool, SockDiagError> {
+        let mut ports = self.begun.iter().map(|(local, _)| local.port());
+        let Some(first) = ports.next() else { return Ok(false) };
         // Each list is a walk through the whole table of connections, whatever it is narrowed to.
-        let port = match self.ports.iter().copied().collect::<Vec<_>>()[..] {
-            [] => return Ok(false),
-            [port] => port,
-            _ => 0,
-        };
+        let port = if ports.all(|port| port == first) { first } else { 0 };
         Ok(half_open(port)?.iter().any(|connection| self.begun.contains(&canonical(connection.ends()))))
     }
 }

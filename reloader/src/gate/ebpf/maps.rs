@@ -18,6 +18,9 @@ const COUNTS: &str = "COUNTS";
 /// The map whose size is the hold's capacity.
 pub(super) const RING: &str = "RING";
 
+/// The programs settle handshakes while SYNs are delivered, and at most so long where nobody is left to take them off.
+const SETTLING: Duration = Duration::from_secs(5);
+
 const NAMES: [&str; Maps::NUMBER] = [HELD, CONTROL, COUNTS, RING];
 
 pub(super) struct Maps {
@@ -75,8 +78,7 @@ impl Maps {
     }
 
     pub(super) fn renew_lease(&mut self) -> Result<(), EbpfError> {
-        let end = monotonic().saturating_add(LEASE.as_nanos() as u64);
-        self.control.set(control::LEASE, end, 0).map_err(|error| EbpfError::map(CONTROL, error))
+        self.set_deadline(control::LEASE, LEASE)
     }
 
     pub(super) fn hold(&mut self, keys: &[(HeldKey, u32)]) -> Result<(), EbpfError> {
@@ -85,10 +87,14 @@ impl Maps {
             .map_err(|error| EbpfError::map(HELD, error))
     }
 
-    /// Lets all SYNs pass that the programs see from now on, and has them settle handshakes for the time given.
-    pub(super) fn let_pass(&mut self, settling: Duration) -> Result<(), EbpfError> {
-        let end = monotonic().saturating_add(settling.as_nanos() as u64).max(1);
-        self.control.set(control::SETTLING, end, 0).map_err(|error| EbpfError::map(CONTROL, error))
+    /// Lets all SYNs pass that the programs see from now on, and has them settle handshakes.
+    pub(super) fn let_pass(&mut self) -> Result<(), EbpfError> {
+        self.set_deadline(control::SETTLING, SETTLING)
+    }
+
+    fn set_deadline(&mut self, index: u32, time: Duration) -> Result<(), EbpfError> {
+        let end = monotonic().saturating_add(time.as_nanos() as u64);
+        self.control.set(index, end, 0).map_err(|error| EbpfError::map(CONTROL, error))
     }
 
     /// Held, dropped, lapsed.

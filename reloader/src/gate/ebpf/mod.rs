@@ -8,7 +8,7 @@
 //! `reloader-ebpf`).
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use reloader_ebpf::count;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -34,9 +34,6 @@ pub use error::EbpfError;
 use holder::{Holder, leave, load};
 use keepsake::Parts;
 use maps::Maps;
-
-/// The programs settle handshakes while SYNs are delivered, and at most so long where nobody is left to take them off.
-const SETTLING: Duration = Duration::from_secs(5);
 
 /// Holds SYNs by eBPF.
 pub struct EbpfGate {
@@ -143,14 +140,14 @@ impl EbpfGate {
 
     /// Lets new SYNs pass, delivers the parked ones, and waits for their handshakes.
     fn let_go(&mut self) -> Result<(), EbpfError> {
-        let passing = self.parts.maps.let_pass(SETTLING);
+        let passing = self.parts.maps.let_pass();
         // A guard may have delivered, of which this process's view of the ring knows nothing.
         let reopened = self.parts.maps.reopen_ring();
         let delivered = self.deliver_all();
         // A program that began before may park one more.
         let waited = wait_for_running_programs().map_err(|source| EbpfError::Socket { source });
         let rest = self.deliver_all();
-        self.delivered.wait_for_handshakes();
+        self.delivered.handshakes.wait();
         passing.and(reopened).and(delivered).and(waited).and(rest)
     }
 

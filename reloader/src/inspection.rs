@@ -23,8 +23,17 @@ pub enum InspectError {
     #[error("the kernel does not list its UDP sockets in /proc/net: {0}")]
     Udp(std::io::Error),
     /// Not one of its sockets is seen.
-    #[error("the sockets of process {0} cannot be seen in /proc (CAP_SYS_PTRACE is needed, and a /proc that shows it)")]
+    #[error(
+        "the sockets of process {0} cannot be seen in /proc: a server that changes its user (`user`, `uid` or `chroot` of HAProxy) takes \
+         CAP_SYS_PTRACE, and a /proc that shows it; give the daemon that, or let the server keep the daemon's user"
+    )]
     Unseen(u32),
+    /// It could never be told to end.
+    #[error(
+        "process {0} cannot be signalled: a server that changes its user takes CAP_KILL; give the daemon that, or let the server keep the \
+         daemon's user"
+    )]
+    BeyondSignals(u32),
     /// The thread that asked died.
     #[error("internal error while looking at the new generation: {0}")]
     Thread(#[from] tokio::task::JoinError),
@@ -77,6 +86,9 @@ where
     let sockets = process::sockets_of(&processes);
     if sockets.is_empty() {
         return Err(InspectError::Unseen(processes.first().copied().unwrap_or_default()));
+    }
+    if let Some(pid) = processes.iter().find(|pid| process::is_beyond_signals(**pid)) {
+        return Err(InspectError::BeyondSignals(*pid));
     }
     let machine = sock_diag::listeners()?;
     let (mut held, orphaned): (Vec<Held>, Vec<Held>) =

@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` in the repository says how the parts belong together.
 
+mod accounts;
 pub mod cli;
 pub mod config;
 pub mod custody;
@@ -13,11 +14,15 @@ pub mod haproxy;
 pub mod inspection;
 pub mod kernel;
 pub mod listener;
+pub mod load;
 mod own_directory;
+pub mod page;
 pub mod process;
+pub mod prove;
 pub mod ready;
 pub mod reload;
 mod rights;
 pub mod server;
 pub mod supervision;
 pub mod sys;
+pub mod takeover;

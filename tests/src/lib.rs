@@ -1,7 +1,10 @@
 //! The rig: what the integration tests, the demo and the benchmarks stand on. Functions panic with a sentence where a
 //! test could do nothing but give up.
 
+pub mod bench;
+pub mod booted;
 pub mod config;
+pub mod container;
 pub mod footprint;
 pub mod guest;
 pub mod haproxy;

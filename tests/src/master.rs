@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::haproxy::{HaproxyBinary, info};
+use crate::haproxy::{HaproxyBinary, info, runtime};
 use crate::poll::until;
 use crate::process::Process;
 
@@ -18,6 +18,7 @@ pub struct Master {
     /// Its process.
     pub process: Process,
     stats: PathBuf,
+    cli: PathBuf,
 }
 
 impl Master {
@@ -35,8 +36,9 @@ impl Master {
         command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("haproxy");
         let process = Process::with_pid(child.id() as i32).expect("the master");
-        let master = Master { child, process, stats: stats.to_owned() };
+        let master = Master { child, process, stats: stats.to_owned(), cli: cli.to_owned() };
         until(LIMIT, "a worker", || master.worker().is_some_and(|worker| process.children().contains(&worker)));
+        master.until_it_serves();
         master
     }
 
@@ -53,7 +55,17 @@ impl Master {
         // Asked only then: an old one that stands still would not answer.
         until(LIMIT, "another process", || self.process.children().iter().any(|child| !old.contains(child)));
         until(LIMIT, "another worker", || self.worker().is_some_and(|worker| !old.contains(&worker)));
+        self.until_it_serves();
         self.worker().expect("a worker")
+    }
+
+    /// A master that starts, or has executed itself anew, takes a SIGUSR2 and forgets it, though its worker serves already: seen
+    /// on 2.6, on a busy machine. It reacts from when it serves its CLI.
+    #[track_caller]
+    fn until_it_serves(&self) {
+        // Its CLI, unlike a worker's, stays open after an answer.
+        let serves = || runtime(&self.cli, "show proc; quit").is_ok_and(|said| said.contains("worker"));
+        until(LIMIT, "the master's CLI", serves);
     }
 
     /// `kill -9` of everything at once.

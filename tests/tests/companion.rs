@@ -41,7 +41,8 @@ impl Scene {
     fn prepare(binary: &HaproxyBinary, way: Way, config: Config, tables: &str) -> Scene {
         let dir = tempfile::tempdir().unwrap();
         let config = config.stats_socket(&dir.path().join("stats.sock"));
-        let mut setup = Rig::with(&config).haproxy(binary).haproxy_line("mode = \"companion\"").tables(tables);
+        let mut setup =
+            Rig::with(&config).haproxy(binary).haproxy_line("mode = \"companion\"").tables(tables).fd_store();
         if way == Way::Cli {
             setup = setup.haproxy_line(&format!("master-cli = \"{}\"", dir.path().join("master.sock").display()));
         }

@@ -133,7 +133,7 @@ fn the_child_gets_the_limits_and_descriptors_the_daemon_was_started_with_and_non
     let wrapper = Wrapper::new();
     let setup = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).reloader(&limited);
     let setup = setup.environment("KEPT", "yes");
-    let setup = ["WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "LISTEN_PIDFDID"]
+    let setup = ["WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "LISTEN_PIDFDID", "FDSTORE"]
         .iter()
         .fold(setup, |setup, name| setup.environment(name, "0"));
     let rig = setup.start();
@@ -155,7 +155,8 @@ fn the_child_gets_the_limits_and_descriptors_the_daemon_was_started_with_and_non
     assert!(!limits.contains("Max open files            3000"), "the daemon raises its own: {limits}");
     let environment = fs::read(format!("/proc/{}/environ", rig.serving_pid())).unwrap();
     let names: Vec<String> = String::from_utf8_lossy(&environment).split('\0').map(str::to_owned).collect();
-    let forbidden = |name: &&String| ["NOTIFY_", "LISTEN_", "WATCHDOG_"].iter().any(|start| name.starts_with(start));
+    let forbidden =
+        |name: &&String| ["NOTIFY_", "LISTEN_", "WATCHDOG_", "FDSTORE="].iter().any(|start| name.starts_with(start));
     assert_eq!(names.iter().find(forbidden), None);
     assert!(names.contains(&"KEPT=yes".to_owned()));
 }

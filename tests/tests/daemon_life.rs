@@ -174,6 +174,22 @@ fn the_watchdog_is_told_even_while_a_start_hangs() {
     reload.wait().expect_status(0);
 }
 
+/// `drain-timeout` is the operator's, and may be longer than the watchdog's patience.
+#[test]
+fn the_watchdog_is_told_even_while_the_old_generation_takes_its_time() {
+    netns::enter();
+    let setup = Rig::with(&Config::web(WEB)).tables("[reload]\ndrain-timeout = \"2m\"\n");
+    let rig = setup.environment("WATCHDOG_USEC", "30000000").start();
+    let old = rig.serving().expect("a serving generation");
+    old.signal(Signal::SIGSTOP);
+    let mut reload = rig.spawn(&["reload", "--json"]);
+    until(Duration::from_secs(20), "the old generation to be told", || records(&rig).contains("\"draining\""));
+    until_watchdog_beats(&rig);
+    assert!(reload.is_running());
+    old.signal(Signal::SIGCONT);
+    reload.wait().expect_status(0);
+}
+
 fn until_watchdog_beats(rig: &Rig) {
     let beats = || rig.notified().iter().filter(|line| *line == "WATCHDOG=1").count();
     let before = beats();

@@ -50,6 +50,45 @@ fn reload_prints_what_the_readme_shows() {
     assert_eq!(shape(&format!("{}\n{}", said.join("\n"), bad.stdout), &rig), shape(second, &rig));
 }
 
+#[test]
+fn prove_prints_what_the_readme_shows() {
+    let _alone = netns::enter_alone();
+    let rig = Rig::with(&Config::web("127.0.0.1:8080")).start();
+    let arguments = "prove --target 127.0.0.1:8080 --http --reloads 20";
+    let shown = console(&format!("$ reloader {arguments} --report report.html\n"));
+    assert_plausible(&shown);
+    // Shorter, and slower, for machines that do something else too.
+    let mut words: Vec<&str> = arguments.split(' ').collect();
+    *words.last_mut().unwrap() = "3";
+    words.extend(["--rate", "200"]);
+    let mut answer = rig.run(&words);
+    for _ in 0..30 {
+        if answer.status != 75 {
+            break;
+        }
+        answer = rig.run(&words);
+    }
+    let said: Vec<&str> = answer.stdout.lines().filter(|line| !line.starts_with("late ")).collect();
+    assert_eq!(shape(&said.join("\n"), &rig), shape(&shown, &rig), "{}{}", answer.stdout, answer.stderr);
+}
+
+/// `shape` hides the figures: those of a run that never was would not add up. A second of quiet before and after the reloads,
+/// which are a second apart, at 1000/s.
+fn assert_plausible(shown: &str) {
+    let number = |before: &str| -> f64 {
+        let (_, behind) = shown.split_once(before).unwrap_or_else(|| panic!("no {before:?} in {shown}"));
+        let digits: String = behind.chars().take_while(|letter| letter.is_ascii_digit() || *letter == '.').collect();
+        digits.parse().unwrap_or_else(|_| panic!("no number behind {before:?} in {shown}"))
+    };
+    let (total, reloads) = (number("none of "), number("through "));
+    let longest = number("the longest ") / 1000.0;
+    let least = (reloads + 1.0) * 1000.0;
+    assert!((least..=least + 1000.0 * (longest + 0.2)).contains(&total), "{total} of {reloads} reloads");
+    assert!(
+        number("p50 ") <= number("p99 ") && number("p99 ") <= number("p99.9 ") && number("p99.9 ") <= number("max ")
+    );
+}
+
 /// The README's output of a command, to the end of its block.
 fn console(command: &str) -> String {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");

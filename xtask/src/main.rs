@@ -2,9 +2,12 @@
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build_ebpf;
 mod demo;
+mod dist;
 mod packages;
+mod profile;
 mod test;
 mod vm;
 
@@ -17,10 +20,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Put each way of reloading HAProxy through the same load, and tell what each costs
+    Bench(bench::Arguments),
     /// Build the eBPF programs and put the object where the daemon includes it
     BuildEbpf(build_ebpf::Arguments),
     /// Reload and kill a real HAProxy under load, and show what it cost
     Demo(demo::Arguments),
+    /// Build the program statically, for machines without a compiler or with an older libc
+    Dist(dist::Arguments),
     /// Run all tests; the integration tests need root
     Test(test::Arguments),
     /// Boot a distribution's kernel in a virtual machine and run a program in it
@@ -29,8 +36,10 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::BuildEbpf(arguments) => build_ebpf::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::Dist(arguments) => dist::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Vm(arguments) => vm::run(&arguments),
     }

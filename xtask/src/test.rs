@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use anyhow::ensure;
-use reloader_tests::{quic, versions};
+use reloader_tests::{booted, quic, versions};
 
 use crate::packages::{ensure_apt, run as run_command};
 
@@ -15,8 +15,20 @@ mod rows;
 mod table;
 
 /// What the integration tests call: the server, the tools that check from outside, and what unpacks other versions.
-const PACKAGES: [&str; 9] =
-    ["haproxy", "iproute2", "lighttpd", "nftables", "nginx-light", "openssl", "patchelf", "python3-pip", "util-linux"];
+const PACKAGES: [&str; 12] = [
+    "debootstrap",
+    "haproxy",
+    "iproute2",
+    "iptables",
+    "lighttpd",
+    "nftables",
+    "nginx-light",
+    "openssl",
+    "patchelf",
+    "python3-pip",
+    "systemd-container",
+    "util-linux",
+];
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
@@ -30,6 +42,9 @@ pub(crate) struct Arguments {
     /// With --kernels: only on this one
     #[arg(long, requires = "kernels", value_name = "LINE")]
     kernel: Option<String>,
+    /// With --kernels: only the rows of this name
+    #[arg(long, requires = "kernels", value_name = "NAME")]
+    row: Option<String>,
 }
 
 /// Runs what is asked for. What fails on this machine's kernel does not keep the others from telling what they have to tell.
@@ -38,7 +53,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Err(error) = &host {
         eprintln!("on this machine's kernel: {error}");
     }
-    let kernels = if arguments.host { Ok(()) } else { matrix::run(arguments.kernel.as_deref()) };
+    let kernels =
+        if arguments.host { Ok(()) } else { matrix::run(arguments.kernel.as_deref(), arguments.row.as_deref()) };
     host.and(kernels)
 }
 
@@ -53,7 +69,9 @@ fn on_host() -> anyhow::Result<()> {
     ensure_apt(&PACKAGES)?;
     versions::fetch_all(&versions::cache_dir())?.complete()?;
     quic::fetch(&versions::cache_dir())?;
-    run_command(cargo("build").args(["--package", "reloader"]))?;
+    booted::fetch(&versions::cache_dir())?;
+    booted::fetch_sysvinit(&versions::cache_dir())?;
+    run_command(cargo("build").args(["--package", "reloader", "--package", "reloader-tests", "--bins"]))?;
     // Two at a time on this kind of machine would measure each other.
     run_command(cargo("test").args(["--package", "reloader-tests", "--no-fail-fast", "--", "--test-threads=1"]))
 }

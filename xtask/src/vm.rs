@@ -1,6 +1,7 @@
 //! Boots a distribution's kernel in QEMU, without a disk, and runs programs of this machine in it.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -58,6 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let load = Load {
         commands: vec![arguments.command.clone()],
         files,
+        trees: Vec::new(),
         environment: environment.context("--env takes NAME=VALUE")?,
     };
     let limit = Duration::from_secs(arguments.timeout);
@@ -81,7 +83,7 @@ impl Host {
         run_command(build.args(PROFILE))?;
         let debug = std::env::current_exe()?.parent().context("a program has a folder")?.to_owned();
         let (programs, logs) = (debug.with_file_name("guest"), debug.with_file_name("kernels"));
-        fs::create_dir_all(&logs)?;
+        fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
         Ok(Host { programs, logs })
     }
 
@@ -104,13 +106,11 @@ impl Host {
         limit: Duration,
         line: impl FnMut(&str),
     ) -> Result<Vec<i32>> {
-        let initramfs = self.logs.join(format!("{name}.cpio"));
         let console = self.logs.join(format!("{name}.console"));
-        fs::write(&initramfs, initramfs::build(kernel, &self.program("guest-init"), load)?)?;
-        let machine = Machine::start(kernel, &initramfs, &console)?;
-        let result = machine.run(limit, &console, line);
-        // Hundreds of megabytes a run.
-        fs::remove_file(&initramfs)?;
-        result
+        let content = initramfs::build(kernel, &self.program("guest-init"), load)?;
+        // Hundreds of megabytes a run, gone at its end; a name that no other run has, which would take it away.
+        let mut file = tempfile::Builder::new().prefix(name).suffix(".cpio").tempfile_in(&self.logs)?;
+        file.write_all(&content).with_context(|| file.path().display().to_string())?;
+        Machine::start(kernel, file.path(), &console)?.run(limit, &console, line)
     }
 }

@@ -6,13 +6,46 @@ use std::process::Command;
 
 use nix::unistd::User;
 
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, client};
 use crate::config::{Config, Haproxy, Mode, Service};
+use crate::daemon::protocol::Request;
 use crate::haproxy::check::check_command;
 use crate::haproxy::scan;
 use crate::haproxy::version::Version;
 
-pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
+/// The server itself has said what is wrong.
+const SEE_ABOVE: &str = " (see above)";
+
+/// Arguments of `reloader check`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// A reload waits for the answer: the daemon is told of a refusal, and says so in its status.
+    #[arg(long)]
+    for_reload: bool,
+}
+
+pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Failure> {
+    let checked = check(context);
+    if let Err(failure) = checked.as_ref().map_err(|failure| &failure.message)
+        && arguments.for_reload
+    {
+        tell_daemon(context, failure);
+    }
+    checked
+}
+
+fn tell_daemon(context: &Context, why: &str) {
+    // Where the file cannot be read, a daemon that answers is most likely where it is without one.
+    let config = context.config().ok().or_else(|| Config::parse("").ok());
+    let socket = context.socket.clone().or_else(|| Some(config?.control_socket));
+    let context = Context { config_path: context.config_path.clone(), socket, quiet: context.quiet };
+    let reason = why.lines().next().unwrap_or_default().trim_end_matches(SEE_ABOVE).to_owned();
+    if let Err(failure) = client::ask(&context, &Request::Refused { reason }, Some(client::PATIENCE), |_| {}) {
+        log::warn!("the daemon could not be told: {}", failure.message);
+    }
+}
+
+fn check(context: &Context) -> Result<Exit, Failure> {
     let config = context.config()?;
     let mut checked = vec!["reloader's".to_owned()];
     if let Some(haproxy) = &config.haproxy {
@@ -43,7 +76,7 @@ fn check_haproxy(haproxy: &Haproxy) -> Result<(), Failure> {
         bad(format!("cannot run {}: {error}; set `binary` under [haproxy]", haproxy.binary.display()))
     })?;
     if !status.success() {
-        return Err(bad("HAProxy refuses its configuration (see above)".into()));
+        return Err(bad(format!("HAProxy refuses its configuration{SEE_ABOVE}")));
     }
     Ok(())
 }
@@ -73,7 +106,7 @@ fn check_services(config: &Config) -> Result<Vec<String>, Failure> {
         let status =
             status.map_err(|error| bad(format!("service.{name}.check: cannot run {}: {error}", service.check[0])))?;
         if !status.success() {
-            return Err(bad(format!("service.{name}: {} refuses its configuration (see above)", service.check[0])));
+            return Err(bad(format!("service.{name}: {} refuses its configuration{SEE_ABOVE}", service.check[0])));
         }
         checked.push(format!("{name}'s"));
     }

@@ -19,6 +19,16 @@ pub(super) fn ask(
     timeout: Option<Duration>,
     progress: impl Fn(&str),
 ) -> Result<Reply, Failure> {
+    Context::runtime()?.block_on(converse(context, request, timeout, progress))
+}
+
+/// The same, within a runtime that is there already.
+pub(super) async fn converse(
+    context: &Context,
+    request: &Request,
+    timeout: Option<Duration>,
+    progress: impl Fn(&str),
+) -> Result<Reply, Failure> {
     let (path, group) = control_socket(context)?;
     let conversation = async {
         let mut stream = UnixStream::connect(&path).await.map_err(|error| unreachable(&path, &group, &error))?;
@@ -44,15 +54,12 @@ pub(super) fn ask(
             }
         }
     };
-    let in_time = async {
-        match timeout {
-            Some(limit) => {
-                tokio::time::timeout(limit, conversation).await.unwrap_or_else(|_| Err(too_late(request, limit)))
-            }
-            None => conversation.await,
+    match timeout {
+        Some(limit) => {
+            tokio::time::timeout(limit, conversation).await.unwrap_or_else(|_| Err(too_late(request, limit)))
         }
-    };
-    Context::runtime()?.block_on(in_time)
+        None => conversation.await,
+    }
 }
 
 fn control_socket(context: &Context) -> Result<(PathBuf, String), Failure> {

@@ -28,6 +28,19 @@ pub(super) const HOLD: &str = "\
  126  the command cannot be run
  127  there is no such command";
 
+/// What the help of `prove` says about them.
+pub(super) const PROVE: &str = "\
+Exit status:
+   0  nothing was lost, and every reload succeeded
+   1  something was lost, a reload failed, or nothing was served to begin with
+   2  usage, also --keep-alive where the service keeps no connection
+  69  daemon not reachable, and no --reload-command
+  70  internal error, or the report cannot be written
+  75  not measured: this machine could not carry the load, or not on its schedule; try again with a lower --rate
+  77  missing privilege
+  78  bad configuration
+ 128  and the signal's number: cut short by it before anything was lost";
+
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -55,7 +68,7 @@ pub enum Exit {
     NothingListens,
     /// `hold`: the hold itself failed.
     HoldFailed,
-    /// `hold`: the status of the command.
+    /// `hold`: the status of the command; `prove`: 128 and the number of the signal that cut it short.
     Command(u8),
 }
 

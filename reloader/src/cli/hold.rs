@@ -215,9 +215,9 @@ fn is_in_foreground() -> bool {
 
 /// Beside the daemon's receipts, where there is a directory for them.
 fn keep(config: &Config, receipt: &Receipt) -> std::io::Result<()> {
-    let group = nix::unistd::Group::from_name(&config.control_group)?;
+    let group = crate::accounts::group_id(&config.control_group)?;
     let group = group.ok_or_else(|| std::io::Error::other(format!("there is no group `{}`", config.control_group)))?;
-    Journal::new(&config.state_dir, group.gid.as_raw()).append(receipt)
+    Journal::new(&config.state_dir, group).append(receipt)
 }
 
 fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<(), Failure> {

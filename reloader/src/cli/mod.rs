@@ -10,10 +10,12 @@ mod hold;
 mod launch;
 mod output;
 mod probe;
+mod prove;
 mod release;
 mod reload;
 mod status;
 mod stop;
+mod takeover;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -58,13 +60,17 @@ enum Command {
     /// What this kernel and this HAProxy can do, and which rung each listener would get.
     Probe(output::Format),
     /// Validate reloader's configuration, then HAProxy's.
-    Check,
+    Check(check::Arguments),
     /// Past receipts, newest first.
     History(history::Arguments),
+    /// Prove that a service loses no connection while it is reloaded, by loading it.
+    Prove(prove::Arguments),
     /// Hold SYNs while a command runs, until its server listens.
     Hold(hold::Arguments),
     /// Emergency: lift every hold this machine has, also those of a dead holder.
     Release(output::Format),
+    /// Hand an existing, running unit of HAProxy to reloader, or back.
+    Takeover(takeover::Arguments),
     /// The process that releases a hold when its holder dies; `hold` and the daemon start it.
     #[command(hide = true)]
     Guard,
@@ -98,10 +104,12 @@ pub fn main() -> ExitCode {
         Command::Stop => stop::run(&context),
         Command::Status(format) => status::run(&context, format),
         Command::Probe(format) => probe::run(&context, format),
-        Command::Check => check::run(&context),
+        Command::Check(arguments) => check::run(&context, &arguments),
         Command::History(arguments) => history::run(&context, &arguments),
+        Command::Prove(arguments) => prove::run(&context, arguments, inheritance),
         Command::Hold(arguments) => hold::run(&context, arguments, inheritance),
         Command::Release(format) => release::run(&context, format),
+        Command::Takeover(arguments) => takeover::run(&context, &arguments),
         Command::Guard => guard::run(),
         Command::Launch(arguments) => launch::run(&arguments, inheritance),
     };

@@ -48,13 +48,18 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Paints a word on a terminal, unless NO_COLOR says otherwise.
+/// The word for an outcome, painted.
 pub(super) fn outcome(result: Outcome) -> String {
     let (word, colour) = match result {
         Outcome::Proven => ("proven", 32),
         Outcome::Unproven => ("unproven", 33),
         Outcome::Failed => ("failed", 31),
     };
+    painted(word, colour)
+}
+
+/// A word in one of the terminal's colours, by its number; plain elsewhere, and where NO_COLOR says so.
+pub(super) fn painted(word: &str, colour: u8) -> String {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || !std::io::stdout().is_terminal();
     if plain { word.to_owned() } else { format!("\x1b[{colour}m{word}\x1b[0m") }
 }

@@ -1,15 +1,20 @@
 //! `reloader status`
 
+use std::path::Path;
+
 use super::{Context, Exit, Failure, client, output};
 use crate::daemon::protocol::{Reply, Request};
 use crate::listener::Role;
+use crate::process;
+use crate::supervision::records::{Record, Records, State};
 use crate::supervision::status::{Draining, HoldStatus, ListenerStatus, ServiceStatus, Status};
 
 /// So many listeners are listed one by one; beyond that they are counted.
 const MOST_LISTED: usize = 30;
 
 pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Failure> {
-    let Reply::Status(status) = client::ask(context, &Request::Status, Some(client::PATIENCE), |_| {})? else {
+    let asked = client::ask(context, &Request::Status, Some(client::PATIENCE), |_| {});
+    let Reply::Status(status) = asked.map_err(|failure| with_survivors(context, failure))? else {
         return Err(Failure::new(Exit::Internal, "the daemon answered something else"));
     };
     if format.json {
@@ -18,6 +23,30 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Fai
         output::print(&text(&status))?;
     }
     Ok(Exit::Done)
+}
+
+/// Where no daemon answers, what serves without one is said all the same.
+fn with_survivors(context: &Context, mut failure: Failure) -> Failure {
+    if let (Exit::NoDaemon, Ok(config)) = (failure.exit, context.config()) {
+        let lines = config.names().into_iter().flat_map(|name| survivors(&config.place(&name), &name));
+        failure.message.extend(lines.map(|line| format!("\n{line}")));
+    }
+    failure
+}
+
+fn survivors(place: &Path, name: &str) -> Vec<String> {
+    let running = |record: &Record| process::start_time(record.pid) == Some(record.start_time);
+    let mut records = Records::load(place).generations;
+    records.retain(running);
+    let does = |state| match state {
+        State::Serving => "serves on without a daemon",
+        State::Starting => "was being started when the daemon ended",
+        State::Draining => "drains",
+    };
+    let line = |record: &Record| {
+        format!("{name}: process {} (generation {}) {}", record.pid, record.number, does(record.state))
+    };
+    records.iter().map(line).collect()
 }
 
 fn text(status: &Status) -> String {

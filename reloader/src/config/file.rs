@@ -21,6 +21,13 @@ pub enum OnStop {
     Retire,
 }
 
+impl OnStop {
+    /// Whether the server is retired when the daemon ends. The end of PID 1 is the end of all: it has no choice. Pure.
+    pub fn retires(self, is_init: bool) -> bool {
+        is_init || self == OnStop::Retire
+    }
+}
+
 /// Who runs HAProxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

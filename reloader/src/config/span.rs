@@ -38,6 +38,15 @@ pub enum Limit {
     After(Duration),
 }
 
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Limit::Never => f.write_str("never"),
+            Limit::After(limit) => humantime::format_duration(*limit).fmt(f),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Limit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Limit, D::Error> {
         match String::deserialize(deserializer)?.as_str() {

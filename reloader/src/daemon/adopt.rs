@@ -1,20 +1,23 @@
 //! Adoption: a daemon that starts beside a running HAProxy takes it under its care.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::DaemonError;
+use crate::custody::Held;
 use crate::generation_files::{Files, number_of};
 use crate::haproxy::inspect::stats_socket_inode;
 use crate::haproxy::launch::label;
 use crate::haproxy::master::root_of;
 use crate::haproxy::{runtime_api, scan};
 use crate::kernel::sock_diag::{self, ListenSocket};
-use crate::listener::Owned;
+use crate::listener::{Address, Owned};
 use crate::process::{self, Handle, Kin};
 use crate::reload::confirm::verdicts;
 use crate::reload::receipt::{Kind, Receipt};
 use crate::reload::recorder::Recorder;
+use crate::reload::reserved::free_inherited;
 use crate::server::Server;
 use crate::supervision::records::{Record, Records, State};
 use crate::supervision::{Generation, LogTail, Supervisor, since_epoch};
@@ -205,6 +208,9 @@ async fn foreign(supervisor: &mut Supervisor) -> Result<Option<Generation>, Daem
     let machine = sock_diag::listeners().map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
     let facts = scan::facts(&sources);
     for socket in facts.stats_sockets {
+        if is_kept_of_the_dead(&socket, &supervisor.received) {
+            continue;
+        }
         let Ok(info) = runtime_api::info(&socket, PATIENCE).await else { continue };
         let root = root_of(info.pid);
         if supervisor.draining.iter().any(|draining| draining.process.pid() == root) {
@@ -229,6 +235,17 @@ async fn foreign(supervisor: &mut Supervisor) -> Result<Option<Generation>, Daem
     Ok(None)
 }
 
+/// True for a socket that only we and the service manager, our parent, have: it takes connections, and nobody would answer.
+fn is_kept_of_the_dead(path: &Path, received: &[Held]) -> bool {
+    let Some(held) = received.iter().find(|held| held.listener.endpoint.address == Address::Unix(path.into())) else {
+        return false;
+    };
+    let own = std::process::id();
+    let keepers = [Some(own), process::parent(own)];
+    let holders = process::holders_of(&HashSet::from([held.listener.inode]));
+    holders.into_values().flatten().all(|pid| keepers.contains(&Some(pid)))
+}
+
 fn adopted(number: u64, process: Handle, socket: PathBuf, config: &[PathBuf], noreuseport: bool) -> Generation {
     let files = Files { overlay: PathBuf::new(), socket, log: PathBuf::new() };
     let mut generation = Generation::started(number, process, Kin::SameProgram, files, label(config));
@@ -248,7 +265,7 @@ fn refuse_if_restarted_by_systemd(pid: u32) -> Result<(), DaemonError> {
     }
     Err(DaemonError::CannotAdopt(format!(
         "HAProxy (process {pid}) belongs to the systemd unit {unit}, which would start it again when reloader retires it; \
-         set Restart=no for {unit} in a drop-in (or stop it), then start reloader"
+         hand the unit over by `reloader takeover {unit}`, or set Restart=no for it in a drop-in (or stop it), then start reloader"
     )))
 }
 
@@ -267,10 +284,11 @@ fn units(pid: u32) -> Vec<String> {
 
 /// What systemd says of a unit's Restart=; `None` where there is no systemd to ask.
 fn restart_setting(unit: &str) -> Option<String> {
-    let output =
-        std::process::Command::new("systemctl").args(["show", "--property=Restart", "--value", unit]).output().ok()?;
-    let value = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    (output.status.success() && !value.is_empty()).then_some(value)
+    let mut command = std::process::Command::new("systemctl");
+    let (status, said) =
+        process::children::output(command.args(["show", "--property=Restart", "--value", unit])).ok()?;
+    let value = String::from_utf8_lossy(&said).trim().to_owned();
+    (status.success() && !value.is_empty()).then_some(value)
 }
 
 async fn take_over(supervisor: &mut Supervisor, mut generation: Generation) -> Result<Receipt, DaemonError> {
@@ -289,7 +307,10 @@ async fn take_over(supervisor: &mut Supervisor, mut generation: Generation) -> R
     generation.listeners = owned;
     generation.lifeline = inspection.lifeline;
     generation.note_leaves(&inspection.sockets);
+    let received = std::mem::take(&mut supervisor.received);
+    inspection.custody.complete_from(&received, &inspection.sockets);
     inspection.custody.retain(|held| supervisor.server.can_be_given(&held.listener.endpoint));
     supervisor.promote(generation, inspection.custody);
+    free_inherited(supervisor);
     Ok(recorder.finish(Ok(())))
 }

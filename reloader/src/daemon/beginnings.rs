@@ -1,12 +1,14 @@
 //! How a service comes to serve when the daemon starts.
 
-use std::time::Instant;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use super::{DaemonError, adopt, companion};
+use crate::custody::Custody;
 use crate::reload::receipt::{Kind, Outcome, Receipt};
 use crate::reload::replaced;
 use crate::reload::run::{Ask, run as run_reload};
-use crate::supervision::Supervisor;
+use crate::supervision::{Down, Supervisor};
 
 /// The service serves, or is tried again later.
 pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
@@ -17,9 +19,14 @@ pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), Dae
         // Beside one that runs and could not be adopted another must not be started.
         match error {
             DaemonError::CannotAdopt(_) => supervisor.unadopted = Some(error.to_string()),
-            _ => supervisor.note_failed_starts(),
+            // The next daemon must not find in the fd store what nobody could be started for.
+            _ => {
+                supervisor.note_failed_starts();
+                supervisor.drop_custody();
+            }
         }
     }
+    supervisor.received.clear();
     replaced::clean_up(&supervisor.present_listeners());
     supervisor.publish();
     begun
@@ -36,12 +43,13 @@ async fn begin_service(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
         return Ok(());
     }
     supervisor.server.abilities()?;
+    let kind = custody_of_the_dead(supervisor);
     let mut reasons = Vec::new();
     for use_known_good in [false, true] {
         if use_known_good && supervisor.known_good.config().is_none() {
             break;
         }
-        let ask = Ask { kind: Kind::Start, asked: Instant::now(), coalesced: 0, use_known_good };
+        let ask = Ask { kind, asked: Instant::now(), coalesced: 0, use_known_good };
         let receipt = run_reload(supervisor, ask, &|_| {}).await;
         supervisor.store_receipt(&receipt);
         if receipt.result != Outcome::Failed {
@@ -56,6 +64,19 @@ async fn begin_service(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
         }
     }
     Err(DaemonError::NothingServes(reasons.join("\n")))
+}
+
+/// Nothing runs any more, but the service manager has kept the listeners of what served: clients wait in their queues.
+fn custody_of_the_dead(supervisor: &mut Supervisor) -> Kind {
+    let mut custody = Custody::new(std::mem::take(&mut supervisor.received), HashMap::new());
+    supervisor.limit_custody(&mut custody);
+    if custody.is_empty() {
+        return Kind::Start;
+    }
+    log::warn!("{}: nothing serves; {} listeners come from the fd store", supervisor.name, custody.held().len());
+    supervisor.custody = custody;
+    supervisor.down = Some(Down::begin(Instant::now(), Duration::MAX, None));
+    Kind::Restart
 }
 
 /// The warning for a configuration that could not be used.

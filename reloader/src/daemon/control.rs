@@ -137,6 +137,7 @@ async fn converse(mut stream: UnixStream, control: Control) -> io::Result<()> {
             Ok(name) => reload(stream, &control, &name).await,
         },
         Request::Stop => stop(stream, &control).await,
+        Request::Refused { reason } => write_frame(&mut stream, &note_refused(&control, &reason)).await,
     }
 }
 
@@ -180,6 +181,19 @@ async fn reload(mut stream: UnixStream, control: &Control, name: &str) -> io::Re
         }
     }
     Ok(())
+}
+
+/// The service that a reload would have been of hears why there was none.
+fn note_refused(control: &Control, reason: &str) -> Reply {
+    let refused = |message: String, exit: u8| Reply::Refused { message, exit };
+    let name = match chosen(control, None) {
+        Ok(name) => name,
+        Err(message) => return refused(message, 2),
+    };
+    match control.services[&name].send(Event::Refused(reason.to_owned())) {
+        Ok(()) => Reply::Noted,
+        Err(_) => refused(ENDING.into(), 69),
+    }
 }
 
 /// All services stop; each waits until its asker has been answered.

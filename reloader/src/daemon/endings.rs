@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use rustix::process::Signal;
 
 use super::beginnings::{runs_known_good, sentence_of};
@@ -75,6 +76,8 @@ impl EventLoop {
         settle_now(&mut self.supervisor);
         self.supervisor.server.leave(&self.supervisor.custody);
         self.supervisor.custody.drop_all();
+        self.supervisor.store_custody();
+        self.supervisor.fd_store.settle().await;
         let mut drains = None;
         if let Some(generation) = self.supervisor.serving.take() {
             let ending = generation.ending();
@@ -90,13 +93,32 @@ impl EventLoop {
             self.drain_all().await;
             drains = None;
         }
+        self.supervisor.publish();
         drains
     }
 
-    /// The end of PID 1 kills every other process of the container: it waits until nothing drains any more.
+    /// The end of PID 1 kills every other process of the container: it waits until nothing drains any more, and answers meanwhile.
     async fn drain_all(&mut self) {
+        if self.supervisor.draining.is_empty() {
+            return;
+        }
+        log::info!(
+            "as PID 1 the daemon ends with the last connection, which hard-stop-after = \"{}\" may end early",
+            self.supervisor.config.reload.hard_stop_after
+        );
         while !self.supervisor.draining.is_empty() {
-            tokio::time::sleep(TICK).await;
+            self.supervisor.publish();
+            let event = {
+                let draining = self.supervisor.draining.iter();
+                let mut drained: FuturesUnordered<_> = draining.map(|generation| generation.process.ended()).collect();
+                tokio::select! {
+                    _ = drained.next() => None,
+                    () = tokio::time::sleep(TICK) => None,
+                    event = self.events.recv() => event,
+                }
+            };
+            event.into_iter().for_each(|event| self.take(event));
+            self.queue.refuse_all();
             self.supervisor.reap_draining();
             self.supervisor.tick();
             self.end_overdue().await;

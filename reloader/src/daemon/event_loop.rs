@@ -4,16 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
 use super::companion;
 use super::footing::SharedFooting;
 use super::protocol::Reply;
 use super::queue::Queue;
-use super::requests::Event;
-use crate::config::OnStop;
-use crate::process::Ended;
+use super::requests::{Event, waiter};
+use super::signals::Told;
+use crate::process::{Ended, is_init};
 use crate::supervision::Supervisor;
 
 /// The rhythm of custody checks: a listener that the server closed leaves custody within twice this time.
@@ -26,7 +25,7 @@ pub(super) struct EventLoop {
     pub(super) supervisor: Supervisor,
     pub(super) config_path: Option<PathBuf>,
     pub(super) events: mpsc::UnboundedReceiver<Event>,
-    hangup: Signal,
+    told: mpsc::UnboundedReceiver<Told>,
     pub(super) footing: SharedFooting,
     /// How often the ground under it was made again, when it looked last.
     pub(super) mended: u64,
@@ -44,7 +43,7 @@ enum Woken {
     RestartDue,
     Tick,
     Look,
-    ReadConfiguration,
+    Told(Told),
     Stop,
 }
 
@@ -54,14 +53,14 @@ impl EventLoop {
         supervisor: Supervisor,
         config_path: Option<PathBuf>,
         events: mpsc::UnboundedReceiver<Event>,
-        hangup: Signal,
+        told: mpsc::UnboundedReceiver<Told>,
         footing: SharedFooting,
     ) -> EventLoop {
         EventLoop {
             supervisor,
             config_path,
             events,
-            hangup,
+            told,
             footing,
             mended: 0,
             queue: Queue::default(),
@@ -76,7 +75,7 @@ impl EventLoop {
         loop {
             let woken = self.wait(&mut tick).await;
             match woken {
-                Woken::Event(Some(event)) => self.queue.push(event),
+                Woken::Event(Some(event)) => self.take(event),
                 Woken::Event(None) => return,
                 Woken::ServingEnded(ended) if self.supervisor.companion.is_some() => self.companion_ended(ended).await,
                 Woken::FollowCompanion => self.follow_companion().await,
@@ -98,13 +97,17 @@ impl EventLoop {
                     self.end_overdue().await;
                 }
                 Woken::Look => {}
-                Woken::ReadConfiguration => self.read_configuration(),
-                Woken::Stop => {
-                    if self.supervisor.config.on_stop == OnStop::Retire && self.supervisor.companion.is_none() {
-                        self.retire_serving().await;
+                Woken::Told(told) => {
+                    // What came while the loop was busy says the same, and is answered with it.
+                    while self.told.try_recv().is_ok() {}
+                    // With a configuration that is wrong nothing is reloaded: it was meant to be another one.
+                    if self.read_configuration() && told == Told::Reload {
+                        // Nobody waits for the answer.
+                        self.queue.pending.push(waiter().0);
                     }
-                    return self.queue.refuse_all();
                 }
+                Woken::Stop if self.supervisor.config.on_stop.retires(is_init()) => return self.stop().await,
+                Woken::Stop => return self.queue.refuse_all(),
             }
             self.reload_when_possible().await;
             if !self.queue.stops.is_empty() {
@@ -113,7 +116,20 @@ impl EventLoop {
         }
     }
 
+    /// What came over the control socket.
+    pub(super) fn take(&mut self, event: Event) {
+        match event {
+            Event::Reload(waiter) => self.queue.pending.push(waiter),
+            Event::Stop(waiter) => self.queue.stops.push(waiter),
+            Event::Refused(reason) => {
+                self.supervisor.refused = Some(reason);
+                self.supervisor.publish();
+            }
+        }
+    }
+
     async fn stop(&mut self) {
+        self.queue.refuse_all();
         let stays = self.supervisor.companion.is_some();
         let retired = if stays { None } else { self.retire_serving().await };
         let drains: Vec<u32> = retired.into_iter().collect();
@@ -170,7 +186,7 @@ impl EventLoop {
             Some(_) = draining.next(), if !draining.is_empty() => Woken::DrainingEnded,
             // Before events: a stream of requests must not starve custody.
             _ = tick.tick() => Woken::Tick,
-            _ = self.hangup.recv() => Woken::ReadConfiguration,
+            Some(told) = self.told.recv() => Woken::Told(told),
             event = self.events.recv() => Woken::Event(event),
             () = look => Woken::Look,
         }

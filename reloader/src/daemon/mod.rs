@@ -13,6 +13,7 @@ mod queue;
 mod requests;
 mod settings;
 mod setup;
+mod signals;
 mod startup;
 
 pub use errors::DaemonError;

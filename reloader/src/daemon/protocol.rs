@@ -29,6 +29,11 @@ pub enum Request {
     Stop,
     /// Tell what serves.
     Status,
+    /// A reload was wanted, and the check that comes first refused the configuration: `status` is to say so.
+    Refused {
+        /// A sentence.
+        reason: String,
+    },
 }
 
 /// What the daemon answers: any number of [`Reply::Progress`], then one other.
@@ -64,6 +69,8 @@ pub enum Reply {
     },
     /// What serves.
     Status(Box<Status>),
+    /// It was taken note of.
+    Noted,
     /// The daemon ends.
     Stopped {
         /// The retired processes that open connections keep.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::event_loop::{EventLoop, TICK};
 use super::protocol::Reply;
-use super::requests::{Event, Waiter};
+use super::requests::Waiter;
 use crate::config::AtMaxDraining;
 use crate::haproxy::peers::{Resync, resync};
 use crate::haproxy::runtime_api;
@@ -36,14 +36,6 @@ enum Wait {
 }
 
 impl Queue {
-    /// Takes what came over the control socket.
-    pub(super) fn push(&mut self, event: Event) {
-        match event {
-            Event::Reload(waiter) => self.pending.push(waiter),
-            Event::Stop(waiter) => self.stops.push(waiter),
-        }
-    }
-
     /// Answers everybody who waits for a reload that will not come.
     pub(super) fn refuse_all(&mut self) {
         for waiter in self.pending.drain(..) {
@@ -74,7 +66,7 @@ impl EventLoop {
         }
         // Requests that arrived meanwhile belong to the same reload.
         while let Ok(event) = self.events.try_recv() {
-            self.queue.push(event);
+            self.take(event);
         }
         if !self.queue.stops.is_empty() {
             return;
@@ -95,6 +87,7 @@ impl EventLoop {
             return batch.iter().for_each(|waiter| waiter.tell(Reply::Refused { message: message.clone(), exit: 1 }));
         }
         let asked = batch.iter().map(|waiter| waiter.asked).min().unwrap_or_else(Instant::now);
+        self.supervisor.refused = None;
         let ask = Ask { kind: Kind::Reload, asked, coalesced: batch.len() as u64 - 1, use_known_good: false };
         let tell = |phase: &str| {
             batch.iter().for_each(|waiter| waiter.tell(Reply::Progress { phase: phase.to_owned() }));

@@ -34,6 +34,8 @@ pub(super) enum Event {
     Reload(Waiter),
     /// The end is wanted.
     Stop(Waiter),
+    /// A reload was wanted, and its check refused the configuration with this sentence.
+    Refused(String),
 }
 
 /// Where requests for each service go, by name, and where they arrive, in the order of `names`.

@@ -8,18 +8,24 @@ use crate::supervision::notify;
 const UNREAD: &str = "reloader's configuration was not read";
 
 impl EventLoop {
-    /// Takes the new configuration, or keeps the earlier one and says why.
-    pub(super) fn read_configuration(&mut self) {
+    /// Takes the new configuration, or keeps the earlier one and says why: false.
+    pub(super) fn read_configuration(&mut self) -> bool {
         notify::reloading();
-        match Config::load(self.config_path.as_deref()) {
-            Ok(config) => match self.supervisor.companion.as_ref().map_or(Ok(()), |_| config.fits_companion()) {
-                Ok(()) => self.take_configuration(config),
-                Err(why) => self.refuse_configuration(&why),
-            },
-            Err(error) => self.refuse_configuration(&error.to_string()),
-        }
+        let read = Config::load(self.config_path.as_deref()).map_err(|error| error.to_string());
+        let fits = |config: &Config| self.supervisor.companion.as_ref().map_or(Ok(()), |_| config.fits_companion());
+        let taken = match read.and_then(|config| fits(&config).map(|()| config)) {
+            Ok(config) => {
+                self.take_configuration(config);
+                true
+            }
+            Err(why) => {
+                self.refuse_configuration(&why);
+                false
+            }
+        };
         self.supervisor.publish();
         notify::ready();
+        taken
     }
 
     fn refuse_configuration(&mut self, why: &str) {

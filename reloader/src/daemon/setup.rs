@@ -5,38 +5,65 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::Group;
 use rustix::fs::{FlockOperation, flock};
 
 use super::DaemonError;
+use crate::accounts::group_id;
 use crate::config::Config;
 use crate::own_directory::refuse_others_writing;
 use crate::process;
 
-/// The capabilities the daemon cannot do without, by number (capabilities(7)), with what each is for.
-const NEEDED: [(u32, &str); 3] = [
-    (5, "CAP_KILL (to retire a HAProxy that changed its user)"),
-    (12, "CAP_NET_ADMIN (to read sockets and to hold SYNs)"),
-    (19, "CAP_SYS_PTRACE (to see which sockets a HAProxy that changed its user owns)"),
+/// A capability that the daemon has use for.
+struct Capability {
+    /// capabilities(7)
+    number: u32,
+    /// Its name, and what it is for.
+    name: &'static str,
+    /// What does not work without it.
+    lack: &'static str,
+}
+
+const WANTED: [Capability; 3] = [
+    Capability {
+        number: 5,
+        name: "CAP_KILL (to retire a HAProxy that changed its user)",
+        lack: "CAP_KILL is missing: a server that changes its user cannot be retired",
+    },
+    Capability {
+        number: 12,
+        name: "CAP_NET_ADMIN (to read sockets and to hold SYNs)",
+        lack: "CAP_NET_ADMIN is missing: no SYN can be held, and none steered; a listener that cannot be passed is unproven",
+    },
+    Capability {
+        number: 19,
+        name: "CAP_SYS_PTRACE (to see which sockets a HAProxy that changed its user owns)",
+        lack: "CAP_SYS_PTRACE is missing: a server that changes its user cannot be proven, and a stranger's process cannot be named",
+    },
 ];
 
-/// Refuses to go on without the needed capabilities, naming each that is missing.
-pub(super) fn check_privileges() -> Result<(), DaemonError> {
-    match missing(process::effective_capabilities()) {
-        missing if missing.is_empty() => Ok(()),
+/// Refuses to go on without the wanted capabilities, naming each that is missing. Containers are given few, and do with them as long
+/// as the server keeps the daemon's user: PID 1 goes on, and gets the sentences that say what does not work.
+pub(super) fn check_privileges() -> Result<Vec<String>, DaemonError> {
+    let missing: Vec<&Capability> = missing(process::effective_capabilities()).collect();
+    if process::is_init() {
+        missing.iter().for_each(|capability| log::warn!("{}", capability.lack));
+        return Ok(missing.into_iter().map(|capability| capability.lack.to_owned()).collect());
+    }
+    match missing.iter().map(|capability| capability.name).collect::<Vec<_>>() {
+        missing if missing.is_empty() => Ok(Vec::new()),
         missing => Err(DaemonError::Privilege(missing.join(", "))),
     }
 }
 
-fn missing(effective: u64) -> Vec<&'static str> {
-    NEEDED.into_iter().filter(|(number, _)| effective & (1 << number) == 0).map(|(_, name)| name).collect()
+fn missing(effective: u64) -> impl Iterator<Item = &'static Capability> {
+    WANTED.iter().filter(move |capability| effective & (1 << capability.number) == 0)
 }
 
 /// The group that may use the control socket.
 pub(super) fn control_group(config: &Config) -> Result<u32, DaemonError> {
     let name = &config.control_group;
-    let found = Group::from_name(name).map_err(|errno| DaemonError::io("reading the groups")(errno.into()))?;
-    found.map(|group| group.gid.as_raw()).ok_or_else(|| DaemonError::NoSuchGroup(name.clone()))
+    let found = group_id(name).map_err(|errno| DaemonError::io("reading the groups")(errno.into()))?;
+    found.ok_or_else(|| DaemonError::NoSuchGroup(name.clone()))
 }
 
 /// Creates runtime-dir and state-dir. runtime-dir can be entered by all, because the control socket may be in it;
@@ -127,9 +154,10 @@ mod tests {
 
     #[test]
     fn each_missing_capability_is_named() {
-        assert!(missing(u64::MAX).is_empty());
-        assert_eq!(missing(0).len(), 3);
-        assert!(missing(!(1 << 19))[0].starts_with("CAP_SYS_PTRACE"));
+        let names = |effective| missing(effective).map(|capability| capability.name).collect::<Vec<_>>();
+        assert!(names(u64::MAX).is_empty());
+        assert_eq!(names(0).len(), 3);
+        assert!(names(!(1 << 19))[0].starts_with("CAP_SYS_PTRACE"));
     }
 
     #[test]

@@ -1,38 +1,42 @@
 //! From the process's start to the first generation that serves.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::beginnings::begin_serving;
 use super::control::{Control, ControlSocket};
 use super::event_loop::EventLoop;
 use super::footing::{Footing, SharedFooting};
+use super::signals::{self, Signals};
 use super::{DaemonError, requests, setup};
-use crate::config::{Config, HAPROXY, Mode, Strategy};
+use crate::config::{Config, HAPROXY, Mode, OnStop, Strategy};
 use crate::custody::Custody;
 use crate::gate::hold::{self, Gates, Records as Holds};
 use crate::gate::steer::{self, Steer};
 use crate::gate::syn_counter::{self, SynCounter};
 use crate::process;
 use crate::server::Server;
+use crate::supervision::fd_store::{self, FdStore, Room};
 use crate::supervision::records::{Record, Records};
 use crate::supervision::{Board, Companion, Journal, KnownGood, SharedStanding, Supervisor, notify};
-use crate::sys::{Inheritance, raise_descriptor_limit};
+use crate::sys::{Inheritance, raise_descriptor_limit, take_given};
 
 /// Runs the daemon until it is told to end.
 pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inheritance) -> Result<(), DaemonError> {
-    setup::check_privileges()?;
+    let lacks = setup::check_privileges()?;
     let group = setup::control_group(&config)?;
     setup::directories(&config, group)?;
     let config = setup::with_plain_runtime_dir(config)?;
     let lock = setup::lock(&config.runtime_dir)?;
     raise_descriptor_limit().map_err(DaemonError::io("raising the limit of descriptors"))?;
 
-    let (stopping, hangups) = catch_signals(config.names().len())?;
+    let Signals { stop, stopping, told } = signals::catch(config.names().len())?;
+    signals::reap_as_init()?;
+    note_on_stop(&config);
     let mut control_socket = ControlSocket::listen(&config.control_socket, group)?;
     let gates = tokio::task::spawn_blocking(Gates::probe).await.unwrap_or_default();
     remove_stale_counter();
@@ -41,6 +45,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         config,
         config_path,
         inheritance,
+        lacks,
         group,
         gates,
         stopping,
@@ -55,11 +60,14 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         board: common.board.clone(),
     };
     let mut supervisors = Vec::new();
+    let (room, mut received) = (Room::of_unit(), take_given());
     for name in &names {
         let mut supervisor = common.supervisor(name)?;
+        (supervisor.fd_store, supervisor.received) = FdStore::of(name, room.clone(), &mut received);
         prepare(&mut supervisor, supervisors.is_empty());
         supervisors.push(supervisor);
     }
+    fd_store::forget(received);
     if let (Some(forgotten), Some(first)) = (forgotten(&common.config), supervisors.first_mut()) {
         log::warn!("{forgotten}");
         first.left_behind.get_or_insert(forgotten);
@@ -68,19 +76,35 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     let footing = SharedFooting::new(Footing::new(lock, control_socket, control));
 
     let (begun, beginnings) = mpsc::unbounded_channel();
-    let services = supervisors.into_iter().zip(receivers).zip(hangups).map(|((mut supervisor, events), hangup)| {
+    let services = supervisors.into_iter().zip(receivers).zip(told).map(|((mut supervisor, events), told)| {
         let (begun, footing, path) = (begun.clone(), footing.clone(), common.config_path.clone());
         async move {
             let _ = begun.send(begin_serving(&mut supervisor).await);
-            EventLoop::new(supervisor, path, events, hangup, footing).run_until_stopped().await;
+            EventLoop::new(supervisor, path, events, told, footing).run_until_stopped().await;
         }
     });
+    let mut services = pin!(join_all(services));
     tokio::select! {
-        error = none_serves(beginnings, names.len(), &common.board) => return Err(error),
-        _ = join_all(services) => {}
+        error = none_serves(beginnings, names.len(), &common.board) => {
+            if process::is_init() {
+                // What could not be proven may have accepted connections.
+                let _ = stop.send(true);
+                services.await;
+            }
+            return Err(error);
+        }
+        _ = &mut services => {}
     }
     notify::stopping();
+    notify::status(&common.board.parting_line());
     Ok(())
+}
+
+/// As PID 1 it cannot leave its server serving.
+fn note_on_stop(config: &Config) {
+    if process::is_init() && config.on_stop == OnStop::Leave {
+        log::warn!("on-stop = \"leave\" is not possible as PID 1, whose end is the end of all: it is \"retire\" here");
+    }
 }
 
 /// Says that the daemon is ready once each service has begun, or ends with a reason where none serves.
@@ -107,6 +131,7 @@ struct Common {
     config: Config,
     config_path: Option<PathBuf>,
     inheritance: Inheritance,
+    lacks: Vec<String>,
     group: u32,
     gates: Gates,
     stopping: watch::Receiver<bool>,
@@ -135,9 +160,12 @@ impl Common {
             // The same file as long as this process lives, though a package manager may replace its path.
             program: "/proc/self/exe".into(),
             gates: self.gates.clone(),
+            lacks: self.lacks.clone(),
             standing: self.standing.clone(),
             left_behind: None,
             custody: Custody::default(),
+            fd_store: FdStore::default(),
+            received: Vec::new(),
             serving: None,
             draining: Vec::new(),
             starting: None,
@@ -157,6 +185,7 @@ impl Common {
             last_down: None,
             next_number: 1,
             warning: None,
+            refused: None,
             published: self.board.clone(),
         })
     }
@@ -214,25 +243,6 @@ fn prepare_steering(supervisor: &mut Supervisor) {
     if supervisor.config.reload.strategy == Strategy::Steer || supervisor.companion.is_some() {
         supervisor.steer = Steer::load().inspect_err(|error| log::warn!("{error}")).ok();
     }
-}
-
-/// The signals that the daemon answers, caught from before anything is started: the default of each is death. The flag becomes true
-/// with SIGTERM or SIGINT, so that a start that hangs is given up at once; SIGHUP is told to each of so many services.
-fn catch_signals(services: usize) -> Result<(watch::Receiver<bool>, Vec<Signal>), DaemonError> {
-    let catch = |kind| signal(kind).map_err(DaemonError::io("catching signals"));
-    let hangups = (0..services).map(|_| catch(SignalKind::hangup())).collect::<Result<_, _>>()?;
-    let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
-    let (sender, stopping) = watch::channel(false);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        let _ = sender.send(true);
-        // Kept open so that waiting for the flag goes on to work.
-        std::future::pending::<()>().await;
-    });
-    Ok((stopping, hangups))
 }
 
 /// HAProxy's copies are kept; of another server's configuration nothing is known, and there is nothing at this place.

@@ -5,6 +5,7 @@ pub mod ebpf;
 pub mod hold;
 pub(crate) mod programs;
 pub mod qdisc;
+pub mod reserve;
 pub mod steer;
 pub mod syn_counter;
 

@@ -20,6 +20,7 @@ use socket2::SockRef;
 use super::programs::{self, ProgramsError, SELECT_PROGRAM, STEER_OBJECT, STEER_PROGRAM, listened_addresses};
 use crate::kernel::bpf::{self, errno};
 use crate::kernel::clock;
+use crate::listener::Address;
 
 mod error;
 mod trace;
@@ -173,6 +174,16 @@ impl Steer {
     pub fn left(&mut self) -> Result<u64, SteerError> {
         let map: PerCpuArray<&mut MapData, u64> = self.map(LEFT)?;
         Ok(map.get(&0, 0).map_err(|error| ProgramsError::map(LEFT, error))?.iter().sum())
+    }
+
+    /// Whether it stands anywhere.
+    pub fn is_in_force(&self) -> bool {
+        !self.standing.is_empty()
+    }
+
+    /// Whether it stands on a group at this address.
+    pub(crate) fn stands_at(&self, address: &Address) -> bool {
+        self.standing.iter().any(|standing| Address::Inet(standing.address) == *address)
     }
 
     /// Whether the program still stands on all groups: somebody else may have put another there.

@@ -58,7 +58,12 @@ fn ask_and_look(
         }
         Vec::new()
     });
-    let is_private = |address: &Address| matches!(address, Address::Unix(at) if is_private_socket(runtime_dir, at));
+    // A master keeps its own as long as its workers drain, and nobody takes it over.
+    let master = master_cli(&process::command_line(root).unwrap_or_default());
+    let is_masters = |address: &Address| master.as_ref().is_some_and(|name| *name == cli_name(address));
+    let is_private = |address: &Address| {
+        matches!(address, Address::Unix(at) if is_private_socket(runtime_dir, at)) || is_masters(address)
+    };
     let role = |address: &Address| if control.contains(&cli_name(address)) { Role::Control } else { Role::Traffic };
     look(Known {
         processes: process::family(root),
@@ -68,6 +73,17 @@ fn ask_and_look(
         notes,
         doubt,
         datagrams: true,
+    })
+}
+
+/// The CLI of a master that somebody else started (`-S`), which workers do not list; named as they would.
+fn master_cli(words: &[String]) -> Option<String> {
+    let value = words.iter().skip_while(|word| *word != "-S").nth(1)?;
+    let address = value.split(',').next()?;
+    Some(match address {
+        path if path.starts_with('/') => format!("unix@{path}"),
+        named if named.contains('@') => named.to_owned(),
+        port => format!("ipv4@{port}"),
     })
 }
 
@@ -93,5 +109,19 @@ fn cli_name(address: &Address) -> String {
         Address::Inet(address @ std::net::SocketAddr::V6(_)) => format!("ipv6@{address}"),
         Address::Unix(path) => format!("unix@{}", path.display()),
         Address::Abstract(name) => format!("abns@{}", String::from_utf8_lossy(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_masters_cli_is_read_off_its_command_line() {
+        let of = |line: &str| master_cli(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(of("haproxy -Ws -S /run/m.sock,level,admin -f a"), Some("unix@/run/m.sock".into()));
+        assert_eq!(of("haproxy -S 127.0.0.1:9000"), Some("ipv4@127.0.0.1:9000".into()));
+        assert_eq!(of("haproxy -S abns@m"), Some("abns@m".into()));
+        assert_eq!((of("haproxy -Ws"), of("haproxy -S")), (None, None));
     }
 }

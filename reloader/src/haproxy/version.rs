@@ -3,9 +3,11 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde::Serialize;
+
+use crate::process::children;
 
 /// Major and minor version: what decides how it behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -42,12 +44,9 @@ impl Version {
     /// Asks a program with `-v`.
     pub fn of(binary: &Path) -> Result<Version, VersionError> {
         let name = binary.display().to_string();
-        let output = Command::new(binary)
-            .arg("-v")
-            .stdin(Stdio::null())
-            .output()
+        let (_, said) = children::output(Command::new(binary).arg("-v"))
             .map_err(|source| VersionError::Run { binary: name.clone(), source })?;
-        parse(&String::from_utf8_lossy(&output.stdout)).ok_or(VersionError::NotHaproxy(name))
+        parse(&String::from_utf8_lossy(&said)).ok_or(VersionError::NotHaproxy(name))
     }
 
     /// The version in HAProxy's own words, such as `2.6.12-1+deb12u4`.

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, PidfdGetfdFlags, Signal, WaitOptions, kill_process, pidfd_getfd, pidfd_open, pidfd_send_signal,
-    waitpid,
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open, pidfd_send_signal,
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{SocketOwner, has_ended, start_time};
+use super::{SocketOwner, children, has_ended, start_time};
 
 /// What went wrong with a process.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +86,15 @@ struct Followed {
     ended: Mutex<Option<(Ended, Instant)>>,
 }
 
+impl Drop for Followed {
+    fn drop(&mut self) {
+        // One that ended was taken off the list with its status.
+        if self.is_child && self.ended.get_mut().is_ok_and(|ended| ended.is_none()) {
+            children::leave(self.pid);
+        }
+    }
+}
+
 /// How often a process without a pidfd is looked at: only kernels before 5.3 need it.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -94,7 +102,7 @@ impl Handle {
     /// Starts `command` and follows it.
     pub fn spawn(command: &mut Command) -> Result<Handle, ProcessError> {
         let program = command.get_program().to_string_lossy().into_owned();
-        let child = command.spawn().map_err(|source| ProcessError::Spawn { program, source })?;
+        let child = children::spawn(command).map_err(|source| ProcessError::Spawn { program, source })?;
         let pid = child.id();
         // An unreaped child keeps its entry in /proc, a zombie's start time is not needed.
         let start_time = start_time(pid).unwrap_or(0);
@@ -162,8 +170,8 @@ impl Handle {
     }
 
     fn try_reap(&self) -> Option<Ended> {
-        match waitpid(raw(self.0.pid), WaitOptions::NOHANG) {
-            Ok(Some((_, status))) => Some(match (status.exit_status(), status.terminating_signal()) {
+        match children::take_status(self.0.pid) {
+            Ok(Some(status)) => Some(match (status.exit_status(), status.terminating_signal()) {
                 (Some(status), _) => Ended::Exited(status),
                 (_, Some(signal)) => Ended::Killed(signal),
                 _ => return None,

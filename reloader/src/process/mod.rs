@@ -1,5 +1,6 @@
 //! Processes: started, followed, signalled, looked into. Nothing else in the crate touches a pid.
 
+pub mod children;
 mod command;
 mod handle;
 mod kin;
@@ -17,5 +18,5 @@ pub use procfs::{
     has_ended, holders_of, is_descendant, is_init, is_stopped, parent, pids, session_members, socket_at, sockets_of,
     stack_start, start_time, started_at, tree, user_of, whole_environment,
 };
-pub use signals::{is_pending, minds};
+pub use signals::{is_beyond_signals, is_pending, minds};
 pub use waiting::waits_on;

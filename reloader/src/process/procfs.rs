@@ -104,6 +104,15 @@ fn children(pid: u32) -> Vec<u32> {
     all
 }
 
+/// Children of this process that have ended and were not waited for.
+pub(super) fn ended_children() -> Vec<u32> {
+    let is_zombie = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        after_command(&stat).is_some_and(|fields| fields.first() == Some(&"Z"))
+    };
+    children(std::process::id()).into_iter().filter(is_zombie).collect()
+}
+
 /// Those of the tree of `root` that run the same program: a HAProxy's master and workers without the programs that it runs.
 pub fn family(root: u32) -> Vec<u32> {
     let program = executable(root);

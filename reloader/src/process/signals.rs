@@ -1,6 +1,7 @@
 //! What a process makes of signals, from its `/proc/PID/status`.
 
-use rustix::process::Signal;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, test_kill_process};
 
 use super::procfs::status_line;
 
@@ -12,6 +13,11 @@ pub fn minds(pid: u32, signal: Signal) -> bool {
 /// Whether a signal waits until a process unblocks it.
 pub fn is_pending(pid: u32, signal: Signal) -> bool {
     ["ShdPnd:", "SigPnd:"].iter().any(|mask| is_in(pid, mask, signal))
+}
+
+/// Whether this process may not send a signal to it (kill(2), EPERM).
+pub fn is_beyond_signals(pid: u32) -> bool {
+    Pid::from_raw(pid as i32).is_some_and(|pid| test_kill_process(pid) == Err(Errno::PERM))
 }
 
 fn is_in(pid: u32, mask: &str, signal: Signal) -> bool {

@@ -10,10 +10,12 @@ use super::confirm::Verdict;
 use super::held::{self, Guarded};
 use super::recorder::Recorder;
 use super::replaced::{self, Links, Replaced};
+use super::reserved::Reserved;
 use super::steered::{self, Steered};
 use crate::config::Strategy;
 use crate::inspection::Inspection;
 use crate::listener::Owned;
+use crate::server::Prepared;
 use crate::supervision::Supervisor;
 
 /// The guards of one reload.
@@ -23,6 +25,7 @@ pub(crate) struct Guards {
     pub(super) held: Option<Guarded>,
     replaced: Vec<Replaced>,
     links: Links,
+    reserved: Reserved,
 }
 
 impl Guards {
@@ -31,6 +34,11 @@ impl Guards {
         if supervisor.is_served() {
             self.links = Links::make(&supervisor.present_listeners(), recorder);
         }
+    }
+
+    /// Before the new generation is started: what it binds anew gets no connection.
+    pub(crate) fn reserve(&mut self, supervisor: &mut Supervisor, prepared: &Prepared) {
+        self.reserved = Reserved::begin(supervisor, prepared);
     }
 
     /// Guards the old sockets that the new generation did not take over, until they are closed, and waits until those that need it
@@ -44,6 +52,7 @@ impl Guards {
         recorder: &mut Recorder,
         tell: &dyn Fn(&str),
     ) {
+        self.reserved.end(supervisor);
         let strategy = supervisor.config.reload.strategy;
         if !supervisor.is_served() || strategy == Strategy::FdPass {
             return;
@@ -106,7 +115,8 @@ impl Guards {
     }
 
     /// Takes them away, and writes into the receipt what they prove.
-    pub(crate) async fn release(self, supervisor: &mut Supervisor, recorder: &mut Recorder, tell: &dyn Fn(&str)) {
+    pub(crate) async fn release(mut self, supervisor: &mut Supervisor, recorder: &mut Recorder, tell: &dyn Fn(&str)) {
+        self.reserved.end(supervisor);
         self.replaced.into_iter().for_each(|replaced| replaced.record(recorder));
         if self.steered.is_none() && self.held.is_none() {
             return;

@@ -14,6 +14,7 @@ pub mod receipt;
 pub(crate) mod recorder;
 pub(crate) mod replace;
 pub(crate) mod replaced;
+pub(crate) mod reserved;
 pub(crate) mod retire;
 pub(crate) mod run;
 pub(crate) mod start;

@@ -149,7 +149,8 @@ async fn replace(
         supervisor.server.retire(&ending);
         let process = ending.process;
         let patience = patience(supervisor.config.reload.drain_timeout, held_until, supervisor.last_start);
-        if !stopped_listening(&process, &listened, patience).await {
+        let (board, name) = (&supervisor.published, &supervisor.name);
+        if !board.beating(name, stopped_listening(&process, &listened, patience)).await {
             if supervisor.server.haproxy().is_none() && process.try_ended().is_none() {
                 supervisor.stand_up_again(&process);
                 return Err(Failure::new(format!(
@@ -166,6 +167,7 @@ async fn replace(
             ));
         }
     }
+    supervisor.fd_store.settle().await;
     recorder.phase(|phases| &mut phases.retire);
     // Without a last-known-good one there is no second try to leave time for.
     let held_until = held_until.filter(|_| supervisor.known_good.config().is_some());

@@ -41,7 +41,8 @@ pub(crate) async fn retire(
         supervisor.server.retire(&old);
         let old = old.process;
         let patience = supervisor.config.reload.drain_timeout;
-        closed = stopped_listening(&old, &before, patience).await;
+        let (board, name) = (&supervisor.published, &supervisor.name);
+        closed = board.beating(name, stopped_listening(&old, &before, patience)).await;
         if !closed {
             recorder.note(format!(
                 "the old generation (process {}) still has its listeners {} after it was told to drain",
@@ -50,6 +51,7 @@ pub(crate) async fn retire(
             ));
         }
     }
+    supervisor.fd_store.settle().await;
     // Now the daemon's duplicates are the last: what their queues hold is what the drop below loses.
     let measured = if closed { Measured::now(&verdicts, &before, recorder) } else { Measured::default() };
     let receipts: Vec<ListenerReceipt> = verdicts.into_iter().map(|verdict| measured.fill(verdict)).collect();

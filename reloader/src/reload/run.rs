@@ -48,7 +48,8 @@ pub(crate) async fn run(supervisor: &mut Supervisor, ask: Ask, tell: &dyn Fn(&st
     let outcome = two_phases(supervisor, ask, &mut recorder, &mut guards, tell).await;
     if let Err(failure) = &outcome {
         supervisor.start_was_cut = failure.ends_custody;
-        guards.turn_back(supervisor.config.reload.drain_timeout).await;
+        let patience = supervisor.config.reload.drain_timeout;
+        supervisor.published.beating(&supervisor.name, guards.turn_back(patience)).await;
         abandon(supervisor, failure.ends_custody, &mut recorder).await;
     }
     // What was begun under a guard is abandoned under it.
@@ -77,6 +78,7 @@ async fn two_phases(
     recorder.phase(|phases| &mut phases.plan);
 
     guards.link_paths(supervisor, recorder);
+    guards.reserve(supervisor, &prepared);
     tell("starting the new generation");
     start::start(supervisor, &prepared, Duration::MAX, recorder).await?;
     recorder.phase(|phases| &mut phases.start);
@@ -98,7 +100,7 @@ async fn two_phases(
         recorder.note(loss);
     }
     recorder.phase(|phases| &mut phases.retire);
-    guards.follow_the_close(closed).await;
+    supervisor.published.beating(&supervisor.name, guards.follow_the_close(closed)).await;
     std::mem::take(guards).release(supervisor, recorder, tell).await;
     start::keep_as_known_good(supervisor, &prepared, recorder);
     Ok(())

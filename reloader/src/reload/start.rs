@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::recorder::{Failure, Recorder};
-use crate::config::OnStop;
-use crate::process::Ended;
+use crate::process::{Ended, is_init};
 use crate::ready::{self, Limits, NotReady};
 use crate::server::{Launched, Prepared, Ways};
 use crate::supervision::{Generation, Supervisor};
@@ -84,7 +83,7 @@ fn launch(supervisor: &mut Supervisor, prepared: &Prepared, number: u64) -> Resu
 
 /// A daemon that is asked to stop gives up a start, unless that would leave nobody serving where somebody should.
 fn may_be_given_up(supervisor: &Supervisor) -> bool {
-    supervisor.is_served() || supervisor.down.is_none() || supervisor.config.on_stop == OnStop::Retire
+    supervisor.is_served() || supervisor.down.is_none() || supervisor.config.on_stop.retires(is_init())
 }
 
 /// A failure of the generation that is starting, with what it said.

@@ -3,6 +3,7 @@
 
 mod companion;
 mod crash;
+pub(crate) mod fd_store;
 mod generation;
 mod journal;
 mod known_good;
@@ -17,6 +18,7 @@ mod supervisor;
 mod upkeep;
 
 pub(crate) use companion::Companion;
+pub(crate) use crash::Down;
 pub(crate) use generation::{Ending, Generation, since_epoch};
 pub use journal::read_newest;
 pub(crate) use journal::{Journal, receipt_id};

@@ -1,6 +1,14 @@
-//! The service manager: readiness, status, watchdog (sd_notify(3)). Silent without NOTIFY_SOCKET.
+//! The service manager: readiness, status, watchdog, descriptors that it keeps (sd_notify(3)). Silent without NOTIFY_SOCKET.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+
+/// How long systemd may take to read what it was told.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The first generation serves.
 pub(crate) fn ready() {
@@ -28,6 +36,33 @@ pub(crate) fn status(line: &str) {
 /// The main loop is alive.
 pub(crate) fn watchdog() {
     send(&[NotifyState::Watchdog]);
+}
+
+/// Keeps a duplicate of the socket for the next daemon, under this name.
+pub(crate) fn store(name: &str, socket: &OwnedFd) {
+    let states = [NotifyState::FdStore, NotifyState::FdName(name)];
+    if let Err(error) = sd_notify::notify_with_fds(&states, &[socket.as_fd()]) {
+        log::warn!("{name} could not be given to the fd store: {error}");
+    }
+}
+
+/// Closes what is kept under this name.
+pub(crate) fn forget(name: &str) {
+    send(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+}
+
+/// Waits until systemd (from version 246 on) has done everything that it was told so far; no longer than a second.
+pub(crate) async fn barrier() {
+    let Ok((reader, writer)) = std::io::pipe() else { return };
+    let Ok(mut reader) = pipe::Receiver::from_owned_fd(reader.into()) else { return };
+    // It closes the descriptor when its turn has come (sd_notify_barrier(3)).
+    if let Err(error) = sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[writer.as_fd()]) {
+        return log::debug!("sd_notify: {error}");
+    }
+    drop(writer);
+    if tokio::time::timeout(PATIENCE, reader.read(&mut [0])).await.is_err() {
+        log::warn!("systemd did not read within {PATIENCE:?} which sockets it is to close");
+    }
 }
 
 fn send(states: &[NotifyState<'_>]) {

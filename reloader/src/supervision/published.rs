@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::generation::open_connections;
 use super::status::{Draining, ListenerStatus, ServiceStatus, Serving};
@@ -11,10 +11,14 @@ use super::{Companion, Generation, Supervisor, notify};
 use crate::gate::hold::Records;
 use crate::listener::{Listener, Owned, Role};
 use crate::process::{Handle, Kin};
+use crate::reload::receipt::{Kind, Outcome};
 use crate::server::Check;
 
 /// A warning stands in `status` from this many draining generations on.
 const MANY_DRAINING: usize = 8;
+
+/// As often as a loop that has nothing to do comes round.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// What the control socket may read without the main loop.
 #[derive(Debug, Default)]
@@ -30,6 +34,8 @@ pub(crate) struct Published {
     pub(crate) holds: Option<Records>,
     /// For the service manager.
     line: String,
+    /// Its loop has come round since the service manager was told that all have.
+    beats: bool,
 }
 
 /// What all services have published, by name. HAProxy is the first, where there is one.
@@ -48,19 +54,73 @@ impl Board {
         read(&self.0.lock().expect("no panic under this lock"))
     }
 
+    /// The loop of this service is alive. The watchdog is told once those of all services have said so: one that is stuck must not be
+    /// hidden by the others.
+    pub(crate) fn beat(&self, name: &str) {
+        if self.is_complete_with(name) {
+            notify::watchdog();
+        }
+    }
+
+    /// For a wait that has an end, and may be longer than the watchdog's patience: `drain-timeout` is the operator's.
+    pub(crate) async fn beating<T>(&self, name: &str, wait: impl Future<Output = T>) -> T {
+        let beats = async {
+            let mut beat = tokio::time::interval(BEAT);
+            loop {
+                beat.tick().await;
+                self.beat(name);
+            }
+        };
+        tokio::select! {
+            done = wait => done,
+            never = beats => never,
+        }
+    }
+
+    fn is_complete_with(&self, name: &str) -> bool {
+        let mut all = self.0.lock().expect("no panic under this lock");
+        all.iter_mut().filter(|(known, _)| known == name).for_each(|(_, published)| published.beats = true);
+        let complete = all.iter().all(|(_, published)| published.beats);
+        if complete {
+            all.iter_mut().for_each(|(_, published)| published.beats = false);
+        }
+        complete
+    }
+
     /// Replaces what one service has said, and returns the line about all.
     fn put(&self, name: &str, published: Published) -> String {
         let mut all = self.0.lock().expect("no panic under this lock");
         if let Some((_, place)) = all.iter_mut().find(|(known, _)| known == name) {
-            *place = published;
+            *place = Published { beats: place.beats, ..published };
         }
-        match all.as_slice() {
-            [(_, alone)] => alone.line.clone(),
-            several => {
-                let line = |(name, published): &(String, Published)| format!("{name}: {}", published.line);
-                several.iter().map(line).collect::<Vec<_>>().join("; ")
-            }
+        line_about(&all, |published| published.line.clone())
+    }
+
+    /// What the service manager is left with when the daemon ends.
+    pub(crate) fn parting_line(&self) -> String {
+        self.read(|all| line_about(all, |published| parting(published.status.serving.as_ref())))
+    }
+}
+
+fn line_about(all: &[(String, Published)], line: impl Fn(&Published) -> String) -> String {
+    match all {
+        [(_, alone)] => line(alone),
+        several => {
+            let named = several.iter().map(|(name, published)| format!("{name}: {}", line(published)));
+            named.collect::<Vec<_>>().join("; ")
         }
+    }
+}
+
+fn parting(serving: Option<&Serving>) -> String {
+    match serving {
+        Some(serving) => {
+            format!(
+                "the daemon has ended; generation {} (process {}) was left serving",
+                serving.generation, serving.pid
+            )
+        }
+        None => "the daemon has ended, and nothing serves".into(),
     }
 }
 
@@ -77,6 +137,7 @@ pub(crate) struct DrainingNow {
 impl Supervisor {
     /// Tells the control socket and the service manager how things stand.
     pub(crate) fn publish(&mut self) {
+        self.store_custody();
         let plan = self.server.abilities().map(|abilities| self.plan(&abilities)).unwrap_or_default();
         let status = ServiceStatus {
             service: Some(self.name.clone()),
@@ -85,7 +146,7 @@ impl Supervisor {
             custody: self.custody_as_owned().iter().map(|held| listener_status(&held.listener, held.role)).collect(),
             last_reload: self.last_receipt.clone(),
             warnings: self.warnings(),
-            notes: self.companion.iter().map(Companion::note).collect(),
+            notes: self.companion.iter().map(Companion::note).chain(self.lacks.iter().cloned()).collect(),
             plan,
             connection_rate: None,
         };
@@ -107,12 +168,13 @@ impl Supervisor {
                 .map(|serving| serving.socket.clone()),
             holds: Some(Records::of(&self.config.runtime_dir)),
             line: self.status_line(),
+            beats: false,
         };
         notify::status(&self.published.put(&self.name, published));
     }
 
     fn status_line(&self) -> String {
-        match &self.serving {
+        let mut line = match &self.serving {
             Some(serving) => format!(
                 "generation {} serves {} listeners, {} draining",
                 serving.number,
@@ -120,11 +182,33 @@ impl Supervisor {
                 self.draining.len()
             ),
             None => "nothing serves".into(),
+        };
+        if let Some(last) = self.last_receipt.as_ref() {
+            let outcome = match last.result {
+                Outcome::Proven => "proven",
+                Outcome::Unproven => "done, but unproven",
+                Outcome::Failed => "failed",
+            };
+            let kind = match last.kind {
+                Kind::Start | Kind::Hold => "start",
+                Kind::Reload => "reload",
+                Kind::Restart => "restart",
+                Kind::Adopt => "adoption",
+                Kind::End => "end",
+            };
+            line += &format!("; last {kind} {outcome}");
+            line.extend(last.reason.iter().map(|reason| format!(": {reason}")));
         }
+        line.extend(self.refused.iter().map(|reason| format!("; not reloaded since: {reason}")));
+        // The service manager reads lines.
+        line.lines().next().unwrap_or_default().to_owned()
     }
 
     fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.warning.iter().chain(&self.left_behind).cloned().collect();
+        warnings.extend(
+            self.refused.iter().map(|reason| format!("the last reload that was wanted was not begun: {reason}")),
+        );
         if self.draining.len() >= MANY_DRAINING {
             warnings.push(format!(
                 "{} generations are draining: long connections keep them; see hard-stop-after and max-draining",
@@ -178,5 +262,21 @@ impl DrainingNow {
             age_s: self.retired.elapsed().as_secs(),
             connections: open_connections(&self.kin.of(self.process.pid()), &endpoints),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_that_is_stuck_is_not_hidden_by_the_others() {
+        let board = Board::new(&["haproxy".into(), "web".into()]);
+        assert!(!board.is_complete_with("haproxy") && !board.is_complete_with("haproxy"));
+        assert!(board.is_complete_with("web"));
+        assert!(!board.is_complete_with("web"));
+        // What is published meanwhile takes nothing back.
+        board.put("web", Published::default());
+        assert!(board.is_complete_with("haproxy"));
     }
 }

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
 use super::crash::{self, Down};
+use super::fd_store::FdStore;
 use super::published::Board;
 use super::records::{Records, State};
 use super::standing::SharedStanding;
 use super::{Companion, Ending, Generation, Journal, KnownGood};
 use crate::config::{Config, Strategy};
-use crate::custody::Custody;
+use crate::custody::{Custody, Held};
 use crate::gate::hold::{Gates, Records as Holds};
 use crate::gate::steer::Steer;
 use crate::gate::syn_counter::SynCounter;
@@ -48,11 +49,17 @@ pub(crate) struct Supervisor {
     pub(crate) program: PathBuf,
     /// What can hold SYNs here.
     pub(crate) gates: Gates,
+    /// What does not work for lack of a capability, in sentences.
+    pub(crate) lacks: Vec<String>,
     /// What stands on the devices where reloads are holds, of all services together.
     pub(crate) standing: SharedStanding,
     /// Why the packet path may not be as it was before some hold.
     pub(crate) left_behind: Option<String>,
     pub(crate) custody: Custody,
+    /// What of it the service manager keeps while no daemon runs.
+    pub(crate) fd_store: FdStore,
+    /// What an earlier daemon has left there.
+    pub(crate) received: Vec<Held>,
     pub(crate) serving: Option<Generation>,
     pub(crate) draining: Vec<Generation>,
     /// Where HAProxy runs under its own unit: then a generation is a worker of its master.
@@ -87,6 +94,8 @@ pub(crate) struct Supervisor {
     pub(crate) journal: Journal,
     pub(crate) last_receipt: Option<Receipt>,
     pub(crate) warning: Option<String>,
+    /// Why the check that comes before a reload refused the configuration, until one is carried out.
+    pub(crate) refused: Option<String>,
     pub(crate) published: Board,
 }
 
@@ -186,6 +195,7 @@ impl Supervisor {
         self.down = Some(Down::begin(since, old.serving_since.elapsed(), self.last_down.as_ref()));
         self.warning = Some(format!("nothing serves: generation {} made room for the next", old.number));
         self.custody.retain(|held| !held.listener.endpoint.is_tcp_here());
+        self.store_custody();
         let mut listened = self.custody.clone();
         listened.retain(|_| false);
         self.begin_draining(old);
@@ -280,6 +290,7 @@ impl Supervisor {
     pub(crate) fn promote(&mut self, new: Generation, custody: Custody) -> Custody {
         settle_now(self);
         let before = std::mem::replace(&mut self.custody, custody);
+        self.store_custody();
         self.starting = None;
         if let Some(mut old) = self.serving.replace(new) {
             old.retired = Some(Instant::now());
@@ -291,6 +302,15 @@ impl Supervisor {
         self.ending_ticks = 0;
         self.record_or_log();
         before
+    }
+
+    /// The service manager keeps what is in custody. A companion's successors bind beside it: while no daemon looked after it, what only the
+    /// store has would take their connections.
+    pub(crate) fn store_custody(&mut self) {
+        match &self.companion {
+            None => self.fd_store.follow(&self.custody),
+            Some(_) => self.fd_store.follow(&Custody::default()),
+        }
     }
 
     /// Puts a generation among the draining ones. It is recorded so before it is told anything.

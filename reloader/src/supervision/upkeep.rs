@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::crash::Down;
 use super::supervisor::Unserved;
-use super::{Generation, Supervisor, notify};
+use super::{Generation, Supervisor};
 use crate::config::Limit;
 use crate::custody::Followed;
 use crate::gate::steer;
@@ -21,7 +21,7 @@ const ENDING_TICKS: u32 = 2;
 impl Supervisor {
     /// What is due about once a second: custody follows the server, its log is forwarded, limits are kept.
     pub(crate) fn tick(&mut self) {
-        notify::watchdog();
+        self.published.beat(&self.name);
         match &self.companion {
             None => self.follow_custody(),
             Some(_) => self.follow_closings(),
@@ -31,7 +31,8 @@ impl Supervisor {
         self.tell_orphans();
         self.remind_draining();
         self.drop_custody_when_over();
-        if self.unsettled.is_some() {
+        // While a generation starts, the program keeps its group's connections from it (`reload/reserved.rs`).
+        if self.unsettled.is_some() && self.starting.is_none() {
             settle_late(self);
         }
         // What a draining generation has queued moves by that program when it closes.

@@ -1,26 +1,31 @@
 //! What a child gets from this process: exactly what the process itself was started with.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use rustix::io::FdFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
 
+/// SD_LISTEN_FDS_START
+const FIRST_GIVEN: RawFd = 3;
+
 /// Environment variables that speak to one process only and must not reach a child.
 pub struct NotForChildren;
 
 impl NotForChildren {
     /// systemd's sockets, watchdog and notification address (sd_listen_fds(3), sd_notify(3)).
-    pub const VARIABLES: [&'static str; 7] = [
+    pub const VARIABLES: [&'static str; 8] = [
         "NOTIFY_SOCKET",
         "LISTEN_FDS",
         "LISTEN_PID",
         "LISTEN_FDNAMES",
         "LISTEN_PIDFDID",
+        "FDSTORE",
         "WATCHDOG_USEC",
         "WATCHDOG_PID",
     ];
@@ -53,6 +58,24 @@ fn close_inherited_on_exec() -> io::Result<Vec<RawFd>> {
         }
     }
     Ok(inherited)
+}
+
+/// What the service manager gave to this process, with its names (sd_listen_fds_with_names(3)): each descriptor once, to whoever asks
+/// first.
+pub fn take_given() -> Vec<(String, OwnedFd)> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let variable = |name| std::env::var(name).ok();
+    let is_for_us = variable("LISTEN_PID").is_some_and(|pid| pid == std::process::id().to_string());
+    let count: usize = variable("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0);
+    if !is_for_us || TAKEN.swap(true, Ordering::Relaxed) {
+        return Vec::new();
+    }
+    let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+    let numbered = (FIRST_GIVEN..).take(count).zip(names.split(':'));
+    // A number that is not open was not given.
+    let given = numbered.filter(|(number, _)| std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok());
+    // SAFETY: the descriptor is open, whoever started this process says that it is ours, and it is taken only once.
+    given.map(|(number, name)| (name.to_owned(), unsafe { OwnedFd::from_raw_fd(number) })).collect()
 }
 
 /// Lifts this process's own limit of descriptors to the hard one: custody needs one for each listener, a hold several for each
@@ -121,6 +144,16 @@ impl Inheritance {
                 Ok(())
             });
         }
+    }
+}
+
+/// Makes `command` start in a session of its own: without a terminal that it could ask, and be stopped for asking, and out
+/// of reach of a Ctrl-C.
+pub fn start_in_own_session(command: &mut Command) {
+    // SAFETY: the closure runs between fork and exec. It makes one system call (setsid), which is async-signal-safe, and
+    // neither allocates nor takes a lock.
+    unsafe {
+        command.pre_exec(|| Ok(setsid().map(drop)?));
     }
 }
 

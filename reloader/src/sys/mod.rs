@@ -3,10 +3,15 @@
 
 mod inherit;
 mod link_address;
+mod tcp_info;
 mod tcx;
 mod watch;
 
-pub use inherit::{Inheritance, NotForChildren, raise_descriptor_limit, start_in_network_namespace, wait_for_children};
+pub use inherit::{
+    Inheritance, NotForChildren, raise_descriptor_limit, start_in_network_namespace, start_in_own_session, take_given,
+    wait_for_children,
+};
 pub(crate) use link_address::link_address;
+pub(crate) use tcp_info::{TcpInfo, tcp_info};
 pub(crate) use tcx::{TcxHook, attach_tcx, detach_link};
 pub use watch::watch;

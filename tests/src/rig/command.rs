@@ -27,6 +27,21 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Of a command that has ended.
+    pub fn of(output: std::process::Output) -> Answer {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let status = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        let json = parse(&stdout);
+        Answer { status, stdout, stderr, json }
+    }
+
+    /// Of this command, once it has ended: whatever it leaves running may have its output still.
+    #[track_caller]
+    pub fn of_command(command: Command) -> Answer {
+        Pending::start(command).wait()
+    }
+
     /// Panics with all that was said unless the status is this one.
     #[track_caller]
     pub fn expect_status(self, status: i32) -> Answer {

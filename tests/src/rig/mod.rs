@@ -94,6 +94,13 @@ impl Rig {
         assert!(ready && self.daemon_runs(), "the daemon did not become ready:\n{}", self.log());
     }
 
+    /// Start one that is to end by itself; gives its answer.
+    #[track_caller]
+    pub fn try_start_daemon(&mut self) -> Answer {
+        assert!(!self.daemon_runs(), "the daemon runs already");
+        self.spawn_daemon().wait()
+    }
+
     /// End it with SIGTERM if it runs, then start it again.
     #[track_caller]
     pub fn restart_daemon(&mut self) {

@@ -21,6 +21,9 @@ struct Heard {
     stored: Vec<Stored>,
 }
 
+/// As slow as a systemd that has other work: who does not wait until it has closed a socket is found out.
+const BUSY: Duration = Duration::from_millis(100);
+
 /// Nothing came, or a signal did.
 const PASSING: [ErrorKind; 2] = [ErrorKind::WouldBlock, ErrorKind::Interrupted];
 
@@ -95,6 +98,9 @@ fn receive(socket: &UnixDatagram, store: bool, heard: &Mutex<Heard>) {
     let fds: Vec<OwnedFd> = rights.flatten().collect();
     let text = String::from_utf8_lossy(&bytes[..count]);
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    if lines.iter().any(|line| line == "FDSTOREREMOVE=1") {
+        std::thread::sleep(BUSY);
+    }
     let mut heard = lock(heard);
     let value = |key: &str| lines.iter().find_map(|line| line.strip_prefix(key)).unwrap_or("stored").to_owned();
     let name = value("FDNAME=");

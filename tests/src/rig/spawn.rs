@@ -14,7 +14,9 @@ impl Rig {
     pub(super) fn reloader(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.setup.reloader.clone().unwrap_or_else(binary));
         command.arg("--config").arg(self.path("reloader.toml")).args(args);
-        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
+        for name in
+            ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "FDSTORE"]
+        {
             command.env_remove(name);
         }
         command
@@ -51,6 +53,9 @@ impl Rig {
             };
         }
         command.env("NOTIFY_SOCKET", &self.notify.path);
+        if self.setup.fd_store {
+            command.env("FDSTORE", "100");
+        }
         command.envs(self.setup.environment.iter().cloned());
         pass_stored(&mut command, self.notify.stored());
         Pending::start(command)

@@ -2,7 +2,7 @@
 
 pub(crate) mod apt;
 mod elf;
-mod sources;
+pub(crate) mod sources;
 mod wheel;
 
 use std::fmt;

@@ -11,13 +11,13 @@ const DEBIAN_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A mirror, and the keys that its Release files are signed with where the host says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mirror {
-    pub(super) uri: String,
-    pub(super) signed_by: Option<String>,
+pub(crate) struct Mirror {
+    pub(crate) uri: String,
+    pub(crate) signed_by: Option<String>,
 }
 
 /// The mirror of this host, or the one that `RELOADER_DEBIAN_MIRROR` names.
-pub(super) fn mirror() -> Result<Mirror> {
+pub(crate) fn mirror() -> Result<Mirror> {
     if let Ok(uri) = std::env::var("RELOADER_DEBIAN_MIRROR") {
         // Another distribution has Debian's keys in its package debian-archive-keyring, trusted for nothing else.
         let keys = Some(DEBIAN_KEYS.to_owned()).filter(|path| Path::new(path).exists());

@@ -33,6 +33,17 @@ fn a_daemon_that_starts_first_waits_and_says_so() {
     assert_passed(&scene.rig.reload(), 1);
 }
 
+/// HAProxy binds for itself: what only systemd had while no daemon runs would take its connections.
+#[test]
+fn nothing_goes_into_the_fd_store() {
+    netns::enter();
+    let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), "");
+    assert_passed(&scene.rig.reload(), 1);
+    assert_ne!(scene.rig.status().at("/custody"), &serde_json::json!([]));
+    let notified = scene.rig.notified();
+    assert!(!notified.contains(&"FDSTORE=1".to_owned()), "{notified:?}");
+}
+
 #[test]
 fn stop_and_restart_leave_haproxy_alone() {
     netns::enter();

@@ -1,6 +1,6 @@
 //! A new generation that comes to nothing, where the old one has to make room for it first.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -11,6 +11,7 @@ use reloader_tests::poll::until;
 use reloader_tests::process::{Process, called_with};
 use reloader_tests::rig::Rig;
 use reloader_tests::wrapper::{Manner, Wrapper};
+use socket2::{Domain, Socket, Type};
 
 use crate::{HOLD, WEB};
 
@@ -128,4 +129,67 @@ fn nothing_that_starts() {
     until(Duration::from_secs(40), "a start to be tried again", || rig.serving().is_some());
     Load::to([WEB]).connections(100).run().assert_lossless();
     assert_eq!(rig.status().at("/holds"), &serde_json::json!([]));
+}
+
+/// It has bound the first address beside the old generation when it finds the second one taken: what it had been given by then
+/// would end with it.
+#[test]
+fn a_generation_that_cannot_bind_takes_no_connection_with_it() {
+    let _alone = netns::enter_alone();
+    let _taken = TcpListener::bind("127.0.0.1:8090").unwrap();
+    for strategy in ["hold", "steer"] {
+        let good = Config::new().frontend("web", &[&format!("{WEB} shards 3")]);
+        let rig = Rig::with(&good).tables(&format!("[reload]\nstrategy = \"{strategy}\"\n")).start();
+        let load = Load::to([WEB]).rate(4000).start();
+        load.until_started(100);
+        let cannot_bind = Config::new().frontend("web", &[&format!("{WEB} shards 3"), "127.0.0.1:8090"]);
+        for _ in 0..2 {
+            rig.configure(&good);
+            rig.reload().expect_status(0);
+            rig.configure(&cannot_bind);
+            for _ in 0..10 {
+                let answer = rig.reload().expect_status(1);
+                assert!(answer.at("/server-log").to_string().contains("8090"), "{}", answer.stdout);
+                load.until_further(200);
+            }
+        }
+        let outcomes = load.stop();
+        println!("{strategy}: {outcomes}");
+        outcomes.assert_lossless();
+        let share = share_of_who_joins(&rig);
+        assert!(share > 0, "{strategy}: the group is still reserved");
+    }
+}
+
+/// The next daemon frees what one that was killed in the middle of a start has reserved.
+#[test]
+fn a_daemon_that_is_killed_leaves_no_group_reserved() {
+    let _alone = netns::enter_alone();
+    let wrapper = Wrapper::new();
+    let mut rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables(HOLD).start();
+    wrapper.set(Manner::Hang);
+    let reload = rig.spawn(&["reload", "--json"]);
+    until(LIMIT, "a start that hangs", || hanging(&rig).is_some());
+    assert_eq!(share_of_who_joins(&rig), 0);
+    rig.kill9_daemon();
+    reload.wait();
+    wrapper.set(Manner::Well);
+    rig.start_daemon();
+    assert!(share_of_who_joins(&rig) > 0);
+}
+
+/// How many of a hundred connections another socket of the port is given, which joins its group. They are not served.
+fn share_of_who_joins(rig: &Rig) -> u32 {
+    let serving = rig.serving().expect("a serving generation");
+    // Nobody is to accept what is counted.
+    serving.signal(Signal::SIGSTOP);
+    let late = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    late.set_reuse_port(true).expect("SO_REUSEPORT");
+    late.bind(&WEB.parse::<SocketAddr>().expect("an address").into()).expect("binding");
+    late.listen(200).expect("listening");
+    let _clients: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(WEB).expect("connecting")).collect();
+    late.set_nonblocking(true).expect("O_NONBLOCK");
+    let share = std::iter::from_fn(|| late.accept().ok()).count() as u32;
+    serving.signal(Signal::SIGCONT);
+    share
 }

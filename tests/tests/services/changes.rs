@@ -11,7 +11,7 @@ use reloader_tests::poll::until;
 use reloader_tests::rig::Rig;
 use reloader_tests::sockets::until_refused;
 
-use crate::scene::{GIVEN, WEB, given, rungs, started, table};
+use crate::scene::{GIVEN, PLAIN, WEB, given, rungs, started, table};
 
 /// Another reloader.toml, which the daemon has read when this returns.
 fn change(rig: &Rig, from: &str, to: &str) {
@@ -51,10 +51,26 @@ fn an_address_that_becomes_any() {
     load.stop().assert_lossless();
 }
 
+const PLAIN_SERVES: &str = "Server((host, int(port)), Handler).serve_forever()";
+
+/// Ends the loop at SIGTERM, then joins the threads that answer.
+const PATIENTLY_SERVES: &str = "\
+class Patient(Server):
+    daemon_threads = False
+server = Patient((host, int(port)), Handler)
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+server.serve_forever(0.01)
+server.server_close()";
+
 #[test]
 fn another_way_to_its_sockets_and_back() {
     let _alone = netns::enter_alone();
     let rig = started(&given(""));
+    // Nobody waits for its answers where its socket is passed on: it must do so itself.
+    let patient =
+        PLAIN.replace("import http", "import signal, threading, http").replace(PLAIN_SERVES, PATIENTLY_SERVES);
+    assert!(patient.contains(PATIENTLY_SERVES), "{PLAIN}");
+    fs::write(rig.path("plain.py"), patient).unwrap();
     let own = rig.dir().display().to_string();
     let (first, second) = (given(""), crate::scene::plain().replace("service.plain", "service.given"));
     let (first, second) = (first.replace("DIR", &own), second.replace("DIR", &own));

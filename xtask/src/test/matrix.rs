@@ -10,14 +10,14 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use reloader_tests::guest;
-use reloader_tests::kernels;
 use reloader_tests::versions::cache_dir;
+use reloader_tests::{booted, guest, kernels};
 
 use super::ladder::Ladder;
 use super::libtest::Reader;
-use super::rows::{self, Built, Chosen, Denied, Row};
+use super::rows::{self, BOOTS_SYSVINIT, Built, Chosen, Denied, Row};
 use super::table::{self, Finding};
+use crate::packages::ensure_apt;
 use crate::vm::{Host, Load};
 
 /// For one row, many times what it takes.
@@ -27,12 +27,12 @@ const LIMIT: Duration = Duration::from_secs(1800);
 const AT_ONCE: usize = 2;
 
 /// All rows, or those of one kernel.
-pub(super) fn run(line: Option<&str>) -> Result<()> {
+pub(super) fn run(line: Option<&str>, name: Option<&str>) -> Result<()> {
     let host = Host::prepare()?;
-    let built = integration_tests()?;
-    let rows: VecDeque<Row> =
-        rows::all().into_iter().filter(|row| line.is_none_or(|line| line == row.kernel)).collect();
-    ensure!(!rows.is_empty(), "no row is about the kernel {}", line.unwrap_or_default());
+    let wanted = |row: &Row| line.is_none_or(|line| line == row.kernel) && name.is_none_or(|name| name == row.name);
+    let rows: VecDeque<Row> = rows::all().into_iter().filter(wanted).collect();
+    ensure!(!rows.is_empty(), "there is no row {} {}", line.unwrap_or("of any kernel"), name.unwrap_or_default());
+    let built = integration_tests(&rows::needed(&rows))?;
     let began = Instant::now();
     let (queue, findings) = (Mutex::new(rows), Mutex::new(Vec::new()));
     let next = || queue.lock().expect("no row panics").pop_front();
@@ -133,7 +133,12 @@ fn load(host: &Host, row: &Row, tests: &[Chosen]) -> Result<Load> {
         let words = before.iter().cloned().chain([format!("/programs/{name}"), "--test-threads=1".into()]);
         words.chain(test.arguments.iter().cloned()).collect()
     };
-    Ok(Load { commands: tests.iter().map(command).collect(), files, environment })
+    let mut trees = Vec::new();
+    if tests.iter().any(|test| test.built.name == BOOTS_SYSVINIT) {
+        ensure_apt(&["debootstrap"])?;
+        trees.push((booted::fetch_sysvinit(&cache_dir())?, booted::IN_GUEST.into()));
+    }
+    Ok(Load { commands: tests.iter().map(command).collect(), files, trees, environment })
 }
 
 /// A reloader without these capabilities, for tests that need them themselves.
@@ -148,9 +153,10 @@ fn wrapper(folder: &Path, names: &str) -> Result<PathBuf> {
 }
 
 /// Name and program of each, as cargo has built it.
-fn integration_tests() -> Result<Vec<Built>> {
+fn integration_tests(needed: &[String]) -> Result<Vec<Built>> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["test", "--locked", "--package", "reloader-tests", "--no-run", "--message-format=json"]);
+    cargo.args(needed.iter().flat_map(|name| ["--test", name]));
     let output =
         cargo.args(crate::vm::PROFILE).stderr(std::process::Stdio::inherit()).output().context("running cargo")?;
     ensure!(output.status.success(), "building the integration tests: {}", output.status);

@@ -1,5 +1,6 @@
 //! What runs where: the rows of the kernel matrix as data.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
@@ -43,8 +44,13 @@ const QDISC: &[&str] = &["kernel_row", "hold_qdisc", "hold_standing", DEATHS, "h
 const DEATHS: &str = "hold_faults the_holder_at_any_moment the_holder_with";
 /// What a denied bpf(2) must end in.
 const DENIED: &[&str] = &["kernel_row", "hold_standing", "hold_row"];
+/// In kernel-fallback mode.
+const SYSVINIT: &[&str] = &["sysv --nocapture"];
 /// The daemon itself, without what it uses where it can.
 const OLD: &[&str] = &["kernel_row", "reload", "custody", "crash", "hold_row"];
+
+/// The one that brings a Debian to boot.
+pub(super) const BOOTS_SYSVINIT: &str = "sysv";
 
 const OLD_MACHINE: &str = "bpf,pidfd_open,pidfd_send_signal,pidfd_getfd,close_range,clone3,statx";
 
@@ -55,11 +61,19 @@ pub(super) fn all() -> Vec<Row> {
         move |kernel: &kernels::Wanted| Row { kernel: kernel.line, name: gate, gate, denied: Denied::Nothing, tests }
     };
     let mut rows = vec![denied("5.10", "old", Denied::Syscalls(OLD_MACHINE), OLD)];
+    let sysvinit = Row { kernel: "6.1", name: "sysvinit", gate: "qdisc", denied: Denied::Nothing, tests: SYSVINIT };
+    rows.push(sysvinit);
     rows.extend(kernels::WANTED.iter().map(plain("ebpf", EBPF)));
     rows.extend(kernels::WANTED.iter().map(plain("qdisc", QDISC)));
     rows.push(denied("6.1", "enosys", Denied::Syscalls("bpf"), DENIED));
     rows.push(denied("6.12", "eperm", Denied::Capabilities("BPF,SYS_ADMIN,PERFMON"), DENIED));
     rows
+}
+
+/// The integration tests of these rows, as cargo's `--test` takes them.
+pub(super) fn needed<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<String> {
+    let names = rows.into_iter().flat_map(|row| row.tests).filter_map(|test| test.split(' ').next());
+    names.map(str::to_owned).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 impl Row {
@@ -123,6 +137,8 @@ mod tests {
         let names: Vec<_> = chosen.iter().map(|chosen| chosen.built.name.as_str()).collect();
         assert_eq!(names, ["reload", "hold_a", "hold_b"]);
         assert_eq!(chosen[0].arguments, ["--skip", "x"]);
+        let rows = [row(&["reload --skip x", "hold_*"]), row(&["reload"])];
+        assert_eq!(needed(&rows), ["hold_*", "reload"]);
         assert!(row(&["absent"]).chosen(&built).is_err() && row(&["absent*"]).chosen(&built).unwrap().is_empty());
     }
 }

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::fs::{major, minor};
 
 const FOLDER: u32 = 0o040_755;
 const FILE: u32 = 0o100_000;
 const LINK: u32 = 0o120_777;
-const CHARACTER_DEVICE: u32 = 0o020_600;
+const CHARACTER_DEVICE: u32 = 0o020_666;
 
 /// An archive under construction.
 #[derive(Default)]
@@ -28,7 +29,8 @@ impl Archive {
     /// A file of this machine, under the name that it has here.
     pub(super) fn copy(&mut self, path: &Path) -> Result<()> {
         // /lib may be a symlink to /usr/lib, and is one in the archive as well.
-        let folder = path.parent().context("a file has a folder")?.canonicalize()?;
+        let folder = path.parent().context("a file has a folder")?;
+        let folder = folder.canonicalize().with_context(|| folder.display().to_string())?;
         let target = folder.join(path.file_name().context("a file has a name")?);
         self.copy_to(path, &target)
     }
@@ -50,6 +52,30 @@ impl Archive {
 
     pub(super) fn folder(&mut self, path: &Path) {
         self.entry(path, FOLDER, (0, 0), &[]);
+    }
+
+    /// A folder of this machine with all that is in it, but for what `is_wanted` refuses by its path in there. Everything
+    /// is root's.
+    pub(super) fn tree(&mut self, folder: &Path, target: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
+        self.folder(target);
+        for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+            let entry = entry?;
+            let (path, inside) = (entry.path(), target.join(entry.file_name()));
+            let (kind, metadata) = (entry.file_type()?, entry.metadata()?);
+            if !is_wanted(&inside) {
+                continue;
+            }
+            if kind.is_dir() {
+                self.tree(&path, &inside, is_wanted)?;
+            } else if kind.is_symlink() {
+                self.link(&inside, &fs::read_link(&path)?.to_string_lossy());
+            } else if kind.is_char_device() {
+                self.device(&inside, (major(metadata.rdev()), minor(metadata.rdev())));
+            } else if kind.is_file() {
+                self.copy_to(&path, &inside)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn finish(mut self) -> Vec<u8> {
@@ -103,5 +129,19 @@ mod tests {
         let headers: Vec<_> = text.match_indices("070701").map(|(at, _)| &text[at + 14..at + 22]).collect();
         assert_eq!(headers, ["000041ed", "000081a4", "00000000"]);
         assert!(text.contains("content") && !text.contains("other"));
+    }
+
+    #[test]
+    fn a_tree_is_packed_with_its_links_but_for_what_is_unwanted() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("etc/doc")).unwrap();
+        fs::write(folder.path().join("etc/file"), "the content").unwrap();
+        fs::write(folder.path().join("etc/doc/text"), "unwanted").unwrap();
+        std::os::unix::fs::symlink("etc/file", folder.path().join("link")).unwrap();
+        let mut archive = Archive::default();
+        archive.tree(folder.path(), Path::new("/root"), &|path| !path.ends_with("doc")).unwrap();
+        let text = String::from_utf8(archive.finish()).unwrap();
+        assert!(text.contains("root/etc/file\0") && text.contains("the content") && text.contains("root/link\0"));
+        assert!(!text.contains("unwanted") && !text.contains("doc"));
     }
 }

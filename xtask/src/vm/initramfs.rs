@@ -14,7 +14,7 @@ use super::modules;
 const PROGRAMS: &str = "/programs";
 
 /// Programs of this machine that the tests call; busybox stands for all others.
-const TOOLS: [&str; 8] = ["haproxy", "ip", "tc", "nft", "bash", "dash", "cp", "unshare"];
+const TOOLS: [&str; 9] = ["haproxy", "ip", "tc", "nft", "bash", "dash", "cp", "unshare", "nsenter"];
 
 /// Below this, what could be saved is not worth the time.
 const WORTH_STRIPPING: u64 = 4 << 20;
@@ -24,6 +24,8 @@ const WORTH_STRIPPING: u64 = 4 << 20;
 pub(crate) struct Load {
     /// One after the other, each with its arguments; a program of this machine or a name in the guest's PATH.
     pub(crate) commands: Vec<Vec<String>>,
+    /// Roots of other systems, and where they are in the guest.
+    pub(crate) trees: Vec<(PathBuf, PathBuf)>,
     /// Further files for `/programs`.
     pub(crate) files: Vec<PathBuf>,
     /// For all commands.
@@ -39,11 +41,31 @@ pub(super) fn build(kernel: &Kernel, init: &Path, load: &Load) -> Result<Vec<u8>
     for path in &load.files {
         guest.program(path)?;
     }
+    for (folder, target) in &load.trees {
+        guest.archive.tree(folder, target, &|path| !path.strip_prefix(target).is_ok_and(is_dead_weight))?;
+    }
     let commands = load.commands.iter().map(|words| guest.command(words)).collect::<Result<Vec<_>>>()?;
     let modules = guest.modules(kernel)?;
     let plan = json!({ "modules": modules, "commands": commands, "environment": load.environment });
     guest.archive.file(Path::new("/plan.json"), 0o644, plan.to_string().as_bytes());
     Ok(guest.archive.finish())
+}
+
+/// What a system can be booted without.
+const DEAD_WEIGHT: [&str; 9] = [
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/info",
+    "usr/share/zoneinfo",
+    "usr/share/i18n",
+    "var/cache",
+    "var/lib/apt",
+    "var/lib/dpkg",
+];
+
+fn is_dead_weight(path: &Path) -> bool {
+    DEAD_WEIGHT.iter().any(|folder| path == Path::new(folder))
 }
 
 #[derive(Default)]
@@ -104,7 +126,8 @@ impl Guest {
         let name = path.file_name().with_context(|| format!("{} has no name", path.display()))?;
         let target = Path::new(PROGRAMS).join(name);
         let stripped = tempfile::NamedTempFile::new()?;
-        if path.metadata()?.len() > WORTH_STRIPPING && strip(path, stripped.path()) {
+        let size = path.metadata().with_context(|| path.display().to_string())?.len();
+        if size > WORTH_STRIPPING && strip(path, stripped.path()) {
             self.archive.file(&target, 0o755, &std::fs::read(stripped.path())?);
         } else {
             self.archive.copy_to(path, &target)?;

@@ -39,7 +39,8 @@ impl Machine {
         command.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
         command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initramfs).args(["-append", COMMAND_LINE]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        command.stderr(File::create(console.with_extension("qemu"))?);
+        let said = console.with_extension("qemu");
+        command.stderr(File::create(&said).with_context(|| said.display().to_string())?);
         let mut qemu = command.spawn().context("running setpriv (package util-linux)")?;
         let output = qemu.stdout.take().context("a pipe")?;
         let (sender, lines) = channel();

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use reloader_tests::kernels::Kernel;
 
 /// What reloader and its tests ask of a kernel. A kernel may have some of them built in, and must have all.
-const NEEDED: [&str; 27] = [
+const NEEDED: [&str; 28] = [
     "sch_plug",
     "sch_prio",
     "sch_ingress",
@@ -37,6 +37,7 @@ const NEEDED: [&str; 27] = [
     "nf_tables",
     "nft_redir",
     "nft_nat",
+    "overlay",
 ];
 
 /// What is better loaded too: older kernels have it in other modules, or not at all.

@@ -14,6 +14,7 @@ use super::claim::Claim;
 use super::holder::RENEWAL;
 use super::{Backend, Figures, Keepsake, LEASE};
 use crate::kernel::clock::{monotonic, timespec};
+use crate::process::children;
 use crate::sys::Inheritance;
 
 mod process;
@@ -50,7 +51,8 @@ impl Guard {
         // In a session of its own: a Ctrl-C at the terminal is for the holder.
         inheritance.apply_to(&mut command);
         command.arg("guard").stdin(theirs).stdout(Stdio::null());
-        let mut guard = Guard { process: command.spawn()?, channel: ours, patience: PATIENCE, unheard: None };
+        let mut guard =
+            Guard { process: children::spawn(&mut command)?, channel: ours, patience: PATIENCE, unheard: None };
         guard.set_patience(PATIENCE)?;
         Ok(guard)
     }
@@ -115,7 +117,7 @@ impl Guard {
     pub(super) fn dismiss(mut self) {
         let _ = channel::send(self.channel.as_fd(), &ToGuard::Done);
         let end = Instant::now() + PATIENCE;
-        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < end {
+        while matches!(children::try_wait(&mut self.process), Ok(None)) && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -189,7 +191,7 @@ impl Drop for Guard {
     /// No zombie stays, and no guard that is good for nothing.
     fn drop(&mut self) {
         let _ = self.process.kill();
-        let _ = self.process.wait();
+        let _ = children::wait(&mut self.process);
     }
 }
 

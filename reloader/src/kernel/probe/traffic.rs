@@ -17,6 +17,10 @@ use crate::gate::programs::{OBJECT, SYN_PROGRAM};
 use crate::kernel::bpf::{chain, denial, errno, with_memlock_restored};
 use crate::kernel::devices::{self, LO};
 use crate::kernel::tc;
+use crate::process::effective_capabilities;
+
+/// capabilities(7)
+const NET_ADMIN: u64 = 1 << 12;
 
 pub(super) fn abilities() -> [Ability; 4] {
     [
@@ -84,11 +88,16 @@ enum Trial {
     Worked,
     NotTried(String),
     Failed(Box<dyn Error + Send + Sync>),
+    /// Without CAP_NET_ADMIN there is nothing to try.
+    Denied,
     /// There was no namespace to try it in.
     NoNamespace(io::Error),
 }
 
 fn try_with(modules: &[&str], attempt: fn() -> Result<(), Box<dyn Error + Send + Sync>>) -> Trial {
+    if effective_capabilities() & NET_ADMIN == 0 {
+        return Trial::Denied;
+    }
     if let Some(reason) = modules.iter().find_map(|name| Module::find(name).reason_not_to_try(name)) {
         return Trial::NotTried(reason);
     }
@@ -104,6 +113,7 @@ fn finding(what: &str, trial: Trial) -> Finding {
     match trial {
         Trial::Worked => (Some(true), format!("{what} worked in a network namespace made for it")),
         Trial::NotTried(reason) => (None, reason),
+        Trial::Denied => (Some(false), format!("{what} takes CAP_NET_ADMIN, which this process lacks")),
         Trial::NoNamespace(error) => {
             (None, format!("not tried: a network namespace to try it in needs CAP_SYS_ADMIN ({error})"))
         }

@@ -10,7 +10,7 @@ use crate::haproxy::master::{self, Answer, Found, Image};
 use crate::haproxy::version::Version;
 use crate::process::{self, Handle};
 use crate::reload::recorder::Failure;
-use crate::supervision::{Supervisor, notify};
+use crate::supervision::Supervisor;
 
 /// No event tells that a worker of somebody else's begins to listen.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
@@ -34,12 +34,13 @@ pub(super) async fn reload(supervisor: &mut Supervisor, sockets: &[PathBuf]) -> 
     let asking = Asking::of(supervisor, sockets)?;
     let limit = supervisor.config.reload.start_timeout;
     let mut stopping = supervisor.stopping.clone();
+    let (board, name) = (supervisor.published.clone(), supervisor.name.clone());
     let beats = async {
         let mut beat = tokio::time::interval(PULSE);
         loop {
             beat.tick().await;
             // And no more: custody must not follow a worker that closes because it was asked to.
-            notify::watchdog();
+            board.beat(&name);
         }
     };
     let old = supervisor.serving.as_ref().map(|serving| serving.process.clone());

@@ -33,6 +33,11 @@ impl<T> Slots<T> {
         slot.value.as_mut().filter(|_| u64::from(slot.uses) == key >> 32)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     pub(super) fn take(&mut self, key: u64) -> Option<T> {
         self.get(key)?;
         self.free.push(key as u32);
@@ -52,6 +57,7 @@ mod tests {
         let second = slots.put("second");
         assert_eq!(slots.get(first), None);
         assert_eq!(slots.take(first), None);
-        assert_eq!(slots.take(second), Some("second"));
+        assert_eq!((slots.len(), slots.get(second)), (1, Some(&mut "second")));
+        assert_eq!((slots.take(second), slots.len()), (Some("second"), 0));
     }
 }

@@ -1,70 +1,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-
-use super::summary::Summary;
-
-/// A lost SYN costs its sender a second.
-pub(super) const SLOW: Duration = Duration::from_millis(900);
-
-/// Later than this, in microseconds, and the generator was not the open loop that it claims to be.
-const LATE_P99: u64 = 10_000;
-const LATE_MAX: u64 = 250_000;
-
-/// How a connection failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Failure {
-    /// Nobody listens there.
-    Refused,
-    /// Reset before the connection was seen to be established.
-    ResetBeforeConnect,
-    /// Reset once established, even in the middle of a reply.
-    ResetAfterConnect,
-    /// Closed in good order, without a byte.
-    Empty,
-    /// Not finished in time.
-    Timeout,
-    /// A reply in HTTP that is not 200.
-    Status(u16),
-    /// Another error, by number.
-    Other(i32),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Refused => out.write_str("refused"),
-            Failure::ResetBeforeConnect => out.write_str("reset before connect"),
-            Failure::ResetAfterConnect => out.write_str("reset after connect"),
-            Failure::Empty => out.write_str("empty reply"),
-            Failure::Timeout => out.write_str("timeout"),
-            Failure::Status(status) => write!(out, "HTTP {status}"),
-            Failure::Other(errno) => write!(out, "{}", Errno::from_raw(*errno)),
-        }
-    }
-}
-
-/// What became of one connection.
-#[derive(Debug, Clone, Copy)]
-pub struct Outcome {
-    /// When it was due.
-    pub scheduled: Instant,
-    /// How much later it was started: the generator's own fault.
-    pub lag: Duration,
-    /// From when it was due until its end.
-    pub latency: Duration,
-    /// Which of the load's targets.
-    pub target: u32,
-    /// Served, or why not.
-    pub result: Result<(), Failure>,
-}
-
-impl Outcome {
-    fn overlaps(&self, window: &Window) -> bool {
-        self.scheduled <= window.to && self.scheduled + self.latency >= window.from
-    }
-}
+use reloader::load::{Ended, Outcome, Summary};
 
 /// A span of time in which something was done to the server.
 #[derive(Debug, Clone)]
@@ -77,6 +14,12 @@ pub struct Window {
     pub to: Instant,
 }
 
+impl Window {
+    fn overlaps(&self, outcome: &Outcome) -> bool {
+        outcome.scheduled <= self.to && outcome.scheduled + outcome.latency >= self.from
+    }
+}
+
 /// Every connection of a load, in the order in which they ended.
 pub struct Outcomes {
     /// The connections.
@@ -87,6 +30,17 @@ pub struct Outcomes {
     pub wall: Duration,
     /// Processor time that the generator itself took.
     pub cpu: Duration,
+    /// Connections made: with `keep_alive` fewer than there are outcomes.
+    pub connections: u64,
+    /// Kept connections that the server closed between two requests.
+    pub closed_between: u64,
+}
+
+impl From<Ended<Vec<Outcome>>> for Outcomes {
+    fn from(ended: Ended<Vec<Outcome>>) -> Outcomes {
+        let Ended { sink, rate, wall, cpu, connections, closed_between, .. } = ended;
+        Outcomes { all: sink, rate, wall, cpu, connections, closed_between }
+    }
 }
 
 impl Outcomes {
@@ -107,7 +61,7 @@ impl Outcomes {
         let mut groups: Vec<(String, Vec<&Outcome>)> = vec![("between".into(), Vec::new())];
         for outcome in &self.all {
             let label =
-                windows.iter().find(|window| outcome.overlaps(window)).map_or("between", |window| &window.label);
+                windows.iter().find(|window| window.overlaps(outcome)).map_or("between", |window| &window.label);
             match groups.iter_mut().find(|(known, _)| known == label) {
                 Some((_, group)) => group.push(outcome),
                 None => groups.push((label.into(), vec![outcome])),
@@ -124,8 +78,7 @@ impl Outcomes {
     /// Whether the generator started its connections when they were due. Where it did not, latencies are its own and
     /// the rate was not what it says.
     pub fn kept_schedule(&self) -> bool {
-        let lag = self.summary().lag;
-        lag.value_at_quantile(0.99) <= LATE_P99 && lag.max() <= LATE_MAX
+        self.summary().kept_schedule()
     }
 
     /// Panics, with the figures, unless every connection was served.
@@ -141,7 +94,7 @@ impl fmt::Display for Outcomes {
         let summary = self.summary();
         let share = 100.0 * self.cpu.as_secs_f64() / self.wall.as_secs_f64().max(f64::EPSILON);
         write!(out, "{}/s for {:.1} s, {share:.0} % of a core: {summary}", self.rate, self.wall.as_secs_f64())?;
-        if !self.kept_schedule() {
+        if !summary.kept_schedule() {
             let (p99, max) = (summary.lag.value_at_quantile(0.99), summary.lag.max());
             write!(out, "; THE GENERATOR FELL BEHIND ITS SCHEDULE: p99 {p99} us, at most {max} us late")?;
         }

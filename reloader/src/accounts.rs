@@ -1,0 +1,40 @@
+//! Groups by name.
+
+use std::fs;
+
+use nix::unistd::Group;
+
+/// The number of a group; none where nobody knows it. `/etc/group` is read first: for a static program every other source of names is
+/// a library of the machine, made for another libc than the one inside.
+pub(crate) fn group_id(name: &str) -> nix::Result<Option<u32>> {
+    let listed = fs::read("/etc/group").unwrap_or_default();
+    match listed_id(&String::from_utf8_lossy(&listed), name) {
+        Some(id) => Ok(Some(id)),
+        None => Ok(Group::from_name(name)?.map(|group| group.gid.as_raw())),
+    }
+}
+
+/// `name:password:number:members`, as group(5) has it.
+fn listed_id(text: &str, name: &str) -> Option<u32> {
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_found_by_its_whole_name() {
+        let text = "# a word\nroots:x:7:\nroot:x:0:\nwheel:x:none:\n+:::\nops:*:50:ann,bob\n";
+        assert_eq!(["root", "ops", "op", "wheel"].map(|name| listed_id(text, name)), [Some(0), Some(50), None, None]);
+    }
+
+    #[test]
+    fn the_machine_knows_root_and_no_other() {
+        assert_eq!(group_id("root"), Ok(Some(0)));
+        assert_eq!(group_id("no-such-group-of-reloader"), Ok(None));
+    }
+}

@@ -1,0 +1,148 @@
+//! The daemon's own children, told apart from orphans.
+//!
+//! PID 1 inherits every process whose parent has ended, and each stays a zombie until PID 1 waits for it. To wait for whoever comes
+//! (`waitpid(-1)`) would take the status of a child away from whoever waits for that child. So whatever is started here is on a list from
+//! before it can end until its status was taken, and only who is not on it is an orphan.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, waitid, waitpid};
+
+use super::procfs::ended_children;
+
+/// Children whose end somebody here waits for. Locked while one is started and while a status is taken: a pid is free for another
+/// process as soon as that is done.
+static OWN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+fn own() -> MutexGuard<'static, BTreeSet<u32>> {
+    OWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a child whose end is taken by [`try_wait`], [`wait`] or a [`super::Handle`].
+///
+/// # Errors
+/// Those of [`Command::spawn`].
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
+    let mut own = own();
+    let child = command.spawn()?;
+    own.insert(child.id());
+    Ok(child)
+}
+
+/// How a child that was started by [`spawn`] has ended, `None` while it runs.
+///
+/// # Errors
+/// Those of [`Child::try_wait`].
+pub fn try_wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
+    let mut own = own();
+    let ended = child.try_wait()?;
+    if ended.is_some() {
+        own.remove(&child.id());
+    }
+    Ok(ended)
+}
+
+/// Waits for its end.
+///
+/// # Errors
+/// Those of waitid(2).
+pub fn wait(child: &mut Child) -> io::Result<ExitStatus> {
+    loop {
+        if let Some(status) = try_wait(child)? {
+            return Ok(status);
+        }
+        // The status stays where it is: nothing is locked meanwhile.
+        let pid = Pid::from_child(child);
+        match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Runs a command to its end; its status and what it said on standard output.
+///
+/// # Errors
+/// Where it cannot be started, or its output not be read.
+pub fn output(command: &mut Command) -> io::Result<(ExitStatus, Vec<u8>)> {
+    let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()))?;
+    let mut said = Vec::new();
+    let read = child.stdout.take().map_or(Ok(0), |mut stdout| stdout.read_to_end(&mut said));
+    let status = wait(&mut child)?;
+    read?;
+    Ok((status, said))
+}
+
+/// Takes the status of a child on the list, as waitpid(2) does without hanging.
+pub(super) fn take_status(pid: u32) -> rustix::io::Result<Option<WaitStatus>> {
+    let mut own = own();
+    let taken = waitpid(raw(pid), WaitOptions::NOHANG);
+    if !matches!(taken, Ok(None)) {
+        own.remove(&pid);
+    }
+    Ok(taken?.map(|(_, status)| status))
+}
+
+/// Nobody here waits for it any more: at its end it is an orphan.
+pub(super) fn leave(pid: u32) {
+    own().remove(&pid);
+}
+
+/// Waits for all orphans that have ended, and gives their pids.
+pub fn reap_orphans() -> Vec<u32> {
+    let own = own();
+    let mut orphans = orphans(&ended_children(), &own);
+    orphans.retain(|pid| matches!(waitpid(raw(*pid), WaitOptions::NOHANG), Ok(Some(_))));
+    orphans
+}
+
+/// Those of the `ended` children that nobody here waits for. Pure.
+fn orphans(ended: &[u32], own: &BTreeSet<u32>) -> Vec<u32> {
+    ended.iter().copied().filter(|pid| !own.contains(pid)).collect()
+}
+
+fn raw(pid: u32) -> Option<Pid> {
+    Pid::from_raw(pid as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_is_not_on_the_list_is_an_orphan() {
+        assert_eq!(orphans(&[7, 8, 9], &BTreeSet::from([8, 20])), [7, 9]);
+        assert!(orphans(&[8], &BTreeSet::from([8])).is_empty());
+    }
+
+    #[test]
+    fn the_status_of_an_own_child_is_left_to_whoever_waits() {
+        let mut child = spawn(Command::new("/bin/sh").args(["-c", "exit 7"])).unwrap();
+        let id = WaitId::Pid(Pid::from_child(&child));
+        waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        assert!(ended_children().contains(&child.id()));
+        assert!(!orphans(&ended_children(), &own()).contains(&child.id()));
+        assert_eq!(wait(&mut child).unwrap().code(), Some(7));
+        assert!(!own().contains(&child.id()));
+    }
+
+    #[test]
+    fn a_child_on_no_list_is_an_orphan_once_it_has_ended() {
+        let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        assert!(!orphans(&ended_children(), &own()).contains(&child.id()));
+        child.kill().unwrap();
+        let id = WaitId::Pid(Pid::from_child(&child));
+        waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        assert!(orphans(&ended_children(), &own()).contains(&child.id()));
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn what_a_command_says() {
+        let (status, said) = output(Command::new("/bin/sh").args(["-c", "echo words; exit 3"])).unwrap();
+        assert_eq!((status.code(), said.as_slice()), (Some(3), b"words\n".as_slice()));
+    }
+}

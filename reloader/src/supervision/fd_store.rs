@@ -1,0 +1,217 @@
+//! Custody in the service manager's hands while no daemon runs: systemd's file descriptor store (sd_notify(3), `FDSTORE=1`).
+//!
+//! HAProxy keeps its listeners while the daemon is restarted. Should it die in that time, they live on in the store, and the next
+//! daemon starts a generation from them. The store is let go of by systemd itself when the unit stops for good.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::notify;
+use crate::custody::{Custody, Held, take_in};
+use crate::haproxy::codec::Record;
+use crate::listener::{Listener, Role};
+
+/// The longest name that systemd takes (`fdname_is_valid`).
+const LONGEST_NAME: usize = 255;
+
+/// How many sockets the store takes (`FileDescriptorStoreMax=`). systemd says so by itself from version 254 on; for those before it, the unit does.
+pub(crate) const CAPACITY: &str = "FDSTORE";
+
+/// What of one service's custody is in the store.
+#[derive(Debug, Default)]
+pub(crate) struct FdStore {
+    service: String,
+    /// For all services together, of which each clone is a share: `None` where there is no store.
+    room: Option<Arc<Room>>,
+    /// Names by inode.
+    stored: BTreeMap<u64, String>,
+    /// Something was taken out, and systemd may have it still.
+    unsettled: bool,
+    /// It was said that there is no room.
+    is_full: bool,
+}
+
+/// How many sockets may be in the store.
+#[derive(Debug)]
+pub(crate) struct Room(AtomicUsize);
+
+impl Room {
+    /// What the unit says; `None` where there is no store.
+    pub(crate) fn of_unit() -> Option<Arc<Room>> {
+        let room = std::env::var(CAPACITY).ok()?.parse().ok().filter(|room| *room > 0)?;
+        Some(Arc::new(Room(AtomicUsize::new(room))))
+    }
+
+    fn take(&self) -> bool {
+        self.0.fetch_update(Relaxed, Relaxed, |room| room.checked_sub(1)).is_ok()
+    }
+
+    fn give_back(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+impl FdStore {
+    /// The share of one service, and what an earlier daemon put there for it. Only those of `received` are looked at that bear its name.
+    pub(crate) fn of(
+        service: &str,
+        room: Option<Arc<Room>>,
+        received: &mut Vec<(String, OwnedFd)>,
+    ) -> (FdStore, Vec<Held>) {
+        let mut store = FdStore { service: service.into(), room, ..FdStore::default() };
+        let (own, others) = std::mem::take(received)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(name, _)| Label::parse(name).is_some_and(|label| label.service == service));
+        *received = others;
+        let mut found = Vec::new();
+        for (name, fd) in own {
+            let Some(label) = Label::parse(&name) else { continue };
+            if !store.room.as_ref().is_some_and(|room| room.take()) {
+                notify::forget(&name);
+                continue;
+            }
+            store.stored.insert(label.inode, name);
+            let is_it = |listener: &Listener| listener.inode == label.inode;
+            found.extend(take_in(vec![(fd, label.record)], is_it, |_| label.role));
+        }
+        (store, found)
+    }
+
+    /// Makes the store what custody is.
+    pub(crate) fn follow(&mut self, custody: &Custody) {
+        let Some(room) = &self.room else { return };
+        let is_held = |inode: &u64| custody.held().iter().any(|held| held.listener.inode == *inode);
+        let gone: Vec<u64> = self.stored.keys().copied().filter(|inode| !is_held(inode)).collect();
+        for name in gone.iter().filter_map(|inode| self.stored.remove(inode)) {
+            notify::forget(&name);
+            room.give_back();
+            self.unsettled = true;
+        }
+        for held in custody.held() {
+            if self.stored.contains_key(&held.listener.inode) {
+                continue;
+            }
+            let Some(name) = Label::of(&self.service, held).name() else { continue };
+            if !room.take() {
+                if !std::mem::replace(&mut self.is_full, true) {
+                    log::warn!(
+                        "{}: {} has no room in the fd store: raise FileDescriptorStoreMax= and FDSTORE in the unit",
+                        self.service,
+                        held.listener.endpoint
+                    );
+                }
+                return;
+            }
+            notify::store(&name, &held.fd);
+            self.stored.insert(held.listener.inode, name);
+        }
+        self.is_full = false;
+    }
+
+    /// Waits until systemd has closed what was taken out: a socket that it still has would take connections that nobody accepts, and keep
+    /// its address from being bound.
+    pub(crate) async fn settle(&mut self) {
+        if std::mem::take(&mut self.unsettled) {
+            notify::barrier().await;
+        }
+    }
+}
+
+/// What an entry is called: everything that the socket itself does not tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Label {
+    service: String,
+    inode: u64,
+    role: Role,
+    record: Record,
+}
+
+impl Label {
+    fn of(service: &str, held: &Held) -> Label {
+        // The interface is read off the socket again.
+        let record = Record { interface: Vec::new(), ..held.record.clone() };
+        Label { service: service.into(), inode: held.listener.inode, role: held.role, record }
+    }
+
+    /// `None` where systemd would not take it.
+    fn name(&self) -> Option<String> {
+        let role = match self.role {
+            Role::Traffic => "traffic",
+            Role::Control => "control",
+        };
+        let netns = std::str::from_utf8(&self.record.netns).ok()?;
+        let name = format!("reloader/{}/{}/{role}/{}/{netns}", self.service, self.inode, self.record.options);
+        let is_taken = |byte: u8| (b' '..127).contains(&byte) && byte != b':';
+        (name.len() <= LONGEST_NAME && name.bytes().all(is_taken)).then_some(name)
+    }
+
+    fn parse(name: &str) -> Option<Label> {
+        let mut parts = name.strip_prefix("reloader/")?.splitn(5, '/');
+        let service = parts.next()?.to_owned();
+        let inode = parts.next()?.parse().ok()?;
+        let role = match parts.next()? {
+            "traffic" => Role::Traffic,
+            "control" => Role::Control,
+            _ => return None,
+        };
+        let options = parts.next()?.parse().ok()?;
+        let netns = parts.next()?.as_bytes().to_vec();
+        Some(Label { service, inode, role, record: Record { netns, interface: Vec::new(), options } })
+    }
+}
+
+/// Takes out of the store what no service of this daemon owns any more.
+pub(crate) fn forget(received: Vec<(String, OwnedFd)>) {
+    for (name, _) in received.iter().filter(|(name, _)| name.starts_with("reloader/")) {
+        log::warn!("{name} was in the fd store, and no service of that name is configured: it is closed");
+        notify::forget(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn label(netns: &str) -> Label {
+        let record = Record { netns: netns.into(), interface: Vec::new(), options: -3 };
+        Label { service: "haproxy".into(), inode: 38164, role: Role::Control, record }
+    }
+
+    #[test]
+    fn a_name_tells_what_the_socket_does_not() {
+        for netns in ["", "blue", "a/b"] {
+            assert_eq!(Label::parse(&label(netns).name().unwrap()), Some(label(netns)));
+        }
+        assert_eq!(label("blue").name().unwrap(), "reloader/haproxy/38164/control/-3/blue");
+    }
+
+    #[test]
+    fn what_systemd_would_not_take_is_not_stored() {
+        assert_eq!(label("a:b").name(), None);
+        assert_eq!(label("ä").name(), None);
+        assert_eq!(label(&"n".repeat(250)).name(), None);
+    }
+
+    #[test]
+    fn names_of_others_are_not_read() {
+        for name in ["", "http", "reloader/haproxy", "reloader/haproxy/x/traffic/0/", "reloader/haproxy/1/other/0/"] {
+            assert_eq!(Label::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_was_stored_is_found_again_by_the_service_whose_it_is() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
+        let name = Label { inode, role: Role::Traffic, ..label("") }.name().unwrap();
+        let mut received = vec![(name, OwnedFd::from(listener)), ("http".into(), std::io::pipe().unwrap().0.into())];
+        let room = Some(Arc::new(Room(2.into())));
+        let (_, others) = FdStore::of("web", room.clone(), &mut received);
+        assert!(others.is_empty() && received.len() == 2);
+        let (store, found) = FdStore::of("haproxy", room, &mut received);
+        assert_eq!((found.len(), received.len(), store.stored.len()), (1, 1, 1));
+        assert_eq!((found[0].listener.inode, found[0].record.options), (inode, -3));
+    }
+}

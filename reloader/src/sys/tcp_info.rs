@@ -1,0 +1,42 @@
+//! TCP_INFO (tcp(7)).
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::libc;
+
+/// What of TCP_INFO is asked here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TcpInfo {
+    /// The socket's state, as in the kernel's `net/tcp_states.h`.
+    pub(crate) state: u8,
+    /// Segments sent more than once since the socket was made, SYNs among them.
+    pub(crate) total_retrans: u32,
+}
+
+/// Asks it of a TCP socket.
+///
+/// # Errors
+/// The kernel's: the socket is not TCP.
+pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for as long as it is borrowed; the kernel writes at most `length` bytes to `info`, which
+    // has as many, and the new length to `length`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is a struct of integers, whole of zeros before the kernel wrote to it.
+    let info = unsafe { info.assume_init() };
+    Ok(TcpInfo { state: info.tcpi_state, total_retrans: info.tcpi_total_retrans })
+}

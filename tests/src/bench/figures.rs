@@ -1,0 +1,209 @@
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use super::around::{Moment, bucket, buckets};
+use crate::load::{Outcomes, Summary, Window};
+
+/// What came of one way under a share of the load, or of several shares.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Figures {
+    /// How many connections were made.
+    pub connections: u64,
+    /// Of which were not served, by what became of them.
+    pub lost: BTreeMap<String, u64>,
+    /// Those that this machine had no port, descriptor or memory for: they say nothing about the server.
+    pub own_failures: u64,
+    /// Served, but after more than 900 ms.
+    pub late: u64,
+    /// Served, but only after their SYN was sent more than once.
+    pub syn_resent: u64,
+    /// New connections per second.
+    pub rate: u32,
+    /// Processor time of HAProxy and of all that reloads it, in microseconds.
+    pub cpu_us: u64,
+    /// How long each reload took whoever asked for it, in microseconds.
+    pub reloads_us: Vec<u64>,
+    /// Of reloader: those whose receipts say `proven` by the rung that was meant.
+    pub proven: u64,
+    /// Of those served, from when they were due to their end: microseconds, and how many took them.
+    pub latency: Vec<(u64, u64)>,
+    /// By how much they were started late, likewise.
+    pub lag: Vec<(u64, u64)>,
+    /// Of those alone that were due while a reload was under way: one that takes the processor from the generator would else
+    /// go untested.
+    pub lag_in_reloads: Vec<(u64, u64)>,
+    /// Around the beginnings of the reloads.
+    pub around: Vec<Moment>,
+}
+
+impl Figures {
+    /// Of a load that began at `began`, with the reloads in their order.
+    pub(super) fn of(outcomes: &Outcomes, reloads: &[Window], began: Instant) -> Figures {
+        let summary = outcomes.summary();
+        let took = |reload: &Window| micros(reload.to - reload.from);
+        Figures {
+            connections: summary.connections,
+            lost: lost(&summary),
+            own_failures: summary.own.values().sum(),
+            late: summary.slow,
+            syn_resent: summary.syn_resent,
+            rate: outcomes.rate,
+            cpu_us: 0,
+            reloads_us: reloads.iter().map(took).collect(),
+            proven: 0,
+            latency: recorded(&summary.latency),
+            lag: recorded(&summary.lag),
+            lag_in_reloads: lag_in_reloads(outcomes, reloads),
+            around: around(outcomes, reloads, began),
+        }
+    }
+
+    /// Those of another share.
+    pub fn add(&mut self, other: &Figures) {
+        self.connections += other.connections;
+        other.lost.iter().for_each(|(kind, count)| *self.lost.entry(kind.clone()).or_default() += count);
+        self.own_failures += other.own_failures;
+        self.late += other.late;
+        self.syn_resent += other.syn_resent;
+        self.rate = other.rate;
+        self.cpu_us += other.cpu_us;
+        self.reloads_us.extend(&other.reloads_us);
+        self.proven += other.proven;
+        merge(&mut self.latency, &other.latency);
+        merge(&mut self.lag, &other.lag);
+        merge(&mut self.lag_in_reloads, &other.lag_in_reloads);
+        self.around.resize(self.around.len().max(other.around.len()), Moment::default());
+        self.around.iter_mut().zip(&other.around).for_each(|(moment, other)| moment.add(other));
+    }
+
+    /// All that were lost.
+    pub fn lost(&self) -> u64 {
+        self.lost.values().sum()
+    }
+
+    /// The latency that this share of the served did not exceed, in microseconds; 1: the slowest.
+    pub fn latency_at(&self, share: f64) -> u64 {
+        at(&self.latency, share)
+    }
+
+    /// The same of the lateness of starts: the greater of all and of those in reloads.
+    pub fn lag_at(&self, share: f64) -> u64 {
+        at(&self.lag, share).max(at(&self.lag_in_reloads, share))
+    }
+
+    /// The same of the reloads' times.
+    pub fn reload_at(&self, share: f64) -> u64 {
+        let mut times: Vec<(u64, u64)> = self.reloads_us.iter().map(|micros| (*micros, 1)).collect();
+        times.sort_unstable();
+        at(&times, share)
+    }
+}
+
+fn lost(summary: &Summary) -> BTreeMap<String, u64> {
+    let named = [
+        ("refused", summary.refused),
+        ("reset", summary.reset()),
+        ("empty", summary.empty),
+        ("timed out", summary.timeout),
+    ];
+    let named = named.into_iter().map(|(kind, count)| (kind.to_owned(), count));
+    named.chain(summary.other.clone()).filter(|(_, count)| *count > 0).collect()
+}
+
+fn recorded(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
+    // The last is the histogram's own largest, not the upper edge of its bucket.
+    histogram
+        .iter_recorded()
+        .map(|step| (step.value_iterated_to().min(histogram.max()), step.count_at_value()))
+        .collect()
+}
+
+fn lag_in_reloads(outcomes: &Outcomes, reloads: &[Window]) -> Vec<(u64, u64)> {
+    let mut all = Vec::new();
+    reloads.iter().for_each(|reload| merge(&mut all, &recorded(&outcomes.within(reload).lag)));
+    all
+}
+
+fn around(outcomes: &Outcomes, reloads: &[Window], began: Instant) -> Vec<Moment> {
+    let since = |moment: Instant| moment.saturating_duration_since(began);
+    let reloads: Vec<Duration> = reloads.iter().map(|reload| since(reload.from)).collect();
+    let mut moments = vec![Moment::default(); buckets()];
+    for outcome in &outcomes.all {
+        let Some(index) = bucket(since(outcome.scheduled), &reloads) else { continue };
+        let slowest_us = if outcome.result.is_ok() { micros(outcome.latency) } else { 0 };
+        moments[index].add(&Moment { connections: 1, lost: u64::from(outcome.result.is_err()), slowest_us });
+    }
+    moments
+}
+
+fn merge(into: &mut Vec<(u64, u64)>, from: &[(u64, u64)]) {
+    let mut all: BTreeMap<u64, u64> = into.iter().copied().collect();
+    from.iter().for_each(|(value, count)| *all.entry(*value).or_default() += count);
+    *into = all.into_iter().collect();
+}
+
+/// Of values in their order, each with its count.
+fn at(values: &[(u64, u64)], share: f64) -> u64 {
+    let total: u64 = values.iter().map(|(_, count)| count).sum();
+    let wanted = ((total as f64 * share).ceil() as u64).clamp(1, total.max(1));
+    let mut seen = 0;
+    for (value, count) in values {
+        seen += count;
+        if seen >= wanted {
+            return *value;
+        }
+    }
+    0
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(latency: &[(u64, u64)], refused: u64) -> Figures {
+        Figures {
+            connections: latency.iter().map(|(_, count)| count).sum::<u64>() + refused,
+            lost: [("refused".to_owned(), refused)].into(),
+            latency: latency.to_vec(),
+            reloads_us: vec![30, 10, 20],
+            around: vec![Moment { connections: 2, lost: refused, slowest_us: 5 }],
+            ..Figures::default()
+        }
+    }
+
+    #[test]
+    fn shares_add_up() {
+        let mut all = Figures::default();
+        all.add(&figures(&[(100, 98), (400, 1)], 1));
+        all.add(&figures(&[(100, 1), (900, 2)], 2));
+        assert_eq!((all.connections, all.lost()), (105, 3));
+        assert_eq!(all.latency, [(100, 99), (400, 1), (900, 2)]);
+        assert_eq!([0.5, 0.97, 0.98, 1.0].map(|share| all.latency_at(share)), [100, 100, 400, 900]);
+        assert_eq!((all.reload_at(0.5), all.reload_at(1.0)), (20, 30));
+        assert_eq!(all.around, [Moment { connections: 4, lost: 3, slowest_us: 5 }]);
+        assert_eq!(Figures::default().latency_at(0.5), 0);
+    }
+
+    #[test]
+    fn a_generator_that_is_late_in_reloads_alone_is_late() {
+        let figures =
+            Figures { lag: vec![(10, 10_000), (90, 9)], lag_in_reloads: vec![(20, 1), (90, 9)], ..Figures::default() };
+        assert_eq!((figures.lag_at(0.5), figures.lag_at(0.99)), (90, 90));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let all = figures(&[(100, 98)], 1);
+        let text = serde_json::to_string(&all).unwrap();
+        assert_eq!(serde_json::from_str::<Figures>(&text).unwrap(), all);
+        assert!(text.contains("\"cpu-us\":0"), "{text}");
+    }
+}

@@ -1,0 +1,85 @@
+//! A HAProxy on 127.0.0.1:8000, and what reloads it.
+
+use anyhow::{Result, ensure};
+
+use super::way::Way;
+use crate::config::Config;
+use crate::haproxy::HaproxyBinary;
+use crate::master::Master;
+use crate::network::command;
+use crate::plain::{Method, Plain};
+use crate::receipt::listener;
+use crate::rig::Rig;
+
+pub(super) const WEB: &str = "127.0.0.1:8000";
+const SYN_RULE: &str = "INPUT --protocol tcp --dport 8000 --syn --jump DROP";
+
+/// In the calling thread's network namespace. Dropped, all of it is ended.
+pub(super) enum Server {
+    Plain(Plain),
+    SynsDropped(Plain),
+    Master { master: Master, _dir: tempfile::TempDir },
+    Reloader { rig: Box<Rig>, rung: &'static str },
+}
+
+impl Server {
+    pub(super) fn start(way: Way) -> Server {
+        let plain = |method| Plain::start(&HaproxyBinary::installed(), method, 1);
+        match way {
+            Way::KillAndStart => Server::Plain(plain(Method::KillAndStart)),
+            Way::NoReusePort => Server::Plain(plain(Method::NoReusePort)),
+            Way::SoftStop => Server::Plain(plain(Method::SoftStop)),
+            Way::SynsDropped => Server::SynsDropped(plain(Method::SoftStop)),
+            Way::PassSockets => Server::Plain(plain(Method::PassSockets)),
+            Way::MasterWorker => master(),
+            Way::Passed | Way::Steered | Way::HeldEbpf | Way::HeldQdisc => reloader(way),
+        }
+    }
+
+    /// Reloads once. An error where it failed; else whether it was proven, by the rung that was meant.
+    pub(super) fn reload(&mut self) -> Result<bool> {
+        match self {
+            Server::Plain(plain) => {
+                plain.reload();
+                Ok(false)
+            }
+            Server::SynsDropped(plain) => {
+                command("iptables", &format!("--wait --insert {SYN_RULE}"));
+                plain.reload();
+                command("iptables", &format!("--wait --delete {SYN_RULE}"));
+                Ok(false)
+            }
+            Server::Master { master, .. } => {
+                master.reload();
+                Ok(false)
+            }
+            Server::Reloader { rig, rung } => {
+                let receipt = rig.reload();
+                ensure!(receipt.json.is_object(), "the reload failed: {}{}", receipt.stdout, receipt.stderr);
+                let reason = || receipt.at("/reason").as_str().unwrap_or("its receipt gives no reason");
+                ensure!(receipt.at("/result") != "failed", "the reload failed: {}", reason());
+                let is_proven = receipt.status == 0 && receipt.at("/result") == "proven";
+                Ok(is_proven && listener(&receipt, WEB)["rung"] == *rung)
+            }
+        }
+    }
+}
+
+fn master() -> Server {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| dir.path().join(name);
+    Config::web(WEB).stats_socket(&path("stats.sock")).write(&path("haproxy.cfg"));
+    let (config, cli, stats) = (path("haproxy.cfg"), path("master.sock"), path("stats.sock"));
+    Server::Master { master: Master::start(&HaproxyBinary::installed(), &config, &cli, &stats, &[]), _dir: dir }
+}
+
+fn reloader(way: Way) -> Server {
+    let config = match way.binds_alone() {
+        true => Config::web(WEB).global("noreuseport"),
+        false => Config::web(WEB),
+    };
+    // A guest's holds may last longer than the default allows.
+    let tables = format!("[reload]\nstrategy = \"{}\"\n[hold]\nmax = \"60s\"\n", way.strategy());
+    let rig = Box::new(Rig::with(&config).tables(&tables).start());
+    Server::Reloader { rig, rung: way.rung().expect("a way of reloader's") }
+}

@@ -1,0 +1,117 @@
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::unistd::geteuid;
+
+use crate::config::Config;
+
+use super::Container;
+
+/// What an engine does between the namespaces and the entry point. `/sys` is that of the new network namespace, with nothing mounted
+/// below: no bpf file system, no control groups.
+const PREPARE: &str = "ip link set lo up; mount -t sysfs -o ro sysfs /sys; mount --bind /proc/sys /proc/sys; \
+                       mount -o remount,bind,ro /proc/sys; hostname container; exec \"$@\"";
+
+/// A container before it is started.
+pub struct Setup {
+    pub(super) config: String,
+    tables: String,
+    haproxy: PathBuf,
+    confined: Option<(PathBuf, String)>,
+    pub(super) user_namespace: bool,
+    pub(super) is_nobody: bool,
+}
+
+impl Setup {
+    pub(super) fn new(config: &Config) -> Setup {
+        Setup {
+            config: config.to_string(),
+            tables: String::new(),
+            haproxy: "/usr/sbin/haproxy".into(),
+            confined: None,
+            user_namespace: false,
+            is_nobody: false,
+        }
+    }
+
+    /// Tables of reloader.toml, or lines before them.
+    pub fn tables(mut self, text: &str) -> Setup {
+        self.tables += &format!("{text}\n");
+        self
+    }
+
+    /// Any executable in HAProxy's place.
+    pub fn haproxy_at(mut self, path: &Path) -> Setup {
+        self.haproxy = path.to_owned();
+        self
+    }
+
+    /// With docker's default capabilities and `added` (`--cap-add`), and its seccomp profile: by the program `contained`.
+    pub fn contained(mut self, program: &str, added: &[&str]) -> Setup {
+        let added = if added.is_empty() { "-".into() } else { added.join(",") };
+        self.confined = Some((program.into(), added));
+        self
+    }
+
+    /// In a user namespace of its own that has root and nobody else, as a rootless engine's.
+    pub fn in_user_namespace(mut self) -> Setup {
+        self.user_namespace = true;
+        self
+    }
+
+    /// As `--user nobody --cap-drop ALL --security-opt no-new-privileges`: an image with another `USER` than root.
+    pub fn as_nobody(mut self) -> Setup {
+        self.is_nobody = true;
+        self.tables("control-group = \"nogroup\"")
+    }
+
+    /// Start it, and wait until something serves; panics, with the log, if it ends instead.
+    #[track_caller]
+    pub fn start(self) -> Container {
+        let mut container = Container::start(self);
+        container.until_ready();
+        container
+    }
+
+    /// Start one that is to end by itself.
+    #[track_caller]
+    pub fn try_start(self) -> Container {
+        Container::start(self)
+    }
+
+    pub(super) fn run(&self, words: &[String]) -> Command {
+        assert!(geteuid().is_root(), "this test makes namespaces: it needs root; `cargo xtask test` runs it with sudo");
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount", "--net", "--uts", "--ipc", "--cgroup"]);
+        if self.user_namespace {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(["--mount-proc", "sh", "-ec", PREPARE, "sh"]).args(self.confined(&words));
+        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID", "FDSTORE"] {
+            command.env_remove(name);
+        }
+        // A Ctrl-C ends the test, which ends the container.
+        command.stdin(Stdio::null()).process_group(0);
+        command
+    }
+
+    /// The words that run these with what the container is given.
+    pub(super) fn confined(&self, words: &[&str]) -> Vec<String> {
+        let words = words.iter().map(|word| (*word).to_owned());
+        let confined = self.confined.iter();
+        let before = confined.flat_map(|(program, added)| [program.display().to_string(), added.clone(), "--".into()]);
+        let nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--bounding-set=-all"];
+        let nobody = nobody.iter().chain(&["--inh-caps=-all", "--no-new-privs", "--"]).filter(|_| self.is_nobody);
+        before.chain(nobody.map(|word| (*word).to_owned())).chain(words).collect()
+    }
+
+    pub(super) fn toml(&self, dir: &Path) -> String {
+        let (dir, tables, haproxy) = (dir.display(), &self.tables, self.haproxy.display());
+        format!(
+            "control-socket = \"{dir}/run/control.sock\"\nruntime-dir = \"{dir}/run\"\nstate-dir = \"{dir}/state\"\n\
+             {tables}\n[haproxy]\nbinary = \"{haproxy}\"\nconfig = [\"{dir}/haproxy.cfg\"]\n"
+        )
+    }
+}

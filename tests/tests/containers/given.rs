@@ -1,0 +1,109 @@
+//! What a container is given, what that buys, and what is said where it is not enough.
+
+use reloader_tests::container::Container;
+use reloader_tests::load::Load;
+use reloader_tests::poll::until;
+use reloader_tests::probe::ability;
+use reloader_tests::sockets::until_refused;
+
+use crate::scene::{CONTAINED, LIMIT, Scene, WEB, assert_rung, config};
+
+const RELOADS: usize = 10;
+
+fn reload_under_load(scene: &Scene, rung: &str) {
+    let load = scene.load();
+    for _ in 0..RELOADS {
+        assert_rung(&scene.container.reloader(&["reload", "--json"]).expect_status(0).json, rung, 2);
+    }
+    load.until_further(200);
+    let outcomes = load.stop();
+    println!("{rung}: {outcomes}");
+    outcomes.assert_lossless();
+}
+
+#[test]
+fn dockers_defaults_pass_sockets_and_say_what_they_cannot() {
+    let scene = Scene::start(Container::with(&config()).contained(CONTAINED, &[]));
+    reload_under_load(&scene, "passed");
+    let notes = scene.container.status().at("/notes").to_string();
+    assert!(notes.contains("CAP_NET_ADMIN is missing") && notes.contains("CAP_SYS_PTRACE is missing"), "{notes}");
+    assert!(!notes.contains("CAP_KILL"), "{notes}");
+    let probed = scene.container.reloader(&["probe", "--json"]).expect_status(0).json;
+    for (name, sentence) in
+        [("bpf", "CAP_BPF"), ("tcx", "CAP_NET_ADMIN"), ("sch-plug", "CAP_NET_ADMIN"), ("pidfd-getfd", "denied")]
+    {
+        let ability = ability(&probed, name);
+        assert!(ability["present"] == false && ability["how"].to_string().contains(sentence), "{ability:#}");
+    }
+
+    // A single IPv6 address without `v6only` is bound anew, and nothing can hold SYNs meanwhile.
+    let at_risk = "[::1]:8083";
+    scene.container.configure(&config().frontend("six", &[at_risk]));
+    scene.container.reloader(&["reload"]).expect_status(0);
+    let load = scene.load();
+    let receipt = scene.container.reloader(&["reload", "--json"]).expect_status(3);
+    load.until_further(200);
+    load.stop().assert_lossless();
+    let listeners = receipt.at("/listeners").as_array().unwrap();
+    let six = listeners.iter().find(|listener| listener["address"] == at_risk).expect("the listener at risk");
+    let said = format!("{} {}", six["why"], receipt.at("/notes"));
+    assert!(six["rung"] == "unproven" && said.contains("CAP_NET_ADMIN") && said.contains("bpf"), "{receipt:#?}");
+}
+
+#[test]
+fn with_bpf_and_net_admin_syns_are_held() {
+    let setup = Container::with(&config()).contained(CONTAINED, &["BPF", "NET_ADMIN"]);
+    let scene = Scene::start(setup.tables("[reload]\nstrategy = \"hold\""));
+    reload_under_load(&scene, "held-ebpf");
+}
+
+#[test]
+fn with_those_perfmon_and_sys_ptrace_listeners_are_steered() {
+    let setup = Container::with(&config()).contained(CONTAINED, &["BPF", "NET_ADMIN", "SYS_PTRACE"]);
+    let scene = Scene::start(setup.tables("[reload]\nstrategy = \"steer\""));
+    reload_under_load(&scene, "steered");
+}
+
+#[test]
+fn a_server_that_changes_its_user_takes_sys_ptrace() {
+    let config = config().global("user nobody");
+    let mut without = Container::with(&config).contained(CONTAINED, &[]).try_start();
+    assert_eq!(without.until_ended(), 4);
+    assert!(
+        without.log().contains("CAP_SYS_PTRACE, and a /proc that shows it; give the daemon that"),
+        "{}",
+        without.log()
+    );
+
+    let scene = Scene::start(Container::with(&config).contained(CONTAINED, &["SYS_PTRACE"]));
+    reload_under_load(&scene, "passed");
+}
+
+/// Nothing but its own user, as an image with `USER` and `--cap-drop ALL` gives it.
+#[test]
+fn without_any_capability_sockets_are_passed() {
+    let scene = Scene::start(Container::with(&config()).as_nobody());
+    reload_under_load(&scene, "passed");
+    let notes = scene.container.status().at("/notes").to_string();
+    for capability in ["CAP_KILL", "CAP_NET_ADMIN", "CAP_SYS_PTRACE"] {
+        assert!(notes.contains(&format!("{capability} is missing")), "{notes}");
+    }
+}
+
+/// As a rootless engine does it: root in a namespace that has no other user, and no right outside of it.
+#[test]
+fn in_a_user_namespace_sockets_are_passed() {
+    let scene = Scene::start(Container::with(&config()).in_user_namespace());
+    reload_under_load(&scene, "passed");
+    let probed = scene.container.reloader(&["probe", "--json"]).expect_status(0).json;
+    assert_eq!(ability(&probed, "bpf")["present"], false, "{probed:#}");
+}
+
+#[test]
+fn nothing_is_left_of_a_container_that_is_killed() {
+    let scene = Scene::start(Container::with(&config()));
+    Load::to([WEB]).connections(100).run().assert_lossless();
+    scene.container.init().end();
+    until(LIMIT, "all of its processes to end", || scene.container.processes().is_empty());
+    until_refused(WEB);
+}

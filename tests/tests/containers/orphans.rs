@@ -1,0 +1,75 @@
+//! PID 1 waits for everybody's orphans, and takes nobody's status away.
+
+use nix::sys::signal::Signal;
+use reloader_tests::container::Container;
+use reloader_tests::poll::until;
+use reloader_tests::process::{Process, called_with};
+use reloader_tests::wrapper::{Manner, Wrapper};
+
+use crate::scene::{LIMIT, Scene, assert_rung, config};
+
+/// Started by somebody who ends before they do.
+const ORPHANS: &str = "for i in $(seq 50); do (sleep 0.0$i & sh -c 'exit 3' &) & done";
+
+const DEATHS: u64 = 5;
+
+#[test]
+fn no_zombie_stays_and_a_dead_server_is_told_with_its_true_status() {
+    let scene = Scene::start(Container::with(&config()));
+    let container = &scene.container;
+    for death in 1..=DEATHS {
+        container.exec(&["sh", "-c", ORPHANS]).expect_status(0);
+        let serving = container.status().at("/serving/pid").as_u64().expect("a serving generation");
+        let receipt = container.until_receipt(|| drop(container.exec(&["kill", "-KILL", &serving.to_string()])));
+        assert_eq!(receipt["kind"], "restart", "{receipt:#}");
+        assert_rung(&receipt, "passed", 2);
+        let told = format!("(process {serving}) was killed by signal 9 while it served");
+        assert!(container.log().contains(&told), "death {death}: {}", container.log());
+        assert_rung(&container.reloader(&["reload", "--json"]).expect_status(0).json, "passed", 2);
+    }
+    // HAProxy, and the daemon: all others have ended, old generations among them.
+    until(LIMIT, "no other process, dead or alive", || container.processes().len() == 2);
+    assert!(container.processes().iter().all(|(_, state)| *state != 'Z'), "{:?}", container.processes());
+}
+
+/// The loop waits for something else then, and hears of the death later.
+#[test]
+fn a_server_that_dies_during_a_start_is_told_with_its_true_status() {
+    let wrapper = Wrapper::new();
+    let setup = Container::with(&config()).haproxy_at(&wrapper.path());
+    let scene = Scene::start(setup.tables("[reload]\nstart-timeout = \"3s\"\ncustody-max = \"1m\""));
+    let container = &scene.container;
+    let within = container.status().at("/serving/pid").as_u64().expect("a serving generation");
+    let [serving] = container.init().children()[..] else { panic!("{:?}", container.init().children()) };
+
+    wrapper.set(Manner::Hang);
+    container.kill(Signal::SIGHUP);
+    let file = container.path("haproxy.cfg").display().to_string();
+    until(LIMIT, "a start that hangs", || !called_with(&["hanging", &file]).is_empty());
+    wrapper.set(Manner::Well);
+    container.exec(&["sh", "-c", ORPHANS]).expect_status(0);
+    container.until_receipt(|| serving.signal(Signal::SIGKILL));
+    until(LIMIT, "a restart", || container.receipts().last().is_some_and(|last| last["kind"] == "restart"));
+    assert_rung(container.receipts().last().expect("a receipt"), "passed", 2);
+    let told = format!("(process {within}) was killed by signal 9 while it served");
+    assert!(container.log().contains(&told), "{}", container.log());
+    until(LIMIT, "no other process, dead or alive", || container.processes().len() == 2);
+}
+
+/// A worker whose master was killed belongs to PID 1 from then on.
+#[test]
+fn workers_that_lose_their_master_are_waited_for() {
+    let scene = Scene::start(Container::with(&config().global("master-worker")));
+    let container = &scene.container;
+    let load = scene.load();
+    assert_rung(&container.reloader(&["reload", "--json"]).expect_status(0).json, "passed", 2);
+    load.until_further(200);
+    load.stop().assert_lossless();
+    let master = container.init().children().into_iter().find(|child| !child.children().is_empty());
+    let master: Process = master.expect("a master with its worker");
+    container.until_receipt(|| master.signal(Signal::SIGKILL));
+    until(LIMIT, "daemon, master and worker, and nobody else", || {
+        let processes = container.processes();
+        processes.len() == 3 && processes.iter().all(|(_, state)| *state != 'Z')
+    });
+}

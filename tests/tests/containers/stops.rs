@@ -1,0 +1,88 @@
+//! The end of PID 1 is the end of all: it waits for whoever has a connection.
+
+use nix::sys::signal::Signal;
+use reloader_tests::container::Container;
+use reloader_tests::idle::Idle;
+use reloader_tests::poll::until;
+use reloader_tests::sockets::{listening, until_refused};
+use reloader_tests::wrapper::{Manner, Wrapper};
+
+use crate::scene::{CONTAINED, IDLE, LIMIT, Scene, WEB, config};
+
+const CONNECTIONS: usize = 20;
+
+#[test]
+fn established_connections_are_served_to_their_end() {
+    // What it says of the end cannot be done as PID 1, and is not.
+    let setup = Container::with(&config()).contained(CONTAINED, &[]).tables("on-stop = \"leave\"");
+    let mut scene = Scene::start(setup);
+    let load = scene.load();
+    let mut idle = Idle::open(IDLE, CONNECTIONS);
+    scene.container.reloader(&["reload"]).expect_status(0);
+    let mut later = Idle::open(IDLE, CONNECTIONS);
+    load.until_further(200);
+    load.stop().assert_lossless();
+
+    scene.container.kill(Signal::SIGTERM);
+    until_refused(WEB);
+    until_refused(IDLE);
+    let drains = |status: &reloader_tests::rig::Answer| {
+        status.at("/serving").is_null() && status.at("/draining").as_array().is_some_and(|all| all.len() == 2)
+    };
+    until(LIMIT, "`status` to say that two generations drain", || drains(&scene.container.status()));
+    let refused = scene.container.reloader(&["reload"]).expect_status(69);
+    assert!(refused.stderr.contains("ending"), "{}", refused.stderr);
+    // Neither signal makes it hurry.
+    scene.container.kill(Signal::SIGINT);
+    scene.container.kill(Signal::SIGHUP);
+    until(LIMIT, "both to be heard", || {
+        ["SIGINT", "SIGHUP"].iter().all(|signal| scene.container.log().contains(&format!("{signal} was received")))
+    });
+    assert_eq!((idle.alive(), later.alive()), (CONNECTIONS, CONNECTIONS));
+    assert_eq!((idle.prove(), later.prove()), (CONNECTIONS, CONNECTIONS), "{:?}", idle.deaths());
+    assert_eq!(scene.container.until_ended(), 0);
+    assert!(scene.container.log().contains("on-stop = \"leave\" is not possible"), "{}", scene.container.log());
+}
+
+#[test]
+fn hard_stop_after_bounds_it() {
+    let mut scene = Scene::start(Container::with(&config()).tables("[reload]\nhard-stop-after = \"3s\""));
+    let mut idle = Idle::open(IDLE, CONNECTIONS);
+    scene.container.kill(Signal::SIGTERM);
+    assert_eq!(scene.container.until_ended(), 0);
+    assert_eq!(idle.alive(), 0);
+    let receipts = scene.container.receipts();
+    let end = receipts.last().expect("a receipt");
+    assert_eq!((&end["kind"], &end["lost"]["cut"]), (&"end".into(), &CONNECTIONS.into()), "{end:#}");
+}
+
+/// It serves from its first moment, though nobody learns that it is ready.
+#[test]
+fn whoever_has_come_to_a_start_that_failed_is_served() {
+    let wrapper = Wrapper::new();
+    wrapper.set(Manner::Deaf);
+    let setup = Container::with(&config()).haproxy_at(&wrapper.path()).tables("[reload]\nstart-timeout = \"3s\"");
+    let mut scene = Scene::try_start(setup);
+    until(LIMIT, "it to listen", || !listening(8081).is_empty());
+    let mut idle = Idle::open(IDLE, CONNECTIONS);
+    until_refused(IDLE);
+    until(LIMIT, "the daemon to wait", || scene.container.log().contains("ends with the last connection"));
+    assert_eq!(idle.prove(), CONNECTIONS, "{:?}", idle.deaths());
+    assert_eq!(scene.container.until_ended(), 4);
+}
+
+/// The signals by which images and people stop containers, and the command.
+#[test]
+fn whatever_stops_a_container_stops_it() {
+    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1] {
+        let mut scene = Scene::start(Container::with(&config()));
+        let mut idle = Idle::open(IDLE, CONNECTIONS);
+        scene.container.kill(signal);
+        until_refused(WEB);
+        assert_eq!(idle.prove(), CONNECTIONS, "{signal}: {:?}", idle.deaths());
+        assert_eq!(scene.container.until_ended(), 0, "{signal}");
+    }
+    let mut scene = Scene::start(Container::with(&config()));
+    scene.container.reloader(&["stop"]).expect_status(0);
+    assert_eq!(scene.container.until_ended(), 0);
+}

@@ -1,0 +1,101 @@
+//! Custody in the service manager's hands: what dies together comes back without anybody having been refused, and nothing stays there that
+//! nobody serves.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use reloader_tests::config::Config;
+use reloader_tests::load::Load;
+use reloader_tests::netns;
+use reloader_tests::poll::until;
+use reloader_tests::rig::{Rig, Setup};
+use reloader_tests::sockets::{listening, refuses, until_refused};
+use reloader_tests::wrapper::{Manner, Wrapper};
+
+const WEB: &str = "127.0.0.1:8080";
+const OTHER: &str = "127.0.0.1:8081";
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn two() -> Config {
+    Config::web(WEB).frontend("other", &[OTHER])
+}
+
+fn kill_both(rig: &mut Rig) {
+    let serving = rig.serving().expect("a serving generation");
+    rig.kill9_daemon();
+    serving.signal(Signal::SIGKILL);
+    serving.until_gone(LIMIT);
+}
+
+#[test]
+fn daemon_and_haproxy_are_killed_at_once_and_nobody_is_refused() {
+    let _alone = netns::enter_alone();
+    let mut rig = Rig::with(&two()).fd_store().start();
+    let load = Load::to([WEB]).start();
+    for _ in 0..5 {
+        load.until_further(300);
+        let inodes = listening(8080);
+        kill_both(&mut rig);
+        load.until_further(100);
+        rig.start_daemon();
+        assert_eq!(listening(8080), inodes, "the same sockets");
+        let receipt = rig.last_receipt();
+        assert_eq!((&receipt["kind"], &receipt["result"]), (&"restart".into(), &"proven".into()), "{receipt:#}");
+        assert!(receipt["listeners"].as_array().unwrap().iter().all(|listener| listener["rung"] == "passed"));
+    }
+    load.until_further(300);
+    let outcomes = load.stop();
+    println!("5 kills of both: {outcomes}");
+    let lost = outcomes.summary();
+    assert_eq!((lost.refused, lost.timeout), (0, 0), "{outcomes}");
+    assert_eq!(rig.reload().expect_status(0).at("/result"), "proven");
+}
+
+/// Without a store the same ends in refusals: what the test above shows is the store's doing.
+#[test]
+fn without_a_store_they_are_refused() {
+    netns::enter();
+    let mut rig = Rig::with(&two()).start();
+    kill_both(&mut rig);
+    // The last thread of a process that was killed may close its files a moment later.
+    until_refused(WEB);
+    rig.start_daemon();
+    assert_eq!(rig.last_receipt()["kind"], "start");
+}
+
+#[test]
+fn a_port_that_goes_is_refused_when_the_reload_is_over() {
+    netns::enter();
+    let rig = Rig::with(&two()).fd_store().start();
+    rig.configure(&Config::web(WEB));
+    rig.reload().expect_status(0);
+    assert!(refuses(OTHER) && !refuses(WEB));
+}
+
+#[test]
+fn what_is_stopped_for_good_leaves_nothing_in_the_store() {
+    netns::enter();
+    let mut rig = Rig::with(&two()).fd_store().start();
+    rig.run(&["stop"]).expect_status(0);
+    rig.until_daemon_ends();
+    until_refused(WEB);
+    assert!(listening(8080).is_empty() && listening(8081).is_empty());
+}
+
+/// Clients would wait for a daemon that comes and goes and serves nothing.
+#[test]
+fn a_daemon_that_can_start_nothing_empties_the_store() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let setup: Setup = Rig::with(&two()).fd_store().haproxy_at(&wrapper.path());
+    let mut rig = setup.start();
+    kill_both(&mut rig);
+    assert!(!refuses(WEB));
+    wrapper.set(Manner::Die);
+    let ended = rig.try_start_daemon();
+    assert_eq!(ended.status, 4, "{}", rig.log());
+    until(LIMIT, "the ports to be refused", || refuses(WEB) && refuses(OTHER));
+    wrapper.set(Manner::Well);
+    rig.start_daemon();
+    assert!(!refuses(WEB));
+}

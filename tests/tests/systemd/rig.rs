@@ -1,0 +1,43 @@
+//! The machine of these tests itself.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use reloader_tests::booted::Machine;
+use reloader_tests::load::Load;
+use reloader_tests::poll::until;
+
+use crate::scene::{LIMIT, Scene, WEB};
+
+#[test]
+fn a_machine_serves_in_a_network_of_its_own_and_leaves_nothing_behind() {
+    // The scene moves its thread to another network.
+    let seen = || std::thread::spawn(traces).join().unwrap();
+    let before = seen();
+    std::thread::spawn(|| {
+        let scene = Scene::boot(Machine::setup(), "haproxy.service");
+        assert_eq!(scene.property("ActiveState"), "active");
+        Load::to([WEB]).connections(100).run().assert_lossless();
+    })
+    .join()
+    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    until(LIMIT, "everything to be gone", || seen().difference(&before).next().is_none());
+}
+
+/// Mounts, control groups, devices and processes of machines.
+fn traces() -> BTreeSet<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mut found: BTreeSet<String> = mounts.lines().map(str::to_owned).collect();
+    let links = Command::new("ip").args(["-oneline", "link"]).output().unwrap();
+    found.extend(
+        String::from_utf8_lossy(&links.stdout).lines().filter_map(|line| Some(line.split(": ").nth(1)?.to_owned())),
+    );
+    let processes = Command::new("pgrep").args(["-a", "systemd-nspawn|haproxy"]).output().unwrap();
+    found.extend(String::from_utf8_lossy(&processes.stdout).lines().map(str::to_owned));
+    let groups = ["systemd", "unified", ""].map(|hierarchy| PathBuf::from("/sys/fs/cgroup").join(hierarchy));
+    let groups = groups.iter().flat_map(|hierarchy| ["payload", "supervisor"].map(|name| hierarchy.join(name)));
+    found.extend(groups.filter(|group| group.exists()).map(|group| group.display().to_string()));
+    found
+}

@@ -1,0 +1,17 @@
+//! With the machine it starts, and with the machine it ends.
+
+use reloader_tests::booted::Setup;
+use reloader_tests::load::Load;
+
+use crate::scene::{Scene, WEB};
+
+#[test]
+fn it_starts_with_the_machine_and_does_not_hold_up_its_end() {
+    let scene = Scene::boot(Setup::default().with_init_script());
+    scene.assert_runs();
+    Load::to([WEB]).connections(100).run().assert_lossless();
+    scene.machine.run(&["telinit", "0"]).expect_status(0);
+    scene.machine.until_off();
+    let log = scene.machine.log();
+    assert!(log.contains("serves on"), "`stop` was not called:\n{log}");
+}

@@ -1,0 +1,93 @@
+//! Shares on this machine's own kernel.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use reloader_tests::bench::{Figures, Share, Way};
+
+use super::document::Row;
+use super::plan::{Load, Task};
+use super::run::output_within;
+use crate::packages::{ensure_apt, run};
+use crate::profile;
+
+const PACKAGES: [&str; 4] = ["haproxy", "iproute2", "iptables", "util-linux"];
+
+/// With a process namespace of its own a share can count all processor time, and leaves no process behind.
+pub(super) const ISOLATED: [&str; 6] = ["unshare", "--fork", "--pid", "--mount", "--mount-proc", "--kill-child"];
+
+/// Each way's row, in the order in which they came to their ends.
+pub(super) fn measure(ways: &[Way], load: &Load, profile: &str) -> Result<Vec<Row>> {
+    if ways.is_empty() {
+        return Ok(Vec::new());
+    }
+    ensure_apt(&PACKAGES)?;
+    let programs = build(profile)?;
+    let tasks = load.tasks(ways);
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed}, {eta} to go  {msg}")?;
+    let progress = ProgressBar::new(tasks.len() as u64).with_style(style);
+    let (mut sums, mut failures) = (BTreeMap::<Way, Figures>::new(), BTreeMap::<Way, String>::new());
+    for Task { way, share, round } in tasks {
+        progress.set_message(way.title());
+        // One that could not be put through a share is not put through the others.
+        if let Entry::Vacant(failure) = failures.entry(way) {
+            match slice(&programs, way, share) {
+                Ok(figures) => sums.entry(way).or_default().add(&figures),
+                Err(error) => drop(failure.insert(format!("in round {}: {error:#}", round + 1))),
+            }
+        }
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    let row = |way: &Way| match failures.get(way) {
+        Some(reason) => Row::failed(*way, reason),
+        None => Row::measured(*way, sums.get(way).cloned().unwrap_or_default()),
+    };
+    Ok(ways.iter().map(row).collect())
+}
+
+/// Gives the directory of the programs.
+fn build(profile: &str) -> Result<PathBuf> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--locked", "--package", "reloader", "--package", "reloader-tests", "--bins"]);
+    run(cargo.args(["--profile", profile]))?;
+    let own = std::env::current_exe()?;
+    let target = own.parent().and_then(Path::parent).context("a program that cargo built has a target directory")?;
+    Ok(target.join(profile::directory(profile)))
+}
+
+fn slice(programs: &Path, way: Way, share: Share) -> Result<Figures> {
+    let (program, words) = ISOLATED.split_first().context("a program")?;
+    let mut command = Command::new(program);
+    command.args(words).arg("--").arg(programs.join("bench-slice")).args(slice_words(way, share));
+    // A failure is told in the report: its sentence is enough.
+    command.env("RELOADER_BIN", programs.join("reloader")).env("RUST_BACKTRACE", "0");
+    let output = output_within(command, limit(share))?;
+    if !output.status.success() {
+        bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    figures(&String::from_utf8_lossy(&output.stdout)).context("bench-slice printed no figures")
+}
+
+/// Many times what a share takes: twice the time of its load, more than a minute for each reload, which is what a hold may last,
+/// and five for the rest.
+fn limit(share: Share) -> Duration {
+    let load = share.connections / u64::from(share.rate.max(1));
+    Duration::from_secs(300 + 2 * load + 70 * share.reloads)
+}
+
+/// What `bench-slice` is told.
+pub(super) fn slice_words(way: Way, share: Share) -> [String; 4] {
+    let Share { connections, rate, reloads } = share;
+    [way.to_string(), connections.to_string(), rate.to_string(), reloads.to_string()]
+}
+
+/// From a line of its output, if that is what it is.
+pub(super) fn figures(line: &str) -> Option<Figures> {
+    serde_json::from_str(line).ok()
+}

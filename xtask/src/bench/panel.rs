@@ -1,0 +1,146 @@
+//! One way drawn around the beginnings of its reloads: latency above, what was lost below. Pure.
+
+use reloader::page::{Decades, Element, decade_label, element, path, rectangle, straight, text, thousands};
+use reloader_tests::bench::{AFTER, BEFORE, BUCKET, Moment};
+
+use super::document::Row;
+use super::table::latency;
+
+pub(super) const HEIGHT: f64 = 236.0;
+const LEFT: f64 = 62.0;
+const TITLE: f64 = 18.0;
+const TOP: f64 = 46.0;
+const BOTTOM: f64 = 146.0;
+/// The strip in which losses stand.
+const STRIP: (f64, f64) = (160.0, 206.0);
+/// A bar that is lower cannot be seen.
+const LOWEST: f64 = 3.0;
+/// Between two times on the axis.
+const STEP_MS: usize = 100;
+
+/// A row that has figures.
+pub(super) struct Panel<'a> {
+    row: &'a Row,
+    around: &'a [Moment],
+    width: f64,
+    scale: Decades,
+}
+
+impl<'a> Panel<'a> {
+    /// All on the same scale, so that they can be compared.
+    pub(super) fn all(rows: &[&'a Row], width: f64) -> Vec<Panel<'a>> {
+        let with_figures = rows.iter().filter_map(|row| Some((*row, row.figures.as_ref()?.around.as_slice())));
+        let all: Vec<_> = with_figures.filter(|(_, around)| !around.is_empty()).collect();
+        let slowest =
+            || all.iter().flat_map(|(_, around)| around.iter().map(|moment| moment.slowest_us)).filter(|us| *us > 0);
+        let (least, most) = (slowest().min().unwrap_or(100), slowest().max().unwrap_or(1_000));
+        let scale = Decades::of(least, most, BOTTOM, TOP);
+        all.into_iter().map(|(row, around)| Panel { row, around, width, scale }).collect()
+    }
+
+    /// Below `top`.
+    pub(super) fn draw(&self, top: f64) -> Element {
+        element("g")
+            .attr("transform", format!("translate(0 {top})"))
+            .child(text(0.0, TITLE, self.row.way.title()).class("title"))
+            .child(text(self.width, TITLE, &self.said()).attr("text-anchor", "end"))
+            .child(self.reload())
+            .child(self.axes())
+            .child(element("path").attr("d", self.slowest()).class("p50"))
+            .child(self.losses())
+    }
+
+    fn said(&self) -> String {
+        self.row.headline.as_ref().map_or_else(String::new, |headline| {
+            format!(
+                "{} lost of {}, slowest {}",
+                thousands(headline.lost),
+                thousands(headline.connections),
+                latency(headline.max_us)
+            )
+        })
+    }
+
+    /// Milliseconds from the beginning of a reload.
+    fn x(&self, ms: f64) -> f64 {
+        let (before, after) = (BEFORE.as_secs_f64() * 1e3, AFTER.as_secs_f64() * 1e3);
+        LEFT + (self.width - LEFT) * ((ms + before) / (before + after)).clamp(0.0, 1.0)
+    }
+
+    fn begin(index: usize) -> f64 {
+        (BUCKET.as_secs_f64() * index as f64 - BEFORE.as_secs_f64()) * 1e3
+    }
+
+    /// The median one.
+    fn reload(&self) -> Element {
+        let took = self.row.headline.as_ref().map_or(0.0, |headline| headline.seconds_per_reload * 1e3);
+        let (from, to) = (self.x(0.0), self.x(took));
+        let title = format!("a reload: {took:.0} ms");
+        rectangle(from, TOP - 8.0, (to - from).max(1.5), STRIP.1 - TOP + 8.0)
+            .class("reload")
+            .child(element("title").text(title))
+    }
+
+    fn axes(&self) -> Element {
+        let across = |y: f64| straight((LEFT, y), (self.width, y));
+        let beside = |y: f64, said: &str| text(LEFT - 8.0, y + 4.0, said).attr("text-anchor", "end");
+        let ticks = self.scale.ticks();
+        // At most four fit beside the field.
+        let step = ticks.len().div_ceil(4);
+        let latencies = ticks.into_iter().step_by(step).map(|micros| {
+            let y = self.scale.place(micros);
+            element("g").child(across(y)).child(beside(y, &decade_label(micros)))
+        });
+        let times = (0..AFTER.as_millis() as i32).step_by(STEP_MS).map(|ms| {
+            let x = self.x(ms.into());
+            let label = text(x, STRIP.1 + 18.0, &format!("{ms} ms")).attr("text-anchor", "middle");
+            element("g").child(straight((x, STRIP.1), (x, STRIP.1 + 5.0))).child(label)
+        });
+        element("g")
+            .class("axis")
+            .children(latencies)
+            .child(across(STRIP.1))
+            .children(times)
+            .child(beside(STRIP.1 - 6.0, "lost"))
+    }
+
+    /// Broken where nothing was served.
+    fn slowest(&self) -> String {
+        let half = BUCKET.as_secs_f64() * 500.0;
+        let mut paths = String::new();
+        let mut run = Vec::new();
+        let mut end = |run: &mut Vec<(f64, f64)>| {
+            // A single point has no length, and would not be seen.
+            if let [only] = run.as_slice() {
+                let only = *only;
+                run.push((only.0 + 1.5, only.1));
+            }
+            paths += &path(run);
+            run.clear();
+        };
+        for (index, moment) in self.around.iter().enumerate() {
+            match moment.slowest_us {
+                0 => end(&mut run),
+                micros => run.push((self.x(Panel::begin(index) + half), self.scale.place(micros))),
+            }
+        }
+        end(&mut run);
+        paths
+    }
+
+    fn losses(&self) -> Element {
+        let width = self.x(BUCKET.as_secs_f64() * 1e3) - self.x(0.0);
+        let bars = self.around.iter().enumerate().filter(|(_, moment)| moment.lost > 0).map(|(index, moment)| {
+            let share = moment.lost as f64 / moment.connections.max(1) as f64;
+            let height = ((STRIP.1 - STRIP.0) * share).max(LOWEST);
+            let begin = Panel::begin(index);
+            let title = format!("{} of {} lost that were due at {begin:.0} ms", moment.lost, moment.connections);
+            rectangle(self.x(begin), STRIP.1 - height, width, height).class("loss").child(element("title").text(title))
+        });
+        let group = element("g").children(bars);
+        if self.around.iter().any(|moment| moment.lost > 0) {
+            return group;
+        }
+        group.child(text(LEFT + 6.0, f64::midpoint(STRIP.0, STRIP.1) + 5.0, "none").class("none"))
+    }
+}

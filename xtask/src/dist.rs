@@ -1,0 +1,70 @@
+//! Builds the program as machines without a compiler, or with an older libc, can run it: static, in `target/dist`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::packages::{ensure_apt, run as run_command};
+use crate::profile;
+
+/// `ldd` and `unshare`.
+const PACKAGES: [&str; 2] = ["libc-bin", "util-linux"];
+
+/// What `cargo xtask dist` takes.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Build by another profile than release
+    #[arg(long, default_value = "release")]
+    profile: String,
+}
+
+/// Builds it, and sees that it is static and runs where there is no other file.
+///
+/// # Errors
+/// Where the build fails, where the program asks for a loader or a library, and where it does not run.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    ensure_apt(&PACKAGES)?;
+    let machine = std::env::consts::ARCH;
+    let target = format!("{machine}-unknown-linux-gnu");
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--locked", "--package", "reloader", "--bin", "reloader"]);
+    // With a target the flags are for the program alone: build scripts and procedural macros cannot be static.
+    build.args(["--target", &target, "--profile", &arguments.profile]);
+    run_command(build.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
+
+    let targets = std::env::current_exe()?.ancestors().nth(2).context("a program that cargo has built")?.to_owned();
+    let built = targets.join(&target).join(profile::directory(&arguments.profile)).join("reloader");
+    let program = targets.join("dist").join(format!("reloader-{machine}-linux"));
+    fs::create_dir_all(targets.join("dist"))?;
+    fs::copy(&built, &program).with_context(|| format!("cargo built no {}", built.display()))?;
+    ensure_static(&program)?;
+    let version = version_in_an_empty_root(&program)?;
+    println!("{}: {version}, static, {} KiB", program.display(), fs::metadata(&program)?.len() / 1024);
+    Ok(())
+}
+
+fn ensure_static(program: &Path) -> Result<()> {
+    let output = Command::new("ldd").arg(program).env("LC_ALL", "C").output().context("running ldd")?;
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let is_static = said.contains("statically linked") || said.contains("not a dynamic executable");
+    ensure!(is_static, "{} is not static:\n{said}", program.display());
+    Ok(())
+}
+
+/// A root file system with this program and nothing else.
+fn version_in_an_empty_root(program: &Path) -> Result<String> {
+    let root = tempfile::tempdir()?;
+    let inside = PathBuf::from("/reloader");
+    fs::copy(program, root.path().join("reloader"))?;
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.arg(format!("--root={}", root.path().display())).arg(inside).arg("--version").env_clear();
+    let output = command.output().context("running unshare")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the program does not run in an empty root: {}: {said}", output.status);
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}

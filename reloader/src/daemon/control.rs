@@ -11,6 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use super::DaemonError;
+use super::conversations::{Conversations, FAREWELL};
 use super::protocol::{Reply, Request, read_frame, write_frame};
 use super::requests::{Event, waiter};
 use crate::config::HAPROXY;
@@ -91,6 +92,8 @@ pub(super) struct Control {
     /// The loops of the services, by name.
     pub(super) services: Arc<BTreeMap<String, mpsc::UnboundedSender<Event>>>,
     pub(super) board: Board,
+    /// With all clients.
+    pub(super) conversations: Conversations,
 }
 
 async fn serve(listener: Arc<UnixListener>, control: Control) {
@@ -98,7 +101,9 @@ async fn serve(listener: Arc<UnixListener>, control: Control) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let control = control.clone();
+                let conversation = control.conversations.begin();
                 tokio::spawn(async move {
+                    let _under_way = conversation;
                     if let Err(error) = converse(stream, control).await {
                         log::debug!("control socket: {error}");
                     }
@@ -172,15 +177,33 @@ async fn reload(mut stream: UnixStream, control: &Control, name: &str) -> io::Re
     let (waiter, mut replies) = waiter();
     let sent = control.services.get(name).is_some_and(|events| events.send(Event::Reload(waiter)).is_ok());
     if !sent {
-        return write_frame(&mut stream, &Reply::Refused { message: ENDING.into(), exit: 69 }).await;
+        return part(stream, &Reply::Refused { message: ENDING.into(), exit: 69 }).await;
     }
     while let Some(reply) = replies.recv().await {
-        write_frame(&mut stream, &reply).await?;
-        if !matches!(reply, Reply::Progress { .. }) {
-            break;
+        match reply {
+            Reply::Progress { .. } => write_frame(&mut stream, &reply).await?,
+            Reply::Refused { .. } => return part(stream, &reply).await,
+            _ => return write_frame(&mut stream, &reply).await,
         }
     }
     Ok(())
+}
+
+/// Gives an answer that the daemon's end may follow. The end of PID 1 kills whoever is in the container, and a client that is killed
+/// before it has ended has not the exit status that it was told: the conversation goes on until it has.
+async fn part(mut stream: UnixStream, reply: &Reply) -> io::Result<()> {
+    let client = process::is_init().then(|| client_of(&stream)).flatten();
+    write_frame(&mut stream, reply).await?;
+    if let Some(client) = client {
+        tokio::time::timeout(FAREWELL, client.ended()).await.ok();
+    }
+    Ok(())
+}
+
+/// Who asks, unless it is a process of another namespace, or has ended.
+fn client_of(stream: &UnixStream) -> Option<process::Handle> {
+    let pid = stream.peer_cred().ok()?.pid().and_then(|pid| u32::try_from(pid).ok())?;
+    process::Handle::adopt(pid, process::start_time(pid)?)
 }
 
 /// The service that a reload would have been of hears why there was none.
@@ -196,8 +219,8 @@ fn note_refused(control: &Control, reason: &str) -> Reply {
     }
 }
 
-/// All services stop; each waits until its asker has been answered.
-async fn stop(mut stream: UnixStream, control: &Control) -> io::Result<()> {
+/// All services stop.
+async fn stop(stream: UnixStream, control: &Control) -> io::Result<()> {
     let mut waiting = Vec::new();
     for events in control.services.values() {
         let (waiter, replies) = waiter();
@@ -221,7 +244,7 @@ async fn stop(mut stream: UnixStream, control: &Control) -> io::Result<()> {
         true => Reply::Stopped { drains: all, stays: one_stays },
         false => Reply::Refused { message: ENDING.into(), exit: 69 },
     };
-    write_frame(&mut stream, &reply).await
+    part(stream, &reply).await
 }
 
 /// What a reload would do: the check of the configuration is run, and nothing is started.

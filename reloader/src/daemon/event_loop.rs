@@ -136,8 +136,6 @@ impl EventLoop {
         self.queue.refuse_all();
         for waiter in std::mem::take(&mut self.queue.stops) {
             waiter.tell(Reply::Stopped { drains: drains.clone(), stays });
-            // The reply is written by another task of this thread.
-            tokio::time::timeout(TICK, waiter.delivered()).await.ok();
         }
     }
 

@@ -4,6 +4,7 @@ mod adopt;
 mod beginnings;
 mod companion;
 mod control;
+mod conversations;
 mod endings;
 mod errors;
 mod event_loop;

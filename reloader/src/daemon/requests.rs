@@ -20,11 +20,6 @@ impl Waiter {
     pub(crate) fn tell(&self, reply: Reply) {
         let _ = self.replies.send(reply);
     }
-
-    /// Waits until the other end has written everything and hung up.
-    pub(super) async fn delivered(&self) {
-        self.replies.closed().await;
-    }
 }
 
 /// What reaches the main loop.

@@ -1,7 +1,6 @@
 //! From the process's start to the first generation that serves.
 
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -9,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::beginnings::begin_serving;
 use super::control::{Control, ControlSocket};
+use super::conversations::Conversations;
 use super::event_loop::EventLoop;
 use super::footing::{Footing, SharedFooting};
 use super::signals::{self, Signals};
@@ -58,7 +58,9 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         name: common.config.control_group.as_str().into(),
         services: Arc::new(senders),
         board: common.board.clone(),
+        conversations: Conversations::new(),
     };
+    let conversations = control.conversations.clone();
     let mut supervisors = Vec::new();
     let (room, mut received) = (Room::of_unit(), take_given());
     for name in &names {
@@ -83,21 +85,26 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
             EventLoop::new(supervisor, path, events, told, footing).run_until_stopped().await;
         }
     });
-    let mut services = pin!(join_all(services));
-    tokio::select! {
+    let mut services = Box::pin(join_all(services));
+    let ended = tokio::select! {
         error = none_serves(beginnings, names.len(), &common.board) => {
             if process::is_init() {
                 // What could not be proven may have accepted connections.
                 let _ = stop.send(true);
-                services.await;
+                (&mut services).await;
             }
-            return Err(error);
+            Err(error)
         }
-        _ = &mut services => {}
+        _ = &mut services => Ok(()),
+    };
+    if ended.is_ok() {
+        notify::stopping();
+        notify::status(&common.board.parting_line());
     }
-    notify::stopping();
-    notify::status(&common.board.parting_line());
-    Ok(())
+    // Whoever waits for one of them hears of its end.
+    drop(services);
+    conversations.over().await;
+    ended
 }
 
 /// As PID 1 it cannot leave its server serving.

@@ -86,3 +86,24 @@ fn whatever_stops_a_container_stops_it() {
     scene.container.reloader(&["stop"]).expect_status(0);
     assert_eq!(scene.container.until_ended(), 0);
 }
+
+/// Asks for the end, reads the answer, and takes its time to end.
+const SLOW: &str = r#"
+import socket, sys, time
+control = socket.socket(socket.AF_UNIX)
+control.connect(sys.argv[1])
+request = b'{"command":"stop"}'
+control.sendall(len(request).to_bytes(4, "big") + request)
+answer = control.recv(4096)
+time.sleep(1)
+sys.exit(0 if b"stopped" in answer else answer.decode())
+"#;
+
+/// The end of PID 1 would kill it before.
+#[test]
+fn whoever_asks_for_the_end_learns_of_it_and_ends_first() {
+    let mut scene = Scene::start(Container::with(&config()));
+    let socket = scene.container.path("run/control.sock").display().to_string();
+    scene.container.exec(&["python3", "-c", SLOW, &socket]).expect_status(0);
+    assert_eq!(scene.container.until_ended(), 0);
+}

@@ -54,10 +54,14 @@ fn at_max_draining_a_reload_waits() {
     let first = rig.reload().expect_status(0);
     rig.run(&["reload", "--json", "--timeout", "1s"]).expect_status(75);
     assert_eq!(rig.history().at("/0/id"), first.at("/id"));
+    // Who has asked by a signal finds it there.
+    assert!(rig.status().at("/warnings").to_string().contains("a reload is wanted, and not begun"));
+    assert!(rig.log().contains("haproxy: waiting for a draining generation to end"), "{}", rig.log());
     // The daemon has not forgotten it, though nobody waits for it any more.
     assert_eq!(idle.prove(), 5);
     until(LIMIT, "the second reload", || rig.history().at("/0/id") != first.at("/id"));
     assert_eq!(rig.history().at("/0/old"), first.at("/new"));
+    assert!(!rig.status().at("/warnings").to_string().contains("not begun"));
     assert!(ends(&rig).is_empty());
 }
 

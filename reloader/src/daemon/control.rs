@@ -182,8 +182,7 @@ async fn reload(mut stream: UnixStream, control: &Control, name: &str) -> io::Re
     while let Some(reply) = replies.recv().await {
         match reply {
             Reply::Progress { .. } => write_frame(&mut stream, &reply).await?,
-            Reply::Refused { .. } => return part(stream, &reply).await,
-            _ => return write_frame(&mut stream, &reply).await,
+            _ => return part(stream, &reply).await,
         }
     }
     Ok(())

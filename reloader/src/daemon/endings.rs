@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use rustix::process::Signal;
 
 use super::beginnings::{runs_known_good, sentence_of};
@@ -73,6 +72,7 @@ impl EventLoop {
     /// Tells the serving generation to drain, lets go of its listeners, and returns the process when connections
     /// keep it: it then outlives the daemon.
     pub(super) async fn retire_serving(&mut self) -> Option<u32> {
+        let served = self.supervisor.endpoints();
         settle_now(&mut self.supervisor);
         self.supervisor.server.leave(&self.supervisor.custody);
         self.supervisor.custody.drop_all();
@@ -90,38 +90,10 @@ impl EventLoop {
             self.supervisor.reap_draining();
         }
         if process::is_init() {
-            self.drain_all().await;
+            self.drain_all(&served).await;
             drains = None;
         }
         self.supervisor.publish();
         drains
-    }
-
-    /// The end of PID 1 kills every other process of the container: it waits until nothing drains any more, and answers meanwhile.
-    async fn drain_all(&mut self) {
-        if self.supervisor.draining.is_empty() {
-            return;
-        }
-        log::info!(
-            "as PID 1 the daemon ends with the last connection, which hard-stop-after = \"{}\" may end early",
-            self.supervisor.config.reload.hard_stop_after
-        );
-        while !self.supervisor.draining.is_empty() {
-            self.supervisor.publish();
-            let event = {
-                let draining = self.supervisor.draining.iter();
-                let mut drained: FuturesUnordered<_> = draining.map(|generation| generation.process.ended()).collect();
-                tokio::select! {
-                    _ = drained.next() => None,
-                    () = tokio::time::sleep(TICK) => None,
-                    event = self.events.recv() => event,
-                }
-            };
-            event.into_iter().for_each(|event| self.take(event));
-            self.queue.refuse_all();
-            self.supervisor.reap_draining();
-            self.supervisor.tick();
-            self.end_overdue().await;
-        }
     }
 }

@@ -9,7 +9,9 @@ use crate::haproxy::version::VersionError;
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// Capabilities are missing.
-    #[error("missing privilege: {0}; run the daemon as root, or give its unit these capabilities")]
+    #[error(
+        "missing privilege: {0}; run the daemon as root, or give its unit these capabilities; in a container make it the first process (no --init), which goes on without them"
+    )]
     Privilege(String),
     /// The runtime directory is locked.
     #[error("another reloader daemon{owner} serves {directory}; stop it first, or use another runtime-dir", directory = .directory.display())]

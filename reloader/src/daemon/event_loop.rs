@@ -133,6 +133,10 @@ impl EventLoop {
         let stays = self.supervisor.companion.is_some();
         let retired = if stays { None } else { self.retire_serving().await };
         let drains: Vec<u32> = retired.into_iter().collect();
+        // What came meanwhile is answered too.
+        while let Ok(event) = self.events.try_recv() {
+            self.take(event);
+        }
         self.queue.refuse_all();
         for waiter in std::mem::take(&mut self.queue.stops) {
             waiter.tell(Reply::Stopped { drains: drains.clone(), stays });

@@ -9,6 +9,7 @@ mod endings;
 mod errors;
 mod event_loop;
 mod footing;
+mod last_connections;
 pub mod protocol;
 mod queue;
 mod requests;

@@ -43,7 +43,11 @@ impl Queue {
         }
     }
 
-    fn tell_all(&mut self, phase: String) {
+    fn tell_all(&mut self, service: &str, phase: String) {
+        // Who asks by a signal has the log only.
+        if self.told.as_ref().is_none_or(|(told, _)| *told != phase) {
+            log::info!("{service}: {phase}, before it is reloaded");
+        }
         let told = Some((phase.clone(), self.pending.len()));
         if self.told != told {
             self.pending.iter().for_each(|waiter| waiter.tell(Reply::Progress { phase: phase.clone() }));
@@ -62,7 +66,7 @@ impl EventLoop {
         match self.reason_to_wait().await {
             Wait::No => {}
             Wait::TooLong(loss) => note = Some(loss),
-            Wait::Yes(phase) => return self.queue.tell_all(phase),
+            Wait::Yes(phase) => return self.queue.tell_all(&self.supervisor.name, phase),
         }
         // Requests that arrived meanwhile belong to the same reload.
         while let Ok(event) = self.events.try_recv() {
@@ -73,6 +77,7 @@ impl EventLoop {
         }
         self.queue.waits_since = None;
         self.queue.told = None;
+        self.supervisor.waits = None;
         self.mend_footing();
         // Somebody else may have reloaded a moment ago.
         self.follow_companion().await;
@@ -84,6 +89,7 @@ impl EventLoop {
     async fn reload_for(&mut self, batch: &[Waiter], note: Option<String>) {
         if let Some(message) = &self.supervisor.unadopted {
             let message = format!("{message}; then start the daemon again");
+            log::warn!("{}: not reloaded: {message}", self.supervisor.name);
             return batch.iter().for_each(|waiter| waiter.tell(Reply::Refused { message: message.clone(), exit: 1 }));
         }
         let asked = batch.iter().map(|waiter| waiter.asked).min().unwrap_or_else(Instant::now);
@@ -116,7 +122,12 @@ impl EventLoop {
         if settings.max_draining > 0 && self.supervisor.draining.len() >= settings.max_draining {
             match settings.at_max_draining {
                 AtMaxDraining::Wait => {
-                    return Wait::Yes("waiting for a draining generation to end (max-draining)".into());
+                    let phase = "waiting for a draining generation to end (max-draining)";
+                    // Nothing says how long: it is told to whoever reads `status`, too.
+                    if self.supervisor.waits.replace(phase).is_none() {
+                        self.supervisor.publish();
+                    }
+                    return Wait::Yes(phase.into());
                 }
                 AtMaxDraining::EndOldest => {
                     let oldest = self.supervisor.draining[0].number;

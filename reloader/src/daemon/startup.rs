@@ -41,6 +41,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     let gates = tokio::task::spawn_blocking(Gates::probe).await.unwrap_or_default();
     remove_stale_counter();
     let names = config.names();
+    let asked_to_end = stopping.clone();
     let common = Common {
         config,
         config_path,
@@ -88,12 +89,13 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     let mut services = Box::pin(join_all(services));
     let ended = tokio::select! {
         error = none_serves(beginnings, names.len(), &common.board) => {
+            let was_asked = *asked_to_end.borrow();
             if process::is_init() {
                 // What could not be proven may have accepted connections.
                 let _ = stop.send(true);
                 (&mut services).await;
             }
-            Err(error)
+            if was_asked { Ok(()) } else { Err(error) }
         }
         _ = &mut services => Ok(()),
     };
@@ -193,6 +195,7 @@ impl Common {
             next_number: 1,
             warning: None,
             refused: None,
+            waits: None,
             published: self.board.clone(),
         })
     }

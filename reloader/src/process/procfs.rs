@@ -104,13 +104,9 @@ fn children(pid: u32) -> Vec<u32> {
     all
 }
 
-/// Children of this process that have ended and were not waited for.
-pub(super) fn ended_children() -> Vec<u32> {
-    let is_zombie = |pid: &u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        after_command(&stat).is_some_and(|fields| fields.first() == Some(&"Z"))
-    };
-    children(std::process::id()).into_iter().filter(is_zombie).collect()
+/// Children of this process, those among them that have ended and were not waited for.
+pub(super) fn own_children() -> Vec<u32> {
+    children(std::process::id())
 }
 
 /// Those of the tree of `root` that run the same program: a HAProxy's master and workers without the programs that it runs.

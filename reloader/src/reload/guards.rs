@@ -52,7 +52,6 @@ impl Guards {
         recorder: &mut Recorder,
         tell: &dyn Fn(&str),
     ) {
-        self.reserved.end(supervisor);
         let strategy = supervisor.config.reload.strategy;
         if !supervisor.is_served() || strategy == Strategy::FdPass {
             return;
@@ -62,6 +61,10 @@ impl Guards {
         let patience = supervisor.config.reload.drain_timeout;
         join_all(self.replaced.iter_mut().map(|replaced| replaced.drain(patience))).await;
         if matches!(strategy, Strategy::Auto | Strategy::Steer) {
+            if supervisor.gates.steer.is_none() {
+                // A group has one program.
+                self.reserved.end(supervisor);
+            }
             (self.steered, at_risk) = steered::begin(supervisor, at_risk, &inspection.custody, recorder);
         }
         let mut ours: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
@@ -79,6 +82,12 @@ impl Guards {
             steered.drain().await;
         }
         recorder.phase(|phases| &mut phases.drain);
+    }
+
+    /// The new generation is about to take over: it gets its connections. Before, what may still give it up would cost them; later, no
+    /// socket is left by which a group could be freed.
+    pub(crate) fn share_out(&mut self, supervisor: &mut Supervisor) {
+        self.reserved.end(supervisor);
     }
 
     /// Whether the old listener with this inode is guarded. A unix path that is bound anew never is: its drain is no proof.

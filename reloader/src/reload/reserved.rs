@@ -1,12 +1,14 @@
 //! What a new generation binds beside the old one gets no connection before it is proven: one that exits while it starts, because
 //! it cannot bind the next address, would take with it what it was given.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use super::plan::Planned;
 use super::receipt::Rung;
+use crate::custody::{Custody, Held};
 use crate::gate::reserve::{reserve, unreserve};
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::process::{Handle, SocketOwner};
@@ -16,8 +18,8 @@ use crate::supervision::Supervisor;
 /// The lease outlives a start by this time.
 const SPARE: Duration = Duration::from_secs(5);
 
-/// Reserved reuseport groups: where the serving generation has one socket of each. No duplicate is kept: with nobody behind it, it
-/// would swallow what the group gets.
+/// Reserved reuseport groups: where the serving generation has one socket of each. No duplicate is kept beyond custody: with nobody behind
+/// it, it would swallow what the group gets.
 #[derive(Default)]
 pub(crate) struct Reserved {
     groups: Vec<(u64, SocketOwner)>,
@@ -26,28 +28,30 @@ pub(crate) struct Reserved {
 }
 
 impl Reserved {
-    /// Reserves for the serving generation what the plan says will not be passed. Where that is not possible (Linux before 5.6,
-    /// CAP_SYS_PTRACE missing, another server in the group) the kernel shares connections out between the two generations.
+    /// Reserves for the serving generation what the plan says may not be passed. Where that is not possible (another server in the group;
+    /// no duplicate in custody, and Linux before 5.6 or no CAP_SYS_PTRACE) the kernel shares connections out between the two generations.
     pub(crate) fn begin(supervisor: &mut Supervisor, prepared: &Prepared) -> Reserved {
         let mut reserved = Reserved::default();
         // A program of a dead daemon that is still there waits for handshakes of its own.
         if supervisor.serving.is_none() || supervisor.inherits_steering {
             return reserved;
         }
-        let plan = supervisor.plan(&prepared.abilities);
-        let bound_anew: HashSet<u64> =
-            plan.iter().filter(|planned| planned.rung != Rung::Passed).map(|planned| planned.inode).collect();
+        let bound_anew = may_be_bound_anew(&supervisor.plan(&prepared.abilities));
+        if bound_anew.is_empty() {
+            return reserved;
+        }
         let lease = supervisor.config.reload.start_timeout + SPARE;
-        if let Some(steer) = supervisor.steer.as_mut().filter(|steer| steer.is_in_force() && !bound_anew.is_empty()) {
+        if let Some(steer) = supervisor.steer.as_mut().filter(|steer| steer.is_in_force()) {
             reserved.renewed = steer.renew(lease).is_ok();
         }
         let sockets = sock_diag::tcp_listeners().unwrap_or_default();
+        let held = by_inode(&supervisor.custody);
         for (socket, count) in groups(&sockets, &bound_anew) {
             if supervisor.steer.as_ref().is_some_and(|steer| steer.stands_at(&socket.address)) {
                 continue;
             }
             let Some(owner) = supervisor.custody.owner(socket.inode) else { continue };
-            match with_duplicate(owner, socket.inode, |duplicate| reserve(duplicate, count)) {
+            match with_socket(&held, owner, socket.inode, |socket| reserve(socket, count)) {
                 Ok(()) => reserved.groups.push((socket.inode, owner)),
                 Err(error) => log::debug!("{} is not reserved for the serving generation: {error}", socket.address),
             }
@@ -62,7 +66,7 @@ impl Reserved {
         {
             log::warn!("{error}");
         }
-        free(std::mem::take(&mut self.groups));
+        free(&supervisor.custody, std::mem::take(&mut self.groups));
     }
 }
 
@@ -74,12 +78,13 @@ pub(crate) fn free_inherited(supervisor: &Supervisor) {
     }
     let tcp = serving.listeners.iter().filter(|owned| owned.listener.endpoint.is_tcp_here());
     let owner = |inode| Some((inode, supervisor.custody.owner(inode)?));
-    free(tcp.filter_map(|owned| owner(owned.listener.inode)));
+    free(&supervisor.custody, tcp.filter_map(|owned| owner(owned.listener.inode)));
 }
 
-fn free(groups: impl IntoIterator<Item = (u64, SocketOwner)>) {
+fn free(custody: &Custody, groups: impl IntoIterator<Item = (u64, SocketOwner)>) {
+    let held = by_inode(custody);
     for (inode, owner) in groups {
-        match with_duplicate(owner, inode, unreserve) {
+        match with_socket(&held, owner, inode, |socket| unreserve(socket)) {
             // Nothing is reserved; or the socket was bound without SO_REUSEPORT.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {}
             Err(error) => log::debug!("the listener {inode} of process {} may stay reserved: {error}", owner.pid),
@@ -88,30 +93,46 @@ fn free(groups: impl IntoIterator<Item = (u64, SocketOwner)>) {
     }
 }
 
-fn with_duplicate(owner: SocketOwner, inode: u64, act: impl FnOnce(OwnedFd) -> io::Result<()>) -> io::Result<()> {
-    act(Handle::duplicate(owner, inode).map_err(io::Error::other)?)
+fn by_inode(custody: &Custody) -> HashMap<u64, &Held> {
+    custody.held().iter().map(|held| (held.listener.inode, held)).collect()
+}
+
+/// By the duplicate in custody; of a socket that HAProxy does not give out, or that is kept back, by one for this moment.
+fn with_socket(
+    held: &HashMap<u64, &Held>,
+    owner: SocketOwner,
+    inode: u64,
+    act: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    match held.get(&inode) {
+        Some(held) => act(held.fd.as_fd()),
+        None => act(Handle::duplicate(owner, inode).map_err(io::Error::other)?.as_fd()),
+    }
+}
+
+/// What is not passed, or under a condition only: whether a bind to a single IPv6 address says `v6only` is not known. Pure.
+fn may_be_bound_anew(plan: &[Planned]) -> HashSet<u64> {
+    let may_be = |planned: &&Planned| planned.rung != Rung::Passed || planned.why.is_some();
+    plan.iter().filter(may_be).map(|planned| planned.inode).collect()
 }
 
 /// One socket of each group, and how many the group has, where all of them are in `bound_anew`: among others the first ones need not be
 /// ours. Pure.
 fn groups<'a>(sockets: &'a [ListenSocket], bound_anew: &HashSet<u64>) -> Vec<(&'a ListenSocket, u32)> {
-    let place = |socket: &ListenSocket| (socket.address.clone(), socket.interface, socket.v6only);
-    let mut groups: Vec<(&ListenSocket, u32)> = Vec::new();
+    let mut groups: HashMap<_, Vec<&ListenSocket>> = HashMap::new();
     for socket in sockets {
-        match groups.iter_mut().find(|(first, _)| place(first) == place(socket)) {
-            Some((_, count)) => *count += 1,
-            None => groups.push((socket, 1)),
-        }
+        groups.entry((&socket.address, socket.interface, socket.v6only)).or_default().push(socket);
     }
-    let strange: Vec<_> = sockets.iter().filter(|socket| !bound_anew.contains(&socket.inode)).map(place).collect();
-    groups.retain(|(first, _)| !strange.contains(&place(first)));
-    groups
+    let is_ours = |group: &Vec<&ListenSocket>| group.iter().all(|socket| bound_anew.contains(&socket.inode));
+    groups.into_values().filter(is_ours).map(|group| (group[0], group.len() as u32)).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::listener::Address;
+    use crate::listener::{Address, Family, Role};
 
     #[test]
     fn a_group_is_reserved_where_all_of_it_is_bound_anew() {
@@ -132,8 +153,26 @@ mod tests {
             socket(6, "127.0.0.1:82", 0),
         ];
         let found = groups(&sockets, &HashSet::from([1, 2, 3, 4]));
-        let found: Vec<_> = found.into_iter().map(|(socket, count)| (socket.inode, count)).collect();
+        let found: BTreeSet<_> = found.into_iter().map(|(socket, count)| (socket.inode, count)).collect();
         // Of port 81 another server has one, port 82 is not ours at all.
-        assert_eq!(found, [(1, 2), (3, 1)]);
+        assert_eq!(found, BTreeSet::from([(1, 2), (3, 1)]));
+    }
+
+    #[test]
+    fn what_is_passed_under_a_condition_may_be_bound_anew() {
+        let planned = |inode, rung, why: Option<&str>| Planned {
+            address: String::new(),
+            family: Family::Inet,
+            role: Role::Traffic,
+            rung,
+            why: why.map(str::to_owned),
+            inode,
+        };
+        let plan = [
+            planned(1, Rung::Passed, None),
+            planned(2, Rung::Passed, Some("provided that its bind says `v6only`")),
+            planned(3, Rung::Steered, Some("kept back")),
+        ];
+        assert_eq!(may_be_bound_anew(&plan), HashSet::from([2, 3]));
     }
 }

@@ -95,6 +95,7 @@ async fn two_phases(
     let is_retiring = supervisor.is_served();
     still_there(supervisor)?;
     record_handover(supervisor).await?;
+    guards.share_out(supervisor);
     let closed = retire(supervisor, inspection, verdicts, recorder).await;
     if is_retiring && let Some(loss) = prepared.retires_with_loss() {
         recorder.note(loss);

@@ -19,7 +19,7 @@ mod upkeep;
 
 pub(crate) use companion::Companion;
 pub(crate) use crash::Down;
-pub(crate) use generation::{Ending, Generation, since_epoch};
+pub(crate) use generation::{Ending, Generation, open_connections, since_epoch};
 pub use journal::read_newest;
 pub(crate) use journal::{Journal, receipt_id};
 pub(crate) use known_good::KnownGood;

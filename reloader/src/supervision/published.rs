@@ -209,6 +209,7 @@ impl Supervisor {
         warnings.extend(
             self.refused.iter().map(|reason| format!("the last reload that was wanted was not begun: {reason}")),
         );
+        warnings.extend(self.waits.map(|phase| format!("a reload is wanted, and not begun: {phase}")));
         if self.draining.len() >= MANY_DRAINING {
             warnings.push(format!(
                 "{} generations are draining: long connections keep them; see hard-stop-after and max-draining",

@@ -19,7 +19,7 @@ use crate::gate::hold::{Gates, Records as Holds};
 use crate::gate::steer::Steer;
 use crate::gate::syn_counter::SynCounter;
 use crate::generation_files::Files;
-use crate::listener::Owned;
+use crate::listener::{Endpoint, Owned};
 use crate::process::Handle;
 use crate::reload::plan::{self, Means, Planned, Present};
 use crate::reload::receipt::{GenerationId, Kind, Outcome, Receipt};
@@ -96,6 +96,8 @@ pub(crate) struct Supervisor {
     pub(crate) warning: Option<String>,
     /// Why the check that comes before a reload refused the configuration, until one is carried out.
     pub(crate) refused: Option<String>,
+    /// What a reload that is wanted waits for, where nothing says how long.
+    pub(crate) waits: Option<&'static str>,
     pub(crate) published: Board,
 }
 
@@ -248,6 +250,12 @@ impl Supervisor {
         }
         let unserved = self.unserved.iter().flat_map(|unserved| unserved.listeners.iter().cloned());
         self.custody_as_owned().into_iter().chain(unserved).collect()
+    }
+
+    /// Where it serves, or has served and drains.
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        let generations = self.serving.iter().chain(&self.starting).chain(&self.draining);
+        generations.flat_map(|generation| &generation.listeners).map(|owned| owned.listener.endpoint.clone()).collect()
     }
 
     pub(crate) fn custody_as_owned(&self) -> Vec<Owned> {

@@ -164,6 +164,13 @@ pub fn wait_for_children() -> io::Result<()> {
     Ok(())
 }
 
+/// Lets this process, and threads that it has later, hear all signals and how its children end, whatever its parent has blocked or ignored:
+/// as PID 1 there is nobody else to end it.
+pub fn hear_signals() -> io::Result<()> {
+    wait_for_children()?;
+    Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
+}
+
 /// Makes `command` start in the network namespace that `namespace` is a file of.
 pub fn start_in_network_namespace(command: &mut Command, namespace: OwnedFd) {
     // SAFETY: the closure runs between fork and exec. It makes one system call (setns), which is async-signal-safe, and

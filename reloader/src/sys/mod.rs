@@ -8,8 +8,8 @@ mod tcx;
 mod watch;
 
 pub use inherit::{
-    Inheritance, NotForChildren, raise_descriptor_limit, start_in_network_namespace, start_in_own_session, take_given,
-    wait_for_children,
+    Inheritance, NotForChildren, hear_signals, raise_descriptor_limit, start_in_network_namespace,
+    start_in_own_session, take_given, wait_for_children,
 };
 pub(crate) use link_address::link_address;
 pub(crate) use tcp_info::{TcpInfo, tcp_info};

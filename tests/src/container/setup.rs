@@ -19,6 +19,8 @@ pub struct Setup {
     tables: String,
     haproxy: PathBuf,
     confined: Option<(PathBuf, String)>,
+    /// As setpriv(1) names it.
+    lacks: Option<String>,
     pub(super) user_namespace: bool,
     pub(super) is_nobody: bool,
 }
@@ -30,6 +32,7 @@ impl Setup {
             tables: String::new(),
             haproxy: "/usr/sbin/haproxy".into(),
             confined: None,
+            lacks: None,
             user_namespace: false,
             is_nobody: false,
         }
@@ -51,6 +54,12 @@ impl Setup {
     pub fn contained(mut self, program: &str, added: &[&str]) -> Setup {
         let added = if added.is_empty() { "-".into() } else { added.join(",") };
         self.confined = Some((program.into(), added));
+        self
+    }
+
+    /// As `--cap-drop`.
+    pub fn without(mut self, capability: &str) -> Setup {
+        self.lacks = Some(capability.to_owned());
         self
     }
 
@@ -104,7 +113,9 @@ impl Setup {
         let before = confined.flat_map(|(program, added)| [program.display().to_string(), added.clone(), "--".into()]);
         let nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--bounding-set=-all"];
         let nobody = nobody.iter().chain(&["--inh-caps=-all", "--no-new-privs", "--"]).filter(|_| self.is_nobody);
-        before.chain(nobody.map(|word| (*word).to_owned())).chain(words).collect()
+        let lacks = self.lacks.iter();
+        let dropped = lacks.flat_map(|name| ["setpriv".into(), format!("--bounding-set=-{name}"), "--".into()]);
+        before.chain(dropped).chain(nobody.map(|word| (*word).to_owned())).chain(words).collect()
     }
 
     pub(super) fn toml(&self, dir: &Path) -> String {

@@ -1,10 +1,13 @@
 //! What a container is given, what that buys, and what is said where it is not enough.
 
+use nix::sys::signal::Signal;
 use reloader_tests::container::Container;
+use reloader_tests::footprint::Footprint;
 use reloader_tests::load::Load;
 use reloader_tests::poll::until;
 use reloader_tests::probe::ability;
 use reloader_tests::sockets::until_refused;
+use reloader_tests::wrapper::{Manner, Wrapper};
 
 use crate::scene::{CONTAINED, LIMIT, Scene, WEB, assert_rung, config};
 
@@ -58,7 +61,18 @@ fn with_bpf_and_net_admin_syns_are_held() {
 }
 
 #[test]
-fn with_those_perfmon_and_sys_ptrace_listeners_are_steered() {
+fn with_bpf_and_net_admin_syns_are_counted() {
+    let setup = Container::with(&config()).contained(CONTAINED, &["BPF", "NET_ADMIN"]);
+    let scene = Scene::start(setup.tables("[reload]\ncount-syns = true"));
+    let load = scene.load();
+    let receipt = scene.container.reloader(&["reload", "--json"]).expect_status(0);
+    load.until_further(200);
+    load.stop().assert_lossless();
+    assert!(receipt.at("/syns/seen").as_u64() > Some(0), "{}", receipt.stdout);
+}
+
+#[test]
+fn with_those_and_sys_ptrace_listeners_are_steered() {
     let setup = Container::with(&config()).contained(CONTAINED, &["BPF", "NET_ADMIN", "SYS_PTRACE"]);
     let scene = Scene::start(setup.tables("[reload]\nstrategy = \"steer\""));
     reload_under_load(&scene, "steered");
@@ -77,6 +91,19 @@ fn a_server_that_changes_its_user_takes_sys_ptrace() {
 
     let scene = Scene::start(Container::with(&config).contained(CONTAINED, &["SYS_PTRACE"]));
     reload_under_load(&scene, "passed");
+}
+
+#[test]
+fn a_server_that_changes_its_user_takes_kill() {
+    let config = config().global("user nobody");
+    let setup = Container::with(&config).contained(CONTAINED, &["SYS_PTRACE"]).without("kill");
+    let mut without = setup.try_start();
+    assert_eq!(without.until_ended(), 4);
+    assert!(
+        without.log().contains("cannot be signalled: a server that changes its user takes CAP_KILL"),
+        "{}",
+        without.log()
+    );
 }
 
 /// Nothing but its own user, as an image with `USER` and `--cap-drop ALL` gives it.
@@ -99,11 +126,29 @@ fn in_a_user_namespace_sockets_are_passed() {
     assert_eq!(ability(&probed, "bpf")["present"], false, "{probed:#}");
 }
 
+/// Holder and guard go with it, and its network namespace may be somebody else's too.
 #[test]
-fn nothing_is_left_of_a_container_that_is_killed() {
-    let scene = Scene::start(Container::with(&config()));
+fn nothing_is_left_of_a_container_that_is_killed_while_it_holds() {
+    let wrapper = Wrapper::new();
+    // The old generation makes room first: the new one starts under the hold.
+    let config = config().global("noreuseport");
+    let setup = Container::with(&config).contained(CONTAINED, &["BPF", "NET_ADMIN"]).haproxy_at(&wrapper.path());
+    let scene = Scene::start(setup.tables("[reload]\nstrategy = \"hold\"\n[hold]\nmax = \"60s\""));
     Load::to([WEB]).connections(100).run().assert_lossless();
+    let (before, footprint) = (programs(), Footprint::take(&scene.container.path("")));
+    // It does not become ready.
+    wrapper.set(Manner::Deaf);
+    scene.container.kill(Signal::SIGHUP);
+    until(LIMIT, "a hold", || scene.container.status().at("/holds/0/backend").is_string());
+    assert_ne!(programs(), before);
     scene.container.init().end();
     until(LIMIT, "all of its processes to end", || scene.container.processes().is_empty());
     until_refused(WEB);
+    until(LIMIT, "its programs to go", || programs() == before);
+    assert_eq!(footprint.left_behind(), Vec::<String>::new());
+}
+
+/// All BPF programs of the machine: those of a container have no names.
+fn programs() -> Vec<u32> {
+    aya::programs::loaded_programs().flatten().map(|program| program.id()).collect()
 }

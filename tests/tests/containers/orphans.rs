@@ -3,10 +3,10 @@
 use nix::sys::signal::Signal;
 use reloader_tests::container::Container;
 use reloader_tests::poll::until;
-use reloader_tests::process::{Process, called_with};
+use reloader_tests::process::Process;
 use reloader_tests::wrapper::{Manner, Wrapper};
 
-use crate::scene::{LIMIT, Scene, assert_rung, config};
+use crate::scene::{LIMIT, Scene, assert_rung, config, hanging};
 
 /// Started by somebody who ends before they do.
 const ORPHANS: &str = "for i in $(seq 50); do (sleep 0.0$i & sh -c 'exit 3' &) & done";
@@ -44,8 +44,7 @@ fn a_server_that_dies_during_a_start_is_told_with_its_true_status() {
 
     wrapper.set(Manner::Hang);
     container.kill(Signal::SIGHUP);
-    let file = container.path("haproxy.cfg").display().to_string();
-    until(LIMIT, "a start that hangs", || !called_with(&["hanging", &file]).is_empty());
+    until(LIMIT, "a start that hangs", || hanging(container).is_some());
     wrapper.set(Manner::Well);
     container.exec(&["sh", "-c", ORPHANS]).expect_status(0);
     container.until_receipt(|| serving.signal(Signal::SIGKILL));

@@ -6,6 +6,7 @@ use reloader_tests::config::Config;
 use reloader_tests::container::{Container, Setup};
 use reloader_tests::load::{Load, Running};
 use reloader_tests::netns;
+use reloader_tests::process::{Process, called_with};
 use reloader_tests::servers::{Manner, Server};
 use serde_json::Value;
 
@@ -55,6 +56,11 @@ impl Scene {
         load.until_started(200);
         load
     }
+}
+
+/// The wrapper that was told to do nothing.
+pub(crate) fn hanging(container: &Container) -> Option<Process> {
+    called_with(&["hanging", &container.path("haproxy.cfg").display().to_string()]).first().copied()
 }
 
 /// Panics unless it is proven, and just `count` traffic listeners have this rung.

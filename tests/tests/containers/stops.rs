@@ -7,7 +7,7 @@ use reloader_tests::poll::until;
 use reloader_tests::sockets::{listening, until_refused};
 use reloader_tests::wrapper::{Manner, Wrapper};
 
-use crate::scene::{CONTAINED, IDLE, LIMIT, Scene, WEB, config};
+use crate::scene::{CONTAINED, IDLE, LIMIT, Scene, WEB, config, hanging};
 
 const CONNECTIONS: usize = 20;
 
@@ -54,6 +54,79 @@ fn hard_stop_after_bounds_it() {
     let receipts = scene.container.receipts();
     let end = receipts.last().expect("a receipt");
     assert_eq!((&end["kind"], &end["lost"]["cut"]), (&"end".into(), &CONNECTIONS.into()), "{end:#}");
+}
+
+/// A server with a process for each client, which has no listener and outlives the first process.
+const FORKING: &str = r#"
+[service.forking]
+sockets = "listen-fds"
+listen = ["127.0.0.1:8085"]
+start = ["/usr/bin/python3", "-c", '''
+import os, signal, socket
+listener = socket.socket(fileno=3)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+while True:
+    client = listener.accept()[0]
+    if os.fork() == 0:
+        listener.close()
+        client.recv(1000)
+        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n")
+        os._exit(0)
+    client.close()
+''']
+"#;
+const FORKED: &str = "127.0.0.1:8085";
+
+#[test]
+fn clients_of_processes_that_outlive_their_server_are_served_to_their_end() {
+    let mut scene = Scene::start(Container::with(&config()).tables(FORKING));
+    let mut idle = Idle::open(FORKED, CONNECTIONS);
+    // What is in the queue when the listener closes is lost: everybody has his process before.
+    until(LIMIT, "a process for each", || scene.container.processes().len() == 3 + CONNECTIONS);
+    scene.container.kill(Signal::SIGTERM);
+    until_refused(FORKED);
+    until(LIMIT, "the daemon to wait", || scene.container.log().contains("of which the last is waited for"));
+    let left = format!("the daemon ends with {CONNECTIONS} connections");
+    until(LIMIT, "`status` to say so", || scene.container.status().stdout.contains(&left));
+    assert_eq!(idle.prove(), CONNECTIONS, "{:?}", idle.deaths());
+    assert_eq!(scene.container.until_ended(), 0);
+}
+
+#[test]
+fn hard_stop_after_bounds_those_too() {
+    let tables = format!("[reload]\nhard-stop-after = \"3s\"\n{FORKING}");
+    let mut scene = Scene::start(Container::with(&config()).tables(&tables));
+    let mut idle = Idle::open(FORKED, CONNECTIONS);
+    // What is in the queue when the listener closes is lost: everybody has his process before.
+    until(LIMIT, "a process for each", || scene.container.processes().len() == 3 + CONNECTIONS);
+    scene.container.kill(Signal::SIGTERM);
+    assert_eq!(scene.container.until_ended(), 0);
+    assert_eq!(idle.alive(), 0);
+    let receipts = scene.container.receipts();
+    let end = receipts.last().expect("a receipt");
+    assert_eq!((&end["kind"], &end["lost"]["cut"]), (&"end".into(), &CONNECTIONS.into()), "{end:#}");
+}
+
+/// Whoever is asked to end does as he is told, though nothing served by then.
+#[test]
+fn a_start_that_is_given_up_is_no_failure() {
+    let wrapper = Wrapper::new();
+    wrapper.set(Manner::Hang);
+    let mut scene = Scene::try_start(Container::with(&config()).haproxy_at(&wrapper.path()));
+    until(LIMIT, "a start that hangs", || hanging(&scene.container).is_some());
+    scene.container.kill(Signal::SIGTERM);
+    assert_eq!(scene.container.until_ended(), 0, "{}", scene.container.log());
+    drop(scene);
+
+    // One that has accepted clients by then ends with them.
+    wrapper.set(Manner::Deaf);
+    let mut scene = Scene::try_start(Container::with(&config()).haproxy_at(&wrapper.path()));
+    until(LIMIT, "it to listen", || !listening(8081).is_empty());
+    let mut idle = Idle::open(IDLE, CONNECTIONS);
+    scene.container.kill(Signal::SIGTERM);
+    until_refused(IDLE);
+    assert_eq!(idle.prove(), CONNECTIONS, "{:?}", idle.deaths());
+    assert_eq!(scene.container.until_ended(), 0, "{}", scene.container.log());
 }
 
 /// It serves from its first moment, though nobody learns that it is ready.

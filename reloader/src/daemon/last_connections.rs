@@ -1,0 +1,96 @@
+//! The end of PID 1 kills every other process of the container: it comes with the last connection.
+
+use std::time::Instant;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use super::event_loop::{EventLoop, TICK};
+use crate::config::Limit;
+use crate::listener::Endpoint;
+use crate::process;
+use crate::reload::receipt::Kind;
+use crate::reload::recorder::Recorder;
+use crate::supervision::{Generation, open_connections};
+
+impl EventLoop {
+    /// Waits until nothing drains any more, and nobody has a connection that one of the endpoints `served` accepted. Answers meanwhile.
+    pub(super) async fn drain_all(&mut self, served: &[Endpoint]) {
+        let limit = self.supervisor.config.reload.hard_stop_after;
+        if !self.supervisor.draining.is_empty() {
+            log::info!(
+                "as PID 1 the daemon ends with the last connection, which hard-stop-after = \"{limit}\" may end early"
+            );
+        }
+        let began = Instant::now();
+        let mut told = false;
+        loop {
+            while self.supervisor.draining.iter().any(may_end) {
+                self.supervisor.publish();
+                self.wait_for_the_draining().await;
+                self.end_overdue().await;
+            }
+            if let Some(stays) = self.supervisor.draining.first() {
+                let pid = stays.process.pid();
+                return log::error!(
+                    "process {pid} cannot be told to end, for which CAP_KILL is missing: it is killed with the container"
+                );
+            }
+            let left = connections_left(served);
+            if left == 0 {
+                return;
+            }
+            if matches!(limit, Limit::After(limit) if began.elapsed() >= limit) {
+                return self.record_cut(left);
+            }
+            if !std::mem::replace(&mut told, true) {
+                log::info!(
+                    "processes that outlived their generation have connections, of which the last is waited for"
+                );
+            }
+            self.warn_of_the_left(left);
+            self.wait_for_the_draining().await;
+        }
+    }
+
+    /// Until one of them has ended, or until the next tick.
+    async fn wait_for_the_draining(&mut self) {
+        let event = {
+            let draining = self.supervisor.draining.iter();
+            let mut drained: FuturesUnordered<_> = draining.map(|generation| generation.process.ended()).collect();
+            tokio::select! {
+                Some(_) = drained.next(), if !drained.is_empty() => None,
+                () = tokio::time::sleep(TICK) => None,
+                event = self.events.recv() => event,
+            }
+        };
+        event.into_iter().for_each(|event| self.take(event));
+        self.queue.refuse_all();
+        self.supervisor.reap_draining();
+        self.supervisor.tick();
+    }
+
+    fn warn_of_the_left(&mut self, left: u64) {
+        self.supervisor.warning =
+            Some(format!("the daemon ends with {left} connections of processes that outlived their generation"));
+        self.supervisor.publish();
+    }
+
+    fn record_cut(&mut self, left: u64) {
+        let mut recorder = Recorder::begin(Some(&self.supervisor.name), Kind::End, Instant::now(), 0, None);
+        recorder.receipt().lost.cut = Some(left);
+        recorder.note("connections of processes that outlived their generation were cut, as hard-stop-after asks");
+        let receipt = recorder.finish(Ok(()));
+        self.supervisor.store_receipt(&receipt);
+    }
+}
+
+/// Who cannot be signalled was never told, and would serve for ever.
+fn may_end(generation: &Generation) -> bool {
+    !generation.processes().into_iter().any(process::is_beyond_signals)
+}
+
+/// Connections of whoever is in the container, wherever his parents are: a server may answer by processes that outlive its first one.
+/// What the kernel does not tell is not waited for.
+fn connections_left(served: &[Endpoint]) -> u64 {
+    open_connections(&process::tree(std::process::id()), served).unwrap_or(0)
+}

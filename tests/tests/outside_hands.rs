@@ -86,22 +86,29 @@ fn a_stats_socket_that_names_somebody_elses_process_is_not_believed() {
 
 #[test]
 fn a_handover_that_cannot_be_recorded_is_not_made() {
-    netns::enter();
-    let rig = Rig::with(&Config::web(WEB)).start();
-    let old = rig.serving().unwrap();
-    let records = rig.path("run/generations.json");
-    let temporary = records.with_extension("tmp");
-    // Not even root can write a file where a directory is.
-    fs::create_dir_all(temporary.join("in the way")).unwrap();
-    let load = Load::to([WEB]).rate(500).start();
-    load.until_started(50);
-    let answer = rig.reload().expect_status(1);
-    assert!(answer.at("/reason").to_string().contains("cannot be recorded"), "{}", answer.at("/reason"));
-    assert_eq!(rig.serving(), Some(old));
-
-    fs::remove_dir_all(&temporary).unwrap();
-    rig.reload().expect_status(0);
-    load.stop().assert_lossless();
+    // The second is bound anew, and nothing guards it.
+    for (address, strategy, done) in [(WEB, "auto", 0), ("[::1]:8080", "fd-pass", 3)] {
+        netns::enter();
+        let web = Config::web(&format!("{address} shards 3"));
+        let rig = Rig::with(&web).tables(&format!("[reload]\nstrategy = \"{strategy}\"")).start();
+        let old = rig.serving().unwrap();
+        let records = rig.path("run/generations.json");
+        let temporary = records.with_extension("tmp");
+        // Not even root can write a file where a directory is.
+        fs::create_dir_all(temporary.join("in the way")).unwrap();
+        let load = Load::to([address]).rate(2000).start();
+        load.until_started(50);
+        for _ in 0..10 {
+            let answer = rig.reload().expect_status(1);
+            assert!(answer.at("/reason").to_string().contains("cannot be recorded"), "{}", answer.at("/reason"));
+            assert_eq!(rig.serving(), Some(old));
+            load.until_further(200);
+        }
+        load.stop().assert_lossless();
+        fs::remove_dir_all(&temporary).unwrap();
+        rig.reload().expect_status(done);
+        Load::to([address]).connections(200).run().assert_lossless();
+    }
 }
 
 #[test]

@@ -125,6 +125,7 @@ fn a_start_that_is_given_up_is_no_failure() {
     let mut idle = Idle::open(IDLE, CONNECTIONS);
     scene.container.kill(Signal::SIGTERM);
     until_refused(IDLE);
+    until(LIMIT, "the daemon to wait", || scene.container.log().contains("ends with the last connection"));
     assert_eq!(idle.prove(), CONNECTIONS, "{:?}", idle.deaths());
     assert_eq!(scene.container.until_ended(), 0, "{}", scene.container.log());
 }

@@ -100,9 +100,14 @@ fn without_a_daemon_the_way_to_start_it_is_told() {
 fn a_wrong_command_line_is_2_and_help_is_0() {
     netns::enter();
     let rig = web().prepare();
-    for wrong in
-        [&["nonsense"][..], &["reload", "--nonsense"], &["reload", "--timeout", "soon"], &["history", "-n", "x"], &[]]
-    {
+    for wrong in [
+        &["nonsense"][..],
+        &["reload", "--nonsense"],
+        &["reload", "--timeout", "soon"],
+        &["history", "-n", "x"],
+        &["history", "-n", "0"],
+        &[],
+    ] {
         let told = rig.run(wrong).expect_status(2);
         assert!(told.stdout.is_empty() && told.stderr.contains("Usage") | told.stderr.contains("--help"), "{wrong:?}");
     }

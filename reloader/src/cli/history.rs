@@ -13,13 +13,13 @@ pub(super) struct Arguments {
     #[command(flatten)]
     format: output::Format,
     /// At most so many.
-    #[arg(short = 'n', value_name = "N", default_value_t = 20)]
-    count: usize,
+    #[arg(short = 'n', value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Failure> {
     let config = context.config()?;
-    let receipts = read_newest(&config.state_dir, arguments.count).map_err(|error| match error.kind() {
+    let receipts = read_newest(&config.state_dir, arguments.count as usize).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => Failure::new(
             Exit::Privilege,
             format!(

@@ -107,6 +107,11 @@ pub(super) fn run(
     let usage = |message: String| Failure::new(Exit::Usage, message);
     let protocol = Protocol { tls: arguments.tls, http: arguments.http.clone(), keep_alive: arguments.keep_alive };
     protocol.check().map_err(|error| usage(error.to_string()))?;
+    if arguments.reload_command.as_ref().is_some_and(|command| command.trim().is_empty()) {
+        return Err(usage(
+            "--reload-command is empty: nothing would be reloaded; leave it out to ask the daemon".into(),
+        ));
+    }
     let place = Place::parse(&arguments.target).map_err(|error| usage(error.to_string()))?;
     // Told at once, but not left behind by a signal that comes before there is a load.
     drop(arguments.report.as_deref().map(ReportFile::prepare).transpose().map_err(usage)?);
@@ -201,7 +206,7 @@ async fn reloaded(
     load: Load,
     inheritance: Inheritance,
 ) -> Result<Findings, Failure> {
-    let mut interrupts = interrupts()?;
+    let mut interrupts = interrupts(context.quiet)?;
     let bar = Bar::new(context, settings.reloads);
     let show = |stage| bar.show(stage);
     let address = address.to_string();
@@ -222,13 +227,21 @@ async fn reloaded(
     })
 }
 
-fn interrupts() -> Result<UnboundedReceiver<Interrupt>, Failure> {
+/// The first one is heard when the reload has ended, which may take long: that is said.
+fn interrupts(quiet: bool) -> Result<UnboundedReceiver<Interrupt>, Failure> {
     let (sender, receiver) = unbounded_channel();
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         let mut caught =
             signal(kind).map_err(|error| Failure::new(Exit::Internal, format!("cannot catch signals: {error}")))?;
         let sender = sender.clone();
-        tokio::spawn(async move { while caught.recv().await.is_some() && sender.send(kind.as_raw_value()).is_ok() {} });
+        let mut told = quiet;
+        tokio::spawn(async move {
+            while caught.recv().await.is_some() && sender.send(kind.as_raw_value()).is_ok() {
+                if !std::mem::replace(&mut told, true) {
+                    eprintln!("reloader: ends with the reload that is under way; a second signal ends at once");
+                }
+            }
+        });
     }
     Ok(receiver)
 }

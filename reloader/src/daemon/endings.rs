@@ -78,6 +78,7 @@ impl EventLoop {
         self.supervisor.custody.drop_all();
         self.supervisor.store_custody();
         self.supervisor.fd_store.settle().await;
+        self.supervisor.warning = Some("the daemon was told to end, and nothing new is served".into());
         let mut drains = None;
         if let Some(generation) = self.supervisor.serving.take() {
             let ending = generation.ending();
@@ -85,6 +86,7 @@ impl EventLoop {
             self.supervisor.server.retire(&ending);
             let process = ending.process;
             log::info!("process {} was told to drain and end", process.pid());
+            self.supervisor.publish();
             let drained = tokio::time::timeout(TICK, process.ended()).await.is_ok();
             drains = (!drained).then(|| process.pid());
             self.supervisor.reap_draining();

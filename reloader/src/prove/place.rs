@@ -19,7 +19,9 @@ pub struct Place {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
     /// It has no port, or none that can be.
-    #[error("--target {0}: there is no port in it; write ADDR:PORT, NAME:PORT, or [ADDR]:PORT for IPv6")]
+    #[error(
+        "--target {0}: there is no port from 1 to 65535 in it; write ADDR:PORT, NAME:PORT, or [ADDR]:PORT for IPv6"
+    )]
     Port(String),
     /// It has no host.
     #[error("--target {0}: there is no host in it; write for example 127.0.0.1{0}")]

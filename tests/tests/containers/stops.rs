@@ -26,6 +26,8 @@ fn established_connections_are_served_to_their_end() {
     scene.container.kill(Signal::SIGTERM);
     until_refused(WEB);
     until_refused(IDLE);
+    let told = "the daemon was told to end";
+    until(LIMIT, "`status` to say so", || scene.container.status().at("/warnings").to_string().contains(told));
     let drains = |status: &reloader_tests::rig::Answer| {
         status.at("/serving").is_null() && status.at("/draining").as_array().is_some_and(|all| all.len() == 2)
     };

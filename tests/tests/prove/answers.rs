@@ -41,6 +41,7 @@ fn bad_input_is_told_with_the_remedy() {
     for (arguments, words) in wrong {
         told(&rig, &[arguments, &["--reload-command", "true"]].concat(), 2, words);
     }
+    told(&rig, &["--reload-command", " "], 2, &["is empty"]);
     told(&rig, &["--service", "web", "--reload-command", "true"], 2, &["cannot be used with"]);
 }
 

@@ -50,6 +50,7 @@ fn a_second_signal_ends_it_at_once() {
         !proving.is_running()
     });
     let answer = proving.wait().expect_status(143);
+    assert!(answer.stderr.contains("a second signal ends at once"), "{}", answer.stderr);
     assert!(answer.stderr.contains("signal 15") && answer.stderr.contains("may still run"), "{}", answer.stderr);
     fs::write(&go_on, "go on\n").unwrap();
 }

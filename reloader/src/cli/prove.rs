@@ -6,6 +6,8 @@ mod report_file;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -230,15 +232,16 @@ async fn reloaded(
 /// The first one is heard when the reload has ended, which may take long: that is said.
 fn interrupts(quiet: bool) -> Result<UnboundedReceiver<Interrupt>, Failure> {
     let (sender, receiver) = unbounded_channel();
+    let told = Arc::new(AtomicBool::new(quiet));
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         let mut caught =
             signal(kind).map_err(|error| Failure::new(Exit::Internal, format!("cannot catch signals: {error}")))?;
         let sender = sender.clone();
-        let mut told = quiet;
+        let told = Arc::clone(&told);
         tokio::spawn(async move {
             while caught.recv().await.is_some() && sender.send(kind.as_raw_value()).is_ok() {
-                if !std::mem::replace(&mut told, true) {
-                    eprintln!("reloader: ends with the reload that is under way; a second signal ends at once");
+                if !told.swap(true, Ordering::Relaxed) {
+                    eprintln!("reloader: ends once no reload is under way any more; a second signal ends at once");
                 }
             }
         });

@@ -193,6 +193,8 @@ async fn reload(mut stream: UnixStream, control: &Control, name: &str) -> io::Re
 async fn part(mut stream: UnixStream, reply: &Reply) -> io::Result<()> {
     let client = process::is_init().then(|| client_of(&stream)).flatten();
     write_frame(&mut stream, reply).await?;
+    // It may read to the end.
+    drop(stream);
     if let Some(client) = client {
         tokio::time::timeout(FAREWELL, client.ended()).await.ok();
     }

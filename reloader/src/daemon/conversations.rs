@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// The longest that a client may put the daemon's end off.
+use crate::process;
+
+/// The longest that a client may put off the end of PID 1, which would be the client's own.
 pub(super) const FAREWELL: Duration = Duration::from_secs(5);
+/// Of any other daemon: nobody looks after its server any more, and the next one waits.
+const ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// How many there are.
 #[derive(Debug, Clone)]
@@ -25,10 +29,11 @@ impl Conversations {
         Conversation(self.0.clone())
     }
 
-    /// Waits until there is none, or [`FAREWELL`] has passed.
+    /// Waits until there is none, though not for long.
     pub(super) async fn over(&self) {
         let mut count = self.0.subscribe();
-        tokio::time::timeout(FAREWELL, count.wait_for(|count| *count == 0)).await.ok();
+        let patience = if process::is_init() { FAREWELL } else { ELSEWHERE };
+        tokio::time::timeout(patience, count.wait_for(|count| *count == 0)).await.ok();
     }
 }
 

@@ -7,7 +7,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use super::event_loop::{EventLoop, TICK};
 use crate::config::Limit;
 use crate::listener::Endpoint;
-use crate::process;
+use crate::process::{self, Kin};
 use crate::reload::receipt::Kind;
 use crate::reload::recorder::Recorder;
 use crate::supervision::{Generation, open_connections};
@@ -84,9 +84,13 @@ impl EventLoop {
     }
 }
 
-/// Who cannot be signalled was never told, and would serve for ever.
+/// Who cannot be signalled was never told, and would serve for ever. A worker of HAProxy is told by a master who may do no more than we.
 fn may_end(generation: &Generation) -> bool {
-    !generation.processes().into_iter().any(process::is_beyond_signals)
+    let told = match generation.kin {
+        Kin::SameProgram => generation.processes(),
+        Kin::All => vec![generation.process.pid()],
+    };
+    !told.into_iter().any(process::is_beyond_signals)
 }
 
 /// Connections of whoever is in the container, wherever his parents are: a server may answer by processes that outlive its first one.

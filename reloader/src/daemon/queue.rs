@@ -77,7 +77,6 @@ impl EventLoop {
         }
         self.queue.waits_since = None;
         self.queue.told = None;
-        self.supervisor.waits = None;
         self.mend_footing();
         // Somebody else may have reloaded a moment ago.
         self.follow_companion().await;
@@ -134,6 +133,9 @@ impl EventLoop {
                     self.end_early(oldest, "max-draining").await;
                 }
             }
+        }
+        if self.supervisor.waits.take().is_some() {
+            self.supervisor.publish();
         }
         self.resync_wait().await
     }

@@ -1,5 +1,6 @@
 //! From the process's start to the first generation that serves.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -195,6 +196,7 @@ impl Common {
             next_number: 1,
             warning: None,
             refused: None,
+            served: HashSet::new(),
             waits: None,
             published: self.board.clone(),
         })

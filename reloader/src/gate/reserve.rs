@@ -17,8 +17,13 @@ use crate::kernel::bpf::errno;
 /// Reserves the group of `socket` for its first `count` sockets, which get the same share each.
 ///
 /// # Errors
-/// The kernel's: EINVAL for a socket that was bound without SO_REUSEPORT.
+/// The kernel's: EINVAL for a socket that was bound without SO_REUSEPORT, ENOPROTOOPT before Linux 5.3, where a program cannot be taken off
+/// again.
 pub fn reserve(socket: impl AsFd, count: u32) -> io::Result<()> {
+    match unreserve(&socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut program = among_first(count);
     let program = sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     Ok(setsockopt(&socket, AttachReusePortCbpf, &program)?)

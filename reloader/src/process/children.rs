@@ -91,7 +91,8 @@ pub(super) fn leave(pid: u32) {
     own().remove(&pid);
 }
 
-/// Waits for all orphans that have ended, and gives their pids. It asks of each child, ended or not: nothing in `/proc` need be readable.
+/// Waits for all orphans that have ended, and gives their pids. It asks of each child, ended or not: what `/proc` says
+/// of another user's may be hidden.
 pub fn reap_orphans() -> Vec<u32> {
     let own = own();
     let mut orphans = orphans(&own_children(), &own);

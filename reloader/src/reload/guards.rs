@@ -61,11 +61,8 @@ impl Guards {
         let patience = supervisor.config.reload.drain_timeout;
         join_all(self.replaced.iter_mut().map(|replaced| replaced.drain(patience))).await;
         if matches!(strategy, Strategy::Auto | Strategy::Steer) {
-            if supervisor.gates.steer.is_none() {
-                // A group has one program.
-                self.reserved.end(supervisor);
-            }
-            (self.steered, at_risk) = steered::begin(supervisor, at_risk, &inspection.custody, recorder);
+            (self.steered, at_risk) =
+                steered::begin(supervisor, at_risk, &inspection.custody, &mut self.reserved, recorder);
         }
         let mut ours: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
         ours.extend(inspection.owned.iter().map(|owned| owned.listener.inode));

@@ -29,7 +29,8 @@ pub(crate) struct Reserved {
 
 impl Reserved {
     /// Reserves for the serving generation what the plan says may not be passed. Where that is not possible (another server in the group;
-    /// no duplicate in custody, and Linux before 5.6 or no CAP_SYS_PTRACE) the kernel shares connections out between the two generations.
+    /// Linux before 5.3; no duplicate in custody, and Linux before 5.6 or no CAP_SYS_PTRACE) the kernel shares connections out between the
+    /// two generations.
     pub(crate) fn begin(supervisor: &mut Supervisor, prepared: &Prepared) -> Reserved {
         let mut reserved = Reserved::default();
         // A program of a dead daemon that is still there waits for handshakes of its own.
@@ -61,7 +62,9 @@ impl Reserved {
 
     /// The kernel shares out again. A group whose sockets are all closed is free by itself.
     pub(crate) fn end(&mut self, supervisor: &mut Supervisor) {
-        if let Some(steer) = supervisor.steer.as_mut().filter(|_| std::mem::take(&mut self.renewed))
+        let renewed = std::mem::take(&mut self.renewed);
+        // Where a reload steers again, that has ended already.
+        if let Some(steer) = supervisor.steer.as_mut().filter(|_| renewed)
             && let Err(error) = steer.renew(Duration::ZERO)
         {
             log::warn!("{error}");

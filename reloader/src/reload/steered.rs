@@ -10,6 +10,7 @@ use super::aside::aside;
 use super::drain::{IN_FLIGHT, LOOK_INTERVAL};
 use super::receipt::{ListenerReceipt, Rung};
 use super::recorder::Recorder;
+use super::reserved::Reserved;
 use super::retire::undrained;
 use crate::custody::Custody;
 use crate::gate::steer::{Steer, Trace};
@@ -56,11 +57,13 @@ struct Line {
     group: usize,
 }
 
-/// Steers away from those of the `old` listeners that have successors in their group; the others are returned.
+/// Steers away from those of the `old` listeners that have successors in their group; the others are returned. A group has one program:
+/// what is `reserved` is free from here on, unless nothing can be steered.
 pub(crate) fn begin(
     supervisor: &mut Supervisor,
     old: Vec<Listener>,
     new: &Custody,
+    reserved: &mut Reserved,
     recorder: &mut Recorder,
 ) -> (Option<Steered>, Vec<Listener>) {
     let successors = successors(new);
@@ -92,6 +95,7 @@ pub(crate) fn begin(
             return (None, rest);
         }
     }
+    reserved.end(supervisor);
     let (mut lines, mut from, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
     for (endpoint, group) in by_endpoint(candidates) {
         let to = &successors[&endpoint];

@@ -255,6 +255,14 @@ impl Server {
         }
     }
 
+    /// Where it is to serve, as far as reloader's own configuration says.
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        match self {
+            Server::Haproxy(_) => Vec::new(),
+            Server::Service(server) => server.config.listen.iter().cloned().map(Endpoint::stream).collect(),
+        }
+    }
+
     /// Tells a generation to close its listeners, to finish what it has, and to end.
     pub(crate) fn retire(&self, ending: &Ending) {
         match (self, &ending.stop) {

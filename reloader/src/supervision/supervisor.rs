@@ -96,6 +96,8 @@ pub(crate) struct Supervisor {
     pub(crate) warning: Option<String>,
     /// Why the check that comes before a reload refused the configuration, until one is carried out.
     pub(crate) refused: Option<String>,
+    /// Where one of its generations has served.
+    pub(crate) served: HashSet<Endpoint>,
     /// What a reload that is wanted waits for, where nothing says how long.
     pub(crate) waits: Option<&'static str>,
     pub(crate) published: Board,
@@ -252,10 +254,11 @@ impl Supervisor {
         self.custody_as_owned().into_iter().chain(unserved).collect()
     }
 
-    /// Where it serves, or has served and drains.
+    /// Wherever it serves, has served, or was to serve.
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
-        let generations = self.serving.iter().chain(&self.starting).chain(&self.draining);
-        generations.flat_map(|generation| &generation.listeners).map(|owned| owned.listener.endpoint.clone()).collect()
+        let draining = self.draining.iter().flat_map(|generation| &generation.listeners);
+        let draining = draining.map(|owned| owned.listener.endpoint.clone());
+        draining.chain(self.served.iter().cloned()).chain(self.server.endpoints()).collect()
     }
 
     pub(crate) fn custody_as_owned(&self) -> Vec<Owned> {
@@ -300,6 +303,7 @@ impl Supervisor {
         let before = std::mem::replace(&mut self.custody, custody);
         self.store_custody();
         self.starting = None;
+        self.served.extend(new.listeners.iter().map(|owned| owned.listener.endpoint.clone()));
         if let Some(mut old) = self.serving.replace(new) {
             old.retired = Some(Instant::now());
             self.draining.push(old);

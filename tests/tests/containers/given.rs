@@ -71,6 +71,24 @@ fn with_bpf_and_net_admin_syns_are_counted() {
     assert!(receipt.at("/syns/seen").as_u64() > Some(0), "{}", receipt.stdout);
 }
 
+/// No duplicate of another process's descriptor can be had then, but custody has the old socket, and HAProxy gives out the new one.
+#[test]
+fn with_bpf_and_net_admin_what_is_in_custody_is_steered() {
+    const SIX: &str = "[::1]:8083";
+    let config = config().frontend("six", &[SIX]);
+    let scene = Scene::start(Container::with(&config).contained(CONTAINED, &["BPF", "NET_ADMIN"]));
+    let load = Load::to([SIX]).start();
+    load.until_started(200);
+    for _ in 0..RELOADS {
+        let receipt = scene.container.reloader(&["reload", "--json"]).expect_status(0);
+        let listeners = receipt.at("/listeners").as_array().unwrap();
+        let six = listeners.iter().find(|listener| listener["address"] == SIX).expect("its listener");
+        assert_eq!(six["rung"], "steered", "{six:#}");
+    }
+    load.until_further(200);
+    load.stop().assert_lossless();
+}
+
 #[test]
 fn with_those_and_sys_ptrace_listeners_are_steered() {
     let setup = Container::with(&config()).contained(CONTAINED, &["BPF", "NET_ADMIN", "SYS_PTRACE"]);
@@ -140,11 +158,12 @@ fn nothing_is_left_of_a_container_that_is_killed_while_it_holds() {
     wrapper.set(Manner::Deaf);
     scene.container.kill(Signal::SIGHUP);
     until(LIMIT, "a hold", || scene.container.status().at("/holds/0/backend").is_string());
-    assert_ne!(programs(), before);
+    let held: Vec<u32> = programs().into_iter().filter(|program| !before.contains(program)).collect();
+    assert!(!held.is_empty());
     scene.container.init().end();
     until(LIMIT, "all of its processes to end", || scene.container.processes().is_empty());
     until_refused(WEB);
-    until(LIMIT, "its programs to go", || programs() == before);
+    until(LIMIT, "its programs to go", || !programs().iter().any(|program| held.contains(program)));
     assert_eq!(footprint.left_behind(), Vec::<String>::new());
 }
 

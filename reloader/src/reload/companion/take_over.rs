@@ -16,6 +16,7 @@ use crate::reload::confirm::Verdict;
 use crate::reload::guards::Guards;
 use crate::reload::held;
 use crate::reload::recorder::{Failure, Recorder};
+use crate::reload::reserved::Reserved;
 use crate::reload::retire::{retire, stopped_listening};
 use crate::reload::run::{find_stranger, judged};
 use crate::reload::steered;
@@ -158,6 +159,8 @@ fn steer(
     if at_risk.is_empty() || !wanted || is_held || !migrates(supervisor) {
         return false;
     }
-    (guards.steered, _) = steered::begin(supervisor, at_risk, &inspection.custody, recorder);
+    // The master started it: nothing was reserved.
+    let nothing = &mut Reserved::default();
+    (guards.steered, _) = steered::begin(supervisor, at_risk, &inspection.custody, nothing, recorder);
     guards.steered.is_some()
 }

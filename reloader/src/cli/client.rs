@@ -8,6 +8,7 @@ use tokio::net::UnixStream;
 
 use super::{Context, Exit, Failure};
 use crate::daemon::protocol::{LONGEST_FRAME, Reply, Request, read_frame, write_frame};
+use crate::takeover::systemd_is_booted;
 
 /// How long an answer may take that needs no reload.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -84,13 +85,19 @@ fn unreachable(path: &std::path::Path, group: &str, error: &io::Error) -> Failur
                 path.display()
             ),
         ),
-        _ => Failure::new(
-            Exit::NoDaemon,
-            format!(
-                "no daemon answers on {} ({error}); start it with `reloader daemon` or systemctl start reloader",
-                path.display()
-            ),
-        ),
+        _ => {
+            let start = match systemd_is_booted() {
+                true => "systemctl start reloader",
+                false => "/etc/init.d/reloader start",
+            };
+            Failure::new(
+                Exit::NoDaemon,
+                format!(
+                    "no daemon answers on {} ({error}); start it with `reloader daemon` or {start}",
+                    path.display()
+                ),
+            )
+        }
     }
 }
 

@@ -123,10 +123,14 @@ pub(super) fn run(
     if let Err(error) = sys::raise_descriptor_limit() {
         log::debug!("the limit of descriptors cannot be raised: {error}");
     }
-    let settings = settings(&arguments, protocol);
-    if settings.command.is_none() {
-        by_daemon::check(context, &place, arguments.service.as_deref())?;
+    let doubt = match arguments.reload_command {
+        Some(_) => None,
+        None => by_daemon::check(context, &place, arguments.service.as_deref())?,
+    };
+    if let Some(doubt) = doubt.as_ref().filter(|_| !context.quiet) {
+        eprintln!("reloader: {doubt}");
     }
+    let settings = settings(&arguments, protocol, doubt);
     let address = match trial(&place, &settings.protocol, arguments.timeout) {
         Ok(address) => address,
         Err(TrialError::Load(error)) => return Err(no_load(error)),
@@ -140,7 +144,7 @@ pub(super) fn run(
     conclude(context, &arguments, &findings, report)
 }
 
-fn settings(arguments: &Arguments, protocol: Protocol) -> Settings {
+fn settings(arguments: &Arguments, protocol: Protocol, doubt: Option<String>) -> Settings {
     Settings {
         target: arguments.target.clone(),
         protocol,
@@ -149,6 +153,7 @@ fn settings(arguments: &Arguments, protocol: Protocol) -> Settings {
         interval: arguments.interval,
         command: arguments.reload_command.clone(),
         command_line: command_line(std::env::args_os()),
+        doubt,
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Settings {
     pub command: Option<String>,
     /// The whole command line, as a shell would take it.
     pub command_line: String,
+    /// Why it may not be the target that is reloaded; then nothing is proven of it, whatever the verdict.
+    pub doubt: Option<String>,
 }
 
 /// How one reload came out.
@@ -155,6 +157,7 @@ pub(super) mod samples {
                 interval: Duration::from_secs(1),
                 command: Some("systemctl restart web".into()),
                 command_line: "reloader prove --target web.example:8080 --http".into(),
+                doubt: None,
             },
             address: "192.0.2.7:8080".into(),
             at: "2026-11-22T08:04:16.893Z".into(),

@@ -14,6 +14,7 @@ use super::verdict::{Verdict, losses_by_reload, sentence};
 pub struct Json {
     result: String,
     reason: Option<String>,
+    doubt: Option<String>,
     cut_short: Option<bool>,
     target: String,
     address: Option<String>,
@@ -111,7 +112,8 @@ pub fn json(findings: &Findings, verdict: &Verdict) -> Json {
         address: Some(findings.address.clone()),
         at: Some(findings.at.clone()),
         kernel: findings.kernel.clone(),
-        seconds: Some(findings.lasted.as_secs_f64()),
+        // To the microsecond, as all the other times.
+        seconds: Some(crate::load::micros(findings.lasted) as f64 / 1e6),
         total: Some(tally.tried()),
         served: Some(tally.total.ok),
         lost: Some(lost(findings)),
@@ -148,6 +150,7 @@ pub fn json_without_figures(settings: &Settings, result: &str, reason: &str) -> 
     Json {
         result: result.to_owned(),
         reason: Some(reason.to_owned()),
+        doubt: settings.doubt.clone(),
         cut_short: None,
         target: settings.target.clone(),
         address: None,

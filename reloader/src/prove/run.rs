@@ -278,6 +278,7 @@ mod tests {
             interval: INTERVAL,
             command: None,
             command_line: String::new(),
+            doubt: None,
         };
         let (_sender, mut interrupts) = unbounded_channel();
         let reload = SlowAtFirst(false.into());

@@ -30,6 +30,7 @@ pub fn text(findings: &Findings, verdict: &Verdict, word: &str) -> String {
     lines.push(format!("reloads    {}", reload_words(findings)));
     lines.push(format!("schedule   {}", schedule_words(findings)));
     lines.extend(left_out(findings).into_iter().map(|words| format!("besides    {words}")));
+    lines.extend(findings.settings.doubt.iter().map(|doubt| format!("doubt      {doubt}")));
     if let Some(signal) = findings.cut_short {
         lines.push(format!(
             "cut short  by signal {signal}, after {} of {} reloads",
@@ -133,6 +134,14 @@ mod tests {
         let lost = samples::findings(0, &many, 25);
         let said = text(&lost, &verdict(&lost), "lost");
         assert!(said.contains("\nreloads    25, the longest"), "{said}");
+    }
+
+    #[test]
+    fn a_doubt_is_told_beside_the_verdict() {
+        let mut elsewhere = samples::findings(3000, &[], 2);
+        elsewhere.settings.doubt = Some("the daemon serves nothing there".into());
+        let said = text(&elsewhere, &verdict(&elsewhere), "lossless");
+        assert!(said.ends_with("\ndoubt      the daemon serves nothing there\n"), "{said}");
     }
 
     #[test]

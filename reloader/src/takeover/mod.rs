@@ -18,6 +18,7 @@ use std::path::Path;
 pub use carry_out::{Asker, Report};
 pub use error::TakeoverError;
 pub use plan::Step;
+pub(crate) use systemd::is_booted as systemd_is_booted;
 
 use crate::config::Config;
 

@@ -9,7 +9,7 @@ use super::files;
 use super::unit::Unit;
 
 /// Whether it is the init of this machine (sd_booted(3)).
-pub(super) fn is_booted() -> bool {
+pub(crate) fn is_booted() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 

@@ -58,8 +58,14 @@ fn what_the_daemon_does_not_serve_is_told() {
     let server = Server::start("127.0.0.1:0", Manner::Reply);
     let rig = Rig::with(&Config::web(WEB)).start();
     let target = server.address.to_string();
-    let answer = prove(&rig, &["--target", &target, "--http", "--reloads", "1", "--rate", "20"]);
-    assert!(answer.stderr.contains(&format!("the daemon serves nothing at {target}")), "{}", answer.stderr);
+    let doubt = |target: &str| {
+        let answer = prove(&rig, &["--target", target, "--http", "--reloads", "1", "--rate", "20", "--json"]);
+        (answer.at("/doubt").as_str().unwrap_or_default().to_owned(), answer.stderr.clone())
+    };
+    let (doubt_of_json, stderr) = doubt(&target);
+    assert!(doubt_of_json.starts_with(&format!("the daemon serves nothing at {target}")), "{doubt_of_json}");
+    assert!(stderr.contains(&doubt_of_json), "{stderr}");
+    assert_eq!(doubt(WEB).0, "", "what it serves is not doubted");
 }
 
 #[test]

@@ -44,8 +44,8 @@ fn failed(said: String) -> Attempt {
     Attempt { way: Way::Failed, said: Some(said), output: Vec::new() }
 }
 
-/// Whether there is a daemon, before anything is loaded. One that does not serve the target is told.
-pub(super) fn check(context: &Context, place: &Place, service: Option<&str>) -> Result<(), Failure> {
+/// Whether there is a daemon, before anything is loaded. Gives the doubt that there is where it does not serve the target.
+pub(super) fn check(context: &Context, place: &Place, service: Option<&str>) -> Result<Option<String>, Failure> {
     let asked = client::ask(context, &Request::Status, Some(client::PATIENCE), |_| {});
     let reply = asked.map_err(|failure| match failure.exit {
         Exit::NoDaemon => Failure::new(
@@ -54,13 +54,9 @@ pub(super) fn check(context: &Context, place: &Place, service: Option<&str>) -> 
         ),
         _ => failure,
     })?;
-    if let Reply::Status(status) = reply
-        && !context.quiet
-        && !serves(&status, place, service)
-    {
-        eprintln!("reloader: the daemon serves nothing at {}: what is reloaded may not be what is loaded", place.text);
-    }
-    Ok(())
+    let elsewhere = matches!(reply, Reply::Status(status) if !serves(&status, place, service));
+    Ok(elsewhere
+        .then(|| format!("the daemon serves nothing at {}: what is reloaded may not be what is loaded", place.text)))
 }
 
 /// By the port alone: what an address leads to is more than can be known here.

@@ -50,7 +50,8 @@ fn header(findings: &Findings, verdict: &Verdict) -> Element {
 }
 
 fn notes(findings: &Findings, verdict: &Verdict) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> =
+        findings.settings.doubt.iter().map(|doubt| format!("{}.", capitalised(doubt))).collect();
     if *verdict == Verdict::Lost {
         notes.push(format!("{}.", capitalised(&lost_words(findings))));
     }

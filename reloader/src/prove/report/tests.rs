@@ -50,6 +50,7 @@ fn what_the_operator_gave_stays_text() {
     findings.settings.command_line = nasty.into();
     findings.kernel = Some(nasty.into());
     findings.address = nasty.into();
+    findings.settings.doubt = Some(nasty.into());
     findings.reloads[9].attempt.way = Way::Failed;
     findings.reloads[9].attempt.said = Some(nasty.into());
     let text = page(&findings);
@@ -57,7 +58,7 @@ fn what_the_operator_gave_stays_text() {
     assert_eq!(document.descendants().filter(|node| node.has_tag_name("script")).count(), 0);
     let shown =
         document.descendants().filter(|node| node.is_text() && node.text().unwrap().contains("alert(1)")).count();
-    assert!(shown >= 5, "{shown}");
+    assert!(shown >= 6, "{shown}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The client's side of the control socket.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
@@ -10,6 +10,8 @@ use super::{Context, Exit, Failure};
 use crate::daemon::protocol::{LONGEST_FRAME, Reply, Request, read_frame, write_frame};
 use crate::takeover::systemd_is_booted;
 
+/// Where `packaging/sysv` is installed.
+const INIT_SCRIPT: &str = "/etc/init.d/reloader";
 /// How long an answer may take that needs no reload.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -76,7 +78,7 @@ fn control_socket(context: &Context) -> Result<(PathBuf, String), Failure> {
     }
 }
 
-fn unreachable(path: &std::path::Path, group: &str, error: &io::Error) -> Failure {
+fn unreachable(path: &Path, group: &str, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::PermissionDenied => Failure::new(
             Exit::Privilege,
@@ -86,16 +88,14 @@ fn unreachable(path: &std::path::Path, group: &str, error: &io::Error) -> Failur
             ),
         ),
         _ => {
-            let start = match systemd_is_booted() {
-                true => "systemctl start reloader",
-                false => "/etc/init.d/reloader start",
+            let service = match systemd_is_booted() {
+                true => " or `systemctl start reloader`",
+                false if Path::new(INIT_SCRIPT).exists() => " or `/etc/init.d/reloader start`",
+                false => "",
             };
             Failure::new(
                 Exit::NoDaemon,
-                format!(
-                    "no daemon answers on {} ({error}); start it with `reloader daemon` or {start}",
-                    path.display()
-                ),
+                format!("no daemon answers on {} ({error}); start it with `reloader daemon`{service}", path.display()),
             )
         }
     }

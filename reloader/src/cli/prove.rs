@@ -23,7 +23,6 @@ use crate::prove::{
 use crate::sys::{self, Inheritance};
 use bar::Bar;
 use by_daemon::ByDaemon;
-use report_file::ReportFile;
 
 /// Arguments of `reloader prove`.
 #[derive(Debug, clap::Args)]
@@ -115,8 +114,7 @@ pub(super) fn run(
         ));
     }
     let place = Place::parse(&arguments.target).map_err(|error| usage(error.to_string()))?;
-    // Told at once, but not left behind by a signal that comes before there is a load.
-    drop(arguments.report.as_deref().map(ReportFile::prepare).transpose().map_err(usage)?);
+    arguments.report.as_deref().map_or(Ok(()), report_file::check).map_err(usage)?;
     let internal = |what: &str, error: std::io::Error| Failure::new(Exit::Internal, format!("{what}: {error}"));
     let inheritance = inheritance.map_err(|error| internal("cannot read this process's limits", error))?;
     sys::wait_for_children().map_err(|error| internal("cannot set SIGCHLD", error))?;
@@ -138,10 +136,9 @@ pub(super) fn run(
     };
     let load = settings.protocol.load(&place, &address).map_err(no_load)?.timeout(arguments.timeout);
     announce(context, &settings, &address);
-    let report = arguments.report.as_deref().map(ReportFile::prepare).transpose().map_err(usage)?;
     let findings =
         Context::runtime()?.block_on(reloaded(context, &arguments, settings, &address, load, inheritance))?;
-    conclude(context, &arguments, &findings, report)
+    conclude(context, &arguments, &findings)
 }
 
 fn settings(arguments: &Arguments, protocol: Protocol, doubt: Option<String>) -> Settings {
@@ -254,12 +251,7 @@ fn interrupts(quiet: bool) -> Result<UnboundedReceiver<Interrupt>, Failure> {
     Ok(receiver)
 }
 
-fn conclude(
-    context: &Context,
-    arguments: &Arguments,
-    findings: &Findings,
-    report: Option<ReportFile>,
-) -> Result<Exit, Failure> {
+fn conclude(context: &Context, arguments: &Arguments, findings: &Findings) -> Result<Exit, Failure> {
     let verdict = verdict(findings);
     for reload in findings.reloads.iter().filter(|reload| reload.attempt.way == Way::Failed) {
         eprintln!("reloader: {}", reload.attempt.said.as_deref().unwrap_or("a reload failed"));
@@ -267,8 +259,8 @@ fn conclude(
     }
     let status = status(findings, &verdict);
     // Before anything is printed: who reads that may be gone.
-    let written = match report {
-        Some(report) if !matches!(verdict, Verdict::Unmeasured(_)) => report.write(&html(findings, &verdict)),
+    let written = match &arguments.report {
+        Some(path) if !matches!(verdict, Verdict::Unmeasured(_)) => report_file::write(path, &html(findings, &verdict)),
         _ => Ok(()),
     };
     if let Err(message) = &written {

@@ -6,7 +6,7 @@ mod feature;
 mod rate;
 
 pub use feature::Feature;
-pub use rate::rate;
+pub use rate::{CARRIED, carried, rate};
 
 /// The last line of a guest.
 pub const END: &str = "guest: end";

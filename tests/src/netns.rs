@@ -6,7 +6,6 @@
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::geteuid;
@@ -14,8 +13,6 @@ use nix::unistd::geteuid;
 /// Ports below this one are for servers. A client's own port taken at random from among them would make a server's
 /// bind fail now and then with "Address already in use".
 pub const FIRST_CLIENT_PORT: u16 = 16_384;
-
-static MACHINE: Mutex<()> = Mutex::new(());
 
 /// Move the calling thread to a fresh namespace with `lo` up.
 pub fn enter() {
@@ -27,13 +24,6 @@ pub fn enter() {
     ip(&["link", "set", "lo", "up"]);
     sysctl("net/ipv4/ip_local_port_range", &format!("{FIRST_CLIENT_PORT} 65535"));
     sysctl("net/ipv4/tcp_max_syn_backlog", "4096");
-}
-
-/// As `enter`, with no other load test of this test binary beside it: two loads at once measure each other.
-pub fn enter_alone() -> MutexGuard<'static, ()> {
-    let alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-    enter();
-    alone
 }
 
 /// Run `work` in the namespace in which the process was started, where the outside world is.

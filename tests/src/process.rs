@@ -1,10 +1,14 @@
 //! Other processes, told apart by pid and start time.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::poll::{seen_within, until};
@@ -77,6 +81,28 @@ pub fn mentioning(path: &Path) -> Vec<Process> {
     let path = path.to_string_lossy();
     let mentions = |process: &Process| cmdline(process.pid).contains(&*path);
     all().filter(|process| process.pid != std::process::id() as i32).filter(mentions).collect()
+}
+
+/// Every process in the process namespace of this one.
+pub fn in_process_namespace_of(first: Process) -> Vec<Process> {
+    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let wanted = namespace(first.pid);
+    all().filter(|process| wanted.is_some() && namespace(process.pid) == wanted).collect()
+}
+
+/// As PID 1, wait for a child, and meanwhile for all that become its children: the orphans of a whole process namespace.
+///
+/// # Errors
+/// Where the child is none.
+pub fn reap_until_ended(child: Pid) -> anyhow::Result<ExitStatus> {
+    loop {
+        match waitpid(None, None) {
+            Ok(WaitStatus::Exited(pid, status)) if pid == child => return Ok(ExitStatus::from_raw(status << 8)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => return Ok(ExitStatus::from_raw(signal as i32)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => anyhow::bail!("waiting for process {child}: {errno}"),
+        }
+    }
 }
 
 /// The guards of holds in the calling thread's network namespace: nothing on their command line says whose they are.

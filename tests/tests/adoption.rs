@@ -133,7 +133,9 @@ impl Drop for ControlGroup {
 #[test]
 fn one_that_a_systemd_unit_would_start_again_is_refused_by_the_units_name() {
     netns::enter();
-    let unit = format!("haproxy-{}.service", std::process::id());
+    // The directory's name is no other test's; a pid is, in a process namespace.
+    let scratch = tempfile::tempdir().unwrap();
+    let unit = format!("haproxy-{}.service", scratch.path().file_name().unwrap().display());
     let scene = Scene::begin(&HaproxyBinary::installed(), &[], true);
     let group = ControlGroup::create(&unit);
     group.take(scene.foreign.process);

@@ -18,47 +18,52 @@ fn trial(method: Method, trial: Trial) -> Report {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn kill_and_start_loses_connections() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let summary = trial(Method::KillAndStart, TRIAL).outcomes.summary();
     assert!(summary.refused > 0, "{summary}");
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn noreuseport_loses_connections() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let summary = trial(Method::NoReusePort, TRIAL).outcomes.summary();
     assert!(summary.refused > 0, "{summary}");
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn passed_sockets_lose_nothing() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     trial(Method::PassSockets, TRIAL).outcomes.assert_lossless();
 }
 
 /// What is lost here is a matter of luck at this rate, so no number is demanded.
 #[test]
+#[ignore = "alone: loads"]
 fn soft_stop_is_measured() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     trial(Method::SoftStop, TRIAL);
 }
 
 /// Whether it does is known from its own word; see load_generator.rs for a generator that admits that it does not.
 #[test]
+#[ignore = "alone: loads"]
 fn generator_keeps_its_schedule() {
     generate(2000);
 }
 
 /// The rate that the generator must carry beside a HAProxy on two cores with nothing else on them.
 #[test]
-#[ignore = "needs an otherwise quiet machine"]
+#[ignore = "alone: needs an otherwise quiet machine"]
 fn generator_keeps_its_schedule_at_8000_a_second() {
     generate(8000);
 }
 
 fn generate(rate: u32) {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let _server = Plain::start(&HaproxyBinary::installed(), Method::SoftStop, 1);
     let outcomes = Load::to(["127.0.0.1:8000"]).rate(rate).connections(u64::from(rate) * 5).run();
     println!("{outcomes}");
@@ -66,11 +71,11 @@ fn generate(rate: u32) {
     assert!(outcomes.kept_schedule(), "{outcomes}");
 }
 
-/// The full comparison at a high rate, for the record: `cargo test -p reloader-tests --test baseline -- --ignored`.
+/// The full comparison at a high rate, for the record.
 #[test]
-#[ignore = "a minute of full load; its figures are for reading"]
+#[ignore = "alone: a minute of full load; its figures are for reading"]
 fn every_method_at_a_high_rate() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     for method in Method::ALL {
         let hard = Trial { rate: 8000, connections: 64_000, reloads: 75, ports: 1 };
         let report = run(&HaproxyBinary::installed(), method, hard);
@@ -80,9 +85,9 @@ fn every_method_at_a_high_rate() {
 
 /// HAProxy's own time for `-x -sf`, to set reloader's beside it.
 #[test]
-#[ignore = "its figures are for reading"]
+#[ignore = "alone: its figures are for reading"]
 fn time_of_a_reload_by_number_of_listeners() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     for ports in [1, 100, 3000] {
         let mut server = Plain::start(&HaproxyBinary::installed(), Method::PassSockets, ports);
         let mut times: Vec<_> = (0..10).map(|_| server.reload()).collect();

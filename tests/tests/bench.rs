@@ -39,6 +39,7 @@ fn rows(document: &Value) -> Vec<(Way, Option<Figures>, Value)> {
 }
 
 #[test]
+#[ignore = "alone: measures under load"]
 fn every_way_has_a_row() {
     let document = bench(&["--connections", "2000", "--rate", "1000"]);
     let rows = rows(&document);
@@ -64,6 +65,7 @@ fn every_way_has_a_row() {
 /// Between the end of the one and the start of the other nobody listens for as long as HAProxy takes to start, and a connection is
 /// due each millisecond; a generator that stands still for that long would not see it.
 #[test]
+#[ignore = "alone: measures under load"]
 fn kill_and_start_loses() {
     let words = ["--connections", "2000", "--reloads", "8", "--rate", "1000", "--only", "kill-and-start"];
     let lost = || rows(&bench(&words)).iter().filter_map(|(_, figures, _)| Some(figures.as_ref()?.lost())).sum::<u64>();
@@ -71,6 +73,7 @@ fn kill_and_start_loses() {
 }
 
 #[test]
+#[ignore = "alone: measures under load"]
 fn one_way_is_measured_again_and_the_others_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("before.json");
@@ -85,6 +88,7 @@ fn one_way_is_measured_again_and_the_others_are_kept() {
 }
 
 #[test]
+#[ignore = "alone: measures under load"]
 fn one_way_alone_can_be_asked_for() {
     let document = bench(&["--connections", "1000", "--reloads", "1", "--rate", "1000", "--only", "x"]);
     assert_eq!(document["load"]["reloads"], 1);

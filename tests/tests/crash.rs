@@ -16,7 +16,7 @@ const WEB: &str = "127.0.0.1:8080";
 
 #[test]
 fn ten_kills_refuse_nobody() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let rig = Rig::with(&Config::web(WEB)).start();
     let inodes = listening(8080);
     let at_rest = sockets_of(rig.serving().unwrap());
@@ -60,7 +60,7 @@ fn killed_after_it_was_adopted() {
 /// The master ends with its worker.
 #[test]
 fn a_worker_killed() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let rig = Rig::with(&Config::web(WEB).global("master-worker")).start();
     let at_rest = sockets_of(rig.serving().unwrap().children()[0]);
     let mut inside = 0;
@@ -75,7 +75,7 @@ fn a_worker_killed() {
 /// This master would go on without any worker.
 #[test]
 fn a_worker_killed_whose_master_stays() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let rig = Rig::with(&Config::web(WEB).global("master-worker no-exit-on-failure")).start();
     let outcomes = killed_under_load(&rig, |worker| worker.signal(Signal::SIGKILL));
     let lost = outcomes.summary();
@@ -85,7 +85,7 @@ fn a_worker_killed_whose_master_stays() {
 /// The worker finds out by itself, and ends with all that it has: how much that is, nobody can count before.
 #[test]
 fn a_master_killed() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let rig = Rig::with(&Config::web(WEB).global("master-worker")).start();
     let master = rig.serving().unwrap();
     let outcomes = killed_under_load(&rig, |_| master.signal(Signal::SIGKILL));

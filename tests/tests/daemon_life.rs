@@ -13,6 +13,7 @@ use reloader_tests::process::mentioning;
 use reloader_tests::rig::Rig;
 use reloader_tests::servers::{self, Server};
 use reloader_tests::sockets::{listening, refuses, until_refused};
+use reloader_tests::tier;
 use reloader_tests::wrapper::{Manner, Wrapper};
 
 const WEB: &str = "127.0.0.1:8080";
@@ -20,7 +21,7 @@ const IDLE: &str = "127.0.0.1:8081";
 
 #[test]
 fn killed_and_terminated_daemons_leave_haproxy_alone() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let backend = Server::start("127.0.0.1:0", servers::Manner::Reply);
     let mut rig = Rig::with(&Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string())).start();
     let load = Load::to([WEB]).start();
@@ -51,12 +52,12 @@ fn killed_and_terminated_daemons_leave_haproxy_alone() {
 /// The daemon's end falls into every phase of a reload.
 #[test]
 fn killed_at_many_moments_of_a_reload() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let mut rig = Rig::with(&Config::web(WEB)).start();
     let inodes = listening(8080);
     let load = Load::to([WEB]).start();
     load.until_started(100);
-    for moment in 0..12 {
+    for moment in tier::moments(12) {
         let before = records(&rig);
         let reload = rig.spawn(&["reload", "--json"]);
         until(Duration::from_secs(20), "a generation to start", || records(&rig) != before);

@@ -29,7 +29,7 @@ fn kill_both(rig: &mut Rig) {
 
 #[test]
 fn daemon_and_haproxy_are_killed_at_once_and_nobody_is_refused() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let mut rig = Rig::with(&two()).fd_store().start();
     let load = Load::to([WEB]).start();
     for _ in 0..5 {

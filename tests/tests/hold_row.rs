@@ -13,16 +13,21 @@ use reloader_tests::netns;
 use reloader_tests::plain::{Method, Plain};
 use reloader_tests::receipt::listener;
 use reloader_tests::rig::Rig;
+use reloader_tests::tier;
 
 const WEB: &str = "127.0.0.1:8000";
 const RATE: u32 = 2000;
-const RELOADS: u32 = 20;
 /// Between two reloads.
 const FURTHER: u64 = 400;
 
+fn reloads() -> u32 {
+    tier::rounds(20)
+}
+
 #[test]
+#[ignore = "alone: loads"]
 fn a_haproxy_with_noreuseport_is_replaced_under_a_hold() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let (held, longest) = with_reloader();
     let plain = without_a_gate();
     println!("held:    {}", held.summary());
@@ -44,7 +49,7 @@ fn with_reloader() -> (Outcomes, Duration) {
     rig.start_daemon();
     let load = Load::to([WEB]).rate(RATE).start();
     let mut longest = 0;
-    for _ in 0..RELOADS {
+    for _ in 0..reloads() {
         load.until_further(FURTHER.min(guest::rate(RATE).into()));
         let receipt = rig.reload();
         longest = longest.max(receipt.at("/syns/longest-hold-us").as_u64().unwrap_or(0));
@@ -70,7 +75,7 @@ fn expected() -> (&'static str, &'static str) {
 fn without_a_gate() -> Outcomes {
     let mut server = Plain::start(&HaproxyBinary::installed(), Method::NoReusePort, 1);
     let load = Load::to([WEB]).rate(RATE).start();
-    for _ in 0..RELOADS {
+    for _ in 0..reloads() {
         load.until_further(FURTHER.min(guest::rate(RATE).into()));
         server.reload();
     }

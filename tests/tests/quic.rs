@@ -36,9 +36,10 @@ fn assert_answered(outcomes: &Outcomes, reloads: u64) {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn reloads_leave_no_client_without_an_answer() {
     for binary in speaking_quic() {
-        let _alone = netns::enter_alone();
+        netns::enter();
         let dir = tempfile::tempdir().unwrap();
         let config = config(&certificate(dir.path()), "quic4@127.0.0.1:8443", "");
         let rig = Rig::with(&config).haproxy(&binary).start();
@@ -72,10 +73,10 @@ fn reloads_leave_no_client_without_an_answer() {
 
 /// HAProxy's own way without passing. What is lost here is a matter of luck at this rate, so no number is demanded.
 #[test]
-#[ignore = "its figures are for reading, beside those of the reloads"]
+#[ignore = "alone: its figures are for reading, beside those of the reloads"]
 fn soft_stop_is_measured() {
     for binary in speaking_quic() {
-        let _alone = netns::enter_alone();
+        netns::enter();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("haproxy.cfg");
         config(&certificate(dir.path()), "quic4@127.0.0.1:8443", "").write(&file);
@@ -94,8 +95,9 @@ fn soft_stop_is_measured() {
 
 /// The clients see a loss where there is one.
 #[test]
+#[ignore = "alone: loads"]
 fn a_client_that_nobody_serves_says_so() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let load = Load::to("127.0.0.1", 8443).patience(1).start();
     load.until_further(5);
     let outcomes = load.stop();

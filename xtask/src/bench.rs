@@ -72,14 +72,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     print!("{}", table::text(&document));
     // What an earlier run wrote stays where nothing was measured.
-    let usual = measures.then(|| repository().join("target/bench"));
+    let usual = measures.then(|| crate::repository().join("target/bench"));
     if let Some(directory) = arguments.out.clone().or(usual) {
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
         write(&directory.join("bench.json"), &document.json()?)?;
         write(&directory.join("bench.html"), &page::html(&document))?;
     }
     if arguments.readme {
-        readme::write(&repository(), &document)?;
+        readme::write(&crate::repository(), &document)?;
     }
     let failed: Vec<&str> = document.rows.iter().filter(|row| row.failed).map(|row| row.way.word()).collect();
     ensure!(failed.is_empty(), "could not be measured: {}", failed.join(", "));
@@ -138,10 +138,6 @@ fn alone(cache: &Path) -> Result<File> {
         Ok::<_, std::io::Error>(file)
     };
     lock().with_context(|| path.display().to_string())
-}
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap_or_else(|_| "..".into())
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -20,28 +20,36 @@ pub(crate) struct Arguments {
     profile: String,
 }
 
+impl Default for Arguments {
+    fn default() -> Arguments {
+        Arguments { profile: "release".into() }
+    }
+}
+
 /// Builds it, and sees that it is static and runs where there is no other file.
 ///
 /// # Errors
 /// Where the build fails, where the program asks for a loader or a library, and where it does not run.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    ensure_apt(&PACKAGES)?;
-    let machine = std::env::consts::ARCH;
-    let target = format!("{machine}-unknown-linux-gnu");
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--locked", "--package", "reloader", "--bin", "reloader"]);
-    // With a target the flags are for the program alone: build scripts and procedural macros cannot be static.
-    build.args(["--target", &target, "--profile", &arguments.profile]);
-    run_command(build.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
-
-    let targets = std::env::current_exe()?.ancestors().nth(2).context("a program that cargo has built")?.to_owned();
-    let built = targets.join(&target).join(profile::directory(&arguments.profile)).join("reloader");
-    let program = targets.join("dist").join(format!("reloader-{machine}-linux"));
-    fs::create_dir_all(targets.join("dist"))?;
+    let mut build = profile::static_cargo("build", &arguments.profile);
+    run_command(build.args(["--package", "reloader", "--bin", "reloader"]))?;
+    let built = profile::static_folder(&arguments.profile)?.join("reloader");
+    let folder = profile::target_folder()?.join("dist");
+    let program = folder.join(format!("reloader-{}-linux", std::env::consts::ARCH));
+    fs::create_dir_all(&folder)?;
     fs::copy(&built, &program).with_context(|| format!("cargo built no {}", built.display()))?;
-    ensure_static(&program)?;
-    let version = version_in_an_empty_root(&program)?;
-    println!("{}: {version}, static, {} KiB", program.display(), fs::metadata(&program)?.len() / 1024);
+    verify(&program)
+}
+
+/// Sees that a program is static and runs where there is no other file.
+///
+/// # Errors
+/// Where it is not, or does not.
+pub(crate) fn verify(program: &Path) -> Result<()> {
+    ensure_apt(&PACKAGES)?;
+    ensure_static(program)?;
+    let version = version_in_an_empty_root(program)?;
+    println!("{}: {version}, static, {} KiB", program.display(), fs::metadata(program)?.len() / 1024);
     Ok(())
 }
 

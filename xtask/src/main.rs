@@ -1,11 +1,17 @@
 //! The project's tasks: `cargo xtask --help`.
 
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 mod bench;
 mod build_ebpf;
+mod ci;
+mod content;
 mod demo;
 mod dist;
+mod interrupt;
 mod packages;
 mod profile;
 mod test;
@@ -24,6 +30,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Build the eBPF programs and put the object where the daemon includes it
     BuildEbpf(build_ebpf::Arguments),
+    /// What a change must pass before it lands: the tests, and the other checks
+    Ci(ci::Arguments),
     /// Reload and kill a real HAProxy under load, and show what it cost
     Demo(demo::Arguments),
     /// Build the program statically, for machines without a compiler or with an older libc
@@ -34,8 +42,20 @@ enum Task {
     Vm(vm::Arguments),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().task {
+/// The workspace's root.
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap_or_else(|_| "..".into())
+}
+
+fn main() -> ExitCode {
+    let Err(error) = run(Arguments::parse().task) else { return ExitCode::SUCCESS };
+    eprintln!("xtask: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    match task {
+        Task::Ci(arguments) => ci::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::BuildEbpf(arguments) => build_ebpf::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),

@@ -1,4 +1,9 @@
-//! Where cargo puts what it builds by a profile.
+//! Where cargo puts what it builds by a profile, and how it builds programs that need no library of the machine.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
 
 /// The name of the directory in `target`, which is not always the profile's own (the Cargo book, "Build cache").
 pub(crate) fn directory(profile: &str) -> &str {
@@ -7,6 +12,36 @@ pub(crate) fn directory(profile: &str) -> &str {
         "bench" => "release",
         own => own,
     }
+}
+
+/// `cargo TASK` by a profile, static.
+pub(crate) fn static_cargo(task: &str, profile: &str) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    // With a target the flags are for the programs alone: build scripts and procedural macros cannot be static.
+    command.args([task, "--locked", "--target", &target(), "--profile", profile]);
+    command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    command
+}
+
+/// Where `static_cargo` puts programs.
+///
+/// # Errors
+/// Where this program was not built by cargo.
+pub(crate) fn static_folder(profile: &str) -> Result<PathBuf> {
+    Ok(target_folder()?.join(target()).join(directory(profile)))
+}
+
+/// cargo's target directory.
+///
+/// # Errors
+/// Where this program was not built by cargo.
+pub(crate) fn target_folder() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    Ok(own.ancestors().nth(2).context("xtask is not where cargo builds programs")?.to_owned())
+}
+
+fn target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
 }
 
 #[cfg(test)]

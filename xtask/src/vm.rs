@@ -1,9 +1,8 @@
 //! Boots a distribution's kernel in QEMU, without a disk, and runs programs of this machine in it.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,21 +10,26 @@ use reloader_tests::kernels::{self, Kernel};
 use reloader_tests::versions::cache_dir;
 
 use crate::packages::{ensure_apt, run as run_command};
+use crate::profile;
 
+mod accelerator;
 mod archive;
+pub(crate) mod carried;
 mod initramfs;
 mod machine;
 mod modules;
 
-pub(crate) use initramfs::Load;
+pub(crate) use accelerator::Accelerator;
+use initramfs::Packer;
+pub(crate) use initramfs::{Load, Words};
 use machine::Machine;
 
 /// QEMU, what the guest gets, and what prepares it.
 const PACKAGES: [&str; 8] =
     ["qemu-system-x86", "busybox-static", "kmod", "xz-utils", "iproute2", "nftables", "haproxy", "util-linux"];
 
-/// What cargo is told when it builds for a guest.
-pub(crate) const PROFILE: [&str; 2] = ["--profile", "guest"];
+/// The profile of what runs in a guest; it is built to be static, as it is for old machines.
+pub(crate) const PROFILE: &str = "guest";
 
 /// What `cargo xtask vm` takes.
 #[derive(clap::Args)]
@@ -56,13 +60,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let kernel = wanted.fetch(&cache_dir())?;
     let mut files = vec![host.program("reloader")];
     files.extend(arguments.files.iter().cloned());
+    // By the guest's clock, which may be the slower one: the limit of the guest as a whole is the one that counts.
+    let limit = Duration::from_secs(arguments.timeout);
     let load = Load {
-        commands: vec![arguments.command.clone()],
+        commands: vec![Words { words: arguments.command.clone(), limit }],
         files,
         trees: Vec::new(),
         environment: environment.context("--env takes NAME=VALUE")?,
     };
-    let limit = Duration::from_secs(arguments.timeout);
     let name = format!("vm-{}-{}", arguments.kernel, std::process::id());
     let verdicts = host.boot(&name, &kernel, &load, limit, |line| println!("{line}"))?;
     std::process::exit(verdicts.first().copied().context("the guest gave no verdict")?);
@@ -72,19 +77,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 pub(crate) struct Host {
     programs: PathBuf,
     logs: PathBuf,
+    accelerator: Accelerator,
+    packer: Packer,
 }
 
 impl Host {
     /// Installs and builds what is missing.
     pub(crate) fn prepare() -> Result<Host> {
+        let mut build = profile::static_cargo("build", PROFILE);
+        run_command(build.args(["--quiet", "--package", "reloader", "--package", "reloader-tests", "--bins"]))?;
+        Host::with_programs(profile::static_folder(PROFILE)?)
+    }
+
+    /// Installs what is missing. The folder has what cargo has built for a guest.
+    pub(crate) fn with_programs(programs: PathBuf) -> Result<Host> {
         ensure_apt(&PACKAGES)?;
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--locked", "--package", "reloader", "--package", "reloader-tests", "--bins"]);
-        run_command(build.args(PROFILE))?;
-        let debug = std::env::current_exe()?.parent().context("a program has a folder")?.to_owned();
-        let (programs, logs) = (debug.with_file_name("guest"), debug.with_file_name("kernels"));
+        let logs = profile::target_folder()?.join("kernels");
         fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
-        Ok(Host { programs, logs })
+        let accelerator = Accelerator::probed(&logs);
+        Ok(Host { programs, logs, accelerator, packer: Packer::default() })
     }
 
     /// One that cargo has built.
@@ -97,6 +108,11 @@ impl Host {
         &self.logs
     }
 
+    /// What runs the guests' instructions.
+    pub(crate) fn accelerator(&self) -> &Accelerator {
+        &self.accelerator
+    }
+
     /// Boots a guest and waits for it: gives the exit status of each command. `name` is that of its files in `logs`.
     pub(crate) fn boot(
         &self,
@@ -107,10 +123,12 @@ impl Host {
         line: impl FnMut(&str),
     ) -> Result<Vec<i32>> {
         let console = self.logs.join(format!("{name}.console"));
-        let content = initramfs::build(kernel, &self.program("guest-init"), load)?;
-        // Hundreds of megabytes a run, gone at its end; a name that no other run has, which would take it away.
-        let mut file = tempfile::Builder::new().prefix(name).suffix(".cpio").tempfile_in(&self.logs)?;
-        file.write_all(&content).with_context(|| file.path().display().to_string())?;
-        Machine::start(kernel, file.path(), &console)?.run(limit, &console, line)
+        // Without a name, so that it is gone with the guest, whoever is killed: hundreds of megabytes a run.
+        let file = tempfile::tempfile_in(&self.logs)?;
+        let mut out = BufWriter::new(&file);
+        self.packer.pack(kernel, &self.program("guest-init"), load, &mut out)?;
+        out.flush()?;
+        drop(out);
+        Machine::start(kernel, file, &console, &self.accelerator)?.run(limit, &console, line)
     }
 }

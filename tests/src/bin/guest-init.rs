@@ -2,14 +2,19 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reloader_tests::guest;
+use reloader_tests::isolation::KILLED;
+use reloader_tests::process::reap_until_ended;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
 use serde_json::Value;
@@ -69,8 +74,9 @@ fn run(output: &mut File) -> Result<()> {
     if !lo.success() {
         bail!("ip link set lo up: {lo}");
     }
-    for words in plan["commands"].as_array().into_iter().flatten().map(strings) {
-        let status = run_command(&words, &plan["environment"], output)?;
+    for command in plan["commands"].as_array().into_iter().flatten() {
+        let limit = Duration::from_secs(command["limit-s"].as_u64().context("a command without a limit")?);
+        let status = run_command(&strings(&command["words"]), limit, &plan["environment"], output)?;
         writeln!(output, "{}", guest::verdict_line(status))?;
     }
     Ok(())
@@ -86,7 +92,7 @@ fn load_module(path: &str) -> Result<()> {
     }
 }
 
-fn run_command(words: &[String], environment: &Value, output: &File) -> Result<i32> {
+fn run_command(words: &[String], limit: Duration, environment: &Value, output: &File) -> Result<i32> {
     let (program, arguments) = words.split_first().context("a command without words")?;
     let mut command = Command::new(program);
     command.args(arguments).current_dir("/tmp").env_clear();
@@ -97,7 +103,15 @@ fn run_command(words: &[String], environment: &Value, output: &File) -> Result<i
     }
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
     match command.spawn() {
-        Ok(child) => until_it_ends(Pid::from_raw(child.id().cast_signed())),
+        Ok(child) => {
+            let watchdog = Watchdog::start(limit);
+            let status = reap_until_ended(Pid::from_raw(child.id().cast_signed()))?;
+            if watchdog.has_killed() {
+                writeln!(&*output, "killed after its limit of {} s", limit.as_secs())?;
+                return Ok(KILLED);
+            }
+            Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+        }
         Err(error) => {
             writeln!(&*output, "guest-init: {program}: {error}")?;
             Ok(127)
@@ -105,15 +119,29 @@ fn run_command(words: &[String], environment: &Value, output: &File) -> Result<i
     }
 }
 
-/// Takes all that end meanwhile: the orphans of a whole machine are children of its PID 1.
-fn until_it_ends(child: Pid) -> Result<i32> {
-    loop {
-        match waitpid(None, None) {
-            Ok(WaitStatus::Exited(pid, status)) if pid == child => return Ok(status),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => return Ok(128 + signal as i32),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => bail!("waiting for the program: {errno}"),
-        }
+/// Kills everything but this process when a command has taken too long.
+struct Watchdog {
+    has_ended: Sender<()>,
+    thread: JoinHandle<bool>,
+}
+
+impl Watchdog {
+    fn start(limit: Duration) -> Watchdog {
+        let (has_ended, ended) = channel();
+        let thread = std::thread::spawn(move || {
+            let is_late = ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+            if is_late {
+                // All but PID 1, which is this process.
+                let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+            }
+            is_late
+        });
+        Watchdog { has_ended, thread }
+    }
+
+    fn has_killed(self) -> bool {
+        let _ = self.has_ended.send(());
+        self.thread.join().unwrap_or(false)
     }
 }
 

@@ -17,6 +17,7 @@ use super::{Setup, root};
 use crate::netns;
 use crate::poll::until;
 use crate::process::Process;
+use crate::proofs::{self, Init};
 use crate::rig::{Answer, binary};
 use crate::versions::cache_dir;
 
@@ -185,6 +186,10 @@ impl Drop for Machine {
             if self.leader.is_some_and(|leader| leader.is_alive()) {
                 eprintln!("its journal:\n{}", self.run(&["journalctl", "--no-pager", "--lines=200"]).stdout);
             }
+        }
+        if self.leader.is_some_and(|leader| leader.is_alive()) {
+            let (state, config) = (self.inside("/var/lib/reloader"), self.inside("/etc/reloader/reloader.toml"));
+            proofs::print(&state, &config, Init::Systemd);
         }
         // The end of its first process is the end of all others, whatever state they are in.
         match self.leader {

@@ -14,6 +14,7 @@ use super::host::first_process_under;
 use super::layer::Layer;
 use super::{Setup, root};
 use crate::process::Process;
+use crate::proofs::{self, Init};
 use crate::rig::{Answer, binary};
 use crate::versions::cache_dir;
 use crate::{guest, netns, poll};
@@ -151,6 +152,10 @@ impl Drop for SysVinit {
             eprintln!("the machine's console:\n{}", self.log());
             let log = self.init.map(|_| fs::read_to_string(self.inside("/var/log/reloader.log")).unwrap_or_default());
             eprintln!("the daemon's log:\n{}", log.unwrap_or_default());
+        }
+        if self.init.is_some_and(|init| init.is_alive()) {
+            let (state, config) = (self.inside("/var/lib/reloader"), self.inside("/etc/reloader/reloader.toml"));
+            proofs::print(&state, &config, Init::SysVinit);
         }
         // The end of its first process is the end of all others, whatever state they are in.
         match self.init {

@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::booted::first_process_under;
 use crate::config::Config;
 use crate::process::Process;
+use crate::proofs::{self, Init};
 use crate::rig::{Answer, binary};
 use crate::{netns, poll};
 
@@ -183,6 +184,7 @@ impl Drop for Container {
         if std::thread::panicking() {
             eprintln!("the container's log:\n{}", self.log());
         }
+        proofs::print(&self.path("state"), &self.path("reloader.toml"), Init::Container);
         // The end of its first process is the end of all others, whatever state they are in.
         if self.unshare.try_wait().is_ok_and(|ended| ended.is_none()) {
             self.init.end();

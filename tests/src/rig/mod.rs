@@ -19,6 +19,7 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::poll::{seen_within, until};
 use crate::process::Process;
+use crate::proofs::{self, Init};
 use notify::Notify;
 
 pub use command::{Answer, Pending};
@@ -254,6 +255,7 @@ impl Drop for Rig {
             stop.wait_within(Duration::from_secs(10));
         }
         self.daemon = None;
+        proofs::print(&self.path("state"), &self.path("reloader.toml"), Init::None);
         cleanup::end_all(self.dir.path());
     }
 }

@@ -12,39 +12,30 @@ use reloader_tests::load::{Load, Outcomes, Span};
 use reloader_tests::poll::until;
 use reloader_tests::process::{Process, cmdline};
 use reloader_tests::receipt::{listener, traffic};
+use reloader_tests::tier;
 use reloader_tests::{guest, netns, probe, versions};
 
-use crate::{LIMIT, Scene, WEB, Way};
+use super::{LIMIT, Scene, WEB, Way};
 
 const RATE: u32 = 3000;
-const RELOADS: usize = 24;
 const STALL: Duration = Duration::from_millis(30);
 const CLIENTS: [&str; 3] = ["127.0.0.1:8000", "127.0.0.1:8001", "[::1]:8002"];
 /// HAProxy by itself loses some in a few of them.
 const MOST_ROUNDS: usize = 300;
 
+fn reloads() -> usize {
+    tier::rounds(24)
+}
+
 /// What HAProxy's own reload in this mode loses: see `steer_reload/changes.rs`, whose rounds these are.
 #[test]
 fn fewer_shards_and_other_bind_options() {
-    let _alone = netns::enter_alone();
-    let mut plain = Scene::prepare(&HaproxyBinary::installed(), Way::Signal, changing(0), "");
-    plain.start_haproxy();
-    let load = Load::to(CLIENTS).rate(RATE).start();
-    let mut rounds = 0;
-    while load.failed() == 0 && rounds < MOST_ROUNDS {
-        rounds += 1;
-        load.until_further(u64::from(RATE) / 10);
-        plain.configure(changing(rounds));
-        plain.master().reload();
-    }
-    let lost = load.stop();
-    drop(plain);
-
+    netns::enter();
     let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, changing(0), "");
     let load = Load::to(CLIENTS).rate(RATE).start();
     let (mut rungs, mut migrated) = (BTreeMap::<String, u64>::new(), 0);
     let mut windows = Vec::new();
-    for round in 1..=RELOADS {
+    for round in 1..=reloads() {
         load.until_further(u64::from(RATE) / 5);
         scene.configure(changing(round));
         let span = Span::begin(format!("reload {round}"));
@@ -62,10 +53,28 @@ fn fewer_shards_and_other_bind_options() {
         let of = windows.iter().find(|window| (window.from..=window.to).contains(&failure.scheduled));
         println!("{failure:?} in {of:?}");
     }
-    println!("companion, {RELOADS} reloads, {rungs:?}, {migrated} migrated: {ours}");
-    println!("by itself, {rounds} reloads: {lost}");
+    println!("companion, {} reloads, {rungs:?}, {migrated} migrated: {ours}", reloads());
     ours.assert_lossless();
-    assert!(lost.summary().failed() > 0, "the load would not have seen a loss: {lost}");
+    // Up to some hundred rounds for one loss: `baseline` shows in each run that this load sees losses.
+    if tier::is_all() {
+        let (rounds, lost) = until_haproxy_alone_loses();
+        println!("by itself, {rounds} reloads: {lost}");
+        assert!(lost.summary().failed() > 0, "the load would not have seen a loss: {lost}");
+    }
+}
+
+fn until_haproxy_alone_loses() -> (usize, Outcomes) {
+    let mut plain = Scene::prepare(&HaproxyBinary::installed(), Way::Signal, changing(0), "");
+    plain.start_haproxy();
+    let load = Load::to(CLIENTS).rate(RATE).start();
+    let mut rounds = 0;
+    while load.failed() == 0 && rounds < MOST_ROUNDS {
+        rounds += 1;
+        load.until_further(u64::from(RATE) / 10);
+        plain.configure(changing(rounds));
+        plain.master().reload();
+    }
+    (rounds, load.stop())
 }
 
 fn changing(round: usize) -> Config {
@@ -80,7 +89,7 @@ fn changing(round: usize) -> Config {
 /// Only the number of sockets changes, so nothing is held: what is queued on the sockets that go moves over.
 #[test]
 fn fewer_shards_are_steered_afterwards() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     for way in [Way::Cli, Way::Signal] {
         let shards =
             |count: usize| Config::new().global("nbthread 4").frontend("web", &[&format!("{WEB} shards {count}")]);
@@ -89,7 +98,7 @@ fn fewer_shards_are_steered_afterwards() {
         scene.rig.reload().expect_status(0);
         let load = Load::to([WEB]).rate(RATE).start();
         let mut migrated = 0;
-        for round in 1..=RELOADS {
+        for round in 1..=reloads() {
             load.until_further(u64::from(RATE) / 5);
             scene.configure(shards(if round.is_multiple_of(2) { 4 } else { 1 }));
             let receipt = scene.rig.reload();
@@ -112,7 +121,7 @@ fn fewer_shards_are_steered_afterwards() {
 /// worker stands still at the moment it is retired, with connections in its queue.
 #[test]
 fn what_a_master_binds_anew_is_steered_and_what_is_queued_moves_over() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let old = versions::all()
         .into_iter()
         .find(|binary| binary.version < Version { major: 2, minor: 6 })
@@ -171,7 +180,7 @@ fn is_pending(process: Process, signal: Signal) -> bool {
 /// Without migration nothing can be moved over afterwards: it is held from before.
 #[test]
 fn held_where_the_strategy_says_so() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let ways = [
         ("hold", "held-ebpf", Feature::Bpf, "bpf-ringbuf"),
         ("kernel-fallback", "held-qdisc", Feature::Plug, "sch-plug"),
@@ -202,7 +211,7 @@ fn held_where_the_strategy_says_so() {
 /// With `fd-pass` nothing is done about what is not passed, and that is said.
 #[test]
 fn what_is_not_passed_is_unproven_where_nothing_else_is_wanted() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let tables = "[reload]\nstrategy = \"fd-pass\"\n";
     let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, changing(0), tables);
     scene.configure(changing(1));

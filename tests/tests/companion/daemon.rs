@@ -15,7 +15,7 @@ use reloader_tests::receipt::assert_passed;
 use reloader_tests::rig::Rig;
 use reloader_tests::sockets::listening;
 
-use crate::{LIMIT, Scene, WEB, Way};
+use super::{LIMIT, Scene, WEB, Way};
 
 #[test]
 fn a_daemon_that_starts_first_waits_and_says_so() {

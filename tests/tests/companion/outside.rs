@@ -13,7 +13,7 @@ use reloader_tests::rig::Answer;
 use reloader_tests::sockets::{holders, listening, refuses, until_refused};
 use reloader_tests::{netns, versions};
 
-use crate::{LIMIT, Scene, WEB, Way};
+use super::{LIMIT, Scene, WEB, Way};
 
 /// The newest receipt, as an answer.
 fn last(scene: &Scene) -> Answer {
@@ -75,7 +75,7 @@ fn a_port_that_is_taken_fails_the_reload() {
 
 #[test]
 fn somebody_elses_reload_is_followed() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let shards = |count: usize| Config::new().global("nbthread 4").frontend("web", &[&format!("{WEB} shards {count}")]);
     let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, shards(4), "");
     let load = Load::to([WEB]).rate(2000).start();
@@ -111,7 +111,7 @@ fn somebody_elses_reload_is_followed() {
 
 #[test]
 fn somebody_elses_reload_of_every_version_is_followed() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     for binary in versions::all() {
         let scene = Scene::begin(&binary, Way::Signal, Config::web(WEB), "");
         let load = Load::to([WEB]).rate(1000).start();
@@ -146,7 +146,7 @@ fn the_environment_is_that_of_the_unit() {
 /// Nobody starts it again: what only the daemon has would swallow connections, so custody ends.
 #[test]
 fn one_that_dies_leaves_nothing_behind() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let mut scene = Scene::prepare(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), "");
     let before = Footprint::take(scene.rig.dir());
     scene.start_haproxy();
@@ -173,7 +173,7 @@ fn one_that_dies_leaves_nothing_behind() {
 /// Its unit starts it again before custody ends: what came meanwhile has waited on the old sockets and moves over.
 #[test]
 fn one_that_is_started_again_gets_what_was_queued() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let tables = "[reload]\ncustody-max = \"20s\"\n";
     let mut scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), tables);
     let load = Load::to([WEB]).rate(1000).start();

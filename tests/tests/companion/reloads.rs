@@ -4,12 +4,16 @@ use reloader_tests::config::Config;
 use reloader_tests::haproxy::{HaproxyBinary, Version};
 use reloader_tests::load::Load;
 use reloader_tests::receipt::{assert_passed, listener};
+use reloader_tests::tier;
 use reloader_tests::{netns, versions};
 
-use crate::{Scene, WEB, Way};
+use super::{Scene, WEB, Way};
 
 const RATE: u32 = 3000;
-const RELOADS: usize = 24;
+
+fn reloads() -> usize {
+    tier::rounds(24)
+}
 
 #[test]
 fn nothing_is_lost_by_the_masters_cli() {
@@ -22,10 +26,10 @@ fn nothing_is_lost_by_signal() {
 }
 
 fn unchanged(way: Way) {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let scene = Scene::begin(&HaproxyBinary::installed(), way, Config::web(WEB), "");
     let load = Load::to([WEB]).rate(RATE).start();
-    for round in 2..2 + RELOADS as u64 {
+    for round in 2..2 + reloads() as u64 {
         load.until_further(u64::from(RATE) / 5);
         let receipt = scene.rig.reload();
         assert_passed(&receipt, 1);
@@ -36,13 +40,13 @@ fn unchanged(way: Way) {
     }
     load.until_further(u64::from(RATE) / 5);
     let outcomes = load.stop();
-    println!("{way:?}, {RELOADS} reloads: {outcomes}");
+    println!("{way:?}, {} reloads: {outcomes}", reloads());
     outcomes.assert_lossless();
 }
 
 #[test]
 fn every_version_by_both_ways() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     for binary in versions::all() {
         for way in [Way::Cli, Way::Signal] {
             let scene = Scene::begin(&binary, way, Config::web(WEB), "");

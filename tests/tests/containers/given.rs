@@ -7,15 +7,18 @@ use reloader_tests::load::Load;
 use reloader_tests::poll::until;
 use reloader_tests::probe::ability;
 use reloader_tests::sockets::until_refused;
+use reloader_tests::tier;
 use reloader_tests::wrapper::{Manner, Wrapper};
 
-use crate::scene::{CONTAINED, LIMIT, Scene, WEB, assert_rung, config};
+use super::scene::{CONTAINED, LIMIT, Scene, WEB, assert_rung, config};
 
-const RELOADS: usize = 10;
+fn reloads() -> usize {
+    tier::rounds(10)
+}
 
 fn reload_under_load(scene: &Scene, rung: &str) {
     let load = scene.load();
-    for _ in 0..RELOADS {
+    for _ in 0..reloads() {
         assert_rung(&scene.container.reloader(&["reload", "--json"]).expect_status(0).json, rung, 2);
     }
     load.until_further(200);
@@ -79,7 +82,7 @@ fn with_bpf_and_net_admin_what_is_in_custody_is_steered() {
     let scene = Scene::start(Container::with(&config).contained(CONTAINED, &["BPF", "NET_ADMIN"]));
     let load = Load::to([SIX]).start();
     load.until_started(200);
-    for _ in 0..RELOADS {
+    for _ in 0..reloads() {
         let receipt = scene.container.reloader(&["reload", "--json"]).expect_status(0);
         let listeners = receipt.at("/listeners").as_array().unwrap();
         let six = listeners.iter().find(|listener| listener["address"] == SIX).expect("its listener");

@@ -6,7 +6,7 @@ use reloader_tests::poll::until;
 use reloader_tests::process::Process;
 use reloader_tests::wrapper::{Manner, Wrapper};
 
-use crate::scene::{LIMIT, Scene, assert_rung, config, hanging};
+use super::scene::{LIMIT, Scene, assert_rung, config, hanging};
 
 /// Started by somebody who ends before they do.
 const ORPHANS: &str = "for i in $(seq 50); do (sleep 0.0$i & sh -c 'exit 3' &) & done";

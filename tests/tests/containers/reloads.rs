@@ -4,17 +4,20 @@ use nix::sys::signal::Signal;
 use reloader_tests::container::Container;
 use reloader_tests::poll::until;
 use reloader_tests::sockets::refuses;
+use reloader_tests::tier;
 use reloader_tests::wrapper::{Manner, Wrapper};
 
-use crate::scene::{CONTAINED, LIMIT, Scene, WEB, assert_rung, config};
+use super::scene::{CONTAINED, LIMIT, Scene, WEB, assert_rung, config};
 
-const RELOADS: usize = 20;
+fn reloads() -> usize {
+    tier::rounds(20)
+}
 
 #[test]
 fn signals_and_the_command_reload_without_loss() {
     let scene = Scene::start(Container::with(&config()).contained(CONTAINED, &[]));
     let load = scene.load();
-    for number in 0..RELOADS {
+    for number in 0..reloads() {
         let signal = [Signal::SIGHUP, Signal::SIGUSR2][number % 2];
         let receipt = scene.container.until_receipt(|| scene.container.kill(signal));
         assert_eq!(receipt["kind"], "reload");
@@ -24,7 +27,7 @@ fn signals_and_the_command_reload_without_loss() {
     }
     load.until_further(200);
     let outcomes = load.stop();
-    println!("{} reloads: {outcomes}", 2 * RELOADS);
+    println!("{} reloads: {outcomes}", 2 * reloads());
     outcomes.assert_lossless();
 }
 

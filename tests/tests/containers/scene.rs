@@ -27,7 +27,6 @@ pub(crate) fn config() -> Config {
 pub(crate) struct Scene {
     pub(crate) container: Container,
     _backend: Server,
-    _alone: std::sync::MutexGuard<'static, ()>,
 }
 
 impl Scene {
@@ -44,10 +43,10 @@ impl Scene {
     }
 
     fn of(start: impl FnOnce() -> Container) -> Scene {
-        let alone = netns::enter_alone();
+        netns::enter();
         let container = start();
         container.enter_network();
-        Scene { container, _backend: Server::start(BACKEND, Manner::Reply), _alone: alone }
+        Scene { container, _backend: Server::start(BACKEND, Manner::Reply) }
     }
 
     /// A load that has begun.

@@ -7,7 +7,7 @@ use reloader_tests::poll::until;
 use reloader_tests::sockets::{listening, until_refused};
 use reloader_tests::wrapper::{Manner, Wrapper};
 
-use crate::scene::{CONTAINED, IDLE, LIMIT, Scene, WEB, config, hanging};
+use super::scene::{CONTAINED, IDLE, LIMIT, Scene, WEB, config, hanging};
 
 const CONNECTIONS: usize = 20;
 

@@ -24,8 +24,9 @@ fn line(service: &Service, verb: &str) -> String {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn it_may_return_before_the_old_server_has_closed() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let holding = Holding::new();
     let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
     let old = service.process();
@@ -41,8 +42,9 @@ fn it_may_return_before_the_old_server_has_closed() {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn it_may_fail_while_the_old_server_stays() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let holding = Holding::new();
     let _service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
     let before = listening(8080);
@@ -107,8 +109,9 @@ fn nothing_may_listen_afterwards() {
 
 /// `hold -- server` in the place of `server`: released as soon as it listens, and signals go to it.
 #[test]
+#[ignore = "alone: loads"]
 fn it_may_be_the_new_server() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let holding = Holding::new();
     let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
     let before = listening(8080);

@@ -43,8 +43,9 @@ impl Drop for Named {
 
 /// SYNs are held there, and the command runs here.
 #[test]
+#[ignore = "alone: loads"]
 fn another_namespace() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let holding = Holding::new();
     let there = Named::new();
     let service = there.run(|| Service::started(Kind::Perl, holding.rig.dir(), &[WEB]));

@@ -10,7 +10,7 @@ use reloader_tests::holding::{Holding, WEB, assert_held};
 
 /// One restart under a hold, in the middle of a load.
 fn restarted_under_load(kind: Kind, rate: u32) -> (Answer, Outcomes) {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let holding = Holding::new();
     let service = Service::started(kind, holding.rig.dir(), &[WEB]);
     let (before, old) = (listening(8080), service.process());
@@ -30,6 +30,7 @@ fn restarted_under_load(kind: Kind, rate: u32) -> (Answer, Outcomes) {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn perl() {
     let (answer, outcomes) = restarted_under_load(Kind::Perl, 500);
     assert_held(&answer);
@@ -38,6 +39,7 @@ fn perl() {
 
 /// At this rate the five places of its queue are enough: what more there is TCP drops, and the client sends it again.
 #[test]
+#[ignore = "alone: loads"]
 fn python() {
     let (answer, outcomes) = restarted_under_load(Kind::Python, 100);
     assert_held(&answer);
@@ -45,6 +47,7 @@ fn python() {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn nginx() {
     let (answer, outcomes) = restarted_under_load(Kind::Nginx, 1000);
     assert_held(&answer);
@@ -53,6 +56,7 @@ fn nginx() {
 
 /// More than a thousand SYNs wait for it.
 #[test]
+#[ignore = "alone: loads"]
 fn one_that_takes_a_second() {
     let (answer, outcomes) = restarted_under_load(Kind::Slow, 200);
     assert_held(&answer);

@@ -10,8 +10,9 @@ use reloader_tests::process::Process;
 use reloader_tests::service::{Kind, Service};
 use reloader_tests::waiting::{Client, until_connected};
 
-use crate::scene::{ADDRESS, LONG, Scene, backend};
+use super::scene::{ADDRESS, LONG, Scene, backend};
 use reloader_tests::holding::assert_held;
+use reloader_tests::tier;
 
 /// Where a device is given a qdisc it loses what it sends in that millisecond, and a client its SYN-ACK: nothing is sent again where
 /// there is TCX.
@@ -47,7 +48,7 @@ fn the_holder_at_any_moment_where_qdiscs_stand() {
 fn kill_at_any_moment(scene: &Scene) {
     let _listener = scene.listener();
     let mut records = 0;
-    for round in 0..24 {
+    for round in tier::moments(24) {
         let args = [backend(), &["--max", "1h", "--listen", ADDRESS]].concat();
         let pending = scene.server.run(|| scene.holding.spawn(&args, ["sleep", "0.3"]));
         std::thread::sleep(Duration::from_millis(round * 20));
@@ -63,7 +64,7 @@ fn kill_at_any_moment(scene: &Scene) {
         scene.server.run(|| scene.holding.rig.run(&["release"])).expect_status(0);
         assert_eq!(scene.holding.records().len(), 0);
     }
-    println!("{records} of 24 died before there was a guard");
+    println!("{records} died before there was a guard");
 }
 
 #[test]
@@ -117,7 +118,7 @@ fn the_holder_with_something_unread() {
 fn the_holder_half_released() {
     let scene = Scene::new();
     let mut cut_off = 0;
-    for round in 0..16 {
+    for round in tier::moments(16) {
         let held = scene.hold(&[]);
         let clients = scene.clients(1500);
         let _listener = scene.listener();
@@ -129,7 +130,7 @@ fn the_holder_half_released() {
         held.kill();
         scene.assert_gone();
     }
-    println!("{cut_off} of 16 were killed with SYNs still parked");
+    println!("{cut_off} were killed with SYNs still parked");
     assert_eq!(scene.retransmits(), 0);
 }
 

@@ -12,7 +12,7 @@ use reloader_tests::service::{Kind, Service};
 use reloader_tests::sockets::half_open;
 use reloader_tests::waiting::until_connected;
 
-use crate::scene::{ADDRESS, LONG, Scene, send_syn};
+use super::scene::{ADDRESS, LONG, Scene, send_syn};
 use reloader_tests::holding::assert_held;
 
 #[track_caller]

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use reloader_tests::load::Load;
 use reloader_tests::service::{Kind, Service};
 
-use crate::scene::{Scene, send_syn};
+use super::scene::{Scene, send_syn};
 
 #[test]
 fn beyond_capacity() {

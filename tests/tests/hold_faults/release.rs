@@ -20,7 +20,7 @@ use reloader_tests::poll::until;
 use reloader_tests::service::{Kind, Service};
 use reloader_tests::waiting::{Client, listener_with, until_connected};
 
-use crate::scene::{ADDRESS, LONG, Scene};
+use super::scene::{ADDRESS, LONG, Scene};
 use reloader_tests::holding::Holding;
 
 #[test]

@@ -5,7 +5,7 @@ use reloader_tests::poll::until;
 use reloader_tests::service::{Kind, Service};
 use reloader_tests::waiting::{listener, start, until_connected};
 
-use crate::scene::{ADDRESS, LONG, Scene};
+use super::scene::{ADDRESS, LONG, Scene};
 use reloader_tests::holding::assert_held;
 
 const OTHER: &str = "10.0.0.2:8081";

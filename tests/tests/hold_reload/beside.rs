@@ -7,10 +7,10 @@ use reloader_tests::netns;
 use reloader_tests::receipt::listener;
 use reloader_tests::rig::{Answer, Rig};
 
-use crate::{HOLD, WEB, assert_slow_only_by};
+use super::{HOLD, WEB, assert_slow_only_by};
 
 fn reloaded(globals: &[&str], tables: &str) -> Vec<Answer> {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let unix = format!("unix@{}/web.sock", dir.path().display());
     let config = Config::new().frontend("web", &[WEB, &unix]);
@@ -46,17 +46,20 @@ fn reloaded(globals: &[&str], tables: &str) -> Vec<Answer> {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn tcp_is_held_and_a_unix_socket_passed() {
     let receipts = reloaded(&[], HOLD);
     assert!(receipts.iter().any(|receipt| receipt.at("/syns/held").as_u64() > Some(0)));
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn the_same_where_they_cannot_be_bound_beside_each_other() {
     reloaded(&["noreuseport"], HOLD);
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn a_hold_is_a_proof() {
     reloaded(&[], "[reload]\nstrategy = \"hold\"\nrequire = \"proven\"\n");
     reloaded(&["noreuseport"], "[reload]\nstrategy = \"hold\"\nrequire = \"proven\"\n");

@@ -9,7 +9,7 @@ use reloader_tests::poll::until;
 use reloader_tests::rig::Rig;
 use reloader_tests::sockets::{accepted_by, queued};
 
-use crate::WEB;
+use super::WEB;
 
 const LIMIT: Duration = Duration::from_secs(20);
 

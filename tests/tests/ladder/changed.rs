@@ -126,7 +126,7 @@ fn config(to: bool) -> Config {
 }
 
 fn changed(step: Step) {
-    let _alone = netns::enter_alone();
+    netns::enter();
     if !step.is_possible() {
         return;
     }

@@ -7,7 +7,7 @@ use reloader_tests::netns;
 use reloader_tests::rig::Rig;
 use reloader_tests::servers::{Manner, Server};
 
-use crate::scene::{Scene, UNMEASURED, WEB, prove, until_measured};
+use super::scene::{Scene, UNMEASURED, WEB, prove, until_measured};
 
 #[track_caller]
 fn told(rig: &Rig, arguments: &[&str], status: i32, words: &[&str]) {
@@ -94,8 +94,9 @@ fn a_service_that_is_not_there_is_not_reloaded() {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn a_command_that_fails_is_told_with_what_it_said_and_not_tried_again() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let scene = Scene::start(&Config::web(WEB));
     let tried = scene.rig.path("tried");
     let command = format!("echo x >> {}; echo it is broken >&2; exit 7", tried.display());
@@ -116,8 +117,9 @@ fn a_command_that_fails_is_told_with_what_it_said_and_not_tried_again() {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn a_reload_that_the_daemon_refuses_is_told_with_the_servers_words() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let rig = Rig::with(&Config::web(WEB)).start();
     fs::write(rig.haproxy_cfg(), "frontend web\n    bnid 127.0.0.1:8080\n").unwrap();
     let answer = until_measured(|| prove(&rig, &["--http", "--rate", "50"])).expect_status(1);
@@ -125,8 +127,9 @@ fn a_reload_that_the_daemon_refuses_is_told_with_the_servers_words() {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn a_load_that_this_machine_cannot_make_gives_no_figures() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let scene = Scene::start(&Config::web(WEB));
     let report = scene.report().display().to_string();
     let arguments = ["--http", "--rate", "4000000", "--reloads", "2", "--reload-command", "true", "--report", &report];

@@ -6,11 +6,12 @@ use reloader_tests::config::Config;
 use reloader_tests::netns;
 use reloader_tests::rig::Answer;
 
-use crate::scene::{Scene, WEB, until_lost, until_lost_so};
+use super::scene::{Scene, WEB, until_lost, until_lost_so};
 
 #[test]
+#[ignore = "alone: loads"]
 fn a_restart_loses_connections_and_the_report_shows_them() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let scene = Scene::start(&Config::web(WEB));
     let (command, report) = (scene.restart(), scene.report().display().to_string());
     let arguments = ["--http", "--rate", "400", "--reloads", "6", "--interval", "300ms", "--json"];
@@ -31,8 +32,9 @@ fn a_restart_loses_connections_and_the_report_shows_them() {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn haproxys_own_reload_without_reuseport_loses_connections() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let scene = Scene::start(&Config::web(WEB).global("noreuseport"));
     let command = scene.soft_stop();
     let arguments = ["--http", "--rate", "500", "--reloads", "8", "--interval", "200ms"];
@@ -42,8 +44,9 @@ fn haproxys_own_reload_without_reuseport_loses_connections() {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn without_http_a_connection_that_is_only_established_is_found_lost_too() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let scene = Scene::start(&Config::web(WEB));
     let command = scene.restart();
     let arguments = ["--rate", "400", "--reloads", "6", "--interval", "300ms", "--json"];
@@ -54,8 +57,9 @@ fn without_http_a_connection_that_is_only_established_is_found_lost_too() {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn kept_connections_that_are_cut_under_a_request_are_found() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let scene = Scene::start(&Config::web(WEB));
     let command = scene.restart();
     let arguments = ["--http", "--keep-alive=10", "--rate", "400", "--reloads", "6", "--interval", "300ms", "--json"];

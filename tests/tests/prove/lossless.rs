@@ -5,7 +5,7 @@ use reloader_tests::netns;
 use reloader_tests::quic::certificate;
 use reloader_tests::rig::{Answer, Rig};
 
-use crate::scene::{prove, until_measured};
+use super::scene::{prove, until_measured};
 
 const RELOADS: &str = "8";
 
@@ -21,8 +21,9 @@ fn through_reloads(rig: &Rig, arguments: &[&str]) -> Answer {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn tcp() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let rig = Rig::with(&Config::web("127.0.0.1:8080")).start();
     let answer = through_reloads(&rig, &["--rate", "400"]);
     assert_eq!((answer.at("/protocol"), answer.at("/closed-between")), (&"tcp".into(), &serde_json::Value::Null));
@@ -30,16 +31,18 @@ fn tcp() {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn http() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let rig = Rig::with(&Config::web("127.0.0.1:8080")).start();
     let answer = through_reloads(&rig, &["--http=/health?deep=1", "--rate", "400", "--target", "localhost:8080"]);
     assert_eq!((answer.at("/protocol"), answer.at("/address")), (&"http".into(), &"127.0.0.1:8080".into()));
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn tls_and_https() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let bind = format!("127.0.0.1:8443 ssl crt {}", certificate(dir.path()).display());
     let rig = Rig::with(&Config::web(&bind)).start();
@@ -51,8 +54,9 @@ fn tls_and_https() {
 /// HTTP has a race that no reload can close: a server may close an idle connection while a request is on its way. HAProxy tells
 /// busy connections to close with their next reply, so that with fifty requests a second on each it is rare, but not impossible.
 #[test]
+#[ignore = "alone: loads"]
 fn keep_alive() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let rig = Rig::with(&Config::web("127.0.0.1:8080")).start();
     let arguments =
         ["--http", "--keep-alive=8", "--rate", "400", "--reloads", RELOADS, "--interval", "300ms", "--json"];

@@ -11,7 +11,7 @@ use reloader_tests::poll::until;
 use reloader_tests::rig::Rig;
 use reloader_tests::sockets::until_refused;
 
-use crate::scene::{GIVEN, PLAIN, WEB, given, rungs, started, table};
+use super::scene::{GIVEN, PLAIN, WEB, given, rungs, started, table};
 
 /// Another reloader.toml, which the daemon has read when this returns.
 fn change(rig: &Rig, from: &str, to: &str) {
@@ -41,7 +41,7 @@ fn an_address_that_comes_and_one_that_goes() {
 /// The old generation must make room: both cannot have the port.
 #[test]
 fn an_address_that_becomes_any() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let rig = started(&given(""));
     let load = Load::to([WEB]).rate(100).start();
     load.until_started(20);
@@ -64,7 +64,7 @@ server.server_close()";
 
 #[test]
 fn another_way_to_its_sockets_and_back() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let rig = started(&given(""));
     // Nobody waits for its answers where its socket is passed on: it must do so itself.
     let patient =
@@ -72,7 +72,7 @@ fn another_way_to_its_sockets_and_back() {
     assert!(patient.contains(PATIENTLY_SERVES), "{PLAIN}");
     fs::write(rig.path("plain.py"), patient).unwrap();
     let own = rig.dir().display().to_string();
-    let (first, second) = (given(""), crate::scene::plain().replace("service.plain", "service.given"));
+    let (first, second) = (given(""), super::scene::plain().replace("service.plain", "service.given"));
     let (first, second) = (first.replace("DIR", &own), second.replace("DIR", &own));
     let load = Load::to([WEB]).rate(100).start();
     load.until_started(20);
@@ -88,7 +88,7 @@ fn another_way_to_its_sockets_and_back() {
 /// The signal of the new configuration would kill the old generation.
 #[test]
 fn the_old_one_is_asked_in_its_own_way() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let rig = started(&given(""));
     fs::write(rig.path("given.py"), GIVEN.replace("SIGTERM", "SIGUSR1")).unwrap();
     let load = Load::to([WEB]).rate(300).start();

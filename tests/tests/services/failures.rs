@@ -8,7 +8,7 @@ use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::process::Process;
 
-use crate::scene::{PLAIN, WEB, given, plain, prepared, started, table, with};
+use super::scene::{PLAIN, WEB, given, plain, prepared, started, table, with};
 
 #[test]
 fn one_that_ends_at_once() {
@@ -65,7 +65,7 @@ fn a_program_and_a_user_that_are_not_there() {
 #[test]
 fn another_user_serves_what_root_has_bound() {
     netns::enter();
-    let mut rig = prepared(with(&crate::scene::given_at("127.0.0.1:80", "user = \"nobody\"")));
+    let mut rig = prepared(with(&super::scene::given_at("127.0.0.1:80", "user = \"nobody\"")));
     std::os::unix::fs::chown(rig.dir(), Some(65534), None).unwrap();
     rig.start_daemon();
     let status = fs::read_to_string(format!("/proc/{}/status", rig.serving_pid())).unwrap();
@@ -88,7 +88,7 @@ fn one_that_does_not_end_when_it_is_asked() {
 /// Longer than drain-timeout, and SYNs are held for longer still.
 #[test]
 fn one_that_takes_its_time_to_make_room() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let rig = started(&format!("{}[hold]\nmax = \"20s\"\n", plain()));
     let serve = "Server((host, int(port)), Handler).serve_forever()";
     let ends_late = "import os, signal, threading\nsignal.signal(signal.SIGTERM, lambda *_: threading.Timer(3, os._exit, [0]).start())\n";

@@ -13,13 +13,13 @@ use reloader_tests::process::Process;
 use reloader_tests::rig::Rig;
 use reloader_tests::sockets::{listening, until_refused};
 
-use crate::scene::{NGINX, WEB, given, nginx_conf, prepared, rungs, started, table, with};
+use super::scene::{NGINX, WEB, given, nginx_conf, prepared, rungs, started, table, with};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
 fn ten_kills_refuse_nobody() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let rig = started(&given(""));
     let sockets = listening(8080);
     let load = Load::to([WEB]).rate(300).start();
@@ -40,7 +40,7 @@ fn ten_kills_refuse_nobody() {
 /// The next daemon finds it, has its sockets again, and reloads it with proof.
 #[test]
 fn the_daemon_killed() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let mut rig = started(&given(""));
     let sockets = listening(8080);
     let load = Load::to([WEB]).rate(300).start();
@@ -82,7 +82,7 @@ fn one_that_does_not_start_again_leaves_a_refused_port() {
     serving.signal(Signal::SIGKILL);
     until_refused(WEB);
     until(std::time::Duration::from_secs(10), "the warning", || rig.status().stdout.contains("exited with status 7"));
-    std::fs::write(rig.path("given.py"), crate::scene::GIVEN).unwrap();
+    std::fs::write(rig.path("given.py"), super::scene::GIVEN).unwrap();
     until(std::time::Duration::from_secs(40), "it to be tried again", || rig.serving().is_some());
     Load::to([WEB]).connections(20).run().assert_lossless();
     assert!(Process::with_pid(serving.pid).is_none());
@@ -92,7 +92,7 @@ fn one_that_does_not_start_again_leaves_a_refused_port() {
 #[test]
 fn one_that_binds_by_itself() {
     netns::enter();
-    let rig = started(&crate::scene::plain());
+    let rig = started(&super::scene::plain());
     let serving = rig.serving().unwrap();
     serving.signal(Signal::SIGKILL);
     rig.until_replaced(serving);
@@ -191,7 +191,7 @@ fn a_busy_worker_is_told_when_it_waits_again() {
 /// The next daemon gives its sockets on, and tells the workers, which nobody else would.
 #[test]
 fn daemon_and_master_killed_at_once() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let mut rig = forking("prefork");
     std::fs::write(rig.path("go"), "").unwrap();
     rig.start_daemon();
@@ -214,7 +214,7 @@ fn daemon_and_master_killed_at_once() {
 /// Workers that outlive their master are told to end: they would serve an old configuration for ever, and keep the port.
 #[test]
 fn a_master_killed_takes_its_workers_along() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     for (sockets, more) in [("listen-fds", "environment = { NGINX = \"3;\" }"), ("reuseport", ""), ("replace", "")] {
         let lines = format!("stop = \"SIGQUIT\"\n{more}");
         let mut rig = prepared(with(&table("nginx", NGINX, sockets, WEB, &lines)));

@@ -7,7 +7,7 @@ use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
 
-use crate::scene::{WEB, given, prepared, started, table, with};
+use super::scene::{WEB, given, prepared, started, table, with};
 
 /// Its sockets listen from the beginning: only that somebody waits on them shows that they are served.
 #[test]
@@ -16,7 +16,7 @@ fn one_that_waits_on_no_socket_is_not_ready() {
     let mut rig = prepared(with(&format!("{}[reload]\nstart-timeout = \"1s\"\n", given(""))));
     rig.start_daemon();
     let serving = rig.serving_pid();
-    let quiet = crate::scene::GIVEN.replace("sys.argv[1] if len(sys.argv) > 1 else \"\"", "\"quietly\"");
+    let quiet = super::scene::GIVEN.replace("sys.argv[1] if len(sys.argv) > 1 else \"\"", "\"quietly\"");
     fs::write(rig.path("given.py"), quiet).unwrap();
     let answer = rig.reload().expect_status(1);
     let reason = answer.at("/reason").as_str().unwrap();

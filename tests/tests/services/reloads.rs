@@ -6,10 +6,13 @@ use reloader_tests::footprint::Footprint;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::rig::Rig;
+use reloader_tests::tier;
 
-use crate::scene::{self, NGINX, WEB, given, nginx_conf, plain, prepared, rungs, table, with};
+use super::scene::{self, NGINX, WEB, given, nginx_conf, plain, prepared, rungs, table, with};
 
-const RELOADS: u64 = 20;
+fn reloads() -> u64 {
+    tier::rounds(20)
+}
 
 /// Each reload another generation, each proven by `rung`, no connection lost, and nothing left afterwards.
 fn reload_under_load(rig: &mut Rig, rate: u32, rung: &str) {
@@ -17,7 +20,7 @@ fn reload_under_load(rig: &mut Rig, rate: u32, rung: &str) {
     rig.start_daemon();
     let load = Load::to([WEB]).rate(rate).start();
     load.until_started(u64::from(rate) / 2);
-    for number in 1..=RELOADS {
+    for number in 1..=reloads() {
         let receipt = rig.reload().expect_status(0);
         assert_eq!(receipt.at("/new/generation").as_u64(), Some(number + 1), "{}", receipt.stdout);
         let found = rungs(receipt.at(""));
@@ -34,8 +37,9 @@ fn reload_under_load(rig: &mut Rig, rate: u32, rung: &str) {
 
 /// Two workers, each with a socket of its own in the group.
 #[test]
+#[ignore = "alone: loads"]
 fn nginx_whose_sockets_share_a_port() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let lines = format!("stop = \"SIGQUIT\"\ncheck = [{}]", NGINX.replace("\"-e\"", "\"-t\", \"-q\", \"-e\""));
     let mut rig = prepared(with(&table("nginx", NGINX, "reuseport", WEB, &lines)));
     nginx_conf(&rig, &format!("{WEB} reuseport"));
@@ -44,8 +48,9 @@ fn nginx_whose_sockets_share_a_port() {
 
 /// By the variable with which an nginx hands its sockets to the next.
 #[test]
+#[ignore = "alone: loads"]
 fn nginx_that_is_given_its_socket() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let lines = "stop = \"SIGQUIT\"\nenvironment = { NGINX = \"3;\" }";
     let mut rig = prepared(with(&table("nginx", NGINX, "listen-fds", WEB, lines)));
     nginx_conf(&rig, WEB);
@@ -53,8 +58,9 @@ fn nginx_that_is_given_its_socket() {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn nginx_that_is_replaced() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let mut rig = prepared(with(&table("nginx", NGINX, "replace", WEB, "stop = \"SIGQUIT\"")));
     nginx_conf(&rig, WEB);
     reload_under_load(&mut rig, 500, "held-ebpf");
@@ -62,8 +68,9 @@ fn nginx_that_is_replaced() {
 
 /// A server that knows sd_listen_fds(3) of its own.
 #[test]
+#[ignore = "alone: loads"]
 fn lighttpd_that_is_given_its_socket() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let start = "\"/usr/sbin/lighttpd\", \"-D\", \"-f\", \"DIR/lighttpd.conf\"";
     let mut rig = prepared(with(&table("lighttpd", start, "listen-fds", WEB, "stop = \"SIGINT\"")));
     fs::create_dir(rig.path("www")).expect("a directory");
@@ -78,22 +85,25 @@ fn lighttpd_that_is_given_its_socket() {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn python_that_is_given_its_socket() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     reload_under_load(&mut prepared(with(&given(""))), 300, "passed");
 }
 
 /// It knows nothing of sockets that are given, and dies when it is told to end.
 #[test]
+#[ignore = "alone: loads"]
 fn a_plain_one_that_is_replaced() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     reload_under_load(&mut prepared(with(&plain())), 100, "held-ebpf");
 }
 
 /// It dies of its signal in the midst of what it does; so it is asked only when it owes nobody an answer.
 #[test]
+#[ignore = "alone: loads"]
 fn a_plain_one_that_takes_its_time() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let mut rig = prepared(with(&plain()));
     let slow =
         scene::PLAIN.replace("        self.send_response", "        time.sleep(0.1)\n        self.send_response");
@@ -110,8 +120,9 @@ fn a_plain_one_that_takes_its_time() {
 
 /// It is there for clients through every reload, and gone when the daemon was stopped.
 #[test]
+#[ignore = "alone: loads"]
 fn a_unix_path() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let mut rig = prepared(with(&scene::given_at("DIR/web.sock", "")));
     rig.start_daemon();
     let path = rig.path("web.sock");

@@ -6,7 +6,7 @@ use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::rig::Rig;
 
-use crate::scene::{GIVEN, PLAIN, given_at, plain};
+use super::scene::{GIVEN, PLAIN, given_at, plain};
 
 fn haproxy_and_two() -> Rig {
     let tables = format!("{}{}", given_at("127.0.0.1:8081", ""), plain());
@@ -18,7 +18,7 @@ fn haproxy_and_two() -> Rig {
 
 #[test]
 fn each_is_reloaded_by_its_name_and_the_others_are_left_alone() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let mut rig = haproxy_and_two();
     let before = Footprint::take(rig.dir());
     rig.start_daemon();
@@ -52,7 +52,7 @@ fn each_is_reloaded_by_its_name_and_the_others_are_left_alone() {
 /// All at once: none waits for another.
 #[test]
 fn all_are_reloaded_at_the_same_time() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let mut rig = haproxy_and_two();
     rig.start_daemon();
     let load = Load::to(["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082"]).rate(100).start();

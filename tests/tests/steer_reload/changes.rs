@@ -7,11 +7,15 @@ use reloader_tests::load::{Load, Outcomes};
 use reloader_tests::master::Master;
 use reloader_tests::netns;
 use reloader_tests::rig::Rig;
+use reloader_tests::tier;
 
 const CLIENTS: [&str; 3] = ["127.0.0.1:8000", "127.0.0.1:8001", "[::1]:8002"];
 const RATE: u32 = 3000;
-const RELOADS: usize = 24;
 const MOST_ROUNDS: usize = 400;
+
+fn reloads() -> usize {
+    tier::rounds(24)
+}
 
 fn config(round: usize) -> Config {
     let config = Config::new().global("nbthread 4");
@@ -23,20 +27,24 @@ fn config(round: usize) -> Config {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn nothing_is_lost_where_master_worker_mode_loses() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let ours = with_reloader();
-    let (plain, rounds) = with_master_worker_mode();
-    println!("reloader, {RELOADS} reloads: {}", ours.summary());
-    println!("master-worker, {rounds} reloads: {}", plain.summary());
+    println!("reloader, {} reloads: {}", reloads(), ours.summary());
     ours.assert_lossless();
-    assert!(plain.summary().failed() > 0, "the load would not have seen a loss: {}", plain.summary());
+    // Up to some hundred rounds for one loss: `baseline` shows in each run that this load sees losses.
+    if tier::is_all() {
+        let (plain, rounds) = with_master_worker_mode();
+        println!("master-worker, {rounds} reloads: {}", plain.summary());
+        assert!(plain.summary().failed() > 0, "the load would not have seen a loss: {}", plain.summary());
+    }
 }
 
 fn with_reloader() -> Outcomes {
     let rig = Rig::with(&config(0)).start();
     let load = Load::to(CLIENTS).rate(RATE).start();
-    for round in 1..=RELOADS {
+    for round in 1..=reloads() {
         load.until_further(u64::from(RATE) / 5);
         rig.configure(&config(round));
         let receipt = rig.reload();
@@ -55,7 +63,7 @@ fn with_master_worker_mode() -> (Outcomes, usize) {
     let master = Master::start(&HaproxyBinary::installed(), &file, &path("master.sock"), &stats, &[]);
     let load = Load::to(CLIENTS).rate(RATE).start();
     let mut rounds = 0;
-    while rounds < RELOADS || load.failed() == 0 && rounds < MOST_ROUNDS {
+    while rounds < reloads() || load.failed() == 0 && rounds < MOST_ROUNDS {
         rounds += 1;
         load.until_further(u64::from(RATE) / 5);
         config(rounds).giving_socket(&stats).write(&file);

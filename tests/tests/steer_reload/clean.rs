@@ -7,27 +7,35 @@ use reloader_tests::load::{Load, Span};
 use reloader_tests::netns;
 use reloader_tests::receipt::listener;
 use reloader_tests::rig::Rig;
+use reloader_tests::tier;
 
-use crate::{STEER, WEB};
+use super::{STEER, WEB};
 
 const NEIGHBOUR: &str = "127.0.0.1:9000";
 const RATE: u32 = 4000;
-const RELOADS: u64 = 100;
 const OWN: &str = "reloads";
 const OTHER: &str = "neighbour's reloads";
-const CONNECTIONS: u64 = 200_000;
+
+fn reloads() -> u64 {
+    tier::rounds(100)
+}
+
+fn connections() -> u64 {
+    tier::rounds(200_000)
+}
 
 #[test]
+#[ignore = "alone: loads, and looks at the eBPF objects of the whole machine"]
 fn nothing_is_lost_and_nothing_is_left() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let mut rig = Rig::with(&Config::web(WEB)).tables(STEER).prepare();
     let before = Footprint::take_with_bpf(rig.dir());
     let neighbour = Rig::with(&Config::web(NEIGHBOUR)).tables(STEER).start();
     rig.start_daemon();
-    let load = Load::to([WEB]).rate(RATE).connections(CONNECTIONS).start();
+    let load = Load::to([WEB]).rate(RATE).connections(connections()).start();
     let (mut migrated, mut windows) = (0, Vec::new());
-    for round in 1..=2 * RELOADS {
-        load.until_started(round * CONNECTIONS / (2 * RELOADS + 1));
+    for round in 1..=2 * reloads() {
+        load.until_started(round * connections() / (2 * reloads() + 1));
         let own = round.is_multiple_of(2);
         let span = Span::begin(if own { OWN } else { OTHER });
         let receipt = if own { rig.reload() } else { neighbour.reload() };
@@ -39,7 +47,7 @@ fn nothing_is_lost_and_nothing_is_left() {
         migrated += web["migrated"].as_u64().expect("a figure");
     }
     let outcomes = load.wait();
-    println!("{RELOADS} reloads, {migrated} migrated: {outcomes}");
+    println!("{} reloads, {migrated} migrated: {outcomes}", reloads());
     let table = outcomes.by_window(&windows);
     for (label, summary) in &table {
         println!("{label:<20} {summary}");

@@ -14,17 +14,22 @@ use reloader_tests::poll::until;
 use reloader_tests::process::Process;
 use reloader_tests::receipt::listener;
 use reloader_tests::rig::Rig;
+use reloader_tests::tier;
 
-use crate::{STEER, WEB};
+use super::{STEER, WEB};
 
 const RATE: u32 = 4000;
-const RELOADS: u64 = 20;
 const STALL: Duration = Duration::from_millis(30);
 const LIMIT: Duration = Duration::from_secs(20);
 
+fn reloads() -> u64 {
+    tier::rounds(20)
+}
+
 #[test]
+#[ignore = "alone: loads"]
 fn what_is_queued_moves_over() {
-    let _alone = netns::enter_alone();
+    netns::enter();
     let (steered, migrated) = with_reloader();
     let plain = without_steering();
     println!("steered, {migrated} migrated: {}", steered.summary());
@@ -38,7 +43,7 @@ fn with_reloader() -> (Outcomes, u64) {
     let rig = Rig::with(&Config::web(WEB)).tables(STEER).start();
     let load = Load::to([WEB]).rate(RATE).start();
     let mut migrated = 0;
-    for _ in 0..RELOADS {
+    for _ in 0..reloads() {
         load.until_further(u64::from(RATE) / 5);
         let old = rig.serving().expect("a generation");
         let next =
@@ -59,7 +64,7 @@ fn with_reloader() -> (Outcomes, u64) {
 fn without_steering() -> Outcomes {
     let mut server = Plain::start(&HaproxyBinary::installed(), Method::SoftStop, 1);
     let load = Load::to([WEB]).rate(RATE).start();
-    for _ in 0..RELOADS {
+    for _ in 0..reloads() {
         load.until_further(u64::from(RATE) / 5);
         let old = server.process();
         old.stop();

@@ -9,9 +9,10 @@ use reloader_tests::booted::Machine;
 use reloader_tests::load::Load;
 use reloader_tests::poll::until;
 
-use crate::scene::{LIMIT, Scene, WEB};
+use super::scene::{LIMIT, Scene, WEB};
 
 #[test]
+#[ignore = "alone: boots a machine and loads it"]
 fn a_machine_serves_in_a_network_of_its_own_and_leaves_nothing_behind() {
     // The scene moves its thread to another network.
     let seen = || std::thread::spawn(traces).join().unwrap();

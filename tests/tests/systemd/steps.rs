@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use reloader_tests::poll::until;
 use reloader_tests::sockets::refuses;
+use reloader_tests::tier;
 use serde_json::Value;
 
-use crate::scene::{LIMIT, Scene, WEB, config};
+use super::scene::{LIMIT, Scene, WEB, config};
 
 const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
 const TOML: &str = "/etc/reloader/reloader.toml";
@@ -17,14 +18,15 @@ const TOML: &str = "/etc/reloader/reloader.toml";
 /// 100 ms apart, as a deployment that has lost its patience.
 pub(crate) fn rapid_reloads(scene: &Scene) {
     let before = scene.receipts().len();
-    for _ in 0..50 {
+    let reloads = tier::rounds(50);
+    for _ in 0..reloads {
         scene.reload();
         sleep(Duration::from_millis(100));
     }
     let receipts = scene.receipts();
     let new = &receipts[..receipts.len() - before];
-    println!("50 reloads, {} receipts", new.len());
-    assert_eq!(new.len(), 50);
+    println!("{reloads} reloads, {} receipts", new.len());
+    assert_eq!(new.len(), reloads);
     for receipt in new {
         assert_eq!((&receipt["kind"], &receipt["result"]), (&"reload".into(), &"proven".into()), "{receipt:#}");
         let listeners = receipt["listeners"].as_array().unwrap();

@@ -4,13 +4,14 @@ use reloader_tests::booted::Machine;
 use reloader_tests::poll::until;
 use reloader_tests::rig::Answer;
 
-use crate::scene::{CONNECTIONS, LIMIT, Scene, config};
-use crate::steps;
+use super::scene::{CONNECTIONS, LIMIT, Scene, config};
+use super::steps;
 
 const UNIT: &str = "haproxy.service";
 const DROP_IN: &str = "/etc/systemd/system/haproxy.service.d/zz-reloader.conf";
 
 #[test]
+#[ignore = "alone: boots a machine and loads it"]
 fn a_running_unit_is_taken_over_and_handed_back() {
     let scene = Scene::boot(Machine::setup(), UNIT);
     refusals(&scene);
@@ -93,6 +94,7 @@ fn is_gone_through_with(scene: &Scene) {
 
 /// A daemon that cannot start: the unit is put back, and HAProxy is its main process again.
 #[test]
+#[ignore = "alone: boots a machine and loads it"]
 fn a_takeover_that_fails_leaves_everything_as_it_was() {
     let scene = Scene::boot(Machine::setup().file("/var/lib/reloader", "in the way of state-dir"), UNIT);
     let master = scene.main_pid();

@@ -3,9 +3,10 @@
 use reloader_tests::booted::Setup;
 use reloader_tests::load::Load;
 
-use crate::scene::{Scene, WEB};
+use super::scene::{Scene, WEB};
 
 #[test]
+#[ignore = "alone: boots a machine and loads it"]
 fn it_starts_with_the_machine_and_does_not_hold_up_its_end() {
     let scene = Scene::boot(Setup::default().with_init_script());
     scene.assert_runs();

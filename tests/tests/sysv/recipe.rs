@@ -6,11 +6,10 @@ use reloader_tests::booted::{PROGRAM, Setup};
 use reloader_tests::load::Span;
 use reloader_tests::poll::until;
 use reloader_tests::sockets::{refuses, until_refused};
+use reloader_tests::tier;
 use serde_json::Value;
 
-use crate::scene::{CONFIG, CONNECTIONS, LIMIT, SCRIPT, SETTINGS, Scene, WEB, config, mode};
-
-const RELOADS: usize = 20;
+use super::scene::{CONFIG, CONNECTIONS, LIMIT, SCRIPT, SETTINGS, Scene, WEB, config, mode};
 
 /// The program, but for the status that its daemon ends with. The trap ends the first `wait`.
 const ENDS_WITH_101: &str = r#"#!/bin/sh
@@ -22,7 +21,12 @@ wait $!
 exit 101
 "#;
 
+fn reload_count() -> usize {
+    tier::rounds(20)
+}
+
 #[test]
+#[ignore = "alone: boots a machine and loads it"]
 fn the_script_reloads_restarts_and_survives_kills() {
     let script = include_str!("../../../packaging/sysv/reloader");
     let scene = Scene::boot(Setup::default().program(SCRIPT, script));
@@ -78,12 +82,12 @@ fn what_runs_is_adopted(scene: &Scene) {
 
 fn reloads(scene: &Scene) {
     let before = scene.receipts().len();
-    for number in 0..RELOADS {
+    for number in 0..reload_count() {
         scene.script(["reload", "force-reload"][number % 2], 0);
     }
     let receipts = scene.receipts();
     let new = &receipts[..receipts.len() - before];
-    assert_eq!(new.len(), RELOADS);
+    assert_eq!(new.len(), reload_count());
     for receipt in new {
         assert_eq!(receipt["result"], "proven", "{receipt:#}");
         let listeners = receipt["listeners"].as_array().unwrap();

@@ -72,7 +72,7 @@ mod tests {
     /// So the figures in the README are those that were measured, and nobody mended one by hand.
     #[test]
     fn the_readme_says_what_was_measured() {
-        let repository = super::super::repository();
+        let repository = crate::repository();
         let read = |name: &str| fs::read_to_string(repository.join(name)).unwrap();
         let (file, readme) = (repository.join("docs/bench.json"), read("README.md"));
         if !file.exists() {

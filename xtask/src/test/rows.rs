@@ -1,10 +1,9 @@
 //! What runs where: the rows of the kernel matrix as data.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-
 use anyhow::{Result, ensure};
 use reloader_tests::kernels;
+
+use super::programs::Test;
 
 /// What a row's processes are denied.
 #[derive(Clone, Copy)]
@@ -24,33 +23,45 @@ pub(super) struct Row {
     /// The gate that a hold must end in.
     pub(super) gate: &'static str,
     pub(super) denied: Denied,
-    /// Integration tests and their arguments; one that ends in `*` stands for all that begin so.
+    /// Integration tests: `a::*` stands for all that begin so, and `!a::b` is left out.
     pub(super) tests: &'static [&'static str],
 }
 
 /// The ladder reloads HAProxy in every way.
 const EBPF: &[&str] = &[
-    "kernel_row",
-    "syn_counter",
-    "hold_ebpf",
-    "hold_standing",
-    DEATHS,
-    "hold_row",
-    "steer_gate",
-    "ladder --nocapture --skip qdisc",
+    "kernel_row::*",
+    "syn_counter::*",
+    "hold_ebpf::*",
+    "hold_standing::*",
+    DEATHS[0],
+    DEATHS[1],
+    "hold_row::*",
+    "steer_gate::*",
+    "ladder::*",
+    "!ladder::changed::held_by_qdisc",
+    "!ladder::kept::held_by_qdisc",
 ];
-const QDISC: &[&str] = &["kernel_row", "hold_qdisc", "hold_standing", DEATHS, "hold_row", "ladder --nocapture qdisc"];
+const QDISC: &[&str] = &[
+    "kernel_row::*",
+    "hold_qdisc::*",
+    "hold_standing::*",
+    DEATHS[0],
+    DEATHS[1],
+    "hold_row::*",
+    "ladder::changed::held_by_qdisc",
+    "ladder::kept::held_by_qdisc",
+];
 /// Where a hold's traces outlive its processes: by clsact and by qdisc. (The host, which has TCX, runs all of them.)
-const DEATHS: &str = "hold_faults the_holder_at_any_moment the_holder_with";
+const DEATHS: [&str; 2] = ["hold_faults::deaths::the_holder_at_any_moment*", "hold_faults::deaths::the_holder_with*"];
 /// What a denied bpf(2) must end in.
-const DENIED: &[&str] = &["kernel_row", "hold_standing", "hold_row"];
+const DENIED: &[&str] = &["kernel_row::*", "hold_standing::*", "hold_row::*"];
 /// In kernel-fallback mode.
-const SYSVINIT: &[&str] = &["sysv --nocapture"];
+const SYSVINIT: &[&str] = &["sysv::*"];
 /// The daemon itself, without what it uses where it can.
-const OLD: &[&str] = &["kernel_row", "reload", "custody", "crash", "hold_row"];
+const OLD: &[&str] = &["kernel_row::*", "reload::*", "custody::*", "crash::*", "hold_row::*"];
 
 /// The one that brings a Debian to boot.
-pub(super) const BOOTS_SYSVINIT: &str = "sysv";
+pub(super) const BOOTS_SYSVINIT: &str = "sysv::";
 
 const OLD_MACHINE: &str = "bpf,pidfd_open,pidfd_send_signal,pidfd_getfd,close_range,clone3,statx";
 
@@ -70,12 +81,6 @@ pub(super) fn all() -> Vec<Row> {
     rows
 }
 
-/// The integration tests of these rows, as cargo's `--test` takes them.
-pub(super) fn needed<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<String> {
-    let names = rows.into_iter().flat_map(|row| row.tests).filter_map(|test| test.split(' ').next());
-    names.map(str::to_owned).collect::<BTreeSet<_>>().into_iter().collect()
-}
-
 impl Row {
     pub(super) fn title(&self) -> String {
         format!("{} {}", self.kernel, self.name)
@@ -92,36 +97,23 @@ impl Row {
         told.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
     }
 
-    /// Of the integration tests that cargo has built; an error where one that is named is not there.
-    pub(super) fn chosen(&self, built: &[Built]) -> Result<Vec<Chosen>> {
+    /// Of all integration tests; an error where one that is named is not there.
+    pub(super) fn chosen(&self, tests: &[Test]) -> Result<Vec<String>> {
+        let fits = |wanted: &str, name: &str| match wanted.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => name == wanted,
+        };
+        let (left_out, wanted): (Vec<&str>, Vec<&str>) = self.tests.iter().partition(|wanted| wanted.starts_with('!'));
         let mut chosen = Vec::new();
-        for wanted in self.tests {
-            let mut words = wanted.split(' ');
-            let name = words.next().unwrap_or_default();
-            let arguments: Vec<String> = words.map(str::to_owned).collect();
-            let fits = |built: &&Built| match name.strip_suffix('*') {
-                Some(beginning) => built.name.starts_with(beginning),
-                None => built.name == name,
-            };
-            let found: Vec<_> = built.iter().filter(fits).cloned().collect();
-            ensure!(!found.is_empty() || name.ends_with('*'), "there is no integration test {name}");
-            chosen.extend(found.into_iter().map(|built| Chosen { built, arguments: arguments.clone() }));
+        for wanted in wanted {
+            let names = tests.iter().map(|test| &test.name).filter(|name| fits(wanted, name));
+            let names: Vec<String> = names.cloned().collect();
+            ensure!(!names.is_empty(), "there is no integration test {wanted}");
+            chosen.extend(names);
         }
+        chosen.retain(|name| !left_out.iter().any(|left_out| fits(&left_out[1..], name)));
         Ok(chosen)
     }
-}
-
-/// An integration test as cargo has built it.
-#[derive(Clone)]
-pub(super) struct Built {
-    pub(super) name: String,
-    pub(super) path: PathBuf,
-}
-
-/// One that a row runs.
-pub(super) struct Chosen {
-    pub(super) built: Built,
-    pub(super) arguments: Vec<String>,
 }
 
 #[cfg(test)]
@@ -129,16 +121,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_names_its_tests_and_takes_those_that_begin_alike() {
-        let built = ["reload", "hold_a", "hold_b", "other"];
-        let built = built.map(|name| Built { name: name.into(), path: PathBuf::new() });
+    fn a_row_has_the_tests_that_begin_as_it_says_but_for_those_it_leaves_out() {
+        let tests = ["hold::a", "hold::b", "hold::c::d", "other::x", "other::y"];
+        let tests = tests.map(|name| Test { name: name.into(), is_alone: false });
         let row = |tests| Row { kernel: "6.1", name: "row", gate: "ebpf", denied: Denied::Nothing, tests };
-        let chosen = row(&["reload --skip x", "hold_*"]).chosen(&built).unwrap();
-        let names: Vec<_> = chosen.iter().map(|chosen| chosen.built.name.as_str()).collect();
-        assert_eq!(names, ["reload", "hold_a", "hold_b"]);
-        assert_eq!(chosen[0].arguments, ["--skip", "x"]);
-        let rows = [row(&["reload --skip x", "hold_*"]), row(&["reload"])];
-        assert_eq!(needed(&rows), ["hold_*", "reload"]);
-        assert!(row(&["absent"]).chosen(&built).is_err() && row(&["absent*"]).chosen(&built).unwrap().is_empty());
+        let chosen = row(&["hold::*", "other::y", "!hold::c::*"]).chosen(&tests).unwrap();
+        assert_eq!(chosen, ["hold::a", "hold::b", "other::y"]);
+        assert!(row(&["absent::*"]).chosen(&tests).is_err() && row(&["hold"]).chosen(&tests).is_err());
     }
 }

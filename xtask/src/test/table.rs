@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::libtest::{Outcome, Reader};
+use super::libtest::Outcome;
+use super::report::Report;
 
 /// What came of one row.
 #[derive(Default)]
 pub(super) struct Finding {
     pub(super) title: String,
     pub(super) took: Duration,
-    /// `reload::binds_come_and_go` and how it ended.
-    pub(super) results: Vec<(String, Outcome)>,
+    /// `reload::binds_come_and_go`, how it ended, and how long it took on this machine.
+    pub(super) results: Vec<(String, Outcome, Duration)>,
     /// Why the row as a whole has failed.
     pub(super) problem: Option<String>,
     /// Why there is no such kernel any more, where that fails nothing.
@@ -20,18 +21,22 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    /// What a test program's output told, which has ended.
-    pub(super) fn add(&mut self, program: &str, reader: &mut Reader) {
-        reader.finish();
-        self.results.extend(reader.results.drain(..).map(|(name, outcome)| (format!("{program}::{name}"), outcome)));
-    }
-
-    pub(super) fn has_failed(&self) -> bool {
-        self.problem.is_some() || self.count(|outcome| *outcome == Outcome::Failed) > 0
+    /// Each test by its name and its row.
+    pub(super) fn into_report(self, report: &mut Report) {
+        report.proofs.read(&self.output);
+        if let Some(why) = self.retired {
+            report.add_skipped(format!("row {}", self.title), why);
+        }
+        for (name, outcome, took) in self.results {
+            report.add(format!("{} {name}", self.title), &outcome, took);
+        }
+        if let Some(problem) = self.problem {
+            report.add_failure(format!("row {}: {problem}", self.title));
+        }
     }
 
     fn count(&self, fits: impl Fn(&Outcome) -> bool) -> usize {
-        self.results.iter().filter(|(_, outcome)| fits(outcome)).count()
+        self.results.iter().filter(|(_, outcome, _)| fits(outcome)).count()
     }
 
     /// For the moment when the row is done.
@@ -40,8 +45,7 @@ impl Finding {
             return format!("{}: not run, {why}", self.title);
         }
         let skipped = self.count(|outcome| matches!(outcome, Outcome::Skipped(_)));
-        let (passed, failed) =
-            (self.count(|outcome| *outcome == Outcome::Passed), self.count(|outcome| *outcome == Outcome::Failed));
+        let (passed, failed) = (self.count(|outcome| *outcome == Outcome::Passed), self.count(has_failed));
         let seconds = self.took.as_secs();
         let mut line = format!("{}: {passed} passed, {skipped} skipped, {failed} failed, {seconds} s", self.title);
         if let Some(problem) = &self.problem {
@@ -51,19 +55,24 @@ impl Finding {
     }
 
     fn cell(&self, test: &str) -> &'static str {
-        match self.results.iter().find(|(name, _)| name == test) {
-            Some((_, Outcome::Passed)) => "ok",
-            Some((_, Outcome::Failed)) => "FAIL",
-            Some((_, Outcome::Skipped(_))) => "skip",
+        match self.results.iter().find(|(name, ..)| name == test) {
+            Some((_, Outcome::Passed, _)) => "ok",
+            Some((_, Outcome::Failed, _)) => "FAIL",
+            Some((_, Outcome::Killed, _)) => "KILL",
+            Some((_, Outcome::Skipped(_), _)) => "skip",
             None => "-",
         }
     }
 }
 
+fn has_failed(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed | Outcome::Killed)
+}
+
 /// A line for each test, a column for each row, and why tests were skipped.
 pub(super) fn text(findings: &[Finding]) -> String {
     let tests: BTreeSet<&str> =
-        findings.iter().flat_map(|finding| &finding.results).map(|(name, _)| name.as_str()).collect();
+        findings.iter().flat_map(|finding| &finding.results).map(|(name, ..)| name.as_str()).collect();
     let mut text = String::new();
     for (number, finding) in findings.iter().enumerate() {
         text += &format!("{}  {}\n", letter(number), finding.line().lines().next().unwrap_or_default());
@@ -75,7 +84,7 @@ pub(super) fn text(findings: &[Finding]) -> String {
         text += &line(findings.iter().map(|finding| finding.cell(test).to_owned()).collect(), test);
     }
     for finding in findings {
-        for (name, outcome) in &finding.results {
+        for (name, outcome, _) in &finding.results {
             if let Outcome::Skipped(reason) = outcome {
                 text += &format!("{}: skipped {name}: {reason}\n", finding.title);
             }
@@ -94,7 +103,7 @@ mod tests {
 
     #[test]
     fn the_table_has_a_line_for_each_test_and_the_reason_of_each_that_was_skipped() {
-        let result = |name: &str, outcome| (name.to_owned(), outcome);
+        let result = |name: &str, outcome| (name.to_owned(), outcome, Duration::ZERO);
         let one = Finding {
             title: "5.10 ebpf".into(),
             results: vec![result("a::b", Outcome::Skipped("old".into()))],
@@ -102,7 +111,6 @@ mod tests {
         };
         let two =
             Finding { title: "6.1 ebpf".into(), results: vec![result("a::b", Outcome::Failed)], ..Finding::default() };
-        assert!(!one.has_failed() && two.has_failed());
         let text = text(&[one, two]);
         assert!(text.contains("A  5.10 ebpf: 0 passed, 1 skipped, 0 failed"), "{text}");
         assert!(text.contains("\nskip FAIL a::b\n") && text.ends_with("5.10 ebpf: skipped a::b: old\n"), "{text}");

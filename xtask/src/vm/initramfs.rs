@@ -1,7 +1,11 @@
 //! What a guest has instead of a disk.
 
+use std::collections::{BTreeSet, HashMap};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use reloader_tests::kernels::Kernel;
@@ -22,8 +26,8 @@ const WORTH_STRIPPING: u64 = 4 << 20;
 /// What runs in a guest.
 #[derive(Clone, Default)]
 pub(crate) struct Load {
-    /// One after the other, each with its arguments; a program of this machine or a name in the guest's PATH.
-    pub(crate) commands: Vec<Vec<String>>,
+    /// One after the other.
+    pub(crate) commands: Vec<Words>,
     /// Roots of other systems, and where they are in the guest.
     pub(crate) trees: Vec<(PathBuf, PathBuf)>,
     /// Further files for `/programs`.
@@ -32,23 +36,102 @@ pub(crate) struct Load {
     pub(crate) environment: Vec<(String, String)>,
 }
 
-/// Pack it.
-pub(super) fn build(kernel: &Kernel, init: &Path, load: &Load) -> Result<Vec<u8>> {
-    let mut guest = Guest::default();
-    guest.base()?;
-    guest.archive.copy_to(init, Path::new("/init"))?;
-    guest.libraries(init)?;
-    for path in &load.files {
+/// A command of a guest.
+#[derive(Clone)]
+pub(crate) struct Words {
+    /// A program of this machine or a name in the guest's PATH, and its arguments.
+    pub(crate) words: Vec<String>,
+    /// After this, by the guest's clock, all that it has started is killed.
+    pub(crate) limit: Duration,
+}
+
+/// Packs guests; what several of them have is packed once. The kernel unpacks one archive after the other.
+#[derive(Default)]
+pub(super) struct Packer {
+    base: OnceLock<Vec<u8>>,
+    /// By a kernel's release.
+    modules: Mutex<HashMap<String, Arc<Modules>>>,
+    /// By a program's path: the archive of it and its libraries.
+    programs: Mutex<HashMap<PathBuf, Arc<Vec<u8>>>>,
+}
+
+/// The archive of a kernel's modules.
+struct Modules {
+    archive: Vec<u8>,
+    /// In the order in which they can be loaded.
+    names: Vec<String>,
+}
+
+impl Packer {
+    /// Writes the archive of a guest.
+    pub(super) fn pack(&self, kernel: &Kernel, init: &Path, load: &Load, out: &mut impl Write) -> Result<()> {
+        out.write_all(self.base(init)?)?;
+        let modules = self.modules(kernel)?;
+        out.write_all(&modules.archive)?;
+        let commands = load.commands.iter().map(|command| command.words.first()).map(|program| program.map(Path::new));
+        let given =
+            commands.flatten().filter(|program| program.is_file()).chain(load.files.iter().map(PathBuf::as_path));
+        for program in given.collect::<BTreeSet<_>>() {
+            out.write_all(&self.program(program)?)?;
+        }
+        let mut rest = Guest::default();
+        for (folder, target) in &load.trees {
+            rest.archive.tree(folder, target, &|path| !path.strip_prefix(target).is_ok_and(is_dead_weight))?;
+        }
+        let commands = load.commands.iter().map(plan).collect::<Result<Vec<_>>>()?;
+        let plan = json!({ "modules": modules.names, "commands": commands, "environment": load.environment });
+        rest.archive.file(Path::new("/plan.json"), 0o644, plan.to_string().as_bytes());
+        Ok(out.write_all(&rest.archive.finish())?)
+    }
+
+    fn base(&self, init: &Path) -> Result<&[u8]> {
+        if self.base.get().is_none() {
+            let mut guest = Guest::default();
+            guest.base()?;
+            guest.archive.copy_to(init, Path::new("/init"))?;
+            guest.libraries(init)?;
+            let _ = self.base.set(guest.archive.finish());
+        }
+        self.base.get().map(Vec::as_slice).context("set before")
+    }
+
+    fn modules(&self, kernel: &Kernel) -> Result<Arc<Modules>> {
+        let mut known = self.modules.lock().expect("no packer panics");
+        if let Some(modules) = known.get(&kernel.release) {
+            return Ok(Arc::clone(modules));
+        }
+        let mut guest = Guest::default();
+        let names = guest.modules(kernel)?;
+        let modules = Arc::new(Modules { archive: guest.archive.finish(), names });
+        known.insert(kernel.release.clone(), Arc::clone(&modules));
+        Ok(modules)
+    }
+
+    fn program(&self, path: &Path) -> Result<Arc<Vec<u8>>> {
+        let mut known = self.programs.lock().expect("no packer panics");
+        if let Some(program) = known.get(path) {
+            return Ok(Arc::clone(program));
+        }
+        let mut guest = Guest::default();
         guest.program(path)?;
+        let program = Arc::new(guest.archive.finish());
+        known.insert(path.to_owned(), Arc::clone(&program));
+        Ok(program)
     }
-    for (folder, target) in &load.trees {
-        guest.archive.tree(folder, target, &|path| !path.strip_prefix(target).is_ok_and(is_dead_weight))?;
-    }
-    let commands = load.commands.iter().map(|words| guest.command(words)).collect::<Result<Vec<_>>>()?;
-    let modules = guest.modules(kernel)?;
-    let plan = json!({ "modules": modules, "commands": commands, "environment": load.environment });
-    guest.archive.file(Path::new("/plan.json"), 0o644, plan.to_string().as_bytes());
-    Ok(guest.archive.finish())
+}
+
+/// A command as the guest's init reads it.
+fn plan(command: &Words) -> Result<serde_json::Value> {
+    let (program, arguments) = command.words.split_first().context("a guest needs a program")?;
+    let path = Path::new(program);
+    let inside = if path.is_file() { inside(path)?.display().to_string() } else { program.clone() };
+    let words: Vec<&String> = [&inside].into_iter().chain(arguments).collect();
+    Ok(json!({ "words": words, "limit-s": command.limit.as_secs() }))
+}
+
+/// Where a program of this machine is in the guest.
+fn inside(path: &Path) -> Result<PathBuf> {
+    Ok(Path::new(PROGRAMS).join(path.file_name().with_context(|| format!("{} has no name", path.display()))?))
 }
 
 /// What a system can be booted without.
@@ -114,17 +197,8 @@ impl Guest {
         Ok(())
     }
 
-    fn command(&mut self, words: &[String]) -> Result<Vec<String>> {
-        let (program, arguments) = words.split_first().context("a guest needs a program")?;
-        let path = Path::new(program);
-        let inside = if path.is_file() { self.program(path)? } else { program.clone() };
-        Ok([inside].into_iter().chain(arguments.iter().cloned()).collect())
-    }
-
-    /// Gives its name in the guest.
-    fn program(&mut self, path: &Path) -> Result<String> {
-        let name = path.file_name().with_context(|| format!("{} has no name", path.display()))?;
-        let target = Path::new(PROGRAMS).join(name);
+    fn program(&mut self, path: &Path) -> Result<()> {
+        let target = inside(path)?;
         let stripped = tempfile::NamedTempFile::new()?;
         let size = path.metadata().with_context(|| path.display().to_string())?.len();
         if size > WORTH_STRIPPING && strip(path, stripped.path()) {
@@ -132,8 +206,7 @@ impl Guest {
         } else {
             self.archive.copy_to(path, &target)?;
         }
-        self.libraries(path)?;
-        Ok(target.display().to_string())
+        self.libraries(path)
     }
 
     /// All that the loader would map.

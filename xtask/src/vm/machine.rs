@@ -8,14 +8,25 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use command_fds::{CommandFdExt, FdMapping};
 use reloader_tests::guest;
 use reloader_tests::kernels::Kernel;
+
+use super::accelerator::Accelerator;
+use crate::interrupt;
 
 const MEGABYTES: &str = "768";
 
 /// 141 is cmpxchg16b: QEMU 7.2 now and then spoils the flags around it, and 6.12 allocates memory with it, which ended in a
 /// double fault. Only the kernel is told that there is none: HAProxy does not run without.
-const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable nokaslr clearcpuid=141";
+pub(super) const COMMAND_LINE: &str =
+    "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable nokaslr clearcpuid=141";
+
+/// The archive has no name in any directory: QEMU opens it by the descriptor that it is given.
+const INITRAMFS_FD: i32 = 3;
+
+/// How often a guest that says nothing is given up if this run was interrupted.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A guest that runs. Dropped, its QEMU is killed.
 pub(super) struct Machine {
@@ -25,19 +36,23 @@ pub(super) struct Machine {
 
 impl Machine {
     /// `console` takes what the kernel says.
-    pub(super) fn start(kernel: &Kernel, initramfs: &Path, console: &Path) -> Result<Machine> {
+    pub(super) fn start(
+        kernel: &Kernel,
+        initramfs: File,
+        console: &Path,
+        accelerator: &Accelerator,
+    ) -> Result<Machine> {
         // The kernel, not we, ends it when we are killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
-        // The guest's clock counts its instructions: two nanoseconds each, and idle time passes at once. By the host's clock an
-        // emulated machine carries a few hundred connections a second, fewer whenever the host does something else, and
-        // what is seen as slow or lost says nothing about reloader.
-        command.args(["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off"]);
-        command.args(["-M", "pc", "-cpu", "max", "-smp", "1", "-m", MEGABYTES]);
+        command.args(accelerator.arguments());
+        command.args(["-M", "pc", "-smp", "1", "-m", MEGABYTES]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"]);
         // Two lines: what the programs say is not interspersed with what the kernel says.
         command.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
-        command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initramfs).args(["-append", COMMAND_LINE]);
+        command.arg("-kernel").arg(&kernel.image).args(["-initrd", &format!("/proc/self/fd/{INITRAMFS_FD}")]);
+        command.args(["-append", COMMAND_LINE]);
+        command.fd_mappings(vec![FdMapping { parent_fd: initramfs.into(), child_fd: INITRAMFS_FD }])?;
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let said = console.with_extension("qemu");
         command.stderr(File::create(&said).with_context(|| said.display().to_string())?);
@@ -63,12 +78,15 @@ impl Machine {
         let deadline = Instant::now() + limit;
         let mut verdicts = Vec::new();
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            interrupt::check()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left.min(POLL_INTERVAL)) {
                 Ok(text) if text == guest::END => return Ok(verdicts),
                 Ok(text) => {
                     line(&text);
                     verdicts.extend(guest::verdict(&text));
                 }
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
                 Err(RecvTimeoutError::Timeout) => {
                     bail!("the guest still runs after {limit:?}\n{}", last_words(console))
                 }

@@ -10,13 +10,9 @@ use reloader_tests::network::{Namespace, packet_path};
 use reloader_tests::poll::until;
 use reloader_tests::waiting::{listener, listener_with, retransmits, room, start, until_connected};
 
-#[path = "hold_ebpf/faults.rs"]
 mod faults;
-#[path = "hold_ebpf/neighbours.rs"]
 mod neighbours;
-#[path = "hold_ebpf/packets.rs"]
 mod packets;
-#[path = "hold_ebpf/rig.rs"]
 mod rig;
 
 use rig::{addressed, best, hold, hooks, release, spec, until_held};

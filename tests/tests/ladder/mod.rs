@@ -11,9 +11,7 @@ use reloader_tests::netns;
 use reloader_tests::probe;
 use reloader_tests::rig::{Answer, Rig};
 
-#[path = "ladder/changed.rs"]
 mod changed;
-#[path = "ladder/kept.rs"]
 mod kept;
 
 /// A strategy, and the rung that it gives to a TCP listener that can be bound beside its predecessor.

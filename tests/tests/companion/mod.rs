@@ -8,13 +8,9 @@ use reloader_tests::haproxy::HaproxyBinary;
 use reloader_tests::master::Master;
 use reloader_tests::rig::Rig;
 
-#[path = "companion/changes.rs"]
 mod changes;
-#[path = "companion/daemon.rs"]
 mod daemon;
-#[path = "companion/outside.rs"]
 mod outside;
-#[path = "companion/reloads.rs"]
 mod reloads;
 
 const WEB: &str = "127.0.0.1:8000";

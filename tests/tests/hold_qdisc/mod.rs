@@ -5,7 +5,6 @@ use reloader::gate::hold::{Exception, Figures, Gate, Spec};
 use reloader::gate::qdisc::{QdiscError, QdiscGate, remove_stale};
 use reloader_tests::poll::until;
 
-#[path = "hold_qdisc/net.rs"]
 mod net;
 
 use net::{

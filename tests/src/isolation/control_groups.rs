@@ -1,0 +1,127 @@
+//! Control groups of a test's own, in every hierarchy that the machine has: a booted machine makes others below them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::poll::seen_within;
+
+/// The groups; dropped, they are removed with those below them.
+pub(super) struct ControlGroups(Vec<PathBuf>);
+
+impl ControlGroups {
+    /// Makes them below those of this process. A hierarchy that takes none is said and left out.
+    pub(super) fn create(name: &str) -> ControlGroups {
+        let mut groups = Vec::new();
+        for parent in own_groups() {
+            let group = parent.join(name);
+            match fs::create_dir(&group).and_then(|()| inherit_cpuset(&parent, &group)) {
+                Ok(()) => groups.push(group),
+                Err(error) => eprintln!("no control group {}: {error}", group.display()),
+            }
+        }
+        ControlGroups(groups)
+    }
+
+    pub(super) fn add(&self, pid: u32) {
+        for group in &self.0 {
+            if let Err(error) = fs::write(group.join("cgroup.procs"), pid.to_string()) {
+                eprintln!("process {pid} cannot be moved to {}: {error}", group.display());
+            }
+        }
+    }
+}
+
+impl Drop for ControlGroups {
+    fn drop(&mut self) {
+        for group in &self.0 {
+            // Those that were killed leave their group a little after they were waited for.
+            if !seen_within(Duration::from_secs(5), || remove(group).is_ok()) {
+                eprintln!("the control group {} could not be removed: {:?}", group.display(), remove(group));
+            }
+        }
+    }
+}
+
+/// Removes the groups whose name is abandoned, in the groups of this process.
+pub(super) fn sweep(is_abandoned: &dyn Fn(&str) -> bool) {
+    for entry in own_groups().iter().filter_map(|group| fs::read_dir(group).ok()).flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_abandoned)
+            && let Err(error) = remove(&entry.path())
+        {
+            eprintln!("the control group {} could not be removed: {error}", entry.path().display());
+        }
+    }
+}
+
+/// With all below it. The files of a control group cannot be removed, and need not be.
+fn remove(group: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(group)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            remove(&entry.path())?;
+        }
+    }
+    fs::remove_dir(group)
+}
+
+/// A new group of the first version's cpuset takes no process before it has processors and memory.
+fn inherit_cpuset(parent: &Path, group: &Path) -> io::Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let known = group.join(file);
+        if known.exists() && fs::read_to_string(&known)?.trim().is_empty() {
+            // Empty in the second version: inherited already.
+            let own = fs::read_to_string(parent.join(file)).unwrap_or_default();
+            if !own.trim().is_empty() {
+                fs::write(known, own.trim())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The directories of the groups that this process is in.
+fn own_groups() -> Vec<PathBuf> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    groups_of(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
+}
+
+/// From /proc/PID/cgroup (`4:memory:/a`, `0::/a`; cgroups(7)) and /proc/PID/mountinfo (proc_pid_mountinfo(5)).
+fn groups_of(groups: &str, mounts: &str) -> Vec<PathBuf> {
+    let group = |line: &str| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        Some(mount_of(controllers, mounts)?.join(path.trim_start_matches('/')))
+    };
+    groups.lines().filter_map(group).collect()
+}
+
+/// `35 25 0:30 / /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu`
+fn mount_of(controllers: &str, mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let mut fields = after.split(' ');
+        let (kind, options) = (fields.next()?, fields.nth(1)?);
+        let wanted = match controllers {
+            "" => kind == "cgroup2",
+            names => kind == "cgroup" && names.split(',').all(|name| options.split(',').any(|option| option == name)),
+        };
+        wanted.then(|| before.split(' ').nth(4).map(PathBuf::from))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_groups_of_both_versions_are_found_at_their_mounts() {
+        let groups = "5:cpu,cpuacct:/a\n1:name=systemd:/b/c\n0::/d\n9:absent:/\n";
+        let mounts = "1 2 0:1 / /proc rw - proc proc rw\n\
+                      3 2 0:2 / /cg/cpu rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+                      4 2 0:3 / /cg/systemd rw - cgroup cgroup rw,name=systemd\n\
+                      5 2 0:4 / /cg/unified rw - cgroup2 cgroup2 rw\n";
+        let found = groups_of(groups, mounts);
+        assert_eq!(found, ["/cg/cpu/a", "/cg/systemd/b/c", "/cg/unified/d"].map(PathBuf::from));
+    }
+}

@@ -1,0 +1,54 @@
+//! The first process of the test's process namespace.
+
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::SigSet;
+use nix::unistd::Pid;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+
+use crate::process::reap_until_ended;
+
+/// Runs the command to its end; gives its exit status, or 128 and the signal.
+///
+/// # Errors
+/// Where the namespaces cannot be prepared or the command cannot be started.
+pub fn run(words: &[String]) -> Result<i32> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    ensure!(std::process::id() == 1, "the inner process is started by the outer one, as PID 1");
+    await_control_groups()?;
+    // A program inherits what the outer process has blocked.
+    SigSet::empty().thread_set_mask()?;
+    prepare_mounts()?;
+    let (program, arguments) = words.split_first().context("a command without words")?;
+    let mut command = Command::new(program);
+    let child = command.args(arguments).stdin(Stdio::null()).spawn().with_context(|| format!("running {program}"))?;
+    let status = reap_until_ended(Pid::from_raw(child.id().cast_signed()))?;
+    Ok(exit_code(status))
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// The outer process moves this one before anything is started, and then closes the pipe.
+fn await_control_groups() -> Result<()> {
+    let mut word = [0; 2];
+    match std::io::stdin().read_exact(&mut word) {
+        Ok(()) if word == super::outer::GO => Ok(()),
+        _ => bail!("the outer process has ended"),
+    }
+}
+
+/// Mounts of the test stay in here, and `/run` is its own: a reloader that serves this machine keeps its files there.
+fn prepare_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).context("making all mounts private")?;
+    mount("proc", "/proc", "proc", MountFlags::empty(), None).context("mounting /proc")?;
+    mount("tmpfs", "/run", "tmpfs", MountFlags::empty(), Some(c"mode=755")).context("mounting /run")?;
+    std::fs::create_dir("/run/lock").context("/run/lock")
+}

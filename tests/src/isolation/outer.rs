@@ -1,0 +1,122 @@
+//! The process that keeps a test's limit and cleans up behind it.
+
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::os::fd::AsFd;
+
+use super::control_groups::ControlGroups;
+use super::scratch::Scratch;
+use crate::process::{Process, cmdline, in_process_namespace_of};
+
+/// The exit status of a test that has been killed at its limit, as timeout(1) has it.
+pub const KILLED: i32 = 124;
+
+/// The exit status after a signal that asked to end.
+const INTERRUPTED: i32 = 130;
+
+/// What the inner process waits for.
+pub(super) const GO: [u8; 2] = *b"go";
+
+/// A command and how long it may take.
+pub struct Run {
+    /// After this it is killed.
+    pub limit: Duration,
+    /// The program and its arguments.
+    pub words: Vec<String>,
+}
+
+/// Why the wait for the test is over.
+enum Event {
+    Ended(i32),
+    TookTooLong,
+    Interrupted,
+}
+
+impl Run {
+    /// Runs it; gives its exit status, `KILLED` if it took longer than its limit. Output is this process's own.
+    ///
+    /// # Errors
+    /// Where the isolation cannot be made: it takes root.
+    pub fn run(&self) -> Result<i32> {
+        // Before the first thread: signals are taken from the descriptor alone.
+        let signals = block_signals()?;
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+        ensure!(nix::unistd::geteuid().is_root(), "a test is isolated by namespaces, which takes root");
+        let scratch = Scratch::create()?;
+        let groups = ControlGroups::create(scratch.name());
+        let mut inner = self.start(&scratch, &groups)?;
+        let event = self.wait(&signals, &mut inner)?;
+        if !matches!(event, Event::Ended(_)) {
+            self.kill(&mut inner, &event);
+        }
+        Ok(match event {
+            Event::Ended(status) => status,
+            Event::TookTooLong => KILLED,
+            Event::Interrupted => INTERRUPTED,
+        })
+    }
+
+    fn start(&self, scratch: &Scratch, groups: &ControlGroups) -> Result<Child> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(super::INNER).arg("--").args(&self.words).env("TMPDIR", scratch.path()).stdin(Stdio::piped());
+        // For the children: this process stays where it is.
+        unshare(CloneFlags::CLONE_NEWPID).context("unshare(CLONE_NEWPID)")?;
+        let mut inner = command.spawn().context("starting the inner process")?;
+        groups.add(inner.id());
+        let go = inner.stdin.take().context("a pipe")?.write_all(&GO);
+        go.context("the inner process has ended at once")?;
+        Ok(inner)
+    }
+
+    fn wait(&self, signals: &SignalFd, inner: &mut Child) -> Result<Event> {
+        let deadline = Instant::now() + self.limit;
+        loop {
+            if let Some(status) = inner.try_wait()? {
+                return Ok(Event::Ended(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Event::TookTooLong);
+            }
+            let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            // Rounded up: a poll of 0 ms would spin.
+            let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            if poll(&mut fds, timeout)? == 0 {
+                continue;
+            }
+            let signal = signals.read_signal()?.map_or(0, |info| info.ssi_signo);
+            if signal != Signal::SIGCHLD as u32 {
+                return Ok(Event::Interrupted);
+            }
+        }
+    }
+
+    fn kill(&self, inner: &mut Child, event: &Event) {
+        if let (Event::TookTooLong, Some(first)) = (event, Process::with_pid(inner.id().cast_signed())) {
+            eprintln!("killed after its limit of {} s, while these ran:", self.limit.as_secs());
+            for process in in_process_namespace_of(first) {
+                eprintln!("  {}", cmdline(process.pid));
+            }
+        }
+        // PID 1 of the namespace: the kernel kills all others with it, and waits for them.
+        let _ = inner.kill();
+        let _ = inner.wait();
+    }
+}
+
+fn block_signals() -> Result<SignalFd> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD] {
+        signals.add(signal);
+    }
+    signals.thread_block()?;
+    Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)?)
+}

@@ -1,0 +1,97 @@
+//! What a test has proven, for the report of the run: one line for each rung and kind of server in a proven receipt.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::Value;
+
+/// Before each proof in a test's output.
+pub const PROOF: &str = "proof: ";
+
+/// Which init system the daemon was started by.
+#[derive(Debug, Clone, Copy)]
+pub enum Init {
+    /// A test, as a supervisor such as runit does it.
+    None,
+    /// systemd, booted.
+    Systemd,
+    /// sysvinit, booted.
+    SysVinit,
+    /// The daemon is PID 1 of a container.
+    Container,
+}
+
+impl Init {
+    fn word(self) -> &'static str {
+        match self {
+            Init::None => "none",
+            Init::Systemd => "systemd",
+            Init::SysVinit => "sysvinit",
+            Init::Container => "container",
+        }
+    }
+}
+
+/// Prints what the receipts prove. `state` has `receipts.jsonl`; `config` is reloader's configuration.
+pub fn print(state: &Path, config: &Path, init: Init) {
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let (receipts, config) = (read(&state.join("receipts.jsonl")), read(config));
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    for (rung, kind) in proven(&receipts, &config) {
+        // Not print!, whose words libtest keeps to itself.
+        let _ = writeln!(std::io::stderr(), "{PROOF}{rung} {kind} {kernel} {}", init.word());
+    }
+}
+
+/// Rung and kind of server; a listener that was merely added or removed was not reloaded.
+fn proven(receipts: &str, config: &str) -> BTreeSet<(String, String)> {
+    let config: toml::Table = config.parse().unwrap_or_default();
+    let receipts = receipts.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let proven = receipts.filter(|receipt| receipt["result"] == "proven");
+    let rungs = proven.flat_map(|receipt| {
+        let kind = kind(receipt["service"].as_str(), &config);
+        let listeners = receipt["listeners"].as_array().cloned().unwrap_or_default();
+        listeners.into_iter().map(move |listener| {
+            let word = |key: &str| listener[key].as_str().unwrap_or_default().to_owned();
+            (word("rung"), format!("{kind} {}", word("family")))
+        })
+    });
+    rungs.filter(|(rung, _)| !["added", "removed", "unproven", ""].contains(&rung.as_str())).collect()
+}
+
+/// `haproxy`, `companion`, or how a service has its sockets.
+fn kind(service: Option<&str>, config: &toml::Table) -> String {
+    let word = |table: &str, key: &str| config.get(table)?.get(key)?.as_str().map(str::to_owned);
+    let sockets = |name: &str| config.get("service")?.get(name)?.get("sockets")?.as_str().map(str::to_owned);
+    match service.filter(|name| *name != "haproxy") {
+        Some(name) => sockets(name).unwrap_or_else(|| "service".into()),
+        None => word("haproxy", "mode").unwrap_or_else(|| "haproxy".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_proven_rungs_count_and_each_once() {
+        let line = |result: &str, service: &str, rung: &str| {
+            format!(
+                "{{\"result\":\"{result}\",\"service\":\"{service}\",\"listeners\":[{{\"rung\":\"{rung}\",\"family\":\"inet\"}}]}}\n"
+            )
+        };
+        let receipts = [
+            line("proven", "haproxy", "passed"),
+            line("proven", "haproxy", "passed"),
+            line("unproven", "haproxy", "steered"),
+            line("proven", "haproxy", "added"),
+            line("proven", "web", "held-ebpf"),
+        ];
+        let config = "[haproxy]\nmode = \"companion\"\n[service.web]\nsockets = \"replace\"\n";
+        let expected = [("held-ebpf", "replace inet"), ("passed", "companion inet")];
+        let found = proven(&(receipts.concat() + "no JSON\n"), config);
+        assert_eq!(found, expected.map(|(rung, kind)| (rung.to_owned(), kind.to_owned())).into());
+        assert_eq!(kind(None, &toml::Table::new()), "haproxy");
+    }
+}

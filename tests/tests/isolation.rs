@@ -1,0 +1,119 @@
+//! What a test has started ends with it: at its limit, at a signal, and when what watches it is killed.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use reloader_tests::isolation::{KILLED, sweep};
+use reloader_tests::poll::{seen_within, until};
+use reloader_tests::process::{Process, mentioning};
+
+const ISOLATED: &str = env!("CARGO_BIN_EXE_isolated");
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A command that has left its session, a mount and a network namespace behind, and hangs.
+const HANGS: &str = "mount -t tmpfs tmpfs /mnt; ip netns add left; setsid sh -c 'while :; do sleep 1; done' sh \"$0\" & \
+                     cat /proc/self/cgroup >\"$0/groups\"; echo \"$TMPDIR\" >\"$0/scratch.new\"; \
+                     mv \"$0/scratch.new\" \"$0/scratch\"; while :; do sleep 1; done";
+
+struct Scene {
+    dir: tempfile::TempDir,
+    isolated: Child,
+}
+
+impl Scene {
+    fn start(limit: &str) -> Scene {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(ISOLATED);
+        command.args([limit, "--", "sh", "-c", HANGS]).arg(dir.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let isolated = command.spawn().unwrap();
+        let scene = Scene { dir, isolated };
+        until(LIMIT, "the command to have started everything", || scene.dir.path().join("scratch").exists());
+        scene
+    }
+
+    fn signal(&self, signal: Signal) {
+        Process::with_pid(self.isolated.id().cast_signed()).unwrap().signal(signal);
+    }
+
+    fn scratch(&self) -> PathBuf {
+        std::fs::read_to_string(self.dir.path().join("scratch")).unwrap().trim().into()
+    }
+
+    /// The control groups of the command: each ends in the name of its scratch directory.
+    fn groups(&self) -> Vec<PathBuf> {
+        let name = self.scratch().file_name().unwrap().to_owned();
+        let mut found = Vec::new();
+        let groups = std::fs::read_to_string(self.dir.path().join("groups")).unwrap();
+        assert!(groups.contains(name.to_str().unwrap()), "{groups}");
+        find(Path::new("/sys/fs/cgroup"), &name, &mut found);
+        found
+    }
+
+    fn assert_no_process(&self) {
+        let left = || mentioning(self.dir.path());
+        assert!(seen_within(LIMIT, || left().is_empty()), "{:?}", left());
+    }
+}
+
+fn find(directory: &Path, name: &std::ffi::OsStr, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if entry.file_name() == name {
+                found.push(entry.path());
+            }
+            find(&entry.path(), name, found);
+        }
+    }
+}
+
+#[test]
+fn at_its_limit_a_test_is_killed_with_all_that_it_has_started() {
+    let scene = Scene::start("3");
+    let groups = scene.groups();
+    assert!(!groups.is_empty());
+    let Scene { dir, isolated } = scene;
+    let output = isolated.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(KILLED));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("killed after its limit of 3 s") && said.contains("while :; do sleep 1; done"), "{said}");
+    assert_eq!(mentioning(dir.path()), []);
+    let scratch = std::fs::read_to_string(dir.path().join("scratch")).unwrap();
+    assert!(!Path::new(scratch.trim()).exists());
+    assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
+}
+
+#[test]
+fn a_signal_ends_all_that_the_test_has_started() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut scene = Scene::start("100");
+        let groups = scene.groups();
+        scene.signal(signal);
+        assert_eq!(scene.isolated.wait().unwrap().code(), Some(130), "{signal}");
+        assert_eq!(mentioning(scene.dir.path()), [], "{signal}");
+        assert!(!scene.scratch().exists() && groups.iter().all(|group| !group.exists()), "{signal}");
+    }
+}
+
+#[test]
+fn what_a_killed_run_leaves_is_removed_by_the_next_one() {
+    let mut scene = Scene::start("100");
+    let groups = scene.groups();
+    scene.signal(Signal::SIGKILL);
+    assert_eq!(scene.isolated.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
+    scene.assert_no_process();
+    assert!(scene.scratch().exists(), "nothing was left that could be removed");
+    sweep();
+    assert!(!scene.scratch().exists());
+    assert!(seen_within(LIMIT, || groups.iter().all(|group| !group.exists())), "{groups:?}");
+}
+
+#[test]
+fn the_exit_status_is_that_of_the_command() {
+    let status = |script: &str| Command::new(ISOLATED).args(["20", "--", "sh", "-c", script]).status().unwrap().code();
+    assert_eq!((status("exit 7"), status("kill -9 $$")), (Some(7), Some(137)));
+}

@@ -1,0 +1,118 @@
+//! What the committed objects were built from, as one digest that is committed beside them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use ring::digest::{Context, SHA256};
+
+use super::{OBJECTS, PROFILE};
+use crate::content;
+
+/// Written by `cargo xtask build-ebpf`.
+pub(super) const FILE: &str = "reloader/src/gate/programs/inputs.sha256";
+
+/// The crate, and what calls the compiler, with its version and its flags.
+const SOURCES: [&str; 4] =
+    ["reloader-ebpf/Cargo.toml", "reloader-ebpf/src", "xtask/src/build_ebpf.rs", "xtask/src/build_ebpf/toolchain.rs"];
+
+const CRATE: &str = "reloader-ebpf";
+
+/// Whether objects and inputs are those of the committed digest.
+pub(super) fn are_unchanged(root: &Path) -> Result<bool> {
+    let committed = fs::read_to_string(root.join(FILE)).unwrap_or_default();
+    Ok(committed == digest(root)?)
+}
+
+/// Of the inputs and the objects, so that an object that was changed by itself is noticed as well.
+pub(super) fn digest(root: &Path) -> Result<String> {
+    let mut context = Context::new(&SHA256);
+    for path in SOURCES.into_iter().chain(OBJECTS.map(|(_, object)| object)) {
+        content::add(&mut context, &root.join(path))?;
+    }
+    let read = |name: &str| fs::read_to_string(root.join(name)).with_context(|| name.to_owned());
+    let manifest: toml::Table = read("Cargo.toml")?.parse()?;
+    for profile in ["release", PROFILE] {
+        context.update(manifest["profile"][profile].to_string().as_bytes());
+    }
+    for package in packages(&read("Cargo.lock")?.parse()?) {
+        context.update(package.as_bytes());
+    }
+    Ok(content::hexadecimal(context))
+}
+
+/// The crate's dependencies in the lock file, theirs included: name, version and checksum.
+fn packages(lock: &toml::Table) -> BTreeSet<String> {
+    let all: Vec<&toml::Table> = lock
+        .get("package")
+        .and_then(|packages| packages.as_array())
+        .into_iter()
+        .flatten()
+        .filter_map(|p| p.as_table())
+        .collect();
+    let text =
+        |package: &toml::Table, key: &str| package.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
+    let (mut found, mut waiting) = (BTreeSet::new(), vec![CRATE.to_owned()]);
+    while let Some(name) = waiting.pop() {
+        // A dependency is `name`, or `name version` where the lock file has several of that name.
+        let (name, version) =
+            name.split_once(' ').map_or((name.as_str(), None), |(name, version)| (name, Some(version)));
+        let fits =
+            |p: &&&toml::Table| text(p, "name") == name && version.is_none_or(|version| text(p, "version") == version);
+        for package in all.iter().filter(fits) {
+            let line = ["name", "version", "checksum"].map(|key| text(package, key)).join(" ");
+            if found.insert(line) {
+                let dependencies = package.get("dependencies").and_then(|list| list.as_array()).into_iter().flatten();
+                waiting.extend(dependencies.filter_map(|name| name.as_str()).map(str::to_owned));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_crates_own_dependencies_count_and_all_of_them() {
+        let lock = "[[package]]\nname = \"reloader-ebpf\"\nversion = \"1\"\ndependencies = [\"a\"]\n\
+                    [[package]]\nname = \"a\"\nversion = \"2\"\nchecksum = \"x\"\ndependencies = [\"b 3\"]\n\
+                    [[package]]\nname = \"b\"\nversion = \"3\"\n[[package]]\nname = \"b\"\nversion = \"4\"\n\
+                    [[package]]\nname = \"c\"\nversion = \"5\"\n";
+        let found: Vec<String> = packages(&lock.parse().unwrap()).into_iter().collect();
+        assert_eq!(found, ["a 2 x", "b 3 ", "reloader-ebpf 1 "]);
+    }
+
+    #[test]
+    fn a_changed_source_a_changed_object_and_a_changed_flag_are_each_noticed() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let manifest = "[profile.release]\nlto = \"thin\"\n[profile.ebpf]\nlto = true\n";
+        write("Cargo.toml", manifest);
+        write("Cargo.lock", "");
+        write("reloader-ebpf/src/hold.rs", "one");
+        for name in ["reloader-ebpf/Cargo.toml", SOURCES[2], SOURCES[3]].into_iter().chain(OBJECTS.map(|(_, o)| o)) {
+            write(name, "");
+        }
+        assert!(!are_unchanged(root.path()).unwrap());
+        write(FILE, &digest(root.path()).unwrap());
+        assert!(are_unchanged(root.path()).unwrap());
+        for (name, before, after) in [
+            ("reloader-ebpf/src/hold.rs", "one", "two"),
+            (OBJECTS[1].1, "", "other"),
+            (SOURCES[3], "", "other"),
+            ("Cargo.toml", manifest, "[profile.release]\nlto = \"thin\"\n[profile.ebpf]\nlto = false\n"),
+        ] {
+            write(name, after);
+            assert!(!are_unchanged(root.path()).unwrap(), "{name}");
+            write(name, before);
+            assert!(are_unchanged(root.path()).unwrap(), "{name}");
+        }
+    }
+}

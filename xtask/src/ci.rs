@@ -1,0 +1,60 @@
+//! What a change must pass before it lands, with the time of each part.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::packages::run as run_command;
+use crate::test::{self, Report, Tier};
+use crate::{build_ebpf, demo, dist, interrupt};
+
+/// What `cargo xtask ci` takes.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// For a release: everything, and nothing believed that was built before
+    #[arg(long)]
+    all: bool,
+    /// What was spent before this program ran, mostly on building it, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    spent: Option<u64>,
+}
+
+/// Runs all of it, the cheap parts first; ends with one report.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    interrupt::catch()?;
+    let tier = if arguments.all { Tier::All } else { Tier::Merge };
+    let mut report = Report::new(tier, true);
+    if let Some(spent) = arguments.spent {
+        report.add_phase("build of xtask", Duration::from_secs(spent));
+    }
+    let phase = |name: &str, report: &mut Report, work: &dyn Fn() -> Result<()>| -> Result<()> {
+        let began = Instant::now();
+        work()?;
+        interrupt::check()?;
+        report.add_phase(name, began.elapsed());
+        Ok(())
+    };
+    phase("lint", &mut report, &|| {
+        run_command(cargo().args(["fmt", "--all", "--check"]))?;
+        run_command(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    })?;
+    phase("docs", &mut report, &|| {
+        let mut doc = cargo();
+        doc.args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"]);
+        run_command(doc.env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
+    phase("eBPF objects", &mut report, &|| build_ebpf::check(arguments.all))?;
+    if arguments.all {
+        // The guests run one that is built faster, and is seen to be static in every run.
+        phase("static binary", &mut report, &|| dist::run(&dist::Arguments::default()))?;
+    }
+    test::into(&test::Arguments::of(tier), &mut report)?;
+    // The README's first command.
+    phase("demo", &mut report, &|| demo::run(&demo::Arguments::default()))?;
+    report.finish()
+}
+
+fn cargo() -> Command {
+    Command::new(env!("CARGO"))
+}

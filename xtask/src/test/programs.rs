@@ -1,0 +1,145 @@
+//! What cargo builds for the tests, and the tests that are in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::profile;
+
+/// The program of the integration tests.
+const INTEGRATION: &str = "main";
+
+/// Programs on this machine, as cargo has built them.
+pub(super) struct Programs {
+    /// Those of the unit tests by the crate's name.
+    pub(super) unit: BTreeMap<String, PathBuf>,
+    /// The one of the integration tests.
+    pub(super) integration: PathBuf,
+    /// The product and the tests' helpers.
+    pub(super) folder: PathBuf,
+}
+
+/// An integration test and its lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Test {
+    pub(super) name: String,
+    /// It needs the machine to itself.
+    pub(super) is_alone: bool,
+}
+
+impl Programs {
+    /// Builds them all, for this machine.
+    pub(super) fn build() -> Result<Programs> {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--locked", "--workspace", "--lib", "--bins", "--tests"]);
+        Programs::of(&mut cargo)
+    }
+
+    /// What the unit tests are in, and nothing else.
+    pub(super) fn build_unit() -> Result<BTreeMap<String, PathBuf>> {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["test", "--locked", "--workspace", "--exclude", "reloader-tests", "--lib", "--bins", "--no-run"]);
+        let messages = messages(&mut cargo)?;
+        Ok(messages.iter().filter(|message| is_test(message)).filter_map(unit).collect())
+    }
+
+    /// Only the integration tests, and what they run: static, by a profile of their own.
+    pub(super) fn build_static(profile: &str) -> Result<Programs> {
+        let mut cargo = profile::static_cargo("build", profile);
+        cargo.args(["--package", "reloader", "--package", "reloader-tests", "--bins", "--test", INTEGRATION]);
+        Programs::of(&mut cargo)
+    }
+
+    fn of(cargo: &mut Command) -> Result<Programs> {
+        let messages = messages(cargo)?;
+        let is_integration = |message: &&serde_json::Value| is_test(message) && message["target"]["kind"][0] == "test";
+        let integration = messages.iter().find(is_integration).and_then(executable);
+        let is_product = |message: &&serde_json::Value| !is_test(message) && message["target"]["name"] == "reloader";
+        let product = messages.iter().filter(is_product).find_map(executable).context("cargo built no reloader")?;
+        Ok(Programs {
+            unit: messages.iter().filter(|message| is_test(message)).filter_map(unit).collect(),
+            integration: integration.context("cargo built no integration tests")?,
+            folder: product.parent().context("a program has a folder")?.to_owned(),
+        })
+    }
+
+    /// The product, or a helper.
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// All integration tests, in the order of their names.
+    pub(super) fn tests(&self) -> Result<Vec<Test>> {
+        list(&self.integration)
+    }
+}
+
+/// The tests of a program. libtest's `ignored` is the lane: `#[ignore = "alone: …"]` at a test's head says that it needs the
+/// machine to itself, and keeps it out of a plain `cargo test`, which runs everything at once.
+pub(super) fn list(program: &Path) -> Result<Vec<Test>> {
+    let names = |arguments: &[&str]| -> Result<BTreeSet<String>> {
+        let output = Command::new(program).args(["--list", "--format", "terse"]).args(arguments).output();
+        let output = output.with_context(|| program.display().to_string())?;
+        ensure!(output.status.success(), "{} --list: {}", program.display(), output.status);
+        let text = String::from_utf8(output.stdout)?;
+        Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+    };
+    let alone = names(&["--ignored"])?;
+    let test = |name: String| Test { is_alone: alone.contains(&name), name };
+    Ok(names(&[])?.into_iter().map(test).collect())
+}
+
+fn messages(cargo: &mut Command) -> Result<Vec<serde_json::Value>> {
+    let output = cargo
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit())
+        .output()
+        .context("running cargo")?;
+    ensure!(output.status.success(), "building the tests failed: {}", output.status);
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+fn is_test(message: &serde_json::Value) -> bool {
+    message["profile"]["test"] == true
+}
+
+fn executable(message: &serde_json::Value) -> Option<PathBuf> {
+    message["executable"].as_str().map(PathBuf::from)
+}
+
+fn unit(message: &serde_json::Value) -> Option<(String, PathBuf)> {
+    let target = &message["target"];
+    let kind = target["kind"][0].as_str()?;
+    let name = target["name"].as_str()?;
+    (kind != "test").then_some((format!("{name} ({kind})"), executable(message)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            if entry.path().is_dir() { files(&entry.path(), found) } else { found.push(entry.path()) }
+        }
+    }
+
+    /// A test that is ignored for another reason would be run, as one that needs the machine to itself.
+    #[test]
+    fn an_integration_test_is_ignored_only_to_state_its_lane() {
+        let mut found = Vec::new();
+        files(&crate::repository().join("tests/tests"), &mut found);
+        let mut alone = 0;
+        for path in found {
+            let text = std::fs::read(&path).unwrap();
+            for line in String::from_utf8_lossy(&text).lines().filter(|line| line.trim().starts_with("#[ignore")) {
+                assert!(line.trim().starts_with("#[ignore = \"alone: "), "{}: {line}", path.display());
+                alone += 1;
+            }
+        }
+        assert!(alone > 50, "{alone} tests state a lane");
+    }
+}

@@ -1,0 +1,190 @@
+//! What a run ends with: what failed, what was skipped and why, and where the time went.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::libtest::Outcome;
+use super::proofs::Proofs;
+use super::single::Ended;
+use super::tiers::{Tier, Tiers};
+use super::totals::Totals;
+
+const SLOWEST: usize = 10;
+
+/// Under construction while the run goes on.
+pub(crate) struct Report {
+    tier: Tier,
+    phases: Vec<(String, Duration)>,
+    /// By name; those of guests have their row before it.
+    tests: Vec<(String, Duration)>,
+    passed: usize,
+    failed: Vec<String>,
+    skipped: Vec<(String, String)>,
+    without_reason: BTreeSet<String>,
+    pub(super) proofs: Proofs,
+    expected_s: u64,
+    /// Only such a run can be compared with another one.
+    is_whole: bool,
+}
+
+impl Report {
+    pub(crate) fn new(tier: Tier, is_whole: bool) -> Report {
+        Report {
+            tier,
+            is_whole,
+            phases: Vec::new(),
+            tests: Vec::new(),
+            passed: 0,
+            failed: Vec::new(),
+            skipped: Vec::new(),
+            without_reason: BTreeSet::new(),
+            proofs: Proofs::default(),
+            expected_s: 0,
+        }
+    }
+
+    /// The time that a part of the run has taken.
+    pub(crate) fn add_phase(&mut self, name: &str, took: Duration) {
+        eprintln!("{name}: {}", in_words(took));
+        self.phases.push((name.to_owned(), took));
+    }
+
+    pub(super) fn add_tests(&mut self, tests: Vec<Ended>, tiers: &Tiers) {
+        self.expected_s = tiers.expected();
+        for ended in tests {
+            if !tiers.has_reason_to_take(&ended.test.name, ended.took) {
+                self.without_reason.insert(ended.test.name.clone());
+            }
+            self.proofs.read(&ended.output);
+            self.add(ended.test.name, &ended.outcome, ended.took);
+        }
+    }
+
+    /// What came of a test.
+    pub(super) fn add(&mut self, name: String, outcome: &Outcome, took: Duration) {
+        match outcome {
+            Outcome::Passed => self.passed += 1,
+            Outcome::Failed | Outcome::Killed => self.failed.push(name.clone()),
+            Outcome::Skipped(reason) => self.skipped.push((name.clone(), reason.clone())),
+        }
+        self.tests.push((name, took));
+    }
+
+    /// The unit tests of a program, from what libtest has printed.
+    pub(super) fn add_unit(&mut self, name: &str, output: &str, has_passed: bool) {
+        self.passed += passed_in(output);
+        if !has_passed {
+            self.failed.push(format!("unit tests: {name}"));
+        }
+    }
+
+    /// A part of the run that is no test: a row of the kernel matrix that could not be booted.
+    pub(super) fn add_failure(&mut self, what: String) {
+        self.failed.push(what);
+    }
+
+    /// A part that was left out, and why.
+    pub(super) fn add_skipped(&mut self, what: String, reason: String) {
+        self.skipped.push((what, reason));
+    }
+
+    /// Prints it, and keeps the totals for the next run.
+    ///
+    /// # Errors
+    /// Where something failed: all of it, by name.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let totals = Totals { phases: self.phases.clone(), proofs: self.proofs.lines() };
+        let file = totals_file(self.tier);
+        let before = self.is_whole.then(|| Totals::read(&file)).flatten();
+        println!("{}", self.text(before.as_ref()));
+        // A run that has failed may have been short for that reason.
+        if self.is_whole
+            && self.failed.is_empty()
+            && let Err(error) = totals.write(&file)
+        {
+            eprintln!("the totals could not be kept in {}: {error:#}", file.display());
+        }
+        ensure!(self.failed.is_empty(), "{} failed: {}", self.failed.len(), self.failed.join(", "));
+        Ok(())
+    }
+
+    fn text(&mut self, before: Option<&Totals>) -> String {
+        let mut text = String::from("\nphase                            seconds   before\n");
+        for (name, took) in &self.phases {
+            let before = before.and_then(|before| before.phase(name));
+            text += &format!("{name:<30} {:>9} {:>8}\n", took.as_secs(), before.map_or("-".into(), |b| b.to_string()));
+        }
+        let total: Duration = self.phases.iter().map(|(_, took)| *took).sum();
+        let before_total = before.map_or("-".into(), |before| before.total().to_string());
+        text += &format!("{:<30} {:>9} {before_total:>8}\n", "total", total.as_secs());
+        self.tests.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+        text += "\nslowest tests\n";
+        for (name, took) in self.tests.iter().take(SLOWEST) {
+            text += &format!("{:>9.1} s  {name}\n", took.as_secs_f64());
+        }
+        if !self.without_reason.is_empty() {
+            let names: Vec<&str> = self.without_reason.iter().map(String::as_str).collect();
+            text += &format!(
+                "\nlonger than {} s without a reason in tests/tiers.toml: {}\n",
+                self.expected_s,
+                names.join(", ")
+            );
+        }
+        if !self.skipped.is_empty() {
+            text += "\nskipped\n";
+            self.skipped.iter().for_each(|(name, reason)| text += &format!("  {name}: {reason}\n"));
+        }
+        text += &self.proofs.text(before.map(|before| before.proofs.as_slice()));
+        let (passed, skipped, failed) = (self.passed, self.skipped.len(), self.failed.len());
+        text += &format!("\n{passed} passed, {skipped} skipped, {failed} failed");
+        text
+    }
+}
+
+/// Not in the target directory: a fresh clone compares with the last run as well.
+fn totals_file(tier: Tier) -> PathBuf {
+    reloader_tests::versions::cache_dir().join("test-totals").join(format!("{}.json", tier.word()))
+}
+
+/// `test result: ok. 12 passed; 0 failed; …`
+fn passed_in(output: &str) -> usize {
+    let count = |line: &str| -> Option<usize> {
+        line.split_once("test result: ")?.1.split_once(". ")?.1.split(' ').next()?.parse().ok()
+    };
+    output.lines().filter_map(count).sum()
+}
+
+fn in_words(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds => format!("{} min {} s", seconds / 60, seconds % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passed_tests_are_counted_over_all_programs() {
+        let text = "test result: ok. 12 passed; 0 failed\nwords\ntest result: FAILED. 3 passed; 1 failed\n";
+        assert_eq!(passed_in(text), 15);
+    }
+
+    #[test]
+    fn the_text_names_slow_skipped_and_failed_tests_and_compares_the_phases() {
+        let mut report = Report::new(Tier::Merge, true);
+        report.phases.push(("build".into(), Duration::from_secs(70)));
+        report.add("a::b".into(), &Outcome::Passed, Duration::from_millis(1500));
+        report.add("a::c".into(), &Outcome::Skipped("no plug".into()), Duration::from_secs(2));
+        report.add("a::d".into(), &Outcome::Killed, Duration::ZERO);
+        let before = Totals { phases: vec![("build".into(), Duration::from_secs(90))], proofs: Vec::new() };
+        let text = report.text(Some(&before));
+        assert!(text.contains("build                                 70       90\n"), "{text}");
+        assert!(text.contains("      2.0 s  a::c\n      1.5 s  a::b\n"), "{text}");
+        assert!(text.contains("  a::c: no plug\n") && text.ends_with("\n1 passed, 1 skipped, 1 failed"), "{text}");
+    }
+}

@@ -1,0 +1,73 @@
+//! One integration test, in namespaces of its own.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use reloader_tests::tier;
+
+use super::libtest::Outcome;
+use super::programs::{Programs, Test};
+use super::tiers::Tier;
+use crate::interrupt;
+
+/// std has no wait with a limit, and none that a signal ends.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What came of a test.
+pub(super) struct Ended {
+    pub(super) test: Test,
+    pub(super) outcome: Outcome,
+    pub(super) took: Duration,
+    pub(super) output: String,
+}
+
+/// What all tests of a run share.
+pub(super) struct Runner<'a> {
+    pub(super) programs: &'a Programs,
+    pub(super) tier: Tier,
+    /// Where the output of each test is kept.
+    pub(super) logs: PathBuf,
+}
+
+impl Runner<'_> {
+    /// Runs it to its end, or to its limit.
+    pub(super) fn run(&self, test: &Test, limit: Duration) -> Result<Ended> {
+        let path = self.logs.join(format!("{}.log", test.name.replace("::", ".")));
+        let log = File::create(&path).with_context(|| path.display().to_string())?;
+        let began = Instant::now();
+        let status = wait(self.command(test, limit, &log)?.spawn().context("starting `isolated`")?)?;
+        let took = began.elapsed();
+        let output = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+        Ok(Ended { test: test.clone(), outcome: Outcome::of_program(status.code(), &output), took, output })
+    }
+
+    fn command(&self, test: &Test, limit: Duration, log: &File) -> Result<Command> {
+        let mut command = Command::new(self.programs.program("isolated"));
+        command.arg(limit.as_secs().to_string()).arg("--").arg(&self.programs.integration);
+        command.args(["--exact", &test.name, "--include-ignored", "--nocapture"]);
+        command.env("RELOADER_BIN", self.programs.program("reloader")).env(tier::VARIABLE, self.tier.word());
+        command.current_dir(crate::repository().join("tests"));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
+        Ok(command)
+    }
+}
+
+fn wait(mut child: Child) -> Result<ExitStatus> {
+    let mut is_told = false;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if interrupt::is_requested() && !is_told {
+            // A Ctrl-C reaches it by itself, a SIGTERM does not. It ends what the test has started.
+            let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
+            is_told = true;
+        }
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}

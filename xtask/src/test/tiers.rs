@@ -1,0 +1,183 @@
+//! Which tests run when: `tests/tiers.toml`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+const FILE: &str = "tests/tiers.toml";
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// While one works.
+    Quick,
+    /// Before a change lands.
+    Merge,
+    /// For a release.
+    All,
+}
+
+impl Tier {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Tier::Quick => "quick",
+            Tier::Merge => "merge",
+            Tier::All => reloader_tests::tier::ALL,
+        }
+    }
+}
+
+/// The file.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Tiers {
+    limit_s: u64,
+    expected_s: u64,
+    quick: Vec<String>,
+    #[serde(default)]
+    only_all: Vec<OnlyAll>,
+    #[serde(default)]
+    slow: Vec<Slow>,
+}
+
+/// What only a run of everything runs: a test on the host, a row of the kernel matrix, or a test in the rows.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct OnlyAll {
+    test: Option<String>,
+    row: Option<String>,
+    guest_test: Option<String>,
+    reason: String,
+}
+
+/// A test that may take longer than others.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Slow {
+    test: String,
+    limit_s: u64,
+    reason: String,
+}
+
+impl Tiers {
+    pub(super) fn read() -> Result<Tiers> {
+        let path = crate::repository().join(FILE);
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Tiers::parse(&text).context(FILE)
+    }
+
+    fn parse(text: &str) -> Result<Tiers> {
+        let tiers: Tiers = toml::from_str(text)?;
+        let reasons = tiers.only_all.iter().map(|row| &row.reason).chain(tiers.slow.iter().map(|row| &row.reason));
+        ensure!(reasons.clone().all(|reason| !reason.trim().is_empty()), "a row has an empty reason");
+        for row in &tiers.only_all {
+            let subjects = [&row.test, &row.row, &row.guest_test].into_iter().flatten().count();
+            ensure!(subjects == 1, "a row of only-all names one test, one row or one guest-test ({})", row.reason);
+        }
+        Ok(tiers)
+    }
+
+    /// An error that names what the file has and the programs have not.
+    pub(super) fn check(&self, tests: &BTreeSet<String>, rows: &BTreeSet<String>) -> Result<()> {
+        let named = self.quick.iter().chain(self.slow.iter().map(|row| &row.test));
+        let named = named.chain(self.only_all.iter().filter_map(|row| row.test.as_ref().or(row.guest_test.as_ref())));
+        let absent: Vec<&str> =
+            named.filter(|name| !tests.iter().any(|test| fits(name, test))).map(String::as_str).collect();
+        ensure!(absent.is_empty(), "{FILE} names tests that are not there: {}", absent.join(", "));
+        if let Some(row) = self.only_all.iter().filter_map(|row| row.row.as_ref()).find(|row| !rows.contains(*row)) {
+            bail!("{FILE} names the row `{row}`, which is not there");
+        }
+        Ok(())
+    }
+
+    /// Whether a test of the host is run.
+    pub(super) fn includes(&self, tier: Tier, test: &str) -> bool {
+        let only_all = || self.only_all.iter().filter_map(|row| row.test.as_ref()).any(|name| fits(name, test));
+        match tier {
+            Tier::Quick => self.quick.iter().any(|name| fits(name, test)),
+            Tier::Merge => !only_all(),
+            Tier::All => true,
+        }
+    }
+
+    /// Whether a row of the kernel matrix is run.
+    pub(super) fn includes_row(&self, tier: Tier, title: &str) -> bool {
+        tier == Tier::All || !self.only_all.iter().any(|row| row.row.as_deref() == Some(title))
+    }
+
+    /// Whether a test is run in the rows that name it.
+    pub(super) fn includes_guest_test(&self, tier: Tier, test: &str) -> bool {
+        let only_all = || self.only_all.iter().filter_map(|row| row.guest_test.as_ref()).any(|name| fits(name, test));
+        tier == Tier::All || !only_all()
+    }
+
+    /// After how long a test is killed.
+    pub(super) fn limit(&self, test: &str) -> Duration {
+        let own = self.slow.iter().filter(|row| fits(&row.test, test)).map(|row| row.limit_s).max();
+        Duration::from_secs(own.unwrap_or(self.limit_s))
+    }
+
+    /// Whether a test may take longer than others without a word.
+    pub(super) fn has_reason_to_take(&self, test: &str, took: Duration) -> bool {
+        took.as_secs() < self.expected_s || self.slow.iter().any(|row| fits(&row.test, test))
+    }
+
+    /// What a test without a row of `slow` takes at most, in seconds.
+    pub(super) fn expected(&self) -> u64 {
+        self.expected_s
+    }
+}
+
+/// `a::b` is a test, `a::*` all that begin so.
+fn fits(name: &str, test: &str) -> bool {
+    name.strip_suffix('*').map_or(name == test, |beginning| test.starts_with(beginning))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "limit-s = 100\nexpected-s = 60\nquick = [\"a::one\"]\n\
+                        [[only-all]]\ntest = \"b::*\"\nreason = \"long\"\n\
+                        [[only-all]]\nrow = \"6.1 qdisc\"\nreason = \"between two\"\n\
+                        [[only-all]]\nguest-test = \"c::x\"\nreason = \"long\"\n\
+                        [[slow]]\ntest = \"c::x\"\nlimit-s = 300\nreason = \"boots\"\n";
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn each_tier_has_its_tests_and_rows() {
+        let tiers = Tiers::parse(TEXT).unwrap();
+        let of = |tier| ["a::one", "b::two", "c::x"].map(|test| tiers.includes(tier, test));
+        assert_eq!(of(Tier::Quick), [true, false, false]);
+        assert_eq!(of(Tier::Merge), [true, false, true]);
+        assert_eq!(of(Tier::All), [true; 3]);
+        assert!(!tiers.includes_row(Tier::Merge, "6.1 qdisc") && tiers.includes_row(Tier::All, "6.1 qdisc"));
+        assert!(!tiers.includes_guest_test(Tier::Merge, "c::x") && tiers.includes_guest_test(Tier::Merge, "b::two"));
+        assert_eq!((tiers.limit("a::one").as_secs(), tiers.limit("c::x").as_secs()), (100, 300));
+        assert!(tiers.has_reason_to_take("c::x", Duration::from_secs(90)));
+        assert!(!tiers.has_reason_to_take("a::one", Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let tiers = Tiers::parse(TEXT).unwrap();
+        assert!(tiers.check(&names(&["a::one", "b::two", "c::x"]), &names(&["6.1 qdisc"])).is_ok());
+        let error = tiers.check(&names(&["b::two", "c::x"]), &names(&["6.1 qdisc"])).unwrap_err();
+        assert_eq!(error.to_string(), "tests/tiers.toml names tests that are not there: a::one");
+        let error = tiers.check(&names(&["a::one", "b::two", "c::x"]), &names(&[])).unwrap_err();
+        assert_eq!(error.to_string(), "tests/tiers.toml names the row `6.1 qdisc`, which is not there");
+    }
+
+    #[test]
+    fn a_row_without_a_reason_or_with_two_subjects_is_refused() {
+        for row in ["test = \"a\"\nreason = \" \"", "test = \"a\"\nrow = \"b\"\nreason = \"c\"", "test = \"a\""] {
+            let text = format!("limit-s = 1\nexpected-s = 1\nquick = []\n[[only-all]]\n{row}\n");
+            assert!(Tiers::parse(&text).is_err(), "{row}");
+        }
+    }
+}

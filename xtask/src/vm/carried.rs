@@ -1,0 +1,76 @@
+//! What a guest carries, measured once: its clock counts instructions, so that the figure depends on what it runs alone.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use reloader_tests::guest;
+use reloader_tests::kernels::Kernel;
+use reloader_tests::versions::cache_dir;
+use ring::digest::{Context, SHA256};
+
+use super::Accelerator;
+use super::machine::COMMAND_LINE;
+
+/// What the figure depends on beside the kernel: the server, the emulator, and the sources of what loads.
+const PROGRAMS: [&str; 2] = ["/usr/sbin/haproxy", "/usr/bin/qemu-system-x86_64"];
+const SOURCES: [&str; 6] = [
+    "Cargo.lock",
+    "Cargo.toml",
+    "reloader/src/load",
+    "tests/src/load",
+    "tests/src/plain.rs",
+    "tests/src/guest/rate.rs",
+];
+
+/// The figure of one kind of guest.
+pub(crate) struct Carried {
+    /// None where it must be measured each time.
+    file: Option<PathBuf>,
+    has_learned: Cell<bool>,
+}
+
+impl Carried {
+    pub(crate) fn of(kernel: &Kernel, accelerator: &Accelerator) -> Result<Carried> {
+        let file = match accelerator {
+            Accelerator::Kvm => None,
+            Accelerator::Emulated(_) => Some(cache_dir().join("guest-carries").join(digest(kernel, accelerator)?)),
+        };
+        Ok(Carried { file, has_learned: Cell::new(false) })
+    }
+
+    /// Connections a second, if a guest of this kind has measured it.
+    pub(crate) fn known(&self) -> Option<u32> {
+        fs::read_to_string(self.file.as_ref()?).ok()?.trim().parse().ok()
+    }
+
+    /// From what a guest says, once.
+    pub(crate) fn learn(&self, line: &str) {
+        if let (Some(file), Some(rate)) = (&self.file, guest::carried(line))
+            && !self.has_learned.replace(true)
+            && let Err(error) = write(file, rate)
+        {
+            eprintln!("{}: {error}", file.display());
+        }
+    }
+}
+
+fn write(file: &Path, rate: u32) -> std::io::Result<()> {
+    fs::create_dir_all(file.parent().unwrap_or(Path::new("/")))?;
+    let draft = file.with_extension(std::process::id().to_string());
+    fs::write(&draft, rate.to_string())?;
+    fs::rename(draft, file)
+}
+
+fn digest(kernel: &Kernel, accelerator: &Accelerator) -> Result<String> {
+    let mut context = Context::new(&SHA256);
+    let words = accelerator.arguments().iter().chain([&COMMAND_LINE, &super::PROFILE]);
+    words.for_each(|word| context.update(word.as_bytes()));
+    let repository = crate::repository();
+    let files = [kernel.image.clone()].into_iter().chain(PROGRAMS.map(PathBuf::from));
+    for path in files.chain(SOURCES.map(|source| repository.join(source))) {
+        crate::content::add(&mut context, &path)?;
+    }
+    Ok(crate::content::hexadecimal(context))
+}

@@ -37,7 +37,9 @@ impl Init {
 pub fn print(state: &Path, config: &Path, init: Init) {
     let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
     let (receipts, config) = (read(&state.join("receipts.jsonl")), read(config));
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let uname = rustix::system::uname();
+    // 6.12: another build of the same kernel proves the same.
+    let kernel = uname.release().to_string_lossy().split('.').take(2).collect::<Vec<_>>().join(".");
     for (rung, kind) in proven(&receipts, &config) {
         // Not print!, whose words libtest keeps to itself.
         let _ = writeln!(std::io::stderr(), "{PROOF}{rung} {kind} {kernel} {}", init.word());

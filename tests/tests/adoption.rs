@@ -1,7 +1,7 @@
 //! A HAProxy that serves already, started by somebody else, comes under reloader's care.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reloader_tests::config::Config;
@@ -13,7 +13,8 @@ use reloader_tests::process::Process;
 use reloader_tests::receipt::{listener, traffic};
 use reloader_tests::rig::{Answer, Rig};
 use reloader_tests::servers::{Manner, Server};
-use reloader_tests::{netns, versions};
+use reloader_tests::sockets::listening;
+use reloader_tests::{isolation, netns, versions};
 
 const WEB: &str = "127.0.0.1:8080";
 const PROXY: &str = "127.0.0.1:8081";
@@ -80,6 +81,11 @@ fn adopts(binary: &HaproxyBinary, args: &[&str], exposes: bool) {
     foreign.process.until_gone(Duration::from_secs(10));
     workers.iter().for_each(|worker| worker.until_gone(Duration::from_secs(10)));
     assert_all(&rig.reload().expect_status(0), "reload");
+
+    let (serving, inodes) = (rig.serving().unwrap(), listening(8080));
+    serving.end();
+    rig.until_replaced(serving);
+    assert_eq!(listening(8080), inodes);
 }
 
 #[test]
@@ -102,15 +108,35 @@ fn one_of_every_version() {
     }
 }
 
+/// It dies before its first reload: custody starts a generation of the daemon's own.
+#[test]
+fn one_that_is_killed_then() {
+    netns::enter();
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::with(&Config::web(WEB).stats_socket(&dir.path().join("stats.sock"))).prepare();
+    let found = HaproxyBinary::installed().daemonize(&rig.haproxy_cfg(), &[]).unwrap();
+    let inodes = listening(8080);
+    rig.start_daemon();
+    let load = Load::to([WEB]).start();
+    load.until_started(100);
+    found.process.end();
+    rig.until_replaced(found.process);
+    load.until_further(200);
+    let lost = load.stop().summary();
+    assert_eq!((lost.refused, lost.timeout, listening(8080)), (0, 0, inodes));
+}
+
 /// A control group, removed when the test ends: the process in it is moved away first.
 struct ControlGroup(PathBuf);
 
 impl ControlGroup {
-    /// On whichever hierarchy there is: a systemd machine has one of these.
+    /// On whichever hierarchy there is, below the test's own: a systemd machine has one of these.
     fn create(unit: &str) -> ControlGroup {
-        let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"];
-        let root = roots.into_iter().map(Path::new).find(|root| root.join("cgroup.procs").exists());
-        let group = ControlGroup(root.expect("a control group hierarchy").join(unit));
+        let own = isolation::own_control_groups();
+        let is_on = |group: &&PathBuf, hierarchy: &str| group.starts_with(hierarchy);
+        let wanted = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"];
+        let parent = wanted.iter().find_map(|hierarchy| own.iter().find(|group| is_on(group, hierarchy)));
+        let group = ControlGroup(parent.expect("a control group hierarchy").join(unit));
         fs::create_dir(&group.0).unwrap();
         group
     }

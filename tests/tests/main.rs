@@ -1,6 +1,5 @@
 //! The integration tests, one module for each area. They need root; `cargo xtask test` runs them.
 
-mod adopt;
 mod adoption;
 mod baseline;
 mod bench;

@@ -72,7 +72,13 @@ pub(crate) fn check(always: bool) -> anyhow::Result<()> {
         println!("the eBPF objects and all that they are built from are as committed together: not built again");
         return Ok(());
     }
-    run(&Arguments { check: true })
+    run(&Arguments { check: true })?;
+    ensure!(
+        inputs::are_unchanged(&root)?,
+        "{} does not fit what the objects are built from, though they are the same: run `cargo xtask build-ebpf` and commit it",
+        inputs::FILE
+    );
+    Ok(())
 }
 
 fn build_or_compare(arguments: &Arguments, root: &Path) -> anyhow::Result<()> {

@@ -1,12 +1,12 @@
 //! What a change must pass before it lands, with the time of each part.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::packages::run as run_command;
-use crate::test::{self, Report, Tier};
+use crate::test::{self, MachineLock, Report, Tier};
 use crate::{build_ebpf, demo, dist, interrupt};
 
 /// What `cargo xtask ci` takes.
@@ -24,35 +24,36 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     interrupt::catch()?;
     let tier = if arguments.all { Tier::All } else { Tier::Merge };
-    let mut report = Report::new(tier, true);
+    let mut report = Report::new(Some(format!("ci-{}", tier.word())));
     if let Some(spent) = arguments.spent {
         report.add_phase("build of xtask", Duration::from_secs(spent));
     }
-    let phase = |name: &str, report: &mut Report, work: &dyn Fn() -> Result<()>| -> Result<()> {
-        let began = Instant::now();
-        work()?;
-        interrupt::check()?;
-        report.add_phase(name, began.elapsed());
-        Ok(())
-    };
-    phase("lint", &mut report, &|| {
-        run_command(cargo().args(["fmt", "--all", "--check"]))?;
-        run_command(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
-    })?;
-    phase("docs", &mut report, &|| {
+    lint(&mut report)?;
+    report.time("docs", || {
         let mut doc = cargo();
         doc.args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"]);
         run_command(doc.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
-    phase("eBPF objects", &mut report, &|| build_ebpf::check(arguments.all))?;
+    report.time("eBPF objects", || build_ebpf::check(arguments.all))?;
     if arguments.all {
         // The guests run one that is built faster, and is seen to be static in every run.
-        phase("static binary", &mut report, &|| dist::run(&dist::Arguments::default()))?;
+        report.time("static binary", || dist::run(&dist::Arguments::default()))?;
     }
     test::into(&test::Arguments::of(tier), &mut report)?;
-    // The README's first command.
-    phase("demo", &mut report, &|| demo::run(&demo::Arguments::default()))?;
+    // The README's first command. It looks at the eBPF objects of the whole machine.
+    report.time("demo", || {
+        let _machine = MachineLock::alone()?;
+        demo::run(&demo::Arguments::default())
+    })?;
     report.finish()
+}
+
+fn lint(report: &mut Report) -> Result<()> {
+    report.time("lint", || {
+        let _machine = MachineLock::shared()?;
+        run_command(cargo().args(["fmt", "--all", "--check"]))?;
+        run_command(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    })
 }
 
 fn cargo() -> Command {

@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn as_user() -> anyhow::Result<()> {
     ensure_apt(&["haproxy", "iproute2", "util-linux"])?;
     run_command(Command::new(env!("CARGO")).args(["build", "--locked", "--package", "reloader"]))?;
-    let reloader = std::env::current_exe()?.with_file_name("reloader");
+    let reloader = crate::program().with_file_name("reloader");
     if rustix::process::geteuid().is_root() {
         return as_root(&reloader);
     }
@@ -46,12 +46,12 @@ fn as_user() -> anyhow::Result<()> {
         in_path("sudo"),
         "the demo needs root, for a network namespace of its own, and there is no sudo: run it as root"
     );
-    run_command(Command::new("sudo").arg(std::env::current_exe()?).args(["demo", "--as-root"]).arg(&reloader))
+    run_command(Command::new("sudo").arg(crate::program()).args(["demo", "--as-root"]).arg(&reloader))
 }
 
 fn as_root(reloader: &Path) -> anyhow::Result<()> {
     let before = Footprint::take_with_bpf(reloader);
-    let demo = std::env::current_exe()?;
+    let demo = crate::program();
     let status = Command::new("unshare")
         .args(["--fork", "--pid", "--mount-proc", "--mount", "--kill-child", "--"])
         .arg(demo)

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand};
 
@@ -47,7 +48,14 @@ pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap_or_else(|_| "..".into())
 }
 
+/// This program, by the path that it was started from: cargo may have built another one there since.
+pub(crate) fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| std::env::current_exe().expect("the kernel names the program of a process"))
+}
+
 fn main() -> ExitCode {
+    program();
     let Err(error) = run(Arguments::parse().task) else { return ExitCode::SUCCESS };
     eprintln!("xtask: {error:#}");
     ExitCode::FAILURE

@@ -36,8 +36,7 @@ pub(crate) fn static_folder(profile: &str) -> Result<PathBuf> {
 /// # Errors
 /// Where this program was not built by cargo.
 pub(crate) fn target_folder() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    Ok(own.ancestors().nth(2).context("xtask is not where cargo builds programs")?.to_owned())
+    Ok(crate::program().ancestors().nth(2).context("xtask is not where cargo builds programs")?.to_owned())
 }
 
 fn target() -> String {

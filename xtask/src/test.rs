@@ -26,7 +26,7 @@ mod tiers;
 mod totals;
 mod unit;
 
-use machine_lock::MachineLock;
+pub(crate) use machine_lock::MachineLock;
 use matrix::Matrix;
 use programs::{Programs, Test};
 pub(crate) use report::Report;
@@ -102,21 +102,26 @@ impl Arguments {
 /// Runs what is asked for, and reports.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     interrupt::catch()?;
+    // Only a whole run can be compared with another one.
     let is_whole = arguments.filter.is_none() && !arguments.host && !arguments.kernels;
-    let mut report = Report::new(arguments.tier(), is_whole);
+    let mut report = Report::new(is_whole.then(|| format!("test-{}", arguments.tier().word())));
     into(arguments, &mut report)?;
     report.finish()
 }
 
 /// Runs what is asked for. What fails on this machine's kernel does not keep the others from telling what they have to tell.
+///
+/// # Errors
+/// Where the tiers cannot be read, and when the run is interrupted; everything else is in the report.
 pub(crate) fn into(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let tiers = Tiers::read()?;
-    if !rustix::process::geteuid().is_root() {
+    if !rustix::process::geteuid().is_root() && !arguments.kernels {
         return without_root(report);
     }
     isolation::sweep();
     if !arguments.kernels {
-        on_host(arguments, &tiers, report)?;
+        let result = on_host(arguments, &tiers, report);
+        report.add_result("on this machine", result)?;
     }
     if !arguments.host && !arguments.quick {
         let matrix = Matrix {
@@ -126,13 +131,14 @@ pub(crate) fn into(arguments: &Arguments, report: &mut Report) -> Result<()> {
             name: arguments.row.as_deref(),
             filter: arguments.filter.as_deref(),
         };
-        matrix.run(report)?;
+        let result = matrix.run(report);
+        report.add_result("in guests", result)?;
     }
     Ok(())
 }
 
 fn without_root(report: &mut Report) -> Result<()> {
-    unit::run(&Programs::build_unit()?, report)?;
+    unit::run(&Programs::build_unit()?, None, report)?;
     report.add_failure(
         "the integration tests were not run: each has namespaces of its own, loads eBPF programs and supervises a HAProxy that \
          changes its user, which takes root. Run `sudo -E env PATH=$PATH cargo xtask test`"
@@ -154,7 +160,8 @@ fn on_host(arguments: &Arguments, tiers: &Tiers, report: &mut Report) -> Result<
     let tests: Vec<Test> = all.into_iter().filter(|test| is_chosen(arguments, tiers, &test.name)).collect();
     ensure!(!tests.is_empty(), "no integration test has `{}` in its name", arguments.filter.as_deref().unwrap_or(""));
     if arguments.filter.is_none() {
-        unit::run(&programs.unit, report)?;
+        let _machine = MachineLock::shared()?;
+        unit::run(&programs.unit, Some(&programs.program("isolated")), report)?;
     }
     let began = Instant::now();
     ensure_apt(&PACKAGES)?;
@@ -176,7 +183,7 @@ fn is_chosen(arguments: &Arguments, tiers: &Tiers, test: &str) -> bool {
     }
 }
 
-/// What the tests need beside packages. What cannot be had fails the tests that need it, which name it as well.
+/// What the tests need beside packages. What cannot be had fails the tests that need it, and no others.
 fn fetch(report: &mut Report) {
     let cache = versions::cache_dir();
     let results = [
@@ -187,7 +194,7 @@ fn fetch(report: &mut Report) {
     ];
     for error in results.into_iter().filter_map(Result::err) {
         eprintln!("{error:#}");
-        report.add_failure(format!("a download: {error:#}"));
+        report.add_skipped("a download".into(), format!("{error:#}"));
     }
 }
 

@@ -166,11 +166,13 @@ mod tests {
     use super::*;
     use crate::haproxy::client::{ClientError, get_sockets};
 
-    fn broker() -> (tempfile::TempDir, tokio::runtime::Runtime, Broker) {
+    /// It answers on a thread of its own, until the process ends.
+    fn broker() -> (tempfile::TempDir, Broker) {
         let directory = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let broker = runtime.block_on(async { Broker::listen(directory.path()) }).unwrap();
-        (directory, runtime, broker)
+        std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+        (directory, broker)
     }
 
     fn listeners(count: usize) -> Vec<Offered> {
@@ -180,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_child_gets_every_socket_once_and_in_order() {
-        let (_directory, _runtime, broker) = broker();
+        let (_directory, broker) = broker();
         broker.offer(std::process::id(), listeners(600));
         let taken = get_sockets(broker.path()).unwrap();
         assert_eq!(taken.len(), 600);
@@ -191,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_stranger_gets_nothing() {
-        let (_directory, _runtime, broker) = broker();
+        let (_directory, broker) = broker();
         // This process does not descend from its own child.
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         broker.offer(child.id(), listeners(1));
@@ -205,7 +207,7 @@ mod tests {
 
     #[test]
     fn rubbish_and_a_half_transfer_leave_the_offer_standing() {
-        let (_directory, _runtime, broker) = broker();
+        let (_directory, broker) = broker();
         broker.offer(std::process::id(), listeners(600));
         let mut rubbish = UnixStream::connect(broker.path()).unwrap();
         io::Write::write_all(&mut rubbish, b"show info\n").unwrap();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use reloader_tests::guest;
 use reloader_tests::isolation::KILLED;
@@ -77,7 +78,9 @@ fn run(output: &mut File) -> Result<()> {
     for command in plan["commands"].as_array().into_iter().flatten() {
         let limit = Duration::from_secs(command["limit-s"].as_u64().context("a command without a limit")?);
         let status = run_command(&strings(&command["words"]), limit, &plan["environment"], output)?;
-        writeln!(output, "{}", guest::verdict_line(status))?;
+        end_everything();
+        // On a line of its own, whatever a process has written last.
+        writeln!(output, "\n{}", guest::verdict_line(status))?;
     }
     Ok(())
 }
@@ -117,6 +120,13 @@ fn run_command(words: &[String], limit: Duration, environment: &Value, output: &
             Ok(127)
         }
     }
+}
+
+/// What a command has left running would be there in the next one.
+fn end_everything() {
+    // All but PID 1, which is this process.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    while waitpid(None, None).is_ok_and(|status| status != WaitStatus::StillAlive) {}
 }
 
 /// Kills everything but this process when a command has taken too long.

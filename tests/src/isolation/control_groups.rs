@@ -35,23 +35,28 @@ impl ControlGroups {
 
 impl Drop for ControlGroups {
     fn drop(&mut self) {
-        for group in &self.0 {
-            // Those that were killed leave their group a little after they were waited for.
-            if !seen_within(Duration::from_secs(5), || remove(group).is_ok()) {
-                eprintln!("the control group {} could not be removed: {:?}", group.display(), remove(group));
-            }
-        }
+        self.0.iter().for_each(|group| remove_when_empty(group));
     }
 }
 
 /// Removes the groups whose name is abandoned, in the groups of this process.
 pub(super) fn sweep(is_abandoned: &dyn Fn(&str) -> bool) {
     for entry in own_groups().iter().filter_map(|group| fs::read_dir(group).ok()).flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(is_abandoned)
-            && let Err(error) = remove(&entry.path())
-        {
-            eprintln!("the control group {} could not be removed: {error}", entry.path().display());
+        if entry.file_name().to_str().is_some_and(is_abandoned) {
+            remove_when_empty(&entry.path());
         }
+    }
+}
+
+/// Processes that were killed leave their group a little after they were waited for.
+fn remove_when_empty(group: &Path) {
+    let mut result = Ok(());
+    let removed = seen_within(Duration::from_secs(5), || {
+        result = remove(group);
+        result.is_ok()
+    });
+    if !removed && let Err(error) = result {
+        eprintln!("the control group {} could not be removed: {error}", group.display());
     }
 }
 
@@ -80,8 +85,8 @@ fn inherit_cpuset(parent: &Path, group: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The directories of the groups that this process is in.
-fn own_groups() -> Vec<PathBuf> {
+/// The directories of the control groups that this process is in, one for each hierarchy.
+pub fn own_groups() -> Vec<PathBuf> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     groups_of(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
 }

@@ -9,6 +9,7 @@ mod inner;
 mod outer;
 mod scratch;
 
+pub use control_groups::own_groups as own_control_groups;
 pub use inner::run as run_inner;
 pub use outer::{KILLED, Run};
 pub use scratch::sweep;

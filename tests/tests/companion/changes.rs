@@ -29,6 +29,7 @@ fn reloads() -> usize {
 
 /// What HAProxy's own reload in this mode loses: see `steer_reload/changes.rs`, whose rounds these are.
 #[test]
+#[ignore = "alone: loads with 3,000 connections a second"]
 fn fewer_shards_and_other_bind_options() {
     netns::enter();
     let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, changing(0), "");
@@ -88,6 +89,7 @@ fn changing(round: usize) -> Config {
 
 /// Only the number of sockets changes, so nothing is held: what is queued on the sockets that go moves over.
 #[test]
+#[ignore = "alone: loads with 3,000 connections a second"]
 fn fewer_shards_are_steered_afterwards() {
     netns::enter();
     for way in [Way::Cli, Way::Signal] {
@@ -120,6 +122,7 @@ fn fewer_shards_are_steered_afterwards() {
 /// HAProxy before 2.6 passes nothing to its next worker unless a stats socket exports the listeners: every reload binds anew. The old
 /// worker stands still at the moment it is retired, with connections in its queue.
 #[test]
+#[ignore = "alone: loads with 3,000 connections a second"]
 fn what_a_master_binds_anew_is_steered_and_what_is_queued_moves_over() {
     netns::enter();
     let old = versions::all()
@@ -179,6 +182,7 @@ fn is_pending(process: Process, signal: Signal) -> bool {
 
 /// Without migration nothing can be moved over afterwards: it is held from before.
 #[test]
+#[ignore = "alone: loads with 3,000 connections a second"]
 fn held_where_the_strategy_says_so() {
     netns::enter();
     let ways = [
@@ -210,6 +214,7 @@ fn held_where_the_strategy_says_so() {
 
 /// With `fd-pass` nothing is done about what is not passed, and that is said.
 #[test]
+#[ignore = "alone: loads with 3,000 connections a second"]
 fn what_is_not_passed_is_unproven_where_nothing_else_is_wanted() {
     netns::enter();
     let tables = "[reload]\nstrategy = \"fd-pass\"\n";

@@ -16,11 +16,13 @@ fn reloads() -> usize {
 }
 
 #[test]
+#[ignore = "alone: loads with 3,000 connections a second"]
 fn nothing_is_lost_by_the_masters_cli() {
     unchanged(Way::Cli);
 }
 
 #[test]
+#[ignore = "alone: loads with 3,000 connections a second"]
 fn nothing_is_lost_by_signal() {
     unchanged(Way::Signal);
 }
@@ -45,6 +47,7 @@ fn unchanged(way: Way) {
 }
 
 #[test]
+#[ignore = "alone: loads with 3,000 connections a second"]
 fn every_version_by_both_ways() {
     netns::enter();
     for binary in versions::all() {

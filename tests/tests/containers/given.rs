@@ -28,6 +28,7 @@ fn reload_under_load(scene: &Scene, rung: &str) {
 }
 
 #[test]
+#[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
 fn dockers_defaults_pass_sockets_and_say_what_they_cannot() {
     let scene = Scene::start(Container::with(&config()).contained(CONTAINED, &[]));
     reload_under_load(&scene, "passed");
@@ -57,6 +58,7 @@ fn dockers_defaults_pass_sockets_and_say_what_they_cannot() {
 }
 
 #[test]
+#[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
 fn with_bpf_and_net_admin_syns_are_held() {
     let setup = Container::with(&config()).contained(CONTAINED, &["BPF", "NET_ADMIN"]);
     let scene = Scene::start(setup.tables("[reload]\nstrategy = \"hold\""));
@@ -64,6 +66,7 @@ fn with_bpf_and_net_admin_syns_are_held() {
 }
 
 #[test]
+#[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
 fn with_bpf_and_net_admin_syns_are_counted() {
     let setup = Container::with(&config()).contained(CONTAINED, &["BPF", "NET_ADMIN"]);
     let scene = Scene::start(setup.tables("[reload]\ncount-syns = true"));
@@ -76,6 +79,7 @@ fn with_bpf_and_net_admin_syns_are_counted() {
 
 /// No duplicate of another process's descriptor can be had then, but custody has the old socket, and HAProxy gives out the new one.
 #[test]
+#[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
 fn with_bpf_and_net_admin_what_is_in_custody_is_steered() {
     const SIX: &str = "[::1]:8083";
     let config = config().frontend("six", &[SIX]);
@@ -93,6 +97,7 @@ fn with_bpf_and_net_admin_what_is_in_custody_is_steered() {
 }
 
 #[test]
+#[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
 fn with_those_and_sys_ptrace_listeners_are_steered() {
     let setup = Container::with(&config()).contained(CONTAINED, &["BPF", "NET_ADMIN", "SYS_PTRACE"]);
     let scene = Scene::start(setup.tables("[reload]\nstrategy = \"steer\""));
@@ -100,6 +105,7 @@ fn with_those_and_sys_ptrace_listeners_are_steered() {
 }
 
 #[test]
+#[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
 fn a_server_that_changes_its_user_takes_sys_ptrace() {
     let config = config().global("user nobody");
     let mut without = Container::with(&config).contained(CONTAINED, &[]).try_start();
@@ -115,6 +121,7 @@ fn a_server_that_changes_its_user_takes_sys_ptrace() {
 }
 
 #[test]
+#[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
 fn a_server_that_changes_its_user_takes_kill() {
     let config = config().global("user nobody");
     let setup = Container::with(&config).contained(CONTAINED, &["SYS_PTRACE"]).without("kill");
@@ -129,6 +136,7 @@ fn a_server_that_changes_its_user_takes_kill() {
 
 /// Nothing but its own user, as an image with `USER` and `--cap-drop ALL` gives it.
 #[test]
+#[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
 fn without_any_capability_sockets_are_passed() {
     let scene = Scene::start(Container::with(&config()).as_nobody());
     reload_under_load(&scene, "passed");
@@ -140,6 +148,7 @@ fn without_any_capability_sockets_are_passed() {
 
 /// As a rootless engine does it: root in a namespace that has no other user, and no right outside of it.
 #[test]
+#[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
 fn in_a_user_namespace_sockets_are_passed() {
     let scene = Scene::start(Container::with(&config()).in_user_namespace());
     reload_under_load(&scene, "passed");
@@ -149,6 +158,7 @@ fn in_a_user_namespace_sockets_are_passed() {
 
 /// Holder and guard go with it, and its network namespace may be somebody else's too.
 #[test]
+#[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
 fn nothing_is_left_of_a_container_that_is_killed_while_it_holds() {
     let wrapper = Wrapper::new();
     // The old generation makes room first: the new one starts under the hold.

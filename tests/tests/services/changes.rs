@@ -40,6 +40,7 @@ fn an_address_that_comes_and_one_that_goes() {
 
 /// The old generation must make room: both cannot have the port.
 #[test]
+#[ignore = "alone: loads"]
 fn an_address_that_becomes_any() {
     netns::enter();
     let rig = started(&given(""));
@@ -63,6 +64,7 @@ server.serve_forever(0.01)
 server.server_close()";
 
 #[test]
+#[ignore = "alone: loads"]
 fn another_way_to_its_sockets_and_back() {
     netns::enter();
     let rig = started(&given(""));
@@ -87,6 +89,7 @@ fn another_way_to_its_sockets_and_back() {
 
 /// The signal of the new configuration would kill the old generation.
 #[test]
+#[ignore = "alone: loads"]
 fn the_old_one_is_asked_in_its_own_way() {
     netns::enter();
     let rig = started(&given(""));

@@ -87,6 +87,7 @@ fn one_that_does_not_end_when_it_is_asked() {
 
 /// Longer than drain-timeout, and SYNs are held for longer still.
 #[test]
+#[ignore = "alone: loads"]
 fn one_that_takes_its_time_to_make_room() {
     netns::enter();
     let rig = started(&format!("{}[hold]\nmax = \"20s\"\n", plain()));

@@ -18,6 +18,7 @@ use super::scene::{NGINX, WEB, given, nginx_conf, prepared, rungs, started, tabl
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
+#[ignore = "alone: loads"]
 fn ten_kills_refuse_nobody() {
     netns::enter();
     let rig = started(&given(""));
@@ -39,6 +40,7 @@ fn ten_kills_refuse_nobody() {
 
 /// The next daemon finds it, has its sockets again, and reloads it with proof.
 #[test]
+#[ignore = "alone: loads"]
 fn the_daemon_killed() {
     netns::enter();
     let mut rig = started(&given(""));
@@ -190,6 +192,7 @@ fn a_busy_worker_is_told_when_it_waits_again() {
 
 /// The next daemon gives its sockets on, and tells the workers, which nobody else would.
 #[test]
+#[ignore = "alone: loads"]
 fn daemon_and_master_killed_at_once() {
     netns::enter();
     let mut rig = forking("prefork");
@@ -213,6 +216,7 @@ fn daemon_and_master_killed_at_once() {
 
 /// Workers that outlive their master are told to end: they would serve an old configuration for ever, and keep the port.
 #[test]
+#[ignore = "alone: loads"]
 fn a_master_killed_takes_its_workers_along() {
     netns::enter();
     for (sockets, more) in [("listen-fds", "environment = { NGINX = \"3;\" }"), ("reuseport", ""), ("replace", "")] {

@@ -17,6 +17,7 @@ fn haproxy_and_two() -> Rig {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn each_is_reloaded_by_its_name_and_the_others_are_left_alone() {
     netns::enter();
     let mut rig = haproxy_and_two();
@@ -51,6 +52,7 @@ fn each_is_reloaded_by_its_name_and_the_others_are_left_alone() {
 
 /// All at once: none waits for another.
 #[test]
+#[ignore = "alone: loads"]
 fn all_are_reloaded_at_the_same_time() {
     netns::enter();
     let mut rig = haproxy_and_two();

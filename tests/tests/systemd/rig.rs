@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
 use reloader_tests::booted::Machine;
+use reloader_tests::isolation;
 use reloader_tests::load::Load;
 use reloader_tests::poll::until;
 
@@ -37,7 +37,7 @@ fn traces() -> BTreeSet<String> {
     );
     let processes = Command::new("pgrep").args(["-a", "systemd-nspawn|haproxy"]).output().unwrap();
     found.extend(String::from_utf8_lossy(&processes.stdout).lines().map(str::to_owned));
-    let groups = ["systemd", "unified", ""].map(|hierarchy| PathBuf::from("/sys/fs/cgroup").join(hierarchy));
+    let groups = isolation::own_control_groups();
     let groups = groups.iter().flat_map(|hierarchy| ["payload", "supervisor"].map(|name| hierarchy.join(name)));
     found.extend(groups.filter(|group| group.exists()).map(|group| group.display().to_string()));
     found

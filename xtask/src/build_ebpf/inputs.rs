@@ -14,8 +14,13 @@ use crate::content;
 pub(super) const FILE: &str = "reloader/src/gate/programs/inputs.sha256";
 
 /// The crate, and what calls the compiler, with its version and its flags.
-const SOURCES: [&str; 4] =
-    ["reloader-ebpf/Cargo.toml", "reloader-ebpf/src", "xtask/src/build_ebpf.rs", "xtask/src/build_ebpf/toolchain.rs"];
+const SOURCES: [&str; 5] = [
+    ".cargo/config.toml",
+    "reloader-ebpf/Cargo.toml",
+    "reloader-ebpf/src",
+    "xtask/src/build_ebpf.rs",
+    "xtask/src/build_ebpf/toolchain.rs",
+];
 
 const CRATE: &str = "reloader-ebpf";
 
@@ -36,6 +41,8 @@ pub(super) fn digest(root: &Path) -> Result<String> {
     for profile in ["release", PROFILE] {
         context.update(manifest["profile"][profile].to_string().as_bytes());
     }
+    // The crate inherits its edition.
+    context.update(manifest["workspace"]["package"].to_string().as_bytes());
     for package in packages(&read("Cargo.lock")?.parse()?) {
         context.update(package.as_bytes());
     }
@@ -93,11 +100,12 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
-        let manifest = "[profile.release]\nlto = \"thin\"\n[profile.ebpf]\nlto = true\n";
+        let manifest =
+            "[workspace.package]\nedition = \"2024\"\n[profile.release]\nlto = \"thin\"\n[profile.ebpf]\nlto = true\n";
         write("Cargo.toml", manifest);
         write("Cargo.lock", "");
         write("reloader-ebpf/src/hold.rs", "one");
-        for name in ["reloader-ebpf/Cargo.toml", SOURCES[2], SOURCES[3]].into_iter().chain(OBJECTS.map(|(_, o)| o)) {
+        for name in [SOURCES[0], SOURCES[1], SOURCES[3], SOURCES[4]].into_iter().chain(OBJECTS.map(|(_, o)| o)) {
             write(name, "");
         }
         assert!(!are_unchanged(root.path()).unwrap());
@@ -106,8 +114,9 @@ mod tests {
         for (name, before, after) in [
             ("reloader-ebpf/src/hold.rs", "one", "two"),
             (OBJECTS[1].1, "", "other"),
-            (SOURCES[3], "", "other"),
-            ("Cargo.toml", manifest, "[profile.release]\nlto = \"thin\"\n[profile.ebpf]\nlto = false\n"),
+            (SOURCES[4], "", "other"),
+            ("Cargo.toml", manifest, &manifest.replace("lto = true", "lto = false")),
+            ("Cargo.toml", manifest, &manifest.replace("2024", "2021")),
         ] {
             write(name, after);
             assert!(!are_unchanged(root.path()).unwrap(), "{name}");

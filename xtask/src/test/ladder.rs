@@ -15,6 +15,10 @@ pub(super) struct Ladder {
     order: Vec<Place>,
     cells: BTreeMap<Place, BTreeMap<String, String>>,
     kernels: BTreeSet<String>,
+    /// Rows by the name that they have on every kernel, with the places that some row of this name has told.
+    told_by: BTreeMap<String, BTreeSet<Place>>,
+    /// Kernel and name of each row that was run.
+    rows: BTreeSet<(String, String)>,
 }
 
 impl Ladder {
@@ -22,17 +26,18 @@ impl Ladder {
     pub(super) fn of(findings: &[Finding]) -> Ladder {
         let mut ladder = Ladder::default();
         for finding in findings {
-            let kernel = finding.title.split(' ').next().unwrap_or_default();
+            let (kernel, row) = finding.title.split_once(' ').unwrap_or((&finding.title, ""));
+            ladder.rows.insert((kernel.to_owned(), row.to_owned()));
             for line in finding.output.lines() {
                 if let Some((_, cell)) = line.split_once(CELL) {
-                    ladder.add(kernel, cell);
+                    ladder.add(kernel, row, cell);
                 }
             }
         }
         ladder
     }
 
-    fn add(&mut self, kernel: &str, cell: &str) {
+    fn add(&mut self, kernel: &str, row: &str, cell: &str) {
         let mut words = cell.splitn(3, '|');
         let (Some(rung), Some(kind), Some(result)) = (words.next(), words.next(), words.next()) else { return };
         let place = (rung.to_owned(), kind.to_owned());
@@ -40,14 +45,15 @@ impl Ladder {
             self.order.push(place.clone());
         }
         self.kernels.insert(kernel.to_owned());
+        self.told_by.entry(row.to_owned()).or_default().insert(place.clone());
         self.cells.entry(place).or_default().insert(kernel.to_owned(), result.trim().to_owned());
     }
 
-    /// The first place without a result.
+    /// The first place without a result that a row of the same name has on another kernel.
     pub(super) fn gap(&self) -> Option<String> {
-        let missing = |place: &&Place, kernel: &&String| !self.cells[*place].contains_key(*kernel);
-        self.order.iter().find_map(|place| {
-            let kernel = self.kernels.iter().find(|kernel| missing(&place, kernel))?;
+        self.rows.iter().find_map(|(kernel, row)| {
+            let mut expected = self.told_by.get(row).into_iter().flatten();
+            let place = expected.find(|place| !self.cells[*place].contains_key(kernel))?;
             Some(format!("the ladder has no result for {} on {}, {kernel}", place.1, place.0))
         })
     }
@@ -109,6 +115,9 @@ mod tests {
             "test kept::passed ... cell|passed|unix path|proven\ncell|steered|unix path|not applicable: passed\n",
         );
         let two = row("6.1 ebpf", "cell|passed|unix path|so it is\n");
+        // A row that is not run on every kernel leaves no gap on the others.
+        let other = row("5.10 qdisc", "cell|held-qdisc|unix path|proven\n");
+        assert_eq!(Ladder::of(&[one.clone(), other]).gap(), None);
         let whole = Ladder::of(std::slice::from_ref(&one));
         assert_eq!(whole.gap(), None);
         let ladder = Ladder::of(&[one, two]);

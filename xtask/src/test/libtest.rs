@@ -21,9 +21,15 @@ impl Outcome {
         if status != Some(0) || !output.contains("test result: ok. 1 passed;") {
             return if status == Some(KILLED) { Outcome::Killed } else { Outcome::Failed };
         }
-        let reason = output.lines().find_map(|line| line.split_once(SKIPPED));
-        reason.map_or(Outcome::Passed, |(_, reason)| Outcome::Skipped(reason.to_owned()))
+        let reason = output.lines().find_map(|line| without_name(line).strip_prefix(SKIPPED));
+        reason.map_or(Outcome::Passed, |reason| Outcome::Skipped(reason.to_owned()))
     }
+}
+
+/// libtest has begun the line where the test is the first to print: `test a::b ... skipped: why`.
+fn without_name(line: &str) -> &str {
+    let named = line.strip_prefix("test ").and_then(|line| line.split_once(" ... "));
+    named.map_or(line, |(_, rest)| rest)
 }
 
 #[cfg(test)]

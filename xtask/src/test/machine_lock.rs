@@ -9,34 +9,42 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::interrupt;
 
-/// Of the whole machine; only root writes there.
-const FILE: &str = "/run/lock/reloader-tests";
+/// Of the whole machine, in a directory where only root writes.
+const FILE: &str = "/run/reloader-tests.lock";
 
-/// flock(2) tells nobody that it has become free except one who sleeps in it, and that one cannot be interrupted in order.
+/// A process that sleeps in flock(2) cannot look whether the run was interrupted, and there is no other event.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The lock; dropped, it is free.
-pub(super) struct MachineLock(#[expect(dead_code, reason = "held, never read")] Flock<File>);
+/// The lock; dropped, it is free. Other users than root run no test that needs it, and have none.
+pub(crate) struct MachineLock(#[expect(dead_code, reason = "held, never read")] Option<Flock<File>>);
 
 impl MachineLock {
-    /// Beside all that do not need the machine to themselves.
-    pub(super) fn shared() -> Result<MachineLock> {
+    /// For work that may run beside all other work that does not need the machine to itself.
+    pub(crate) fn shared() -> Result<MachineLock> {
         MachineLock::lock(FlockArg::LockSharedNonblock)
     }
 
-    /// Beside no one.
-    pub(super) fn alone() -> Result<MachineLock> {
+    /// For work that needs the machine to itself.
+    pub(crate) fn alone() -> Result<MachineLock> {
         MachineLock::lock(FlockArg::LockExclusiveNonblock)
     }
 
     fn lock(kind: FlockArg) -> Result<MachineLock> {
-        std::fs::create_dir_all("/run/lock").context("/run/lock")?;
+        if !rustix::process::geteuid().is_root() {
+            return Ok(MachineLock(None));
+        }
+        let mut is_announced = false;
         let mut file = File::options().create(true).append(true).open(FILE).context(FILE)?;
         loop {
             interrupt::check()?;
             match Flock::lock(file, kind) {
-                Ok(lock) => return Ok(MachineLock(lock)),
-                Err((back, Errno::EAGAIN | Errno::EINTR)) => file = back,
+                Ok(lock) => return Ok(MachineLock(Some(lock))),
+                Err((back, Errno::EAGAIN | Errno::EINTR)) => {
+                    if !std::mem::replace(&mut is_announced, true) {
+                        eprintln!("waiting for another run of the tests on this machine ({FILE})");
+                    }
+                    file = back;
+                }
                 Err((_, errno)) => return Err(errno).context(FILE),
             }
             std::thread::sleep(POLL_INTERVAL);

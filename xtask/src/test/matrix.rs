@@ -53,7 +53,10 @@ impl Matrix<'_> {
     /// Runs the rows, prints their tables, and puts what came of them into the report.
     pub(super) fn run(&self, report: &mut Report) -> Result<()> {
         let began = Instant::now();
-        let programs = Programs::build_static(vm::PROFILE)?;
+        let programs = {
+            let _machine = MachineLock::shared()?;
+            Programs::build_static(vm::PROFILE)?
+        };
         dist::verify(&programs.program("reloader"))?;
         let host = Host::with_programs(programs.folder.clone())?;
         if let Accelerator::Emulated(why) = host.accelerator() {
@@ -69,10 +72,20 @@ impl Matrix<'_> {
             report.add_skipped(format!("row {}", row.title()), "only in a run of everything (tests/tiers.toml)".into());
         }
         ensure!(!rows.is_empty(), "there is no such row; the rows are {}", titles().join(", "));
+        let mut with_tests = Vec::new();
+        for row in rows {
+            if !self.tests_of(&row, &tests)?.is_empty() {
+                with_tests.push(row);
+            }
+        }
+        if with_tests.is_empty() {
+            report.add_skipped("guests".into(), "no row has a test of this name".into());
+            return Ok(());
+        }
         let began = Instant::now();
         let findings = {
             let _machine = MachineLock::shared()?;
-            self.findings(rows, &Parts { host, programs, tests })?
+            self.findings(with_tests, &Parts { host, programs, tests })?
         };
         report.add_phase("tests in guests", began.elapsed());
         print!("{}", table::text(&findings));
@@ -82,7 +95,7 @@ impl Matrix<'_> {
         if let Some(gap) = ladder.gap() {
             report.add_failure(gap);
         }
-        findings.into_iter().for_each(|finding| finding.into_report(report));
+        findings.into_iter().for_each(|finding| finding.into_report(report, self.tiers));
         Ok(())
     }
 
@@ -94,7 +107,9 @@ impl Matrix<'_> {
         let (queue, findings) = (Mutex::new(VecDeque::from(rows)), Mutex::new(Vec::new()));
         let next = || queue.lock().expect("no row panics").pop_front();
         std::thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
+            // By this machine's clock, two guests would measure each other.
+            let at_once = if *parts.host.accelerator() == Accelerator::Kvm { 1 } else { AT_ONCE };
+            for _ in 0..at_once {
                 scope.spawn(|| {
                     while let Some(row) = next().filter(|_| !interrupt::is_requested()) {
                         let finding = self.find(&row, parts);
@@ -124,12 +139,10 @@ impl Matrix<'_> {
     }
 
     fn in_guest(&self, row: &Row, kernel: &kernels::Kernel, parts: &Parts, finding: &mut Finding) -> Result<()> {
-        let mut tests = row.chosen(&parts.tests)?;
-        tests.retain(|test| self.tiers.includes_guest_test(self.tier, test));
-        tests.retain(|test| self.filter.is_none_or(|filter| test.contains(filter)));
+        let tests = self.tests_of(row, &parts.tests)?;
         let name = row.title().replace(' ', "-");
-        let carried = Carried::of(kernel, parts.host.accelerator())?;
-        let load = self.load(row, parts, &tests, carried.known())?;
+        let carried = Carried::of(kernel, parts.host.accelerator(), &row.environment())?;
+        let load = self.load(row, parts, &tests, carried.known().filter(|_| self.tier != Tier::All))?;
         // Written as it comes: a row that takes long can be watched.
         let mut log = fs::File::create(parts.host.logs().join(format!("{name}.log")))?;
         let (mut output, mut began, mut running) = (String::new(), Instant::now(), tests.iter());
@@ -154,6 +167,13 @@ impl Matrix<'_> {
             verdicts.with_context(|| format!("during {}", running.next().map_or("the end", String::as_str)))?.len();
         ensure!(count == tests.len(), "only {count} of {} tests ran", tests.len());
         Ok(())
+    }
+
+    /// Those that a row runs.
+    fn tests_of(&self, row: &Row, tests: &[Test]) -> Result<Vec<String>> {
+        let mut chosen = row.chosen(tests)?;
+        chosen.retain(|test| self.filter.is_none_or(|filter| test.contains(filter)));
+        Ok(chosen)
     }
 
     fn load(&self, row: &Row, parts: &Parts, tests: &[String], carried: Option<u32>) -> Result<vm::Load> {

@@ -2,21 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
 use super::libtest::Outcome;
 use super::proofs::Proofs;
 use super::single::Ended;
-use super::tiers::{Tier, Tiers};
+use super::tiers::Tiers;
 use super::totals::Totals;
+use crate::interrupt;
 
 const SLOWEST: usize = 10;
 
 /// Under construction while the run goes on.
 pub(crate) struct Report {
-    tier: Tier,
+    /// The name by which the next run of this kind finds the totals of this one.
+    kept_as: Option<String>,
     phases: Vec<(String, Duration)>,
     /// By name; those of guests have their row before it.
     tests: Vec<(String, Duration)>,
@@ -26,15 +28,13 @@ pub(crate) struct Report {
     without_reason: BTreeSet<String>,
     pub(super) proofs: Proofs,
     expected_s: u64,
-    /// Only such a run can be compared with another one.
-    is_whole: bool,
 }
 
 impl Report {
-    pub(crate) fn new(tier: Tier, is_whole: bool) -> Report {
+    /// `kept_as` names runs of one kind; a run without it is compared with no other.
+    pub(crate) fn new(kept_as: Option<String>) -> Report {
         Report {
-            tier,
-            is_whole,
+            kept_as,
             phases: Vec::new(),
             tests: Vec::new(),
             passed: 0,
@@ -46,6 +46,17 @@ impl Report {
         }
     }
 
+    /// Runs a part of the run and keeps its time. What fails in it fails the run, and keeps no other part back.
+    ///
+    /// # Errors
+    /// When the run is interrupted.
+    pub(crate) fn time(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let began = Instant::now();
+        let result = work();
+        self.add_phase(name, began.elapsed());
+        self.add_result(name, result)
+    }
+
     /// The time that a part of the run has taken.
     pub(crate) fn add_phase(&mut self, name: &str, took: Duration) {
         eprintln!("{name}: {}", in_words(took));
@@ -53,13 +64,20 @@ impl Report {
     }
 
     pub(super) fn add_tests(&mut self, tests: Vec<Ended>, tiers: &Tiers) {
-        self.expected_s = tiers.expected();
         for ended in tests {
-            if !tiers.has_reason_to_take(&ended.test.name, ended.took) {
-                self.without_reason.insert(ended.test.name.clone());
+            self.note_time(&ended.test.name, ended.took, tiers);
+            if ended.outcome == Outcome::Passed {
+                self.proofs.read(&ended.output);
             }
-            self.proofs.read(&ended.output);
             self.add(ended.test.name, &ended.outcome, ended.took);
+        }
+    }
+
+    /// Notes one that takes long without a reason.
+    pub(super) fn note_time(&mut self, test: &str, took: Duration, tiers: &Tiers) {
+        self.expected_s = tiers.expected();
+        if !tiers.has_reason_to_take(test, took) {
+            self.without_reason.insert(test.to_owned());
         }
     }
 
@@ -86,6 +104,16 @@ impl Report {
         self.failed.push(what);
     }
 
+    /// A part of the run that could not be gone through, unless the run was interrupted: that ends it.
+    pub(super) fn add_result(&mut self, part: &str, result: Result<()>) -> Result<()> {
+        interrupt::check()?;
+        if let Err(error) = result {
+            eprintln!("{part}: {error:#}");
+            self.add_failure(format!("{part}: {error:#}"));
+        }
+        Ok(())
+    }
+
     /// A part that was left out, and why.
     pub(super) fn add_skipped(&mut self, what: String, reason: String) {
         self.skipped.push((what, reason));
@@ -96,16 +124,15 @@ impl Report {
     /// # Errors
     /// Where something failed: all of it, by name.
     pub(crate) fn finish(mut self) -> Result<()> {
-        let totals = Totals { phases: self.phases.clone(), proofs: self.proofs.lines() };
-        let file = totals_file(self.tier);
-        let before = self.is_whole.then(|| Totals::read(&file)).flatten();
+        let file = self.kept_as.as_deref().map(totals_file);
+        let before = file.as_deref().and_then(Totals::read);
         println!("{}", self.text(before.as_ref()));
         // A run that has failed may have been short for that reason.
-        if self.is_whole
-            && self.failed.is_empty()
-            && let Err(error) = totals.write(&file)
-        {
-            eprintln!("the totals could not be kept in {}: {error:#}", file.display());
+        if let Some(file) = file.filter(|_| self.failed.is_empty()) {
+            let totals = Totals { phases: self.phases.clone(), proofs: self.proofs.lines() };
+            if let Err(error) = totals.write(&file) {
+                eprintln!("the totals could not be kept in {}: {error:#}", file.display());
+            }
         }
         ensure!(self.failed.is_empty(), "{} failed: {}", self.failed.len(), self.failed.join(", "));
         Ok(())
@@ -145,8 +172,8 @@ impl Report {
 }
 
 /// Not in the target directory: a fresh clone compares with the last run as well.
-fn totals_file(tier: Tier) -> PathBuf {
-    reloader_tests::versions::cache_dir().join("test-totals").join(format!("{}.json", tier.word()))
+fn totals_file(name: &str) -> PathBuf {
+    reloader_tests::versions::cache_dir().join("test-totals").join(format!("{name}.json"))
 }
 
 /// `test result: ok. 12 passed; 0 failed; …`
@@ -176,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_text_names_slow_skipped_and_failed_tests_and_compares_the_phases() {
-        let mut report = Report::new(Tier::Merge, true);
+        let mut report = Report::new(None);
         report.phases.push(("build".into(), Duration::from_secs(70)));
         report.add("a::b".into(), &Outcome::Passed, Duration::from_millis(1500));
         report.add("a::c".into(), &Outcome::Skipped("no plug".into()), Duration::from_secs(2));

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reloader_tests::tier;
+use tempfile::NamedTempFile;
 
 use super::libtest::Outcome;
 use super::programs::{Programs, Test};
@@ -37,12 +38,13 @@ pub(super) struct Runner<'a> {
 impl Runner<'_> {
     /// Runs it to its end, or to its limit.
     pub(super) fn run(&self, test: &Test, limit: Duration) -> Result<Ended> {
-        let path = self.logs.join(format!("{}.log", test.name.replace("::", ".")));
-        let log = File::create(&path).with_context(|| path.display().to_string())?;
+        // By its name only when it is whole: another run in this checkout may have a test of this name under way.
+        let log = NamedTempFile::new_in(&self.logs).with_context(|| self.logs.display().to_string())?;
         let began = Instant::now();
-        let status = wait(self.command(test, limit, &log)?.spawn().context("starting `isolated`")?)?;
+        let status = wait(self.command(test, limit, log.as_file())?.spawn().context("starting `isolated`")?)?;
         let took = began.elapsed();
-        let output = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+        let output = String::from_utf8_lossy(&fs::read(log.path())?).into_owned();
+        log.persist(self.logs.join(format!("{}.log", test.name.replace("::", "."))))?;
         Ok(Ended { test: test.clone(), outcome: Outcome::of_program(status.code(), &output), took, output })
     }
 
@@ -57,7 +59,8 @@ impl Runner<'_> {
     }
 }
 
-fn wait(mut child: Child) -> Result<ExitStatus> {
+/// Waits for a child that ends in order at SIGTERM.
+pub(super) fn wait(mut child: Child) -> Result<ExitStatus> {
     let mut is_told = false;
     loop {
         if let Some(status) = child.try_wait()? {

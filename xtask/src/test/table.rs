@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::libtest::Outcome;
 use super::report::Report;
+use super::tiers::Tiers;
 
 /// What came of one row.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Finding {
     pub(super) title: String,
     pub(super) took: Duration,
@@ -22,12 +23,13 @@ pub(super) struct Finding {
 
 impl Finding {
     /// Each test by its name and its row.
-    pub(super) fn into_report(self, report: &mut Report) {
+    pub(super) fn into_report(self, report: &mut Report, tiers: &Tiers) {
         report.proofs.read(&self.output);
         if let Some(why) = self.retired {
             report.add_skipped(format!("row {}", self.title), why);
         }
         for (name, outcome, took) in self.results {
+            report.note_time(&name, took, tiers);
             report.add(format!("{} {name}", self.title), &outcome, took);
         }
         if let Some(problem) = self.problem {

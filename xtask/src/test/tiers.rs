@@ -42,13 +42,12 @@ pub(super) struct Tiers {
     slow: Vec<Slow>,
 }
 
-/// What only a run of everything runs: a test on the host, a row of the kernel matrix, or a test in the rows.
+/// What only a run of everything runs: a test on the host, or a row of the kernel matrix.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct OnlyAll {
     test: Option<String>,
     row: Option<String>,
-    guest_test: Option<String>,
     reason: String,
 }
 
@@ -73,8 +72,8 @@ impl Tiers {
         let reasons = tiers.only_all.iter().map(|row| &row.reason).chain(tiers.slow.iter().map(|row| &row.reason));
         ensure!(reasons.clone().all(|reason| !reason.trim().is_empty()), "a row has an empty reason");
         for row in &tiers.only_all {
-            let subjects = [&row.test, &row.row, &row.guest_test].into_iter().flatten().count();
-            ensure!(subjects == 1, "a row of only-all names one test, one row or one guest-test ({})", row.reason);
+            let subjects = [&row.test, &row.row].into_iter().flatten().count();
+            ensure!(subjects == 1, "a row of only-all names one test or one row ({})", row.reason);
         }
         Ok(tiers)
     }
@@ -82,7 +81,7 @@ impl Tiers {
     /// An error that names what the file has and the programs have not.
     pub(super) fn check(&self, tests: &BTreeSet<String>, rows: &BTreeSet<String>) -> Result<()> {
         let named = self.quick.iter().chain(self.slow.iter().map(|row| &row.test));
-        let named = named.chain(self.only_all.iter().filter_map(|row| row.test.as_ref().or(row.guest_test.as_ref())));
+        let named = named.chain(self.only_all.iter().filter_map(|row| row.test.as_ref()));
         let absent: Vec<&str> =
             named.filter(|name| !tests.iter().any(|test| fits(name, test))).map(String::as_str).collect();
         ensure!(absent.is_empty(), "{FILE} names tests that are not there: {}", absent.join(", "));
@@ -105,12 +104,6 @@ impl Tiers {
     /// Whether a row of the kernel matrix is run.
     pub(super) fn includes_row(&self, tier: Tier, title: &str) -> bool {
         tier == Tier::All || !self.only_all.iter().any(|row| row.row.as_deref() == Some(title))
-    }
-
-    /// Whether a test is run in the rows that name it.
-    pub(super) fn includes_guest_test(&self, tier: Tier, test: &str) -> bool {
-        let only_all = || self.only_all.iter().filter_map(|row| row.guest_test.as_ref()).any(|name| fits(name, test));
-        tier == Tier::All || !only_all()
     }
 
     /// After how long a test is killed.
@@ -142,7 +135,6 @@ mod tests {
     const TEXT: &str = "limit-s = 100\nexpected-s = 60\nquick = [\"a::one\"]\n\
                         [[only-all]]\ntest = \"b::*\"\nreason = \"long\"\n\
                         [[only-all]]\nrow = \"6.1 qdisc\"\nreason = \"between two\"\n\
-                        [[only-all]]\nguest-test = \"c::x\"\nreason = \"long\"\n\
                         [[slow]]\ntest = \"c::x\"\nlimit-s = 300\nreason = \"boots\"\n";
 
     fn names(names: &[&str]) -> BTreeSet<String> {
@@ -157,7 +149,6 @@ mod tests {
         assert_eq!(of(Tier::Merge), [true, false, true]);
         assert_eq!(of(Tier::All), [true; 3]);
         assert!(!tiers.includes_row(Tier::Merge, "6.1 qdisc") && tiers.includes_row(Tier::All, "6.1 qdisc"));
-        assert!(!tiers.includes_guest_test(Tier::Merge, "c::x") && tiers.includes_guest_test(Tier::Merge, "b::two"));
         assert_eq!((tiers.limit("a::one").as_secs(), tiers.limit("c::x").as_secs()), (100, 300));
         assert!(tiers.has_reason_to_take("c::x", Duration::from_secs(90)));
         assert!(!tiers.has_reason_to_take("a::one", Duration::from_secs(60)));

@@ -45,22 +45,23 @@ impl Accelerator {
 /// A machine without anything, which runs until it has been seen to run.
 fn probe(logs: &Path) -> Result<()> {
     File::options().read(true).write(true).open("/dev/kvm").context("/dev/kvm")?;
-    let said = logs.join("kvm-probe.qemu");
-    let mut command = Command::new("qemu-system-x86_64");
+    let folder = tempfile::tempdir_in(logs)?;
+    let (messages, words) = (folder.path().join("qemu"), folder.path().join("firmware"));
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
     command.args(["-accel", "kvm", "-cpu", "host", "-M", "pc", "-m", "32", "-nodefaults", "-display", "none"]);
     // The firmware's last word, by the port that it has for this: it takes a processor that executes.
-    let words = logs.join("kvm-probe.firmware");
     command.arg("-chardev").arg(format!("file,id=firmware,path={}", words.display()));
     command.args(["-device", "isa-debugcon,iobase=0x402,chardev=firmware"]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&said)?);
-    let mut qemu = command.spawn().context("qemu-system-x86_64")?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&messages)?);
+    let mut qemu = command.spawn().context("running setpriv (package util-linux)")?;
     let deadline = Instant::now() + LIMIT;
     let result = loop {
         if std::fs::metadata(&words).is_ok_and(|file| file.len() > 0) {
             break Ok(());
         }
-        if let Some(status) = qemu.try_wait()? {
-            let why = std::fs::read_to_string(&said).unwrap_or_default();
+        if let Ok(Some(status)) = qemu.try_wait() {
+            let why = std::fs::read_to_string(&messages).unwrap_or_default();
             break Err(anyhow::anyhow!("QEMU ended with {status}: {}", why.lines().next().unwrap_or_default()));
         }
         if Instant::now() > deadline {
@@ -70,7 +71,6 @@ fn probe(logs: &Path) -> Result<()> {
     };
     let _ = qemu.kill();
     let _ = qemu.wait();
-    let _ = std::fs::remove_file(&words);
     if let Err(error) = result {
         bail!("KVM does not answer: {error}");
     }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -15,13 +16,14 @@ use super::machine::COMMAND_LINE;
 
 /// What the figure depends on beside the kernel: the server, the emulator, and the sources of what loads.
 const PROGRAMS: [&str; 2] = ["/usr/sbin/haproxy", "/usr/bin/qemu-system-x86_64"];
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     "Cargo.lock",
     "Cargo.toml",
     "reloader/src/load",
     "tests/src/load",
     "tests/src/plain.rs",
     "tests/src/guest/rate.rs",
+    "tests/src/netns.rs",
 ];
 
 /// The figure of one kind of guest.
@@ -32,10 +34,16 @@ pub(crate) struct Carried {
 }
 
 impl Carried {
-    pub(crate) fn of(kernel: &Kernel, accelerator: &Accelerator) -> Result<Carried> {
+    /// The environment says what the guest is denied.
+    ///
+    /// # Errors
+    /// Where what the figure depends on cannot be read.
+    pub(crate) fn of(kernel: &Kernel, accelerator: &Accelerator, environment: &[(String, String)]) -> Result<Carried> {
         let file = match accelerator {
             Accelerator::Kvm => None,
-            Accelerator::Emulated(_) => Some(cache_dir().join("guest-carries").join(digest(kernel, accelerator)?)),
+            Accelerator::Emulated(_) => {
+                Some(cache_dir().join("guest-carries").join(digest(kernel, accelerator, environment)?))
+            }
         };
         Ok(Carried { file, has_learned: Cell::new(false) })
     }
@@ -57,16 +65,19 @@ impl Carried {
 }
 
 fn write(file: &Path, rate: u32) -> std::io::Result<()> {
-    fs::create_dir_all(file.parent().unwrap_or(Path::new("/")))?;
-    let draft = file.with_extension(std::process::id().to_string());
-    fs::write(&draft, rate.to_string())?;
-    fs::rename(draft, file)
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder)?;
+    let mut draft = tempfile::NamedTempFile::new_in(folder)?;
+    write!(draft, "{rate}")?;
+    draft.persist(file)?;
+    Ok(())
 }
 
-fn digest(kernel: &Kernel, accelerator: &Accelerator) -> Result<String> {
+fn digest(kernel: &Kernel, accelerator: &Accelerator, environment: &[(String, String)]) -> Result<String> {
     let mut context = Context::new(&SHA256);
     let words = accelerator.arguments().iter().chain([&COMMAND_LINE, &super::PROFILE]);
     words.for_each(|word| context.update(word.as_bytes()));
+    environment.iter().for_each(|(name, value)| context.update(format!("{name}={value}\n").as_bytes()));
     let repository = crate::repository();
     let files = [kernel.image.clone()].into_iter().chain(PROGRAMS.map(PathBuf::from));
     for path in files.chain(SOURCES.map(|source| repository.join(source))) {

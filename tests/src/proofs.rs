@@ -1,4 +1,4 @@
-//! What a test has proven, for the report of the run: one line for each rung and kind of server in a proven receipt.
+//! Prints the proofs of a test for the report of the run: one line for each rung and kind of server in a proven receipt.
 
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! What a test has started ends with it: at its limit, at a signal, and when what watches it is killed.
+//! Everything that a test has started ends with it: at its limit, at a signal, and when the process that watches it is killed.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -103,7 +103,7 @@ fn what_a_killed_run_leaves_is_removed_by_the_next_one() {
 }
 
 #[test]
-fn the_exit_status_is_that_of_the_command() {
+fn isolated_ends_with_the_exit_status_of_the_command() {
     let status = |script: &str| Command::new(ISOLATED).args(["20", "--", "sh", "-c", script]).status().unwrap().code();
     assert_eq!((status("exit 7"), status("kill -9 $$")), (Some(7), Some(137)));
 }

@@ -1,4 +1,4 @@
-//! What a change must pass before it lands, with the time of each part.
+//! Runs everything that a change must pass before it lands, and reports the time of each part.
 
 use std::process::Command;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         // The guests run one that is built faster, and is seen to be static in every run.
         report.time("static binary", || dist::run(&dist::Arguments::default()))?;
     }
-    test::into(&test::Arguments::of(tier), &mut report)?;
+    test::run_into(&test::Arguments::whole(tier), &mut report)?;
     // The README's first command. It looks at the eBPF objects of the whole machine.
     report.time("demo", || {
         let _machine = MachineLock::alone()?;

@@ -78,7 +78,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     /// Of a run before a change lands, or of one of everything.
-    pub(crate) fn of(tier: Tier) -> Arguments {
+    pub(crate) fn whole(tier: Tier) -> Arguments {
         Arguments {
             quick: tier == Tier::Quick,
             all: tier == Tier::All,
@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     // Only a whole run can be compared with another one.
     let is_whole = arguments.filter.is_none() && !arguments.host && !arguments.kernels;
     let mut report = Report::new(is_whole.then(|| format!("test-{}", arguments.tier().word())));
-    into(arguments, &mut report)?;
+    run_into(arguments, &mut report)?;
     report.finish()
 }
 
@@ -113,7 +113,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 ///
 /// # Errors
 /// Where the tiers cannot be read, and when the run is interrupted; everything else is in the report.
-pub(crate) fn into(arguments: &Arguments, report: &mut Report) -> Result<()> {
+pub(crate) fn run_into(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let tiers = Tiers::read()?;
     if !rustix::process::geteuid().is_root() && !arguments.kernels {
         return without_root(report);

@@ -123,7 +123,7 @@ impl Host {
         line: impl FnMut(&str),
     ) -> Result<Vec<i32>> {
         let console = self.logs.join(format!("{name}.console"));
-        // Without a name, so that it is gone with the guest, whoever is killed: hundreds of megabytes a run.
+        // Unnamed, so that it is gone with the guest, even after a kill -9: hundreds of megabytes a run.
         let file = tempfile::tempfile_in(&self.logs)?;
         let mut out = BufWriter::new(&file);
         self.packer.pack(kernel, &self.program("guest-init"), load, &mut out)?;

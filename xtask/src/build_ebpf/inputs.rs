@@ -1,4 +1,4 @@
-//! What the committed objects were built from, as one digest that is committed beside them.
+//! The digest of everything that the committed objects were built from; it is committed beside them.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -13,7 +13,7 @@ use super::libtest::Outcome;
 use super::machine_lock::MachineLock;
 use super::programs::Test;
 use super::report::Report;
-use super::single::{Ended, Runner};
+use super::single::{Runner, TestResult};
 use super::tiers::Tiers;
 use crate::interrupt;
 
@@ -44,7 +44,7 @@ pub(super) fn run(runner: &Runner<'_>, tests: Vec<Test>, tiers: &Tiers, report: 
     Ok(())
 }
 
-fn side_by_side(runner: &Runner<'_>, tests: Vec<Test>, tiers: &Tiers, progress: &Progress) -> Result<Vec<Ended>> {
+fn side_by_side(runner: &Runner<'_>, tests: Vec<Test>, tiers: &Tiers, progress: &Progress) -> Result<Vec<TestResult>> {
     // Those with the longest limits first, so that none is left alone at the end.
     let mut tests = tests;
     tests.sort_by_key(|test| std::cmp::Reverse(tiers.limit(&test.name)));
@@ -79,7 +79,7 @@ impl Progress {
         Progress { bar: bar.with_style(style) }
     }
 
-    fn tell(&self, ended: &Ended) {
+    fn tell(&self, ended: &TestResult) {
         self.bar.inc(1);
         self.bar.set_message(ended.test.name.clone());
         let what = match &ended.outcome {

@@ -16,7 +16,7 @@ pub(super) enum Outcome {
 
 impl Outcome {
     /// From the program's exit status and what it has printed.
-    pub(super) fn of_program(status: Option<i32>, output: &str) -> Outcome {
+    pub(super) fn from_program(status: Option<i32>, output: &str) -> Outcome {
         // A name that is not there runs nothing, and succeeds.
         if status != Some(0) || !output.contains("test result: ok. 1 passed;") {
             return if status == Some(KILLED) { Outcome::Killed } else { Outcome::Failed };
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn a_test_has_passed_only_if_one_was_run() {
-        let of = Outcome::of_program;
+        let of = Outcome::from_program;
         let ok = "test a ... ok\n\ntest result: ok. 1 passed; 0 failed";
         assert_eq!(of(Some(0), ok), Outcome::Passed);
         assert_eq!(of(Some(0), "test result: ok. 0 passed; 0 failed"), Outcome::Failed);

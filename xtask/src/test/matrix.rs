@@ -141,7 +141,7 @@ impl Matrix<'_> {
     fn in_guest(&self, row: &Row, kernel: &kernels::Kernel, parts: &Parts, finding: &mut Finding) -> Result<()> {
         let tests = self.tests_of(row, &parts.tests)?;
         let name = row.title().replace(' ', "-");
-        let carried = Carried::of(kernel, parts.host.accelerator(), &row.environment())?;
+        let carried = Carried::for_guest(kernel, parts.host.accelerator(), &row.environment())?;
         let load = self.load(row, parts, &tests, carried.known().filter(|_| self.tier != Tier::All))?;
         // Written as it comes: a row that takes long can be watched.
         let mut log = fs::File::create(parts.host.logs().join(format!("{name}.log")))?;
@@ -152,7 +152,7 @@ impl Matrix<'_> {
             carried.learn(line);
             let Some(status) = guest::verdict(line) else { return };
             if let Some(test) = running.next() {
-                let outcome = Outcome::of_program(Some(status), &output);
+                let outcome = Outcome::from_program(Some(status), &output);
                 finding.output += &output;
                 if matches!(outcome, Outcome::Failed | Outcome::Killed) {
                     eprintln!("FAILED {test} on {}\n{output}", row.title());

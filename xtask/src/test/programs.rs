@@ -1,4 +1,4 @@
-//! What cargo builds for the tests, and the tests that are in it.
+//! Builds the test programs and lists the tests in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ impl Programs {
     pub(super) fn build() -> Result<Programs> {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--locked", "--workspace", "--lib", "--bins", "--tests"]);
-        Programs::of(&mut cargo)
+        Programs::from_cargo(&mut cargo)
     }
 
     /// What the unit tests are in, and nothing else.
@@ -49,10 +49,10 @@ impl Programs {
     pub(super) fn build_static(profile: &str) -> Result<Programs> {
         let mut cargo = profile::static_cargo("build", profile);
         cargo.args(["--package", "reloader", "--package", "reloader-tests", "--bins", "--test", INTEGRATION]);
-        Programs::of(&mut cargo)
+        Programs::from_cargo(&mut cargo)
     }
 
-    fn of(cargo: &mut Command) -> Result<Programs> {
+    fn from_cargo(cargo: &mut Command) -> Result<Programs> {
         let messages = messages(cargo)?;
         let is_integration = |message: &&serde_json::Value| is_test(message) && message["target"]["kind"][0] == "test";
         let integration = messages.iter().find(is_integration).and_then(executable);

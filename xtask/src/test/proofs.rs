@@ -1,4 +1,4 @@
-//! What was proven in a run: rung, kind of server, kernel and init system of every proven receipt that a test has seen.
+//! Collects the proofs of a run: rung, kind of server, kernel and init system of every proven receipt that a test has seen.
 
 use std::collections::BTreeSet;
 

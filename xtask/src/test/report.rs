@@ -1,4 +1,4 @@
-//! What a run ends with: what failed, what was skipped and why, and where the time went.
+//! The report at the end of a run: failures, skipped tests with their reasons, and where the time went.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 use super::libtest::Outcome;
 use super::proofs::Proofs;
-use super::single::Ended;
+use super::single::TestResult;
 use super::tiers::Tiers;
 use super::totals::Totals;
 use crate::interrupt;
@@ -63,7 +63,7 @@ impl Report {
         self.phases.push((name.to_owned(), took));
     }
 
-    pub(super) fn add_tests(&mut self, tests: Vec<Ended>, tiers: &Tiers) {
+    pub(super) fn add_tests(&mut self, tests: Vec<TestResult>, tiers: &Tiers) {
         for ended in tests {
             self.note_time(&ended.test.name, ended.took, tiers);
             if ended.outcome == Outcome::Passed {

@@ -20,7 +20,7 @@ use crate::interrupt;
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What came of a test.
-pub(super) struct Ended {
+pub(super) struct TestResult {
     pub(super) test: Test,
     pub(super) outcome: Outcome,
     pub(super) took: Duration,
@@ -37,7 +37,7 @@ pub(super) struct Runner<'a> {
 
 impl Runner<'_> {
     /// Runs it to its end, or to its limit.
-    pub(super) fn run(&self, test: &Test, limit: Duration) -> Result<Ended> {
+    pub(super) fn run(&self, test: &Test, limit: Duration) -> Result<TestResult> {
         // By its name only when it is whole: another run in this checkout may have a test of this name under way.
         let log = NamedTempFile::new_in(&self.logs).with_context(|| self.logs.display().to_string())?;
         let began = Instant::now();
@@ -45,7 +45,7 @@ impl Runner<'_> {
         let took = began.elapsed();
         let output = String::from_utf8_lossy(&fs::read(log.path())?).into_owned();
         log.persist(self.logs.join(format!("{}.log", test.name.replace("::", "."))))?;
-        Ok(Ended { test: test.clone(), outcome: Outcome::of_program(status.code(), &output), took, output })
+        Ok(TestResult { test: test.clone(), outcome: Outcome::from_program(status.code(), &output), took, output })
     }
 
     fn command(&self, test: &Test, limit: Duration, log: &File) -> Result<Command> {
@@ -61,15 +61,15 @@ impl Runner<'_> {
 
 /// Waits for a child that ends in order at SIGTERM.
 pub(super) fn wait(mut child: Child) -> Result<ExitStatus> {
-    let mut is_told = false;
+    let mut is_signalled = false;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        if interrupt::is_requested() && !is_told {
+        if interrupt::is_requested() && !is_signalled {
             // A Ctrl-C reaches it by itself, a SIGTERM does not. It ends what the test has started.
             let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
-            is_told = true;
+            is_signalled = true;
         }
         std::thread::sleep(POLL_INTERVAL);
     }

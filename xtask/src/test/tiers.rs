@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_named() {
+    fn tests_and_rows_that_do_not_exist_are_named() {
         let tiers = Tiers::parse(TEXT).unwrap();
         assert!(tiers.check(&names(&["a::one", "b::two", "c::x"]), &names(&["6.1 qdisc"])).is_ok());
         let error = tiers.check(&names(&["b::two", "c::x"]), &names(&["6.1 qdisc"])).unwrap_err();

@@ -1,4 +1,4 @@
-//! What a run keeps for the next one of the same tier.
+//! Keeps the figures of a run, for the next run of the same kind to compare with.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What needs no privilege: the unit tests, and the examples in the documentation.
+//! Runs the unit tests and the examples in the documentation, which need no privilege.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek};

@@ -1,4 +1,4 @@
-//! What runs a guest's instructions: the processor itself, where KVM answers, else QEMU's emulation.
+//! Chooses how a guest is run: by the processor itself where KVM answers, else by QEMU's emulation.
 
 use std::fs::File;
 use std::path::Path;

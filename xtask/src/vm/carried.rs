@@ -1,4 +1,5 @@
-//! What a guest carries, measured once: its clock counts instructions, so that the figure depends on what it runs alone.
+//! Keeps the rate of connections that a guest carries. An emulated guest's clock counts instructions, so the rate depends only on
+//! what the guest runs, and is measured once.
 
 use std::cell::Cell;
 use std::fs;
@@ -38,7 +39,11 @@ impl Carried {
     ///
     /// # Errors
     /// Where what the figure depends on cannot be read.
-    pub(crate) fn of(kernel: &Kernel, accelerator: &Accelerator, environment: &[(String, String)]) -> Result<Carried> {
+    pub(crate) fn for_guest(
+        kernel: &Kernel,
+        accelerator: &Accelerator,
+        environment: &[(String, String)],
+    ) -> Result<Carried> {
         let file = match accelerator {
             Accelerator::Kvm => None,
             Accelerator::Emulated(_) => {

@@ -28,6 +28,7 @@ fn kill_both(rig: &mut Rig) {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn daemon_and_haproxy_are_killed_at_once_and_nobody_is_refused() {
     netns::enter();
     let mut rig = Rig::with(&two()).fd_store().start();

@@ -74,6 +74,7 @@ fn a_port_that_is_taken_fails_the_reload() {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn somebody_elses_reload_is_followed() {
     netns::enter();
     let shards = |count: usize| Config::new().global("nbthread 4").frontend("web", &[&format!("{WEB} shards {count}")]);
@@ -110,6 +111,7 @@ fn somebody_elses_reload_is_followed() {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn somebody_elses_reload_of_every_version_is_followed() {
     netns::enter();
     for binary in versions::all() {
@@ -145,6 +147,7 @@ fn the_environment_is_that_of_the_unit() {
 
 /// Nobody starts it again: what only the daemon has would swallow connections, so custody ends.
 #[test]
+#[ignore = "alone: loads"]
 fn one_that_dies_leaves_nothing_behind() {
     netns::enter();
     let mut scene = Scene::prepare(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), "");
@@ -172,6 +175,7 @@ fn one_that_dies_leaves_nothing_behind() {
 
 /// Its unit starts it again before custody ends: what came meanwhile has waited on the old sockets and moves over.
 #[test]
+#[ignore = "alone: loads"]
 fn one_that_is_started_again_gets_what_was_queued() {
     netns::enter();
     let tables = "[reload]\ncustody-max = \"20s\"\n";

@@ -14,6 +14,7 @@ const ORPHANS: &str = "for i in $(seq 50); do (sleep 0.0$i & sh -c 'exit 3' &) &
 const DEATHS: u64 = 5;
 
 #[test]
+#[ignore = "alone: loads"]
 fn no_zombie_stays_and_a_dead_server_is_told_with_its_true_status() {
     let scene = Scene::start(Container::with(&config()));
     let container = &scene.container;
@@ -34,6 +35,7 @@ fn no_zombie_stays_and_a_dead_server_is_told_with_its_true_status() {
 
 /// The loop waits for something else then, and hears of the death later.
 #[test]
+#[ignore = "alone: loads"]
 fn a_server_that_dies_during_a_start_is_told_with_its_true_status() {
     let wrapper = Wrapper::new();
     let setup = Container::with(&config()).haproxy_at(&wrapper.path());
@@ -57,6 +59,7 @@ fn a_server_that_dies_during_a_start_is_told_with_its_true_status() {
 
 /// A worker whose master was killed belongs to PID 1 from then on.
 #[test]
+#[ignore = "alone: loads"]
 fn workers_that_lose_their_master_are_waited_for() {
     let scene = Scene::start(Container::with(&config().global("master-worker")));
     let container = &scene.container;

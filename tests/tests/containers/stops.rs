@@ -12,6 +12,7 @@ use super::scene::{CONTAINED, IDLE, LIMIT, Scene, WEB, config, hanging};
 const CONNECTIONS: usize = 20;
 
 #[test]
+#[ignore = "alone: loads"]
 fn established_connections_are_served_to_their_end() {
     // What it says of the end cannot be done as PID 1, and is not.
     let setup = Container::with(&config()).contained(CONTAINED, &[]).tables("on-stop = \"leave\"");
@@ -47,6 +48,7 @@ fn established_connections_are_served_to_their_end() {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn hard_stop_after_bounds_it() {
     let mut scene = Scene::start(Container::with(&config()).tables("[reload]\nhard-stop-after = \"3s\""));
     let mut idle = Idle::open(IDLE, CONNECTIONS);
@@ -80,6 +82,7 @@ while True:
 const FORKED: &str = "127.0.0.1:8085";
 
 #[test]
+#[ignore = "alone: loads"]
 fn clients_of_processes_that_outlive_their_server_are_served_to_their_end() {
     let mut scene = Scene::start(Container::with(&config()).tables(FORKING));
     let mut idle = Idle::open(FORKED, CONNECTIONS);
@@ -95,6 +98,7 @@ fn clients_of_processes_that_outlive_their_server_are_served_to_their_end() {
 }
 
 #[test]
+#[ignore = "alone: loads"]
 fn hard_stop_after_bounds_those_too() {
     let tables = format!("[reload]\nhard-stop-after = \"3s\"\n{FORKING}");
     let mut scene = Scene::start(Container::with(&config()).tables(&tables));
@@ -111,6 +115,7 @@ fn hard_stop_after_bounds_those_too() {
 
 /// Whoever is asked to end does as he is told, though nothing served by then.
 #[test]
+#[ignore = "alone: loads"]
 fn a_start_that_is_given_up_is_no_failure() {
     let wrapper = Wrapper::new();
     wrapper.set(Manner::Hang);
@@ -134,6 +139,7 @@ fn a_start_that_is_given_up_is_no_failure() {
 
 /// It serves from its first moment, though nobody learns that it is ready.
 #[test]
+#[ignore = "alone: loads"]
 fn whoever_has_come_to_a_start_that_failed_is_served() {
     let wrapper = Wrapper::new();
     wrapper.set(Manner::Deaf);
@@ -149,6 +155,7 @@ fn whoever_has_come_to_a_start_that_failed_is_served() {
 
 /// The signals by which images and people stop containers, and the command.
 #[test]
+#[ignore = "alone: loads"]
 fn whatever_stops_a_container_stops_it() {
     for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1] {
         let mut scene = Scene::start(Container::with(&config()));
@@ -177,6 +184,7 @@ sys.exit(0 if b"stopped" in answer else answer.decode())
 
 /// The end of PID 1 would kill it before.
 #[test]
+#[ignore = "alone: loads"]
 fn whoever_asks_for_the_end_learns_of_it_and_ends_first() {
     let mut scene = Scene::start(Container::with(&config()));
     let socket = scene.container.path("run/control.sock").display().to_string();

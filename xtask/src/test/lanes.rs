@@ -18,7 +18,7 @@ use super::tiers::Tiers;
 use crate::interrupt;
 
 /// Most of them wait most of the time.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 3;
 
 /// Runs all of them. What fails keeps nothing back; an error is one of the runner's own, or an interruption.
 pub(super) fn run(runner: &Runner<'_>, tests: Vec<Test>, tiers: &Tiers, report: &mut Report) -> Result<()> {

@@ -90,6 +90,11 @@ pub fn in_process_namespace_of(first: Process) -> Vec<Process> {
     all().filter(|process| wanted.is_some() && namespace(process.pid) == wanted).collect()
 }
 
+/// The status as a shell has it: 128 and the signal of a process that was killed.
+pub fn exit_code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
 /// As PID 1, wait for a child, and meanwhile for all that become its children: the orphans of a whole process namespace.
 ///
 /// # Errors

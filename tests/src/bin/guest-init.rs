@@ -2,7 +2,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -15,7 +14,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use reloader_tests::guest;
 use reloader_tests::isolation::KILLED;
-use reloader_tests::process::reap_until_ended;
+use reloader_tests::process::{exit_code, reap_until_ended};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
 use serde_json::Value;
@@ -113,7 +112,7 @@ fn run_command(words: &[String], limit: Duration, environment: &Value, output: &
                 writeln!(&*output, "killed after its limit of {} s", limit.as_secs())?;
                 return Ok(KILLED);
             }
-            Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+            Ok(exit_code(status))
         }
         Err(error) => {
             writeln!(&*output, "guest-init: {program}: {error}")?;

@@ -1,8 +1,7 @@
 //! The first process of the test's process namespace.
 
 use std::io::Read;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, unshare};
@@ -10,7 +9,7 @@ use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
-use crate::process::reap_until_ended;
+use crate::process::{exit_code, reap_until_ended};
 
 /// Runs the command to its end; gives its exit status, or 128 and the signal.
 ///
@@ -28,10 +27,6 @@ pub fn run(words: &[String]) -> Result<i32> {
     let child = command.args(arguments).stdin(Stdio::null()).spawn().with_context(|| format!("running {program}"))?;
     let status = reap_until_ended(Pid::from_raw(child.id().cast_signed()))?;
     Ok(exit_code(status))
-}
-
-fn exit_code(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 /// The outer process moves this one before anything is started, and then closes the pipe.

@@ -1,7 +1,6 @@
 //! The process that keeps a test's limit and cleans up behind it.
 
 use std::io::Write;
-use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use std::os::fd::AsFd;
 
 use super::control_groups::ControlGroups;
 use super::scratch::Scratch;
-use crate::process::{Process, cmdline, in_process_namespace_of};
+use crate::process::{Process, cmdline, exit_code, in_process_namespace_of};
 
 /// The exit status of a test that has been killed at its limit, as timeout(1) has it.
 pub const KILLED: i32 = 124;
@@ -80,7 +79,7 @@ impl Run {
         let deadline = Instant::now() + self.limit;
         loop {
             if let Some(status) = inner.try_wait()? {
-                return Ok(Event::Ended(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))));
+                return Ok(Event::Ended(exit_code(status)));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

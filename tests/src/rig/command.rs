@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::poll::seen_within;
+use crate::process::exit_code;
 
 /// No command of reloader takes longer; one that does is killed and fails the test.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -30,7 +30,7 @@ impl Answer {
     /// Of a command that has ended.
     pub fn of(output: std::process::Output) -> Answer {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let status = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
+        let status = exit_code(output.status);
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         let json = parse(&stdout);
         Answer { status, stdout, stderr, json }
@@ -89,7 +89,7 @@ impl Pending {
         let status = self.wait_within(LIMIT);
         let (stdout, stderr) = (text(&mut self.stdout), text(&mut self.stderr));
         let Some(status) = status else { panic!("{} still runs after {LIMIT:?}\n{stdout}{stderr}", self.words) };
-        let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+        let status = exit_code(status);
         let json = parse(&stdout);
         Answer { status, stdout, stderr, json }
     }

@@ -7,13 +7,21 @@ use serde_json::Value;
 
 use crate::process::{Process, mentioning};
 
-/// Kill every recorded generation, and whatever has the rig's directory on its command line, until none is left.
+/// Kill every recorded generation, every process that has the rig's directory on its command line, and their descendants,
+/// until none is left.
 pub(super) fn end_all(dir: &Path) {
     // A process on the list may start another while the list is read.
     for _ in 0..10 {
         let mut left = recorded(&dir.join("run/generations.json"));
         left.extend(mentioning(dir));
         left.retain(Process::is_alive);
+        // nginx's workers do not name the directory: without their master nothing would find them, and they keep its port.
+        let mut next = 0;
+        while next < left.len() {
+            let children = left[next].children();
+            left.extend(children);
+            next += 1;
+        }
         if left.is_empty() {
             return;
         }
@@ -49,6 +57,22 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn children_that_do_not_mention_the_directory_are_ended_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "sh -c 'read line' <&0 & read line";
+        let mut parent = Command::new("sh");
+        parent.args(["-c", script, dir.path().to_str().unwrap()]).stdin(Stdio::piped());
+        let mut parent = parent.spawn().unwrap();
+        let process = Process::with_pid(parent.id() as i32).unwrap();
+        crate::poll::until(std::time::Duration::from_secs(5), "the child", || !process.children().is_empty());
+        let child = process.children()[0];
+        end_all(dir.path());
+        // Before its input ends, which would end it as well.
+        assert!(!child.is_alive());
+        assert!(!parent.wait().unwrap().success());
+    }
 
     #[test]
     fn recorded_and_mentioning_processes_are_ended_and_no_others() {

@@ -61,13 +61,15 @@ mod tests {
     #[test]
     fn children_that_do_not_mention_the_directory_are_ended_too() {
         let dir = tempfile::tempdir().unwrap();
-        let script = "sh -c 'read line' <&0 & read line";
+        // A shell gives what runs in its background no input, unless it is told to.
+        let script = "exec 3<&0; sh -c 'read line' <&3 & read line";
         let mut parent = Command::new("sh");
         parent.args(["-c", script, dir.path().to_str().unwrap()]).stdin(Stdio::piped());
         let mut parent = parent.spawn().unwrap();
         let process = Process::with_pid(parent.id() as i32).unwrap();
         crate::poll::until(std::time::Duration::from_secs(5), "the child", || !process.children().is_empty());
         let child = process.children()[0];
+        assert!(child.is_alive());
         end_all(dir.path());
         // Before its input ends, which would end it as well.
         assert!(!child.is_alive());

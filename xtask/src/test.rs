@@ -11,12 +11,14 @@ use reloader_tests::{booted, isolation, quic, versions};
 use crate::interrupt;
 use crate::packages::ensure_apt;
 
+mod guests;
 mod ladder;
 mod lanes;
 mod libtest;
 mod machine_lock;
 mod matrix;
 mod programs;
+mod progress;
 mod proofs;
 mod report;
 mod rows;
@@ -26,9 +28,12 @@ mod tiers;
 mod totals;
 mod unit;
 
+use guests::Guests;
+use lanes::Lanes;
 pub(crate) use machine_lock::MachineLock;
 use matrix::Matrix;
 use programs::{Programs, Test};
+use progress::Progress;
 pub(crate) use report::Report;
 use single::Runner;
 pub(crate) use tiers::Tier;
@@ -90,6 +95,16 @@ impl Arguments {
         }
     }
 
+    fn matrix<'a>(&'a self, tiers: &'a Tiers) -> Matrix<'a> {
+        Matrix {
+            tier: self.tier(),
+            tiers,
+            kernel: self.kernel.as_deref(),
+            name: self.row.as_deref(),
+            filter: self.filter.as_deref(),
+        }
+    }
+
     fn tier(&self) -> Tier {
         match (self.quick, self.all) {
             (true, _) => Tier::Quick,
@@ -119,20 +134,48 @@ pub(crate) fn run_into(arguments: &Arguments, report: &mut Report) -> Result<()>
         return without_root(report);
     }
     isolation::sweep();
-    if !arguments.kernels {
-        let result = on_host(arguments, &tiers, report);
-        report.add_result("on this machine", result)?;
-    }
-    if !arguments.host && !arguments.quick {
-        let matrix = Matrix {
-            tier: arguments.tier(),
-            tiers: &tiers,
-            kernel: arguments.kernel.as_deref(),
-            name: arguments.row.as_deref(),
-            filter: arguments.filter.as_deref(),
+    let host = if arguments.kernels { None } else { Some(prepare_host(arguments, &tiers, report)) };
+    let host = report.add_result("on this machine", host.transpose())?.flatten();
+    let wants_guests = !arguments.host && !arguments.quick;
+    let guests = if wants_guests { arguments.matrix(&tiers).prepare(report) } else { Ok(None) };
+    let guests = report.add_result("in guests", guests)?.flatten();
+    run_prepared(arguments.tier(), host, guests.as_ref(), &tiers, report)
+}
+
+/// Emulated guests run beside everything else; those whose clock is this machine's run after it.
+fn run_prepared(
+    tier: Tier,
+    host: Option<(Programs, Vec<Test>)>,
+    guests: Option<&Guests<'_>>,
+    tiers: &Tiers,
+    report: &mut Report,
+) -> Result<()> {
+    let count = host.as_ref().map_or(0, |(_, tests)| tests.len()) + guests.map_or(0, Guests::count);
+    let progress = Progress::new(count);
+    let (beside, after) = match guests {
+        Some(guests) if guests.take_only_idle_time() => (Some(guests), None),
+        guests => (None, guests),
+    };
+    let findings = std::thread::scope(|scope| -> Result<_> {
+        let beside = beside.map(|guests| scope.spawn(|| guests.run(&progress)));
+        if let Some((programs, tests)) = host {
+            let runner = Runner { programs: &programs, tier, logs: logs(&programs)? };
+            let result = Lanes { runner, tiers, progress: &progress }.run(tests, report);
+            report.add_result("on this machine", result)?;
+        }
+        let began = Instant::now();
+        let findings = match beside {
+            Some(guests) => Some(guests.join().expect("no guest's thread panics")),
+            None => after.map(|guests| guests.run(&progress)),
         };
-        let result = matrix.run(report);
-        report.add_result("in guests", result)?;
+        if guests.is_some() {
+            report.add_phase("tests in guests, after the others", began.elapsed());
+        }
+        findings.transpose()
+    });
+    drop(progress);
+    if let Some(findings) = report.add_result("in guests", findings)?.flatten() {
+        matrix::tell(findings, tiers, report);
     }
     Ok(())
 }
@@ -147,7 +190,8 @@ fn without_root(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn on_host(arguments: &Arguments, tiers: &Tiers, report: &mut Report) -> Result<()> {
+/// Builds, runs the unit tests, and brings what the integration tests need: gives those that are to be run.
+fn prepare_host(arguments: &Arguments, tiers: &Tiers, report: &mut Report) -> Result<(Programs, Vec<Test>)> {
     let began = Instant::now();
     let programs = {
         let _machine = MachineLock::shared()?;
@@ -167,9 +211,7 @@ fn on_host(arguments: &Arguments, tiers: &Tiers, report: &mut Report) -> Result<
     ensure_apt(&PACKAGES)?;
     fetch(report);
     report.add_phase("downloads", began.elapsed());
-    interrupt::check()?;
-    let runner = Runner { programs: &programs, tier: arguments.tier(), logs: logs(&programs)? };
-    lanes::run(&runner, tests, tiers, report)
+    Ok((programs, tests))
 }
 
 fn names(tests: &[Test]) -> BTreeSet<String> {

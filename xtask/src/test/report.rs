@@ -54,7 +54,7 @@ impl Report {
         let began = Instant::now();
         let result = work();
         self.add_phase(name, began.elapsed());
-        self.add_result(name, result)
+        self.add_result(name, result).map(drop)
     }
 
     /// The time that a part of the run has taken.
@@ -105,13 +105,13 @@ impl Report {
     }
 
     /// A part of the run that could not be gone through, unless the run was interrupted: that ends it.
-    pub(super) fn add_result(&mut self, part: &str, result: Result<()>) -> Result<()> {
+    pub(super) fn add_result<T>(&mut self, part: &str, result: Result<T>) -> Result<Option<T>> {
         interrupt::check()?;
-        if let Err(error) = result {
+        if let Err(error) = &result {
             eprintln!("{part}: {error:#}");
             self.add_failure(format!("{part}: {error:#}"));
         }
-        Ok(())
+        Ok(result.ok())
     }
 
     /// A part that was left out, and why.

@@ -42,7 +42,7 @@ pub(super) struct Tiers {
     slow: Vec<Slow>,
 }
 
-/// What only a run of everything runs: a test on the host, or a row of the kernel matrix.
+/// What only a run of everything runs: a test on the host, a row of the kernel matrix, or a test in a row.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct OnlyAll {
@@ -60,6 +60,12 @@ struct Slow {
     reason: String,
 }
 
+impl OnlyAll {
+    fn names(&self, test: &str) -> bool {
+        self.test.as_deref().is_some_and(|name| fits(name, test))
+    }
+}
+
 impl Tiers {
     pub(super) fn read() -> Result<Tiers> {
         let path = crate::repository().join(FILE);
@@ -72,8 +78,11 @@ impl Tiers {
         let reasons = tiers.only_all.iter().map(|row| &row.reason).chain(tiers.slow.iter().map(|row| &row.reason));
         ensure!(reasons.clone().all(|reason| !reason.trim().is_empty()), "a row has an empty reason");
         for row in &tiers.only_all {
-            let subjects = [&row.test, &row.row].into_iter().flatten().count();
-            ensure!(subjects == 1, "a row of only-all names one test or one row ({})", row.reason);
+            ensure!(
+                row.test.is_some() || row.row.is_some(),
+                "only-all names neither a test nor a row ({})",
+                row.reason
+            );
         }
         Ok(tiers)
     }
@@ -93,7 +102,7 @@ impl Tiers {
 
     /// Whether a test of the host is run.
     pub(super) fn includes(&self, tier: Tier, test: &str) -> bool {
-        let only_all = || self.only_all.iter().filter_map(|row| row.test.as_ref()).any(|name| fits(name, test));
+        let only_all = || self.only_all.iter().any(|only| only.row.is_none() && only.names(test));
         match tier {
             Tier::Quick => self.quick.iter().any(|name| fits(name, test)),
             Tier::Merge => !only_all(),
@@ -103,7 +112,14 @@ impl Tiers {
 
     /// Whether a row of the kernel matrix is run.
     pub(super) fn includes_row(&self, tier: Tier, title: &str) -> bool {
-        tier == Tier::All || !self.only_all.iter().any(|row| row.row.as_deref() == Some(title))
+        let only_all = || self.only_all.iter().any(|only| only.test.is_none() && only.row.as_deref() == Some(title));
+        tier == Tier::All || !only_all()
+    }
+
+    /// Whether a row that is run runs this test.
+    pub(super) fn includes_in_row(&self, tier: Tier, title: &str, test: &str) -> bool {
+        let only_all = || self.only_all.iter().any(|only| only.row.as_deref() == Some(title) && only.names(test));
+        tier == Tier::All || !only_all()
     }
 
     /// After how long a test is killed.
@@ -135,6 +151,7 @@ mod tests {
     const TEXT: &str = "limit-s = 100\nexpected-s = 60\nquick = [\"a::one\"]\n\
                         [[only-all]]\ntest = \"b::*\"\nreason = \"long\"\n\
                         [[only-all]]\nrow = \"6.1 qdisc\"\nreason = \"between two\"\n\
+                        [[only-all]]\nrow = \"6.1 ebpf\"\ntest = \"a::*\"\nreason = \"the host has it\"\n\
                         [[slow]]\ntest = \"c::x\"\nlimit-s = 300\nreason = \"boots\"\n";
 
     fn names(names: &[&str]) -> BTreeSet<String> {
@@ -149,6 +166,10 @@ mod tests {
         assert_eq!(of(Tier::Merge), [true, false, true]);
         assert_eq!(of(Tier::All), [true; 3]);
         assert!(!tiers.includes_row(Tier::Merge, "6.1 qdisc") && tiers.includes_row(Tier::All, "6.1 qdisc"));
+        assert!(tiers.includes_row(Tier::Merge, "6.1 ebpf"));
+        let in_row = |tier| ["a::one", "c::x"].map(|test| tiers.includes_in_row(tier, "6.1 ebpf", test));
+        assert_eq!((in_row(Tier::Merge), in_row(Tier::All)), ([false, true], [true; 2]));
+        assert!(tiers.includes_in_row(Tier::Merge, "6.12 ebpf", "a::one"));
         assert_eq!((tiers.limit("a::one").as_secs(), tiers.limit("c::x").as_secs()), (100, 300));
         assert!(tiers.has_reason_to_take("c::x", Duration::from_secs(90)));
         assert!(!tiers.has_reason_to_take("a::one", Duration::from_secs(60)));
@@ -157,16 +178,17 @@ mod tests {
     #[test]
     fn tests_and_rows_that_do_not_exist_are_named() {
         let tiers = Tiers::parse(TEXT).unwrap();
-        assert!(tiers.check(&names(&["a::one", "b::two", "c::x"]), &names(&["6.1 qdisc"])).is_ok());
-        let error = tiers.check(&names(&["b::two", "c::x"]), &names(&["6.1 qdisc"])).unwrap_err();
+        let rows = names(&["6.1 qdisc", "6.1 ebpf"]);
+        assert!(tiers.check(&names(&["a::one", "b::two", "c::x"]), &rows).is_ok());
+        let error = tiers.check(&names(&["b::two", "a::two", "c::x"]), &rows).unwrap_err();
         assert_eq!(error.to_string(), "tests/tiers.toml names tests that are not there: a::one");
         let error = tiers.check(&names(&["a::one", "b::two", "c::x"]), &names(&[])).unwrap_err();
         assert_eq!(error.to_string(), "tests/tiers.toml names the row `6.1 qdisc`, which is not there");
     }
 
     #[test]
-    fn a_row_without_a_reason_or_with_two_subjects_is_refused() {
-        for row in ["test = \"a\"\nreason = \" \"", "test = \"a\"\nrow = \"b\"\nreason = \"c\"", "test = \"a\""] {
+    fn a_row_without_a_reason_or_a_subject_is_refused() {
+        for row in ["test = \"a\"\nreason = \" \"", "reason = \"c\"", "test = \"a\""] {
             let text = format!("limit-s = 1\nexpected-s = 1\nquick = []\n[[only-all]]\n{row}\n");
             assert!(Tiers::parse(&text).is_err(), "{row}");
         }

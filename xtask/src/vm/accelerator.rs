@@ -30,6 +30,14 @@ impl Accelerator {
         }
     }
 
+    /// For chrt(1). An emulated guest does not notice when it has to wait, so it is the one that waits.
+    pub(super) fn schedule(&self) -> [&'static str; 2] {
+        match self {
+            Accelerator::Kvm => ["--other", "0"],
+            Accelerator::Emulated(_) => ["--idle", "0"],
+        }
+    }
+
     /// For QEMU.
     pub(super) fn arguments(&self) -> &'static [&'static str] {
         match self {

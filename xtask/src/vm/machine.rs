@@ -43,8 +43,8 @@ impl Machine {
         accelerator: &Accelerator,
     ) -> Result<Machine> {
         // The kernel, not we, ends it when we are killed.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+        let mut command = Command::new("chrt");
+        command.args(accelerator.schedule()).args(["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"]);
         command.args(accelerator.arguments());
         command.args(["-M", "pc", "-smp", "1", "-m", MEGABYTES]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"]);
@@ -56,7 +56,7 @@ impl Machine {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let said = console.with_extension("qemu");
         command.stderr(File::create(&said).with_context(|| said.display().to_string())?);
-        let mut qemu = command.spawn().context("running setpriv (package util-linux)")?;
+        let mut qemu = command.spawn().context("running chrt (package util-linux)")?;
         let output = qemu.stdout.take().context("a pipe")?;
         let (sender, lines) = channel();
         std::thread::spawn(move || {

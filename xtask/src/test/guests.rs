@@ -1,0 +1,174 @@
+//! Runs rows of the kernel matrix, each in a guest of its own.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use reloader_tests::versions::cache_dir;
+use reloader_tests::{booted, guest, kernels, tier};
+
+use super::libtest::Outcome;
+use super::machine_lock::MachineLock;
+use super::programs::Programs;
+use super::progress::Progress;
+use super::rows::{BOOTS_SYSVINIT, Denied, Row};
+use super::table::Finding;
+use super::tiers::{Tier, Tiers};
+use crate::interrupt;
+use crate::packages::ensure_apt;
+use crate::vm::carried::Carried;
+use crate::vm::{self, Accelerator, Host};
+
+/// For one row, many times what it takes where guests get all of the machine.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// Guests have one processor each.
+const AT_ONCE: usize = 2;
+
+/// Everything is built and chosen, nothing booted.
+pub(super) struct Guests<'a> {
+    pub(super) tier: Tier,
+    pub(super) tiers: &'a Tiers,
+    pub(super) host: Host,
+    pub(super) programs: Programs,
+    /// Each with the tests that it runs.
+    pub(super) rows: Vec<(Row, Vec<String>)>,
+}
+
+impl Guests<'_> {
+    /// How many tests they run.
+    pub(super) fn count(&self) -> usize {
+        self.rows.iter().map(|(_, tests)| tests.len()).sum()
+    }
+
+    /// Whether they may run beside tests that need the machine to themselves: an emulated guest takes only time that no other
+    /// process wants, and does not notice, because its clock counts its own instructions.
+    pub(super) fn take_only_idle_time(&self) -> bool {
+        *self.host.accelerator() != Accelerator::Kvm
+    }
+
+    /// Runs all of them.
+    ///
+    /// # Errors
+    /// When the run is interrupted.
+    pub(super) fn run(&self, progress: &Progress) -> Result<Vec<Finding>> {
+        let _machine = if self.take_only_idle_time() { None } else { Some(MachineLock::shared()?) };
+        let (queue, findings) = (Mutex::new(VecDeque::from_iter(&self.rows)), Mutex::new(Vec::new()));
+        let next = || queue.lock().expect("no row panics").pop_front();
+        std::thread::scope(|scope| {
+            // By this machine's clock, two guests would measure each other.
+            let at_once = if self.take_only_idle_time() { AT_ONCE } else { 1 };
+            for _ in 0..at_once {
+                scope.spawn(|| {
+                    while let Some((row, tests)) = next().filter(|_| !interrupt::is_requested()) {
+                        let finding = self.find(row, tests, progress);
+                        progress.say(&finding.line());
+                        findings.lock().expect("no row panics").push(finding);
+                    }
+                });
+            }
+        });
+        interrupt::check()?;
+        findings.into_inner().context("no row panics")
+    }
+
+    fn find(&self, row: &Row, tests: &[String], progress: &Progress) -> Finding {
+        let began = Instant::now();
+        let mut finding = Finding { title: row.title(), ..Finding::default() };
+        let result = kernels::wanted(row.kernel).and_then(|wanted| match wanted.fetch(&cache_dir()) {
+            Err(error) if wanted.retired => {
+                finding.retired = Some(format!("{error:#}"));
+                Ok(())
+            }
+            kernel => self.in_guest(row, tests, &kernel?, &mut finding, progress),
+        });
+        finding.problem = result.err().map(|error| format!("{error:#}"));
+        finding.took = began.elapsed();
+        finding
+    }
+
+    fn in_guest(
+        &self,
+        row: &Row,
+        tests: &[String],
+        kernel: &kernels::Kernel,
+        finding: &mut Finding,
+        progress: &Progress,
+    ) -> Result<()> {
+        let name = row.title().replace(' ', "-");
+        let carried = Carried::for_guest(kernel, self.host.accelerator(), &row.environment())?;
+        let load = self.load(row, tests, carried.known().filter(|_| self.tier != Tier::All))?;
+        // Written as it comes: a row that takes long can be watched.
+        let mut log = fs::File::create(self.host.logs().join(format!("{name}.log")))?;
+        let (mut output, mut began, mut running) = (String::new(), Instant::now(), tests.iter());
+        let verdicts = self.host.boot(&name, kernel, &load, LIMIT, |line| {
+            output += &format!("{line}\n");
+            let _ = writeln!(log, "{line}");
+            carried.learn(line);
+            let Some(status) = guest::verdict(line) else { return };
+            if let Some(test) = running.next() {
+                let outcome = Outcome::from_program(Some(status), &output);
+                finding.output += &output;
+                let took = began.elapsed();
+                progress.tell(&format!("{test} on {}", row.title()), &outcome, took.as_secs_f64(), &output);
+                finding.results.push((test.clone(), outcome, took));
+                output.clear();
+                began = Instant::now();
+            }
+        });
+        finding.output += &output;
+        let count =
+            verdicts.with_context(|| format!("during {}", running.next().map_or("the end", String::as_str)))?.len();
+        ensure!(count == tests.len(), "only {count} of {} tests ran", tests.len());
+        Ok(())
+    }
+
+    fn load(&self, row: &Row, tests: &[String], carried: Option<u32>) -> Result<vm::Load> {
+        let mut environment = row.environment();
+        environment.push((tier::VARIABLE.into(), self.tier.word().into()));
+        environment.extend(carried.map(|rate| (guest::CARRIED.into(), rate.to_string())));
+        let integration = &self.programs.integration;
+        let mut files = vec![self.programs.program("reloader"), self.programs.program("denied"), integration.clone()];
+        let mut before = Vec::new();
+        match row.denied {
+            Denied::Nothing => {}
+            Denied::Syscalls(names) => before = ["denied", "--syscalls", names, "--"].map(str::to_owned).to_vec(),
+            Denied::Capabilities(names) => {
+                files.push(wrapper(self.host.logs(), names)?);
+                environment.push(("RELOADER_BIN".into(), "/programs/reloader-denied".into()));
+            }
+        }
+        let program = format!("/programs/{}", integration.file_name().unwrap_or_default().to_string_lossy());
+        let command = |test: &String| vm::Words {
+            words: before
+                .iter()
+                .cloned()
+                .chain([program.clone(), "--exact".into(), test.clone()])
+                .chain(["--include-ignored", "--nocapture"].map(str::to_owned))
+                .collect(),
+            limit: self.tiers.limit(test),
+        };
+        let mut trees = Vec::new();
+        if tests.iter().any(|test| test.starts_with(BOOTS_SYSVINIT)) {
+            ensure_apt(&["debootstrap"])?;
+            trees.push((booted::fetch_sysvinit(&cache_dir())?, booted::IN_GUEST.into()));
+        }
+        Ok(vm::Load { commands: tests.iter().map(command).collect(), files, trees, environment })
+    }
+}
+
+/// A reloader without these capabilities, for tests that need them themselves.
+fn wrapper(folder: &Path, names: &str) -> Result<PathBuf> {
+    let path = folder.join("reloader-denied");
+    fs::write(
+        &path,
+        format!("#!/bin/sh\nexec /programs/denied --capabilities {names} -- /programs/reloader \"$@\"\n"),
+    )?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}

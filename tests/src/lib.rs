@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod booted;
+pub mod cargo;
 pub mod config;
 pub mod container;
 pub mod footprint;

@@ -1,8 +1,7 @@
 //! `cargo xtask bench` puts every way through a load, however short, and what it writes has a row for each.
 
-use std::process::Command;
-
 use reloader_tests::bench::{Figures, Way};
+use reloader_tests::cargo::cargo;
 use serde_json::Value;
 
 /// How often a loss is looked for that comes with each kill.
@@ -11,7 +10,7 @@ const MOST_TRIES: usize = 20;
 /// By cargo, which builds what has changed: an `xtask` of yesterday would tell about itself.
 fn bench(arguments: &[&str]) -> Value {
     let directory = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO"))
+    let output = cargo()
         .args(["run", "--quiet", "--locked", "--package", "xtask", "--", "bench", "--profile", "dev", "--no-vm"])
         .args(arguments)
         .arg("--out")

@@ -1,9 +1,9 @@
 //! Runs everything that a change must pass before it lands, and reports the time of each part.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
+use reloader_tests::cargo::cargo;
 
 use crate::packages::run as run_command;
 use crate::test::{self, MachineLock, Report, Tier};
@@ -54,8 +54,4 @@ fn lint(report: &mut Report) -> Result<()> {
         run_command(cargo().args(["fmt", "--all", "--check"]))?;
         run_command(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     })
-}
-
-fn cargo() -> Command {
-    Command::new(env!("CARGO"))
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use reloader_tests::cargo::cargo;
 
 /// The name of the directory in `target`, which is not always the profile's own (the Cargo book, "Build cache").
 pub(crate) fn directory(profile: &str) -> &str {
@@ -16,7 +17,7 @@ pub(crate) fn directory(profile: &str) -> &str {
 
 /// `cargo TASK` by a profile, static.
 pub(crate) fn static_cargo(task: &str, profile: &str) -> Command {
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = cargo();
     // With a target the flags are for the programs alone: build scripts and procedural macros cannot be static.
     command.args([task, "--locked", "--target", &target(), "--profile", profile]);
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");

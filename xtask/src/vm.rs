@@ -22,7 +22,7 @@ mod modules;
 pub(crate) use accelerator::Accelerator;
 use initramfs::Packer;
 pub(crate) use initramfs::{Load, Words};
-use machine::Machine;
+use machine::{Machine, Priority};
 
 /// QEMU, what the guest gets, and what prepares it.
 const PACKAGES: [&str; 8] =
@@ -30,6 +30,9 @@ const PACKAGES: [&str; 8] =
 
 /// The profile of what runs in a guest; it is built to be static, as it is for old machines.
 pub(crate) const PROFILE: &str = "guest";
+
+/// By KVM a guest has booted and ended after a few seconds.
+const KVM_LIMIT: Duration = Duration::from_secs(30);
 
 /// What `cargo xtask vm` takes.
 #[derive(clap::Args)]
@@ -69,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         environment: environment.context("--env takes NAME=VALUE")?,
     };
     let name = format!("vm-{}-{}", arguments.kernel, std::process::id());
-    let verdicts = host.boot(&name, &kernel, &load, limit, |line| println!("{line}"))?;
+    let verdicts = host.boot(&name, &kernel, &load, limit, |line, _| println!("{line}"))?;
     std::process::exit(verdicts.first().copied().context("the guest gave no verdict")?);
 }
 
@@ -78,6 +81,7 @@ pub(crate) struct Host {
     programs: PathBuf,
     logs: PathBuf,
     accelerator: Accelerator,
+    priority: Priority,
     packer: Packer,
 }
 
@@ -94,8 +98,27 @@ impl Host {
         ensure_apt(&PACKAGES)?;
         let logs = profile::target_folder()?.join("kernels");
         fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
-        let accelerator = Accelerator::probed(&logs);
-        Ok(Host { programs, logs, accelerator, packer: Packer::default() })
+        let (accelerator, priority) = (Accelerator::Kvm, Priority::Usual);
+        let mut host = Host { programs, logs, accelerator, priority, packer: Packer::default() };
+        if let Err(error) = host.try_kvm() {
+            // A guest that says nothing has last words of many lines.
+            let why = format!("{error:#}").lines().next().unwrap_or_default().to_owned();
+            host.accelerator = Accelerator::Emulated(why);
+        }
+        Ok(host)
+    }
+
+    /// Boots a guest by it.
+    fn try_kvm(&self) -> Result<()> {
+        accelerator::may_have_kvm()?;
+        let wanted = kernels::WANTED.last().context("a kernel")?;
+        let load = Load { commands: vec![Words { words: vec!["true".into()], limit: KVM_LIMIT }], ..Load::default() };
+        self.boot("kvm", &wanted.fetch(&cache_dir())?, &load, KVM_LIMIT, |_, _| {}).context("a guest by KVM").map(drop)
+    }
+
+    /// Whose guests get only the time that no other process wants.
+    pub(crate) fn in_idle_time(self) -> Host {
+        Host { priority: Priority::Idle, ..self }
     }
 
     /// One that cargo has built.
@@ -113,14 +136,15 @@ impl Host {
         &self.accelerator
     }
 
-    /// Boots a guest and waits for it: gives the exit status of each command. `name` is that of its files in `logs`.
+    /// Boots a guest and waits for it: gives the exit status of each command. `name` is that of its files in `logs`. `line` takes
+    /// each line that the guest prints, and what the guest has cost until then.
     pub(crate) fn boot(
         &self,
         name: &str,
         kernel: &Kernel,
         load: &Load,
         limit: Duration,
-        line: impl FnMut(&str),
+        line: impl FnMut(&str, Duration),
     ) -> Result<Vec<i32>> {
         let console = self.logs.join(format!("{name}.console"));
         // Unnamed, so that it is gone with the guest, even after a kill -9: hundreds of megabytes a run.
@@ -129,6 +153,6 @@ impl Host {
         self.packer.pack(kernel, &self.program("guest-init"), load, &mut out)?;
         out.flush()?;
         drop(out);
-        Machine::start(kernel, file, &console, &self.accelerator)?.run(limit, &console, line)
+        Machine::start(kernel, file, &console, &self.accelerator, self.priority)?.run(limit, &console, line)
     }
 }

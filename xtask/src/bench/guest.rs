@@ -40,7 +40,7 @@ fn in_guest(way: Way, load: &Load) -> Result<(String, Figures)> {
     };
     eprintln!("{way} in a virtual machine with Linux {}, {} connections: minutes", kernel.release, load.connections);
     let (mut sum, mut counted, mut said) = (Figures::default(), 0, String::new());
-    let verdicts = host.boot("bench", &kernel, &what, LIMIT, |line| match figures(line) {
+    let verdicts = host.boot("bench", &kernel, &what, LIMIT, |line, _| match figures(line) {
         Some(figures) => {
             sum.add(&figures);
             counted += 1;

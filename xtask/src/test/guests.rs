@@ -46,8 +46,8 @@ impl Guests<'_> {
         self.rows.iter().map(|(_, tests)| tests.len()).sum()
     }
 
-    /// Whether they may run beside tests that need the machine to themselves: an emulated guest takes only time that no other
-    /// process wants, and does not notice, because its clock counts its own instructions.
+    /// Whether they may run beside tests that need the machine to themselves: an emulated guest does not notice when it has to
+    /// wait, because its clock counts its own instructions.
     pub(super) fn take_only_idle_time(&self) -> bool {
         *self.host.accelerator() != Accelerator::Kvm
     }
@@ -105,8 +105,8 @@ impl Guests<'_> {
         let load = self.load(row, tests, carried.known().filter(|_| self.tier != Tier::All))?;
         // Written as it comes: a row that takes long can be watched.
         let mut log = fs::File::create(self.host.logs().join(format!("{name}.log")))?;
-        let (mut output, mut began, mut running) = (String::new(), Instant::now(), tests.iter());
-        let verdicts = self.host.boot(&name, kernel, &load, LIMIT, |line| {
+        let (mut output, mut before, mut running) = (String::new(), Duration::ZERO, tests.iter());
+        let verdicts = self.host.boot(&name, kernel, &load, LIMIT, |line, cost| {
             output += &format!("{line}\n");
             let _ = writeln!(log, "{line}");
             carried.learn(line);
@@ -114,11 +114,11 @@ impl Guests<'_> {
             if let Some(test) = running.next() {
                 let outcome = Outcome::from_program(Some(status), &output);
                 finding.output += &output;
-                let took = began.elapsed();
+                let took = cost - before;
                 progress.tell(&format!("{test} on {}", row.title()), &outcome, took.as_secs_f64(), &output);
                 finding.results.push((test.clone(), outcome, took));
                 output.clear();
-                began = Instant::now();
+                before = cost;
             }
         });
         finding.output += &output;

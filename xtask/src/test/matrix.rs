@@ -41,9 +41,10 @@ impl<'a> Matrix<'a> {
             Programs::build_static(vm::PROFILE)?
         };
         dist::verify(&programs.program("reloader"))?;
-        let host = Host::with_programs(programs.folder.clone())?;
+        let mut host = Host::with_programs(programs.folder.clone())?;
         if let Accelerator::Emulated(why) = host.accelerator() {
             eprintln!("guests are emulated: {why}");
+            host = host.in_idle_time();
         }
         report.add_phase("build for guests", began.elapsed());
         let rows = self.rows(&programs.tests()?, report)?;

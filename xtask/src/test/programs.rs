@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use reloader_tests::cargo::cargo;
 
 use crate::profile;
 
@@ -32,14 +33,14 @@ pub(super) struct Test {
 impl Programs {
     /// Builds them all, for this machine.
     pub(super) fn build() -> Result<Programs> {
-        let mut cargo = Command::new(env!("CARGO"));
+        let mut cargo = cargo();
         cargo.args(["build", "--locked", "--workspace", "--lib", "--bins", "--tests"]);
         Programs::from_cargo(&mut cargo)
     }
 
     /// What the unit tests are in, and nothing else.
     pub(super) fn build_unit() -> Result<BTreeMap<String, PathBuf>> {
-        let mut cargo = Command::new(env!("CARGO"));
+        let mut cargo = cargo();
         cargo.args(["test", "--locked", "--workspace", "--exclude", "reloader-tests", "--lib", "--bins", "--no-run"]);
         let messages = messages(&mut cargo)?;
         Ok(messages.iter().filter(|message| is_test(message)).filter_map(unit).collect())

@@ -27,7 +27,6 @@ pub(crate) struct Report {
     skipped: Vec<(String, String)>,
     without_reason: BTreeSet<String>,
     pub(super) proofs: Proofs,
-    expected_s: u64,
 }
 
 impl Report {
@@ -42,7 +41,6 @@ impl Report {
             skipped: Vec::new(),
             without_reason: BTreeSet::new(),
             proofs: Proofs::default(),
-            expected_s: 0,
         }
     }
 
@@ -75,7 +73,6 @@ impl Report {
 
     /// Notes one that takes long without a reason.
     pub(super) fn note_time(&mut self, test: &str, took: Duration, tiers: &Tiers) {
-        self.expected_s = tiers.expected();
         if !tiers.has_reason_to_take(test, took) {
             self.without_reason.insert(test.to_owned());
         }
@@ -154,11 +151,7 @@ impl Report {
         }
         if !self.without_reason.is_empty() {
             let names: Vec<&str> = self.without_reason.iter().map(String::as_str).collect();
-            text += &format!(
-                "\nlonger than {} s without a reason in tests/tiers.toml: {}\n",
-                self.expected_s,
-                names.join(", ")
-            );
+            text += &format!("\nlonger than expected-s without a reason in tests/tiers.toml: {}\n", names.join(", "));
         }
         if !self.skipped.is_empty() {
             text += "\nskipped\n";

@@ -132,11 +132,6 @@ impl Tiers {
     pub(super) fn has_reason_to_take(&self, test: &str, took: Duration) -> bool {
         took.as_secs() < self.expected_s || self.slow.iter().any(|row| fits(&row.test, test))
     }
-
-    /// What a test without a row of `slow` takes at most, in seconds.
-    pub(super) fn expected(&self) -> u64 {
-        self.expected_s
-    }
 }
 
 /// `a::b` is a test, `a::*` all that begin so.

@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use reloader_tests::cargo::cargo;
 
 use super::report::Report;
 use super::single;
@@ -37,7 +38,7 @@ pub(super) fn run(programs: &BTreeMap<String, PathBuf>, isolated: Option<&Path>,
     }
     report.add_phase("unit tests", began.elapsed());
     let began = Instant::now();
-    let mut cargo = Command::new(env!("CARGO"));
+    let mut cargo = cargo();
     cargo.args(["test", "--locked", "--quiet", "--workspace", "--exclude", "reloader-tests", "--doc"]);
     let (status, text) = output_of(&mut cargo)?;
     interrupt::check()?;

@@ -1,16 +1,8 @@
 //! Chooses how a guest is run: by the processor itself where KVM answers, else by QEMU's emulation.
 
-use std::fs::File;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::fs::{self, File};
 
-use anyhow::{Context, Result, bail};
-
-/// QEMU's monitor answers at once where a virtual machine can be made.
-const LIMIT: Duration = Duration::from_secs(10);
-
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
+use anyhow::{Context, Result, ensure};
 
 /// One of the two.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,22 +14,6 @@ pub(crate) enum Accelerator {
 }
 
 impl Accelerator {
-    /// KVM, if a virtual machine can be made with it: that the device is there says little.
-    pub(super) fn probed(logs: &Path) -> Accelerator {
-        match probe(logs) {
-            Ok(()) => Accelerator::Kvm,
-            Err(error) => Accelerator::Emulated(format!("{error:#}")),
-        }
-    }
-
-    /// For chrt(1). An emulated guest does not notice when it has to wait, so it is the one that waits.
-    pub(super) fn schedule(&self) -> [&'static str; 2] {
-        match self {
-            Accelerator::Kvm => ["--other", "0"],
-            Accelerator::Emulated(_) => ["--idle", "0"],
-        }
-    }
-
     /// For QEMU.
     pub(super) fn arguments(&self) -> &'static [&'static str] {
         match self {
@@ -50,37 +26,11 @@ impl Accelerator {
     }
 }
 
-/// A machine without anything, which runs until it has been seen to run.
-fn probe(logs: &Path) -> Result<()> {
+/// An error where KVM cannot be there. Without it a guest has to be tried: a device that answers may still run no Linux.
+pub(super) fn may_have_kvm() -> Result<()> {
     File::options().read(true).write(true).open("/dev/kvm").context("/dev/kvm")?;
-    let folder = tempfile::tempdir_in(logs)?;
-    let (messages, words) = (folder.path().join("qemu"), folder.path().join("firmware"));
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
-    command.args(["-accel", "kvm", "-cpu", "host", "-M", "pc", "-m", "32", "-nodefaults", "-display", "none"]);
-    // The firmware's last word, by the port that it has for this: it takes a processor that executes.
-    command.arg("-chardev").arg(format!("file,id=firmware,path={}", words.display()));
-    command.args(["-device", "isa-debugcon,iobase=0x402,chardev=firmware"]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&messages)?);
-    let mut qemu = command.spawn().context("running setpriv (package util-linux)")?;
-    let deadline = Instant::now() + LIMIT;
-    let result = loop {
-        if std::fs::metadata(&words).is_ok_and(|file| file.len() > 0) {
-            break Ok(());
-        }
-        if let Ok(Some(status)) = qemu.try_wait() {
-            let why = std::fs::read_to_string(&messages).unwrap_or_default();
-            break Err(anyhow::anyhow!("QEMU ended with {status}: {}", why.lines().next().unwrap_or_default()));
-        }
-        if Instant::now() > deadline {
-            break Err(anyhow::anyhow!("the firmware of a guest said nothing within {LIMIT:?}"));
-        }
-        std::thread::sleep(POLL_INTERVAL);
-    };
-    let _ = qemu.kill();
-    let _ = qemu.wait();
-    if let Err(error) = result {
-        bail!("KVM does not answer: {error}");
-    }
+    let processor = fs::read_to_string("/proc/cpuinfo")?;
+    let can_virtualize = processor.split_whitespace().any(|word| matches!(word, "vmx" | "svm"));
+    ensure!(can_virtualize, "/dev/kvm is there, but the processor has neither vmx nor svm");
     Ok(())
 }

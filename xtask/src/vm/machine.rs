@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use command_fds::{CommandFdExt, FdMapping};
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 use reloader_tests::guest;
 use reloader_tests::kernels::Kernel;
 
@@ -28,10 +30,32 @@ const INITRAMFS_FD: i32 = 3;
 /// How often a guest that says nothing is given up if this run was interrupted.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Which of this machine's time a guest gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Priority {
+    /// As much as any other process.
+    Usual,
+    /// What no other process wants. An emulated guest does not notice when it has to wait.
+    Idle,
+}
+
+impl Priority {
+    /// For chrt(1).
+    fn arguments(self) -> [&'static str; 2] {
+        match self {
+            Priority::Usual => ["--other", "0"],
+            Priority::Idle => ["--idle", "0"],
+        }
+    }
+}
+
 /// A guest that runs. Dropped, its QEMU is killed.
 pub(super) struct Machine {
     qemu: Child,
     lines: Receiver<String>,
+    began: Instant,
+    /// Where the guest is emulated.
+    processor_time: Option<ClockId>,
 }
 
 impl Machine {
@@ -41,10 +65,11 @@ impl Machine {
         initramfs: File,
         console: &Path,
         accelerator: &Accelerator,
+        priority: Priority,
     ) -> Result<Machine> {
         // The kernel, not we, ends it when we are killed.
         let mut command = Command::new("chrt");
-        command.args(accelerator.schedule()).args(["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"]);
+        command.args(priority.arguments()).args(["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"]);
         command.args(accelerator.arguments());
         command.args(["-M", "pc", "-smp", "1", "-m", MEGABYTES]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"]);
@@ -70,11 +95,19 @@ impl Machine {
                 }
             }
         });
-        Ok(Machine { qemu, lines })
+        let pid = Pid::from_raw(qemu.id().cast_signed());
+        let processor_time = matches!(accelerator, Accelerator::Emulated(_)).then(|| clock_getcpuclockid(pid));
+        Ok(Machine { qemu, lines, began: Instant::now(), processor_time: processor_time.transpose()? })
     }
 
-    /// Pass each line on; gives the exit status of each command of the guest.
-    pub(super) fn run(mut self, limit: Duration, console: &Path, mut line: impl FnMut(&str)) -> Result<Vec<i32>> {
+    /// Passes each line on, with what the guest has cost until then: the time of its emulator, which does not depend on what else
+    /// this machine does, or else that of a clock. Gives the exit status of each command of the guest.
+    pub(super) fn run(
+        mut self,
+        limit: Duration,
+        console: &Path,
+        mut line: impl FnMut(&str, Duration),
+    ) -> Result<Vec<i32>> {
         let deadline = Instant::now() + limit;
         let mut verdicts = Vec::new();
         loop {
@@ -83,7 +116,7 @@ impl Machine {
             match self.lines.recv_timeout(left.min(POLL_INTERVAL)) {
                 Ok(text) if text == guest::END => return Ok(verdicts),
                 Ok(text) => {
-                    line(&text);
+                    line(&text, self.cost());
                     verdicts.extend(guest::verdict(&text));
                 }
                 Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
@@ -96,6 +129,11 @@ impl Machine {
                 }
             }
         }
+    }
+
+    fn cost(&self) -> Duration {
+        let processor_time = self.processor_time.and_then(|clock| clock_gettime(clock).ok());
+        processor_time.map_or_else(|| self.began.elapsed(), Duration::from)
     }
 }
 

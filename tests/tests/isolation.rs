@@ -15,7 +15,7 @@ const ISOLATED: &str = env!("CARGO_BIN_EXE_isolated");
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A command that has left its session, a mount and a network namespace behind, and hangs.
-const HANGS: &str = "mount -t tmpfs tmpfs /mnt; ip netns add left; setsid sh -c 'while :; do sleep 1; done' sh \"$0\" & \
+const HANGS: &str = "mount -t tmpfs reloader-left /mnt && ip netns add reloader-left || exit; setsid sh -c 'while :; do sleep 1; done' sh \"$0\" & \
                      cat /proc/self/cgroup >\"$0/groups\"; echo \"$TMPDIR\" >\"$0/scratch.new\"; \
                      mv \"$0/scratch.new\" \"$0/scratch\"; while :; do sleep 1; done";
 
@@ -55,6 +55,13 @@ impl Scene {
         found
     }
 
+    /// What it has mounted and made is not to be seen from outside.
+    fn assert_apart(&self) {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains("reloader-left"), "{mounts}");
+        assert!(!Path::new("/run/netns/reloader-left").exists());
+    }
+
     fn assert_no_process(&self) {
         let left = || mentioning(self.dir.path());
         assert!(seen_within(LIMIT, || left().is_empty()), "{:?}", left());
@@ -64,12 +71,14 @@ impl Scene {
 #[test]
 fn at_its_limit_a_test_is_killed_with_all_that_it_has_started() {
     let scene = Scene::start("15");
+    scene.assert_apart();
     let groups = scene.groups();
     let Scene { dir, isolated } = scene;
     let output = isolated.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(KILLED));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("killed after its limit of 15 s") && said.contains("while :; do sleep 1; done"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("killed after its limit of 15 s"), "{stderr}");
+    assert!(stderr.contains("while :; do sleep 1; done"), "{stderr}");
     assert_eq!(mentioning(dir.path()), []);
     let scratch = std::fs::read_to_string(dir.path().join("scratch")).unwrap();
     assert!(!Path::new(scratch.trim()).exists());
@@ -92,6 +101,7 @@ fn a_signal_ends_all_that_the_test_has_started() {
 #[test]
 fn what_a_killed_run_leaves_is_removed_by_the_next_one() {
     let mut scene = Scene::start("100");
+    scene.assert_apart();
     let groups = scene.groups();
     scene.signal(Signal::SIGKILL);
     assert_eq!(scene.isolated.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));

@@ -28,17 +28,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(spent) = arguments.spent {
         report.add_phase("build of xtask", Duration::from_secs(spent));
     }
-    lint(&mut report)?;
-    report.time("docs", || {
-        let mut doc = cargo();
-        doc.args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"]);
-        run_command(doc.env("RUSTDOCFLAGS", "-D warnings"))
-    })?;
-    report.time("eBPF objects", || build_ebpf::check(arguments.all))?;
-    if arguments.all {
-        // The guests run one that is built faster, and is seen to be static in every run.
-        report.time("static binary", || dist::run(&dist::Arguments::default()))?;
-    }
+    build(tier, &mut report)?;
     test::run_into(&test::Arguments::whole(tier), &mut report)?;
     // The README's first command. It looks at the eBPF objects of the whole machine.
     report.time("demo", || {
@@ -48,10 +38,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     report.finish()
 }
 
-fn lint(report: &mut Report) -> Result<()> {
+/// What needs no test to be seen: style, documentation, and what is committed or published as built.
+fn build(tier: Tier, report: &mut Report) -> Result<()> {
+    let _machine = MachineLock::shared()?;
     report.time("lint", || {
-        let _machine = MachineLock::shared()?;
         run_command(cargo().args(["fmt", "--all", "--check"]))?;
         run_command(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
-    })
+    })?;
+    report.time("docs", || {
+        let mut doc = cargo();
+        doc.args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"]);
+        run_command(doc.env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
+    report.time("eBPF objects", || build_ebpf::check(tier == Tier::All))?;
+    if tier == Tier::All {
+        // The guests run one that is built faster, and is seen to be static in every run.
+        report.time("static binary", || dist::run(&dist::Arguments::default()))?;
+    }
+    Ok(())
 }

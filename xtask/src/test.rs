@@ -1,5 +1,5 @@
-//! Everything that is tested: what needs no privilege first, then the integration tests against real HAProxy, then those
-//! that depend on the kernel on others than this machine's.
+//! Everything that is tested: what needs no privilege first, then the integration tests against real HAProxy, and at the same
+//! time those that depend on the kernel on others than this machine's.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -134,37 +134,56 @@ pub(crate) fn run_into(arguments: &Arguments, report: &mut Report) -> Result<()>
         return without_root(report);
     }
     isolation::sweep();
-    let host = if arguments.kernels { None } else { Some(prepare_host(arguments, &tiers, report)) };
-    let host = report.add_result("on this machine", host.transpose())?.flatten();
-    let wants_guests = !arguments.host && !arguments.quick;
-    let guests = if wants_guests { arguments.matrix(&tiers).prepare(report) } else { Ok(None) };
-    let guests = report.add_result("in guests", guests)?.flatten();
+    let (host, guests) = {
+        // Builds and downloads use all processors.
+        let _machine = MachineLock::shared()?;
+        prepare(arguments, &tiers, report)?
+    };
     run_prepared(arguments.tier(), host, guests.as_ref(), &tiers, report)
 }
 
-/// Emulated guests run beside everything else; those whose clock is this machine's run after it.
+/// Programs and those of their tests that are to be run.
+type HostTests = (Programs, Vec<Test>);
+
+fn prepare<'a>(
+    arguments: &'a Arguments,
+    tiers: &'a Tiers,
+    report: &mut Report,
+) -> Result<(Option<HostTests>, Option<Guests<'a>>)> {
+    let host = if arguments.kernels { None } else { Some(prepare_host(arguments, tiers, report)) };
+    let host = report.add_result("on this machine", host.transpose())?.flatten();
+    let wants_guests = !arguments.host && !arguments.quick;
+    let guests = if wants_guests { arguments.matrix(tiers).prepare(report) } else { Ok(None) };
+    let guests = report.add_result("in guests", guests)?.flatten();
+    if arguments.kernels && guests.is_none() {
+        report.add_failure("no test was run".into());
+    }
+    Ok((host, guests))
+}
+
+/// Guests that get only idle time run beside the lanes, others after them.
 fn run_prepared(
     tier: Tier,
-    host: Option<(Programs, Vec<Test>)>,
+    host: Option<HostTests>,
     guests: Option<&Guests<'_>>,
     tiers: &Tiers,
     report: &mut Report,
 ) -> Result<()> {
     let count = host.as_ref().map_or(0, |(_, tests)| tests.len()) + guests.map_or(0, Guests::count);
     let progress = Progress::new(count);
-    let (beside, after) = match guests {
-        Some(guests) if guests.take_only_idle_time() => (Some(guests), None),
+    let (idle, after) = match guests {
+        Some(guests) if guests.are_idle() => (Some(guests), None),
         guests => (None, guests),
     };
     let findings = std::thread::scope(|scope| -> Result<_> {
-        let beside = beside.map(|guests| scope.spawn(|| guests.run(&progress)));
+        let idle = idle.map(|guests| scope.spawn(|| guests.run(&progress)));
         if let Some((programs, tests)) = host {
             let runner = Runner { programs: &programs, tier, logs: logs(&programs)? };
             let result = Lanes { runner, tiers, progress: &progress }.run(tests, report);
             report.add_result("on this machine", result)?;
         }
         let began = Instant::now();
-        let findings = match beside {
+        let findings = match idle {
             Some(guests) => Some(guests.join().expect("no guest's thread panics")),
             None => after.map(|guests| guests.run(&progress)),
         };
@@ -191,12 +210,9 @@ fn without_root(report: &mut Report) -> Result<()> {
 }
 
 /// Builds, runs the unit tests, and brings what the integration tests need: gives those that are to be run.
-fn prepare_host(arguments: &Arguments, tiers: &Tiers, report: &mut Report) -> Result<(Programs, Vec<Test>)> {
+fn prepare_host(arguments: &Arguments, tiers: &Tiers, report: &mut Report) -> Result<HostTests> {
     let began = Instant::now();
-    let programs = {
-        let _machine = MachineLock::shared()?;
-        Programs::build()?
-    };
+    let programs = Programs::build()?;
     interrupt::check()?;
     report.add_phase("build", began.elapsed());
     let all = programs.tests()?;
@@ -204,7 +220,6 @@ fn prepare_host(arguments: &Arguments, tiers: &Tiers, report: &mut Report) -> Re
     let tests: Vec<Test> = all.into_iter().filter(|test| is_chosen(arguments, tiers, &test.name)).collect();
     ensure!(!tests.is_empty(), "no integration test has `{}` in its name", arguments.filter.as_deref().unwrap_or(""));
     if arguments.filter.is_none() {
-        let _machine = MachineLock::shared()?;
         unit::run(&programs.unit, Some(&programs.program("isolated")), report)?;
     }
     let began = Instant::now();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use reloader_tests::isolation::IdleGroup;
 use reloader_tests::kernels::{self, Kernel};
 use reloader_tests::versions::cache_dir;
 
@@ -21,8 +22,8 @@ mod modules;
 
 pub(crate) use accelerator::Accelerator;
 use initramfs::Packer;
-pub(crate) use initramfs::{Load, Words};
-use machine::{Machine, Priority};
+pub(crate) use initramfs::{GuestCommand, Load};
+use machine::Machine;
 
 /// QEMU, what the guest gets, and what prepares it.
 const PACKAGES: [&str; 8] =
@@ -63,10 +64,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let kernel = wanted.fetch(&cache_dir())?;
     let mut files = vec![host.program("reloader")];
     files.extend(arguments.files.iter().cloned());
-    // By the guest's clock, which may be the slower one: the limit of the guest as a whole is the one that counts.
     let limit = Duration::from_secs(arguments.timeout);
+    // Not by the guest's clock, on which idle time passes at once where it is emulated: the guest as a whole has the limit.
+    let command = GuestCommand { words: arguments.command.clone(), limit: Duration::from_secs(u64::from(u32::MAX)) };
     let load = Load {
-        commands: vec![Words { words: arguments.command.clone(), limit }],
+        commands: vec![command],
         files,
         trees: Vec::new(),
         environment: environment.context("--env takes NAME=VALUE")?,
@@ -81,7 +83,8 @@ pub(crate) struct Host {
     programs: PathBuf,
     logs: PathBuf,
     accelerator: Accelerator,
-    priority: Priority,
+    /// Where its guests get only the time that nothing else wants.
+    idle_group: Option<IdleGroup>,
     packer: Packer,
 }
 
@@ -98,8 +101,8 @@ impl Host {
         ensure_apt(&PACKAGES)?;
         let logs = profile::target_folder()?.join("kernels");
         fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
-        let (accelerator, priority) = (Accelerator::Kvm, Priority::Usual);
-        let mut host = Host { programs, logs, accelerator, priority, packer: Packer::default() };
+        let (accelerator, packer) = (Accelerator::Kvm, Packer::default());
+        let mut host = Host { programs, logs, accelerator, idle_group: None, packer };
         if let Err(error) = host.try_kvm() {
             // A guest that says nothing has last words of many lines.
             let why = format!("{error:#}").lines().next().unwrap_or_default().to_owned();
@@ -112,13 +115,23 @@ impl Host {
     fn try_kvm(&self) -> Result<()> {
         accelerator::may_have_kvm()?;
         let wanted = kernels::WANTED.last().context("a kernel")?;
-        let load = Load { commands: vec![Words { words: vec!["true".into()], limit: KVM_LIMIT }], ..Load::default() };
+        let load =
+            Load { commands: vec![GuestCommand { words: vec!["true".into()], limit: KVM_LIMIT }], ..Load::default() };
         self.boot("kvm", &wanted.fetch(&cache_dir())?, &load, KVM_LIMIT, |_, _| {}).context("a guest by KVM").map(drop)
     }
 
-    /// Whose guests get only the time that no other process wants.
-    pub(crate) fn in_idle_time(self) -> Host {
-        Host { priority: Priority::Idle, ..self }
+    /// From now on its guests get only the time that nothing else on this machine wants: one that is emulated does not notice.
+    ///
+    /// # Errors
+    /// Where the kernel cannot do that.
+    pub(crate) fn make_idle(&mut self) -> Result<()> {
+        self.idle_group = Some(IdleGroup::create()?);
+        Ok(())
+    }
+
+    /// Whether it was made so.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle_group.is_some()
     }
 
     /// One that cargo has built.
@@ -136,6 +149,11 @@ impl Host {
         &self.accelerator
     }
 
+    /// Writes the archive of a guest; what several guests have in theirs is made only once.
+    pub(crate) fn pack(&self, kernel: &Kernel, load: &Load, out: &mut impl Write) -> Result<()> {
+        self.packer.pack(kernel, &self.program("guest-init"), load, out)
+    }
+
     /// Boots a guest and waits for it: gives the exit status of each command. `name` is that of its files in `logs`. `line` takes
     /// each line that the guest prints, and what the guest has cost until then.
     pub(crate) fn boot(
@@ -150,9 +168,9 @@ impl Host {
         // Unnamed, so that it is gone with the guest, even after a kill -9: hundreds of megabytes a run.
         let file = tempfile::tempfile_in(&self.logs)?;
         let mut out = BufWriter::new(&file);
-        self.packer.pack(kernel, &self.program("guest-init"), load, &mut out)?;
+        self.pack(kernel, load, &mut out)?;
         out.flush()?;
         drop(out);
-        Machine::start(kernel, file, &console, &self.accelerator, self.priority)?.run(limit, &console, line)
+        Machine::start(kernel, file, &console, &self.accelerator, self.idle_group.as_ref())?.run(limit, &console, line)
     }
 }

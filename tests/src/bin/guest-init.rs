@@ -123,9 +123,13 @@ fn run_command(words: &[String], limit: Duration, environment: &Value, output: &
 
 /// What a command has left running would be there in the next one.
 fn end_everything() {
+    kill_everything();
+    while waitpid(None, None).is_ok_and(|status| status != WaitStatus::StillAlive) {}
+}
+
+fn kill_everything() {
     // All but PID 1, which is this process.
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
-    while waitpid(None, None).is_ok_and(|status| status != WaitStatus::StillAlive) {}
 }
 
 /// Kills everything but this process when a command has taken too long.
@@ -140,8 +144,7 @@ impl Watchdog {
         let thread = std::thread::spawn(move || {
             let is_late = ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
             if is_late {
-                // All but PID 1, which is this process.
-                let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+                kill_everything();
             }
             is_late
         });

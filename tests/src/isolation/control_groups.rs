@@ -5,13 +5,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::{Context, Result};
+
 use crate::poll::seen_within;
 
-/// The groups; dropped, they are removed with those below them.
+/// The groups; `remove` removes them with those below them.
 pub(super) struct ControlGroups(Vec<PathBuf>);
 
 impl ControlGroups {
-    /// Makes them below those of this process. A hierarchy that takes none is said and left out.
+    /// Makes them below those of this process. Where a hierarchy allows none, as in some containers, the test does without, and a line
+    /// says so.
     pub(super) fn create(name: &str) -> ControlGroups {
         let mut groups = Vec::new();
         for parent in own_groups() {
@@ -24,39 +27,43 @@ impl ControlGroups {
         ControlGroups(groups)
     }
 
-    pub(super) fn add(&self, pid: u32) {
-        for group in &self.0 {
-            if let Err(error) = fs::write(group.join("cgroup.procs"), pid.to_string()) {
-                eprintln!("process {pid} cannot be moved to {}: {error}", group.display());
-            }
-        }
+    /// Moves a process into all of them.
+    pub(super) fn add(&self, pid: u32) -> Result<()> {
+        self.0.iter().try_for_each(|group| {
+            fs::write(group.join("cgroup.procs"), pid.to_string())
+                .with_context(|| format!("moving process {pid} to {}", group.display()))
+        })
+    }
+
+    /// Tries all of them; gives the first error.
+    pub(super) fn remove(self) -> Result<()> {
+        self.0.iter().map(|group| remove_when_empty(group)).fold(Ok(()), Result::and)
     }
 }
 
-impl Drop for ControlGroups {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|group| remove_when_empty(group));
-    }
-}
-
-/// Removes the groups whose name is abandoned, in the groups of this process.
-pub(super) fn sweep(is_abandoned: &dyn Fn(&str) -> bool) {
-    for entry in own_groups().iter().filter_map(|group| fs::read_dir(group).ok()).flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(is_abandoned) {
-            remove_when_empty(&entry.path());
+/// Removes the groups below these whose name is abandoned.
+pub(super) fn sweep(groups: &[PathBuf], is_abandoned: &dyn Fn(&str) -> bool) {
+    for entry in groups.iter().filter_map(|group| fs::read_dir(group).ok()).flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_abandoned)
+            && let Err(error) = remove_when_empty(&entry.path())
+        {
+            eprintln!("{error:#}");
         }
     }
 }
 
 /// Processes that were killed leave their group a little after they were waited for.
-fn remove_when_empty(group: &Path) {
+pub(super) fn remove_when_empty(group: &Path) -> Result<()> {
     let mut result = Ok(());
-    let removed = seen_within(Duration::from_secs(5), || {
+    seen_within(Duration::from_secs(5), || {
         result = remove(group);
         result.is_ok()
     });
-    if !removed && let Err(error) = result {
-        eprintln!("the control group {} could not be removed: {error}", group.display());
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("the control group {} could not be removed", group.display()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -89,6 +96,13 @@ fn inherit_cpuset(parent: &Path, group: &Path) -> io::Result<()> {
 pub fn own_groups() -> Vec<PathBuf> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     groups_of(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
+}
+
+/// Where the hierarchies are mounted.
+pub(super) fn roots() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    groups.lines().filter_map(|line| mount_of(line.split(':').nth(1)?, &mounts)).collect()
 }
 
 /// From /proc/PID/cgroup (`4:memory:/a`, `0::/a`; cgroups(7)) and /proc/PID/mountinfo (proc_pid_mountinfo(5)).

@@ -5,11 +5,13 @@
 //! inner one, and `sweep` removes the directory and the control groups at the next run.
 
 mod control_groups;
+mod idle_group;
 mod inner;
 mod outer;
 mod scratch;
 
 pub use control_groups::own_groups as own_control_groups;
+pub use idle_group::IdleGroup;
 pub use inner::run as run_inner;
 pub use outer::{KILLED, Run};
 pub use scratch::sweep;

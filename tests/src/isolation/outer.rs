@@ -43,7 +43,7 @@ impl Run {
     /// Runs it; gives its exit status, `KILLED` if it took longer than its limit. Output is this process's own.
     ///
     /// # Errors
-    /// Where the isolation cannot be made: it takes root.
+    /// Where the isolation cannot be made, which takes root, and where something of it could not be removed.
     pub fn run(&self) -> Result<i32> {
         // Before the first thread: signals are taken from the descriptor alone.
         let signals = block_signals()?;
@@ -51,28 +51,32 @@ impl Run {
         ensure!(nix::unistd::geteuid().is_root(), "a test is isolated by namespaces, which takes root");
         let scratch = Scratch::create()?;
         let groups = ControlGroups::create(scratch.name());
-        let mut inner = self.start(&scratch, &groups)?;
-        let event = self.wait(&signals, &mut inner)?;
-        if !matches!(event, Event::Ended(_)) {
-            self.kill(&mut inner, &event);
-        }
-        Ok(match event {
+        let event = self.run_inner(&signals, &scratch, &groups);
+        // Before the error of the run itself is told: whatever it was, nothing stays.
+        groups.remove().and(scratch.remove())?;
+        Ok(match event? {
             Event::Ended(status) => status,
             Event::TookTooLong => KILLED,
             Event::Interrupted => INTERRUPTED,
         })
     }
 
-    fn start(&self, scratch: &Scratch, groups: &ControlGroups) -> Result<Child> {
+    /// When this ends, in whatever way, the inner process has ended.
+    fn run_inner(&self, signals: &SignalFd, scratch: &Scratch, groups: &ControlGroups) -> Result<Event> {
+        let mut inner = self.start(scratch)?;
+        let event = let_go(&mut inner, groups).and_then(|()| self.wait(signals, &mut inner));
+        if !matches!(event, Ok(Event::Ended(_))) {
+            self.kill(&mut inner, matches!(event, Ok(Event::TookTooLong)));
+        }
+        event
+    }
+
+    fn start(&self, scratch: &Scratch) -> Result<Child> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(super::INNER).arg("--").args(&self.words).env("TMPDIR", scratch.path()).stdin(Stdio::piped());
         // For the children: this process stays where it is.
         unshare(CloneFlags::CLONE_NEWPID).context("unshare(CLONE_NEWPID)")?;
-        let mut inner = command.spawn().context("starting the inner process")?;
-        groups.add(inner.id());
-        let go = inner.stdin.take().context("a pipe")?.write_all(&GO);
-        go.context("the inner process has ended at once")?;
-        Ok(inner)
+        command.spawn().context("starting the inner process")
     }
 
     fn wait(&self, signals: &SignalFd, inner: &mut Child) -> Result<Event> {
@@ -98,8 +102,9 @@ impl Run {
         }
     }
 
-    fn kill(&self, inner: &mut Child, event: &Event) {
-        if let (Event::TookTooLong, Some(first)) = (event, Process::with_pid(inner.id().cast_signed())) {
+    fn kill(&self, inner: &mut Child, is_late: bool) {
+        let first = Process::with_pid(inner.id().cast_signed()).filter(|_| is_late);
+        if let Some(first) = first {
             eprintln!("killed after its limit of {} s, while these ran:", self.limit.as_secs());
             for process in in_process_namespace_of(first) {
                 eprintln!("  {}", cmdline(process.pid));
@@ -109,6 +114,13 @@ impl Run {
         let _ = inner.kill();
         let _ = inner.wait();
     }
+}
+
+/// The inner process waits until it is in its groups.
+fn let_go(inner: &mut Child, groups: &ControlGroups) -> Result<()> {
+    groups.add(inner.id())?;
+    let go = inner.stdin.take().context("a pipe")?.write_all(&GO);
+    go.context("the inner process has ended at once")
 }
 
 fn block_signals() -> Result<SignalFd> {

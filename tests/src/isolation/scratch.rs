@@ -15,7 +15,7 @@ const PREFIX: &str = "rlr-";
 /// Open to other users, whom some tests run programs as.
 const MODE: u32 = 0o1777;
 
-/// The directory; dropped, it is removed.
+/// The directory; `remove` removes it.
 pub(super) struct Scratch {
     path: PathBuf,
     name: String,
@@ -23,8 +23,7 @@ pub(super) struct Scratch {
 
 impl Scratch {
     pub(super) fn create() -> Result<Scratch> {
-        let own = Process::with_pid(std::process::id().cast_signed()).context("this process in /proc")?;
-        let name = format!("{PREFIX}{}-{}", own.pid, own.start_time);
+        let name = name_of_this_process(PREFIX)?;
         let path = std::env::temp_dir().join(&name);
         fs::create_dir(&path).with_context(|| path.display().to_string())?;
         let scratch = Scratch { path, name };
@@ -40,33 +39,36 @@ impl Scratch {
     pub(super) fn name(&self) -> &str {
         &self.name
     }
+
+    /// With all that is in it.
+    pub(super) fn remove(self) -> Result<()> {
+        fs::remove_dir_all(&self.path).with_context(|| format!("{} could not be removed", self.path.display()))
+    }
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
-            eprintln!("{} could not be removed: {error}", self.path.display());
-        }
-    }
+/// The prefix with `PID-STARTTIME`: what has this name belongs to this process, and is abandoned when it has ended.
+pub(super) fn name_of_this_process(prefix: &str) -> Result<String> {
+    let own = Process::with_pid(std::process::id().cast_signed()).context("this process in /proc")?;
+    Ok(format!("{prefix}{}-{}", own.pid, own.start_time))
 }
 
 /// Removes the directories and the control groups of runs whose outer process was killed.
 pub fn sweep() {
     for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        if name.to_str().is_some_and(is_abandoned)
+        if name.to_str().is_some_and(|name| is_abandoned(name, PREFIX))
             && let Err(error) = fs::remove_dir_all(entry.path())
         {
             eprintln!("{} could not be removed: {error}", entry.path().display());
         }
     }
-    control_groups::sweep(&is_abandoned);
+    control_groups::sweep(&control_groups::own_groups(), &|name| is_abandoned(name, PREFIX));
 }
 
-/// Whether the name is one of ours and the process in it has ended.
-fn is_abandoned(name: &str) -> bool {
+/// Whether the name begins so, goes on as one of ours, and the process in it has ended.
+pub(super) fn is_abandoned(name: &str, prefix: &str) -> bool {
     let owner = || {
-        let (pid, start_time) = name.strip_prefix(PREFIX)?.split_once('-')?;
+        let (pid, start_time) = name.strip_prefix(prefix)?.split_once('-')?;
         Some(Process { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
     };
     owner().is_some_and(|owner| !owner.is_alive())
@@ -79,7 +81,8 @@ mod tests {
     #[test]
     fn only_directories_of_ended_processes_are_abandoned() {
         let own = Process::with_pid(std::process::id().cast_signed()).unwrap();
-        assert!(!is_abandoned(&format!("rlr-{}-{}", own.pid, own.start_time)));
+        let is_abandoned = |name: &str| is_abandoned(name, PREFIX);
+        assert!(!is_abandoned(&name_of_this_process(PREFIX).unwrap()));
         assert!(is_abandoned(&format!("rlr-{}-{}", own.pid, own.start_time + 1)));
         assert!(!is_abandoned("rlr-x-1") && !is_abandoned("rig-1-1") && !is_abandoned("rlr-1"));
     }

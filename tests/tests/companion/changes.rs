@@ -56,7 +56,7 @@ fn fewer_shards_and_other_bind_options() {
     }
     println!("companion, {} reloads, {rungs:?}, {migrated} migrated: {ours}", reloads());
     ours.assert_lossless();
-    // Up to some hundred rounds for one loss: `baseline` shows in each run that this load sees losses.
+    // Up to some hundred rounds for one loss. In each run `baseline` shows that such a load sees losses, of other ways to reload.
     if tier::is_all() {
         let (rounds, lost) = until_haproxy_alone_loses();
         println!("by itself, {rounds} reloads: {lost}");

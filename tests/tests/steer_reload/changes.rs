@@ -33,7 +33,7 @@ fn nothing_is_lost_where_master_worker_mode_loses() {
     let ours = with_reloader();
     println!("reloader, {} reloads: {}", reloads(), ours.summary());
     ours.assert_lossless();
-    // Up to some hundred rounds for one loss: `baseline` shows in each run that this load sees losses.
+    // Up to some hundred rounds for one loss. In each run `baseline` shows that such a load sees losses, of other ways to reload.
     if tier::is_all() {
         let (plain, rounds) = with_master_worker_mode();
         println!("master-worker, {rounds} reloads: {}", plain.summary());

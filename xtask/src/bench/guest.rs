@@ -31,7 +31,7 @@ fn in_guest(way: Way, load: &Load) -> Result<(String, Figures)> {
     let shares = load.shares();
     let command = |share| {
         let words = ISOLATED.map(str::to_owned).into_iter().chain(["--".to_owned(), "bench-slice".to_owned()]);
-        vm::Words { words: words.chain(slice_words(way, share)).collect(), limit: LIMIT }
+        vm::GuestCommand { words: words.chain(slice_words(way, share)).collect(), limit: LIMIT }
     };
     let what = vm::Load {
         commands: shares.iter().copied().map(command).collect(),

@@ -24,7 +24,7 @@ use crate::packages::ensure_apt;
 use crate::vm::carried::Carried;
 use crate::vm::{self, Accelerator, Host};
 
-/// For one row, many times what it takes where guests get all of the machine.
+/// For one row, many times what it takes.
 const LIMIT: Duration = Duration::from_secs(3600);
 
 /// Guests have one processor each.
@@ -46,10 +46,21 @@ impl Guests<'_> {
         self.rows.iter().map(|(_, tests)| tests.len()).sum()
     }
 
-    /// Whether they may run beside tests that need the machine to themselves: an emulated guest does not notice when it has to
-    /// wait, because its clock counts its own instructions.
-    pub(super) fn take_only_idle_time(&self) -> bool {
-        *self.host.accelerator() != Accelerator::Kvm
+    /// Whether they may run beside tests that need the machine to themselves.
+    pub(super) fn are_idle(&self) -> bool {
+        self.host.is_idle()
+    }
+
+    /// Fetches kernels and packs archives, without keeping these: what is done once for several guests is done then. That is work
+    /// for all processors, which would disturb tests. What fails here fails again, in its row.
+    pub(super) fn warm_up(&self) {
+        for (row, tests) in &self.rows {
+            let packed = kernels::wanted(row.kernel).and_then(|wanted| {
+                let kernel = wanted.fetch(&cache_dir())?;
+                self.host.pack(&kernel, &self.load(row, tests, None)?, &mut std::io::sink())
+            });
+            drop(packed);
+        }
     }
 
     /// Runs all of them.
@@ -57,23 +68,25 @@ impl Guests<'_> {
     /// # Errors
     /// When the run is interrupted.
     pub(super) fn run(&self, progress: &Progress) -> Result<Vec<Finding>> {
-        let _machine = if self.take_only_idle_time() { None } else { Some(MachineLock::shared()?) };
-        let (queue, findings) = (Mutex::new(VecDeque::from_iter(&self.rows)), Mutex::new(Vec::new()));
+        let _machine = if self.are_idle() { None } else { Some(MachineLock::shared()?) };
+        let (began, queue, findings) =
+            (Instant::now(), Mutex::new(VecDeque::from_iter(&self.rows)), Mutex::new(Vec::new()));
         let next = || queue.lock().expect("no row panics").pop_front();
         std::thread::scope(|scope| {
             // By this machine's clock, two guests would measure each other.
-            let at_once = if self.take_only_idle_time() { AT_ONCE } else { 1 };
+            let at_once = if *self.host.accelerator() == Accelerator::Kvm { 1 } else { AT_ONCE };
             for _ in 0..at_once {
                 scope.spawn(|| {
                     while let Some((row, tests)) = next().filter(|_| !interrupt::is_requested()) {
                         let finding = self.find(row, tests, progress);
-                        progress.say(&finding.line());
+                        progress.print(&finding.line());
                         findings.lock().expect("no row panics").push(finding);
                     }
                 });
             }
         });
         interrupt::check()?;
+        progress.print(&format!("all guests: {} s", began.elapsed().as_secs()));
         findings.into_inner().context("no row panics")
     }
 
@@ -107,21 +120,28 @@ impl Guests<'_> {
         let mut log = fs::File::create(self.host.logs().join(format!("{name}.log")))?;
         let (mut output, mut before, mut running) = (String::new(), Duration::ZERO, tests.iter());
         let verdicts = self.host.boot(&name, kernel, &load, LIMIT, |line, cost| {
+            if output.is_empty() && finding.results.is_empty() {
+                // Until here it has booted.
+                before = cost;
+            }
             output += &format!("{line}\n");
             let _ = writeln!(log, "{line}");
-            carried.learn(line);
+            carried.note(line);
             let Some(status) = guest::verdict(line) else { return };
             if let Some(test) = running.next() {
                 let outcome = Outcome::from_program(Some(status), &output);
-                finding.output += &output;
+                if outcome == Outcome::Passed {
+                    carried.keep();
+                    finding.passed_output += &output;
+                }
                 let took = cost - before;
-                progress.tell(&format!("{test} on {}", row.title()), &outcome, took.as_secs_f64(), &output);
+                progress.add(&format!("{test} on {}", row.title()), &outcome, took.as_secs_f64(), &output);
                 finding.results.push((test.clone(), outcome, took));
                 output.clear();
                 before = cost;
             }
         });
-        finding.output += &output;
+        finding.last_output = output;
         let count =
             verdicts.with_context(|| format!("during {}", running.next().map_or("the end", String::as_str)))?.len();
         ensure!(count == tests.len(), "only {count} of {} tests ran", tests.len());
@@ -139,12 +159,12 @@ impl Guests<'_> {
             Denied::Nothing => {}
             Denied::Syscalls(names) => before = ["denied", "--syscalls", names, "--"].map(str::to_owned).to_vec(),
             Denied::Capabilities(names) => {
-                files.push(wrapper(self.host.logs(), names)?);
+                files.push(wrapper(&self.host.logs().join(row.title()), names)?);
                 environment.push(("RELOADER_BIN".into(), "/programs/reloader-denied".into()));
             }
         }
         let program = format!("/programs/{}", integration.file_name().unwrap_or_default().to_string_lossy());
-        let command = |test: &String| vm::Words {
+        let command = |test: &String| vm::GuestCommand {
             words: before
                 .iter()
                 .cloned()
@@ -164,6 +184,7 @@ impl Guests<'_> {
 
 /// A reloader without these capabilities, for tests that need them themselves.
 fn wrapper(folder: &Path, names: &str) -> Result<PathBuf> {
+    fs::create_dir_all(folder)?;
     let path = folder.join("reloader-denied");
     fs::write(
         &path,

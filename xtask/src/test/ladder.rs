@@ -15,8 +15,8 @@ pub(super) struct Ladder {
     order: Vec<Place>,
     cells: BTreeMap<Place, BTreeMap<String, String>>,
     kernels: BTreeSet<String>,
-    /// Rows by the name that they have on every kernel, with the places that some row of this name has told.
-    told_by: BTreeMap<String, BTreeSet<Place>>,
+    /// Rows by the name that they have on every kernel, with the places for which some row of this name has a result.
+    places_of: BTreeMap<String, BTreeSet<Place>>,
     /// Kernel and name of each row that was run.
     rows: BTreeSet<(String, String)>,
 }
@@ -25,10 +25,10 @@ impl Ladder {
     /// Of these rows; those that were denied something do not count.
     pub(super) fn of(findings: &[Finding]) -> Ladder {
         let mut ladder = Ladder::default();
-        for finding in findings {
+        for finding in findings.iter().filter(|finding| finding.retired.is_none()) {
             let (kernel, row) = finding.title.split_once(' ').unwrap_or((&finding.title, ""));
             ladder.rows.insert((kernel.to_owned(), row.to_owned()));
-            for line in finding.output.lines() {
+            for line in finding.passed_output.lines() {
                 if let Some((_, cell)) = line.split_once(CELL) {
                     ladder.add(kernel, row, cell);
                 }
@@ -45,14 +45,14 @@ impl Ladder {
             self.order.push(place.clone());
         }
         self.kernels.insert(kernel.to_owned());
-        self.told_by.entry(row.to_owned()).or_default().insert(place.clone());
+        self.places_of.entry(row.to_owned()).or_default().insert(place.clone());
         self.cells.entry(place).or_default().insert(kernel.to_owned(), result.trim().to_owned());
     }
 
     /// The first place without a result that a row of the same name has on another kernel.
     pub(super) fn gap(&self) -> Option<String> {
         self.rows.iter().find_map(|(kernel, row)| {
-            let mut expected = self.told_by.get(row).into_iter().flatten();
+            let mut expected = self.places_of.get(row).into_iter().flatten();
             let place = expected.find(|place| !self.cells[*place].contains_key(kernel))?;
             Some(format!("the ladder has no result for {} on {}, {kernel}", place.1, place.0))
         })
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     fn row(title: &str, output: &str) -> Finding {
-        Finding { title: title.into(), output: output.into(), ..Finding::default() }
+        Finding { title: title.into(), passed_output: output.into(), ..Finding::default() }
     }
 
     #[test]
@@ -120,6 +120,8 @@ mod tests {
         assert_eq!(Ladder::of(&[one.clone(), other]).gap(), None);
         let whole = Ladder::of(std::slice::from_ref(&one));
         assert_eq!(whole.gap(), None);
+        let retired = Finding { retired: Some("gone".into()), ..row("6.12 ebpf", "") };
+        assert_eq!(Ladder::of(&[one.clone(), retired]).gap(), None);
         let ladder = Ladder::of(&[one, two]);
         assert_eq!(ladder.gap().unwrap(), "the ladder has no result for unix path on steered, 6.1");
         let text = ladder.text();

@@ -28,11 +28,11 @@ pub(super) struct Lanes<'a> {
 impl Lanes<'_> {
     /// Runs all of them. What fails keeps nothing back; an error is one of the runner's own, or an interruption.
     pub(super) fn run(&self, tests: Vec<Test>, report: &mut Report) -> Result<()> {
-        let (alone, beside): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.is_alone);
+        let (alone, side_by_side): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.is_alone);
         let began = Instant::now();
         {
             let _machine = MachineLock::shared()?;
-            let ended = self.side_by_side(beside)?;
+            let ended = self.side_by_side(side_by_side)?;
             report.add_phase("tests, side by side", began.elapsed());
             report.add_tests(ended, self.tiers);
         }
@@ -70,7 +70,7 @@ impl Lanes<'_> {
     fn one(&self, test: &Test) -> Result<TestResult> {
         let ended = self.runner.run(test, self.tiers.limit(&test.name))?;
         interrupt::check()?;
-        self.progress.tell(&test.name, &ended.outcome, ended.took.as_secs_f64(), &ended.output);
+        self.progress.add(&test.name, &ended.outcome, ended.took.as_secs_f64(), &ended.output);
         Ok(ended)
     }
 }

@@ -6,7 +6,6 @@ use anyhow::{Result, ensure};
 
 use super::guests::Guests;
 use super::ladder::Ladder;
-use super::machine_lock::MachineLock;
 use super::programs::{Programs, Test};
 use super::report::Report;
 use super::rows::{self, Row};
@@ -36,23 +35,24 @@ impl<'a> Matrix<'a> {
     /// Builds what the guests run, and chooses the rows. None where none of them has such a test.
     pub(super) fn prepare(&self, report: &mut Report) -> Result<Option<Guests<'a>>> {
         let began = Instant::now();
-        let programs = {
-            let _machine = MachineLock::shared()?;
-            Programs::build_static(vm::PROFILE)?
-        };
+        let programs = Programs::build_static(vm::PROFILE)?;
         dist::verify(&programs.program("reloader"))?;
         let mut host = Host::with_programs(programs.folder.clone())?;
         if let Accelerator::Emulated(why) = host.accelerator() {
             eprintln!("guests are emulated: {why}");
-            host = host.in_idle_time();
+            if let Err(error) = host.make_idle() {
+                eprintln!("guests run after all other tests: {error:#}");
+            }
         }
-        report.add_phase("build for guests", began.elapsed());
         let rows = self.rows(&programs.tests()?, report)?;
         if rows.is_empty() {
             report.add_skipped("guests".into(), "no row has a test of this name".into());
             return Ok(None);
         }
-        Ok(Some(Guests { tier: self.tier, tiers: self.tiers, host, programs, rows }))
+        let guests = Guests { tier: self.tier, tiers: self.tiers, host, programs, rows };
+        guests.warm_up();
+        report.add_phase("build for guests", began.elapsed());
+        Ok(Some(guests))
     }
 
     fn rows(&self, tests: &[Test], report: &mut Report) -> Result<Vec<(Row, Vec<String>)>> {
@@ -75,7 +75,7 @@ impl<'a> Matrix<'a> {
 
     /// What is asked for by its name is run whatever its tier.
     fn is_asked_for_by_name(&self) -> bool {
-        self.kernel.is_some() || self.filter.is_some()
+        self.kernel.is_some() || self.name.is_some() || self.filter.is_some()
     }
 
     fn tests_of(&self, row: &Row, tests: &[Test]) -> Result<Vec<String>> {
@@ -93,7 +93,7 @@ pub(super) fn tell(findings: Vec<Finding>, tiers: &Tiers, report: &mut Report) {
     print!("{}", table::text(&findings));
     let ladder = Ladder::of(&findings);
     println!("{}", ladder.text());
-    // One kernel alone may have been asked for, never one rung.
+    // Rows of one name run the same tests, whatever was asked for.
     if let Some(gap) = ladder.gap() {
         report.add_failure(gap);
     }

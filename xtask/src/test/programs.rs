@@ -14,11 +14,18 @@ const INTEGRATION: &str = "main";
 
 /// Programs on this machine, as cargo has built them.
 pub(super) struct Programs {
-    /// Those of the unit tests by the crate's name.
-    pub(super) unit: BTreeMap<String, PathBuf>,
+    /// Those of the unit tests by the name of what they test: `reloader (lib)`.
+    pub(super) unit: BTreeMap<String, UnitTests>,
     /// The one of the integration tests.
     pub(super) integration: PathBuf,
     /// The product and the tests' helpers.
+    pub(super) folder: PathBuf,
+}
+
+/// The unit tests of a library or a program.
+pub(super) struct UnitTests {
+    pub(super) program: PathBuf,
+    /// The package's, in which cargo runs its tests.
     pub(super) folder: PathBuf,
 }
 
@@ -39,7 +46,7 @@ impl Programs {
     }
 
     /// What the unit tests are in, and nothing else.
-    pub(super) fn build_unit() -> Result<BTreeMap<String, PathBuf>> {
+    pub(super) fn build_unit() -> Result<BTreeMap<String, UnitTests>> {
         let mut cargo = cargo();
         cargo.args(["test", "--locked", "--workspace", "--exclude", "reloader-tests", "--lib", "--bins", "--no-run"]);
         let messages = messages(&mut cargo)?;
@@ -77,6 +84,11 @@ impl Programs {
     }
 }
 
+/// `a::b` is a test, `a::*` all that begin so.
+pub(super) fn fits(name: &str, test: &str) -> bool {
+    name.strip_suffix('*').map_or(name == test, |beginning| test.starts_with(beginning))
+}
+
 /// The tests of a program. libtest's `ignored` is the lane: `#[ignore = "alone: …"]` at a test's head says that it needs the
 /// machine to itself, and keeps it out of a plain `cargo test`, which runs everything at once.
 pub(super) fn list(program: &Path) -> Result<Vec<Test>> {
@@ -111,11 +123,12 @@ fn executable(message: &serde_json::Value) -> Option<PathBuf> {
     message["executable"].as_str().map(PathBuf::from)
 }
 
-fn unit(message: &serde_json::Value) -> Option<(String, PathBuf)> {
+fn unit(message: &serde_json::Value) -> Option<(String, UnitTests)> {
     let target = &message["target"];
     let kind = target["kind"][0].as_str()?;
     let name = target["name"].as_str()?;
-    (kind != "test").then_some((format!("{name} ({kind})"), executable(message)?))
+    let folder = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
+    (kind != "test").then_some((format!("{name} ({kind})"), UnitTests { program: executable(message)?, folder }))
 }
 
 #[cfg(test)]

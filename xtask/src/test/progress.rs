@@ -1,4 +1,4 @@
-//! Tells how a run goes on: a bar on a terminal; elsewhere, and there too, what failed.
+//! Tells how a run goes on: a bar on a terminal, a line for each test elsewhere, and what failed in both.
 
 use std::io::IsTerminal;
 
@@ -18,20 +18,22 @@ impl Progress {
         Progress { bar: bar.with_style(style) }
     }
 
-    /// A test has ended, after so many seconds of this machine's clock.
-    pub(super) fn tell(&self, test: &str, outcome: &Outcome, seconds: f64, output: &str) {
+    /// A test has ended.
+    pub(super) fn add(&self, test: &str, outcome: &Outcome, seconds: f64, output: &str) {
         self.bar.inc(1);
         self.bar.set_message(test.to_owned());
-        let what = match outcome {
-            Outcome::Passed | Outcome::Skipped(_) => return,
-            Outcome::Failed => "FAILED",
-            Outcome::Killed => "KILLED at its limit:",
+        let (what, output) = match outcome {
+            Outcome::Passed | Outcome::Skipped(_) if !self.bar.is_hidden() => return,
+            Outcome::Passed => ("passed", ""),
+            Outcome::Skipped(_) => ("skipped", ""),
+            Outcome::Failed => ("FAILED", output),
+            Outcome::Killed => ("KILLED at its limit", output),
         };
-        self.say(&format!("{what} {test} after {seconds:.1} s\n{output}"));
+        self.print(format!("{what} {test} {seconds:.1} s\n{output}").trim_end());
     }
 
     /// A line that stays.
-    pub(super) fn say(&self, text: &str) {
+    pub(super) fn print(&self, text: &str) {
         self.bar.suspend(|| eprintln!("{text}"));
     }
 }

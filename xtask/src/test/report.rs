@@ -145,7 +145,7 @@ impl Report {
         let before_total = before.map_or("-".into(), |before| before.total().to_string());
         text += &format!("{:<30} {:>9} {before_total:>8}\n", "total", total.as_secs());
         self.tests.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
-        text += "\nslowest tests\n";
+        text += "\nslowest tests (in an emulated guest: by the time of its emulator)\n";
         for (name, took) in self.tests.iter().take(SLOWEST) {
             text += &format!("{:>9.1} s  {name}\n", took.as_secs_f64());
         }
@@ -192,6 +192,22 @@ mod tests {
     fn passed_tests_are_counted_over_all_programs() {
         let text = "test result: ok. 12 passed; 0 failed\nwords\ntest result: FAILED. 3 passed; 1 failed\n";
         assert_eq!(passed_in(text), 15);
+    }
+
+    #[test]
+    fn a_run_ends_well_only_if_nothing_has_failed() {
+        let finish = |outcome: Outcome| {
+            let mut report = Report::new(None);
+            report.add("a::b".into(), &Outcome::Passed, Duration::ZERO);
+            report.add("a::c".into(), &outcome, Duration::ZERO);
+            report.finish().map_err(|error| error.to_string())
+        };
+        assert_eq!((finish(Outcome::Passed), finish(Outcome::Skipped("no plug".into()))), (Ok(()), Ok(())));
+        let error = Err("1 failed: a::c".to_owned());
+        assert_eq!((finish(Outcome::Failed), finish(Outcome::Killed)), (error.clone(), error));
+        let mut report = Report::new(None);
+        assert_eq!(report.add_result("a part", Err::<(), _>(anyhow::anyhow!("gone"))).unwrap(), None);
+        assert_eq!(report.finish().unwrap_err().to_string(), "1 failed: a part: gone");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use reloader_tests::kernels;
 
-use super::programs::Test;
+use super::programs::{Test, fits};
 
 /// What a row's processes are denied.
 #[derive(Clone, Copy)]
@@ -99,10 +99,6 @@ impl Row {
 
     /// Of all integration tests; an error where one that is named is not there.
     pub(super) fn chosen(&self, tests: &[Test]) -> Result<Vec<String>> {
-        let fits = |wanted: &str, name: &str| match wanted.strip_suffix('*') {
-            Some(beginning) => name.starts_with(beginning),
-            None => name == wanted,
-        };
         let (left_out, wanted): (Vec<&str>, Vec<&str>) = self.tests.iter().partition(|wanted| wanted.starts_with('!'));
         let mut chosen = Vec::new();
         for wanted in wanted {

@@ -1,6 +1,7 @@
 //! One integration test, in namespaces of its own.
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -18,6 +19,12 @@ use crate::interrupt;
 
 /// std has no wait with a limit, and none that a signal ends.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long `isolated` may take to remove what a test has left.
+const MOST_CLEANING: Duration = Duration::from_secs(30);
+
+/// Of a program's output, in bytes: more is kept in its log.
+const MOST_OUTPUT: u64 = 1 << 20;
 
 /// What came of a test.
 pub(super) struct TestResult {
@@ -41,9 +48,10 @@ impl Runner<'_> {
         // By its name only when it is whole: another run in this checkout may have a test of this name under way.
         let log = NamedTempFile::new_in(&self.logs).with_context(|| self.logs.display().to_string())?;
         let began = Instant::now();
-        let status = wait(self.command(test, limit, log.as_file())?.spawn().context("starting `isolated`")?)?;
+        let child = self.command(test, limit, log.as_file())?.spawn().context("starting `isolated`")?;
+        let status = wait(child, limit + MOST_CLEANING)?;
         let took = began.elapsed();
-        let output = String::from_utf8_lossy(&fs::read(log.path())?).into_owned();
+        let output = end_of(log.as_file())?;
         log.persist(self.logs.join(format!("{}.log", test.name.replace("::", "."))))?;
         Ok(TestResult { test: test.clone(), outcome: Outcome::from_program(status.code(), &output), took, output })
     }
@@ -59,14 +67,29 @@ impl Runner<'_> {
     }
 }
 
-/// Waits for a child that ends in order at SIGTERM.
-pub(super) fn wait(mut child: Child) -> Result<ExitStatus> {
+/// What a program has printed last.
+pub(super) fn end_of(file: &File) -> Result<String> {
+    let length = file.metadata()?.len();
+    let mut bytes = Vec::new();
+    let mut file = file;
+    file.seek(SeekFrom::Start(length.saturating_sub(MOST_OUTPUT)))?;
+    file.take(MOST_OUTPUT).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Waits for a child that ends in order at SIGTERM. One that ends neither so nor within the limit is killed.
+pub(super) fn wait(mut child: Child, limit: Duration) -> Result<ExitStatus> {
+    let mut deadline = Instant::now() + limit;
     let mut is_signalled = false;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
+        if Instant::now() > deadline {
+            child.kill()?;
+        }
         if interrupt::is_requested() && !is_signalled {
+            deadline = deadline.min(Instant::now() + MOST_CLEANING);
             // A Ctrl-C reaches it by itself, a SIGTERM does not. It ends what the test has started.
             let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
             is_signalled = true;

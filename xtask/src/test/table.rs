@@ -18,13 +18,16 @@ pub(super) struct Finding {
     pub(super) problem: Option<String>,
     /// Why there is no such kernel any more, where that fails nothing.
     pub(super) retired: Option<String>,
-    pub(super) output: String,
+    /// What the tests that have passed have printed.
+    pub(super) passed_output: String,
+    /// What was printed since the last test has ended.
+    pub(super) last_output: String,
 }
 
 impl Finding {
     /// Each test by its name and its row.
     pub(super) fn into_report(self, report: &mut Report, tiers: &Tiers) {
-        report.proofs.read(&self.output);
+        report.proofs.read(&self.passed_output);
         if let Some(why) = self.retired {
             report.add_skipped(format!("row {}", self.title), why);
         }
@@ -51,7 +54,7 @@ impl Finding {
         let seconds = self.took.as_secs();
         let mut line = format!("{}: {passed} passed, {skipped} skipped, {failed} failed, {seconds} s", self.title);
         if let Some(problem) = &self.problem {
-            line += &format!("\n{}\n{}: {problem}", self.output, self.title);
+            line += &format!("\n{}\n{}: {problem}", self.last_output, self.title);
         }
         line
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use super::programs::fits;
+
 const FILE: &str = "tests/tiers.toml";
 
 /// What is asked for.
@@ -94,6 +96,10 @@ impl Tiers {
         let absent: Vec<&str> =
             named.filter(|name| !tests.iter().any(|test| fits(name, test))).map(String::as_str).collect();
         ensure!(absent.is_empty(), "{FILE} names tests that are not there: {}", absent.join(", "));
+        let contradicts = |test: &&String| self.includes(Tier::Quick, test) && !self.includes(Tier::Merge, test);
+        if let Some(test) = tests.iter().find(contradicts) {
+            bail!("{FILE} has {test} in `quick` and in `only-all`");
+        }
         if let Some(row) = self.only_all.iter().filter_map(|row| row.row.as_ref()).find(|row| !rows.contains(*row)) {
             bail!("{FILE} names the row `{row}`, which is not there");
         }
@@ -132,11 +138,6 @@ impl Tiers {
     pub(super) fn has_reason_to_take(&self, test: &str, took: Duration) -> bool {
         took.as_secs() < self.expected_s || self.slow.iter().any(|row| fits(&row.test, test))
     }
-}
-
-/// `a::b` is a test, `a::*` all that begin so.
-fn fits(name: &str, test: &str) -> bool {
-    name.strip_suffix('*').map_or(name == test, |beginning| test.starts_with(beginning))
 }
 
 #[cfg(test)]
@@ -179,6 +180,14 @@ mod tests {
         assert_eq!(error.to_string(), "tests/tiers.toml names tests that are not there: a::one");
         let error = tiers.check(&names(&["a::one", "b::two", "c::x"]), &names(&[])).unwrap_err();
         assert_eq!(error.to_string(), "tests/tiers.toml names the row `6.1 qdisc`, which is not there");
+    }
+
+    #[test]
+    fn what_is_run_while_working_is_run_before_a_change_lands() {
+        let tiers = Tiers::parse(&TEXT.replace("quick = [\"a::one\"]", "quick = [\"b::*\"]")).unwrap();
+        let rows = names(&["6.1 qdisc", "6.1 ebpf"]);
+        let error = tiers.check(&names(&["a::one", "b::two", "c::x"]), &rows).unwrap_err();
+        assert_eq!(error.to_string(), "tests/tiers.toml has b::two in `quick` and in `only-all`");
     }
 
     #[test]

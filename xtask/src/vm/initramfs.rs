@@ -27,7 +27,7 @@ const WORTH_STRIPPING: u64 = 4 << 20;
 #[derive(Clone, Default)]
 pub(crate) struct Load {
     /// One after the other.
-    pub(crate) commands: Vec<Words>,
+    pub(crate) commands: Vec<GuestCommand>,
     /// Roots of other systems, and where they are in the guest.
     pub(crate) trees: Vec<(PathBuf, PathBuf)>,
     /// Further files for `/programs`.
@@ -38,7 +38,7 @@ pub(crate) struct Load {
 
 /// A command of a guest.
 #[derive(Clone)]
-pub(crate) struct Words {
+pub(crate) struct GuestCommand {
     /// A program of this machine or a name in the guest's PATH, and its arguments.
     pub(crate) words: Vec<String>,
     /// After this, by the guest's clock, all that it has started is killed.
@@ -121,7 +121,7 @@ impl Packer {
 }
 
 /// A command as the guest's init reads it.
-fn plan(command: &Words) -> Result<serde_json::Value> {
+fn plan(command: &GuestCommand) -> Result<serde_json::Value> {
     let (program, arguments) = command.words.split_first().context("a guest needs a program")?;
     let path = Path::new(program);
     let inside = if path.is_file() { inside(path)?.display().to_string() } else { program.clone() };

@@ -12,6 +12,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use reloader_tests::guest;
+use reloader_tests::isolation::IdleGroup;
 use reloader_tests::kernels::Kernel;
 
 use super::accelerator::Accelerator;
@@ -30,24 +31,8 @@ const INITRAMFS_FD: i32 = 3;
 /// How often a guest that says nothing is given up if this run was interrupted.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Which of this machine's time a guest gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Priority {
-    /// As much as any other process.
-    Usual,
-    /// What no other process wants. An emulated guest does not notice when it has to wait.
-    Idle,
-}
-
-impl Priority {
-    /// For chrt(1).
-    fn arguments(self) -> [&'static str; 2] {
-        match self {
-            Priority::Usual => ["--other", "0"],
-            Priority::Idle => ["--idle", "0"],
-        }
-    }
-}
+/// A guest that waits for its turn may take so many times its limit by the clock.
+const MOST_WAITING: u32 = 20;
 
 /// A guest that runs. Dropped, its QEMU is killed.
 pub(super) struct Machine {
@@ -65,11 +50,11 @@ impl Machine {
         initramfs: File,
         console: &Path,
         accelerator: &Accelerator,
-        priority: Priority,
+        idle_group: Option<&IdleGroup>,
     ) -> Result<Machine> {
         // The kernel, not we, ends it when we are killed.
-        let mut command = Command::new("chrt");
-        command.args(priority.arguments()).args(["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"]);
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         command.args(accelerator.arguments());
         command.args(["-M", "pc", "-smp", "1", "-m", MEGABYTES]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"]);
@@ -81,7 +66,7 @@ impl Machine {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let said = console.with_extension("qemu");
         command.stderr(File::create(&said).with_context(|| said.display().to_string())?);
-        let mut qemu = command.spawn().context("running chrt (package util-linux)")?;
+        let mut qemu = command.spawn().context("running setpriv (package util-linux)")?;
         let output = qemu.stdout.take().context("a pipe")?;
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -95,12 +80,18 @@ impl Machine {
                 }
             }
         });
-        let pid = Pid::from_raw(qemu.id().cast_signed());
-        let processor_time = matches!(accelerator, Accelerator::Emulated(_)).then(|| clock_getcpuclockid(pid));
-        Ok(Machine { qemu, lines, began: Instant::now(), processor_time: processor_time.transpose()? })
+        let mut machine = Machine { qemu, lines, began: Instant::now(), processor_time: None };
+        if let Some(group) = idle_group {
+            group.add(machine.qemu.id())?;
+        }
+        if matches!(accelerator, Accelerator::Emulated(_)) {
+            let pid = Pid::from_raw(machine.qemu.id().cast_signed());
+            machine.processor_time = Some(clock_getcpuclockid(pid).context("the processor time of QEMU")?);
+        }
+        Ok(machine)
     }
 
-    /// Passes each line on, with what the guest has cost until then: the time of its emulator, which does not depend on what else
+    /// Ends it at its limit, which is one of its cost. Passes each line on, with what the guest has cost until then: the time of its emulator, which does not depend on what else
     /// this machine does, or else that of a clock. Gives the exit status of each command of the guest.
     pub(super) fn run(
         mut self,
@@ -108,18 +99,18 @@ impl Machine {
         console: &Path,
         mut line: impl FnMut(&str, Duration),
     ) -> Result<Vec<i32>> {
-        let deadline = Instant::now() + limit;
         let mut verdicts = Vec::new();
         loop {
             interrupt::check()?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left.min(POLL_INTERVAL)) {
+            // One that gets no time at all is ended as well.
+            let is_late = self.cost() >= limit || self.began.elapsed() >= limit * MOST_WAITING;
+            match self.lines.recv_timeout(POLL_INTERVAL) {
                 Ok(text) if text == guest::END => return Ok(verdicts),
                 Ok(text) => {
                     line(&text, self.cost());
                     verdicts.extend(guest::verdict(&text));
                 }
-                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
+                Err(RecvTimeoutError::Timeout) if !is_late => {}
                 Err(RecvTimeoutError::Timeout) => {
                     bail!("the guest still runs after {limit:?}\n{}", last_words(console))
                 }

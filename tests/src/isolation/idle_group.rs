@@ -1,0 +1,58 @@
+//! A control group whose processes get only the time that no other process of the machine wants.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use super::control_groups::{remove_when_empty, roots, sweep};
+use super::scratch::{is_abandoned, name_of_this_process};
+
+const PREFIX: &str = "rlr-idle-";
+
+/// The file that makes a group idle (Linux 5.15, Documentation/admin-guide/cgroup-v2.rst). `SCHED_IDLE` alone ranks a process only
+/// within its own group: the group as a whole would get as much as that of a test.
+const IDLE: &str = "cpu.idle";
+
+/// The group; dropped, it is removed. It is a child of the root, so that it is idle beside all other groups.
+pub struct IdleGroup(PathBuf);
+
+impl IdleGroup {
+    /// Makes it, and removes those of processes that have ended without doing so.
+    ///
+    /// # Errors
+    /// Where no hierarchy of control groups has it.
+    pub fn create() -> Result<IdleGroup> {
+        let (name, roots) = (name_of_this_process(PREFIX)?, roots());
+        sweep(&roots, &|name| is_abandoned(name, PREFIX));
+        for root in roots {
+            let path = root.join(&name);
+            // Any hierarchy but the one of the processor refuses, or has no such file.
+            if fs::create_dir(&path).is_err() {
+                continue;
+            }
+            let group = IdleGroup(path);
+            if group.0.join(IDLE).exists() && fs::write(group.0.join(IDLE), "1").is_ok() {
+                return Ok(group);
+            }
+        }
+        bail!("no hierarchy of control groups has {IDLE}")
+    }
+
+    /// Moves a process, with what it starts from then on.
+    ///
+    /// # Errors
+    /// Where the process has ended.
+    pub fn add(&self, pid: u32) -> Result<()> {
+        let file = self.0.join("cgroup.procs");
+        fs::write(&file, pid.to_string()).with_context(|| format!("moving process {pid} to {}", file.display()))
+    }
+}
+
+impl Drop for IdleGroup {
+    fn drop(&mut self) {
+        if let Err(error) = remove_when_empty(&self.0) {
+            eprintln!("{error:#}");
+        }
+    }
+}

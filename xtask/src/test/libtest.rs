@@ -38,12 +38,12 @@ mod tests {
 
     #[test]
     fn a_test_has_passed_only_if_one_was_run() {
-        let of = Outcome::from_program;
+        let outcome = Outcome::from_program;
         let ok = "test a ... ok\n\ntest result: ok. 1 passed; 0 failed";
-        assert_eq!(of(Some(0), ok), Outcome::Passed);
-        assert_eq!(of(Some(0), "test result: ok. 0 passed; 0 failed"), Outcome::Failed);
-        assert_eq!((of(Some(101), ok), of(None, ok)), (Outcome::Failed, Outcome::Failed));
-        assert_eq!(of(Some(124), ""), Outcome::Killed);
-        assert_eq!(of(Some(0), &format!("test a ... skipped: no plug\n{ok}")), Outcome::Skipped("no plug".into()));
+        assert_eq!(outcome(Some(0), ok), Outcome::Passed);
+        assert_eq!(outcome(Some(0), "test result: ok. 0 passed; 0 failed"), Outcome::Failed);
+        assert_eq!((outcome(Some(101), ok), outcome(None, ok)), (Outcome::Failed, Outcome::Failed));
+        assert_eq!(outcome(Some(124), ""), Outcome::Killed);
+        assert_eq!(outcome(Some(0), &format!("test a ... skipped: no plug\n{ok}")), Outcome::Skipped("no plug".into()));
     }
 }

@@ -44,11 +44,12 @@ pub(super) struct Tiers {
     slow: Vec<Slow>,
 }
 
-/// What only a run of everything runs: a test on the host, a row of the kernel matrix, or a test in a row.
+/// What only a run of everything runs: tests on this machine, a row of the kernel matrix, or tests in a row.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct OnlyAll {
-    test: Option<String>,
+    #[serde(default)]
+    tests: Vec<String>,
     row: Option<String>,
     reason: String,
 }
@@ -64,7 +65,7 @@ struct Slow {
 
 impl OnlyAll {
     fn names(&self, test: &str) -> bool {
-        self.test.as_deref().is_some_and(|name| fits(name, test))
+        self.tests.iter().any(|name| fits(name, test))
     }
 }
 
@@ -81,7 +82,7 @@ impl Tiers {
         ensure!(reasons.clone().all(|reason| !reason.trim().is_empty()), "a row has an empty reason");
         for row in &tiers.only_all {
             ensure!(
-                row.test.is_some() || row.row.is_some(),
+                !row.tests.is_empty() || row.row.is_some(),
                 "only-all names neither a test nor a row ({})",
                 row.reason
             );
@@ -92,7 +93,7 @@ impl Tiers {
     /// An error that names what the file has and the programs have not.
     pub(super) fn check(&self, tests: &BTreeSet<String>, rows: &BTreeSet<String>) -> Result<()> {
         let named = self.quick.iter().chain(self.slow.iter().map(|row| &row.test));
-        let named = named.chain(self.only_all.iter().filter_map(|row| row.test.as_ref()));
+        let named = named.chain(self.only_all.iter().flat_map(|row| &row.tests));
         let absent: Vec<&str> =
             named.filter(|name| !tests.iter().any(|test| fits(name, test))).map(String::as_str).collect();
         ensure!(absent.is_empty(), "{FILE} names tests that are not there: {}", absent.join(", "));
@@ -118,7 +119,7 @@ impl Tiers {
 
     /// Whether a row of the kernel matrix is run.
     pub(super) fn includes_row(&self, tier: Tier, title: &str) -> bool {
-        let only_all = || self.only_all.iter().any(|only| only.test.is_none() && only.row.as_deref() == Some(title));
+        let only_all = || self.only_all.iter().any(|only| only.tests.is_empty() && only.row.as_deref() == Some(title));
         tier == Tier::All || !only_all()
     }
 
@@ -145,9 +146,9 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "limit-s = 100\nexpected-s = 60\nquick = [\"a::one\"]\n\
-                        [[only-all]]\ntest = \"b::*\"\nreason = \"long\"\n\
+                        [[only-all]]\ntests = [\"b::*\"]\nreason = \"long\"\n\
                         [[only-all]]\nrow = \"6.1 qdisc\"\nreason = \"between two\"\n\
-                        [[only-all]]\nrow = \"6.1 ebpf\"\ntest = \"a::*\"\nreason = \"the host has it\"\n\
+                        [[only-all]]\nrow = \"6.1 ebpf\"\ntests = [\"a::*\"]\nreason = \"the host has it\"\n\
                         [[slow]]\ntest = \"c::x\"\nlimit-s = 300\nreason = \"boots\"\n";
 
     fn names(names: &[&str]) -> BTreeSet<String> {
@@ -157,10 +158,10 @@ mod tests {
     #[test]
     fn each_tier_has_its_tests_and_rows() {
         let tiers = Tiers::parse(TEXT).unwrap();
-        let of = |tier| ["a::one", "b::two", "c::x"].map(|test| tiers.includes(tier, test));
-        assert_eq!(of(Tier::Quick), [true, false, false]);
-        assert_eq!(of(Tier::Merge), [true, false, true]);
-        assert_eq!(of(Tier::All), [true; 3]);
+        let included = |tier| ["a::one", "b::two", "c::x"].map(|test| tiers.includes(tier, test));
+        assert_eq!(included(Tier::Quick), [true, false, false]);
+        assert_eq!(included(Tier::Merge), [true, false, true]);
+        assert_eq!(included(Tier::All), [true; 3]);
         assert!(!tiers.includes_row(Tier::Merge, "6.1 qdisc") && tiers.includes_row(Tier::All, "6.1 qdisc"));
         assert!(tiers.includes_row(Tier::Merge, "6.1 ebpf"));
         let in_row = |tier| ["a::one", "c::x"].map(|test| tiers.includes_in_row(tier, "6.1 ebpf", test));
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_row_without_a_reason_or_a_subject_is_refused() {
-        for row in ["test = \"a\"\nreason = \" \"", "reason = \"c\"", "test = \"a\""] {
+        for row in ["tests = [\"a\"]\nreason = \" \"", "reason = \"c\"", "tests = [\"a\"]"] {
             let text = format!("limit-s = 1\nexpected-s = 1\nquick = []\n[[only-all]]\n{row}\n");
             assert!(Tiers::parse(&text).is_err(), "{row}");
         }

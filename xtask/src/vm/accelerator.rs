@@ -4,6 +4,9 @@ use std::fs::{self, File};
 
 use anyhow::{Context, Result, ensure};
 
+/// Of an emulated guest: `rep movsb` is emulated byte by byte, so the kernel must not take it for fast.
+const PROCESSOR: &str = "max,erms=off,fsrm=off";
+
 /// One of the two.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Accelerator {
@@ -21,7 +24,9 @@ impl Accelerator {
             // Two nanoseconds an instruction, and idle time passes at once. By the host's clock an emulated machine carries a
             // few hundred connections a second, fewer whenever the host does something else, and what is seen as slow or
             // lost says nothing about reloader.
-            Accelerator::Emulated(_) => &["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-cpu", "max"],
+            Accelerator::Emulated(_) => {
+                &["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-cpu", PROCESSOR]
+            }
         }
     }
 }

@@ -228,6 +228,19 @@ mod tests {
     }
 
     #[test]
+    fn of_what_others_hold_the_owned_sockets_that_are_lacking_are_taken_over() {
+        let listening = || held(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let inode = |held: &Held| held.listener.inode;
+        let (own, lacking, not_owned) = (listening(), listening(), listening());
+        let owner = SocketOwner { pid: std::process::id(), fd: 3 };
+        let sockets = HashMap::from([(inode(&own), owner), (inode(&lacking), owner)]);
+        let mut custody = Custody::new(vec![own.clone()], HashMap::from([(inode(&own), owner)]));
+        custody.complete_from(&[own.clone(), lacking.clone(), not_owned], &sockets);
+        assert_eq!(custody.held().iter().map(inode).collect::<Vec<_>>(), [inode(&own), inode(&lacking)]);
+        assert_eq!(custody.owner(inode(&lacking)), Some(owner));
+    }
+
+    #[test]
     fn a_generation_that_serves_on_has_closed_what_is_missing() {
         let owned = |inodes: &[u64]| inodes.iter().copied().collect::<HashSet<u64>>();
         assert_eq!(followed(&[1, 2], &owned(&[1, 2, 9]), Some(9), false), Followed::Unchanged);

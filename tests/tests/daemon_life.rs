@@ -19,6 +19,8 @@ use reloader_tests::wrapper::{Manner, Wrapper};
 const WEB: &str = "127.0.0.1:8080";
 const IDLE: &str = "127.0.0.1:8081";
 
+const LIMIT: Duration = Duration::from_secs(20);
+
 #[test]
 #[ignore = "alone: loads"]
 fn killed_and_terminated_daemons_leave_haproxy_alone() {
@@ -48,6 +50,29 @@ fn killed_and_terminated_daemons_leave_haproxy_alone() {
     load.until_further(300);
     load.stop().assert_lossless();
     assert_eq!((idle.alive(), idle.prove()), (100, 100), "{:?}", idle.deaths());
+}
+
+/// The next daemon reads on where the one before has come to, and not from the beginning.
+#[test]
+fn what_haproxy_has_said_is_told_once() {
+    netns::enter();
+    let untimed = "defaults\n  mode http\nfrontend untimed\n  bind 127.0.0.1:8082\n  http-request return status 200\n";
+    let mut rig = Rig::with(&Config::web(WEB).section(untimed)).start();
+    let by_first = format!("({})", rig.serving().expect("a generation that serves").pid);
+    let times = |rig: &Rig| {
+        rig.log().lines().filter(|line| line.contains(&by_first) && line.contains("missing timeouts")).count()
+    };
+    until(LIMIT, "HAProxy's warning to be told", || times(&rig) > 0);
+    let before = times(&rig);
+    rig.kill9_daemon();
+    rig.start_daemon();
+    assert_adopted(&rig);
+    rig.reload().expect_status(0);
+    // Its last words are read then.
+    until(LIMIT, "the first generation to be gone", || {
+        rig.status().at("/draining").as_array().is_some_and(Vec::is_empty)
+    });
+    assert_eq!(times(&rig), before, "{}", rig.log());
 }
 
 /// The daemon's end falls into every phase of a reload.
@@ -186,7 +211,7 @@ fn the_watchdog_is_told_even_while_the_old_generation_takes_its_time() {
     let old = rig.serving().expect("a serving generation");
     old.signal(Signal::SIGSTOP);
     let mut reload = rig.spawn(&["reload", "--json"]);
-    until(Duration::from_secs(20), "the old generation to be told", || records(&rig).contains("\"draining\""));
+    until(LIMIT, "the old generation to be told", || records(&rig).contains("\"draining\""));
     until_watchdog_beats(&rig);
     assert!(reload.is_running());
     old.signal(Signal::SIGCONT);

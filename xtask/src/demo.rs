@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use reloader_tests::cargo::cargo;
 use reloader_tests::footprint::Footprint;
 
 use crate::packages::{ensure_apt, in_path, run as run_command};
+use crate::profile;
 
 /// What `cargo xtask demo` takes.
 #[derive(clap::Args, Default)]
@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn as_user() -> anyhow::Result<()> {
     ensure_apt(&["haproxy", "iproute2", "util-linux"])?;
-    run_command(cargo().args(["build", "--locked", "--package", "reloader"]))?;
+    run_command(&mut profile::build_programs("dev"))?;
     let reloader = crate::program().with_file_name("reloader");
     if rustix::process::geteuid().is_root() {
         return as_root(&reloader);

@@ -15,6 +15,14 @@ pub(crate) fn directory(profile: &str) -> &str {
     }
 }
 
+/// `cargo build` of all programs. A part of them would give the crates that they share fewer features, and these, with all that
+/// depends on them, would be built again.
+pub(crate) fn build_programs(profile: &str) -> Command {
+    let mut command = cargo();
+    command.args(["build", "--locked", "--workspace", "--bins", "--profile", profile]);
+    command
+}
+
 /// `cargo TASK` by a profile, static.
 pub(crate) fn static_cargo(task: &str, profile: &str) -> Command {
     let mut command = cargo();

@@ -254,6 +254,20 @@ mod tests {
     }
 
     #[test]
+    fn an_open_connection_to_a_held_listener_is_seen_and_no_other() {
+        let connected = || {
+            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+            (socket.local_addr().unwrap(), client, socket.accept().unwrap())
+        };
+        let ((address, client, _server), _other) = (connected(), connected());
+        let held = vec![Endpoint::stream(Address::Inet(address))];
+        let look = Look::now(&View { held, exceptions: Vec::new(), closed: false }, false).unwrap();
+        let ends: Vec<Ends> = look.open.iter().map(|open| (open.local, open.remote)).collect();
+        assert_eq!(ends, [(address, client.local_addr().unwrap())]);
+    }
+
+    #[test]
     fn a_silent_client_is_told_apart() {
         let look = Look {
             queues: HashMap::from([(7, 3)]),

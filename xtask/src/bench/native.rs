@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use reloader_tests::bench::{Figures, Share, Way};
-use reloader_tests::cargo::cargo;
 
 use super::document::Row;
 use super::plan::{Load, Task};
@@ -54,9 +53,7 @@ pub(super) fn measure(ways: &[Way], load: &Load, profile: &str) -> Result<Vec<Ro
 
 /// Gives the directory of the programs.
 fn build(profile: &str) -> Result<PathBuf> {
-    let mut cargo = cargo();
-    cargo.args(["build", "--quiet", "--locked", "--package", "reloader", "--package", "reloader-tests", "--bins"]);
-    run(cargo.args(["--profile", profile]))?;
+    run(profile::build_programs(profile).arg("--quiet"))?;
     let own = std::env::current_exe()?;
     let target = own.parent().and_then(Path::parent).context("a program that cargo built has a target directory")?;
     Ok(target.join(profile::directory(profile)))

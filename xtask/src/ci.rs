@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(spent) = arguments.spent {
         report.add_phase("build of xtask", Duration::from_secs(spent));
     }
-    build(tier, &mut report)?;
+    check_without_tests(tier, &mut report)?;
     test::run_into(&test::Arguments::whole(tier), &mut report)?;
     // The README's first command. It looks at the eBPF objects of the whole machine.
     report.time("demo", || {
@@ -38,8 +38,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     report.finish()
 }
 
-/// What needs no test to be seen: style, documentation, and what is committed or published as built.
-fn build(tier: Tier, report: &mut Report) -> Result<()> {
+/// Style, documentation, and what is committed or published as built.
+fn check_without_tests(tier: Tier, report: &mut Report) -> Result<()> {
     let _machine = MachineLock::shared()?;
     report.time("lint", || {
         run_command(cargo().args(["fmt", "--all", "--check"]))?;

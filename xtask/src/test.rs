@@ -150,11 +150,16 @@ fn prepare<'a>(
     tiers: &'a Tiers,
     report: &mut Report,
 ) -> Result<(Option<HostTests>, Option<Guests<'a>>)> {
-    let host = if arguments.kernels { None } else { Some(prepare_host(arguments, tiers, report)) };
-    let host = report.add_result("on this machine", host.transpose())?.flatten();
-    let wants_guests = !arguments.host && !arguments.quick;
-    let guests = if wants_guests { arguments.matrix(tiers).prepare(report) } else { Ok(None) };
-    let guests = report.add_result("in guests", guests)?.flatten();
+    let mut host = None;
+    if !arguments.kernels {
+        let prepared = prepare_host(arguments, tiers, report);
+        host = report.add_result("on this machine", prepared)?;
+    }
+    let mut guests = None;
+    if !arguments.host && !arguments.quick {
+        let prepared = arguments.matrix(tiers).prepare(report);
+        guests = report.add_result("in guests", prepared)?.flatten();
+    }
     if arguments.kernels && guests.is_none() {
         report.add_failure("no test was run".into());
     }

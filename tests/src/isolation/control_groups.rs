@@ -29,16 +29,19 @@ impl ControlGroups {
 
     /// Moves a process into all of them.
     pub(super) fn add(&self, pid: u32) -> Result<()> {
-        self.0.iter().try_for_each(|group| {
-            fs::write(group.join("cgroup.procs"), pid.to_string())
-                .with_context(|| format!("moving process {pid} to {}", group.display()))
-        })
+        self.0.iter().try_for_each(|group| move_to(group, pid))
     }
 
     /// Tries all of them; gives the first error.
     pub(super) fn remove(self) -> Result<()> {
         self.0.iter().map(|group| remove_when_empty(group)).fold(Ok(()), Result::and)
     }
+}
+
+/// Moves a process into one group.
+pub(super) fn move_to(group: &Path, pid: u32) -> Result<()> {
+    fs::write(group.join("cgroup.procs"), pid.to_string())
+        .with_context(|| format!("moving process {pid} to {}", group.display()))
 }
 
 /// Removes the groups below these whose name is abandoned.
@@ -59,12 +62,7 @@ pub(super) fn remove_when_empty(group: &Path) -> Result<()> {
         result = remove(group);
         result.is_ok()
     });
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("the control group {} could not be removed", group.display()))
-        }
-        _ => Ok(()),
-    }
+    result.with_context(|| format!("the control group {} could not be removed", group.display()))
 }
 
 /// With all below it. The files of a control group cannot be removed, and need not be.
@@ -94,25 +92,28 @@ fn inherit_cpuset(parent: &Path, group: &Path) -> io::Result<()> {
 
 /// The directories of the control groups that this process is in, one for each hierarchy.
 pub fn own_groups() -> Vec<PathBuf> {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    groups_of(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
+    hierarchies().into_iter().map(|(root, path)| root.join(path)).collect()
 }
 
 /// Where the hierarchies are mounted.
 pub(super) fn roots() -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    groups.lines().filter_map(|line| mount_of(line.split(':').nth(1)?, &mounts)).collect()
+    hierarchies().into_iter().map(|(root, _)| root).collect()
+}
+
+/// Of each hierarchy where it is mounted, and the path of this process's group below that.
+fn hierarchies() -> Vec<(PathBuf, PathBuf)> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    hierarchies_in(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
 }
 
 /// From /proc/PID/cgroup (`4:memory:/a`, `0::/a`; cgroups(7)) and /proc/PID/mountinfo (proc_pid_mountinfo(5)).
-fn groups_of(groups: &str, mounts: &str) -> Vec<PathBuf> {
-    let group = |line: &str| {
+fn hierarchies_in(groups: &str, mounts: &str) -> Vec<(PathBuf, PathBuf)> {
+    let hierarchy = |line: &str| {
         let mut parts = line.splitn(3, ':').skip(1);
         let (controllers, path) = (parts.next()?, parts.next()?);
-        Some(mount_of(controllers, mounts)?.join(path.trim_start_matches('/')))
+        Some((mount_of(controllers, mounts)?, path.trim_start_matches('/').into()))
     };
-    groups.lines().filter_map(group).collect()
+    groups.lines().filter_map(hierarchy).collect()
 }
 
 /// `35 25 0:30 / /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu`
@@ -140,7 +141,7 @@ mod tests {
                       3 2 0:2 / /cg/cpu rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
                       4 2 0:3 / /cg/systemd rw - cgroup cgroup rw,name=systemd\n\
                       5 2 0:4 / /cg/unified rw - cgroup2 cgroup2 rw\n";
-        let found = groups_of(groups, mounts);
+        let found: Vec<_> = hierarchies_in(groups, mounts).iter().map(|(root, path)| root.join(path)).collect();
         assert_eq!(found, ["/cg/cpu/a", "/cg/systemd/b/c", "/cg/unified/d"].map(PathBuf::from));
     }
 }

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use super::control_groups::{remove_when_empty, roots, sweep};
+use super::control_groups::{move_to, remove_when_empty, roots, sweep};
 use super::scratch::{is_abandoned, name_of_this_process};
 
 const PREFIX: &str = "rlr-idle-";
@@ -27,12 +27,12 @@ impl IdleGroup {
         sweep(&roots, &|name| is_abandoned(name, PREFIX));
         for root in roots {
             let path = root.join(&name);
-            // Any hierarchy but the one of the processor refuses, or has no such file.
+            // Only the processor's hierarchy has the file, and no file can be made in the others.
             if fs::create_dir(&path).is_err() {
                 continue;
             }
             let group = IdleGroup(path);
-            if group.0.join(IDLE).exists() && fs::write(group.0.join(IDLE), "1").is_ok() {
+            if fs::write(group.0.join(IDLE), "1").is_ok() {
                 return Ok(group);
             }
         }
@@ -44,8 +44,7 @@ impl IdleGroup {
     /// # Errors
     /// Where the process has ended.
     pub fn add(&self, pid: u32) -> Result<()> {
-        let file = self.0.join("cgroup.procs");
-        fs::write(&file, pid.to_string()).with_context(|| format!("moving process {pid} to {}", file.display()))
+        move_to(&self.0, pid)
     }
 }
 

@@ -27,7 +27,7 @@ use crate::vm::{self, Accelerator, Host};
 /// For one row, many times what it takes.
 const LIMIT: Duration = Duration::from_secs(3600);
 
-/// Guests have one processor each. One more than this machine may have: beside the lanes each of them waits half of the time.
+/// Guests have one processor each, and beside the lanes each of them waits half of the time.
 const AT_ONCE: usize = 3;
 
 /// Everything is built and chosen, nothing booted.

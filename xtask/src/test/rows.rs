@@ -73,14 +73,13 @@ pub(super) fn all() -> Vec<Row> {
         move |kernel: &kernels::Wanted| Row { kernel: kernel.line, name: gate, gate, denied: Denied::Nothing, tests }
     };
     let sysvinit = Row { kernel: "6.1", name: "sysvinit", gate: "qdisc", denied: Denied::Nothing, tests: SYSVINIT };
-    let ends = [kernels::WANTED.first(), kernels::WANTED.last()].into_iter().flatten();
-    let between = kernels::WANTED.iter().skip(1).take(kernels::WANTED.len().saturating_sub(2));
+    let [oldest, between @ .., newest] = kernels::WANTED else { unreachable!("an oldest and a newest kernel") };
     let mut rows = vec![sysvinit];
-    rows.extend(ends.clone().map(plain("ebpf", EBPF)));
-    rows.extend(ends.map(plain("qdisc", QDISC)));
+    rows.extend([oldest, newest].map(plain("ebpf", EBPF)));
+    rows.extend([oldest, newest].map(plain("qdisc", QDISC)));
     rows.push(denied("5.10", "old", Denied::Syscalls(OLD_MACHINE), OLD));
-    rows.extend(between.clone().map(plain("ebpf", EBPF)));
-    rows.extend(between.map(plain("qdisc", QDISC)));
+    rows.extend(between.iter().map(plain("ebpf", EBPF)));
+    rows.extend(between.iter().map(plain("qdisc", QDISC)));
     rows.push(denied("6.1", "enosys", Denied::Syscalls("bpf"), DENIED));
     rows.push(denied("6.12", "eperm", Denied::Capabilities("BPF,SYS_ADMIN,PERFMON"), DENIED));
     rows

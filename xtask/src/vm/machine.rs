@@ -91,8 +91,9 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Ends it at its limit, which is one of its cost. Passes each line on, with what the guest has cost until then: the time of its emulator, which does not depend on what else
-    /// this machine does, or else that of a clock. Gives the exit status of each command of the guest.
+    /// Passes each line on, with what the guest has cost until then: the time of its emulator, which does not depend on what else
+    /// this machine does, or else that of a clock. Ends the guest when it has cost as much as the limit. Gives the exit status of each
+    /// of its commands.
     pub(super) fn run(
         mut self,
         limit: Duration,
@@ -102,15 +103,13 @@ impl Machine {
         let mut verdicts = Vec::new();
         loop {
             interrupt::check()?;
-            // One that gets no time at all is ended as well.
-            let is_late = self.cost() >= limit || self.began.elapsed() >= limit * MOST_WAITING;
             match self.lines.recv_timeout(POLL_INTERVAL) {
                 Ok(text) if text == guest::END => return Ok(verdicts),
                 Ok(text) => {
                     line(&text, self.cost());
                     verdicts.extend(guest::verdict(&text));
                 }
-                Err(RecvTimeoutError::Timeout) if !is_late => {}
+                Err(RecvTimeoutError::Timeout) if !self.is_late(limit) => {}
                 Err(RecvTimeoutError::Timeout) => {
                     bail!("the guest still runs after {limit:?}\n{}", last_words(console))
                 }
@@ -120,6 +119,11 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// One that gets no time at all is late as well.
+    fn is_late(&self, limit: Duration) -> bool {
+        self.cost() >= limit || self.began.elapsed() >= limit * MOST_WAITING
     }
 
     fn cost(&self) -> Duration {

@@ -134,6 +134,7 @@ pub(crate) fn run_into(arguments: &Arguments, report: &mut Report) -> Result<()>
         return without_root(report);
     }
     isolation::sweep();
+    isolation::IdleGroup::sweep();
     let (host, guests) = {
         // Builds and downloads use all processors.
         let _machine = MachineLock::shared()?;

@@ -18,14 +18,13 @@ const IDLE: &str = "cpu.idle";
 pub struct IdleGroup(PathBuf);
 
 impl IdleGroup {
-    /// Makes it, and removes those of processes that have ended without doing so.
+    /// Makes it.
     ///
     /// # Errors
     /// Where no hierarchy of control groups has it.
     pub fn create() -> Result<IdleGroup> {
-        let (name, roots) = (name_of_this_process(PREFIX)?, roots());
-        sweep(&roots, &|name| is_abandoned(name, PREFIX));
-        for root in roots {
+        let name = name_of_this_process(PREFIX)?;
+        for root in roots() {
             let path = root.join(&name);
             // Only the processor's hierarchy has the file, and no file can be made in the others.
             if fs::create_dir(&path).is_err() {
@@ -37,6 +36,12 @@ impl IdleGroup {
             }
         }
         bail!("no hierarchy of control groups has {IDLE}")
+    }
+
+    /// Removes those of processes that were killed. Only for a process that sees all others: in a process namespace of its own each
+    /// group outside would seem to be abandoned.
+    pub fn sweep() {
+        sweep(&roots(), &|name| is_abandoned(name, PREFIX));
     }
 
     /// Moves a process, with what it starts from then on.

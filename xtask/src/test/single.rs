@@ -45,15 +45,24 @@ pub(super) struct Runner<'a> {
 impl Runner<'_> {
     /// Runs it to its end, or to its limit.
     pub(super) fn run(&self, test: &Test, limit: Duration) -> Result<TestResult> {
-        // By its name only when it is whole: another run in this checkout may have a test of this name under way.
-        let log = NamedTempFile::new_in(&self.logs).with_context(|| self.logs.display().to_string())?;
+        // Without a name while it grows, so that a kill -9 leaves nothing.
+        let log = tempfile::tempfile_in(&self.logs).with_context(|| self.logs.display().to_string())?;
         let began = Instant::now();
-        let child = self.command(test, limit, log.as_file())?.spawn().context("starting `isolated`")?;
+        let child = self.command(test, limit, &log)?.spawn().context("starting `isolated`")?;
         let status = wait(child, limit + MOST_CLEANING)?;
         let took = began.elapsed();
-        let output = end_of(log.as_file())?;
-        log.persist(self.logs.join(format!("{}.log", test.name.replace("::", "."))))?;
+        let output = end_of(&log)?;
+        self.keep(&log, test)?;
         Ok(TestResult { test: test.clone(), outcome: Outcome::from_program(status.code(), &output), took, output })
+    }
+
+    /// By the test's name, at once: another run in this checkout may do the same.
+    fn keep(&self, mut log: &File, test: &Test) -> Result<()> {
+        let mut kept = NamedTempFile::new_in(&self.logs)?;
+        log.rewind()?;
+        std::io::copy(&mut log, &mut kept)?;
+        kept.persist(self.logs.join(format!("{}.log", test.name.replace("::", "."))))?;
+        Ok(())
     }
 
     fn command(&self, test: &Test, limit: Duration, log: &File) -> Result<Command> {

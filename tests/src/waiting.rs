@@ -1,7 +1,7 @@
 //! Clients that wait for their server, and servers that come late.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -15,7 +15,17 @@ pub struct Client(Socket);
 impl Client {
     /// Send a SYN and return.
     pub fn start(address: SocketAddr) -> Client {
+        Client::connect(tcp(address), address)
+    }
+
+    /// The same from this address.
+    pub fn start_from(source: IpAddr, address: SocketAddr) -> Client {
         let socket = tcp(address);
+        socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
+        Client::connect(socket, address)
+    }
+
+    fn connect(socket: Socket, address: SocketAddr) -> Client {
         socket.set_nonblocking(true).unwrap();
         match socket.connect(&address.into()) {
             Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => panic!("{address}: {error}"),

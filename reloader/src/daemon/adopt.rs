@@ -301,9 +301,9 @@ async fn take_over(supervisor: &mut Supervisor, mut generation: Generation) -> R
     let owned: Vec<Owned> = inspection.owned;
     recorder.receipt().new = Some(generation.id());
     recorder.receipt().listeners = verdicts(&owned, &owned).into_iter().map(|verdict| verdict.receipt).collect();
-    for draining in &mut supervisor.draining {
-        draining.listeners = owned.clone();
-    }
+    // What the kernel does not list is looked for by what serves alone.
+    let machine = sock_diag::tcp_listeners().unwrap_or_default();
+    supervisor.draining.iter_mut().for_each(|draining| draining.note_listeners(&owned, &machine));
     generation.listeners = owned;
     generation.lifeline = inspection.lifeline;
     generation.note_leaves(&inspection.sockets);

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::event_loop::EventLoop;
 use crate::generation_files::Files;
+use crate::kernel::sock_diag;
 use crate::process::{self, Ended, Handle, Kin};
 use crate::reload::companion;
 use crate::supervision::records::{Record, Records, State};
@@ -27,7 +28,8 @@ pub(super) async fn begin(supervisor: &mut Supervisor) {
     let mut draining: Vec<Generation> =
         workers.iter().filter(|record| Some(record.pid) != now).filter_map(retired).collect();
     let listeners = supervisor.present_listeners();
-    draining.iter_mut().for_each(|generation| generation.listeners.clone_from(&listeners));
+    let machine = sock_diag::tcp_listeners().unwrap_or_default();
+    draining.iter_mut().for_each(|generation| generation.note_listeners(&listeners, &machine));
     supervisor.draining.extend(draining);
     supervisor.record_or_log();
     if let Some(receipt) = adopted {

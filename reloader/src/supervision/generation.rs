@@ -13,7 +13,7 @@ use crate::config::Stop;
 use crate::custody::Held;
 use crate::generation_files::Files;
 use crate::kernel::sock_diag::{self, ListenSocket};
-use crate::listener::{Address, Endpoint, Owned, SocketType};
+use crate::listener::{Address, Endpoint, Listener, Owned, Role, SocketType};
 use crate::process::{self, Handle, Kin, SocketOwner};
 use crate::reload::receipt::GenerationId;
 
@@ -178,6 +178,19 @@ impl Generation {
     pub(crate) fn waits(&self) -> bool {
         let processes = self.processes();
         self.listeners.iter().any(|owned| process::waits_on(&processes, owned.listener.inode))
+    }
+
+    /// What it may still listen on, after an earlier daemon retired it: what the `serving` one has, and further sockets of its own, which
+    /// are in no record: those that connections were steered away from.
+    pub(crate) fn note_listeners(&mut self, serving: &[Owned], machine: &[ListenSocket]) {
+        let sockets = process::sockets_of(&self.processes());
+        let known: HashSet<u64> = serving.iter().map(|owned| owned.listener.inode).collect();
+        let own = machine.iter().filter(|found| sockets.contains_key(&found.inode) && !known.contains(&found.inode));
+        let own = own.map(|found| Owned {
+            listener: Listener { endpoint: Endpoint::stream(found.address.clone()), inode: found.inode },
+            role: Role::Traffic,
+        });
+        self.listeners = serving.iter().cloned().chain(own).collect();
     }
 
     /// True while one of its processes listens on anything.

@@ -8,7 +8,6 @@ use super::{Generation, Supervisor};
 use crate::config::Limit;
 use crate::custody::Followed;
 use crate::gate::steer;
-use crate::kernel::sock_diag;
 use crate::listener::Owned;
 use crate::process::{Ended, Kin};
 use crate::reload::steered::{settle_late, settle_now};
@@ -37,15 +36,9 @@ impl Supervisor {
             settle_late(self);
         }
         // What a draining generation has queued moves by that program when it closes.
-        if self.inherits_steering && self.draining_have_closed() {
+        if self.inherits_steering && !self.draining.iter().any(Generation::listens) {
             self.take_over_steering();
         }
-    }
-
-    /// By what the kernel lists: of a generation that an earlier daemon steered away from, the sockets are in no record.
-    fn draining_have_closed(&self) -> bool {
-        let listens = |machine: &[_]| self.draining.iter().any(|generation| generation.listens_somewhere(machine));
-        sock_diag::listeners().is_ok_and(|machine| !listens(&machine))
     }
 
     /// Takes off the steering program of a daemon that was killed.

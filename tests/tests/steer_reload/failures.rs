@@ -103,6 +103,9 @@ fn a_reload_after_a_daemon_was_killed_while_it_steered() {
     let receipt = rig.reload();
     assert_eq!(listener(&receipt, WEB)["rung"], "steered", "{}{}", receipt.stdout, receipt.stderr);
     assert!(rig.log().contains(TAKEN_OFF), "{}", rig.log());
+    // Its socket is none of the serving generation's.
+    let still = format!("generation 1 (process {}) still listens though it was retired", old.pid);
+    until(LIMIT, "it to be told again", || rig.log().contains(&still));
     old.signal(Signal::SIGCONT);
 }
 

@@ -154,6 +154,33 @@ fn stop_leaves_nothing() {
     assert_nothing_left(&rig);
 }
 
+/// Not only the generation that served last.
+#[test]
+fn stop_waits_for_whom_no_connection_keeps_and_names_the_others() {
+    netns::enter();
+    let backend = Server::start("127.0.0.1:0", servers::Manner::Reply);
+    let config = Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string());
+    let mut rig = Rig::with(&config).start();
+    let (kept, mut keeping) = (rig.serving().unwrap(), Idle::open(IDLE, 1));
+    rig.reload().expect_status(0);
+    let (slow, ending) = (rig.serving().unwrap(), Idle::open(IDLE, 1));
+    rig.reload().expect_status(0);
+    let (last, mut keeping_too) = (rig.serving().unwrap(), Idle::open(IDLE, 1));
+    slow.signal(Signal::SIGSTOP);
+    drop(ending);
+    let stop = rig.spawn(&["stop"]);
+    until_refused(WEB);
+    slow.signal(Signal::SIGCONT);
+    let said = stop.wait().expect_status(0).stderr;
+    let expected = format!("processes {}, {} drain open connections", kept.pid, last.pid);
+    assert!(said.contains(&expected), "{said}");
+    rig.until_daemon_ends().expect_status(0);
+    assert_eq!((keeping.alive(), keeping_too.alive(), slow.is_alive()), (1, 1, false));
+    let left = generation_files(&rig);
+    assert!(left.iter().all(|name| !name.starts_with("generation-2.")), "{left:?}");
+    assert!(left.len() > 1, "of those who drain they are still there: {left:?}");
+}
+
 #[test]
 fn on_stop_retire() {
     netns::enter();
@@ -271,9 +298,12 @@ fn assert_one_generation(rig: &Rig) {
 fn assert_nothing_left(rig: &Rig) {
     until_refused(WEB);
     until(Duration::from_secs(20), "all processes to end", || mentioning(rig.dir()).is_empty());
+    assert_eq!(generation_files(rig), [""; 0]);
+}
+
+fn generation_files(rig: &Rig) -> Vec<String> {
     let names = fs::read_dir(rig.path("run")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let left: Vec<String> = names.filter(|name| name.starts_with("generation-")).collect();
-    assert!(left.is_empty(), "{left:?}");
+    names.filter(|name| name.starts_with("generation-")).collect()
 }
 
 fn last_start(rig: &Rig) -> u64 {

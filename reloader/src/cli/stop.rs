@@ -10,11 +10,31 @@ pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
                 eprintln!("the daemon has ended; HAProxy belongs to its own unit and serves on (companion mode)");
             }
             if !drains.is_empty() && !context.quiet {
-                let pids: Vec<String> = drains.iter().map(|pid| format!("process {pid}")).collect();
-                eprintln!("the daemon has ended; {} drains open connections and ends after them", pids.join(", "));
+                eprintln!("the daemon has ended; {}", who_drains(&drains));
             }
             Ok(Exit::Done)
         }
         other => Err(Failure::new(Exit::Internal, format!("the daemon answered something else: {other:?}"))),
+    }
+}
+
+fn who_drains(pids: &[u32]) -> String {
+    match pids {
+        [pid] => format!("process {pid} drains open connections and ends after them"),
+        _ => {
+            let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+            format!("processes {} drain open connections and end after them", pids.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_and_several() {
+        assert_eq!(who_drains(&[7]), "process 7 drains open connections and ends after them");
+        assert_eq!(who_drains(&[7, 8]), "processes 7, 8 drain open connections and end after them");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use futures_util::future::join_all;
 use rustix::process::Signal;
 
 use super::beginnings::{runs_known_good, sentence_of};
@@ -69,9 +70,9 @@ impl EventLoop {
         self.supervisor.publish();
     }
 
-    /// Tells the serving generation to drain, lets go of its listeners, and returns the process when connections
-    /// keep it: it then outlives the daemon.
-    pub(super) async fn retire_serving(&mut self) -> Option<u32> {
+    /// Tells the serving generation to drain, lets go of its listeners, and returns the first processes of the generations that
+    /// connections keep: they outlive the daemon.
+    pub(super) async fn retire_serving(&mut self) -> Vec<u32> {
         let served = self.supervisor.endpoints();
         settle_now(&mut self.supervisor);
         self.supervisor.server.leave(&self.supervisor.custody);
@@ -79,23 +80,27 @@ impl EventLoop {
         self.supervisor.store_custody();
         self.supervisor.fd_store.settle().await;
         self.supervisor.warning = Some("the daemon was told to end, and nothing new is served".into());
-        let mut drains = None;
         if let Some(generation) = self.supervisor.serving.take() {
             let ending = generation.ending();
             self.supervisor.begin_draining(generation);
             self.supervisor.server.retire(&ending);
-            let process = ending.process;
-            log::info!("process {} was told to drain and end", process.pid());
+            log::info!("process {} was told to drain and end", ending.process.pid());
             self.supervisor.publish();
-            let drained = tokio::time::timeout(TICK, process.ended()).await.is_ok();
-            drains = (!drained).then(|| process.pid());
-            self.supervisor.reap_draining();
         }
+        self.wait_for_the_idle().await;
         if process::is_init() {
             self.drain_all(&served).await;
-            drains = None;
+            self.supervisor.publish();
+            return Vec::new();
         }
         self.supervisor.publish();
-        drains
+        self.supervisor.draining.iter().map(|generation| generation.process.pid()).collect()
+    }
+
+    /// Generations without connections end at once, and no later daemon should have to clean up after them.
+    async fn wait_for_the_idle(&mut self) {
+        let all = join_all(self.supervisor.draining.iter().map(|generation| generation.process.ended()));
+        let _ = tokio::time::timeout(TICK, all).await;
+        self.supervisor.reap_draining();
     }
 }

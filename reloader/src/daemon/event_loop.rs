@@ -131,8 +131,7 @@ impl EventLoop {
     async fn stop(&mut self) {
         self.queue.refuse_all();
         let stays = self.supervisor.companion.is_some();
-        let retired = if stays { None } else { self.retire_serving().await };
-        let drains: Vec<u32> = retired.into_iter().collect();
+        let drains = if stays { Vec::new() } else { self.retire_serving().await };
         // What came meanwhile is answered too.
         while let Ok(event) = self.events.try_recv() {
             self.take(event);

@@ -4,7 +4,7 @@
 ///
 /// Each object declares a map named `ABI` with this many entries, and the loader refuses an object with another number: the
 /// number of entries can be read back on every kernel, a `.rodata` section only from 5.2 on.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// How many keys can be counted, or held, at once. A dual-stack listener on `[::]` takes two.
 pub const MAX_WATCHED: u32 = 16_384;
@@ -86,6 +86,16 @@ pub mod count {
     pub const SETTLED: u32 = 3;
     /// How many there are.
     pub const ENTRIES: u32 = 4;
+}
+
+/// The entries of the map `LEFT`, whose per-CPU values are `u64`: what was left to the kernel's own choice.
+pub mod left {
+    /// New connections.
+    pub const CONNECTIONS: u32 = 0;
+    /// Segments that begin a connection where they answer a SYN cookie, and else nothing.
+    pub const ANSWERS: u32 = 1;
+    /// How many there are.
+    pub const ENTRIES: u32 = 2;
 }
 
 /// The longest frame that is parked, in bytes: a SYN has data (TCP Fast Open) of no more than one page.

@@ -9,6 +9,8 @@ mod syn;
 
 pub use abi::{
     ABI_VERSION, Address, HeldKey, MAX_FRAME, MAX_STEERED, MAX_WATCHED, PARK, PASS, Record, Steered, SynKey,
-    any_address, control, count, held_key, member, span, syn_key, v4_address, v4_mapped, v6,
+    any_address, control, count, held_key, left, member, span, syn_key, v4_address, v4_mapped, v6,
 };
-pub use syn::{Bytes, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Syn, syn_in_frame, syn_in_packet, tcp_in_packet};
+pub use syn::{
+    Bytes, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Opening, Syn, opening_in_packet, syn_in_frame, syn_in_packet, tcp_in_packet,
+};

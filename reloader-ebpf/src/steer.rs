@@ -16,8 +16,8 @@ use aya_ebpf::{
     programs::SkReuseportContext,
 };
 use reloader_ebpf::{
-    ABI_VERSION, Address, Bytes, HeldKey, MAX_STEERED, MAX_WATCHED, Steered, any_address, held_key, member,
-    syn_in_packet, v4_address,
+    ABI_VERSION, Address, Bytes, HeldKey, MAX_STEERED, MAX_WATCHED, Opening, Steered, any_address, held_key, left,
+    member, opening_in_packet, v4_address,
 };
 
 mod load;
@@ -43,9 +43,9 @@ static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(MAX_ST
 #[map]
 static LEASE: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Connections that were left to the kernel's own choice.
+/// What was left to the kernel's own choice, see [`left`].
 #[map]
-static LEFT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static LEFT: PerCpuArray<u64> = PerCpuArray::with_max_entries(left::ENTRIES, 0);
 
 /// Where the kernel migrates (5.14): asked for new connections, and for those of a listener that has closed.
 #[sk_reuseport(migrate)]
@@ -61,12 +61,16 @@ fn reloader_steer(ctx: SkReuseportContext) -> u32 {
     steer(&ctx, &key, migrates)
 }
 
-/// Where it does not: asked for new connections only, and not told the listener. Only a SYN is steered.
+/// Where it does not: asked for each segment that no connection takes (`inet_lookup_listener`), and not told the listener. Only a
+/// SYN is steered.
 #[sk_reuseport]
 fn reloader_select(ctx: SkReuseportContext) -> u32 {
     let ethertype = u16::from_be(ctx.eth_protocol() as u16);
-    let Some(syn) = syn_in_packet(&Packet(&ctx), 0, ethertype) else {
-        return leave();
+    let syn = match opening_in_packet(&Packet(&ctx), 0, ethertype) {
+        Opening::Syn(syn) => syn,
+        Opening::Answer => return leave(left::ANSWERS),
+        Opening::Unread => return leave(left::CONNECTIONS),
+        Opening::None => return SK_PASS,
     };
     let address = if ctx.bind_inany() != 0 { any_address(syn.ipv4) } else { syn.destination };
     steer(&ctx, &held_key(address, syn.port, 0), false)
@@ -83,7 +87,7 @@ fn steer(ctx: &SkReuseportContext, key: &HeldKey, migrates: bool) -> u32 {
     // SAFETY: three words are as long as the six halves, and no less aligned.
     let key: &HeldKey = unsafe { &*words.as_ptr().cast() };
     let Some(group) = GROUPS.get_ptr_mut(key).filter(|_| LEASE.get(0).is_some_and(|lease| now < *lease)) else {
-        return leave();
+        return leave(left::CONNECTIONS);
     };
     // Counted without an offset that a branch decides: without CAP_PERFMON the verifier refuses to add one to the pointer.
     let migrated = opaque(migrates as u64);
@@ -91,7 +95,7 @@ fn steer(ctx: &SkReuseportContext, key: &HeldKey, migrates: bool) -> u32 {
     // element stays allocated until the RCU read section that surrounds the program ends.
     unsafe {
         if SOCKETS.select_reuseport(ctx, member((*group)[0], ctx.hash())).is_err() {
-            return leave();
+            return leave(left::CONNECTIONS);
         }
         (*group)[1] += 1 - migrated;
         (*group)[2] += migrated;
@@ -100,10 +104,10 @@ fn steer(ctx: &SkReuseportContext, key: &HeldKey, migrates: bool) -> u32 {
 }
 
 #[inline(always)]
-fn leave() -> u32 {
-    if let Some(left) = LEFT.get_ptr_mut(0) {
+fn leave(kind: u32) -> u32 {
+    if let Some(count) = LEFT.get_ptr_mut(kind) {
         // SAFETY: as above.
-        unsafe { *left += 1 }
+        unsafe { *count += 1 }
     }
     SK_PASS
 }

@@ -12,6 +12,13 @@ const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
 
+/// The offset of the byte with the flags in the TCP header.
+const TCP_FLAGS: usize = 13;
+const FIN_SYN_RST_ACK: u8 = 0x17;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+const FIN_ACK: u8 = 0x11;
+
 const TCP: u8 = 6;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -46,6 +53,19 @@ pub struct Syn {
     pub ipv4: bool,
 }
 
+/// What a TCP segment that belongs to no connection can begin at a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// A connection.
+    Syn(Syn),
+    /// A connection, if it answers a SYN cookie (`cookie_v4_check`: ACK without SYN and RST).
+    Answer,
+    /// Nothing: it is dropped, or answered with a RST.
+    None,
+    /// Perhaps a connection: its header could not be read, or its lengths are odd.
+    Unread,
+}
+
 /// The SYN in an Ethernet frame; `None` where it is none, or where the frame has a VLAN tag (the VLAN device sees it untagged).
 #[inline(always)]
 pub fn syn_in_frame<B: Bytes + ?Sized>(frame: &B) -> Option<Syn> {
@@ -66,8 +86,25 @@ pub fn syn_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16
     }
 }
 
+/// What the segment in the packet whose IP header is at `start` can begin. For packets that are known to be TCP.
+#[inline(always)]
+pub fn opening_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16) -> Opening {
+    if let Some(syn) = syn_in_packet(packet, start, ethertype) {
+        return Opening::Syn(syn);
+    }
+    let flags = tcp_in_packet(packet, start, ethertype).and_then(|(tcp, _)| packet.read(tcp + TCP_FLAGS));
+    let Some([flags]) = flags else {
+        return Opening::Unread;
+    };
+    match flags & FIN_SYN_RST_ACK {
+        SYN => Opening::Unread,
+        ACK | FIN_ACK => Opening::Answer,
+        _ => Opening::None,
+    }
+}
+
 /// Where the TCP header of a SYN begins and where its packet ends, in bytes from the beginning of `packet`. For what
-/// [`syn_in_packet`] has found a SYN in.
+/// [`syn_in_packet`] has found a SYN in, or that is known to be TCP.
 pub fn tcp_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16) -> Option<(usize, usize)> {
     if ethertype == ETHERTYPE_IPV4 {
         let [first, _, high, low] = packet.read(start)?;
@@ -141,12 +178,9 @@ fn extension_length(header: [u8; 4]) -> usize {
 /// be padded behind it.
 #[inline(always)]
 fn syn_port<B: Bytes + ?Sized>(packet: &B, tcp: usize, end: usize) -> Option<u16> {
-    const FIN_SYN_RST_ACK: u8 = 0x17;
-    const SYN: u8 = 0x02;
-
     let header: [u8; TCP_HEADER] = packet.read(tcp)?;
     let length = usize::from(header[12] >> 4) * 4;
-    let is_syn = header[13] & FIN_SYN_RST_ACK == SYN;
+    let is_syn = header[TCP_FLAGS] & FIN_SYN_RST_ACK == SYN;
     (is_syn && length >= TCP_HEADER && tcp + length <= end).then(|| u16::from_be_bytes([header[2], header[3]]))
 }
 

@@ -18,6 +18,7 @@ pub mod load;
 pub mod master;
 pub mod netns;
 pub mod network;
+pub mod packet;
 pub mod plain;
 pub mod poll;
 pub mod probe;

@@ -1,7 +1,7 @@
 //! The steering gate by itself, on plain listeners. Needs root, for a network namespace of its own.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,10 @@ use reloader_tests::footprint::Footprint;
 use reloader_tests::guest::{self, Feature};
 use reloader_tests::limits::keep_only;
 use reloader_tests::netns;
+use reloader_tests::packet::{ACK, FIN, RST, SYN, segment};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::CapabilitySet;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -142,8 +143,45 @@ fn a_lease_that_is_over_leaves_it_to_the_kernel() {
         let _clients = connect(reached, 100);
         let got = accepted(&[&old, &new]);
         assert!(got[0] > 10 && got[1] > 10, "{got:?}");
-        assert_eq!(steer.left().unwrap() - left, 100);
+        assert_eq!(steer.left().unwrap().connections - left.connections, 100);
     });
+}
+
+/// The kernel asks the program that selects about each segment that no connection takes.
+#[test]
+fn only_what_begins_a_connection_is_left_to_the_kernel() {
+    netns::enter();
+    let mut steer = Steer::load_selecting().unwrap();
+    let [old, new] = [0, 1].map(|_| member("127.0.0.1:8000", false));
+    steer.add(&group("127.0.0.1:8000", false, &[&new], &[&old])).unwrap();
+    steer.renew(LEASE).unwrap();
+    let left = |steer: &mut Steer| {
+        let left = steer.left().unwrap();
+        (left.connections, left.answers)
+    };
+    for flags in [RST, RST | ACK, FIN, SYN | ACK, SYN | FIN] {
+        send_segment(flags);
+    }
+    assert_eq!(left(&mut steer), (0, 0));
+    for flags in [ACK, FIN | ACK] {
+        send_segment(flags);
+    }
+    assert_eq!(left(&mut steer), (0, 2));
+    assert_eq!(accepted(&[&old, &new]), [0, 0]);
+
+    // Each handshake by SYN cookie: who answers is new to the kernel, and goes to any.
+    std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").unwrap();
+    let _clients = connect("127.0.0.1:8000", 20);
+    let got = accepted(&[&old, &new]);
+    assert!(got[0] > 0 && got[0] + got[1] == 20, "{got:?}");
+    assert_eq!(left(&mut steer), (0, 22));
+}
+
+/// From nobody, to the group of the test above. Over `lo` it has been looked at when this returns.
+fn send_segment(flags: u8) {
+    let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).unwrap();
+    let [from, to] = ["127.0.0.1:9", "127.0.0.1:8000"].map(|address| address.parse::<SocketAddrV4>().unwrap());
+    raw.send_to(&segment(from, to, flags), &SocketAddr::from(to).into()).unwrap();
 }
 
 #[test]

@@ -6,8 +6,6 @@ use std::vec::Vec;
 use super::*;
 
 const PORT: u16 = 8080;
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
 
 fn tcp(flags: u8, payload: &[u8]) -> Vec<u8> {
     let mut tcp = std::vec![0x9c, 0x40, 0x1f, 0x90, 1, 2, 3, 4, 0, 0, 0, 0, 0x50, flags];
@@ -254,4 +252,42 @@ fn a_tcp_header_that_cannot_be() {
     let mut long = tcp(SYN, &[]);
     long[12] = 0x60;
     assert_eq!(in_v4(&ipv4(&[], TCP, 0, &long)), None);
+}
+
+#[test]
+fn what_a_segment_can_begin() {
+    const FIN: u8 = 0x01;
+    const RST: u8 = 0x04;
+    const PSH: u8 = 0x08;
+
+    let both = |flags| {
+        let tcp = tcp(flags, &[]);
+        let [v4, v6] = [(ETHERTYPE_IPV4, ipv4(&[1; 4], TCP, 0, &tcp)), (ETHERTYPE_IPV6, ipv6(TCP, &tcp))]
+            .map(|(ethertype, packet)| opening_in_packet(&packet[..], 0, ethertype));
+        (v4, v6)
+    };
+    let syn = (Opening::Syn(expected4().unwrap()), Opening::Syn(expected6().unwrap()));
+    assert_eq!(both(SYN), syn);
+    assert_eq!(both(SYN | PSH), syn);
+    for flags in [ACK, ACK | PSH, ACK | FIN] {
+        assert_eq!(both(flags), (Opening::Answer, Opening::Answer), "{flags:#x}");
+    }
+    for flags in [0, FIN, RST, RST | ACK, RST | FIN, RST | SYN, SYN | ACK, SYN | FIN, SYN | FIN | ACK, PSH] {
+        assert_eq!(both(flags), (Opening::None, Opening::None), "{flags:#x}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_may_begin_a_connection() {
+    let whole = ipv4(&[], TCP, 0, &tcp(ACK, &[]));
+    for length in 0..20 + TCP_FLAGS {
+        assert_eq!(opening_in_packet(&whole[..length], 0, ETHERTYPE_IPV4), Opening::Unread, "{length} bytes");
+    }
+    assert_eq!(opening_in_packet(&whole[..], 0, 0x0806), Opening::Unread);
+    const ESP: u8 = 50;
+    assert_eq!(opening_in_packet(&ipv6(ESP, &tcp(ACK, &[]))[..], 0, ETHERTYPE_IPV6), Opening::Unread);
+
+    let mut odd = ipv4(&[], TCP, 0, &tcp(SYN, &[]));
+    odd[2..4].copy_from_slice(&39_u16.to_be_bytes());
+    assert_eq!(opening_in_packet(&odd[..], 0, ETHERTYPE_IPV4), Opening::Unread);
 }

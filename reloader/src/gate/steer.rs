@@ -13,7 +13,7 @@ use aya::Ebpf;
 use aya::maps::{Array, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, ReusePortSockArray};
 use aya::programs::SkReuseport;
 use aya::util::nr_cpus;
-use reloader_ebpf::{HeldKey, MAX_STEERED, Steered, held_key, span};
+use reloader_ebpf::{HeldKey, MAX_STEERED, Steered, held_key, left, span};
 use rustix::io::Errno;
 use socket2::SockRef;
 
@@ -55,6 +55,16 @@ pub struct Counts {
     pub steered: u64,
     /// Connections that moved over from a closed listener.
     pub migrated: u64,
+}
+
+/// What was left to the kernel's own choice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Left {
+    /// New connections.
+    pub connections: u64,
+    /// Segments of no connection that may answer a SYN cookie: each began a connection only if the kernel took it for a valid
+    /// answer (`SyncookiesRecv`). Those of connections that are closed already are among them.
+    pub answers: u64,
 }
 
 /// The programs, loaded once, and the groups on which they stand.
@@ -167,13 +177,16 @@ impl Steer {
         Ok(counts)
     }
 
-    /// How many connections the programs have left to the kernel's own choice, of all groups since they were loaded.
+    /// What the programs have left to the kernel's own choice, of all groups since they were loaded.
     ///
     /// # Errors
     /// Where the map cannot be read.
-    pub fn left(&mut self) -> Result<u64, SteerError> {
+    pub fn left(&mut self) -> Result<Left, SteerError> {
         let map: PerCpuArray<&mut MapData, u64> = self.map(LEFT)?;
-        Ok(map.get(&0, 0).map_err(|error| ProgramsError::map(LEFT, error))?.iter().sum())
+        let sum = |kind| map.get(&kind, 0).map(|values| values.iter().sum());
+        let refused = |error| ProgramsError::map(LEFT, error);
+        let (connections, answers) = (sum(left::CONNECTIONS).map_err(refused)?, sum(left::ANSWERS).map_err(refused)?);
+        Ok(Left { connections, answers })
     }
 
     /// Whether it stands anywhere.

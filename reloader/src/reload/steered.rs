@@ -14,7 +14,6 @@ use super::reserved::Reserved;
 use super::retire::undrained;
 use crate::custody::Custody;
 use crate::gate::steer::{Steer, Trace};
-use crate::kernel::netstat;
 use crate::kernel::sock_diag::{Ends, SockDiagError};
 use crate::listener::Listener;
 use crate::process::Handle;
@@ -22,9 +21,11 @@ use crate::supervision::Supervisor;
 
 mod groups;
 mod late;
+mod losses;
 mod old;
 
 use groups::{Successor, add, by_endpoint, successors};
+use losses::{Counters, lost_by_migration, lost_by_selection};
 use old::Old;
 
 pub(crate) use late::{Unsettled, settle_late, settle_now};
@@ -42,8 +43,7 @@ pub(crate) struct Steered {
     /// Duplicates of the new ones, without those that the old generation has too.
     fresh: Vec<Arc<OwnedFd>>,
     patience: Duration,
-    failed_before: Option<u64>,
-    left_before: Option<u64>,
+    before: Counters,
     /// The new generation.
     new: Option<Handle>,
     /// It was given up.
@@ -120,32 +120,11 @@ pub(crate) fn begin(
         supervisor.steer = Some(steer);
         return (None, rest);
     }
-    let left_before = steer.left().ok();
+    let before = Counters::read(&mut steer);
     let doubt = steer.renew(patience * 3 + SPARE).err().map(|error| error.to_string());
-    let failed_before = failed_migrations();
     let old = Arc::new(Old::new(lines.iter().map(|line| &line.old)));
     let new = supervisor.starting.as_ref().map(|new| new.process.clone());
-    (
-        Some(Steered {
-            steer,
-            lines,
-            old,
-            from,
-            fresh,
-            patience,
-            failed_before,
-            left_before,
-            new,
-            turned_back: false,
-            doubt,
-        }),
-        rest,
-    )
-}
-
-/// Connections that found no listener to move to, since the network namespace exists.
-fn failed_migrations() -> Option<u64> {
-    netstat::tcp(["TCPMigrateReqFailure"]).map(|[failed]| failed)
+    (Some(Steered { steer, lines, old, from, fresh, patience, before, new, turned_back: false, doubt }), rest)
 }
 
 impl Steered {
@@ -295,23 +274,8 @@ impl Steered {
         if !self.steer.stands() {
             return Some("somebody else took the program off the reuseport group".into());
         }
-        if !self.steer.migrates() {
-            let left = self.steer.left().ok().zip(self.left_before).map(|(now, before)| now - before);
-            return match left {
-                Some(0) => None,
-                Some(left) => Some(format!(
-                    "{left} connections were left to the kernel's choice, and may have gone to the old socket"
-                )),
-                None => Some("it could not be read whether all connections were steered".into()),
-            };
-        }
-        match failed_migrations().zip(self.failed_before).map(|(now, before)| now - before) {
-            Some(0) => None,
-            Some(failed) => {
-                Some(format!("{failed} connections did not move over: the new socket's accept queue was full"))
-            }
-            None => Some("the kernel does not tell whether all connections moved over (TCPMigrateReqFailure)".into()),
-        }
+        let now = Counters::read(&mut self.steer);
+        if self.steer.migrates() { lost_by_migration(self.before, now) } else { lost_by_selection(self.before, now) }
     }
 }
 

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use reloader_tests::footprint::Footprint;
 use reloader_tests::guest::{self, Gate};
 use reloader_tests::network::{Namespace, connected, ip, packet_path};
+use reloader_tests::packet::{SYN, segment};
 use reloader_tests::poll::until;
 use reloader_tests::process::{Process, guards};
 use reloader_tests::rig::{Answer, Pending};
@@ -174,23 +175,6 @@ fn received() -> u64 {
 /// A SYN from an address that is nobody's.
 pub(crate) fn send_syn(scene: &Scene, from: Ipv4Addr, port: u16) {
     let to: SocketAddrV4 = ADDRESS.parse().unwrap();
-    let mut tcp = [0_u8; 20];
-    tcp[..2].copy_from_slice(&port.to_be_bytes());
-    tcp[2..4].copy_from_slice(&to.port().to_be_bytes());
-    // Five words, SYN, a window.
-    tcp[12..16].copy_from_slice(&[0x50, 0x02, 0xff, 0xff]);
-    let pseudo = [&from.octets()[..], &to.ip().octets(), &[0, 6, 0, 20], &tcp].concat();
-    tcp[16..18].copy_from_slice(&checksum(&pseudo).to_be_bytes());
-    let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0];
-    packet.extend(from.octets().iter().chain(&to.ip().octets()).chain(&tcp));
+    let packet = segment(SocketAddrV4::new(from, port), to, SYN);
     scene.raw.send_to(&packet, &SocketAddr::from(to).into()).unwrap();
-}
-
-/// Of an even number of bytes (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }

@@ -1,0 +1,101 @@
+//! What the kernel and the programs count of connections that went another way than to a new socket.
+
+use crate::gate::steer::{Left, Steer};
+use crate::kernel::netstat;
+
+/// Each counts up; `None` where it could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counters {
+    /// Connections that found no listener to move to, since the network namespace exists.
+    failed_migrations: Option<u64>,
+    /// SYN cookies that came back, since the network namespace exists.
+    answered_cookies: Option<u64>,
+    /// What the program left to the kernel.
+    left: Option<Left>,
+}
+
+impl Counters {
+    /// Those of the calling thread's network namespace, and of the program.
+    pub(super) fn read(steer: &mut Steer) -> Counters {
+        Counters {
+            // Only kernels that migrate have it (Linux 5.14).
+            failed_migrations: netstat::tcp(["TCPMigrateReqFailure"]).map(|[failed]| failed),
+            answered_cookies: netstat::tcp(["SyncookiesRecv"]).map(|[answered]| answered),
+            left: steer.left().ok(),
+        }
+    }
+}
+
+/// Where the kernel migrates. What stands against a proof.
+pub(super) fn lost_by_migration(before: Counters, now: Counters) -> Option<String> {
+    match grown(before.failed_migrations, now.failed_migrations) {
+        Some(0) => None,
+        Some(failed) => Some(format!("{failed} connections did not move over: the new socket's accept queue was full")),
+        None => Some("the kernel does not tell whether all connections moved over (TCPMigrateReqFailure)".into()),
+    }
+}
+
+/// Where the program only selects. What stands against a proof.
+pub(super) fn lost_by_selection(before: Counters, now: Counters) -> Option<String> {
+    let connections = grown(before.left.map(|left| left.connections), now.left.map(|left| left.connections));
+    let answers = grown(before.left.map(|left| left.answers), now.left.map(|left| left.answers));
+    let (Some(connections), Some(answers)) = (connections, answers) else {
+        return Some("it could not be read whether all connections were steered".into());
+    };
+    // Late segments of connections that are closed are answers too. One that began a connection is counted by the kernel.
+    let cookies = match grown(before.answered_cookies, now.answered_cookies) {
+        Some(cookies) => cookies.min(answers),
+        None => answers,
+    };
+    match connections + cookies {
+        0 => None,
+        left => {
+            Some(format!("{left} connections were left to the kernel's choice, and may have gone to the old socket"))
+        }
+    }
+}
+
+fn grown(before: Option<u64>, now: Option<u64>) -> Option<u64> {
+    now?.checked_sub(before?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: Counters = Counters {
+        failed_migrations: Some(3),
+        answered_cookies: Some(7),
+        left: Some(Left { connections: 5, answers: 11 }),
+    };
+
+    fn selected(connections: u64, answers: u64, cookies: Option<u64>) -> Option<String> {
+        let left = Left { connections: 5 + connections, answers: 11 + answers };
+        let answered_cookies = cookies.map(|cookies| 7 + cookies);
+        lost_by_selection(BEFORE, Counters { left: Some(left), answered_cookies, ..BEFORE })
+    }
+
+    #[test]
+    fn late_segments_are_no_connections() {
+        assert_eq!(selected(0, 9, Some(0)), None);
+    }
+
+    #[test]
+    fn new_connections_and_answers_to_cookies_are() {
+        for (connections, answers, cookies, expected) in
+            [(1, 0, Some(0), "1 "), (0, 9, Some(2), "2 "), (1, 1, Some(4), "2 "), (0, 4, None, "4 ")]
+        {
+            let doubt = selected(connections, answers, cookies).unwrap();
+            assert!(doubt.starts_with(expected), "{doubt}");
+        }
+        assert!(lost_by_selection(BEFORE, Counters { left: None, ..BEFORE }).is_some());
+    }
+
+    #[test]
+    fn a_migration_that_failed_is_a_loss() {
+        assert_eq!(lost_by_migration(BEFORE, BEFORE), None);
+        let failed = |failed_migrations| lost_by_migration(BEFORE, Counters { failed_migrations, ..BEFORE });
+        assert!(failed(Some(4)).unwrap().starts_with("1 connections"));
+        assert!(failed(None).is_some());
+    }
+}

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use socket2::SockRef;
 
 use super::programs::{self, ProgramsError, SELECT_PROGRAM, STEER_OBJECT, STEER_PROGRAM, listened_addresses};
-use crate::kernel::bpf::{self, errno};
+use crate::kernel::bpf::{self, Room, errno};
 use crate::kernel::clock;
 use crate::listener::Address;
 
@@ -250,11 +250,11 @@ impl Steer {
         }
         let cpus = nr_cpus().map_err(|(what, source)| ProgramsError::Map { what, source })?;
         let value = || PerCpuValues::try_from(vec![[span(first, group.to.len() as u32), 0, 0]; cpus]);
+        let room = Room::new();
         let keys = self.standing.last().map(|standing| standing.keys.clone()).unwrap_or_default();
         let mut groups: PerCpuHashMap<&mut MapData, HeldKey, Steered> = self.map(GROUPS)?;
         for key in keys {
-            let value = value().map_err(|source| ProgramsError::Map { what: GROUPS, source })?;
-            groups.insert(key, value, 0).map_err(|error| ProgramsError::map(GROUPS, error))?;
+            room.make(|| groups.insert(key, value()?, 0)).map_err(|error| ProgramsError::map(GROUPS, error))?;
         }
         Ok(())
     }

@@ -2,7 +2,9 @@
 
 use std::error::Error;
 use std::io;
+use std::time::{Duration, Instant};
 
+use aya::maps::MapError;
 use aya::programs::ProgramError;
 use aya::programs::tc::TcError;
 use rustix::io::Errno;
@@ -77,6 +79,36 @@ pub(crate) fn with_memlock_restored<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Memory for the entries of a map that is not preallocated. The kernel gets it in the background (`bpf_mem_refill`, and for values of each
+/// CPU `pcpu_balance_workfn`), and says ENOMEM when it is asked for more than it has ready.
+pub(crate) struct Room {
+    until: Instant,
+}
+
+impl Room {
+    /// For all entries of one map together it is waited this long at most.
+    const PATIENCE: Duration = Duration::from_millis(500);
+
+    pub(crate) fn new() -> Room {
+        Room { until: Instant::now() + Room::PATIENCE }
+    }
+
+    /// Inserts one entry.
+    ///
+    /// # Errors
+    /// As of `insert`.
+    pub(crate) fn make(&self, mut insert: impl FnMut() -> Result<(), MapError>) -> Result<(), MapError> {
+        loop {
+            match insert() {
+                Err(error) if errno(&error) == Some(Errno::NOMEM) && Instant::now() < self.until => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
 /// The verifier's log retells the whole program; only its last sentence says what is wrong.
 pub(crate) fn verdict(reason: &str) -> String {
     log::debug!("bpf(2) refuses the program: {reason}");
@@ -94,6 +126,25 @@ pub(crate) fn verdict(reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_that_is_not_ready_is_waited_for_and_nothing_else_is() {
+        let refused = |errno: Errno| {
+            let call = "bpf_map_update_elem";
+            Err(MapError::SyscallError(aya::sys::SyscallError { call, io_error: errno.into() }))
+        };
+        let mut answers = [refused(Errno::NOMEM), refused(Errno::NOMEM), Ok(()), Ok(())].into_iter();
+        Room::new().make(|| answers.next().unwrap()).unwrap();
+        assert_eq!(answers.len(), 1);
+        let mut asked = 0;
+        let full = Room::new().make(|| {
+            asked += 1;
+            refused(Errno::TOOBIG)
+        });
+        assert_eq!((full.is_err(), asked), (true, 1));
+        let over = Room { until: Instant::now() };
+        assert!(over.make(|| refused(Errno::NOMEM)).is_err());
+    }
 
     #[test]
     fn of_the_verifiers_log_only_the_verdict_is_told() {

@@ -10,6 +10,7 @@ use reloader_ebpf::{HeldKey, control, count};
 use super::error::EbpfError;
 use crate::gate::hold::LEASE;
 use crate::gate::programs::ProgramsError;
+use crate::kernel::bpf::Room;
 use crate::kernel::clock::monotonic;
 
 const HELD: &str = "HELD";
@@ -82,8 +83,9 @@ impl Maps {
     }
 
     pub(super) fn hold(&mut self, keys: &[(HeldKey, u32)]) -> Result<(), EbpfError> {
+        let room = Room::new();
         keys.iter()
-            .try_for_each(|(key, verdict)| self.held.insert(key, verdict, 0))
+            .try_for_each(|(key, verdict)| room.make(|| self.held.insert(key, verdict, 0)))
             .map_err(|error| EbpfError::map(HELD, error))
     }
 

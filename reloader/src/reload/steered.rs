@@ -120,8 +120,8 @@ pub(crate) fn begin(
         supervisor.steer = Some(steer);
         return (None, rest);
     }
-    let before = Counters::read(&mut steer);
     let doubt = steer.renew(patience * 3 + SPARE).err().map(|error| error.to_string());
+    let before = Counters::read(&mut steer);
     let old = Arc::new(Old::new(lines.iter().map(|line| &line.old)));
     let new = supervisor.starting.as_ref().map(|new| new.process.clone());
     (Some(Steered { steer, lines, old, from, fresh, patience, before, new, turned_back: false, doubt }), rest)
@@ -134,6 +134,8 @@ impl Steered {
             return;
         }
         tokio::time::sleep(IN_FLIGHT).await;
+        // A connection that was left to the kernel before it was steered is on an old queue, or on a new one.
+        self.before = Counters::read(&mut self.steer);
         let patience = humantime::format_duration(self.patience);
         self.until_nothing_is_left(Old::queued, |queued, half_open| {
             format!(

@@ -42,6 +42,7 @@ mod rig;
 mod scale;
 mod services;
 mod side_by_side;
+mod signals;
 mod steer_gate;
 mod steer_reload;
 mod syn_counter;

@@ -97,9 +97,11 @@ impl EventLoop {
                     self.end_overdue().await;
                 }
                 Woken::Look => {}
-                Woken::Told(told) => {
-                    // What came while the loop was busy says the same, and is answered with it.
-                    while self.told.try_recv().is_ok() {}
+                Woken::Told(mut told) => {
+                    // What came while the loop was busy is answered with it.
+                    while let Ok(further) = self.told.try_recv() {
+                        told = told.max(further);
+                    }
                     // With a configuration that is wrong nothing is reloaded: it was meant to be another one.
                     if self.read_configuration() && told == Told::Reload {
                         // Nobody waits for the answer.

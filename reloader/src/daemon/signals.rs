@@ -1,7 +1,7 @@
 //! What the daemon makes of signals.
 //!
-//! The kernel has no default actions for PID 1 of a container: a signal that it does not catch does nothing, SIGKILL and SIGSTOP from outside
-//! excepted. So as PID 1 it answers to each signal by which people and images stop or reload what runs in a container.
+//! The default of each is death, which recipes for HAProxy do not mean; and PID 1 of a container has no defaults: there a signal that is not
+//! caught does nothing, SIGKILL and SIGSTOP from outside excepted. So each is caught by which people and images stop or reload a server.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -17,10 +17,12 @@ enum Meaning {
     Stop,
     /// This, to each service's loop.
     Tell(Told),
+    /// Nothing but a line in the log.
+    Nothing,
 }
 
 /// What a signal tells one service's loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Told {
     /// Read reloader's own configuration again.
     Read,
@@ -28,19 +30,22 @@ pub(super) enum Told {
     Reload,
 }
 
-/// What is caught, and what it means. Pure.
+/// What is caught, and what it means. Pure. The table for people is in docs/operating.md.
 fn meanings(is_init: bool) -> Vec<(SignalKind, &'static str, Meaning)> {
-    let stops = |kind, name| (kind, name, Meaning::Stop);
     let tells = |kind, name, told| (kind, name, Meaning::Tell(told));
-    let mut meanings = vec![stops(SignalKind::terminate(), "SIGTERM"), stops(SignalKind::interrupt(), "SIGINT")];
-    if is_init {
-        // `STOPSIGNAL` of HAProxy's image and of nginx's: an image that is made from them inherits it.
-        meanings.extend([stops(SignalKind::user_defined1(), "SIGUSR1"), stops(SignalKind::quit(), "SIGQUIT")]);
-        // What reloads a master of HAProxy, and with it HAProxy's image.
-        meanings.push(tells(SignalKind::user_defined2(), "SIGUSR2", Told::Reload));
-    }
-    meanings.push(tells(SignalKind::hangup(), "SIGHUP", if is_init { Told::Reload } else { Told::Read }));
-    meanings
+    // `STOPSIGNAL` of HAProxy's image and of nginx's: an image that is made from them inherits it. Elsewhere they come from recipes for
+    // HAProxy and nginx, which mean to end an old process softly: this one is not old.
+    let from_recipes = if is_init { Meaning::Stop } else { Meaning::Nothing };
+    vec![
+        (SignalKind::terminate(), "SIGTERM", Meaning::Stop),
+        (SignalKind::interrupt(), "SIGINT", Meaning::Stop),
+        (SignalKind::user_defined1(), "SIGUSR1", from_recipes),
+        (SignalKind::quit(), "SIGQUIT", from_recipes),
+        // What reloads a master of HAProxy, and with it HAProxy's unit and image.
+        tells(SignalKind::user_defined2(), "SIGUSR2", Told::Reload),
+        // A service manager has a reload of its own, which waits for the outcome.
+        tells(SignalKind::hangup(), "SIGHUP", if is_init { Told::Reload } else { Told::Read }),
+    ]
 }
 
 /// What has been caught.
@@ -64,6 +69,9 @@ pub(super) fn catch(services: usize) -> Result<Signals, DaemonError> {
             while caught.recv().await.is_some() {
                 log::info!("{name} was received");
                 match meaning {
+                    Meaning::Nothing => {
+                        log::warn!("{name} does nothing here: SIGTERM or `reloader stop` ends the daemon")
+                    }
                     Meaning::Stop => drop(stop.send(true)),
                     Meaning::Tell(told) => senders.iter().for_each(|sender| {
                         // A loop that has ended hears nothing.
@@ -119,10 +127,17 @@ mod tests {
     }
 
     #[test]
-    fn any_other_daemon_leaves_to_the_kernel_what_it_does_not_document() {
+    fn any_other_daemon_reloads_by_sigusr2_and_ends_by_no_signal_of_a_recipe() {
         assert_eq!(meaning(false, SignalKind::terminate()), Some(Meaning::Stop));
         assert_eq!(meaning(false, SignalKind::hangup()), Some(Meaning::Tell(Told::Read)));
-        assert_eq!(meaning(false, SignalKind::quit()), None);
-        assert_eq!(meaning(false, SignalKind::user_defined1()), None);
+        assert_eq!(meaning(false, SignalKind::user_defined2()), Some(Meaning::Tell(Told::Reload)));
+        for kind in [SignalKind::quit(), SignalKind::user_defined1()] {
+            assert_eq!(meaning(false, kind), Some(Meaning::Nothing));
+        }
+    }
+
+    #[test]
+    fn a_reload_says_more_than_reading() {
+        assert!(Told::Reload > Told::Read);
     }
 }

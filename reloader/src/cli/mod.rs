@@ -126,6 +126,8 @@ fn start_log(arguments: &Arguments) {
     let level = match (arguments.quiet, arguments.verbose, &arguments.command) {
         (true, ..) => "error",
         (false, 0, Command::Daemon) => "info",
+        // Its holder has told of them already.
+        (false, 0, Command::Guard) => "warn,reloader::kernel::netlink=error",
         (false, 0, _) => "warn",
         (false, 1, _) => "debug,aya=warn",
         _ => "trace",

@@ -163,6 +163,8 @@ impl From<&LinkMessage> for Device {
             ethernet: matches!(link.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback),
             ..Self::default()
         };
+        // A name that cannot be read is not in the list below. With its spaces this one is nobody's (`dev_valid_name`).
+        device.name = format!("device {} (its name is not UTF-8)", device.index);
         let mut lower_is_elsewhere = false;
         for attribute in &link.attributes {
             match attribute {

@@ -18,7 +18,7 @@ pub struct SocketOwner {
 
 /// The start time of a process in clock ticks since boot (field 22 of proc_pid_stat(5)): with the pid, a name that is not reused.
 pub fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = text(pid, "stat").ok()?;
     let fields = after_command(&stat)?;
     // A zombie has ended: nothing it held is left.
     if fields.first() == Some(&"Z") {
@@ -38,8 +38,14 @@ pub fn started_at(pid: u32) -> Option<SystemTime> {
 
 /// True when a signal has stopped the process (state T of proc_pid_stat(5)): it reacts to nothing but SIGCONT and SIGKILL.
 pub fn is_stopped(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = text(pid, "stat").unwrap_or_default();
     after_command(&stat).is_some_and(|fields| matches!(fields.first(), Some(&"T" | &"t")))
+}
+
+/// A file of a process. A name in it is of any bytes: it is what the process calls itself, cut off anywhere.
+fn text(pid: u32, file: &str) -> std::io::Result<String> {
+    let bytes = fs::read(format!("/proc/{pid}/{file}"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// True for the first process of its pid namespace: when it ends, the kernel kills all others.
@@ -49,7 +55,7 @@ pub fn is_init() -> bool {
 
 /// The parent of a process.
 pub fn parent(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = text(pid, "stat").ok()?;
     after_command(&stat)?.get(1)?.parse().ok()
 }
 
@@ -57,7 +63,7 @@ pub fn parent(pid: u32) -> Option<u32> {
 /// process, and is not given away as long as it has others.
 pub fn session_members(session: u32) -> Vec<(u32, u64)> {
     let member = |pid: u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let stat = text(pid, "stat").ok()?;
         let fields = after_command(&stat)?;
         let is_one = fields.first() != Some(&"Z") && fields.get(3)?.parse() == Ok(session);
         Some((pid, fields.get(19)?.parse().ok()?)).filter(|_| is_one)
@@ -121,7 +127,7 @@ pub fn family(root: u32) -> Vec<u32> {
 ///
 /// A failure to look (out of descriptors, out of memory) is no end.
 pub fn has_ended(pid: u32, start_time: u64) -> bool {
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+    match text(pid, "stat") {
         Ok(stat) => after_command(&stat).is_some_and(|fields| {
             fields.first() == Some(&"Z") || fields.get(19).and_then(|ticks| ticks.parse().ok()) != Some(start_time)
         }),
@@ -226,7 +232,7 @@ pub fn whole_environment(pid: u32) -> Vec<String> {
 
 /// Where the stack begins (field 28 of proc_pid_stat(5)): another place with each execve(2), as a rule.
 pub fn stack_start(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = text(pid, "stat").ok()?;
     after_command(&stat)?.get(25)?.parse().ok()
 }
 
@@ -242,7 +248,7 @@ pub fn executable(pid: u32) -> Option<PathBuf> {
 
 /// The control group paths of all hierarchies (cgroups(7): `ID:CONTROLLERS:PATH` in each line).
 pub fn control_groups(pid: u32) -> Vec<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let text = text(pid, "cgroup").unwrap_or_default();
     text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).map(str::to_owned).collect()
 }
 
@@ -265,7 +271,7 @@ pub fn effective_capabilities() -> u64 {
 }
 
 pub(super) fn status_line(pid: u32, key: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = text(pid, "status").ok()?;
     status.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned)
 }
 
@@ -277,6 +283,23 @@ mod tests {
     fn the_command_may_hold_brackets_and_spaces() {
         let fields = after_command("12 (a) b (c)) S 7 12 12 0").unwrap();
         assert_eq!(fields[..2], ["S", "7"]);
+    }
+
+    #[test]
+    fn a_process_may_be_called_anything() {
+        let name = std::ffi::CString::new(b"\xff) S 1 \xd0".to_vec()).unwrap();
+        let (say, said) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            rustix::thread::set_name(&name).unwrap();
+            say.send(rustix::thread::gettid().as_raw_nonzero().get() as u32).unwrap();
+            let _ = ended.recv();
+        });
+        let pid = said.recv().unwrap();
+        assert!(start_time(pid).is_some() && parent(pid) == parent(std::process::id()) && user_of(pid).is_some());
+        assert!(!has_ended(pid, start_time(pid).unwrap()));
+        drop(end);
+        thread.join().unwrap();
     }
 
     #[test]

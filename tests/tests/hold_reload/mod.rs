@@ -7,6 +7,7 @@ mod at_risk;
 mod before_1_8;
 mod beside;
 mod deaths;
+mod devices;
 mod ended_early;
 mod failures;
 

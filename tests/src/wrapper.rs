@@ -15,7 +15,7 @@ pub enum Manner {
     Stillborn,
     /// Do nothing, for as long as it lives.
     Hang,
-    /// Become HAProxy once the manner is another.
+    /// Check a configuration well; become HAProxy once the manner is another.
     Wait,
     /// Become a HAProxy that serves, but without the stats socket that the daemon waits for.
     Deaf,
@@ -104,6 +104,7 @@ Stillborn)
 Hang)
     exec sh -c 'while :; do sleep 1; done' hanging "$@" ;;
 Wait)
+    case " $* " in *" -c "*) exec /usr/sbin/haproxy "$@" ;; esac
     while [ "$(cat HERE/manner)" = Wait ]; do sleep 0.02; done ;;
 Deaf)
     for word; do

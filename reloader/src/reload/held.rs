@@ -90,11 +90,13 @@ fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Res
         let port = exception.address.port();
         targets.iter().any(|target| target.address.ip().is_unspecified() && target.address.port() == port)
     };
-    let others = sockets.iter().filter(|found| !ours.contains(&found.inode));
-    let exceptions = others.filter_map(Exception::of);
+    let others = || sockets.iter().filter(|found| !ours.contains(&found.inode));
+    let exceptions = others().filter_map(Exception::of);
+    let before = old.iter().map(|listener| listener.inode).chain(others().map(|found| found.inode));
     let config = &supervisor.config;
     Ok(Wanted {
         exceptions: exceptions.filter(on_held_port).collect(),
+        before: before.collect(),
         targets,
         backend: (config.reload.strategy == Strategy::KernelFallback).then_some(Backend::Qdisc),
         capacity: config.hold.capacity,
@@ -126,6 +128,11 @@ impl Guarded {
     /// When the hold ends by itself.
     pub(crate) fn ends(&self) -> Instant {
         self.ends
+    }
+
+    /// The old generation is about to be told to close its listeners, before there are others.
+    pub(crate) fn old_leaves(&self) {
+        self.hold.old_leaves();
     }
 
     /// The old generation was told to close its listeners, and was not seen to do so.

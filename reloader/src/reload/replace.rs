@@ -146,6 +146,7 @@ async fn replace(
 ) -> Result<(), Failure> {
     let held_until = guarded.as_ref().map(|guarded| guarded.ends());
     if let Some((ending, listened)) = supervisor.stand_down(held_until) {
+        guarded.iter().for_each(|guarded| guarded.old_leaves());
         supervisor.server.retire(&ending);
         let process = ending.process;
         let patience = patience(supervisor.config.reload.drain_timeout, held_until, supervisor.last_start);

@@ -6,9 +6,10 @@ use reloader_tests::config::Config;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
-use reloader_tests::process::guards;
+use reloader_tests::process::{called_with, guards};
 use reloader_tests::rig::{Pending, Rig};
 use reloader_tests::sockets::listening;
+use reloader_tests::tier;
 use reloader_tests::wrapper::{Manner, Wrapper};
 
 use super::{HOLD, WEB};
@@ -77,4 +78,76 @@ fn the_daemon_killed_while_it_holds() {
     rig.reload().expect_status(0);
     assert_eq!(rig.status().at("/holds"), &serde_json::json!([]));
     outcomes.assert_lossless();
+}
+
+/// The old generation has made room, and the new one has not begun: the guard holds until the next daemon's generation is there.
+#[test]
+#[ignore = "alone: loads"]
+fn the_daemon_killed_while_nothing_listens() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let mut rig = rig(&wrapper);
+    let load = Load::to([WEB]).rate(500).start();
+    load.until_started(100);
+    wrapper.set(Manner::Wait);
+    let reload = rig.spawn(&["reload", "--json"]);
+    until(LIMIT, "the old generation to make room", || listening(8000).is_empty());
+    load.until_further(50);
+    rig.kill9_daemon();
+    reload.wait().expect_status(69);
+    called_with(&["-db", &rig.haproxy_cfg().display().to_string()]).iter().for_each(|starting| starting.end());
+    assert_eq!(guards().len(), 1, "the guard goes on");
+    load.until_further(100);
+    wrapper.set(Manner::Well);
+    rig.start_daemon();
+    until(LIMIT, "a generation to serve", || rig.serving().is_some());
+    until(LIMIT, "the guard to end", || guards().is_empty());
+    load.until_further(100);
+    let outcomes = load.stop();
+    println!("{outcomes}");
+    outcomes.assert_lossless();
+    assert_eq!(rig.status().at("/holds"), &serde_json::json!([]));
+    rig.reload().expect_status(0);
+}
+
+#[test]
+#[ignore = "alone: loads"]
+fn the_daemon_killed_at_any_moment() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let mut rig = rig(&wrapper);
+    let load = Load::to([WEB]).rate(500).start();
+    load.until_started(100);
+    for kill in tier::moments(8) {
+        let reload = rig.spawn(&["reload", "--json"]);
+        // From the check of the configuration to the new generation: where it comes is not known, and need not be.
+        std::thread::sleep(Duration::from_millis(40 + 12 * kill));
+        rig.kill9_daemon();
+        reload.wait();
+        rig.start_daemon();
+        until(LIMIT, "a generation to serve", || rig.serving().is_some());
+        until(LIMIT, "the guard to end", || guards().is_empty());
+        load.until_further(50);
+    }
+    let outcomes = load.stop();
+    println!("{outcomes}");
+    assert_eq!(outcomes.summary().refused, 0, "{outcomes}");
+    outcomes.assert_lossless();
+}
+
+/// The guard does not hold for ever: `reloader release` ends it.
+#[test]
+#[ignore = "alone: loads"]
+fn a_guard_without_a_holder_is_released() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let mut rig = rig(&wrapper);
+    wrapper.set(Manner::Wait);
+    let reload = rig.spawn(&["reload", "--json"]);
+    until(LIMIT, "the old generation to make room", || listening(8000).is_empty());
+    rig.kill9_daemon();
+    reload.wait().expect_status(69);
+    rig.run(&["release"]).expect_status(0);
+    assert!(guards().is_empty());
+    assert_eq!(std::fs::read_dir(rig.path("run/holds")).unwrap().count(), 0, "on record");
 }

@@ -18,9 +18,11 @@ use crate::process::children;
 use crate::sys::Inheritance;
 
 mod process;
+mod succession;
 mod trust;
 
 pub use process::run;
+pub(super) use succession::Ports;
 
 /// How long a guard may take to answer before anything is held, or when nothing is held any more.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -87,8 +89,14 @@ impl Guard {
     }
 
     /// Tells it which hold it is about: should the holder die from now on, it removes what is there of it.
-    pub(super) fn in_charge_of(mut self, claim: &Claim, meanwhile: &mut dyn FnMut()) -> io::Result<Guard> {
-        channel::send_charge(self.channel.as_fd(), claim)?;
+    pub(super) fn in_charge_of(
+        mut self,
+        claim: &Claim,
+        ports: &Ports,
+        leaving: &OwnedFd,
+        meanwhile: &mut dyn FnMut(),
+    ) -> io::Result<Guard> {
+        channel::send_charge(self.channel.as_fd(), claim, ports, leaving)?;
         self.agreed(meanwhile)?;
         Ok(self)
     }

@@ -1,5 +1,6 @@
 //! A hold, as it is asked for and got.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ pub struct Wanted {
     pub targets: Vec<Target>,
     /// Listeners of others, which a wildcard target leaves alone.
     pub exceptions: Vec<Exception>,
+    /// Listeners that say nothing of the new server, by inode: those of the old one, and of others. See [`Hold::old_leaves`].
+    pub before: HashSet<u64>,
     /// The gate; `None` for the best that can be had.
     pub backend: Option<Backend>,
     /// Bytes of room for parked SYNs.
@@ -43,6 +46,7 @@ pub struct Hold {
     armed: Armed,
     pulse: Arc<Pulse>,
     orders: OwnedFd,
+    leaving: OwnedFd,
     thread: Option<JoinHandle<Ended>>,
 }
 
@@ -93,9 +97,11 @@ impl Hold {
     pub fn begin(wanted: Wanted) -> Result<Hold, HoldError> {
         let orders = eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
         let heard = orders.try_clone()?;
+        let leaving = eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
+        let seen = leaving.try_clone()?;
         let (sender, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new().name("holder".into()).spawn(move || {
-            let armed = Holder::begin(wanted);
+            let armed = Holder::begin(wanted, seen);
             match armed {
                 Ok((holder, armed)) => {
                     let _ = sender.send(Ok((armed, holder.pulse())));
@@ -108,7 +114,7 @@ impl Hold {
             }
         })?;
         match receiver.recv() {
-            Ok(Ok((armed, pulse))) => Ok(Hold { armed, pulse, orders, thread: Some(thread) }),
+            Ok(Ok((armed, pulse))) => Ok(Hold { armed, pulse, orders, leaving, thread: Some(thread) }),
             Ok(Err(error)) => {
                 let _ = thread.join();
                 Err(error)
@@ -120,6 +126,14 @@ impl Hold {
     /// How it began.
     pub fn armed(&self) -> &Armed {
         &self.armed
+    }
+
+    /// The old server is about to be told to close its listeners. Should this process die from now on, the guard holds until others are
+    /// there, or until the hold's time is over.
+    pub fn old_leaves(&self) {
+        if let Err(error) = rustix::io::write(&self.leaving, &1_u64.to_ne_bytes()) {
+            log::error!("the guard of a hold does not know that the old server leaves: {error}");
+        }
     }
 
     /// Whether it has ended by itself.

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::claim::Claim;
 use super::clean_up::clean_up_after_the_dead;
-use super::guard::Guard;
+use super::guard::{Guard, Ports};
 use super::handle::{Armed, Ended, Wanted, Why};
 use super::pulse::Pulse;
 use super::record::Records;
@@ -32,6 +32,8 @@ pub(super) struct Holder {
     pulse: Arc<Pulse>,
     backend: Backend,
     wanted: Wanted,
+    ports: Ports,
+    leaving: OwnedFd,
     ends: Instant,
     replacements: u32,
     lifted: Option<Figures>,
@@ -40,8 +42,8 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    /// Everything is in place and guarded before the first SYN is parked.
-    pub(super) fn begin(wanted: Wanted) -> Result<(Holder, Armed), HoldError> {
+    /// Everything is in place and guarded before the first SYN is parked. `leaving` is the eventfd that says that the old server leaves.
+    pub(super) fn begin(wanted: Wanted, leaving: OwnedFd) -> Result<(Holder, Armed), HoldError> {
         let records = Records::of(&wanted.runtime_dir);
         clean_up_after_the_dead(&records);
         let claim = records.claim(&wanted.targets, wanted.netns_path.as_deref())?;
@@ -54,7 +56,9 @@ impl Holder {
         let monitor = Monitor::begin()?;
         // Before anything is put anywhere: whenever this process dies, somebody takes it away again.
         let guard = Guard::start(&wanted.program, &wanted.inheritance);
-        let guard = guard.and_then(|guard| guard.in_charge_of(&claim, &mut || ())).map_err(HoldError::Guard)?;
+        let ports = Ports { targets: wanted.targets.clone(), before: wanted.before.clone() };
+        let guard = guard.and_then(|guard| guard.in_charge_of(&claim, &ports, &leaving, &mut || ()));
+        let guard = guard.map_err(HoldError::Guard)?;
         // What one hold takes for unused, another may be about to use.
         let lock = records.lock()?;
         let prepared = prepare(&spec, wanted.backend);
@@ -76,6 +80,8 @@ impl Holder {
             backend,
             ends: Instant::now() + wanted.max,
             wanted,
+            ports,
+            leaving,
             replacements: 0,
             lifted: None,
             trouble: None,

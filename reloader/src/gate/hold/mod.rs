@@ -46,7 +46,7 @@ pub enum Backend {
 }
 
 /// What to hold SYNs for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Target {
     /// The listener's address; 0.0.0.0 and `::` are any address of the host.
     pub address: SocketAddr,

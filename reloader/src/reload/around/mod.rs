@@ -6,6 +6,7 @@ mod presence;
 mod proof;
 mod window;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -162,6 +163,8 @@ async fn begin(around: Around, window: &Window) -> Result<Hold, AroundError> {
     let wanted = Wanted {
         targets: window.targets.clone(),
         exceptions: window.exceptions.clone(),
+        // The command decides when the old server leaves, and does not say.
+        before: HashSet::new(),
         backend: around.backend,
         capacity: around.capacity,
         max: around.max,

@@ -19,8 +19,8 @@ use crate::sys::raise_descriptor_limit;
 enum End {
     /// Nothing is left to guard.
     Done,
-    /// The holder is dead.
-    Alone,
+    /// The holder is dead; somebody had asked for the release before.
+    Alone { was_asked: bool },
     /// The holder lives.
     Due(Cause),
 }
@@ -32,15 +32,17 @@ enum End {
 pub fn run() -> Result<(), HoldError> {
     let channel = io::stdin();
     let mut trust = None;
-    let ended = prepared().and_then(|signals| attend(channel.as_fd(), &signals, &mut trust));
+    let signals = prepared()?;
+    let ended = attend(channel.as_fd(), &signals, &mut trust);
     let Some(trust) = trust else { return Ok(ended.map(drop)?) };
     match ended {
         Ok(End::Done) => Ok(()),
-        Ok(End::Alone) => trust.take_over(),
+        Ok(End::Alone { was_asked: true }) => trust.release(),
+        Ok(End::Alone { was_asked: false }) => trust.take_over(&signals),
         Ok(End::Due(cause)) => trust.lift_for_holder(cause, channel.as_fd()),
         // With something unread, or before it was answered.
         Err(error) if [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe].contains(&error.kind()) => {
-            trust.take_over()
+            trust.take_over(&signals)
         }
         // The holder finds itself another guard.
         Err(error) => Err(error.into()),
@@ -74,6 +76,7 @@ fn attend(channel: BorrowedFd<'_>, signals: &SignalFd, trust: &mut Option<Trust>
         }
         if from_holder {
             match hear(channel, &mut descriptors, trust)? {
+                Some(End::Alone { .. }) => return Ok(End::Alone { was_asked: asked.is_some() }),
                 Some(end) => return Ok(end),
                 None => continue,
             }
@@ -86,7 +89,9 @@ fn attend(channel: BorrowedFd<'_>, signals: &SignalFd, trust: &mut Option<Trust>
 
 /// What the holder says next.
 fn hear(channel: BorrowedFd<'_>, descriptors: &mut Vec<OwnedFd>, trust: &mut Option<Trust>) -> io::Result<Option<End>> {
-    let Some((message, mut came)) = channel::receive(channel)? else { return Ok(Some(End::Alone)) };
+    let Some((message, mut came)) = channel::receive(channel)? else {
+        return Ok(Some(End::Alone { was_asked: false }));
+    };
     descriptors.append(&mut came);
     let to_be_answered = match (message, &mut *trust) {
         (ToGuard::Charge(charge), _) => {

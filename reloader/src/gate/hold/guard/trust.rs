@@ -7,14 +7,22 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, poll};
+
 use super::super::channel::{self, Charge, Entrusted, ToHolder};
+use super::super::holder::RENEWAL;
 use super::super::record::Records;
 use super::super::turn::only_one_delivers;
-use super::super::{Backend, Figures, HoldError, Keepsake, LEASE, Partly, claim, clean_up, restore};
-use crate::kernel::clock::monotonic;
+use super::super::{Backend, Figures, Gate, HoldError, Keepsake, LEASE, Partly, claim, clean_up, restore};
+use super::succession::Succession;
+use crate::kernel::clock::{monotonic, timespec};
 
 /// How long a holder may take to deliver, unheard: the gates wait 2 and 5 s for what listeners and the kernel do soon.
 const DELIVERY: Duration = Duration::from_secs(10);
+
+/// How often a guard without a holder looks whether something listens: no event tells of listen(2) in another process.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How long a holder may take to begin a release that somebody asked for, before its guard does it.
 const PATIENCE_WITH_HOLDER: Duration = LEASE;
@@ -27,6 +35,7 @@ pub(super) struct Trust {
     lock: File,
     /// Keeps it living for whoever knows nothing of the record.
     _name: Option<OwnedFd>,
+    succession: Succession,
     progress: Progress,
     /// When the holder has to be heard of; for ever where the kernel itself ends a hold that nobody renews.
     heartbeat: Option<Instant>,
@@ -37,6 +46,10 @@ enum Progress {
     Prepares { bare: BTreeSet<u32> },
     /// SYNs may be parked until the end, when a holder that stands still is waited for no longer.
     Holds { backend: Backend, keepsake: Keepsake, end: Instant },
+    /// As before, and the holder has begun to deliver: new SYNs pass.
+    Delivers { backend: Backend, keepsake: Keepsake, end: Instant },
+    /// The holder is dead, and this is its gate.
+    Alone(Box<dyn Gate>),
     /// Everything is delivered.
     Delivered,
 }
@@ -51,11 +64,14 @@ pub(super) enum Cause {
 
 impl Trust {
     pub(super) fn new(charge: Charge, descriptors: Vec<OwnedFd>) -> io::Result<Trust> {
-        let Charge { id, record } = charge;
+        let Charge { id, record, ports } = charge;
         let mut descriptors = descriptors.into_iter();
-        let lock = descriptors.next().ok_or_else(|| io::Error::other("the charge came without the record's lock"))?;
+        let mut next =
+            |what| descriptors.next().ok_or_else(|| io::Error::other(format!("the charge came without {what}")));
+        let (lock, leaving) = (next("the record's lock")?, next("its eventfd")?);
+        let succession = Succession::new(ports, leaving);
         let progress = Progress::Prepares { bare: clean_up::bare_devices().unwrap_or_default() };
-        Ok(Trust { id, record, lock: lock.into(), _name: descriptors.next(), progress, heartbeat: None })
+        Ok(Trust { id, record, lock: lock.into(), _name: descriptors.next(), succession, progress, heartbeat: None })
     }
 
     /// From now on SYNs can be parked. It is another keepsake where devices came during the hold.
@@ -83,9 +99,12 @@ impl Trust {
 
     pub(super) fn holder_delivers(&mut self) {
         self.heartbeat = None;
-        if let Progress::Holds { end, .. } = &mut self.progress {
-            *end = Instant::now() + DELIVERY;
-        }
+        self.progress = match std::mem::replace(&mut self.progress, Progress::Delivered) {
+            Progress::Holds { backend, keepsake, .. } | Progress::Delivers { backend, keepsake, .. } => {
+                Progress::Delivers { backend, keepsake, end: Instant::now() + DELIVERY }
+            }
+            other => other,
+        };
     }
 
     /// Its duplicates keep nothing in the kernel any more.
@@ -96,14 +115,44 @@ impl Trust {
     /// When the guard does not wait for the holder any longer, and why. While nothing is parked, only who asks hurries.
     pub(super) fn due(&self, asked: Option<Instant>) -> Option<(Instant, Cause)> {
         let asked = asked.map(|asked| (asked + PATIENCE_WITH_HOLDER, Cause::Asked));
-        let Progress::Holds { end, .. } = &self.progress else { return asked };
+        let (Progress::Holds { end, .. } | Progress::Delivers { end, .. }) = &self.progress else { return asked };
         let silent = self.heartbeat.map(|at| (at, Cause::Silent));
         [asked, silent, Some((*end, Cause::Over))].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    /// The holder is dead.
-    pub(super) fn take_over(mut self) -> Result<(), HoldError> {
-        log::warn!("the process that held SYNs has died: its guard releases them");
+    /// The holder is dead. While nothing listens, a release would be a refusal.
+    pub(super) fn take_over(mut self, signals: &SignalFd) -> Result<(), HoldError> {
+        log::warn!("the process that held SYNs has died: its guard goes on until something listens, and releases them");
+        self.progress = match std::mem::replace(&mut self.progress, Progress::Delivered) {
+            Progress::Holds { backend, keepsake, end } => {
+                let mut gate = restore(backend, keepsake)?;
+                self.hold_on(gate.as_mut(), end, signals);
+                Progress::Alone(gate)
+            }
+            other => other,
+        };
+        self.release()
+    }
+
+    /// Until something listens, until somebody asks for the release, or until the hold's time is over.
+    fn hold_on(&self, gate: &mut dyn Gate, end: Instant, signals: &SignalFd) {
+        let mut renewal = Instant::now();
+        while Instant::now() < end && !self.succession.is_complete() {
+            if Instant::now() >= renewal {
+                if let Err(error) = gate.renew() {
+                    return log::error!("the guard cannot hold on: {error}");
+                }
+                renewal = Instant::now() + RENEWAL;
+            }
+            let mut ready = [PollFd::new(signals, PollFlags::IN)];
+            if poll(&mut ready, Some(&timespec(LOOK_INTERVAL))).is_ok_and(|ready| ready > 0) {
+                return;
+            }
+        }
+    }
+
+    /// Releases in the place of a holder that is dead.
+    pub(super) fn release(mut self) -> Result<(), HoldError> {
         // On record it stays while something of it is left: whoever comes next cleans up.
         self.lift()?.whole()?;
         self.forget();
@@ -132,12 +181,14 @@ impl Trust {
         // A record that somebody removed, or a turn that somebody keeps, is no reason to leave SYNs parked.
         let _alone: Option<File> = only_one_delivers(&self.record).ok();
         let none = BTreeSet::new();
-        let (backend, keepsake) = match std::mem::replace(&mut self.progress, Progress::Delivered) {
-            Progress::Holds { backend, keepsake, .. } => (backend, keepsake),
+        let mut gate = match std::mem::replace(&mut self.progress, Progress::Delivered) {
+            Progress::Holds { backend, keepsake, .. } | Progress::Delivers { backend, keepsake, .. } => {
+                restore(backend, keepsake)?
+            }
+            Progress::Alone(gate) => gate,
             Progress::Prepares { bare } => return self.remove_traces(&bare),
             Progress::Delivered => return self.remove_traces(&none),
         };
-        let mut gate = restore(backend, keepsake)?;
         let delivered = gate.deliver();
         let removed = self.records().alone(|| gate.remove()).err();
         Ok(Partly { trouble: delivered.trouble.or(removed), ..delivered })

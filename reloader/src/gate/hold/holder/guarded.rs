@@ -72,7 +72,8 @@ impl Holder {
     fn start_replacement(&mut self) -> io::Result<()> {
         let mut guard = Guard::start(&self.wanted.program, &self.wanted.inheritance)?;
         guard.is_replacement()?;
-        let guard = guard.in_charge_of(&self.claim, &mut || renew(self.gate.as_mut(), &self.pulse))?;
+        let mut renewed = || renew(self.gate.as_mut(), &self.pulse);
+        let guard = guard.in_charge_of(&self.claim, &self.ports, &self.leaving, &mut renewed)?;
         let pulse = self.pulse();
         self.entrust(guard, &mut |gate| renew(gate, &pulse))
     }

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use socket2::{Domain, SockRef, Type};
 
 use crate::haproxy::broker::Offered;
@@ -82,6 +83,25 @@ impl Custody {
                 self.held.push(held.clone());
             }
         }
+    }
+
+    /// Which have O_NONBLOCK, by inode. The flag belongs to the open file, which a server shares with its custody.
+    pub fn nonblocking(&self) -> Vec<(u64, bool)> {
+        let flag = |held: &Held| Some((held.listener.inode, fcntl_getfl(&*held.fd).ok()?.contains(OFlags::NONBLOCK)));
+        self.held.iter().filter_map(flag).collect()
+    }
+
+    /// Makes O_NONBLOCK what `wanted` says, `None` for what it is, and returns how many had to be changed. A service manager clears the
+    /// flag of the sockets that it passes, whoever has them too (systemd's `flags_fds`): a server that relies on it would hang in
+    /// accept(2).
+    pub fn set_nonblocking(&self, wanted: impl Fn(&Held) -> Option<bool>) -> usize {
+        let change = |held: &&Held| {
+            let (Some(wanted), Ok(flags)) = (wanted(held), fcntl_getfl(&*held.fd)) else { return false };
+            let mut right = flags;
+            right.set(OFlags::NONBLOCK, wanted);
+            right != flags && fcntl_setfl(&*held.fd, right).is_ok()
+        };
+        self.held.iter().filter(change).count()
     }
 
     /// Only what `wanted` says; where the serving generation has the others is known all the same.
@@ -238,6 +258,23 @@ mod tests {
         custody.complete_from(&[own.clone(), lacking.clone(), not_owned], &sockets);
         assert_eq!(custody.held().iter().map(inode).collect::<Vec<_>>(), [inode(&own), inode(&lacking)]);
         assert_eq!(custody.owner(inode(&lacking)), Some(owner));
+    }
+
+    #[test]
+    fn what_a_service_manager_did_to_the_flags_is_undone() {
+        let [waits, does_not] = [0, 1].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        does_not.set_nonblocking(true).unwrap();
+        let custody =
+            Custody::new([&waits, &does_not].map(|socket| held(socket.try_clone().unwrap())).into(), HashMap::new());
+        let before = custody.nonblocking();
+        assert_eq!(before.iter().map(|(_, nonblocking)| *nonblocking).collect::<Vec<_>>(), [false, true]);
+        let recorded =
+            |held: &Held| before.iter().find(|(inode, _)| *inode == held.listener.inode).map(|(_, flag)| *flag);
+        assert_eq!(custody.set_nonblocking(recorded), 0);
+        waits.set_nonblocking(true).unwrap();
+        does_not.set_nonblocking(false).unwrap();
+        assert_eq!(custody.set_nonblocking(|_| None), 0);
+        assert_eq!((custody.set_nonblocking(recorded), custody.nonblocking()), (2, before.clone()));
     }
 
     #[test]

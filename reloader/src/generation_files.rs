@@ -35,6 +35,9 @@ impl Files {
     }
 }
 
+/// The last number that a generation can have: what is beyond was never given.
+pub(crate) const LAST_NUMBER: u64 = u32::MAX as u64;
+
 /// The generation that a file of this place belongs to.
 pub(crate) fn number_of(place: &Path, path: &Path, ending: &str) -> Option<u64> {
     let name = path.strip_prefix(place).ok()?.to_str()?;

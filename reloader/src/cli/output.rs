@@ -75,6 +75,7 @@ pub(super) fn receipt_line(receipt: &Receipt) -> String {
     let generation = match (&receipt.old, &receipt.new) {
         (Some(old), Some(new)) if old != new => format!("{} -> {}", old.generation, new.generation),
         (_, Some(new)) => new.generation.to_string(),
+        (Some(old), None) if receipt.nothing_serves => format!("{} -> none, and nothing serves", old.generation),
         (Some(old), None) => format!("{} stays", old.generation),
         (None, None) => "none".into(),
     };

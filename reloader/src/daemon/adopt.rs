@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::DaemonError;
-use crate::custody::Held;
-use crate::generation_files::{Files, number_of};
+use super::unrecorded::with_unrecorded;
+use crate::custody::{Custody, Held};
+use crate::generation_files::{Files, LAST_NUMBER};
 use crate::haproxy::inspect::stats_socket_inode;
 use crate::haproxy::launch::label;
 use crate::haproxy::master::root_of;
@@ -20,7 +21,7 @@ use crate::reload::recorder::Recorder;
 use crate::reload::reserved::free_inherited;
 use crate::server::Server;
 use crate::supervision::records::{Record, Records, State};
-use crate::supervision::{Generation, LogTail, Supervisor, since_epoch};
+use crate::supervision::{Generation, LogTail, Supervisor};
 
 /// How long a HAProxy may take to answer the daemon that starts.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,18 +29,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Finds what runs already. Returns the receipt of the adoption, or `None` when nothing serves.
 pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>, DaemonError> {
     let mut records = Records::load(&supervisor.place);
+    let nonblocking = std::mem::take(&mut records.nonblocking);
     if records.companion {
         // Workers of somebody else's master: one that serves is found as any other.
         records.generations.clear();
     }
-    supervisor.next_number = records.next.max(1);
+    supervisor.next_number = records.next.clamp(1, LAST_NUMBER);
     supervisor.last_start = records.last_start_ms.map(Duration::from_millis);
     let mut serving = own_generations(supervisor, records).await?;
     if serving.is_none() {
         serving = foreign(supervisor).await?;
     }
     match serving {
-        Some(generation) => take_over(supervisor, generation).await.map(Some),
+        Some(generation) => take_over(supervisor, generation, nonblocking).await.map(Some),
         None => Ok(None),
     }
 }
@@ -48,22 +50,30 @@ pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>
 async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Result<Option<Generation>, DaemonError> {
     // Asked before anything is signalled: without an answer nobody can be told from anybody.
     let machine = sock_diag::listeners().map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
-    let mut found: Vec<(Record, Handle)> = Vec::new();
-    for record in with_unrecorded(supervisor, records) {
-        supervisor.next_number = supervisor.next_number.max(record.number.saturating_add(1));
+    let (mut found, mut ended) = (Vec::new(), Vec::new());
+    for record in with_unrecorded(supervisor, records.generations) {
+        supervisor.next_number = supervisor.next_number.max(record.number + 1);
         match Handle::adopt(record.pid, record.start_time) {
             Some(process) => found.push((record, process)),
-            None => {
-                Files::of(&supervisor.place, record.number).remove();
-                follow_outlived(supervisor, &record).await;
-            }
+            None => ended.push(record),
         }
+    }
+    for record in ended {
+        // Of a number that somebody living has they are his.
+        if found.iter().all(|(living, _): &(Record, _)| living.number != record.number) {
+            Files::of(&supervisor.place, record.number).remove();
+        }
+        follow_outlived(supervisor, &record).await;
     }
     let serving = choose_serving(&supervisor.server, &found, &machine).await;
     let mut chosen = None;
+    let mut with_files = HashSet::new();
     for (record, process) in found {
         let is_serving = Some((record.number, record.pid)) == serving;
         let mut generation = followed(supervisor, &record, process);
+        if !with_files.insert(record.number) {
+            (generation.files, generation.log) = (None, None);
+        }
         if is_serving {
             chosen = Some(generation);
             continue;
@@ -128,63 +138,13 @@ async fn choose_serving(server: &Server, found: &[(Record, Handle)], machine: &[
     None
 }
 
-/// Adds processes that were started as a generation of this service but were not recorded: their daemon was killed between the start
-/// and the record.
-fn with_unrecorded(supervisor: &Supervisor, records: Records) -> Vec<Record> {
-    let place = &supervisor.place;
-    let mut all = records.generations;
-    let unrecorded = match supervisor.server.haproxy() {
-        Some(_) => haproxies(place),
-        None => noted(place),
-    };
-    for (number, pid, start_time) in unrecorded {
-        if all.iter().any(|record| record.number == number && record.pid == pid) {
-            continue;
-        }
-        let socket = Files::of(place, number).socket;
-        let (config, since) = ("found running".into(), since_epoch(SystemTime::now()));
-        let (state, retired) = (State::Starting, None);
-        let (noreuseport, stop) = (false, None);
-        all.push(Record { number, pid, start_time, state, socket, config, since, retired, noreuseport, stop });
-    }
-    all
-}
-
-/// Number, pid and start time of HAProxys of this runtime-dir.
-fn haproxies(place: &Path) -> Vec<(u64, u32, u64)> {
-    let found = process::pids().into_iter();
-    found.filter_map(|pid| Some((haproxy_generation_of(place, pid)?, pid, process::start_time(pid)?))).collect()
-}
-
-/// The same of other servers, as each has noted it before it became one (`cli/launch.rs`).
-fn noted(place: &Path) -> Vec<(u64, u32, u64)> {
-    let read = |path: &Path| {
-        let number = number_of(place, path, "cfg")?;
-        let text = std::fs::read_to_string(path).ok()?;
-        let (pid, start_time) = text.trim_end().split_once(' ')?;
-        Some((number, pid.parse().ok()?, start_time.parse().ok()?))
-    };
-    let files = std::fs::read_dir(place).into_iter().flatten().flatten();
-    files.filter_map(|file| read(&file.path())).collect()
-}
-
-/// By the configuration file of this runtime-dir on its command line.
-fn haproxy_generation_of(runtime_dir: &Path, pid: u32) -> Option<u64> {
-    let words = process::command_line(pid).unwrap_or_default();
-    // As `launch::command` writes it: others may have the file's name on their command line too.
-    let is_ours = words.get(1).is_some_and(|word| word == "-db");
-    let mut files = words.windows(2).filter(|pair| is_ours && pair[0] == "-f");
-    let number = files.next_back().and_then(|pair| number_of(runtime_dir, Path::new(&pair[1]), "cfg"))?;
-    let is_worker = process::parent(pid).and_then(process::command_line).is_some_and(|parent| parent == words);
-    (!is_worker).then_some(number)
-}
-
 fn followed(supervisor: &Supervisor, record: &Record, process: Handle) -> Generation {
     let files = Files::of(&supervisor.place, record.number);
     let own = files.socket == record.socket;
     let since = SystemTime::UNIX_EPOCH + Duration::from_secs(record.since);
     let mut generation =
         Generation::started(record.number, process, supervisor.server.kin(), files.clone(), record.config.clone());
+    generation.leaves = record.leaves.clone();
     generation.noreuseport = record.noreuseport;
     generation.stop = record.stop.clone().or_else(|| supervisor.server.stop());
     generation.since = since;
@@ -291,7 +251,11 @@ fn restart_setting(unit: &str) -> Option<String> {
     (status.success() && !value.is_empty()).then_some(value)
 }
 
-async fn take_over(supervisor: &mut Supervisor, mut generation: Generation) -> Result<Receipt, DaemonError> {
+async fn take_over(
+    supervisor: &mut Supervisor,
+    mut generation: Generation,
+    nonblocking: Vec<(u64, bool)>,
+) -> Result<Receipt, DaemonError> {
     let mut recorder = Recorder::begin(Some(&supervisor.name), Kind::Adopt, Instant::now(), 0, Some(generation.id()));
     let place = supervisor.place.clone();
     let inspected = supervisor.server.inspect(&generation.process, &generation.socket, &place).await;
@@ -310,7 +274,24 @@ async fn take_over(supervisor: &mut Supervisor, mut generation: Generation) -> R
     let received = std::mem::take(&mut supervisor.received);
     inspection.custody.complete_from(&received, &inspection.sockets);
     inspection.custody.retain(|held| supervisor.server.can_be_given(&held.listener.endpoint));
+    give_flags_back(supervisor, &inspection.custody, &nonblocking, &mut recorder);
     supervisor.promote(generation, inspection.custody);
     free_inherited(supervisor);
     Ok(recorder.finish(Ok(())))
+}
+
+/// HAProxy waits on none of its listeners in accept(2); of other servers' it is on record.
+fn give_flags_back(supervisor: &Supervisor, custody: &Custody, recorded: &[(u64, bool)], recorder: &mut Recorder) {
+    let is_haproxy = supervisor.server.haproxy().is_some();
+    let wanted = |held: &Held| {
+        let recorded = || recorded.iter().find(|(inode, _)| *inode == held.listener.inode).map(|(_, flag)| *flag);
+        if is_haproxy { Some(true) } else { recorded() }
+    };
+    let changed = custody.set_nonblocking(wanted);
+    if changed > 0 {
+        recorder.note(format!(
+            "O_NONBLOCK of {changed} sockets was not as the server had set it, and is again: a service manager changes it where it \
+             passes sockets of a socket unit"
+        ));
+    }
 }

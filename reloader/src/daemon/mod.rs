@@ -17,6 +17,7 @@ mod settings;
 mod setup;
 mod signals;
 mod startup;
+mod unrecorded;
 
 pub use errors::DaemonError;
 pub use startup::run;

@@ -189,6 +189,7 @@ impl Common {
             last_start: None,
             unadopted: None,
             unserved: None,
+            recorded_nonblocking: Vec::new(),
             ending_ticks: 0,
             start_was_cut: false,
             down: None,

@@ -219,6 +219,14 @@ pub fn workers(master: u32) -> Vec<u32> {
     process::family(master).into_iter().filter(|pid| process::parent(*pid) == Some(master)).collect()
 }
 
+/// Whether the master runs other programs beside its workers (`program` sections, HAProxy 2.0 to 3.2).
+pub fn runs_programs(master: u32) -> bool {
+    let own = process::executable(master);
+    let children = process::tree(master).into_iter().filter(|pid| process::parent(*pid) == Some(master));
+    // One that has ended shows none.
+    children.filter_map(process::executable).any(|program| Some(program) != own)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

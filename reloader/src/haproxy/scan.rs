@@ -28,6 +28,8 @@ pub struct Facts {
     pub many_processes: Option<(u32, String)>,
     /// The place of the first `program` section.
     pub program: Option<String>,
+    /// The place of the first `no option start-on-reload`: a program that is to live on over reloads.
+    pub lasting_program: Option<String>,
     /// A bind speaks QUIC.
     pub quic: bool,
     /// Paths of the stats sockets, as written.
@@ -105,18 +107,22 @@ pub fn facts(sources: &[Source]) -> Facts {
     let mut facts = Facts::default();
     for (path, text) in sources {
         let mut global = false;
+        let mut program = false;
         for (number, line) in String::from_utf8_lossy(text).lines().enumerate() {
             let words = words(line);
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             let place = || format!("{}:{}", path.display(), number + 1);
             match words[..] {
                 [] => {}
-                ["global", ..] => global = true,
+                ["global", ..] => (global, program) = (true, false),
                 [section, ..] if starts_section(section) => {
-                    global = false;
-                    if section == "program" && facts.program.is_none() {
+                    (global, program) = (false, section == "program");
+                    if program && facts.program.is_none() {
                         facts.program = Some(place());
                     }
+                }
+                ["no", "option", "start-on-reload", ..] if program && facts.lasting_program.is_none() => {
+                    facts.lasting_program = Some(place());
                 }
                 ["bind", addresses, ..] if !global => {
                     let speaks_quic = |at: &str| at.starts_with("quic4@") || at.starts_with("quic6@");
@@ -210,12 +216,18 @@ impl Facts {
                 "{place}: `nbproc {processes}` cannot be reloaded with proof: each process binds for itself; use `nbthread`"
             ));
         }
-        match &self.program {
-            Some(place) if !self.master_worker => Some(format!(
-                "{place}: a `program` section needs `master-worker` in the `global` section (HAProxy runs programs only there)"
-            )),
-            _ => None,
+        if let Some(place) = self.program.as_ref().filter(|_| !self.master_worker) {
+            return Some(format!(
+                "{place}: a `program` section needs `master-worker` in the `global` section (HAProxy 2.0 to 3.2), and later versions run \
+                 no programs: run it as a service of its own"
+            ));
         }
+        self.lasting_program.as_ref().map(|place| {
+            format!(
+                "{place}: `no option start-on-reload` cannot be kept: each generation has a master of its own, which runs programs of its \
+                 own; remove it, run the program as a service of its own, or set mode = \"companion\""
+            )
+        })
     }
 }
 
@@ -260,5 +272,8 @@ mod tests {
         let refusal = scan("global\nprogram p\n  command x\n").refusal().unwrap();
         assert!(refusal.starts_with("a.cfg:2: a `program`"), "{refusal}");
         assert!(scan("global\n master-worker\nprogram p\n  command x\n").refusal().is_none());
+        let refusal = scan("global\n master-worker\nprogram p\n  command x\n  no option start-on-reload\n").refusal();
+        assert!(refusal.unwrap().starts_with("a.cfg:5: `no option start-on-reload`"));
+        assert_eq!(scan("listen l\n  no option start-on-reload\n").lasting_program, None);
     }
 }

@@ -12,7 +12,7 @@ mod waiting;
 pub use command::{run_aside, succeeds};
 pub use handle::{Ended, Handle, ProcessError, kill_if_same};
 pub use kin::Kin;
-pub use namespaces::network_namespace;
+pub use namespaces::{network_namespace, shares_processes};
 pub use procfs::{
     SocketOwner, command_line, control_groups, effective_capabilities, environment, executable, family, groups_of,
     has_ended, holders_of, is_descendant, is_init, is_stopped, parent, pids, session_members, socket_at, sockets_of,

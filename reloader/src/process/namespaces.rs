@@ -49,6 +49,12 @@ pub fn network_namespace(inode: u64, path: Option<&Path>) -> io::Result<Option<f
     refused
 }
 
+/// Whether the process is in this one's process namespace, and not in one below it. False where the kernel does not tell.
+pub fn shares_processes(pid: u32) -> bool {
+    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    namespace(pid).is_some_and(|found| Some(found) == namespace(std::process::id()))
+}
+
 /// The entries of a directory, or one file below each.
 fn links(directory: &Path, below: Option<&'static str>) -> impl Iterator<Item = PathBuf> + use<> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();

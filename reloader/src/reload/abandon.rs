@@ -30,7 +30,7 @@ pub(crate) async fn abandon(supervisor: &mut Supervisor, ends_custody: bool, rec
         generation.listeners = supervisor.present_listeners();
         // What it was given is in custody, or nobody's.
         generation.given.clear();
-        let seen = Seen::of(&generation, supervisor);
+        let seen = Seen::of(&mut generation, supervisor);
         log::warn!("generation {} (process {}) is abandoned: it drains", generation.number, generation.process.pid());
         let ending = generation.ending();
         supervisor.begin_draining(generation);
@@ -54,10 +54,13 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(generation: &Generation, supervisor: &Supervisor) -> Seen {
+    /// The generation is told which of its processes have them.
+    fn of(generation: &mut Generation, supervisor: &Supervisor) -> Seen {
         let sockets = process::sockets_of(&generation.processes());
         let machine = sock_diag::listeners();
         let stats = machine.as_ref().ok().and_then(|all| stats_socket_inode(&generation.socket, all, &sockets));
+        generation.lifeline = generation.lifeline.or(stats);
+        generation.note_leaves(&sockets);
         let shared: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();
         let own = |found: &ListenSocket| {
             let is_tcp = matches!(found.address, Address::Inet(_));

@@ -19,3 +19,4 @@ pub(crate) mod retire;
 pub(crate) mod run;
 pub(crate) mod start;
 pub(crate) mod steered;
+mod stop_listening;

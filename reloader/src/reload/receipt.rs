@@ -172,6 +172,9 @@ pub struct Receipt {
     pub old: Option<GenerationId>,
     /// The generation after.
     pub new: Option<GenerationId>,
+    /// It failed, and nothing serves: the old generation had ended, or had made room.
+    #[serde(default)]
+    pub nothing_serves: bool,
     /// Where the time went.
     pub phases_us: Phases,
     /// One entry for each listening inode.

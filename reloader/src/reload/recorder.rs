@@ -53,6 +53,7 @@ impl Recorder {
             coalesced,
             old,
             new: None,
+            nothing_serves: false,
             phases_us: Phases::default(),
             listeners: Vec::new(),
             syns: Syns::default(),

@@ -12,6 +12,7 @@ use super::recorder::{Failure, Recorder};
 use super::retire::{retire, stopped_listening};
 use super::run::{Ask, prove};
 use super::start;
+use super::stop_listening::OldListeners;
 use crate::config::{Require, Strategy};
 use crate::listener::{Address, Listener, Owned};
 use crate::server::Prepared;
@@ -145,13 +146,19 @@ async fn replace(
     recorder: &mut Recorder,
 ) -> Result<(), Failure> {
     let held_until = guarded.as_ref().map(|guarded| guarded.ends());
+    let old_listeners = OldListeners::of(old, &supervisor.custody);
     if let Some((ending, listened)) = supervisor.stand_down(held_until) {
         guarded.iter().for_each(|guarded| guarded.old_leaves());
         supervisor.server.retire(&ending);
         let process = ending.process;
         let patience = patience(supervisor.config.reload.drain_timeout, held_until, supervisor.last_start);
         let (board, name) = (&supervisor.published, &supervisor.name);
-        if !board.beating(name, stopped_listening(&process, &listened, patience)).await {
+        let makes_room = async {
+            let began = Instant::now();
+            stopped_listening(&process, &listened, patience).await
+                && old_listeners.stop(patience.saturating_sub(began.elapsed())).await
+        };
+        if !board.beating(name, makes_room).await {
             if supervisor.server.haproxy().is_none() && process.try_ended().is_none() {
                 supervisor.stand_up_again(&process);
                 return Err(Failure::new(format!(

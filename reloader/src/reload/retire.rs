@@ -14,7 +14,7 @@ use crate::process::Handle;
 use crate::supervision::{Generation, Supervisor};
 
 /// How often the old generation's listeners are looked at: no event tells of close(2) in another process.
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Carries out the second phase. From here on the new generation serves, whatever the old one does. False where the old one was
 /// not seen to close its listeners.

@@ -55,6 +55,7 @@ pub(crate) async fn run(supervisor: &mut Supervisor, ask: Ask, tell: &dyn Fn(&st
     // What was begun under a guard is abandoned under it.
     guards.release(supervisor, &mut recorder, tell).await;
     count::end(supervisor, &mut recorder);
+    recorder.receipt().nothing_serves = outcome.is_err() && !supervisor.is_served();
     supervisor.publish();
     recorder.finish(outcome)
 }

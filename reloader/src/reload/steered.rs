@@ -12,6 +12,7 @@ use super::receipt::{ListenerReceipt, Rung};
 use super::recorder::Recorder;
 use super::reserved::Reserved;
 use super::retire::undrained;
+use super::stop_listening::stop_listening;
 use crate::custody::Custody;
 use crate::gate::steer::{Steer, Trace};
 use crate::kernel::sock_diag::{Ends, SockDiagError};
@@ -278,15 +279,6 @@ impl Steered {
         }
         let now = Counters::read(&mut self.steer);
         if self.steer.migrates() { lost_by_migration(self.before, now) } else { lost_by_selection(self.before, now) }
-    }
-}
-
-/// The queue moves now, and not when whoever closed the socket comes round to its release, long after its descriptor is gone
-/// from /proc: shutdown(2) runs `inet_csk_listen_stop` before it returns, or waits for whoever runs it.
-fn stop_listening(socket: &OwnedFd) {
-    match rustix::net::shutdown(socket, rustix::net::Shutdown::Both) {
-        Ok(()) | Err(rustix::io::Errno::NOTCONN) => {}
-        Err(error) => log::error!("a listener was not stopped: {error}"),
     }
 }
 

@@ -266,9 +266,17 @@ impl Server {
     /// Tells a generation to close its listeners, to finish what it has, and to end.
     pub(crate) fn retire(&self, ending: &Ending) {
         match (self, &ending.stop) {
-            (Server::Haproxy(server), _) => server.retire(&ending.process),
+            (Server::Haproxy(server), _) => server.retire(ending),
             (Server::Service(server), None) => server.retire(&ending.process, &server.config.stop),
             (Server::Service(server), Some(stop)) => server.retire(&ending.process, stop),
+        }
+    }
+
+    /// Ends what a retired generation has left when nobody of it can have a connection any more. Due about once a second.
+    pub(crate) fn end_what_is_left(&self, ending: &Ending) {
+        match self {
+            Server::Haproxy(server) => server.end_what_is_left(ending),
+            Server::Service(_) => {}
         }
     }
 

@@ -25,6 +25,8 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Ending {
     /// The root process.
     pub(crate) process: Handle,
+    /// Other processes of it that own its listeners, by pid and start time: the workers of a HAProxy's master.
+    pub(crate) workers: Vec<(u32, u64)>,
     /// `None` for a HAProxy.
     pub(crate) stop: Option<Stop>,
 }
@@ -130,7 +132,7 @@ impl Generation {
 
     /// Whom to ask to end, and how.
     pub(crate) fn ending(&self) -> Ending {
-        Ending { process: self.process.clone(), stop: self.stop.clone() }
+        Ending { process: self.process.clone(), workers: self.leaves.clone(), stop: self.stop.clone() }
     }
 
     /// For the record of running generations.
@@ -140,6 +142,7 @@ impl Generation {
             number: self.number,
             pid: self.process.pid(),
             start_time: self.process.start_time(),
+            leaves: self.leaves.clone(),
             state,
             socket: self.socket.clone(),
             config: self.config.clone(),
@@ -162,7 +165,8 @@ impl Generation {
 
     /// Notes which processes own the listeners now; `sockets` are those of its tree.
     pub(crate) fn note_leaves(&mut self, sockets: &HashMap<u64, SocketOwner>) {
-        let owners = self.listeners.iter().filter_map(|owned| sockets.get(&owned.listener.inode));
+        let inodes = self.listeners.iter().map(|owned| owned.listener.inode).chain(self.lifeline);
+        let owners = inodes.filter_map(|inode| sockets.get(&inode));
         let pids: HashSet<u32> = owners.map(|owner| owner.pid).filter(|pid| *pid != self.process.pid()).collect();
         self.leaves = pids.into_iter().filter_map(|pid| Some((pid, process::start_time(pid)?))).collect();
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Stop;
 use crate::files::write_whole;
+use crate::generation_files::LAST_NUMBER;
 
 /// What a generation was doing when it was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub(crate) struct Record {
     pub(crate) pid: u32,
     /// The start time of that process in clock ticks since boot.
     pub(crate) start_time: u64,
+    /// Other processes of it that own its listeners, by pid and start time.
+    #[serde(default)]
+    pub(crate) leaves: Vec<(u32, u64)>,
     /// What it was doing.
     pub(crate) state: State,
     /// The stats socket it answers on.
@@ -63,24 +67,35 @@ pub(crate) struct Records {
     pub(crate) companion: bool,
     /// Those that were running.
     pub(crate) generations: Vec<Record>,
+    /// The sockets in custody, by inode, and whether they have O_NONBLOCK.
+    #[serde(default)]
+    pub(crate) nonblocking: Vec<(u64, bool)>,
 }
 
 impl Records {
     /// Reads the file; a missing one is empty, a damaged one is empty with a warning.
     pub(crate) fn load(runtime_dir: &Path) -> Records {
         let path = file(runtime_dir);
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                log::warn!("{} is damaged ({error}); looking for running generations in /proc", path.display());
-                Records::default()
-            }),
-            Err(_) => Records::default(),
-        }
+        let Ok(bytes) = std::fs::read(&path) else { return Records::default() };
+        let records = serde_json::from_slice::<Records>(&bytes).map_err(|error| error.to_string());
+        records.and_then(checked).unwrap_or_else(|error| {
+            log::warn!("{} is damaged ({error}); looking for running generations in /proc", path.display());
+            Records::default()
+        })
     }
 
     /// Writes the file.
     pub(crate) fn store(&self, runtime_dir: &Path) -> io::Result<()> {
         write_whole(&file(runtime_dir), &serde_json::to_vec_pretty(self)?)
+    }
+}
+
+/// Numbers are counted on from.
+fn checked(records: Records) -> Result<Records, String> {
+    let numbers = records.generations.iter().map(|record| record.number);
+    match numbers.chain([records.next]).find(|number| *number > LAST_NUMBER) {
+        Some(number) => Err(format!("no generation has the number {number}")),
+        None => Ok(records),
     }
 }
 

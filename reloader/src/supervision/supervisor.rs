@@ -56,6 +56,8 @@ pub(crate) struct Supervisor {
     /// Why the packet path may not be as it was before some hold.
     pub(crate) left_behind: Option<String>,
     pub(crate) custody: Custody,
+    /// Which of it has O_NONBLOCK, as it is recorded.
+    pub(crate) recorded_nonblocking: Vec<(u64, bool)>,
     /// What of it the service manager keeps while no daemon runs.
     pub(crate) fd_store: FdStore,
     /// What an earlier daemon has left there.
@@ -350,7 +352,13 @@ impl Supervisor {
         generations.extend(self.serving.iter().map(|generation| generation.record(State::Serving)));
         generations.extend(self.starting.iter().map(|generation| generation.record(State::Starting)));
         let last_start_ms = self.last_start.map(|time| time.as_millis() as u64);
-        Records { next: self.next_number, last_start_ms, companion: self.companion.is_some(), generations }
+        Records {
+            next: self.next_number,
+            last_start_ms,
+            companion: self.companion.is_some(),
+            generations,
+            nonblocking: self.custody.nonblocking(),
+        }
     }
 
     /// Stores a receipt; the reason when the journal did not take it.

@@ -28,8 +28,10 @@ impl Supervisor {
         }
         let generations = self.serving.iter_mut().chain(self.draining.iter_mut());
         generations.for_each(|generation| forward_log(&self.name, generation));
+        self.follow_flags();
         self.tell_orphans();
         self.remind_draining();
+        self.draining.iter().for_each(|generation| self.server.end_what_is_left(&generation.ending()));
         self.drop_custody_when_over();
         // While a generation starts, the program keeps its group's connections from it (`reload/reserved.rs`).
         if self.unsettled.is_some() && self.starting.is_none() {
@@ -38,6 +40,15 @@ impl Supervisor {
         // What a draining generation has queued moves by that program when it closes.
         if self.inherits_steering && !self.draining.iter().any(Generation::listens) {
             self.take_over_steering();
+        }
+    }
+
+    /// A server may set O_NONBLOCK late: the next daemon is to find the record as it is now.
+    fn follow_flags(&mut self) {
+        let nonblocking = self.custody.nonblocking();
+        if self.recorded_nonblocking != nonblocking {
+            self.recorded_nonblocking = nonblocking;
+            self.record_or_log();
         }
     }
 

@@ -39,6 +39,12 @@ impl Unit {
         if self.starts.len() != 1 {
             return Some(format!("it has {} commands in ExecStart=, and one is handed over", self.starts.len()));
         }
+        if let Some(socket) = self.get("TriggeredBy").split_whitespace().find(|unit| unit.ends_with(".socket")) {
+            return Some(format!(
+                "{socket} passes it its sockets, and systemd would clear O_NONBLOCK of them while HAProxy serves on; write their addresses \
+                 into HAProxy's configuration, reload it, and disable {socket}"
+            ));
+        }
         for commands in ["ExecStop", "ExecStopPost", "ExecStartPost"] {
             if !self.get(commands).is_empty() {
                 return Some(format!(
@@ -129,6 +135,8 @@ mod tests {
     fn what_cannot_be_carried_over_is_said() {
         let said = |show| unit(show).obstacle().unwrap_or_default();
         assert!(said("User=haproxy").contains("`haproxy`"));
+        assert!(said("TriggeredBy=haproxy.timer web.socket").starts_with("web.socket passes"));
+        assert!(said("TriggeredBy=haproxy.timer").is_empty());
         assert!(said("ExecStop={ path=/bin/kill ; argv[]=… }").starts_with("ExecStop="));
         assert!(said("CapabilityBoundingSet=cap_net_admin cap_kill").contains("CAP_SYS_PTRACE"));
         assert!(said("RestrictAddressFamilies=AF_INET AF_UNIX").contains("AF_NETLINK"));

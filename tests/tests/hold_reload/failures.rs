@@ -127,6 +127,9 @@ fn nothing_that_starts() {
     assert_eq!(answer.at("/result"), "failed");
     let reason = answer.at("/reason").as_str().unwrap();
     assert!(reason.contains("last-known-good configuration did not start"), "{reason}");
+    assert_eq!(answer.at("/nothing-serves"), true);
+    let history = rig.run(&["history"]).expect_status(0).stdout;
+    assert!(history.contains("nothing serves") && !history.contains("stays"), "{history}");
     wrapper.set(Manner::Well);
     until(Duration::from_secs(40), "a start to be tried again", || rig.serving().is_some());
     Load::to([WEB]).connections(100).run().assert_lossless();

@@ -8,7 +8,32 @@ use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::process::Process;
 
-use super::scene::{PLAIN, WEB, given, plain, prepared, started, table, with};
+use super::scene::{PLAIN, WEB, given, plain, prepared, rungs, started, table, with};
+
+/// Its threads sit in accept(2) when its signal handler closes the listener: the kernel listens on.
+const THREADED: &str = r#"
+import os, signal, socket, sys, threading
+host, port = sys.argv[1].split(":")
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind((host, int(port)))
+listener.listen(512)
+def serve():
+    while True:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return
+        with client:
+            if client.recv(4096):
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n")
+signal.signal(signal.SIGTERM, lambda *_: os.close(listener.fileno()))
+threads = [threading.Thread(target=serve) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"#;
 
 #[test]
 fn one_that_ends_at_once() {
@@ -83,6 +108,24 @@ fn one_that_does_not_end_when_it_is_asked() {
     assert!(answer.at("/reason").as_str().unwrap().contains("after it was asked to end"), "{}", answer.stdout);
     assert_eq!(rig.serving_pid(), serving);
     Load::to([WEB]).connections(20).run().assert_lossless();
+}
+
+#[test]
+#[ignore = "alone: loads"]
+fn one_that_closes_a_listener_on_which_a_thread_waits() {
+    netns::enter();
+    let start = format!("\"/usr/bin/python3\", \"DIR/threaded.py\", \"{WEB}\"");
+    let mut rig = prepared(with(&table("threaded", &start, "replace", WEB, "")));
+    fs::write(rig.path("threaded.py"), THREADED).unwrap();
+    rig.start_daemon();
+    let load = Load::to([WEB]).rate(100).start();
+    load.until_started(20);
+    for _ in 0..3 {
+        let receipt = rig.reload().expect_status(0);
+        assert_eq!(rungs(&receipt.json), ["held-ebpf"], "{}", receipt.stdout);
+        load.until_further(100);
+    }
+    load.stop().assert_lossless();
 }
 
 /// Longer than drain-timeout, and SYNs are held for longer still.

@@ -1,6 +1,7 @@
 //! `reloader takeover`: Debian's own haproxy.service becomes reloader's under load, and HAProxy's own again.
 
 use reloader_tests::booted::Machine;
+use reloader_tests::load::Load;
 use reloader_tests::poll::until;
 use reloader_tests::rig::Answer;
 
@@ -120,6 +121,27 @@ fn a_takeover_that_fails_leaves_everything_as_it_was() {
     load.stop().assert_lossless();
     scene.reload();
     assert_eq!(scene.main_pid(), master, "the master reloads itself");
+}
+
+/// systemd would take O_NONBLOCK from the sockets that HAProxy serves on, when it passes them to the daemon.
+#[test]
+#[ignore = "alone: boots a machine and loads it"]
+fn a_unit_with_a_socket_unit_is_refused_and_not_touched() {
+    let scene = Scene::boot(Machine::setup(), UNIT);
+    let socket = "[Socket]\nListenStream=127.0.0.1:8002\n";
+    scene.machine.write("/etc/systemd/system/haproxy.socket", socket);
+    scene.machine.write("/etc/haproxy/haproxy.cfg", config().frontend("passed", &["fd@3"]));
+    scene.machine.systemctl(&["daemon-reload"]);
+    scene.machine.systemctl(&["stop", UNIT]);
+    scene.machine.systemctl(&["start", "haproxy.socket", UNIT]);
+    let master = scene.main_pid();
+    let passed = || Load::to(["127.0.0.1:8002"]).connections(10).run().assert_lossless();
+    passed();
+    let refused = takeover(&scene, &[]).expect_status(1);
+    assert!(refused.stderr.contains("haproxy.socket passes it its sockets"), "{}", refused.stderr);
+    assert_as_before(&scene, &master);
+    assert!(!scene.machine.inside(DROP_IN).exists());
+    passed();
 }
 
 #[track_caller]

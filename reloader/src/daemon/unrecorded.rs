@@ -1,0 +1,141 @@
+//! Processes that were started as a generation of a service and are in no record: their daemon was killed between the start and the record, or
+//! the record is lost. Any user may run a process with any command line: what is believed is what only the daemon can have given.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::generation_files::{Files, LAST_NUMBER, number_of};
+use crate::process;
+use crate::supervision::records::{Record, State};
+use crate::supervision::{Supervisor, since_epoch};
+
+/// Adds them to the recorded ones. Of a number whose recorded process lives there is no other.
+pub(super) fn with_unrecorded(supervisor: &Supervisor, recorded: Vec<Record>) -> Vec<Record> {
+    let place = &supervisor.place;
+    let mut all = recorded;
+    let lives = |record: &Record| process::start_time(record.pid) == Some(record.start_time);
+    let taken: Vec<u64> = all.iter().filter(|record| lives(record)).map(|record| record.number).collect();
+    let unrecorded = match supervisor.server.haproxy() {
+        Some(_) => haproxies(place),
+        None => noted(place),
+    };
+    for (number, pid, start_time) in unrecorded {
+        if taken.contains(&number) || all.iter().any(|record| record.number == number && record.pid == pid) {
+            continue;
+        }
+        let socket = Files::of(place, number).socket;
+        let (config, since) = ("found running".into(), since_epoch(SystemTime::now()));
+        let (state, retired) = (State::Starting, None);
+        let (noreuseport, stop, leaves) = (false, None, Vec::new());
+        all.push(Record { number, pid, start_time, leaves, state, socket, config, since, retired, noreuseport, stop });
+    }
+    all
+}
+
+/// Number, pid and start time of HAProxys of this runtime-dir.
+fn haproxies(place: &Path) -> Vec<(u64, u32, u64)> {
+    let found = process::pids().into_iter();
+    found.filter_map(|pid| Some((haproxy_generation_of(place, pid)?, pid, process::start_time(pid)?))).collect()
+}
+
+/// The same of other servers, as each has noted it before it became one (`cli/launch.rs`), in a file that only root can write.
+fn noted(place: &Path) -> Vec<(u64, u32, u64)> {
+    let read = |path: &Path| {
+        let number = number_of(place, path, "cfg")?;
+        let text = fs::read_to_string(path).ok()?;
+        let (pid, start_time) = text.trim_end().split_once(' ')?;
+        Some((number, pid.parse().ok()?, start_time.parse().ok()?))
+    };
+    let files = fs::read_dir(place).into_iter().flatten().flatten();
+    files.filter_map(|file| read(&file.path())).collect()
+}
+
+/// By the configuration file of this runtime-dir on its command line, and by its log.
+fn haproxy_generation_of(place: &Path, pid: u32) -> Option<u64> {
+    let words = process::command_line(pid).unwrap_or_default();
+    let number = number_in(place, &words)?;
+    let is_worker = process::parent(pid).and_then(process::command_line).is_some_and(|parent| parent == words);
+    (!is_worker && process::shares_processes(pid) && writes_log(&Files::of(place, number).log, pid)).then_some(number)
+}
+
+/// As `launch::command` writes it: others may have the file's name on their command line too.
+fn number_in(place: &Path, words: &[String]) -> Option<u64> {
+    let is_ours = words.get(1).is_some_and(|word| word == "-db");
+    let mut files = words.windows(2).filter(|pair| is_ours && pair[0] == "-f");
+    let number = files.next_back().and_then(|pair| number_of(place, Path::new(&pair[1]), "cfg"))?;
+    (number <= LAST_NUMBER).then_some(number)
+}
+
+/// Whether its standard error is the log that the daemon made for this generation: a file that nobody but root can open. It may have been
+/// deleted since, with all that was in runtime-dir.
+fn writes_log(log: &Path, pid: u32) -> bool {
+    let descriptor = format!("/proc/{pid}/fd/2");
+    let Ok(written) = fs::metadata(&descriptor) else { return false };
+    if !is_private(&written) {
+        return false;
+    }
+    match fs::symlink_metadata(log) {
+        Ok(file) => (file.dev(), file.ino()) == (written.dev(), written.ino()),
+        Err(_) => {
+            let deleted = format!("{} (deleted)", log.display());
+            written.nlink() == 0 && fs::read_link(&descriptor).is_ok_and(|target| target == Path::new(&deleted))
+        }
+    }
+}
+
+fn is_private(file: &Metadata) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    file.is_file() && file.uid() == own && file.mode() & 0o077 == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+    use crate::generation_files::create_private;
+
+    fn words(number: &str) -> Vec<String> {
+        let file = format!("/run/r/generation-{number}.cfg");
+        ["haproxy", "-db", "-f", "/etc/haproxy.cfg", "-f", &file].map(String::from).to_vec()
+    }
+
+    #[test]
+    fn a_number_is_one_that_could_have_been_given() {
+        let place = Path::new("/run/r");
+        assert_eq!(number_in(place, &words("7")), Some(7));
+        assert_eq!(number_in(place, &words(&LAST_NUMBER.to_string())), Some(LAST_NUMBER));
+        for number in [&u64::MAX.to_string(), "18446744073709551616", "-1", ""] {
+            assert_eq!(number_in(place, &words(number)), None, "{number}");
+        }
+        assert_eq!(number_in(Path::new("/run/other"), &words("7")), None);
+    }
+
+    fn writing_to(file: Stdio) -> Child {
+        Command::new("sleep").arg("1000").stderr(file).spawn().unwrap()
+    }
+
+    #[test]
+    fn only_who_writes_the_log_is_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, other) = (dir.path().join("generation-7.log"), dir.path().join("other.log"));
+        let mut ours = writing_to(create_private(&log).unwrap().into());
+        let mut private = writing_to(create_private(&other).unwrap().into());
+        let mut null = writing_to(Stdio::null());
+        assert!(writes_log(&log, ours.id()));
+        assert!(!writes_log(&log, private.id()) && !writes_log(&log, null.id()));
+        for file in [&log, &other] {
+            fs::remove_file(file).unwrap();
+        }
+        assert!(writes_log(&log, ours.id()), "deleted");
+        assert!(!writes_log(&log, private.id()));
+        create_private(&log).unwrap();
+        assert!(!writes_log(&log, ours.id()), "it is another generation's by now");
+        for child in [&mut ours, &mut private, &mut null] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! `program` sections: a HAProxy master runs other programs beside its workers, and passes signals on to them.
+
+use std::time::Duration;
+
+use reloader_tests::config::Config;
+use reloader_tests::haproxy::{HaproxyBinary, Version};
+use reloader_tests::idle::Idle;
+use reloader_tests::poll::until;
+use reloader_tests::process::Process;
+use reloader_tests::rig::Rig;
+use reloader_tests::servers::{Manner, Server};
+use reloader_tests::{netns, versions};
+
+const WEB: &str = "127.0.0.1:8080";
+const IDLE: &str = "127.0.0.1:8081";
+const SESSIONS: usize = 20;
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Both ways of a master to take the end of one of its processes.
+const MODES: [&str; 2] = ["master-worker", "master-worker no-exit-on-failure"];
+
+/// Its program ends by any signal, as most programs do by SIGUSR1.
+fn config(binary: &HaproxyBinary, mode: &str, backend: &Server) -> Config {
+    let config = match binary.version >= (Version { major: 3, minor: 1 }) {
+        true => Config::web(WEB).global("expose-deprecated-directives"),
+        false => Config::web(WEB),
+    };
+    config
+        .global(mode)
+        .tcp_proxy("idle", &[IDLE], &backend.address.to_string())
+        .section("program p\n    command /bin/sleep 1000\n")
+}
+
+/// Those that run programs.
+fn binaries() -> Vec<HaproxyBinary> {
+    let [first, last] = [Version { major: 2, minor: 0 }, Version { major: 3, minor: 2 }];
+    let runs = |binary: &HaproxyBinary| (first..=last).contains(&binary.version);
+    let binaries: Vec<_> = versions::all().into_iter().filter(runs).collect();
+    assert!(binaries.len() > 2, "{binaries:?}");
+    binaries
+}
+
+#[test]
+fn a_program_that_ends_by_any_signal_costs_no_session() {
+    netns::enter();
+    let backend = Server::start("127.0.0.1:0", Manner::Reply);
+    for (binary, mode) in binaries().iter().flat_map(|binary| MODES.map(|mode| (binary, mode))) {
+        println!("{binary}, {mode}");
+        let rig = Rig::with(&config(binary, mode, &backend)).haproxy(binary).start();
+        let mut idle = Idle::open(IDLE, SESSIONS);
+        let old = rig.serving().unwrap();
+        let of_old = children(old);
+        let receipt = rig.reload().expect_status(0);
+        assert_eq!((receipt.at("/result"), receipt.at("/lost/cut")), (&"proven".into(), &0.into()));
+        assert_eq!(children(rig.serving().unwrap()).len(), of_old.len(), "a worker and a program");
+        assert_eq!(idle.prove(), SESSIONS, "{:?}", idle.deaths());
+        until_drained(&rig, old, &of_old);
+    }
+}
+
+#[test]
+fn the_next_daemon_ends_an_old_master_with_its_programs() {
+    netns::enter();
+    let backend = Server::start("127.0.0.1:0", Manner::Reply);
+    for mode in MODES {
+        println!("{mode}");
+        let mut rig = Rig::with(&config(&HaproxyBinary::installed(), mode, &backend)).start();
+        let mut idle = Idle::open(IDLE, SESSIONS);
+        let old = rig.serving().unwrap();
+        let of_old = children(old);
+        rig.reload().expect_status(0);
+        rig.kill9_daemon();
+        rig.start_daemon();
+        assert_eq!(idle.prove(), SESSIONS, "{:?}", idle.deaths());
+        until_drained(&rig, old, &of_old);
+    }
+}
+
+/// A worker and a program, once the program is one.
+fn children(master: Process) -> Vec<Process> {
+    let children = || master.children();
+    until(LIMIT, "a worker and a program", || children().len() == 2);
+    children()
+}
+
+fn until_drained(rig: &Rig, old: Process, of_old: &[Process]) {
+    until(LIMIT, "the old generation to end", || rig.status().at("/draining").as_array().unwrap().is_empty());
+    assert!(!old.is_alive());
+    until(LIMIT, "its processes to end", || of_old.iter().all(|process| !process.is_alive()));
+}

@@ -86,22 +86,8 @@ impl Custody {
     }
 
     /// Which have O_NONBLOCK, by inode. The flag belongs to the open file, which a server shares with its custody.
-    pub fn nonblocking(&self) -> Vec<(u64, bool)> {
-        let flag = |held: &Held| Some((held.listener.inode, fcntl_getfl(&*held.fd).ok()?.contains(OFlags::NONBLOCK)));
-        self.held.iter().filter_map(flag).collect()
-    }
-
-    /// Makes O_NONBLOCK what `wanted` says, `None` for what it is, and returns how many had to be changed. A service manager clears the
-    /// flag of the sockets that it passes, whoever has them too (systemd's `flags_fds`): a server that relies on it would hang in
-    /// accept(2).
-    pub fn set_nonblocking(&self, wanted: impl Fn(&Held) -> Option<bool>) -> usize {
-        let change = |held: &&Held| {
-            let (Some(wanted), Ok(flags)) = (wanted(held), fcntl_getfl(&*held.fd)) else { return false };
-            let mut right = flags;
-            right.set(OFlags::NONBLOCK, wanted);
-            right != flags && fcntl_setfl(&*held.fd, right).is_ok()
-        };
-        self.held.iter().filter(change).count()
+    pub fn nonblocking(&self) -> Vec<u64> {
+        self.held.iter().filter(|held| is_nonblocking(&held.fd)).map(|held| held.listener.inode).collect()
     }
 
     /// Only what `wanted` says; where the serving generation has the others is known all the same.
@@ -145,6 +131,16 @@ impl Custody {
         self.owners.iter_mut().for_each(|(inode, owner)| *owner = sockets[inode]);
         closed
     }
+}
+
+fn is_nonblocking(socket: &OwnedFd) -> bool {
+    fcntl_getfl(socket).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
+}
+
+/// Sets O_NONBLOCK, for all who have the socket. True where it was not set.
+pub fn make_nonblocking(socket: &OwnedFd) -> bool {
+    let Ok(flags) = fcntl_getfl(socket) else { return false };
+    !flags.contains(OFlags::NONBLOCK) && fcntl_setfl(socket, flags | OFlags::NONBLOCK).is_ok()
 }
 
 /// What became of the listeners that the serving generation owned.
@@ -261,20 +257,18 @@ mod tests {
     }
 
     #[test]
-    fn what_a_service_manager_did_to_the_flags_is_undone() {
+    fn a_cleared_flag_is_seen_and_set_again() {
         let [waits, does_not] = [0, 1].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         does_not.set_nonblocking(true).unwrap();
-        let custody =
-            Custody::new([&waits, &does_not].map(|socket| held(socket.try_clone().unwrap())).into(), HashMap::new());
-        let before = custody.nonblocking();
-        assert_eq!(before.iter().map(|(_, nonblocking)| *nonblocking).collect::<Vec<_>>(), [false, true]);
-        let recorded =
-            |held: &Held| before.iter().find(|(inode, _)| *inode == held.listener.inode).map(|(_, flag)| *flag);
-        assert_eq!(custody.set_nonblocking(recorded), 0);
-        waits.set_nonblocking(true).unwrap();
+        let sockets = [&waits, &does_not].map(|socket| held(socket.try_clone().unwrap()));
+        let custody = Custody::new(sockets.into(), HashMap::new());
+        let [_, second] = custody.held() else { panic!() };
+        assert_eq!(custody.nonblocking(), [second.listener.inode]);
+        assert!(!make_nonblocking(&second.fd));
         does_not.set_nonblocking(false).unwrap();
-        assert_eq!(custody.set_nonblocking(|_| None), 0);
-        assert_eq!((custody.set_nonblocking(recorded), custody.nonblocking()), (2, before.clone()));
+        assert_eq!(custody.nonblocking(), [0; 0]);
+        assert!(make_nonblocking(&second.fd));
+        assert_eq!(custody.nonblocking(), [second.listener.inode]);
     }
 
     #[test]

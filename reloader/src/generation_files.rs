@@ -41,7 +41,8 @@ pub(crate) const LAST_NUMBER: u64 = u32::MAX as u64;
 /// The generation that a file of this place belongs to.
 pub(crate) fn number_of(place: &Path, path: &Path, ending: &str) -> Option<u64> {
     let name = path.strip_prefix(place).ok()?.to_str()?;
-    name.strip_prefix("generation-")?.strip_suffix(ending)?.strip_suffix('.')?.parse().ok()
+    let number = name.strip_prefix("generation-")?.strip_suffix(ending)?.strip_suffix('.')?.parse().ok()?;
+    (number <= LAST_NUMBER).then_some(number)
 }
 
 /// A new file that only root can read. In append mode: the daemon cuts a log when it has read it, and the server goes on at the

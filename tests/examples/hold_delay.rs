@@ -107,7 +107,7 @@ fn hold(address: SocketAddr, inheritance: &Inheritance) -> Hold {
     let wanted = Wanted {
         targets: vec![Target { address, v6only: false, interface: 0 }],
         exceptions: Vec::new(),
-        before: Default::default(),
+        old: Default::default(),
         netns_path: None,
         backend: Some(Backend::Ebpf),
         capacity: 16 << 20,

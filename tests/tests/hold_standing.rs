@@ -87,6 +87,26 @@ fn what_somebody_has_come_to_use_stays_until_it_is_free() {
     });
 }
 
+/// A guard that goes on when its daemon was killed keeps it from being removed: the next daemon removes what the first has placed.
+#[test]
+fn what_a_killed_daemon_placed_is_its_successors() {
+    in_a_namespace(|dir, records| {
+        let standing = put_up(records);
+        let file = dir.join("holds/standing.json");
+        let placed = std::fs::read_to_string(&file).unwrap();
+        drop(standing);
+        // As it was left, with a filter of somebody else's on it.
+        tc("qdisc add dev left clsact");
+        tc("qdisc add dev lo clsact");
+        tc("filter add dev left ingress protocol ip prio 7 u32 match u32 0 0 flowid 1:1");
+        std::fs::write(&file, placed).unwrap();
+        let next = put_up(records);
+        tc("filter del dev left ingress prio 7");
+        drop(next);
+        assert!(!qdiscs().contains("clsact"), "{}", qdiscs());
+    });
+}
+
 #[test]
 fn a_daemon_keeps_it_from_its_start_to_its_end_where_a_hold_needs_it() {
     let needed = guest::gate() == Some(Gate::Qdisc) || !guest::expects(Feature::Tcx);

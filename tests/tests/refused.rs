@@ -53,8 +53,6 @@ fn what_cannot_be_a_generation_is_refused_with_its_place() {
     };
     refused(Config::web(WEB).global("nbproc 2"), &["nbproc 2", "nbthread"]);
     refused(Config::web(WEB).section("program p\n    command true"), &["program", "master-worker"]);
-    let lasting = "program p\n    command true\n    no option start-on-reload";
-    refused(Config::web(WEB).global("master-worker").section(lasting), &["start-on-reload", "companion"]);
     assert_eq!(rig.serving(), serving);
     assert_next_reload_is_proven(&rig);
 }

@@ -1,11 +1,14 @@
 //! O_NONBLOCK belongs to the open file, which a server shares with its custody: whoever passes the socket on may change it.
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use reloader_tests::config::Config;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
+use reloader_tests::poll::until;
 use reloader_tests::process::Process;
 use reloader_tests::rig::Rig;
 use reloader_tests::sockets::listening;
@@ -13,6 +16,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 const WEB: &str = "127.0.0.1:8080";
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// A duplicate of a process's listener on port 8080.
 fn duplicate(process: Process) -> OwnedFd {
@@ -47,12 +51,31 @@ fn haproxys_are_given_back_at_each_start_of_the_daemon() {
         rig.start_daemon();
         assert!(is_nonblocking(&socket));
         let notes = rig.last_receipt()["notes"].to_string();
-        assert!(notes.contains("O_NONBLOCK of 1 sockets"), "{notes}");
+        assert!(notes.contains("O_NONBLOCK was set again on 127.0.0.1:8080"), "{notes}");
         Load::to([WEB]).connections(10).run().assert_lossless();
     }
     // Nothing to say where nothing was changed.
     rig.restart_daemon();
     assert_eq!(rig.last_receipt()["notes"], serde_json::json!([]));
+}
+
+/// Its only thread sits in accept(2) already, because of a client that came meanwhile.
+#[test]
+fn a_haproxy_that_hangs_for_want_of_it_is_woken() {
+    netns::enter();
+    let mut rig = Rig::with(&Config::web(WEB).global("nbthread 1")).start();
+    let serving = rig.serving().unwrap();
+    let socket = duplicate(serving);
+    rig.kill9_daemon();
+    change(&socket);
+    let _client = TcpStream::connect(WEB).unwrap();
+    let call = || fs::read_to_string(format!("/proc/{}/syscall", serving.pid)).unwrap_or_default();
+    // accept4 on x86-64 and on aarch64.
+    until(LIMIT, "HAProxy to wait in accept", || call().starts_with("288 ") || call().starts_with("242 "));
+    rig.start_daemon();
+    assert_eq!(rig.serving(), Some(serving));
+    Load::to([WEB]).connections(10).run().assert_lossless();
+    assert_eq!(rig.reload().expect_status(0).at("/result"), "proven");
 }
 
 /// One that waits in accept(2), and one that does not.
@@ -73,9 +96,35 @@ fn those_of_other_servers_are_what_they_were() {
         rig.restart_daemon();
         assert_eq!(is_nonblocking(&socket), nonblocking, "{manner}");
         rig.kill9_daemon();
-        change(&socket);
+        if nonblocking {
+            change(&socket);
+        }
         rig.start_daemon();
         assert_eq!(is_nonblocking(&socket), nonblocking, "{manner}");
         rig.run(&["stop"]).expect_status(0);
     }
+}
+
+/// A server may set it when it is ready already.
+#[test]
+fn one_that_was_set_late_is_on_record() {
+    netns::enter();
+    let script = "import select, socket, time\ns = socket.socket(fileno=3)\ns.setblocking(True)\nselect.select([s], [], [])\n\
+                  s.accept()[0].close()\ns.setblocking(False)\nwhile True:\n    select.select([s], [], [])\n    s.accept()[0].close()\n";
+    let table = format!(
+        "[service.given]\nstart = [\"/usr/bin/python3\", \"DIR/given.py\"]\nsockets = \"listen-fds\"\nlisten = [\"{WEB}\"]\n"
+    );
+    let mut rig = Rig::with(&Config::new()).without_haproxy().tables(&table).prepare();
+    fs::write(rig.path("given.py"), script).unwrap();
+    rig.start_daemon();
+    let socket = duplicate(rig.serving().unwrap());
+    let _client = TcpStream::connect(WEB).unwrap();
+    until(LIMIT, "the flag", || is_nonblocking(&socket));
+    let recorded = || fs::read_to_string(rig.path("run/services/given/generations.json")).unwrap_or_default();
+    let inode = listening(8080).into_iter().next().unwrap().to_string();
+    until(LIMIT, "it to be on record", || recorded().contains(&inode));
+    rig.kill9_daemon();
+    change(&socket);
+    rig.start_daemon();
+    assert!(is_nonblocking(&socket));
 }

@@ -68,7 +68,8 @@ fn bad(message: String) -> Failure {
 
 fn check_haproxy(haproxy: &Haproxy) -> Result<(), Failure> {
     if haproxy.mode == Mode::Supervised {
-        scan::load(&haproxy.config).map_err(bad)?;
+        let (_, facts) = scan::load(&haproxy.config).map_err(bad)?;
+        facts.lasting_program_sentence().map_or(Ok(()), |sentence| Err(bad(sentence)))?;
     }
     Version::of(&haproxy.binary).map_err(|error| bad(error.to_string()))?;
     // HAProxy's own lines go where it writes them.

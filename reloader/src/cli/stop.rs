@@ -5,12 +5,17 @@ use crate::daemon::protocol::{Reply, Request};
 
 pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
     match client::ask(context, &Request::Stop, None, |_| {})? {
-        Reply::Stopped { drains, stays } => {
+        Reply::Stopped { drains, with_programs, stays } => {
             if stays && !context.quiet {
                 eprintln!("the daemon has ended; HAProxy belongs to its own unit and serves on (companion mode)");
             }
             if !drains.is_empty() && !context.quiet {
                 eprintln!("the daemon has ended; {}", who_drains(&drains));
+                for pid in with_programs {
+                    eprintln!(
+                        "process {pid} runs programs (`program` sections), which keep it: end it then with `kill {pid}`"
+                    );
+                }
             }
             Ok(Exit::Done)
         }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::DaemonError;
+use super::socket_flags;
 use super::unrecorded::with_unrecorded;
-use crate::custody::{Custody, Held};
-use crate::generation_files::{Files, LAST_NUMBER};
+use crate::custody::Held;
+use crate::generation_files::Files;
 use crate::haproxy::inspect::stats_socket_inode;
 use crate::haproxy::launch::label;
 use crate::haproxy::master::root_of;
@@ -34,7 +35,7 @@ pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>
         // Workers of somebody else's master: one that serves is found as any other.
         records.generations.clear();
     }
-    supervisor.next_number = records.next.clamp(1, LAST_NUMBER);
+    supervisor.next_number = records.next.max(1);
     supervisor.last_start = records.last_start_ms.map(Duration::from_millis);
     let mut serving = own_generations(supervisor, records).await?;
     if serving.is_none() {
@@ -59,7 +60,7 @@ async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Resul
         }
     }
     for record in ended {
-        // Of a number that somebody living has they are his.
+        // A living process with the same number keeps its files.
         if found.iter().all(|(living, _): &(Record, _)| living.number != record.number) {
             Files::of(&supervisor.place, record.number).remove();
         }
@@ -144,7 +145,7 @@ fn followed(supervisor: &Supervisor, record: &Record, process: Handle) -> Genera
     let since = SystemTime::UNIX_EPOCH + Duration::from_secs(record.since);
     let mut generation =
         Generation::started(record.number, process, supervisor.server.kin(), files.clone(), record.config.clone());
-    generation.leaves = record.leaves.clone();
+    generation.has_workers = record.has_workers;
     generation.noreuseport = record.noreuseport;
     generation.stop = record.stop.clone().or_else(|| supervisor.server.stop());
     generation.since = since;
@@ -254,9 +255,11 @@ fn restart_setting(unit: &str) -> Option<String> {
 async fn take_over(
     supervisor: &mut Supervisor,
     mut generation: Generation,
-    nonblocking: Vec<(u64, bool)>,
+    nonblocking: Vec<u64>,
 ) -> Result<Receipt, DaemonError> {
     let mut recorder = Recorder::begin(Some(&supervisor.name), Kind::Adopt, Instant::now(), 0, Some(generation.id()));
+    // A HAProxy that hangs for want of it would not answer.
+    socket_flags::give_back(&supervisor.server, &generation, &nonblocking, &mut recorder);
     let place = supervisor.place.clone();
     let inspected = supervisor.server.inspect(&generation.process, &generation.socket, &place).await;
     let mut inspection = inspected.map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
@@ -267,31 +270,18 @@ async fn take_over(
     recorder.receipt().listeners = verdicts(&owned, &owned).into_iter().map(|verdict| verdict.receipt).collect();
     // What the kernel does not list is looked for by what serves alone.
     let machine = sock_diag::tcp_listeners().unwrap_or_default();
-    supervisor.draining.iter_mut().for_each(|draining| draining.note_listeners(&owned, &machine));
+    for draining in &mut supervisor.draining {
+        draining.note_listeners(&owned, &machine);
+        let sockets = process::sockets_of(&draining.processes());
+        draining.note_leaves(&sockets);
+    }
     generation.listeners = owned;
     generation.lifeline = inspection.lifeline;
     generation.note_leaves(&inspection.sockets);
     let received = std::mem::take(&mut supervisor.received);
     inspection.custody.complete_from(&received, &inspection.sockets);
     inspection.custody.retain(|held| supervisor.server.can_be_given(&held.listener.endpoint));
-    give_flags_back(supervisor, &inspection.custody, &nonblocking, &mut recorder);
     supervisor.promote(generation, inspection.custody);
     free_inherited(supervisor);
     Ok(recorder.finish(Ok(())))
-}
-
-/// HAProxy waits on none of its listeners in accept(2); of other servers' it is on record.
-fn give_flags_back(supervisor: &Supervisor, custody: &Custody, recorded: &[(u64, bool)], recorder: &mut Recorder) {
-    let is_haproxy = supervisor.server.haproxy().is_some();
-    let wanted = |held: &Held| {
-        let recorded = || recorded.iter().find(|(inode, _)| *inode == held.listener.inode).map(|(_, flag)| *flag);
-        if is_haproxy { Some(true) } else { recorded() }
-    };
-    let changed = custody.set_nonblocking(wanted);
-    if changed > 0 {
-        recorder.note(format!(
-            "O_NONBLOCK of {changed} sockets was not as the server had set it, and is again: a service manager changes it where it \
-             passes sockets of a socket unit"
-        ));
-    }
 }

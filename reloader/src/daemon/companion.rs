@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::event_loop::EventLoop;
 use crate::generation_files::Files;
+use crate::haproxy::master::workers_to_be_told;
 use crate::kernel::sock_diag;
 use crate::process::{self, Ended, Handle, Kin};
 use crate::reload::companion;
@@ -49,10 +50,15 @@ fn retired(record: &Record) -> Option<Generation> {
 fn warn_of_supervised(supervisor: &mut Supervisor, records: &Records) {
     let lives = |record: &&Record| process::start_time(record.pid) == Some(record.start_time);
     if let Some(record) = records.generations.iter().find(lives) {
+        let workers = workers_to_be_told(record.pid, &[]);
+        let told = workers.map_or(vec![record.pid], |workers| workers.into_iter().map(|(pid, _)| pid).collect());
+        let told: Vec<String> = told.iter().map(u32::to_string).collect();
         let warning = format!(
             "generation {} (process {}) was started by reloader itself, before mode = \"companion\": it is left alone; end it with \
              `kill -USR1 {}` once the unit of HAProxy serves",
-            record.number, record.pid, record.pid
+            record.number,
+            record.pid,
+            told.join(" ")
         );
         log::warn!("{warning}");
         supervisor.left_behind = Some(warning);

@@ -229,20 +229,21 @@ async fn stop(stream: UnixStream, control: &Control) -> io::Result<()> {
             waiting.push(replies);
         }
     }
-    let mut all = Vec::new();
+    let (mut all, mut masters) = (Vec::new(), Vec::new());
     let (mut stopped, mut one_stays) = (false, false);
     for replies in &mut waiting {
         while let Some(reply) = replies.recv().await {
-            if let Reply::Stopped { drains, stays } = reply {
+            if let Reply::Stopped { drains, with_programs, stays } = reply {
                 stopped = true;
                 one_stays |= stays;
                 all.extend(drains);
+                masters.extend(with_programs);
                 break;
             }
         }
     }
     let reply = match stopped {
-        true => Reply::Stopped { drains: all, stays: one_stays },
+        true => Reply::Stopped { drains: all, with_programs: masters, stays: one_stays },
         false => Reply::Refused { message: ENDING.into(), exit: 69 },
     };
     part(stream, &reply).await

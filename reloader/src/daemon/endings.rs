@@ -1,18 +1,20 @@
 //! Generations that end: by themselves, because the configuration asks for it, or because the daemon is to stop.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use rustix::process::Signal;
 
 use super::beginnings::{runs_known_good, sentence_of};
 use super::event_loop::{EventLoop, TICK};
+use crate::haproxy::master::runs_programs;
 use crate::haproxy::peers::Resync;
 use crate::process;
 use crate::reload::receipt::{Kind, Outcome};
 use crate::reload::recorder::Recorder;
 use crate::reload::run::{Ask, run as run_reload};
 use crate::reload::steered::settle_now;
+use crate::supervision::Generation;
 
 impl EventLoop {
     /// The serving generation has ended by itself: a new one gets its sockets from custody.
@@ -97,10 +99,23 @@ impl EventLoop {
         self.supervisor.draining.iter().map(|generation| generation.process.pid()).collect()
     }
 
+    /// Whether it is the master of a draining generation, with other programs beside its workers.
+    pub(super) fn keeps_programs(&self, pid: u32) -> bool {
+        let is_master = |generation: &Generation| generation.process.pid() == pid && generation.has_workers;
+        self.supervisor.draining.iter().any(is_master) && runs_programs(pid)
+    }
+
     /// Generations without connections end at once, and no later daemon should have to clean up after them.
     async fn wait_for_the_idle(&mut self) {
-        let all = join_all(self.supervisor.draining.iter().map(|generation| generation.process.ended()));
-        let _ = tokio::time::timeout(TICK, all).await;
-        self.supervisor.reap_draining();
+        let deadline = Instant::now() + TICK;
+        while !self.supervisor.draining.is_empty() && Instant::now() < deadline {
+            let all = join_all(self.supervisor.draining.iter().map(|generation| generation.process.ended()));
+            let _ = tokio::time::timeout(LOOK_INTERVAL, all).await;
+            self.supervisor.end_idle_masters();
+            self.supervisor.reap_draining();
+        }
     }
 }
+
+/// No event tells that a master has lost its last worker.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);

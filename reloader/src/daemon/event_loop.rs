@@ -139,8 +139,9 @@ impl EventLoop {
             self.take(event);
         }
         self.queue.refuse_all();
+        let with_programs: Vec<u32> = drains.iter().copied().filter(|pid| self.keeps_programs(*pid)).collect();
         for waiter in std::mem::take(&mut self.queue.stops) {
-            waiter.tell(Reply::Stopped { drains: drains.clone(), stays });
+            waiter.tell(Reply::Stopped { drains: drains.clone(), with_programs: with_programs.clone(), stays });
         }
     }
 

@@ -16,6 +16,7 @@ mod requests;
 mod settings;
 mod setup;
 mod signals;
+mod socket_flags;
 mod startup;
 mod unrecorded;
 

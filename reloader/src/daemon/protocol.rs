@@ -75,6 +75,9 @@ pub enum Reply {
     Stopped {
         /// The retired processes that open connections keep.
         drains: Vec<u32>,
+        /// Those of them that are masters of programs, which keep them when the last worker has ended.
+        #[serde(default)]
+        with_programs: Vec<u32>,
         /// HAProxy belongs to its own unit, and goes on.
         stays: bool,
     },

@@ -106,7 +106,7 @@ impl EventLoop {
             self.supervisor.warning.clone_from(&not_stored);
         }
         self.supervisor.publish();
-        let serving = self.supervisor.is_served() && !self.supervisor.worker_has_let_go();
+        let serving = self.supervisor.serves();
         for waiter in batch {
             let (receipt, not_stored) = (Box::new(receipt.clone()), not_stored.clone());
             waiter.tell(Reply::Receipt { receipt, not_stored, serving });

@@ -1,12 +1,14 @@
-//! Processes that were started as a generation of a service and are in no record: their daemon was killed between the start and the record, or
-//! the record is lost. Any user may run a process with any command line: what is believed is what only the daemon can have given.
+//! Finds generations that are in no record: their daemon was killed between the start and the record, or the record is lost. Any user may run a
+//! process with any command line, so a process is believed by what only the daemon can have given it.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::generation_files::{Files, LAST_NUMBER, number_of};
+use crate::generation_files::{Files, number_of};
+use crate::kernel::sock_diag;
+use crate::listener::Address;
 use crate::process;
 use crate::supervision::records::{Record, State};
 use crate::supervision::{Supervisor, since_epoch};
@@ -28,16 +30,33 @@ pub(super) fn with_unrecorded(supervisor: &Supervisor, recorded: Vec<Record>) ->
         let socket = Files::of(place, number).socket;
         let (config, since) = ("found running".into(), since_epoch(SystemTime::now()));
         let (state, retired) = (State::Starting, None);
-        let (noreuseport, stop, leaves) = (false, None, Vec::new());
-        all.push(Record { number, pid, start_time, leaves, state, socket, config, since, retired, noreuseport, stop });
+        let (noreuseport, stop, has_workers) = (false, None, false);
+        all.push(Record {
+            number,
+            pid,
+            start_time,
+            has_workers,
+            state,
+            socket,
+            config,
+            since,
+            retired,
+            noreuseport,
+            stop,
+        });
     }
     all
 }
 
-/// Number, pid and start time of HAProxys of this runtime-dir.
+/// Number, pid and start time of HAProxys of this runtime-dir. What one of them runs beside itself has inherited its log.
 fn haproxies(place: &Path) -> Vec<(u64, u32, u64)> {
     let found = process::pids().into_iter();
-    found.filter_map(|pid| Some((haproxy_generation_of(place, pid)?, pid, process::start_time(pid)?))).collect()
+    let found: Vec<(u64, u32, u64)> =
+        found.filter_map(|pid| Some((haproxy_generation_of(place, pid)?, pid, process::start_time(pid)?))).collect();
+    let is_below_another = |(number, pid, _): &(u64, u32, u64)| {
+        found.iter().any(|(other, root, _)| other == number && root != pid && process::is_descendant(*pid, *root))
+    };
+    found.iter().filter(|one| !is_below_another(one)).copied().collect()
 }
 
 /// The same of other servers, as each has noted it before it became one (`cli/launch.rs`), in a file that only root can write.
@@ -57,30 +76,33 @@ fn haproxy_generation_of(place: &Path, pid: u32) -> Option<u64> {
     let words = process::command_line(pid).unwrap_or_default();
     let number = number_in(place, &words)?;
     let is_worker = process::parent(pid).and_then(process::command_line).is_some_and(|parent| parent == words);
-    (!is_worker && process::shares_processes(pid) && writes_log(&Files::of(place, number).log, pid)).then_some(number)
+    (!is_worker && process::shares_processes(pid) && is_ours(&Files::of(place, number), pid)).then_some(number)
 }
 
 /// As `launch::command` writes it: others may have the file's name on their command line too.
 fn number_in(place: &Path, words: &[String]) -> Option<u64> {
     let is_ours = words.get(1).is_some_and(|word| word == "-db");
     let mut files = words.windows(2).filter(|pair| is_ours && pair[0] == "-f");
-    let number = files.next_back().and_then(|pair| number_of(place, Path::new(&pair[1]), "cfg"))?;
-    (number <= LAST_NUMBER).then_some(number)
+    files.next_back().and_then(|pair| number_of(place, Path::new(&pair[1]), "cfg"))
 }
 
-/// Whether its standard error is the log that the daemon made for this generation: a file that nobody but root can open. It may have been
-/// deleted since, with all that was in runtime-dir.
+/// Whether it has what only the daemon can have given it.
+fn is_ours(files: &Files, pid: u32) -> bool {
+    writes_log(&files.log, pid) || listens_on(&files.socket, pid)
+}
+
+/// Whether its standard error is the log that the daemon made for this generation: a file that only root can open. It may have been deleted since,
+/// with all that was in runtime-dir.
 fn writes_log(log: &Path, pid: u32) -> bool {
     let descriptor = format!("/proc/{pid}/fd/2");
     let Ok(written) = fs::metadata(&descriptor) else { return false };
-    if !is_private(&written) {
-        return false;
-    }
     match fs::symlink_metadata(log) {
-        Ok(file) => (file.dev(), file.ino()) == (written.dev(), written.ino()),
+        Ok(file) => file.is_file() && (file.dev(), file.ino()) == (written.dev(), written.ino()),
         Err(_) => {
             let deleted = format!("{} (deleted)", log.display());
-            written.nlink() == 0 && fs::read_link(&descriptor).is_ok_and(|target| target == Path::new(&deleted))
+            is_private(&written)
+                && written.nlink() == 0
+                && fs::read_link(&descriptor).is_ok_and(|target| target == Path::new(&deleted))
         }
     }
 }
@@ -90,12 +112,23 @@ fn is_private(file: &Metadata) -> bool {
     file.is_file() && file.uid() == own && file.mode() & 0o077 == 0
 }
 
+/// Whether the private stats socket is its own: with `-q` HAProxy has no standard error. The name of a socket says nothing, since other mount
+/// namespaces have paths of their own; its file does.
+fn listens_on(socket: &Path, pid: u32) -> bool {
+    let Ok(file) = fs::symlink_metadata(socket) else { return false };
+    let sockets = process::sockets_of(&process::family(pid));
+    let is_it = |inode: u64| sock_diag::file_of(inode).is_ok_and(|found| found == Some(file.ino() as u32));
+    let machine = sock_diag::unix_listeners().unwrap_or_default();
+    let named = machine.iter().filter(|found| found.address == Address::Unix(socket.into()));
+    named.map(|found| found.inode).any(|inode| sockets.contains_key(&inode) && is_it(inode))
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command, Stdio};
 
     use super::*;
-    use crate::generation_files::create_private;
+    use crate::generation_files::{LAST_NUMBER, create_private};
 
     fn words(number: &str) -> Vec<String> {
         let file = format!("/run/r/generation-{number}.cfg");
@@ -118,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_writes_the_log_is_believed() {
+    fn a_process_that_writes_the_log_is_believed_and_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let (log, other) = (dir.path().join("generation-7.log"), dir.path().join("other.log"));
         let mut ours = writing_to(create_private(&log).unwrap().into());

@@ -120,6 +120,10 @@ fn by_tcx(program: &mut SchedClassifier, device: &Device, direction: Direction) 
 }
 
 fn by_clsact(program: &mut SchedClassifier, device: &Device, direction: Direction, owner: Owner) -> Made {
+    // aya attaches by name: the kernel would say ENODEV, as for a device that has gone.
+    if !device.has_readable_name() {
+        return Err("a filter can be put on it by its name only; give it another".into());
+    }
     let made = match tc::add_clsact(device.index) {
         Ok(()) => true,
         Err(error) if Errno::from_io_error(&error) == Some(Errno::EXIST) => false,

@@ -74,6 +74,8 @@ pub struct Steer {
     standing: Vec<Standing>,
     places: u32,
     trace: Option<Trace>,
+    /// For the groups of one reload together.
+    room: Room,
 }
 
 /// A group that is steered.
@@ -108,7 +110,7 @@ impl Steer {
             loaded.load().map_err(|error| ProgramsError::of(&error))?;
             Ok(ebpf)
         })?;
-        Ok(Steer { ebpf, program, standing: Vec::new(), places: 0, trace: None })
+        Ok(Steer { ebpf, program, standing: Vec::new(), places: 0, trace: None, room: Room::new() })
     }
 
     /// Whether what is queued on a closed listener moves over.
@@ -223,6 +225,7 @@ impl Steer {
         let places = std::mem::take(&mut self.places);
         self.clear(0..places);
         self.trace = None;
+        self.room = Room::new();
         first_error.map_or(Ok(()), Err)
     }
 
@@ -250,12 +253,13 @@ impl Steer {
         }
         let cpus = nr_cpus().map_err(|(what, source)| ProgramsError::Map { what, source })?;
         let value = || PerCpuValues::try_from(vec![[span(first, group.to.len() as u32), 0, 0]; cpus]);
-        let room = Room::new();
         let keys = self.standing.last().map(|standing| standing.keys.clone()).unwrap_or_default();
+        let mut room = std::mem::replace(&mut self.room, Room::new());
         let mut groups: PerCpuHashMap<&mut MapData, HeldKey, Steered> = self.map(GROUPS)?;
         for key in keys {
             room.make(|| groups.insert(key, value()?, 0)).map_err(|error| ProgramsError::map(GROUPS, error))?;
         }
+        self.room = room;
         Ok(())
     }
 

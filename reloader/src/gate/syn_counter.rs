@@ -118,7 +118,7 @@ impl SynCounter {
     fn watch(&mut self, watched: &[Watched]) -> Result<(), CounterError> {
         let cpus = nr_cpus().map_err(|(file, error)| ProgramsError::Map { what: file, source: error })?;
         let mut map = self.map()?;
-        let room = Room::new();
+        let mut room = Room::new();
         for key in watched.iter().flat_map(keys) {
             room.make(|| map.insert(key, PerCpuValues::try_from(vec![0_u64; cpus])?, 0))
                 .map_err(|error| CounterError::watching(watched.len(), error))?;

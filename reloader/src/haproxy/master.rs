@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -11,7 +12,7 @@ use super::inspect::stats_socket_inode;
 use super::runtime_api;
 use super::version::Version;
 use crate::kernel::sock_diag::{self, SockDiagError};
-use crate::process;
+use crate::process::{self, Handle};
 
 /// How long a worker that serves may take to say who it is.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -219,12 +220,63 @@ pub fn workers(master: u32) -> Vec<u32> {
     process::family(master).into_iter().filter(|pid| process::parent(*pid) == Some(master)).collect()
 }
 
-/// Whether the master runs other programs beside its workers (`program` sections, HAProxy 2.0 to 3.2).
+/// Tells a HAProxy to close its listeners, and to end when its last connection has. `sockets` are listeners of its own: a process that has
+/// one of them serves by itself, and a master has none.
+///
+/// A master passes SIGUSR1 on to the programs of its `program` sections too (HAProxy 2.0 to 3.2). One that ends by it takes every session
+/// along: with exit-on-failure, which is the default, the master then ends its workers (`mworker_catch_sigchld`). So where there are
+/// programs, the workers are told and the master is not.
+pub fn tell_to_drain(root: &Handle, sockets: &[u64]) {
+    match workers_to_be_told(root.pid(), sockets) {
+        Some(workers) => {
+            workers.into_iter().for_each(|(pid, start_time)| process::kill_if_same(pid, start_time, Signal::USR1));
+        }
+        None => root.signal(Signal::USR1),
+    }
+}
+
+/// The workers, by pid and start time, where SIGUSR1 has to go to them and not to their master, see [`tell_to_drain`].
+pub fn workers_to_be_told(root: u32, sockets: &[u64]) -> Option<Vec<(u32, u64)>> {
+    let own = process::sockets_of(&[root]);
+    let serves_by_itself = sockets.iter().any(|inode| own.contains_key(inode));
+    let crew = Crew::of(root);
+    (!serves_by_itself && crew.has_others && !crew.workers.is_empty()).then_some(crew.workers)
+}
+
+/// Whether a master runs programs beside its workers.
 pub fn runs_programs(master: u32) -> bool {
-    let own = process::executable(master);
-    let children = process::tree(master).into_iter().filter(|pid| process::parent(*pid) == Some(master));
-    // One that has ended shows none.
-    children.filter_map(process::executable).any(|program| Some(program) != own)
+    Crew::of(master).has_others
+}
+
+/// Whether a master has no worker any more, and programs that keep it: without exit-on-failure, and after an end in good order, it waits
+/// for them.
+pub fn has_programs_alone(master: u32) -> bool {
+    let crew = Crew::of(master);
+    crew.workers.is_empty() && crew.has_others
+}
+
+/// The children of a HAProxy.
+struct Crew {
+    /// Those that run HAProxy, by pid and start time.
+    workers: Vec<(u32, u64)>,
+    /// There are others. One whose program may not be read counts as such.
+    has_others: bool,
+}
+
+impl Crew {
+    fn of(root: u32) -> Crew {
+        let program = process::executable(root);
+        let mut crew = Crew { workers: Vec::new(), has_others: false };
+        for pid in process::tree(root).into_iter().filter(|pid| process::parent(*pid) == Some(root)) {
+            // One that has ended has none.
+            let Some(start_time) = process::start_time(pid) else { continue };
+            match process::executable(pid) {
+                found if found.is_some() && found == program => crew.workers.push((pid, start_time)),
+                _ => crew.has_others = true,
+            }
+        }
+        crew
+    }
 }
 
 #[cfg(test)]

@@ -209,6 +209,16 @@ pub(super) fn words(line: &str) -> Vec<String> {
 }
 
 impl Facts {
+    /// Why a reload would end what is to live on, in a sentence.
+    pub fn lasting_program_sentence(&self) -> Option<String> {
+        self.lasting_program.as_ref().map(|place| {
+            format!(
+                "{place}: `no option start-on-reload` cannot be kept: each generation has a master of its own, which runs programs of its \
+                 own; remove it, run the program as a service of its own, or set mode = \"companion\""
+            )
+        })
+    }
+
     /// Why this configuration cannot be a generation, in a sentence.
     pub fn refusal(&self) -> Option<String> {
         if let Some((processes, place)) = &self.many_processes {
@@ -222,12 +232,7 @@ impl Facts {
                  no programs: run it as a service of its own"
             ));
         }
-        self.lasting_program.as_ref().map(|place| {
-            format!(
-                "{place}: `no option start-on-reload` cannot be kept: each generation has a master of its own, which runs programs of its \
-                 own; remove it, run the program as a service of its own, or set mode = \"companion\""
-            )
-        })
+        None
     }
 }
 
@@ -272,8 +277,8 @@ mod tests {
         let refusal = scan("global\nprogram p\n  command x\n").refusal().unwrap();
         assert!(refusal.starts_with("a.cfg:2: a `program`"), "{refusal}");
         assert!(scan("global\n master-worker\nprogram p\n  command x\n").refusal().is_none());
-        let refusal = scan("global\n master-worker\nprogram p\n  command x\n  no option start-on-reload\n").refusal();
-        assert!(refusal.unwrap().starts_with("a.cfg:5: `no option start-on-reload`"));
+        let lasting = scan("global\n master-worker\nprogram p\n  command x\n  no option start-on-reload\n");
+        assert!(lasting.lasting_program_sentence().unwrap().starts_with("a.cfg:5: `no option start-on-reload`"));
         assert_eq!(scan("listen l\n  no option start-on-reload\n").lasting_program, None);
     }
 }

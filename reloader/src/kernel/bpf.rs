@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aya::maps::MapError;
 use aya::programs::ProgramError;
@@ -82,26 +82,26 @@ pub(crate) fn with_memlock_restored<T>(work: impl FnOnce() -> T) -> T {
 /// Memory for the entries of a map that is not preallocated. The kernel gets it in the background (`bpf_mem_refill`, and for values of each
 /// CPU `pcpu_balance_workfn`), and says ENOMEM when it is asked for more than it has ready.
 pub(crate) struct Room {
-    until: Instant,
+    /// How long it is waited for yet, all entries together: the caller may have a lease to renew.
+    patience: Duration,
 }
 
 impl Room {
-    /// For all entries of one map together it is waited this long at most.
-    const PATIENCE: Duration = Duration::from_millis(500);
-
     pub(crate) fn new() -> Room {
-        Room { until: Instant::now() + Room::PATIENCE }
+        Room { patience: Duration::from_millis(200) }
     }
 
     /// Inserts one entry.
     ///
     /// # Errors
     /// As of `insert`.
-    pub(crate) fn make(&self, mut insert: impl FnMut() -> Result<(), MapError>) -> Result<(), MapError> {
+    pub(crate) fn make(&mut self, mut insert: impl FnMut() -> Result<(), MapError>) -> Result<(), MapError> {
+        const PAUSE: Duration = Duration::from_millis(1);
         loop {
             match insert() {
-                Err(error) if errno(&error) == Some(Errno::NOMEM) && Instant::now() < self.until => {
-                    std::thread::sleep(Duration::from_millis(1));
+                Err(error) if errno(&error) == Some(Errno::NOMEM) && !self.patience.is_zero() => {
+                    std::thread::sleep(PAUSE);
+                    self.patience = self.patience.saturating_sub(PAUSE);
                 }
                 done => return done,
             }
@@ -142,7 +142,7 @@ mod tests {
             refused(Errno::TOOBIG)
         });
         assert_eq!((full.is_err(), asked), (true, 1));
-        let over = Room { until: Instant::now() };
+        let mut over = Room { patience: Duration::ZERO };
         assert!(over.make(|| refused(Errno::NOMEM)).is_err());
     }
 

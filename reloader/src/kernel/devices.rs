@@ -31,6 +31,13 @@ pub struct Device {
     pub kind: Option<String>,
 }
 
+impl Device {
+    /// Whether its name leads to it.
+    pub fn has_readable_name(&self) -> bool {
+        !self.name.contains(' ')
+    }
+}
+
 /// The devices of the calling thread's network namespace.
 ///
 /// # Errors
@@ -163,7 +170,7 @@ impl From<&LinkMessage> for Device {
             ethernet: matches!(link.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback),
             ..Self::default()
         };
-        // A name that cannot be read is not in the list below. With its spaces this one is nobody's (`dev_valid_name`).
+        // Where the name cannot be read. No device has spaces in its name (`dev_valid_name`).
         device.name = format!("device {} (its name is not UTF-8)", device.index);
         let mut lower_is_elsewhere = false;
         for attribute in &link.attributes {

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
@@ -11,8 +12,8 @@ use netlink_sys::{Socket, SocketAddr};
 
 mod lenient;
 
-/// So often a list that changes while it is read is read anew: devices and routes come and go in bursts.
-const MOST_INTERRUPTED: u32 = 100;
+/// So long a list that changes while it is read is read again: whoever holds SYNs has a lease to renew.
+const CONSISTENT_WITHIN: Duration = Duration::from_millis(100);
 
 /// For [`request`]: make what is not there yet.
 pub(crate) const CREATE: u16 = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
@@ -20,8 +21,11 @@ pub(crate) const CREATE: u16 = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
 /// Sends one request in the network namespace of the calling thread. `protocol` is NETLINK_ROUTE or another of
 /// netlink(7); `flags` are added to NLM_F_REQUEST and must ask for an answer: NLM_F_ACK or NLM_F_DUMP.
 ///
+/// A list that has changed each time is returned as it was read last: of a device that it lacks there is a notice
+/// ([`Monitor`](super::monitor::Monitor)).
+///
 /// # Errors
-/// What the kernel answers, also in the last message of a dump that fails half way; EINTR where what is dumped changes each time it is read.
+/// What the kernel answers, also in the last message of a dump that fails half way.
 pub(crate) fn request<M>(protocol: isize, message: M, flags: u16) -> io::Result<Vec<M>>
 where
     M: NetlinkSerializable + NetlinkDeserializable + Debug,
@@ -30,7 +34,8 @@ where
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let question = encode(message, flags);
-    for _ in 0..MOST_INTERRUPTED {
+    let began = Instant::now();
+    loop {
         socket.send(&question, 0)?;
         let mut answers = Answers { messages: Vec::new(), are_whole: true };
         loop {
@@ -42,8 +47,11 @@ where
         if answers.are_whole {
             return Ok(answers.messages);
         }
+        if began.elapsed() >= CONSISTENT_WITHIN {
+            log::warn!("what the kernel lists changed each time it was read: something may be missing");
+            return Ok(answers.messages);
+        }
     }
-    Err(io::Error::new(io::ErrorKind::Interrupted, "the kernel's list changed each time while it was read"))
 }
 
 struct Answers<M> {
@@ -82,4 +90,37 @@ where
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::RouteNetlinkMessage;
+    use netlink_packet_route::link::LinkMessage;
+
+    use super::*;
+
+    fn link(flags: u16) -> Vec<u8> {
+        encode(RouteNetlinkMessage::NewLink(LinkMessage::default()), flags)
+    }
+
+    /// NLMSG_DONE, with the code of the dump behind its header.
+    fn done() -> Vec<u8> {
+        let mut message = [20_u32.to_ne_bytes(), [0; 4], [0; 4], [0; 4], [0; 4]].concat();
+        message[4] = 3;
+        message
+    }
+
+    #[test]
+    fn one_message_that_says_so_makes_a_list_that_changed() {
+        let taken = |datagrams: &[Vec<u8>]| {
+            let mut answers = Answers::<RouteNetlinkMessage> { messages: Vec::new(), are_whole: true };
+            let ends: Vec<bool> = datagrams.iter().map(|bytes| take_answers(bytes, &mut answers).unwrap()).collect();
+            (answers.messages.len(), answers.are_whole, ends)
+        };
+        assert_eq!(taken(&[[link(0), link(0)].concat(), done()]), (2, true, vec![false, true]));
+        assert_eq!(taken(&[[link(NLM_F_DUMP_INTR), link(0)].concat(), done()]), (2, false, vec![false, true]));
+        let mut interrupted = done();
+        interrupted[6] = NLM_F_DUMP_INTR as u8;
+        assert_eq!(taken(&[[link(0), interrupted].concat()]), (1, false, vec![true]));
+    }
 }

@@ -90,13 +90,12 @@ fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Res
         let port = exception.address.port();
         targets.iter().any(|target| target.address.ip().is_unspecified() && target.address.port() == port)
     };
-    let others = || sockets.iter().filter(|found| !ours.contains(&found.inode));
-    let exceptions = others().filter_map(Exception::of);
-    let before = old.iter().map(|listener| listener.inode).chain(others().map(|found| found.inode));
+    let others = sockets.iter().filter(|found| !ours.contains(&found.inode));
+    let exceptions = others.filter_map(Exception::of);
     let config = &supervisor.config;
     Ok(Wanted {
         exceptions: exceptions.filter(on_held_port).collect(),
-        before: before.collect(),
+        old: old.iter().map(|listener| listener.inode).collect(),
         targets,
         backend: (config.reload.strategy == Strategy::KernelFallback).then_some(Backend::Qdisc),
         capacity: config.hold.capacity,
@@ -133,6 +132,11 @@ impl Guarded {
     /// The old generation is about to be told to close its listeners, before there are others.
     pub(crate) fn old_leaves(&self) {
         self.hold.old_leaves();
+    }
+
+    /// It has not closed them, and serves on.
+    pub(crate) fn old_stays(&self) {
+        self.hold.old_stays();
     }
 
     /// The old generation was told to close its listeners, and was not seen to do so.

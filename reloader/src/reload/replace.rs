@@ -12,7 +12,7 @@ use super::recorder::{Failure, Recorder};
 use super::retire::{retire, stopped_listening};
 use super::run::{Ask, prove};
 use super::start;
-use super::stop_listening::OldListeners;
+use super::stop_listening::{Closed, OldListeners};
 use crate::config::{Require, Strategy};
 use crate::listener::{Address, Listener, Owned};
 use crate::server::Prepared;
@@ -146,35 +146,7 @@ async fn replace(
     recorder: &mut Recorder,
 ) -> Result<(), Failure> {
     let held_until = guarded.as_ref().map(|guarded| guarded.ends());
-    let old_listeners = OldListeners::of(old, &supervisor.custody);
-    if let Some((ending, listened)) = supervisor.stand_down(held_until) {
-        guarded.iter().for_each(|guarded| guarded.old_leaves());
-        supervisor.server.retire(&ending);
-        let process = ending.process;
-        let patience = patience(supervisor.config.reload.drain_timeout, held_until, supervisor.last_start);
-        let (board, name) = (&supervisor.published, &supervisor.name);
-        let makes_room = async {
-            let began = Instant::now();
-            stopped_listening(&process, &listened, patience).await
-                && old_listeners.stop(patience.saturating_sub(began.elapsed())).await
-        };
-        if !board.beating(name, makes_room).await {
-            if supervisor.server.haproxy().is_none() && process.try_ended().is_none() {
-                supervisor.stand_up_again(&process);
-                return Err(Failure::new(format!(
-                    "the serving generation (process {}) still has its listeners {} after it was asked to end, and may end yet: nothing \
-                     else was started; see `stop` of the service, or raise hold.max and drain-timeout",
-                    process.pid(),
-                    humantime::format_duration(patience)
-                )));
-            }
-            guarded.into_iter().for_each(Guarded::doubt_the_close);
-            recorder.note(format!(
-                "the old generation (process {}) still has its listeners: the new one may be unable to bind",
-                process.pid()
-            ));
-        }
-    }
+    make_room(supervisor, old, guarded, recorder).await?;
     supervisor.fd_store.settle().await;
     recorder.phase(|phases| &mut phases.retire);
     // Without a last-known-good one there is no second try to leave time for.
@@ -189,6 +161,61 @@ async fn replace(
         supervisor.note_failed_starts();
     }
     Err(failure)
+}
+
+/// The old generation closes its listeners. An error where it serves on.
+async fn make_room(
+    supervisor: &mut Supervisor,
+    old: &[Owned],
+    mut guarded: Option<&mut Guarded>,
+    recorder: &mut Recorder,
+) -> Result<(), Failure> {
+    let held_until = guarded.as_ref().map(|guarded| guarded.ends());
+    // HAProxy waits for connections in none of its threads: with its descriptors its listeners are gone.
+    let of_others = supervisor.serving.as_ref().filter(|_| supervisor.server.haproxy().is_none()).map(|serving| {
+        let listeners: Vec<&Listener> = old.iter().map(|owned| &owned.listener).collect();
+        OldListeners::of(&serving.process, &listeners, &supervisor.custody)
+    });
+    let Some((ending, listened)) = supervisor.stand_down(held_until) else { return Ok(()) };
+    guarded.iter().for_each(|guarded| guarded.old_leaves());
+    supervisor.server.retire(&ending);
+    let process = ending.process;
+    let patience = patience(supervisor.config.reload.drain_timeout, held_until, supervisor.last_start);
+    let closed = async {
+        let began = Instant::now();
+        match (stopped_listening(&process, &listened, patience).await, of_others) {
+            (true, Some(listeners)) => listeners.stop(patience.saturating_sub(began.elapsed())).await,
+            (true, None) => Closed::Gone,
+            (false, _) => Closed::Attended,
+        }
+    };
+    let closed = supervisor.published.beating(&supervisor.name, closed).await;
+    if closed == Closed::Gone {
+        return Ok(());
+    }
+    if closed == Closed::Attended && supervisor.server.haproxy().is_none() && process.try_ended().is_none() {
+        supervisor.stand_up_again(&process);
+        guarded.iter().for_each(|guarded| guarded.old_stays());
+        return Err(Failure::new(format!(
+            "the serving generation (process {}) still has its listeners {} after it was asked to end, and may end yet: nothing \
+             else was started; see `stop` of the service, or raise hold.max and drain-timeout",
+            process.pid(),
+            humantime::format_duration(patience)
+        )));
+    }
+    guarded.iter_mut().for_each(|guarded| guarded.doubt_the_close());
+    recorder.note(match closed {
+        Closed::Listening => {
+            "the old generation has closed its listeners, and the kernel listens on: a thread of its waits for a \
+             connection on one, and it could not be had to be stopped (Linux 5.6 and CAP_SYS_PTRACE)"
+                .into()
+        }
+        _ => format!(
+            "the old generation (process {}) still has its listeners: the new one may be unable to bind",
+            process.pid()
+        ),
+    });
+    Ok(())
 }
 
 /// How long the old generation may take to make room: as long as SYNs are held, less the time that the new one takes as a rule.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::confirm::Verdict;
 use super::receipt::{ListenerReceipt, Rung};
 use super::recorder::Recorder;
+use super::stop_listening::{Closed, OldListeners};
 use crate::custody::Custody;
 use crate::inspection::Inspection;
 use crate::kernel::sock_diag::{self, Connection, SockDiagError};
@@ -34,6 +35,9 @@ pub(crate) async fn retire(
     custody.complete_from(&std::mem::take(&mut new.given), &inspection.sockets);
     supervisor.limit_custody(&mut custody);
     let old = supervisor.serving.as_ref().map(Generation::ending);
+    let closing: Vec<&Listener> = verdicts.iter().filter_map(|verdict| verdict.closing.as_ref()).collect();
+    let of_others = old.as_ref().filter(|_| supervisor.server.haproxy().is_none());
+    let of_others = of_others.map(|old| OldListeners::of(&old.process, &closing, &supervisor.custody));
     let before = supervisor.promote(new, custody);
 
     let mut closed = true;
@@ -56,6 +60,12 @@ pub(crate) async fn retire(
     let measured = if closed { Measured::now(&verdicts, &before, recorder) } else { Measured::default() };
     let receipts: Vec<ListenerReceipt> = verdicts.into_iter().map(|verdict| measured.fill(verdict)).collect();
     drop(before);
+    if let Some(listeners) = of_others.filter(|_| closed)
+        && listeners.stop(supervisor.config.reload.drain_timeout).await != Closed::Gone
+    {
+        recorder.note("the kernel still listens on an old listener, though the old generation has closed it");
+        closed = false;
+    }
     recorder.receipt().lost.undrained = undrained(&receipts);
     recorder.receipt().listeners = receipts;
     closed

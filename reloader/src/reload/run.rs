@@ -55,7 +55,7 @@ pub(crate) async fn run(supervisor: &mut Supervisor, ask: Ask, tell: &dyn Fn(&st
     // What was begun under a guard is abandoned under it.
     guards.release(supervisor, &mut recorder, tell).await;
     count::end(supervisor, &mut recorder);
-    recorder.receipt().nothing_serves = outcome.is_err() && !supervisor.is_served();
+    recorder.receipt().nothing_serves = outcome.is_err() && !supervisor.serves();
     supervisor.publish();
     recorder.finish(outcome)
 }
@@ -71,6 +71,11 @@ async fn two_phases(
         return companion::run(supervisor, recorder, guards, tell).await;
     }
     let prepared = start::prepare(supervisor, ask.use_known_good)?;
+    match prepared.ends_by_reload.clone() {
+        Some(sentence) if supervisor.is_served() => return Err(Failure::new(sentence)),
+        // Nothing runs that it could end.
+        sentence => recorder.receipt().notes.extend(sentence),
+    }
     look_again(supervisor).await;
     refuse_unproven_plan(supervisor, &prepared)?;
     if replace::is_needed(supervisor, &prepared) {

@@ -1,5 +1,5 @@
-//! Old listeners that must be gone: a descriptor that is closed is no listener that is closed. While a thread sits in accept(2) on it,
-//! or another process has it too, the kernel listens on.
+//! Stops the listeners of an old server. A listener whose descriptor is closed is not closed yet while a thread sits in accept(2) on it, or
+//! another process has it too: the kernel listens on.
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -10,56 +10,87 @@ use super::aside::aside;
 use super::retire::LOOK_INTERVAL;
 use crate::custody::Custody;
 use crate::kernel::sock_diag;
-use crate::listener::{Listener, Owned};
-use crate::process::Handle;
+use crate::listener::Listener;
+use crate::process::{self, Handle};
 
-/// The TCP listeners of a generation that is to make room, and duplicates of them, as far as they could be had.
+/// The TCP listeners of a server that is to close them, and duplicates of them, as far as they could be had.
 pub(super) struct OldListeners {
+    root: Handle,
     inodes: HashSet<u64>,
-    duplicates: Vec<Arc<OwnedFd>>,
+    duplicates: Vec<OwnedFd>,
+}
+
+/// What became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// The kernel lists them no more.
+    Gone,
+    /// A process of the server still waits for connections on one.
+    Attended,
+    /// None does, and the kernel lists one all the same.
+    Listening,
 }
 
 impl OldListeners {
-    /// While the generation still has them.
-    pub(super) fn of(old: &[Owned], custody: &Custody) -> OldListeners {
-        let tcp: Vec<&Listener> =
-            old.iter().map(|owned| &owned.listener).filter(|listener| listener.endpoint.is_tcp_here()).collect();
+    /// While the server still has them.
+    pub(super) fn of(root: &Handle, listeners: &[&Listener], custody: &Custody) -> OldListeners {
+        let tcp = || listeners.iter().filter(|listener| listener.endpoint.is_tcp_here());
         let duplicate = |listener: &&Listener| {
-            let held = custody.held().iter().find(|held| held.listener.inode == listener.inode);
-            held.map(|held| held.fd.clone()).or_else(|| {
-                let owner = custody.owner(listener.inode)?;
-                Handle::duplicate(owner, listener.inode).ok().map(Arc::new)
-            })
+            let owner = custody.owner(listener.inode)?;
+            Handle::duplicate(owner, listener.inode).inspect_err(|error| log::debug!("{error}")).ok()
         };
-        let duplicates = tcp.iter().filter_map(duplicate).collect();
-        OldListeners { inodes: tcp.iter().map(|listener| listener.inode).collect(), duplicates }
+        let duplicates = tcp().filter_map(duplicate).collect();
+        OldListeners { root: root.clone(), inodes: tcp().map(|listener| listener.inode).collect(), duplicates }
     }
 
-    /// Once it has closed them. False where the kernel still listens after `patience`.
-    pub(super) async fn stop(self, patience: Duration) -> bool {
-        let OldListeners { inodes, duplicates } = self;
+    /// Once the process that was seen with them has closed them: waits until no other of the server waits for connections on one, at most
+    /// `patience`, and stops what the kernel still listens on then.
+    pub(super) async fn stop(self, patience: Duration) -> Closed {
         let deadline = Instant::now() + patience;
-        aside(move || duplicates.iter().for_each(|socket| stop_listening(socket))).await;
-        loop {
-            let inodes = inodes.clone();
-            let listens = move || {
-                // Where the kernel does not say, the start of the next generation will.
-                sock_diag::tcp_listeners().is_ok_and(|all| all.iter().any(|found| inodes.contains(&found.inode)))
-            };
-            if !aside(listens).await {
-                return true;
-            }
+        let OldListeners { root, inodes, duplicates } = self;
+        let (root, inodes) = (root.pid(), Arc::new(inodes));
+        while aside_with(&inodes, move |inodes| are_attended(root, inodes)).await {
             if Instant::now() >= deadline {
-                return false;
+                return Closed::Attended;
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
+        aside(move || duplicates.iter().for_each(stop_listening)).await;
+        while aside_with(&inodes, listen).await {
+            if Instant::now() >= deadline {
+                return Closed::Listening;
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        Closed::Gone
     }
 }
 
-/// For everybody who has it, and before this returns: shutdown(2) runs `inet_csk_listen_stop`, or waits for whoever runs it. So a queue that
-/// migrates does so now, and not when whoever closed the socket comes round to its release, long after its descriptor is gone from /proc; and
-/// accept(2) returns with EINVAL.
+async fn aside_with(inodes: &Arc<HashSet<u64>>, look: impl FnOnce(&HashSet<u64>) -> bool + Send + 'static) -> bool {
+    let inodes = inodes.clone();
+    aside(move || look(&inodes)).await
+}
+
+/// A first process may close them before its workers do, and end before them. A child that only inherited them does not serve on them.
+fn are_attended(root: u32, inodes: &HashSet<u64>) -> bool {
+    let mut pids: Vec<u32> = process::session_members(root).into_iter().map(|(pid, _)| pid).collect();
+    pids.extend(process::tree(root));
+    pids.sort_unstable();
+    pids.dedup();
+    pids.into_iter().any(|pid| {
+        let sockets = process::sockets_of(&[pid]);
+        sockets.keys().filter(|inode| inodes.contains(inode)).any(|inode| process::waits_on(&[pid], *inode))
+    })
+}
+
+/// Where the kernel does not say, the start of the next server will.
+fn listen(inodes: &HashSet<u64>) -> bool {
+    sock_diag::tcp_listeners().is_ok_and(|all| all.iter().any(|found| inodes.contains(&found.inode)))
+}
+
+/// Ends the listener for all processes that have it, before this returns: shutdown(2) runs `inet_csk_listen_stop`, or waits for who runs it. A
+/// queue that migrates does so now, and not when the process that closed the socket comes round to its release, long after its descriptor
+/// is gone from /proc. accept(2) returns with EINVAL.
 pub(super) fn stop_listening(socket: &OwnedFd) {
     match rustix::net::shutdown(socket, rustix::net::Shutdown::Both) {
         Ok(()) | Err(rustix::io::Errno::NOTCONN) => {}
@@ -79,11 +110,37 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
-        let duplicates = vec![Arc::new(listener.as_fd().try_clone_to_owned().unwrap())];
+        let duplicates = vec![listener.as_fd().try_clone_to_owned().unwrap()];
         let thread = std::thread::spawn(move || listener.accept().map(drop));
-        let old = OldListeners { inodes: HashSet::from([inode]), duplicates };
-        assert!(old.stop(Duration::from_secs(20)).await);
+        let mut server = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let root = Handle::adopt(server.id(), process::start_time(server.id()).unwrap()).unwrap();
+        let old = OldListeners { root, inodes: HashSet::from([inode]), duplicates };
+        assert_eq!(old.stop(Duration::from_secs(20)).await, Closed::Gone);
         assert_eq!(thread.join().unwrap().unwrap_err().raw_os_error(), Some(22), "EINVAL");
+        server.kill().unwrap();
+        server.wait().unwrap();
         TcpListener::bind(address).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_another_process_of_the_server_has_is_left_to_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
+        let duplicate = listener.as_fd().try_clone_to_owned().unwrap();
+        let waits = "import select, socket; select.select([socket.socket(fileno=0)], [], [])";
+        let mut server =
+            std::process::Command::new("python3").args(["-c", waits]).stdin(OwnedFd::from(listener)).spawn().unwrap();
+        let inodes = HashSet::from([inode]);
+        let begins = (0..4000).any(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            are_attended(server.id(), &inodes)
+        });
+        assert!(begins);
+        let root = Handle::adopt(server.id(), process::start_time(server.id()).unwrap()).unwrap();
+        let old = OldListeners { root, inodes: HashSet::from([inode]), duplicates: vec![duplicate] };
+        assert_eq!(old.stop(Duration::from_millis(200)).await, Closed::Attended);
+        assert!(listen(&HashSet::from([inode])));
+        server.kill().unwrap();
+        server.wait().unwrap();
     }
 }

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::process::Signal;
-
 use super::{Abilities, Check, Launched, Prepared, Readiness, Ways};
 use crate::config::{Haproxy, Mode};
 use crate::haproxy::appearance::Appearance;
@@ -11,12 +9,12 @@ use crate::haproxy::broker::Broker;
 use crate::haproxy::check::check_command;
 use crate::haproxy::inspect::inspect;
 use crate::haproxy::launch;
-use crate::haproxy::master::runs_programs;
+use crate::haproxy::master::tell_to_drain;
 use crate::haproxy::overlay::overlay;
 use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
 use crate::haproxy::version::{Version, VersionCache, VersionError};
 use crate::inspection::{InspectError, Inspection};
-use crate::process::{Handle, has_ended, kill_if_same};
+use crate::process::Handle;
 use crate::supervision::Ending;
 
 /// HAProxy, with what hands it its sockets.
@@ -60,8 +58,9 @@ impl HaproxyServer {
         let config = known_good.unwrap_or_else(|| self.config.config.clone());
         let (sources, facts) = scan::load(&config)?;
         let (abilities, binds_alone) = (version.into(), facts.noreuseport);
+        let ends_by_reload = facts.lasting_program_sentence();
         let recipe = super::Recipe::Haproxy(Recipe { version, config, sources, facts });
-        Ok(Prepared { abilities, binds_alone, is_known_good, recipe })
+        Ok(Prepared { abilities, binds_alone, is_known_good, ends_by_reload, recipe })
     }
 
     pub(super) fn launch(&mut self, recipe: &Recipe, ways: Ways<'_>) -> Result<Launched, String> {
@@ -93,26 +92,8 @@ impl HaproxyServer {
 
     /// A companion's worker is its master's to tell.
     pub(super) fn retire(&self, ending: &Ending) {
-        if self.config.mode != Mode::Supervised {
-            return;
-        }
-        // A master passes the signal on to its programs too. One that ends by it takes everything along: with exit-on-failure, which
-        // is the default, the master then ends its workers (`mworker_catch_sigchld`).
-        match ending.workers.is_empty() || !runs_programs(ending.process.pid()) {
-            true => ending.process.signal(Signal::USR1),
-            false => ending.workers.iter().for_each(|(pid, start_time)| kill_if_same(*pid, *start_time, Signal::USR1)),
-        }
-    }
-
-    /// A master lives on with its programs when its workers have drained, unless exit-on-failure ends it.
-    pub(super) fn end_what_is_left(&self, ending: &Ending) {
-        let have_ended = ending.workers.iter().all(|(pid, start_time)| has_ended(*pid, *start_time));
-        if self.config.mode == Mode::Supervised
-            && !ending.workers.is_empty()
-            && have_ended
-            && runs_programs(ending.process.pid())
-        {
-            ending.process.signal(Signal::TERM);
+        if self.config.mode == Mode::Supervised {
+            tell_to_drain(&ending.process, &ending.sockets);
         }
     }
 

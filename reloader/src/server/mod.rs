@@ -54,6 +54,8 @@ pub(crate) struct Prepared {
     pub(crate) binds_alone: bool,
     /// It is the last-known-good configuration.
     pub(crate) is_known_good: bool,
+    /// What of it no reload can keep, in a sentence.
+    pub(crate) ends_by_reload: Option<String>,
     recipe: Recipe,
 }
 
@@ -269,14 +271,6 @@ impl Server {
             (Server::Haproxy(server), _) => server.retire(ending),
             (Server::Service(server), None) => server.retire(&ending.process, &server.config.stop),
             (Server::Service(server), Some(stop)) => server.retire(&ending.process, stop),
-        }
-    }
-
-    /// Ends what a retired generation has left when nobody of it can have a connection any more. Due about once a second.
-    pub(crate) fn end_what_is_left(&self, ending: &Ending) {
-        match self {
-            Server::Haproxy(server) => server.end_what_is_left(ending),
-            Server::Service(_) => {}
         }
     }
 

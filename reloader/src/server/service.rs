@@ -69,6 +69,7 @@ impl ServiceServer {
             // What the daemon binds for it stands alone as well.
             binds_alone: self.config.sockets != Sockets::Reuseport,
             is_known_good: false,
+            ends_by_reload: None,
             recipe: super::Recipe::Service(Recipe { config: self.config.clone() }),
         }
     }

@@ -25,8 +25,8 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Ending {
     /// The root process.
     pub(crate) process: Handle,
-    /// Other processes of it that own its listeners, by pid and start time: the workers of a HAProxy's master.
-    pub(crate) workers: Vec<(u32, u64)>,
+    /// The inodes of its listeners.
+    pub(crate) sockets: Vec<u64>,
     /// `None` for a HAProxy.
     pub(crate) stop: Option<Stop>,
 }
@@ -40,6 +40,10 @@ pub(crate) struct Generation {
     pub(crate) process: Handle,
     /// The processes that own the listeners, by pid and start time: they must not outlive the root unnoticed.
     pub(crate) leaves: Vec<(u32, u64)>,
+    /// Its root has been seen without listeners that others of its processes own: it is a master.
+    pub(crate) has_workers: bool,
+    /// Since when the master has had programs and no worker, after it was retired.
+    pub(crate) idle_since: Option<Instant>,
     /// Which processes of its tree may serve.
     pub(crate) kin: Kin,
     /// The socket between it and the daemon: of a HAProxy the stats socket it answers on.
@@ -81,6 +85,8 @@ impl Generation {
             number,
             process,
             leaves: Vec::new(),
+            has_workers: false,
+            idle_since: None,
             kin,
             socket: files.socket.clone(),
             stop: None,
@@ -106,6 +112,8 @@ impl Generation {
             number: self.number,
             process,
             leaves: Vec::new(),
+            has_workers: false,
+            idle_since: None,
             kin: self.kin,
             socket: self.socket.clone(),
             stop: self.stop.clone(),
@@ -132,7 +140,9 @@ impl Generation {
 
     /// Whom to ask to end, and how.
     pub(crate) fn ending(&self) -> Ending {
-        Ending { process: self.process.clone(), workers: self.leaves.clone(), stop: self.stop.clone() }
+        let listeners = self.listeners.iter().map(|owned| owned.listener.inode);
+        let sockets = listeners.chain(self.lifeline).collect();
+        Ending { process: self.process.clone(), sockets, stop: self.stop.clone() }
     }
 
     /// For the record of running generations.
@@ -142,7 +152,7 @@ impl Generation {
             number: self.number,
             pid: self.process.pid(),
             start_time: self.process.start_time(),
-            leaves: self.leaves.clone(),
+            has_workers: self.has_workers,
             state,
             socket: self.socket.clone(),
             config: self.config.clone(),
@@ -169,6 +179,7 @@ impl Generation {
         let owners = inodes.filter_map(|inode| sockets.get(&inode));
         let pids: HashSet<u32> = owners.map(|owner| owner.pid).filter(|pid| *pid != self.process.pid()).collect();
         self.leaves = pids.into_iter().filter_map(|pid| Some((pid, process::start_time(pid)?))).collect();
+        self.has_workers |= !self.leaves.is_empty();
     }
 
     /// True while one of its processes holds one of the listeners, or the lifeline, that it was seen with.
@@ -205,14 +216,19 @@ impl Generation {
 
     /// Kills all its processes: a worker whose master was killed may otherwise go on accepting.
     pub(crate) async fn kill(&self) {
+        self.kill_now();
+        // A process in an uninterruptible wait ends later; it is still followed.
+        let _ = tokio::time::timeout(KILL_PATIENCE, self.process.ended()).await;
+    }
+
+    /// The same without waiting for it.
+    pub(crate) fn kill_now(&self) {
         for pid in self.tree().into_iter().filter(|pid| *pid != self.process.pid()) {
             if let Some(start_time) = process::start_time(pid) {
                 process::kill_if_same(pid, start_time, Signal::KILL);
             }
         }
         self.process.signal(Signal::KILL);
-        // A process in an uninterruptible wait ends later; it is still followed.
-        let _ = tokio::time::timeout(KILL_PATIENCE, self.process.ended()).await;
     }
 
     /// Lines it wrote on standard error since the last call.

@@ -31,9 +31,9 @@ pub(crate) struct Record {
     pub(crate) pid: u32,
     /// The start time of that process in clock ticks since boot.
     pub(crate) start_time: u64,
-    /// Other processes of it that own its listeners, by pid and start time.
+    /// Its root is a master, which has no listeners of its own.
     #[serde(default)]
-    pub(crate) leaves: Vec<(u32, u64)>,
+    pub(crate) has_workers: bool,
     /// What it was doing.
     pub(crate) state: State,
     /// The stats socket it answers on.
@@ -67,9 +67,9 @@ pub(crate) struct Records {
     pub(crate) companion: bool,
     /// Those that were running.
     pub(crate) generations: Vec<Record>,
-    /// The sockets in custody, by inode, and whether they have O_NONBLOCK.
+    /// The sockets in custody that have O_NONBLOCK, by inode.
     #[serde(default)]
-    pub(crate) nonblocking: Vec<(u64, bool)>,
+    pub(crate) nonblocking: Vec<u64>,
 }
 
 impl Records {
@@ -77,8 +77,8 @@ impl Records {
     pub(crate) fn load(runtime_dir: &Path) -> Records {
         let path = file(runtime_dir);
         let Ok(bytes) = std::fs::read(&path) else { return Records::default() };
-        let records = serde_json::from_slice::<Records>(&bytes).map_err(|error| error.to_string());
-        records.and_then(checked).unwrap_or_else(|error| {
+        let records = serde_json::from_slice(&bytes).map(without_impossible_numbers);
+        records.unwrap_or_else(|error| {
             log::warn!("{} is damaged ({error}); looking for running generations in /proc", path.display());
             Records::default()
         })
@@ -90,13 +90,17 @@ impl Records {
     }
 }
 
-/// Numbers are counted on from.
-fn checked(records: Records) -> Result<Records, String> {
-    let numbers = records.generations.iter().map(|record| record.number);
-    match numbers.chain([records.next]).find(|number| *number > LAST_NUMBER) {
-        Some(number) => Err(format!("no generation has the number {number}")),
-        None => Ok(records),
-    }
+/// Numbers are counted on from. An earlier version could be led to believe any.
+fn without_impossible_numbers(mut records: Records) -> Records {
+    records.next = records.next.clamp(1, LAST_NUMBER);
+    records.generations.retain(|record| {
+        let is_possible = record.number <= LAST_NUMBER;
+        if !is_possible {
+            log::warn!("no generation has the number {}: process {} is not followed", record.number, record.pid);
+        }
+        is_possible
+    });
+    records
 }
 
 fn file(runtime_dir: &Path) -> PathBuf {

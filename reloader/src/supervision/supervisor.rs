@@ -57,7 +57,7 @@ pub(crate) struct Supervisor {
     pub(crate) left_behind: Option<String>,
     pub(crate) custody: Custody,
     /// Which of it has O_NONBLOCK, as it is recorded.
-    pub(crate) recorded_nonblocking: Vec<(u64, bool)>,
+    pub(crate) recorded_nonblocking: Vec<u64>,
     /// What of it the service manager keeps while no daemon runs.
     pub(crate) fd_store: FdStore,
     /// What an earlier daemon has left there.
@@ -246,6 +246,11 @@ impl Supervisor {
         self.serving.as_ref().is_some_and(|serving| serving.process.try_ended().is_none())
     }
 
+    /// Whether clients of this service are served at this moment: a companion's worker may live and have let go of its listeners.
+    pub(crate) fn serves(&self) -> bool {
+        self.is_served() && !self.worker_has_let_go()
+    }
+
     /// The listeners that a new generation must take over: the serving one's, what custody kept of a dead one, or what
     /// was given up since.
     pub(crate) fn present_listeners(&self) -> Vec<Owned> {
@@ -314,7 +319,9 @@ impl Supervisor {
         self.warning = None;
         self.unserved = None;
         self.ending_ticks = 0;
-        self.record_or_log();
+        if self.record_or_log() {
+            self.recorded_nonblocking = self.custody.nonblocking();
+        }
         before
     }
 
@@ -339,11 +346,13 @@ impl Supervisor {
         self.records().store(&self.place)
     }
 
-    /// As [`Supervisor::store_records`], where nothing depends on it but the next daemon's knowledge.
-    pub(crate) fn record_or_log(&self) {
-        if let Err(error) = self.store_records() {
+    /// As [`Supervisor::store_records`], where nothing depends on it but the next daemon's knowledge. False where it failed.
+    pub(crate) fn record_or_log(&self) -> bool {
+        let stored = self.store_records();
+        if let Err(error) = &stored {
             log::error!("cannot record the running generations in {}: {error}", self.place.display());
         }
+        stored.is_ok()
     }
 
     fn records(&self) -> Records {

@@ -2,18 +2,24 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::crash::Down;
 use super::supervisor::Unserved;
 use super::{Generation, Supervisor};
 use crate::config::Limit;
 use crate::custody::Followed;
 use crate::gate::steer;
+use crate::haproxy::master::has_programs_alone;
 use crate::listener::Owned;
 use crate::process::{Ended, Kin};
 use crate::reload::steered::{settle_late, settle_now};
 
 /// A retired generation has closed its listeners after this time, or is told again.
 const CLOSES_WITHIN: Duration = Duration::from_secs(3);
+
+/// So long programs of a HAProxy may take to end after the last worker has, and are killed then.
+const PROGRAMS_END_WITHIN: Duration = Duration::from_secs(10);
 
 /// A generation whose descriptors are gone for so many ticks in a row, while its root lives, serves no more.
 const ENDING_TICKS: u32 = 2;
@@ -31,7 +37,7 @@ impl Supervisor {
         self.follow_flags();
         self.tell_orphans();
         self.remind_draining();
-        self.draining.iter().for_each(|generation| self.server.end_what_is_left(&generation.ending()));
+        self.end_idle_masters();
         self.drop_custody_when_over();
         // While a generation starts, the program keeps its group's connections from it (`reload/reserved.rs`).
         if self.unsettled.is_some() && self.starting.is_none() {
@@ -43,12 +49,40 @@ impl Supervisor {
         }
     }
 
+    /// Ends masters whose workers have drained, and that only their programs keep. A new worker may be on its way, so it is looked twice.
+    pub(crate) fn end_idle_masters(&mut self) {
+        if self.server.haproxy().is_none() || self.companion.is_some() {
+            return;
+        }
+        let is_retired = |generation: &&mut Generation| generation.has_workers && generation.retired.is_some();
+        for generation in self.draining.iter_mut().filter(is_retired) {
+            if !has_programs_alone(generation.process.pid()) {
+                generation.idle_since = None;
+                continue;
+            }
+            match generation.idle_since {
+                None => generation.idle_since = Some(Instant::now()),
+                Some(since) if since.elapsed() < PROGRAMS_END_WITHIN => generation.process.signal(Signal::TERM),
+                Some(_) => {
+                    let number = generation.number;
+                    log::warn!(
+                        "{}: programs of generation {number} have not ended by SIGTERM: they are killed",
+                        self.name
+                    );
+                    generation.kill_now();
+                }
+            }
+        }
+    }
+
     /// A server may set O_NONBLOCK late: the next daemon is to find the record as it is now.
     fn follow_flags(&mut self) {
+        if self.server.haproxy().is_some() {
+            return;
+        }
         let nonblocking = self.custody.nonblocking();
-        if self.recorded_nonblocking != nonblocking {
+        if self.recorded_nonblocking != nonblocking && self.record_or_log() {
             self.recorded_nonblocking = nonblocking;
-            self.record_or_log();
         }
     }
 

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::process::Signal;
 use serde::Serialize;
 
 use super::plan::{self, Step};
@@ -13,6 +12,7 @@ use super::{Ask, TakeoverError, files, preflight, systemd};
 use crate::config::Config;
 use crate::generation_files::Files;
 use crate::haproxy::launch::is_private_socket;
+use crate::haproxy::master::tell_to_drain;
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::listener::Address;
 use crate::process::{self, Handle};
@@ -168,8 +168,10 @@ impl Carrier<'_> {
         let main = main.filter(|main| *main != pid).ok_or("the unit has no main process")?;
         let shared: HashSet<u64> = process::sockets_of(&process::family(main)).into_keys().collect();
         let is_private = |address: &Address| matches!(address, Address::Unix(path) if is_private_socket(&self.config.runtime_dir, path));
-        let anew =
-            listeners(pid)?.into_iter().filter(|found| !shared.contains(&found.inode) && !is_private(&found.address));
+        let (private, public): (Vec<_>, Vec<_>) =
+            listeners(pid)?.into_iter().partition(|found| is_private(&found.address));
+        let private: Vec<u64> = private.into_iter().map(|found| found.inode).collect();
+        let anew = public.into_iter().filter(|found| !shared.contains(&found.inode));
         let note = |found: ListenSocket| {
             format!(
                 "{} was bound anew and not passed: what was queued on the old socket at that moment may be lost",
@@ -179,7 +181,7 @@ impl Carrier<'_> {
         self.notes.extend(anew.map(note).collect::<Vec<_>>());
         let old = process::start_time(pid).and_then(|start_time| Handle::adopt(pid, start_time));
         match old {
-            Some(old) => old.signal(Signal::USR1),
+            Some(old) => tell_to_drain(&old, &private),
             None => self.notes.push(format!("process {pid} had ended by itself")),
         }
         Ok(())

@@ -50,11 +50,12 @@ pub(super) fn drop_in_text(reloader: &str) -> String {
 }
 
 /// What the unit of this project says too.
-pub(super) const SETTINGS: [(&str, &str); 13] = [
+pub(super) const SETTINGS: [(&str, &str); 14] = [
     ("Type", "notify"),
     ("NotifyAccess", "main"),
     ("SuccessExitStatus", "3"),
     ("KillMode", "process"),
+    ("KillSignal", "SIGTERM"),
     ("OOMPolicy", "continue"),
     ("Restart", "on-failure"),
     ("RestartSec", "100ms"),

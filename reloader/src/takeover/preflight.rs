@@ -97,6 +97,7 @@ fn running(unit: &Unit) -> Result<u32, TakeoverError> {
 /// The daemon will find it as we do here.
 async fn can_be_found(carried: &Carried, pid: u32) -> Result<(), String> {
     let (_, facts) = scan::load(&carried.config)?;
+    facts.lasting_program_sentence().map_or(Ok(()), Err)?;
     for socket in &facts.stats_sockets {
         if runtime_api::info(socket, PATIENCE).await.is_ok_and(|info| root_of(info.pid) == pid) {
             return Ok(());

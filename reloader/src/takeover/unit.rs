@@ -42,7 +42,7 @@ impl Unit {
         if let Some(socket) = self.get("TriggeredBy").split_whitespace().find(|unit| unit.ends_with(".socket")) {
             return Some(format!(
                 "{socket} passes it its sockets, and systemd would clear O_NONBLOCK of them while HAProxy serves on; write their addresses \
-                 into HAProxy's configuration, reload it, and disable {socket}"
+                 into HAProxy's configuration, reload it, and run `systemctl disable --now {socket}`"
             ));
         }
         for commands in ["ExecStop", "ExecStopPost", "ExecStartPost"] {

@@ -93,6 +93,49 @@ fn the_holder_with_parked_syns() {
     assert_eq!(scene.retransmits(), 0);
 }
 
+/// A release would refuse them: the guard holds on.
+#[test]
+fn the_holder_while_nothing_listens() {
+    let scene = Scene::new();
+    for _ in 0..3 {
+        let held = scene.hold(&[]);
+        let clients = scene.clients(200);
+        held.holder.signal(Signal::SIGKILL);
+        held.kill();
+        // The lease of a gate that has one is over by then.
+        let later = scene.clients(20);
+        assert_eq!(scene.guards().len(), 1);
+        assert!(clients.iter().chain(&later).all(|client| !client.is_connected()));
+        let _listener = scene.listener();
+        until_connected(&clients);
+        until_connected(&later);
+        scene.assert_gone();
+    }
+}
+
+#[test]
+fn the_holder_while_nothing_listens_until_its_time_is_over() {
+    let scene = Scene::new();
+    let held = scene.hold(&["--max", "2s"]);
+    let _clients = scene.clients(20);
+    held.holder.signal(Signal::SIGKILL);
+    held.kill();
+    scene.assert_gone();
+}
+
+/// The holder was stopped when its guard was asked to release, and is killed with that unread.
+#[test]
+fn the_holder_that_has_not_heard_of_a_release() {
+    let scene = Scene::new();
+    let held = scene.hold(&[]);
+    let _clients = scene.clients(20);
+    held.holder.stop();
+    held.guard().signal(Signal::SIGTERM);
+    held.holder.signal(Signal::SIGKILL);
+    held.kill();
+    scene.assert_gone();
+}
+
 /// What its guard has said last is unread then, and the kernel makes an error of that: no reason to leave anything parked.
 #[test]
 fn the_holder_with_something_unread() {

@@ -10,6 +10,7 @@ use reloader_tests::process::{called_with, guards};
 use reloader_tests::rig::{Pending, Rig};
 use reloader_tests::sockets::listening;
 use reloader_tests::tier;
+use reloader_tests::waiting::Client;
 use reloader_tests::wrapper::{Manner, Wrapper};
 
 use super::{HOLD, WEB};
@@ -145,8 +146,11 @@ fn a_guard_without_a_holder_is_released() {
     wrapper.set(Manner::Wait);
     let reload = rig.spawn(&["reload", "--json"]);
     until(LIMIT, "the old generation to make room", || listening(8000).is_empty());
+    let client = Client::start(WEB.parse().unwrap());
     rig.kill9_daemon();
     reload.wait().expect_status(69);
+    assert_eq!(guards().len(), 1, "the guard goes on");
+    assert!(!client.is_connected());
     rig.run(&["release"]).expect_status(0);
     assert!(guards().is_empty());
     assert_eq!(std::fs::read_dir(rig.path("run/holds")).unwrap().count(), 0, "on record");

@@ -10,6 +10,7 @@ mod deaths;
 mod devices;
 mod ended_early;
 mod failures;
+mod many;
 
 const WEB: &str = "127.0.0.1:8000";
 const HOLD: &str = "[reload]\nstrategy = \"hold\"\n";

@@ -83,7 +83,7 @@ impl Maps {
     }
 
     pub(super) fn hold(&mut self, keys: &[(HeldKey, u32)]) -> Result<(), EbpfError> {
-        let room = Room::new();
+        let mut room = Room::new();
         keys.iter()
             .try_for_each(|(key, verdict)| room.make(|| self.held.insert(key, verdict, 0)))
             .map_err(|error| EbpfError::map(HELD, error))

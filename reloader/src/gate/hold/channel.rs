@@ -2,6 +2,7 @@
 //!
 //! The holder's death closes its end: the guard hears of it from the kernel, whatever the holder died of.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -11,7 +12,6 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair}
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::claim::Claim;
-use super::guard::Ports;
 use super::{Backend, Figures, Keepsake};
 use crate::rights::{self, Descriptors};
 
@@ -24,8 +24,8 @@ const LONGEST: usize = 1 << 17;
 /// From the holder.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToGuard {
-    /// The hold that it is about, before anything of it is put anywhere. With the record, the eventfd that says that the old server
-    /// leaves, and the name if there is one.
+    /// The hold that it is about, before anything of it is put anywhere. With the record, the file with its ports, the eventfd that says
+    /// that the old server leaves, and the name if there is one.
     Charge(Charge),
     /// Some of the keepsake's descriptors; the others follow.
     Descriptors,
@@ -46,7 +46,6 @@ pub(super) enum ToGuard {
 pub(super) struct Charge {
     pub(super) id: u16,
     pub(super) record: std::path::PathBuf,
-    pub(super) ports: Ports,
 }
 
 /// What goes with a keepsake.
@@ -75,9 +74,9 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Sends which hold it is about, with what says that it lives.
-pub(super) fn send_charge(to: BorrowedFd<'_>, claim: &Claim, ports: &Ports, leaving: &OwnedFd) -> io::Result<()> {
-    let charge = Charge { id: claim.id(), record: claim.path().to_owned(), ports: ports.clone() };
-    let always = [claim.file().as_fd(), leaving.as_fd()];
+pub(super) fn send_charge(to: BorrowedFd<'_>, claim: &Claim, ports: &File, leaving: &OwnedFd) -> io::Result<()> {
+    let charge = Charge { id: claim.id(), record: claim.path().to_owned() };
+    let always = [claim.file().as_fd(), ports.as_fd(), leaving.as_fd()];
     let descriptors: Vec<_> = always.into_iter().chain(claim.name().map(AsFd::as_fd)).collect();
     send_with(to, &ToGuard::Charge(charge), &descriptors, SendFlags::empty())
 }

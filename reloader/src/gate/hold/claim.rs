@@ -37,7 +37,10 @@ impl Records {
         for other in living.filter(|other| other.netns == netns) {
             let taken = |target: &&Target| other.listen.iter().any(|held| held.port() == target.address.port());
             if let Some(target) = targets.iter().find(taken) {
-                return Err(RecordError::Busy { port: target.address.port(), holder: other.holder });
+                // Of a holder that has died the guard goes on.
+                let guard = other.guard.filter(|_| crate::process::start_time(other.holder).is_none());
+                let holder = guard.map_or(other.holder, |guard| guard.pid);
+                return Err(RecordError::Busy { port: target.address.port(), holder });
             }
         }
         let (id, name) = unused(&others).ok_or_else(|| RecordError::Full(self.directory().to_owned()))?;

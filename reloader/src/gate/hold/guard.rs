@@ -1,5 +1,6 @@
 //! The guard: a small process that releases a hold in its holder's place, the moment the holder dies.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -92,7 +93,7 @@ impl Guard {
     pub(super) fn in_charge_of(
         mut self,
         claim: &Claim,
-        ports: &Ports,
+        ports: &File,
         leaving: &OwnedFd,
         meanwhile: &mut dyn FnMut(),
     ) -> io::Result<Guard> {

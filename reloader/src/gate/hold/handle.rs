@@ -22,8 +22,8 @@ pub struct Wanted {
     pub targets: Vec<Target>,
     /// Listeners of others, which a wildcard target leaves alone.
     pub exceptions: Vec<Exception>,
-    /// Listeners that say nothing of the new server, by inode: those of the old one, and of others. See [`Hold::old_leaves`].
-    pub before: HashSet<u64>,
+    /// The old server's listeners, by inode. See [`Hold::old_leaves`].
+    pub old: HashSet<u64>,
     /// The gate; `None` for the best that can be had.
     pub backend: Option<Backend>,
     /// Bytes of room for parked SYNs.
@@ -97,7 +97,7 @@ impl Hold {
     pub fn begin(wanted: Wanted) -> Result<Hold, HoldError> {
         let orders = eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
         let heard = orders.try_clone()?;
-        let leaving = eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
+        let leaving = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
         let seen = leaving.try_clone()?;
         let (sender, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new().name("holder".into()).spawn(move || {
@@ -134,6 +134,11 @@ impl Hold {
         if let Err(error) = rustix::io::write(&self.leaving, &1_u64.to_ne_bytes()) {
             log::error!("the guard of a hold does not know that the old server leaves: {error}");
         }
+    }
+
+    /// The old server has not closed its listeners after all.
+    pub fn old_stays(&self) {
+        let _ = rustix::io::read(&self.leaving, &mut [0_u8; 8]);
     }
 
     /// Whether it has ended by itself.

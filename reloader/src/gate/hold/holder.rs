@@ -1,5 +1,6 @@
 //! The holder: what its thread does, from before a gate is armed until everything of it is gone.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ pub(super) struct Holder {
     pulse: Arc<Pulse>,
     backend: Backend,
     wanted: Wanted,
-    ports: Ports,
+    ports: File,
     leaving: OwnedFd,
     ends: Instant,
     replacements: u32,
@@ -56,7 +57,8 @@ impl Holder {
         let monitor = Monitor::begin()?;
         // Before anything is put anywhere: whenever this process dies, somebody takes it away again.
         let guard = Guard::start(&wanted.program, &wanted.inheritance);
-        let ports = Ports { targets: wanted.targets.clone(), before: wanted.before.clone() };
+        let (targets, exceptions, old) = (wanted.targets.clone(), wanted.exceptions.clone(), wanted.old.clone());
+        let ports = Ports { targets, exceptions, old }.to_file()?;
         let guard = guard.and_then(|guard| guard.in_charge_of(&claim, &ports, &leaving, &mut || ()));
         let guard = guard.map_err(HoldError::Guard)?;
         // What one hold takes for unused, another may be about to use.

@@ -57,7 +57,7 @@ pub struct Target {
 }
 
 /// Somebody else's listener on a single address, which a wildcard target leaves alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Exception {
     /// Its address.
     pub address: SocketAddr,

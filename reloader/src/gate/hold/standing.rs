@@ -59,7 +59,12 @@ impl Standing {
             .custom_flags(OFlags::NOFOLLOW.bits() as i32)
             .open(&path)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        let placed = Placed { netns: super::record::netns()?, ..Placed::default() };
+        let netns = super::record::netns()?;
+        let mut text = String::new();
+        (&lock).read_to_string(&mut text)?;
+        // A daemon that was killed has left it, and a hold that goes on has kept it from being removed.
+        let inherited = Some(Placed::read(&text)).filter(|placed| placed.netns == netns);
+        let placed = inherited.unwrap_or(Placed { netns, ..Placed::default() });
         let mut standing = Standing { records: records.clone(), path, placed, file: lock };
         records.alone(|| standing.cover(backend))?;
         Ok(standing)

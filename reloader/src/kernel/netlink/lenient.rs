@@ -33,7 +33,11 @@ where
     let (head, attributes) = message.split_at_checked(body).ok_or_else(|| invalid(&error))?;
     let mut kept = with_length(head.to_vec());
     let mut packet = NetlinkMessage::<M>::deserialize(&kept).map_err(|error| invalid(&error))?;
-    for attribute in split(attributes) {
+    let (attributes, rest) = split(attributes);
+    if !rest.is_empty() {
+        warn_once(kind, [0; ATTRIBUTE_HEADER].as_slice(), "its length is wrong, as are those of all behind it");
+    }
+    for attribute in attributes {
         let longer = with_length([kept.as_slice(), attribute].concat());
         match NetlinkMessage::<M>::deserialize(&longer) {
             Ok(parsed) => (kept, packet) = (longer, parsed),
@@ -47,7 +51,8 @@ fn message_kind(message: &[u8]) -> Option<u16> {
     Some(u16::from_ne_bytes(*message.get(4..)?.first_chunk()?))
 }
 
-/// What comes before the attributes, in bytes: `ifinfomsg`, `ifaddrmsg`, `rtmsg` and `tcmsg` of linux/rtnetlink.h, `inet_diag_msg`.
+/// What comes before the attributes of a message of rtnetlink, in bytes: `ifinfomsg`, `ifaddrmsg`, `rtmsg` and `tcmsg`
+/// (linux/rtnetlink.h). In sock_diag's messages there is nothing that anybody may name.
 fn body_length(kind: u16) -> Option<usize> {
     match kind {
         16..=19 => Some(16),
@@ -64,8 +69,8 @@ fn with_length(mut message: Vec<u8>) -> Vec<u8> {
     message
 }
 
-/// The attributes, each with its header and its padding. What is too short to be one ends the list.
-fn split(mut rest: &[u8]) -> Vec<&[u8]> {
+/// The attributes, each with its header and its padding, and what is none.
+fn split(mut rest: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     let mut found = Vec::new();
     while let Some(length) = rest.first_chunk().map(|bytes| usize::from(u16::from_ne_bytes(*bytes))) {
         if length < ATTRIBUTE_HEADER || length > rest.len() {
@@ -75,7 +80,7 @@ fn split(mut rest: &[u8]) -> Vec<&[u8]> {
         found.push(attribute);
         rest = further;
     }
-    found
+    (found, rest)
 }
 
 /// Devices are listed at every hold: each kind of attribute is told of once.

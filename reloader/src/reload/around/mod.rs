@@ -164,7 +164,7 @@ async fn begin(around: Around, window: &Window) -> Result<Hold, AroundError> {
         targets: window.targets.clone(),
         exceptions: window.exceptions.clone(),
         // The command decides when the old server leaves, and does not say.
-        before: HashSet::new(),
+        old: HashSet::new(),
         backend: around.backend,
         capacity: around.capacity,
         max: around.max,

@@ -86,7 +86,7 @@ fn prepare(supervisor: &mut Supervisor) -> Result<Prepared, Failure> {
 fn read(config: &[std::path::PathBuf]) -> Result<(Vec<Source>, Facts), Failure> {
     let sources = scan::read(config).map_err(|error| Failure::new(format!("HAProxy's configuration: {error}")))?;
     // Programs need master-worker mode, which this is.
-    let facts = Facts { master_worker: true, lasting_program: None, ..scan::facts(&sources) };
+    let facts = Facts { master_worker: true, ..scan::facts(&sources) };
     match facts.refusal() {
         Some(refusal) => Err(Failure::new(refusal)),
         None => Ok((sources, facts)),

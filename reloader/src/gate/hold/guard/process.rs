@@ -19,8 +19,8 @@ use crate::sys::raise_descriptor_limit;
 enum End {
     /// Nothing is left to guard.
     Done,
-    /// The holder is dead; somebody had asked for the release before.
-    Alone { was_asked: bool },
+    /// The holder is dead.
+    Alone,
     /// The holder lives.
     Due(Cause),
 }
@@ -37,8 +37,7 @@ pub fn run() -> Result<(), HoldError> {
     let Some(trust) = trust else { return Ok(ended.map(drop)?) };
     match ended {
         Ok(End::Done) => Ok(()),
-        Ok(End::Alone { was_asked: true }) => trust.release(),
-        Ok(End::Alone { was_asked: false }) => trust.take_over(&signals),
+        Ok(End::Alone) => trust.take_over(&signals),
         Ok(End::Due(cause)) => trust.lift_for_holder(cause, channel.as_fd()),
         // With something unread, or before it was answered.
         Err(error) if [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe].contains(&error.kind()) => {
@@ -59,9 +58,8 @@ fn prepared() -> io::Result<SignalFd> {
 
 fn attend(channel: BorrowedFd<'_>, signals: &SignalFd, trust: &mut Option<Trust>) -> io::Result<End> {
     let mut descriptors = Vec::new();
-    let mut asked = None;
     loop {
-        let due = trust.as_ref().and_then(|trust| trust.due(asked));
+        let due = trust.as_ref().and_then(Trust::due);
         let mut ready = [PollFd::from_borrowed_fd(channel, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         let time = due.map(|(at, _)| timespec(at.saturating_duration_since(Instant::now())));
         retry_on_intr(|| poll(&mut ready, time.as_ref()))?;
@@ -69,14 +67,12 @@ fn attend(channel: BorrowedFd<'_>, signals: &SignalFd, trust: &mut Option<Trust>
         if from_others {
             let _ = signals.read_signal();
             // One that has nothing in trust yet ends with its holder.
-            let guards = trust.as_ref().is_some_and(Trust::is_complete);
-            if guards && asked.is_none() && channel::send_if_room(channel, &ToHolder::Asked).is_ok() {
-                asked = Some(Instant::now());
+            if let Some(trust) = trust.as_mut().filter(|trust| trust.is_entrusted()) {
+                trust.note_request(|| drop(channel::send_if_room(channel, &ToHolder::Asked)));
             }
         }
         if from_holder {
             match hear(channel, &mut descriptors, trust)? {
-                Some(End::Alone { .. }) => return Ok(End::Alone { was_asked: asked.is_some() }),
                 Some(end) => return Ok(end),
                 None => continue,
             }
@@ -90,7 +86,7 @@ fn attend(channel: BorrowedFd<'_>, signals: &SignalFd, trust: &mut Option<Trust>
 /// What the holder says next.
 fn hear(channel: BorrowedFd<'_>, descriptors: &mut Vec<OwnedFd>, trust: &mut Option<Trust>) -> io::Result<Option<End>> {
     let Some((message, mut came)) = channel::receive(channel)? else {
-        return Ok(Some(End::Alone { was_asked: false }));
+        return Ok(Some(End::Alone));
     };
     descriptors.append(&mut came);
     let to_be_answered = match (message, &mut *trust) {

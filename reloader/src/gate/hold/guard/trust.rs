@@ -15,7 +15,7 @@ use super::super::holder::RENEWAL;
 use super::super::record::Records;
 use super::super::turn::only_one_delivers;
 use super::super::{Backend, Figures, Gate, HoldError, Keepsake, LEASE, Partly, claim, clean_up, restore};
-use super::succession::Succession;
+use super::succession::{Ports, Succession};
 use crate::kernel::clock::{monotonic, timespec};
 
 /// How long a holder may take to deliver, unheard: the gates wait 2 and 5 s for what listeners and the kernel do soon.
@@ -36,6 +36,8 @@ pub(super) struct Trust {
     /// Keeps it living for whoever knows nothing of the record.
     _name: Option<OwnedFd>,
     succession: Succession,
+    /// Since when somebody wants the release.
+    asked: Option<Instant>,
     progress: Progress,
     /// When the holder has to be heard of; for ever where the kernel itself ends a hold that nobody renews.
     heartbeat: Option<Instant>,
@@ -64,14 +66,23 @@ pub(super) enum Cause {
 
 impl Trust {
     pub(super) fn new(charge: Charge, descriptors: Vec<OwnedFd>) -> io::Result<Trust> {
-        let Charge { id, record, ports } = charge;
+        let Charge { id, record } = charge;
         let mut descriptors = descriptors.into_iter();
         let mut next =
             |what| descriptors.next().ok_or_else(|| io::Error::other(format!("the charge came without {what}")));
-        let (lock, leaving) = (next("the record's lock")?, next("its eventfd")?);
-        let succession = Succession::new(ports, leaving);
+        let (lock, ports, leaving) = (next("the record's lock")?, next("its ports")?, next("its eventfd")?);
+        let succession = Succession::new(Ports::from_file(ports.into())?, leaving);
         let progress = Progress::Prepares { bare: clean_up::bare_devices().unwrap_or_default() };
-        Ok(Trust { id, record, lock: lock.into(), _name: descriptors.next(), succession, progress, heartbeat: None })
+        Ok(Trust {
+            id,
+            record,
+            lock: lock.into(),
+            _name: descriptors.next(),
+            succession,
+            asked: None,
+            progress,
+            heartbeat: None,
+        })
     }
 
     /// From now on SYNs can be parked. It is another keepsake where devices came during the hold.
@@ -83,8 +94,16 @@ impl Trust {
         self.expect_holder_within(DELIVERY);
     }
 
-    pub(super) fn is_complete(&self) -> bool {
+    pub(super) fn is_entrusted(&self) -> bool {
         !matches!(self.progress, Progress::Prepares { .. })
+    }
+
+    /// Somebody wants the release: the holder is told, and given time to begin. One that cannot be told is dead, or far behind.
+    pub(super) fn note_request(&mut self, tell_holder: impl FnOnce()) {
+        if self.asked.is_none() {
+            self.asked = Some(Instant::now());
+            tell_holder();
+        }
     }
 
     pub(super) fn holder_lives(&mut self) {
@@ -113,8 +132,8 @@ impl Trust {
     }
 
     /// When the guard does not wait for the holder any longer, and why. While nothing is parked, only who asks hurries.
-    pub(super) fn due(&self, asked: Option<Instant>) -> Option<(Instant, Cause)> {
-        let asked = asked.map(|asked| (asked + PATIENCE_WITH_HOLDER, Cause::Asked));
+    pub(super) fn due(&self) -> Option<(Instant, Cause)> {
+        let asked = self.asked.map(|asked| (asked + PATIENCE_WITH_HOLDER, Cause::Asked));
         let (Progress::Holds { end, .. } | Progress::Delivers { end, .. }) = &self.progress else { return asked };
         let silent = self.heartbeat.map(|at| (at, Cause::Silent));
         [asked, silent, Some((*end, Cause::Over))].into_iter().flatten().min_by_key(|(at, _)| *at)
@@ -122,11 +141,12 @@ impl Trust {
 
     /// The holder is dead. While nothing listens, a release would be a refusal.
     pub(super) fn take_over(mut self, signals: &SignalFd) -> Result<(), HoldError> {
-        log::warn!("the process that held SYNs has died: its guard goes on until something listens, and releases them");
+        log::warn!("the process that held SYNs has died, and its guard takes over");
         self.progress = match std::mem::replace(&mut self.progress, Progress::Delivered) {
-            Progress::Holds { backend, keepsake, end } => {
+            Progress::Holds { backend, keepsake, end } if self.asked.is_none() => {
                 let mut gate = restore(backend, keepsake)?;
-                self.hold_on(gate.as_mut(), end, signals);
+                let why = self.hold_on(gate.as_mut(), end, signals);
+                log::warn!("the guard releases what was held: {why}");
                 Progress::Alone(gate)
             }
             other => other,
@@ -134,19 +154,25 @@ impl Trust {
         self.release()
     }
 
-    /// Until something listens, until somebody asks for the release, or until the hold's time is over.
-    fn hold_on(&self, gate: &mut dyn Gate, end: Instant, signals: &SignalFd) {
+    /// Returns why there is nothing to wait for any more.
+    fn hold_on(&mut self, gate: &mut dyn Gate, end: Instant, signals: &SignalFd) -> String {
         let mut renewal = Instant::now();
-        while Instant::now() < end && !self.succession.is_complete() {
+        loop {
             if Instant::now() >= renewal {
                 if let Err(error) = gate.renew() {
-                    return log::error!("the guard cannot hold on: {error}");
+                    return format!("it cannot go on: {error}");
                 }
                 renewal = Instant::now() + RENEWAL;
             }
+            if self.succession.is_complete() {
+                return "something listens".into();
+            }
+            if Instant::now() >= end {
+                return "its longest time is over".into();
+            }
             let mut ready = [PollFd::new(signals, PollFlags::IN)];
             if poll(&mut ready, Some(&timespec(LOOK_INTERVAL))).is_ok_and(|ready| ready > 0) {
-                return;
+                return "it was asked to".into();
             }
         }
     }

@@ -1,0 +1,49 @@
+//! Gives O_NONBLOCK back to the listeners of a server that is adopted. The flag belongs to the open file, and systemd clears it of the sockets
+//! that it passes from a socket unit, whoever serves on them (`flags_fds`): a server that relies on it hangs in accept(2).
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::custody::make_nonblocking;
+use crate::kernel::sock_diag::{self, ListenSocket};
+use crate::listener::Address;
+use crate::process::{self, Handle};
+use crate::reload::recorder::Recorder;
+use crate::server::Server;
+use crate::supervision::Generation;
+
+/// How long a connection that wakes a thread may take.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// HAProxy waits on none of its listeners in accept(2); of other servers' those are `recorded` that do not.
+pub(super) fn give_back(server: &Server, generation: &Generation, recorded: &[u64], recorder: &mut Recorder) {
+    let Ok(machine) = sock_diag::listeners() else { return };
+    let sockets = process::sockets_of(&generation.processes());
+    let had_it = |found: &&ListenSocket| server.haproxy().is_some() || recorded.contains(&found.inode);
+    let mut changed = Vec::new();
+    for found in machine.iter().filter(had_it) {
+        let Some(owner) = sockets.get(&found.inode) else { continue };
+        // Where it cannot be had, neither can custody, which says so.
+        if Handle::duplicate(*owner, found.inode).is_ok_and(|socket| make_nonblocking(&socket)) {
+            changed.push(found.address.clone());
+        }
+    }
+    if changed.is_empty() {
+        return;
+    }
+    changed.iter().for_each(wake);
+    let listeners: Vec<String> = changed.iter().map(Address::to_string).collect();
+    recorder
+        .note(format!("O_NONBLOCK was set again on {}: it had been cleared while no daemon ran", listeners.join(", ")));
+}
+
+/// A thread that is in accept(2) already stays there until a client comes.
+fn wake(address: &Address) {
+    let Address::Inet(address) = address else { return };
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    };
+    let _ = TcpStream::connect_timeout(&SocketAddr::new(ip, address.port()), PATIENCE);
+}

@@ -151,7 +151,8 @@ fn a_guard_without_a_holder_is_released() {
     reload.wait().expect_status(69);
     assert_eq!(guards().len(), 1, "the guard goes on");
     assert!(!client.is_connected());
-    rig.run(&["release"]).expect_status(0);
+    let released = rig.run(&["release", "--json"]).expect_status(0);
+    assert_eq!(released.at("/lifted").as_array().map(Vec::len), Some(1), "{}", released.stdout);
     assert!(guards().is_empty());
     assert_eq!(std::fs::read_dir(rig.path("run/holds")).unwrap().count(), 0, "on record");
 }

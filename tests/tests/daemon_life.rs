@@ -144,6 +144,24 @@ fn a_second_daemon_says_so() {
     rig.reload().expect_status(0);
 }
 
+/// One that was killed, or a child that it was starting, has the lock for a moment longer.
+#[test]
+fn a_lock_that_a_dead_daemon_keeps_is_waited_for() {
+    netns::enter();
+    let mut rig = Rig::with(&Config::web(WEB)).start();
+    let serving = rig.serving();
+    let lock = fs::File::open(rig.path("run/lock")).unwrap();
+    rig.kill9_daemon();
+    lock.lock().unwrap();
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        drop(lock);
+    });
+    rig.start_daemon();
+    release.join().unwrap();
+    assert_eq!(rig.serving(), serving);
+}
+
 #[test]
 fn stop_leaves_nothing() {
     netns::enter();

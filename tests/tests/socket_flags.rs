@@ -59,23 +59,35 @@ fn haproxys_are_given_back_at_each_start_of_the_daemon() {
     assert_eq!(rig.last_receipt()["notes"], serde_json::json!([]));
 }
 
-/// Its only thread sits in accept(2) already, because of a client that came meanwhile.
+/// Its threads sit in accept(2) already, because of clients that came meanwhile.
 #[test]
 fn a_haproxy_that_hangs_for_want_of_it_is_woken() {
     netns::enter();
-    let mut rig = Rig::with(&Config::web(WEB).global("nbthread 1")).start();
-    let serving = rig.serving().unwrap();
-    let socket = duplicate(serving);
-    rig.kill9_daemon();
-    change(&socket);
-    let _client = TcpStream::connect(WEB).unwrap();
-    let call = || fs::read_to_string(format!("/proc/{}/syscall", serving.pid)).unwrap_or_default();
-    // accept4 on x86-64 and on aarch64.
-    until(LIMIT, "HAProxy to wait in accept", || call().starts_with("288 ") || call().starts_with("242 "));
-    rig.start_daemon();
-    assert_eq!(rig.serving(), Some(serving));
-    Load::to([WEB]).connections(10).run().assert_lossless();
-    assert_eq!(rig.reload().expect_status(0).at("/result"), "proven");
+    for threads in [1, 2] {
+        let mut rig = Rig::with(&Config::web(WEB).global(&format!("nbthread {threads}"))).start();
+        let serving = rig.serving().unwrap();
+        let socket = duplicate(serving);
+        rig.kill9_daemon();
+        change(&socket);
+        let stuck = || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", serving.pid)).unwrap().flatten();
+            let call = |task: fs::DirEntry| fs::read_to_string(task.path().join("syscall")).unwrap_or_default();
+            // accept4 on x86-64 and on aarch64.
+            tasks.map(call).filter(|call| call.starts_with("288 ") || call.starts_with("242 ")).count()
+        };
+        let mut clients = Vec::new();
+        until(LIMIT, "HAProxy's threads to wait in accept", || {
+            // Which of them a client meets is left to chance.
+            clients.push(TcpStream::connect(WEB).unwrap());
+            stuck() == threads
+        });
+        rig.start_daemon();
+        until(LIMIT, "all to be woken", || stuck() == 0);
+        assert_eq!(rig.serving(), Some(serving));
+        Load::to([WEB]).connections(10).run().assert_lossless();
+        assert_eq!(rig.reload().expect_status(0).at("/result"), "proven");
+        rig.run(&["stop"]).expect_status(0);
+    }
 }
 
 /// One that waits in accept(2), and one that does not.

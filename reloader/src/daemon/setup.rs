@@ -1,9 +1,10 @@
 //! What must be there before the daemon runs: privileges, directories, the lock.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -119,6 +120,10 @@ impl Lock {
     }
 }
 
+/// So long a process that was killed, or a child that it was starting, may still have the lock.
+const DEAD_KEEPS_IT: Duration = Duration::from_secs(1);
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Takes the lock of runtime-dir.
 pub(super) fn lock(runtime_dir: &Path) -> Result<Lock, DaemonError> {
     let path = runtime_dir.join("lock");
@@ -134,12 +139,19 @@ pub(super) fn lock(runtime_dir: &Path) -> Result<Lock, DaemonError> {
         .open(&path)
         .map_err(failed())?;
     file.set_permissions(Permissions::from_mode(0o600)).map_err(failed())?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let mut pid = String::new();
-        let _ = file.read_to_string(&mut pid);
-        let owner = pid.trim().parse::<u32>().map(|pid| format!(" (process {pid})")).unwrap_or_default();
-        return Err(DaemonError::AlreadyRunning { directory: runtime_dir.to_owned(), owner });
+    let deadline = Instant::now() + DEAD_KEEPS_IT;
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut text = String::new();
+        let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+        let owner: Option<u32> = text.trim().parse().ok();
+        let is_dead = owner.is_some_and(|pid| process::start_time(pid).is_none());
+        if !is_dead || Instant::now() >= deadline {
+            let owner = owner.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+            return Err(DaemonError::AlreadyRunning { directory: runtime_dir.to_owned(), owner });
+        }
+        std::thread::sleep(LOOK_INTERVAL);
     }
+    file.rewind().map_err(failed())?;
     let mut note_pid = || -> io::Result<()> {
         file.set_len(0)?;
         writeln!(file, "{}", std::process::id())

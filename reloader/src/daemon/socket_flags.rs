@@ -12,6 +12,10 @@ use crate::reload::recorder::Recorder;
 use crate::server::Server;
 use crate::supervision::Generation;
 
+/// Connections are made in bursts, so that threads that poll do not take them all, and so many times at most.
+const BURST: usize = 8;
+const MOST_BURSTS: usize = 100;
+
 /// How long a connection that wakes a thread may take.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -25,25 +29,35 @@ pub(super) fn give_back(server: &Server, generation: &Generation, recorded: &[u6
         let Some(owner) = sockets.get(&found.inode) else { continue };
         // Where it cannot be had, neither can custody, which says so.
         if Handle::duplicate(*owner, found.inode).is_ok_and(|socket| make_nonblocking(&socket)) {
-            changed.push(found.address.clone());
+            changed.push((found.inode, found.address.clone()));
         }
     }
     if changed.is_empty() {
         return;
     }
-    changed.iter().for_each(wake);
-    let listeners: Vec<String> = changed.iter().map(Address::to_string).collect();
+    let processes = generation.processes();
+    changed.iter().for_each(|(inode, address)| wake(address, || process::sits_in_accept(&processes, *inode)));
+    let listeners: Vec<String> = changed.iter().map(|(_, address)| address.to_string()).collect();
     recorder
         .note(format!("O_NONBLOCK was set again on {}: it had been cleared while no daemon ran", listeners.join(", ")));
 }
 
 /// A thread that is in accept(2) already stays there until a client comes.
-fn wake(address: &Address) {
+fn wake(address: &Address, is_stuck: impl Fn() -> bool) {
     let Address::Inet(address) = address else { return };
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,
         std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
         std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
     };
-    let _ = TcpStream::connect_timeout(&SocketAddr::new(ip, address.port()), PATIENCE);
+    let address = SocketAddr::new(ip, address.port());
+    for _ in 0..MOST_BURSTS {
+        if !is_stuck() {
+            return;
+        }
+        let clients: Vec<_> = (0..BURST).map(|_| TcpStream::connect_timeout(&address, PATIENCE)).collect();
+        if clients.iter().any(Result::is_err) {
+            return;
+        }
+    }
 }

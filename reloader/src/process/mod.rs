@@ -19,4 +19,4 @@ pub use procfs::{
     stack_start, start_time, started_at, tree, user_of, whole_environment,
 };
 pub use signals::{is_beyond_signals, is_pending, minds};
-pub use waiting::waits_on;
+pub use waiting::{sits_in_accept, waits_on};

@@ -53,12 +53,24 @@ fn targets(fdinfo: &str) -> Vec<u32> {
     fdinfo.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_whitespace().next()?.parse().ok()).collect()
 }
 
+/// True while a thread of one of `pids` sits in accept(2) on the socket with this inode.
+pub fn sits_in_accept(pids: &[u32], inode: u64) -> bool {
+    pids.iter().any(|pid| {
+        let is_it = |fd: u32| socket_at(SocketOwner { pid: *pid, fd }) == Some(inode);
+        calls(*pid).any(|call| number::ACCEPT.contains(&call.number) && is_it(call.arguments[0] as u32))
+    })
+}
+
 /// Descriptors for which one of its threads waits in a system call.
 fn waited_for(pid: u32) -> Vec<u32> {
-    let threads = numbers_in(Path::new(&format!("/proc/{pid}/task")));
-    let calls =
-        threads.iter().filter_map(|thread| fs::read_to_string(format!("/proc/{pid}/task/{thread}/syscall")).ok());
-    calls.filter_map(|call| Call::parse(&call)).flat_map(|call| call.descriptors(pid)).collect()
+    calls(pid).flat_map(|call| call.descriptors(pid)).collect()
+}
+
+/// The system calls in which its threads sleep.
+fn calls(pid: u32) -> impl Iterator<Item = Call> {
+    let threads = numbers_in(Path::new(&format!("/proc/{pid}/task"))).into_iter();
+    let text = threads.filter_map(move |thread| fs::read_to_string(format!("/proc/{pid}/task/{thread}/syscall")).ok());
+    text.filter_map(|call| Call::parse(&call))
 }
 
 /// A system call in which a thread sleeps.

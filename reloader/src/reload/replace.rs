@@ -176,8 +176,10 @@ async fn make_room(
         let listeners: Vec<&Listener> = old.iter().map(|owned| &owned.listener).collect();
         OldListeners::of(&serving.process, &listeners, &supervisor.custody)
     });
-    let Some((ending, listened)) = supervisor.stand_down(held_until) else { return Ok(()) };
+    // Before it is on record: the next daemon retires it again from then on, and should this one die in between, its listeners must not
+    // count for the guard.
     guarded.iter().for_each(|guarded| guarded.old_leaves());
+    let Some((ending, listened)) = supervisor.stand_down(held_until) else { return Ok(()) };
     supervisor.server.retire(&ending);
     let process = ending.process;
     let patience = patience(supervisor.config.reload.drain_timeout, held_until, supervisor.last_start);

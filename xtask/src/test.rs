@@ -157,8 +157,13 @@ fn prepare<'a>(
         host = report.add_result("on this machine", prepared)?;
     }
     let mut guests = None;
-    if !arguments.host && !arguments.quick {
-        let prepared = arguments.matrix(tiers).prepare(report);
+    let matrix = arguments.matrix(tiers);
+    let is_of_the_host_alone = match &host {
+        Some((programs, _)) if arguments.filter.is_some() => !matrix.has_any_of(&programs.tests()?)?,
+        _ => false,
+    };
+    if !arguments.host && !arguments.quick && !is_of_the_host_alone {
+        let prepared = matrix.prepare(report);
         guests = report.add_result("in guests", prepared)?.flatten();
     }
     if arguments.kernels && guests.is_none() {

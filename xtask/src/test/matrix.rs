@@ -69,6 +69,16 @@ impl<'a> Matrix<'a> {
         Ok(with_tests.into_iter().filter(|(tests, _)| !tests.is_empty()).map(|(tests, row)| (row, tests)).collect())
     }
 
+    /// Whether any of the rows that are asked for has any of these tests: before the guests' programs are built.
+    pub(super) fn has_any_of(&self, tests: &[Test]) -> Result<bool> {
+        for row in rows::all().iter().filter(|row| self.is_wanted(row)) {
+            if !self.tests_of(row, tests)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn is_wanted(&self, row: &Row) -> bool {
         self.kernel.is_none_or(|kernel| kernel == row.kernel) && self.name.is_none_or(|name| name == row.name)
     }

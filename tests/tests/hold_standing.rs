@@ -95,7 +95,7 @@ fn what_a_killed_daemon_placed_is_its_successors() {
         let file = dir.join("holds/standing.json");
         let placed = std::fs::read_to_string(&file).unwrap();
         drop(standing);
-        // As it was left, with a filter of somebody else's on it.
+        // As it was left, with a foreign filter on it.
         tc("qdisc add dev left clsact");
         tc("qdisc add dev lo clsact");
         tc("filter add dev left ingress protocol ip prio 7 u32 match u32 0 0 flowid 1:1");

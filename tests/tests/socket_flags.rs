@@ -1,4 +1,4 @@
-//! O_NONBLOCK belongs to the open file, which a server shares with its custody: whoever passes the socket on may change it.
+//! O_NONBLOCK belongs to the open file, which a server shares with its custody: a service manager that passes the socket may change it.
 
 use std::fs;
 use std::net::TcpStream;

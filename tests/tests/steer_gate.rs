@@ -177,7 +177,7 @@ fn only_what_begins_a_connection_is_left_to_the_kernel() {
     assert_eq!(left(&mut steer), (0, 22));
 }
 
-/// From nobody, to the group of the test above. Over `lo` it has been looked at when this returns.
+/// From a port without a socket, to the group of the test above. Over `lo` it has been looked at when this returns.
 fn send_segment(flags: u8) {
     let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).unwrap();
     let [from, to] = ["127.0.0.1:9", "127.0.0.1:8000"].map(|address| address.parse::<SocketAddrV4>().unwrap());

@@ -271,8 +271,8 @@ async fn take_over(
     // What the kernel does not list is looked for by what serves alone.
     let machine = sock_diag::tcp_listeners().unwrap_or_default();
     for draining in &mut supervisor.draining {
-        draining.note_listeners(&owned, &machine);
         let sockets = process::sockets_of(&draining.processes());
+        draining.note_listeners(&owned, &machine, &sockets);
         draining.note_leaves(&sockets);
     }
     generation.listeners = owned;

@@ -30,7 +30,10 @@ pub(super) async fn begin(supervisor: &mut Supervisor) {
         workers.iter().filter(|record| Some(record.pid) != now).filter_map(retired).collect();
     let listeners = supervisor.present_listeners();
     let machine = sock_diag::tcp_listeners().unwrap_or_default();
-    draining.iter_mut().for_each(|generation| generation.note_listeners(&listeners, &machine));
+    for generation in &mut draining {
+        let sockets = process::sockets_of(&generation.processes());
+        generation.note_listeners(&listeners, &machine, &sockets);
+    }
     supervisor.draining.extend(draining);
     supervisor.record_or_log();
     if let Some(receipt) = adopted {

@@ -16,6 +16,9 @@ use crate::reload::run::{Ask, run as run_reload};
 use crate::reload::steered::settle_now;
 use crate::supervision::Generation;
 
+/// No event tells that a master has lost its last worker.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
 impl EventLoop {
     /// The serving generation has ended by itself: a new one gets its sockets from custody.
     pub(super) async fn restart(&mut self) {
@@ -108,14 +111,13 @@ impl EventLoop {
     /// Generations without connections end at once, and no later daemon should have to clean up after them.
     async fn wait_for_the_idle(&mut self) {
         let deadline = Instant::now() + TICK;
-        while !self.supervisor.draining.is_empty() && Instant::now() < deadline {
+        while Instant::now() < deadline {
             let all = join_all(self.supervisor.draining.iter().map(|generation| generation.process.ended()));
-            let _ = tokio::time::timeout(LOOK_INTERVAL, all).await;
+            if tokio::time::timeout(LOOK_INTERVAL, all).await.is_ok() {
+                break;
+            }
             self.supervisor.end_idle_masters();
-            self.supervisor.reap_draining();
         }
+        self.supervisor.reap_draining();
     }
 }
-
-/// No event tells that a master has lost its last worker.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);

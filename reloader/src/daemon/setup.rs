@@ -4,13 +4,14 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::DaemonError;
 use crate::accounts::group_id;
 use crate::config::Config;
+use crate::files::lock_within;
 use crate::own_directory::refuse_others_writing;
 use crate::process;
 
@@ -122,7 +123,6 @@ impl Lock {
 
 /// So long a process that was killed, or a child that it was starting, may still have the lock.
 const DEAD_KEEPS_IT: Duration = Duration::from_secs(1);
-const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Takes the lock of runtime-dir.
 pub(super) fn lock(runtime_dir: &Path) -> Result<Lock, DaemonError> {
@@ -139,17 +139,15 @@ pub(super) fn lock(runtime_dir: &Path) -> Result<Lock, DaemonError> {
         .open(&path)
         .map_err(failed())?;
     file.set_permissions(Permissions::from_mode(0o600)).map_err(failed())?;
-    let deadline = Instant::now() + DEAD_KEEPS_IT;
-    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut text = String::new();
-        let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+        let _ = file.read_to_string(&mut text);
         let owner: Option<u32> = text.trim().parse().ok();
         let is_dead = owner.is_some_and(|pid| process::start_time(pid).is_none());
-        if !is_dead || Instant::now() >= deadline {
+        if !is_dead || lock_within(&file, DEAD_KEEPS_IT).is_err() {
             let owner = owner.map(|pid| format!(" (process {pid})")).unwrap_or_default();
             return Err(DaemonError::AlreadyRunning { directory: runtime_dir.to_owned(), owner });
         }
-        std::thread::sleep(LOOK_INTERVAL);
     }
     file.rewind().map_err(failed())?;
     let mut note_pid = || -> io::Result<()> {

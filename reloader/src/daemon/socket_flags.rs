@@ -1,5 +1,5 @@
 //! Gives O_NONBLOCK back to the listeners of a server that is adopted. The flag belongs to the open file, and systemd clears it of the sockets
-//! that it passes from a socket unit, whoever serves on them (`flags_fds`): a server that relies on it hangs in accept(2).
+//! that it passes from a socket unit, although a server listens on them (`flags_fds`): a server that relies on it hangs in accept(2).
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -22,7 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// HAProxy waits on none of its listeners in accept(2); of other servers' those are `recorded` that do not.
 pub(super) fn give_back(server: &Server, generation: &Generation, recorded: &[u64], recorder: &mut Recorder) {
     let Ok(machine) = sock_diag::listeners() else { return };
-    let sockets = process::sockets_of(&generation.processes());
+    let processes = generation.processes();
+    let sockets = process::sockets_of(&processes);
     let had_it = |found: &&ListenSocket| server.haproxy().is_some() || recorded.contains(&found.inode);
     let mut changed = Vec::new();
     for found in machine.iter().filter(had_it) {
@@ -35,7 +36,6 @@ pub(super) fn give_back(server: &Server, generation: &Generation, recorded: &[u6
     if changed.is_empty() {
         return;
     }
-    let processes = generation.processes();
     changed.iter().for_each(|(inode, address)| wake(address, || process::sits_in_accept(&processes, *inode)));
     let listeners: Vec<String> = changed.iter().map(|(_, address)| address.to_string()).collect();
     recorder

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::generation_files::{Files, number_of};
+use crate::haproxy::inspect::stats_socket_inode;
 use crate::kernel::sock_diag;
-use crate::listener::Address;
 use crate::process;
 use crate::supervision::records::{Record, State};
 use crate::supervision::{Supervisor, since_epoch};
@@ -117,10 +117,9 @@ fn is_private(file: &Metadata) -> bool {
 fn listens_on(socket: &Path, pid: u32) -> bool {
     let Ok(file) = fs::symlink_metadata(socket) else { return false };
     let sockets = process::sockets_of(&process::family(pid));
-    let is_it = |inode: u64| sock_diag::file_of(inode).is_ok_and(|found| found == Some(file.ino() as u32));
     let machine = sock_diag::unix_listeners().unwrap_or_default();
-    let named = machine.iter().filter(|found| found.address == Address::Unix(socket.into()));
-    named.map(|found| found.inode).any(|inode| sockets.contains_key(&inode) && is_it(inode))
+    let inode = stats_socket_inode(socket, &machine, &sockets);
+    inode.is_some_and(|inode| sock_diag::file_of(inode).is_ok_and(|found| found == Some(file.ino() as u32)))
 }
 
 #[cfg(test)]

@@ -217,7 +217,7 @@ impl Image {
 
 /// The processes that the master itself has forked, other programs left out.
 pub fn workers(master: u32) -> Vec<u32> {
-    process::family(master).into_iter().filter(|pid| process::parent(*pid) == Some(master)).collect()
+    Crew::of(master).workers.into_iter().map(|(pid, _)| pid).collect()
 }
 
 /// Tells a HAProxy to close its listeners, and to end when its last connection has. `sockets` are listeners of its own: a process that has
@@ -237,10 +237,13 @@ pub fn tell_to_drain(root: &Handle, sockets: &[u64]) {
 
 /// The workers, by pid and start time, where SIGUSR1 has to go to them and not to their master, see [`tell_to_drain`].
 pub fn workers_to_be_told(root: u32, sockets: &[u64]) -> Option<Vec<(u32, u64)>> {
-    let own = process::sockets_of(&[root]);
-    let serves_by_itself = sockets.iter().any(|inode| own.contains_key(inode));
     let crew = Crew::of(root);
-    (!serves_by_itself && crew.has_others && !crew.workers.is_empty()).then_some(crew.workers)
+    // The sockets of a process with many connections take a while to read: they are looked at only where it matters.
+    let serves_by_itself = || {
+        let own = process::sockets_of(&[root]);
+        sockets.iter().any(|inode| own.contains_key(inode))
+    };
+    (crew.has_others && !crew.workers.is_empty() && !serves_by_itself()).then_some(crew.workers)
 }
 
 /// Whether a master runs programs beside its workers.

@@ -12,7 +12,7 @@ use netlink_sys::{Socket, SocketAddr};
 
 mod lenient;
 
-/// So long a list that changes while it is read is read again: whoever holds SYNs has a lease to renew.
+/// So long a list that changes while it is read is read again. The thread that holds SYNs has a lease to renew.
 const CONSISTENT_WITHIN: Duration = Duration::from_millis(100);
 
 /// For [`request`]: make what is not there yet.

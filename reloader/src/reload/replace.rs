@@ -171,11 +171,8 @@ async fn make_room(
     recorder: &mut Recorder,
 ) -> Result<(), Failure> {
     let held_until = guarded.as_ref().map(|guarded| guarded.ends());
-    // HAProxy waits for connections in none of its threads: with its descriptors its listeners are gone.
-    let of_others = supervisor.serving.as_ref().filter(|_| supervisor.server.haproxy().is_none()).map(|serving| {
-        let listeners: Vec<&Listener> = old.iter().map(|owned| &owned.listener).collect();
-        OldListeners::of(&serving.process, &listeners, &supervisor.custody)
-    });
+    let listeners: Vec<&Listener> = old.iter().map(|owned| &owned.listener).collect();
+    let old_listeners = OldListeners::of(supervisor, &listeners);
     // Before it is on record: the next daemon retires it again from then on, and should this one die in between, its listeners must not
     // count for the guard.
     guarded.iter().for_each(|guarded| guarded.old_leaves());
@@ -185,7 +182,7 @@ async fn make_room(
     let patience = patience(supervisor.config.reload.drain_timeout, held_until, supervisor.last_start);
     let closed = async {
         let began = Instant::now();
-        match (stopped_listening(&process, &listened, patience).await, of_others) {
+        match (stopped_listening(&process, &listened, patience).await, old_listeners) {
             (true, Some(listeners)) => listeners.stop(patience.saturating_sub(began.elapsed())).await,
             (true, None) => Closed::Gone,
             (false, _) => Closed::Attended,

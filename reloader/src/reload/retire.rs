@@ -36,8 +36,7 @@ pub(crate) async fn retire(
     supervisor.limit_custody(&mut custody);
     let old = supervisor.serving.as_ref().map(Generation::ending);
     let closing: Vec<&Listener> = verdicts.iter().filter_map(|verdict| verdict.closing.as_ref()).collect();
-    let of_others = old.as_ref().filter(|_| supervisor.server.haproxy().is_none());
-    let of_others = of_others.map(|old| OldListeners::of(&old.process, &closing, &supervisor.custody));
+    let old_listeners = OldListeners::of(supervisor, &closing);
     let before = supervisor.promote(new, custody);
 
     let mut closed = true;
@@ -60,7 +59,7 @@ pub(crate) async fn retire(
     let measured = if closed { Measured::now(&verdicts, &before, recorder) } else { Measured::default() };
     let receipts: Vec<ListenerReceipt> = verdicts.into_iter().map(|verdict| measured.fill(verdict)).collect();
     drop(before);
-    if let Some(listeners) = of_others.filter(|_| closed)
+    if let Some(listeners) = old_listeners.filter(|_| closed)
         && listeners.stop(supervisor.config.reload.drain_timeout).await != Closed::Gone
     {
         recorder.note("the kernel still listens on an old listener, though the old generation has closed it");

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::aside::aside;
 use super::retire::LOOK_INTERVAL;
-use crate::custody::Custody;
 use crate::kernel::sock_diag;
 use crate::listener::Listener;
 use crate::process::{self, Handle};
+use crate::supervision::Supervisor;
 
 /// The TCP listeners of a server that is to close them, and duplicates of them, as far as they could be had.
 pub(super) struct OldListeners {
@@ -32,15 +32,18 @@ pub(super) enum Closed {
 }
 
 impl OldListeners {
-    /// While the server still has them.
-    pub(super) fn of(root: &Handle, listeners: &[&Listener], custody: &Custody) -> OldListeners {
+    /// Those of the serving generation, while it has them. `None` for HAProxy: it waits for connections in none of its threads, so its
+    /// listeners are gone with its descriptors.
+    pub(super) fn of(supervisor: &Supervisor, listeners: &[&Listener]) -> Option<OldListeners> {
+        let root = supervisor.serving.as_ref().filter(|_| supervisor.server.haproxy().is_none())?.process.clone();
+        let custody = &supervisor.custody;
         let tcp = || listeners.iter().filter(|listener| listener.endpoint.is_tcp_here());
         let duplicate = |listener: &&Listener| {
             let owner = custody.owner(listener.inode)?;
             Handle::duplicate(owner, listener.inode).inspect_err(|error| log::debug!("{error}")).ok()
         };
         let duplicates = tcp().filter_map(duplicate).collect();
-        OldListeners { root: root.clone(), inodes: tcp().map(|listener| listener.inode).collect(), duplicates }
+        Some(OldListeners { root, inodes: tcp().map(|listener| listener.inode).collect(), duplicates })
     }
 
     /// Once the process that was seen with them has closed them: waits until no other of the server waits for connections on one, at most

@@ -196,9 +196,13 @@ impl Generation {
     }
 
     /// What it may still listen on, after an earlier daemon retired it: what the `serving` one has, and further sockets of its own, which
-    /// are in no record: those that connections were steered away from.
-    pub(crate) fn note_listeners(&mut self, serving: &[Owned], machine: &[ListenSocket]) {
-        let sockets = process::sockets_of(&self.processes());
+    /// are in no record: those that connections were steered away from. `sockets` are those of its processes.
+    pub(crate) fn note_listeners(
+        &mut self,
+        serving: &[Owned],
+        machine: &[ListenSocket],
+        sockets: &HashMap<u64, SocketOwner>,
+    ) {
         let known: HashSet<u64> = serving.iter().map(|owned| owned.listener.inode).collect();
         let own = machine.iter().filter(|found| sockets.contains_key(&found.inode) && !known.contains(&found.inode));
         let own = own.map(|found| Owned {

@@ -320,7 +320,7 @@ impl Supervisor {
         self.unserved = None;
         self.ending_ticks = 0;
         if self.record_or_log() {
-            self.recorded_nonblocking = self.custody.nonblocking();
+            self.recorded_nonblocking = self.nonblocking();
         }
         before
     }
@@ -366,8 +366,13 @@ impl Supervisor {
             last_start_ms,
             companion: self.companion.is_some(),
             generations,
-            nonblocking: self.custody.nonblocking(),
+            nonblocking: self.nonblocking(),
         }
+    }
+
+    /// Which of the custody's sockets have O_NONBLOCK. Empty for HAProxy, all of whose listeners have it.
+    pub(super) fn nonblocking(&self) -> Vec<u64> {
+        if self.server.haproxy().is_some() { Vec::new() } else { self.custody.nonblocking() }
     }
 
     /// Stores a receipt; the reason when the journal did not take it.

@@ -77,10 +77,7 @@ impl Supervisor {
 
     /// A server may set O_NONBLOCK late: the next daemon is to find the record as it is now.
     fn follow_flags(&mut self) {
-        if self.server.haproxy().is_some() {
-            return;
-        }
-        let nonblocking = self.custody.nonblocking();
+        let nonblocking = self.nonblocking();
         if self.recorded_nonblocking != nonblocking && self.record_or_log() {
             self.recorded_nonblocking = nonblocking;
         }

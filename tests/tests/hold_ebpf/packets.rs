@@ -7,8 +7,9 @@ use std::process::{Child, Command, Stdio};
 use reloader::gate::hold::Gate as _;
 use reloader_tests::guest;
 use reloader_tests::network::{Namespace, command, ip};
+use reloader_tests::packet::{SYN, segment};
 use reloader_tests::waiting::{listener, retransmits};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::at;
 use super::rig::{addressed, best, hold, hooks, release, spec, until_held};
@@ -152,21 +153,11 @@ fn a_syn_that_is_sent_again_is_delivered_once() {
         let mut gate = hold(best(), &spec(&["127.0.0.1:8080"]));
         let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).unwrap();
         for source_port in [40_000, 40_000, 40_001, 40_000] {
-            let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-            raw.send_to(&syn(source_port), &address.into()).unwrap();
+            let [from, to] = [source_port, 8080].map(|port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
+            raw.send_to(&segment(from, to, SYN), &SockAddr::from(to)).unwrap();
         }
         until_held(&mut gate, 4);
         let _listener = listener("127.0.0.1:8080");
         assert_eq!(gate.release().unwrap().released, 2);
     });
-}
-
-/// From and to 127.0.0.1.
-fn syn(source_port: u16) -> Vec<u8> {
-    let local = [127, 0, 0, 1];
-    let mut packet = vec![0x45, 0, 0, 40, 0, 1, 0, 0, 64, 6, 0, 0];
-    packet.extend([local, local].concat());
-    packet.extend(source_port.to_be_bytes());
-    packet.extend([0x1f, 0x90, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
-    packet
 }

@@ -1,4 +1,4 @@
-//! Devices that are not called as everybody's are.
+//! Holds on devices whose alias is not UTF-8.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

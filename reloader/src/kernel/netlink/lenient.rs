@@ -52,7 +52,7 @@ fn message_kind(message: &[u8]) -> Option<u16> {
 }
 
 /// What comes before the attributes of a message of rtnetlink, in bytes: `ifinfomsg`, `ifaddrmsg`, `rtmsg` and `tcmsg`
-/// (linux/rtnetlink.h). In sock_diag's messages there is nothing that anybody may name.
+/// (linux/rtnetlink.h). sock_diag's messages have no names that a user may choose.
 fn body_length(kind: u16) -> Option<usize> {
     match kind {
         16..=19 => Some(16),

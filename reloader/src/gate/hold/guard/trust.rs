@@ -36,7 +36,7 @@ pub(super) struct Trust {
     /// Keeps it living for whoever knows nothing of the record.
     _name: Option<OwnedFd>,
     succession: Succession,
-    /// Since when somebody wants the release.
+    /// When the release was asked for.
     asked: Option<Instant>,
     progress: Progress,
     /// When the holder has to be heard of; for ever where the kernel itself ends a hold that nobody renews.
@@ -47,9 +47,8 @@ enum Progress {
     /// Nothing is parked yet; on these devices there was no `ingress` or `clsact` before.
     Prepares { bare: BTreeSet<u32> },
     /// SYNs may be parked until the end, when a holder that stands still is waited for no longer.
-    Holds { backend: Backend, keepsake: Keepsake, end: Instant },
-    /// As before, and the holder has begun to deliver: new SYNs pass.
-    Delivers { backend: Backend, keepsake: Keepsake, end: Instant },
+    /// Once the holder `delivers`, new SYNs pass.
+    Holds { backend: Backend, keepsake: Keepsake, end: Instant, delivers: bool },
     /// The holder is dead, and this is its gate.
     Alone(Box<dyn Gate>),
     /// Everything is delivered.
@@ -89,7 +88,7 @@ impl Trust {
     pub(super) fn complete(&mut self, entrusted: Entrusted, descriptors: Vec<OwnedFd>) {
         let Entrusted { backend, end, manifest } = entrusted;
         let end = Instant::now() + Duration::from_nanos(end.saturating_sub(monotonic())) + LEASE;
-        self.progress = Progress::Holds { backend, keepsake: Keepsake { manifest, descriptors }, end };
+        self.progress = Progress::Holds { backend, keepsake: Keepsake { manifest, descriptors }, end, delivers: false };
         // It arms now, on many devices perhaps.
         self.expect_holder_within(DELIVERY);
     }
@@ -98,7 +97,7 @@ impl Trust {
         !matches!(self.progress, Progress::Prepares { .. })
     }
 
-    /// Somebody wants the release: the holder is told, and given time to begin. One that cannot be told is dead, or far behind.
+    /// The release is asked for: the holder is told, and given time to begin. One that cannot be told is dead, or far behind.
     pub(super) fn note_request(&mut self, tell_holder: impl FnOnce()) {
         if self.asked.is_none() {
             self.asked = Some(Instant::now());
@@ -112,18 +111,16 @@ impl Trust {
 
     /// A plug has no lease: the guard has to be told that somebody is there.
     fn expect_holder_within(&mut self, time: Duration) {
-        let is_needed = matches!(self.progress, Progress::Holds { backend: Backend::Qdisc, .. });
+        let is_needed = matches!(self.progress, Progress::Holds { backend: Backend::Qdisc, delivers: false, .. });
         self.heartbeat = is_needed.then(|| Instant::now() + time);
     }
 
     pub(super) fn holder_delivers(&mut self) {
         self.heartbeat = None;
-        self.progress = match std::mem::replace(&mut self.progress, Progress::Delivered) {
-            Progress::Holds { backend, keepsake, .. } | Progress::Delivers { backend, keepsake, .. } => {
-                Progress::Delivers { backend, keepsake, end: Instant::now() + DELIVERY }
-            }
-            other => other,
-        };
+        if let Progress::Holds { end, delivers, .. } = &mut self.progress {
+            *end = Instant::now() + DELIVERY;
+            *delivers = true;
+        }
     }
 
     /// Its duplicates keep nothing in the kernel any more.
@@ -134,7 +131,7 @@ impl Trust {
     /// When the guard does not wait for the holder any longer, and why. While nothing is parked, only who asks hurries.
     pub(super) fn due(&self) -> Option<(Instant, Cause)> {
         let asked = self.asked.map(|asked| (asked + PATIENCE_WITH_HOLDER, Cause::Asked));
-        let (Progress::Holds { end, .. } | Progress::Delivers { end, .. }) = &self.progress else { return asked };
+        let Progress::Holds { end, .. } = &self.progress else { return asked };
         let silent = self.heartbeat.map(|at| (at, Cause::Silent));
         [asked, silent, Some((*end, Cause::Over))].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
@@ -143,7 +140,7 @@ impl Trust {
     pub(super) fn take_over(mut self, signals: &SignalFd) -> Result<(), HoldError> {
         log::warn!("the process that held SYNs has died, and its guard takes over");
         self.progress = match std::mem::replace(&mut self.progress, Progress::Delivered) {
-            Progress::Holds { backend, keepsake, end } if self.asked.is_none() => {
+            Progress::Holds { backend, keepsake, end, delivers: false } if self.asked.is_none() => {
                 let mut gate = restore(backend, keepsake)?;
                 let why = self.hold_on(gate.as_mut(), end, signals);
                 log::warn!("the guard releases what was held: {why}");
@@ -178,7 +175,7 @@ impl Trust {
     }
 
     /// Releases in the place of a holder that is dead.
-    pub(super) fn release(mut self) -> Result<(), HoldError> {
+    fn release(mut self) -> Result<(), HoldError> {
         // On record it stays while something of it is left: whoever comes next cleans up.
         self.lift()?.whole()?;
         self.forget();
@@ -208,9 +205,7 @@ impl Trust {
         let _alone: Option<File> = only_one_delivers(&self.record).ok();
         let none = BTreeSet::new();
         let mut gate = match std::mem::replace(&mut self.progress, Progress::Delivered) {
-            Progress::Holds { backend, keepsake, .. } | Progress::Delivers { backend, keepsake, .. } => {
-                restore(backend, keepsake)?
-            }
+            Progress::Holds { backend, keepsake, .. } => restore(backend, keepsake)?,
             Progress::Alone(gate) => gate,
             Progress::Prepares { bare } => return self.remove_traces(&bare),
             Progress::Delivered => return self.remove_traces(&none),

@@ -3,6 +3,7 @@
 mod attachment;
 pub mod ebpf;
 pub mod hold;
+pub mod probe;
 pub(crate) mod programs;
 pub mod qdisc;
 pub mod reserve;

@@ -1,4 +1,4 @@
-//! What this kernel has and can do: all netlink of the crate, and nothing that decides.
+//! Talks to the kernel: all netlink of the crate and readers of /proc. Makes no decisions.
 
 pub mod addresses;
 pub(crate) mod bpf;
@@ -7,8 +7,10 @@ pub mod devices;
 pub(crate) mod monitor;
 pub(crate) mod netlink;
 pub(crate) mod netstat;
-pub mod probe;
+mod release;
 pub mod sock_diag;
 pub mod syncookies;
 pub mod tc;
 pub(crate) mod udp;
+
+pub use release::kernel_release;

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::findings::{Attempt, Findings, Reloaded, Settings, Way};
 use super::reload::Reload;
 use super::tally::{Tally, Windows};
-use crate::kernel::probe::kernel_release;
+use crate::kernel::kernel_release;
 use crate::load::{LATE_MAX, Load, LoadError, Running};
 
 /// Load without a reload, before the first and after the last: the one shows that all is well without, the other what the old

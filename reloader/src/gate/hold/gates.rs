@@ -2,7 +2,7 @@
 
 use super::Backend;
 use crate::config::Strategy;
-use crate::kernel::probe::{Ability, abilities};
+use crate::gate::probe::{Ability, abilities};
 
 /// Why a gate cannot be had; `None` where nothing speaks against it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

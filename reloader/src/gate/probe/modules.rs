@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::kernel_release;
+use crate::kernel::kernel_release;
 
 /// Where a module is.
 #[derive(Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! Nothing here changes the machine: what has to be tried on a device is tried in a network namespace that ends with its
 //! thread, and what would make the kernel load a module is not tried.
 
-use std::fs;
+use crate::kernel::kernel_release;
 
 mod bpf;
 mod modules;
@@ -41,11 +41,6 @@ pub fn abilities() -> Vec<Ability> {
     abilities.extend(bpf::abilities());
     abilities.extend(traffic::abilities());
     abilities
-}
-
-/// The kernel's release, as `uname -r` has it.
-pub fn kernel_release() -> Option<String> {
-    Some(fs::read_to_string("/proc/sys/kernel/osrelease").ok()?.trim().to_owned())
 }
 
 fn kernel() -> Ability {

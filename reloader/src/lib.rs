@@ -2,27 +2,24 @@
 //!
 //! `ARCHITECTURE.md` in the repository says how the parts belong together.
 
-mod accounts;
 pub mod cli;
 pub mod config;
-pub mod custody;
 pub mod daemon;
-mod files;
+mod fs;
 pub mod gate;
-mod generation_files;
 pub mod haproxy;
-pub mod inspection;
+pub mod hold_command;
 pub mod kernel;
-pub mod listener;
 pub mod load;
-mod own_directory;
+pub mod model;
 pub mod page;
+pub mod plan;
 pub mod process;
 pub mod prove;
-pub mod ready;
+pub mod receipt;
 pub mod reload;
-mod rights;
 pub mod server;
+pub mod sockets;
 pub mod supervision;
 pub mod sys;
 pub mod takeover;

@@ -4,7 +4,7 @@ use std::io;
 
 use super::{Context, Exit, Failure, output};
 use crate::config::HAPROXY;
-use crate::reload::receipt::{Kind, Receipt};
+use crate::receipt::{Kind, Receipt};
 use crate::supervision::read_newest;
 
 /// Arguments of `reloader history`.

@@ -13,11 +13,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Context, Exit, Failure, exit, output};
 use crate::config::{self, Config};
+use crate::fs::exclusive_dir::refuse_others_writing;
 use crate::gate::hold::Backend;
-use crate::own_directory::refuse_others_writing;
+use crate::hold_command::{self, Around, AroundError, Caught, Listen, Outcome};
 use crate::process::{Ended, ProcessError};
-use crate::reload::around::{self, Around, AroundError, Caught, Listen, Outcome};
-use crate::reload::receipt::Receipt;
+use crate::receipt::Receipt;
 use crate::supervision::Journal;
 use crate::sys::{self, Inheritance};
 
@@ -68,7 +68,7 @@ pub(super) fn run(
 ) -> Result<Exit, Failure> {
     let mut listen = Vec::new();
     for text in &arguments.listen {
-        listen.push(around::parse_listen(text).map_err(|error| Failure::new(Exit::Usage, error))?);
+        listen.push(hold_command::parse_listen(text).map_err(|error| Failure::new(Exit::Usage, error))?);
     }
     let config = context.config()?;
     let inheritance = inheritance.map_err(|error| failed(format!("cannot read this process's limits: {error}")))?;
@@ -146,7 +146,7 @@ async fn held(
     command: Command,
 ) -> Result<Exit, Failure> {
     let mut signals = signals()?;
-    let outcome = match around::run(around, command, &mut signals, &|_| {}).await {
+    let outcome = match hold_command::run(around, command, &mut signals, &|_| {}).await {
         Ok(outcome) => outcome,
         Err(error) => return Err(refusal(error)),
     };
@@ -215,7 +215,7 @@ fn is_in_foreground() -> bool {
 
 /// Beside the daemon's receipts, where there is a directory for them.
 fn keep(config: &Config, receipt: &Receipt) -> std::io::Result<()> {
-    let group = crate::accounts::group_id(&config.control_group)?;
+    let group = crate::fs::groups::group_id(&config.control_group)?;
     let group = group.ok_or_else(|| std::io::Error::other(format!("there is no group `{}`", config.control_group)))?;
     Journal::new(&config.state_dir, group).append(receipt)
 }

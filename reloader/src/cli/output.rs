@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use serde::Serialize;
 
 use super::{Exit, Failure};
-use crate::reload::receipt::{ListenerReceipt, Outcome, Receipt, Rung};
+use crate::receipt::{ListenerReceipt, Outcome, Receipt, Rung};
 
 /// For people or for scripts.
 #[derive(Debug, Clone, Copy, clap::Args)]

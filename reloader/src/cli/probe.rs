@@ -8,8 +8,8 @@ use crate::daemon::protocol::{Reply, Request};
 use crate::gate::probe::{Ability, abilities};
 use crate::haproxy::version::Version;
 use crate::kernel::sock_diag::{self, ListenSocket};
-use crate::listener::Role;
-use crate::reload::plan::Planned;
+use crate::model::listener::Role;
+use crate::plan::Planned;
 use crate::supervision::status::{ServiceStatus, Status};
 
 #[derive(Serialize)]

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{Context, Exit, Failure, output};
+use crate::fs::exclusive_dir::refuse_others_writing;
 use crate::gate::hold::{CleanUp, Found, HoldError, Record, Records, clean_up, lift_all};
-use crate::own_directory::refuse_others_writing;
 use crate::process;
 
 #[derive(Serialize, Default)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{Context, Exit, Failure, client, output};
 use crate::daemon::protocol::{Reply, Request};
-use crate::reload::plan::{self, Planned};
-use crate::reload::receipt::{Outcome, Receipt};
+use crate::plan::{self, Planned};
+use crate::receipt::{Outcome, Receipt};
 
 /// Arguments of `reloader reload`.
 #[derive(Debug, clap::Args)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Context, Exit, Failure, client, output};
 use crate::daemon::protocol::{Reply, Request};
-use crate::listener::Role;
+use crate::model::listener::Role;
 use crate::process;
 use crate::supervision::records::{Record, Records, State};
 use crate::supervision::status::{Draining, HoldStatus, ListenerStatus, ServiceStatus, Status};

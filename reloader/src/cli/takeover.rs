@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Context, Exit, Failure, client, output};
 use crate::daemon::protocol::{Reply, Request};
-use crate::reload::receipt::Outcome;
+use crate::receipt::Outcome;
 use crate::supervision::status::Status;
 use crate::takeover::{self, Ask, Asker, Step, TakeoverError};
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::listener::Address;
+use crate::model::listener::Address;
 
 pub use file::{AtMaxDraining, Mode, OnStop, Require, Strategy};
 pub use service::{HAPROXY, Ready, Service, Sockets, Stop};

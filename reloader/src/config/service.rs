@@ -8,7 +8,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Strategy;
-use crate::listener::{Address, Endpoint};
+use crate::model::listener::{Address, Endpoint};
 
 /// What HAProxy is called among the services.
 pub const HAPROXY: &str = "haproxy";

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::{DaemonError, adopt, companion};
-use crate::custody::Custody;
-use crate::reload::receipt::{Kind, Outcome, Receipt};
+use crate::receipt::{Kind, Outcome, Receipt};
 use crate::reload::replaced;
 use crate::reload::run::{Ask, run as run_reload};
+use crate::sockets::custody::Custody;
 use crate::supervision::{Down, Supervisor};
 
 /// The service serves, or is tried again later.

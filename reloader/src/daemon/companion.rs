@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::event_loop::EventLoop;
-use crate::generation_files::Files;
+use crate::fs::generation_files::Files;
 use crate::haproxy::master::workers_to_be_told;
 use crate::kernel::sock_diag;
 use crate::process::{self, Ended, Handle, Kin};

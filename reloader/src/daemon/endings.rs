@@ -10,11 +10,11 @@ use super::event_loop::{EventLoop, TICK};
 use crate::haproxy::master::runs_programs;
 use crate::haproxy::peers::Resync;
 use crate::process;
-use crate::reload::receipt::{Kind, Outcome};
-use crate::reload::recorder::Recorder;
+use crate::receipt::Recorder;
+use crate::receipt::{Kind, Outcome};
 use crate::reload::run::{Ask, run as run_reload};
-use crate::reload::steered::settle_now;
 use crate::supervision::Generation;
+use crate::supervision::steering::detach_now;
 
 /// No event tells that a master has lost its last worker.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -79,7 +79,7 @@ impl EventLoop {
     /// connections keep: they outlive the daemon.
     pub(super) async fn retire_serving(&mut self) -> Vec<u32> {
         let served = self.supervisor.endpoints();
-        settle_now(&mut self.supervisor);
+        detach_now(&mut self.supervisor);
         self.supervisor.server.leave(&self.supervisor.custody);
         self.supervisor.custody.drop_all();
         self.supervisor.store_custody();

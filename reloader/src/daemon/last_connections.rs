@@ -6,10 +6,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::event_loop::{EventLoop, TICK};
 use crate::config::Limit;
-use crate::listener::Endpoint;
+use crate::model::listener::Endpoint;
 use crate::process::{self, Kin};
-use crate::reload::receipt::Kind;
-use crate::reload::recorder::Recorder;
+use crate::receipt::Kind;
+use crate::receipt::Recorder;
 use crate::supervision::{Generation, open_connections};
 
 impl EventLoop {

@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::reload::plan::Planned;
-use crate::reload::receipt::Receipt;
+use crate::plan::Planned;
+use crate::receipt::Receipt;
 use crate::supervision::status::Status;
 
 /// The longest answer: a receipt of 3,000 listeners has about a megabyte.

@@ -8,7 +8,7 @@ use super::requests::Waiter;
 use crate::config::AtMaxDraining;
 use crate::haproxy::peers::{Resync, resync};
 use crate::haproxy::runtime_api;
-use crate::reload::receipt::{Kind, Outcome};
+use crate::receipt::{Kind, Outcome};
 use crate::reload::run::{Ask, run as run_reload};
 
 /// HAProxy's own limit for a resync is 5 s for each of its two steps (PEER_RESYNC_TIMEOUT).

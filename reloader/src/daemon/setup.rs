@@ -9,10 +9,10 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 
 use super::DaemonError;
-use crate::accounts::group_id;
 use crate::config::Config;
-use crate::files::lock_within;
-use crate::own_directory::refuse_others_writing;
+use crate::fs::exclusive_dir::refuse_others_writing;
+use crate::fs::groups::group_id;
+use crate::fs::lock_within;
 use crate::process;
 
 /// A capability that the daemon has use for.

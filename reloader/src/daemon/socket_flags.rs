@@ -4,12 +4,12 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::custody::make_nonblocking;
 use crate::kernel::sock_diag::{self, ListenSocket};
-use crate::listener::Address;
+use crate::model::listener::Address;
 use crate::process::{self, Handle};
-use crate::reload::recorder::Recorder;
+use crate::receipt::Recorder;
 use crate::server::Server;
+use crate::sockets::custody::make_nonblocking;
 use crate::supervision::Generation;
 
 /// Connections are made in bursts, so that threads that poll do not take them all, and so many times at most.

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::generation_files::{Files, number_of};
+use crate::fs::generation_files::{Files, number_of};
 use crate::haproxy::inspect::stats_socket_inode;
 use crate::kernel::sock_diag;
 use crate::process;
@@ -127,7 +127,7 @@ mod tests {
     use std::process::{Child, Command, Stdio};
 
     use super::*;
-    use crate::generation_files::{LAST_NUMBER, create_private};
+    use crate::fs::generation_files::{LAST_NUMBER, create_private};
 
     fn words(number: &str) -> Vec<String> {
         let file = format!("/run/r/generation-{number}.cfg");

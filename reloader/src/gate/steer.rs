@@ -20,7 +20,7 @@ use socket2::SockRef;
 use super::programs::{self, ProgramsError, SELECT_PROGRAM, STEER_OBJECT, STEER_PROGRAM, listened_addresses};
 use crate::kernel::bpf::{self, Room, errno};
 use crate::kernel::clock;
-use crate::listener::Address;
+use crate::model::listener::Address;
 
 mod error;
 mod trace;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::fs::inotify;
 
 use super::runtime_api;
-use crate::ready::NotReady;
+use crate::process::readiness::NotReady;
 use crate::sys;
 
 /// Tells when a socket appears in a directory. Made before the process starts, so that nothing is missed.

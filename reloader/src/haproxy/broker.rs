@@ -3,7 +3,7 @@
 //! It answers only the process tree that the daemon just started, and that tree only until one transfer is complete.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,9 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 
 use super::client::send_sockets;
-use super::codec::{self, Record};
+use super::codec;
 use crate::process;
-
-/// One socket on offer.
-pub type Offered = (Arc<OwnedFd>, Record);
+use crate::sockets::custody::OfferedSocket;
 
 /// How long a client may stop in the middle of a transfer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,7 +38,7 @@ impl Drop for Broker {
 struct Offer {
     /// The root of the tree that may ask.
     root: u32,
-    sockets: Arc<Vec<Offered>>,
+    sockets: Arc<Vec<OfferedSocket>>,
     state: Transfer,
 }
 
@@ -81,7 +79,7 @@ impl Broker {
     ///
     /// Call it without an await between the start of `root` and this: the runtime has one thread, so a child that
     /// connects at once is still looked at only afterwards.
-    pub fn offer(&self, root: u32, sockets: Vec<Offered>) {
+    pub fn offer(&self, root: u32, sockets: Vec<OfferedSocket>) {
         *self.lock() = Some(Offer { root, sockets: Arc::new(sockets), state: Transfer::Waiting });
     }
 
@@ -126,7 +124,7 @@ async fn accept(listener: UnixListener, offer: Arc<Mutex<Option<Offer>>>) {
     }
 }
 
-fn begin(offer: &Mutex<Option<Offer>>, peer: u32) -> Result<(u32, Arc<Vec<Offered>>), &'static str> {
+fn begin(offer: &Mutex<Option<Offer>>, peer: u32) -> Result<(u32, Arc<Vec<OfferedSocket>>), &'static str> {
     let mut offer = offer.lock().expect("no panic under this lock");
     let Some(offer) = offer.as_mut() else { return Err("no generation is being started") };
     if !process::is_descendant(peer, offer.root) {
@@ -148,7 +146,7 @@ fn finish(offer: &Mutex<Option<Offer>>, root: u32, served: &io::Result<()>) {
     }
 }
 
-fn serve(stream: &UnixStream, sockets: &[Offered]) -> io::Result<()> {
+fn serve(stream: &UnixStream, sockets: &[OfferedSocket]) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -163,8 +161,11 @@ fn serve(stream: &UnixStream, sockets: &[Offered]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+
     use super::*;
     use crate::haproxy::client::{ClientError, get_sockets};
+    use crate::model::SocketMetadata;
 
     /// It answers on a thread of its own, until the process ends.
     fn broker() -> (tempfile::TempDir, Broker) {
@@ -175,9 +176,11 @@ mod tests {
         (directory, broker)
     }
 
-    fn listeners(count: usize) -> Vec<Offered> {
+    fn listeners(count: usize) -> Vec<OfferedSocket> {
         let pipe = Arc::new(OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap()));
-        (0..count).map(|number| (pipe.clone(), Record { options: number as i32, ..Record::default() })).collect()
+        (0..count)
+            .map(|number| (pipe.clone(), SocketMetadata { options: number as i32, ..SocketMetadata::default() }))
+            .collect()
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use rustix::net::SendFlags;
 
-use super::codec::{self, CodecError, Record};
-use crate::rights::{self, Descriptors};
+use super::codec::{self, CodecError};
+use crate::kernel::scm_rights::{self, Descriptors};
+use crate::model::SocketMetadata;
 
 /// Why the listeners could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +52,7 @@ pub enum ClientError {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Takes duplicates of all listeners that the HAProxy behind `path` exports; every one is close-on-exec.
-pub fn get_sockets(path: &Path) -> Result<Vec<(OwnedFd, Record)>, ClientError> {
+pub fn get_sockets(path: &Path) -> Result<Vec<(OwnedFd, SocketMetadata)>, ClientError> {
     let connected = || {
         let stream = UnixStream::connect(path)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -65,9 +66,9 @@ pub fn get_sockets(path: &Path) -> Result<Vec<(OwnedFd, Record)>, ClientError> {
     receive(&stream)
 }
 
-fn receive(stream: &UnixStream) -> Result<Vec<(OwnedFd, Record)>, ClientError> {
+fn receive(stream: &UnixStream) -> Result<Vec<(OwnedFd, SocketMetadata)>, ClientError> {
     let mut count = [0; 4];
-    let announced = match rights::receive(stream, &mut count) {
+    let announced = match scm_rights::receive(stream, &mut count) {
         Ok((0, _)) => return Err(ClientError::NotExposed),
         Ok((length, _)) => codec::decode_count(&count[..length])?,
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(ClientError::NotExposed),
@@ -79,7 +80,7 @@ fn receive(stream: &UnixStream) -> Result<Vec<(OwnedFd, Record)>, ClientError> {
     while sockets.len() < announced {
         let received = sockets.len();
         let interrupted = |source| ClientError::Interrupted { received, announced, source };
-        let (length, descriptors) = rights::receive(stream, &mut buffer).map_err(interrupted)?;
+        let (length, descriptors) = scm_rights::receive(stream, &mut buffer).map_err(interrupted)?;
         if length == 0 {
             return Err(interrupted(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -100,7 +101,10 @@ fn receive(stream: &UnixStream) -> Result<Vec<(OwnedFd, Record)>, ClientError> {
 /// Sends descriptors and their records: the server's side of one transfer.
 ///
 /// Returns when the receiver has acknowledged the last batch, or closed after it.
-pub fn send_sockets<'a>(stream: &UnixStream, sockets: &[(std::os::fd::BorrowedFd<'a>, Record)]) -> io::Result<()> {
+pub fn send_sockets<'a>(
+    stream: &UnixStream,
+    sockets: &[(std::os::fd::BorrowedFd<'a>, SocketMetadata)],
+) -> io::Result<()> {
     if sockets.is_empty() {
         return Ok(());
     }
@@ -116,7 +120,7 @@ pub fn send_sockets<'a>(stream: &UnixStream, sockets: &[(std::os::fd::BorrowedFd
 }
 
 fn send_message(stream: &UnixStream, data: &[u8], descriptors: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<()> {
-    let sent = rights::send(stream, data, descriptors, SendFlags::empty())?;
+    let sent = scm_rights::send(stream, data, descriptors, SendFlags::empty())?;
     if sent != data.len() {
         // The receiver reads a batch with one recvmsg: half a batch is no batch.
         return Err(io::Error::new(io::ErrorKind::WriteZero, "the receiver took only part of a batch"));

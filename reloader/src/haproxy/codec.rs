@@ -5,6 +5,8 @@
 //! batch carries its descriptors as SCM_RIGHTS and one record per descriptor, in the same order:
 //! `u8 nslen, ns, u8 iflen, ifname, i32 options`. Integers are in the byte order of the machine.
 
+use crate::model::SocketMetadata;
+
 /// The request, as HAProxy's `get_old_sockets` writes it.
 pub const REQUEST: &[u8] = b"_getsocks\n";
 
@@ -16,17 +18,6 @@ const LONGEST_NAME: usize = 127;
 
 /// The most descriptors that a count is believed for: the kernel's default ceiling of RLIMIT_NOFILE (fs.nr_open).
 const MOST_DESCRIPTORS: usize = 1 << 20;
-
-/// What is said about one descriptor.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Record {
-    /// The namespace keyword's name, empty for none.
-    pub netns: Vec<u8>,
-    /// The interface keyword's name, empty for none.
-    pub interface: Vec<u8>,
-    /// HAProxy 1.8 to 2.2: the listener's option bits; 0 from 2.3 on.
-    pub options: i32,
-}
 
 /// Why bytes are not `_getsocks`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +61,7 @@ pub fn decode_count(bytes: &[u8]) -> Result<usize, CodecError> {
 }
 
 /// The data part of one batch.
-pub fn encode_batch<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<Vec<u8>, CodecError> {
+pub fn encode_batch<'a>(records: impl IntoIterator<Item = &'a SocketMetadata>) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::new();
     for record in records {
         push_name(&mut bytes, &record.netns)?;
@@ -90,14 +81,14 @@ fn push_name(bytes: &mut Vec<u8>, name: &[u8]) -> Result<(), CodecError> {
 }
 
 /// Reads the data part of one batch.
-pub fn decode_batch(mut bytes: &[u8]) -> Result<Vec<Record>, CodecError> {
+pub fn decode_batch(mut bytes: &[u8]) -> Result<Vec<SocketMetadata>, CodecError> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
         let netns = take_name(&mut bytes)?;
         let interface = take_name(&mut bytes)?;
         let options = take(&mut bytes, 4)?;
         let options = i32::from_ne_bytes(options.try_into().expect("four bytes were taken"));
-        records.push(Record { netns, interface, options });
+        records.push(SocketMetadata { netns, interface, options });
     }
     Ok(records)
 }
@@ -117,8 +108,8 @@ fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], CodecError>
 mod tests {
     use super::*;
 
-    fn record(netns: &str, interface: &str, options: i32) -> Record {
-        Record { netns: netns.into(), interface: interface.into(), options }
+    fn record(netns: &str, interface: &str, options: i32) -> SocketMetadata {
+        SocketMetadata { netns: netns.into(), interface: interface.into(), options }
     }
 
     #[test]

@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::client::{self, ClientError};
 use super::launch::is_private_socket;
 use super::runtime_api;
-use crate::custody::take_in;
-use crate::inspection::{InspectError, Inspection, Known, look};
 use crate::kernel::sock_diag::ListenSocket;
-use crate::listener::{Address, Role};
+use crate::model::listener::{Address, Role};
 use crate::process::{self, SocketOwner};
+use crate::sockets::custody::take_in;
+use crate::sockets::inspection::{InspectError, Inspection, Known, look};
 
 /// How long one answer of the runtime API may take.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::config::Haproxy;
-use crate::generation_files::{Files, create_private, number_of};
+use crate::fs::generation_files::{Files, create_private, number_of};
 
 /// True for the private stats socket of any generation of this runtime-dir.
 pub fn is_private_socket(runtime_dir: &Path, path: &Path) -> bool {

@@ -8,6 +8,7 @@ pub(crate) mod monitor;
 pub(crate) mod netlink;
 pub(crate) mod netstat;
 mod release;
+pub(crate) mod scm_rights;
 pub mod sock_diag;
 pub mod syncookies;
 pub mod tc;

@@ -16,7 +16,7 @@ use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags as UnixStateFlags, Un
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
 use super::netlink;
-use crate::listener::Address;
+use crate::model::listener::Address;
 
 /// Why the socket tables could not be read.
 #[derive(Debug, thiserror::Error)]

@@ -6,6 +6,7 @@ mod handle;
 mod kin;
 mod namespaces;
 mod procfs;
+pub mod readiness;
 mod signals;
 mod waiting;
 

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::recorder::Recorder;
 use crate::haproxy::inspect::stats_socket_inode;
 use crate::kernel::sock_diag::{self, ListenSocket};
-use crate::listener::Address;
+use crate::model::listener::Address;
 use crate::process::{self, Kin, SocketOwner};
+use crate::receipt::Recorder;
 use crate::supervision::{Generation, Supervisor};
 
 /// How long an abandoned generation may go on listening after it was told to drain.

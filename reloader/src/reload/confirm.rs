@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::receipt::{ListenerReceipt, Rung};
 use crate::kernel::sock_diag::ListenSocket;
-use crate::listener::{Address, Endpoint, Listener, Owned, SocketType};
+use crate::model::listener::{Address, Endpoint, Listener, Owned, SocketType};
+use crate::receipt::{ListenerReceipt, Rung};
 
 /// A verdict, with the old listener when it goes away with the old generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,8 +155,8 @@ pub fn foreign(sockets: &[ListenSocket], ours: &[Owned], known: &HashSet<u64>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listener::Role;
-    use crate::reload::receipt::{Outcome, judge};
+    use crate::model::listener::Role;
+    use crate::receipt::{Outcome, judge};
 
     fn owned(address: &str, inode: u64) -> Owned {
         let endpoint = Endpoint::stream(Address::Inet(address.parse().unwrap()));

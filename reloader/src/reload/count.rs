@@ -1,9 +1,9 @@
 //! Counts SYNs for the length of a reload, where the configuration asks for it.
 
-use super::recorder::Recorder;
 use crate::gate::syn_counter::{CounterError, SynCounter, Watched};
 use crate::kernel::devices;
-use crate::listener::{Address, Listener, SocketType};
+use crate::model::listener::{Address, Listener, SocketType};
+use crate::receipt::Recorder;
 use crate::supervision::Supervisor;
 
 /// Puts the counter into the packet path. What hinders it is noted, and the figure stays `null`.

@@ -11,7 +11,7 @@ use super::aside::aside;
 use crate::gate::hold::Exception;
 use crate::kernel::sock_diag::{self, Connection, Ends, SockDiagError};
 use crate::kernel::syncookies::SynCookies;
-use crate::listener::{Address, Endpoint, Listener};
+use crate::model::listener::{Address, Endpoint, Listener};
 
 /// A drain inside a hold ends after this time, empty or not.
 pub(crate) const CAP: Duration = Duration::from_millis(500);

@@ -8,14 +8,14 @@ use futures_util::future::join_all;
 
 use super::confirm::Verdict;
 use super::held::{self, Guarded};
-use super::recorder::Recorder;
 use super::replaced::{self, Links, Replaced};
 use super::reserved::Reserved;
 use super::steered::{self, Steered};
 use crate::config::Strategy;
-use crate::inspection::Inspection;
-use crate::listener::Owned;
+use crate::model::listener::Owned;
+use crate::receipt::Recorder;
 use crate::server::Prepared;
+use crate::sockets::inspection::Inspection;
 use crate::supervision::Supervisor;
 
 /// The guards of one reload.

@@ -6,13 +6,13 @@ use std::time::Instant;
 use super::aside::aside;
 use super::confirm::Verdict;
 use super::drain::{Drain, Undrained};
-use super::receipt::{ListenerReceipt, Rung, Syns};
-use super::recorder::Recorder;
 use super::retire::undrained;
 use crate::config::Strategy;
 use crate::gate::hold::{Backend, Ended, Exception, Figures, Hold, HoldError, Target, Wanted};
 use crate::kernel::{devices, sock_diag};
-use crate::listener::Listener;
+use crate::model::listener::Listener;
+use crate::receipt::Recorder;
+use crate::receipt::{ListenerReceipt, Rung, Syns};
 use crate::supervision::Supervisor;
 
 /// A hold in force, and what it is for.
@@ -67,12 +67,12 @@ pub(crate) async fn guard(
 }
 
 /// [`Hold::begin`], beside the caller's own thread.
-pub(super) async fn begin(wanted: Wanted) -> Result<Hold, HoldError> {
+pub(crate) async fn begin(wanted: Wanted) -> Result<Hold, HoldError> {
     aside(|| Hold::begin(wanted)).await
 }
 
 /// [`Hold::release`], beside the caller's own thread.
-pub(super) async fn release(hold: Hold) -> Ended {
+pub(crate) async fn release(hold: Hold) -> Ended {
     aside(|| hold.release()).await
 }
 

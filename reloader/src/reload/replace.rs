@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use super::abandon::abandon;
 use super::guards::Guards;
 use super::held::{self, Guarded};
-use super::plan::keeps_tcp_back;
-use super::recorder::{Failure, Recorder};
 use super::retire::{retire, stopped_listening};
 use super::run::{Ask, prove};
 use super::start;
 use super::stop_listening::{Closed, OldListeners};
 use crate::config::{Require, Strategy};
-use crate::listener::{Address, Listener, Owned};
+use crate::model::listener::{Address, Listener, Owned};
+use crate::plan::keeps_tcp_back;
+use crate::receipt::{Failure, Recorder};
 use crate::server::Prepared;
 use crate::supervision::Supervisor;
 

@@ -13,15 +13,12 @@ use std::time::{Duration, Instant};
 use super::aside::aside;
 use super::confirm::Verdict;
 use super::drain::LOOK_INTERVAL;
-use super::receipt::Rung;
-use super::recorder::Recorder;
 use super::retire::undrained;
 use crate::kernel::sock_diag::{self, SockDiagError};
-use crate::listener::{Address, Listener, Owned};
-
-/// Why such a path is not proven.
-pub(crate) const REFUSES: &str =
-    "HAProxy renames a unix socket into place a moment before it listens on it: who connected in between was refused";
+use crate::model::listener::{Address, Listener, Owned};
+use crate::plan::REFUSES;
+use crate::receipt::Recorder;
+use crate::receipt::Rung;
 
 /// Links to the old sockets, by which their paths can be given back: a new generation that fails after it has renamed would leave
 /// paths that refuse everybody.

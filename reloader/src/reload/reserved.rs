@@ -6,13 +6,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::plan::Planned;
-use super::receipt::Rung;
-use crate::custody::{Custody, Held};
 use crate::gate::reserve::{reserve, unreserve};
 use crate::kernel::sock_diag::{self, ListenSocket};
+use crate::plan::Planned;
 use crate::process::{Handle, SocketOwner};
+use crate::receipt::Rung;
 use crate::server::Prepared;
+use crate::sockets::custody::{Custody, Held};
 use crate::supervision::Supervisor;
 
 /// The lease outlives a start by this time.
@@ -135,7 +135,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::listener::{Address, Family, Role};
+    use crate::model::listener::{Address, Family, Role};
 
     #[test]
     fn a_group_is_reserved_where_all_of_it_is_bound_anew() {

@@ -4,14 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::confirm::Verdict;
-use super::receipt::{ListenerReceipt, Rung};
-use super::recorder::Recorder;
 use super::stop_listening::{Closed, OldListeners};
-use crate::custody::Custody;
-use crate::inspection::Inspection;
 use crate::kernel::sock_diag::{self, Connection, SockDiagError};
-use crate::listener::{Address, Listener};
+use crate::model::listener::{Address, Listener};
 use crate::process::Handle;
+use crate::receipt::Recorder;
+use crate::receipt::{ListenerReceipt, Rung};
+use crate::sockets::custody::Custody;
+use crate::sockets::inspection::Inspection;
 use crate::supervision::{Generation, Supervisor};
 
 /// How often the old generation's listeners are looked at: no event tells of close(2) in another process.

@@ -8,18 +8,18 @@ use super::companion;
 use super::confirm::{self, Verdict};
 use super::count;
 use super::guards::Guards;
-use super::plan;
-use super::receipt::{Kind, ListenerReceipt, Outcome, Receipt, judge};
-use super::recorder::{Failure, Recorder};
 use super::replace;
 use super::retire::retire;
 use super::start;
 use crate::config::Require;
-use crate::inspection::Inspection;
 use crate::kernel::sock_diag::ListenSocket;
-use crate::listener::{Owned, Role};
+use crate::model::listener::{Owned, Role};
+use crate::plan;
 use crate::process;
+use crate::receipt::{Failure, Recorder};
+use crate::receipt::{Kind, ListenerReceipt, Outcome, Receipt, judge};
 use crate::server::Prepared;
+use crate::sockets::inspection::Inspection;
 use crate::supervision::{Generation, Supervisor};
 
 /// How long a process that no longer answers may take to end, before it is called silent.

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::recorder::{Failure, Recorder};
+use crate::process::readiness::{self, Limits, NotReady};
 use crate::process::{Ended, is_init};
-use crate::ready::{self, Limits, NotReady};
+use crate::receipt::{Failure, Recorder};
 use crate::server::{Launched, Prepared, Ways};
 use crate::supervision::{Generation, Supervisor};
 
@@ -41,7 +41,7 @@ pub(crate) async fn start(
         custody_ends: supervisor.custody_ends(),
         stopping: may_be_given_up(supervisor).then(|| supervisor.stopping.clone()),
     };
-    let ready = ready::ready(&process, readiness.reached(), limits, || {
+    let ready = readiness::ready(&process, readiness.reached(), limits, || {
         supervisor.tick();
         supervisor.custody_ends()
     })

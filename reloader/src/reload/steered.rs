@@ -8,37 +8,33 @@ use std::time::{Duration, Instant};
 
 use super::aside::aside;
 use super::drain::{IN_FLIGHT, LOOK_INTERVAL};
-use super::receipt::{ListenerReceipt, Rung};
-use super::recorder::Recorder;
 use super::reserved::Reserved;
 use super::retire::undrained;
 use super::stop_listening::stop_listening;
-use crate::custody::Custody;
 use crate::gate::steer::{Steer, Trace};
 use crate::kernel::sock_diag::{Ends, SockDiagError};
-use crate::listener::Listener;
+use crate::model::listener::Listener;
 use crate::process::Handle;
+use crate::receipt::Recorder;
+use crate::receipt::{ListenerReceipt, Rung};
+use crate::sockets::custody::Custody;
 use crate::supervision::Supervisor;
+use crate::supervision::steering::{ClosingListeners, PendingHandshakes, detach_now, detach_when_idle};
 
 mod groups;
-mod late;
 mod losses;
-mod old;
 
 use groups::{Successor, add, by_endpoint, successors};
 use losses::{Counters, lost_by_migration, lost_by_selection};
-use old::Old;
-
-pub(crate) use late::{Unsettled, settle_late, settle_now};
 
 /// The lease outlives all waits of a reload by this time.
 const SPARE: Duration = Duration::from_secs(5);
 
-/// Old listeners that are steered away from.
+/// ClosingListeners listeners that are steered away from.
 pub(crate) struct Steered {
     steer: Steer,
     lines: Vec<Line>,
-    old: Arc<Old>,
+    old: Arc<ClosingListeners>,
     /// Duplicates of the old sockets.
     from: Vec<Arc<OwnedFd>>,
     /// Duplicates of the new ones, without those that the old generation has too.
@@ -71,7 +67,7 @@ pub(crate) fn begin(
     let (candidates, mut rest): (Vec<_>, Vec<_>) =
         old.into_iter().partition(|listener| successors.contains_key(&listener.endpoint));
     if candidates.is_empty() {
-        settle_now(supervisor);
+        detach_now(supervisor);
         return (None, rest);
     }
     if supervisor.inherits_steering {
@@ -123,7 +119,7 @@ pub(crate) fn begin(
     }
     let doubt = steer.renew(patience * 3 + SPARE).err().map(|error| error.to_string());
     let before = Counters::read(&mut steer);
-    let old = Arc::new(Old::new(lines.iter().map(|line| &line.old)));
+    let old = Arc::new(ClosingListeners::new(lines.iter().map(|line| &line.old)));
     let new = supervisor.starting.as_ref().map(|new| new.process.clone());
     (Some(Steered { steer, lines, old, from, fresh, patience, before, new, turned_back: false, doubt }), rest)
 }
@@ -138,7 +134,7 @@ impl Steered {
         // A connection that was left to the kernel before it was steered is on an old queue, or on a new one.
         self.before = Counters::read(&mut self.steer);
         let patience = humantime::format_duration(self.patience);
-        self.until_nothing_is_left(Old::queued, |queued, half_open| {
+        self.until_nothing_is_left(ClosingListeners::queued, |queued, half_open| {
             format!(
                 "this kernel does not migrate, and {queued} connections and {half_open} handshakes were left on the old \
                  socket after {patience}"
@@ -163,7 +159,7 @@ impl Steered {
     /// Of sockets that are closed: what was in their queues has moved already.
     async fn until_handshakes_are_done(&mut self) {
         let patience = humantime::format_duration(self.patience);
-        let closed_have_no_queue = |_: &Old| Ok(0);
+        let closed_have_no_queue = |_: &ClosingListeners| Ok(0);
         self.until_nothing_is_left(closed_have_no_queue, |_, half_open| {
             format!("{half_open} handshakes were not done {patience} after their listener had closed")
         })
@@ -174,7 +170,7 @@ impl Steered {
     /// left when the patience ends is a doubt, which `left` puts into words.
     async fn until_nothing_is_left(
         &mut self,
-        queued: fn(&Old) -> Result<u64, SockDiagError>,
+        queued: fn(&ClosingListeners) -> Result<u64, SockDiagError>,
         left: impl Fn(u64, usize) -> String,
     ) {
         let deadline = Instant::now() + self.patience;
@@ -264,9 +260,9 @@ impl Steered {
         if let Err(error) = self.steer.renew(Duration::ZERO) {
             recorder.note(error.to_string());
         }
-        supervisor.unsettled = self.steer.migrates().then_some(Unsettled { old: self.old, pending: None });
+        supervisor.unsettled = self.steer.migrates().then_some(PendingHandshakes { old: self.old, pending: None });
         supervisor.steer = Some(self.steer);
-        settle_late(supervisor);
+        detach_when_idle(supervisor);
     }
 
     /// What the kernel counted of connections that went another way.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::aside::aside;
 use super::retire::LOOK_INTERVAL;
 use crate::kernel::sock_diag;
-use crate::listener::Listener;
+use crate::model::listener::Listener;
 use crate::process::{self, Handle};
 use crate::supervision::Supervisor;
 

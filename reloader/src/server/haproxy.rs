@@ -13,9 +13,9 @@ use crate::haproxy::master::tell_to_drain;
 use crate::haproxy::overlay::overlay;
 use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
 use crate::haproxy::version::{Version, VersionCache, VersionError};
-use crate::inspection::{InspectError, Inspection};
 use crate::process::Handle;
-use crate::supervision::Ending;
+use crate::server::RetireRequest;
+use crate::sockets::inspection::{InspectError, Inspection};
 
 /// HAProxy, with what hands it its sockets.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl HaproxyServer {
     }
 
     /// A companion's worker is its master's to tell.
-    pub(super) fn retire(&self, ending: &Ending) {
+    pub(super) fn retire(&self, ending: &RetireRequest) {
         if self.config.mode == Mode::Supervised {
             tell_to_drain(&ending.process, &ending.sockets);
         }

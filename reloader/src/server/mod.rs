@@ -2,6 +2,7 @@
 //! how it shows that it is ready, what it listens on, and how it is asked to end.
 
 mod haproxy;
+mod retire_request;
 mod service;
 
 use std::collections::HashMap;
@@ -11,20 +12,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, HAPROXY, Stop};
-use crate::custody::{Custody, Held};
-use crate::generation_files::Files;
+use crate::fs::generation_files::Files;
 use crate::haproxy::broker::Broker;
 use crate::haproxy::inspect::stats_socket_inode;
 use crate::haproxy::version::VersionError;
-use crate::inspection::{InspectError, Inspection};
 use crate::kernel::sock_diag::ListenSocket;
-use crate::listener::{Endpoint, Owned};
+use crate::model::listener::{Endpoint, Owned};
+use crate::process::readiness::NotReady;
 use crate::process::{Handle, Kin, SocketOwner};
-use crate::ready::NotReady;
-use crate::supervision::Ending;
+use crate::sockets::custody::{Custody, Held};
+use crate::sockets::inspection::{InspectError, Inspection};
 use crate::sys::Inheritance;
 
 pub(crate) use haproxy::HaproxyServer;
+pub(crate) use retire_request::RetireRequest;
 pub(crate) use service::ServiceServer;
 
 /// A server of one kind.
@@ -266,7 +267,7 @@ impl Server {
     }
 
     /// Tells a generation to close its listeners, to finish what it has, and to end.
-    pub(crate) fn retire(&self, ending: &Ending) {
+    pub(crate) fn retire(&self, ending: &RetireRequest) {
         match (self, &ending.stop) {
             (Server::Haproxy(server), _) => server.retire(ending),
             (Server::Service(server), None) => server.retire(&ending.process, &server.config.stop),

@@ -13,12 +13,12 @@ use command_fds::{CommandFdExt, FdMapping};
 
 use super::{Abilities, Check, Launched, Prepared, Ways};
 use crate::config::{Ready, Service, Sockets, Stop};
-use crate::custody::{Custody, Held};
-use crate::generation_files::{Files, create_private};
-use crate::inspection::{InspectError, Inspection, Known, look};
+use crate::fs::generation_files::{Files, create_private};
 use crate::kernel::sock_diag::{self, ListenSocket};
-use crate::listener::{Address, Endpoint, Listener, Owned, Role, SocketType};
+use crate::model::listener::{Address, Endpoint, Listener, Owned, Role, SocketType};
 use crate::process::{self, Handle, Kin, SocketOwner};
+use crate::sockets::custody::{Custody, Held};
+use crate::sockets::inspection::{InspectError, Inspection, Known, look};
 
 pub(super) use readiness::{Readiness, is_attended};
 

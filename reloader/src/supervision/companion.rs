@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 
 use super::Supervisor;
 use crate::config::Haproxy;
-use crate::custody::Followed;
 use crate::gate::hold::Backend;
 use crate::gate::steer::Steer;
 use crate::haproxy::binds::Binds;
 use crate::haproxy::scan;
 use crate::haproxy::version::Version;
+use crate::plan::companion::{self, Means};
+use crate::plan::{Planned, Present};
 use crate::process::{self, Handle};
-use crate::reload::companion::plan::{self, Means};
-use crate::reload::plan::{Planned, Present};
-use crate::reload::receipt::Rung;
+use crate::receipt::Rung;
+use crate::sockets::custody::Followed;
 
 /// How often a worker is looked for while nothing waits for it.
 const UNHURRIED: Duration = Duration::from_secs(1);
@@ -107,7 +107,7 @@ impl Companion {
         let migrates = supervisor.steer.as_ref().is_some_and(Steer::migrates);
         // With no worker there is nothing to plan for.
         let Some(haproxy) = self.version else { return Vec::new() };
-        plan::plan(present, Means { haproxy, exposes, strategy, migrates, holds })
+        companion::plan(present, Means { haproxy, exposes, strategy, migrates, holds })
     }
 }
 

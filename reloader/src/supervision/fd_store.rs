@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::notify;
-use crate::custody::{Custody, Held, take_in};
-use crate::haproxy::codec::Record;
-use crate::listener::{Listener, Role};
+use crate::model::SocketMetadata;
+use crate::model::listener::{Listener, Role};
+use crate::sockets::custody::{Custody, Held, take_in};
 
 /// The longest name that systemd takes (`fdname_is_valid`).
 const LONGEST_NAME: usize = 255;
@@ -125,13 +125,13 @@ struct Label {
     service: String,
     inode: u64,
     role: Role,
-    record: Record,
+    record: SocketMetadata,
 }
 
 impl Label {
     fn of(service: &str, held: &Held) -> Label {
         // The interface is read off the socket again.
-        let record = Record { interface: Vec::new(), ..held.record.clone() };
+        let record = SocketMetadata { interface: Vec::new(), ..held.record.clone() };
         Label { service: service.into(), inode: held.listener.inode, role: held.role, record }
     }
 
@@ -158,7 +158,7 @@ impl Label {
         };
         let options = parts.next()?.parse().ok()?;
         let netns = parts.next()?.as_bytes().to_vec();
-        Some(Label { service, inode, role, record: Record { netns, interface: Vec::new(), options } })
+        Some(Label { service, inode, role, record: SocketMetadata { netns, interface: Vec::new(), options } })
     }
 }
 
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     fn label(netns: &str) -> Label {
-        let record = Record { netns: netns.into(), interface: Vec::new(), options: -3 };
+        let record = SocketMetadata { netns: netns.into(), interface: Vec::new(), options: -3 };
         Label { service: "haproxy".into(), inode: 38164, role: Role::Control, record }
     }
 

@@ -10,26 +10,16 @@ use rustix::process::Signal;
 use super::log_tail::LogTail;
 use super::records::{Record, State};
 use crate::config::Stop;
-use crate::custody::Held;
-use crate::generation_files::Files;
+use crate::fs::generation_files::Files;
 use crate::kernel::sock_diag::{self, ListenSocket};
-use crate::listener::{Address, Endpoint, Listener, Owned, Role, SocketType};
+use crate::model::listener::{Address, Endpoint, Listener, Owned, Role, SocketType};
 use crate::process::{self, Handle, Kin, SocketOwner};
-use crate::reload::receipt::GenerationId;
+use crate::receipt::GenerationId;
+use crate::server::RetireRequest;
+use crate::sockets::custody::Held;
 
 /// How long the end after a SIGKILL is waited for.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
-
-/// A generation's root process, and how it is asked to end.
-#[derive(Debug, Clone)]
-pub(crate) struct Ending {
-    /// The root process.
-    pub(crate) process: Handle,
-    /// The inodes of its listeners.
-    pub(crate) sockets: Vec<u64>,
-    /// `None` for a HAProxy.
-    pub(crate) stop: Option<Stop>,
-}
 
 /// A generation that the daemon follows.
 #[derive(Debug)]
@@ -139,10 +129,10 @@ impl Generation {
     }
 
     /// Whom to ask to end, and how.
-    pub(crate) fn ending(&self) -> Ending {
+    pub(crate) fn ending(&self) -> RetireRequest {
         let listeners = self.listeners.iter().map(|owned| owned.listener.inode);
         let sockets = listeners.chain(self.lifeline).collect();
-        Ending { process: self.process.clone(), sockets, stop: self.stop.clone() }
+        RetireRequest { process: self.process.clone(), sockets, stop: self.stop.clone() }
     }
 
     /// For the record of running generations.

@@ -4,11 +4,11 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::config::HAPROXY;
-use crate::files::lock_within;
-use crate::reload::receipt::{Kind, Receipt};
+use crate::fs::lock_within;
+use crate::receipt::{Kind, Receipt};
 
 /// A journal larger than this many bytes becomes `receipts.jsonl.1`.
 const ROTATE_AT: u64 = 64 << 20;
@@ -98,14 +98,6 @@ fn path(state_dir: &Path) -> PathBuf {
     state_dir.join("receipts.jsonl")
 }
 
-/// A name for a receipt: unique on this machine, and sorting by time.
-pub(crate) fn receipt_id(at: SystemTime) -> String {
-    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let micros = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    format!("{micros:014x}-{:x}-{number:x}", std::process::id())
-}
-
 /// The newest receipts of `state_dir`, newest first, at most `count`.
 ///
 /// Lines that are no receipts (of a newer version, or damaged) are passed over with a warning.
@@ -175,7 +167,7 @@ mod tests {
     }
 
     fn receipt(kind: Kind, number: u64) -> Receipt {
-        crate::reload::recorder::Recorder::begin(Some("haproxy"), kind, Instant::now(), number, None).finish(Ok(()))
+        crate::receipt::Recorder::begin(Some("haproxy"), kind, Instant::now(), number, None).finish(Ok(()))
     }
 
     #[test]
@@ -244,13 +236,5 @@ mod tests {
         flock(&directory, FlockOperation::LockExclusive).unwrap();
         journal(state.path()).append(&receipt(Kind::Reload, 1)).unwrap();
         assert_eq!(read_newest(state.path(), 9).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn ids_sort_by_time_and_are_unique() {
-        let at = SystemTime::now();
-        let [one, two] = [receipt_id(at), receipt_id(at)];
-        assert_ne!(one, two);
-        assert!(receipt_id(at + std::time::Duration::from_secs(1)) > two);
     }
 }

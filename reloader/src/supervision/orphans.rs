@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{Generation, Supervisor};
-use crate::listener::Owned;
+use crate::model::listener::Owned;
 use crate::process::{self, Handle, Kin};
 
 impl Supervisor {

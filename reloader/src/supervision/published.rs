@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::generation::open_connections;
 use super::status::{Draining, ListenerStatus, ServiceStatus, Serving};
-use super::supervisor::rfc3339;
 use super::{Companion, Generation, Supervisor, notify};
 use crate::gate::hold::Records;
-use crate::listener::{Listener, Owned, Role};
+use crate::model::listener::{Listener, Owned, Role};
 use crate::process::{Handle, Kin};
-use crate::reload::receipt::{Kind, Outcome};
+use crate::receipt::rfc3339;
+use crate::receipt::{Kind, Outcome};
 use crate::server::Check;
 
 /// A warning stands in `status` from this many draining generations on.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Stop;
-use crate::files::write_whole;
-use crate::generation_files::LAST_NUMBER;
+use crate::fs::generation_files::LAST_NUMBER;
+use crate::fs::write_whole;
 
 /// What a generation was doing when it was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

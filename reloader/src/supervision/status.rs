@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::gate::hold::{Backend, Record};
-use crate::listener::{Family, Role};
-use crate::reload::plan::Planned;
-use crate::reload::receipt::Receipt;
+use crate::model::listener::{Family, Role};
+use crate::plan::Planned;
+use crate::receipt::Receipt;
 
 /// The whole answer: at its top HAProxy, or the only service there is.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -12,19 +12,19 @@ use super::fd_store::FdStore;
 use super::published::Board;
 use super::records::{Records, State};
 use super::standing::SharedStanding;
-use super::{Companion, Ending, Generation, Journal, KnownGood};
+use super::{Companion, Generation, Journal, KnownGood};
 use crate::config::{Config, Strategy};
-use crate::custody::{Custody, Held};
+use crate::fs::generation_files::Files;
 use crate::gate::hold::{Gates, Records as Holds};
 use crate::gate::steer::Steer;
 use crate::gate::syn_counter::SynCounter;
-use crate::generation_files::Files;
-use crate::listener::{Endpoint, Owned};
+use crate::model::listener::{Endpoint, Owned};
+use crate::plan::{self, Means, Planned, Present};
 use crate::process::Handle;
-use crate::reload::plan::{self, Means, Planned, Present};
-use crate::reload::receipt::{GenerationId, Kind, Outcome, Receipt};
-use crate::reload::steered::{Unsettled, settle_now};
-use crate::server::{Abilities, Check, Server};
+use crate::receipt::{GenerationId, Kind, Outcome, Receipt};
+use crate::server::{Abilities, Check, RetireRequest, Server};
+use crate::sockets::custody::{Custody, Held};
+use crate::supervision::steering::{PendingHandshakes, detach_now};
 use crate::sys::Inheritance;
 
 /// Listeners that were given up because nothing served for too long.
@@ -74,7 +74,7 @@ pub(crate) struct Supervisor {
     /// Loaded once, when something is to be steered.
     pub(crate) steer: Option<Steer>,
     /// What the steering program still stands for.
-    pub(crate) unsettled: Option<Unsettled>,
+    pub(crate) unsettled: Option<PendingHandshakes>,
     /// A daemon that was killed has left the steering program on groups.
     pub(crate) inherits_steering: bool,
     /// The counter stands in the packet path.
@@ -192,9 +192,9 @@ impl Supervisor {
 
     /// The serving generation makes room for the next, which cannot be bound beside it: it is recorded as draining, and what
     /// the daemon has of its TCP sockets is closed. Returns its process and where its listeners were.
-    pub(crate) fn stand_down(&mut self, held_until: Option<Instant>) -> Option<(Ending, Custody)> {
+    pub(crate) fn stand_down(&mut self, held_until: Option<Instant>) -> Option<(RetireRequest, Custody)> {
         let old = self.serving.take()?;
-        settle_now(self);
+        detach_now(self);
         let ending = old.ending();
         // While SYNs are held nobody waits in vain: custody of the other sockets is kept as long.
         let since = held_until.unwrap_or_else(Instant::now);
@@ -306,7 +306,7 @@ impl Supervisor {
     /// Makes `new` the serving generation with its custody, and the one before a draining one. The custody before is
     /// returned: it may hold what the new one did not take.
     pub(crate) fn promote(&mut self, new: Generation, custody: Custody) -> Custody {
-        settle_now(self);
+        detach_now(self);
         let before = std::mem::replace(&mut self.custody, custody);
         self.store_custody();
         self.starting = None;
@@ -409,9 +409,4 @@ fn log_receipt(receipt: &Receipt) {
         (Some(reason), _) => log::warn!("{what}: {reason}"),
         (None, _) => log::info!("{what}"),
     }
-}
-
-/// A time as receipts write it.
-pub(crate) fn rfc3339(at: SystemTime) -> String {
-    humantime::format_rfc3339_millis(at).to_string()
 }

@@ -8,12 +8,12 @@ use super::crash::Down;
 use super::supervisor::Unserved;
 use super::{Generation, Supervisor};
 use crate::config::Limit;
-use crate::custody::Followed;
 use crate::gate::steer;
 use crate::haproxy::master::has_programs_alone;
-use crate::listener::Owned;
+use crate::model::listener::Owned;
 use crate::process::{Ended, Kin};
-use crate::reload::steered::{settle_late, settle_now};
+use crate::sockets::custody::Followed;
+use crate::supervision::steering::{detach_now, detach_when_idle};
 
 /// A retired generation has closed its listeners after this time, or is told again.
 const CLOSES_WITHIN: Duration = Duration::from_secs(3);
@@ -41,7 +41,7 @@ impl Supervisor {
         self.drop_custody_when_over();
         // While a generation starts, the program keeps its group's connections from it (`reload/reserved.rs`).
         if self.unsettled.is_some() && self.starting.is_none() {
-            settle_late(self);
+            detach_when_idle(self);
         }
         // What a draining generation has queued moves by that program when it closes.
         if self.inherits_steering && !self.draining.iter().any(Generation::listens) {
@@ -94,7 +94,7 @@ impl Supervisor {
     pub(crate) fn serving_ended(&mut self, ended: Ended) {
         let Some(mut dead) = self.serving.take() else { return };
         log::error!("generation {} (process {}) {ended} while it served", dead.number, dead.process.pid());
-        settle_now(self);
+        detach_now(self);
         self.follow_orphans(&dead);
         self.note_unserved(&dead.listeners);
         forward_last_words(&self.name, &mut dead);
@@ -113,7 +113,7 @@ impl Supervisor {
         );
         log::error!("{warning}");
         let ending = stopped.ending();
-        settle_now(self);
+        detach_now(self);
         self.note_unserved(&stopped.listeners);
         stopped.retired = Some(Instant::now());
         self.note_down(&stopped, warning);
@@ -177,7 +177,7 @@ impl Supervisor {
                     log::warn!("the server closed {} by itself: it leaves custody", owned.listener.endpoint);
                 }
                 serving.listeners.retain(|owned| !is_closed(owned));
-                settle_now(self);
+                detach_now(self);
                 self.publish();
             }
         }

@@ -10,11 +10,11 @@ use super::plan::{self, Step};
 use super::unit::Unit;
 use super::{Ask, TakeoverError, files, preflight, systemd};
 use crate::config::Config;
-use crate::generation_files::Files;
+use crate::fs::generation_files::Files;
 use crate::haproxy::launch::is_private_socket;
 use crate::haproxy::master::tell_to_drain;
 use crate::kernel::sock_diag::{self, ListenSocket};
-use crate::listener::Address;
+use crate::model::listener::Address;
 use crate::process::{self, Handle};
 use crate::supervision::status::{ListenerStatus, Serving, Status};
 

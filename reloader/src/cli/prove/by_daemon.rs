@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{Context, Exit, Failure, client};
 use crate::daemon::protocol::{Reply, Request};
-use crate::listener::Family;
 use crate::load::Target;
+use crate::model::listener::Family;
 use crate::prove::{Attempt, Place, Reload, Way};
-use crate::reload::receipt::{Outcome, Receipt};
+use crate::receipt::{Outcome, Receipt};
 use crate::supervision::status::{ListenerStatus, Status};
 
 /// A reload may wait for peers and for generations that drain.
@@ -98,7 +98,7 @@ fn port(address: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listener::Role;
+    use crate::model::listener::Role;
     use crate::supervision::status::{ServiceStatus, Serving};
 
     #[test]

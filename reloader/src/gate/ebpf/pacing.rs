@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::kernel::sock_diag::{self, ListenSocket};
-use crate::listener::Address;
+use crate::model::listener::Address;
 
 /// For how long a server is waited for that accepts nothing, and for how long in all. The clients try again after a second, and
 /// then after three.

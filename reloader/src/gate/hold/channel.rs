@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::claim::Claim;
 use super::{Backend, Figures, Keepsake};
-use crate::rights::{self, Descriptors};
+use crate::kernel::scm_rights::{self, Descriptors};
 
 /// How many descriptors go with one message.
-const BATCH: usize = rights::MOST;
+const BATCH: usize = scm_rights::MOST;
 
 /// The longest message, in bytes: a manifest grows with the number of devices.
 const LONGEST: usize = 1 << 17;
@@ -117,14 +117,14 @@ fn send_with<M: Serialize>(
     if data.len() > LONGEST {
         return Err(io::Error::other("the hold has too many devices for its guard"));
     }
-    rights::send(to, &data, descriptors, flags)?;
+    scm_rights::send(to, &data, descriptors, flags)?;
     Ok(())
 }
 
 /// The next message with its descriptors; `None` when the other side has closed.
 pub(super) fn receive<M: DeserializeOwned>(from: BorrowedFd<'_>) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
     let mut data = vec![0; LONGEST];
-    let (length, descriptors) = rights::receive(from, &mut data)?;
+    let (length, descriptors) = scm_rights::receive(from, &mut data)?;
     let Descriptors::All(descriptors) = descriptors else {
         return Err(io::Error::other("descriptors were lost on the way: this process may not hold that many"));
     };

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::ebpf::{EbpfError, EbpfGate};
 use super::qdisc::{QdiscError, QdiscGate};
 use crate::kernel::sock_diag::ListenSocket;
-use crate::listener::Address;
+use crate::model::listener::Address;
 
 pub use claim::Claim;
 pub use clean_up::{CleanUp, clean_up, lift_all};

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{Backend, Living, claim, name};
-use crate::files::lock_within;
+use crate::fs::lock_within;
 
 /// How long is waited for who looks at the records, or changes what holds share.
 const PATIENCE: Duration = Duration::from_secs(10);

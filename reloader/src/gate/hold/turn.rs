@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use super::TURN;
-use crate::files::lock_within;
+use crate::fs::lock_within;
 
 /// Keeps holder and guard from delivering the same SYNs at once: `reloader release` asks the guard while the holder lives. On a
 /// file of its own, because the two share the lock of the record.

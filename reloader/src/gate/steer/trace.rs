@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::SkReuseport;
 
-use crate::files::write_whole;
+use crate::fs::write_whole;
 use crate::process::{self, Handle};
 
 const FILE: &str = "steered.json";

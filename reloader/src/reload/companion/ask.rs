@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::haproxy::master::{self, Answer, Found, Image};
 use crate::haproxy::version::Version;
 use crate::process::{self, Handle};
-use crate::reload::recorder::Failure;
+use crate::receipt::Failure;
 use crate::supervision::Supervisor;
 
 /// No event tells that a worker of somebody else's begins to listen.

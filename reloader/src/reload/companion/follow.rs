@@ -9,10 +9,10 @@ use crate::haproxy::binds::Binds;
 use crate::haproxy::master::{self, Found};
 use crate::haproxy::scan;
 use crate::process;
+use crate::receipt::{Failure, Recorder};
+use crate::receipt::{Kind, Receipt};
 use crate::reload::confirm::verdicts;
 use crate::reload::guards::Guards;
-use crate::reload::receipt::{Kind, Receipt};
-use crate::reload::recorder::{Failure, Recorder};
 use crate::supervision::records::Record;
 use crate::supervision::{Generation, Supervisor};
 

@@ -3,9 +3,9 @@
 use super::Prepared;
 use crate::config::{Require, Strategy};
 use crate::gate::steer::Steer;
-use crate::listener::Owned;
+use crate::model::listener::Owned;
+use crate::receipt::{Failure, Recorder};
 use crate::reload::guards::Guards;
-use crate::reload::recorder::{Failure, Recorder};
 use crate::reload::replace;
 use crate::supervision::Supervisor;
 

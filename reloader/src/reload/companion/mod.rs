@@ -5,7 +5,6 @@
 mod ask;
 mod follow;
 mod guard;
-pub(crate) mod plan;
 mod take_over;
 
 use std::time::Instant;
@@ -13,12 +12,12 @@ use std::time::Instant;
 pub(crate) use follow::{adopt, follow};
 
 use super::guards::Guards;
-use super::recorder::{Failure, Recorder};
 use super::replace;
 use crate::config::Require;
 use crate::haproxy::binds::Binds;
 use crate::haproxy::master::Absent;
 use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
+use crate::receipt::{Failure, Recorder};
 use crate::supervision::Supervisor;
 
 /// Said in each receipt: the second phase of a reload is not the daemon's here.
@@ -99,7 +98,7 @@ fn refuse_unproven_plan(supervisor: &mut Supervisor) -> Result<(), Failure> {
         return Ok(());
     }
     let abilities = supervisor.server.abilities().map_err(|error| Failure::new(error.to_string()))?;
-    match super::plan::unproven(&supervisor.plan(&abilities)) {
+    match crate::plan::unproven(&supervisor.plan(&abilities)) {
         Some(why) => Err(Failure::new(format!("require = \"proven\", and the plan cannot prove {why}"))),
         None => Ok(()),
     }

@@ -3,23 +3,23 @@
 use std::time::{Duration, Instant};
 
 use crate::config::Strategy;
-use crate::generation_files::Files;
+use crate::fs::generation_files::Files;
 use crate::haproxy::inspect::UNEXPORTED;
 use crate::haproxy::launch::label;
 use crate::haproxy::master::Found;
 use crate::haproxy::scan;
 use crate::haproxy::version::Version;
-use crate::inspection::Inspection;
-use crate::listener::{Owned, Role};
+use crate::model::listener::{Owned, Role};
 use crate::process::{self, Handle, Kin};
+use crate::receipt::{Failure, Recorder};
 use crate::reload::confirm::Verdict;
 use crate::reload::guards::Guards;
 use crate::reload::held;
-use crate::reload::recorder::{Failure, Recorder};
 use crate::reload::reserved::Reserved;
 use crate::reload::retire::{retire, stopped_listening};
 use crate::reload::run::{find_stranger, judged};
 use crate::reload::steered;
+use crate::sockets::inspection::Inspection;
 use crate::supervision::{Generation, Supervisor};
 
 use super::guard::migrates;

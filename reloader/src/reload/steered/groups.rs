@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::custody::Custody;
 use crate::gate::steer::{Group, Steer};
 use crate::kernel::devices;
-use crate::listener::{Endpoint, Listener};
+use crate::model::listener::{Endpoint, Listener};
 use crate::process::Handle;
+use crate::sockets::custody::Custody;
 
 /// A socket of the new generation.
 pub(super) struct Successor {

@@ -11,9 +11,9 @@ use std::path::Path;
 use rustix::fs::{Mode, fchmod};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::custody::{Held, take_in};
-use crate::haproxy::codec::Record;
-use crate::listener::{Address, Role};
+use crate::model::SocketMetadata;
+use crate::model::listener::{Address, Role};
+use crate::sockets::custody::{Held, take_in};
 
 /// The kernel takes net.core.somaxconn where that is less.
 const BACKLOG: i32 = i32::MAX;
@@ -34,7 +34,7 @@ pub(super) fn listener(address: &Address, all: &[Address]) -> Result<Held, Strin
         };
         format!("cannot listen on {address}: {error}{hint}")
     })?;
-    let mut held = take_in(vec![(OwnedFd::from(bound), Record::default())], |_| true, |_| Role::Traffic);
+    let mut held = take_in(vec![(OwnedFd::from(bound), SocketMetadata::default())], |_| true, |_| Role::Traffic);
     held.pop().ok_or_else(|| format!("cannot listen on {address}: the kernel does not call that a listener"))
 }
 
@@ -97,7 +97,7 @@ fn connect(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listener::Endpoint;
+    use crate::model::listener::Endpoint;
 
     #[test]
     fn each_kind_of_address_is_bound() {

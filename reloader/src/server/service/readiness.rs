@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::notify;
 use crate::config::{Ready, Service};
-use crate::custody::Held;
 use crate::kernel::sock_diag::{self, ListenSocket};
-use crate::listener::{Address, Listener};
+use crate::model::listener::{Address, Listener};
+use crate::process::readiness::NotReady;
 use crate::process::{self, Handle, Kin};
-use crate::ready::NotReady;
+use crate::sockets::custody::Held;
 
 /// How often it is looked: no event tells of listen(2), or of a wait, in another process.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);

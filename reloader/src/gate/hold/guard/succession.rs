@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{Exception, Target};
 use crate::kernel::sock_diag::{self, ListenSocket};
-use crate::listener::{Address, Endpoint};
+use crate::model::listener::{Address, Endpoint};
 
 /// A server binds its ports one after the other. One that has bound some of them and no other for so long has done so on purpose: the
 /// rest have no listener any more.

@@ -3,22 +3,22 @@
 use std::collections::HashSet;
 
 use crate::kernel::sock_diag::{self, Ends, SockDiagError};
-use crate::listener::{Endpoint, Listener};
+use crate::model::listener::{Endpoint, Listener};
 
 /// The old listeners, as the kernel's tables name them.
-pub(super) struct Old {
+pub(crate) struct ClosingListeners {
     endpoints: Vec<Endpoint>,
     inodes: HashSet<u64>,
 }
 
-impl Old {
-    pub(super) fn new<'a>(listeners: impl Iterator<Item = &'a Listener> + Clone) -> Old {
+impl ClosingListeners {
+    pub(crate) fn new<'a>(listeners: impl Iterator<Item = &'a Listener> + Clone) -> ClosingListeners {
         let endpoints = listeners.clone().map(|listener| listener.endpoint.clone()).collect();
-        Old { endpoints, inodes: listeners.map(|listener| listener.inode).collect() }
+        ClosingListeners { endpoints, inodes: listeners.map(|listener| listener.inode).collect() }
     }
 
     /// Handshakes that they have begun: without the `late` ones those whose SYN-ACK was sent once only.
-    pub(super) fn half_open(&self, late: bool) -> Result<HashSet<Ends>, SockDiagError> {
+    pub(crate) fn half_open(&self, late: bool) -> Result<HashSet<Ends>, SockDiagError> {
         let pending = sock_diag::half_open(0)?;
         let awaited = pending.iter().filter(|found| {
             (late || found.retransmits == 0) && self.endpoints.iter().any(|endpoint| endpoint.covers(found.local))
@@ -27,7 +27,7 @@ impl Old {
     }
 
     /// Connections in their accept queues.
-    pub(super) fn queued(&self) -> Result<u64, SockDiagError> {
+    pub(crate) fn queued(&self) -> Result<u64, SockDiagError> {
         let all = sock_diag::tcp_listeners()?;
         Ok(all.iter().filter(|found| self.inodes.contains(&found.inode)).map(|found| u64::from(found.queued)).sum())
     }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use socket2::SockRef;
 
-use crate::custody::{Custody, Held, describe};
-use crate::haproxy::codec::Record;
 use crate::kernel::sock_diag::{self, ListenSocket, SockDiagError};
 use crate::kernel::udp;
-use crate::listener::{Address, Endpoint, Listener, Owned, Role};
+use crate::model::SocketMetadata;
+use crate::model::listener::{Address, Endpoint, Listener, Owned, Role};
 use crate::process::{self, Handle, SocketOwner};
+use crate::sockets::custody::{Custody, Held, describe};
 
 /// Why a generation's listeners are not known.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +106,7 @@ where
         match duplicate(found.inode, sockets[&found.inode]) {
             Ok((listener, fd)) => {
                 owned.push(Owned { listener: listener.clone(), role });
-                held.push(Held { listener, role, fd: Arc::new(fd), record: Record::default() });
+                held.push(Held { listener, role, fd: Arc::new(fd), record: SocketMetadata::default() });
             }
             Err(message) => {
                 notes.push(format!("{} is not in custody: {message}", found.address));
@@ -136,7 +136,7 @@ fn datagrams(sockets: &HashMap<u64, SocketOwner>, known: &HashSet<u64>) -> Resul
         match duplicate(inode, sockets[&inode]) {
             // What it only sends by is not shared.
             Ok((listener, fd)) if SockRef::from(&fd).reuse_port().is_ok_and(|shared| shared) => {
-                held.push(Held { listener, role: Role::Traffic, fd: Arc::new(fd), record: Record::default() });
+                held.push(Held { listener, role: Role::Traffic, fd: Arc::new(fd), record: SocketMetadata::default() });
             }
             Ok(_) => {}
             Err(message) => log::debug!("a UDP socket is not in custody: {message}"),
@@ -148,7 +148,7 @@ fn datagrams(sockets: &HashMap<u64, SocketOwner>, known: &HashSet<u64>) -> Resul
 /// What a server does not give out is duplicated by the kernel.
 fn duplicate(inode: u64, owner: SocketOwner) -> Result<(Listener, OwnedFd), String> {
     let fd = Handle::duplicate(owner, inode).map_err(|error| error.to_string())?;
-    let mut record = Record::default();
+    let mut record = SocketMetadata::default();
     let listener = describe(fd.as_fd(), &record).ok_or("it is no listener any more")?;
     record.interface = listener.endpoint.interface.clone().unwrap_or_default().into_bytes();
     Ok((listener, fd))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::process::{Ended, Handle};
+use super::{Ended, Handle};
 
 /// Why a generation did not become ready.
 #[derive(Debug, thiserror::Error)]

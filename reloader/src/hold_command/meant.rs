@@ -6,7 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use super::listen::Listen;
 use crate::gate::hold::{Exception, Target};
 use crate::kernel::sock_diag::ListenSocket;
-use crate::listener::{Address, Endpoint, Listener, SocketType};
+use crate::model::listener::{Address, Endpoint, Listener, SocketType};
 
 /// What one `--listen` stands for. Whoever listens on one of these serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,21 +1,23 @@
-//! The program stays for handshakes that are late.
+//! What stays of steering after a reload: the program waits for handshakes that are late.
+
+mod old;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::old::Old;
+use super::Supervisor;
 use crate::kernel::sock_diag::Ends;
-use crate::supervision::Supervisor;
+pub(crate) use old::ClosingListeners;
 
 /// Handshakes of closed listeners that wait for a slow client, or for one whose ACK came while the accept queue was full: they
 /// are migrated as long as the program stands, which does nothing else any more.
-pub(crate) struct Unsettled {
-    pub(super) old: Arc<Old>,
-    pub(super) pending: Option<HashSet<Ends>>,
+pub(crate) struct PendingHandshakes {
+    pub(crate) old: Arc<ClosingListeners>,
+    pub(crate) pending: Option<HashSet<Ends>>,
 }
 
 /// Takes the program off once nothing waits for it any more. Due about once a second.
-pub(crate) fn settle_late(supervisor: &mut Supervisor) {
+pub(crate) fn detach_when_idle(supervisor: &mut Supervisor) {
     if let Some(unsettled) = &mut supervisor.unsettled {
         // What cannot be seen may still wait.
         let Ok(now) = unsettled.old.half_open(true) else { return };
@@ -25,11 +27,11 @@ pub(crate) fn settle_late(supervisor: &mut Supervisor) {
             return;
         }
     }
-    settle_now(supervisor);
+    detach_now(supervisor);
 }
 
 /// Takes the program off, whoever waits: the socket by which it is taken off must not outlive its server.
-pub(crate) fn settle_now(supervisor: &mut Supervisor) {
+pub(crate) fn detach_now(supervisor: &mut Supervisor) {
     supervisor.unsettled = None;
     if let Some(Err(error)) = supervisor.steer.as_mut().map(|steer| steer.end(&[])) {
         log::error!("{error}");

@@ -11,10 +11,12 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use socket2::{Domain, SockRef, Type};
 
-use crate::haproxy::broker::Offered;
-use crate::haproxy::codec::Record;
-use crate::listener::{Address, Endpoint, Listener, Role, SocketType};
+use crate::model::SocketMetadata;
+use crate::model::listener::{Address, Endpoint, Listener, Role, SocketType};
 use crate::process::{self, SocketOwner};
+
+/// A socket on offer to the next generation, with what is told beside it.
+pub type OfferedSocket = (Arc<OwnedFd>, SocketMetadata);
 
 /// One listener in custody.
 #[derive(Debug, Clone)]
@@ -26,7 +28,7 @@ pub struct Held {
     /// The duplicate.
     pub fd: Arc<OwnedFd>,
     /// What HAProxy said beside it.
-    pub record: Record,
+    pub record: SocketMetadata,
 }
 
 impl Held {
@@ -60,7 +62,7 @@ impl Custody {
     }
 
     /// What the broker offers to the next generation.
-    pub fn offer(&self) -> Vec<Offered> {
+    pub fn offer(&self) -> Vec<OfferedSocket> {
         self.held.iter().map(|held| (held.fd.clone(), held.record.clone())).collect()
     }
 
@@ -175,7 +177,7 @@ fn followed(held: &[u64], owned: &HashSet<u64>, lifeline: Option<u64>, owners_sh
 /// The listener behind a descriptor; `None` when it is no listening socket (nor a bound datagram one).
 ///
 /// The address, type and flags come from the socket itself, the namespace from HAProxy's record.
-pub fn describe(fd: BorrowedFd<'_>, record: &Record) -> Option<Listener> {
+pub fn describe(fd: BorrowedFd<'_>, record: &SocketMetadata) -> Option<Listener> {
     let socket = SockRef::from(&fd);
     let socket_type = match socket.r#type().ok()? {
         Type::STREAM if socket.is_listener().ok()? => SocketType::Stream,
@@ -203,7 +205,7 @@ fn unix_address(local: &socket2::SockAddr) -> Option<Address> {
 
 /// Takes received sockets into custody form; what is no listener, or is not wanted, is closed.
 pub fn take_in(
-    sockets: Vec<(OwnedFd, Record)>,
+    sockets: Vec<(OwnedFd, SocketMetadata)>,
     wanted: impl Fn(&Listener) -> bool,
     role: impl Fn(&Address) -> Role,
 ) -> Vec<Held> {
@@ -225,7 +227,7 @@ mod tests {
     use super::*;
 
     fn held(socket: impl Into<OwnedFd>) -> Held {
-        take_in(vec![(socket.into(), Record::default())], |_| true, |_| Role::Traffic).remove(0)
+        take_in(vec![(socket.into(), SocketMetadata::default())], |_| true, |_| Role::Traffic).remove(0)
     }
 
     #[test]
@@ -240,7 +242,7 @@ mod tests {
     #[test]
     fn what_does_not_listen_is_not_kept() {
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(take_in(vec![(one.into(), Record::default())], |_| true, |_| Role::Traffic).is_empty());
+        assert!(take_in(vec![(one.into(), SocketMetadata::default())], |_| true, |_| Role::Traffic).is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::meant::{Place, is_wildcard, listener};
 use crate::kernel::sock_diag::ListenSocket;
-use crate::listener::{Endpoint, Listener};
+use crate::model::listener::{Endpoint, Listener};
 
 /// The listeners of the held places at one moment.
 #[derive(Debug, Clone, Default)]

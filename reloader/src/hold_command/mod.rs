@@ -15,13 +15,13 @@ use rustix::process::Signal;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use self::window::{Waited, Window};
-use super::drain::Drain;
-use super::held;
-use super::receipt::{Kind, Receipt};
-use super::recorder::{Failure, Recorder};
 use crate::gate::hold::{Backend, Hold, HoldError, Wanted};
 use crate::kernel::sock_diag::{self, SockDiagError};
 use crate::process::{Handle, ProcessError};
+use crate::receipt::{Failure, Recorder};
+use crate::receipt::{Kind, Receipt};
+use crate::reload::drain::Drain;
+use crate::reload::held;
 use crate::sys::Inheritance;
 
 pub use listen::{Listen, ListenError, parse as parse_listen};

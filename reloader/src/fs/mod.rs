@@ -1,4 +1,8 @@
-//! Files that several processes have in common, or several lives of one.
+//! Files and directories: whole writes, locks with a time limit, directories that belong to the caller alone, the files of a generation.
+
+pub(crate) mod exclusive_dir;
+pub(crate) mod generation_files;
+pub(crate) mod groups;
 
 use std::fs::File;
 use std::io;

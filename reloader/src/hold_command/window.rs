@@ -12,7 +12,7 @@ use super::meant::{self, Place};
 use super::presence::{Presence, Stand, stand};
 use crate::gate::hold::{Exception, Hold, Target};
 use crate::kernel::sock_diag::{self, ListenSocket, SockDiagError};
-use crate::listener::Endpoint;
+use crate::model::listener::Endpoint;
 use crate::process::{self, Handle};
 use crate::reload::drain::{self, Drain};
 

@@ -1,15 +1,20 @@
 //! The plan: for each listener the rung it will get, and why not a stronger one. Pure.
 
+pub(crate) mod companion;
+
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::receipt::Rung;
-use super::replaced::REFUSES;
 use crate::config::Strategy;
 use crate::gate::hold::{Backend, Gates};
-use crate::listener::{Address, Endpoint, Family, Role};
+use crate::model::listener::{Address, Endpoint, Family, Role};
+use crate::receipt::Rung;
 use crate::server::Abilities;
+
+/// Why a unix path that HAProxy binds again is not proven.
+pub(crate) const REFUSES: &str =
+    "HAProxy renames a unix socket into place a moment before it listens on it: who connected in between was refused";
 
 /// What the plan knows of a listener of the serving generation.
 #[derive(Debug, Clone)]

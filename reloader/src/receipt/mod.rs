@@ -1,8 +1,14 @@
 //! The receipt: the record of one reload. Its JSON is an interface; see `docs/receipts.md`.
 
+mod identity;
+mod recorder;
+
 use serde::{Deserialize, Serialize};
 
-use crate::listener::{Endpoint, Family, Role};
+use crate::model::listener::{Endpoint, Family, Role};
+
+pub(crate) use identity::{receipt_id, rfc3339};
+pub(crate) use recorder::{Failure, Recorder};
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

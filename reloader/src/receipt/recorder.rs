@@ -2,9 +2,8 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::receipt::{GenerationId, Kind, Lost, Outcome, Phases, Receipt, Syns, judge};
+use super::{GenerationId, Kind, Lost, Outcome, Phases, Receipt, Syns, judge, receipt_id, rfc3339};
 use crate::kernel::syncookies::SynCookies;
-use crate::supervision::{receipt_id, rfc3339};
 
 /// A receipt in the making.
 #[derive(Debug)]

@@ -2,10 +2,10 @@
 
 use crate::config::Strategy;
 use crate::haproxy::version::Version;
-use crate::listener::Address;
-use crate::reload::plan::{Planned, Present};
-use crate::reload::receipt::Rung;
-use crate::reload::replaced::REFUSES;
+use crate::model::listener::Address;
+use crate::plan::REFUSES;
+use crate::plan::{Planned, Present};
+use crate::receipt::Rung;
 
 /// What the plan follows from, besides the listeners.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +57,7 @@ fn rung(listener: &Present, means: Means) -> (Rung, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listener::{Endpoint, Role};
+    use crate::model::listener::{Endpoint, Role};
 
     fn rung_of(address: Address, haproxy: (u32, u32), change: impl FnOnce(&mut Means)) -> Rung {
         let endpoint = Endpoint::stream(address);

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use super::presence::{Presence, is_served};
 use super::window::{Waited, Window};
 use crate::gate::hold::{Backend, Ended, Why};
-use crate::listener::{Listener, Role};
+use crate::model::listener::{Listener, Role};
 use crate::process;
+use crate::receipt::Recorder;
+use crate::receipt::{ListenerReceipt, Rung};
 use crate::reload::drain::Drain;
 use crate::reload::held::{general_doubt, judge_held, no_room, rung, syns};
-use crate::reload::receipt::{ListenerReceipt, Rung};
-use crate::reload::recorder::Recorder;
 use crate::reload::retire::undrained;
 
 /// An old listener, and what took its place; a new one without an old one.

@@ -1,0 +1,4 @@
+//! Looks at listening sockets and keeps duplicates of them: inspection of what a server owns, and custody.
+
+pub mod custody;
+pub mod inspection;

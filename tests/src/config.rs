@@ -38,7 +38,7 @@ impl Config {
     }
 
     /// The user's own stats socket, from which another HAProxy can take the listeners.
-    pub fn giving_socket(self, path: &Path) -> Config {
+    pub fn exposing_stats_socket(self, path: &Path) -> Config {
         self.global(&format!("stats socket {} mode 600 level admin expose-fd listeners", path.display()))
     }
 

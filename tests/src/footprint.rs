@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::poll::seen_within;
+use crate::poll::satisfied_within;
 use crate::process::{cmdline, guards, mentioning};
 
 /// Links, qdiscs and filters of the calling thread's namespace, guards of holds there, and processes that mention a directory.
@@ -50,7 +50,7 @@ impl Footprint {
     /// else's affair: only a test that is alone on the machine can say more.
     pub fn left_behind(&self) -> Vec<String> {
         let mut left = Vec::new();
-        seen_within(Duration::from_secs(5), || {
+        satisfied_within(Duration::from_secs(5), || {
             left = self.changes();
             left.retain(|change| change.starts_with('+'));
             left.is_empty()
@@ -64,7 +64,7 @@ impl Footprint {
     #[track_caller]
     pub fn assert_unchanged(&self) {
         let mut changes = Vec::new();
-        let unchanged = seen_within(Duration::from_secs(5), || {
+        let unchanged = satisfied_within(Duration::from_secs(5), || {
             changes = self.changes();
             changes.retain(|change| !change.starts_with("- bpf map "));
             changes.is_empty()

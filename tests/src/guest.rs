@@ -62,11 +62,11 @@ pub fn denied() -> Vec<String> {
 #[track_caller]
 pub fn skip(feature: Feature, reason: &str) {
     assert!(!expects(feature), "{feature:?} must be here: {reason}");
-    leave_out(reason);
+    report_skipped(reason);
 }
 
 /// For a test that guests lack a tool for: the host runs it.
-pub fn leave_out(reason: &str) {
+pub fn report_skipped(reason: &str) {
     // Not print!, whose words libtest keeps to itself when a test passes.
     let _ = writeln!(std::io::stderr(), "{SKIPPED}{reason}");
 }

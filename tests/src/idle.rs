@@ -12,7 +12,7 @@ use socket2::{Socket, Type};
 use crate::load::Target;
 
 /// Established connections.
-pub struct Idle {
+pub struct IdleConnections {
     epoll: Epoll,
     connections: Vec<Option<Socket>>,
     deaths: Vec<Death>,
@@ -29,9 +29,9 @@ pub struct Death {
     pub noticed: Instant,
 }
 
-impl Idle {
+impl IdleConnections {
     /// Establish `count` connections; panics if one cannot be.
-    pub fn open(target: impl Into<Target>, count: usize) -> Idle {
+    pub fn open(target: impl Into<Target>, count: usize) -> IdleConnections {
         crate::limits::raise_open_files();
         let (domain, address) = target.into().resolved();
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("epoll_create");
@@ -44,7 +44,7 @@ impl Idle {
             epoll.add(socket.as_fd(), event).expect("epoll_ctl");
             connections.push(Some(socket));
         }
-        Idle { epoll, connections, deaths: Vec::new() }
+        IdleConnections { epoll, connections, deaths: Vec::new() }
     }
 
     /// How many live at this moment.
@@ -74,16 +74,16 @@ impl Idle {
 
     /// Send a request through each that lives and read the reply to its end. Gives how many were answered; the rest
     /// are among the deaths.
-    pub fn prove(&mut self) -> usize {
+    pub fn count_answered(&mut self) -> usize {
         self.alive();
         let mut answered = 0;
         for number in 0..self.connections.len() {
             let Some(socket) = self.connections[number].take() else {
                 continue;
             };
-            match ask(&socket) {
+            match request(&socket) {
                 Ok(()) => answered += 1,
-                Err(error) => self.bury(number, error.to_string()),
+                Err(error) => self.record_death(number, error.to_string()),
             }
         }
         answered
@@ -104,17 +104,17 @@ impl Idle {
                 _ => continue,
             };
             self.connections[number] = None;
-            self.bury(number, how);
+            self.record_death(number, how);
         }
         count
     }
 
-    fn bury(&mut self, connection: usize, how: String) {
+    fn record_death(&mut self, connection: usize, how: String) {
         self.deaths.push(Death { connection, how, noticed: Instant::now() });
     }
 }
 
-fn ask(mut socket: &Socket) -> anyhow::Result<()> {
+fn request(mut socket: &Socket) -> anyhow::Result<()> {
     socket.set_nonblocking(false)?;
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
     socket.write_all(b"GET / HTTP/1.0\r\n\r\n")?;

@@ -11,12 +11,12 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::versions::apt;
 
 /// The kernels that every release of reloader is tested with, oldest first.
-pub const WANTED: &[Wanted] = &[
-    Wanted { line: "5.10", suite: "bullseye", retired: false },
-    Wanted { line: "6.1", suite: "bookworm", retired: false },
-    Wanted { line: "6.12", suite: "trixie", retired: false },
+pub const TESTED: &[TestedKernel] = &[
+    TestedKernel { line: "5.10", suite: "bullseye", retired: false },
+    TestedKernel { line: "6.1", suite: "bookworm", retired: false },
+    TestedKernel { line: "6.12", suite: "trixie", retired: false },
     // Whatever sid has by now.
-    Wanted { line: "newest", suite: "sid", retired: false },
+    TestedKernel { line: "newest", suite: "sid", retired: false },
 ];
 
 /// For machines in a cloud: everything that reloader needs of a kernel, little else.
@@ -24,7 +24,7 @@ const PACKAGE: &str = "linux-image-cloud-amd64";
 
 /// A kernel and its origin.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted {
+pub struct TestedKernel {
     /// `6.1`
     pub line: &'static str,
     suite: &'static str,
@@ -32,7 +32,7 @@ pub struct Wanted {
     pub retired: bool,
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for TestedKernel {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let note = if self.retired { ", retired" } else { "" };
         write!(out, "Linux {} (Debian {}{note})", self.line, self.suite)
@@ -51,13 +51,13 @@ pub struct Kernel {
 }
 
 /// The one of this line; an error that names those which there are.
-pub fn wanted(line: &str) -> Result<&'static Wanted> {
-    let lines: Vec<&str> = WANTED.iter().map(|wanted| wanted.line).collect();
-    let found = WANTED.iter().find(|wanted| wanted.line == line);
+pub fn by_line(line: &str) -> Result<&'static TestedKernel> {
+    let lines: Vec<&str> = TESTED.iter().map(|kernel| kernel.line).collect();
+    let found = TESTED.iter().find(|kernel| kernel.line == line);
     found.with_context(|| format!("there is no kernel `{line}`, but {}", lines.join(", ")))
 }
 
-impl Wanted {
+impl TestedKernel {
     /// From the cache, or fetched into it. Needs `dpkg` and `depmod` (package kmod).
     pub fn fetch(&self, cache: &Path) -> Result<Kernel> {
         self.cached_or_fetched(cache).with_context(|| format!("{self} cannot be had"))

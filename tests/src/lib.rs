@@ -9,7 +9,7 @@ pub mod container;
 pub mod footprint;
 pub mod guest;
 pub mod haproxy;
-pub mod holding;
+pub mod hold_rig;
 pub mod idle;
 pub mod isolation;
 pub mod kernels;

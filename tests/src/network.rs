@@ -38,17 +38,17 @@ impl Namespace {
     }
 
     /// Moves a device of the calling thread's namespace here.
-    pub fn take(&self, device: &str) {
+    pub fn take_device(&self, device: &str) {
         ip(&format!("link set {device} netns /proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()));
     }
 }
 
 /// Two namespaces, their devices `left` and `right` up and connected.
-pub fn connected() -> (Namespace, Namespace) {
+pub fn veth_pair() -> (Namespace, Namespace) {
     let (left, right) = (Namespace::new(), Namespace::new());
     left.run(|| {
         ip("link add left type veth peer name right");
-        right.take("right");
+        right.take_device("right");
         ip("link set left up");
     });
     right.run(|| ip("link set right up"));
@@ -56,7 +56,7 @@ pub fn connected() -> (Namespace, Namespace) {
 }
 
 /// Gives a device an address of each family.
-pub fn addresses(device: &str, host: u8) {
+pub fn add_addresses(device: &str, host: u8) {
     ip(&format!("addr add 10.0.0.{host}/24 dev {device}"));
     ip(&format!("addr add fd00::{host}/64 dev {device} nodad"));
 }
@@ -67,7 +67,7 @@ pub fn ip(arguments: &str) {
 }
 
 /// Adds a device, if this kernel has its kind: distributions' kernels have them all, a small virtual machine's may not.
-pub fn can_add(device: &str) -> bool {
+pub fn try_add_device(device: &str) -> bool {
     let output = Command::new("ip").args(["link", "add"]).args(device.split_whitespace()).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() || error.contains("Unknown device type"), "{device}: {error}");

@@ -77,7 +77,7 @@ impl Plain {
     pub fn start(binary: &HaproxyBinary, method: Method, ports: u16) -> Plain {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let bind = format!("127.0.0.1:8000-{}", 7999 + ports);
-        let mut config = Config::web(&bind).giving_socket(&dir.path().join("stats.sock"));
+        let mut config = Config::web(&bind).exposing_stats_socket(&dir.path().join("stats.sock"));
         if method == Method::NoReusePort {
             config = config.global("noreuseport");
         }

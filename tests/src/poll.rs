@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Look until `seen` says yes; false when it has not within `limit`.
-pub fn seen_within(limit: Duration, mut seen: impl FnMut() -> bool) -> bool {
+pub fn satisfied_within(limit: Duration, mut seen: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     loop {
         if seen() {
@@ -20,5 +20,5 @@ pub fn seen_within(limit: Duration, mut seen: impl FnMut() -> bool) -> bool {
 /// Look until `seen` says yes; panics, saying what was waited for, when it has not within `limit`.
 #[track_caller]
 pub fn until(limit: Duration, what: &str, seen: impl FnMut() -> bool) {
-    assert!(seen_within(limit, seen), "waited {limit:?} for {what}");
+    assert!(satisfied_within(limit, seen), "waited {limit:?} for {what}");
 }

@@ -22,6 +22,6 @@ pub fn ability<'a>(probed: &'a Value, name: &str) -> &'a Value {
 
 /// Whether it is there.
 #[track_caller]
-pub fn has(name: &str) -> bool {
+pub fn is_present(name: &str) -> bool {
     ability(&probe(), name)["present"] == true
 }

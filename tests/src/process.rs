@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::poll::{seen_within, until};
+use crate::poll::{satisfied_within, until};
 
 /// A process: a pid alone may be somebody else's by now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +58,7 @@ impl Process {
     /// End it: SIGKILL.
     pub fn end(&self) {
         self.signal(Signal::SIGKILL);
-        seen_within(Duration::from_secs(5), || !self.is_alive());
+        satisfied_within(Duration::from_secs(5), || !self.is_alive());
     }
 
     /// Its children at this moment.
@@ -68,7 +68,7 @@ impl Process {
 }
 
 /// Every process that has all these words among its arguments.
-pub fn called_with(words: &[&str]) -> Vec<Process> {
+pub fn with_arguments(words: &[&str]) -> Vec<Process> {
     let has = |process: &Process| {
         let line = cmdline(process.pid);
         words.iter().all(|word| line.split(' ').any(|argument| argument == *word))

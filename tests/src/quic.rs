@@ -116,7 +116,7 @@ impl Running {
         let said = self.reader.take().expect("stopped only once").join().expect("the reader panicked");
         let status = self.child.wait().expect("waiting for python3");
         assert!(status.success(), "the QUIC clients: {status}");
-        Outcomes::of(&said)
+        Outcomes::from_reports(&said)
     }
 }
 

@@ -9,7 +9,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 /// What a server does with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub enum Reaction {
     /// Read the request, reply, close.
     Reply,
     /// Read the request, reply 503, close.
@@ -33,12 +33,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listen on `address` (port 0: any) and treat connections so.
-    pub fn start(address: &str, manner: Manner) -> Server {
+    /// Listen on `address` (port 0: any) and react to each connection like this.
+    pub fn start(address: &str, reaction: Reaction) -> Server {
         let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("bind {address}: {error}"));
         let address = listener.local_addr().expect("a bound socket has an address");
         let accepting = listener.try_clone().expect("dup");
-        let thread = std::thread::spawn(move || serve(&accepting, manner));
+        let thread = std::thread::spawn(move || serve(&accepting, reaction));
         Server { address, listener, thread: Some(thread) }
     }
 }
@@ -53,31 +53,31 @@ impl Drop for Server {
     }
 }
 
-fn serve(listener: &TcpListener, manner: Manner) {
+fn serve(listener: &TcpListener, reaction: Reaction) {
     let mut held = Vec::new();
     while let Ok((stream, _)) = listener.accept() {
-        match manner {
-            Manner::Silent => held.push(stream),
+        match reaction {
+            Reaction::Silent => held.push(stream),
             // A thread each: connections that are held open must not stand in line.
-            _ => drop(std::thread::spawn(move || treat(stream, manner))),
+            _ => drop(std::thread::spawn(move || react(stream, reaction))),
         }
     }
 }
 
-fn treat(mut stream: TcpStream, manner: Manner) {
+fn react(mut stream: TcpStream, reaction: Reaction) {
     let mut request = [0; 1024];
     if stream.read(&mut request).unwrap_or(0) == 0 {
         return;
     }
-    match manner {
-        Manner::Reply => reply(&mut stream, "200 OK"),
-        Manner::Unavailable => reply(&mut stream, "503 Service Unavailable"),
-        Manner::Late(delay) => {
+    match reaction {
+        Reaction::Reply => reply(&mut stream, "200 OK"),
+        Reaction::Unavailable => reply(&mut stream, "503 Service Unavailable"),
+        Reaction::Late(delay) => {
             std::thread::sleep(delay);
             reply(&mut stream, "200 OK");
         }
-        Manner::Reset => SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER"),
-        Manner::Empty | Manner::Silent => {}
+        Reaction::Reset => SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER"),
+        Reaction::Empty | Reaction::Silent => {}
     }
 }
 
@@ -86,23 +86,23 @@ fn reply(stream: &mut TcpStream, status: &str) {
 }
 
 /// A listener that nobody accepts from, its queue full: SYNs to it are dropped.
-pub struct Full {
+pub struct FullListener {
     /// Where it listens.
     pub address: SocketAddr,
     listener: Socket,
     queued: Vec<TcpStream>,
 }
 
-impl Full {
+impl FullListener {
     /// Listen and fill the queue.
-    pub fn start() -> Full {
+    pub fn start() -> FullListener {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
         listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().expect("constant").into()).expect("bind");
         listener.listen(0).expect("listen");
         let address = listener.local_addr().ok().and_then(|address| address.as_socket()).expect("an inet address");
         // A backlog of zero still takes one connection.
         let queued = vec![TcpStream::connect(address).expect("the first connection fits")];
-        Full { address, listener, queued }
+        FullListener { address, listener, queued }
     }
 
     /// Make room: the next SYN, which may be a retransmitted one, is answered, and every connection gets a reply.
@@ -110,7 +110,7 @@ impl Full {
         drop(self.queued);
         for _ in 0..=connections {
             let (socket, _) = self.listener.accept().expect("accept");
-            treat(socket.into(), Manner::Reply);
+            react(socket.into(), Reaction::Reply);
         }
     }
 }

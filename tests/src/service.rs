@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::poll::{seen_within, until};
+use crate::poll::{satisfied_within, until};
 use crate::process::Process;
 use crate::sockets::listening;
 
@@ -83,7 +83,7 @@ impl Drop for Service {
     fn drop(&mut self) {
         let [shell, script, verb] = self.command("stop");
         let _ = Command::new(shell).args([script, verb]).stdin(Stdio::null()).status();
-        seen_within(Duration::from_secs(5), || !self.listens());
+        satisfied_within(Duration::from_secs(5), || !self.listens());
     }
 }
 

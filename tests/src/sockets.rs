@@ -22,7 +22,7 @@ pub fn listening(port: u16) -> BTreeSet<u64> {
 /// Connections to a port that this process has accepted and not closed.
 pub fn accepted_by(process: Process, port: u16) -> usize {
     let open = tcp(port, &[ESTABLISHED, CLOSE_WAIT]);
-    held_by(process.pid).intersection(&open).count()
+    open_sockets(process.pid).intersection(&open).count()
 }
 
 /// How often the SYN-ACK of each half-open connection of a port was sent again.
@@ -40,7 +40,7 @@ pub fn queued(port: u16) -> u64 {
 }
 
 /// Inodes of all sockets that a process holds.
-pub fn held_by(pid: i32) -> BTreeSet<u64> {
+pub fn open_sockets(pid: i32) -> BTreeSet<u64> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let targets = links.filter_map(|link| fs::read_link(link.path()).ok());
     targets.filter_map(|target| target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
@@ -48,16 +48,16 @@ pub fn held_by(pid: i32) -> BTreeSet<u64> {
 
 /// The processes of the whole machine that hold one of these sockets.
 pub fn holders(inodes: &BTreeSet<u64>) -> BTreeSet<i32> {
-    holders_by_name(inodes).into_iter().map(|(pid, _)| pid).collect()
+    holders_with_cmdline(inodes).into_iter().map(|(pid, _)| pid).collect()
 }
 
 /// The same with their command lines before and after the look: a process may become another program meanwhile.
-pub fn holders_by_name(inodes: &BTreeSet<u64>) -> BTreeSet<(i32, [String; 2])> {
+pub fn holders_with_cmdline(inodes: &BTreeSet<u64>) -> BTreeSet<(i32, [String; 2])> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let look = |pid| {
         let before = cmdline(pid);
-        let holds = !held_by(pid).is_disjoint(inodes);
+        let holds = !open_sockets(pid).is_disjoint(inodes);
         holds.then(|| (pid, [before, cmdline(pid)]))
     };
     pids.filter_map(look).collect()

@@ -48,7 +48,7 @@ impl Client {
 }
 
 /// That many at once.
-pub fn start(address: SocketAddr, clients: usize) -> Vec<Client> {
+pub fn start_clients(address: SocketAddr, clients: usize) -> Vec<Client> {
     (0..clients).map(|_| Client::start(address)).collect()
 }
 
@@ -75,7 +75,7 @@ pub fn listener_with(address: &str, backlog: i32) -> TcpListener {
 
 /// Room for the clients' half-opens in the calling thread's namespace: by default the kernel keeps a quarter of a small number
 /// free.
-pub fn room() {
+pub fn raise_backlog_limits() {
     std::fs::write("/proc/sys/net/ipv4/tcp_max_syn_backlog", "16384").unwrap();
     std::fs::write("/proc/sys/net/core/somaxconn", "16384").unwrap();
 }

@@ -1,4 +1,4 @@
-//! A script in HAProxy's place, whose manner a test changes while the daemon runs.
+//! A script in HAProxy's place, whose behaviour a test changes while the daemon runs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,27 +6,27 @@ use std::path::{Path, PathBuf};
 
 /// What the script does when it is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub enum Behaviour {
     /// Become HAProxy.
-    Well,
+    Normal,
     /// Say why, and end.
-    Die,
+    FailAtOnce,
     /// Check a configuration well, and end at every start.
-    Stillborn,
+    FailAfterCheck,
     /// Do nothing, for as long as it lives.
     Hang,
-    /// Check a configuration well; become HAProxy once the manner is another.
-    Wait,
+    /// Check a configuration well; become HAProxy once the behaviour is another.
+    WaitForChange,
     /// Become a HAProxy that serves, but without the stats socket that the daemon waits for.
-    Deaf,
+    NoStatsSocket,
     /// Become a HAProxy that takes over no socket.
-    Afresh,
+    IgnorePassedSockets,
     /// Tell the daemon that it is ready, and end.
-    Fleeting,
+    ReadyThenExit,
     /// Ask the broker for nonsense, break off a transfer half way, then become HAProxy.
-    Rude,
+    MalformedRequests,
     /// Leave a transfer half way for as long as HAProxy lives, and become HAProxy.
-    Clinging,
+    UnfinishedTransfer,
 }
 
 /// The script. It lives as long as this.
@@ -38,7 +38,7 @@ impl Wrapper {
     /// A script that starts the distribution's HAProxy well.
     pub fn new() -> Wrapper {
         let wrapper = Wrapper { dir: tempfile::tempdir().expect("a temporary directory") };
-        wrapper.set(Manner::Well);
+        wrapper.set(Behaviour::Normal);
         let script = SCRIPT.replace("HERE", &wrapper.dir.path().display().to_string());
         fs::write(wrapper.path(), script).expect("writing");
         fs::set_permissions(wrapper.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -51,14 +51,14 @@ impl Wrapper {
     }
 
     /// How it behaves from now on.
-    pub fn set(&self, manner: Manner) {
+    pub fn set(&self, behaviour: Behaviour) {
         let fresh = self.dir.path().join("fresh");
-        fs::write(&fresh, format!("{manner:?}\n")).expect("writing");
-        fs::rename(&fresh, self.manner()).expect("renaming");
+        fs::write(&fresh, format!("{behaviour:?}\n")).expect("writing");
+        fs::rename(&fresh, self.behaviour()).expect("renaming");
     }
 
-    fn manner(&self) -> PathBuf {
-        self.dir.path().join("manner")
+    fn behaviour(&self) -> PathBuf {
+        self.dir.path().join("behaviour")
     }
 
     /// What the last start inherited: the soft limit of open files, and what its descriptors refer to, before HAProxy
@@ -71,16 +71,16 @@ impl Wrapper {
 
     /// Take the program away.
     pub fn remove(&self) {
-        fs::rename(self.path(), self.aside()).expect("renaming");
+        fs::rename(self.path(), self.removed_path()).expect("renaming");
     }
 
     /// Put it back.
     pub fn restore(&self) {
-        fs::rename(self.aside(), self.path()).expect("renaming");
+        fs::rename(self.removed_path(), self.path()).expect("renaming");
     }
 
-    fn aside(&self) -> PathBuf {
-        Path::new(self.dir.path()).join("haproxy.aside")
+    fn removed_path(&self) -> PathBuf {
+        Path::new(self.dir.path()).join("haproxy.removed")
     }
 }
 
@@ -93,41 +93,41 @@ broker() {
     socket=$2
 }
 { ulimit -Sn; for fd in /proc/$$/fd/*; do readlink "$fd"; done; } >HERE/inherited
-case $(cat HERE/manner) in
-Die)
+case $(cat HERE/behaviour) in
+FailAtOnce)
     echo "[ALERT] the wrapper was told to die" >&2
     exit 1 ;;
-Stillborn)
+FailAfterCheck)
     case " $* " in *" -c "*) exec /usr/sbin/haproxy "$@" ;; esac
     echo "[ALERT] the wrapper was told to die after the check" >&2
     exit 1 ;;
 Hang)
     exec sh -c 'while :; do sleep 1; done' hanging "$@" ;;
-Wait)
+WaitForChange)
     case " $* " in *" -c "*) exec /usr/sbin/haproxy "$@" ;; esac
-    while [ "$(cat HERE/manner)" = Wait ]; do sleep 0.02; done ;;
-Deaf)
+    while [ "$(cat HERE/behaviour)" = WaitForChange ]; do sleep 0.02; done ;;
+NoStatsSocket)
     for word; do
         case $word in */generation-*.cfg) sed -i '/stats socket/d' "$word" ;; esac
     done ;;
-Afresh)
+IgnorePassedSockets)
     for word; do
         shift
         case $previous:$word in -x:* | *:-x) ;; *) set -- "$@" "$word" ;; esac
         previous=$word
     done ;;
-Fleeting)
+ReadyThenExit)
     for word; do
         case $word in */generation-*.cfg) own=${word%.cfg}.sock ;; esac
     done
     exec perl -e 'use IO::Socket::UNIX;
         $l = IO::Socket::UNIX->new(Local => $ARGV[0], Listen => 9); $c = $l->accept; sysread $c, $x, 99;
         print $c "Version: 2.6\nPid: $$\n";' "$own" "$@" ;;
-Rude)
+MalformedRequests)
     broker "$@"
     perl -e "$ask" "$socket" nonsense00
     perl -e "$ask" "$socket" _getsocks ;;
-Clinging)
+UnfinishedTransfer)
     broker "$@"
     mkfifo HERE/asked$$
     perl -e "$ask"' open A, ">$ARGV[2]"; close A; sleep 1 while getppid != 1' "$socket" _getsocks HERE/asked$$ "$@" &

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use reloader_tests::config::Config;
 use reloader_tests::haproxy::{Haproxy, HaproxyBinary, info};
-use reloader_tests::idle::Idle;
+use reloader_tests::idle::IdleConnections;
 use reloader_tests::load::Load;
-use reloader_tests::poll::{seen_within, until};
+use reloader_tests::poll::{satisfied_within, until};
 use reloader_tests::process::Process;
 use reloader_tests::receipt::{listener, traffic};
 use reloader_tests::rig::{Answer, Rig};
-use reloader_tests::servers::{Manner, Server};
+use reloader_tests::servers::{Reaction, Server};
 use reloader_tests::sockets::listening;
 use reloader_tests::{isolation, netns, versions};
 
@@ -30,8 +30,9 @@ impl Scene {
     fn begin(binary: &HaproxyBinary, args: &[&str], exposes: bool) -> Scene {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("stats.sock");
-        let server = Server::start("127.0.0.1:0", Manner::Reply);
-        let config = if exposes { Config::new().giving_socket(&socket) } else { Config::new().stats_socket(&socket) };
+        let server = Server::start("127.0.0.1:0", Reaction::Reply);
+        let config =
+            if exposes { Config::new().exposing_stats_socket(&socket) } else { Config::new().stats_socket(&socket) };
         let config = config.frontend("web", &[WEB]).tcp_proxy("idle", &[PROXY], &server.address.to_string());
         let rig = Rig::with(&config).haproxy(binary).prepare();
         let foreign = binary.daemonize(&rig.haproxy_cfg(), args).unwrap();
@@ -54,7 +55,7 @@ fn adopts(binary: &HaproxyBinary, args: &[&str], exposes: bool) {
     netns::enter();
     println!("{binary} {args:?}, {} expose-fd", if exposes { "with" } else { "without" });
     let mut scene = Scene::begin(binary, args, exposes);
-    let mut idle = Idle::open(PROXY, 50);
+    let mut idle = IdleConnections::open(PROXY, 50);
     let load = Load::to([WEB]).rate(1500).start();
     load.until_started(200);
     scene.rig.start_daemon();
@@ -76,7 +77,7 @@ fn adopts(binary: &HaproxyBinary, args: &[&str], exposes: bool) {
     load.until_further(500);
     assert!(foreign.process.is_alive(), "it drains: its connections are open");
     assert_eq!(idle.alive(), 50, "{:?}", idle.deaths());
-    assert_eq!(idle.prove(), 50, "{:?}", idle.deaths());
+    assert_eq!(idle.count_answered(), 50, "{:?}", idle.deaths());
     load.stop().assert_lossless();
     foreign.process.until_gone(Duration::from_secs(10));
     workers.iter().for_each(|worker| worker.until_gone(Duration::from_secs(10)));
@@ -152,7 +153,7 @@ impl Drop for ControlGroup {
         let above = self.0.with_file_name("cgroup.procs");
         procs.lines().for_each(|pid| drop(fs::write(&above, pid)));
         // The kernel empties it a little later.
-        seen_within(Duration::from_secs(5), || fs::remove_dir(&self.0).is_ok());
+        satisfied_within(Duration::from_secs(5), || fs::remove_dir(&self.0).is_ok());
     }
 }
 
@@ -165,7 +166,7 @@ fn one_that_a_systemd_unit_would_start_again_is_refused_by_the_units_name() {
     let scene = Scene::begin(&HaproxyBinary::installed(), &[], true);
     let group = ControlGroup::create(&unit);
     group.take(scene.foreign.process);
-    let mut idle = Idle::open(PROXY, 20);
+    let mut idle = IdleConnections::open(PROXY, 20);
     let load = Load::to([WEB]).start();
     load.until_started(100);
     let refused = scene.rig.run(&["daemon"]).expect_status(1);
@@ -173,7 +174,7 @@ fn one_that_a_systemd_unit_would_start_again_is_refused_by_the_units_name() {
     load.until_further(100);
     load.stop().assert_lossless();
     assert!(scene.foreign.process.is_alive());
-    assert_eq!(idle.prove(), 20, "{:?}", idle.deaths());
+    assert_eq!(idle.count_answered(), 20, "{:?}", idle.deaths());
     let in_group = fs::read_to_string(group.0.join("cgroup.procs")).unwrap();
     assert_eq!(in_group.trim(), scene.foreign.process.pid.to_string(), "its one process, and nothing of reloader's");
 }

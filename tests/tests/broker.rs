@@ -10,7 +10,7 @@ use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::rig::Rig;
 use reloader_tests::sockets::{holders, listening};
-use reloader_tests::wrapper::{Manner, Wrapper};
+use reloader_tests::wrapper::{Behaviour, Wrapper};
 
 const WEB: &str = "127.0.0.1:8080";
 const GET_SOCKETS: &[u8] = b"_getsocks\n";
@@ -32,7 +32,7 @@ fn strangers_get_nothing_while_a_generation_starts_and_do_not_disturb_it() {
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
     let load = Load::to([WEB]).start();
     load.until_started(100);
-    wrapper.set(Manner::Wait);
+    wrapper.set(Behaviour::WaitForChange);
     let reload = rig.spawn(&["reload", "--json"]);
     until(Duration::from_secs(20), "a generation to start", || {
         std::fs::read_to_string(rig.path("run/generations.json")).unwrap().contains("\"starting\"")
@@ -46,7 +46,7 @@ fn strangers_get_nothing_while_a_generation_starts_and_do_not_disturb_it() {
     assert!(rig.log().contains("does not belong to the generation being started"), "{}", rig.log());
     assert!(!holders(&listening(8080)).contains(&(std::process::id() as i32)));
 
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     let receipt = reload.wait().expect_status(0);
     assert_eq!((receipt.at("/result"), receipt.at("/listeners/0/rung")), (&"proven".into(), &"passed".into()));
     assert_eq!(*receipt.at("/notes"), serde_json::json!([]));
@@ -60,7 +60,7 @@ fn a_rude_child_spoils_nothing_for_its_haproxy() {
     let wrapper = Wrapper::new();
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
     let load = Load::to([WEB]).start();
-    wrapper.set(Manner::Rude);
+    wrapper.set(Behaviour::MalformedRequests);
     let receipt = rig.reload().expect_status(0);
     assert_eq!((receipt.at("/result"), receipt.at("/listeners/0/rung")), (&"proven".into(), &"passed".into()));
     let log = rig.log();
@@ -76,10 +76,10 @@ fn a_child_that_stops_in_the_middle_of_its_transfer() {
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
     let load = Load::to([WEB]).start();
     let serving = rig.serving();
-    wrapper.set(Manner::Clinging);
+    wrapper.set(Behaviour::UnfinishedTransfer);
     rig.reload().expect_status(1);
     assert_eq!(rig.serving(), serving);
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     assert_eq!(*rig.reload().expect_status(0).at("/result"), "proven");
     load.stop().assert_lossless();
 }

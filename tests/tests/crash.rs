@@ -9,8 +9,8 @@ use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::process::Process;
 use reloader_tests::rig::{Answer, Rig};
-use reloader_tests::sockets::{held_by, listening, until_refused};
-use reloader_tests::wrapper::{Manner, Wrapper};
+use reloader_tests::sockets::{listening, open_sockets, until_refused};
+use reloader_tests::wrapper::{Behaviour, Wrapper};
 
 const WEB: &str = "127.0.0.1:8080";
 
@@ -159,12 +159,12 @@ fn two_failed_starts_drop_custody_however_long_it_may_last() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables("[reload]\ncustody-max = \"1h\"").start();
-    wrapper.set(Manner::Die);
+    wrapper.set(Behaviour::FailAtOnce);
     rig.serving().unwrap().end();
     until_refused(WEB);
     assert_eq!(*rig.status().at("/custody"), serde_json::json!([]));
 
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     until(Duration::from_secs(40), "a start to be tried again", || rig.serving().is_some());
     Load::to([WEB]).connections(100).run().assert_lossless();
 }
@@ -176,15 +176,15 @@ fn a_restart_that_hangs_does_not_keep_custody() {
     let wrapper = Wrapper::new();
     let tables = "[reload]\ncustody-max = \"1s\"\nstart-timeout = \"1h\"";
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables(tables).start();
-    wrapper.set(Manner::Hang);
+    wrapper.set(Behaviour::Hang);
     rig.serving().unwrap().end();
     until_refused(WEB);
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
 }
 
 /// All its sockets: quicker to count than those of one port, and it stands still meanwhile.
 fn sockets_of(process: Process) -> usize {
-    held_by(process.pid).len()
+    open_sockets(process.pid).len()
 }
 
 fn assert_only_what_was_inside_is_lost(outcomes: &Outcomes, inside: usize) {

@@ -16,7 +16,7 @@ use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::process::{cmdline, mentioning};
 use reloader_tests::rig::{self, Rig};
-use reloader_tests::sockets::{holders, holders_by_name, listening, queued, refuses, until_refused};
+use reloader_tests::sockets::{holders, holders_with_cmdline, listening, queued, refuses, until_refused};
 use reloader_tests::wrapper::Wrapper;
 use serde_json::Value;
 
@@ -102,7 +102,7 @@ fn no_listener_is_held_by_any_process_but_old_new_and_daemon() {
         let watch = scope.spawn(|| {
             let mut seen = BTreeSet::new();
             while !done.load(Relaxed) {
-                seen.extend(holders_by_name(&inodes));
+                seen.extend(holders_with_cmdline(&inodes));
             }
             seen
         });

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use reloader_tests::config::Config;
-use reloader_tests::idle::Idle;
+use reloader_tests::idle::IdleConnections;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
@@ -14,7 +14,7 @@ use reloader_tests::rig::Rig;
 use reloader_tests::servers::{self, Server};
 use reloader_tests::sockets::{listening, refuses, until_refused};
 use reloader_tests::tier;
-use reloader_tests::wrapper::{Manner, Wrapper};
+use reloader_tests::wrapper::{Behaviour, Wrapper};
 
 const WEB: &str = "127.0.0.1:8080";
 const IDLE: &str = "127.0.0.1:8081";
@@ -25,10 +25,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 #[ignore = "alone: loads"]
 fn killed_and_terminated_daemons_leave_haproxy_alone() {
     netns::enter();
-    let backend = Server::start("127.0.0.1:0", servers::Manner::Reply);
+    let backend = Server::start("127.0.0.1:0", servers::Reaction::Reply);
     let mut rig = Rig::with(&Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string())).start();
     let load = Load::to([WEB]).start();
-    let mut idle = Idle::open(IDLE, 100);
+    let mut idle = IdleConnections::open(IDLE, 100);
     let (serving, inodes) = (rig.serving(), listening(8080));
     let last_start = last_start(&rig);
 
@@ -49,7 +49,7 @@ fn killed_and_terminated_daemons_leave_haproxy_alone() {
     assert_eq!(*receipt.at("/result"), "proven");
     load.until_further(300);
     load.stop().assert_lossless();
-    assert_eq!((idle.alive(), idle.prove()), (100, 100), "{:?}", idle.deaths());
+    assert_eq!((idle.alive(), idle.count_answered()), (100, 100), "{:?}", idle.deaths());
 }
 
 /// The next daemon reads on where the one before has come to, and not from the beginning.
@@ -103,29 +103,29 @@ fn killed_at_many_moments_of_a_reload() {
 
 #[test]
 fn killed_while_the_new_generation_has_not_begun() {
-    killed_while_starting(Manner::Wait);
+    killed_while_starting(Behaviour::WaitForChange);
 }
 
 #[test]
 fn killed_while_the_new_generation_serves_and_is_not_ready() {
-    killed_while_starting(Manner::Deaf);
+    killed_while_starting(Behaviour::NoStatsSocket);
 }
 
-fn killed_while_starting(manner: Manner) {
+fn killed_while_starting(behaviour: Behaviour) {
     netns::enter();
     let wrapper = Wrapper::new();
     let mut rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
     let (serving, inodes) = (rig.serving(), listening(8080));
     let load = Load::to([WEB]).start();
     load.until_started(100);
-    wrapper.set(manner);
+    wrapper.set(behaviour);
     let reload = rig.spawn(&["reload", "--json"]);
     until(Duration::from_secs(20), "a generation to start", || records(&rig).contains("\"starting\""));
     load.until_further(300);
     rig.kill9_daemon();
     reload.wait().expect_status(69);
     // What waits becomes a HAProxy that nobody follows, and asks a broker that is gone for its sockets.
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     load.until_further(300);
     rig.start_daemon();
     assert_one_generation(&rig);
@@ -176,14 +176,14 @@ fn stop_leaves_nothing() {
 #[test]
 fn stop_waits_for_whom_no_connection_keeps_and_names_the_others() {
     netns::enter();
-    let backend = Server::start("127.0.0.1:0", servers::Manner::Reply);
+    let backend = Server::start("127.0.0.1:0", servers::Reaction::Reply);
     let config = Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string());
     let mut rig = Rig::with(&config).start();
-    let (kept, mut keeping) = (rig.serving().unwrap(), Idle::open(IDLE, 1));
+    let (kept, mut keeping) = (rig.serving().unwrap(), IdleConnections::open(IDLE, 1));
     rig.reload().expect_status(0);
-    let (slow, ending) = (rig.serving().unwrap(), Idle::open(IDLE, 1));
+    let (slow, ending) = (rig.serving().unwrap(), IdleConnections::open(IDLE, 1));
     rig.reload().expect_status(0);
-    let (last, mut keeping_too) = (rig.serving().unwrap(), Idle::open(IDLE, 1));
+    let (last, mut keeping_too) = (rig.serving().unwrap(), IdleConnections::open(IDLE, 1));
     slow.signal(Signal::SIGSTOP);
     drop(ending);
     let stop = rig.spawn(&["stop"]);
@@ -238,12 +238,12 @@ fn the_watchdog_is_told_even_while_a_start_hangs() {
     let setup = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).environment("WATCHDOG_USEC", "30000000");
     let rig = setup.start();
     until_watchdog_beats(&rig);
-    wrapper.set(Manner::Wait);
+    wrapper.set(Behaviour::WaitForChange);
     let mut reload = rig.spawn(&["reload", "--json"]);
     until(Duration::from_secs(20), "a generation to start", || records(&rig).contains("\"starting\""));
     until_watchdog_beats(&rig);
     assert!(reload.is_running());
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     reload.wait().expect_status(0);
 }
 

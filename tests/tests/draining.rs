@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use reloader_tests::config::Config;
-use reloader_tests::idle::Idle;
+use reloader_tests::idle::IdleConnections;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::rig::{Rig, Setup};
-use reloader_tests::servers::{Manner, Server};
+use reloader_tests::servers::{Reaction, Server};
 use serde_json::Value;
 
 const IDLE: &str = "127.0.0.1:8081";
@@ -19,14 +19,14 @@ fn a_generation_is_listed_until_its_last_connection_closes() {
     let backend = backend();
     let rig = setup(&backend).start();
     let old = rig.serving().unwrap();
-    let mut idle = Idle::open(IDLE, 50);
+    let mut idle = IdleConnections::open(IDLE, 50);
     rig.reload().expect_status(0);
     let status = rig.status();
     let draining = &status.at("/draining")[0];
     assert_eq!((&draining["pid"], &draining["connections"]), (&old.pid.into(), &50.into()), "{draining}");
     until(LIMIT, "its age to grow", || rig.status().at("/draining/0/age-s").as_u64() > Some(0));
 
-    assert_eq!(idle.prove(), 50);
+    assert_eq!(idle.count_answered(), 50);
     until(LIMIT, "it to end", || rig.status().at("/draining").as_array().unwrap().is_empty());
     assert!(!old.is_alive());
 }
@@ -36,7 +36,7 @@ fn hard_stop_after_cuts_and_counts() {
     netns::enter();
     let backend = backend();
     let rig = setup(&backend).tables("[reload]\nhard-stop-after = \"2s\"").start();
-    let mut idle = Idle::open(IDLE, 30);
+    let mut idle = IdleConnections::open(IDLE, 30);
     rig.reload().expect_status(0);
     assert_eq!(idle.alive(), 30);
     until(LIMIT, "a receipt of the end", || ends(&rig).len() == 1);
@@ -50,7 +50,7 @@ fn at_max_draining_a_reload_waits() {
     netns::enter();
     let backend = backend();
     let rig = setup(&backend).tables("[reload]\nmax-draining = 1").start();
-    let mut idle = Idle::open(IDLE, 5);
+    let mut idle = IdleConnections::open(IDLE, 5);
     let first = rig.reload().expect_status(0);
     rig.run(&["reload", "--json", "--timeout", "1s"]).expect_status(75);
     assert_eq!(rig.history().at("/0/id"), first.at("/id"));
@@ -58,7 +58,7 @@ fn at_max_draining_a_reload_waits() {
     assert!(rig.status().at("/warnings").to_string().contains("a reload is wanted, and not begun"));
     assert!(rig.log().contains("haproxy: waiting for a draining generation to end"), "{}", rig.log());
     // The daemon has not forgotten it, though nobody waits for it any more.
-    assert_eq!(idle.prove(), 5);
+    assert_eq!(idle.count_answered(), 5);
     until(LIMIT, "the second reload", || rig.history().at("/0/id") != first.at("/id"));
     assert_eq!(rig.history().at("/0/old"), first.at("/new"));
     assert!(!rig.status().at("/warnings").to_string().contains("not begun"));
@@ -70,18 +70,18 @@ fn at_max_draining_the_oldest_is_ended_where_that_is_asked() {
     netns::enter();
     let backend = backend();
     let rig = setup(&backend).tables("[reload]\nmax-draining = 1\nat-max-draining = \"end-oldest\"").start();
-    let mut oldest = Idle::open(IDLE, 7);
+    let mut oldest = IdleConnections::open(IDLE, 7);
     let first = rig.reload().expect_status(0);
-    let mut younger = Idle::open(IDLE, 3);
+    let mut younger = IdleConnections::open(IDLE, 3);
     rig.reload().expect_status(0);
     let ends = ends(&rig);
     assert_eq!((ends.len(), &ends[0]["lost"]["cut"], &ends[0]["old"]), (1, &7.into(), first.at("/old")));
     until(LIMIT, "the oldest connections to be cut", || oldest.alive() == 0);
-    assert_eq!((younger.alive(), younger.prove()), (3, 3));
+    assert_eq!((younger.alive(), younger.count_answered()), (3, 3));
 }
 
 fn backend() -> Server {
-    Server::start("127.0.0.1:0", Manner::Reply)
+    Server::start("127.0.0.1:0", Reaction::Reply)
 }
 
 fn setup(backend: &Server) -> Setup {

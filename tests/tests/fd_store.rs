@@ -10,7 +10,7 @@ use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::rig::{Rig, Setup};
 use reloader_tests::sockets::{listening, refuses, until_refused};
-use reloader_tests::wrapper::{Manner, Wrapper};
+use reloader_tests::wrapper::{Behaviour, Wrapper};
 
 const WEB: &str = "127.0.0.1:8080";
 const OTHER: &str = "127.0.0.1:8081";
@@ -92,11 +92,11 @@ fn a_daemon_that_can_start_nothing_empties_the_store() {
     let mut rig = setup.start();
     kill_both(&mut rig);
     assert!(!refuses(WEB));
-    wrapper.set(Manner::Die);
+    wrapper.set(Behaviour::FailAtOnce);
     let ended = rig.try_start_daemon();
     assert_eq!(ended.status, 4, "{}", rig.log());
     until(LIMIT, "the ports to be refused", || refuses(WEB) && refuses(OTHER));
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     rig.start_daemon();
     assert!(!refuses(WEB));
 }

@@ -5,12 +5,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use reloader_tests::config::Config;
-use reloader_tests::idle::Idle;
+use reloader_tests::idle::IdleConnections;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::process::Process;
 use reloader_tests::rig::Rig;
-use reloader_tests::servers::{Manner, Server};
+use reloader_tests::servers::{Reaction, Server};
 
 const WEB: &str = "127.0.0.1:8080";
 const IDLE: &str = "127.0.0.1:8081";
@@ -55,11 +55,11 @@ impl Drop for Impostor {
 #[test]
 fn they_are_not_believed_and_cost_the_serving_generation_nothing() {
     netns::enter();
-    let backend = Server::start("127.0.0.1:0", Manner::Reply);
+    let backend = Server::start("127.0.0.1:0", Reaction::Reply);
     let config = Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string());
     let mut rig = Rig::with(&config).start();
     rig.reload().expect_status(0);
-    let (serving, mut idle) = (rig.serving(), Idle::open(IDLE, 20));
+    let (serving, mut idle) = (rig.serving(), IdleConnections::open(IDLE, 20));
     let impostors = ["2", "1", "77", "4294967296", "18446744073709551615"].map(|number| Impostor::of(&rig, number));
     rig.kill9_daemon();
     rig.start_daemon();
@@ -78,7 +78,7 @@ fn they_are_not_believed_and_cost_the_serving_generation_nothing() {
     }
     let receipt = rig.reload().expect_status(0);
     assert_eq!(receipt.at("/new/generation"), 3, "no number of theirs was counted on from");
-    assert_eq!(idle.prove(), 20, "{:?}", idle.deaths());
+    assert_eq!(idle.count_answered(), 20, "{:?}", idle.deaths());
 }
 
 /// A generation that no record knows is found by its log all the same.

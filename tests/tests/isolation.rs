@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use reloader_tests::isolation::{KILLED, own_control_groups, sweep};
-use reloader_tests::poll::{seen_within, until};
+use reloader_tests::poll::{satisfied_within, until};
 use reloader_tests::process::{Process, mentioning};
 
 const ISOLATED: &str = env!("CARGO_BIN_EXE_isolated");
@@ -64,7 +64,7 @@ impl Scene {
 
     fn assert_no_process(&self) {
         let left = || mentioning(self.dir.path());
-        assert!(seen_within(LIMIT, || left().is_empty()), "{:?}", left());
+        assert!(satisfied_within(LIMIT, || left().is_empty()), "{:?}", left());
     }
 }
 
@@ -109,7 +109,7 @@ fn what_a_killed_run_leaves_is_removed_by_the_next_one() {
     assert!(scene.scratch().exists(), "nothing was left that could be removed");
     sweep();
     assert!(!scene.scratch().exists());
-    assert!(seen_within(LIMIT, || groups.iter().all(|group| !group.exists())), "{groups:?}");
+    assert!(satisfied_within(LIMIT, || groups.iter().all(|group| !group.exists())), "{groups:?}");
 }
 
 #[test]

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use reloader_tests::load::{Load, Outcomes, Span, Summary, Target};
 use reloader_tests::netns;
-use reloader_tests::servers::{Full, Manner, Server};
+use reloader_tests::servers::{FullListener, Reaction, Server};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-fn against(manner: Manner) -> Summary {
+fn against(reaction: Reaction) -> Summary {
     netns::enter();
-    let server = Server::start("127.0.0.1:0", manner);
+    let server = Server::start("127.0.0.1:0", reaction);
     load(server.address).summary()
 }
 
@@ -22,14 +22,14 @@ fn load(target: impl Into<Target>) -> Outcomes {
 #[test]
 #[ignore = "alone: judges latency"]
 fn served() {
-    let summary = against(Manner::Reply);
+    let summary = against(Reaction::Reply);
     assert_eq!((summary.ok, summary.failed(), summary.slow), (50, 0, 0), "{summary}");
 }
 
 #[test]
 fn served_over_ipv6_and_every_target_in_turn() {
     netns::enter();
-    let servers = [Server::start("[::1]:0", Manner::Reply), Server::start("127.0.0.1:0", Manner::Reply)];
+    let servers = [Server::start("[::1]:0", Reaction::Reply), Server::start("127.0.0.1:0", Reaction::Reply)];
     let outcomes = Load::to(servers.iter().map(|server| server.address)).connections(40).run();
     outcomes.assert_lossless();
     assert_eq!(outcomes.all.iter().filter(|outcome| outcome.target == 1).count(), 20);
@@ -51,7 +51,7 @@ fn a_unix_path_that_is_not_there_is_refused() {
 
 #[test]
 fn reset_after_connect() {
-    let summary = against(Manner::Reset);
+    let summary = against(Reaction::Reset);
     assert_eq!((summary.reset_after_connect, summary.failed()), (50, 50), "{summary}");
 }
 
@@ -68,20 +68,20 @@ fn closed_listener_resets_what_it_had_queued() {
 
 #[test]
 fn empty_reply() {
-    let summary = against(Manner::Empty);
+    let summary = against(Reaction::Empty);
     assert_eq!((summary.empty, summary.failed()), (50, 50), "{summary}");
 }
 
 #[test]
 fn timeout_of_a_silent_server() {
-    let summary = against(Manner::Silent);
+    let summary = against(Reaction::Silent);
     assert_eq!((summary.timeout, summary.failed()), (50, 50), "{summary}");
 }
 
 #[test]
 fn timeout_of_a_full_backlog() {
     netns::enter();
-    let full = Full::start();
+    let full = FullListener::start();
     let summary = Load::to([full.address]).connections(5).timeout(Duration::from_millis(700)).run().summary();
     assert_eq!((summary.timeout, summary.failed()), (5, 5), "{summary}");
 }
@@ -89,7 +89,7 @@ fn timeout_of_a_full_backlog() {
 #[test]
 fn a_lost_syn_is_slow_and_not_failed() {
     netns::enter();
-    let full = Full::start();
+    let full = FullListener::start();
     let running = Load::to([full.address]).connections(1).start();
     running.until_started(1);
     full.serve_all(1);
@@ -126,7 +126,7 @@ fn a_full_unix_backlog_is_waited_out_or_times_out() {
 
 #[test]
 fn a_reply_that_is_not_200_is_not_a_success() {
-    let summary = against(Manner::Unavailable);
+    let summary = against(Reaction::Unavailable);
     assert_eq!(summary.other.get("HTTP 503"), Some(&50), "{summary}");
 }
 
@@ -142,7 +142,7 @@ fn what_has_no_class_keeps_its_text() {
 #[test]
 fn open_loop() {
     netns::enter();
-    let server = Server::start("127.0.0.1:0", Manner::Late(Duration::from_millis(500)));
+    let server = Server::start("127.0.0.1:0", Reaction::Late(Duration::from_millis(500)));
     let outcomes = load(server.address);
     outcomes.assert_lossless();
     let together = outcomes.all.iter().map(|outcome| outcome.scheduled).max().unwrap();
@@ -153,7 +153,7 @@ fn open_loop() {
 #[test]
 fn failures_belong_to_the_window_in_which_they_happened() {
     netns::enter();
-    let server = Server::start("127.0.0.1:0", Manner::Reply);
+    let server = Server::start("127.0.0.1:0", Reaction::Reply);
     let address = server.address;
     let running = Load::to([address]).rate(500).start();
     running.until_started(100);
@@ -161,7 +161,7 @@ fn failures_belong_to_the_window_in_which_they_happened() {
     drop(server);
     running.until_further(100);
     let window = span.end();
-    let server = Server::start(&address.to_string(), Manner::Reply);
+    let server = Server::start(&address.to_string(), Reaction::Reply);
     running.until_further(100);
     let outcomes = running.stop();
     drop(server);

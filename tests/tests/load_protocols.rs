@@ -11,7 +11,7 @@ use reloader_tests::haproxy::HaproxyBinary;
 use reloader_tests::load::{Load, Outcomes};
 use reloader_tests::netns;
 use reloader_tests::quic::certificate;
-use reloader_tests::servers::{Full, Manner, Server};
+use reloader_tests::servers::{FullListener, Reaction, Server};
 
 const KEPT: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
 const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
@@ -52,9 +52,9 @@ fn request(stream: &mut TcpStream) -> bool {
 #[test]
 fn closing_in_good_order_is_a_success_and_a_reset_is_none() {
     netns::enter();
-    let server = Server::start("127.0.0.1:0", Manner::Empty);
+    let server = Server::start("127.0.0.1:0", Reaction::Empty);
     load(server.address, |load| load.exchange(Exchange::Close)).assert_lossless();
-    let silent = Server::start("127.0.0.1:0", Manner::Silent);
+    let silent = Server::start("127.0.0.1:0", Reaction::Silent);
     let held = load(silent.address, |load| load.exchange(Exchange::Close).timeout(Duration::from_millis(300)));
     assert_eq!((reasons(&held), held.summary().timeout), (vec![Failure::Timeout], 40));
 }
@@ -88,7 +88,7 @@ fn tls_and_what_is_none() {
     kept.assert_lossless();
     assert_eq!(kept.connections, 4);
 
-    let plain = Server::start("127.0.0.1:0", Manner::Reply);
+    let plain = Server::start("127.0.0.1:0", Reaction::Reply);
     let wrong = load(plain.address, |load| load.tls(tls(false)).exchange(Exchange::Close));
     assert_eq!(reasons(&wrong), [Failure::Tls(TlsTrouble::NotTls)]);
 }
@@ -191,7 +191,7 @@ fn requests_that_wait_for_a_connection_are_late_from_when_they_were_due() {
 #[test]
 fn a_server_that_hangs_is_found_by_those_on_its_connections() {
     netns::enter();
-    let silent = Server::start("127.0.0.1:0", Manner::Silent);
+    let silent = Server::start("127.0.0.1:0", Reaction::Silent);
     let hung = load(silent.address, |load| keep(2)(load.timeout(Duration::from_millis(300))));
     assert_eq!(reasons(&hung), [Failure::Timeout, Failure::NoConnection]);
 }
@@ -199,11 +199,11 @@ fn a_server_that_hangs_is_found_by_those_on_its_connections() {
 #[test]
 fn a_syn_that_is_sent_again_is_seen() {
     netns::enter();
-    let server = Server::start("127.0.0.1:0", Manner::Reply);
+    let server = Server::start("127.0.0.1:0", Reaction::Reply);
     let none = load(server.address, |load| load);
     assert!(none.all.iter().all(|outcome| outcome.syn_resent == Some(false)), "{none}");
 
-    let full = Full::start();
+    let full = FullListener::start();
     let running = Load::to([full.address]).connections(1).start();
     running.until_started(1);
     full.serve_all(1);

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use reloader_tests::config::Config;
 use reloader_tests::haproxy::runtime;
-use reloader_tests::idle::Idle;
+use reloader_tests::idle::IdleConnections;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::rig::{Answer, Rig};
-use reloader_tests::servers::{Manner, Server};
+use reloader_tests::servers::{Reaction, Server};
 use serde_json::Value;
 
 const RECEIPT: &str = "id at kind result reason coalesced old new phases-us listeners syns lost";
@@ -115,10 +115,10 @@ fn status_has_every_key() {
     assert_eq!((status.at("/draining"), status.at("/holds")), (&Value::Array(vec![]), &Value::Array(vec![])));
     is_receipt(status.at("/last-reload"));
 
-    let server = Server::start("127.0.0.1:0", Manner::Silent);
+    let server = Server::start("127.0.0.1:0", Reaction::Silent);
     rig.configure(&Config::new().tcp_proxy("idle", &["127.0.0.1:8080"], &server.address.to_string()));
     rig.reload().expect_status(0);
-    let _idle = Idle::open("127.0.0.1:8080", 3);
+    let _idle = IdleConnections::open("127.0.0.1:8080", 3);
     let generation = rig.status().at("/serving/generation").clone();
     let socket = rig.path(&format!("run/generation-{generation}.sock"));
     let accepted = || runtime(&socket, "show sess").is_ok_and(|answer| answer.matches("fe=idle").count() == 3);

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use reloader_tests::config::Config;
-use reloader_tests::idle::Idle;
+use reloader_tests::idle::IdleConnections;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::process::Process;
 use reloader_tests::rig::Rig;
-use reloader_tests::servers::{Manner, Server};
+use reloader_tests::servers::{Reaction, Server};
 use reloader_tests::sockets::listening;
 use reloader_tests::wrapper::{self, Wrapper};
 
@@ -25,11 +25,11 @@ const LIMIT: Duration = Duration::from_secs(20);
 #[test]
 fn a_server_that_somebody_else_retires_is_replaced_and_drains() {
     netns::enter();
-    let backend = Server::start("127.0.0.1:9000", Manner::Reply);
+    let backend = Server::start("127.0.0.1:9000", Reaction::Reply);
     let config = Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string());
     let rig = Rig::with(&config).start();
     let inodes = listening(8080);
-    let mut idle = Idle::open(IDLE, 20);
+    let mut idle = IdleConnections::open(IDLE, 20);
     let old = rig.serving().unwrap();
     let load = Load::to([WEB]).rate(500).start();
     load.until_started(100);
@@ -155,13 +155,13 @@ fn an_empty_configuration_takes_no_port_away() {
 fn hangup_during_the_first_start_is_no_end() {
     netns::enter();
     let wrapper = Wrapper::new();
-    wrapper.set(wrapper::Manner::Wait);
+    wrapper.set(wrapper::Behaviour::WaitForChange);
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).prepare();
     let daemon = rig.spawn(&["daemon"]);
     let daemon_process = Process::with_pid(daemon.pid() as i32).unwrap();
     until(LIMIT, "the first start", || !daemon_process.children().is_empty());
     daemon_process.signal(Signal::SIGHUP);
-    wrapper.set(wrapper::Manner::Well);
+    wrapper.set(wrapper::Behaviour::Normal);
     until(LIMIT, "service", || rig.status().at("/serving/pid").is_u64());
     assert!(daemon_process.is_alive());
     rig.run(&["stop"]).expect_status(0);
@@ -171,7 +171,7 @@ fn hangup_during_the_first_start_is_no_end() {
 #[test]
 fn as_the_first_process_of_a_container_it_drains_before_it_ends() {
     netns::enter();
-    let backend = Server::start("127.0.0.1:9000", Manner::Reply);
+    let backend = Server::start("127.0.0.1:9000", Reaction::Reply);
     let config = Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string());
     let dir = tempfile::tempdir().unwrap();
     let container = dir.path().join("container");
@@ -184,13 +184,13 @@ fn as_the_first_process_of_a_container_it_drains_before_it_ends() {
     fs::write(&container, script).unwrap();
     fs::set_permissions(&container, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let rig = Rig::with(&config).reloader(&container).start();
-    let mut idle = Idle::open(IDLE, 10);
+    let mut idle = IdleConnections::open(IDLE, 10);
     rig.reload().expect_status(0);
     let init = rig.daemon_process().children()[0];
 
     init.signal(Signal::SIGTERM);
     until(LIMIT, "the port to be closed", || listening(8080).is_empty());
     assert!(init.is_alive());
-    assert_eq!(idle.prove(), 10, "connections of both generations go on until they end by themselves");
+    assert_eq!(idle.count_answered(), 10, "connections of both generations go on until they end by themselves");
     init.until_gone(LIMIT);
 }

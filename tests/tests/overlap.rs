@@ -9,7 +9,7 @@ use reloader_tests::poll::until;
 use reloader_tests::process::mentioning;
 use reloader_tests::rig::{Pending, Rig, Setup};
 use reloader_tests::sockets::{listening, refuses};
-use reloader_tests::wrapper::{Manner, Wrapper};
+use reloader_tests::wrapper::{Behaviour, Wrapper};
 
 const WEB: &str = "127.0.0.1:8080";
 
@@ -24,7 +24,7 @@ fn the_old_generation_dies_while_the_new_one_starts() {
     let reload = start_that_waits(&rig, &wrapper);
     rig.serving().unwrap().end();
     load.until_further(200);
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     let receipt = reload.wait().expect_status(0);
     assert_eq!((receipt.at("/result"), receipt.at("/listeners/0/rung")), (&"proven".into(), &"passed".into()));
     load.until_further(200);
@@ -42,7 +42,7 @@ fn the_old_generation_dies_and_the_new_one_never_comes() {
     let answer = reload.wait().expect_status(4);
     assert!(refuses(WEB), "custody is over");
     assert!(answer.at("/reason").to_string().contains("custody-max"), "{}", answer.at("/reason"));
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     until(Duration::from_secs(40), "a start to be tried again", || rig.serving().is_some());
     Load::to([WEB]).connections(100).run().assert_lossless();
 }
@@ -58,7 +58,7 @@ fn the_daemon_is_terminated_while_a_generation_starts() {
     let told = reload.wait();
     assert!([1, 69].contains(&told.status), "{told:?}");
     until(Duration::from_secs(10), "only the serving generation to be left", || mentioning(rig.dir()) == [serving]);
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     rig.start_daemon();
     assert_eq!(rig.serving(), Some(serving));
     rig.reload().expect_status(0);
@@ -72,7 +72,7 @@ fn a_stop_that_is_asked_for_during_a_reload_comes_after_it() {
     let mut rig = setup(&wrapper).start();
     let reload = start_that_waits(&rig, &wrapper);
     let stop = rig.spawn(&["stop"]);
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     reload.wait().expect_status(0);
     stop.wait().expect_status(0);
     rig.until_daemon_ends().expect_status(0);
@@ -86,7 +86,7 @@ fn setup(wrapper: &Wrapper) -> Setup {
 
 /// A reload whose new generation has been started and waits.
 fn start_that_waits(rig: &Rig, wrapper: &Wrapper) -> Pending {
-    wrapper.set(Manner::Wait);
+    wrapper.set(Behaviour::WaitForChange);
     let reload = rig.spawn(&["reload", "--json"]);
     until(Duration::from_secs(20), "a generation to start", || {
         std::fs::read_to_string(rig.path("run/generations.json")).unwrap_or_default().contains("\"starting\"")

@@ -5,11 +5,11 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use reloader_tests::config::Config;
 use reloader_tests::haproxy::{HaproxyBinary, Version};
-use reloader_tests::idle::Idle;
+use reloader_tests::idle::IdleConnections;
 use reloader_tests::poll::until;
 use reloader_tests::process::Process;
 use reloader_tests::rig::Rig;
-use reloader_tests::servers::{Manner, Server};
+use reloader_tests::servers::{Reaction, Server};
 use reloader_tests::sockets::refuses;
 use reloader_tests::{netns, versions};
 
@@ -45,17 +45,17 @@ fn binaries() -> Vec<HaproxyBinary> {
 #[test]
 fn a_program_that_ends_by_any_signal_costs_no_session() {
     netns::enter();
-    let backend = Server::start("127.0.0.1:0", Manner::Reply);
+    let backend = Server::start("127.0.0.1:0", Reaction::Reply);
     for (binary, mode) in binaries().iter().flat_map(|binary| MODES.map(|mode| (binary, mode))) {
         println!("{binary}, {mode}");
         let rig = Rig::with(&config(binary, mode, &backend)).haproxy(binary).start();
-        let mut idle = Idle::open(IDLE, SESSIONS);
+        let mut idle = IdleConnections::open(IDLE, SESSIONS);
         let old = rig.serving().unwrap();
         let of_old = children(old);
         let receipt = rig.reload().expect_status(0);
         assert_eq!((receipt.at("/result"), receipt.at("/lost/cut")), (&"proven".into(), &0.into()));
         assert_eq!(children(rig.serving().unwrap()).len(), of_old.len(), "a worker and a program");
-        assert_eq!(idle.prove(), SESSIONS, "{:?}", idle.deaths());
+        assert_eq!(idle.count_answered(), SESSIONS, "{:?}", idle.deaths());
         until_drained(&rig, old, &of_old);
     }
 }
@@ -63,17 +63,17 @@ fn a_program_that_ends_by_any_signal_costs_no_session() {
 #[test]
 fn the_next_daemon_ends_an_old_master_with_its_programs() {
     netns::enter();
-    let backend = Server::start("127.0.0.1:0", Manner::Reply);
+    let backend = Server::start("127.0.0.1:0", Reaction::Reply);
     for mode in MODES {
         println!("{mode}");
         let mut rig = Rig::with(&config(&HaproxyBinary::installed(), mode, &backend)).start();
-        let mut idle = Idle::open(IDLE, SESSIONS);
+        let mut idle = IdleConnections::open(IDLE, SESSIONS);
         let old = rig.serving().unwrap();
         let of_old = children(old);
         rig.reload().expect_status(0);
         rig.kill9_daemon();
         rig.start_daemon();
-        assert_eq!(idle.prove(), SESSIONS, "{:?}", idle.deaths());
+        assert_eq!(idle.count_answered(), SESSIONS, "{:?}", idle.deaths());
         until_drained(&rig, old, &of_old);
     }
 }
@@ -82,24 +82,30 @@ fn the_next_daemon_ends_an_old_master_with_its_programs() {
 #[test]
 fn a_master_that_has_reloaded_itself_keeps_the_sessions_of_both_workers() {
     netns::enter();
-    let backend = Server::start("127.0.0.1:0", Manner::Reply);
+    let backend = Server::start("127.0.0.1:0", Reaction::Reply);
     for mode in MODES {
         println!("{mode}");
         let rig = Rig::with(&config(&HaproxyBinary::installed(), mode, &backend)).start();
         let master = rig.serving().unwrap();
         let of_old = children(master);
-        let mut first = Idle::open(IDLE, SESSIONS);
+        let mut first = IdleConnections::open(IDLE, SESSIONS);
         master.signal(Signal::SIGUSR2);
         let is_new = |process: &Process| !of_old.contains(process);
         until(LIMIT, "a new worker and a new program", || master.children().into_iter().filter(is_new).count() == 2);
         until(LIMIT, "HAProxy to answer", || rig.status().at("/serving/listeners/0").is_object() && !refuses(WEB));
-        let mut second = Idle::open(IDLE, SESSIONS);
+        let mut second = IdleConnections::open(IDLE, SESSIONS);
         let all = master.children();
         rig.reload().expect_status(0);
         // As long as a daemon takes to look at what drains, three times over.
         let ticks = || rig.status().at("/draining/0/age-s").as_u64() > Some(3);
         until(LIMIT, "it to drain for a while", ticks);
-        assert_eq!((first.prove(), second.prove()), (SESSIONS, SESSIONS), "{:?} {:?}", first.deaths(), second.deaths());
+        assert_eq!(
+            (first.count_answered(), second.count_answered()),
+            (SESSIONS, SESSIONS),
+            "{:?} {:?}",
+            first.deaths(),
+            second.deaths()
+        );
         until_drained(&rig, master, &all);
     }
 }
@@ -108,7 +114,7 @@ fn a_master_that_has_reloaded_itself_keeps_the_sessions_of_both_workers() {
 #[test]
 fn a_stop_leaves_no_program() {
     netns::enter();
-    let backend = Server::start("127.0.0.1:0", Manner::Reply);
+    let backend = Server::start("127.0.0.1:0", Reaction::Reply);
     for mode in MODES {
         println!("{mode}");
         let mut rig = Rig::with(&config(&HaproxyBinary::installed(), mode, &backend)).start();
@@ -121,12 +127,12 @@ fn a_stop_leaves_no_program() {
 
         // With open connections there is no daemon any more that could end it.
         rig.start_daemon();
-        let (master, mut idle) = (rig.serving().unwrap(), Idle::open(IDLE, 1));
+        let (master, mut idle) = (rig.serving().unwrap(), IdleConnections::open(IDLE, 1));
         let of_it = children(master);
         let said = rig.run(&["stop"]).expect_status(0).stderr;
         assert!(said.contains(&format!("kill {}", master.pid)), "{said}");
         rig.until_daemon_ends().expect_status(0);
-        assert_eq!(idle.prove(), 1);
+        assert_eq!(idle.count_answered(), 1);
         until(LIMIT, "the worker to end", || master.children().len() == 1);
         master.signal(Signal::SIGTERM);
         until(LIMIT, "all to end", || !master.is_alive() && of_it.iter().all(|process| !process.is_alive()));

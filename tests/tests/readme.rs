@@ -4,17 +4,17 @@ use std::fs;
 use std::path::Path;
 
 use reloader_tests::config::Config;
-use reloader_tests::idle::Idle;
+use reloader_tests::idle::IdleConnections;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::rig::Rig;
-use reloader_tests::servers::{Manner, Server};
+use reloader_tests::servers::{Reaction, Server};
 
 #[test]
 fn status_prints_what_the_readme_shows() {
     netns::enter();
-    let server = Server::start("127.0.0.1:9000", Manner::Silent);
+    let server = Server::start("127.0.0.1:9000", Reaction::Silent);
     let mut rig = Rig::with(&Config::new()).prepare();
     let config = Config::new()
         .stats_socket(&rig.path("admin.sock"))
@@ -22,7 +22,7 @@ fn status_prints_what_the_readme_shows() {
         .tcp_proxy("idle", &["127.0.0.1:8081"], "127.0.0.1:9000");
     rig.configure(&config);
     rig.start_daemon();
-    let _idle = Idle::open("127.0.0.1:8081", 12);
+    let _idle = IdleConnections::open("127.0.0.1:8081", 12);
     let load = Load::to(["127.0.0.1:8080"]).rate(200).start();
     rig.reload().expect_status(0);
     // HAProxy counts a rate over a whole second.

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use reloader_tests::config::Config;
 use reloader_tests::haproxy::HaproxyBinary;
-use reloader_tests::idle::Idle;
+use reloader_tests::idle::IdleConnections;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::process::{Process, mentioning};
 use reloader_tests::rig::{Answer, Rig, Setup};
 use reloader_tests::servers::{self, Server};
-use reloader_tests::sockets::{accepted_by, held_by, listening};
-use reloader_tests::wrapper::{Manner, Wrapper};
+use reloader_tests::sockets::{accepted_by, listening, open_sockets};
+use reloader_tests::wrapper::{Behaviour, Wrapper};
 
 const WEB: &str = "127.0.0.1:8080";
 const IMPATIENT: &str = "[reload]\nstart-timeout = \"1s\"";
@@ -62,7 +62,7 @@ fn a_new_generation_that_dies_at_start() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
-    let answer = abandoned_under_load(&rig, || wrapper.set(Manner::Die), || wrapper.set(Manner::Well));
+    let answer = abandoned_under_load(&rig, || wrapper.set(Behaviour::FailAtOnce), || wrapper.set(Behaviour::Normal));
     assert!(answer.at("/reason").to_string().contains("exited with status 1"), "{}", answer.at("/reason"));
     assert!(answer.at("/server-log").to_string().contains("told to die"), "{}", answer.at("/server-log"));
 }
@@ -72,7 +72,8 @@ fn a_new_generation_that_dies_once_it_was_ready() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
-    let answer = abandoned_under_load(&rig, || wrapper.set(Manner::Fleeting), || wrapper.set(Manner::Well));
+    let answer =
+        abandoned_under_load(&rig, || wrapper.set(Behaviour::ReadyThenExit), || wrapper.set(Behaviour::Normal));
     assert!(answer.at("/reason").to_string().contains("exited with status 0"), "{}", answer.at("/reason"));
 }
 
@@ -81,7 +82,7 @@ fn a_new_generation_that_hangs_before_it_has_a_socket() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables(IMPATIENT).start();
-    let answer = abandoned_under_load(&rig, || wrapper.set(Manner::Hang), || wrapper.set(Manner::Well));
+    let answer = abandoned_under_load(&rig, || wrapper.set(Behaviour::Hang), || wrapper.set(Behaviour::Normal));
     assert!(answer.at("/reason").to_string().contains("start-timeout"), "{}", answer.at("/reason"));
     until_only_serving(&rig);
 }
@@ -90,10 +91,10 @@ fn a_new_generation_that_hangs_before_it_has_a_socket() {
 #[test]
 fn a_new_generation_that_serves_but_is_never_ready() {
     netns::enter();
-    let (wrapper, backend) = (Wrapper::new(), Server::start("127.0.0.1:0", servers::Manner::Reply));
+    let (wrapper, backend) = (Wrapper::new(), Server::start("127.0.0.1:0", servers::Reaction::Reply));
     let rig = with_idle(&wrapper, &backend).start();
     let old = rig.serving().unwrap();
-    wrapper.set(Manner::Deaf);
+    wrapper.set(Behaviour::NoStatsSocket);
     let reload = rig.spawn(&["reload", "--json"]);
     let load = Load::to([WEB]).start();
     let (mut idle, inside) = shared_connections(old, until_shared(&rig, old));
@@ -102,20 +103,20 @@ fn a_new_generation_that_serves_but_is_never_ready() {
     assert_eq!(*answer.at("/lost/abandoned"), 0);
     load.until_further(300);
     load.stop().assert_lossless();
-    assert_eq!((idle.alive(), idle.prove()), (200, 200), "{inside} were inside: {:?}", idle.deaths());
+    assert_eq!((idle.alive(), idle.count_answered()), (200, 200), "{inside} were inside: {:?}", idle.deaths());
     until_only_serving(&rig);
     Load::to([unix_bind(&wrapper)]).connections(100).run().assert_lossless();
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     assert_next_reload_is_proven(&rig);
 }
 
 #[test]
 fn a_new_generation_that_is_stopped_after_it_shares_a_socket() {
     netns::enter();
-    let (wrapper, backend) = (Wrapper::new(), Server::start("127.0.0.1:0", servers::Manner::Reply));
+    let (wrapper, backend) = (Wrapper::new(), Server::start("127.0.0.1:0", servers::Reaction::Reply));
     let rig = with_idle(&wrapper, &backend).start();
     let old = rig.serving().unwrap();
-    wrapper.set(Manner::Deaf);
+    wrapper.set(Behaviour::NoStatsSocket);
     let reload = rig.spawn(&["reload", "--json"]);
     let new = until_shared(&rig, old);
     let (mut idle, doomed) = shared_connections(old, new);
@@ -124,9 +125,9 @@ fn a_new_generation_that_is_stopped_after_it_shares_a_socket() {
     let answer = reload.wait().expect_status(1);
     assert_eq!(*answer.at("/lost/abandoned"), doomed);
     new.until_gone(Duration::from_secs(5));
-    assert_eq!((idle.alive(), idle.prove()), (200 - doomed, 200 - doomed));
+    assert_eq!((idle.alive(), idle.count_answered()), (200 - doomed, 200 - doomed));
     eprintln!("{doomed} of 200 were inside the generation that had to be killed, and counted");
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     assert_next_reload_is_proven(&rig);
     Load::to([WEB]).connections(100).run().assert_lossless();
 }
@@ -140,13 +141,13 @@ fn a_new_generation_that_binds_a_unix_path_anew() {
     let config = Config::new().frontend("web", &[WEB, &unix]);
     let rig = Rig::with(&config).haproxy_at(&wrapper.path()).tables("[reload]\nrequire = \"proven\"").start();
     let serving = rig.serving();
-    wrapper.set(Manner::Afresh);
+    wrapper.set(Behaviour::IgnorePassedSockets);
     let reason = rig.reload().expect_status(1).at("/reason").to_string();
     assert!(reason.contains("web.sock: the new generation opened another socket"), "{reason}");
     until_only_serving(&rig);
     assert_eq!(rig.serving(), serving);
     Load::to([unix.as_str()]).connections(100).run().assert_lossless();
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     assert_next_reload_is_proven(&rig);
 }
 
@@ -222,11 +223,11 @@ fn unix_bind(wrapper: &Wrapper) -> PathBuf {
 
 /// 200 idle connections while both accept, and how many of them the new one was given. It has the socket before it waits on it, so the old
 /// one may be given all of the first ones: another try.
-fn shared_connections(old: Process, new: Process) -> (Idle, usize) {
+fn shared_connections(old: Process, new: Process) -> (IdleConnections, usize) {
     let accepted = |by| accepted_by(by, 8081);
     let mut shared = None;
     until(Duration::from_secs(10), "the new generation to be given a connection", || {
-        let idle = Idle::open("127.0.0.1:8081", 200);
+        let idle = IdleConnections::open("127.0.0.1:8081", 200);
         until(Duration::from_secs(10), "all to be accepted", || accepted(old) + accepted(new) == 200);
         let inside = accepted(new);
         if inside > 0 {
@@ -247,8 +248,8 @@ fn until_shared(rig: &Rig, old: Process) -> Process {
     let mut found = None;
     until(Duration::from_secs(10), "the new generation to share a socket", || {
         let mut processes = mentioning(rig.dir()).into_iter();
-        found =
-            processes.find(|process| ![old, daemon].contains(process) && !held_by(process.pid).is_disjoint(&inodes));
+        found = processes
+            .find(|process| ![old, daemon].contains(process) && !open_sockets(process.pid).is_disjoint(&inodes));
         found.is_some()
     });
     found.unwrap()

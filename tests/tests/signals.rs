@@ -8,7 +8,7 @@ use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::rig::Rig;
 use reloader_tests::sockets::refuses;
-use reloader_tests::wrapper::{Manner, Wrapper};
+use reloader_tests::wrapper::{Behaviour, Wrapper};
 
 const WEB: &str = "127.0.0.1:8080";
 const LIMIT: Duration = Duration::from_secs(20);
@@ -53,7 +53,7 @@ fn a_sighup_beside_it_does_not_hide_a_sigusr2() {
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
     for signals in [[Signal::SIGHUP, Signal::SIGUSR2], [Signal::SIGUSR2, Signal::SIGHUP]] {
         let before = kinds(&rig).len();
-        wrapper.set(Manner::Wait);
+        wrapper.set(Behaviour::WaitForChange);
         let reload = rig.spawn(&["reload", "--json"]);
         until(LIMIT, "a generation to start", || {
             std::fs::read_to_string(rig.path("run/generations.json")).is_ok_and(|text| text.contains("\"starting\""))
@@ -64,7 +64,7 @@ fn a_sighup_beside_it_does_not_hide_a_sigusr2() {
             rig.signal_daemon(signal);
         }
         until(LIMIT, "both to be heard", || heard("SIGHUP") > hangups && heard("SIGUSR2") > reloads);
-        wrapper.set(Manner::Well);
+        wrapper.set(Behaviour::Normal);
         reload.wait().expect_status(0);
         until(LIMIT, "one more reload", || kinds(&rig).len() == before + 2);
     }

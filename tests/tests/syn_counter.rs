@@ -12,7 +12,9 @@ use reloader_tests::guest::{self, Feature};
 use reloader_tests::limits::keep_only;
 use rustix::thread::CapabilitySet;
 
-use reloader_tests::network::{Namespace, addresses, can_add, connect, connected, ip, listen, packet_path, tc};
+use reloader_tests::network::{
+    Namespace, add_addresses, connect, ip, listen, packet_path, tc, try_add_device, veth_pair,
+};
 
 const PORT: u16 = 8080;
 
@@ -91,10 +93,10 @@ fn any_address_is_of_one_family_unless_it_is_dual_stack() {
 #[test]
 fn connections_from_another_host_are_counted_whether_or_not_this_one_forwards() {
     for (hook, forwards) in hooks().flat_map(|hook| [(hook, 0), (hook, 1)]) {
-        let (client, server) = connected();
-        client.run(|| addresses("left", 1));
+        let (client, server) = veth_pair();
+        client.run(|| add_addresses("left", 1));
         server.run(|| {
-            addresses("right", 2);
+            add_addresses("right", 2);
             forward(forwards);
             let v4 = listen("10.0.0.2:8080");
             let v6 = listen("[fd00::2]:8080");
@@ -111,11 +113,11 @@ fn connections_from_another_host_are_counted_whether_or_not_this_one_forwards() 
 
 #[test]
 fn a_forwarded_syn_to_the_same_port_is_somebody_elses() {
-    let (client, router) = connected();
+    let (client, router) = veth_pair();
     let server = Namespace::new();
     router.run(|| {
         ip("link add near type veth peer name far");
-        server.take("far");
+        server.take_device("far");
         ip("link set near up");
         ip("addr add 10.0.0.2/24 dev right");
         ip("addr add 10.0.1.2/24 dev near");
@@ -153,7 +155,7 @@ fn stacked_devices_count_a_syn_once() {
         ("bridge", "10.0.1.2"),
         ("vrf table 10", "10.0.0.2"),
     ] {
-        let (client, server) = connected();
+        let (client, server) = veth_pair();
         if !server.run(|| stack(kind)) {
             eprintln!("not tested: this kernel has no {kind}");
             continue;
@@ -181,7 +183,7 @@ fn stacked_devices_count_a_syn_once() {
 fn stack(kind: &str) -> bool {
     let is_master = ["bridge", "vrf"].iter().any(|master| kind.starts_with(master));
     let link = if is_master { "" } else { "link right" };
-    if !can_add(&format!("{link} name top type {kind}")) {
+    if !try_add_device(&format!("{link} name top type {kind}")) {
         return false;
     }
     ip("link set top up");

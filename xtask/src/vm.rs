@@ -59,7 +59,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let variable = |text: &String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
     let environment: Option<Vec<_>> = arguments.environment.iter().map(variable).collect();
-    let wanted = kernels::wanted(&arguments.kernel)?;
+    let wanted = kernels::by_line(&arguments.kernel)?;
     let host = Host::prepare()?;
     let kernel = wanted.fetch(&cache_dir())?;
     let mut files = vec![host.program("reloader")];
@@ -114,7 +114,7 @@ impl Host {
     /// Boots a guest by it.
     fn try_kvm(&self) -> Result<()> {
         accelerator::may_have_kvm()?;
-        let wanted = kernels::WANTED.last().context("a kernel")?;
+        let wanted = kernels::TESTED.last().context("a kernel")?;
         let load =
             Load { commands: vec![GuestCommand { words: vec!["true".into()], limit: KVM_LIMIT }], ..Load::default() };
         self.boot("kvm", &wanted.fetch(&cache_dir())?, &load, KVM_LIMIT, |_, _| {}).context("a guest by KVM").map(drop)

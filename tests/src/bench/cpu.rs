@@ -12,7 +12,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::poll::seen_within;
+use crate::poll::satisfied_within;
 
 /// Between the signal that ends a server and its end.
 const END: Duration = Duration::from_secs(20);
@@ -24,7 +24,7 @@ pub(super) fn used() -> Duration {
 
 /// Waits until all have ended, then gives what they have used.
 pub(super) fn used_by_all() -> Result<Duration> {
-    let all_ended = seen_within(END, || {
+    let all_ended = satisfied_within(END, || {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) => return false,

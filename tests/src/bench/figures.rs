@@ -42,7 +42,7 @@ pub struct Figures {
 
 impl Figures {
     /// Of a load that began at `began`, with the reloads in their order.
-    pub(super) fn of(outcomes: &Outcomes, reloads: &[Window], began: Instant) -> Figures {
+    pub(super) fn from_outcomes(outcomes: &Outcomes, reloads: &[Window], began: Instant) -> Figures {
         let summary = outcomes.summary();
         let took = |reload: &Window| micros(reload.to - reload.from);
         Figures {

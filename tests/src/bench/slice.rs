@@ -60,5 +60,5 @@ fn under_load(server: &mut Server, share: Share) -> Result<Figures> {
         reloads.push(span.end());
     }
     let outcomes = load.wait();
-    Ok(Figures { proven, ..Figures::of(&outcomes, &reloads, began) })
+    Ok(Figures { proven, ..Figures::from_outcomes(&outcomes, &reloads, began) })
 }

@@ -119,7 +119,7 @@ impl Machine {
 
     /// Run a command in it.
     pub fn run(&self, words: &[&str]) -> Answer {
-        Answer::of(self.try_run(words))
+        Answer::from_output(self.try_run(words))
     }
 
     fn try_run(&self, words: &[&str]) -> Output {

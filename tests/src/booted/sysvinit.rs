@@ -65,7 +65,7 @@ impl SysVinit {
         for words in &setup.commands {
             let mut command = Command::new("chroot");
             command.arg(layer.merged()).args(words.split(' ')).env_clear().env("PATH", PATH);
-            Answer::of_command(command).expect_status(0);
+            Answer::from_command(command).expect_status(0);
         }
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--mount", "--net", "--uts", "--ipc"]);
@@ -115,7 +115,7 @@ impl SysVinit {
         command.args(["--target", &self.init().pid.to_string(), "--mount", "--pid", "--net", "--uts", "--ipc"]);
         command.args(["--root", "--wd", "--"]).args(words);
         command.env_clear().env("PATH", PATH).env("LC_ALL", "C");
-        Answer::of_command(command)
+        Answer::from_command(command)
     }
 
     /// `reloader … --json`, or any other command of it.

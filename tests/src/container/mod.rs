@@ -98,7 +98,7 @@ impl Container {
             command.args(["--user", "--preserve-credentials"]);
         }
         command.arg("--").args(self.setup.confined(words));
-        Answer::of_command(command)
+        Answer::from_command(command)
     }
 
     /// The same with reloader's command line.

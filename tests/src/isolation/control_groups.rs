@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::poll::seen_within;
+use crate::poll::satisfied_within;
 
 /// The groups; `remove` removes them with those below them.
 pub(super) struct ControlGroups(Vec<PathBuf>);
@@ -58,7 +58,7 @@ pub(super) fn sweep(groups: &[PathBuf], is_abandoned: &dyn Fn(&str) -> bool) {
 /// Processes that were killed leave their group a little after they were waited for.
 pub(super) fn remove_when_empty(group: &Path) -> Result<()> {
     let mut result = Ok(());
-    seen_within(Duration::from_secs(5), || {
+    satisfied_within(Duration::from_secs(5), || {
         result = remove(group);
         result.is_ok()
     });

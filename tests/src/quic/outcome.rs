@@ -20,22 +20,22 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    pub(super) fn of(said: &[Value]) -> Outcomes {
+    pub(super) fn from_reports(reports: &[Value]) -> Outcomes {
         let mut outcomes = Outcomes::default();
-        for said in said {
-            let failure = said["failure"].as_str();
-            if said["kind"] == "long-lived" {
-                let end = said["end"].as_str().map(str::to_owned).or_else(|| failure.map(str::to_owned));
+        for report in reports {
+            let failure = report["failure"].as_str();
+            if report["kind"] == "long-lived" {
+                let end = report["end"].as_str().map(str::to_owned).or_else(|| failure.map(str::to_owned));
                 let (ends, unanswered) = outcomes.long_lived.entry(end).or_default();
                 *ends += 1;
                 *unanswered += u64::from(failure.is_some());
-                outcomes.replies += said["answered"].as_u64().unwrap_or_default();
+                outcomes.replies += report["answered"].as_u64().unwrap_or_default();
                 continue;
             }
             outcomes.connections += 1;
             match failure {
-                None => outcomes.slowest_ms = outcomes.slowest_ms.max(said["ms"].as_f64().unwrap_or_default()),
-                Some(why) if said["shook_hands"] == true => *outcomes.unserved.entry(why.into()).or_default() += 1,
+                None => outcomes.slowest_ms = outcomes.slowest_ms.max(report["ms"].as_f64().unwrap_or_default()),
+                Some(why) if report["shook_hands"] == true => *outcomes.unserved.entry(why.into()).or_default() += 1,
                 Some(_) => outcomes.unanswered += 1,
             }
         }

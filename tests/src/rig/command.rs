@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::poll::seen_within;
+use crate::poll::satisfied_within;
 use crate::process::exit_code;
 
 /// No command of reloader takes longer; one that does is killed and fails the test.
@@ -28,7 +28,7 @@ pub struct Answer {
 
 impl Answer {
     /// Of a command that has ended.
-    pub fn of(output: std::process::Output) -> Answer {
+    pub fn from_output(output: std::process::Output) -> Answer {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let status = exit_code(output.status);
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
@@ -38,7 +38,7 @@ impl Answer {
 
     /// Of this command, once it has ended: whatever it leaves running may have its output still.
     #[track_caller]
-    pub fn of_command(command: Command) -> Answer {
+    pub fn from_command(command: Command) -> Answer {
         Pending::start(command).wait()
     }
 
@@ -96,7 +96,7 @@ impl Pending {
 
     pub(super) fn wait_within(&mut self, limit: Duration) -> Option<ExitStatus> {
         let mut status = None;
-        seen_within(limit, || {
+        satisfied_within(limit, || {
             status = self.child.try_wait().expect("waiting for a child");
             status.is_some()
         });

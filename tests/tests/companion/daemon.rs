@@ -9,7 +9,7 @@ use reloader_tests::config::Config;
 use reloader_tests::haproxy::{HaproxyBinary, info};
 use reloader_tests::load::Load;
 use reloader_tests::netns;
-use reloader_tests::poll::{seen_within, until};
+use reloader_tests::poll::{satisfied_within, until};
 use reloader_tests::process::Process;
 use reloader_tests::receipt::assert_passed;
 use reloader_tests::rig::Rig;
@@ -163,7 +163,10 @@ fn a_configuration_without_a_stats_socket_is_refused_before_the_master_is_asked(
     scene.rig.configure(&Config::web(WEB));
     let refused = scene.rig.reload().expect_status(1);
     assert!(refused.at("/reason").to_string().contains("has no `stats socket`"), "{}", refused.stdout);
-    assert!(!seen_within(Duration::from_millis(300), || scene.master().worker() != worker), "the master was asked");
+    assert!(
+        !satisfied_within(Duration::from_millis(300), || scene.master().worker() != worker),
+        "the master was asked"
+    );
 }
 
 /// A companion ends nobody's workers, whatever mode the file says by now.
@@ -191,7 +194,10 @@ fn what_cannot_be_proven_is_refused_before_the_master_is_asked() {
     let worker = scene.master().worker();
     let refused = scene.rig.reload().expect_status(1);
     assert!(refused.at("/reason").to_string().contains("expose-fd listeners"), "{}", refused.stdout);
-    assert!(!seen_within(Duration::from_millis(300), || scene.master().worker() != worker), "the master was asked");
+    assert!(
+        !satisfied_within(Duration::from_millis(300), || scene.master().worker() != worker),
+        "the master was asked"
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use reloader_tests::poll::until;
 use reloader_tests::probe::ability;
 use reloader_tests::sockets::until_refused;
 use reloader_tests::tier;
-use reloader_tests::wrapper::{Manner, Wrapper};
+use reloader_tests::wrapper::{Behaviour, Wrapper};
 
 use super::scene::{CONTAINED, LIMIT, Scene, WEB, assert_rung, config};
 
@@ -168,7 +168,7 @@ fn nothing_is_left_of_a_container_that_is_killed_while_it_holds() {
     Load::to([WEB]).connections(100).run().assert_lossless();
     let (before, footprint) = (programs(), Footprint::take(&scene.container.path("")));
     // It does not become ready.
-    wrapper.set(Manner::Deaf);
+    wrapper.set(Behaviour::NoStatsSocket);
     scene.container.kill(Signal::SIGHUP);
     until(LIMIT, "a hold", || scene.container.status().at("/holds/0/backend").is_string());
     let held: Vec<u32> = programs().into_iter().filter(|program| !before.contains(program)).collect();

@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use reloader_tests::container::Container;
 use reloader_tests::poll::until;
 use reloader_tests::process::Process;
-use reloader_tests::wrapper::{Manner, Wrapper};
+use reloader_tests::wrapper::{Behaviour, Wrapper};
 
 use super::scene::{LIMIT, Scene, assert_rung, config, hanging};
 
@@ -44,10 +44,10 @@ fn a_server_that_dies_during_a_start_is_told_with_its_true_status() {
     let within = container.status().at("/serving/pid").as_u64().expect("a serving generation");
     let [serving] = container.init().children()[..] else { panic!("{:?}", container.init().children()) };
 
-    wrapper.set(Manner::Hang);
+    wrapper.set(Behaviour::Hang);
     container.kill(Signal::SIGHUP);
     until(LIMIT, "a start that hangs", || hanging(container).is_some());
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     container.exec(&["sh", "-c", ORPHANS]).expect_status(0);
     container.until_receipt(|| serving.signal(Signal::SIGKILL));
     until(LIMIT, "a restart", || container.receipts().last().is_some_and(|last| last["kind"] == "restart"));

@@ -5,7 +5,7 @@ use reloader_tests::container::Container;
 use reloader_tests::poll::until;
 use reloader_tests::sockets::refuses;
 use reloader_tests::tier;
-use reloader_tests::wrapper::{Manner, Wrapper};
+use reloader_tests::wrapper::{Behaviour, Wrapper};
 
 use super::scene::{CONTAINED, LIMIT, Scene, WEB, assert_rung, config};
 
@@ -46,12 +46,12 @@ fn signals_that_come_during_a_reload_make_one_more() {
     };
     let load = scene.load();
     let before = container.receipts().len();
-    wrapper.set(Manner::Wait);
+    wrapper.set(Behaviour::WaitForChange);
     signal();
     let records = || std::fs::read_to_string(container.path("run/generations.json")).unwrap_or_default();
     until(LIMIT, "a generation to start", || records().contains("\"starting\""));
     (0..5).for_each(|_| signal());
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     until(LIMIT, "two reloads", || container.receipts().len() >= before + 2);
     // A third one would come before this, or together with it.
     let asked = container.reloader(&["reload", "--json"]).expect_status(0);

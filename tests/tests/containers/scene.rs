@@ -6,8 +6,8 @@ use reloader_tests::config::Config;
 use reloader_tests::container::{Container, Setup};
 use reloader_tests::load::{Load, Running};
 use reloader_tests::netns;
-use reloader_tests::process::{Process, called_with};
-use reloader_tests::servers::{Manner, Server};
+use reloader_tests::process::{Process, with_arguments};
+use reloader_tests::servers::{Reaction, Server};
 use serde_json::Value;
 
 pub(crate) const WEB: &str = "127.0.0.1:8080";
@@ -33,20 +33,20 @@ impl Scene {
     /// One in which something serves.
     #[track_caller]
     pub(crate) fn start(setup: Setup) -> Scene {
-        Scene::of(|| setup.start())
+        Scene::with_container(|| setup.start())
     }
 
     /// One that may end by itself.
     #[track_caller]
     pub(crate) fn try_start(setup: Setup) -> Scene {
-        Scene::of(|| setup.try_start())
+        Scene::with_container(|| setup.try_start())
     }
 
-    fn of(start: impl FnOnce() -> Container) -> Scene {
+    fn with_container(start: impl FnOnce() -> Container) -> Scene {
         netns::enter();
         let container = start();
         container.enter_network();
-        Scene { container, _backend: Server::start(BACKEND, Manner::Reply) }
+        Scene { container, _backend: Server::start(BACKEND, Reaction::Reply) }
     }
 
     /// A load that has begun.
@@ -59,7 +59,7 @@ impl Scene {
 
 /// The wrapper that was told to do nothing.
 pub(crate) fn hanging(container: &Container) -> Option<Process> {
-    called_with(&["hanging", &container.path("haproxy.cfg").display().to_string()]).first().copied()
+    with_arguments(&["hanging", &container.path("haproxy.cfg").display().to_string()]).first().copied()
 }
 
 /// Panics unless it is proven, and just `count` traffic listeners have this rung.

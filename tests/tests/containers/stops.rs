@@ -2,10 +2,10 @@
 
 use nix::sys::signal::Signal;
 use reloader_tests::container::Container;
-use reloader_tests::idle::Idle;
+use reloader_tests::idle::IdleConnections;
 use reloader_tests::poll::until;
 use reloader_tests::sockets::{listening, until_refused};
-use reloader_tests::wrapper::{Manner, Wrapper};
+use reloader_tests::wrapper::{Behaviour, Wrapper};
 
 use super::scene::{CONTAINED, IDLE, LIMIT, Scene, WEB, config, hanging};
 
@@ -18,9 +18,9 @@ fn established_connections_are_served_to_their_end() {
     let setup = Container::with(&config()).contained(CONTAINED, &[]).tables("on-stop = \"leave\"");
     let mut scene = Scene::start(setup);
     let load = scene.load();
-    let mut idle = Idle::open(IDLE, CONNECTIONS);
+    let mut idle = IdleConnections::open(IDLE, CONNECTIONS);
     scene.container.reloader(&["reload"]).expect_status(0);
-    let mut later = Idle::open(IDLE, CONNECTIONS);
+    let mut later = IdleConnections::open(IDLE, CONNECTIONS);
     load.until_further(200);
     load.stop().assert_lossless();
 
@@ -42,7 +42,7 @@ fn established_connections_are_served_to_their_end() {
         ["SIGINT", "SIGHUP"].iter().all(|signal| scene.container.log().contains(&format!("{signal} was received")))
     });
     assert_eq!((idle.alive(), later.alive()), (CONNECTIONS, CONNECTIONS));
-    assert_eq!((idle.prove(), later.prove()), (CONNECTIONS, CONNECTIONS), "{:?}", idle.deaths());
+    assert_eq!((idle.count_answered(), later.count_answered()), (CONNECTIONS, CONNECTIONS), "{:?}", idle.deaths());
     assert_eq!(scene.container.until_ended(), 0);
     assert!(scene.container.log().contains("on-stop = \"leave\" is not possible"), "{}", scene.container.log());
 }
@@ -51,7 +51,7 @@ fn established_connections_are_served_to_their_end() {
 #[ignore = "alone: loads"]
 fn hard_stop_after_bounds_it() {
     let mut scene = Scene::start(Container::with(&config()).tables("[reload]\nhard-stop-after = \"3s\""));
-    let mut idle = Idle::open(IDLE, CONNECTIONS);
+    let mut idle = IdleConnections::open(IDLE, CONNECTIONS);
     scene.container.kill(Signal::SIGTERM);
     assert_eq!(scene.container.until_ended(), 0);
     assert_eq!(idle.alive(), 0);
@@ -85,7 +85,7 @@ const FORKED: &str = "127.0.0.1:8085";
 #[ignore = "alone: loads"]
 fn clients_of_processes_that_outlive_their_server_are_served_to_their_end() {
     let mut scene = Scene::start(Container::with(&config()).tables(FORKING));
-    let mut idle = Idle::open(FORKED, CONNECTIONS);
+    let mut idle = IdleConnections::open(FORKED, CONNECTIONS);
     // What is in the queue when the listener closes is lost: everybody has his process before.
     until(LIMIT, "a process for each", || scene.container.processes().len() == 3 + CONNECTIONS);
     scene.container.kill(Signal::SIGTERM);
@@ -93,7 +93,7 @@ fn clients_of_processes_that_outlive_their_server_are_served_to_their_end() {
     until(LIMIT, "the daemon to wait", || scene.container.log().contains("of which the last is waited for"));
     let left = format!("the daemon ends with {CONNECTIONS} connections");
     until(LIMIT, "`status` to say so", || scene.container.status().stdout.contains(&left));
-    assert_eq!(idle.prove(), CONNECTIONS, "{:?}", idle.deaths());
+    assert_eq!(idle.count_answered(), CONNECTIONS, "{:?}", idle.deaths());
     assert_eq!(scene.container.until_ended(), 0);
 }
 
@@ -102,7 +102,7 @@ fn clients_of_processes_that_outlive_their_server_are_served_to_their_end() {
 fn hard_stop_after_bounds_those_too() {
     let tables = format!("[reload]\nhard-stop-after = \"3s\"\n{FORKING}");
     let mut scene = Scene::start(Container::with(&config()).tables(&tables));
-    let mut idle = Idle::open(FORKED, CONNECTIONS);
+    let mut idle = IdleConnections::open(FORKED, CONNECTIONS);
     // What is in the queue when the listener closes is lost: everybody has his process before.
     until(LIMIT, "a process for each", || scene.container.processes().len() == 3 + CONNECTIONS);
     scene.container.kill(Signal::SIGTERM);
@@ -118,7 +118,7 @@ fn hard_stop_after_bounds_those_too() {
 #[ignore = "alone: loads"]
 fn a_start_that_is_given_up_is_no_failure() {
     let wrapper = Wrapper::new();
-    wrapper.set(Manner::Hang);
+    wrapper.set(Behaviour::Hang);
     let mut scene = Scene::try_start(Container::with(&config()).haproxy_at(&wrapper.path()));
     until(LIMIT, "a start that hangs", || hanging(&scene.container).is_some());
     scene.container.kill(Signal::SIGTERM);
@@ -126,14 +126,14 @@ fn a_start_that_is_given_up_is_no_failure() {
     drop(scene);
 
     // One that has accepted clients by then ends with them.
-    wrapper.set(Manner::Deaf);
+    wrapper.set(Behaviour::NoStatsSocket);
     let mut scene = Scene::try_start(Container::with(&config()).haproxy_at(&wrapper.path()));
     until(LIMIT, "it to listen", || !listening(8081).is_empty());
-    let mut idle = Idle::open(IDLE, CONNECTIONS);
+    let mut idle = IdleConnections::open(IDLE, CONNECTIONS);
     scene.container.kill(Signal::SIGTERM);
     until_refused(IDLE);
     until(LIMIT, "the daemon to wait", || scene.container.log().contains("ends with the last connection"));
-    assert_eq!(idle.prove(), CONNECTIONS, "{:?}", idle.deaths());
+    assert_eq!(idle.count_answered(), CONNECTIONS, "{:?}", idle.deaths());
     assert_eq!(scene.container.until_ended(), 0, "{}", scene.container.log());
 }
 
@@ -142,14 +142,14 @@ fn a_start_that_is_given_up_is_no_failure() {
 #[ignore = "alone: loads"]
 fn whoever_has_come_to_a_start_that_failed_is_served() {
     let wrapper = Wrapper::new();
-    wrapper.set(Manner::Deaf);
+    wrapper.set(Behaviour::NoStatsSocket);
     let setup = Container::with(&config()).haproxy_at(&wrapper.path()).tables("[reload]\nstart-timeout = \"3s\"");
     let mut scene = Scene::try_start(setup);
     until(LIMIT, "it to listen", || !listening(8081).is_empty());
-    let mut idle = Idle::open(IDLE, CONNECTIONS);
+    let mut idle = IdleConnections::open(IDLE, CONNECTIONS);
     until_refused(IDLE);
     until(LIMIT, "the daemon to wait", || scene.container.log().contains("ends with the last connection"));
-    assert_eq!(idle.prove(), CONNECTIONS, "{:?}", idle.deaths());
+    assert_eq!(idle.count_answered(), CONNECTIONS, "{:?}", idle.deaths());
     assert_eq!(scene.container.until_ended(), 4);
 }
 
@@ -159,10 +159,10 @@ fn whoever_has_come_to_a_start_that_failed_is_served() {
 fn whatever_stops_a_container_stops_it() {
     for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1] {
         let mut scene = Scene::start(Container::with(&config()));
-        let mut idle = Idle::open(IDLE, CONNECTIONS);
+        let mut idle = IdleConnections::open(IDLE, CONNECTIONS);
         scene.container.kill(signal);
         until_refused(WEB);
-        assert_eq!(idle.prove(), CONNECTIONS, "{signal}: {:?}", idle.deaths());
+        assert_eq!(idle.count_answered(), CONNECTIONS, "{signal}: {:?}", idle.deaths());
         assert_eq!(scene.container.until_ended(), 0, "{signal}");
     }
     let mut scene = Scene::start(Container::with(&config()));

@@ -2,7 +2,7 @@
 
 use reloader_tests::netns;
 
-use reloader_tests::holding::{Holding, WEB};
+use reloader_tests::hold_rig::{HoldRig, WEB};
 
 /// In the place of init: it keeps a listening socket, and starts the server that gets it anew when it is told to.
 const INIT: &str = r#"
@@ -23,8 +23,8 @@ while (1) {
 #[test]
 fn the_same_socket_in_new_hands() {
     netns::enter();
-    let holding = Holding::new();
-    let answer = holding.rig.run_under(
+    let hold_rig = HoldRig::new();
+    let answer = hold_rig.rig.run_under(
         &["unshare", "--pid", "--fork", "--mount-proc", "perl", "-e", INIT, WEB],
         &["hold", "--json", "--max", "1h", "--listen", WEB, "--", "sh", "-c", "kill -HUP 1"],
     );
@@ -32,5 +32,5 @@ fn the_same_socket_in_new_hands() {
     assert_eq!((answer.at("/result"), answer.at("/listeners/0/rung")), (&"proven".into(), &"passed".into()));
     assert!(answer.at("/listeners/0/inode-before").is_u64(), "{}", answer.stdout);
     assert_eq!(answer.at("/listeners/0/inode-before"), answer.at("/listeners/0/inode-after"));
-    holding.assert_gone();
+    hold_rig.assert_gone();
 }

@@ -5,25 +5,25 @@ use reloader_tests::netns;
 use reloader_tests::rig::Answer;
 use reloader_tests::service::{Kind, Service};
 
-use reloader_tests::holding::{Holding, WEB, assert_held};
+use reloader_tests::hold_rig::{HoldRig, WEB, assert_held};
 
 /// A restart of a server on `binds`, held by `listen`, under load to `clients`.
 #[track_caller]
 fn held(binds: &[&str], listen: &[&str], clients: &[&str]) -> Answer {
     netns::enter();
-    let holding = Holding::new();
-    let service = Service::started(Kind::Perl, holding.rig.dir(), binds);
+    let hold_rig = HoldRig::new();
+    let service = Service::started(Kind::Perl, hold_rig.rig.dir(), binds);
     let load = Load::to(clients.iter().copied()).rate(400).start();
     load.until_started(200);
     let mut args = vec!["--json"];
     listen.iter().for_each(|address| args.extend(["--listen", address]));
-    let answer = holding.run(&args, service.command("restart")).expect_status(0);
+    let answer = hold_rig.run(&args, service.command("restart")).expect_status(0);
     assert_held(&answer);
     assert!(answer.at("/syns/held").as_u64() > Some(0), "{}", answer.stdout);
     load.until_further(200);
     load.stop().assert_lossless();
     drop(service);
-    holding.assert_gone();
+    hold_rig.assert_gone();
     answer
 }
 
@@ -81,14 +81,14 @@ fn every_address_by_a_port_with_a_wildcard_of_one_family_and_an_address_of_the_o
 #[test]
 fn every_address_by_a_port_whose_listener_comes_back_for_one_family() {
     netns::enter();
-    let holding = Holding::new();
-    let before = Service::started(Kind::Perl, holding.rig.dir(), &["[::]:8080"]);
-    let after = Service::new(Kind::Perl, holding.rig.dir(), &["0.0.0.0:8080"]);
-    let answer = holding.run(&["--json", "--listen", ":8080"], after.command("restart")).expect_status(0);
+    let hold_rig = HoldRig::new();
+    let before = Service::started(Kind::Perl, hold_rig.rig.dir(), &["[::]:8080"]);
+    let after = Service::new(Kind::Perl, hold_rig.rig.dir(), &["0.0.0.0:8080"]);
+    let answer = hold_rig.run(&["--json", "--listen", ":8080"], after.command("restart")).expect_status(0);
     assert_eq!((answer.at("/result"), listed(&answer)), (&"unproven".into(), vec!["[::]:8080"]));
     assert!(answer.at("/listeners/0/why").as_str().unwrap().contains("a part of it"), "{}", answer.stdout);
     drop((before, after));
-    holding.assert_gone();
+    hold_rig.assert_gone();
 }
 
 #[test]
@@ -112,38 +112,38 @@ fn a_name() {
 
 /// It listens on one of the addresses that its name stands for, as most servers do.
 #[track_caller]
-fn held_by_a_name_of_two_addresses(service: impl FnOnce(&Holding) -> Service, verb: &str) {
+fn held_by_a_name_of_two_addresses(service: impl FnOnce(&HoldRig) -> Service, verb: &str) {
     netns::enter();
-    let holding = Holding::new();
-    let service = service(&holding);
-    let hosts = holding.rig.path("hosts").display().to_string();
+    let hold_rig = HoldRig::new();
+    let service = service(&hold_rig);
+    let hosts = hold_rig.rig.path("hosts").display().to_string();
     std::fs::write(&hosts, "::1 localhost\n127.0.0.1 localhost\n").unwrap();
     let script = format!("mount --bind {hosts} /etc/hosts && exec \"$@\"");
     let command = service.command(verb);
     let mut args = vec!["hold", "--json", "--max", "10s", "--listen", "localhost:8080", "--"];
     args.extend(command.iter().map(String::as_str));
-    let answer = holding.rig.run_under(&["unshare", "--mount", "sh", "-c", &script, "sh"], &args).expect_status(0);
+    let answer = hold_rig.rig.run_under(&["unshare", "--mount", "sh", "-c", &script, "sh"], &args).expect_status(0);
     assert_held(&answer);
     assert_eq!(listed(&answer), [WEB]);
     drop(service);
-    holding.assert_gone();
+    hold_rig.assert_gone();
 }
 
 #[test]
 fn a_name_of_two_addresses() {
-    held_by_a_name_of_two_addresses(|holding| Service::started(Kind::Perl, holding.rig.dir(), &[WEB]), "restart");
+    held_by_a_name_of_two_addresses(|hold_rig| Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]), "restart");
 }
 
 /// Until it is there, nobody knows on which.
 #[test]
 fn a_name_of_two_addresses_on_which_nobody_listens_yet() {
-    held_by_a_name_of_two_addresses(|holding| Service::new(Kind::Perl, holding.rig.dir(), &[WEB]), "start");
+    held_by_a_name_of_two_addresses(|hold_rig| Service::new(Kind::Perl, hold_rig.rig.dir(), &[WEB]), "start");
 }
 
 #[test]
 fn what_cannot_be_held_is_refused() {
     netns::enter();
-    let holding = Holding::new();
+    let hold_rig = HoldRig::new();
     for (listen, sentence) in [
         ("/run/app.sock", "a unix socket has no SYNs"),
         ("unix@/run/app.sock", "a unix socket has no SYNs"),
@@ -154,11 +154,11 @@ fn what_cannot_be_held_is_refused() {
         ("::1:80", "in brackets"),
         ("no-such-host.invalid:80", "cannot be resolved"),
     ] {
-        let answer = holding.run(&["--listen", listen], ["true"]).expect_status(2);
+        let answer = hold_rig.run(&["--listen", listen], ["true"]).expect_status(2);
         assert!(answer.stderr.contains(sentence) && answer.stderr.contains(listen), "{}", answer.stderr);
     }
-    holding.run(&["--listen", WEB, "--max", "0s"], ["true"]).expect_status(2);
-    holding.run(&["--listen", WEB], [""; 0]).expect_status(2);
-    holding.run(&[], ["true"]).expect_status(2);
-    assert!(!holding.rig.path("run").exists(), "nothing was begun");
+    hold_rig.run(&["--listen", WEB, "--max", "0s"], ["true"]).expect_status(2);
+    hold_rig.run(&["--listen", WEB], [""; 0]).expect_status(2);
+    hold_rig.run(&[], ["true"]).expect_status(2);
+    assert!(!hold_rig.rig.path("run").exists(), "nothing was begun");
 }

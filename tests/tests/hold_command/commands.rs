@@ -9,7 +9,7 @@ use reloader_tests::process::{Process, mentioning};
 use reloader_tests::service::{Kind, Service};
 use reloader_tests::sockets::{listening, refuses};
 
-use reloader_tests::holding::{Holding, WEB, assert_held};
+use reloader_tests::hold_rig::{HoldRig, WEB, assert_held};
 
 /// So long that a hold which waits for its end would fail the test.
 const FOREVER: &str = "1h";
@@ -27,30 +27,31 @@ fn line(service: &Service, verb: &str) -> String {
 #[ignore = "alone: loads"]
 fn it_may_return_before_the_old_server_has_closed() {
     netns::enter();
-    let holding = Holding::new();
-    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let hold_rig = HoldRig::new();
+    let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
     let old = service.process();
     let load = Load::to([WEB]).rate(200).start();
     load.until_started(50);
-    let answer = holding.run(&["--json", "--max", FOREVER, "--listen", WEB], service.command("later")).expect_status(0);
+    let answer =
+        hold_rig.run(&["--json", "--max", FOREVER, "--listen", WEB], service.command("later")).expect_status(0);
     assert_held(&answer);
     assert!(!old.is_alive());
     load.until_further(50);
     load.stop().assert_lossless();
     drop(service);
-    holding.assert_gone();
+    hold_rig.assert_gone();
 }
 
 #[test]
 #[ignore = "alone: loads"]
 fn it_may_fail_while_the_old_server_stays() {
     netns::enter();
-    let holding = Holding::new();
-    let _service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let hold_rig = HoldRig::new();
+    let _service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
     let before = listening(8080);
     let load = Load::to([WEB]).rate(200).start();
     load.until_started(50);
-    let answer = holding.run(&["--json", "--max", FOREVER, "--listen", WEB], sh("exit 7")).expect_status(7);
+    let answer = hold_rig.run(&["--json", "--max", FOREVER, "--listen", WEB], sh("exit 7")).expect_status(7);
     assert_eq!(answer.at("/result"), "failed");
     assert!(answer.at("/reason").as_str().unwrap().contains("status 7"), "{}", answer.stdout);
     assert_eq!(listening(8080), before);
@@ -61,50 +62,50 @@ fn it_may_fail_while_the_old_server_stays() {
 #[test]
 fn there_may_be_none() {
     netns::enter();
-    let holding = Holding::new();
-    let missing = holding.run(&["--json", "--listen", WEB], ["no-such-command"]).expect_status(127);
+    let hold_rig = HoldRig::new();
+    let missing = hold_rig.run(&["--json", "--listen", WEB], ["no-such-command"]).expect_status(127);
     assert!(missing.stdout.is_empty() && missing.stderr.contains("no-such-command"), "{}", missing.stderr);
-    std::fs::write(holding.rig.path("plain"), "no program").unwrap();
-    let plain = holding.rig.path("plain").display().to_string();
-    let refused = holding.run(&["--json", "--listen", WEB], [&plain]).expect_status(126);
+    std::fs::write(hold_rig.rig.path("plain"), "no program").unwrap();
+    let plain = hold_rig.rig.path("plain").display().to_string();
+    let refused = hold_rig.run(&["--json", "--listen", WEB], [&plain]).expect_status(126);
     assert!(refused.stdout.is_empty() && refused.stderr.contains(&plain), "{}", refused.stderr);
-    holding.assert_gone();
+    hold_rig.assert_gone();
 }
 
 #[test]
 fn its_status_is_passed_on() {
     netns::enter();
-    let holding = Holding::new();
-    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let hold_rig = HoldRig::new();
+    let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
     for (end, status) in [("exit 7", 7), ("kill -9 $$", 137), ("kill $$", 143), ("exit 0", 0)] {
         let command = sh(format!("{}; {end}", line(&service, "restart")));
-        let answer = holding.run(&["--json", "--listen", WEB], command).expect_status(status);
+        let answer = hold_rig.run(&["--json", "--listen", WEB], command).expect_status(status);
         // It failed, and the server that it has started is there.
         assert_held(&answer);
     }
     drop(service);
-    holding.assert_gone();
+    hold_rig.assert_gone();
 }
 
 /// What the command has started is no affair of the hold's.
 #[test]
 fn nothing_may_listen_afterwards() {
     netns::enter();
-    let holding = Holding::new();
-    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
-    let dir = holding.rig.dir().display();
+    let hold_rig = HoldRig::new();
+    let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
+    let dir = hold_rig.rig.dir().display();
     let command = sh(format!("{}; setsid sh -c 'sleep 1000' {dir}/started &", line(&service, "stop")));
-    let answer = holding.run(&["--json", "--max", "300ms", "--listen", WEB], command).expect_status(124);
+    let answer = hold_rig.run(&["--json", "--max", "300ms", "--listen", WEB], command).expect_status(124);
     assert_eq!(answer.at("/result"), "failed");
     assert!(answer.at("/reason").as_str().unwrap().contains("listener"), "{}", answer.stdout);
     assert!(refuses(WEB), "released all the same");
-    let started = mentioning(&holding.rig.path("started"));
+    let started = mentioning(&hold_rig.rig.path("started"));
     assert!(!started.is_empty() && started.iter().all(Process::is_alive), "what the command has started lives");
     for process in started {
         process.children().iter().for_each(Process::end);
         process.end();
     }
-    holding.assert_gone();
+    hold_rig.assert_gone();
 }
 
 /// `hold -- server` in the place of `server`: released as soon as it listens, and signals go to it.
@@ -112,33 +113,33 @@ fn nothing_may_listen_afterwards() {
 #[ignore = "alone: loads"]
 fn it_may_be_the_new_server() {
     netns::enter();
-    let holding = Holding::new();
-    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let hold_rig = HoldRig::new();
+    let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
     let before = listening(8080);
     let load = Load::to([WEB]).rate(200).start();
     load.until_started(50);
-    let pending = holding.spawn(&["--json", "--max", FOREVER, "--listen", WEB], service.command("become"));
+    let pending = hold_rig.spawn(&["--json", "--max", FOREVER, "--listen", WEB], service.command("become"));
     until(Duration::from_secs(20), "the new server", || {
         !listening(8080).is_empty() && listening(8080).is_disjoint(&before)
     });
-    until(Duration::from_secs(20), "the release", || holding.records().is_empty());
+    until(Duration::from_secs(20), "the release", || hold_rig.records().is_empty());
     load.until_further(50);
     load.stop().assert_lossless();
     Process::with_pid(pending.pid() as i32).unwrap().signal(nix::sys::signal::Signal::SIGTERM);
     let answer = pending.wait().expect_status(143);
     assert_held(&answer);
     assert!(listening(8080).is_empty(), "the signal was for the server");
-    holding.assert_gone();
+    hold_rig.assert_gone();
 }
 
 /// A command that is to run under a hold is not run without one.
 #[test]
 fn it_is_not_run_when_the_hold_has_ended() {
     netns::enter();
-    let holding = Holding::new();
-    let ran = holding.rig.path("ran");
+    let hold_rig = HoldRig::new();
+    let ran = hold_rig.rig.path("ran");
     let command = sh(format!("echo >{}", ran.display()));
-    let late = holding.run(&["--json", "--max", "1ms", "--listen", WEB], &command).expect_status(125);
+    let late = hold_rig.run(&["--json", "--max", "1ms", "--listen", WEB], &command).expect_status(125);
     assert!(
         late.stderr.contains("the hold ended before the command could be run: its longest time"),
         "{}",
@@ -146,46 +147,46 @@ fn it_is_not_run_when_the_hold_has_ended() {
     );
     assert!(late.stdout.is_empty() && !ran.exists(), "{}", late.stdout);
 
-    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
     // Nobody accepts it, so the drain lasts half a second, in which the hold is lifted.
     service.process().stop();
     let slow = std::net::TcpStream::connect(WEB).unwrap();
-    let pending = holding.spawn(&["--listen", WEB], &command);
-    until(Duration::from_secs(20), "the hold", || holding.records().iter().any(|record| record["guard"].is_object()));
-    holding.rig.run(&["release"]).expect_status(0);
+    let pending = hold_rig.spawn(&["--listen", WEB], &command);
+    until(Duration::from_secs(20), "the hold", || hold_rig.records().iter().any(|record| record["guard"].is_object()));
+    hold_rig.rig.run(&["release"]).expect_status(0);
     let lifted = pending.wait().expect_status(125);
     assert!(lifted.stderr.contains("reloader release") && !ran.exists(), "{}", lifted.stderr);
     drop((slow, service));
-    holding.assert_gone();
+    hold_rig.assert_gone();
 }
 
 /// The hold takes what it needs for itself, and a server counts what it is given.
 #[test]
 fn it_has_the_limits_that_hold_was_started_with() {
     netns::enter();
-    let holding = Holding::new();
+    let hold_rig = HoldRig::new();
     let said = "ulimit -Sn; ulimit -Hn; ulimit -l; sed -n 's/^Max open files *//p' /proc/$PPID/limits";
-    let answer = holding.rig.run_under(
+    let answer = hold_rig.rig.run_under(
         &["prlimit", "--nofile=256:1024", "--memlock=65536:65536"],
         &["hold", "--max", "300ms", "--listen", WEB, "--", "sh", "-c", said],
     );
     let lines: Vec<Vec<&str>> = answer.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines, [&["256"][..], &["1024"], &["64"], &["1024", "1024", "files"]], "{}", answer.stderr);
-    holding.assert_gone();
+    hold_rig.assert_gone();
 }
 
 /// Standard output is one receipt; what the command says is said elsewhere.
 #[test]
 fn it_may_talk() {
     netns::enter();
-    let holding = Holding::new();
-    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let hold_rig = HoldRig::new();
+    let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
     let command = || sh(format!("echo talk; {}; echo more", line(&service, "restart")));
-    let answer = holding.run(&["--json", "--listen", WEB], command()).expect_status(0);
+    let answer = hold_rig.run(&["--json", "--listen", WEB], command()).expect_status(0);
     assert_eq!(answer.stdout.lines().count(), 1, "{}", answer.stdout);
     assert_eq!(answer.at("/kind"), "hold");
     assert!(answer.stderr.contains("talk\nmore"), "{}", answer.stderr);
 
-    let plain = holding.run(&["--listen", WEB], command()).expect_status(0);
+    let plain = hold_rig.run(&["--listen", WEB], command()).expect_status(0);
     assert_eq!((plain.stdout.as_str(), plain.stderr.as_str()), ("talk\nmore\n", ""));
 }

@@ -6,7 +6,7 @@ use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::service::{Kind, Service};
 
-use reloader_tests::holding::{Holding, WEB, assert_held};
+use reloader_tests::hold_rig::{HoldRig, WEB, assert_held};
 
 /// A namespace with a name, for as long as this lives.
 struct Named(String);
@@ -46,36 +46,36 @@ impl Drop for Named {
 #[ignore = "alone: loads"]
 fn another_namespace() {
     netns::enter();
-    let holding = Holding::new();
+    let hold_rig = HoldRig::new();
     let there = Named::new();
-    let service = there.run(|| Service::started(Kind::Perl, holding.rig.dir(), &[WEB]));
+    let service = there.run(|| Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]));
     let load = there.run(|| Load::to([WEB]).rate(400).start());
     load.until_started(200);
     let script = format!(
         "readlink /proc/self/ns/net >{}; ip netns exec {} {}",
-        holding.rig.path("seen").display(),
+        hold_rig.rig.path("seen").display(),
         there.0,
         service.command("restart").join(" ")
     );
     let args = ["--json", "--netns", &there.path(), "--listen", WEB];
-    let answer = holding.run(&args, ["sh", "-c", &script]).expect_status(0);
+    let answer = hold_rig.run(&args, ["sh", "-c", &script]).expect_status(0);
     assert_held(&answer);
     assert!(answer.at("/syns/held").as_u64() > Some(0), "{}", answer.stdout);
     load.until_further(200);
     load.stop().assert_lossless();
     let here = std::fs::read_link("/proc/thread-self/ns/net").unwrap().display().to_string();
-    assert_eq!(std::fs::read_to_string(holding.rig.path("seen")).unwrap().trim(), here);
+    assert_eq!(std::fs::read_to_string(hold_rig.rig.path("seen")).unwrap().trim(), here);
     there.run(|| drop(service));
-    holding.assert_gone();
+    hold_rig.assert_gone();
 }
 
 #[test]
 fn no_namespace() {
     netns::enter();
-    let holding = Holding::new();
-    let file = holding.rig.path("reloader.toml").display().to_string();
+    let hold_rig = HoldRig::new();
+    let file = hold_rig.rig.path("reloader.toml").display().to_string();
     for path in ["/no/such/namespace", &file, "/proc/self/ns/mnt"] {
-        let answer = holding.run(&["--netns", path, "--listen", WEB], ["true"]).expect_status(125);
+        let answer = hold_rig.run(&["--netns", path, "--listen", WEB], ["true"]).expect_status(125);
         assert!(answer.stderr.contains(&format!("--netns {path}: ")), "{}", answer.stderr);
     }
 }
@@ -85,41 +85,41 @@ fn no_namespace() {
 #[test]
 fn a_runtime_directory_that_nobody_has_made_yet() {
     netns::enter();
-    let mut holding = Holding::new();
-    assert!(!holding.rig.path("run").exists());
-    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
-    assert_held(&holding.run(&["--json", "--listen", WEB], service.command("restart")).expect_status(0));
+    let mut hold_rig = HoldRig::new();
+    assert!(!hold_rig.rig.path("run").exists());
+    let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
+    assert_held(&hold_rig.run(&["--json", "--listen", WEB], service.command("restart")).expect_status(0));
     drop(service);
-    holding.assert_gone();
-    let mode = |name| std::fs::metadata(holding.rig.path(name)).unwrap().permissions().mode() & 0o777;
+    hold_rig.assert_gone();
+    let mode = |name| std::fs::metadata(hold_rig.rig.path(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("run"), mode("run/holds")), (0o755, 0o700));
-    holding.rig.start_daemon();
+    hold_rig.rig.start_daemon();
 }
 
 /// Beside those of the daemon, whose directory it is: a hold makes none.
 #[test]
 fn its_receipt_is_in_the_journal_where_there_is_one() {
     netns::enter();
-    let mut holding = Holding::new();
-    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
-    assert_held(&holding.run(&["--json", "--listen", WEB], service.command("restart")).expect_status(0));
-    let state = holding.rig.path("state");
+    let mut hold_rig = HoldRig::new();
+    let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
+    assert_held(&hold_rig.run(&["--json", "--listen", WEB], service.command("restart")).expect_status(0));
+    let state = hold_rig.rig.path("state");
     assert!(!state.exists());
     std::fs::create_dir(&state).unwrap();
-    let answer = holding.run(&["--json", "--listen", WEB], service.command("restart")).expect_status(0);
+    let answer = hold_rig.run(&["--json", "--listen", WEB], service.command("restart")).expect_status(0);
     let mode = std::fs::metadata(state.join("receipts.jsonl")).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode, holding.rig.history().json), (0o640, answer.json.clone()));
+    assert_eq!((mode, hold_rig.rig.history().json), (0o640, answer.json.clone()));
     drop(service);
-    holding.assert_gone();
+    hold_rig.assert_gone();
 
-    let told = holding.rig.run(&["history"]).expect_status(0);
+    let told = hold_rig.rig.run(&["history"]).expect_status(0);
     assert!(told.stdout.contains("hold") && told.stdout.contains("SYNs held"), "{}", told.stdout);
-    holding.rig.start_daemon();
-    assert_eq!(holding.rig.history().at("/1/id"), answer.at("/id"));
+    hold_rig.rig.start_daemon();
+    assert_eq!(hold_rig.rig.history().at("/1/id"), answer.at("/id"));
 
     std::fs::remove_file(state.join("receipts.jsonl")).unwrap();
     std::fs::create_dir(state.join("receipts.jsonl")).unwrap();
-    let refused = holding.run(&["--listen", "127.0.0.1:8081", "--max", "300ms"], ["true"]).expect_status(124);
+    let refused = hold_rig.run(&["--listen", "127.0.0.1:8081", "--max", "300ms"], ["true"]).expect_status(124);
     assert!(!refused.stderr.contains("receipts.jsonl"), "{}", refused.stderr);
 }
 
@@ -127,12 +127,12 @@ fn its_receipt_is_in_the_journal_where_there_is_one() {
 #[test]
 fn a_runtime_directory_that_others_may_write_to() {
     netns::enter();
-    let holding = Holding::new();
-    let run = holding.rig.path("run");
+    let hold_rig = HoldRig::new();
+    let run = hold_rig.rig.path("run");
     std::fs::create_dir_all(&run).unwrap();
     std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777)).unwrap();
-    let answer = holding.run(&["--listen", WEB], ["true"]).expect_status(125);
+    let answer = hold_rig.run(&["--listen", WEB], ["true"]).expect_status(125);
     assert!(answer.stderr.contains("others own it or may write to it"), "{}", answer.stderr);
-    let answer = holding.rig.run(&["release"]).expect_status(78);
+    let answer = hold_rig.rig.run(&["release"]).expect_status(78);
     assert!(answer.stderr.contains("others own it or may write to it"), "{}", answer.stderr);
 }

@@ -3,23 +3,23 @@
 use reloader_tests::netns;
 use reloader_tests::service::{Kind, Service};
 
-use reloader_tests::holding::{Holding, WEB};
+use reloader_tests::hold_rig::{HoldRig, WEB};
 
 const NOBODY: u32 = 65534;
 
 #[test]
 fn another_user() {
     netns::enter();
-    let holding = Holding::new();
-    let answer = holding.rig.run_as(NOBODY, &["hold", "--listen", WEB, "--", "true"]).expect_status(125);
+    let hold_rig = HoldRig::new();
+    let answer = hold_rig.rig.run_as(NOBODY, &["hold", "--listen", WEB, "--", "true"]).expect_status(125);
     assert!(answer.stderr.contains("takes root"), "{}", answer.stderr);
 }
 
 #[test]
 fn root_without_a_capability() {
     netns::enter();
-    let holding = Holding::new();
-    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let hold_rig = HoldRig::new();
+    let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
     for (missing, named) in [
         (&["net_admin", "sys_admin"][..], "CAP_NET_ADMIN"),
         (&["net_raw"], "CAP_NET_RAW"),
@@ -27,12 +27,12 @@ fn root_without_a_capability() {
         (&["net_admin", "net_raw", "bpf", "sys_admin"], "CAP_BPF"),
     ] {
         let bounding = missing.iter().map(|name| format!("-{name}")).collect::<Vec<_>>().join(",");
-        let answer = holding.run_bounded(&bounding, &["hold", "--listen", WEB, "--", "true"]).expect_status(125);
+        let answer = hold_rig.run_bounded(&bounding, &["hold", "--listen", WEB, "--", "true"]).expect_status(125);
         assert!(answer.stderr.contains(named), "without {missing:?}: {}", answer.stderr);
         println!("without {missing:?}: {}", answer.stderr);
     }
-    let answer = holding.run_bounded("-setuid", &["hold", "--listen", WEB, "--", "sh", "-c", "exit 7"]);
+    let answer = hold_rig.run_bounded("-setuid", &["hold", "--listen", WEB, "--", "sh", "-c", "exit 7"]);
     answer.expect_status(7);
     drop(service);
-    holding.assert_gone();
+    hold_rig.assert_gone();
 }

@@ -6,17 +6,17 @@ use reloader_tests::rig::Answer;
 use reloader_tests::service::{Kind, Service};
 use reloader_tests::sockets::listening;
 
-use reloader_tests::holding::{Holding, WEB, assert_held};
+use reloader_tests::hold_rig::{HoldRig, WEB, assert_held};
 
 /// One restart under a hold, in the middle of a load.
 fn restarted_under_load(kind: Kind, rate: u32) -> (Answer, Outcomes) {
     netns::enter();
-    let holding = Holding::new();
-    let service = Service::started(kind, holding.rig.dir(), &[WEB]);
+    let hold_rig = HoldRig::new();
+    let service = Service::started(kind, hold_rig.rig.dir(), &[WEB]);
     let (before, old) = (listening(8080), service.process());
     let load = Load::to([WEB]).rate(rate).start();
     load.until_started(u64::from(rate));
-    let answer = holding.run(&["--json", "--listen", WEB], service.command("restart")).expect_status(0);
+    let answer = hold_rig.run(&["--json", "--listen", WEB], service.command("restart")).expect_status(0);
     load.until_further(u64::from(rate));
     let outcomes = load.stop();
     println!("{kind:?}: {outcomes}\n{}", answer.stdout);
@@ -25,7 +25,7 @@ fn restarted_under_load(kind: Kind, rate: u32) -> (Answer, Outcomes) {
     assert_eq!(answer.at("/listeners/0/inode-before").as_u64(), before.first().copied());
     assert_eq!(answer.at("/listeners/0/inode-after").as_u64(), after.first().copied());
     drop(service);
-    holding.assert_gone();
+    hold_rig.assert_gone();
     (answer, outcomes)
 }
 

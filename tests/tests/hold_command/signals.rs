@@ -9,22 +9,22 @@ use reloader_tests::process::Process;
 use reloader_tests::service::{Kind, Service};
 use reloader_tests::sockets::listening;
 
-use reloader_tests::holding::{Holding, WEB};
+use reloader_tests::hold_rig::{HoldRig, WEB};
 
 /// The command hears of it too, and what it makes of it is its own affair.
 #[test]
 fn a_signal_releases_and_is_passed_on() {
     netns::enter();
     for (signal, number) in [(Signal::SIGINT, 2), (Signal::SIGTERM, 15)] {
-        let holding = Holding::new();
-        let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
-        let ready = holding.rig.path("ready");
+        let hold_rig = HoldRig::new();
+        let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
+        let ready = hold_rig.rig.path("ready");
         let script = format!(
             "trap 'echo {number} >>{dir}/heard; exit 9' {number}; {stop}; echo >{dir}/ready; while :; do sleep 0.01; done",
-            dir = holding.rig.dir().display(),
+            dir = hold_rig.rig.dir().display(),
             stop = service.command("stop").join(" ")
         );
-        let pending = holding.spawn(&["--json", "--max", "1h", "--listen", WEB], ["sh", "-c", &script]);
+        let pending = hold_rig.spawn(&["--json", "--max", "1h", "--listen", WEB], ["sh", "-c", &script]);
         until(Duration::from_secs(20), "the command to run", || ready.exists());
         Process::with_pid(pending.pid() as i32).unwrap().signal(signal);
         let answer = pending.wait().expect_status(9);
@@ -35,9 +35,9 @@ fn a_signal_releases_and_is_passed_on() {
             answer.stdout
         );
         assert!(answer.at("/reason").as_str().unwrap().contains(&format!("signal {number}")), "{}", answer.stdout);
-        assert_eq!(std::fs::read_to_string(holding.rig.path("heard")).unwrap(), format!("{number}\n"));
+        assert_eq!(std::fs::read_to_string(hold_rig.rig.path("heard")).unwrap(), format!("{number}\n"));
         drop(service);
-        holding.assert_gone();
+        hold_rig.assert_gone();
     }
 }
 
@@ -45,14 +45,14 @@ fn a_signal_releases_and_is_passed_on() {
 #[test]
 fn a_signal_before_the_command_is_run_gives_up() {
     netns::enter();
-    let holding = Holding::new();
-    let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
+    let hold_rig = HoldRig::new();
+    let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
     let before = listening(8080);
     // Nobody accepts it, so the drain lasts half a second, in which the signal comes.
     service.process().stop();
     let slow = std::net::TcpStream::connect(WEB).unwrap();
-    let pending = holding.spawn(&["--listen", WEB], service.command("restart"));
-    until(Duration::from_secs(20), "the hold", || holding.records().iter().any(|record| record["guard"].is_object()));
+    let pending = hold_rig.spawn(&["--listen", WEB], service.command("restart"));
+    until(Duration::from_secs(20), "the hold", || hold_rig.records().iter().any(|record| record["guard"].is_object()));
     let holder = Process::with_pid(pending.pid() as i32).unwrap();
     until(Duration::from_secs(20), "signals to be caught", || catches(holder, 2));
     holder.signal(Signal::SIGINT);
@@ -61,7 +61,7 @@ fn a_signal_before_the_command_is_run_gives_up() {
     service.process().signal(Signal::SIGCONT);
     assert_eq!(listening(8080), before);
     drop((slow, service));
-    holding.assert_gone();
+    hold_rig.assert_gone();
 }
 
 /// The command is not done when nothing is held any more: what it comes to is seen then, and its status is the answer.
@@ -69,9 +69,9 @@ fn a_signal_before_the_command_is_run_gives_up() {
 fn a_command_that_goes_on_without_the_hold_is_waited_for() {
     netns::enter();
     for by_signal in [true, false] {
-        let holding = Holding::new();
-        let service = Service::started(Kind::Perl, holding.rig.dir(), &[WEB]);
-        let (stopped, go_on) = (holding.rig.path("stopped"), holding.rig.path("go-on"));
+        let hold_rig = HoldRig::new();
+        let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
+        let (stopped, go_on) = (hold_rig.rig.path("stopped"), hold_rig.rig.path("go-on"));
         let script = format!(
             "trap '' 1; {stop}; echo >{stopped}; until [ -e {go_on} ]; do sleep 0.01; done; {start}",
             stop = service.command("stop").join(" "),
@@ -79,21 +79,21 @@ fn a_command_that_goes_on_without_the_hold_is_waited_for() {
             go_on = go_on.display(),
             start = service.command("start").join(" "),
         );
-        let pending = holding.spawn(&["--json", "--max", "1h", "--listen", WEB], ["sh", "-c", &script]);
+        let pending = hold_rig.spawn(&["--json", "--max", "1h", "--listen", WEB], ["sh", "-c", &script]);
         until(Duration::from_secs(20), "the server to stop", || stopped.exists());
         if by_signal {
             Process::with_pid(pending.pid() as i32).unwrap().signal(Signal::SIGHUP);
         } else {
-            holding.rig.run(&["release"]).expect_status(0);
+            hold_rig.rig.run(&["release"]).expect_status(0);
         }
-        until(Duration::from_secs(20), "the hold to end", || holding.records().is_empty());
+        until(Duration::from_secs(20), "the hold to end", || hold_rig.records().is_empty());
         std::fs::write(&go_on, "").unwrap();
         let answer = pending.wait().expect_status(0);
         assert_eq!(answer.at("/result"), "unproven", "{}", answer.stdout);
         let why = if by_signal { "signal 1" } else { "reloader release" };
         assert!(answer.at("/listeners/0/why").as_str().unwrap().contains(why), "{}", answer.stdout);
         drop(service);
-        holding.assert_gone();
+        hold_rig.assert_gone();
     }
 }
 

@@ -8,9 +8,9 @@ use reloader::gate::ebpf::{EbpfError, EbpfGate, Hook, remove_stale};
 use reloader::gate::hold::{Gate as _, LEASE, Living};
 use reloader_tests::footprint::Footprint;
 use reloader_tests::limits::keep_only;
-use reloader_tests::network::{Namespace, addresses, command, connect, ip, listen, packet_path};
+use reloader_tests::network::{Namespace, add_addresses, command, connect, ip, listen, packet_path};
 use reloader_tests::poll::until;
-use reloader_tests::waiting::{Client, listener, retransmits, start, until_connected};
+use reloader_tests::waiting::{Client, listener, retransmits, start_clients, until_connected};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
@@ -24,7 +24,7 @@ fn a_full_ring_drops_and_counts_and_other_ports_go_on() {
         let mut spec = spec(&["127.0.0.1:8080"]);
         spec.capacity = 4096;
         let mut gate = hold(best(), &spec);
-        let clients = start(at("127.0.0.1:8080"), 100);
+        let clients = start_clients(at("127.0.0.1:8080"), 100);
         until(Duration::from_secs(10), "all SYNs to be seen", || {
             gate.renew().unwrap();
             let figures = gate.figures().unwrap();
@@ -46,7 +46,7 @@ fn when_the_lease_runs_out_syns_pass() {
         Namespace::new().run(|| {
             let _listener = listener("127.0.0.1:8080");
             let mut gate = hold(hook, &spec(&["127.0.0.1:8080"]));
-            let mut clients = start(at("127.0.0.1:8080"), 1);
+            let mut clients = start_clients(at("127.0.0.1:8080"), 1);
             assert!(!clients[0].is_connected());
             until(Duration::from_secs(10), "the lease to run out", || {
                 clients.push(Client::start(at("127.0.0.1:8080")));
@@ -70,22 +70,22 @@ fn devices_come_and_go() {
             assert!(!gate.follow(&mut || ()).whole().unwrap());
             for (round, device) in ["first", "second"].into_iter().enumerate() {
                 ip(&format!("link add {device} type veth peer name left"));
-                client.take("left");
+                client.take_device("left");
                 ip(&format!("link set {device} up"));
-                addresses(device, 2);
+                add_addresses(device, 2);
                 client.run(|| {
                     ip("link set left up");
-                    addresses("left", 1);
+                    add_addresses("left", 1);
                 });
                 assert!(gate.follow(&mut || ()).whole().unwrap(), "{hook:?}, {device} came");
                 assert!(!gate.follow(&mut || ()).whole().unwrap(), "{hook:?}, {device} is known");
-                let clients = client.run(|| start(at("10.0.0.2:8080"), 1));
+                let clients = client.run(|| start_clients(at("10.0.0.2:8080"), 1));
                 until_held(&mut gate, round as u64 + 1);
                 drop(clients);
                 ip(&format!("link del {device}"));
                 assert!(gate.follow(&mut || ()).whole().unwrap(), "{hook:?}, {device} went");
             }
-            let here = start(at("127.0.0.1:8080"), 1);
+            let here = start_clients(at("127.0.0.1:8080"), 1);
             until_held(&mut gate, 3);
             let _listener = listener("0.0.0.0:8080");
             let figures = gate.release().unwrap();
@@ -111,7 +111,7 @@ fn who_follows_many_devices_shows_that_he_lives() {
             std::thread::sleep(LEASE / 4);
         };
         assert!(gate.follow(&mut slow).whole().unwrap());
-        let clients = start(at("127.0.0.1:8080"), 1);
+        let clients = start_clients(at("127.0.0.1:8080"), 1);
         assert_eq!((signs, gate.figures().unwrap().held), (5, 1));
         let _listener = listener("127.0.0.1:8080");
         release(&mut gate, 1);
@@ -129,9 +129,9 @@ fn a_guard_releases_what_a_dead_holder_has_parked() {
             // As it is before anything is parked: that has to be enough.
             let keepsake = gate.keepsake().unwrap();
             gate.arm().unwrap();
-            let mut clients = client.run(|| start(at("10.0.0.2:8080"), 20));
-            clients.extend(client.run(|| start(at("[fd00::2]:8081"), 20)));
-            clients.extend(start(at("127.0.0.1:8080"), 20));
+            let mut clients = client.run(|| start_clients(at("10.0.0.2:8080"), 20));
+            clients.extend(client.run(|| start_clients(at("[fd00::2]:8081"), 20)));
+            clients.extend(start_clients(at("127.0.0.1:8080"), 20));
             until_held(&mut gate, 60);
             // No destructor runs after a kill -9.
             std::mem::forget(gate);
@@ -152,7 +152,7 @@ fn a_guard_releases_what_a_dead_holder_has_parked() {
 fn what_a_guard_has_delivered_the_holder_does_not() {
     Namespace::new().run(|| {
         let mut gate = hold(best(), &spec(&["127.0.0.1:8080"]));
-        let clients = start(at("127.0.0.1:8080"), 10);
+        let clients = start_clients(at("127.0.0.1:8080"), 10);
         until_held(&mut gate, 10);
         let _listener = listener("127.0.0.1:8080");
         let mut guard = EbpfGate::restore(gate.keepsake().unwrap()).unwrap();
@@ -169,7 +169,7 @@ fn nothing_goes_out_to_the_network() {
     let (client, server) = addressed();
     server.run(|| {
         let mut gate = hold(Hook::Clsact, &spec(&["0.0.0.0:8080"]));
-        let clients = client.run(|| start(at("10.0.0.2:8080"), 5));
+        let clients = client.run(|| start_clients(at("10.0.0.2:8080"), 5));
         until_held(&mut gate, 5);
         let mut keepsake = gate.keepsake().unwrap();
         let known = keepsake.manifest["attachments"].as_array_mut().unwrap();
@@ -249,7 +249,7 @@ fn three_capabilities_are_enough_and_fewer_are_told() {
         keep_only(all);
         let mut gate = EbpfGate::prepare(&spec).unwrap();
         gate.arm().unwrap();
-        let clients = start(at("127.0.0.1:8080"), 3);
+        let clients = start_clients(at("127.0.0.1:8080"), 3);
         until_held(&mut gate, 3);
         let _listener = listener("127.0.0.1:8080");
         release(&mut gate, 3);

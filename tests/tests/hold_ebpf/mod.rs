@@ -8,7 +8,9 @@ use reloader::kernel::sock_diag;
 use reloader_tests::network::{Namespace, packet_path};
 
 use reloader_tests::poll::until;
-use reloader_tests::waiting::{listener, listener_with, retransmits, room, start, until_connected};
+use reloader_tests::waiting::{
+    listener, listener_with, raise_backlog_limits, retransmits, start_clients, until_connected,
+};
 
 mod faults;
 mod neighbours;
@@ -25,11 +27,11 @@ fn at(address: &str) -> SocketAddr {
 fn syns_on_lo_wait_for_their_listener() {
     for hook in hooks() {
         Namespace::new().run(|| {
-            room();
+            raise_backlog_limits();
             let before = packet_path();
             for address in ["127.0.0.1:8080", "[::1]:8080"] {
                 let mut gate = hold(hook, &spec(&[address]));
-                let clients = start(at(address), 300);
+                let clients = start_clients(at(address), 300);
                 until_held(&mut gate, 300);
                 let _listener = listener(address);
                 let figures = release(&mut gate, 300);
@@ -50,11 +52,11 @@ fn syns_on_lo_wait_for_their_listener() {
 fn handshakes_by_syn_cookie() {
     for hook in hooks() {
         Namespace::new().run(|| {
-            room();
+            raise_backlog_limits();
             std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").unwrap();
             for address in ["127.0.0.1:8080", "[::1]:8080"] {
                 let mut gate = hold(hook, &spec(&[address]));
-                let clients = start(at(address), 50);
+                let clients = start_clients(at(address), 50);
                 until_held(&mut gate, 50);
                 let _listener = listener(address);
                 release(&mut gate, 50);
@@ -70,11 +72,11 @@ fn syns_from_another_host_wait_for_their_listener() {
     for hook in hooks() {
         let (client, server) = addressed();
         server.run(|| {
-            room();
+            raise_backlog_limits();
             let before = packet_path();
             for address in ["10.0.0.2:8080", "[fd00::2]:8080"] {
                 let mut gate = hold(hook, &spec(&[address]));
-                let clients = client.run(|| start(at(address), 300));
+                let clients = client.run(|| start_clients(at(address), 300));
                 until_held(&mut gate, 300);
                 let _listener = listener(address);
                 release(&mut gate, 300);
@@ -93,13 +95,13 @@ fn many_syns_find_room_at_a_listener_with_a_short_queue() {
     for address in ["127.0.0.1:8080", "10.0.0.2:8080"] {
         let (client, server) = addressed();
         server.run(|| {
-            room();
+            raise_backlog_limits();
             let mut gate = hold(best(), &spec(&[address]));
             let is_local = at(address).ip().is_loopback();
             let mut clients = Vec::new();
             // In turns, for the lease's sake.
             for turn in 1..=4 {
-                let more = || start(at(address), 500);
+                let more = || start_clients(at(address), 500);
                 clients.extend(if is_local { more() } else { client.run(more) });
                 until_held(&mut gate, turn * 500);
             }

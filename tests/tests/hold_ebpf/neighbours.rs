@@ -6,8 +6,10 @@ use reloader::gate::ebpf::Hook;
 use reloader::gate::hold::{Exception, Gate as _};
 use reloader::gate::syn_counter::{SynCounter, Watched};
 use reloader::kernel::devices;
-use reloader_tests::network::{Namespace, addresses, can_add, command, connect, ip, listen, packet_path, tc};
-use reloader_tests::waiting::{Client, listener, retransmits, start, until_connected};
+use reloader_tests::network::{
+    Namespace, add_addresses, command, connect, ip, listen, packet_path, tc, try_add_device,
+};
+use reloader_tests::waiting::{Client, listener, retransmits, start_clients, until_connected};
 
 use super::at;
 use super::rig::{addressed, best, hold, hooks, release, spec, until_held};
@@ -32,8 +34,8 @@ fn a_filter_that_drops_a_port_and_one_that_counts_act_as_before() {
             let before = packet_path();
 
             let mut gate = hold(hook, &spec(&["0.0.0.0:8080", "0.0.0.0:8081"]));
-            let clients = client.run(|| start(at("10.0.0.2:8080"), 20));
-            let lost = client.run(|| start(at("10.0.0.2:8081"), 1));
+            let clients = client.run(|| start_clients(at("10.0.0.2:8080"), 20));
+            let lost = client.run(|| start_clients(at("10.0.0.2:8081"), 1));
             until_held(&mut gate, 21);
             client.run(|| connect(at("10.0.0.2:8082"), 5));
             gate.renew().unwrap();
@@ -80,7 +82,7 @@ fn a_filter_that_decides_first_is_a_doubt() {
                     "{hook:?}, {preference} {direction}: {doubt:?}"
                 );
                 let _listener = listener("10.0.0.2:8080");
-                let clients = client.run(|| start(at("10.0.0.2:8080"), 3));
+                let clients = client.run(|| start_clients(at("10.0.0.2:8080"), 3));
                 if decides && direction == "ingress" {
                     until_connected(&clients);
                     assert_eq!(gate.figures().unwrap().held, 0, "they were not parked");
@@ -101,7 +103,7 @@ fn qdiscs_that_were_there_before_stay() {
             let before = packet_path();
             let mut gate = hold(hook, &spec(&["0.0.0.0:8080"]));
             assert_ne!(packet_path(), before);
-            let clients = client.run(|| start(at("10.0.0.2:8080"), 1));
+            let clients = client.run(|| start_clients(at("10.0.0.2:8080"), 1));
             until_held(&mut gate, 1);
             let _listener = listener("0.0.0.0:8080");
             release(&mut gate, 1);
@@ -131,7 +133,7 @@ fn a_forwarded_syn_is_not_delayed() {
         let server = Namespace::new();
         router.run(|| {
             ip("link add inner type veth peer name server");
-            server.take("server");
+            server.take_device("server");
             ip("link set inner up");
             ip("addr add 10.0.1.1/24 dev inner");
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
@@ -158,15 +160,15 @@ fn a_bridged_syn_is_not_delayed_and_one_to_the_bridge_is_held() {
         let server = Namespace::new();
         let has_bridge = bridge.run(|| {
             ip("link add inner type veth peer name server");
-            server.take("server");
+            server.take_device("server");
             ip("addr flush dev right");
-            let added = can_add("name br0 type bridge");
+            let added = try_add_device("name br0 type bridge");
             if added {
                 for port in ["inner", "right"] {
                     ip(&format!("link set {port} master br0 up"));
                 }
                 ip("link set br0 up");
-                addresses("br0", 2);
+                add_addresses("br0", 2);
             }
             added
         });
@@ -176,13 +178,13 @@ fn a_bridged_syn_is_not_delayed_and_one_to_the_bridge_is_held() {
         }
         server.run(|| {
             ip("link set server up");
-            addresses("server", 3);
+            add_addresses("server", 3);
             listen("0.0.0.0:8080");
         });
         bridge.run(|| {
             let mut gate = hold(hook, &spec(&["0.0.0.0:8080"]));
             client.run(|| connect(at("10.0.0.3:8080"), 5));
-            let clients = client.run(|| start(at("10.0.0.2:8080"), 5));
+            let clients = client.run(|| start_clients(at("10.0.0.2:8080"), 5));
             until_held(&mut gate, 5);
             let _listener = listener("0.0.0.0:8080");
             release(&mut gate, 5);
@@ -200,7 +202,7 @@ fn somebody_elses_listener_of_one_address_is_left_alone() {
         spec.exceptions = vec![Exception { address: at("127.0.0.2:8080"), interface: 0 }];
         let mut gate = hold(best(), &spec);
         connect(at("127.0.0.2:8080"), 3);
-        let clients = start(at("127.0.0.1:8080"), 2);
+        let clients = start_clients(at("127.0.0.1:8080"), 2);
         until_held(&mut gate, 2);
         let _listener = listener("127.0.0.1:8080");
         release(&mut gate, 2);
@@ -218,7 +220,7 @@ fn a_listener_bound_to_a_device_is_held_there_only() {
         listen("127.0.0.1:8080");
         let mut gate = hold(best(), &spec);
         connect(at("127.0.0.1:8080"), 3);
-        let clients = client.run(|| start(at("10.0.0.2:8080"), 2));
+        let clients = client.run(|| start_clients(at("10.0.0.2:8080"), 2));
         until_held(&mut gate, 2);
         let bound = socket2::Socket::from(std::net::TcpListener::bind("10.0.0.2:0").unwrap());
         drop(bound);
@@ -239,7 +241,8 @@ fn two_holds_do_not_touch_each_other() {
             let mut two = hold(second, &spec(&["0.0.0.0:8081"]));
             assert_eq!((one.doubt(), two.doubt()), (None, None), "{first:?}, {second:?}");
             let of = |port| SocketAddr::from(([10, 0, 0, 2], port));
-            let (ones, twos): (Vec<Client>, Vec<Client>) = client.run(|| (start(of(8080), 7), start(of(8081), 9)));
+            let (ones, twos): (Vec<Client>, Vec<Client>) =
+                client.run(|| (start_clients(of(8080), 7), start_clients(of(8081), 9)));
             until_held(&mut one, 7);
             until_held(&mut two, 9);
             let _listeners = [listener("0.0.0.0:8080"), listener("0.0.0.0:8081")];
@@ -269,7 +272,7 @@ fn a_rule_that_drops_marked_packets_loses_nothing_on_lo() {
         }
         for address in ["127.0.0.1:8080", "[::1]:8080"] {
             let mut gate = hold(best(), &spec(&[address]));
-            let clients = start(at(address), 10);
+            let clients = start_clients(at(address), 10);
             until_held(&mut gate, 10);
             let _listener = listener(address);
             release(&mut gate, 10);

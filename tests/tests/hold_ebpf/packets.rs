@@ -18,7 +18,7 @@ use super::rig::{addressed, best, hold, hooks, release, spec, until_held};
 fn lacks_python() -> bool {
     let lacks = guest::is_guest() && Command::new("python3").arg("-V").output().is_err();
     if lacks {
-        guest::leave_out("no python3 in guests, which sends these packets");
+        guest::report_skipped("no python3 in guests, which sends these packets");
     }
     lacks
 }
@@ -110,7 +110,7 @@ fn a_link_local_address_of_this_host() {
         let index = std::fs::read_to_string("/sys/class/net/left/ifindex").unwrap_or_default();
         let scope = index.trim().parse().unwrap_or_else(|_| index_of("left"));
         let address = std::net::SocketAddrV6::new("fe80::77".parse().unwrap(), 8080, 0, scope);
-        let clients = super::start(address.into(), 3);
+        let clients = super::start_clients(address.into(), 3);
         until_held(&mut gate, 3);
         let _listener = listener("[::]:8080");
         release(&mut gate, 3);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reloader::gate::ebpf::{EbpfGate, Hook};
 use reloader::gate::hold::{Figures, Gate as _, Spec, Target};
 use reloader_tests::guest::{self, Feature};
-use reloader_tests::network::{Namespace, addresses};
+use reloader_tests::network::{Namespace, add_addresses};
 use reloader_tests::poll::until;
 
 /// The ways in that this kernel must have, the better one first.
@@ -57,8 +57,8 @@ pub(crate) fn release(gate: &mut EbpfGate, held: u64) -> Figures {
 
 /// Two connected namespaces, `left` at .1 and `right` at .2.
 pub(crate) fn addressed() -> (Namespace, Namespace) {
-    let (left, right) = reloader_tests::network::connected();
-    left.run(|| addresses("left", 1));
-    right.run(|| addresses("right", 2));
+    let (left, right) = reloader_tests::network::veth_pair();
+    left.run(|| add_addresses("left", 1));
+    right.run(|| add_addresses("right", 2));
     (left, right)
 }

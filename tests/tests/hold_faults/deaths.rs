@@ -11,7 +11,7 @@ use reloader_tests::service::{Kind, Service};
 use reloader_tests::waiting::{Client, until_connected};
 
 use super::scene::{ADDRESS, LONG, Scene, backend};
-use reloader_tests::holding::assert_held;
+use reloader_tests::hold_rig::assert_held;
 use reloader_tests::tier;
 
 /// Where a device is given a qdisc it loses what it sends in that millisecond, and a client its SYN-ACK: nothing is sent again where
@@ -50,7 +50,7 @@ fn kill_at_any_moment(scene: &Scene) {
     let mut records = 0;
     for round in tier::moments(24) {
         let args = [backend(), &["--max", "1h", "--listen", ADDRESS]].concat();
-        let pending = scene.server.run(|| scene.holding.spawn(&args, ["sleep", "0.3"]));
+        let pending = scene.server.run(|| scene.hold_rig.spawn(&args, ["sleep", "0.3"]));
         std::thread::sleep(Duration::from_millis(round * 20));
         let clients = scene.clients(3);
         Process::with_pid(pending.pid() as i32).unwrap().signal(Signal::SIGKILL);
@@ -59,10 +59,10 @@ fn kill_at_any_moment(scene: &Scene) {
         println!("round {round}: {} segments sent again so far", scene.retransmits());
         until(LONG, "the guard to end", || scene.guards().is_empty());
         scene.assert_path_clean();
-        records += scene.holding.records().len();
+        records += scene.hold_rig.records().len();
         // One that died before its guard had anything is on record, and harmless.
-        scene.server.run(|| scene.holding.rig.run(&["release"])).expect_status(0);
-        assert_eq!(scene.holding.records().len(), 0);
+        scene.server.run(|| scene.hold_rig.rig.run(&["release"])).expect_status(0);
+        assert_eq!(scene.hold_rig.records().len(), 0);
     }
     println!("{records} died before there was a guard");
 }
@@ -180,7 +180,7 @@ fn the_holder_half_released() {
 #[test]
 fn the_guard() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS]));
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     let held = scene.hold(&[]);
     let clients = scene.clients(20);
     let first = held.guard();
@@ -204,7 +204,7 @@ fn the_guard() {
 #[test]
 fn the_guard_stopped() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS]));
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     let held = scene.hold(&[]);
     let clients = scene.clients(20);
     held.guard().stop();
@@ -225,7 +225,7 @@ fn the_guard_and_later_the_holder() {
     let first = held.guard();
     first.end();
     until(LONG, "another guard on record", || {
-        let record = scene.holding.records().pop();
+        let record = scene.hold_rig.records().pop();
         record.is_some_and(|record| record["guard"]["pid"].as_i64().is_some_and(|pid| pid != i64::from(first.pid)))
     });
     let clients = scene.clients(20);
@@ -256,7 +256,7 @@ fn both() {
         assert_eq!(scene.retransmits(), sent_again, "SYNs flow");
         until_connected(&parked);
 
-        assert_eq!(scene.holding.records().len(), 1);
+        assert_eq!(scene.hold_rig.records().len(), 1);
         clean_up(&scene, cleaner);
         scene.assert_gone();
     }
@@ -265,13 +265,13 @@ fn both() {
 fn clean_up(scene: &Scene, cleaner: &str) {
     match cleaner {
         "release" => {
-            let answer = scene.server.run(|| scene.holding.rig.run(&["release"])).expect_status(0);
+            let answer = scene.server.run(|| scene.hold_rig.rig.run(&["release"])).expect_status(0);
             assert!(answer.stdout.contains("cleaned up after 1 dead hold"), "{}", answer.stdout);
         }
         "daemon" => scene.server.run(|| {
             let mut rig =
                 reloader_tests::rig::Rig::with(&reloader_tests::config::Config::web("127.0.0.1:8888")).prepare();
-            rig.share_runtime_dir(&scene.holding.rig);
+            rig.share_runtime_dir(&scene.hold_rig.rig);
             rig.start_daemon();
         }),
         // The next hold works, on the same port and beside the record, and tidies up.

@@ -13,7 +13,7 @@ use reloader_tests::sockets::half_open;
 use reloader_tests::waiting::until_connected;
 
 use super::scene::{ADDRESS, LONG, Scene, send_syn};
-use reloader_tests::holding::assert_held;
+use reloader_tests::hold_rig::assert_held;
 
 #[track_caller]
 fn assert_unproven(answer: &Answer, reason: &str) {
@@ -26,7 +26,7 @@ fn assert_unproven(answer: &Answer, reason: &str) {
 #[test]
 fn a_holder_that_was_stopped() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS]));
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     let held = scene.hold(&[]);
     let parked = scene.clients(5);
     held.holder.stop();
@@ -65,7 +65,7 @@ fn a_holder_that_was_stopped_beyond_its_time() {
 fn restart(scene: &Scene, service: &Service) -> Answer {
     scene
         .server
-        .run(|| scene.holding.run(&["--json", "--listen", ADDRESS], service.command("restart")))
+        .run(|| scene.hold_rig.run(&["--json", "--listen", ADDRESS], service.command("restart")))
         .expect_status(0)
 }
 
@@ -73,7 +73,7 @@ fn restart(scene: &Scene, service: &Service) -> Answer {
 #[test]
 fn a_silent_client() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS]));
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     silence(&scene);
     send_syn(&scene, SILENT, 5000);
     until(LONG, "its SYN-ACK to be sent again", || scene.server.run(|| half_open(8080)).iter().any(|sent| *sent > 0));
@@ -87,10 +87,10 @@ fn a_silent_client() {
 #[test]
 fn a_client_that_has_not_answered_yet() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS]));
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     silence(&scene);
     let mut held =
-        scene.server.run(|| scene.holding.spawn(&["--json", "--listen", ADDRESS], service.command("restart")));
+        scene.server.run(|| scene.hold_rig.spawn(&["--json", "--listen", ADDRESS], service.command("restart")));
     // The last one before the hold is armed is half-open then, and half a second later too.
     let mut port = 5000;
     while held.is_running() {
@@ -119,7 +119,7 @@ fn silence(scene: &Scene) {
 #[test]
 fn a_redirect_in_front() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS]));
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     scene.server.run(|| {
         command("nft", "add table ip nat");
         command("nft", "add chain ip nat pre { type nat hook prerouting priority -100 ; }");
@@ -136,7 +136,7 @@ fn a_redirect_in_front() {
 #[test]
 fn cookies_for_everybody() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS]));
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     scene.server.run(|| std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").unwrap());
     assert_unproven(&restart(&scene, &service), "tcp_syncookies = 2");
     scene.server.run(|| drop(service));

@@ -12,7 +12,7 @@ use super::scene::{Scene, send_syn};
 fn beyond_capacity() {
     let scene = Scene::with("[hold]\ncapacity = \"64KiB\"");
     let _listener = scene.listener();
-    let other = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &["10.0.0.2:8081"]));
+    let other = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &["10.0.0.2:8081"]));
     let held = scene.hold(&[]);
     let before = resident(held.holder.pid) + resident(held.guard().pid);
     let load = scene.client.run(|| Load::to(["10.0.0.2:8081"]).rate(200).start());

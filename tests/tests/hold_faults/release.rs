@@ -21,18 +21,18 @@ use reloader_tests::service::{Kind, Service};
 use reloader_tests::waiting::{Client, listener_with, until_connected};
 
 use super::scene::{ADDRESS, LONG, Scene};
-use reloader_tests::holding::Holding;
+use reloader_tests::hold_rig::HoldRig;
 
 #[test]
 fn a_hold_that_is_on() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS]));
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     let held = scene.hold(&[]);
     let clients = scene.clients(20);
-    let answer = scene.server.run(|| scene.holding.rig.run(&["release", "--json"])).expect_status(0);
+    let answer = scene.server.run(|| scene.hold_rig.rig.run(&["release", "--json"])).expect_status(0);
     assert!(answer.at("/lifted/0").as_str().unwrap().contains(ADDRESS), "{}", answer.stdout);
     until_connected(&clients);
-    until(LONG, "the hold to end", || scene.holding.records().is_empty());
+    until(LONG, "the hold to end", || scene.hold_rig.records().is_empty());
     assert!(held.command.is_alive(), "the command runs on");
     let answer = held.go_on().expect_status(3);
     assert_eq!(answer.at("/result"), "unproven", "{}", answer.stdout);
@@ -52,11 +52,11 @@ fn a_hold_whose_processes_stand_still() {
     let clients = scene.clients(20);
     held.holder.stop();
     held.guard().stop();
-    scene.server.run(|| scene.holding.rig.run(&["release"])).expect_status(0);
+    scene.server.run(|| scene.hold_rig.rig.run(&["release"])).expect_status(0);
     until_connected(&clients);
     assert_eq!(scene.retransmits(), 0);
     held.kill();
-    scene.server.run(|| scene.holding.rig.run(&["release"])).expect_status(0);
+    scene.server.run(|| scene.hold_rig.rig.run(&["release"])).expect_status(0);
     scene.assert_gone();
 }
 
@@ -75,7 +75,7 @@ fn a_hold_whose_holder_stands_still_while_it_delivers() {
         let met = delivers(&scene);
         let accepting = Accepting::on(listener);
         if met {
-            let answer = scene.server.run(|| scene.holding.rig.run(&["release", "--json"])).expect_status(0);
+            let answer = scene.server.run(|| scene.hold_rig.rig.run(&["release", "--json"])).expect_status(0);
             assert!(answer.at("/lifted/0").as_str().unwrap().contains(ADDRESS), "{}", answer.stdout);
         }
         held.holder.signal(Signal::SIGCONT);
@@ -122,7 +122,7 @@ impl Drop for Accepting {
 
 /// Whether somebody has the turn to deliver.
 fn delivers(scene: &Scene) -> bool {
-    let files = std::fs::read_dir(scene.holding.rig.path("run/holds")).unwrap().flatten().map(|file| file.path());
+    let files = std::fs::read_dir(scene.hold_rig.rig.path("run/holds")).unwrap().flatten().map(|file| file.path());
     let turn = files.filter(|path| path.extension().is_some_and(|extension| extension == "deliver"));
     turn.map(|path| File::open(path).unwrap()).any(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err())
 }
@@ -135,11 +135,11 @@ fn a_hold_whose_guard_is_dead() {
     let held = scene.hold(&[]);
     held.holder.stop();
     held.guard().signal(Signal::SIGKILL);
-    let answer = scene.server.run(|| scene.holding.rig.run(&["release", "--json"])).expect_status(1);
+    let answer = scene.server.run(|| scene.hold_rig.rig.run(&["release", "--json"])).expect_status(1);
     assert_eq!(answer.at("/lifted"), &serde_json::json!([]), "{}", answer.stdout);
     assert!(answer.at("/unanswered/0").as_str().unwrap().contains(ADDRESS), "{}", answer.stdout);
     held.kill();
-    scene.server.run(|| scene.holding.rig.run(&["release"])).expect_status(0);
+    scene.server.run(|| scene.hold_rig.rig.run(&["release"])).expect_status(0);
     scene.assert_gone();
 }
 
@@ -180,10 +180,10 @@ fn a_hold_of_another_runtime_directory() {
 #[test]
 fn nothing() {
     netns::enter();
-    let holding = Holding::new();
-    assert_eq!(holding.rig.run(&["release"]).expect_status(0).stdout, "nothing was held\n");
-    let json = holding.rig.run(&["release", "--json"]).expect_status(0);
+    let hold_rig = HoldRig::new();
+    assert_eq!(hold_rig.rig.run(&["release"]).expect_status(0).stdout, "nothing was held\n");
+    let json = hold_rig.rig.run(&["release", "--json"]).expect_status(0);
     assert_eq!(json.json, serde_json::json!({"lifted": [], "unanswered": [], "dead": 0, "removed": 0}));
-    let told = holding.rig.run_as(65534, &["release"]).expect_status(77).stderr;
+    let told = hold_rig.rig.run_as(65534, &["release"]).expect_status(77).stderr;
     assert!(told.contains("takes root"), "{told}");
 }

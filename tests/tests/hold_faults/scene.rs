@@ -8,15 +8,15 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use reloader_tests::footprint::Footprint;
 use reloader_tests::guest::{self, Gate};
-use reloader_tests::network::{Namespace, connected, ip, packet_path};
+use reloader_tests::network::{Namespace, ip, packet_path, veth_pair};
 use reloader_tests::packet::{SYN, segment};
 use reloader_tests::poll::until;
 use reloader_tests::process::{Process, guards};
 use reloader_tests::rig::{Answer, Pending};
-use reloader_tests::waiting::{Client, listener, retransmits, room, start};
+use reloader_tests::waiting::{Client, listener, raise_backlog_limits, retransmits, start_clients};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use reloader_tests::holding::Holding;
+use reloader_tests::hold_rig::HoldRig;
 
 pub(crate) const ADDRESS: &str = "10.0.0.2:8080";
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -25,7 +25,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(20);
 pub(crate) struct Scene {
     pub(crate) client: Namespace,
     pub(crate) server: Namespace,
-    pub(crate) holding: Holding,
+    pub(crate) hold_rig: HoldRig,
     before: Footprint,
     path_before: String,
     /// In the clients' namespace, for packets with a header of our own.
@@ -39,17 +39,17 @@ impl Scene {
 
     /// With further tables in reloader.toml.
     pub(crate) fn with(tables: &str) -> Scene {
-        let (client, server) = connected();
+        let (client, server) = veth_pair();
         client.run(|| address("left", 1));
-        let (holding, before, path_before) = server.run(|| {
+        let (hold_rig, before, path_before) = server.run(|| {
             address("right", 2);
-            room();
-            let holding = Holding::with(tables);
-            let before = Footprint::take(holding.rig.dir());
-            (holding, before, packet_path())
+            raise_backlog_limits();
+            let hold_rig = HoldRig::with(tables);
+            let before = Footprint::take(hold_rig.rig.dir());
+            (hold_rig, before, packet_path())
         });
         let raw = client.run(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).unwrap());
-        Scene { client, server, holding, before, path_before, raw }
+        Scene { client, server, hold_rig, before, path_before, raw }
     }
 
     /// A hold that is armed, around a command that touches nothing: it waits until it is told to end, see [`Held::go_on`].
@@ -59,7 +59,7 @@ impl Scene {
 
     pub(crate) fn hold_on(&self, listen: &str, args: &[&str]) -> Held<'_> {
         let name = listen.replace([':', '[', ']'], "-");
-        let path = |what: &str| self.holding.rig.path(&format!("{what}{name}"));
+        let path = |what: &str| self.hold_rig.rig.path(&format!("{what}{name}"));
         let (runs, go) = (path("runs"), path("go"));
         let _ = (std::fs::remove_file(&runs), std::fs::remove_file(&go));
         let script = format!(
@@ -69,7 +69,7 @@ impl Scene {
         );
         let max: &[&str] = if args.contains(&"--max") { &[] } else { &["--max", "1h"] };
         let all = [&["--json", "--listen", listen], max, backend(), args].concat();
-        let pending = self.server.run(|| self.holding.spawn(&all, ["sh", "-c", &script]));
+        let pending = self.server.run(|| self.hold_rig.spawn(&all, ["sh", "-c", &script]));
         // The command is run when the hold is armed and drained.
         until(LONG, "the hold", || runs.exists());
         let command = std::fs::read_to_string(&runs).unwrap().trim().parse().unwrap();
@@ -84,7 +84,7 @@ impl Scene {
             self.before.assert_unchanged();
             until(LONG, "an empty packet path", || packet_path() == self.path_before);
         });
-        until(LONG, "the record to be removed", || self.holding.records().is_empty());
+        until(LONG, "the record to be removed", || self.hold_rig.records().is_empty());
     }
 
     /// Nothing is in the packet path that was not there before.
@@ -110,7 +110,7 @@ impl Scene {
     pub(crate) fn clients(&self, count: usize) -> Vec<Client> {
         reloader_tests::limits::raise_open_files();
         let before = self.server.run(received);
-        let clients = self.client.run(|| start(ADDRESS.parse().unwrap(), count));
+        let clients = self.client.run(|| start_clients(ADDRESS.parse().unwrap(), count));
         until(LONG, "the SYNs to arrive", || self.server.run(received) >= before + count as u64);
         clients
     }

@@ -3,20 +3,20 @@
 use reloader_tests::network::{ip, packet_path};
 use reloader_tests::poll::until;
 use reloader_tests::service::{Kind, Service};
-use reloader_tests::waiting::{listener, start, until_connected};
+use reloader_tests::waiting::{listener, start_clients, until_connected};
 
 use super::scene::{ADDRESS, LONG, Scene};
-use reloader_tests::holding::assert_held;
+use reloader_tests::hold_rig::assert_held;
 
 const OTHER: &str = "10.0.0.2:8081";
 
 #[test]
 fn two_ports() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &[ADDRESS, OTHER]));
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS, OTHER]));
     let (one, two) = (scene.hold(&[]), scene.hold_on(OTHER, &[]));
     let clients = scene.clients(10);
-    let others = scene.client.run(|| start(OTHER.parse().unwrap(), 10));
+    let others = scene.client.run(|| start_clients(OTHER.parse().unwrap(), 10));
     scene.server.run(|| service.run("restart"));
     until_connected(&clients);
     until_connected(&others);
@@ -36,7 +36,7 @@ fn one_port() {
     let _listener = scene.listener();
     let held = scene.hold(&[]);
     for listen in [ADDRESS, "0.0.0.0:8080", "[::]:8080"] {
-        let refused = scene.server.run(|| scene.holding.run(&["--json", "--listen", listen], ["true"]));
+        let refused = scene.server.run(|| scene.hold_rig.run(&["--json", "--listen", listen], ["true"]));
         let refused = refused.expect_status(125);
         let sentence = format!("port 8080 is held already, by process {}", held.holder.pid);
         assert!(refused.stderr.contains(&sentence) && refused.stdout.is_empty(), "{}", refused.stderr);
@@ -50,7 +50,7 @@ fn one_port() {
 #[test]
 fn a_device_that_comes_and_one_that_goes() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.holding.rig.dir(), &["0.0.0.0:8080"]));
+    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &["0.0.0.0:8080"]));
     scene.server.run(|| ip("link add leaving type veth peer name lost"));
     scene.server.run(|| ip("link set leaving up"));
     let held = scene.hold_on("0.0.0.0:8080", &[]);
@@ -58,7 +58,7 @@ fn a_device_that_comes_and_one_that_goes() {
         ip("link delete leaving");
         ip("link add coming type veth peer name far");
         ip("addr add 10.0.9.2/24 dev coming");
-        scene.client.take("far");
+        scene.client.take_device("far");
         ip("link set coming up");
     });
     scene.client.run(|| {
@@ -66,7 +66,7 @@ fn a_device_that_comes_and_one_that_goes() {
         ip("link set far up");
     });
     until(LONG, "a program on the new device", || scene.server.run(|| packet_path().contains("coming Ingress")));
-    let clients = scene.client.run(|| start("10.0.9.2:8080".parse().unwrap(), 10));
+    let clients = scene.client.run(|| start_clients("10.0.9.2:8080".parse().unwrap(), 10));
     let before = scene.clients(10);
     assert!(clients.iter().chain(&before).all(|client| !client.is_connected()));
     scene.server.run(|| service.run("restart"));

@@ -11,7 +11,7 @@ use net::{
     Clients, LONG, connects, footprint, kernel_has_plug, neighbours, parked, retransmitted_syns, send_raw, serve, spec,
     syn, wait_for_parked,
 };
-use reloader_tests::network::{Namespace, addresses, command, ip, tc};
+use reloader_tests::network::{Namespace, add_addresses, command, ip, tc};
 use reloader_tests::waiting::listener;
 
 fn armed(spec: &Spec) -> QdiscGate {
@@ -150,7 +150,7 @@ fn what_is_not_for_this_host_or_not_held_passes() {
     let far = Namespace::new();
     router.run(|| {
         ip("link add near type veth peer name far");
-        far.take("far");
+        far.take_device("far");
         ip("link set near up");
         ip("addr add 10.0.1.2/24 dev near");
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
@@ -279,7 +279,7 @@ fn devices_and_addresses_that_come_are_held_and_those_that_go_are_forgotten() {
         wait_for_parked(5);
 
         ip("link add second type veth peer name other");
-        client.take("other");
+        client.take_device("other");
         ip("link set second up");
         ip("addr add 10.0.2.2/24 dev second");
         client.run(|| {
@@ -447,7 +447,7 @@ fn a_device_that_belongs_to_a_bridge_is_held_once() {
         ip("link set br0 up");
         ip("addr flush dev right");
         ip("link set right master br0");
-        addresses("br0", 2);
+        add_addresses("br0", 2);
         client.run(|| until(LONG, "the bridge to forward", || ping("10.0.0.2")));
         let mut gate = armed(&spec(1, &["0.0.0.0:8080"]));
         let clients = client.run(|| Clients::start(5, "10.0.0.2:8080"));

@@ -12,7 +12,7 @@ use reloader_tests::footprint::Footprint;
 use reloader_tests::poll::until;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use reloader_tests::network::{Namespace, addresses, command, connected};
+use reloader_tests::network::{Namespace, add_addresses, command, veth_pair};
 
 pub(crate) const PORT: u16 = 8080;
 /// Longer than any of this takes, with the kernel emulated.
@@ -38,9 +38,9 @@ pub(crate) fn spec(id: u16, targets: &[&str]) -> Spec {
 
 /// A client's and a server's namespace, with addresses of both families.
 pub(crate) fn neighbours() -> (Namespace, Namespace) {
-    let (client, server) = connected();
-    client.run(|| addresses("left", 1));
-    server.run(|| addresses("right", 2));
+    let (client, server) = veth_pair();
+    client.run(|| add_addresses("left", 1));
+    server.run(|| add_addresses("right", 2));
     // So that no client waits for the other's link-layer address when its SYN is to be parked.
     client.run(|| {
         command("ping", "-c 1 -W 5 10.0.0.2");

@@ -6,12 +6,12 @@ use reloader_tests::config::Config;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
-use reloader_tests::process::{called_with, guards};
+use reloader_tests::process::{guards, with_arguments};
 use reloader_tests::rig::{Pending, Rig};
 use reloader_tests::sockets::listening;
 use reloader_tests::tier;
 use reloader_tests::waiting::Client;
-use reloader_tests::wrapper::{Manner, Wrapper};
+use reloader_tests::wrapper::{Behaviour, Wrapper};
 
 use super::{HOLD, WEB};
 
@@ -24,7 +24,7 @@ fn rig(wrapper: &Wrapper) -> Rig {
 
 /// A reload whose new generation serves and never says so: the hold is on.
 fn in_a_hold(rig: &Rig, wrapper: &Wrapper) -> Pending {
-    wrapper.set(Manner::Deaf);
+    wrapper.set(Behaviour::NoStatsSocket);
     let reload = rig.spawn(&["reload", "--json"]);
     until(LIMIT, "the hold", || !rig.status().at("/holds").as_array().unwrap().is_empty());
     reload
@@ -72,7 +72,7 @@ fn the_daemon_killed_while_it_holds() {
     let outcomes = load.stop();
     println!("the daemon killed: {outcomes}");
 
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     rig.start_daemon();
     until(LIMIT, "a generation to serve", || rig.serving().is_some());
     Load::to([WEB]).connections(200).run().assert_lossless();
@@ -90,16 +90,16 @@ fn the_daemon_killed_while_nothing_listens() {
     let mut rig = rig(&wrapper);
     let load = Load::to([WEB]).rate(500).start();
     load.until_started(100);
-    wrapper.set(Manner::Wait);
+    wrapper.set(Behaviour::WaitForChange);
     let reload = rig.spawn(&["reload", "--json"]);
     until(LIMIT, "the old generation to make room", || listening(8000).is_empty());
     load.until_further(50);
     rig.kill9_daemon();
     reload.wait().expect_status(69);
-    called_with(&["-db", &rig.haproxy_cfg().display().to_string()]).iter().for_each(|starting| starting.end());
+    with_arguments(&["-db", &rig.haproxy_cfg().display().to_string()]).iter().for_each(|starting| starting.end());
     assert_eq!(guards().len(), 1, "the guard goes on");
     load.until_further(100);
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     rig.start_daemon();
     until(LIMIT, "a generation to serve", || rig.serving().is_some());
     until(LIMIT, "the guard to end", || guards().is_empty());
@@ -143,7 +143,7 @@ fn a_guard_without_a_holder_is_released() {
     netns::enter();
     let wrapper = Wrapper::new();
     let mut rig = rig(&wrapper);
-    wrapper.set(Manner::Wait);
+    wrapper.set(Behaviour::WaitForChange);
     let reload = rig.spawn(&["reload", "--json"]);
     until(LIMIT, "the old generation to make room", || listening(8000).is_empty());
     let client = Client::start(WEB.parse().unwrap());

@@ -8,9 +8,9 @@ use reloader_tests::config::Config;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
-use reloader_tests::process::{Process, called_with};
+use reloader_tests::process::{Process, with_arguments};
 use reloader_tests::rig::Rig;
-use reloader_tests::wrapper::{Manner, Wrapper};
+use reloader_tests::wrapper::{Behaviour, Wrapper};
 use socket2::{Domain, Socket, Type};
 
 use super::{HOLD, WEB};
@@ -78,7 +78,7 @@ fn a_check_that_does_not_end() {
     let hold = format!("{HOLD}start-timeout = \"2s\"\n");
     let rig = Rig::with(&web()).haproxy_at(&wrapper.path()).tables(&hold).start();
     let old = rig.serving();
-    wrapper.set(Manner::Hang);
+    wrapper.set(Behaviour::Hang);
     let reload = rig.spawn(&["reload", "--json"]);
     until(LIMIT, "the check to hang", || hanging(&rig).is_some());
     let check = hanging(&rig).unwrap();
@@ -96,10 +96,10 @@ fn a_server_that_ends_while_the_next_is_checked() {
     let wrapper = Wrapper::new();
     let rig = Rig::with(&web()).haproxy_at(&wrapper.path()).tables(HOLD).start();
     let old = rig.serving().unwrap();
-    wrapper.set(Manner::Hang);
+    wrapper.set(Behaviour::Hang);
     let reload = rig.spawn(&["reload", "--json"]);
     until(LIMIT, "the check to hang", || hanging(&rig).is_some());
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     old.signal(Signal::SIGKILL);
     let answer = reload.wait();
     assert_eq!(answer.at("/result"), "failed");
@@ -112,7 +112,7 @@ fn a_server_that_ends_while_the_next_is_checked() {
 
 /// The wrapper that was told to do nothing.
 fn hanging(rig: &Rig) -> Option<Process> {
-    called_with(&["hanging", &rig.haproxy_cfg().display().to_string()]).first().copied()
+    with_arguments(&["hanging", &rig.haproxy_cfg().display().to_string()]).first().copied()
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn nothing_that_starts() {
     // What is tried next does not wait for the end of a hold that was released.
     let hold = format!("{HOLD}[hold]\nmax = \"60s\"\n");
     let rig = Rig::with(&web()).haproxy_at(&wrapper.path()).tables(&hold).start();
-    wrapper.set(Manner::Stillborn);
+    wrapper.set(Behaviour::FailAfterCheck);
     let answer = rig.reload().expect_status(4);
     assert_eq!(answer.at("/result"), "failed");
     let reason = answer.at("/reason").as_str().unwrap();
@@ -130,7 +130,7 @@ fn nothing_that_starts() {
     assert_eq!(answer.at("/nothing-serves"), true);
     let history = rig.run(&["history"]).expect_status(0).stdout;
     assert!(history.contains("nothing serves") && !history.contains("stays"), "{history}");
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     until(Duration::from_secs(40), "a start to be tried again", || rig.serving().is_some());
     Load::to([WEB]).connections(100).run().assert_lossless();
     assert_eq!(rig.status().at("/holds"), &serde_json::json!([]));
@@ -179,13 +179,13 @@ fn a_daemon_that_is_killed_leaves_no_group_reserved() {
     netns::enter();
     let wrapper = Wrapper::new();
     let mut rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables(HOLD).start();
-    wrapper.set(Manner::Hang);
+    wrapper.set(Behaviour::Hang);
     let reload = rig.spawn(&["reload", "--json"]);
     until(LIMIT, "a start that hangs", || hanging(&rig).is_some());
     assert_eq!(share_of_who_joins(&rig, WEB), 0);
     rig.kill9_daemon();
     reload.wait();
-    wrapper.set(Manner::Well);
+    wrapper.set(Behaviour::Normal);
     rig.start_daemon();
     assert!(share_of_who_joins(&rig, WEB) > 0);
 }

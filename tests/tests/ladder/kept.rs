@@ -22,7 +22,7 @@ fn expected(step: Step, kind: &Kind) -> &'static str {
         "unix path" | "abstract name" => "passed",
         "IPv6 address" if step.rung == "passed" => "unproven",
         // A kernel that does not migrate does not tell the program what the listener is bound to.
-        "bound to an interface" if step.rung == "steered" && !probe::has("reuseport-migration") => "held-ebpf",
+        "bound to an interface" if step.rung == "steered" && !probe::is_present("reuseport-migration") => "held-ebpf",
         _ => step.rung,
     }
 }

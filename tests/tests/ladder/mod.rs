@@ -36,10 +36,10 @@ impl Step {
         };
         let needed = if feature == Feature::Plug { "sch-plug" } else { "bpf-ringbuf" };
         if guest::gate() == Some(Gate::Qdisc) && feature == Feature::Bpf {
-            guest::leave_out("the row of the other gate has it");
+            guest::report_skipped("the row of the other gate has it");
             return false;
         }
-        let present = probe::has(needed);
+        let present = probe::is_present(needed);
         if !present {
             guest::skip(feature, needed);
         }

@@ -5,7 +5,7 @@ use std::fs;
 use reloader_tests::config::Config;
 use reloader_tests::netns;
 use reloader_tests::rig::Rig;
-use reloader_tests::servers::{Manner, Server};
+use reloader_tests::servers::{Reaction, Server};
 
 use super::scene::{Scene, UNMEASURED, WEB, prove, until_measured};
 
@@ -55,7 +55,7 @@ fn without_a_daemon_or_a_command_there_is_nothing_that_reloads() {
 #[test]
 fn what_the_daemon_does_not_serve_is_told() {
     netns::enter();
-    let server = Server::start("127.0.0.1:0", Manner::Reply);
+    let server = Server::start("127.0.0.1:0", Reaction::Reply);
     let rig = Rig::with(&Config::web(WEB)).start();
     let target = server.address.to_string();
     let at = |target: &str| {
@@ -78,15 +78,15 @@ fn a_service_that_is_not_there_is_not_reloaded() {
     let answer = prove(&rig, &["--json", "--reload-command", &command]).expect_status(1);
     assert_eq!((answer.at("/result"), answer.at("/total")), (&"unserved".into(), &serde_json::Value::Null));
     for (manner, arguments, words) in [
-        (Manner::Unavailable, &["--http"][..], "503"),
-        (Manner::Reply, &["--tls"], "--tls"),
-        (Manner::Silent, &["--timeout", "300ms"], "--http or --tls"),
+        (Reaction::Unavailable, &["--http"][..], "503"),
+        (Reaction::Reply, &["--tls"], "--tls"),
+        (Reaction::Silent, &["--timeout", "300ms"], "--http or --tls"),
     ] {
         let server = Server::start("127.0.0.1:0", manner);
         let target = server.address.to_string();
         told(&rig, &[arguments, &["--target", &target, "--reload-command", &command]].concat(), 1, &[words]);
     }
-    let server = Server::start("127.0.0.1:0", Manner::Reply);
+    let server = Server::start("127.0.0.1:0", Reaction::Reply);
     let target = server.address.to_string();
     let keep = ["--http", "--keep-alive", "--target", &target, "--reload-command", &command];
     told(&rig, &keep, 2, &["leave out --keep-alive"]);

@@ -59,14 +59,14 @@ fn with_master_worker_mode() -> (Outcomes, usize) {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let (file, stats) = (path("haproxy.cfg"), path("stats.sock"));
-    config(0).giving_socket(&stats).write(&file);
+    config(0).exposing_stats_socket(&stats).write(&file);
     let master = Master::start(&HaproxyBinary::installed(), &file, &path("master.sock"), &stats, &[]);
     let load = Load::to(CLIENTS).rate(RATE).start();
     let mut rounds = 0;
     while rounds < reloads() || load.failed() == 0 && rounds < MOST_ROUNDS {
         rounds += 1;
         load.until_further(u64::from(RATE) / 5);
-        config(rounds).giving_socket(&stats).write(&file);
+        config(rounds).exposing_stats_socket(&stats).write(&file);
         master.reload();
     }
     load.until_further(u64::from(RATE) / 5);

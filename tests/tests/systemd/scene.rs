@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use reloader_tests::booted::{Machine, Setup};
 use reloader_tests::config::Config;
-use reloader_tests::idle::Idle;
+use reloader_tests::idle::IdleConnections;
 use reloader_tests::load::{Load, Running};
-use reloader_tests::poll::{seen_within, until};
-use reloader_tests::servers::{Manner, Server};
+use reloader_tests::poll::{satisfied_within, until};
+use reloader_tests::servers::{Reaction, Server};
 use reloader_tests::sockets::listening;
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ impl Scene {
     pub(crate) fn boot(setup: Setup, unit: &'static str) -> Scene {
         let machine = setup.haproxy(&config()).boot();
         machine.enter_network();
-        let backend = Server::start(BACKEND, Manner::Silent);
+        let backend = Server::start(BACKEND, Reaction::Silent);
         Scene { machine, unit, _backend: backend }
     }
 
@@ -47,8 +47,8 @@ impl Scene {
         load
     }
 
-    pub(crate) fn idle(&self) -> Idle {
-        Idle::open(IDLE, CONNECTIONS)
+    pub(crate) fn idle(&self) -> IdleConnections {
+        IdleConnections::open(IDLE, CONNECTIONS)
     }
 
     pub(crate) fn status(&self) -> Value {
@@ -112,7 +112,7 @@ impl Scene {
     #[track_caller]
     pub(crate) fn assert_says(&self, state: &str, texts: &[&str]) {
         let mut shown = String::new();
-        let agreed = seen_within(LIMIT, || {
+        let agreed = satisfied_within(LIMIT, || {
             shown = self.machine.run(&["systemctl", "status", "--no-pager", "--full", "--lines=0", self.unit]).stdout;
             let line = shown.lines().find_map(|line| line.trim().strip_prefix("Status: ")).unwrap_or_default();
             shown.contains(state) && texts.iter().all(|text| line.contains(text))
@@ -138,7 +138,7 @@ impl Scene {
     pub(crate) fn assert_stored(&self) {
         let custody = self.status()["custody"].as_array().expect("a list").len().to_string();
         let mut stored = String::new();
-        let agreed = seen_within(LIMIT, || {
+        let agreed = satisfied_within(LIMIT, || {
             stored = self.property("NFileDescriptorStore");
             stored == custody
         });

@@ -5,10 +5,10 @@ use std::time::Duration;
 use reloader_tests::booted::{Setup, SysVinit};
 use reloader_tests::config::Config;
 use reloader_tests::guest::{self, Gate};
-use reloader_tests::idle::Idle;
+use reloader_tests::idle::IdleConnections;
 use reloader_tests::load::{Load, Running};
 use reloader_tests::rig::Answer;
-use reloader_tests::servers::{Manner, Server};
+use reloader_tests::servers::{Reaction, Server};
 use serde_json::Value;
 
 pub(crate) const WEB: &str = "127.0.0.1:8000";
@@ -46,7 +46,7 @@ impl Scene {
     pub(crate) fn boot(setup: Setup) -> Scene {
         let machine = SysVinit::boot(setup.haproxy(&config()));
         machine.enter_network();
-        let backend = Server::start(BACKEND, Manner::Silent);
+        let backend = Server::start(BACKEND, Reaction::Silent);
         Scene { machine, _backend: backend }
     }
 
@@ -56,8 +56,8 @@ impl Scene {
         load
     }
 
-    pub(crate) fn idle(&self) -> Idle {
-        Idle::open(IDLE, CONNECTIONS)
+    pub(crate) fn idle(&self) -> IdleConnections {
+        IdleConnections::open(IDLE, CONNECTIONS)
     }
 
     /// The init script.

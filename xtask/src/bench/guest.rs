@@ -27,7 +27,7 @@ pub(super) fn measure(way: Way, load: &Load) -> Row {
 
 fn in_guest(way: Way, load: &Load) -> Result<(String, Figures)> {
     let host = Host::prepare()?;
-    let kernel = kernels::wanted(KERNEL)?.fetch(&cache_dir())?;
+    let kernel = kernels::by_line(KERNEL)?.fetch(&cache_dir())?;
     let shares = load.shares();
     let command = |share| {
         let words = ISOLATED.map(str::to_owned).into_iter().chain(["--".to_owned(), "bench-slice".to_owned()]);

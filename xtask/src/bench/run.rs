@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use reloader_tests::poll::seen_within;
+use reloader_tests::poll::satisfied_within;
 
 /// Its output, as [`Command::output`] gives it. Where it still runs after `limit`, it is killed: an error with what it said.
 pub(super) fn output_within(mut command: Command, limit: Duration) -> Result<Output> {
@@ -31,7 +31,7 @@ struct Running(Child);
 impl Running {
     fn within(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         let mut ended = Ok(None);
-        seen_within(limit, || {
+        satisfied_within(limit, || {
             ended = self.0.try_wait();
             !matches!(ended, Ok(None))
         });

@@ -55,7 +55,7 @@ impl Guests<'_> {
     /// for all processors, which would disturb tests. What fails here fails again, in its row.
     pub(super) fn warm_up(&self) {
         for (row, tests) in &self.rows {
-            let packed = kernels::wanted(row.kernel).and_then(|wanted| {
+            let packed = kernels::by_line(row.kernel).and_then(|wanted| {
                 let kernel = wanted.fetch(&cache_dir())?;
                 self.host.pack(&kernel, &self.load(row, tests, None)?, &mut std::io::sink())
             });
@@ -93,7 +93,7 @@ impl Guests<'_> {
     fn find(&self, row: &Row, tests: &[String], progress: &Progress) -> Finding {
         let began = Instant::now();
         let mut finding = Finding { title: row.title(), ..Finding::default() };
-        let result = kernels::wanted(row.kernel).and_then(|wanted| match wanted.fetch(&cache_dir()) {
+        let result = kernels::by_line(row.kernel).and_then(|wanted| match wanted.fetch(&cache_dir()) {
             Err(error) if wanted.retired => {
                 finding.retired = Some(format!("{error:#}"));
                 Ok(())

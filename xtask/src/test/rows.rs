@@ -70,10 +70,16 @@ const OLD_MACHINE: &str = "bpf,pidfd_open,pidfd_send_signal,pidfd_getfd,close_ra
 pub(super) fn all() -> Vec<Row> {
     let denied = |kernel, name, denied, tests| Row { kernel, name, gate: "qdisc", denied, tests };
     let plain = |gate, tests| {
-        move |kernel: &kernels::Wanted| Row { kernel: kernel.line, name: gate, gate, denied: Denied::Nothing, tests }
+        move |kernel: &kernels::TestedKernel| Row {
+            kernel: kernel.line,
+            name: gate,
+            gate,
+            denied: Denied::Nothing,
+            tests,
+        }
     };
     let sysvinit = Row { kernel: "6.1", name: "sysvinit", gate: "qdisc", denied: Denied::Nothing, tests: SYSVINIT };
-    let [oldest, between @ .., newest] = kernels::WANTED else { unreachable!("an oldest and a newest kernel") };
+    let [oldest, between @ .., newest] = kernels::TESTED else { unreachable!("an oldest and a newest kernel") };
     let mut rows = vec![sysvinit];
     rows.extend([oldest, newest].map(plain("ebpf", EBPF)));
     rows.extend([oldest, newest].map(plain("qdisc", QDISC)));

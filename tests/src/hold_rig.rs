@@ -9,23 +9,23 @@ use serde_json::Value;
 pub const WEB: &str = "127.0.0.1:8080";
 
 /// `reloader hold` with its runtime directory, which nobody has made yet.
-pub struct Holding {
+pub struct HoldRig {
     /// Its runtime directory is `run`.
     pub rig: Rig,
     before: Footprint,
 }
 
-impl Holding {
+impl HoldRig {
     /// With the defaults.
-    pub fn new() -> Holding {
-        Holding::with("")
+    pub fn new() -> HoldRig {
+        HoldRig::with("")
     }
 
     /// With further tables in reloader.toml.
-    pub fn with(tables: &str) -> Holding {
+    pub fn with(tables: &str) -> HoldRig {
         let rig = Rig::with(&Config::web(WEB)).tables(tables).prepare();
         let before = Footprint::take(rig.dir());
-        Holding { rig, before }
+        HoldRig { rig, before }
     }
 
     /// `hold ARGS -- CMD`

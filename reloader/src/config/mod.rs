@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn every_example_of_a_service_is_read() {
-        let text = include_str!("../../../docs/services.md");
+        let text = include_str!("../../../docs/guide/other-servers.md");
         let examples: Vec<&str> = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
         assert_eq!(examples.len(), 3);
         let config = Config::parse(&examples.concat()).unwrap();

@@ -30,7 +30,7 @@ pub(super) enum Told {
     Reload,
 }
 
-/// What is caught, and what it means. Pure. The table for people is in docs/operating.md.
+/// What is caught, and what it means. Pure. The table for people is in docs/troubleshooting.md.
 fn meanings(is_init: bool) -> Vec<(SignalKind, &'static str, Meaning)> {
     let tells = |kind, name, told| (kind, name, Meaning::Tell(told));
     // `STOPSIGNAL` of HAProxy's image and of nginx's: an image that is made from them inherits it. Elsewhere they come from recipes for

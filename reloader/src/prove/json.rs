@@ -1,4 +1,4 @@
-//! The object that `--json` prints, an interface: see `docs/prove.md`. What was not measured is null.
+//! The object that `--json` prints, an interface: see `docs/guide/prove.md`. What was not measured is null.
 
 use std::collections::BTreeMap;
 

@@ -29,7 +29,7 @@ pub enum TakeoverError {
     },
     /// Another server.
     #[error(
-        "the main process of {unit} ({program}, process {pid}) is no HAProxy; other servers are run by a [service.NAME]: docs/services.md"
+        "the main process of {unit} ({program}, process {pid}) is no HAProxy; other servers are run by a [service.NAME]: docs/guide/other-servers.md"
     )]
     NotHaproxy {
         /// The unit.

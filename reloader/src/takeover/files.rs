@@ -34,7 +34,7 @@ pub(super) fn pid_file(unit: &str) -> PathBuf {
 pub(super) fn drop_in_text(reloader: &str) -> String {
     let settings = SETTINGS.iter().map(|(key, value)| format!("{key}={value}\n")).collect::<String>();
     format!(
-        "# Written by `reloader takeover`; `reloader takeover --undo` removes it. What each line is for: docs/systemd.md of reloader.\n\
+        "# Written by `reloader takeover`; `reloader takeover --undo` removes it. What each line is for: docs/guide/systemd.md of reloader.\n\
          [Unit]\n\
          StartLimitIntervalSec=0\n\
          \n\

@@ -23,3 +23,4 @@ pub mod sockets;
 pub mod supervision;
 pub mod sys;
 pub mod takeover;
+mod units;

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use reloader::load::{Exchange, Failure, Load as LibraryLoad, Tls, TlsTrouble};
+use reloader::load::{Exchange, Failure, Load as LibraryLoad, Tls, TlsFailure};
 use reloader_tests::config::Config;
 use reloader_tests::haproxy::HaproxyBinary;
 use reloader_tests::load::{Load, Outcomes};
@@ -90,7 +90,7 @@ fn tls_and_what_is_none() {
 
     let plain = Server::start("127.0.0.1:0", Reaction::Reply);
     let wrong = load(plain.address, |load| load.tls(tls(false)).exchange(Exchange::Close));
-    assert_eq!(reasons(&wrong), [Failure::Tls(TlsTrouble::NotTls)]);
+    assert_eq!(reasons(&wrong), [Failure::Tls(TlsFailure::NotTls)]);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_server_that_wants_another_tls_says_so() {
     Config::web(&bind).global("ssl-default-bind-options ssl-min-ver TLSv1.0").write(&config);
     let _server = HaproxyBinary::installed().daemonize(&config, &[]).unwrap();
     let outcomes = load("127.0.0.1:8443", |load| load.tls(Tls::new("127.0.0.1", false).unwrap()));
-    assert!(matches!(reasons(&outcomes)[..], [Failure::Tls(TlsTrouble::Alert(_))]), "{outcomes}");
+    assert!(matches!(reasons(&outcomes)[..], [Failure::Tls(TlsFailure::Alert(_))]), "{outcomes}");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn requests_that_wait_for_a_connection_are_late_from_when_they_were_due() {
     assert!(slowest >= Duration::from_millis(1700), "{slowest:?}");
     let patient = Duration::from_millis(400);
     let given_up = load(address, |load| keep(1)(load.timeout(patient)));
-    assert_eq!(reasons(&given_up), [Failure::NoConnection], "a pool that is too small is no fault of the server");
+    assert_eq!(reasons(&given_up), [Failure::NoFreeConnection], "a pool that is too small is no fault of the server");
     assert!(given_up.failures().count() >= 20, "{given_up}");
 }
 
@@ -193,7 +193,7 @@ fn a_server_that_hangs_is_found_by_those_on_its_connections() {
     netns::enter();
     let silent = Server::start("127.0.0.1:0", Reaction::Silent);
     let hung = load(silent.address, |load| keep(2)(load.timeout(Duration::from_millis(300))));
-    assert_eq!(reasons(&hung), [Failure::Timeout, Failure::NoConnection]);
+    assert_eq!(reasons(&hung), [Failure::Timeout, Failure::NoFreeConnection]);
 }
 
 #[test]

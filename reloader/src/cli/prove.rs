@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn what_is_no_mistake_of_the_command_line_is_not_called_one() {
-        assert_eq!(no_load(LoadError::NoRate).exit, Exit::Usage);
+        assert_eq!(no_load(LoadError::ZeroRate).exit, Exit::Usage);
         assert_eq!(no_load(LoadError::Panicked).exit, Exit::Internal);
     }
 

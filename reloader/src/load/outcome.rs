@@ -1,63 +1,67 @@
+//! The result of one connection, and the trait of what takes the results.
+
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-/// A lost SYN costs its sender a second.
-pub const SLOW: Duration = Duration::from_millis(900);
+/// A slower connection has lost a packet: a lost SYN is sent again after one second.
+pub const SLOW_THRESHOLD: Duration = Duration::from_millis(900);
 
-/// How a connection, or a request on one that is kept, failed.
+/// How a connection, or a request on a kept connection, failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
-    /// Nobody listens there.
+    /// The port has no listener, or the path of the unix socket does not exist.
     Refused,
-    /// Reset before the connection was seen to be established.
+    /// Reset before the client saw the connection established.
     ResetBeforeConnect,
-    /// Reset once established, even in the middle of a reply.
+    /// Reset once established, before or during the reply.
     ResetAfterConnect,
-    /// Closed in good order, without a byte.
+    /// Closed with a FIN, without a byte.
     Empty,
-    /// Closed in good order in the middle of a reply or of a TLS handshake.
+    /// Closed with a FIN during a reply or a TLS handshake.
     CutShort,
-    /// Not finished in time.
+    /// Not finished within the timeout.
     Timeout,
-    /// A reply in HTTP whose status is neither 2xx nor 3xx.
+    /// An HTTP reply whose status is neither 2xx nor 3xx.
     Status(u16),
     /// A reply that is not HTTP.
     NotHttp,
     /// The TLS handshake failed, or the encrypted stream broke.
-    Tls(TlsTrouble),
-    /// This machine has no port, descriptor or memory left for another connection: nothing about the server.
-    Own(i32),
-    /// All connections that may be kept were busy until the time was up: the load's own limit, and nothing about the server.
-    NoConnection,
-    /// Another error, by number.
+    Tls(TlsFailure),
+    /// The client's machine has no port, descriptor or memory left for another connection. It says nothing about the server.
+    /// The value is the errno.
+    Local(i32),
+    /// All connections of the pool were busy until the timeout. It is the load's own limit and says nothing about the server.
+    NoFreeConnection,
+    /// Another error. The value is the errno.
     Other(i32),
 }
 
-/// What was wrong with TLS.
+/// Why TLS failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TlsTrouble {
+pub enum TlsFailure {
     /// The server sent this alert (RFC 8446, section 6).
     Alert(u8),
-    /// What the server sent is not TLS.
+    /// The server sent bytes that are not TLS.
     NotTls,
-    /// The server and we have no version, cipher or key exchange in common.
+    /// The server and the client have no version, cipher or key exchange in common.
     Incompatible,
-    /// Anything else.
+    /// Any other error.
     Other,
 }
 
 impl Failure {
-    pub(super) fn of_errno(number: i32, established: bool) -> Failure {
+    /// `is_established` tells the two kinds of reset apart.
+    pub(super) fn from_errno(number: i32, is_established: bool) -> Failure {
         match Errno::from_raw(number) {
-            // A unix path that is not there is what a closed port is to TCP.
+            // A missing path is to a unix socket what a closed port is to TCP.
             Errno::ECONNREFUSED | Errno::ENOENT => Failure::Refused,
-            Errno::ECONNRESET | Errno::EPIPE if established => Failure::ResetAfterConnect,
+            Errno::ECONNRESET | Errno::EPIPE if is_established => Failure::ResetAfterConnect,
             Errno::ECONNRESET | Errno::EPIPE => Failure::ResetBeforeConnect,
             Errno::ETIMEDOUT => Failure::Timeout,
             Errno::EMFILE | Errno::ENFILE | Errno::EADDRNOTAVAIL | Errno::ENOBUFS | Errno::ENOMEM => {
-                Failure::Own(number)
+                Failure::Local(number)
             }
             _ => Failure::Other(number),
         }
@@ -75,57 +79,59 @@ impl fmt::Display for Failure {
             Failure::Timeout => out.write_str("timeout"),
             Failure::Status(status) => write!(out, "HTTP {status}"),
             Failure::NotHttp => out.write_str("reply that is not HTTP"),
-            Failure::Tls(TlsTrouble::Alert(number)) => {
+            Failure::Tls(TlsFailure::Alert(number)) => {
                 write!(out, "TLS alert {:?}", rustls::AlertDescription::from(*number))
             }
-            Failure::Tls(TlsTrouble::NotTls) => out.write_str("reply that is not TLS"),
-            Failure::Tls(TlsTrouble::Incompatible) => out.write_str("no TLS version or cipher in common"),
-            Failure::Tls(TlsTrouble::Other) => out.write_str("TLS failure"),
-            Failure::NoConnection => out.write_str("no connection was free"),
-            Failure::Own(errno) | Failure::Other(errno) => write!(out, "{}", Errno::from_raw(*errno)),
+            Failure::Tls(TlsFailure::NotTls) => out.write_str("reply that is not TLS"),
+            Failure::Tls(TlsFailure::Incompatible) => out.write_str("no TLS version or cipher in common"),
+            Failure::Tls(TlsFailure::Other) => out.write_str("TLS failure"),
+            Failure::NoFreeConnection => out.write_str("no connection was free"),
+            Failure::Local(errno) | Failure::Other(errno) => write!(out, "{}", Errno::from_raw(*errno)),
         }
     }
 }
 
-/// What became of one connection, or of one request on a connection that is kept.
+/// The result of one connection, or of one request on a kept connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
-    /// When it was due.
+    /// When the connection was due to start.
     pub scheduled: Instant,
-    /// How much later it was started: the generator's own fault.
+    /// The delay of its start after that. It is the generator's fault, not the server's.
     pub lag: Duration,
-    /// From when it was due until its end.
+    /// From the time at which it was due to its end.
     pub latency: Duration,
-    /// Which of the load's targets.
+    /// The index of its target in the list that the load was given.
     pub target: u32,
-    /// Whether its SYN was sent more than once; unknown for a unix socket, and where the kernel does not tell. False for a
+    /// Whether its SYN was sent more than once. `None` for a unix socket, and where the kernel does not tell. False for a
     /// request on a connection that was open already.
     pub syn_resent: Option<bool>,
-    /// Segments sent more than once, its SYN among them; unknown as above.
+    /// Number of segments sent more than once, the SYN included; `None` as above.
     pub segments_resent: Option<u32>,
-    /// Served, or why not.
+    /// Whether it was served, or why not.
     pub result: Result<(), Failure>,
 }
 
 impl Outcome {
-    /// Served, but only after more than [`SLOW`]. A late start is the generator's fault, and does not count.
+    /// Whether it was served, but took more than [`SLOW_THRESHOLD`]. The delay of its start does not count.
     pub fn is_slow(&self) -> bool {
-        self.result.is_ok() && self.latency.saturating_sub(self.lag) > SLOW
+        self.result.is_ok() && self.latency.saturating_sub(self.lag) > SLOW_THRESHOLD
     }
 
-    /// Served, but only after its SYN was sent more than once. That need not take a second: a SYN that meets the remains of an
-    /// earlier connection from its port is sent again within milliseconds (`tcp_rcv_synsent_state_process`).
-    pub fn needed_another_syn(&self) -> bool {
+    /// Whether it was served, but only after its SYN was sent more than once. That need not take a second: a SYN that meets
+    /// the remains of an earlier connection from the same port is sent again within milliseconds
+    /// (`tcp_rcv_synsent_state_process`).
+    pub fn is_served_after_resent_syn(&self) -> bool {
         self.result.is_ok() && self.syn_resent == Some(true)
     }
 }
 
-/// Where outcomes go, on the load's own thread. What it keeps of each decides how much memory a long load takes.
+/// Takes the outcomes of a load, on the generator's thread. How much memory a long load needs depends on how much the sink
+/// keeps of each.
 pub trait Sink: Send + 'static {
-    /// The first connection is due now.
-    fn begin(&mut self, _now: Instant) {}
+    /// Called once before the first outcome, with the time at which the first connection is due.
+    fn begin(&mut self, _begin: Instant) {}
 
-    /// Takes one, in the order in which they end.
+    /// Takes one outcome. Outcomes come in the order in which the connections end.
     fn record(&mut self, outcome: &Outcome);
 }
 

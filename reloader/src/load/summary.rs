@@ -1,3 +1,5 @@
+//! Counts and latencies of many outcomes.
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -5,50 +7,52 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::outcome::{Failure, Outcome};
+use crate::units::to_micros;
 
-/// Later than this, in microseconds, and the generator was not the open loop that it claims to be.
-const LATE_P99: u64 = 10_000;
-/// The same for the latest start of all.
-pub const LATE_MAX: Duration = Duration::from_millis(250);
+/// The 99th percentile of the start delay, in microseconds, up to which the generator counts as an open loop.
+const P99_START_DELAY_US: u64 = 10_000;
+/// The same for the largest start delay.
+pub const MAX_START_DELAY: Duration = Duration::from_millis(250);
 
-/// Counts and latencies of some connections. It has the same size for ten connections and for ten million.
+/// Counts and latencies of a set of connections, or of requests where connections are kept. Its size does not depend on
+/// their number.
 #[derive(Clone)]
 pub struct Summary {
-    /// How many.
+    /// All of them.
     pub connections: u64,
-    /// Served, the slow ones included.
+    /// Served, including the slow ones.
     pub ok: u64,
-    /// Served, but slower than 900 ms from the start: a SYN was lost on the way.
+    /// Served, but more than 900 ms after the start: a packet was lost on the way.
     pub slow: u64,
-    /// Served, but only after their SYN was sent more than once.
+    /// Served, but only after the SYN was sent more than once.
     pub syn_resent: u64,
-    /// Of which it is unknown whether their SYN was sent more than once, whatever became of them.
+    /// Served or failed, and the kernel does not tell whether the SYN was sent more than once.
     pub syn_unknown: u64,
-    /// Segments sent more than once, SYNs among them.
+    /// Segments sent more than once, including SYNs.
     pub segments_resent: u64,
     /// Refused.
     pub refused: u64,
-    /// Reset before they were seen to be established.
+    /// Reset before the client saw the connection established.
     pub reset_before_connect: u64,
     /// Reset once established.
     pub reset_after_connect: u64,
     /// Closed without a byte.
     pub empty: u64,
-    /// Not finished in time.
+    /// Not finished within the timeout.
     pub timeout: u64,
-    /// Everything else, by its text.
+    /// All other failures, by their text.
     pub other: BTreeMap<String, u64>,
-    /// Those that this machine had no port, descriptor, memory or free connection for, by their text.
-    pub own: BTreeMap<String, u64>,
-    /// Microseconds from when it was due to its end, of those served.
+    /// Those for which the client's machine had no port, descriptor, memory or free connection, by their text.
+    pub local: BTreeMap<String, u64>,
+    /// Of those served: microseconds from the time at which it was due to its end.
     pub latency: Histogram<u64>,
-    /// Microseconds by which starts were late.
+    /// Of all: microseconds by which the start was delayed.
     pub lag: Histogram<u64>,
 }
 
 impl Summary {
-    /// Of these.
-    pub fn of<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Summary {
+    /// Summarises these outcomes.
+    pub fn from_outcomes<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Summary {
         let mut summary = Summary::default();
         for outcome in outcomes {
             summary.add(outcome);
@@ -56,53 +60,55 @@ impl Summary {
         summary
     }
 
-    /// One more.
+    /// Adds one outcome.
     pub fn add(&mut self, outcome: &Outcome) {
         self.connections += 1;
-        self.lag.saturating_record(micros(outcome.lag));
+        self.lag.saturating_record(to_micros(outcome.lag));
         self.slow += u64::from(outcome.is_slow());
-        self.syn_resent += u64::from(outcome.needed_another_syn());
+        self.syn_resent += u64::from(outcome.is_served_after_resent_syn());
         self.syn_unknown += u64::from(outcome.syn_resent.is_none());
         self.segments_resent += u64::from(outcome.segments_resent.unwrap_or(0));
         match outcome.result {
             Ok(()) => {
                 self.ok += 1;
-                self.latency.saturating_record(micros(outcome.latency));
+                self.latency.saturating_record(to_micros(outcome.latency));
             }
             Err(Failure::Refused) => self.refused += 1,
             Err(Failure::ResetBeforeConnect) => self.reset_before_connect += 1,
             Err(Failure::ResetAfterConnect) => self.reset_after_connect += 1,
             Err(Failure::Empty) => self.empty += 1,
             Err(Failure::Timeout) => self.timeout += 1,
-            Err(own @ (Failure::Own(_) | Failure::NoConnection)) => *self.own.entry(own.to_string()).or_default() += 1,
+            Err(local @ (Failure::Local(_) | Failure::NoFreeConnection)) => {
+                *self.local.entry(local.to_string()).or_default() += 1;
+            }
             Err(other) => *self.other.entry(other.to_string()).or_default() += 1,
         }
     }
 
-    /// All that were not served.
+    /// The number of those that were not served.
     pub fn failed(&self) -> u64 {
         self.connections - self.ok
     }
 
-    /// Both kinds of reset.
+    /// The number of resets, before and after the connection was established.
     pub fn reset(&self) -> u64 {
         self.reset_before_connect + self.reset_after_connect
     }
 
-    /// Whether the generator started its connections when they were due. Where it did not, latencies are its own and
-    /// the rate was not what it says.
+    /// Whether the generator started its connections when they were due. Where it did not, the latencies measure the
+    /// generator and not the server, and the rate was lower than asked for.
     pub fn kept_schedule(&self) -> bool {
         kept_schedule(&self.lag)
     }
 }
 
-/// Whether starts that were so much too late, in microseconds, still are those of an open loop.
+/// Whether a load with these start delays, in microseconds, still is an open loop.
 pub(crate) fn kept_schedule(lag: &Histogram<u64>) -> bool {
-    lag.value_at_quantile(0.99) <= LATE_P99 && u128::from(lag.max()) <= LATE_MAX.as_micros()
+    lag.value_at_quantile(0.99) <= P99_START_DELAY_US && u128::from(lag.max()) <= MAX_START_DELAY.as_micros()
 }
 
-/// Microseconds, in two digits up to ten minutes: 16 KiB each.
-pub(crate) fn histogram() -> Histogram<u64> {
+/// A histogram of microseconds up to ten minutes, exact to two digits. It takes 16 KiB.
+pub(crate) fn latency_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 2).expect("constant bounds")
 }
 
@@ -121,9 +127,9 @@ impl Default for Summary {
             empty: 0,
             timeout: 0,
             other: BTreeMap::new(),
-            own: BTreeMap::new(),
-            latency: histogram(),
-            lag: histogram(),
+            local: BTreeMap::new(),
+            latency: latency_histogram(),
+            lag: latency_histogram(),
         }
     }
 }
@@ -143,15 +149,11 @@ impl fmt::Display for Summary {
         for (name, count) in named.into_iter().filter(|(_, count)| *count > 0) {
             write!(out, ", {count} {name}")?;
         }
-        for (text, count) in self.other.iter().chain(&self.own) {
+        for (text, count) in self.other.iter().chain(&self.local) {
             write!(out, ", {count} {text}")?;
         }
         let milliseconds = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1000.0;
         write!(out, "; p50 {:.2} p99 {:.2} p99.9 {:.2} ", milliseconds(0.5), milliseconds(0.99), milliseconds(0.999))?;
         write!(out, "max {:.2} ms", self.latency.max() as f64 / 1000.0)
     }
-}
-
-pub(crate) fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

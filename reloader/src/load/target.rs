@@ -1,18 +1,20 @@
+//! Addresses to connect to.
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr};
 
-use super::LoadError;
+use super::error::LoadError;
 
-/// Bytes in a unix socket's address.
-const SUN_PATH: usize = 108;
+/// Bytes of `sun_path` in `sockaddr_un`.
+const SUN_PATH_BYTES: usize = 108;
 
-/// Where a connection goes.
+/// An address that connections go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// IPv4 or IPv6.
+    /// An IPv4 or IPv6 address and a port.
     Tcp(SocketAddr),
     /// The path of a unix socket.
     Unix(PathBuf),
@@ -21,34 +23,34 @@ pub enum Target {
 }
 
 impl Target {
-    /// As socket(2) and connect(2) want it.
+    /// The address as socket(2) and connect(2) take it.
     ///
     /// # Errors
-    /// [`LoadError::TooLong`].
-    pub fn resolved(&self) -> Result<(Domain, SockAddr), LoadError> {
+    /// [`LoadError::AddressTooLong`].
+    pub fn to_socket_address(&self) -> Result<(Domain, SockAddr), LoadError> {
         match self {
             Target::Tcp(address) => Ok((Domain::for_address(*address), SockAddr::from(*address))),
-            Target::Unix(path) => Ok((Domain::UNIX, self.unix(path)?)),
-            Target::Abstract(name) => Ok((Domain::UNIX, self.unix(&self.padded(name)?)?)),
+            Target::Unix(path) => Ok((Domain::UNIX, self.unix_address(path)?)),
+            Target::Abstract(name) => Ok((Domain::UNIX, self.unix_address(&self.padded(name)?)?)),
         }
     }
 
-    fn unix(&self, path: &Path) -> Result<SockAddr, LoadError> {
-        SockAddr::unix(path).map_err(|_| LoadError::TooLong(self.to_string()))
+    fn unix_address(&self, path: &Path) -> Result<SockAddr, LoadError> {
+        SockAddr::unix(path).map_err(|_| LoadError::AddressTooLong(self.to_string()))
     }
 
-    /// HAProxy binds an abns name with the whole of sun_path, zero bytes to the end.
+    /// The name, padded with zero bytes to the whole length of `sun_path`, as HAProxy binds an abns name.
     fn padded(&self, name: &str) -> Result<PathBuf, LoadError> {
         let mut full = format!("\0{name}");
-        if full.len() >= SUN_PATH {
-            return Err(LoadError::TooLong(self.to_string()));
+        if full.len() >= SUN_PATH_BYTES {
+            return Err(LoadError::AddressTooLong(self.to_string()));
         }
-        full.extend(std::iter::repeat_n('\0', SUN_PATH - full.len()));
+        full.extend(std::iter::repeat_n('\0', SUN_PATH_BYTES - full.len()));
         Ok(PathBuf::from(full))
     }
 }
 
-/// As HAProxy writes them: `127.0.0.1:80`, `[::1]:80`, `/path`, `abns@name`.
+/// Writes the address as HAProxy does: `127.0.0.1:80`, `[::1]:80`, `/path`, `abns@name`.
 impl fmt::Display for Target {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -62,7 +64,7 @@ impl fmt::Display for Target {
 impl std::str::FromStr for Target {
     type Err = LoadError;
 
-    /// `127.0.0.1:80`, `[::1]:80`, `/path`, `unix@/path` or `abns@name`. Names are not resolved.
+    /// Reads `127.0.0.1:80`, `[::1]:80`, `/path`, `unix@/path` or `abns@name`. Host names are not resolved.
     fn from_str(text: &str) -> Result<Target, LoadError> {
         if let Some(name) = text.strip_prefix("abns@") {
             return Ok(Target::Abstract(name.into()));
@@ -71,7 +73,7 @@ impl std::str::FromStr for Target {
         if bare.starts_with('/') {
             return Ok(Target::Unix(bare.into()));
         }
-        bare.parse().map(Target::Tcp).map_err(|_| LoadError::NoAddress(text.to_owned()))
+        bare.parse().map(Target::Tcp).map_err(|_| LoadError::InvalidAddress(text.to_owned()))
     }
 }
 

@@ -1,101 +1,84 @@
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 use super::*;
 
-/// Where it is accepted by the kernel, and answered by nobody.
+/// A load on a listener whose connections the kernel accepts and no process answers.
 fn silent() -> (TcpListener, Load) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = Target::Tcp(listener.local_addr().unwrap());
-    (listener, Load::to(vec![target]).timeout(Duration::from_secs(5)))
+    (listener, Load::new(vec![target]).timeout(Duration::from_secs(5)))
 }
 
-fn until(what: &str, is_so: impl Fn() -> bool) {
+fn wait_until(what: &str, is_reached: impl Fn() -> bool) {
     let begin = Instant::now();
-    while !is_so() {
+    while !is_reached() {
         assert!(begin.elapsed() < Duration::from_secs(60), "waited too long for {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
 #[derive(Default)]
-struct Counted(Arc<AtomicU64>);
+struct CountingSink(Arc<AtomicU64>);
 
-impl Sink for Counted {
+impl Sink for CountingSink {
     fn record(&mut self, _outcome: &Outcome) {
         self.0.fetch_add(1, Relaxed);
     }
 }
 
-/// Had it waited, they would have timed out.
+/// If the drop waited, the connections would time out and be counted.
 #[test]
-fn one_that_is_dropped_waits_for_nobody() {
+fn drop_does_not_wait_for_open_connections() {
     let (_listener, load) = silent();
     let count = Arc::new(AtomicU64::new(0));
-    let running = load.connections(3).start(Counted(Arc::clone(&count))).unwrap();
-    until("three connections", || running.started() == 3);
+    let running = load.connections(3).start(CountingSink(Arc::clone(&count))).unwrap();
+    wait_until("three connections", || running.started() == 3);
     drop(running);
     assert_eq!(count.load(Relaxed), 0);
 }
 
 #[test]
-fn what_is_abandoned_is_counted_and_nothing_more() {
+fn abandoned_connections_are_counted_and_not_recorded() {
     let (_listener, load) = silent();
     let running = load.connections(3).start(Vec::new()).unwrap();
-    until("three connections", || running.started() == 3);
+    wait_until("three connections", || running.started() == 3);
     running.abandon();
-    let ended = running.wait().unwrap();
-    assert_eq!((ended.unfinished, ended.sink.len()), (3, 0));
+    let finished = running.wait().unwrap();
+    assert_eq!((finished.unfinished, finished.sink.len()), (3, 0));
 }
 
-struct Stalling {
-    stands: Sender<()>,
-    go_on: Receiver<()>,
+/// Stalls the generator's thread in the first record.
+struct StallingSink {
+    stalled: Sender<()>,
+    resume: Receiver<()>,
 }
 
-impl Sink for Stalling {
+impl Sink for StallingSink {
     fn record(&mut self, _outcome: &Outcome) {
-        let _ = self.stands.send(());
-        let _ = self.go_on.recv();
+        let _ = self.stalled.send(());
+        let _ = self.resume.recv();
     }
 }
 
-/// The generator stands still, is told to start nothing more, and only then goes on.
+/// The generator stalls, is told to start nothing more, and only then goes on.
 #[test]
-fn a_stall_at_the_end_is_seen() {
+fn stall_at_the_end_shows_in_the_start_delay() {
     let target = {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap();
         Target::Tcp(closed.local_addr().unwrap())
     };
-    let ((stands, standing), (let_go, go_on)) = (channel(), channel());
-    let running = Load::to(vec![target]).rate(100).start(Stalling { stands, go_on }).unwrap();
-    standing.recv().unwrap();
+    let ((stalled, is_stalled), (let_go, resume)) = (channel(), channel());
+    let running = Load::new(vec![target]).rate(100).start(StallingSink { stalled, resume }).unwrap();
+    is_stalled.recv().unwrap();
     let begin = Instant::now();
-    running.cease();
-    let length = LATE_MAX + Duration::from_millis(100);
-    until("the stall to be long enough", || begin.elapsed() > length);
+    running.stop_starting();
+    let length = MAX_START_DELAY + Duration::from_millis(100);
+    wait_until("the stall to be long enough", || begin.elapsed() > length);
     drop(let_go);
-    let latest = running.wait().unwrap().latest_start;
-    assert!(latest > LATE_MAX, "{latest:?}");
-}
-
-/// A connection that closes while nobody wants anything of it is no longer among those that are free.
-#[test]
-fn kept_connections_that_end_leave_nothing_behind() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let target = Target::Tcp(listener.local_addr().unwrap());
-    let request = Exchange::Http(b"GET / HTTP/1.1\r\n\r\n"[..].into());
-    let plan = Plan {
-        addresses: vec![target.resolved().unwrap()],
-        rate: 1,
-        limit: u64::MAX,
-        timeout: Duration::from_secs(5),
-        manner: Arc::new(Manner { exchange: request, tls: None, keep: true }),
-        pool: Some(4),
-    };
-    let mut engine = Engine::new(plan, Arc::new(Progress::default()), Vec::new()).unwrap();
-    for _ in 0..3 {
-        engine.one_that_closes(&listener);
-    }
-    assert_eq!(engine.left_behind(), (0, 0));
+    let delay = running.wait().unwrap().max_start_delay;
+    assert!(delay > MAX_START_DELAY, "{delay:?}");
 }

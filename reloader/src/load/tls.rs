@@ -1,4 +1,4 @@
-//! TLS without any check of the certificate: what is proven is that a connection is served, not by whom.
+//! TLS for the load's connections. Certificates are not verified: a load proves that a connection is served, not by whom.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 use socket2::Socket;
 
-use super::LoadError;
-use super::outcome::{Failure, TlsTrouble};
+use super::error::LoadError;
+use super::outcome::{Failure, TlsFailure};
 
-/// How TLS is spoken: versions 1.2 and 1.3, a full handshake each time, whatever certificate the server shows.
+/// The client's side of TLS: versions 1.2 and 1.3, a full handshake for each connection, and any certificate.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ClientConfig>,
@@ -21,21 +21,22 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// The host's name is sent as SNI; an IP address is not (RFC 6066, section 3). `http` offers `http/1.1` by ALPN.
+    /// Sends `host` as SNI, unless it is an IP address (RFC 6066, section 3). With `http` the client offers `http/1.1` by
+    /// ALPN.
     ///
     /// # Errors
-    /// Where `host` is neither a name nor an address.
+    /// [`LoadError::InvalidHostName`] where `host` is neither a host name nor an address.
     pub fn new(host: &str, http: bool) -> Result<Tls, LoadError> {
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| LoadError::NoHostName(host.to_owned()))?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| LoadError::InvalidHostName(host.to_owned()))?;
         let provider = Arc::new(ring::default_provider());
-        let any = Arc::new(AnyCertificate(Arc::clone(&provider)));
+        let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| LoadError::Unavailable(io::Error::other(error)))?
             .dangerous()
-            .with_custom_certificate_verifier(any)
+            .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
-        // New clients have no session to resume.
+        // Each connection stands for a new client, which has no session to resume.
         config.resumption = Resumption::disabled();
         if http {
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -43,75 +44,75 @@ impl Tls {
         Ok(Tls { config: Arc::new(config), name })
     }
 
-    pub(super) fn session(&self) -> Result<Session, Failure> {
+    pub(super) fn session(&self) -> Result<TlsSession, Failure> {
         let connection = ClientConnection::new(Arc::clone(&self.config), self.name.clone());
-        connection.map(|connection| Session { connection, heard: false }).map_err(|error| failure(&error))
+        connection.map(|connection| TlsSession { connection, has_received: false }).map_err(|error| failure(&error))
     }
 }
 
-/// One connection's state.
-pub(super) struct Session {
+/// The TLS state of one connection.
+pub(super) struct TlsSession {
     connection: ClientConnection,
-    heard: bool,
+    has_received: bool,
 }
 
-/// Why it cannot go on.
-pub(super) enum Trouble {
+/// Why a stream cannot go on, or has to wait.
+pub(super) enum StreamError {
     Io(io::Error),
     Tls(Failure),
 }
 
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Trouble {
-        Trouble::Io(error)
+impl From<io::Error> for StreamError {
+    fn from(error: io::Error) -> StreamError {
+        StreamError::Io(error)
     }
 }
 
-impl Session {
-    /// Goes on with the handshake; true when it is done.
-    pub(super) fn shake_hands(&mut self, socket: &Socket) -> Result<bool, Trouble> {
+impl TlsSession {
+    /// Goes on with the handshake. True when it is complete.
+    pub(super) fn handshake(&mut self, socket: &Socket) -> Result<bool, StreamError> {
         loop {
             self.flush(socket)?;
             if !self.connection.is_handshaking() {
                 return Ok(true);
             }
-            if self.take_in(socket)? == 0 {
-                return Err(Trouble::Tls(if self.heard { Failure::CutShort } else { Failure::Empty }));
+            if self.receive(socket)? == 0 {
+                return Err(StreamError::Tls(if self.has_received { Failure::CutShort } else { Failure::Empty }));
             }
         }
     }
 
-    /// All of it, or nothing: a request fits into an empty buffer.
-    pub(super) fn send(&mut self, socket: &Socket, bytes: &[u8]) -> Result<(), Trouble> {
+    /// Encrypts and sends all of it. A request fits into an empty socket buffer.
+    pub(super) fn send(&mut self, socket: &Socket, bytes: &[u8]) -> Result<(), StreamError> {
         self.connection.writer().write_all(bytes)?;
         Ok(self.flush(socket)?)
     }
 
-    /// 0 at the end.
-    pub(super) fn read(&mut self, socket: &Socket, buffer: &mut [u8]) -> Result<usize, Trouble> {
+    /// Reads decrypted bytes. 0 is the end of the stream.
+    pub(super) fn read(&mut self, socket: &Socket, buffer: &mut [u8]) -> Result<usize, StreamError> {
         loop {
             match self.connection.reader().read(buffer) {
-                // The connection was closed without a close_notify: the reply itself tells whether it is whole.
+                // The server closed without a close_notify. The reply itself tells whether it is complete.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
                 Ok(count) => return Ok(count),
-                Err(_) => self.take_in(socket)?,
+                Err(_) => self.receive(socket)?,
             };
         }
     }
 
-    pub(super) fn say_goodbye(&mut self, socket: &Socket) -> io::Result<()> {
+    pub(super) fn send_close_notify(&mut self, socket: &Socket) -> io::Result<()> {
         self.connection.send_close_notify();
         self.flush(socket)
     }
 
-    fn take_in(&mut self, socket: &Socket) -> Result<usize, Trouble> {
+    fn receive(&mut self, socket: &Socket) -> Result<usize, StreamError> {
         let count = self.connection.read_tls(&mut &*socket)?;
-        self.heard |= count > 0;
+        self.has_received |= count > 0;
         if let Err(error) = self.connection.process_new_packets() {
-            // The alert that says why; who does not want it is told nothing.
+            // Sends the alert that says why. A server that no longer reads misses it.
             let _ = self.flush(socket);
-            return Err(Trouble::Tls(failure(&error)));
+            return Err(StreamError::Tls(failure(&error)));
         }
         Ok(count)
     }
@@ -126,13 +127,14 @@ impl Session {
 
 fn failure(error: &Error) -> Failure {
     Failure::Tls(match error {
-        Error::AlertReceived(alert) => TlsTrouble::Alert((*alert).into()),
-        Error::InvalidMessage(_) => TlsTrouble::NotTls,
-        Error::PeerIncompatible(_) => TlsTrouble::Incompatible,
-        _ => TlsTrouble::Other,
+        Error::AlertReceived(alert) => TlsFailure::Alert((*alert).into()),
+        Error::InvalidMessage(_) => TlsFailure::NotTls,
+        Error::PeerIncompatible(_) => TlsFailure::Incompatible,
+        _ => TlsFailure::Other,
     })
 }
 
+/// Accepts every certificate and every signature.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

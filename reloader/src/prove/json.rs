@@ -113,7 +113,7 @@ pub fn json(findings: &Findings, verdict: &Verdict) -> Json {
         at: Some(findings.at.clone()),
         kernel: findings.kernel.clone(),
         // To the microsecond, as all the other times.
-        seconds: Some(crate::load::micros(findings.lasted) as f64 / 1e6),
+        seconds: Some(crate::units::to_micros(findings.lasted) as f64 / 1e6),
         total: Some(tally.tried()),
         served: Some(tally.total.ok),
         lost: Some(lost(findings)),
@@ -196,8 +196,8 @@ fn lost(findings: &Findings) -> Lost {
 fn reloads(findings: &Findings) -> Vec<Reload> {
     let losses = losses_by_reload(findings);
     let told = findings.reloads.iter().enumerate().map(|(index, reload)| Reload {
-        at_us: crate::load::micros(reload.at),
-        took_us: crate::load::micros(reload.took),
+        at_us: crate::units::to_micros(reload.at),
+        took_us: crate::units::to_micros(reload.took),
         result: reload.attempt.way.word(),
         said: reload.attempt.said.clone(),
         output: reload.attempt.output.clone(),
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn what_this_machine_could_not_carry_stands_apart() {
-        let both = value(&samples::findings(1000, &[(1001, Failure::Own(24)), (1002, Failure::Timeout)], 1));
+        let both = value(&samples::findings(1000, &[(1001, Failure::Local(24)), (1002, Failure::Timeout)], 1));
         assert_eq!(
             (&both["total"], &both["lost"]["total"], &both["not-carried"]),
             (&1001.into(), &1.into(), &1.into())
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn an_unmeasured_run_has_no_figures() {
-        let short = value(&samples::findings(1000, &[(1, Failure::Own(24))], 2));
+        let short = value(&samples::findings(1000, &[(1, Failure::Local(24))], 2));
         assert_eq!(short["result"], "unmeasured");
         for key in ["total", "served", "lost", "late", "seconds", "reloads", "not-carried", "unfinished"] {
             assert!(short[key].is_null(), "{key}");

@@ -55,7 +55,7 @@ impl Place {
     pub fn parse(text: &str) -> Result<Place, PlaceError> {
         let own = || text.to_owned();
         if ["/", "unix@", "abns@"].iter().any(|prefix| text.starts_with(prefix)) {
-            let checked = text.parse::<Target>().and_then(|target| target.resolved().map(|_| target));
+            let checked = text.parse::<Target>().and_then(|target| target.to_socket_address().map(|_| target));
             let target = checked.map_err(|error: LoadError| PlaceError::Unix(error.to_string()))?;
             return Ok(Place { text: own(), host: None, addresses: vec![target] });
         }

@@ -58,7 +58,7 @@ impl Protocol {
     /// # Errors
     /// Where TLS cannot ask for the host.
     pub fn load(&self, place: &Place, address: &Target) -> Result<Load, LoadError> {
-        let mut load = Load::to(vec![address.clone()]).exchange(self.exchange(place));
+        let mut load = Load::new(vec![address.clone()]).exchange(self.exchange(place));
         if self.tls {
             load = load.tls(Tls::new(place.host.as_deref().unwrap_or("localhost"), self.http.is_some())?);
         }

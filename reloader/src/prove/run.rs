@@ -8,7 +8,7 @@ use super::findings::{Attempt, Findings, Reloaded, Settings, Way};
 use super::reload::Reload;
 use super::tally::{Tally, Windows};
 use crate::kernel::kernel_release;
-use crate::load::{LATE_MAX, Load, LoadError, Running};
+use crate::load::{Load, LoadError, MAX_START_DELAY, RunningLoad};
 
 /// Load without a reload, before the first and after the last: the one shows that all is well without, the other what the old
 /// process still does as it ends.
@@ -44,7 +44,7 @@ pub struct Stage {
 }
 
 struct Course<'a> {
-    running: Running<Tally>,
+    running: RunningLoad<Tally>,
     windows: Windows,
     began: Instant,
     reloads: Vec<(Instant, Duration, Attempt)>,
@@ -94,7 +94,7 @@ pub async fn run(
         closed_between: ended.closed_between,
         reloads: course.reloads.into_iter().map(in_load).collect(),
         cut_short,
-        latest_start: ended.latest_start,
+        latest_start: ended.max_start_delay,
         unfinished: ended.unfinished,
     })
 }
@@ -150,7 +150,7 @@ impl Course<'_> {
         };
         match stop {
             Some(Stop::Useless) => self.running.abandon(),
-            Some(Stop::Interrupted(_)) | None => self.running.cease(),
+            Some(Stop::Interrupted(_)) | None => self.running.stop_starting(),
         }
         while !self.running.is_over() {
             self.show(false);
@@ -176,7 +176,7 @@ impl Course<'_> {
     async fn until(&mut self, end: Instant) -> Option<Stop> {
         loop {
             self.show(false);
-            if self.running.latest_start() > LATE_MAX || self.running.is_over() {
+            if self.running.max_start_delay() > MAX_START_DELAY || self.running.is_over() {
                 return Some(Stop::Useless);
             }
             let now = Instant::now();
@@ -212,7 +212,7 @@ mod tests {
     use crate::prove::Protocol;
 
     fn load(listener: &TcpListener) -> Load {
-        Load::to(vec![Target::Tcp(listener.local_addr().unwrap())]).timeout(Duration::from_secs(5))
+        Load::new(vec![Target::Tcp(listener.local_addr().unwrap())]).timeout(Duration::from_secs(5))
     }
 
     /// How the closing wait comes out over connections that hang, after `signals`; and how many were given up.

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::timeline::Timeline;
-use crate::load::{Failure, Outcome, Sink, Summary, histogram, micros};
+use crate::load::{Failure, Outcome, Sink, Summary, latency_histogram};
+use crate::units::to_micros;
 
 /// Losses beyond these are counted, but belong to no reload: where so much is lost it does not matter which.
 const MOST_LOSSES: usize = 20_000;
@@ -58,7 +59,7 @@ impl Class {
             Failure::Status(_) | Failure::NotHttp => Class::BadStatus,
             Failure::Tls(_) => Class::Tls,
             Failure::Other(_) => Class::Other,
-            Failure::Own(_) | Failure::NoConnection => return None,
+            Failure::Local(_) | Failure::NoFreeConnection => return None,
         })
     }
 
@@ -154,7 +155,7 @@ impl Tally {
         Tally {
             begin: Instant::now(),
             windows,
-            lag_in_reloads: histogram(),
+            lag_in_reloads: latency_histogram(),
             total: Summary::default(),
             timeline: Timeline::new(),
             losses: Vec::new(),
@@ -170,7 +171,7 @@ impl Tally {
 
     /// How many this machine could not carry.
     pub fn own(&self) -> u64 {
-        self.total.own.values().sum()
+        self.total.local.values().sum()
     }
 
     /// How many the service served or lost.
@@ -192,12 +193,12 @@ impl Sink for Tally {
     fn record(&mut self, outcome: &Outcome) {
         self.total.add(outcome);
         if self.windows.contain(outcome.scheduled) {
-            self.lag_in_reloads.saturating_record(micros(outcome.lag));
+            self.lag_in_reloads.saturating_record(to_micros(outcome.lag));
         }
         let due = outcome.scheduled.saturating_duration_since(self.begin);
         match outcome.result {
             Ok(()) => {
-                let is_late = outcome.is_slow() || outcome.needed_another_syn();
+                let is_late = outcome.is_slow() || outcome.is_served_after_resent_syn();
                 self.late += u64::from(is_late);
                 self.timeline.served(due, outcome.latency, is_late);
             }
@@ -237,7 +238,7 @@ mod tests {
         for number in 0..100 {
             tally.record(&outcome(begin, number, Ok(())));
         }
-        for failure in [Failure::Refused, Failure::ResetBeforeConnect, Failure::ResetAfterConnect, Failure::Own(24)] {
+        for failure in [Failure::Refused, Failure::ResetBeforeConnect, Failure::ResetAfterConnect, Failure::Local(24)] {
             tally.record(&outcome(begin, 200, Err(failure)));
         }
         assert_eq!((tally.total.connections, tally.total.ok, tally.lost(), tally.late), (104, 100, 3, 1));

@@ -1,7 +1,5 @@
 //! The findings on a terminal.
 
-use std::time::Duration;
-
 use super::findings::{Findings, Way};
 use super::verdict::{Verdict, left_out, losses_by_reload, lost_words, sentence};
 
@@ -89,7 +87,7 @@ fn reload_words(findings: &Findings) -> String {
         words.push_str(&format!(", {losing} of which lost something"));
     }
     if let Some(longest) = findings.longest_reload() {
-        words.push_str(&format!(", the longest {}", tenths(crate::load::micros(longest))));
+        words.push_str(&format!(", the longest {}", tenths(crate::units::to_micros(longest))));
     }
     words
 }
@@ -97,19 +95,6 @@ fn reload_words(findings: &Findings) -> String {
 /// All in one unit, so that figures of several runs can be set below each other.
 fn tenths(micros: u64) -> String {
     format!("{:.1} ms", micros as f64 / 1000.0)
-}
-
-/// Microseconds, as people read them.
-pub(super) fn milliseconds(micros: u64) -> String {
-    match micros {
-        0..1_000_000 if micros < 10_000 => format!("{:.2} ms", micros as f64 / 1000.0),
-        0..1_000_000 => format!("{:.0} ms", micros as f64 / 1000.0),
-        _ => format!("{:.1} s", micros as f64 / 1_000_000.0),
-    }
-}
-
-pub(super) fn duration(time: Duration) -> String {
-    milliseconds(crate::load::micros(time))
 }
 
 #[cfg(test)]
@@ -146,12 +131,7 @@ mod tests {
 
     #[test]
     fn an_unmeasured_run_is_one_line() {
-        let short = samples::findings(1000, &[(1, Failure::Own(24))], 2);
+        let short = samples::findings(1000, &[(1, Failure::Local(24))], 2);
         assert_eq!(text(&short, &verdict(&short), "unmeasured").lines().count(), 1);
-    }
-
-    #[test]
-    fn times_are_as_precise_as_they_are_short() {
-        assert_eq!([340, 12_400, 1_250_000].map(milliseconds), ["0.34 ms", "12 ms", "1.2 s"]);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::load::micros;
+use crate::units::to_micros;
 
 /// Never more buckets than this; at the limit two become one.
 const MOST: usize = 480;
@@ -58,8 +58,8 @@ impl Timeline {
         let bucket = self.bucket(offset);
         bucket.connections += 1;
         bucket.late += u64::from(is_late);
-        bucket.latency.saturating_record(micros(latency));
-        bucket.slowest = bucket.slowest.max(micros(latency));
+        bucket.latency.saturating_record(to_micros(latency));
+        bucket.slowest = bucket.slowest.max(to_micros(latency));
     }
 
     /// One that failed.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Class, Place, Protocol};
-use crate::load::{Failure, LoadError, Outcome, Target, TlsTrouble};
+use crate::load::{Failure, LoadError, Outcome, Target, TlsFailure};
 
 /// Why nothing can be proven.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ fn sentence(failure: Failure, protocol: &Protocol) -> String {
             format!("it answers {path} with {status}; name a path that it serves: --http=/PATH")
         }
         Failure::NotHttp => "it does not answer in HTTP; leave out --http, or say --tls if it wants that first".into(),
-        Failure::Tls(TlsTrouble::NotTls) => "it does not speak TLS there; leave out --tls".into(),
+        Failure::Tls(TlsFailure::NotTls) => "it does not speak TLS there; leave out --tls".into(),
         Failure::Empty | Failure::CutShort | Failure::ResetAfterConnect if protocol.tls => {
             format!("{failure}: does it speak TLS there? If not, leave out --tls")
         }

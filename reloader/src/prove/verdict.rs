@@ -6,8 +6,8 @@ use hdrhistogram::Histogram;
 
 use super::findings::{Findings, Reloaded};
 use super::tally::{Class, Loss};
-use super::text::milliseconds;
-use crate::load::{Failure, LATE_MAX, kept_schedule};
+use crate::load::{Failure, MAX_START_DELAY, kept_schedule};
+use crate::units::format_micros;
 
 /// The one sentence that everything is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +61,7 @@ fn fell_behind(findings: &Findings) -> Option<String> {
     let behind = match (kept_schedule(&tally.total.lag), kept_schedule(&tally.lag_in_reloads)) {
         (false, _) => format!(": {}", late_starts(&tally.total.lag)),
         (true, false) => format!(" while reloads were under way: {}", late_starts(&tally.lag_in_reloads)),
-        (true, true) if findings.latest_start > LATE_MAX => {
+        (true, true) if findings.latest_start > MAX_START_DELAY => {
             format!(
                 ": what was due {:.0} ms before the end was not started",
                 findings.latest_start.as_secs_f64() * 1000.0
@@ -85,16 +85,16 @@ fn uncarried(findings: &Findings) -> Option<String> {
     let (tally, rate) = (&findings.tally, findings.settings.rate);
     let unit = findings.settings.protocol.unit();
     if let (Some(count), Some(pool)) =
-        (tally.reasons.get(&Failure::NoConnection), findings.settings.protocol.keep_alive)
+        (tally.reasons.get(&Failure::NoFreeConnection), findings.settings.protocol.keep_alive)
     {
-        let median = milliseconds(tally.total.latency.value_at_quantile(0.5));
+        let median = format_micros(tally.total.latency.value_at_quantile(0.5));
         return Some(format!(
             "{pool} connections could not carry {rate} {unit}/s: for {count} of {} none was free in time, though the service \
              answered (half of it within {median}, from when it was due); give more by --keep-alive=N, or a lower --rate",
             tally.total.connections
         ));
     }
-    let (text, count) = tally.total.own.iter().next()?;
+    let (text, count) = tally.total.local.iter().next()?;
     Some(format!(
         "this machine could not carry {rate} {unit}/s: {count} of {} failed on it, not on the service ({text}); give a lower --rate",
         tally.total.connections
@@ -109,7 +109,7 @@ fn unfinished(findings: &Findings) -> Option<String> {
 /// What else is to be said beside a loss: what the figures leave out.
 pub(super) fn left_out(findings: &Findings) -> Vec<String> {
     let unit = findings.settings.protocol.unit();
-    let own = findings.tally.total.own.iter();
+    let own = findings.tally.total.local.iter();
     let mut words: Vec<String> = own
         .map(|(text, count)| format!("{count} more {unit} failed on this machine, not on the service ({text})"))
         .collect();
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn what_this_machine_cannot_carry_is_no_loss_of_the_service() {
-        let short = samples::findings(1000, &[(1500, Failure::Own(24))], 3);
+        let short = samples::findings(1000, &[(1500, Failure::Local(24))], 3);
         let reason = unmeasured(&short);
         assert!(reason.contains("--rate") && reason.contains("EMFILE"), "{reason}");
     }
@@ -226,7 +226,7 @@ mod tests {
     /// A service that hangs takes a descriptor for each connection, until there is none.
     #[test]
     fn a_loss_stays_one_where_this_machine_came_to_its_limit_too() {
-        let both = samples::findings(1000, &[(1500, Failure::Own(24)), (1600, Failure::Timeout)], 3);
+        let both = samples::findings(1000, &[(1500, Failure::Local(24)), (1600, Failure::Timeout)], 3);
         assert_eq!(verdict(&both), Verdict::Lost);
         assert_eq!(sentence(&both, &Verdict::Lost), "1 of 1001 connections was lost at 1000/s through 3 reloads");
         assert!(left_out(&both)[0].starts_with("1 more connections failed on this machine"), "{:?}", left_out(&both));
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_pool_that_is_too_small_is_told_as_such() {
-        let mut few = samples::findings(1000, &[(1500, Failure::NoConnection)], 3);
+        let mut few = samples::findings(1000, &[(1500, Failure::NoFreeConnection)], 3);
         few.settings.protocol.keep_alive = Some(50);
         let reason = unmeasured(&few);
         assert!(

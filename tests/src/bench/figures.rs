@@ -48,7 +48,7 @@ impl Figures {
         Figures {
             connections: summary.connections,
             lost: lost(&summary),
-            own_failures: summary.own.values().sum(),
+            own_failures: summary.local.values().sum(),
             late: summary.slow,
             syn_resent: summary.syn_resent,
             rate: outcomes.rate,

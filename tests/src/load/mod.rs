@@ -25,7 +25,7 @@ impl Load {
     /// New connections go to each target in turn.
     pub fn to<T: Into<Target>>(targets: impl IntoIterator<Item = T>) -> Load {
         let targets = targets.into_iter().map(|target| target.into().0).collect();
-        Load { load: library::Load::to(targets), rate: 1000, is_limited: false }
+        Load { load: library::Load::new(targets), rate: 1000, is_limited: false }
     }
 
     /// New connections per second; 1,000 unless told, and never more than `guest::rate` allows.
@@ -75,7 +75,7 @@ impl Load {
 
 /// A load under way. Dropped without `stop`, it starts nothing more and is waited for.
 pub struct Running {
-    running: library::Running<Vec<Outcome>>,
+    running: library::RunningLoad<Vec<Outcome>>,
 }
 
 impl Running {
@@ -117,7 +117,7 @@ impl Running {
     }
 }
 
-fn ended(ended: Result<library::Ended<Vec<Outcome>>, library::LoadError>) -> Outcomes {
+fn ended(ended: Result<library::FinishedLoad<Vec<Outcome>>, library::LoadError>) -> Outcomes {
     ended.unwrap_or_else(|error| panic!("{error}")).into()
 }
 

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use reloader::load::{Ended, Outcome, Summary};
+use reloader::load::{FinishedLoad, Outcome, Summary};
 
 /// A span of time in which something was done to the server.
 #[derive(Debug, Clone)]
@@ -36,9 +36,9 @@ pub struct Outcomes {
     pub closed_between: u64,
 }
 
-impl From<Ended<Vec<Outcome>>> for Outcomes {
-    fn from(ended: Ended<Vec<Outcome>>) -> Outcomes {
-        let Ended { sink, rate, wall, cpu, connections, closed_between, .. } = ended;
+impl From<FinishedLoad<Vec<Outcome>>> for Outcomes {
+    fn from(ended: FinishedLoad<Vec<Outcome>>) -> Outcomes {
+        let FinishedLoad { sink, rate, wall, cpu, connections, closed_between, .. } = ended;
         Outcomes { all: sink, rate, wall, cpu, connections, closed_between }
     }
 }
@@ -46,13 +46,13 @@ impl From<Ended<Vec<Outcome>>> for Outcomes {
 impl Outcomes {
     /// All connections together.
     pub fn summary(&self) -> Summary {
-        Summary::of(&self.all)
+        Summary::from_outcomes(&self.all)
     }
 
     /// Those that were due within the window.
     pub fn within(&self, window: &Window) -> Summary {
         let due = |outcome: &&Outcome| (window.from..=window.to).contains(&outcome.scheduled);
-        Summary::of(self.all.iter().filter(due))
+        Summary::from_outcomes(self.all.iter().filter(due))
     }
 
     /// A summary per label and one for the rest, named `between`. A connection counts for the first window that its
@@ -67,7 +67,7 @@ impl Outcomes {
                 None => groups.push((label.into(), vec![outcome])),
             }
         }
-        groups.into_iter().map(|(label, group)| (label, Summary::of(group))).collect()
+        groups.into_iter().map(|(label, group)| (label, Summary::from_outcomes(group))).collect()
     }
 
     /// Those that failed.

@@ -10,7 +10,7 @@ pub struct Target(pub(super) library::Target);
 
 impl Target {
     pub(crate) fn resolved(&self) -> (Domain, SockAddr) {
-        self.0.resolved().unwrap_or_else(|error| panic!("{error}"))
+        self.0.to_socket_address().unwrap_or_else(|error| panic!("{error}"))
     }
 }
 

@@ -6,9 +6,10 @@ mod tables;
 mod timeline;
 
 use super::findings::Findings;
-use super::text::{late_words, milliseconds, schedule_words};
+use super::text::{late_words, schedule_words};
 use super::verdict::{Verdict, left_out, lost_words, sentence};
 use crate::page::{self, Element, element, thousands};
+use crate::units::format_micros;
 
 /// The whole file.
 pub fn html(findings: &Findings, verdict: &Verdict) -> String {
@@ -76,7 +77,7 @@ fn tiles(findings: &Findings) -> Element {
     let (lost, late) = (findings.tally.lost(), findings.tally.late);
     let at = |share| match total.ok {
         0 => "–".to_owned(),
-        _ => milliseconds(total.latency.value_at_quantile(share)),
+        _ => format_micros(total.latency.value_at_quantile(share)),
     };
     let tile = |name: &str, value: String, class: &str| {
         element("div").class(&format!("tile {class}")).child(element("dt").text(name)).child(element("dd").text(value))

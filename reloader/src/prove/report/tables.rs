@@ -3,8 +3,8 @@
 use crate::page::{Element, element, thousands};
 use crate::prove::findings::{Findings, Reloaded, Way};
 use crate::prove::tally::Class;
-use crate::prove::text::{duration, milliseconds};
 use crate::prove::verdict::losses_by_reload;
+use crate::units::{format_duration, format_micros};
 
 /// What became of how many.
 pub(super) fn counts(findings: &Findings) -> Element {
@@ -43,10 +43,10 @@ pub(super) fn percentiles(findings: &Findings) -> Element {
     // Of a hundred connections there is no 99.9th percentile.
     let known = shares.into_iter().filter(|(share, _)| latency.len() as f64 * (1.0 - share) >= 0.999);
     let mut rows: Vec<Element> = known
-        .map(|(share, name)| line("", [name.to_owned(), milliseconds(latency.value_at_quantile(share))]))
+        .map(|(share, name)| line("", [name.to_owned(), format_micros(latency.value_at_quantile(share))]))
         .collect();
     if !latency.is_empty() {
-        rows.push(line("", ["slowest".into(), milliseconds(latency.max())]));
+        rows.push(line("", ["slowest".into(), format_micros(latency.max())]));
     }
     table(&["served within", "latency"], rows)
 }
@@ -65,8 +65,8 @@ pub(super) fn reloads(findings: &Findings) -> Element {
         let result = if reload.attempt.way == Way::Failed { result.class("bad") } else { result };
         let row = element("tr").children([
             cell((index + 1).to_string()),
-            cell(duration(reload.at)),
-            cell(duration(reload.took)),
+            cell(format_duration(reload.at)),
+            cell(format_duration(reload.took)),
             lost_cell,
             result,
         ]);

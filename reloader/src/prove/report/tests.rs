@@ -34,7 +34,7 @@ fn it_is_well_formed_whatever_was_found() {
         samples::findings(1, &[], 1),
         samples::findings(0, &[(10, Failure::Refused)], 1),
         samples::findings(0, &[], 0),
-        samples::findings(100, &[(3, Failure::Own(24))], 2),
+        samples::findings(100, &[(3, Failure::Local(24))], 2),
         samples::findings(1_000_000, &[], 300),
     ] {
         parsed(&page(&findings));
@@ -125,7 +125,7 @@ fn a_million_connections_make_no_larger_file() {
 
 #[test]
 fn an_unmeasured_run_shows_no_figures() {
-    let text = page(&samples::findings(100, &[(3, Failure::Own(24))], 2));
+    let text = page(&samples::findings(100, &[(3, Failure::Local(24))], 2));
     let document = parsed(&text);
     assert_eq!(document.descendants().filter(|node| node.has_tag_name("svg")).count(), 0);
     assert_eq!(document.descendants().filter(|node| node.has_tag_name("table")).count(), 0);

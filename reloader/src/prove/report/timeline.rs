@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::canvas::Canvas;
 use crate::page::{Decades, Element, element, path, rectangle, step, straight, text, thousands, time_label};
 use crate::prove::findings::{Findings, Reloaded};
-use crate::prove::text::duration;
 use crate::prove::timeline::Point;
 use crate::prove::verdict::losses_by_reload;
+use crate::units::format_duration;
 
 /// The strip below the latencies in which losses stand.
 const STRIP_GAP: f64 = 16.0;
@@ -102,9 +102,9 @@ impl<'a> Drawing<'a> {
             let title = format!(
                 "reload {} at {}, {}, took {}{}",
                 index + 1,
-                duration(reload.at),
+                format_duration(reload.at),
                 reload.attempt.way.word(),
-                duration(reload.took),
+                format_duration(reload.took),
                 lost.map(|lost| format!(", {lost} lost")).unwrap_or_default()
             );
             let top = self.canvas.top - ABOVE;
@@ -188,7 +188,7 @@ impl<'a> Drawing<'a> {
         }
         let beside =
             |y: f64, said: &str| text(self.canvas.left - 8.0, y, said).attr("text-anchor", "end").class("lost");
-        let unit = format!("lost in {} at most", duration(self.bucket));
+        let unit = format!("lost in {} at most", format_duration(self.bucket));
         strip
             .child(beside(self.foot() - BAR + 5.0, &thousands(most)).child(element("title").text(unit)))
             .child(beside(self.foot(), "lost"))
@@ -197,7 +197,7 @@ impl<'a> Drawing<'a> {
     fn loss(&self, point: &Point, most: u64) -> Element {
         let height = (BAR * point.failed as f64 / most as f64).max(4.0);
         let (from, to) = (self.x(point.from), self.x(point.from + self.bucket));
-        let title = format!("{} of {} lost at {}", point.failed, point.connections, duration(point.from));
+        let title = format!("{} of {} lost at {}", point.failed, point.connections, format_duration(point.from));
         rectangle(from, self.foot() - height, (to - from).max(THINNEST + 0.5), height)
             .class("loss")
             .child(element("title").text(title))

@@ -1,5 +1,7 @@
-/// Values by number. A number holds the slot and how often that has been used, because an event may still be in hand when
-/// its connection is gone and the slot taken again.
+//! A store of values whose keys are never valid for a later value.
+
+/// Values by key. A key holds the index of a slot and the number of times that the slot has been used: an epoll event may
+/// still be pending when its connection is gone and the slot has a new value.
 pub(super) struct Slots<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
@@ -17,7 +19,7 @@ impl<T> Default for Slots<T> {
 }
 
 impl<T> Slots<T> {
-    pub(super) fn put(&mut self, value: T) -> u64 {
+    pub(super) fn insert(&mut self, value: T) -> u64 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { uses: 0, value: None });
             (self.slots.len() - 1) as u32
@@ -28,18 +30,18 @@ impl<T> Slots<T> {
         u64::from(slot.uses) << 32 | u64::from(index)
     }
 
-    pub(super) fn get(&mut self, key: u64) -> Option<&mut T> {
+    pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
         let slot = self.slots.get_mut(key as u32 as usize)?;
         slot.value.as_mut().filter(|_| u64::from(slot.uses) == key >> 32)
     }
 
-    /// How many there are.
+    /// The number of values.
     pub(super) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    pub(super) fn take(&mut self, key: u64) -> Option<T> {
-        self.get(key)?;
+    pub(super) fn remove(&mut self, key: u64) -> Option<T> {
+        self.get_mut(key)?;
         self.free.push(key as u32);
         self.slots[key as u32 as usize].value.take()
     }
@@ -50,14 +52,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_good_for_one_use_of_its_slot() {
+    fn key_is_valid_for_one_use_of_its_slot() {
         let mut slots = Slots::default();
-        let first = slots.put("first");
-        assert_eq!(slots.take(first), Some("first"));
-        let second = slots.put("second");
-        assert_eq!(slots.get(first), None);
-        assert_eq!(slots.take(first), None);
-        assert_eq!((slots.len(), slots.get(second)), (1, Some(&mut "second")));
-        assert_eq!((slots.take(second), slots.len()), (Some("second"), 0));
+        let first = slots.insert("first");
+        assert_eq!(slots.remove(first), Some("first"));
+        let second = slots.insert("second");
+        assert_eq!(slots.get_mut(first), None);
+        assert_eq!(slots.remove(first), None);
+        assert_eq!((slots.len(), slots.get_mut(second)), (1, Some(&mut "second")));
+        assert_eq!((slots.remove(second), slots.len()), (Some("second"), 0));
     }
 }

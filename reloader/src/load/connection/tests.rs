@@ -1,0 +1,55 @@
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use super::*;
+
+fn options(exchange: Exchange) -> Arc<ConnectionOptions> {
+    Arc::new(ConnectionOptions { exchange, tls: None, keep_alive: false })
+}
+
+fn get() -> Exchange {
+    Exchange::Http(b"GET / HTTP/1.0\r\n\r\n"[..].into())
+}
+
+/// The reset must arrive before the connection is driven again. In a running load that is a matter of luck.
+#[test]
+fn reset_before_the_connection_is_seen_established_has_its_own_failure() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = SockAddr::from(listener.local_addr().unwrap());
+    let mut connection = Connection::open(Domain::IPV4, &address, options(get())).unwrap();
+    connection.connect().unwrap();
+    connection.phase = Phase::Connecting;
+    let accepted = Socket::from(listener.accept().unwrap().0);
+    accepted.set_linger(Some(Duration::ZERO)).unwrap();
+    drop(accepted);
+    assert_eq!(connection.drive(), Advance::Done(Err(Failure::ResetBeforeConnect)));
+}
+
+#[test]
+fn connection_to_itself_counts_as_refused() {
+    let any = SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let mut connection = Connection::open(Domain::IPV4, &any, options(Exchange::Close)).unwrap();
+    connection.socket().bind(&any).unwrap();
+    connection.address = connection.socket().local_addr().unwrap();
+    assert_eq!(connection.drive(), Advance::Done(Err(Failure::Refused)));
+}
+
+#[test]
+fn turn_ends_while_there_is_more_to_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    for exchange in [Exchange::Close, get()] {
+        let address = SockAddr::unix(&path).unwrap();
+        let mut connection = Connection::open(Domain::UNIX, &address, options(exchange)).unwrap();
+        connection.connect().unwrap();
+        connection.phase = Phase::Connecting;
+        let mut accepted = listener.accept().unwrap().0;
+        accepted.write_all(b"HTTP/1.0 200 OK\r\n\r\n").unwrap();
+        accepted.write_all(&[b'x'; (MAX_READS_PER_TURN + 1) * READ_BUFFER_BYTES]).unwrap();
+        assert_eq!(connection.drive(), Advance::RunAgain);
+        assert_eq!(connection.drive(), Advance::WaitForSocket);
+    }
+}

@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use reloader::gate::hold::{Backend, Hold, Target, Wanted};
+use reloader::gate::hold::{Backend, Hold, HoldRequest, Target};
 use reloader::sys::Inheritance;
 use reloader_tests::{limits, netns, rig};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -104,7 +104,7 @@ fn emptied(listener: TcpListener) -> TcpListener {
 
 fn hold(address: SocketAddr, inheritance: &Inheritance) -> Hold {
     let runtime_dir = std::env::temp_dir().join(format!("hold-delay-{}", std::process::id()));
-    let wanted = Wanted {
+    let wanted = HoldRequest {
         targets: vec![Target { address, v6only: false, interface: 0 }],
         exceptions: Vec::new(),
         old: Default::default(),

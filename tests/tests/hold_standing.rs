@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use reloader::gate::hold::{Backend, Records, Standing, clean_up};
+use reloader::gate::hold::{Backend, HoldRegistry, PersistentQdiscs, clean_up};
 use reloader_tests::config::Config;
 use reloader_tests::footprint::Footprint;
 use reloader_tests::guest::{self, Feature, Gate};
@@ -14,7 +14,7 @@ use reloader_tests::poll::until;
 use reloader_tests::receipt::listener;
 use reloader_tests::rig::Rig;
 
-fn in_a_namespace(test: impl FnOnce(&Path, &Records)) {
+fn in_a_namespace(test: impl FnOnce(&Path, &HoldRegistry)) {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     ip("link add left type veth peer name right");
@@ -22,7 +22,7 @@ fn in_a_namespace(test: impl FnOnce(&Path, &Records)) {
     // Its peer is down, and the kernel says so a little later.
     until(Duration::from_secs(10), "the link to settle", || command("ip", "link show left").contains("LOWERLAYERDOWN"));
     let before = Footprint::take(dir.path());
-    test(dir.path(), &Records::of(dir.path()));
+    test(dir.path(), &HoldRegistry::new(dir.path()));
     before.assert_unchanged();
 }
 
@@ -30,8 +30,8 @@ fn qdiscs() -> String {
     command("tc", "qdisc show")
 }
 
-fn put_up(records: &Records) -> Standing {
-    Standing::put_up(records, Backend::Ebpf).unwrap_or_else(|error| panic!("{error}"))
+fn put_up(records: &HoldRegistry) -> PersistentQdiscs {
+    PersistentQdiscs::install(records, Backend::Ebpf).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn check_haproxy(haproxy: &Haproxy) -> Result<(), Failure> {
         let (_, facts) = scan::load(&haproxy.config).map_err(bad)?;
         facts.lasting_program_sentence().map_or(Ok(()), |sentence| Err(bad(sentence)))?;
     }
-    Version::of(&haproxy.binary).map_err(|error| bad(error.to_string()))?;
+    Version::from_binary(&haproxy.binary).map_err(|error| bad(error.to_string()))?;
     // HAProxy's own lines go where it writes them.
     let status = check_command(haproxy).status().map_err(|error| {
         bad(format!("cannot run {}: {error}; set `binary` under [haproxy]", haproxy.binary.display()))

@@ -15,7 +15,7 @@ use super::{Context, Exit, Failure, exit, output};
 use crate::config::{self, Config};
 use crate::fs::exclusive_dir::refuse_others_writing;
 use crate::gate::hold::Backend;
-use crate::hold_command::{self, Around, AroundError, Caught, Listen, Outcome};
+use crate::hold_command::{self, CaughtSignal, HoldCommand, HoldCommandError, Listen, Outcome};
 use crate::process::{Ended, ProcessError};
 use crate::receipt::Receipt;
 use crate::supervision::Journal;
@@ -88,8 +88,8 @@ fn failed(message: impl ToString) -> Failure {
     Failure::new(Exit::HoldFailed, message)
 }
 
-fn around_of(arguments: &Arguments, config: &Config, listen: Vec<Listen>, inheritance: Inheritance) -> Around {
-    Around {
+fn around_of(arguments: &Arguments, config: &Config, listen: Vec<Listen>, inheritance: Inheritance) -> HoldCommand {
+    HoldCommand {
         listen,
         backend: match arguments.backend {
             Gate::Auto => None,
@@ -142,7 +142,7 @@ async fn held(
     context: &Context,
     config: &Config,
     format: output::Format,
-    around: Around,
+    around: HoldCommand,
     command: Command,
 ) -> Result<Exit, Failure> {
     let mut signals = signals()?;
@@ -162,16 +162,16 @@ async fn held(
     Ok(if is_own { Exit::Command(status) } else { Exit::NothingListens })
 }
 
-fn refusal(error: AroundError) -> Failure {
+fn refusal(error: HoldCommandError) -> Failure {
     let exit = match &error {
-        AroundError::Command(ProcessError::Spawn { source, .. }) => match source.kind() {
+        HoldCommandError::Command(ProcessError::Spawn { source, .. }) => match source.kind() {
             std::io::ErrorKind::NotFound => Exit::Command(127),
             _ => Exit::Command(126),
         },
-        AroundError::Interrupted(signal) => Exit::Command(128 + signal.as_raw() as u8),
+        HoldCommandError::Interrupted(signal) => Exit::Command(128 + signal.as_raw() as u8),
         _ => Exit::HoldFailed,
     };
-    let was_refused = matches!(error, AroundError::Hold(_) | AroundError::SockDiag(_));
+    let was_refused = matches!(error, HoldCommandError::Hold(_) | HoldCommandError::SockDiag(_));
     if was_refused && !rustix::process::geteuid().is_root() {
         return Failure::new(
             exit,
@@ -182,7 +182,7 @@ fn refusal(error: AroundError) -> Failure {
 }
 
 /// The signals that end a command at a terminal or under a service manager.
-fn signals() -> Result<UnboundedReceiver<Caught>, Failure> {
+fn signals() -> Result<UnboundedReceiver<CaughtSignal>, Failure> {
     let (sender, receiver) = unbounded_channel();
     let all = [
         (SignalKind::interrupt(), Signal::INT),
@@ -194,12 +194,12 @@ fn signals() -> Result<UnboundedReceiver<Caught>, Failure> {
     for (kind, number) in all {
         let caught = signal(kind).map_err(|error| failed(format!("cannot catch signals: {error}")))?;
         let reached_command = from_terminal && matches!(number, Signal::INT | Signal::QUIT);
-        tokio::spawn(collect(caught, Caught { signal: number, reached_command }, sender.clone()));
+        tokio::spawn(collect(caught, CaughtSignal { signal: number, reached_command }, sender.clone()));
     }
     Ok(receiver)
 }
 
-async fn collect(mut caught: tokio::signal::unix::Signal, what: Caught, sender: UnboundedSender<Caught>) {
+async fn collect(mut caught: tokio::signal::unix::Signal, what: CaughtSignal, sender: UnboundedSender<CaughtSignal>) {
     while caught.recv().await.is_some() {
         if sender.send(what).is_err() {
             return;
@@ -234,7 +234,7 @@ fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<
 }
 
 /// The command's status as a shell gives it. What arrives meanwhile is the command's.
-async fn ended(outcome: &Outcome, signals: &mut UnboundedReceiver<Caught>) -> u8 {
+async fn ended(outcome: &Outcome, signals: &mut UnboundedReceiver<CaughtSignal>) -> u8 {
     loop {
         tokio::select! {
             ended = outcome.command.ended() => return match ended {

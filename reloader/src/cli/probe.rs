@@ -78,7 +78,7 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Fai
 
 fn haproxy(configured: &config::Haproxy) -> Haproxy {
     let binary = configured.binary.display().to_string();
-    match Version::of(&configured.binary) {
+    match Version::from_binary(&configured.binary) {
         Ok(version) => Haproxy {
             binary,
             version: Some(version.to_string()),

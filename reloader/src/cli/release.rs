@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Context, Exit, Failure, output};
 use crate::fs::exclusive_dir::refuse_others_writing;
-use crate::gate::hold::{CleanUp, Found, HoldError, Record, Records, clean_up, lift_all};
+use crate::gate::hold::{CleanUp, HoldEntry, HoldError, HoldRecord, HoldRegistry, clean_up, lift_all};
 use crate::process;
 
 #[derive(Serialize, Default)]
@@ -28,7 +28,7 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Fai
     let place = &config.runtime_dir;
     refuse_others_writing(place)
         .map_err(|error| Failure::new(Exit::BadConfiguration, format!("runtime-dir {}: {error}", place.display())))?;
-    let records = Records::of(place);
+    let records = HoldRegistry::new(place);
     let (lifted, unanswered) = lift_all(&records).map_err(|error| Failure::new(Exit::Failed, error))?;
     let mut released = Released {
         lifted: lifted.iter().map(words).collect(),
@@ -43,7 +43,7 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Fai
 }
 
 /// An error in one network namespace keeps no other from being cleaned up; the first is told.
-fn clean_up_everywhere(records: &Records, released: &mut Released) -> Result<(), HoldError> {
+fn clean_up_everywhere(records: &HoldRegistry, released: &mut Released) -> Result<(), HoldError> {
     let mut add = |done: CleanUp| {
         released.dead += done.dead.len();
         released.removed += done.removed;
@@ -62,7 +62,7 @@ fn clean_up_everywhere(records: &Records, released: &mut Released) -> Result<(),
 
 /// A dead hold of another network namespace, from a thread that enters it. With the namespace gone there is nothing left of the
 /// hold but its record.
-fn clean_up_in(records: &Records, record: &Record) -> Result<CleanUp, HoldError> {
+fn clean_up_in(records: &HoldRegistry, record: &HoldRecord) -> Result<CleanUp, HoldError> {
     let Some(namespace) = process::network_namespace(record.netns, record.netns_path.as_deref())? else {
         records.forget(record.id, &records.lock()?)?;
         return Ok(CleanUp { dead: vec![record.id], ..CleanUp::default() });
@@ -77,7 +77,7 @@ fn clean_up_in(records: &Records, record: &Record) -> Result<CleanUp, HoldError>
         .unwrap_or_else(|_| Err(std::io::Error::other("cleaning up in another network namespace failed").into()))
 }
 
-fn words(found: &Found) -> String {
+fn words(found: &HoldEntry) -> String {
     match &found.record {
         Some(record) => {
             let listen: Vec<String> = record.listen.iter().map(ToString::to_string).collect();

@@ -6,7 +6,7 @@ use super::{Context, Exit, Failure, client, output};
 use crate::daemon::protocol::{Reply, Request};
 use crate::model::listener::Role;
 use crate::process;
-use crate::supervision::records::{Record, Records, State};
+use crate::supervision::records::{GenerationRecord, GenerationRecords, State};
 use crate::supervision::status::{Draining, HoldStatus, ListenerStatus, ServiceStatus, Status};
 
 /// So many listeners are listed one by one; beyond that they are counted.
@@ -35,15 +35,15 @@ fn with_survivors(context: &Context, mut failure: Failure) -> Failure {
 }
 
 fn survivors(place: &Path, name: &str) -> Vec<String> {
-    let running = |record: &Record| process::start_time(record.pid) == Some(record.start_time);
-    let mut records = Records::load(place).generations;
+    let running = |record: &GenerationRecord| process::start_time(record.pid) == Some(record.start_time);
+    let mut records = GenerationRecords::load(place).generations;
     records.retain(running);
     let does = |state| match state {
         State::Serving => "serves on without a daemon",
         State::Starting => "was being started when the daemon ended",
         State::Draining => "drains",
     };
-    let line = |record: &Record| {
+    let line = |record: &GenerationRecord| {
         format!("{name}: process {} (generation {}) {}", record.pid, record.number, does(record.state))
     };
     records.iter().map(line).collect()

@@ -7,29 +7,29 @@ use std::time::{Duration, Instant, SystemTime};
 use super::DaemonError;
 use super::socket_flags;
 use super::unrecorded::with_unrecorded;
-use crate::fs::generation_files::Files;
+use crate::fs::generation_files::GenerationFiles;
 use crate::haproxy::inspect::stats_socket_inode;
 use crate::haproxy::launch::label;
 use crate::haproxy::master::root_of;
 use crate::haproxy::{runtime_api, scan};
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::model::listener::{Address, Owned};
-use crate::process::{self, Handle, Kin};
+use crate::process::{self, Handle, ProcessScope};
 use crate::receipt::Recorder;
 use crate::receipt::{Kind, Receipt};
-use crate::reload::confirm::verdicts;
-use crate::reload::reserved::free_inherited;
+use crate::reload::reserved::free_left_behind;
+use crate::reload::verdict::verdicts;
 use crate::server::Server;
-use crate::sockets::custody::Held;
-use crate::supervision::records::{Record, Records, State};
+use crate::sockets::custody::KeptSocket;
+use crate::supervision::records::{GenerationRecord, GenerationRecords, State};
 use crate::supervision::{Generation, LogTail, Supervisor};
 
 /// How long a HAProxy may take to answer the daemon that starts.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Finds what runs already. Returns the receipt of the adoption, or `None` when nothing serves.
 pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>, DaemonError> {
-    let mut records = Records::load(&supervisor.place);
+    let mut records = GenerationRecords::load(&supervisor.place);
     let nonblocking = std::mem::take(&mut records.nonblocking);
     if records.companion {
         // Workers of somebody else's master: one that serves is found as any other.
@@ -39,7 +39,7 @@ pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>
     supervisor.last_start = records.last_start_ms.map(Duration::from_millis);
     let mut serving = own_generations(supervisor, records).await?;
     if serving.is_none() {
-        serving = foreign(supervisor).await?;
+        serving = foreign_haproxy(supervisor).await?;
     }
     match serving {
         Some(generation) => take_over(supervisor, generation, nonblocking).await.map(Some),
@@ -48,7 +48,10 @@ pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>
 }
 
 /// Follows what an earlier daemon of this runtime-dir started, and returns the generation that serves.
-async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Result<Option<Generation>, DaemonError> {
+async fn own_generations(
+    supervisor: &mut Supervisor,
+    records: GenerationRecords,
+) -> Result<Option<Generation>, DaemonError> {
     // Asked before anything is signalled: without an answer nobody can be told from anybody.
     let machine = sock_diag::listeners().map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
     let (mut found, mut ended) = (Vec::new(), Vec::new());
@@ -61,8 +64,8 @@ async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Resul
     }
     for record in ended {
         // A living process with the same number keeps its files.
-        if found.iter().all(|(living, _): &(Record, _)| living.number != record.number) {
-            Files::of(&supervisor.place, record.number).remove();
+        if found.iter().all(|(living, _): &(GenerationRecord, _)| living.number != record.number) {
+            GenerationFiles::new(&supervisor.place, record.number).remove();
         }
         follow_outlived(supervisor, &record).await;
     }
@@ -81,7 +84,7 @@ async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Resul
         }
         // For the first time for one whose daemon was killed before.
         let was_told = record.state == State::Draining && !generation.listens_somewhere(&machine);
-        if !was_told || supervisor.server.may_be_told_again() {
+        if !was_told || supervisor.server.may_be_asked_twice() {
             supervisor.server.retire(&generation.ending());
         }
         generation.retired.get_or_insert_with(Instant::now);
@@ -92,8 +95,8 @@ async fn own_generations(supervisor: &mut Supervisor, records: Records) -> Resul
 
 /// Follows those of a service's generation that have a listener though its first process has ended: it did while there was no daemon.
 /// The next generation is given their sockets.
-async fn follow_outlived(supervisor: &mut Supervisor, record: &Record) {
-    if supervisor.server.kin() != Kin::All {
+async fn follow_outlived(supervisor: &mut Supervisor, record: &GenerationRecord) {
+    if supervisor.server.process_scope() != ProcessScope::All {
         return;
     }
     let place = supervisor.place.clone();
@@ -105,9 +108,9 @@ async fn follow_outlived(supervisor: &mut Supervisor, record: &Record) {
         }
         log::warn!("process {pid} of generation {} outlived its master", record.number);
         inspection.custody.retain(|held| supervisor.server.can_be_given(&held.listener.endpoint));
-        supervisor.custody.complete_from(inspection.custody.held(), &inspection.sockets);
+        supervisor.custody.complete_from(inspection.custody.kept(), &inspection.sockets);
         let mut generation = followed(supervisor, record, process);
-        (generation.listeners, generation.is_untold) = (inspection.owned, true);
+        (generation.listeners, generation.awaits_retirement) = (inspection.owned, true);
         (generation.files, generation.log, generation.retired) = (None, None, Some(Instant::now()));
         supervisor.draining.push(generation);
     }
@@ -115,10 +118,14 @@ async fn follow_outlived(supervisor: &mut Supervisor, record: &Record) {
 }
 
 /// The recorded serving generation; when it has ended, or listens no more, the newest started one that answers.
-async fn choose_serving(server: &Server, found: &[(Record, Handle)], machine: &[ListenSocket]) -> Option<(u64, u32)> {
-    let listens = |record: &Record| {
-        let sockets = process::sockets_of(&server.kin().of(record.pid));
-        server.lifeline(&record.socket, machine, &sockets).is_some()
+async fn choose_serving(
+    server: &Server,
+    found: &[(GenerationRecord, Handle)],
+    machine: &[ListenSocket],
+) -> Option<(u64, u32)> {
+    let listens = |record: &GenerationRecord| {
+        let sockets = process::sockets_of(&server.process_scope().processes(record.pid));
+        server.sentinel(&record.socket, machine, &sockets).is_some()
     };
     let in_state = |state| found.iter().map(|(record, _)| record).filter(move |record| record.state == state);
     if let Some(record) = in_state(State::Serving).find(|record| listens(record)) {
@@ -128,7 +135,7 @@ async fn choose_serving(server: &Server, found: &[(Record, Handle)], machine: &[
     started.sort_by_key(|record| std::cmp::Reverse(record.number));
     for record in started {
         let serves = match server.haproxy() {
-            Some(_) => runtime_api::info(&record.socket, PATIENCE).await.is_ok(),
+            Some(_) => runtime_api::info(&record.socket, ANSWER_TIMEOUT).await.is_ok(),
             // With sockets that it was given it listens from its beginning.
             None => server.is_attended(record.pid),
         };
@@ -139,12 +146,17 @@ async fn choose_serving(server: &Server, found: &[(Record, Handle)], machine: &[
     None
 }
 
-fn followed(supervisor: &Supervisor, record: &Record, process: Handle) -> Generation {
-    let files = Files::of(&supervisor.place, record.number);
+fn followed(supervisor: &Supervisor, record: &GenerationRecord, process: Handle) -> Generation {
+    let files = GenerationFiles::new(&supervisor.place, record.number);
     let own = files.socket == record.socket;
     let since = SystemTime::UNIX_EPOCH + Duration::from_secs(record.since);
-    let mut generation =
-        Generation::started(record.number, process, supervisor.server.kin(), files.clone(), record.config.clone());
+    let mut generation = Generation::started(
+        record.number,
+        process,
+        supervisor.server.process_scope(),
+        files.clone(),
+        record.config.clone(),
+    );
     generation.has_workers = record.has_workers;
     generation.noreuseport = record.noreuseport;
     generation.stop = record.stop.clone().or_else(|| supervisor.server.stop());
@@ -161,7 +173,7 @@ fn seconds_since(epoch_seconds: u64) -> Duration {
 }
 
 /// A HAProxy that another supervisor started, found through a stats socket of the configuration.
-async fn foreign(supervisor: &mut Supervisor) -> Result<Option<Generation>, DaemonError> {
+async fn foreign_haproxy(supervisor: &mut Supervisor) -> Result<Option<Generation>, DaemonError> {
     let Some(haproxy) = supervisor.config.haproxy.clone().filter(|_| supervisor.server.haproxy().is_some()) else {
         return Ok(None);
     };
@@ -172,7 +184,7 @@ async fn foreign(supervisor: &mut Supervisor) -> Result<Option<Generation>, Daem
         if is_kept_of_the_dead(&socket, &supervisor.received) {
             continue;
         }
-        let Ok(info) = runtime_api::info(&socket, PATIENCE).await else { continue };
+        let Ok(info) = runtime_api::info(&socket, ANSWER_TIMEOUT).await else { continue };
         let root = root_of(info.pid);
         if supervisor.draining.iter().any(|draining| draining.process.pid() == root) {
             continue;
@@ -197,7 +209,7 @@ async fn foreign(supervisor: &mut Supervisor) -> Result<Option<Generation>, Daem
 }
 
 /// True for a socket that only we and the service manager, our parent, have: it takes connections, and nobody would answer.
-fn is_kept_of_the_dead(path: &Path, received: &[Held]) -> bool {
+fn is_kept_of_the_dead(path: &Path, received: &[KeptSocket]) -> bool {
     let Some(held) = received.iter().find(|held| held.listener.endpoint.address == Address::Unix(path.into())) else {
         return false;
     };
@@ -208,8 +220,8 @@ fn is_kept_of_the_dead(path: &Path, received: &[Held]) -> bool {
 }
 
 fn adopted(number: u64, process: Handle, socket: PathBuf, config: &[PathBuf], noreuseport: bool) -> Generation {
-    let files = Files { overlay: PathBuf::new(), socket, log: PathBuf::new() };
-    let mut generation = Generation::started(number, process, Kin::SameProgram, files, label(config));
+    let files = GenerationFiles { overlay: PathBuf::new(), socket, log: PathBuf::new() };
+    let mut generation = Generation::started(number, process, ProcessScope::SameProgram, files, label(config));
     generation.noreuseport = noreuseport;
     generation.files = None;
     generation.log = None;
@@ -273,15 +285,15 @@ async fn take_over(
     for draining in &mut supervisor.draining {
         let sockets = process::sockets_of(&draining.processes());
         draining.note_listeners(&owned, &machine, &sockets);
-        draining.note_leaves(&sockets);
+        draining.note_worker_processes(&sockets);
     }
     generation.listeners = owned;
-    generation.lifeline = inspection.lifeline;
-    generation.note_leaves(&inspection.sockets);
+    generation.sentinel = inspection.sentinel;
+    generation.note_worker_processes(&inspection.sockets);
     let received = std::mem::take(&mut supervisor.received);
     inspection.custody.complete_from(&received, &inspection.sockets);
     inspection.custody.retain(|held| supervisor.server.can_be_given(&held.listener.endpoint));
     supervisor.promote(generation, inspection.custody);
-    free_inherited(supervisor);
+    free_left_behind(supervisor);
     Ok(recorder.finish(Ok(())))
 }

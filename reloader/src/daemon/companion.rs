@@ -3,20 +3,20 @@
 use std::time::{Duration, Instant};
 
 use super::event_loop::EventLoop;
-use crate::fs::generation_files::Files;
+use crate::fs::generation_files::GenerationFiles;
 use crate::haproxy::master::workers_to_be_told;
 use crate::kernel::sock_diag;
-use crate::process::{self, Ended, Handle, Kin};
+use crate::process::{self, Ended, Handle, ProcessScope};
 use crate::reload::companion;
-use crate::supervision::records::{Record, Records, State};
+use crate::supervision::records::{GenerationRecord, GenerationRecords, State};
 use crate::supervision::{Generation, Supervisor};
 
 /// No event tells that another worker has the sockets; what comes to one that only the daemon has waits so long.
-pub(super) const LOOK: Duration = Duration::from_millis(100);
+pub(super) const WORKER_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Finds what serves. Without it the daemon waits: units start in any order.
 pub(super) async fn begin(supervisor: &mut Supervisor) {
-    let records = Records::load(&supervisor.place);
+    let records = GenerationRecords::load(&supervisor.place);
     supervisor.next_number = records.next.max(1);
     supervisor.last_start = records.last_start_ms.map(Duration::from_millis);
     if !records.companion {
@@ -42,16 +42,17 @@ pub(super) async fn begin(supervisor: &mut Supervisor) {
 }
 
 /// A worker that a predecessor of this daemon saw retired, or that was retired while there was none.
-fn retired(record: &Record) -> Option<Generation> {
+fn retired(record: &GenerationRecord) -> Option<Generation> {
     let process = Handle::adopt(record.pid, record.start_time)?;
-    let files = Files { overlay: Default::default(), socket: record.socket.clone(), log: Default::default() };
-    let mut generation = Generation::started(record.number, process, Kin::SameProgram, files, record.config.clone());
+    let files = GenerationFiles { overlay: Default::default(), socket: record.socket.clone(), log: Default::default() };
+    let mut generation =
+        Generation::started(record.number, process, ProcessScope::SameProgram, files, record.config.clone());
     (generation.files, generation.log, generation.retired) = (None, None, Some(Instant::now()));
     Some(generation)
 }
 
-fn warn_of_supervised(supervisor: &mut Supervisor, records: &Records) {
-    let lives = |record: &&Record| process::start_time(record.pid) == Some(record.start_time);
+fn warn_of_supervised(supervisor: &mut Supervisor, records: &GenerationRecords) {
+    let lives = |record: &&GenerationRecord| process::start_time(record.pid) == Some(record.start_time);
     if let Some(record) = records.generations.iter().find(lives) {
         let workers = workers_to_be_told(record.pid, &[]);
         let told = workers.map_or(vec![record.pid], |workers| workers.into_iter().map(|(pid, _)| pid).collect());

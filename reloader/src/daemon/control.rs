@@ -11,18 +11,18 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use super::DaemonError;
-use super::conversations::{Conversations, FAREWELL};
+use super::active_clients::{ActiveClients, FAREWELL};
+use super::events::{Event, pending_reply};
 use super::protocol::{Reply, Request, read_frame, write_frame};
-use super::requests::{Event, waiter};
 use crate::config::HAPROXY;
-use crate::gate::hold::Records;
+use crate::gate::hold::HoldRegistry;
 use crate::haproxy::runtime_api;
 use crate::process;
 use crate::supervision::status::{HoldStatus, ServiceStatus, Status};
-use crate::supervision::{Board, Published};
+use crate::supervision::{Published, StatusBoard};
 
 /// How long a client may take to write its request, and HAProxy to answer for `status`.
-const PATIENCE: Duration = Duration::from_secs(1);
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest request in bytes.
 const LONGEST_REQUEST: u32 = 4096;
 
@@ -91,9 +91,9 @@ pub(super) struct Control {
     pub(super) name: Arc<str>,
     /// The loops of the services, by name.
     pub(super) services: Arc<BTreeMap<String, mpsc::UnboundedSender<Event>>>,
-    pub(super) board: Board,
+    pub(super) board: StatusBoard,
     /// With all clients.
-    pub(super) conversations: Conversations,
+    pub(super) conversations: ActiveClients,
 }
 
 async fn serve(listener: Arc<UnixListener>, control: Control) {
@@ -125,7 +125,7 @@ async fn converse(mut stream: UnixStream, control: Control) -> io::Result<()> {
         );
         return write_frame(&mut stream, &Reply::Refused { message, exit: 77 }).await;
     }
-    let read = tokio::time::timeout(PATIENCE, read_frame::<Request>(&mut stream, LONGEST_REQUEST));
+    let read = tokio::time::timeout(READ_TIMEOUT, read_frame::<Request>(&mut stream, LONGEST_REQUEST));
     let request = match read.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(Some(request)) => request,
         Ok(None) => return Ok(()),
@@ -174,7 +174,7 @@ fn with<T: Default>(control: &Control, name: &str, read: impl FnOnce(&Published)
 const ENDING: &str = "the daemon is ending";
 
 async fn reload(mut stream: UnixStream, control: &Control, name: &str) -> io::Result<()> {
-    let (waiter, mut replies) = waiter();
+    let (waiter, mut replies) = pending_reply();
     let sent = control.services.get(name).is_some_and(|events| events.send(Event::Reload(waiter)).is_ok());
     if !sent {
         return part(stream, &Reply::Refused { message: ENDING.into(), exit: 69 }).await;
@@ -224,7 +224,7 @@ fn note_refused(control: &Control, reason: &str) -> Reply {
 async fn stop(stream: UnixStream, control: &Control) -> io::Result<()> {
     let mut waiting = Vec::new();
     for events in control.services.values() {
-        let (waiter, replies) = waiter();
+        let (waiter, replies) = pending_reply();
         if events.send(Event::Stop(waiter)).is_ok() {
             waiting.push(replies);
         }
@@ -289,12 +289,13 @@ async fn service_status(control: &Control, name: &str) -> ServiceStatus {
     let counted = tokio::task::spawn_blocking(move || living.iter().map(|generation| generation.status()).collect());
     status.draining = counted.await.unwrap_or_default();
     if let Some(socket) = socket {
-        status.connection_rate = runtime_api::info(&socket, PATIENCE).await.ok().and_then(|info| info.connection_rate);
+        status.connection_rate =
+            runtime_api::info(&socket, READ_TIMEOUT).await.ok().and_then(|info| info.connection_rate);
     }
     status
 }
 
-fn holds(records: Option<Records>) -> Vec<HoldStatus> {
+fn holds(records: Option<HoldRegistry>) -> Vec<HoldStatus> {
     let found = records
         .and_then(|records| records.list().inspect_err(|error| log::warn!("the holds cannot be listed: {error}")).ok());
     let living = found.unwrap_or_default().into_iter().filter(|found| found.lives);

@@ -7,43 +7,43 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 
 use super::companion;
-use super::footing::SharedFooting;
+use super::events::{Event, pending_reply};
 use super::protocol::Reply;
 use super::queue::Queue;
-use super::requests::{Event, waiter};
-use super::signals::Told;
+use super::runtime_dir::SharedRuntimeDir;
+use super::signals::SignalAction;
 use crate::process::{Ended, is_init};
 use crate::supervision::Supervisor;
 
 /// The rhythm of custody checks: a listener that the server closed leaves custody within twice this time.
-pub(super) const TICK: Duration = Duration::from_secs(1);
+pub(super) const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a wait before a reload (resync, min-interval, max-draining) is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const RECHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// All state of the daemon, owned by one task.
 pub(super) struct EventLoop {
     pub(super) supervisor: Supervisor,
     pub(super) config_path: Option<PathBuf>,
     pub(super) events: mpsc::UnboundedReceiver<Event>,
-    told: mpsc::UnboundedReceiver<Told>,
-    pub(super) footing: SharedFooting,
+    signal_actions: mpsc::UnboundedReceiver<SignalAction>,
+    pub(super) runtime_dir: SharedRuntimeDir,
     /// How often the ground under it was made again, when it looked last.
-    pub(super) mended: u64,
+    pub(super) restorations: u64,
     pub(super) queue: Queue,
     /// Why the last start after a crash failed.
     pub(super) start_failure: Option<String>,
 }
 
 /// What woke the loop.
-enum Woken {
+enum LoopEvent {
     Event(Option<Event>),
     ServingEnded(Ended),
     FollowCompanion,
     DrainingEnded,
     RestartDue,
-    Tick,
-    Look,
-    Told(Told),
+    HousekeepingDue,
+    RecheckDue,
+    Signal(SignalAction),
     Stop,
 }
 
@@ -53,16 +53,16 @@ impl EventLoop {
         supervisor: Supervisor,
         config_path: Option<PathBuf>,
         events: mpsc::UnboundedReceiver<Event>,
-        told: mpsc::UnboundedReceiver<Told>,
-        footing: SharedFooting,
+        signal_actions: mpsc::UnboundedReceiver<SignalAction>,
+        runtime_dir: SharedRuntimeDir,
     ) -> EventLoop {
         EventLoop {
             supervisor,
             config_path,
             events,
-            told,
-            footing,
-            mended: 0,
+            signal_actions,
+            runtime_dir,
+            restorations: 0,
             queue: Queue::default(),
             start_failure: None,
         }
@@ -70,46 +70,48 @@ impl EventLoop {
 
     /// Runs until SIGTERM, or until somebody asks for the end.
     pub(super) async fn run_until_stopped(&mut self) {
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let woken = self.wait(&mut tick).await;
             match woken {
-                Woken::Event(Some(event)) => self.take(event),
-                Woken::Event(None) => return,
-                Woken::ServingEnded(ended) if self.supervisor.companion.is_some() => self.companion_ended(ended).await,
-                Woken::FollowCompanion => self.follow_companion().await,
-                Woken::ServingEnded(ended) => {
+                LoopEvent::Event(Some(event)) => self.take(event),
+                LoopEvent::Event(None) => return,
+                LoopEvent::ServingEnded(ended) if self.supervisor.companion.is_some() => {
+                    self.companion_ended(ended).await
+                }
+                LoopEvent::FollowCompanion => self.follow_companion().await,
+                LoopEvent::ServingEnded(ended) => {
                     self.supervisor.serving_ended(ended);
                     self.supervisor.publish();
                 }
-                Woken::DrainingEnded => {
+                LoopEvent::DrainingEnded => {
                     self.supervisor.reap_draining();
                     self.supervisor.publish();
                 }
-                Woken::RestartDue => {
-                    self.mend_footing();
+                LoopEvent::RestartDue => {
+                    self.restore_runtime_dir();
                     self.restart().await;
                 }
-                Woken::Tick => {
+                LoopEvent::HousekeepingDue => {
                     self.supervisor.tick();
-                    self.mend_footing();
+                    self.restore_runtime_dir();
                     self.end_overdue().await;
                 }
-                Woken::Look => {}
-                Woken::Told(mut told) => {
+                LoopEvent::RecheckDue => {}
+                LoopEvent::Signal(mut told) => {
                     // What came while the loop was busy is answered with it.
-                    while let Ok(further) = self.told.try_recv() {
+                    while let Ok(further) = self.signal_actions.try_recv() {
                         told = told.max(further);
                     }
                     // With a configuration that is wrong nothing is reloaded: it was meant to be another one.
-                    if self.read_configuration() && told == Told::Reload {
+                    if self.read_configuration() && told == SignalAction::Reload {
                         // Nobody waits for the answer.
-                        self.queue.pending.push(waiter().0);
+                        self.queue.pending.push(pending_reply().0);
                     }
                 }
-                Woken::Stop if self.supervisor.config.on_stop.retires(is_init()) => return self.stop().await,
-                Woken::Stop => return self.queue.refuse_all(),
+                LoopEvent::Stop if self.supervisor.config.on_stop.retires(is_init()) => return self.stop().await,
+                LoopEvent::Stop => return self.queue.refuse_all(),
             }
             self.reload_when_possible().await;
             if !self.queue.stops.is_empty() {
@@ -141,11 +143,11 @@ impl EventLoop {
         self.queue.refuse_all();
         let with_programs: Vec<u32> = drains.iter().copied().filter(|pid| self.keeps_programs(*pid)).collect();
         for waiter in std::mem::take(&mut self.queue.stops) {
-            waiter.tell(Reply::Stopped { drains: drains.clone(), with_programs: with_programs.clone(), stays });
+            waiter.send(Reply::Stopped { drains: drains.clone(), with_programs: with_programs.clone(), stays });
         }
     }
 
-    async fn wait(&mut self, tick: &mut tokio::time::Interval) -> Woken {
+    async fn wait(&mut self, tick: &mut tokio::time::Interval) -> LoopEvent {
         let supervisor = &self.supervisor;
         let serving = async {
             match &supervisor.serving {
@@ -157,7 +159,7 @@ impl EventLoop {
             supervisor.draining.iter().map(|generation| generation.process.ended()).collect();
         let follow = async {
             match &supervisor.companion {
-                Some(_) => tokio::time::sleep(companion::LOOK).await,
+                Some(_) => tokio::time::sleep(companion::WORKER_POLL_INTERVAL).await,
                 None => std::future::pending().await,
             }
         };
@@ -176,23 +178,23 @@ impl EventLoop {
         let look = async {
             match self.queue.pending.is_empty() {
                 true => std::future::pending().await,
-                false => tokio::time::sleep(LOOK_INTERVAL).await,
+                false => tokio::time::sleep(RECHECK_INTERVAL).await,
             }
         };
         let mut stopping = supervisor.stopping.clone();
         tokio::select! {
             biased;
-            _ = stopping.wait_for(|stopping| *stopping) => Woken::Stop,
-            ended = serving => Woken::ServingEnded(ended),
-            () = restart => Woken::RestartDue,
-            () = follow => Woken::FollowCompanion,
-            () = custody_ends => Woken::Tick,
-            Some(_) = draining.next(), if !draining.is_empty() => Woken::DrainingEnded,
+            _ = stopping.wait_for(|stopping| *stopping) => LoopEvent::Stop,
+            ended = serving => LoopEvent::ServingEnded(ended),
+            () = restart => LoopEvent::RestartDue,
+            () = follow => LoopEvent::FollowCompanion,
+            () = custody_ends => LoopEvent::HousekeepingDue,
+            Some(_) = draining.next(), if !draining.is_empty() => LoopEvent::DrainingEnded,
             // Before events: a stream of requests must not starve custody.
-            _ = tick.tick() => Woken::Tick,
-            Some(told) = self.told.recv() => Woken::Told(told),
-            event = self.events.recv() => Woken::Event(event),
-            () = look => Woken::Look,
+            _ = tick.tick() => LoopEvent::HousekeepingDue,
+            Some(told) = self.signal_actions.recv() => LoopEvent::Signal(told),
+            event = self.events.recv() => LoopEvent::Event(event),
+            () = look => LoopEvent::RecheckDue,
         }
     }
 }

@@ -1,19 +1,19 @@
 //! The daemon: for each service one loop that supervises generations and runs reloads, one at a time.
 
+mod active_clients;
 mod adopt;
-mod beginnings;
 mod companion;
+mod config_reload;
 mod control;
-mod conversations;
-mod endings;
 mod errors;
 mod event_loop;
-mod footing;
-mod last_connections;
+mod events;
+mod first_start;
+mod pid1_drain;
 pub mod protocol;
 mod queue;
-mod requests;
-mod settings;
+mod restart;
+mod runtime_dir;
 mod setup;
 mod signals;
 mod socket_flags;

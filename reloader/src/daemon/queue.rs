@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::event_loop::{EventLoop, TICK};
+use super::event_loop::{EventLoop, HOUSEKEEPING_INTERVAL};
+use super::events::PendingReply;
 use super::protocol::Reply;
-use super::requests::Waiter;
 use crate::config::AtMaxDraining;
 use crate::haproxy::peers::{Resync, resync};
 use crate::haproxy::runtime_api;
 use crate::receipt::{Kind, Outcome};
-use crate::reload::run::{Ask, run as run_reload};
+use crate::reload::run::{ReloadRequest, run as run_reload};
 
 /// HAProxy's own limit for a resync is 5 s for each of its two steps (PEER_RESYNC_TIMEOUT).
 const LONGEST_RESYNC: Duration = Duration::from_secs(15);
@@ -19,9 +19,9 @@ const TEACHING_BEGINS_WITHIN: Duration = Duration::from_secs(1);
 /// The requests that the next reload will answer.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    pub(super) pending: Vec<Waiter>,
+    pub(super) pending: Vec<PendingReply>,
     /// Requests to stop: they go before reloads.
-    pub(super) stops: Vec<Waiter>,
+    pub(super) stops: Vec<PendingReply>,
     last_reload: Option<Instant>,
     /// When the present wait for a resync began.
     waits_since: Option<Instant>,
@@ -39,7 +39,7 @@ impl Queue {
     /// Answers everybody who waits for a reload that will not come.
     pub(super) fn refuse_all(&mut self) {
         for waiter in self.pending.drain(..) {
-            waiter.tell(Reply::Refused { message: "the daemon is ending".into(), exit: 69 });
+            waiter.send(Reply::Refused { message: "the daemon is ending".into(), exit: 69 });
         }
     }
 
@@ -50,7 +50,7 @@ impl Queue {
         }
         let told = Some((phase.clone(), self.pending.len()));
         if self.told != told {
-            self.pending.iter().for_each(|waiter| waiter.tell(Reply::Progress { phase: phase.clone() }));
+            self.pending.iter().for_each(|waiter| waiter.send(Reply::Progress { phase: phase.clone() }));
             self.told = told;
         }
     }
@@ -77,7 +77,7 @@ impl EventLoop {
         }
         self.queue.waits_since = None;
         self.queue.told = None;
-        self.mend_footing();
+        self.restore_runtime_dir();
         // Somebody else may have reloaded a moment ago.
         self.follow_companion().await;
         let batch = std::mem::take(&mut self.queue.pending);
@@ -85,17 +85,17 @@ impl EventLoop {
         self.queue.last_reload = Some(Instant::now());
     }
 
-    async fn reload_for(&mut self, batch: &[Waiter], note: Option<String>) {
-        if let Some(message) = &self.supervisor.unadopted {
+    async fn reload_for(&mut self, batch: &[PendingReply], note: Option<String>) {
+        if let Some(message) = &self.supervisor.adoption_blocked {
             let message = format!("{message}; then start the daemon again");
             log::warn!("{}: not reloaded: {message}", self.supervisor.name);
-            return batch.iter().for_each(|waiter| waiter.tell(Reply::Refused { message: message.clone(), exit: 1 }));
+            return batch.iter().for_each(|waiter| waiter.send(Reply::Refused { message: message.clone(), exit: 1 }));
         }
         let asked = batch.iter().map(|waiter| waiter.asked).min().unwrap_or_else(Instant::now);
         self.supervisor.refused = None;
-        let ask = Ask { kind: Kind::Reload, asked, coalesced: batch.len() as u64 - 1, use_known_good: false };
+        let ask = ReloadRequest { kind: Kind::Reload, asked, coalesced: batch.len() as u64 - 1, use_known_good: false };
         let tell = |phase: &str| {
-            batch.iter().for_each(|waiter| waiter.tell(Reply::Progress { phase: phase.to_owned() }));
+            batch.iter().for_each(|waiter| waiter.send(Reply::Progress { phase: phase.to_owned() }));
         };
         let mut receipt = run_reload(&mut self.supervisor, ask, &tell).await;
         if receipt.result != Outcome::Failed {
@@ -109,7 +109,7 @@ impl EventLoop {
         let serving = self.supervisor.serves();
         for waiter in batch {
             let (receipt, not_stored) = (Box::new(receipt.clone()), not_stored.clone());
-            waiter.tell(Reply::Receipt { receipt, not_stored, serving });
+            waiter.send(Reply::Receipt { receipt, not_stored, serving });
         }
     }
 
@@ -160,6 +160,6 @@ impl EventLoop {
     /// What the serving generation says of its peers; `None` when nothing serves or it does not answer.
     pub(super) async fn resync(&self) -> Option<Resync> {
         let serving = self.supervisor.serving.as_ref().filter(|_| self.supervisor.server.haproxy().is_some())?;
-        runtime_api::ask(&serving.socket, "show peers", TICK).await.ok().map(|answer| resync(&answer))
+        runtime_api::ask(&serving.socket, "show peers", HOUSEKEEPING_INTERVAL).await.ok().map(|answer| resync(&answer))
     }
 }

@@ -7,23 +7,23 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::DaemonError;
-use super::event_loop::TICK;
+use super::event_loop::HOUSEKEEPING_INTERVAL;
 use crate::process::{self, children};
 
 /// What a signal means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Meaning {
+enum SignalMeaning {
     /// The end.
     Stop,
     /// This, to each service's loop.
-    Tell(Told),
+    Tell(SignalAction),
     /// Nothing but a line in the log.
     Nothing,
 }
 
 /// What a signal tells one service's loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Told {
+pub(super) enum SignalAction {
     /// Read reloader's own configuration again.
     Read,
     /// Then reload, too.
@@ -31,20 +31,20 @@ pub(super) enum Told {
 }
 
 /// What is caught, and what it means. Pure. The table for people is in docs/troubleshooting.md.
-fn meanings(is_init: bool) -> Vec<(SignalKind, &'static str, Meaning)> {
-    let tells = |kind, name, told| (kind, name, Meaning::Tell(told));
+fn signal_meanings(is_init: bool) -> Vec<(SignalKind, &'static str, SignalMeaning)> {
+    let tells = |kind, name, told| (kind, name, SignalMeaning::Tell(told));
     // `STOPSIGNAL` of HAProxy's image and of nginx's: an image that is made from them inherits it. Elsewhere they come from recipes for
     // HAProxy and nginx, which mean to end an old process softly: this one is not old.
-    let from_recipes = if is_init { Meaning::Stop } else { Meaning::Nothing };
+    let from_recipes = if is_init { SignalMeaning::Stop } else { SignalMeaning::Nothing };
     vec![
-        (SignalKind::terminate(), "SIGTERM", Meaning::Stop),
-        (SignalKind::interrupt(), "SIGINT", Meaning::Stop),
+        (SignalKind::terminate(), "SIGTERM", SignalMeaning::Stop),
+        (SignalKind::interrupt(), "SIGINT", SignalMeaning::Stop),
         (SignalKind::user_defined1(), "SIGUSR1", from_recipes),
         (SignalKind::quit(), "SIGQUIT", from_recipes),
         // What reloads a master of HAProxy, and with it HAProxy's unit and image.
-        tells(SignalKind::user_defined2(), "SIGUSR2", Told::Reload),
+        tells(SignalKind::user_defined2(), "SIGUSR2", SignalAction::Reload),
         // A service manager has a reload of its own, which waits for the outcome.
-        tells(SignalKind::hangup(), "SIGHUP", if is_init { Told::Reload } else { Told::Read }),
+        tells(SignalKind::hangup(), "SIGHUP", if is_init { SignalAction::Reload } else { SignalAction::Read }),
     ]
 }
 
@@ -55,25 +55,25 @@ pub(super) struct Signals {
     /// Becomes true with the first signal that means the end, so that a start that hangs is given up at once.
     pub(super) stopping: watch::Receiver<bool>,
     /// What each service's loop is told.
-    pub(super) told: Vec<mpsc::UnboundedReceiver<Told>>,
+    pub(super) actions: Vec<mpsc::UnboundedReceiver<SignalAction>>,
 }
 
 /// Catches signals from before anything is started: the default of each is death, and as PID 1 to be lost.
 pub(super) fn catch(services: usize) -> Result<Signals, DaemonError> {
     let (stop, stopping) = watch::channel(false);
     let (senders, told): (Vec<_>, Vec<_>) = (0..services).map(|_| mpsc::unbounded_channel()).unzip();
-    for (kind, name, meaning) in meanings(process::is_init()) {
+    for (kind, name, meaning) in signal_meanings(process::is_init()) {
         let mut caught = signal(kind).map_err(DaemonError::io("catching signals"))?;
         let (stop, senders) = (stop.clone(), senders.clone());
         tokio::spawn(async move {
             while caught.recv().await.is_some() {
                 log::info!("{name} was received");
                 match meaning {
-                    Meaning::Nothing => {
+                    SignalMeaning::Nothing => {
                         log::warn!("{name} does nothing here: SIGTERM or `reloader stop` ends the daemon")
                     }
-                    Meaning::Stop => drop(stop.send(true)),
-                    Meaning::Tell(told) => senders.iter().for_each(|sender| {
+                    SignalMeaning::Stop => drop(stop.send(true)),
+                    SignalMeaning::Tell(told) => senders.iter().for_each(|sender| {
                         // A loop that has ended hears nothing.
                         let _ = sender.send(told);
                     }),
@@ -81,7 +81,7 @@ pub(super) fn catch(services: usize) -> Result<Signals, DaemonError> {
             }
         });
     }
-    Ok(Signals { stop, stopping, told })
+    Ok(Signals { stop, stopping, actions: told })
 }
 
 /// As PID 1, waits for the orphans of the container from now on.
@@ -90,7 +90,7 @@ pub(super) fn reap_as_init() -> Result<(), DaemonError> {
         return Ok(());
     }
     let mut ended = signal(SignalKind::child()).map_err(DaemonError::io("catching SIGCHLD"))?;
-    let mut tick = tokio::time::interval(TICK);
+    let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     tokio::spawn(async move {
         loop {
             // A child that nobody waits for any more is an orphan only then, and no signal tells of that.
@@ -111,33 +111,33 @@ pub(super) fn reap_as_init() -> Result<(), DaemonError> {
 mod tests {
     use super::*;
 
-    fn meaning(is_init: bool, kind: SignalKind) -> Option<Meaning> {
-        meanings(is_init).into_iter().find(|(caught, ..)| *caught == kind).map(|(.., meaning)| meaning)
+    fn meaning(is_init: bool, kind: SignalKind) -> Option<SignalMeaning> {
+        signal_meanings(is_init).into_iter().find(|(caught, ..)| *caught == kind).map(|(.., meaning)| meaning)
     }
 
     #[test]
     fn pid_1_answers_to_what_stops_and_reloads_containers() {
         for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::user_defined1()]
         {
-            assert_eq!(meaning(true, kind), Some(Meaning::Stop));
+            assert_eq!(meaning(true, kind), Some(SignalMeaning::Stop));
         }
         for kind in [SignalKind::hangup(), SignalKind::user_defined2()] {
-            assert_eq!(meaning(true, kind), Some(Meaning::Tell(Told::Reload)));
+            assert_eq!(meaning(true, kind), Some(SignalMeaning::Tell(SignalAction::Reload)));
         }
     }
 
     #[test]
     fn any_other_daemon_reloads_by_sigusr2_and_ends_by_no_signal_of_a_recipe() {
-        assert_eq!(meaning(false, SignalKind::terminate()), Some(Meaning::Stop));
-        assert_eq!(meaning(false, SignalKind::hangup()), Some(Meaning::Tell(Told::Read)));
-        assert_eq!(meaning(false, SignalKind::user_defined2()), Some(Meaning::Tell(Told::Reload)));
+        assert_eq!(meaning(false, SignalKind::terminate()), Some(SignalMeaning::Stop));
+        assert_eq!(meaning(false, SignalKind::hangup()), Some(SignalMeaning::Tell(SignalAction::Read)));
+        assert_eq!(meaning(false, SignalKind::user_defined2()), Some(SignalMeaning::Tell(SignalAction::Reload)));
         for kind in [SignalKind::quit(), SignalKind::user_defined1()] {
-            assert_eq!(meaning(false, kind), Some(Meaning::Nothing));
+            assert_eq!(meaning(false, kind), Some(SignalMeaning::Nothing));
         }
     }
 
     #[test]
     fn a_reload_says_more_than_reading() {
-        assert!(Told::Reload > Told::Read);
+        assert!(SignalAction::Reload > SignalAction::Read);
     }
 }

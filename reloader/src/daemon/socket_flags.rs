@@ -17,7 +17,7 @@ const BURST: usize = 8;
 const MOST_BURSTS: usize = 100;
 
 /// How long a connection that wakes a thread may take.
-const PATIENCE: Duration = Duration::from_millis(200);
+const SETTLE_TIME: Duration = Duration::from_millis(200);
 
 /// HAProxy waits on none of its listeners in accept(2); of other servers' those are `recorded` that do not.
 pub(super) fn give_back(server: &Server, generation: &Generation, recorded: &[u64], recorder: &mut Recorder) {
@@ -55,7 +55,7 @@ fn wake(address: &Address, is_stuck: impl Fn() -> bool) {
         if !is_stuck() {
             return;
         }
-        let clients: Vec<_> = (0..BURST).map(|_| TcpStream::connect_timeout(&address, PATIENCE)).collect();
+        let clients: Vec<_> = (0..BURST).map(|_| TcpStream::connect_timeout(&address, SETTLE_TIME)).collect();
         if clients.iter().any(Result::is_err) {
             return;
         }

@@ -7,23 +7,23 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 
-use super::beginnings::begin_serving;
+use super::active_clients::ActiveClients;
 use super::control::{Control, ControlSocket};
-use super::conversations::Conversations;
 use super::event_loop::EventLoop;
-use super::footing::{Footing, SharedFooting};
+use super::first_start::begin_serving;
+use super::runtime_dir::{RuntimeDir, SharedRuntimeDir};
 use super::signals::{self, Signals};
-use super::{DaemonError, requests, setup};
+use super::{DaemonError, events, setup};
 use crate::config::{Config, HAPROXY, Mode, OnStop, Strategy};
-use crate::gate::hold::{self, Gates, Records as Holds};
+use crate::gate::hold::{self, Gates, HoldRegistry as Holds};
 use crate::gate::steer::{self, Steer};
 use crate::gate::syn_counter::{self, SynCounter};
 use crate::process;
 use crate::server::Server;
 use crate::sockets::custody::Custody;
 use crate::supervision::fd_store::{self, FdStore, Room};
-use crate::supervision::records::{Record, Records};
-use crate::supervision::{Board, Companion, Journal, KnownGood, SharedStanding, Supervisor, notify};
+use crate::supervision::records::{GenerationRecord, GenerationRecords};
+use crate::supervision::{Companion, Journal, LastKnownGood, SharedQdiscs, StatusBoard, Supervisor, notify};
 use crate::sys::{Inheritance, raise_descriptor_limit, take_given};
 
 /// Runs the daemon until it is told to end.
@@ -35,7 +35,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     let lock = setup::lock(&config.runtime_dir)?;
     raise_descriptor_limit().map_err(DaemonError::io("raising the limit of descriptors"))?;
 
-    let Signals { stop, stopping, told } = signals::catch(config.names().len())?;
+    let Signals { stop, stopping, actions: told } = signals::catch(config.names().len())?;
     signals::reap_as_init()?;
     note_on_stop(&config);
     let mut control_socket = ControlSocket::listen(&config.control_socket, group)?;
@@ -51,23 +51,23 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         group,
         gates,
         stopping,
-        board: Board::new(&names),
-        standing: SharedStanding::default(),
+        board: StatusBoard::new(&names),
+        standing: SharedQdiscs::default(),
     };
-    let (senders, receivers) = requests::channels(&names);
+    let (senders, receivers) = events::channels(&names);
     let control = Control {
         group,
         name: common.config.control_group.as_str().into(),
         services: Arc::new(senders),
         board: common.board.clone(),
-        conversations: Conversations::new(),
+        conversations: ActiveClients::new(),
     };
     let conversations = control.conversations.clone();
     let mut supervisors = Vec::new();
-    let (room, mut received) = (Room::of_unit(), take_given());
+    let (room, mut received) = (Room::from_environment(), take_given());
     for name in &names {
         let mut supervisor = common.supervisor(name)?;
-        (supervisor.fd_store, supervisor.received) = FdStore::of(name, room.clone(), &mut received);
+        (supervisor.fd_store, supervisor.received) = FdStore::open(name, room.clone(), &mut received);
         prepare(&mut supervisor, supervisors.is_empty());
         supervisors.push(supervisor);
     }
@@ -77,7 +77,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
         first.left_behind.get_or_insert(forgotten);
     }
     control_socket.serve(control.clone());
-    let footing = SharedFooting::new(Footing::new(lock, control_socket, control));
+    let footing = SharedRuntimeDir::new(RuntimeDir::new(lock, control_socket, control));
 
     let (begun, beginnings) = mpsc::unbounded_channel();
     let services = supervisors.into_iter().zip(receivers).zip(told).map(|((mut supervisor, events), told)| {
@@ -118,7 +118,7 @@ fn note_on_stop(config: &Config) {
 }
 
 /// Says that the daemon is ready once each service has begun, or ends with a reason where none serves.
-async fn none_serves(mut beginnings: Beginnings, count: usize, board: &Board) -> DaemonError {
+async fn none_serves(mut beginnings: Beginnings, count: usize, board: &StatusBoard) -> DaemonError {
     let mut failures = Vec::new();
     for _ in 0..count {
         if let Some(Err(error)) = beginnings.recv().await {
@@ -145,8 +145,8 @@ struct Common {
     group: u32,
     gates: Gates,
     stopping: watch::Receiver<bool>,
-    board: Board,
-    standing: SharedStanding,
+    board: StatusBoard,
+    standing: SharedQdiscs,
 }
 
 impl Common {
@@ -163,15 +163,15 @@ impl Common {
             place,
             server,
             last_receipt: journal.last_reload(name),
-            known_good: KnownGood::open(&known_good_of(&config, name)),
+            known_good: LastKnownGood::open(&known_good_of(&config, name)),
             journal,
             config,
             inheritance: self.inheritance.clone(),
             // The same file as long as this process lives, though a package manager may replace its path.
             program: "/proc/self/exe".into(),
             gates: self.gates.clone(),
-            lacks: self.lacks.clone(),
-            standing: self.standing.clone(),
+            missing_capabilities: self.lacks.clone(),
+            qdiscs: self.standing.clone(),
             left_behind: None,
             custody: Custody::default(),
             fd_store: FdStore::default(),
@@ -182,16 +182,16 @@ impl Common {
             companion,
             counter: None,
             steer: None,
-            unsettled: None,
+            pending_handshakes: None,
             inherits_steering: false,
             counts: false,
             stopping: self.stopping.clone(),
             last_start: None,
-            unadopted: None,
-            unserved: None,
+            adoption_blocked: None,
+            refused_listeners: None,
             recorded_nonblocking: Vec::new(),
             ending_ticks: 0,
-            start_was_cut: false,
+            start_timed_out: false,
             down: None,
             last_down: None,
             next_number: 1,
@@ -199,7 +199,7 @@ impl Common {
             refused: None,
             served: HashSet::new(),
             waits: None,
-            published: self.board.clone(),
+            board: self.board.clone(),
         })
     }
 }
@@ -217,7 +217,7 @@ fn prepare(supervisor: &mut Supervisor, first: bool) {
 /// Removes what dead holds left in the packet path.
 pub(super) fn clean_up_holds(supervisor: &mut Supervisor) {
     supervisor.left_behind = None;
-    match hold::clean_up(&Holds::of(&supervisor.config.runtime_dir)) {
+    match hold::clean_up(&Holds::new(&supervisor.config.runtime_dir)) {
         Ok(done) if done.removed == 0 && done.dead.is_empty() => {}
         Ok(done) => log::warn!(
             "cleaned up after {} holds that had lost holder and guard: {} filters, qdiscs and devices",
@@ -267,9 +267,9 @@ fn known_good_of(config: &Config, name: &str) -> PathBuf {
 fn forgotten(config: &Config) -> Option<String> {
     let places = std::fs::read_dir(config.runtime_dir.join("services")).ok()?.flatten();
     let unknown = places.filter(|place| !config.services.contains_key(&*place.file_name().to_string_lossy()));
-    let lives = |record: &Record| process::start_time(record.pid) == Some(record.start_time);
+    let lives = |record: &GenerationRecord| process::start_time(record.pid) == Some(record.start_time);
     let found = unknown.flat_map(|place| {
-        let records = Records::load(&place.path()).generations.into_iter().filter(lives);
+        let records = GenerationRecords::load(&place.path()).generations.into_iter().filter(lives);
         let name = place.file_name().to_string_lossy().into_owned();
         records.map(move |record| format!("{name} (process {})", record.pid)).collect::<Vec<_>>()
     });

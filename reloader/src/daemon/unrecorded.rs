@@ -6,18 +6,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::fs::generation_files::{Files, number_of};
+use crate::fs::generation_files::{GenerationFiles, number_of};
 use crate::haproxy::inspect::stats_socket_inode;
 use crate::kernel::sock_diag;
 use crate::process;
-use crate::supervision::records::{Record, State};
+use crate::supervision::records::{GenerationRecord, State};
 use crate::supervision::{Supervisor, since_epoch};
 
 /// Adds them to the recorded ones. Of a number whose recorded process lives there is no other.
-pub(super) fn with_unrecorded(supervisor: &Supervisor, recorded: Vec<Record>) -> Vec<Record> {
+pub(super) fn with_unrecorded(supervisor: &Supervisor, recorded: Vec<GenerationRecord>) -> Vec<GenerationRecord> {
     let place = &supervisor.place;
     let mut all = recorded;
-    let lives = |record: &Record| process::start_time(record.pid) == Some(record.start_time);
+    let lives = |record: &GenerationRecord| process::start_time(record.pid) == Some(record.start_time);
     let taken: Vec<u64> = all.iter().filter(|record| lives(record)).map(|record| record.number).collect();
     let unrecorded = match supervisor.server.haproxy() {
         Some(_) => haproxies(place),
@@ -27,11 +27,11 @@ pub(super) fn with_unrecorded(supervisor: &Supervisor, recorded: Vec<Record>) ->
         if taken.contains(&number) || all.iter().any(|record| record.number == number && record.pid == pid) {
             continue;
         }
-        let socket = Files::of(place, number).socket;
+        let socket = GenerationFiles::new(place, number).socket;
         let (config, since) = ("found running".into(), since_epoch(SystemTime::now()));
         let (state, retired) = (State::Starting, None);
         let (noreuseport, stop, has_workers) = (false, None, false);
-        all.push(Record {
+        all.push(GenerationRecord {
             number,
             pid,
             start_time,
@@ -76,7 +76,8 @@ fn haproxy_generation_of(place: &Path, pid: u32) -> Option<u64> {
     let words = process::command_line(pid).unwrap_or_default();
     let number = number_in(place, &words)?;
     let is_worker = process::parent(pid).and_then(process::command_line).is_some_and(|parent| parent == words);
-    (!is_worker && process::shares_processes(pid) && is_ours(&Files::of(place, number), pid)).then_some(number)
+    (!is_worker && process::shares_processes(pid) && is_ours(&GenerationFiles::new(place, number), pid))
+        .then_some(number)
 }
 
 /// As `launch::command` writes it: others may have the file's name on their command line too.
@@ -87,7 +88,7 @@ fn number_in(place: &Path, words: &[String]) -> Option<u64> {
 }
 
 /// Whether it has what only the daemon can have given it.
-fn is_ours(files: &Files, pid: u32) -> bool {
+fn is_ours(files: &GenerationFiles, pid: u32) -> bool {
     writes_log(&files.log, pid) || listens_on(&files.socket, pid)
 }
 

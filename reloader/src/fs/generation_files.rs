@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The daemon's files for one generation, in its service's place below runtime-dir.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Files {
+pub(crate) struct GenerationFiles {
     /// The daemon's own configuration file for it; of another server than HAProxy, its pid and start time.
     pub overlay: PathBuf,
     /// The socket between it and the daemon: HAProxy's stats socket, or where another server says that it is ready.
@@ -16,11 +16,11 @@ pub(crate) struct Files {
     pub log: PathBuf,
 }
 
-impl Files {
+impl GenerationFiles {
     /// The files of generation `number`.
-    pub(crate) fn of(place: &Path, number: u64) -> Files {
+    pub(crate) fn new(place: &Path, number: u64) -> GenerationFiles {
         let file = |ending: &str| place.join(format!("generation-{number}.{ending}"));
-        Files { overlay: file("cfg"), socket: file("sock"), log: file("log") }
+        GenerationFiles { overlay: file("cfg"), socket: file("sock"), log: file("log") }
     }
 
     /// Removes them; what is not there is no error.

@@ -83,7 +83,7 @@ pub enum ProgramsError {
 
 impl ProgramsError {
     /// What a failure to load means.
-    pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
+    pub(crate) fn from_error(error: &(dyn Error + 'static)) -> Self {
         match denial(error) {
             Some(Errno::NOSYS) => Self::Missing,
             Some(_) => Self::Denied,
@@ -103,7 +103,7 @@ pub(crate) fn load<'a>(object: &[u8], configure: impl FnOnce(&mut EbpfLoader<'a>
     // The programs use no kernel types: BTF would be read from /sys for nothing.
     loader.btf(None);
     configure(&mut loader);
-    loader.load(object).map_err(|error| ProgramsError::of(&error))
+    loader.load(object).map_err(|error| ProgramsError::from_error(&error))
 }
 
 /// A program of a loaded object.
@@ -141,11 +141,11 @@ mod tests {
 
     #[test]
     fn errors_name_the_remedy() {
-        let denied = ProgramsError::of(&io::Error::from(Errno::PERM));
+        let denied = ProgramsError::from_error(&io::Error::from(Errno::PERM));
         assert!(denied.to_string().contains("CAP_BPF"), "{denied}");
-        let missing = ProgramsError::of(&io::Error::from(Errno::NOSYS));
+        let missing = ProgramsError::from_error(&io::Error::from(Errno::NOSYS));
         assert!(missing.to_string().contains("seccomp"), "{missing}");
-        let refused = ProgramsError::of(&io::Error::from(Errno::INVAL));
+        let refused = ProgramsError::from_error(&io::Error::from(Errno::INVAL));
         assert!(matches!(refused, ProgramsError::Refused { .. }), "{refused}");
     }
 

@@ -71,7 +71,7 @@ pub struct Left {
 pub struct Steer {
     ebpf: Ebpf,
     program: &'static str,
-    standing: Vec<Standing>,
+    standing: Vec<AttachedGroup>,
     places: u32,
     trace: Option<Trace>,
     /// For the groups of one reload together.
@@ -79,7 +79,7 @@ pub struct Steer {
 }
 
 /// A group that is steered.
-struct Standing {
+struct AttachedGroup {
     address: SocketAddr,
     keys: Vec<HeldKey>,
     /// One of its sockets: what the program is taken off by.
@@ -107,7 +107,7 @@ impl Steer {
         let ebpf = bpf::with_memlock_restored(|| {
             let mut ebpf = programs::load(STEER_OBJECT, |_| {})?;
             let loaded: &mut SkReuseport = programs::program(&mut ebpf, program)?;
-            loaded.load().map_err(|error| ProgramsError::of(&error))?;
+            loaded.load().map_err(|error| ProgramsError::from_error(&error))?;
             Ok(ebpf)
         })?;
         Ok(Steer { ebpf, program, standing: Vec::new(), places: 0, trace: None, room: Room::new() })
@@ -150,7 +150,7 @@ impl Steer {
         }
         let first = self.places;
         self.places += count;
-        self.standing.push(Standing { address, keys, socket });
+        self.standing.push(AttachedGroup { address, keys, socket });
         let added = self.place(group, first).and_then(|()| self.attach(group));
         if added.is_err()
             && let Some(standing) = self.standing.pop()
@@ -204,7 +204,7 @@ impl Steer {
     /// Whether the program still stands on all groups: somebody else may have put another there.
     pub fn stands(&mut self) -> bool {
         let Ok(program) = programs::program::<SkReuseport>(&mut self.ebpf, self.program) else { return false };
-        let stands = |standing: &Standing| {
+        let stands = |standing: &AttachedGroup| {
             SkReuseport::detach(&*standing.socket).is_ok() && program.attach(&*standing.socket).is_ok()
         };
         self.standing.iter().all(stands)
@@ -284,7 +284,7 @@ impl Steer {
         Ok(())
     }
 
-    fn take_off(&mut self, standing: &Standing, others: &[Arc<OwnedFd>]) -> Result<(), SteerError> {
+    fn take_off(&mut self, standing: &AttachedGroup, others: &[Arc<OwnedFd>]) -> Result<(), SteerError> {
         if let Ok(mut groups) = self.map::<PerCpuHashMap<&mut MapData, HeldKey, Steered>>(GROUPS) {
             standing.keys.iter().for_each(|key| drop(groups.remove(key)));
         }

@@ -172,7 +172,7 @@ impl Drop for SynCounter {
 
 fn load() -> Result<Ebpf, ProgramsError> {
     let mut ebpf = programs::load(OBJECT, |_| {})?;
-    program(&mut ebpf)?.load().map_err(|error| ProgramsError::of(&error))?;
+    program(&mut ebpf)?.load().map_err(|error| ProgramsError::from_error(&error))?;
     Ok(ebpf)
 }
 

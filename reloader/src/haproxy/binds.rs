@@ -18,7 +18,7 @@ const ALONE: [&str; 3] = ["v6only", "v4v6", "transparent"];
 
 impl Binds {
     /// Reads them.
-    pub fn of(sources: &[Source]) -> Binds {
+    pub fn from_sources(sources: &[Source]) -> Binds {
         let mut binds = BTreeSet::new();
         for (_, text) in sources {
             for line in String::from_utf8_lossy(text).lines() {
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     fn gone(before: &str, after: &str) -> Option<String> {
-        let binds = |text: &str| Binds::of(&[("a.cfg".into(), text.into())]);
+        let binds = |text: &str| Binds::from_sources(&[("a.cfg".into(), text.into())]);
         binds(before).first_gone(&binds(after))
     }
 

@@ -18,7 +18,7 @@ use crate::process;
 use crate::sockets::custody::OfferedSocket;
 
 /// How long a client may stop in the middle of a transfer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The broker's socket and what it offers at present.
 #[derive(Debug)]
@@ -148,8 +148,8 @@ fn finish(offer: &Mutex<Option<Offer>>, root: u32, served: &io::Result<()>) {
 
 fn serve(stream: &UnixStream, sockets: &[OfferedSocket]) -> io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TRANSFER_TIMEOUT))?;
+    stream.set_write_timeout(Some(TRANSFER_TIMEOUT))?;
     let mut request = [0; codec::REQUEST.len()];
     (&mut &*stream).read_exact(&mut request)?;
     if request != codec::REQUEST {

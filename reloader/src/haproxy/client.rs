@@ -49,14 +49,14 @@ pub enum ClientError {
 }
 
 /// How long one answer may take. HAProxy itself waits one second for its peer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Takes duplicates of all listeners that the HAProxy behind `path` exports; every one is close-on-exec.
 pub fn get_sockets(path: &Path) -> Result<Vec<(OwnedFd, SocketMetadata)>, ClientError> {
     let connected = || {
         let stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TRANSFER_TIMEOUT))?;
+        stream.set_write_timeout(Some(TRANSFER_TIMEOUT))?;
         Ok(stream)
     };
     let stream = connected().map_err(|source| ClientError::Connect { path: path.display().to_string(), source })?;

@@ -11,10 +11,10 @@ use crate::kernel::sock_diag::ListenSocket;
 use crate::model::listener::{Address, Role};
 use crate::process::{self, SocketOwner};
 use crate::sockets::custody::take_in;
-use crate::sockets::inspection::{InspectError, Inspection, Known, look};
+use crate::sockets::inspection::{InspectError, InspectRequest, Inspection, look};
 
 /// How long one answer of the runtime API may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Said of an adopted HAProxy whose stats socket lacks `expose-fd listeners`.
 pub const UNEXPORTED: &str = "its stats socket does not export listeners: those on TCP and unix sockets of this network \
@@ -29,7 +29,7 @@ pub async fn inspect(
     runtime_dir: PathBuf,
     exports: bool,
 ) -> Result<Inspection, InspectError> {
-    let control = match runtime_api::cli_sockets(&socket, PATIENCE).await {
+    let control = match runtime_api::cli_sockets(&socket, ANSWER_TIMEOUT).await {
         Ok(addresses) => addresses.into_iter().collect(),
         Err(error) => {
             log::warn!("`show cli sockets` failed on {}: {error}; stats sockets count as traffic", socket.display());
@@ -65,11 +65,11 @@ fn ask_and_look(
         matches!(address, Address::Unix(at) if is_private_socket(runtime_dir, at)) || is_masters(address)
     };
     let role = |address: &Address| if control.contains(&cli_name(address)) { Role::Control } else { Role::Traffic };
-    look(Known {
+    look(InspectRequest {
         processes: process::family(root),
         given: take_in(exported, |found| !is_private(&found.endpoint.address), role),
         role: |address: &Address| (!is_private(address)).then(|| role(address)),
-        lifeline: |machine: &[ListenSocket], sockets: &_| stats_socket_inode(socket, machine, sockets),
+        sentinel: |machine: &[ListenSocket], sockets: &_| stats_socket_inode(socket, machine, sockets),
         notes,
         doubt,
         datagrams: true,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::config::Haproxy;
-use crate::fs::generation_files::{Files, create_private, number_of};
+use crate::fs::generation_files::{GenerationFiles, create_private, number_of};
 
 /// True for the private stats socket of any generation of this runtime-dir.
 pub fn is_private_socket(runtime_dir: &Path, path: &Path) -> bool {
@@ -23,7 +23,7 @@ pub fn label(config: &[PathBuf]) -> String {
 pub(crate) fn command(
     haproxy: &Haproxy,
     config: &[PathBuf],
-    files: &Files,
+    files: &GenerationFiles,
     overlay: &str,
     broker: Option<&Path>,
 ) -> io::Result<Command> {

@@ -15,7 +15,7 @@ use crate::kernel::sock_diag::{self, SockDiagError};
 use crate::process::{self, Handle};
 
 /// How long a worker that serves may take to say who it is.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+const ANSWER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// A worker that serves, and its master.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +106,7 @@ pub async fn find(sockets: &[PathBuf], binary: &Path, wanted: impl Fn(u32) -> bo
     }
     let mut reason = None;
     for socket in sockets {
-        let Ok(info) = runtime_api::info(socket, PATIENCE).await else { continue };
+        let Ok(info) = runtime_api::info(socket, ANSWER_TIMEOUT).await else { continue };
         if !wanted(info.pid) {
             continue;
         }
@@ -204,7 +204,7 @@ pub struct Image {
 
 impl Image {
     /// Of this master now.
-    pub fn of(master: u32) -> Image {
+    pub fn from_master(master: u32) -> Image {
         let waits = process::environment(master, "HAPROXY_MWORKER_WAIT_ONLY").is_some_and(|value| value == "1");
         Image { stack: process::stack_start(master), waits }
     }
@@ -217,7 +217,7 @@ impl Image {
 
 /// The processes that the master itself has forked, other programs left out.
 pub fn workers(master: u32) -> Vec<u32> {
-    Crew::of(master).workers.into_iter().map(|(pid, _)| pid).collect()
+    Crew::from_root(master).workers.into_iter().map(|(pid, _)| pid).collect()
 }
 
 /// Tells a HAProxy to close its listeners, and to end when its last connection has. `sockets` are listeners of its own: a process that has
@@ -237,7 +237,7 @@ pub fn tell_to_drain(root: &Handle, sockets: &[u64]) {
 
 /// The workers, by pid and start time, where SIGUSR1 has to go to them and not to their master, see [`tell_to_drain`].
 pub fn workers_to_be_told(root: u32, sockets: &[u64]) -> Option<Vec<(u32, u64)>> {
-    let crew = Crew::of(root);
+    let crew = Crew::from_root(root);
     // The sockets of a process with many connections take a while to read: they are looked at only where it matters.
     let serves_by_itself = || {
         let own = process::sockets_of(&[root]);
@@ -248,13 +248,13 @@ pub fn workers_to_be_told(root: u32, sockets: &[u64]) -> Option<Vec<(u32, u64)>>
 
 /// Whether a master runs programs beside its workers.
 pub fn runs_programs(master: u32) -> bool {
-    Crew::of(master).has_others
+    Crew::from_root(master).has_others
 }
 
 /// Whether a master has no worker any more, and programs that keep it: without exit-on-failure, and after an end in good order, it waits
 /// for them.
 pub fn has_programs_alone(master: u32) -> bool {
-    let crew = Crew::of(master);
+    let crew = Crew::from_root(master);
     crew.workers.is_empty() && crew.has_others
 }
 
@@ -267,7 +267,7 @@ struct Crew {
 }
 
 impl Crew {
-    fn of(root: u32) -> Crew {
+    fn from_root(root: u32) -> Crew {
         let program = process::executable(root);
         let mut crew = Crew { workers: Vec::new(), has_others: false };
         for pid in process::tree(root).into_iter().filter(|pid| process::parent(*pid) == Some(root)) {

@@ -42,7 +42,7 @@ pub enum VersionError {
 
 impl Version {
     /// Asks a program with `-v`.
-    pub fn of(binary: &Path) -> Result<Version, VersionError> {
+    pub fn from_binary(binary: &Path) -> Result<Version, VersionError> {
         let name = binary.display().to_string();
         let (_, said) = children::output(Command::new(binary).arg("-v"))
             .map_err(|source| VersionError::Run { binary: name.clone(), source })?;
@@ -84,7 +84,7 @@ type FileIdentity = (u64, u64, i64, i64, u64);
 
 impl VersionCache {
     /// The version of `binary`, asked again when the file was replaced.
-    pub fn of(&mut self, binary: &Path) -> Result<Version, VersionError> {
+    pub fn get(&mut self, binary: &Path) -> Result<Version, VersionError> {
         let identity =
             identity(binary).map_err(|source| VersionError::Run { binary: binary.display().to_string(), source })?;
         if let Some((path, known, version)) = &self.0
@@ -93,7 +93,7 @@ impl VersionCache {
         {
             return Ok(*version);
         }
-        let version = Version::of(binary)?;
+        let version = Version::from_binary(binary)?;
         self.0 = Some((binary.to_owned(), identity, version));
         Ok(version)
     }

@@ -1,9 +1,9 @@
 //! Holds SYNs around a command that stops one server and starts another: `reloader hold --listen ADDR:PORT -- CMD`.
 
 mod listen;
-mod meant;
 mod presence;
 mod proof;
+mod targets;
 mod window;
 
 use std::collections::HashSet;
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use self::window::{Waited, Window};
-use crate::gate::hold::{Backend, Hold, HoldError, Wanted};
+use self::window::{BindWindow, Waited};
+use crate::gate::hold::{Backend, Hold, HoldError, HoldRequest};
 use crate::kernel::sock_diag::{self, SockDiagError};
 use crate::process::{Handle, ProcessError};
 use crate::receipt::{Failure, Recorder};
@@ -28,7 +28,7 @@ pub use listen::{Listen, ListenError, parse as parse_listen};
 
 /// What is asked.
 #[derive(Debug)]
-pub struct Around {
+pub struct HoldCommand {
     /// What to hold.
     pub listen: Vec<Listen>,
     /// The gate; `None` for the best that can be had.
@@ -49,14 +49,14 @@ pub struct Around {
 
 /// A signal that came.
 #[derive(Debug, Clone, Copy)]
-pub struct Caught {
+pub struct CaughtSignal {
     /// Which one.
     pub signal: Signal,
     /// The terminal sent it to the command as well.
     pub reached_command: bool,
 }
 
-impl Caught {
+impl CaughtSignal {
     /// Sends it to the command, unless that has it already: many programs take a second one for impatience.
     pub fn pass_on(self, command: &Handle) {
         if !self.reached_command {
@@ -80,7 +80,7 @@ pub struct Outcome {
 
 /// Why the command was not run, or not under a hold.
 #[derive(Debug, thiserror::Error)]
-pub enum AroundError {
+pub enum HoldCommandError {
     /// The sockets cannot be listed.
     #[error(transparent)]
     SockDiag(#[from] SockDiagError),
@@ -104,15 +104,15 @@ pub enum AroundError {
 /// # Errors
 /// Where the hold does not come about or the command does not start; nothing is held then.
 pub async fn run(
-    around: Around,
+    around: HoldCommand,
     mut command: Command,
-    signals: &mut UnboundedReceiver<Caught>,
+    signals: &mut UnboundedReceiver<CaughtSignal>,
     tell: &dyn Fn(&str),
-) -> Result<Outcome, AroundError> {
+) -> Result<Outcome, HoldCommandError> {
     let max = around.max;
     let mut recorder = Recorder::begin(None, Kind::Hold, Instant::now(), 0, None);
     let sockets = sock_diag::tcp_listeners()?;
-    let window = Window::new(&around.listen, sockets);
+    let window = BindWindow::new(&around.listen, sockets);
     recorder.phase(|phases| &mut phases.plan);
 
     tell("holding");
@@ -127,18 +127,18 @@ pub async fn run(
     tokio::select! {
         // A signal that has come already counts.
         biased;
-        Some(caught) = signals.recv() => return Err(AroundError::Interrupted(caught.signal)),
+        Some(caught) = signals.recv() => return Err(HoldCommandError::Interrupted(caught.signal)),
         () = drain.until_empty(true) => {}
         () = tokio::time::sleep_until(ends.into()) => {}
     }
     if hold.has_ended() || Instant::now() >= ends {
-        return Err(AroundError::Over(proof::over(&held::release(hold).await)));
+        return Err(HoldCommandError::Over(proof::over(&held::release(hold).await)));
     }
     proof::note_unanswered(&drain, &mut recorder);
     recorder.phase(|phases| &mut phases.drain);
 
     tell("running the command");
-    let command = Handle::spawn(&mut command).map_err(AroundError::Command)?;
+    let command = Handle::spawn(&mut command).map_err(HoldCommandError::Command)?;
     let waited = window.wait(&command, &hold, &mut drain, ends, signals).await;
     recorder.phase(|phases| &mut phases.start);
 
@@ -150,7 +150,7 @@ pub async fn run(
     window.wait_unheld(&command, ends, signals).await;
     // The command runs or has run: what cannot be seen any more is a doubt, and its status counts all the same.
     let now = window.now().unwrap_or_else(|_| window.before.clone());
-    let unserved = window.unserved(&now).filter(|_| !matches!(waited, Waited::Blind(_)));
+    let unserved = window.without_listener(&now).filter(|_| !matches!(waited, Waited::Blind(_)));
     let nothing_listens = unserved.is_some();
     proof::record(&mut recorder, &window, &now, &drain, &waited, backend, &ended);
     let failed = proof::failure(&waited, unserved.as_deref(), command.try_ended()).map(Failure::new);
@@ -159,8 +159,8 @@ pub async fn run(
     Ok(Outcome { receipt, command, nothing_listens, was_interrupted })
 }
 
-async fn begin(around: Around, window: &Window) -> Result<Hold, AroundError> {
-    let wanted = Wanted {
+async fn begin(around: HoldCommand, window: &BindWindow) -> Result<Hold, HoldCommandError> {
+    let wanted = HoldRequest {
         targets: window.targets.clone(),
         exceptions: window.exceptions.clone(),
         // The command decides when the old server leaves, and does not say.

@@ -3,21 +3,21 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::meant::{Place, is_wildcard, listener};
+use super::targets::{RequestedListener, is_wildcard, listener};
 use crate::kernel::sock_diag::ListenSocket;
 use crate::model::listener::{Endpoint, Listener};
 
 /// The listeners of the held places at one moment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Presence {
-    places: Vec<Place>,
+    places: Vec<RequestedListener>,
     /// One list for each place, in their order.
-    pub(super) of: Vec<Vec<Listener>>,
+    pub(super) listeners_of: Vec<Vec<Listener>>,
 }
 
 /// What stands on the held places, compared with what stood there before the command. The worst comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stand {
+pub(super) enum ListenerTransition {
     /// A place has no listener.
     Missing,
     /// Each place has a new listener, but not on every address that was listened on before.
@@ -32,45 +32,47 @@ pub(super) enum Stand {
 
 impl Presence {
     /// From all TCP listeners of the machine.
-    pub(super) fn new(places: &[Place], sockets: &[ListenSocket]) -> Presence {
+    pub(super) fn new(places: &[RequestedListener], sockets: &[ListenSocket]) -> Presence {
         let all: Vec<Listener> = sockets.iter().filter_map(listener).collect();
         let of = places.iter().map(|place| all.iter().filter(|found| place.has(&found.endpoint)).cloned().collect());
-        Presence { places: places.to_vec(), of: of.collect() }
+        Presence { places: places.to_vec(), listeners_of: of.collect() }
     }
 
     /// Each listener once.
     pub(super) fn listeners(&self) -> Vec<Listener> {
         let mut listed = HashSet::new();
-        self.of.iter().flatten().filter(|listener| listed.insert(listener.inode)).cloned().collect()
+        self.listeners_of.iter().flatten().filter(|listener| listed.insert(listener.inode)).cloned().collect()
     }
 
     fn inodes(&self) -> HashSet<u64> {
-        self.of.iter().flatten().map(|listener| listener.inode).collect()
+        self.listeners_of.iter().flatten().map(|listener| listener.inode).collect()
     }
 }
 
 /// The decision. `owners` are the processes that hold a socket now, `owners_before` those that did before the command: a
 /// socket that a process has which had it not is in new hands (socket activation), and as good as a new one.
-pub(super) fn stand(
+pub(super) fn transition(
     before: &Presence,
     now: &Presence,
     owners_before: &HashMap<u64, HashSet<u32>>,
     owners: &HashMap<u64, HashSet<u32>>,
-) -> Stand {
+) -> ListenerTransition {
     let old = before.inodes();
     let in_new_hands = |inode: u64| match (owners_before.get(&inode), owners.get(&inode)) {
         (Some(before), Some(now)) => !now.is_subset(before),
         _ => false,
     };
-    let mut stand = Stand::New;
-    for ((place, earlier), listeners) in before.places.iter().zip(&before.of).zip(&now.of) {
+    let mut stand = ListenerTransition::New;
+    for ((place, earlier), listeners) in before.places.iter().zip(&before.listeners_of).zip(&now.listeners_of) {
         let fresh = listeners.iter().any(|listener| !old.contains(&listener.inode) || in_new_hands(listener.inode));
         let stale = listeners.iter().any(|listener| old.contains(&listener.inode) && !in_new_hands(listener.inode));
         stand = match (fresh, stale) {
-            (false, false) => return Stand::Missing,
-            (false, true) => Stand::Before,
-            (true, _) if !earlier.iter().all(|old| is_served(place, old, listeners)) => Stand::Partly.min(stand),
-            (true, true) => Stand::Both.min(stand),
+            (false, false) => return ListenerTransition::Missing,
+            (false, true) => ListenerTransition::Before,
+            (true, _) if !earlier.iter().all(|old| is_served(place, old, listeners)) => {
+                ListenerTransition::Partly.min(stand)
+            }
+            (true, true) => ListenerTransition::Both.min(stand),
             _ => stand,
         };
     }
@@ -78,7 +80,7 @@ pub(super) fn stand(
 }
 
 /// Whether the clients of an earlier listener of this place find one of these, be it the same one.
-pub(super) fn is_served(place: &Place, old: &Listener, listeners: &[Listener]) -> bool {
+pub(super) fn is_served(place: &RequestedListener, old: &Listener, listeners: &[Listener]) -> bool {
     let mut shared = place.endpoints.iter().filter(|endpoint| endpoint.overlaps(&old.endpoint));
     shared.all(|endpoint| is_served_by(&old.endpoint, endpoint, listeners))
 }
@@ -102,63 +104,71 @@ fn is_served_by(old: &Endpoint, meant: &Endpoint, listeners: &[Listener]) -> boo
 #[cfg(test)]
 mod tests {
     use super::super::listen::Listen;
-    use super::super::meant::places;
-    use super::super::meant::tests::{one_of, owners, socket, v6only};
+    use super::super::targets::places;
+    use super::super::targets::tests::{one_of, owners, socket, v6only};
     use super::*;
 
-    fn standing(listen: &[Listen], before: &[ListenSocket]) -> impl Fn(&[ListenSocket]) -> Stand + use<> {
+    fn standing(listen: &[Listen], before: &[ListenSocket]) -> impl Fn(&[ListenSocket]) -> ListenerTransition + use<> {
         let places = places(listen, before);
         let (before, none) = (Presence::new(&places, before), HashMap::new());
-        move |now| stand(&before, &Presence::new(&places, now), &none, &none)
+        move |now| transition(&before, &Presence::new(&places, now), &none, &none)
     }
 
     #[test]
     fn a_new_inode_on_every_port_is_what_is_waited_for() {
         let ports = [one_of(&["127.0.0.1:80"]), one_of(&["127.0.0.1:81"])];
         let stand = standing(&ports, &[socket("0.0.0.0:80", 1), socket("127.0.0.1:81", 2)]);
-        assert_eq!(stand(&[socket("0.0.0.0:80", 1), socket("127.0.0.1:81", 2)]), Stand::Before);
-        assert_eq!(stand(&[socket("0.0.0.0:80", 3)]), Stand::Missing);
-        assert_eq!(stand(&[socket("0.0.0.0:80", 3), socket("127.0.0.1:81", 2)]), Stand::Before);
-        assert_eq!(stand(&[socket("0.0.0.0:80", 3), socket("0.0.0.0:80", 1), socket("127.0.0.1:81", 4)]), Stand::Both);
-        assert_eq!(stand(&[socket("[::]:80", 3), socket("127.0.0.1:81", 4)]), Stand::New);
-        assert_eq!(stand(&[socket("127.0.0.1:80", 3), socket("127.0.0.1:81", 4)]), Stand::New);
-        assert_eq!(stand(&[socket("127.0.0.2:80", 3), socket("127.0.0.1:81", 4)]), Stand::Missing);
+        assert_eq!(stand(&[socket("0.0.0.0:80", 1), socket("127.0.0.1:81", 2)]), ListenerTransition::Before);
+        assert_eq!(stand(&[socket("0.0.0.0:80", 3)]), ListenerTransition::Missing);
+        assert_eq!(stand(&[socket("0.0.0.0:80", 3), socket("127.0.0.1:81", 2)]), ListenerTransition::Before);
+        assert_eq!(
+            stand(&[socket("0.0.0.0:80", 3), socket("0.0.0.0:80", 1), socket("127.0.0.1:81", 4)]),
+            ListenerTransition::Both
+        );
+        assert_eq!(stand(&[socket("[::]:80", 3), socket("127.0.0.1:81", 4)]), ListenerTransition::New);
+        assert_eq!(stand(&[socket("127.0.0.1:80", 3), socket("127.0.0.1:81", 4)]), ListenerTransition::New);
+        assert_eq!(stand(&[socket("127.0.0.2:80", 3), socket("127.0.0.1:81", 4)]), ListenerTransition::Missing);
     }
 
     #[test]
     fn every_address_that_was_listened_on_is_waited_for() {
         let pair = standing(&[Listen::EveryAddress(80)], &[socket("0.0.0.0:80", 1), v6only("[::]:80", 2)]);
-        assert_eq!(pair(&[socket("0.0.0.0:80", 3)]), Stand::Partly);
-        assert_eq!(pair(&[v6only("[::]:80", 3)]), Stand::Partly);
-        assert_eq!(pair(&[socket("0.0.0.0:80", 3), v6only("[::]:80", 4)]), Stand::New);
-        assert_eq!(pair(&[socket("[::]:80", 3)]), Stand::New, "one of both families takes the place of two");
+        assert_eq!(pair(&[socket("0.0.0.0:80", 3)]), ListenerTransition::Partly);
+        assert_eq!(pair(&[v6only("[::]:80", 3)]), ListenerTransition::Partly);
+        assert_eq!(pair(&[socket("0.0.0.0:80", 3), v6only("[::]:80", 4)]), ListenerTransition::New);
+        assert_eq!(
+            pair(&[socket("[::]:80", 3)]),
+            ListenerTransition::New,
+            "one of both families takes the place of two"
+        );
         let one_of_both = standing(&[Listen::EveryAddress(80)], &[socket("[::]:80", 1)]);
-        assert_eq!(one_of_both(&[v6only("[::]:80", 3)]), Stand::Partly);
-        assert_eq!(one_of_both(&[v6only("[::]:80", 3), socket("0.0.0.0:80", 4)]), Stand::New);
+        assert_eq!(one_of_both(&[v6only("[::]:80", 3)]), ListenerTransition::Partly);
+        assert_eq!(one_of_both(&[v6only("[::]:80", 3), socket("0.0.0.0:80", 4)]), ListenerTransition::New);
         let ipv4 = standing(&[one_of(&["0.0.0.0:80"])], &[socket("[::]:80", 1)]);
-        assert_eq!(ipv4(&[socket("0.0.0.0:80", 3)]), Stand::New, "no more was asked for");
+        assert_eq!(ipv4(&[socket("0.0.0.0:80", 3)]), ListenerTransition::New, "no more was asked for");
         let single = standing(&[one_of(&["[::]:80"])], &[socket("10.0.0.1:80", 1), socket("10.0.0.2:80", 2)]);
-        assert_eq!(single(&[socket("0.0.0.0:80", 5)]), Stand::New);
-        assert_eq!(single(&[socket("10.0.0.1:80", 5)]), Stand::Partly);
+        assert_eq!(single(&[socket("0.0.0.0:80", 5)]), ListenerTransition::New);
+        assert_eq!(single(&[socket("10.0.0.1:80", 5)]), ListenerTransition::Partly);
     }
 
     #[test]
     fn of_a_name_one_address_is_enough_unless_more_were_listened_on() {
         let name = || [one_of(&["[::1]:80", "127.0.0.1:80"])];
-        assert_eq!(standing(&name(), &[])(&[socket("127.0.0.1:80", 1)]), Stand::New);
-        assert_eq!(standing(&name(), &[])(&[]), Stand::Missing);
+        assert_eq!(standing(&name(), &[])(&[socket("127.0.0.1:80", 1)]), ListenerTransition::New);
+        assert_eq!(standing(&name(), &[])(&[]), ListenerTransition::Missing);
         let both = standing(&name(), &[socket("127.0.0.1:80", 1), socket("[::1]:80", 2)]);
-        assert_eq!(both(&[socket("127.0.0.1:80", 3)]), Stand::Partly);
-        assert_eq!(both(&[socket("[::]:80", 3)]), Stand::New);
+        assert_eq!(both(&[socket("127.0.0.1:80", 3)]), ListenerTransition::Partly);
+        assert_eq!(both(&[socket("[::]:80", 3)]), ListenerTransition::New);
     }
 
     #[test]
     fn a_socket_in_new_hands_is_as_good_as_a_new_one() {
         let sockets = [socket("127.0.0.1:80", 1)];
         let before = Presence::new(&places(&[one_of(&["127.0.0.1:80"])], &sockets), &sockets);
-        let stand = |now: &[(u64, &[u32])]| stand(&before, &before.clone(), &owners(&[(1, &[1, 50])]), &owners(now));
-        assert_eq!(stand(&[(1, &[1, 50])]), Stand::Before);
-        assert_eq!(stand(&[(1, &[1])]), Stand::Before);
-        assert_eq!(stand(&[(1, &[1, 77])]), Stand::New);
+        let stand =
+            |now: &[(u64, &[u32])]| transition(&before, &before.clone(), &owners(&[(1, &[1, 50])]), &owners(now));
+        assert_eq!(stand(&[(1, &[1, 50])]), ListenerTransition::Before);
+        assert_eq!(stand(&[(1, &[1])]), ListenerTransition::Before);
+        assert_eq!(stand(&[(1, &[1, 77])]), ListenerTransition::New);
     }
 }

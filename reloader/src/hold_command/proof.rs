@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::presence::{Presence, is_served};
-use super::window::{Waited, Window};
-use crate::gate::hold::{Backend, Ended, Why};
+use super::window::{BindWindow, Waited};
+use crate::gate::hold::{Backend, EndReason, HoldOutcome};
 use crate::model::listener::{Listener, Role};
 use crate::process;
 use crate::receipt::Recorder;
@@ -26,12 +26,12 @@ pub(super) fn note_unanswered(drain: &Drain, recorder: &mut Recorder) {
 }
 
 /// Why a hold was over before the command could be run.
-pub(super) fn over(ended: &Ended) -> String {
+pub(super) fn over(ended: &HoldOutcome) -> String {
     match (ended.why, &ended.trouble) {
-        (Why::Max | Why::Asked, _) => "its longest time (--max) was over".into(),
+        (EndReason::Max | EndReason::Asked, _) => "its longest time (--max) was over".into(),
         (_, Some(trouble)) => trouble.clone(),
-        (Why::Lifted, None) => "it was lifted by `reloader release`".into(),
-        (Why::Failed, None) => "it failed".into(),
+        (EndReason::Lifted, None) => "it was lifted by `reloader release`".into(),
+        (EndReason::Failed, None) => "it failed".into(),
     }
 }
 
@@ -66,19 +66,19 @@ fn by_signal(waited: &Waited) -> Option<String> {
 /// Fills the receipt.
 pub(super) fn record(
     recorder: &mut Recorder,
-    window: &Window,
+    window: &BindWindow,
     now: &Presence,
     drain: &Drain,
     waited: &Waited,
     backend: Backend,
-    ended: &Ended,
+    ended: &HoldOutcome,
 ) {
     ended.notes.iter().for_each(|note| recorder.note(note));
     recorder.receipt().syns = syns(ended);
     let general = general_doubt(ended).or_else(|| by_signal(waited));
     let mut listed = HashSet::new();
     let mut receipts = Vec::new();
-    for (place, (before, after)) in window.places.iter().zip(window.before.of.iter().zip(&now.of)) {
+    for (place, (before, after)) in window.places.iter().zip(window.before.listeners_of.iter().zip(&now.listeners_of)) {
         for (old, new) in pairs(before, after) {
             let is_served = old.is_none_or(|old| is_served(place, old, after));
             let key = (old.map(|listener| listener.inode), new.map(|listener| listener.inode));
@@ -151,8 +151,8 @@ fn entry(
 
 #[cfg(test)]
 mod tests {
-    use super::super::meant::listener;
-    use super::super::meant::tests::{socket, v6only};
+    use super::super::targets::listener;
+    use super::super::targets::tests::{socket, v6only};
     use super::*;
     use crate::kernel::sock_diag::ListenSocket;
 
@@ -179,12 +179,18 @@ mod tests {
     fn who_asked_for_a_hold_is_told_why_it_was_over() {
         let over = |why, trouble: Option<&str>| {
             let at = std::time::Instant::now();
-            over(&Ended { figures: Default::default(), at, why, trouble: trouble.map(Into::into), notes: Vec::new() })
+            over(&HoldOutcome {
+                figures: Default::default(),
+                at,
+                why,
+                trouble: trouble.map(Into::into),
+                notes: Vec::new(),
+            })
         };
-        assert!(over(Why::Max, Some("2 SYNs were not delivered")).contains("--max"));
-        assert!(over(Why::Asked, None).contains("--max"));
-        assert!(over(Why::Lifted, None).contains("reloader release"));
-        assert_eq!(over(Why::Lifted, Some("its holder stood still")), "its holder stood still");
-        assert_eq!(over(Why::Failed, Some("its guard died")), "its guard died");
+        assert!(over(EndReason::Max, Some("2 SYNs were not delivered")).contains("--max"));
+        assert!(over(EndReason::Asked, None).contains("--max"));
+        assert!(over(EndReason::Lifted, None).contains("reloader release"));
+        assert_eq!(over(EndReason::Lifted, Some("its holder stood still")), "its holder stood still");
+        assert_eq!(over(EndReason::Failed, Some("its guard died")), "its guard died");
     }
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::Caught;
+use super::CaughtSignal;
 use super::listen::Listen;
-use super::meant::{self, Place};
-use super::presence::{Presence, Stand, stand};
+use super::presence::{ListenerTransition, Presence, transition};
+use super::targets::{self, RequestedListener};
 use crate::gate::hold::{Exception, Hold, Target};
 use crate::kernel::sock_diag::{self, ListenSocket, SockDiagError};
 use crate::model::listener::Endpoint;
@@ -17,7 +17,7 @@ use crate::process::{self, Handle};
 use crate::reload::drain::{self, Drain};
 
 /// No event tells that another process listens: this often it is looked.
-const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Whose hands a socket is in takes a look at every process: this often while only the old one is there.
 const OWNERS_INTERVAL: Duration = Duration::from_millis(100);
@@ -40,8 +40,8 @@ pub(super) enum Waited {
 }
 
 /// What is held, and what was there before the command.
-pub(super) struct Window {
-    pub(super) places: Vec<Place>,
+pub(super) struct BindWindow {
+    pub(super) places: Vec<RequestedListener>,
     /// What was asked for, one for each place.
     names: Vec<String>,
     pub(super) targets: Vec<Target>,
@@ -50,17 +50,17 @@ pub(super) struct Window {
     owners_before: HashMap<u64, HashSet<u32>>,
 }
 
-impl Window {
-    pub(super) fn new(listen: &[Listen], mut sockets: Vec<ListenSocket>) -> Window {
-        let places = meant::places(listen, &sockets);
+impl BindWindow {
+    pub(super) fn new(listen: &[Listen], mut sockets: Vec<ListenSocket>) -> BindWindow {
+        let places = targets::places(listen, &sockets);
         let inodes = Presence::new(&places, &sockets).listeners().iter().map(|found| found.inode).collect();
         let owners_before = process::holders_of(&inodes);
-        let exceptions = meant::exceptions(&places, &sockets, &owners_before);
+        let exceptions = targets::exceptions(&places, &sockets, &owners_before);
         leave_out(&exceptions, &mut sockets);
-        let targets = meant::targets(&places, &sockets);
+        let targets = targets::targets(&places, &sockets);
         let before = Presence::new(&places, &sockets);
         let names = listen.iter().map(Listen::to_string).collect();
-        Window { places, names, targets, exceptions, before, owners_before }
+        BindWindow { places, names, targets, exceptions, before, owners_before }
     }
 
     /// Where SYNs are held.
@@ -75,26 +75,33 @@ impl Window {
     }
 
     /// The places on which nobody listens, in words.
-    pub(super) fn unserved(&self, now: &Presence) -> Option<String> {
-        let unserved = self.names.iter().zip(&now.of).filter(|(_, listeners)| listeners.is_empty());
+    pub(super) fn without_listener(&self, now: &Presence) -> Option<String> {
+        let unserved = self.names.iter().zip(&now.listeners_of).filter(|(_, listeners)| listeners.is_empty());
         let names: Vec<&str> = unserved.map(|(name, _)| name.as_str()).collect();
         (!names.is_empty()).then(|| names.join(", "))
     }
 
     /// Nothing is held any more, and the command is not done: whether anybody listens shows until it has ended, and a moment
     /// longer.
-    pub(super) async fn wait_unheld(&self, command: &Handle, ends: Instant, signals: &mut UnboundedReceiver<Caught>) {
+    pub(super) async fn wait_unheld(
+        &self,
+        command: &Handle,
+        ends: Instant,
+        signals: &mut UnboundedReceiver<CaughtSignal>,
+    ) {
         let mut ended_since = None;
         while Instant::now() < ends {
-            if command.try_ended().is_some() && ended_since.get_or_insert_with(Instant::now).elapsed() >= drain::CAP {
+            if command.try_ended().is_some()
+                && ended_since.get_or_insert_with(Instant::now).elapsed() >= drain::DRAIN_TIMEOUT
+            {
                 return;
             }
-            if self.now().is_ok_and(|now| self.unserved(&now).is_none()) {
+            if self.now().is_ok_and(|now| self.without_listener(&now).is_none()) {
                 return;
             }
             tokio::select! {
                 Some(caught) = signals.recv() => caught.pass_on(command),
-                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
         }
     }
@@ -105,7 +112,7 @@ impl Window {
         hold: &Hold,
         drain: &mut Drain,
         ends: Instant,
-        signals: &mut UnboundedReceiver<Caught>,
+        signals: &mut UnboundedReceiver<CaughtSignal>,
     ) -> Waited {
         let (mut both_since, mut partly_since) = (None, None);
         let mut owners = Owners::default();
@@ -117,25 +124,31 @@ impl Window {
                 Ok(now) => now,
                 Err(error) => return Waited::Blind(error.to_string()),
             };
-            let standing = stand(&self.before, &now, &self.owners_before, owners.of(self, command));
+            let standing = transition(&self.before, &now, &self.owners_before, owners.of(self, command));
             match (standing, command.try_ended()) {
-                (Stand::New, _) => {
+                (ListenerTransition::New, _) => {
                     drain.look(false).await;
                     return Waited::New;
                 }
                 // What listened before and is not there yet may come until the command has ended, and a moment longer.
-                (Stand::Partly, Some(_)) if partly_since.get_or_insert_with(Instant::now).elapsed() >= drain::CAP => {
+                (ListenerTransition::Partly, Some(_))
+                    if partly_since.get_or_insert_with(Instant::now).elapsed() >= drain::DRAIN_TIMEOUT =>
+                {
                     drain.look(false).await;
                     return Waited::New;
                 }
-                (Stand::Both, _) if both_since.get_or_insert_with(Instant::now).elapsed() >= drain::CAP => {
+                (ListenerTransition::Both, _)
+                    if both_since.get_or_insert_with(Instant::now).elapsed() >= drain::DRAIN_TIMEOUT =>
+                {
                     drain.look(false).await;
                     return Waited::Both;
                 }
-                (Stand::Before | Stand::Both, Some(ended)) if ended != process::Ended::Exited(0) => {
+                (ListenerTransition::Before | ListenerTransition::Both, Some(ended))
+                    if ended != process::Ended::Exited(0) =>
+                {
                     return Waited::Failed(ended);
                 }
-                (Stand::Missing, _) => {}
+                (ListenerTransition::Missing, _) => {}
                 // Somebody listens: who connects does so by a way that is not held.
                 _ => drain.look(false).await,
             }
@@ -144,14 +157,14 @@ impl Window {
                     caught.pass_on(command);
                     return Waited::Signal(caught.signal);
                 }
-                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
         }
     }
 }
 
 fn leave_out(exceptions: &[Exception], sockets: &mut Vec<ListenSocket>) {
-    sockets.retain(|found| !Exception::of(found).is_some_and(|found| exceptions.contains(&found)));
+    sockets.retain(|found| !Exception::from_listener(found).is_some_and(|found| exceptions.contains(&found)));
 }
 
 /// Who holds the old sockets now, looked at now and then, and only when the command has ended: until then whoever has one may
@@ -163,7 +176,7 @@ struct Owners {
 }
 
 impl Owners {
-    fn of(&mut self, window: &Window, command: &Handle) -> &HashMap<u64, HashSet<u32>> {
+    fn of(&mut self, window: &BindWindow, command: &Handle) -> &HashMap<u64, HashSet<u32>> {
         let due = self.looked.is_none_or(|looked| looked.elapsed() >= OWNERS_INTERVAL);
         if due && command.try_ended().is_some() {
             self.looked = Some(Instant::now());

@@ -9,7 +9,7 @@ use crate::receipt::Rung;
 
 /// What the plan follows from, besides the listeners.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Means {
+pub(crate) struct CompanionPlanInputs {
     /// The HAProxy that the next worker will be.
     pub(crate) haproxy: Version,
     /// A stats socket of the configuration exports listeners.
@@ -23,18 +23,18 @@ pub(crate) struct Means {
 }
 
 /// Decides for each listener.
-pub(crate) fn plan(present: &[Present], means: Means) -> Vec<Planned> {
+pub(crate) fn plan(present: &[Present], means: CompanionPlanInputs) -> Vec<Planned> {
     present.iter().map(|listener| planned(listener, means)).collect()
 }
 
-fn planned(listener: &Present, means: Means) -> Planned {
+fn planned(listener: &Present, means: CompanionPlanInputs) -> Planned {
     let (rung, why) = rung(listener, means);
     let Present { endpoint, role, inode, .. } = listener;
     let address = endpoint.to_string();
     Planned { address, family: endpoint.address.family(), role: *role, rung, why: Some(why), inode: *inode }
 }
 
-fn rung(listener: &Present, means: Means) -> (Rung, String) {
+fn rung(listener: &Present, means: CompanionPlanInputs) -> (Rung, String) {
     if means.haproxy.at_least(2, 6) || means.exposes {
         return (Rung::Passed, "by HAProxy itself, if its bind does not change".into());
     }
@@ -59,12 +59,17 @@ mod tests {
     use super::*;
     use crate::model::listener::{Endpoint, Role};
 
-    fn rung_of(address: Address, haproxy: (u32, u32), change: impl FnOnce(&mut Means)) -> Rung {
+    fn rung_of(address: Address, haproxy: (u32, u32), change: impl FnOnce(&mut CompanionPlanInputs)) -> Rung {
         let endpoint = Endpoint::stream(address);
         let present = Present { endpoint, role: Role::Traffic, inode: 7, in_custody: true };
         let haproxy = Version { major: haproxy.0, minor: haproxy.1 };
-        let mut means =
-            Means { haproxy, exposes: false, strategy: Strategy::Auto, migrates: true, holds: Some(Rung::HeldEbpf) };
+        let mut means = CompanionPlanInputs {
+            haproxy,
+            exposes: false,
+            strategy: Strategy::Auto,
+            migrates: true,
+            holds: Some(Rung::HeldEbpf),
+        };
         change(&mut means);
         plan(&[present], means).remove(0).rung
     }

@@ -10,7 +10,7 @@ use crate::config::Strategy;
 use crate::gate::hold::{Backend, Gates};
 use crate::model::listener::{Address, Endpoint, Family, Role};
 use crate::receipt::Rung;
-use crate::server::Abilities;
+use crate::server::Capabilities;
 
 /// Why a unix path that HAProxy binds again is not proven.
 pub(crate) const REFUSES: &str =
@@ -48,9 +48,9 @@ pub struct Planned {
 
 /// What the plan follows from, besides the listeners.
 #[derive(Debug, Clone, Copy)]
-pub struct Means<'a> {
+pub struct PlanInputs<'a> {
     /// What the next generation can do.
-    pub server: &'a Abilities,
+    pub server: &'a Capabilities,
     /// What the configuration asks for.
     pub strategy: Strategy,
     /// HAProxy binds without SO_REUSEPORT: nothing can be bound beside it.
@@ -60,11 +60,11 @@ pub struct Means<'a> {
 }
 
 /// Decides for each listener.
-pub fn plan(present: &[Present], means: Means<'_>) -> Vec<Planned> {
+pub fn plan(present: &[Present], means: PlanInputs<'_>) -> Vec<Planned> {
     present.iter().map(|listener| planned(listener, means)).collect()
 }
 
-fn planned(listener: &Present, means: Means<'_>) -> Planned {
+fn planned(listener: &Present, means: PlanInputs<'_>) -> Planned {
     let (rung, why) = match why_not_passed(listener, means) {
         None => (Rung::Passed, single_ipv6(&listener.endpoint, means.server)),
         Some(why) if means.strategy != Strategy::FdPass && matches!(listener.endpoint.address, Address::Unix(_)) => {
@@ -84,7 +84,7 @@ fn planned(listener: &Present, means: Means<'_>) -> Planned {
     Planned { address: endpoint.to_string(), family: endpoint.address.family(), role: *role, rung, why, inode: *inode }
 }
 
-fn held(means: Means<'_>, why: String) -> (Rung, Option<String>) {
+fn held(means: PlanInputs<'_>, why: String) -> (Rung, Option<String>) {
     match means.gates.best(means.strategy) {
         Ok(Backend::Ebpf) => (Rung::HeldEbpf, Some(why)),
         Ok(Backend::Qdisc) => (Rung::HeldQdisc, Some(why)),
@@ -93,7 +93,7 @@ fn held(means: Means<'_>, why: String) -> (Rung, Option<String>) {
 }
 
 /// The inner reason is absent where the strategy wants it so and its name has said it already.
-fn why_not_steered(means: Means<'_>) -> Option<Option<String>> {
+fn why_not_steered(means: PlanInputs<'_>) -> Option<Option<String>> {
     if holds_tcp(means.strategy) {
         return Some(None);
     }
@@ -113,9 +113,9 @@ pub(crate) fn keeps_tcp_back(strategy: Strategy) -> bool {
     holds_tcp(strategy) || strategy == Strategy::Steer
 }
 
-fn why_not_passed(listener: &Present, means: Means<'_>) -> Option<String> {
+fn why_not_passed(listener: &Present, means: PlanInputs<'_>) -> Option<String> {
     let strategy = means.strategy;
-    if let Some(why) = &means.server.not_given {
+    if let Some(why) = &means.server.why_not_passed {
         return Some(why.clone());
     }
     if keeps_tcp_back(strategy) && listener.endpoint.is_tcp_here() {
@@ -125,7 +125,7 @@ fn why_not_passed(listener: &Present, means: Means<'_>) -> Option<String> {
     (!listener.in_custody).then(|| unexported.into())
 }
 
-fn single_ipv6(endpoint: &Endpoint, server: &Abilities) -> Option<String> {
+fn single_ipv6(endpoint: &Endpoint, server: &Capabilities) -> Option<String> {
     let single = matches!(endpoint.address, Address::Inet(SocketAddr::V6(address)) if !address.ip().is_unspecified());
     (single && server.wants_v6only)
         .then(|| "provided that its bind says `v6only`; otherwise it is steered or held".into())
@@ -148,8 +148,8 @@ mod tests {
     }
 
     fn planned_with(listener: Present, haproxy: (u32, u32), strategy: Strategy, gates: &Gates) -> Planned {
-        let server = Abilities::from(Version { major: haproxy.0, minor: haproxy.1 });
-        let means = Means { server: &server, strategy, noreuseport: false, gates };
+        let server = Capabilities::from(Version { major: haproxy.0, minor: haproxy.1 });
+        let means = PlanInputs { server: &server, strategy, noreuseport: false, gates };
         plan(&[listener], means).remove(0)
     }
 
@@ -193,8 +193,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_bound_twice_is_not_steered() {
-        let server = Abilities::from(Version { major: 1, minor: 7 });
-        let means = Means { server: &server, strategy: Strategy::Auto, noreuseport: true, gates: &Gates::default() };
+        let server = Capabilities::from(Version { major: 1, minor: 7 });
+        let means =
+            PlanInputs { server: &server, strategy: Strategy::Auto, noreuseport: true, gates: &Gates::default() };
         let planned = plan(&[present(true)], means).remove(0);
         assert_eq!(planned.rung, Rung::HeldEbpf);
         let why = planned.why.unwrap();

@@ -96,7 +96,7 @@ impl Drop for Followed {
 }
 
 /// How often a process without a pidfd is looked at: only kernels before 5.3 need it.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Handle {
     /// Starts `command` and follows it.
@@ -143,9 +143,9 @@ impl Handle {
                 Some(pidfd) => match pidfd.readable().await {
                     Ok(mut ready) if self.try_ended().is_none() => ready.clear_ready(),
                     Ok(_) => {}
-                    Err(_) => tokio::time::sleep(LOOK_INTERVAL).await,
+                    Err(_) => tokio::time::sleep(POLL_INTERVAL).await,
                 },
-                None => tokio::time::sleep(LOOK_INTERVAL).await,
+                None => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }
     }

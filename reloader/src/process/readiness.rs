@@ -17,7 +17,7 @@ pub enum NotReady {
     TimedOut(Duration),
     /// Nothing serves meanwhile, and custody may not be kept any longer.
     #[error("nothing serves, and the new generation was not ready within custody-max ({})", humantime::format_duration(*.0))]
-    NobodyServes(Duration),
+    NothingServes(Duration),
     /// The daemon was asked to stop.
     #[error("the daemon was asked to stop")]
     Stopping,
@@ -45,7 +45,7 @@ pub struct Limits {
 
 /// Waits until `process` is ready, as `reached` tells; `pulse` is called about every second while it waits, and tells when custody ends if
 /// nothing serves by then.
-pub async fn ready(
+pub async fn wait_until_ready(
     process: &Handle,
     reached: impl Future<Output = Result<(), NotReady>>,
     mut limits: Limits,
@@ -53,7 +53,7 @@ pub async fn ready(
 ) -> Result<(), NotReady> {
     let mut deadline = Instant::now() + limits.start_timeout;
     let mut timed_out = NotReady::TimedOut(limits.start_timeout);
-    let nobody_serves = || NotReady::NobodyServes(limits.custody_max);
+    let nobody_serves = || NotReady::NothingServes(limits.custody_max);
     if let Some(custody_ends) = limits.custody_ends.map(Instant::from).filter(|ends| *ends < deadline) {
         (deadline, timed_out) = (custody_ends, nobody_serves());
     }

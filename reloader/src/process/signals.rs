@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, test_kill_process};
 use super::procfs::status_line;
 
 /// Whether a process handles, ignores or blocks a signal (SigCgt, SigIgn and SigBlk of proc_pid_status(5)): one that does not ends by it.
-pub fn minds(pid: u32, signal: Signal) -> bool {
+pub fn handles_signal(pid: u32, signal: Signal) -> bool {
     ["SigCgt:", "SigIgn:", "SigBlk:"].iter().any(|mask| is_in(pid, mask, signal))
 }
 
@@ -16,7 +16,7 @@ pub fn is_pending(pid: u32, signal: Signal) -> bool {
 }
 
 /// Whether this process may not send a signal to it (kill(2), EPERM).
-pub fn is_beyond_signals(pid: u32) -> bool {
+pub fn cannot_signal(pid: u32) -> bool {
     Pid::from_raw(pid as i32).is_some_and(|pid| test_kill_process(pid) == Err(Errno::PERM))
 }
 
@@ -33,8 +33,8 @@ mod tests {
     fn whoever_does_not_mind_a_signal_ends_by_it() {
         let mut child = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
         // The runtime of Rust ignores SIGPIPE, and gives it back to its children.
-        assert!(minds(std::process::id(), Signal::PIPE));
-        assert!(!minds(child.id(), Signal::USR2) && !is_pending(child.id(), Signal::USR2));
+        assert!(handles_signal(std::process::id(), Signal::PIPE));
+        assert!(!handles_signal(child.id(), Signal::USR2) && !is_pending(child.id(), Signal::USR2));
         child.kill().unwrap();
         child.wait().unwrap();
     }

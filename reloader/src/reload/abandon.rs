@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use crate::haproxy::inspect::stats_socket_inode;
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::model::listener::Address;
-use crate::process::{self, Kin, SocketOwner};
+use crate::process::{self, ProcessScope, SocketOwner};
 use crate::receipt::Recorder;
 use crate::supervision::{Generation, Supervisor};
 
 /// How long an abandoned generation may go on listening after it was told to drain.
 const REACTION_TIME: Duration = Duration::from_secs(2);
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Drains the generation that was being started, if any. With `ends_custody` the daemon lets go of the sockets it
 /// shares: nothing serves them, and nothing will soon.
@@ -30,7 +30,7 @@ pub(crate) async fn abandon(supervisor: &mut Supervisor, ends_custody: bool, rec
         generation.listeners = supervisor.present_listeners();
         // What it was given is in custody, or nobody's.
         generation.given.clear();
-        let seen = Seen::of(&mut generation, supervisor);
+        let seen = Seen::observe(&mut generation, supervisor);
         log::warn!("generation {} (process {}) is abandoned: it drains", generation.number, generation.process.pid());
         let ending = generation.ending();
         supervisor.begin_draining(generation);
@@ -55,20 +55,20 @@ struct Seen {
 
 impl Seen {
     /// The generation is told which of its processes have them.
-    fn of(generation: &mut Generation, supervisor: &Supervisor) -> Seen {
+    fn observe(generation: &mut Generation, supervisor: &Supervisor) -> Seen {
         let sockets = process::sockets_of(&generation.processes());
         let machine = sock_diag::listeners();
         let stats = machine.as_ref().ok().and_then(|all| stats_socket_inode(&generation.socket, all, &sockets));
-        generation.lifeline = generation.lifeline.or(stats);
-        generation.note_leaves(&sockets);
-        let shared: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();
+        generation.sentinel = generation.sentinel.or(stats);
+        generation.note_worker_processes(&sockets);
+        let shared: HashSet<u64> = supervisor.custody.kept().iter().map(|held| held.listener.inode).collect();
         let own = |found: &ListenSocket| {
             let is_tcp = matches!(found.address, Address::Inet(_));
             is_tcp && sockets.contains_key(&found.inode) && !shared.contains(&found.inode)
         };
         let has_own = machine.as_ref().ok().map(|all| all.iter().any(own));
         // Of another server than HAProxy all that it listens on is its traffic.
-        let all = machine.as_ref().ok().filter(|_| generation.kin == Kin::All).into_iter().flatten();
+        let all = machine.as_ref().ok().filter(|_| generation.scope == ProcessScope::All).into_iter().flatten();
         let known = shared.iter().copied().chain(stats).chain(all.map(|found| found.inode));
         let known = known.filter_map(|inode| Some((inode, *sockets.get(&inode)?))).collect();
         Seen { known, has_own }
@@ -109,7 +109,7 @@ async fn reacts(generation: &Generation, seen: &Seen) -> bool {
         }
         tokio::select! {
             _ = generation.process.ended() => return true,
-            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
     }
 }

@@ -7,17 +7,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::aside::aside;
+use super::run_blocking::run_blocking;
 use crate::gate::hold::Exception;
 use crate::kernel::sock_diag::{self, Connection, Ends, SockDiagError};
 use crate::kernel::syncookies::SynCookies;
 use crate::model::listener::{Address, Endpoint, Listener};
 
 /// A drain inside a hold ends after this time, empty or not.
-pub(crate) const CAP: Duration = Duration::from_millis(500);
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// No event tells that a queue has changed.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What passed a guard a moment before it stood has reached TCP after this time: it came by no other way.
 pub(super) const IN_FLIGHT: Duration = Duration::from_millis(2);
@@ -121,7 +121,7 @@ impl Drain {
         }
     }
 
-    /// Waits until queues and handshakes are empty, at most [`CAP`]. With `answers`, also until the server owes nobody an
+    /// Waits until queues and handshakes are empty, at most [`DRAIN_TIMEOUT`]. With `answers`, also until the server owes nobody an
     /// answer: for a server that is going to be killed.
     pub(crate) async fn until_empty(&mut self, answers: bool) {
         loop {
@@ -130,10 +130,11 @@ impl Drain {
             self.left = left.collect();
             let time = self.began.elapsed();
             let empty = self.left.values().all(|undrained| undrained.is_empty());
-            if self.blind.is_some() || time >= CAP || (time >= WATCHED && empty && self.last.unanswered == 0) {
+            if self.blind.is_some() || time >= DRAIN_TIMEOUT || (time >= WATCHED && empty && self.last.unanswered == 0)
+            {
                 return;
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -142,7 +143,7 @@ impl Drain {
     /// With very many connections a look takes longer than the main loop may be kept.
     pub(crate) async fn look(&mut self, answers: bool) {
         let view = self.view.clone();
-        let look = match aside(move || Look::now(&view, answers)).await {
+        let look = match run_blocking(move || Look::now(&view, answers)).await {
             Ok(look) => look,
             Err(error) => return self.blind = Some(error.to_string()),
         };

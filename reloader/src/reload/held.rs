@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::aside::aside;
-use super::confirm::Verdict;
 use super::drain::{Drain, Undrained};
 use super::retire::undrained;
+use super::run_blocking::run_blocking;
+use super::verdict::Verdict;
 use crate::config::Strategy;
-use crate::gate::hold::{Backend, Ended, Exception, Figures, Hold, HoldError, Target, Wanted};
+use crate::gate::hold::{Backend, Exception, Hold, HoldError, HoldOutcome, HoldRequest, HoldStats, Target};
 use crate::kernel::{devices, sock_diag};
 use crate::model::listener::Listener;
 use crate::receipt::Recorder;
@@ -16,7 +16,7 @@ use crate::receipt::{ListenerReceipt, Rung, Syns};
 use crate::supervision::Supervisor;
 
 /// A hold in force, and what it is for.
-pub(crate) struct Guarded {
+pub(crate) struct HeldListeners {
     hold: Hold,
     /// When it ends by itself.
     ends: Instant,
@@ -39,7 +39,7 @@ pub(crate) async fn guard(
     old: Vec<Listener>,
     ours: &HashSet<u64>,
     recorder: &mut Recorder,
-) -> Option<Guarded> {
+) -> Option<HeldListeners> {
     let cookies = recorder.cookies();
     if old.is_empty() {
         return None;
@@ -57,7 +57,7 @@ pub(crate) async fn guard(
         Ok(hold) => {
             hold.armed().notes.iter().for_each(|note| recorder.note(note));
             let (ends, drain) = (hold.armed().at + max, Drain::begin(old.clone(), held, &exceptions, cookies));
-            Some(Guarded { hold, ends, drain, old, still_open: None })
+            Some(HeldListeners { hold, ends, drain, old, still_open: None })
         }
         Err(error) => {
             recorder.note(error.to_string());
@@ -67,16 +67,16 @@ pub(crate) async fn guard(
 }
 
 /// [`Hold::begin`], beside the caller's own thread.
-pub(crate) async fn begin(wanted: Wanted) -> Result<Hold, HoldError> {
-    aside(|| Hold::begin(wanted)).await
+pub(crate) async fn begin(wanted: HoldRequest) -> Result<Hold, HoldError> {
+    run_blocking(|| Hold::begin(wanted)).await
 }
 
 /// [`Hold::release`], beside the caller's own thread.
-pub(crate) async fn release(hold: Hold) -> Ended {
-    aside(|| hold.release()).await
+pub(crate) async fn release(hold: Hold) -> HoldOutcome {
+    run_blocking(|| hold.release()).await
 }
 
-fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Result<Wanted, String> {
+fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Result<HoldRequest, String> {
     let sockets = sock_diag::tcp_listeners().map_err(|error| error.to_string())?;
     let target = |listener: &Listener| {
         let address = listener.endpoint.inet()?;
@@ -91,9 +91,9 @@ fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Res
         targets.iter().any(|target| target.address.ip().is_unspecified() && target.address.port() == port)
     };
     let others = sockets.iter().filter(|found| !ours.contains(&found.inode));
-    let exceptions = others.filter_map(Exception::of);
+    let exceptions = others.filter_map(Exception::from_listener);
     let config = &supervisor.config;
-    Ok(Wanted {
+    Ok(HoldRequest {
         exceptions: exceptions.filter(on_held_port).collect(),
         old: old.iter().map(|listener| listener.inode).collect(),
         targets,
@@ -107,7 +107,7 @@ fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Res
     })
 }
 
-impl Guarded {
+impl HeldListeners {
     /// Waits until the old queues are empty; with `answers`, also until the old server owes nobody an answer.
     pub(crate) async fn drain(&mut self, answers: bool) {
         self.drain.until_empty(answers).await;
@@ -152,7 +152,7 @@ impl Guarded {
     /// Ends the hold and writes into the receipt what it proves.
     pub(crate) async fn release(mut self, recorder: &mut Recorder) {
         self.drain.look(false).await;
-        let Guarded { hold, drain, old, still_open, .. } = self;
+        let HeldListeners { hold, drain, old, still_open, .. } = self;
         let backend = hold.armed().backend;
         let ended = self::release(hold).await;
         ended.notes.iter().for_each(|note| recorder.note(note));
@@ -204,37 +204,37 @@ fn undrained_doubt(undrained: Undrained) -> Option<String> {
 }
 
 /// What became of SYNs, as receipts tell it.
-pub(crate) fn syns(ended: &Ended) -> Syns {
+pub(crate) fn syns(ended: &HoldOutcome) -> Syns {
     let figures = ended.figures;
     Syns {
         seen: None,
         held: figures.held,
         released: figures.released,
-        dropped: figures.dropped + figures.homeless,
+        dropped: figures.dropped + figures.device_gone,
         lease_lapsed: figures.lease_lapsed,
         longest_hold_us: figures.longest.as_micros() as u64,
     }
 }
 
 /// What became of those that could not be parked.
-pub(crate) fn no_room(figures: &Figures) -> Option<String> {
+pub(crate) fn no_room(figures: &HoldStats) -> Option<String> {
     let dropped = figures.dropped;
     (dropped > 0)
         .then(|| format!("{dropped} SYNs found no room: their clients send them again after a second (hold.capacity)"))
 }
 
 /// Why a hold proves nothing for any of its listeners, if so.
-pub(crate) fn general_doubt(ended: &Ended) -> Option<String> {
+pub(crate) fn general_doubt(ended: &HoldOutcome) -> Option<String> {
     if ended.figures.lease_lapsed > 0 {
         return Some(format!(
             "{} SYNs passed while the lease of the hold had run out: this process was stopped, or starved",
             ended.figures.lease_lapsed
         ));
     }
-    if ended.figures.homeless > 0 {
+    if ended.figures.device_gone > 0 {
         return Some(format!(
             "{} SYNs were not delivered: the device by which they came has gone",
-            ended.figures.homeless
+            ended.figures.device_gone
         ));
     }
     if let Some(trouble) = &ended.trouble {
@@ -254,18 +254,18 @@ pub(crate) fn rung(backend: Backend) -> Rung {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::hold::Why;
+    use crate::gate::hold::EndReason;
 
-    fn ended(why: Why, trouble: Option<&str>) -> Ended {
+    fn ended(why: EndReason, trouble: Option<&str>) -> HoldOutcome {
         let at = std::time::Instant::now();
-        Ended { figures: Default::default(), at, why, trouble: trouble.map(Into::into), notes: Vec::new() }
+        HoldOutcome { figures: Default::default(), at, why, trouble: trouble.map(Into::into), notes: Vec::new() }
     }
 
     #[test]
     fn what_found_no_room_is_a_note_and_what_had_no_device_a_doubt() {
         let with = |dropped, homeless| {
-            let mut ended = ended(Why::Asked, None);
-            (ended.figures.dropped, ended.figures.homeless) = (dropped, homeless);
+            let mut ended = ended(EndReason::Asked, None);
+            (ended.figures.dropped, ended.figures.device_gone) = (dropped, homeless);
             (no_room(&ended.figures), general_doubt(&ended))
         };
         assert_eq!(with(0, 0), (None, None));
@@ -277,12 +277,12 @@ mod tests {
 
     #[test]
     fn a_hold_that_failed_proves_nothing() {
-        assert_eq!(general_doubt(&ended(Why::Asked, None)), None);
+        assert_eq!(general_doubt(&ended(EndReason::Asked, None)), None);
         assert_eq!(
-            general_doubt(&ended(Why::Asked, Some("2 SYNs were not delivered"))).unwrap(),
+            general_doubt(&ended(EndReason::Asked, Some("2 SYNs were not delivered"))).unwrap(),
             "2 SYNs were not delivered"
         );
-        assert_eq!(general_doubt(&ended(Why::Lifted, Some("it stood still"))).unwrap(), "it stood still");
-        assert!(general_doubt(&ended(Why::Failed, None)).is_some());
+        assert_eq!(general_doubt(&ended(EndReason::Lifted, Some("it stood still"))).unwrap(), "it stood still");
+        assert!(general_doubt(&ended(EndReason::Failed, None)).is_some());
     }
 }

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::abandon::abandon;
-use super::guards::Guards;
-use super::held::{self, Guarded};
+use super::held::{self, HeldListeners};
+use super::protection::Protection;
 use super::retire::{retire, stopped_listening};
-use super::run::{Ask, prove};
+use super::run::{ReloadRequest, prove};
 use super::start;
 use super::stop_listening::{Closed, OldListeners};
 use crate::config::{Require, Strategy};
@@ -32,8 +32,8 @@ pub(crate) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
         return false;
     }
     let alone = prepared.binds_alone || serving.noreuseport;
-    let passes = prepared.abilities.not_given.is_none();
-    let given: HashSet<u64> = supervisor.custody.held().iter().map(|held| held.listener.inode).collect();
+    let passes = prepared.capabilities.why_not_passed.is_none();
+    let given: HashSet<u64> = supervisor.custody.kept().iter().map(|held| held.listener.inode).collect();
     let is_in_the_way = |listener: &Listener| {
         let in_custody = given.contains(&listener.inode);
         if let Some(blocks) = supervisor.server.is_blocked_by(&listener.endpoint, in_custody) {
@@ -52,10 +52,10 @@ pub(crate) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
 /// that does so under the hold, which the caller ends.
 pub(crate) async fn run(
     supervisor: &mut Supervisor,
-    ask: Ask,
+    ask: ReloadRequest,
     prepared: &Prepared,
     recorder: &mut Recorder,
-    guards: &mut Guards,
+    guards: &mut Protection,
     tell: &dyn Fn(&str),
 ) -> Result<(), Failure> {
     tell("checking the configuration");
@@ -113,7 +113,7 @@ fn still_serves(supervisor: &Supervisor) -> Result<(), Failure> {
     if supervisor.is_served() && supervisor.custody.is_still_owned() { Ok(()) } else { Err(Failure::new(ENDED)) }
 }
 
-pub(super) async fn guard(supervisor: &Supervisor, old: &[Owned], recorder: &mut Recorder) -> Option<Guarded> {
+pub(super) async fn guard(supervisor: &Supervisor, old: &[Owned], recorder: &mut Recorder) -> Option<HeldListeners> {
     let ours: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
     let listeners = old.iter().map(|owned| owned.listener.clone());
     let held = listeners.filter(|listener| listener.endpoint.is_tcp_here()).collect();
@@ -125,7 +125,7 @@ pub(super) async fn guard(supervisor: &Supervisor, old: &[Owned], recorder: &mut
     Some(guarded)
 }
 
-pub(super) fn refuse_unproven(supervisor: &Supervisor, guarded: Option<&Guarded>) -> Result<(), Failure> {
+pub(super) fn refuse_unproven(supervisor: &Supervisor, guarded: Option<&HeldListeners>) -> Result<(), Failure> {
     if supervisor.config.reload.require != Require::Proven {
         return Ok(());
     }
@@ -139,10 +139,10 @@ pub(super) fn refuse_unproven(supervisor: &Supervisor, guarded: Option<&Guarded>
 
 async fn replace(
     supervisor: &mut Supervisor,
-    ask: Ask,
+    ask: ReloadRequest,
     prepared: &Prepared,
     old: &[Owned],
-    guarded: Option<&mut Guarded>,
+    guarded: Option<&mut HeldListeners>,
     recorder: &mut Recorder,
 ) -> Result<(), Failure> {
     let held_until = guarded.as_ref().map(|guarded| guarded.ends());
@@ -157,7 +157,7 @@ async fn replace(
     abandon(supervisor, failure.ends_custody, recorder).await;
     let failure = second_chance(supervisor, ask, old, failure, recorder).await;
     if !supervisor.is_served() {
-        supervisor.note_unserved(old);
+        supervisor.note_refused_listeners(old);
         supervisor.note_failed_starts();
     }
     Err(failure)
@@ -167,16 +167,16 @@ async fn replace(
 async fn make_room(
     supervisor: &mut Supervisor,
     old: &[Owned],
-    mut guarded: Option<&mut Guarded>,
+    mut guarded: Option<&mut HeldListeners>,
     recorder: &mut Recorder,
 ) -> Result<(), Failure> {
     let held_until = guarded.as_ref().map(|guarded| guarded.ends());
     let listeners: Vec<&Listener> = old.iter().map(|owned| &owned.listener).collect();
-    let old_listeners = OldListeners::of(supervisor, &listeners);
+    let old_listeners = OldListeners::new(supervisor, &listeners);
     // Before it is on record: the next daemon retires it again from then on, and should this one die in between, its listeners must not
     // count for the guard.
     guarded.iter().for_each(|guarded| guarded.old_leaves());
-    let Some((ending, listened)) = supervisor.stand_down(held_until) else { return Ok(()) };
+    let Some((ending, listened)) = supervisor.vacate(held_until) else { return Ok(()) };
     supervisor.server.retire(&ending);
     let process = ending.process;
     let patience = patience(supervisor.config.reload.drain_timeout, held_until, supervisor.last_start);
@@ -188,12 +188,12 @@ async fn make_room(
             (false, _) => Closed::Attended,
         }
     };
-    let closed = supervisor.published.beating(&supervisor.name, closed).await;
+    let closed = supervisor.board.with_heartbeat(&supervisor.name, closed).await;
     if closed == Closed::Gone {
         return Ok(());
     }
     if closed == Closed::Attended && supervisor.server.haproxy().is_none() && process.try_ended().is_none() {
-        supervisor.stand_up_again(&process);
+        supervisor.reinstate(&process);
         guarded.iter().for_each(|guarded| guarded.old_stays());
         return Err(Failure::new(format!(
             "the serving generation (process {}) still has its listeners {} after it was asked to end, and may end yet: nothing \
@@ -233,7 +233,7 @@ fn first_try(left: Duration, last_start: Option<Duration>) -> Duration {
 
 async fn bring_up(
     supervisor: &mut Supervisor,
-    ask: Ask,
+    ask: ReloadRequest,
     prepared: &Prepared,
     old: &[Owned],
     patience: Duration,
@@ -250,7 +250,7 @@ async fn bring_up(
 /// The new generation came to nothing: what served before is started again, from the copy of its configuration.
 async fn second_chance(
     supervisor: &mut Supervisor,
-    ask: Ask,
+    ask: ReloadRequest,
     old: &[Owned],
     failure: Failure,
     recorder: &mut Recorder,

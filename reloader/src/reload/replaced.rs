@@ -10,10 +10,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::aside::aside;
-use super::confirm::Verdict;
-use super::drain::LOOK_INTERVAL;
+use super::drain::POLL_INTERVAL;
 use super::retire::undrained;
+use super::run_blocking::run_blocking;
+use super::verdict::Verdict;
 use crate::kernel::sock_diag::{self, SockDiagError};
 use crate::model::listener::{Address, Listener, Owned};
 use crate::plan::REFUSES;
@@ -87,7 +87,7 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 /// An old socket whose path leads to another one now.
-pub(crate) struct Replaced {
+pub(crate) struct ReplacedPath {
     old: Listener,
     /// The inode of the socket to which it leads.
     new: u64,
@@ -96,11 +96,11 @@ pub(crate) struct Replaced {
 }
 
 /// Those among the verdicts.
-pub(crate) fn among(verdicts: &[Verdict]) -> Vec<Replaced> {
+pub(crate) fn among(verdicts: &[Verdict]) -> Vec<ReplacedPath> {
     let unproven = verdicts.iter().filter(|verdict| verdict.receipt.rung == Rung::Unproven);
     let found = unproven.filter_map(|verdict| Some((verdict.closing.clone()?, verdict.receipt.inode_after?)));
     let paths = found.filter(|(old, _)| matches!(old.endpoint.address, Address::Unix(_)));
-    paths.map(|(old, new)| Replaced { doubt: leads_elsewhere(&old, new), old, new }).collect()
+    paths.map(|(old, new)| ReplacedPath { doubt: leads_elsewhere(&old, new), old, new }).collect()
 }
 
 /// Why the path is not known to lead to the new socket.
@@ -115,19 +115,19 @@ fn leads_elsewhere(old: &Listener, new: u64) -> Option<String> {
     }
 }
 
-impl Replaced {
+impl ReplacedPath {
     /// Waits until the old generation has accepted what is queued, no longer than `patience`.
     pub(crate) async fn drain(&mut self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let inode = self.old.inode;
         while self.doubt.is_none() {
-            match aside(move || queued(inode)).await {
+            match run_blocking(move || queued(inode)).await {
                 Ok(Some(0)) => return,
                 Ok(None) => self.doubt = Some("it closed before its queue was seen empty".into()),
                 Ok(Some(left)) if Instant::now() >= deadline => {
                     self.doubt = Some(format!("{left} connections were left on the old socket"));
                 }
-                Ok(_) => tokio::time::sleep(LOOK_INTERVAL).await,
+                Ok(_) => tokio::time::sleep(POLL_INTERVAL).await,
                 Err(error) => self.doubt = Some(error.to_string()),
             }
         }
@@ -136,8 +136,8 @@ impl Replaced {
     /// The path leads back to the old socket: waits until the new generation has accepted what came to it meanwhile.
     pub(crate) async fn drain_back(&self, patience: Duration) {
         let (deadline, inode) = (Instant::now() + patience, self.new);
-        while Instant::now() < deadline && matches!(aside(move || queued(inode)).await, Ok(Some(1..))) {
-            tokio::time::sleep(LOOK_INTERVAL).await;
+        while Instant::now() < deadline && matches!(run_blocking(move || queued(inode)).await, Ok(Some(1..))) {
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 

@@ -12,36 +12,36 @@ use crate::plan::Planned;
 use crate::process::{Handle, SocketOwner};
 use crate::receipt::Rung;
 use crate::server::Prepared;
-use crate::sockets::custody::{Custody, Held};
+use crate::sockets::custody::{Custody, KeptSocket};
 use crate::supervision::Supervisor;
 
 /// The lease outlives a start by this time.
-const SPARE: Duration = Duration::from_secs(5);
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 /// Reserved reuseport groups: where the serving generation has one socket of each. No duplicate is kept beyond custody: with nobody behind
 /// it, it would swallow what the group gets.
 #[derive(Default)]
-pub(crate) struct Reserved {
+pub(crate) struct ReservedGroups {
     groups: Vec<(u64, SocketOwner)>,
     /// What the last reload left to be steered is steered to the serving generation again.
     renewed: bool,
 }
 
-impl Reserved {
+impl ReservedGroups {
     /// Reserves for the serving generation what the plan says may not be passed. Where that is not possible (another server in the group;
     /// Linux before 5.3; no duplicate in custody, and Linux before 5.6 or no CAP_SYS_PTRACE) the kernel shares connections out between the
     /// two generations.
-    pub(crate) fn begin(supervisor: &mut Supervisor, prepared: &Prepared) -> Reserved {
-        let mut reserved = Reserved::default();
+    pub(crate) fn begin(supervisor: &mut Supervisor, prepared: &Prepared) -> ReservedGroups {
+        let mut reserved = ReservedGroups::default();
         // A program of a dead daemon that is still there waits for handshakes of its own.
         if supervisor.serving.is_none() || supervisor.inherits_steering {
             return reserved;
         }
-        let bound_anew = may_be_bound_anew(&supervisor.plan(&prepared.abilities));
+        let bound_anew = may_be_bound_anew(&supervisor.plan(&prepared.capabilities));
         if bound_anew.is_empty() {
             return reserved;
         }
-        let lease = supervisor.config.reload.start_timeout + SPARE;
+        let lease = supervisor.config.reload.start_timeout + LEASE_MARGIN;
         if let Some(steer) = supervisor.steer.as_mut().filter(|steer| steer.is_in_force()) {
             reserved.renewed = steer.renew(lease).is_ok();
         }
@@ -74,7 +74,7 @@ impl Reserved {
 }
 
 /// Frees what a daemon that was killed during a start may have left reserved. HAProxy has no program of its own on a TCP listener.
-pub(crate) fn free_inherited(supervisor: &Supervisor) {
+pub(crate) fn free_left_behind(supervisor: &Supervisor) {
     let Some(serving) = supervisor.serving.as_ref().filter(|_| supervisor.server.haproxy().is_some()) else { return };
     if supervisor.inherits_steering {
         return;
@@ -96,13 +96,13 @@ fn free(custody: &Custody, groups: impl IntoIterator<Item = (u64, SocketOwner)>)
     }
 }
 
-fn by_inode(custody: &Custody) -> HashMap<u64, &Held> {
-    custody.held().iter().map(|held| (held.listener.inode, held)).collect()
+fn by_inode(custody: &Custody) -> HashMap<u64, &KeptSocket> {
+    custody.kept().iter().map(|held| (held.listener.inode, held)).collect()
 }
 
 /// By the duplicate in custody; of a socket that HAProxy does not give out, or that is kept back, by one for this moment.
 fn with_socket(
-    held: &HashMap<u64, &Held>,
+    held: &HashMap<u64, &KeptSocket>,
     owner: SocketOwner,
     inode: u64,
     act: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::confirm::Verdict;
 use super::stop_listening::{Closed, OldListeners};
+use super::verdict::Verdict;
 use crate::kernel::sock_diag::{self, Connection, SockDiagError};
 use crate::model::listener::{Address, Listener};
 use crate::process::Handle;
@@ -15,7 +15,7 @@ use crate::sockets::inspection::Inspection;
 use crate::supervision::{Generation, Supervisor};
 
 /// How often the old generation's listeners are looked at: no event tells of close(2) in another process.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Carries out the second phase. From here on the new generation serves, whatever the old one does. False where the old one was
 /// not seen to close its listeners.
@@ -27,16 +27,16 @@ pub(crate) async fn retire(
 ) -> bool {
     let Some(mut new) = supervisor.starting.take() else { return true };
     new.listeners = inspection.owned;
-    new.lifeline = inspection.lifeline;
+    new.sentinel = inspection.sentinel;
     new.serving_since = Instant::now();
-    new.note_leaves(&inspection.sockets);
+    new.note_worker_processes(&inspection.sockets);
     let mut custody = inspection.custody;
-    custody.complete_from(supervisor.custody.held(), &inspection.sockets);
+    custody.complete_from(supervisor.custody.kept(), &inspection.sockets);
     custody.complete_from(&std::mem::take(&mut new.given), &inspection.sockets);
     supervisor.limit_custody(&mut custody);
     let old = supervisor.serving.as_ref().map(Generation::ending);
     let closing: Vec<&Listener> = verdicts.iter().filter_map(|verdict| verdict.closing.as_ref()).collect();
-    let old_listeners = OldListeners::of(supervisor, &closing);
+    let old_listeners = OldListeners::new(supervisor, &closing);
     let before = supervisor.promote(new, custody);
 
     let mut closed = true;
@@ -44,8 +44,8 @@ pub(crate) async fn retire(
         supervisor.server.retire(&old);
         let old = old.process;
         let patience = supervisor.config.reload.drain_timeout;
-        let (board, name) = (&supervisor.published, &supervisor.name);
-        closed = board.beating(name, stopped_listening(&old, &before, patience)).await;
+        let (board, name) = (&supervisor.board, &supervisor.name);
+        closed = board.with_heartbeat(name, stopped_listening(&old, &before, patience)).await;
         if !closed {
             recorder.note(format!(
                 "the old generation (process {}) still has its listeners {} after it was told to drain",
@@ -77,7 +77,7 @@ pub(crate) async fn stopped_listening(old: &Handle, custody: &Custody, patience:
         if Instant::now() >= deadline {
             return false;
         }
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     true
 }
@@ -104,7 +104,7 @@ impl Measured {
     }
 
     fn read(verdicts: &[Verdict], before: &Custody) -> Result<Measured, SockDiagError> {
-        let held: HashSet<u64> = before.held().iter().map(|held| held.listener.inode).collect();
+        let held: HashSet<u64> = before.kept().iter().map(|held| held.listener.inode).collect();
         let queues = sock_diag::listeners()?.into_iter().filter(|found| held.contains(&found.inode));
         let queues = queues.map(|found| (found.inode, found.queued)).collect();
         let ports = verdicts.iter().filter_map(|verdict| verdict.serving_port).collect();

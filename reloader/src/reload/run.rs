@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::abandon::abandon;
 use super::companion;
-use super::confirm::{self, Verdict};
 use super::count;
-use super::guards::Guards;
+use super::protection::Protection;
 use super::replace;
 use super::retire::retire;
 use super::start;
+use super::verdict::{self, Verdict};
 use crate::config::Require;
 use crate::kernel::sock_diag::ListenSocket;
 use crate::model::listener::{Owned, Role};
@@ -27,7 +27,7 @@ const ENDING: Duration = Duration::from_millis(200);
 
 /// What is asked of a reload.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ask {
+pub(crate) struct ReloadRequest {
     /// Why a new generation is wanted.
     pub(crate) kind: Kind,
     /// When it was asked for.
@@ -40,16 +40,16 @@ pub(crate) struct Ask {
 
 /// Runs a reload to its receipt. Whatever fails, the generation that served before goes on serving; where it had to make room
 /// first, the last-known-good one serves, or nobody (`replace`).
-pub(crate) async fn run(supervisor: &mut Supervisor, ask: Ask, tell: &dyn Fn(&str)) -> Receipt {
+pub(crate) async fn run(supervisor: &mut Supervisor, ask: ReloadRequest, tell: &dyn Fn(&str)) -> Receipt {
     let old = supervisor.serving.as_ref().map(Generation::id);
     let mut recorder = Recorder::begin(Some(&supervisor.name), ask.kind, ask.asked, ask.coalesced, old);
     count::begin(supervisor, &mut recorder);
-    let mut guards = Guards::default();
+    let mut guards = Protection::default();
     let outcome = two_phases(supervisor, ask, &mut recorder, &mut guards, tell).await;
     if let Err(failure) = &outcome {
-        supervisor.start_was_cut = failure.ends_custody;
+        supervisor.start_timed_out = failure.ends_custody;
         let patience = supervisor.config.reload.drain_timeout;
-        supervisor.published.beating(&supervisor.name, guards.turn_back(patience)).await;
+        supervisor.board.with_heartbeat(&supervisor.name, guards.roll_back(patience)).await;
         abandon(supervisor, failure.ends_custody, &mut recorder).await;
     }
     // What was begun under a guard is abandoned under it.
@@ -62,9 +62,9 @@ pub(crate) async fn run(supervisor: &mut Supervisor, ask: Ask, tell: &dyn Fn(&st
 
 async fn two_phases(
     supervisor: &mut Supervisor,
-    ask: Ask,
+    ask: ReloadRequest,
     recorder: &mut Recorder,
-    guards: &mut Guards,
+    guards: &mut Protection,
     tell: &dyn Fn(&str),
 ) -> Result<(), Failure> {
     if supervisor.companion.is_some() {
@@ -94,20 +94,20 @@ async fn two_phases(
     let (inspection, verdicts) = prove(supervisor, ask, &old, recorder).await?;
     recorder.phase(|phases| &mut phases.confirm);
 
-    guards.put_up(supervisor, &inspection, &old, &verdicts, recorder, tell).await;
+    guards.install(supervisor, &inspection, &old, &verdicts, recorder, tell).await;
     refuse_unproven(supervisor, ask, &verdicts, guards, recorder)?;
 
     tell("retiring the old generation");
     let is_retiring = supervisor.is_served();
     still_there(supervisor)?;
     record_handover(supervisor).await?;
-    guards.share_out(supervisor);
+    guards.open_to_new_generation(supervisor);
     let closed = retire(supervisor, inspection, verdicts, recorder).await;
     if is_retiring && let Some(loss) = prepared.retires_with_loss() {
         recorder.note(loss);
     }
     recorder.phase(|phases| &mut phases.retire);
-    supervisor.published.beating(&supervisor.name, guards.follow_the_close(closed)).await;
+    supervisor.board.with_heartbeat(&supervisor.name, guards.after_close(closed)).await;
     std::mem::take(guards).release(supervisor, recorder, tell).await;
     start::keep_as_known_good(supervisor, &prepared, recorder);
     Ok(())
@@ -122,28 +122,28 @@ async fn look_again(supervisor: &mut Supervisor) {
         Err(error) => return log::warn!("what process {} listens on could not be looked at: {error}", process.pid()),
     };
     let mut custody = inspection.custody;
-    custody.complete_from(supervisor.custody.held(), &inspection.sockets);
+    custody.complete_from(supervisor.custody.kept(), &inspection.sockets);
     supervisor.limit_custody(&mut custody);
     supervisor.custody = custody;
     if let Some(serving) = &mut supervisor.serving {
         serving.listeners = inspection.owned;
-        serving.note_leaves(&inspection.sockets);
+        serving.note_worker_processes(&inspection.sockets);
     }
 }
 
 /// With `require = "proven"` the old generation is not touched while anything speaks against the proof.
 fn refuse_unproven(
     supervisor: &Supervisor,
-    ask: Ask,
+    ask: ReloadRequest,
     verdicts: &[Verdict],
-    guards: &Guards,
+    guards: &Protection,
     recorder: &mut Recorder,
 ) -> Result<(), Failure> {
     if supervisor.config.reload.require != Require::Proven || must_serve(supervisor, ask) {
         return Ok(());
     }
     let receipts: Vec<ListenerReceipt> = verdicts.iter().map(|verdict| verdict.receipt.clone()).collect();
-    let is_guarded = |entry: &&ListenerReceipt| guards.cover(entry.inode_before);
+    let is_guarded = |entry: &&ListenerReceipt| guards.protects(entry.inode_before);
     let open: Vec<ListenerReceipt> = receipts.iter().filter(|entry| !is_guarded(entry)).cloned().collect();
     let (outcome, reason) = judge(&open);
     let reason = match outcome {
@@ -156,7 +156,7 @@ fn refuse_unproven(
 }
 
 /// What served before has ended, so nobody else serves: better unproven, or shared with a stranger, than nothing.
-fn must_serve(supervisor: &Supervisor, ask: Ask) -> bool {
+fn must_serve(supervisor: &Supervisor, ask: ReloadRequest) -> bool {
     ask.kind != Kind::Start && !supervisor.is_served()
 }
 
@@ -190,7 +190,7 @@ fn refuse_unproven_plan(supervisor: &Supervisor, prepared: &Prepared) -> Result<
     if supervisor.config.reload.require != Require::Proven || !supervisor.is_served() {
         return Ok(());
     }
-    match plan::unproven(&supervisor.plan(&prepared.abilities)) {
+    match plan::unproven(&supervisor.plan(&prepared.capabilities)) {
         Some(why) => Err(Failure::new(format!("require = \"proven\", and the plan cannot prove {why}"))),
         None => Ok(()),
     }
@@ -198,7 +198,7 @@ fn refuse_unproven_plan(supervisor: &Supervisor, prepared: &Prepared) -> Result<
 
 pub(super) async fn prove(
     supervisor: &mut Supervisor,
-    ask: Ask,
+    ask: ReloadRequest,
     old: &[Owned],
     recorder: &mut Recorder,
 ) -> Result<(Inspection, Vec<Verdict>), Failure> {
@@ -218,7 +218,7 @@ pub(super) async fn prove(
         return Err(unproven(doubt));
     }
     inspection.notes.iter().for_each(|note| recorder.note(note));
-    if let Some(lacks) = supervisor.server.lacks(&inspection.owned) {
+    if let Some(lacks) = supervisor.server.missing_addresses(&inspection.owned) {
         return Err(unproven(lacks));
     }
     if !inspection.owned.iter().any(|owned| owned.role == Role::Traffic) {
@@ -243,8 +243,8 @@ pub(super) fn judged(supervisor: &Supervisor, old: &[Owned], inspection: &Inspec
     // What the new generation holds is passed, even where it could not be described again.
     let held = old.iter().filter(|owned| inspection.sockets.contains_key(&owned.listener.inode));
     new.extend(held.filter(|owned| !listed.contains(&owned.listener.inode)).cloned());
-    let mut verdicts = confirm::verdicts(old, &new);
-    if let (None, Some(unserved)) = (&supervisor.serving, &supervisor.unserved) {
+    let mut verdicts = verdict::verdicts(old, &new);
+    if let (None, Some(unserved)) = (&supervisor.serving, &supervisor.refused_listeners) {
         let refused = unserved.since.elapsed();
         let is_unserved = |verdict: &&mut Verdict| {
             let before = verdict.receipt.inode_before;
@@ -260,14 +260,14 @@ pub(super) fn find_stranger(supervisor: &Supervisor, inspection: &Inspection, ol
     let ours: Vec<Owned> = old.iter().chain(&inspection.owned).cloned().collect();
     let mut known: HashSet<u64> = inspection.sockets.keys().copied().collect();
     known.extend(old.iter().map(|owned| owned.listener.inode));
-    let suspects = confirm::foreign(&inspection.machine, &ours, &known);
+    let suspects = verdict::foreign(&inspection.machine, &ours, &known);
     if suspects.is_empty() {
         return None;
     }
     let own_generations = supervisor.serving.iter().chain(&supervisor.draining);
     let own_processes: Vec<u32> = own_generations.flat_map(Generation::tree).collect();
     known.extend(process::sockets_of(&own_processes).keys());
-    confirm::foreign(&suspects, &ours, &known).first().map(stranger_sentence)
+    verdict::foreign(&suspects, &ours, &known).first().map(stranger_sentence)
 }
 
 fn stranger_sentence(socket: &ListenSocket) -> String {

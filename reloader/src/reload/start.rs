@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::process::readiness::{self, Limits, NotReady};
 use crate::process::{Ended, is_init};
 use crate::receipt::{Failure, Recorder};
-use crate::server::{Launched, Prepared, Ways};
+use crate::server::{LaunchContext, Launched, Prepared};
 use crate::supervision::{Generation, Supervisor};
 
 /// Reads the configuration and refuses what cannot become a generation.
@@ -26,8 +26,13 @@ pub(crate) async fn start(
     let number = supervisor.take_number();
     let Launched { process, label, given, readiness, offers } =
         launch(supervisor, prepared, number).map_err(Failure::new)?;
-    let mut generation =
-        Generation::started(number, process.clone(), supervisor.server.kin(), supervisor.files(number), label);
+    let mut generation = Generation::started(
+        number,
+        process.clone(),
+        supervisor.server.process_scope(),
+        supervisor.files(number),
+        label,
+    );
     generation.given = given;
     generation.noreuseport = prepared.binds_alone;
     generation.stop = supervisor.server.stop();
@@ -41,7 +46,7 @@ pub(crate) async fn start(
         custody_ends: supervisor.custody_ends(),
         stopping: may_be_given_up(supervisor).then(|| supervisor.stopping.clone()),
     };
-    let ready = readiness::ready(&process, readiness.reached(), limits, || {
+    let ready = readiness::wait_until_ready(&process, readiness.reached(), limits, || {
         supervisor.tick();
         supervisor.custody_ends()
     })
@@ -57,8 +62,8 @@ pub(crate) async fn start(
             Ok(())
         }
         Err(error) => {
-            let ends_custody = matches!(error, NotReady::NobodyServes(_));
-            let lacks = readiness.lacks().filter(|_| ends_custody || matches!(error, NotReady::TimedOut(_)));
+            let ends_custody = matches!(error, NotReady::NothingServes(_));
+            let lacks = readiness.why_not_ready().filter(|_| ends_custody || matches!(error, NotReady::TimedOut(_)));
             let forked = matches!(error, NotReady::Ended(Ended::Exited(0))) && supervisor.server.haproxy().is_none();
             let foreground = forked.then(|| "a server has to stay in the foreground".to_owned());
             let reason = match lacks.or(foreground) {
@@ -72,7 +77,7 @@ pub(crate) async fn start(
 
 fn launch(supervisor: &mut Supervisor, prepared: &Prepared, number: u64) -> Result<Launched, String> {
     let files = supervisor.files(number);
-    let ways = Ways {
+    let ways = LaunchContext {
         files: &files,
         custody: supervisor.offer(),
         inheritance: &supervisor.inheritance,

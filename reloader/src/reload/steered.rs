@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::aside::aside;
-use super::drain::{IN_FLIGHT, LOOK_INTERVAL};
-use super::reserved::Reserved;
+use super::drain::{IN_FLIGHT, POLL_INTERVAL};
+use super::reserved::ReservedGroups;
 use super::retire::undrained;
+use super::run_blocking::run_blocking;
 use super::stop_listening::stop_listening;
 use crate::gate::steer::{Steer, Trace};
 use crate::kernel::sock_diag::{Ends, SockDiagError};
@@ -28,10 +28,10 @@ use groups::{Successor, add, by_endpoint, successors};
 use losses::{Counters, lost_by_migration, lost_by_selection};
 
 /// The lease outlives all waits of a reload by this time.
-const SPARE: Duration = Duration::from_secs(5);
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 /// ClosingListeners listeners that are steered away from.
-pub(crate) struct Steered {
+pub(crate) struct SteeredListeners {
     steer: Steer,
     lines: Vec<Line>,
     old: Arc<ClosingListeners>,
@@ -44,7 +44,7 @@ pub(crate) struct Steered {
     /// The new generation.
     new: Option<Handle>,
     /// It was given up.
-    turned_back: bool,
+    rolled_back: bool,
     /// Why the old listeners may have lost something.
     doubt: Option<String>,
 }
@@ -60,9 +60,9 @@ pub(crate) fn begin(
     supervisor: &mut Supervisor,
     old: Vec<Listener>,
     new: &Custody,
-    reserved: &mut Reserved,
+    reserved: &mut ReservedGroups,
     recorder: &mut Recorder,
-) -> (Option<Steered>, Vec<Listener>) {
+) -> (Option<SteeredListeners>, Vec<Listener>) {
     let successors = successors(new);
     let (candidates, mut rest): (Vec<_>, Vec<_>) =
         old.into_iter().partition(|listener| successors.contains_key(&listener.endpoint));
@@ -73,7 +73,7 @@ pub(crate) fn begin(
     if supervisor.inherits_steering {
         supervisor.take_over_steering();
     }
-    supervisor.unsettled = None;
+    supervisor.pending_handshakes = None;
     let mut steer = match supervisor.steer.take().map_or_else(Steer::load, |mut steer| steer.end(&[]).map(|()| steer)) {
         Ok(steer) => steer,
         Err(error) => {
@@ -82,7 +82,7 @@ pub(crate) fn begin(
             return (None, rest);
         }
     };
-    let to = new.held().iter().map(|held| held.listener.inode).collect();
+    let to = new.kept().iter().map(|held| held.listener.inode).collect();
     match Trace::leave(&supervisor.place, &to) {
         Ok(trace) => steer.keep(trace),
         Err(error) => {
@@ -117,14 +117,14 @@ pub(crate) fn begin(
         supervisor.steer = Some(steer);
         return (None, rest);
     }
-    let doubt = steer.renew(patience * 3 + SPARE).err().map(|error| error.to_string());
+    let doubt = steer.renew(patience * 3 + LEASE_MARGIN).err().map(|error| error.to_string());
     let before = Counters::read(&mut steer);
     let old = Arc::new(ClosingListeners::new(lines.iter().map(|line| &line.old)));
     let new = supervisor.starting.as_ref().map(|new| new.process.clone());
-    (Some(Steered { steer, lines, old, from, fresh, patience, before, new, turned_back: false, doubt }), rest)
+    (Some(SteeredListeners { steer, lines, old, from, fresh, patience, before, new, rolled_back: false, doubt }), rest)
 }
 
-impl Steered {
+impl SteeredListeners {
     /// Before the old generation is told to close: where the kernel does not migrate, its queues have to be empty.
     pub(crate) async fn drain(&mut self) {
         if self.steer.migrates() {
@@ -152,7 +152,7 @@ impl Steered {
         if !self.steer.migrates() || self.doubt.is_some() {
             return;
         }
-        aside(move || from.iter().for_each(|socket| stop_listening(socket))).await;
+        run_blocking(move || from.iter().for_each(|socket| stop_listening(socket))).await;
         self.until_handshakes_are_done().await;
     }
 
@@ -179,7 +179,7 @@ impl Steered {
             let old = self.old.clone();
             // A connection goes from half-open to the accept queue: read in this order none is missed.
             let look = move || old.half_open(false).and_then(|half_open| Ok((half_open, queued(&old)?)));
-            let (half_open, queued) = match aside(look).await {
+            let (half_open, queued) = match run_blocking(look).await {
                 Ok(found) => found,
                 Err(error) => return self.doubt = Some(unseen(&error)),
             };
@@ -191,10 +191,10 @@ impl Steered {
             if Instant::now() >= deadline {
                 return self.doubt = Some(left(queued, awaited.len()));
             }
-            if !self.turned_back && self.new_has_ended() {
+            if !self.rolled_back && self.new_has_ended() {
                 return;
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -204,14 +204,14 @@ impl Steered {
 
     /// The new generation is given up: from now on the kernel chooses again, and where it migrates, what is queued on the new
     /// sockets goes to the old ones, and so do the handshakes that these have begun. Elsewhere the new generation accepts what it has.
-    pub(crate) async fn turn_back(&mut self) {
-        self.turned_back = true;
+    pub(crate) async fn roll_back(&mut self) {
+        self.rolled_back = true;
         if let Err(error) = self.steer.renew(Duration::ZERO) {
             log::error!("{error}");
         }
         let fresh = std::mem::take(&mut self.fresh);
         if self.steer.migrates() {
-            aside(move || fresh.iter().for_each(|socket| stop_listening(socket))).await;
+            run_blocking(move || fresh.iter().for_each(|socket| stop_listening(socket))).await;
             self.until_handshakes_are_done().await;
         } else if let Err(error) = self.steer.end(&self.from) {
             log::error!("{error}");
@@ -236,7 +236,7 @@ impl Steered {
 
     /// Takes the program off and writes into the receipt what became of the connections.
     pub(crate) fn release(mut self, supervisor: &mut Supervisor, recorder: &mut Recorder) {
-        if self.turned_back {
+        if self.rolled_back {
             match self.steer.end(&self.from) {
                 Ok(()) => supervisor.steer = Some(self.steer),
                 Err(error) => recorder.note(error.to_string()),
@@ -260,7 +260,8 @@ impl Steered {
         if let Err(error) = self.steer.renew(Duration::ZERO) {
             recorder.note(error.to_string());
         }
-        supervisor.unsettled = self.steer.migrates().then_some(PendingHandshakes { old: self.old, pending: None });
+        supervisor.pending_handshakes =
+            self.steer.migrates().then_some(PendingHandshakes { old: self.old, pending: None });
         supervisor.steer = Some(self.steer);
         detach_when_idle(supervisor);
     }

@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::aside::aside;
-use super::retire::LOOK_INTERVAL;
+use super::retire::POLL_INTERVAL;
+use super::run_blocking::run_blocking;
 use crate::kernel::sock_diag;
 use crate::model::listener::Listener;
 use crate::process::{self, Handle};
@@ -34,7 +34,7 @@ pub(super) enum Closed {
 impl OldListeners {
     /// Those of the serving generation, while it has them. `None` for HAProxy: it waits for connections in none of its threads, so its
     /// listeners are gone with its descriptors.
-    pub(super) fn of(supervisor: &Supervisor, listeners: &[&Listener]) -> Option<OldListeners> {
+    pub(super) fn new(supervisor: &Supervisor, listeners: &[&Listener]) -> Option<OldListeners> {
         let root = supervisor.serving.as_ref().filter(|_| supervisor.server.haproxy().is_none())?.process.clone();
         let custody = &supervisor.custody;
         let tcp = || listeners.iter().filter(|listener| listener.endpoint.is_tcp_here());
@@ -56,14 +56,14 @@ impl OldListeners {
             if Instant::now() >= deadline {
                 return Closed::Attended;
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
-        aside(move || duplicates.iter().for_each(stop_listening)).await;
+        run_blocking(move || duplicates.iter().for_each(stop_listening)).await;
         while aside_with(&inodes, listen).await {
             if Instant::now() >= deadline {
                 return Closed::Listening;
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         Closed::Gone
     }
@@ -71,7 +71,7 @@ impl OldListeners {
 
 async fn aside_with(inodes: &Arc<HashSet<u64>>, look: impl FnOnce(&HashSet<u64>) -> bool + Send + 'static) -> bool {
     let inodes = inodes.clone();
-    aside(move || look(&inodes)).await
+    run_blocking(move || look(&inodes)).await
 }
 
 /// A first process may close them before its workers do, and end before them. A child that only inherited them does not serve on them.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Abilities, Check, Launched, Prepared, Readiness, Ways};
+use super::{Capabilities, Check, LaunchContext, Launched, Prepared, Readiness};
 use crate::config::{Haproxy, Mode};
 use crate::haproxy::appearance::Appearance;
 use crate::haproxy::broker::Broker;
@@ -27,18 +27,18 @@ pub(crate) struct HaproxyServer {
 
 /// One HAProxy that is to be started.
 #[derive(Debug)]
-pub(super) struct Recipe {
+pub(super) struct LaunchSpec {
     version: Version,
     config: Vec<PathBuf>,
     sources: Vec<Source>,
     facts: Facts,
 }
 
-impl From<Version> for Abilities {
-    fn from(version: Version) -> Abilities {
+impl From<Version> for Capabilities {
+    fn from(version: Version) -> Capabilities {
         let unable = || format!("HAProxy {version} cannot be given sockets (1.8 is the first that can)");
         // From 2.3 on (`sock_find_compatible_fd`); what a bind says is known to HAProxy alone.
-        Abilities { not_given: (!version.passes_sockets()).then(unable), wants_v6only: version.at_least(2, 3) }
+        Capabilities { why_not_passed: (!version.passes_sockets()).then(unable), wants_v6only: version.at_least(2, 3) }
     }
 }
 
@@ -49,7 +49,7 @@ impl HaproxyServer {
 
     /// The HAProxy that the next generation will be.
     pub(super) fn version(&mut self) -> Result<Version, VersionError> {
-        self.versions.of(&self.config.binary)
+        self.versions.get(&self.config.binary)
     }
 
     pub(super) fn prepare(&mut self, known_good: Option<Vec<PathBuf>>) -> Result<Prepared, String> {
@@ -59,11 +59,11 @@ impl HaproxyServer {
         let (sources, facts) = scan::load(&config)?;
         let (abilities, binds_alone) = (version.into(), facts.noreuseport);
         let ends_by_reload = facts.lasting_program_sentence();
-        let recipe = super::Recipe::Haproxy(Recipe { version, config, sources, facts });
-        Ok(Prepared { abilities, binds_alone, is_known_good, ends_by_reload, recipe })
+        let recipe = super::LaunchSpec::Haproxy(LaunchSpec { version, config, sources, facts });
+        Ok(Prepared { capabilities: abilities, binds_alone, is_known_good, ends_by_reload, spec: recipe })
     }
 
-    pub(super) fn launch(&mut self, recipe: &Recipe, ways: Ways<'_>) -> Result<Launched, String> {
+    pub(super) fn launch(&mut self, recipe: &LaunchSpec, ways: LaunchContext<'_>) -> Result<Launched, String> {
         let files = ways.files;
         let overlay = overlay(&files.socket, &recipe.facts, recipe.version, ways.spread);
         let sockets = if recipe.version.passes_sockets() { ways.custody.offer() } else { Vec::new() };
@@ -107,7 +107,7 @@ impl HaproxyServer {
 impl Prepared {
     /// What an old generation does to clients whose socket is passed all the same.
     pub(crate) fn retires_with_loss(&self) -> Option<&'static str> {
-        let super::Recipe::Haproxy(recipe) = &self.recipe else { return None };
+        let super::LaunchSpec::Haproxy(recipe) = &self.spec else { return None };
         recipe.facts.quic.then_some(QUIC_LOSES)
     }
 
@@ -116,7 +116,7 @@ impl Prepared {
     /// # Errors
     /// A sentence.
     pub(crate) fn confirmed_sources(&self) -> Result<Option<&[Source]>, &'static str> {
-        let super::Recipe::Haproxy(recipe) = &self.recipe else { return Ok(None) };
+        let super::LaunchSpec::Haproxy(recipe) = &self.spec else { return Ok(None) };
         match scan::read(&recipe.config) {
             Ok(sources) if sources == recipe.sources => Ok(Some(&recipe.sources)),
             _ => Err("the configuration changed on disk while HAProxy read it: not kept as last-known-good"),

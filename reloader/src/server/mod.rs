@@ -12,15 +12,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, HAPROXY, Stop};
-use crate::fs::generation_files::Files;
+use crate::fs::generation_files::GenerationFiles;
 use crate::haproxy::broker::Broker;
 use crate::haproxy::inspect::stats_socket_inode;
 use crate::haproxy::version::VersionError;
 use crate::kernel::sock_diag::ListenSocket;
 use crate::model::listener::{Endpoint, Owned};
 use crate::process::readiness::NotReady;
-use crate::process::{Handle, Kin, SocketOwner};
-use crate::sockets::custody::{Custody, Held};
+use crate::process::{Handle, ProcessScope, SocketOwner};
+use crate::sockets::custody::{Custody, KeptSocket};
 use crate::sockets::inspection::{InspectError, Inspection};
 use crate::sys::Inheritance;
 
@@ -39,9 +39,9 @@ pub(crate) enum Server {
 
 /// What a server can do with listeners, as the plan asks it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Abilities {
+pub struct Capabilities {
     /// Why it cannot be given listeners; `None` where it can.
-    pub not_given: Option<String>,
+    pub why_not_passed: Option<String>,
     /// It takes over the socket of a single IPv6 address only where its bind says `v6only`.
     pub wants_v6only: bool,
 }
@@ -50,26 +50,26 @@ pub struct Abilities {
 #[derive(Debug)]
 pub(crate) struct Prepared {
     /// What this server can do with listeners.
-    pub(crate) abilities: Abilities,
+    pub(crate) capabilities: Capabilities,
     /// No other socket can be bound beside its own.
     pub(crate) binds_alone: bool,
     /// It is the last-known-good configuration.
     pub(crate) is_known_good: bool,
     /// What of it no reload can keep, in a sentence.
     pub(crate) ends_by_reload: Option<String>,
-    recipe: Recipe,
+    spec: LaunchSpec,
 }
 
 #[derive(Debug)]
-enum Recipe {
-    Haproxy(haproxy::Recipe),
-    Service(service::Recipe),
+enum LaunchSpec {
+    Haproxy(haproxy::LaunchSpec),
+    Service(service::LaunchSpec),
 }
 
 /// What a start gets besides its recipe.
-pub(crate) struct Ways<'a> {
+pub(crate) struct LaunchContext<'a> {
     /// The files of the new generation.
-    pub(crate) files: &'a Files,
+    pub(crate) files: &'a GenerationFiles,
     /// What it may be given.
     pub(crate) custody: Custody,
     /// What every child gets.
@@ -85,7 +85,7 @@ pub(crate) struct Launched {
     /// What it was started from, for people.
     pub(crate) label: String,
     /// What it was given by descriptor.
-    pub(crate) given: Vec<Held>,
+    pub(crate) given: Vec<KeptSocket>,
     /// How it will show that it is ready.
     pub(crate) readiness: Readiness,
     /// Sockets are on offer at the broker.
@@ -110,10 +110,10 @@ impl Readiness {
     }
 
     /// What it lacks at this moment, as a sentence, where that can be told.
-    pub(crate) fn lacks(&self) -> Option<String> {
+    pub(crate) fn why_not_ready(&self) -> Option<String> {
         match self {
             Readiness::Haproxy(_) => None,
-            Readiness::Service(readiness) => readiness.lacks(),
+            Readiness::Service(readiness) => readiness.why_not_ready(),
         }
     }
 }
@@ -132,7 +132,7 @@ impl Server {
     }
 
     /// Makes again what it has in its place below runtime-dir.
-    pub(crate) fn take_place(&mut self, place: &Path) -> io::Result<()> {
+    pub(crate) fn restore_files(&mut self, place: &Path) -> io::Result<()> {
         match self {
             Server::Haproxy(server) => server.broker = Broker::listen(place)?,
             Server::Service(_) => make_place(place)?,
@@ -159,10 +159,10 @@ impl Server {
     }
 
     /// What the next generation can do with listeners.
-    pub(crate) fn abilities(&mut self) -> Result<Abilities, VersionError> {
+    pub(crate) fn capabilities(&mut self) -> Result<Capabilities, VersionError> {
         match self {
-            Server::Haproxy(server) => server.version().map(Abilities::from),
-            Server::Service(server) => Ok(server.abilities()),
+            Server::Haproxy(server) => server.version().map(Capabilities::from),
+            Server::Service(server) => Ok(server.capabilities()),
         }
     }
 
@@ -184,10 +184,10 @@ impl Server {
     }
 
     /// Which processes of a generation's tree may serve.
-    pub(crate) fn kin(&self) -> Kin {
+    pub(crate) fn process_scope(&self) -> ProcessScope {
         match self {
-            Server::Haproxy(_) => Kin::SameProgram,
-            Server::Service(_) => Kin::All,
+            Server::Haproxy(_) => ProcessScope::SameProgram,
+            Server::Service(_) => ProcessScope::All,
         }
     }
 
@@ -206,11 +206,11 @@ impl Server {
     ///
     /// # Errors
     /// A sentence.
-    pub(crate) fn launch(&mut self, prepared: &Prepared, ways: Ways<'_>) -> Result<Launched, String> {
+    pub(crate) fn launch(&mut self, prepared: &Prepared, ways: LaunchContext<'_>) -> Result<Launched, String> {
         let files = ways.files;
-        let launched = match (self, &prepared.recipe) {
-            (Server::Haproxy(server), Recipe::Haproxy(recipe)) => server.launch(recipe, ways),
-            (Server::Service(server), Recipe::Service(recipe)) => server.launch(recipe, ways),
+        let launched = match (self, &prepared.spec) {
+            (Server::Haproxy(server), LaunchSpec::Haproxy(recipe)) => server.launch(recipe, ways),
+            (Server::Service(server), LaunchSpec::Service(recipe)) => server.launch(recipe, ways),
             _ => Err("internal error: the recipe is for another kind of server".into()),
         };
         launched.inspect_err(|_| files.remove())
@@ -238,7 +238,7 @@ impl Server {
     }
 
     /// A listener that shows that a generation serves; `socket` is that between it and the daemon.
-    pub(crate) fn lifeline(
+    pub(crate) fn sentinel(
         &self,
         socket: &Path,
         machine: &[ListenSocket],
@@ -276,7 +276,7 @@ impl Server {
     }
 
     /// Whether an old generation that still listens is told again: of others than HAProxy a second signal may mean "at once".
-    pub(crate) fn may_be_told_again(&self) -> bool {
+    pub(crate) fn may_be_asked_twice(&self) -> bool {
         matches!(self, Server::Haproxy(_))
     }
 
@@ -289,10 +289,10 @@ impl Server {
     }
 
     /// Where the next generation must serve and does not, as a sentence.
-    pub(crate) fn lacks(&self, owned: &[Owned]) -> Option<String> {
+    pub(crate) fn missing_addresses(&self, owned: &[Owned]) -> Option<String> {
         match self {
             Server::Haproxy(_) => None,
-            Server::Service(server) => server.lacks(owned),
+            Server::Service(server) => server.missing_addresses(owned),
         }
     }
 

@@ -11,14 +11,14 @@ use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
 
-use super::{Abilities, Check, Launched, Prepared, Ways};
+use super::{Capabilities, Check, LaunchContext, Launched, Prepared};
 use crate::config::{Ready, Service, Sockets, Stop};
-use crate::fs::generation_files::{Files, create_private};
+use crate::fs::generation_files::{GenerationFiles, create_private};
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::model::listener::{Address, Endpoint, Listener, Owned, Role, SocketType};
-use crate::process::{self, Handle, Kin, SocketOwner};
-use crate::sockets::custody::{Custody, Held};
-use crate::sockets::inspection::{InspectError, Inspection, Known, look};
+use crate::process::{self, Handle, ProcessScope, SocketOwner};
+use crate::sockets::custody::{Custody, KeptSocket};
+use crate::sockets::inspection::{InspectError, InspectRequest, Inspection, look};
 
 pub(super) use readiness::{Readiness, is_attended};
 
@@ -33,7 +33,7 @@ pub(crate) struct ServiceServer {
 
 /// One that is to be started.
 #[derive(Debug)]
-pub(super) struct Recipe {
+pub(super) struct LaunchSpec {
     config: Service,
 }
 
@@ -42,13 +42,13 @@ impl ServiceServer {
         ServiceServer { config }
     }
 
-    pub(super) fn abilities(&self) -> Abilities {
+    pub(super) fn capabilities(&self) -> Capabilities {
         let not_given = match self.config.sockets {
             Sockets::ListenFds => None,
             Sockets::Reuseport => Some("it binds its sockets itself (sockets = \"reuseport\")".into()),
             Sockets::Replace => Some("it binds its sockets itself, alone (sockets = \"replace\")".into()),
         };
-        Abilities { not_given, wants_v6only: false }
+        Capabilities { why_not_passed: not_given, wants_v6only: false }
     }
 
     pub(super) fn can_be_given(&self, endpoint: &Endpoint) -> bool {
@@ -65,19 +65,19 @@ impl ServiceServer {
 
     pub(super) fn prepare(&self) -> Prepared {
         Prepared {
-            abilities: self.abilities(),
+            capabilities: self.capabilities(),
             // What the daemon binds for it stands alone as well.
             binds_alone: self.config.sockets != Sockets::Reuseport,
             is_known_good: false,
             ends_by_reload: None,
-            recipe: super::Recipe::Service(Recipe { config: self.config.clone() }),
+            spec: super::LaunchSpec::Service(LaunchSpec { config: self.config.clone() }),
         }
     }
 
-    pub(super) fn launch(&mut self, recipe: &Recipe, ways: Ways<'_>) -> Result<Launched, String> {
+    pub(super) fn launch(&mut self, recipe: &LaunchSpec, ways: LaunchContext<'_>) -> Result<Launched, String> {
         let config = &recipe.config;
         let given = match config.sockets {
-            Sockets::ListenFds => given(&config.listen, ways.custody.held())?,
+            Sockets::ListenFds => given(&config.listen, ways.custody.kept())?,
             Sockets::Reuseport | Sockets::Replace => Vec::new(),
         };
         let mut command = self.command(config, ways.files, &given).map_err(|error| error.to_string())?;
@@ -89,14 +89,14 @@ impl ServiceServer {
         // What the daemon itself was told by such variables is kept from its children; this one is the child's own.
         command.envs(notify.iter().map(|_| ("NOTIFY_SOCKET", &ways.files.socket)));
         let process = Handle::spawn(&mut command).map_err(|error| error.to_string())?;
-        let readiness = Readiness::of(config, process.clone(), &given, notify);
+        let readiness = Readiness::new(config, process.clone(), &given, notify);
         let label = config.start.join(" ");
         let offers = !given.is_empty();
         Ok(Launched { process, label, given, readiness: super::Readiness::Service(readiness), offers })
     }
 
     /// The program is started by a command of our own, which alone can tell it its own pid in `LISTEN_PID`.
-    fn command(&self, config: &Service, files: &Files, given: &[Held]) -> std::io::Result<Command> {
+    fn command(&self, config: &Service, files: &GenerationFiles, given: &[KeptSocket]) -> std::io::Result<Command> {
         let log = create_private(&files.log)?;
         let mut command = Command::new("/proc/self/exe");
         command.args(["launch", "--sockets", &given.len().to_string(), "--record"]).arg(&files.overlay);
@@ -117,12 +117,12 @@ impl ServiceServer {
     pub(super) async fn inspect(&self, process: &Handle) -> Result<Inspection, InspectError> {
         let (listen, root) = (self.config.listen.clone(), process.pid());
         tokio::task::spawn_blocking(move || {
-            look(Known {
-                processes: Kin::All.of(root),
+            look(InspectRequest {
+                processes: ProcessScope::All.processes(root),
                 given: Vec::new(),
                 role: |address: &Address| Some(role(&listen, address)),
                 // It may close some and bind others, for each of its workers: it serves while it has any.
-                lifeline: |_: &[ListenSocket], _: &HashMap<u64, SocketOwner>| None,
+                sentinel: |_: &[ListenSocket], _: &HashMap<u64, SocketOwner>| None,
                 notes: Vec::new(),
                 doubt: None,
                 datagrams: false,
@@ -156,7 +156,7 @@ impl ServiceServer {
     /// Clients of a unix socket are told by its path that nobody serves there. A path that leads to somebody else's socket by now
     /// is somebody else's.
     pub(super) fn leave(&self, custody: &Custody) {
-        for held in custody.held() {
+        for held in custody.kept() {
             let Address::Unix(path) = &held.listener.endpoint.address else { continue };
             let ours = sock_diag::file_of(held.listener.inode).ok().flatten();
             let there = std::fs::symlink_metadata(path).ok().map(|metadata| metadata.ino() as u32);
@@ -170,7 +170,7 @@ impl ServiceServer {
     }
 
     /// What the configuration promises has to be there, whatever showed that it is ready.
-    pub(super) fn lacks(&self, owned: &[Owned]) -> Option<String> {
+    pub(super) fn missing_addresses(&self, owned: &[Owned]) -> Option<String> {
         let missing = |address: &&Address| !owned.iter().any(|owned| is_at(&owned.listener.endpoint, address));
         let missing: Vec<String> = self.config.listen.iter().filter(missing).map(ToString::to_string).collect();
         (!missing.is_empty()).then(|| format!("it does not listen on {}", missing.join(", ")))
@@ -183,7 +183,7 @@ impl ServiceServer {
 }
 
 /// For each address the socket in custody, or a new one.
-fn given(listen: &[Address], custody: &[Held]) -> Result<Vec<Held>, String> {
+fn given(listen: &[Address], custody: &[KeptSocket]) -> Result<Vec<KeptSocket>, String> {
     let socket = |address: &Address| match custody.iter().find(|held| is_at(&held.listener.endpoint, address)) {
         Some(held) => Ok(held.clone()),
         None => bind::listener(address, listen),

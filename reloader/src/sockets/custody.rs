@@ -20,7 +20,7 @@ pub type OfferedSocket = (Arc<OwnedFd>, SocketMetadata);
 
 /// One listener in custody.
 #[derive(Debug, Clone)]
-pub struct Held {
+pub struct KeptSocket {
     /// Which one.
     pub listener: Listener,
     /// What it is for.
@@ -28,10 +28,10 @@ pub struct Held {
     /// The duplicate.
     pub fd: Arc<OwnedFd>,
     /// What HAProxy said beside it.
-    pub record: SocketMetadata,
+    pub metadata: SocketMetadata,
 }
 
-impl Held {
+impl KeptSocket {
     /// Others may be bound to its address (SO_REUSEPORT).
     pub fn shares_its_address(&self) -> bool {
         SockRef::from(&*self.fd).reuse_port().is_ok_and(|shares| shares)
@@ -41,29 +41,29 @@ impl Held {
 /// All listeners in custody, and where the serving generation holds the same sockets, and those that custody leaves to it.
 #[derive(Debug, Clone, Default)]
 pub struct Custody {
-    held: Vec<Held>,
+    kept: Vec<KeptSocket>,
     owners: HashMap<u64, SocketOwner>,
 }
 
 impl Custody {
     /// Custody of `held`; `owners` are the serving generation's listeners, those included that could not be duplicated.
-    pub fn new(held: Vec<Held>, owners: HashMap<u64, SocketOwner>) -> Custody {
-        Custody { held, owners }
+    pub fn new(kept: Vec<KeptSocket>, owners: HashMap<u64, SocketOwner>) -> Custody {
+        Custody { kept, owners }
     }
 
     /// What is held.
-    pub fn held(&self) -> &[Held] {
-        &self.held
+    pub fn kept(&self) -> &[KeptSocket] {
+        &self.kept
     }
 
     /// True when nothing is held.
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.kept.is_empty()
     }
 
     /// What the broker offers to the next generation.
     pub fn offer(&self) -> Vec<OfferedSocket> {
-        self.held.iter().map(|held| (held.fd.clone(), held.record.clone())).collect()
+        self.kept.iter().map(|held| (held.fd.clone(), held.metadata.clone())).collect()
     }
 
     /// Where the serving generation holds this listener.
@@ -77,24 +77,24 @@ impl Custody {
     }
 
     /// Takes over what is in `others` of the sockets that `sockets` lists and this one lacks.
-    pub fn complete_from(&mut self, others: &[Held], sockets: &HashMap<u64, SocketOwner>) {
-        let own: HashSet<u64> = self.held.iter().map(|held| held.listener.inode).collect();
+    pub fn complete_from(&mut self, others: &[KeptSocket], sockets: &HashMap<u64, SocketOwner>) {
+        let own: HashSet<u64> = self.kept.iter().map(|held| held.listener.inode).collect();
         for held in others.iter().filter(|held| !own.contains(&held.listener.inode)) {
             if let Some(owner) = sockets.get(&held.listener.inode) {
                 self.owners.insert(held.listener.inode, *owner);
-                self.held.push(held.clone());
+                self.kept.push(held.clone());
             }
         }
     }
 
     /// Which have O_NONBLOCK, by inode. The flag belongs to the open file, which a server shares with its custody.
     pub fn nonblocking(&self) -> Vec<u64> {
-        self.held.iter().filter(|held| is_nonblocking(&held.fd)).map(|held| held.listener.inode).collect()
+        self.kept.iter().filter(|held| is_nonblocking(&held.fd)).map(|held| held.listener.inode).collect()
     }
 
     /// Only what `wanted` says; where the serving generation has the others is known all the same.
-    pub fn retain(&mut self, wanted: impl FnMut(&Held) -> bool) {
-        self.held.retain(wanted);
+    pub fn retain(&mut self, wanted: impl FnMut(&KeptSocket) -> bool) {
+        self.kept.retain(wanted);
     }
 
     /// Lets go of everything.
@@ -106,7 +106,7 @@ impl Custody {
     ///
     /// `lifeline` is the inode of the listener that it closes only when it stops, `None` where it serves while it has any. `tree` is asked only when a listener is not where it was seen
     /// last: the cost is one readlink a listener, not one a connection.
-    pub fn follow(&mut self, lifeline: Option<u64>, tree: impl FnOnce() -> Vec<u32>) -> Followed {
+    pub fn follow(&mut self, sentinel: Option<u64>, tree: impl FnOnce() -> Vec<u32>) -> Followed {
         if self.owners.iter().all(|(inode, owner)| process::socket_at(*owner) == Some(*inode)) {
             return Followed::Unchanged;
         }
@@ -114,7 +114,7 @@ impl Custody {
         let owners: HashSet<u32> = self.owners.values().map(|owner| owner.pid).collect();
         let owners_show_nothing = !sockets.values().any(|owner| owners.contains(&owner.pid));
         let inodes: Vec<u64> = self.owners.keys().copied().collect();
-        match followed(&inodes, &sockets.keys().copied().collect(), lifeline, owners_show_nothing) {
+        match followed(&inodes, &sockets.keys().copied().collect(), sentinel, owners_show_nothing) {
             Followed::Closed(_) => Followed::Closed(self.let_go(&sockets)),
             Followed::Unchanged => {
                 // Another process of the tree has them now: a master started a new worker.
@@ -128,7 +128,7 @@ impl Custody {
 
     fn let_go(&mut self, sockets: &HashMap<u64, SocketOwner>) -> Vec<u64> {
         let closed = self.owners.keys().copied().filter(|inode| !sockets.contains_key(inode)).collect();
-        self.held.retain(|held| sockets.contains_key(&held.listener.inode));
+        self.kept.retain(|held| sockets.contains_key(&held.listener.inode));
         self.owners.retain(|inode, _| sockets.contains_key(inode));
         self.owners.iter_mut().for_each(|(inode, owner)| *owner = sockets[inode]);
         closed
@@ -208,7 +208,7 @@ pub fn take_in(
     sockets: Vec<(OwnedFd, SocketMetadata)>,
     wanted: impl Fn(&Listener) -> bool,
     role: impl Fn(&Address) -> Role,
-) -> Vec<Held> {
+) -> Vec<KeptSocket> {
     let described = sockets.into_iter().filter_map(|(fd, mut record)| {
         let listener = describe(fd.as_fd(), &record).filter(&wanted)?;
         // HAProxy says it of TCP only, and compares it for QUIC too: unsaid, an `interface` that stays would be bound anew, and one
@@ -217,7 +217,7 @@ pub fn take_in(
             record.interface = listener.endpoint.interface.clone().unwrap_or_default().into_bytes();
         }
         let role = role(&listener.endpoint.address);
-        Some(Held { listener, role, fd: Arc::new(fd), record })
+        Some(KeptSocket { listener, role, fd: Arc::new(fd), metadata: record })
     });
     described.collect()
 }
@@ -226,7 +226,7 @@ pub fn take_in(
 mod tests {
     use super::*;
 
-    fn held(socket: impl Into<OwnedFd>) -> Held {
+    fn held(socket: impl Into<OwnedFd>) -> KeptSocket {
         take_in(vec![(socket.into(), SocketMetadata::default())], |_| true, |_| Role::Traffic).remove(0)
     }
 
@@ -248,13 +248,13 @@ mod tests {
     #[test]
     fn of_what_others_hold_the_owned_sockets_that_are_lacking_are_taken_over() {
         let listening = || held(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-        let inode = |held: &Held| held.listener.inode;
+        let inode = |held: &KeptSocket| held.listener.inode;
         let (own, lacking, not_owned) = (listening(), listening(), listening());
         let owner = SocketOwner { pid: std::process::id(), fd: 3 };
         let sockets = HashMap::from([(inode(&own), owner), (inode(&lacking), owner)]);
         let mut custody = Custody::new(vec![own.clone()], HashMap::from([(inode(&own), owner)]));
         custody.complete_from(&[own.clone(), lacking.clone(), not_owned], &sockets);
-        assert_eq!(custody.held().iter().map(inode).collect::<Vec<_>>(), [inode(&own), inode(&lacking)]);
+        assert_eq!(custody.kept().iter().map(inode).collect::<Vec<_>>(), [inode(&own), inode(&lacking)]);
         assert_eq!(custody.owner(inode(&lacking)), Some(owner));
     }
 
@@ -264,7 +264,7 @@ mod tests {
         does_not.set_nonblocking(true).unwrap();
         let sockets = [&waits, &does_not].map(|socket| held(socket.try_clone().unwrap()));
         let custody = Custody::new(sockets.into(), HashMap::new());
-        let [_, second] = custody.held() else { panic!() };
+        let [_, second] = custody.kept() else { panic!() };
         assert_eq!(custody.nonblocking(), [second.listener.inode]);
         assert!(!make_nonblocking(&second.fd));
         does_not.set_nonblocking(false).unwrap();
@@ -301,7 +301,7 @@ mod tests {
         let inode = held.listener.inode;
         let mut custody = Custody::new(vec![held], HashMap::from([(inode, owner)]));
         assert_eq!(custody.follow(Some(1), || vec![owner.pid]), Followed::Ending);
-        assert_eq!(custody.held().len(), 1);
+        assert_eq!(custody.kept().len(), 1);
     }
 
     #[test]
@@ -315,7 +315,7 @@ mod tests {
         let mut custody = Custody::new(vec![copy], HashMap::from([(inode, SocketOwner { pid: child.id(), fd: 3 })]));
         assert_eq!(custody.follow(Some(1), || vec![own]), Followed::Unchanged);
         assert_eq!(custody.owners[&inode].pid, own);
-        assert!([listener.as_raw_fd(), custody.held[0].fd.as_raw_fd()].contains(&(custody.owners[&inode].fd as i32)));
+        assert!([listener.as_raw_fd(), custody.kept[0].fd.as_raw_fd()].contains(&(custody.owners[&inode].fd as i32)));
         assert_eq!(custody.follow(Some(1), || panic!("it is where it was seen last")), Followed::Unchanged);
     }
 }

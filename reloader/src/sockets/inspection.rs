@@ -11,7 +11,7 @@ use crate::kernel::udp;
 use crate::model::SocketMetadata;
 use crate::model::listener::{Address, Endpoint, Listener, Owned, Role};
 use crate::process::{self, Handle, SocketOwner};
-use crate::sockets::custody::{Custody, Held, describe};
+use crate::sockets::custody::{Custody, KeptSocket, describe};
 
 /// Why a generation's listeners are not known.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub struct Inspection {
     /// Duplicates of what can be passed on.
     pub custody: Custody,
     /// The inode of the listener that it closes only when it stops; `None` when it is not among its sockets, or there is none such.
-    pub lifeline: Option<u64>,
+    pub sentinel: Option<u64>,
     /// All sockets of its processes.
     pub sockets: HashMap<u64, SocketOwner>,
     /// All TCP listeners of the machine at that moment.
@@ -59,15 +59,15 @@ pub struct Inspection {
 }
 
 /// What is known of a server's listeners before the kernel is asked.
-pub struct Known<R, L> {
+pub struct InspectRequest<R, L> {
     /// Its processes.
     pub processes: Vec<u32>,
     /// What it gave out itself.
-    pub given: Vec<Held>,
+    pub given: Vec<KeptSocket>,
     /// What a listener at this address is for; `None` for one of the daemon's own.
     pub role: R,
     /// Finds the listener that it closes only when it stops.
-    pub lifeline: L,
+    pub sentinel: L,
     /// What could not be taken, in sentences.
     pub notes: Vec<String>,
     /// Why what was given may not be what it serves.
@@ -77,21 +77,22 @@ pub struct Known<R, L> {
 }
 
 /// Looks at it. Blocks for as long as the kernel takes.
-pub fn look<R, L>(known: Known<R, L>) -> Result<Inspection, InspectError>
+pub fn look<R, L>(known: InspectRequest<R, L>) -> Result<Inspection, InspectError>
 where
     R: Fn(&Address) -> Option<Role>,
     L: FnOnce(&[ListenSocket], &HashMap<u64, SocketOwner>) -> Option<u64>,
 {
-    let Known { processes, given, role, lifeline, mut notes, mut doubt, datagrams: wants_datagrams } = known;
+    let InspectRequest { processes, given, role, sentinel: lifeline, mut notes, mut doubt, datagrams: wants_datagrams } =
+        known;
     let sockets = process::sockets_of(&processes);
     if sockets.is_empty() {
         return Err(InspectError::Unseen(processes.first().copied().unwrap_or_default()));
     }
-    if let Some(pid) = processes.iter().find(|pid| process::is_beyond_signals(**pid)) {
+    if let Some(pid) = processes.iter().find(|pid| process::cannot_signal(**pid)) {
         return Err(InspectError::BeyondSignals(*pid));
     }
     let machine = sock_diag::listeners()?;
-    let (mut held, orphaned): (Vec<Held>, Vec<Held>) =
+    let (mut held, orphaned): (Vec<KeptSocket>, Vec<KeptSocket>) =
         given.into_iter().partition(|held| sockets.contains_key(&held.listener.inode));
     if let Some(orphan) = orphaned.first() {
         doubt = Some(format!("none of its processes holds {} any more", orphan.listener.endpoint));
@@ -106,7 +107,7 @@ where
         match duplicate(found.inode, sockets[&found.inode]) {
             Ok((listener, fd)) => {
                 owned.push(Owned { listener: listener.clone(), role });
-                held.push(Held { listener, role, fd: Arc::new(fd), record: SocketMetadata::default() });
+                held.push(KeptSocket { listener, role, fd: Arc::new(fd), metadata: SocketMetadata::default() });
             }
             Err(message) => {
                 notes.push(format!("{} is not in custody: {message}", found.address));
@@ -124,11 +125,11 @@ where
     let owners = sockets.iter().filter(|(inode, _)| listening.contains(inode)).map(|(inode, owner)| (*inode, *owner));
     let custody = Custody::new(held, owners.collect());
     let lifeline = lifeline(&machine, &sockets);
-    Ok(Inspection { owned, custody, lifeline, sockets, machine, doubt, notes })
+    Ok(Inspection { owned, custody, sentinel: lifeline, sockets, machine, doubt, notes })
 }
 
 /// HAProxy does not export the sockets of `log-forward`, and takes them over where they are offered.
-fn datagrams(sockets: &HashMap<u64, SocketOwner>, known: &HashSet<u64>) -> Result<Vec<Held>, InspectError> {
+fn datagrams(sockets: &HashMap<u64, SocketOwner>, known: &HashSet<u64>) -> Result<Vec<KeptSocket>, InspectError> {
     let unconnected = udp::unconnected().map_err(InspectError::Udp)?;
     let unknown = unconnected.into_iter().filter(|inode| sockets.contains_key(inode) && !known.contains(inode));
     let mut held = Vec::new();
@@ -136,7 +137,12 @@ fn datagrams(sockets: &HashMap<u64, SocketOwner>, known: &HashSet<u64>) -> Resul
         match duplicate(inode, sockets[&inode]) {
             // What it only sends by is not shared.
             Ok((listener, fd)) if SockRef::from(&fd).reuse_port().is_ok_and(|shared| shared) => {
-                held.push(Held { listener, role: Role::Traffic, fd: Arc::new(fd), record: SocketMetadata::default() });
+                held.push(KeptSocket {
+                    listener,
+                    role: Role::Traffic,
+                    fd: Arc::new(fd),
+                    metadata: SocketMetadata::default(),
+                });
             }
             Ok(_) => {}
             Err(message) => log::debug!("a UDP socket is not in custody: {message}"),

@@ -10,7 +10,7 @@ use crate::gate::steer::Steer;
 use crate::haproxy::binds::Binds;
 use crate::haproxy::scan;
 use crate::haproxy::version::Version;
-use crate::plan::companion::{self, Means};
+use crate::plan::companion::{self, CompanionPlanInputs};
 use crate::plan::{Planned, Present};
 use crate::process::{self, Handle};
 use crate::receipt::Rung;
@@ -107,7 +107,7 @@ impl Companion {
         let migrates = supervisor.steer.as_ref().is_some_and(Steer::migrates);
         // With no worker there is nothing to plan for.
         let Some(haproxy) = self.version else { return Vec::new() };
-        companion::plan(present, Means { haproxy, exposes, strategy, migrates, holds })
+        companion::plan(present, CompanionPlanInputs { haproxy, exposes, strategy, migrates, holds })
     }
 }
 
@@ -118,7 +118,7 @@ impl Supervisor {
             Some(serving) => {
                 let stays =
                     |inode| self.custody.owner(inode).is_some_and(|owner| process::socket_at(owner) == Some(inode));
-                !serving.lifeline.map_or_else(|| self.custody.is_still_owned(), stays)
+                !serving.sentinel.map_or_else(|| self.custody.is_still_owned(), stays)
             }
             None => true,
         };
@@ -158,7 +158,7 @@ impl Supervisor {
         };
         let root = serving.process.pid();
         let mut custody = self.custody.clone();
-        let closed = matches!(custody.follow(serving.lifeline, || process::family(root)), Followed::Closed(_));
+        let closed = matches!(custody.follow(serving.sentinel, || process::family(root)), Followed::Closed(_));
         let Some(companion) = &mut self.companion else { return };
         if std::mem::replace(&mut companion.has_closed, closed) && closed {
             companion.has_closed = false;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use super::notify;
 use crate::model::SocketMetadata;
 use crate::model::listener::{Listener, Role};
-use crate::sockets::custody::{Custody, Held, take_in};
+use crate::sockets::custody::{Custody, KeptSocket, take_in};
 
 /// The longest name that systemd takes (`fdname_is_valid`).
 const LONGEST_NAME: usize = 255;
@@ -39,7 +39,7 @@ pub(crate) struct Room(AtomicUsize);
 
 impl Room {
     /// What the unit says; `None` where there is no store.
-    pub(crate) fn of_unit() -> Option<Arc<Room>> {
+    pub(crate) fn from_environment() -> Option<Arc<Room>> {
         let room = std::env::var(CAPACITY).ok()?.parse().ok().filter(|room| *room > 0)?;
         Some(Arc::new(Room(AtomicUsize::new(room))))
     }
@@ -55,11 +55,11 @@ impl Room {
 
 impl FdStore {
     /// The share of one service, and what an earlier daemon put there for it. Only those of `received` are looked at that bear its name.
-    pub(crate) fn of(
+    pub(crate) fn open(
         service: &str,
         room: Option<Arc<Room>>,
         received: &mut Vec<(String, OwnedFd)>,
-    ) -> (FdStore, Vec<Held>) {
+    ) -> (FdStore, Vec<KeptSocket>) {
         let mut store = FdStore { service: service.into(), room, ..FdStore::default() };
         let (own, others) = std::mem::take(received)
             .into_iter()
@@ -82,18 +82,18 @@ impl FdStore {
     /// Makes the store what custody is.
     pub(crate) fn follow(&mut self, custody: &Custody) {
         let Some(room) = &self.room else { return };
-        let is_held = |inode: &u64| custody.held().iter().any(|held| held.listener.inode == *inode);
+        let is_held = |inode: &u64| custody.kept().iter().any(|held| held.listener.inode == *inode);
         let gone: Vec<u64> = self.stored.keys().copied().filter(|inode| !is_held(inode)).collect();
         for name in gone.iter().filter_map(|inode| self.stored.remove(inode)) {
             notify::forget(&name);
             room.give_back();
             self.unsettled = true;
         }
-        for held in custody.held() {
+        for held in custody.kept() {
             if self.stored.contains_key(&held.listener.inode) {
                 continue;
             }
-            let Some(name) = Label::of(&self.service, held).name() else { continue };
+            let Some(name) = Label::from_kept(&self.service, held).name() else { continue };
             if !room.take() {
                 if !std::mem::replace(&mut self.is_full, true) {
                     log::warn!(
@@ -129,9 +129,9 @@ struct Label {
 }
 
 impl Label {
-    fn of(service: &str, held: &Held) -> Label {
+    fn from_kept(service: &str, held: &KeptSocket) -> Label {
         // The interface is read off the socket again.
-        let record = SocketMetadata { interface: Vec::new(), ..held.record.clone() };
+        let record = SocketMetadata { interface: Vec::new(), ..held.metadata.clone() };
         Label { service: service.into(), inode: held.listener.inode, role: held.role, record }
     }
 
@@ -208,10 +208,10 @@ mod tests {
         let name = Label { inode, role: Role::Traffic, ..label("") }.name().unwrap();
         let mut received = vec![(name, OwnedFd::from(listener)), ("http".into(), std::io::pipe().unwrap().0.into())];
         let room = Some(Arc::new(Room(2.into())));
-        let (_, others) = FdStore::of("web", room.clone(), &mut received);
+        let (_, others) = FdStore::open("web", room.clone(), &mut received);
         assert!(others.is_empty() && received.len() == 2);
-        let (store, found) = FdStore::of("haproxy", room, &mut received);
+        let (store, found) = FdStore::open("haproxy", room, &mut received);
         assert_eq!((found.len(), received.len(), store.stored.len()), (1, 1, 1));
-        assert_eq!((found[0].listener.inode, found[0].record.options), (inode, -3));
+        assert_eq!((found[0].listener.inode, found[0].metadata.options), (inode, -3));
     }
 }

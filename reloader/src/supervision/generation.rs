@@ -8,18 +8,18 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::process::Signal;
 
 use super::log_tail::LogTail;
-use super::records::{Record, State};
+use super::records::{GenerationRecord, State};
 use crate::config::Stop;
-use crate::fs::generation_files::Files;
+use crate::fs::generation_files::GenerationFiles;
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::model::listener::{Address, Endpoint, Listener, Owned, Role, SocketType};
-use crate::process::{self, Handle, Kin, SocketOwner};
+use crate::process::{self, Handle, ProcessScope, SocketOwner};
 use crate::receipt::GenerationId;
 use crate::server::RetireRequest;
-use crate::sockets::custody::Held;
+use crate::sockets::custody::KeptSocket;
 
 /// How long the end after a SIGKILL is waited for.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A generation that the daemon follows.
 #[derive(Debug)]
@@ -29,23 +29,23 @@ pub(crate) struct Generation {
     /// Its root process.
     pub(crate) process: Handle,
     /// The processes that own the listeners, by pid and start time: they must not outlive the root unnoticed.
-    pub(crate) leaves: Vec<(u32, u64)>,
+    pub(crate) worker_processes: Vec<(u32, u64)>,
     /// Its root has been seen without listeners that others of its processes own: it is a master.
     pub(crate) has_workers: bool,
     /// Since when the master has had programs and no worker, after it was retired.
     pub(crate) idle_since: Option<Instant>,
     /// Which processes of its tree may serve.
-    pub(crate) kin: Kin,
+    pub(crate) scope: ProcessScope,
     /// The socket between it and the daemon: of a HAProxy the stats socket it answers on.
     pub(crate) socket: PathBuf,
     /// The inode of the listener that it closes only when it stops, once it was seen.
-    pub(crate) lifeline: Option<u64>,
+    pub(crate) sentinel: Option<u64>,
     /// How it is asked to end; `None` for a HAProxy, which has one way.
     pub(crate) stop: Option<Stop>,
     /// What it was given by descriptor, until it is proven.
-    pub(crate) given: Vec<Held>,
+    pub(crate) given: Vec<KeptSocket>,
     /// The daemon's files for it; `None` when another supervisor started it.
-    pub(crate) files: Option<Files>,
+    pub(crate) files: Option<GenerationFiles>,
     /// No other socket can be bound beside its own (`noreuseport`).
     pub(crate) noreuseport: bool,
     /// What it was started from, for people.
@@ -63,24 +63,30 @@ pub(crate) struct Generation {
     /// After it was retired: it was seen to listen all the same.
     pub(crate) retired_listens: bool,
     /// It outlived its master, and was not told to end so far.
-    pub(crate) is_untold: bool,
+    pub(crate) awaits_retirement: bool,
     /// Its standard error.
     pub(crate) log: Option<LogTail>,
 }
 
 impl Generation {
     /// A generation whose process was just started.
-    pub(crate) fn started(number: u64, process: Handle, kin: Kin, files: Files, config: String) -> Generation {
+    pub(crate) fn started(
+        number: u64,
+        process: Handle,
+        scope: ProcessScope,
+        files: GenerationFiles,
+        config: String,
+    ) -> Generation {
         Generation {
             number,
             process,
-            leaves: Vec::new(),
+            worker_processes: Vec::new(),
             has_workers: false,
             idle_since: None,
-            kin,
+            scope,
             socket: files.socket.clone(),
             stop: None,
-            lifeline: None,
+            sentinel: None,
             given: Vec::new(),
             log: Some(LogTail::new(&files.log, false)),
             files: Some(files),
@@ -92,7 +98,7 @@ impl Generation {
             listeners: Vec::new(),
             closed_listeners: false,
             retired_listens: false,
-            is_untold: false,
+            awaits_retirement: false,
         }
     }
 
@@ -101,13 +107,13 @@ impl Generation {
         Generation {
             number: self.number,
             process,
-            leaves: Vec::new(),
+            worker_processes: Vec::new(),
             has_workers: false,
             idle_since: None,
-            kin: self.kin,
+            scope: self.scope,
             socket: self.socket.clone(),
             stop: self.stop.clone(),
-            lifeline: None,
+            sentinel: None,
             given: Vec::new(),
             files: None,
             noreuseport: self.noreuseport,
@@ -118,7 +124,7 @@ impl Generation {
             listeners: self.listeners.clone(),
             closed_listeners: false,
             retired_listens: false,
-            is_untold: true,
+            awaits_retirement: true,
             log: None,
         }
     }
@@ -131,14 +137,14 @@ impl Generation {
     /// Whom to ask to end, and how.
     pub(crate) fn ending(&self) -> RetireRequest {
         let listeners = self.listeners.iter().map(|owned| owned.listener.inode);
-        let sockets = listeners.chain(self.lifeline).collect();
+        let sockets = listeners.chain(self.sentinel).collect();
         RetireRequest { process: self.process.clone(), sockets, stop: self.stop.clone() }
     }
 
     /// For the record of running generations.
-    pub(crate) fn record(&self, state: State) -> Record {
+    pub(crate) fn record(&self, state: State) -> GenerationRecord {
         let since = since_epoch(self.since);
-        Record {
+        GenerationRecord {
             number: self.number,
             pid: self.process.pid(),
             start_time: self.process.start_time(),
@@ -155,7 +161,7 @@ impl Generation {
 
     /// Those of its processes that may serve.
     pub(crate) fn processes(&self) -> Vec<u32> {
-        self.kin.of(self.process.pid())
+        self.scope.processes(self.process.pid())
     }
 
     /// All its processes.
@@ -164,18 +170,18 @@ impl Generation {
     }
 
     /// Notes which processes own the listeners now; `sockets` are those of its tree.
-    pub(crate) fn note_leaves(&mut self, sockets: &HashMap<u64, SocketOwner>) {
-        let inodes = self.listeners.iter().map(|owned| owned.listener.inode).chain(self.lifeline);
+    pub(crate) fn note_worker_processes(&mut self, sockets: &HashMap<u64, SocketOwner>) {
+        let inodes = self.listeners.iter().map(|owned| owned.listener.inode).chain(self.sentinel);
         let owners = inodes.filter_map(|inode| sockets.get(&inode));
         let pids: HashSet<u32> = owners.map(|owner| owner.pid).filter(|pid| *pid != self.process.pid()).collect();
-        self.leaves = pids.into_iter().filter_map(|pid| Some((pid, process::start_time(pid)?))).collect();
-        self.has_workers |= !self.leaves.is_empty();
+        self.worker_processes = pids.into_iter().filter_map(|pid| Some((pid, process::start_time(pid)?))).collect();
+        self.has_workers |= !self.worker_processes.is_empty();
     }
 
     /// True while one of its processes holds one of the listeners, or the lifeline, that it was seen with.
     pub(crate) fn listens(&self) -> bool {
         let mut sockets = process::sockets_of(&self.processes());
-        let inodes = self.listeners.iter().map(|owned| owned.listener.inode).chain(self.lifeline);
+        let inodes = self.listeners.iter().map(|owned| owned.listener.inode).chain(self.sentinel);
         inodes.into_iter().any(|inode| sockets.remove(&inode).is_some())
     }
 
@@ -212,7 +218,7 @@ impl Generation {
     pub(crate) async fn kill(&self) {
         self.kill_now();
         // A process in an uninterruptible wait ends later; it is still followed.
-        let _ = tokio::time::timeout(KILL_PATIENCE, self.process.ended()).await;
+        let _ = tokio::time::timeout(KILL_TIMEOUT, self.process.ended()).await;
     }
 
     /// The same without waiting for it.

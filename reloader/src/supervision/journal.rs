@@ -14,7 +14,7 @@ use crate::receipt::{Kind, Receipt};
 const ROTATE_AT: u64 = 64 << 20;
 
 /// How long another journal of the same directory is waited for, which takes a moment to append.
-const PATIENCE: Duration = Duration::from_millis(200);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The file that receipts are appended to.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Journal {
     /// has just written. Whoever has the directory locked for long is no journal, and is not waited for.
     fn lock(&self) -> Option<File> {
         let directory = File::open(self.path.parent()?).ok()?;
-        lock_within(&directory, PATIENCE).ok()?;
+        lock_within(&directory, LOCK_TIMEOUT).ok()?;
         Some(directory)
     }
 

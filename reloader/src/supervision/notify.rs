@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 /// How long systemd may take to read what it was told.
-const PATIENCE: Duration = Duration::from_secs(1);
+const BARRIER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The first generation serves.
 pub(crate) fn ready() {
@@ -60,8 +60,8 @@ pub(crate) async fn barrier() {
         return log::debug!("sd_notify: {error}");
     }
     drop(writer);
-    if tokio::time::timeout(PATIENCE, reader.read(&mut [0])).await.is_err() {
-        log::warn!("systemd did not read within {PATIENCE:?} which sockets it is to close");
+    if tokio::time::timeout(BARRIER_TIMEOUT, reader.read(&mut [0])).await.is_err() {
+        log::warn!("systemd did not read within {BARRIER_TIMEOUT:?} which sockets it is to close");
     }
 }
 

@@ -4,15 +4,15 @@ use std::collections::HashSet;
 
 use super::{Generation, Supervisor};
 use crate::model::listener::Owned;
-use crate::process::{self, Handle, Kin};
+use crate::process::{self, Handle, ProcessScope};
 
 impl Supervisor {
     /// Follows those of a generation whose first process has ended.
     pub(crate) fn follow_orphans(&mut self, dead: &Generation) {
-        let left = match dead.kin {
-            Kin::SameProgram => dead.leaves.clone(),
+        let left = match dead.scope {
+            ProcessScope::SameProgram => dead.worker_processes.clone(),
             // Whoever is of its session, which begins with its root: a service manager may have the sockets too.
-            Kin::All => process::session_members(dead.process.pid()),
+            ProcessScope::All => process::session_members(dead.process.pid()),
         };
         if left.is_empty() {
             return;
@@ -24,7 +24,7 @@ impl Supervisor {
         for (pid, start_time) in left.into_iter().filter(|(pid, _)| !known.contains(pid)) {
             let Some(process) = Handle::adopt(pid, start_time) else { continue };
             let mut orphan = dead.orphan(process);
-            if dead.kin == Kin::All {
+            if dead.scope == ProcessScope::All {
                 orphan.listeners = held_by(&orphan, &listeners);
                 if orphan.listeners.is_empty() {
                     continue;
@@ -39,9 +39,9 @@ impl Supervisor {
     /// A worker is told to drain. Who has a listener and does not wait on it answers a client, and ends by itself; else it is told as
     /// soon as it waits for another.
     pub(crate) fn tell_orphans(&mut self) {
-        for orphan in self.draining.iter_mut().filter(|generation| generation.is_untold) {
-            if orphan.kin == Kin::SameProgram || orphan.waits() {
-                orphan.is_untold = false;
+        for orphan in self.draining.iter_mut().filter(|generation| generation.awaits_retirement) {
+            if orphan.scope == ProcessScope::SameProgram || orphan.waits() {
+                orphan.awaits_retirement = false;
                 log::warn!("{}: process {} is told to drain", self.name, orphan.process.pid());
                 self.server.retire(&orphan.ending());
             }

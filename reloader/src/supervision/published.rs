@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use super::generation::open_connections;
 use super::status::{Draining, ListenerStatus, ServiceStatus, Serving};
 use super::{Companion, Generation, Supervisor, notify};
-use crate::gate::hold::Records;
+use crate::gate::hold::HoldRegistry;
 use crate::model::listener::{Listener, Owned, Role};
-use crate::process::{Handle, Kin};
+use crate::process::{Handle, ProcessScope};
 use crate::receipt::rfc3339;
 use crate::receipt::{Kind, Outcome};
 use crate::server::Check;
@@ -18,7 +18,7 @@ use crate::server::Check;
 const MANY_DRAINING: usize = 8;
 
 /// As often as a loop that has nothing to do comes round.
-const BEAT: Duration = Duration::from_secs(1);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the control socket may read without the main loop.
 #[derive(Debug, Default)]
@@ -31,22 +31,22 @@ pub(crate) struct Published {
     /// The serving HAProxy's stats socket.
     pub(crate) socket: Option<PathBuf>,
     /// Where holds are on record.
-    pub(crate) holds: Option<Records>,
+    pub(crate) holds: Option<HoldRegistry>,
     /// For the service manager.
     line: String,
     /// Its loop has come round since the service manager was told that all have.
-    beats: bool,
+    has_beaten: bool,
 }
 
 /// What all services have published, by name. HAProxy is the first, where there is one.
 #[derive(Debug, Clone)]
-pub(crate) struct Board(Arc<Mutex<Vec<(String, Published)>>>);
+pub(crate) struct StatusBoard(Arc<Mutex<Vec<(String, Published)>>>);
 
-impl Board {
+impl StatusBoard {
     /// With nothing said yet.
-    pub(crate) fn new(names: &[String]) -> Board {
+    pub(crate) fn new(names: &[String]) -> StatusBoard {
         let empty = names.iter().map(|name| (name.clone(), Published::default()));
-        Board(Arc::new(Mutex::new(empty.collect())))
+        StatusBoard(Arc::new(Mutex::new(empty.collect())))
     }
 
     /// Reads all of it.
@@ -56,19 +56,19 @@ impl Board {
 
     /// The loop of this service is alive. The watchdog is told once those of all services have said so: one that is stuck must not be
     /// hidden by the others.
-    pub(crate) fn beat(&self, name: &str) {
+    pub(crate) fn heartbeat(&self, name: &str) {
         if self.is_complete_with(name) {
             notify::watchdog();
         }
     }
 
     /// For a wait that has an end, and may be longer than the watchdog's patience: `drain-timeout` is the operator's.
-    pub(crate) async fn beating<T>(&self, name: &str, wait: impl Future<Output = T>) -> T {
+    pub(crate) async fn with_heartbeat<T>(&self, name: &str, wait: impl Future<Output = T>) -> T {
         let beats = async {
-            let mut beat = tokio::time::interval(BEAT);
+            let mut beat = tokio::time::interval(HEARTBEAT_INTERVAL);
             loop {
                 beat.tick().await;
-                self.beat(name);
+                self.heartbeat(name);
             }
         };
         tokio::select! {
@@ -79,10 +79,10 @@ impl Board {
 
     fn is_complete_with(&self, name: &str) -> bool {
         let mut all = self.0.lock().expect("no panic under this lock");
-        all.iter_mut().filter(|(known, _)| known == name).for_each(|(_, published)| published.beats = true);
-        let complete = all.iter().all(|(_, published)| published.beats);
+        all.iter_mut().filter(|(known, _)| known == name).for_each(|(_, published)| published.has_beaten = true);
+        let complete = all.iter().all(|(_, published)| published.has_beaten);
         if complete {
-            all.iter_mut().for_each(|(_, published)| published.beats = false);
+            all.iter_mut().for_each(|(_, published)| published.has_beaten = false);
         }
         complete
     }
@@ -91,7 +91,7 @@ impl Board {
     fn put(&self, name: &str, published: Published) -> String {
         let mut all = self.0.lock().expect("no panic under this lock");
         if let Some((_, place)) = all.iter_mut().find(|(known, _)| known == name) {
-            *place = Published { beats: place.beats, ..published };
+            *place = Published { has_beaten: place.has_beaten, ..published };
         }
         line_about(&all, |published| published.line.clone())
     }
@@ -129,7 +129,7 @@ fn parting(serving: Option<&Serving>) -> String {
 pub(crate) struct DrainingNow {
     pub(crate) number: u64,
     pub(crate) process: Handle,
-    pub(crate) kin: Kin,
+    pub(crate) scope: ProcessScope,
     pub(crate) retired: Instant,
     pub(crate) listeners: Arc<Vec<Owned>>,
 }
@@ -138,7 +138,7 @@ impl Supervisor {
     /// Tells the control socket and the service manager how things stand.
     pub(crate) fn publish(&mut self) {
         self.store_custody();
-        let plan = self.server.abilities().map(|abilities| self.plan(&abilities)).unwrap_or_default();
+        let plan = self.server.capabilities().map(|abilities| self.plan(&abilities)).unwrap_or_default();
         let status = ServiceStatus {
             service: Some(self.name.clone()),
             serving: self.serving.as_ref().map(serving_status),
@@ -146,14 +146,19 @@ impl Supervisor {
             custody: self.custody_as_owned().iter().map(|held| listener_status(&held.listener, held.role)).collect(),
             last_reload: self.last_receipt.clone(),
             warnings: self.warnings(),
-            notes: self.companion.iter().map(Companion::note).chain(self.lacks.iter().cloned()).collect(),
+            notes: self
+                .companion
+                .iter()
+                .map(Companion::note)
+                .chain(self.missing_capabilities.iter().cloned())
+                .collect(),
             plan,
             connection_rate: None,
         };
         let draining = self.draining.iter().map(|generation| DrainingNow {
             number: generation.number,
             process: generation.process.clone(),
-            kin: generation.kin,
+            scope: generation.scope,
             retired: generation.retired.unwrap_or(generation.serving_since),
             listeners: Arc::new(generation.listeners.clone()),
         });
@@ -166,11 +171,11 @@ impl Supervisor {
                 .as_ref()
                 .filter(|_| self.server.haproxy().is_some())
                 .map(|serving| serving.socket.clone()),
-            holds: Some(Records::of(&self.config.runtime_dir)),
+            holds: Some(HoldRegistry::new(&self.config.runtime_dir)),
             line: self.status_line(),
-            beats: false,
+            has_beaten: false,
         };
-        notify::status(&self.published.put(&self.name, published));
+        notify::status(&self.board.put(&self.name, published));
     }
 
     fn status_line(&self) -> String {
@@ -261,7 +266,7 @@ impl DrainingNow {
             generation: self.number,
             pid: self.process.pid(),
             age_s: self.retired.elapsed().as_secs(),
-            connections: open_connections(&self.kin.of(self.process.pid()), &endpoints),
+            connections: open_connections(&self.scope.processes(self.process.pid()), &endpoints),
         }
     }
 }
@@ -272,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_loop_that_is_stuck_is_not_hidden_by_the_others() {
-        let board = Board::new(&["haproxy".into(), "web".into()]);
+        let board = StatusBoard::new(&["haproxy".into(), "web".into()]);
         assert!(!board.is_complete_with("haproxy") && !board.is_complete_with("haproxy"));
         assert!(board.is_complete_with("web"));
         assert!(!board.is_complete_with("web"));

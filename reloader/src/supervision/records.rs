@@ -24,7 +24,7 @@ pub(crate) enum State {
 /// One generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) struct Record {
+pub(crate) struct GenerationRecord {
     /// Its number.
     pub(crate) number: u64,
     /// Its root process.
@@ -56,7 +56,7 @@ pub(crate) struct Record {
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) struct Records {
+pub(crate) struct GenerationRecords {
     /// The number of the next generation.
     pub(crate) next: u64,
     /// How long the last start took, in milliseconds: custody-max follows from it.
@@ -66,21 +66,21 @@ pub(crate) struct Records {
     #[serde(default)]
     pub(crate) companion: bool,
     /// Those that were running.
-    pub(crate) generations: Vec<Record>,
+    pub(crate) generations: Vec<GenerationRecord>,
     /// The sockets in custody that have O_NONBLOCK, by inode.
     #[serde(default)]
     pub(crate) nonblocking: Vec<u64>,
 }
 
-impl Records {
+impl GenerationRecords {
     /// Reads the file; a missing one is empty, a damaged one is empty with a warning.
-    pub(crate) fn load(runtime_dir: &Path) -> Records {
+    pub(crate) fn load(runtime_dir: &Path) -> GenerationRecords {
         let path = file(runtime_dir);
-        let Ok(bytes) = std::fs::read(&path) else { return Records::default() };
+        let Ok(bytes) = std::fs::read(&path) else { return GenerationRecords::default() };
         let records = serde_json::from_slice(&bytes).map(without_impossible_numbers);
         records.unwrap_or_else(|error| {
             log::warn!("{} is damaged ({error}); looking for running generations in /proc", path.display());
-            Records::default()
+            GenerationRecords::default()
         })
     }
 
@@ -91,7 +91,7 @@ impl Records {
 }
 
 /// Numbers are counted on from. An earlier version could be led to believe any.
-fn without_impossible_numbers(mut records: Records) -> Records {
+fn without_impossible_numbers(mut records: GenerationRecords) -> GenerationRecords {
     records.next = records.next.clamp(1, LAST_NUMBER);
     records.generations.retain(|record| {
         let is_possible = record.number <= LAST_NUMBER;

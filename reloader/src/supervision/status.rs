@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::gate::hold::{Backend, Record};
+use crate::gate::hold::{Backend, HoldRecord};
 use crate::model::listener::{Family, Role};
 use crate::plan::Planned;
 use crate::receipt::Receipt;
@@ -103,9 +103,9 @@ pub struct HoldStatus {
     pub since: String,
 }
 
-impl From<Record> for HoldStatus {
-    fn from(record: Record) -> HoldStatus {
-        let Record { id, holder, backend, listen, since, .. } = record;
+impl From<HoldRecord> for HoldStatus {
+    fn from(record: HoldRecord) -> HoldStatus {
+        let HoldRecord { id, holder, backend, listen, since, .. } = record;
         HoldStatus { id, holder, backend, listen, since }
     }
 }

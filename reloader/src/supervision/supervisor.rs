@@ -7,29 +7,29 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::crash::{self, Down};
 use super::fd_store::FdStore;
-use super::published::Board;
-use super::records::{Records, State};
-use super::standing::SharedStanding;
-use super::{Companion, Generation, Journal, KnownGood};
+use super::published::StatusBoard;
+use super::records::{GenerationRecords, State};
+use super::restart_policy::{self, Outage};
+use super::shared_qdiscs::SharedQdiscs;
+use super::{Companion, Generation, Journal, LastKnownGood};
 use crate::config::{Config, Strategy};
-use crate::fs::generation_files::Files;
-use crate::gate::hold::{Gates, Records as Holds};
+use crate::fs::generation_files::GenerationFiles;
+use crate::gate::hold::{Gates, HoldRegistry as Holds};
 use crate::gate::steer::Steer;
 use crate::gate::syn_counter::SynCounter;
 use crate::model::listener::{Endpoint, Owned};
-use crate::plan::{self, Means, Planned, Present};
+use crate::plan::{self, PlanInputs, Planned, Present};
 use crate::process::Handle;
 use crate::receipt::{GenerationId, Kind, Outcome, Receipt};
-use crate::server::{Abilities, Check, RetireRequest, Server};
-use crate::sockets::custody::{Custody, Held};
+use crate::server::{Capabilities, Check, RetireRequest, Server};
+use crate::sockets::custody::{Custody, KeptSocket};
 use crate::supervision::steering::{PendingHandshakes, detach_now};
 use crate::sys::Inheritance;
 
 /// Listeners that were given up because nothing served for too long.
 #[derive(Debug)]
-pub(crate) struct Unserved {
+pub(crate) struct RefusedListeners {
     /// Since then their ports are refused.
     pub(crate) since: Instant,
     pub(crate) listeners: Vec<Owned>,
@@ -50,9 +50,9 @@ pub(crate) struct Supervisor {
     /// What can hold SYNs here.
     pub(crate) gates: Gates,
     /// What does not work for lack of a capability, in sentences.
-    pub(crate) lacks: Vec<String>,
+    pub(crate) missing_capabilities: Vec<String>,
     /// What stands on the devices where reloads are holds, of all services together.
-    pub(crate) standing: SharedStanding,
+    pub(crate) qdiscs: SharedQdiscs,
     /// Why the packet path may not be as it was before some hold.
     pub(crate) left_behind: Option<String>,
     pub(crate) custody: Custody,
@@ -61,20 +61,20 @@ pub(crate) struct Supervisor {
     /// What of it the service manager keeps while no daemon runs.
     pub(crate) fd_store: FdStore,
     /// What an earlier daemon has left there.
-    pub(crate) received: Vec<Held>,
+    pub(crate) received: Vec<KeptSocket>,
     pub(crate) serving: Option<Generation>,
     pub(crate) draining: Vec<Generation>,
     /// Where HAProxy runs under its own unit: then a generation is a worker of its master.
     pub(crate) companion: Option<Companion>,
     /// A generation that is started and not proven.
     pub(crate) starting: Option<Generation>,
-    pub(crate) known_good: KnownGood,
+    pub(crate) known_good: LastKnownGood,
     /// Loaded once, when SYNs are to be counted; its load time would else be part of each reload.
     pub(crate) counter: Option<SynCounter>,
     /// Loaded once, when something is to be steered.
     pub(crate) steer: Option<Steer>,
     /// What the steering program still stands for.
-    pub(crate) unsettled: Option<PendingHandshakes>,
+    pub(crate) pending_handshakes: Option<PendingHandshakes>,
     /// A daemon that was killed has left the steering program on groups.
     pub(crate) inherits_steering: bool,
     /// The counter stands in the packet path.
@@ -83,15 +83,15 @@ pub(crate) struct Supervisor {
     /// How long the last start took.
     pub(crate) last_start: Option<Duration>,
     /// Why one that runs could not be adopted.
-    pub(crate) unadopted: Option<String>,
+    pub(crate) adoption_blocked: Option<String>,
     /// What nobody listens on any more.
-    pub(crate) unserved: Option<Unserved>,
+    pub(crate) refused_listeners: Option<RefusedListeners>,
     /// The last start that failed was only too slow.
-    pub(crate) start_was_cut: bool,
+    pub(crate) start_timed_out: bool,
     /// For how many ticks the serving generation has had no descriptors.
     pub(crate) ending_ticks: u32,
-    pub(crate) down: Option<Down>,
-    pub(crate) last_down: Option<Down>,
+    pub(crate) down: Option<Outage>,
+    pub(crate) last_down: Option<Outage>,
     pub(crate) next_number: u64,
     pub(crate) journal: Journal,
     pub(crate) last_receipt: Option<Receipt>,
@@ -102,7 +102,7 @@ pub(crate) struct Supervisor {
     pub(crate) served: HashSet<Endpoint>,
     /// What a reload that is wanted waits for, where nothing says how long.
     pub(crate) waits: Option<&'static str>,
-    pub(crate) published: Board,
+    pub(crate) board: StatusBoard,
 }
 
 impl Supervisor {
@@ -113,13 +113,13 @@ impl Supervisor {
     }
 
     /// The files of generation `number`.
-    pub(crate) fn files(&self, number: u64) -> Files {
-        Files::of(&self.place, number)
+    pub(crate) fn files(&self, number: u64) -> GenerationFiles {
+        GenerationFiles::new(&self.place, number)
     }
 
     /// How long custody is kept with nothing serving.
     pub(crate) fn custody_max(&self) -> Duration {
-        crash::custody_max(self.config.reload.custody_max, self.last_start)
+        restart_policy::custody_max(self.config.reload.custody_max, self.last_start)
     }
 
     /// When custody is dropped, while nothing serves and there is any.
@@ -129,9 +129,9 @@ impl Supervisor {
     }
 
     /// What the next reload would do.
-    pub(crate) fn plan(&self, server: &Abilities) -> Vec<Planned> {
+    pub(crate) fn plan(&self, server: &Capabilities) -> Vec<Planned> {
         let owned = self.present_listeners();
-        let in_custody: HashSet<u64> = self.custody.held().iter().map(|held| held.listener.inode).collect();
+        let in_custody: HashSet<u64> = self.custody.kept().iter().map(|held| held.listener.inode).collect();
         let present: Vec<Present> = owned
             .iter()
             .map(|owned| Present {
@@ -145,7 +145,7 @@ impl Supervisor {
             return companion.plan(&present, self);
         }
         let noreuseport = self.serving.as_ref().is_some_and(|serving| serving.noreuseport);
-        let means = Means { server, strategy: self.config.reload.strategy, noreuseport, gates: &self.gates };
+        let means = PlanInputs { server, strategy: self.config.reload.strategy, noreuseport, gates: &self.gates };
         plan::plan(&present, means)
     }
 
@@ -171,13 +171,13 @@ impl Supervisor {
     /// Where every reload is a hold, what holds need stands on the devices between them.
     pub(crate) fn prepare_holds(&mut self) {
         let strategy = self.config.reload.strategy;
-        let passes = self.server.abilities().is_ok_and(|abilities| abilities.not_given.is_none());
+        let passes = self.server.capabilities().is_ok_and(|abilities| abilities.why_not_passed.is_none());
         let binds_anew = plan::keeps_tcp_back(strategy) || (strategy == Strategy::Auto && !passes);
         let moves = self.steer.as_ref().is_some_and(Steer::migrates);
         let held_beside = self.companion.is_some() && strategy == Strategy::Auto && !moves;
         let always = plan::holds_tcp(strategy) || (binds_anew && self.gates.steer.is_some()) || held_beside;
-        let needed = self.gates.needs_standing(strategy).filter(|_| always);
-        self.standing.need(&self.name, needed, &Holds::of(&self.config.runtime_dir));
+        let needed = self.gates.needs_persistent_qdiscs(strategy).filter(|_| always);
+        self.qdiscs.need(&self.name, needed, &Holds::new(&self.config.runtime_dir));
     }
 
     /// What the next generation may be given: with a strategy that keeps TCP back, everything else.
@@ -192,13 +192,13 @@ impl Supervisor {
 
     /// The serving generation makes room for the next, which cannot be bound beside it: it is recorded as draining, and what
     /// the daemon has of its TCP sockets is closed. Returns its process and where its listeners were.
-    pub(crate) fn stand_down(&mut self, held_until: Option<Instant>) -> Option<(RetireRequest, Custody)> {
+    pub(crate) fn vacate(&mut self, held_until: Option<Instant>) -> Option<(RetireRequest, Custody)> {
         let old = self.serving.take()?;
         detach_now(self);
         let ending = old.ending();
         // While SYNs are held nobody waits in vain: custody of the other sockets is kept as long.
         let since = held_until.unwrap_or_else(Instant::now);
-        self.down = Some(Down::begin(since, old.serving_since.elapsed(), self.last_down.as_ref()));
+        self.down = Some(Outage::begin(since, old.serving_since.elapsed(), self.last_down.as_ref()));
         self.warning = Some(format!("nothing serves: generation {} made room for the next", old.number));
         self.custody.retain(|held| !held.listener.endpoint.is_tcp_here());
         self.store_custody();
@@ -209,7 +209,7 @@ impl Supervisor {
     }
 
     /// The generation that was to make room has not done so: it serves on.
-    pub(crate) fn stand_up_again(&mut self, process: &Handle) {
+    pub(crate) fn reinstate(&mut self, process: &Handle) {
         let Some(place) = self.draining.iter().position(|generation| generation.process.pid() == process.pid()) else {
             return;
         };
@@ -225,19 +225,19 @@ impl Supervisor {
     /// what is due then counts from now.
     pub(crate) fn note_failed_starts(&mut self) {
         let now = Instant::now();
-        let mut down = Down::begin(now, Duration::MAX, None);
-        down.failed(now, self.start_was_cut);
-        down.failed(now, self.start_was_cut);
+        let mut down = Outage::begin(now, Duration::MAX, None);
+        down.failed(now, self.start_timed_out);
+        down.failed(now, self.start_timed_out);
         self.down = Some(down);
     }
 
     /// What of a generation's listeners is in nobody's hands now: without custody their ports are refused.
-    pub(crate) fn note_unserved(&mut self, listeners: &[Owned]) {
-        let kept: HashSet<u64> = self.custody.held().iter().map(|held| held.listener.inode).collect();
+    pub(crate) fn note_refused_listeners(&mut self, listeners: &[Owned]) {
+        let kept: HashSet<u64> = self.custody.kept().iter().map(|held| held.listener.inode).collect();
         let lost = listeners.iter().filter(|owned| !kept.contains(&owned.listener.inode));
         let listeners: Vec<Owned> = lost.cloned().collect();
         if !listeners.is_empty() {
-            self.unserved = Some(Unserved { since: Instant::now(), listeners });
+            self.refused_listeners = Some(RefusedListeners { since: Instant::now(), listeners });
         }
     }
 
@@ -257,7 +257,7 @@ impl Supervisor {
         if let Some(serving) = &self.serving {
             return serving.listeners.clone();
         }
-        let unserved = self.unserved.iter().flat_map(|unserved| unserved.listeners.iter().cloned());
+        let unserved = self.refused_listeners.iter().flat_map(|unserved| unserved.listeners.iter().cloned());
         self.custody_as_owned().into_iter().chain(unserved).collect()
     }
 
@@ -270,7 +270,7 @@ impl Supervisor {
 
     pub(crate) fn custody_as_owned(&self) -> Vec<Owned> {
         let mut listed = HashSet::new();
-        let held = self.custody.held().iter().filter(|held| listed.insert(held.listener.inode));
+        let held = self.custody.kept().iter().filter(|held| listed.insert(held.listener.inode));
         held.map(|held| Owned { listener: held.listener.clone(), role: held.role }).collect()
     }
 
@@ -286,18 +286,18 @@ impl Supervisor {
                 _ => State::Draining,
             };
         }
-        self.store_aside(records).await
+        self.store_in_background(records).await
     }
 
     /// Records that a generation is starting. Its process asks the broker within a second or gives up, so a slow disk
     /// must not keep the loop from answering.
     pub(crate) async fn record_start(&self) {
-        if let Err(error) = self.store_aside(self.records()).await {
+        if let Err(error) = self.store_in_background(self.records()).await {
             log::error!("cannot record the generation that starts: {error}");
         }
     }
 
-    async fn store_aside(&self, records: Records) -> io::Result<()> {
+    async fn store_in_background(&self, records: GenerationRecords) -> io::Result<()> {
         let place = self.place.clone();
         let stored = tokio::task::spawn_blocking(move || records.store(&place)).await;
         stored.unwrap_or_else(|error| Err(io::Error::other(error)))
@@ -317,7 +317,7 @@ impl Supervisor {
         }
         self.last_down = self.down.take().or(self.last_down.take());
         self.warning = None;
-        self.unserved = None;
+        self.refused_listeners = None;
         self.ending_ticks = 0;
         if self.record_or_log() {
             self.recorded_nonblocking = self.nonblocking();
@@ -355,13 +355,13 @@ impl Supervisor {
         stored.is_ok()
     }
 
-    fn records(&self) -> Records {
+    fn records(&self) -> GenerationRecords {
         let mut generations = Vec::new();
         generations.extend(self.draining.iter().map(|generation| generation.record(State::Draining)));
         generations.extend(self.serving.iter().map(|generation| generation.record(State::Serving)));
         generations.extend(self.starting.iter().map(|generation| generation.record(State::Starting)));
         let last_start_ms = self.last_start.map(|time| time.as_millis() as u64);
-        Records {
+        GenerationRecords {
             next: self.next_number,
             last_start_ms,
             companion: self.companion.is_some(),

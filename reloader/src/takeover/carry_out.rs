@@ -10,7 +10,7 @@ use super::plan::{self, Step};
 use super::unit::Unit;
 use super::{Ask, TakeoverError, files, preflight, systemd};
 use crate::config::Config;
-use crate::fs::generation_files::Files;
+use crate::fs::generation_files::GenerationFiles;
 use crate::haproxy::launch::is_private_socket;
 use crate::haproxy::master::tell_to_drain;
 use crate::kernel::sock_diag::{self, ListenSocket};
@@ -89,7 +89,7 @@ pub(super) async fn undo(
     let removes_config = is_our_config();
     let mut carrier = Carrier { unit: &unit, config, asker, say, notes: Vec::new() };
     let steps = |serving: &Serving| {
-        let socket = Files::of(&config.runtime_dir, serving.generation).socket;
+        let socket = GenerationFiles::new(&config.runtime_dir, serving.generation).socket;
         plan::undo(&unit, serving.pid, &socket, removes_config)
     };
     if ask.dry_run {

@@ -42,7 +42,7 @@ pub(super) async fn take(name: &str, config_path: Option<&Path>, config: &Config
     let program = process::executable(pid).unwrap_or_default();
     // Asked for its version only if it is called so: another server might start.
     let is_called_so = program.file_name().is_some_and(|name| name.to_string_lossy().contains("haproxy"));
-    if !is_called_so || Version::of(&program).is_err() {
+    if !is_called_so || Version::from_binary(&program).is_err() {
         return Err(TakeoverError::NotHaproxy { unit: name.into(), program: program.display().to_string(), pid });
     }
     if let Some(why) = unit.obstacle() {

@@ -67,7 +67,7 @@ fn devices_come_and_go() {
         server.run(|| {
             let before = packet_path();
             let mut gate = hold(hook, &spec(&["0.0.0.0:8080"]));
-            assert!(!gate.follow(&mut || ()).whole().unwrap());
+            assert!(!gate.follow(&mut || ()).into_result().unwrap());
             for (round, device) in ["first", "second"].into_iter().enumerate() {
                 ip(&format!("link add {device} type veth peer name left"));
                 client.take_device("left");
@@ -77,19 +77,23 @@ fn devices_come_and_go() {
                     ip("link set left up");
                     add_addresses("left", 1);
                 });
-                assert!(gate.follow(&mut || ()).whole().unwrap(), "{hook:?}, {device} came");
-                assert!(!gate.follow(&mut || ()).whole().unwrap(), "{hook:?}, {device} is known");
+                assert!(gate.follow(&mut || ()).into_result().unwrap(), "{hook:?}, {device} came");
+                assert!(!gate.follow(&mut || ()).into_result().unwrap(), "{hook:?}, {device} is known");
                 let clients = client.run(|| start_clients(at("10.0.0.2:8080"), 1));
                 until_held(&mut gate, round as u64 + 1);
                 drop(clients);
                 ip(&format!("link del {device}"));
-                assert!(gate.follow(&mut || ()).whole().unwrap(), "{hook:?}, {device} went");
+                assert!(gate.follow(&mut || ()).into_result().unwrap(), "{hook:?}, {device} went");
             }
             let here = start_clients(at("127.0.0.1:8080"), 1);
             until_held(&mut gate, 3);
             let _listener = listener("0.0.0.0:8080");
             let figures = gate.release().unwrap();
-            assert_eq!((figures.held, figures.released, figures.dropped, figures.homeless), (3, 1, 0, 2), "{hook:?}");
+            assert_eq!(
+                (figures.held, figures.released, figures.dropped, figures.device_gone),
+                (3, 1, 0, 2),
+                "{hook:?}"
+            );
             until_connected(&here);
             assert_eq!(packet_path(), before, "{hook:?}");
         });
@@ -110,7 +114,7 @@ fn who_follows_many_devices_shows_that_he_lives() {
             signs += 1;
             std::thread::sleep(LEASE / 4);
         };
-        assert!(gate.follow(&mut slow).whole().unwrap());
+        assert!(gate.follow(&mut slow).into_result().unwrap());
         let clients = start_clients(at("127.0.0.1:8080"), 1);
         assert_eq!((signs, gate.figures().unwrap().held), (5, 1));
         let _listener = listener("127.0.0.1:8080");
@@ -156,8 +160,8 @@ fn what_a_guard_has_delivered_the_holder_does_not() {
         until_held(&mut gate, 10);
         let _listener = listener("127.0.0.1:8080");
         let mut guard = EbpfGate::restore(gate.keepsake().unwrap()).unwrap();
-        assert_eq!(guard.deliver().whole().unwrap().released, 10);
-        assert_eq!(gate.deliver().whole().unwrap().released, 0);
+        assert_eq!(guard.deliver().into_result().unwrap().released, 10);
+        assert_eq!(gate.deliver().into_result().unwrap().released, 0);
         until_connected(&clients);
     });
 }
@@ -174,8 +178,8 @@ fn nothing_goes_out_to_the_network() {
         let mut keepsake = gate.keepsake().unwrap();
         let known = keepsake.manifest["attachments"].as_array_mut().unwrap();
         known.retain(|attachment| attachment["device"] != "right");
-        let figures = EbpfGate::restore(keepsake).unwrap().deliver().whole().unwrap();
-        assert_eq!((figures.held, figures.released, figures.dropped, figures.homeless), (5, 0, 0, 5));
+        let figures = EbpfGate::restore(keepsake).unwrap().deliver().into_result().unwrap();
+        assert_eq!((figures.held, figures.released, figures.dropped, figures.device_gone), (5, 0, 0, 5));
         drop(clients);
     });
 }

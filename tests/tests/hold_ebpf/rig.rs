@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use reloader::gate::ebpf::{EbpfGate, Hook};
-use reloader::gate::hold::{Figures, Gate as _, Spec, Target};
+use reloader::gate::hold::{Gate as _, HoldStats, Spec, Target};
 use reloader_tests::guest::{self, Feature};
 use reloader_tests::network::{Namespace, add_addresses};
 use reloader_tests::poll::until;
@@ -49,7 +49,7 @@ pub(crate) fn until_held(gate: &mut EbpfGate, held: u64) {
 }
 
 /// Releases, and expects that each of these SYNs was delivered.
-pub(crate) fn release(gate: &mut EbpfGate, held: u64) -> Figures {
+pub(crate) fn release(gate: &mut EbpfGate, held: u64) -> HoldStats {
     let figures = gate.release().unwrap();
     assert_eq!((figures.held, figures.released, figures.dropped, figures.lease_lapsed), (held, held, 0, 0));
     figures

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use reloader::gate::hold::{Backend, Records, Standing};
+use reloader::gate::hold::{Backend, HoldRegistry, PersistentQdiscs};
 use reloader_tests::guest::{self, Feature, Gate};
 use reloader_tests::poll::until;
 use reloader_tests::process::Process;
@@ -35,7 +35,7 @@ fn the_holder_at_any_moment_where_qdiscs_stand() {
         Some(Gate::Qdisc) => Backend::Qdisc,
         _ => Backend::Ebpf,
     };
-    let standing = scene.server.run(|| Standing::put_up(&Records::of(records.path()), backend).unwrap());
+    let standing = scene.server.run(|| PersistentQdiscs::install(&HoldRegistry::new(records.path()), backend).unwrap());
     scene.take_path_as_it_is();
     kill_at_any_moment(&scene);
     assert_eq!(scene.retransmits(), 0);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use reloader::gate::ebpf::{EbpfGate, Hook};
-use reloader::gate::hold::{Records, Spec, Target, clean_up};
+use reloader::gate::hold::{HoldRegistry, Spec, Target, clean_up};
 use reloader::process::network_namespace;
 use reloader_tests::netns;
 use reloader_tests::network::ip;
@@ -164,17 +164,17 @@ fn a_hold_of_another_runtime_directory() {
     netns::enter();
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let target = |port| Target { address: ([127, 0, 0, 1], port).into(), v6only: false, interface: 0 };
-    let claim = |dir: &tempfile::TempDir, port| Records::of(dir.path()).claim(&[target(port)], None).unwrap();
+    let claim = |dir: &tempfile::TempDir, port| HoldRegistry::new(dir.path()).claim(&[target(port)], None).unwrap();
     let (first, second) = (claim(&one, 8080), claim(&two, 8081));
     assert_ne!(first.id(), second.id());
-    assert!(Records::of(two.path()).living().unwrap().contains(&first.id()));
+    assert!(HoldRegistry::new(two.path()).living().unwrap().contains(&first.id()));
 
     let spec = Spec { id: first.id(), targets: vec![target(8080)], exceptions: Vec::new(), capacity: 4096 };
     let gate = EbpfGate::prepare_by(&spec, Some(Hook::Clsact)).unwrap();
-    assert_eq!(clean_up(&Records::of(two.path())).unwrap().removed, 0);
+    assert_eq!(clean_up(&HoldRegistry::new(two.path())).unwrap().removed, 0);
     std::mem::forget(gate);
     drop(first);
-    assert_eq!(clean_up(&Records::of(two.path())).unwrap().removed, 1);
+    assert_eq!(clean_up(&HoldRegistry::new(two.path())).unwrap().removed, 1);
 }
 
 #[test]

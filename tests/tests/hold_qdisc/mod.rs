@@ -1,7 +1,7 @@
 //! The qdisc gate against the running kernel. Every test needs root, for network namespaces of its own, and a kernel with
 //! sch_plug: `cargo xtask test --kernels` has some.
 
-use reloader::gate::hold::{Exception, Figures, Gate, Spec};
+use reloader::gate::hold::{Exception, Gate, HoldStats, Spec};
 use reloader::gate::qdisc::{QdiscError, QdiscGate, remove_stale};
 use reloader_tests::poll::until;
 
@@ -20,12 +20,12 @@ fn armed(spec: &Spec) -> QdiscGate {
     gate
 }
 
-fn delivered(number: u64) -> Figures {
-    Figures { held: number, released: number, ..Figures::default() }
+fn delivered(number: u64) -> HoldStats {
+    HoldStats { held: number, released: number, ..HoldStats::default() }
 }
 
-fn without_time(figures: Figures) -> Figures {
-    Figures { longest: Default::default(), ..figures }
+fn without_time(figures: HoldStats) -> HoldStats {
+    HoldStats { longest: Default::default(), ..figures }
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn what_is_not_for_this_host_or_not_held_passes() {
             connects("10.0.1.1:8080");
             connects("10.0.0.2:9090");
         });
-        assert_eq!(gate.release().unwrap(), Figures::default());
+        assert_eq!(gate.release().unwrap(), HoldStats::default());
     });
 }
 
@@ -273,7 +273,7 @@ fn devices_and_addresses_that_come_are_held_and_those_that_go_are_forgotten() {
         let mut gate = armed(&spec(1, &["0.0.0.0:8080"]));
         ip("addr add 10.0.0.3/24 dev right");
         let mut signs = 0;
-        gate.follow(&mut || signs += 1).whole().unwrap();
+        gate.follow(&mut || signs += 1).into_result().unwrap();
         assert!(signs >= 4, "before the new filters of each of two devices and before the old ones go: {signs}");
         let first = client.run(|| Clients::start(5, "10.0.0.3:8080"));
         wait_for_parked(5);
@@ -287,18 +287,18 @@ fn devices_and_addresses_that_come_are_held_and_those_that_go_are_forgotten() {
             ip("addr add 10.0.2.1/24 dev other");
             command("ping", "-c 1 -W 5 10.0.2.2");
         });
-        gate.follow(&mut || ()).whole().unwrap();
+        gate.follow(&mut || ()).into_result().unwrap();
         let second = client.run(|| Clients::start(4, "10.0.2.2:8080"));
         wait_for_parked(9);
-        gate.follow(&mut || ()).whole().unwrap();
+        gate.follow(&mut || ()).into_result().unwrap();
 
         // With it go the address that they were for, and their way back.
         ip("link del second");
-        gate.follow(&mut || ()).whole().unwrap();
+        gate.follow(&mut || ()).into_result().unwrap();
         let _listener = listener("0.0.0.0:8080");
         let figures = gate.release().unwrap();
         first.all_connect();
-        assert_eq!((figures.held, figures.released, figures.dropped, figures.homeless), (9, 5, 0, 4));
+        assert_eq!((figures.held, figures.released, figures.dropped, figures.device_gone), (9, 5, 0, 4));
         assert_eq!(second.connected(), 0);
     });
 }

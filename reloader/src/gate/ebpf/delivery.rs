@@ -14,7 +14,7 @@ use super::handshakes::Handshakes;
 use super::maps::since;
 use super::pacing::Pacing;
 use super::packet::{Flow, Parked, Segment};
-use crate::gate::hold::Figures;
+use crate::gate::hold::HoldStats;
 use crate::kernel::devices::LO;
 use crate::sys::link_address;
 
@@ -85,7 +85,7 @@ impl Sockets {
 }
 
 /// How the devices take what is delivered.
-pub(super) struct Ways {
+pub(super) struct DeliveryRoutes {
     /// Those that have our program at egress. On any other a frame would go out to the network, with our mark.
     pub(super) back: HashSet<u32>,
     /// Those whose packets begin with no Ethernet header.
@@ -100,7 +100,7 @@ pub(super) struct Delivered {
     pacing: Pacing,
     pub(super) released: u64,
     /// Their device has gone.
-    pub(super) homeless: u64,
+    pub(super) device_gone: u64,
     /// The kernel would not take them.
     pub(super) refused: u64,
     pub(super) first_refusal: Option<io::Error>,
@@ -109,7 +109,7 @@ pub(super) struct Delivered {
 
 impl Delivered {
     /// Delivers one record.
-    pub(super) fn deliver(&mut self, sockets: &Sockets, record: &[u8], ways: &Ways) {
+    pub(super) fn deliver(&mut self, sockets: &Sockets, record: &[u8], ways: &DeliveryRoutes) {
         let Some(parked) = Parked::read(record) else { return };
         let ethernet = !ways.bare.contains(&parked.device);
         let Some(segment) = parked.segment(ethernet) else {
@@ -121,7 +121,7 @@ impl Delivered {
             return;
         }
         if parked.device != LO && !ways.back.contains(&parked.device) {
-            self.homeless += 1;
+            self.device_gone += 1;
             return;
         }
         self.pacing.wait_for_room(segment.destination());
@@ -131,15 +131,15 @@ impl Delivered {
                 self.released += 1;
                 self.longest = self.longest.max(since(parked.arrived));
             }
-            Err(error) if device_has_gone(&error) => self.homeless += 1,
+            Err(error) if device_has_gone(&error) => self.device_gone += 1,
             Err(error) => self.refuse(error),
         }
     }
 
     /// With what the programs have counted: held, dropped, lapsed.
-    pub(super) fn figures(&self, [held, dropped, lease_lapsed]: [u64; 3]) -> Figures {
-        let Delivered { released, homeless, longest, .. } = *self;
-        Figures { held, released, dropped, homeless, lease_lapsed, longest }
+    pub(super) fn figures(&self, [held, dropped, lease_lapsed]: [u64; 3]) -> HoldStats {
+        let Delivered { released, device_gone: homeless, longest, .. } = *self;
+        HoldStats { held, released, dropped, device_gone: homeless, lease_lapsed, longest }
     }
 
     fn refuse(&mut self, error: io::Error) {

@@ -79,7 +79,7 @@ pub enum EbpfError {
 impl EbpfError {
     pub(super) fn attach(error: AttachError) -> Self {
         match denial(error.source.as_ref()) {
-            Some(_) => ProgramsError::of(error.source.as_ref()).into(),
+            Some(_) => ProgramsError::from_error(error.source.as_ref()).into(),
             None => Self::Attach { reason: chain(error.source.as_ref()), device: error.device },
         }
     }

@@ -9,10 +9,10 @@ use super::packet::Segment;
 use crate::kernel::sock_diag::{Ends, SockDiagError, half_open};
 
 /// Who answers later than this is not on this host, and needs no settling; or is silent.
-const PATIENCE: Duration = Duration::from_millis(20);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// No event tells that a handshake is done.
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Those that were begun by a delivered SYN.
 #[derive(Debug, Default)]
@@ -27,9 +27,9 @@ impl Handshakes {
 
     /// Waits until none is half-open. Where that cannot be seen it does not wait.
     pub(super) fn wait(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
         while self.any_is_half_open().unwrap_or(false) && Instant::now() < deadline {
-            sleep(LOOK_INTERVAL);
+            sleep(POLL_INTERVAL);
         }
         self.begun.clear();
     }

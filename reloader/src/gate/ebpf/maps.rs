@@ -37,7 +37,7 @@ impl Maps {
     pub(super) const NUMBER: usize = 4;
 
     /// Those of a loaded object.
-    pub(super) fn of(ebpf: &mut Ebpf) -> Result<Self, EbpfError> {
+    pub(super) fn from_ebpf(ebpf: &mut Ebpf) -> Result<Self, EbpfError> {
         let mut descriptors = Vec::new();
         for what in NAMES {
             let map = ebpf.take_map(what).ok_or(ProgramsError::Damaged { what })?;

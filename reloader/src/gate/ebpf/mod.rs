@@ -14,35 +14,35 @@ use reloader_ebpf::count;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 pub use super::attachment::Hook;
-use super::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec, TURN, behind_others};
+use super::hold::{DELIVERY_TIMEOUT, Gate, Handover, HoldError, HoldStats, Living, Partial, Spec, behind_others};
 use super::programs::{BACK_PROGRAM, HOLD_PROGRAM};
 use crate::kernel::bpf;
 use crate::kernel::devices::{self, receivers};
 
 mod delivery;
 mod error;
+mod handover;
 mod handshakes;
-mod holder;
-mod keepsake;
 mod keys;
+mod loaded_programs;
 mod maps;
 mod pacing;
 mod packet;
 
 use delivery::{Delivered, Sockets, wait_for_running_programs};
 pub use error::EbpfError;
-use holder::{Holder, leave, load};
-use keepsake::Parts;
+use handover::Parts;
+use loaded_programs::{LoadedPrograms, leave, load};
 use maps::Maps;
 
 /// Holds SYNs by eBPF.
 pub struct EbpfGate {
     parts: Parts,
     /// None for a guard, which only releases.
-    holder: Option<Holder>,
+    holder: Option<LoadedPrograms>,
     delivered: Delivered,
     /// After release.
-    figures: Option<Figures>,
+    figures: Option<HoldStats>,
 }
 
 impl EbpfGate {
@@ -61,11 +61,11 @@ impl EbpfGate {
     pub fn prepare_by(spec: &Spec, hook: Option<Hook>) -> Result<Self, EbpfError> {
         let mut ebpf = bpf::with_memlock_restored(|| load(spec.capacity))?;
         let mark = secret()?;
-        let mut maps = Maps::of(&mut ebpf)?;
+        let mut maps = Maps::from_ebpf(&mut ebpf)?;
         maps.set_mark(mark)?;
         let sockets = Sockets::open(mark).map_err(|source| EbpfError::Socket { source })?;
         let parts = Parts { maps, sockets, attachments: Vec::new(), bare: HashSet::new() };
-        let holder = Holder { ebpf, spec: spec.clone(), hook, keys: Vec::new(), armed: false };
+        let holder = LoadedPrograms { ebpf, spec: spec.clone(), hook, keys: Vec::new(), armed: false };
         let mut gate = Self { parts, holder: Some(holder), delivered: Delivered::default(), figures: None };
         // Where that fails, dropping the gate removes what was attached.
         match gate.cover(&mut || ()) {
@@ -78,7 +78,7 @@ impl EbpfGate {
     ///
     /// # Errors
     /// Where the keepsake is none of this gate's.
-    pub fn restore(keepsake: Keepsake) -> Result<Self, EbpfError> {
+    pub fn restore(keepsake: Handover) -> Result<Self, EbpfError> {
         let parts = Parts::restore(keepsake)?;
         Ok(Self { parts, holder: None, delivered: Delivered::default(), figures: None })
     }
@@ -127,7 +127,7 @@ impl EbpfGate {
         loop {
             let Some(record) = self.parts.maps.ring.next() else { return Ok(()) };
             self.delivered.deliver(&self.parts.sockets, &record, &ways);
-            if last.elapsed() < TURN {
+            if last.elapsed() < DELIVERY_TIMEOUT {
                 drop(record);
             } else {
                 // Whoever was stopped for so long has lost his turn: what the other one took out stays out.
@@ -164,7 +164,7 @@ impl EbpfGate {
     ///
     /// # Errors
     /// Where the kernel refuses to say.
-    pub fn figures(&self) -> Result<Figures, EbpfError> {
+    pub fn figures(&self) -> Result<HoldStats, EbpfError> {
         Ok(self.delivered.figures(self.parts.maps.counts()?))
     }
 
@@ -208,25 +208,25 @@ impl Gate for EbpfGate {
             .or_else(|| lapsed().then(|| "SYNs passed while the lease of the hold had run out".into()))
     }
 
-    fn follow(&mut self, meanwhile: &mut dyn FnMut()) -> Partly<bool> {
+    fn follow(&mut self, meanwhile: &mut dyn FnMut()) -> Partial<bool> {
         let (done, trouble) = self.cover(meanwhile);
-        Partly { done, trouble: trouble.map(Into::into) }
+        Partial { done, trouble: trouble.map(Into::into) }
     }
 
-    fn keepsake(&self) -> Result<Keepsake, HoldError> {
+    fn keepsake(&self) -> Result<Handover, HoldError> {
         Ok(self.parts.keepsake()?)
     }
 
-    fn deliver(&mut self) -> Partly<Figures> {
+    fn deliver(&mut self) -> Partial<HoldStats> {
         if let Some(done) = self.figures {
-            return Partly { done, trouble: None };
+            return Partial { done, trouble: None };
         }
         let delivered = self.let_go();
         let counted = self.parts.maps.counts();
         let done = self.delivered.figures(counted.as_ref().copied().unwrap_or_default());
         self.figures = counted.is_ok().then_some(done);
         let trouble = delivered.and(self.refusals()).and(counted.map(drop)).err();
-        Partly { done, trouble: trouble.map(Into::into) }
+        Partial { done, trouble: trouble.map(Into::into) }
     }
 
     fn remove(&mut self) -> Result<(), HoldError> {

@@ -10,13 +10,13 @@ use crate::model::listener::Address;
 
 /// For how long a server is waited for that accepts nothing, and for how long in all. The clients try again after a second, and
 /// then after three.
-const PATIENCE: Duration = Duration::from_millis(500);
+const BACKLOG_TIMEOUT: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(2);
 
 /// How many SYNs each listener can be sent before it has to be looked at again.
 #[derive(Debug, Default)]
 pub(super) struct Pacing {
-    budgets: HashMap<Place, Budget>,
+    budgets: HashMap<DestinationKey, Budget>,
     /// As they were at the last look.
     listeners: Vec<ListenSocket>,
     /// Of all waiting, since the first SYN.
@@ -25,7 +25,7 @@ pub(super) struct Pacing {
 
 /// Where listeners share what comes: one wildcard has one queue for all of its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Place {
+struct DestinationKey {
     port: u16,
     /// `None` for a wildcard, of either family.
     address: Option<IpAddr>,
@@ -55,7 +55,7 @@ impl Pacing {
                 *self.end.insert(Instant::now() + LONGEST)
             }
         };
-        let place = Place::of(destination, &self.listeners);
+        let place = DestinationKey::from_destination(destination, &self.listeners);
         let budget = self.budgets.entry(place).or_default();
         if budget.given_up {
             return;
@@ -71,8 +71,8 @@ impl Pacing {
 
     /// Looks until there is room: no event tells that a connection was accepted. `None` where nobody listens, nobody accepts, or
     /// the kernel does not say: delivered all the same.
-    fn next_budget(&mut self, place: Place, end: Instant) -> Option<u64> {
-        let end = end.min(Instant::now() + PATIENCE);
+    fn next_budget(&mut self, place: DestinationKey, end: Instant) -> Option<u64> {
+        let end = end.min(Instant::now() + BACKLOG_TIMEOUT);
         loop {
             self.look();
             let room = room(&self.listeners, half_open_at(place)?, place)?;
@@ -91,11 +91,11 @@ impl Pacing {
     }
 }
 
-impl Place {
-    fn of(destination: SocketAddr, listeners: &[ListenSocket]) -> Place {
-        let exact = Place { port: destination.port(), address: Some(destination.ip()) };
+impl DestinationKey {
+    fn from_destination(destination: SocketAddr, listeners: &[ListenSocket]) -> DestinationKey {
+        let exact = DestinationKey { port: destination.port(), address: Some(destination.ip()) };
         let is_exact = listeners.iter().any(|listener| exact.is_of(listener));
-        if is_exact { exact } else { Place { address: None, ..exact } }
+        if is_exact { exact } else { DestinationKey { address: None, ..exact } }
     }
 
     fn is_of(self, listener: &ListenSocket) -> bool {
@@ -121,14 +121,14 @@ impl Room {
 }
 
 /// Of a wildcard, those of its whole port: better too few SYNs at once than too many.
-fn half_open_at(place: Place) -> Option<u64> {
+fn half_open_at(place: DestinationKey) -> Option<u64> {
     let half_open = sock_diag::half_open(place.port).ok()?;
     let is_here = |local: &SocketAddr| place.address.is_none_or(|address| local.ip().to_canonical() == address);
     Some(half_open.iter().filter(|connection| is_here(&connection.local)).count() as u64)
 }
 
 /// What the fullest listener of a reuseport group still takes. None where nobody listens.
-fn room(listeners: &[ListenSocket], half_open: u64, place: Place) -> Option<Room> {
+fn room(listeners: &[ListenSocket], half_open: u64, place: DestinationKey) -> Option<Room> {
     let his = listeners.iter().filter(|listener| place.is_of(listener));
     his.map(|listener| {
         // The queue takes one more than the backlog says (`sk_acceptq_is_full` in include/net/sock.h).
@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn room_for(destination: &str, half_open: u64, listeners: &[ListenSocket]) -> Option<u64> {
-        let place = Place::of(destination.parse().unwrap(), listeners);
+        let place = DestinationKey::from_destination(destination.parse().unwrap(), listeners);
         room(listeners, half_open, place).map(|room| room.free)
     }
 
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn all_addresses_of_a_wildcard_are_one_place() {
         let listeners = [listener("0.0.0.0:80", 0, 9), listener("10.0.0.1:80", 0, 9)];
-        let place = |address: &str| Place::of(address.parse().unwrap(), &listeners);
+        let place = |address: &str| DestinationKey::from_destination(address.parse().unwrap(), &listeners);
         assert_eq!(place("10.0.0.2:80"), place("10.0.0.3:80"));
         assert_ne!(place("10.0.0.1:80"), place("10.0.0.3:80"));
         assert_eq!(place("10.0.0.1:80").address, Some("10.0.0.1".parse().unwrap()));
@@ -197,7 +197,7 @@ mod tests {
     fn the_whole_delivery_has_one_end() {
         let mut pacing =
             Pacing { end: Some(Instant::now()), listeners: vec![listener("0.0.0.0:80", 9, 9)], ..Pacing::default() };
-        let place = Place { port: 80, address: None };
+        let place = DestinationKey { port: 80, address: None };
         pacing.budgets.insert(place, Budget { left: 2, given_up: false });
         pacing.wait_for_room("10.0.0.1:80".parse().unwrap());
         pacing.wait_for_room("10.0.0.2:80".parse().unwrap());

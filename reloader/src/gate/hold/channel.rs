@@ -11,8 +11,8 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::claim::Claim;
-use super::{Backend, Figures, Keepsake};
+use super::own_entry::OwnEntry;
+use super::{Backend, Handover, HoldStats};
 use crate::kernel::scm_rights::{self, Descriptors};
 
 /// How many descriptors go with one message.
@@ -26,11 +26,11 @@ const LONGEST: usize = 1 << 17;
 pub(super) enum ToGuard {
     /// The hold that it is about, before anything of it is put anywhere. With the record, the file with its ports, the eventfd that says
     /// that the old server leaves, and the name if there is one.
-    Charge(Charge),
+    Assign(Assignment),
     /// Some of the keepsake's descriptors; the others follow.
     Descriptors,
     /// The rest of them, and what they are for.
-    Keepsake(Entrusted),
+    Handover(Entrusted),
     /// The holder lives.
     Alive,
     /// The holder delivers: nothing is heard of it until that is done.
@@ -43,7 +43,7 @@ pub(super) enum ToGuard {
 
 /// Which hold a guard is for.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Charge {
+pub(super) struct Assignment {
     pub(super) id: u16,
     pub(super) record: std::path::PathBuf,
 }
@@ -61,11 +61,11 @@ pub(super) struct Entrusted {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ToHolder {
     /// Understood, and done.
-    Agreed,
+    Ack,
     /// Somebody asked for the release: the holder may do it itself.
     Asked,
     /// The holder did not, so it was done for him.
-    Lifted { figures: Figures, trouble: Option<String> },
+    Lifted { figures: HoldStats, trouble: Option<String> },
 }
 
 /// A connected pair of sockets that keeps messages apart.
@@ -74,22 +74,22 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Sends which hold it is about, with what says that it lives.
-pub(super) fn send_charge(to: BorrowedFd<'_>, claim: &Claim, ports: &File, leaving: &OwnedFd) -> io::Result<()> {
-    let charge = Charge { id: claim.id(), record: claim.path().to_owned() };
+pub(super) fn send_charge(to: BorrowedFd<'_>, claim: &OwnEntry, ports: &File, leaving: &OwnedFd) -> io::Result<()> {
+    let charge = Assignment { id: claim.id(), record: claim.path().to_owned() };
     let always = [claim.file().as_fd(), ports.as_fd(), leaving.as_fd()];
     let descriptors: Vec<_> = always.into_iter().chain(claim.name().map(AsFd::as_fd)).collect();
-    send_with(to, &ToGuard::Charge(charge), &descriptors, SendFlags::empty())
+    send_with(to, &ToGuard::Assign(charge), &descriptors, SendFlags::empty())
 }
 
 /// Sends a keepsake with its descriptors.
-pub(super) fn send_keepsake(to: BorrowedFd<'_>, backend: Backend, end: u64, keepsake: Keepsake) -> io::Result<()> {
-    let Keepsake { manifest, descriptors } = keepsake;
+pub(super) fn send_keepsake(to: BorrowedFd<'_>, backend: Backend, end: u64, keepsake: Handover) -> io::Result<()> {
+    let Handover { manifest, descriptors } = keepsake;
     let mut all: Vec<BorrowedFd<'_>> = descriptors.iter().map(|fd| fd.as_fd()).collect();
     let last = all.split_off(all.len().saturating_sub(1) / BATCH * BATCH);
     for batch in all.chunks(BATCH) {
         send_with(to, &ToGuard::Descriptors, batch, SendFlags::empty())?;
     }
-    send_with(to, &ToGuard::Keepsake(Entrusted { backend, end, manifest }), &last, SendFlags::empty())
+    send_with(to, &ToGuard::Handover(Entrusted { backend, end, manifest }), &last, SendFlags::empty())
 }
 
 /// Sends one message.

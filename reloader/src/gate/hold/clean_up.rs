@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::record::{Found, GuardId, Records};
-use super::{HoldError, Living, name, standing};
+use super::registry::{GuardId, HoldEntry, HoldRegistry};
+use super::{HoldError, Living, liveness_socket, persistent_qdiscs};
 use crate::gate::{ebpf, qdisc};
 use crate::kernel::{devices, tc};
 use crate::process;
 
 /// How long a living guard may take to release: for half a second it leaves that to the holder, then it may wait for its turn.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LIFT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What was done.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -30,13 +30,13 @@ pub struct CleanUp {
 ///
 /// # Errors
 /// Where the records cannot be read or something cannot be removed, after everything else was.
-pub fn clean_up(records: &Records) -> Result<CleanUp, HoldError> {
+pub fn clean_up(records: &HoldRegistry) -> Result<CleanUp, HoldError> {
     // A hold that begins meanwhile would be taken for a dead one: it waits.
     let lock = records.lock()?;
     let all = records.list()?;
-    let named = name::bound();
+    let named = liveness_socket::bound();
     let living = records.living()?;
-    let removed = remove_traces(&living)? + standing::remove_stale(records)?;
+    let removed = remove_traces(&living)? + persistent_qdiscs::remove_stale(records)?;
     let mut done = CleanUp { removed, ..CleanUp::default() };
     for dead in all.iter().filter(|found| !found.lives) {
         if dead.record.as_ref().is_some_and(|record| !record.is_of_this_namespace()) {
@@ -54,7 +54,7 @@ pub fn clean_up(records: &Records) -> Result<CleanUp, HoldError> {
 }
 
 /// The same before a hold begins, which fails for no trace of another.
-pub(super) fn clean_up_after_the_dead(records: &Records) {
+pub(super) fn clean_up_after_the_dead(records: &HoldRegistry) {
     let any = records.list().is_ok_and(|all| all.iter().any(|found| !found.lives));
     match any.then(|| clean_up(records)) {
         Some(Ok(done)) if !done.dead.is_empty() => {
@@ -70,18 +70,18 @@ pub(super) fn clean_up_after_the_dead(records: &Records) {
 ///
 /// # Errors
 /// Where the records cannot be read.
-pub fn lift_all(records: &Records) -> Result<(Vec<Found>, Vec<Found>), HoldError> {
-    let mut waiting: Vec<Found> = records.list()?.into_iter().filter(Found::holds).collect();
+pub fn lift_all(records: &HoldRegistry) -> Result<(Vec<HoldEntry>, Vec<HoldEntry>), HoldError> {
+    let mut waiting: Vec<HoldEntry> = records.list()?.into_iter().filter(HoldEntry::holds).collect();
     let (mut lifted, mut asked) = (Vec::new(), Vec::new());
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + LIFT_TIMEOUT;
     loop {
         let now = records.list()?;
-        let is_over = |was: &mut Found| {
+        let is_over = |was: &mut HoldEntry| {
             now.iter().find(|found| found.is_of_the_same_hold(was)).is_none_or(|found| !found.holds())
         };
         lifted.extend(waiting.extract_if(.., is_over));
         // Another one may have taken a dead guard's place.
-        let waits = |found: &&Found| waiting.iter().any(|waiting| found.is_of_the_same_hold(waiting));
+        let waits = |found: &&HoldEntry| waiting.iter().any(|waiting| found.is_of_the_same_hold(waiting));
         for guard in now.iter().filter(waits).filter_map(|found| found.record.as_ref()?.guard) {
             if !asked.contains(&guard) {
                 ask(guard);
@@ -104,7 +104,7 @@ fn ask(guard: GuardId) {
 
 /// Removes the traces of one hold, whose process calls this, and from the devices that were `bare` before what it was to make a
 /// filter in, and died first: nothing tells whose an empty one is.
-pub(super) fn remove_traces_of(id: u16, bare: &BTreeSet<u32>, records: &Records) -> Result<(), HoldError> {
+pub(super) fn remove_traces_of(id: u16, bare: &BTreeSet<u32>, records: &HoldRegistry) -> Result<(), HoldError> {
     records.alone(|| {
         let mut others = records.living()?;
         others.remove(&id);

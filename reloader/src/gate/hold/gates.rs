@@ -20,10 +20,10 @@ pub struct Gates {
 impl Gates {
     /// Tries what the gates are made of, without changing anything. Takes some tens of milliseconds; blocking.
     pub fn probe() -> Gates {
-        Gates::of(&abilities())
+        Gates::from_abilities(&abilities())
     }
 
-    fn of(abilities: &[Ability]) -> Gates {
+    fn from_abilities(abilities: &[Ability]) -> Gates {
         let missing = |name: &str| {
             let ability = abilities.iter().find(|ability| ability.name == name && ability.present == Some(false));
             ability.map(|ability| format!("{name}: {}", ability.how))
@@ -37,7 +37,7 @@ impl Gates {
     }
 
     /// The gate whose holds need something to stand on the devices, where `strategy` has one that does.
-    pub fn needs_standing(&self, strategy: Strategy) -> Option<Backend> {
+    pub fn needs_persistent_qdiscs(&self, strategy: Strategy) -> Option<Backend> {
         self.best(strategy).ok().filter(|backend| *backend == Backend::Qdisc || !self.tcx)
     }
 

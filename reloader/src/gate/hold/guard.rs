@@ -11,22 +11,22 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
 
 use super::channel::{self, ToGuard, ToHolder};
-use super::claim::Claim;
-use super::holder::RENEWAL;
-use super::{Backend, Figures, Keepsake, LEASE};
+use super::own_entry::OwnEntry;
+use super::worker::RENEWAL_INTERVAL;
+use super::{Backend, Handover, HoldStats, LEASE};
 use crate::kernel::clock::{monotonic, timespec};
 use crate::process::children;
 use crate::sys::Inheritance;
 
 mod process;
+mod state;
 mod succession;
-mod trust;
 
 pub use process::run;
 pub(super) use succession::Ports;
 
 /// How long a guard may take to answer before anything is held, or when nothing is held any more.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CHANNEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The same while SYNs are held: nobody hears an order to release meanwhile.
 const PATIENCE_WHILE_HELD: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 2);
@@ -35,7 +35,7 @@ const PATIENCE_WHILE_HELD: Duration = Duration::from_millis(LEASE.as_millis() as
 const PATIENCE_WITH_REPLACEMENT: Duration = Duration::from_secs(2);
 
 /// How often something else is done while a guard is waited for.
-const SLICE: Duration = RENEWAL;
+const SLICE: Duration = RENEWAL_INTERVAL;
 
 /// The holder's end.
 pub(super) struct Guard {
@@ -55,8 +55,8 @@ impl Guard {
         inheritance.apply_to(&mut command);
         command.arg("guard").stdin(theirs).stdout(Stdio::null());
         let mut guard =
-            Guard { process: children::spawn(&mut command)?, channel: ours, patience: PATIENCE, unheard: None };
-        guard.set_patience(PATIENCE)?;
+            Guard { process: children::spawn(&mut command)?, channel: ours, patience: CHANNEL_TIMEOUT, unheard: None };
+        guard.set_patience(CHANNEL_TIMEOUT)?;
         Ok(guard)
     }
 
@@ -92,7 +92,7 @@ impl Guard {
     /// Tells it which hold it is about: should the holder die from now on, it removes what is there of it.
     pub(super) fn in_charge_of(
         mut self,
-        claim: &Claim,
+        claim: &OwnEntry,
         ports: &File,
         leaving: &OwnedFd,
         meanwhile: &mut dyn FnMut(),
@@ -107,7 +107,7 @@ impl Guard {
         &mut self,
         backend: Backend,
         ends: Instant,
-        keepsake: Keepsake,
+        keepsake: Handover,
         meanwhile: &mut dyn FnMut(),
     ) -> io::Result<()> {
         let end = monotonic() + ends.saturating_duration_since(Instant::now()).as_nanos() as u64;
@@ -117,7 +117,7 @@ impl Guard {
 
     /// Tells it that nothing is parked any more; it lets go of its duplicates.
     pub(super) fn delivered(&mut self) -> io::Result<()> {
-        self.set_patience(PATIENCE)?;
+        self.set_patience(CHANNEL_TIMEOUT)?;
         channel::send(self.channel.as_fd(), &ToGuard::Delivered)?;
         self.agreed(&mut || ())
     }
@@ -125,7 +125,7 @@ impl Guard {
     /// Lets it end.
     pub(super) fn dismiss(mut self) {
         let _ = channel::send(self.channel.as_fd(), &ToGuard::Done);
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + CHANNEL_TIMEOUT;
         while matches!(children::try_wait(&mut self.process), Ok(None)) && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -135,7 +135,7 @@ impl Guard {
         let silent = || io::Error::new(io::ErrorKind::TimedOut, "the guard does not answer");
         loop {
             match self.answer(meanwhile)?.ok_or_else(silent)? {
-                Some(ToHolder::Agreed) => return Ok(()),
+                Some(ToHolder::Ack) => return Ok(()),
                 // Its answer follows.
                 Some(ToHolder::Asked) => self.unheard = Some(ToHolder::Asked),
                 // Nothing follows.
@@ -181,7 +181,7 @@ impl Guard {
     }
 
     /// What it did when it was asked to release, if nobody has heard of it yet.
-    pub(super) fn lifted(&mut self) -> Option<(Figures, Option<String>)> {
+    pub(super) fn lifted(&mut self) -> Option<(HoldStats, Option<String>)> {
         self.patience = Duration::ZERO;
         loop {
             let said = match self.unheard.take() {

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::holder::Holder;
-use super::pulse::Pulse;
-use super::{Backend, Exception, Figures, HoldError, Target};
+use super::health::HoldHealth;
+use super::worker::HoldWorker;
+use super::{Backend, Exception, HoldError, HoldStats, Target};
 use crate::sys::Inheritance;
 
 /// What is asked of a hold.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct HoldRequest {
     /// What is held.
     pub targets: Vec<Target>,
     /// Listeners of others, which a wildcard target leaves alone.
@@ -43,16 +43,16 @@ pub struct Wanted {
 /// A hold in force. Dropped, it is released.
 #[derive(Debug)]
 pub struct Hold {
-    armed: Armed,
-    pulse: Arc<Pulse>,
+    armed: HoldStarted,
+    pulse: Arc<HoldHealth>,
     orders: OwnedFd,
     leaving: OwnedFd,
-    thread: Option<JoinHandle<Ended>>,
+    thread: Option<JoinHandle<HoldOutcome>>,
 }
 
 /// How the hold began.
 #[derive(Debug)]
-pub struct Armed {
+pub struct HoldStarted {
     /// The gate.
     pub backend: Backend,
     /// Since when SYNs are parked.
@@ -63,7 +63,7 @@ pub struct Armed {
 
 /// Why a hold ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum EndReason {
     /// It was asked to.
     Asked,
     /// Its time was over.
@@ -76,13 +76,13 @@ pub enum Why {
 
 /// How the hold ended.
 #[derive(Debug, Clone)]
-pub struct Ended {
+pub struct HoldOutcome {
     /// What became of the SYNs.
-    pub figures: Figures,
+    pub figures: HoldStats,
     /// When new SYNs passed again and all parked ones were delivered.
     pub at: Instant,
     /// Why it ended.
-    pub why: Why,
+    pub why: EndReason,
     /// The first thing that went wrong and leaves the hold without a proof, as a sentence.
     pub trouble: Option<String>,
     /// What the operator should know.
@@ -94,14 +94,14 @@ impl Hold {
     ///
     /// # Errors
     /// Where nothing can be held; nothing is left then.
-    pub fn begin(wanted: Wanted) -> Result<Hold, HoldError> {
+    pub fn begin(wanted: HoldRequest) -> Result<Hold, HoldError> {
         let orders = eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
         let heard = orders.try_clone()?;
         let leaving = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
         let seen = leaving.try_clone()?;
         let (sender, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new().name("holder".into()).spawn(move || {
-            let armed = Holder::begin(wanted, seen);
+            let armed = HoldWorker::begin(wanted, seen);
             match armed {
                 Ok((holder, armed)) => {
                     let _ = sender.send(Ok((armed, holder.pulse())));
@@ -109,7 +109,7 @@ impl Hold {
                 }
                 Err(error) => {
                     let _ = sender.send(Err(error));
-                    Ended::failed(Vec::new())
+                    HoldOutcome::failed(Vec::new())
                 }
             }
         })?;
@@ -124,7 +124,7 @@ impl Hold {
     }
 
     /// How it began.
-    pub fn armed(&self) -> &Armed {
+    pub fn armed(&self) -> &HoldStarted {
         &self.armed
     }
 
@@ -148,38 +148,40 @@ impl Hold {
 
     /// What speaks against a proof by now: also that it has ended by itself.
     pub fn doubt(&self) -> Option<String> {
-        let failed = || self.has_ended().then_some(Why::Failed).and_then(Why::doubt).map(Into::into);
+        let failed = || self.has_ended().then_some(EndReason::Failed).and_then(EndReason::doubt).map(Into::into);
         self.pulse.doubt().or_else(failed)
     }
 
     /// Releases, and returns when everything is delivered and removed.
-    pub fn release(mut self) -> Ended {
-        self.end().unwrap_or_else(|| Ended::failed(vec!["the thread that held SYNs has panicked".into()]))
+    pub fn release(mut self) -> HoldOutcome {
+        self.end().unwrap_or_else(|| HoldOutcome::failed(vec!["the thread that held SYNs has panicked".into()]))
     }
 
-    fn end(&mut self) -> Option<Ended> {
+    fn end(&mut self) -> Option<HoldOutcome> {
         let thread = self.thread.take()?;
         let _ = rustix::io::write(&self.orders, &1_u64.to_ne_bytes());
         thread.join().ok()
     }
 }
 
-impl Why {
+impl EndReason {
     /// Why a hold that ended so proves nothing, as a sentence.
     pub fn doubt(self) -> Option<&'static str> {
         match self {
-            Why::Asked => None,
-            Why::Failed => Some("the hold failed before the new listener was there"),
-            Why::Max => Some("the hold ended before the new listener was there, because its longest time was over"),
-            Why::Lifted => Some("the hold was lifted by `reloader release` before the new listener was there"),
+            EndReason::Asked => None,
+            EndReason::Failed => Some("the hold failed before the new listener was there"),
+            EndReason::Max => {
+                Some("the hold ended before the new listener was there, because its longest time was over")
+            }
+            EndReason::Lifted => Some("the hold was lifted by `reloader release` before the new listener was there"),
         }
     }
 }
 
-impl Ended {
-    fn failed(notes: Vec<String>) -> Ended {
+impl HoldOutcome {
+    fn failed(notes: Vec<String>) -> HoldOutcome {
         let trouble = notes.first().cloned();
-        Ended { figures: Figures::default(), at: Instant::now(), why: Why::Failed, trouble, notes }
+        HoldOutcome { figures: HoldStats::default(), at: Instant::now(), why: EndReason::Failed, trouble, notes }
     }
 }
 

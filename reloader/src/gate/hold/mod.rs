@@ -2,17 +2,17 @@
 //! afterwards. Two gates can do it, [`ebpf`](super::ebpf) and [`qdisc`](super::qdisc); what they have in common is here.
 
 mod channel;
-mod claim;
 mod clean_up;
+mod delivery_lock;
 mod gates;
 mod guard;
 mod handle;
-mod holder;
-mod name;
-mod pulse;
-mod record;
-mod standing;
-mod turn;
+mod health;
+mod liveness_socket;
+mod own_entry;
+mod persistent_qdiscs;
+mod registry;
+mod worker;
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
@@ -27,13 +27,13 @@ use super::qdisc::{QdiscError, QdiscGate};
 use crate::kernel::sock_diag::ListenSocket;
 use crate::model::listener::Address;
 
-pub use claim::Claim;
 pub use clean_up::{CleanUp, clean_up, lift_all};
 pub use gates::Gates;
 pub use guard::run as run_guard;
-pub use handle::{Armed, Ended, Hold, Wanted, Why};
-pub use record::{Found, Locked, Record, RecordError, Records};
-pub use standing::Standing;
+pub use handle::{EndReason, Hold, HoldOutcome, HoldRequest, HoldStarted};
+pub use own_entry::OwnEntry;
+pub use persistent_qdiscs::PersistentQdiscs;
+pub use registry::{HoldEntry, HoldRecord, HoldRegistry, Locked, RecordError};
 
 /// One of the two gates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ pub struct Exception {
 
 impl Exception {
     /// Of a listener, unless its address is any.
-    pub fn of(listener: &ListenSocket) -> Option<Exception> {
+    pub fn from_listener(listener: &ListenSocket) -> Option<Exception> {
         match listener.address {
             Address::Inet(address) if !address.ip().is_unspecified() => {
                 Some(Exception { address, interface: listener.interface })
@@ -92,7 +92,7 @@ pub struct Spec {
 
 /// What became of the SYNs of a hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Figures {
+pub struct HoldStats {
     /// Parked.
     pub held: u64,
     /// Delivered; fewer than were held where a client sent one SYN twice.
@@ -100,7 +100,7 @@ pub struct Figures {
     /// Not parked for want of room.
     pub dropped: u64,
     /// Parked, and not delivered because their device has gone.
-    pub homeless: u64,
+    pub device_gone: u64,
     /// SYNs that passed a held port because the lease had run out.
     pub lease_lapsed: u64,
     /// The longest time a SYN was parked.
@@ -109,7 +109,7 @@ pub struct Figures {
 
 /// What a guard needs to release a gate in its holder's place.
 #[derive(Debug)]
-pub struct Keepsake {
+pub struct Handover {
     /// What the gate noted about itself.
     pub manifest: serde_json::Value,
     /// Duplicates of its maps, links and sockets, in the order that the manifest says.
@@ -118,19 +118,19 @@ pub struct Keepsake {
 
 /// What a gate did as far as it could, and the first thing that it could not.
 #[derive(Debug)]
-pub struct Partly<T> {
+pub struct Partial<T> {
     /// What was done.
     pub done: T,
     /// What was not.
     pub trouble: Option<HoldError>,
 }
 
-impl<T> Partly<T> {
+impl<T> Partial<T> {
     /// For whom a part is nothing.
     ///
     /// # Errors
     /// Where there was trouble.
-    pub fn whole(self) -> Result<T, HoldError> {
+    pub fn into_result(self) -> Result<T, HoldError> {
         self.trouble.map_or(Ok(self.done), Err)
     }
 }
@@ -140,7 +140,7 @@ pub const LEASE: Duration = Duration::from_millis(500);
 
 /// How long holder and guard wait for each other's delivery: one that was stopped keeps nobody's SYNs parked. Longer than a living
 /// one is ever busy with a single SYN.
-pub(super) const TURN: Duration = Duration::from_secs(3);
+pub(super) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A way to hold SYNs. The order of calls is that of the methods; all of one gate come from threads of one network namespace.
 ///
@@ -166,17 +166,17 @@ pub trait Gate: Send {
     /// Covers the devices and addresses that came since, forgets those that went. True where the keepsake is another now. Trouble
     /// with one of them keeps none of the others from being covered. It renews the lease on its way; `meanwhile` is done at each
     /// device.
-    fn follow(&mut self, meanwhile: &mut dyn FnMut()) -> Partly<bool>;
+    fn follow(&mut self, meanwhile: &mut dyn FnMut()) -> Partial<bool>;
 
     /// For the guard. It is complete before [`Gate::arm`] is called.
     ///
     /// # Errors
     /// Where a descriptor cannot be duplicated.
-    fn keepsake(&self) -> Result<Keepsake, HoldError>;
+    fn keepsake(&self) -> Result<Handover, HoldError>;
 
     /// Lets new SYNs pass and delivers the parked ones in their order. A second call finds nothing to do. Trouble with some of them
     /// keeps none of the others from being delivered.
-    fn deliver(&mut self) -> Partly<Figures>;
+    fn deliver(&mut self) -> Partial<HoldStats>;
 
     /// Takes everything out of the kernel again. The guard has let go of its duplicates by now, or is the one who calls.
     ///
@@ -188,10 +188,10 @@ pub trait Gate: Send {
     ///
     /// # Errors
     /// As of both.
-    fn release(&mut self) -> Result<Figures, HoldError> {
+    fn release(&mut self) -> Result<HoldStats, HoldError> {
         let delivered = self.deliver();
         self.remove()?;
-        delivered.whole()
+        delivered.into_result()
     }
 }
 
@@ -228,7 +228,7 @@ fn prepare(spec: &Spec, backend: Option<Backend>) -> Result<Prepared, HoldError>
 }
 
 /// The gate that a keepsake is of.
-fn restore(backend: Backend, keepsake: Keepsake) -> Result<Box<dyn Gate>, HoldError> {
+fn restore(backend: Backend, keepsake: Handover) -> Result<Box<dyn Gate>, HoldError> {
     Ok(match backend {
         Backend::Ebpf => Box::new(EbpfGate::restore(keepsake)?),
         Backend::Qdisc => Box::new(QdiscGate::restore(&keepsake)?),

@@ -9,11 +9,11 @@ use crate::kernel::tc::tables::{self, Place, Protocol, ROOT_TABLE, Then, entry_o
 
 /// The upper half of a mark's class, the lower being the hold's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum Ownership {
     /// The qdisc that asks the filters was there before.
-    Guest = 0x5e1d,
+    Borrowed = 0x5e1d,
     /// The qdisc is our making. It has to be known after a `kill -9` too.
-    Host = 0x5e1e,
+    Created = 0x5e1e,
 }
 
 /// Entries of the root table.
@@ -34,7 +34,7 @@ pub(super) struct Side<'a> {
     pub(super) device: u32,
     pub(super) name: &'a str,
     pub(super) parent: u32,
-    pub(super) mark: Mark,
+    pub(super) ownership: Ownership,
 }
 
 /// Filters that were put there and hold nothing yet, and their first table.
@@ -111,14 +111,14 @@ impl Filters {
 }
 
 /// The filters of holds among those of a device's side: of which hold, and how they are marked.
-pub(super) fn marked(device: u32, parent: u32) -> io::Result<Vec<(u16, Mark, Filters)>> {
+pub(super) fn marked(device: u32, parent: u32) -> io::Result<Vec<(u16, Ownership, Filters)>> {
     let found = tolerant_list(found::list(device, parent))?;
     Ok(found.iter().filter_map(|found| read_mark(device, parent, found)).collect())
 }
 
-fn read_mark(device: u32, parent: u32, found: &Found) -> Option<(u16, Mark, Filters)> {
+fn read_mark(device: u32, parent: u32, found: &Found) -> Option<(u16, Ownership, Filters)> {
     let class = found.class.filter(|_| found.kind == "u32" && entry_of(found.handle) == u32::from(MARK))?;
-    let mark = [Mark::Guest, Mark::Host].into_iter().find(|mark| *mark as u32 == class >> 16)?;
+    let mark = [Ownership::Borrowed, Ownership::Created].into_iter().find(|mark| *mark as u32 == class >> 16)?;
     let protocol = [Protocol::Ipv4, Protocol::Ipv6].into_iter().find(|known| *known as u16 == found.protocol)?;
     let place = Place { device, parent, protocol, preference: found.preference };
     Some((class as u16, mark, Filters { place, root: table_of(found.handle) }))
@@ -139,7 +139,7 @@ fn marked_among(device: u32, parent: u32, all: &[Found]) -> impl Iterator<Item =
 
 /// The first message, which says whose filters these are.
 fn mark(side: &Side<'_>, id: u16, protocol: Protocol) -> io::Result<(Place, u32)> {
-    let class = (side.mark as u32) << 16 | u32::from(id);
+    let class = (side.ownership as u32) << 16 | u32::from(id);
     let mut attempts = 3;
     loop {
         let preference = last_free(&found::list(side.device, side.parent)?);
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn only_a_mark_tells_whose_filters_they_are() {
         let (id, mark, filters) = read_mark(2, 5, &found(0xff00, 0x8030_0001, Some(0x5e1e_0007))).unwrap();
-        assert_eq!((id, mark, filters.root), (7, Mark::Host, 0x8030_0000));
+        assert_eq!((id, mark, filters.root), (7, Ownership::Created, 0x8030_0000));
         assert_eq!(filters.place, Place { device: 2, parent: 5, protocol: Protocol::Ipv4, preference: 0xff00 });
         assert!(read_mark(2, 5, &found(0xff00, 0x8030_0001, Some(0x1_0007))).is_none());
         assert!(read_mark(2, 5, &found(0xff00, 0x8030_0003, Some(0x5e1e_0007))).is_none());

@@ -15,29 +15,29 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::gate::hold::{Figures, Gate, HoldError, Keepsake, Living, Partly, Spec, behind_others};
+use crate::gate::hold::{Gate, Handover, HoldError, HoldStats, Living, Partial, Spec, behind_others};
 use crate::kernel::addresses::{self, Prefix};
 use crate::kernel::devices::{self, Device, LO, receivers};
 use crate::kernel::tc::qdisc::{self, ARRIVING, Qdisc};
 use crate::kernel::tc::tables::Then;
 
 mod coverage;
+mod discovery;
 mod error;
 mod filters;
 mod layout;
-mod parking;
-mod traces;
+mod plugs;
 
 use coverage::{Coverage, coverage};
 pub use error::QdiscError;
-use filters::{Closed, Mark, Side};
+use filters::{Closed, Ownership, Side};
 use layout::{Layout, layouts};
-use parking::PRIO;
+use plugs::PRIO;
 
 /// How long is waited for what the kernel does soon.
-const PATIENCE: Duration = Duration::from_secs(5);
+const EMPTY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A hold by qdisc. [`Figures::longest`] is the time from arm to release (of a restored gate: from restore) if anything was
+/// A hold by qdisc. [`HoldStats::longest`] is the time from arm to release (of a restored gate: from restore) if anything was
 /// held: the longest that a SYN can have been parked. A plug has no times of its packets.
 #[derive(Debug)]
 pub struct QdiscGate {
@@ -48,7 +48,7 @@ pub struct QdiscGate {
     lo: Option<u32>,
     ifb: Option<u32>,
     armed: Option<Instant>,
-    released: Figures,
+    released: HoldStats,
 }
 
 /// A device's filters.
@@ -67,7 +67,7 @@ impl QdiscGate {
     /// # Errors
     /// Where this machine does not offer the gate, or the kernel refuses. Nothing is left then.
     pub fn prepare(spec: &Spec) -> Result<Self, QdiscError> {
-        if traces::find()?.contains_key(&spec.id) {
+        if discovery::find()?.contains_key(&spec.id) {
             return Err(QdiscError::IdTaken { id: spec.id });
         }
         let mut gate = Self::unprepared(spec.clone());
@@ -79,7 +79,7 @@ impl QdiscGate {
     ///
     /// # Errors
     /// Where the manifest is not one of this gate's.
-    pub fn restore(keepsake: &Keepsake) -> Result<Self, QdiscError> {
+    pub fn restore(keepsake: &Handover) -> Result<Self, QdiscError> {
         let id = keepsake.manifest.get(HOLD).and_then(serde_json::Value::as_u64).and_then(|id| u16::try_from(id).ok());
         let id = id.ok_or_else(|| QdiscError::Manifest { manifest: keepsake.manifest.clone() })?;
         let spec = Spec { id, targets: Vec::new(), exceptions: Vec::new(), capacity: 0 };
@@ -89,7 +89,7 @@ impl QdiscGate {
     }
 
     fn unprepared(spec: Spec) -> Self {
-        Self { spec, sites: BTreeMap::new(), lo: None, ifb: None, armed: None, released: Figures::default() }
+        Self { spec, sites: BTreeMap::new(), lo: None, ifb: None, armed: None, released: HoldStats::default() }
     }
 
     /// Brings the filters of all devices up to date.
@@ -98,7 +98,7 @@ impl QdiscGate {
         let local = addresses::local().map_err(QdiscError::list("addresses"))?;
         let qdiscs = qdisc::list().map_err(QdiscError::list("qdiscs"))?;
         let receivers: Vec<&Device> =
-            receivers(&devices).into_iter().filter(|device| parking::ifb_of(device).is_none()).collect();
+            receivers(&devices).into_iter().filter(|device| plugs::ifb_of(device).is_none()).collect();
 
         self.forget(&devices, &receivers, &qdiscs);
         let mut first_error = None;
@@ -174,18 +174,18 @@ impl QdiscGate {
     fn side_of_lo(&mut self) -> Result<(Side<'static>, Then<u32>), QdiscError> {
         let class = match self.lo {
             Some(class) => class,
-            None => *self.lo.insert(parking::make_on_lo(self.spec.id, self.spec.capacity)?),
+            None => *self.lo.insert(plugs::make_on_lo(self.spec.id, self.spec.capacity)?),
         };
-        Ok((Side { device: LO, name: "lo", parent: PRIO, mark: Mark::Host }, Then::Class(class)))
+        Ok((Side { device: LO, name: "lo", parent: PRIO, ownership: Ownership::Created }, Then::Class(class)))
     }
 
     fn side_of<'a>(&mut self, device: &'a Device, qdiscs: &[Qdisc]) -> Result<(Side<'a>, Then<u32>), QdiscError> {
         let ifb = match self.ifb {
             Some(ifb) => ifb,
-            None => *self.ifb.insert(parking::make_ifb(self.spec.id, self.spec.capacity)?),
+            None => *self.ifb.insert(plugs::make_ifb(self.spec.id, self.spec.capacity)?),
         };
         let mark = ensure_ingress(device, qdiscs)?;
-        Ok((Side { device: device.index, name: &device.name, parent: ARRIVING, mark }, Then::Redirect(ifb)))
+        Ok((Side { device: device.index, name: &device.name, parent: ARRIVING, ownership: mark }, Then::Redirect(ifb)))
     }
 
     fn open(&self) -> Result<(), QdiscError> {
@@ -227,26 +227,26 @@ impl Gate for QdiscGate {
     }
 
     /// Never another keepsake: the id is all that it has.
-    fn follow(&mut self, meanwhile: &mut dyn FnMut()) -> Partly<bool> {
-        Partly { done: false, trouble: self.cover(meanwhile).err().map(Into::into) }
+    fn follow(&mut self, meanwhile: &mut dyn FnMut()) -> Partial<bool> {
+        Partial { done: false, trouble: self.cover(meanwhile).err().map(Into::into) }
     }
 
-    fn keepsake(&self) -> Result<Keepsake, HoldError> {
-        Ok(Keepsake { manifest: serde_json::json!({ HOLD: self.spec.id }), descriptors: Vec::new() })
+    fn keepsake(&self) -> Result<Handover, HoldError> {
+        Ok(Handover { manifest: serde_json::json!({ HOLD: self.spec.id }), descriptors: Vec::new() })
     }
 
-    fn deliver(&mut self) -> Partly<Figures> {
-        let (figures, trouble) = traces::deliver(self.spec.id);
-        if figures != Figures::default() {
+    fn deliver(&mut self) -> Partial<HoldStats> {
+        let (figures, trouble) = discovery::deliver(self.spec.id);
+        if figures != HoldStats::default() {
             let parked = self.armed.filter(|_| figures.held > 0).map_or(Duration::ZERO, |armed| armed.elapsed());
-            self.released = Figures { longest: parked, ..figures };
+            self.released = HoldStats { longest: parked, ..figures };
         }
         self.armed = None;
-        Partly { done: self.released, trouble: trouble.map(Into::into) }
+        Partial { done: self.released, trouble: trouble.map(Into::into) }
     }
 
     fn remove(&mut self) -> Result<(), HoldError> {
-        traces::dismantle(self.spec.id)?;
+        discovery::dismantle(self.spec.id)?;
         self.sites.clear();
         (self.lo, self.ifb) = (None, None);
         Ok(())
@@ -260,7 +260,7 @@ impl Gate for QdiscGate {
 
 impl Drop for QdiscGate {
     fn drop(&mut self) {
-        if let Err(error) = traces::dismantle(self.spec.id) {
+        if let Err(error) = discovery::dismantle(self.spec.id) {
             log::error!("{error}");
         }
     }
@@ -274,13 +274,13 @@ impl Drop for QdiscGate {
 pub fn remove_stale(living: &Living) -> Result<usize, QdiscError> {
     let mut first_error = None;
     let mut removed = 0;
-    for id in traces::find()?.into_keys().filter(|id| !living.contains(id)) {
-        match traces::dismantle(id) {
+    for id in discovery::find()?.into_keys().filter(|id| !living.contains(id)) {
+        match discovery::dismantle(id) {
             Ok(_) => removed += 1,
             Err(error) => drop(first_error.get_or_insert(error)),
         }
     }
-    traces::remove_unused_prio()
+    discovery::remove_unused_prio()
         .or_else(|error| if error::is_gone(&error) { Ok(()) } else { Err(error) })
         .map_err(|source| QdiscError::LeftBehind { id: 0, what: "the prio on lo", source })?;
     first_error.map_or(Ok(removed), Err)
@@ -291,7 +291,7 @@ pub fn remove_stale(living: &Living) -> Result<usize, QdiscError> {
 /// # Errors
 /// Where `lo` has another root qdisc, or the kernel has no prio.
 pub(crate) fn keep_prio() -> Result<(), QdiscError> {
-    parking::keep_prio()
+    plugs::keep_prio()
 }
 
 /// Undoes [`keep_prio`], as soon as no hold needs it.
@@ -299,22 +299,22 @@ pub(crate) fn keep_prio() -> Result<(), QdiscError> {
 /// # Errors
 /// Where the kernel refuses.
 pub(crate) fn release_prio() -> Result<(), QdiscError> {
-    parking::release_prio().map_err(|source| QdiscError::LeftBehind { id: 0, what: "the prio on lo", source })
+    plugs::release_prio().map_err(|source| QdiscError::LeftBehind { id: 0, what: "the prio on lo", source })
 }
 
 /// Whose making the `ingress` or `clsact` of the device is; adds one if there is none.
-fn ensure_ingress(device: &Device, qdiscs: &[Qdisc]) -> Result<Mark, QdiscError> {
+fn ensure_ingress(device: &Device, qdiscs: &[Qdisc]) -> Result<Ownership, QdiscError> {
     if ingress_of(device.index, qdiscs).is_none() {
         match qdisc::add_ingress(device.index) {
-            Ok(()) => return Ok(Mark::Host),
+            Ok(()) => return Ok(Ownership::Created),
             Err(error) if error::is_taken(&error) => {}
             Err(source) => return Err(QdiscError::adding(&device.name, "adding ingress", "sch_ingress", source)),
         }
     }
     // The last of several holds removes what one of them has made.
     let marked = filters::marked(device.index, ARRIVING).map_err(QdiscError::list("filters"))?;
-    let ours = marked.iter().any(|(_, mark, _)| *mark == Mark::Host);
-    Ok(if ours { Mark::Host } else { Mark::Guest })
+    let ours = marked.iter().any(|(_, mark, _)| *mark == Ownership::Created);
+    Ok(if ours { Ownership::Created } else { Ownership::Borrowed })
 }
 
 fn ingress_of(device: u32, qdiscs: &[Qdisc]) -> Option<&Qdisc> {
@@ -333,7 +333,7 @@ fn vanished(device: &Device, error: &QdiscError) -> bool {
 
 /// Tries until there is a result, as long as the kernel may take.
 fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + EMPTY_TIMEOUT;
     loop {
         match attempt() {
             None if Instant::now() < end => sleep(Duration::from_millis(1)),

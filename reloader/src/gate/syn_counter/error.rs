@@ -52,7 +52,7 @@ pub enum CounterError {
 impl CounterError {
     pub(super) fn attach(error: AttachError) -> Self {
         match denial(error.source.as_ref()) {
-            Some(_) => ProgramsError::of(error.source.as_ref()).into(),
+            Some(_) => ProgramsError::from_error(error.source.as_ref()).into(),
             None => Self::Attach { reason: chain(error.source.as_ref()), device: error.device },
         }
     }

@@ -13,7 +13,7 @@ use crate::receipt::Failure;
 use crate::supervision::Supervisor;
 
 /// No event tells that a worker of somebody else's begins to listen.
-const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// While a worker reads its configuration it is asked less often: another one answers meanwhile.
 const ASK_INTERVAL: Duration = Duration::from_millis(10);
 /// A master that only waits for so long has no worker to come: right after a reload it executes itself once more, and answers the
@@ -31,16 +31,16 @@ pub(super) fn tells_failures(supervisor: &Supervisor) -> bool {
 
 /// Asks, and waits until another worker serves, no longer than `start-timeout`.
 pub(super) async fn reload(supervisor: &mut Supervisor, sockets: &[PathBuf]) -> Result<Found, Failure> {
-    let asking = Asking::of(supervisor, sockets)?;
+    let asking = Asking::new(supervisor, sockets)?;
     let limit = supervisor.config.reload.start_timeout;
     let mut stopping = supervisor.stopping.clone();
-    let (board, name) = (supervisor.published.clone(), supervisor.name.clone());
+    let (board, name) = (supervisor.board.clone(), supervisor.name.clone());
     let beats = async {
         let mut beat = tokio::time::interval(PULSE);
         loop {
             beat.tick().await;
             // And no more: custody must not follow a worker that closes because it was asked to.
-            board.beat(&name);
+            board.heartbeat(&name);
         }
     };
     let old = supervisor.serving.as_ref().map(|serving| serving.process.clone());
@@ -79,7 +79,7 @@ struct Asking {
 }
 
 impl Asking {
-    fn of(supervisor: &Supervisor, sockets: &[PathBuf]) -> Result<Asking, Failure> {
+    fn new(supervisor: &Supervisor, sockets: &[PathBuf]) -> Result<Asking, Failure> {
         let companion = supervisor.companion.as_ref();
         let Some((companion, master)) = companion.and_then(|found| Some((found, found.master.clone()?))) else {
             return Err(Failure::new("internal error: a worker without a master"));
@@ -90,7 +90,7 @@ impl Asking {
         let mut all = sockets.to_vec();
         all.extend(companion.sockets.iter().filter(|socket| !sockets.contains(socket)).cloned());
         let known = master::workers(master.pid()).into_iter().collect();
-        let image = Image::of(master.pid());
+        let image = Image::from_master(master.pid());
         let (cli, binary) = (companion.haproxy.master_cli.clone(), companion.haproxy.binary.clone());
         Ok(Asking { master, known, image, cli, binary, sockets: all })
     }
@@ -128,7 +128,7 @@ impl Asking {
     /// To a process that does not expect it SIGUSR2 is the end. A master that is executing itself has it blocked.
     fn signal(&self) -> Result<(), Failure> {
         let pid = self.master.pid();
-        if !process::minds(pid, Signal::USR2) {
+        if !process::handles_signal(pid, Signal::USR2) {
             return Err(Failure::new(format!(
                 "process {pid} does not expect SIGUSR2, which would end it: it is no master of HAProxy, and nothing was done"
             )));
@@ -146,7 +146,7 @@ impl Asking {
                 return Err(Failure::new(format!("HAProxy's master (process {}) has ended", self.master.pid())));
             }
             // Read before the workers: one that a waiting master has forked is among them then.
-            let image = Image::of(self.master.pid());
+            let image = Image::from_master(self.master.pid());
             if image != last {
                 (last, since) = (image, Instant::now());
             }
@@ -166,7 +166,7 @@ impl Asking {
             if let Some(reason) = is_over(waits, &seen) {
                 return Err(Failure::new(reason));
             }
-            tokio::time::sleep(if fresh.is_empty() { LOOK_INTERVAL } else { ASK_INTERVAL }).await;
+            tokio::time::sleep(if fresh.is_empty() { POLL_INTERVAL } else { ASK_INTERVAL }).await;
         }
     }
 

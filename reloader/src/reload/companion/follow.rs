@@ -11,9 +11,9 @@ use crate::haproxy::scan;
 use crate::process;
 use crate::receipt::{Failure, Recorder};
 use crate::receipt::{Kind, Receipt};
-use crate::reload::confirm::verdicts;
-use crate::reload::guards::Guards;
-use crate::supervision::records::Record;
+use crate::reload::protection::Protection;
+use crate::reload::verdict::verdicts;
+use crate::supervision::records::GenerationRecord;
 use crate::supervision::{Generation, Supervisor};
 
 /// A configuration that was changed so shortly before a worker began may not be the one that it has read.
@@ -36,7 +36,7 @@ pub(crate) async fn follow(supervisor: &mut Supervisor) -> Option<Receipt> {
         // What was inside the worker that ended went with it, uncounted.
         recorder.receipt().lost.cut = None;
     }
-    let (old, mut guards) = (supervisor.present_listeners(), Guards::default());
+    let (old, mut guards) = (supervisor.present_listeners(), Protection::default());
     let outcome = take_over(supervisor, &found, &old, &mut recorder, &mut guards, &|_| {}).await;
     guards.release(supervisor, &mut recorder, &|_| {}).await;
     note_binds(supervisor, found.worker);
@@ -44,7 +44,7 @@ pub(crate) async fn follow(supervisor: &mut Supervisor) -> Option<Receipt> {
 }
 
 /// The first look of a daemon. `recorded` is the worker that its predecessor saw serve: one that is still the same keeps its number.
-pub(crate) async fn adopt(supervisor: &mut Supervisor, recorded: Option<&Record>) -> Option<Receipt> {
+pub(crate) async fn adopt(supervisor: &mut Supervisor, recorded: Option<&GenerationRecord>) -> Option<Receipt> {
     let found = look_for(supervisor).await?;
     let mut recorder = Recorder::begin(Some(&supervisor.name), Kind::Adopt, Instant::now(), 0, None);
     let outcome = adopt_found(supervisor, &found, recorded, &mut recorder).await;
@@ -55,7 +55,7 @@ pub(crate) async fn adopt(supervisor: &mut Supervisor, recorded: Option<&Record>
 async fn adopt_found(
     supervisor: &mut Supervisor,
     found: &Found,
-    recorded: Option<&Record>,
+    recorded: Option<&GenerationRecord>,
     recorder: &mut Recorder,
 ) -> Result<(), Failure> {
     let next = supervisor.next_number;
@@ -75,13 +75,13 @@ async fn adopt_found(
     let owned = inspection.owned;
     recorder.receipt().listeners = verdicts(&owned, &owned).into_iter().map(|verdict| verdict.receipt).collect();
     generation.listeners = owned;
-    generation.lifeline = inspection.lifeline;
+    generation.sentinel = inspection.sentinel;
     supervisor.limit_custody(&mut inspection.custody);
     supervisor.promote(generation, inspection.custody);
     Ok(())
 }
 
-fn is_same(record: &Record, generation: &Generation) -> bool {
+fn is_same(record: &GenerationRecord, generation: &Generation) -> bool {
     (record.pid, record.start_time) == (generation.process.pid(), generation.process.start_time())
 }
 
@@ -110,5 +110,5 @@ fn note_binds(supervisor: &mut Supervisor, worker: u32) {
         Some(changed + MARGIN < process::started_at(worker)?)
     };
     let known = !sources.is_empty() && sources.iter().all(|(path, _)| is_older(path).unwrap_or(false));
-    companion.binds = known.then(|| Binds::of(&sources));
+    companion.binds = known.then(|| Binds::from_sources(&sources));
 }

@@ -5,17 +5,17 @@ use crate::config::{Require, Strategy};
 use crate::gate::steer::Steer;
 use crate::model::listener::Owned;
 use crate::receipt::{Failure, Recorder};
-use crate::reload::guards::Guards;
+use crate::reload::protection::Protection;
 use crate::reload::replace;
 use crate::supervision::Supervisor;
 
 /// Holds SYNs and drains the old queues where what the new worker may bind anew could not be steered to afterwards.
-pub(super) async fn put_up(
+pub(super) async fn install(
     supervisor: &mut Supervisor,
     prepared: &Prepared,
     old: &[Owned],
     recorder: &mut Recorder,
-    guards: &mut Guards,
+    guards: &mut Protection,
     tell: &dyn Fn(&str),
 ) -> Result<(), Failure> {
     let Some(why) = why_hold(supervisor, prepared) else { return Ok(()) };

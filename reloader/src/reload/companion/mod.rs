@@ -11,7 +11,7 @@ use std::time::Instant;
 
 pub(crate) use follow::{adopt, follow};
 
-use super::guards::Guards;
+use super::protection::Protection;
 use super::replace;
 use crate::config::Require;
 use crate::haproxy::binds::Binds;
@@ -35,7 +35,7 @@ struct Prepared {
 pub(crate) async fn run(
     supervisor: &mut Supervisor,
     recorder: &mut Recorder,
-    guards: &mut Guards,
+    guards: &mut Protection,
     tell: &dyn Fn(&str),
 ) -> Result<(), Failure> {
     let prepared = prepare(supervisor)?;
@@ -47,7 +47,7 @@ pub(crate) async fn run(
     let old = supervisor.present_listeners();
     recorder.phase(|phases| &mut phases.plan);
 
-    guard::put_up(supervisor, &prepared, &old, recorder, guards, tell).await?;
+    guard::install(supervisor, &prepared, &old, recorder, guards, tell).await?;
     if !supervisor.is_served() {
         return Err(Failure::new("the serving worker ended before its master was asked: nothing was done"));
     }
@@ -77,7 +77,7 @@ fn prepare(supervisor: &mut Supervisor) -> Result<Prepared, Failure> {
     if facts.stats_sockets.is_empty() {
         return Err(Failure::new(Absent::NoSocket.to_string()));
     }
-    let binds = Binds::of(&sources);
+    let binds = Binds::from_sources(&sources);
     Ok(Prepared { sources, facts, binds })
 }
 
@@ -97,7 +97,7 @@ fn refuse_unproven_plan(supervisor: &mut Supervisor) -> Result<(), Failure> {
     if supervisor.config.reload.require != Require::Proven {
         return Ok(());
     }
-    let abilities = supervisor.server.abilities().map_err(|error| Failure::new(error.to_string()))?;
+    let abilities = supervisor.server.capabilities().map_err(|error| Failure::new(error.to_string()))?;
     match crate::plan::unproven(&supervisor.plan(&abilities)) {
         Some(why) => Err(Failure::new(format!("require = \"proven\", and the plan cannot prove {why}"))),
         None => Ok(()),

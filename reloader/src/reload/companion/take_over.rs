@@ -3,22 +3,22 @@
 use std::time::{Duration, Instant};
 
 use crate::config::Strategy;
-use crate::fs::generation_files::Files;
+use crate::fs::generation_files::GenerationFiles;
 use crate::haproxy::inspect::UNEXPORTED;
 use crate::haproxy::launch::label;
 use crate::haproxy::master::Found;
 use crate::haproxy::scan;
 use crate::haproxy::version::Version;
 use crate::model::listener::{Owned, Role};
-use crate::process::{self, Handle, Kin};
+use crate::process::{self, Handle, ProcessScope};
 use crate::receipt::{Failure, Recorder};
-use crate::reload::confirm::Verdict;
-use crate::reload::guards::Guards;
 use crate::reload::held;
-use crate::reload::reserved::Reserved;
+use crate::reload::protection::Protection;
+use crate::reload::reserved::ReservedGroups;
 use crate::reload::retire::{retire, stopped_listening};
 use crate::reload::run::{find_stranger, judged};
 use crate::reload::steered;
+use crate::reload::verdict::Verdict;
 use crate::sockets::inspection::Inspection;
 use crate::supervision::{Generation, Supervisor};
 
@@ -33,7 +33,7 @@ const LETS_GO: Duration = Duration::from_millis(50);
 
 /// The old worker may answer in the new one's place as long as it has not closed the stats socket that they share.
 const LOOKS: u32 = 5;
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Makes the worker the serving generation. `old` are the listeners from before, of a worker or of custody.
 pub(super) async fn take_over(
@@ -41,7 +41,7 @@ pub(super) async fn take_over(
     found: &Found,
     old: &[Owned],
     recorder: &mut Recorder,
-    guards: &mut Guards,
+    guards: &mut Protection,
     tell: &dyn Fn(&str),
 ) -> Result<(), Failure> {
     let generation = generation(supervisor, found)?;
@@ -66,7 +66,7 @@ pub(super) async fn take_over(
     // What the old one did not hand over is closed here: it is the daemon's alone by now.
     let closed = retire(supervisor, inspection, verdicts, recorder).await;
     recorder.phase(|phases| &mut phases.retire);
-    guards.follow_the_close(closed).await;
+    guards.after_close(closed).await;
     std::mem::take(guards).release(supervisor, recorder, tell).await;
     Ok(())
 }
@@ -90,9 +90,9 @@ pub(super) fn generation(supervisor: &mut Supervisor, found: &Found) -> Result<G
     if !companion.sockets.contains(&found.socket) {
         companion.sockets.push(found.socket.clone());
     }
-    let files = Files { overlay: Default::default(), socket: found.socket.clone(), log: Default::default() };
+    let files = GenerationFiles { overlay: Default::default(), socket: found.socket.clone(), log: Default::default() };
     let config = label(&companion.haproxy.config);
-    let mut generation = Generation::started(number, worker, Kin::SameProgram, files, config);
+    let mut generation = Generation::started(number, worker, ProcessScope::SameProgram, files, config);
     (generation.files, generation.log, generation.noreuseport) = (None, None, facts.noreuseport);
     Ok(generation)
 }
@@ -138,7 +138,7 @@ async fn look(supervisor: &mut Supervisor, found: &Found, recorder: &mut Recorde
                 supervisor.starting = None;
                 return Err(Failure::new(format!("another worker (process {}) serves, but {error}", found.worker)));
             }
-            _ => tokio::time::sleep(LOOK_INTERVAL).await,
+            _ => tokio::time::sleep(POLL_INTERVAL).await,
         }
     }
 }
@@ -151,7 +151,7 @@ fn steer(
     inspection: &Inspection,
     verdicts: &[Verdict],
     recorder: &mut Recorder,
-    guards: &mut Guards,
+    guards: &mut Protection,
 ) -> bool {
     let at_risk = held::at_risk(verdicts);
     let wanted = matches!(supervisor.config.reload.strategy, Strategy::Auto | Strategy::Steer);
@@ -160,7 +160,7 @@ fn steer(
         return false;
     }
     // The master started it: nothing was reserved.
-    let nothing = &mut Reserved::default();
+    let nothing = &mut ReservedGroups::default();
     (guards.steered, _) = steered::begin(supervisor, at_risk, &inspection.custody, nothing, recorder);
     guards.steered.is_some()
 }

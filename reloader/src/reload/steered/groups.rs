@@ -28,7 +28,7 @@ pub(super) struct Added {
 pub(super) fn successors(new: &Custody) -> HashMap<Endpoint, Vec<Successor>> {
     let mut listed = HashSet::new();
     let mut found: HashMap<Endpoint, Vec<Successor>> = HashMap::new();
-    for held in new.held().iter().filter(|held| listed.insert(held.listener.inode)) {
+    for held in new.kept().iter().filter(|held| listed.insert(held.listener.inode)) {
         found
             .entry(held.listener.endpoint.clone())
             .or_default()
@@ -75,7 +75,7 @@ pub(super) fn add(
 
 /// What is in custody, or a duplicate of what the old generation has.
 fn duplicate(custody: &Custody, listener: &Listener) -> Result<Arc<OwnedFd>, String> {
-    if let Some(held) = custody.held().iter().find(|held| held.listener.inode == listener.inode) {
+    if let Some(held) = custody.kept().iter().find(|held| held.listener.inode == listener.inode) {
         return Ok(held.fd.clone());
     }
     let Listener { endpoint, inode } = listener;

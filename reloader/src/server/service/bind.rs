@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::model::SocketMetadata;
 use crate::model::listener::{Address, Role};
-use crate::sockets::custody::{Held, take_in};
+use crate::sockets::custody::{KeptSocket, take_in};
 
 /// The kernel takes net.core.somaxconn where that is less.
 const BACKLOG: i32 = i32::MAX;
@@ -25,7 +25,7 @@ const MODE: u32 = 0o666;
 ///
 /// # Errors
 /// A sentence.
-pub(super) fn listener(address: &Address, all: &[Address]) -> Result<Held, String> {
+pub(super) fn listener(address: &Address, all: &[Address]) -> Result<KeptSocket, String> {
     let bound = bind(address, all).map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => "; somebody else has it: stop that server, or take the address from `listen`",

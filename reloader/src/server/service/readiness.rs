@@ -9,11 +9,11 @@ use crate::config::{Ready, Service};
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::model::listener::{Address, Listener};
 use crate::process::readiness::NotReady;
-use crate::process::{self, Handle, Kin};
-use crate::sockets::custody::Held;
+use crate::process::{self, Handle, ProcessScope};
+use crate::sockets::custody::KeptSocket;
 
 /// How often it is looked: no event tells of listen(2), or of a wait, in another process.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// A command that did not succeed is run again after this time.
 const NEXT_TRY: Duration = Duration::from_millis(100);
 
@@ -33,7 +33,12 @@ enum ShownBy {
 }
 
 impl Readiness {
-    pub(super) fn of(config: &Service, process: Handle, given: &[Held], notify: Option<notify::Socket>) -> Readiness {
+    pub(super) fn new(
+        config: &Service,
+        process: Handle,
+        given: &[KeptSocket],
+        notify: Option<notify::Socket>,
+    ) -> Readiness {
         let shown_by = match (&config.ready, notify) {
             (Ready::Command(words), _) => ShownBy::Command(words.clone()),
             (_, Some(socket)) => ShownBy::Notify(socket),
@@ -63,7 +68,7 @@ impl Readiness {
     }
 
     /// What it lacks at this moment, as a sentence.
-    pub(crate) fn lacks(&self) -> Option<String> {
+    pub(crate) fn why_not_ready(&self) -> Option<String> {
         let root = self.process.pid();
         let (what, places) = match &self.shown_by {
             ShownBy::Bound(addresses) => ("listens, and waits for connections, on", unbound(root, addresses).ok()?),
@@ -77,21 +82,21 @@ impl Readiness {
 
 async fn until(is_so: impl Fn() -> Result<bool, NotReady>) -> Result<(), NotReady> {
     while !is_so()? {
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }
 
 fn unattended(root: u32, listeners: &[Listener]) -> Vec<String> {
-    let processes = Kin::All.of(root);
+    let processes = ProcessScope::All.processes(root);
     let alone = listeners.iter().filter(|listener| !process::waits_on(&processes, listener.inode));
     alone.map(|listener| listener.endpoint.to_string()).collect()
 }
 
 fn unbound(root: u32, addresses: &[Address]) -> Result<Vec<String>, NotReady> {
-    let sockets = process::sockets_of(&Kin::All.of(root));
+    let sockets = process::sockets_of(&ProcessScope::All.processes(root));
     let listeners = sock_diag::listeners().map_err(|error| NotReady::Unseen(error.to_string()))?;
-    let processes = Kin::All.of(root);
+    let processes = ProcessScope::All.processes(root);
     let is_served = |found: &ListenSocket| {
         addresses.contains(&found.address)
             && sockets.contains_key(&found.inode)

@@ -11,7 +11,7 @@ use rustix::io::retry_on_intr;
 
 use super::super::HoldError;
 use super::super::channel::{self, ToGuard, ToHolder};
-use super::trust::{Cause, Trust};
+use super::state::{Cause, GuardState};
 use crate::kernel::clock::timespec;
 use crate::sys::raise_descriptor_limit;
 
@@ -56,10 +56,10 @@ fn prepared() -> io::Result<SignalFd> {
     catch_signals()
 }
 
-fn attend(channel: BorrowedFd<'_>, signals: &SignalFd, trust: &mut Option<Trust>) -> io::Result<End> {
+fn attend(channel: BorrowedFd<'_>, signals: &SignalFd, trust: &mut Option<GuardState>) -> io::Result<End> {
     let mut descriptors = Vec::new();
     loop {
-        let due = trust.as_ref().and_then(Trust::due);
+        let due = trust.as_ref().and_then(GuardState::due);
         let mut ready = [PollFd::from_borrowed_fd(channel, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         let time = due.map(|(at, _)| timespec(at.saturating_duration_since(Instant::now())));
         retry_on_intr(|| poll(&mut ready, time.as_ref()))?;
@@ -84,20 +84,24 @@ fn attend(channel: BorrowedFd<'_>, signals: &SignalFd, trust: &mut Option<Trust>
 }
 
 /// What the holder says next.
-fn hear(channel: BorrowedFd<'_>, descriptors: &mut Vec<OwnedFd>, trust: &mut Option<Trust>) -> io::Result<Option<End>> {
+fn hear(
+    channel: BorrowedFd<'_>,
+    descriptors: &mut Vec<OwnedFd>,
+    trust: &mut Option<GuardState>,
+) -> io::Result<Option<End>> {
     let Some((message, mut came)) = channel::receive(channel)? else {
         return Ok(Some(End::Alone));
     };
     descriptors.append(&mut came);
     let to_be_answered = match (message, &mut *trust) {
-        (ToGuard::Charge(charge), _) => {
-            *trust = Some(Trust::new(charge, std::mem::take(descriptors))?);
+        (ToGuard::Assign(charge), _) => {
+            *trust = Some(GuardState::new(charge, std::mem::take(descriptors))?);
             true
         }
         (ToGuard::Done, _) => return Ok(Some(End::Done)),
         (_, None) => return Err(io::Error::other("the holder did not say first which hold it is about")),
         (ToGuard::Descriptors, Some(_)) => false,
-        (ToGuard::Keepsake(entrusted), Some(trust)) => {
+        (ToGuard::Handover(entrusted), Some(trust)) => {
             trust.complete(entrusted, std::mem::take(descriptors));
             true
         }
@@ -115,7 +119,7 @@ fn hear(channel: BorrowedFd<'_>, descriptors: &mut Vec<OwnedFd>, trust: &mut Opt
         }
     };
     if to_be_answered {
-        channel::send(channel, &ToHolder::Agreed)?;
+        channel::send(channel, &ToHolder::Ack)?;
     }
     Ok(None)
 }

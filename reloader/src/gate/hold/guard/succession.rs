@@ -71,7 +71,7 @@ impl Ports {
     }
 
     fn counts(&self, found: &ListenSocket, old_leaves: bool) -> bool {
-        let is_foreign = Exception::of(found).is_some_and(|one| self.exceptions.contains(&one));
+        let is_foreign = Exception::from_listener(found).is_some_and(|one| self.exceptions.contains(&one));
         let leaves = old_leaves && self.old.contains(&found.inode);
         !(is_foreign || leaves)
     }
@@ -171,7 +171,7 @@ mod tests {
         assert!(!ports.succession(&[listener(7, "0.0.0.0:80")], true).1);
         let foreign = listener(8, "127.0.0.53:80");
         assert!(ports.succession(std::slice::from_ref(&foreign), true).1);
-        ports.exceptions.extend(Exception::of(&foreign));
+        ports.exceptions.extend(Exception::from_listener(&foreign));
         assert!(!ports.succession(&[foreign], true).1);
     }
 

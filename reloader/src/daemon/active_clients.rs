@@ -13,15 +13,15 @@ const ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// How many there are.
 #[derive(Debug, Clone)]
-pub(super) struct Conversations(watch::Sender<usize>);
+pub(super) struct ActiveClients(watch::Sender<usize>);
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Conversation(watch::Sender<usize>);
 
-impl Conversations {
-    pub(super) fn new() -> Conversations {
-        Conversations(watch::Sender::new(0))
+impl ActiveClients {
+    pub(super) fn new() -> ActiveClients {
+        ActiveClients(watch::Sender::new(0))
     }
 
     pub(super) fn begin(&self) -> Conversation {
@@ -51,12 +51,12 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_over_with_the_last_one() {
-        let conversations = Conversations::new();
-        assert_eq!(conversations.over().now_or_never(), Some(()));
-        let (one, other) = (conversations.begin(), conversations.clone().begin());
+        let active_clients = ActiveClients::new();
+        assert_eq!(active_clients.over().now_or_never(), Some(()));
+        let (one, other) = (active_clients.begin(), active_clients.clone().begin());
         drop(one);
-        assert_eq!(conversations.over().now_or_never(), None);
+        assert_eq!(active_clients.over().now_or_never(), None);
         drop(other);
-        assert_eq!(conversations.over().now_or_never(), Some(()));
+        assert_eq!(active_clients.over().now_or_never(), Some(()));
     }
 }

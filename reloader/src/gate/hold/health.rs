@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::LEASE;
 
 #[derive(Debug)]
-pub(super) struct Pulse(Mutex<Seen>);
+pub(super) struct HoldHealth(Mutex<Seen>);
 
 #[derive(Debug)]
 struct Seen {
@@ -16,12 +16,12 @@ struct Seen {
     doubt: Option<String>,
 }
 
-impl Pulse {
-    pub(super) fn new() -> Pulse {
-        Pulse(Mutex::new(Seen { beat: Instant::now(), doubt: None }))
+impl HoldHealth {
+    pub(super) fn new() -> HoldHealth {
+        HoldHealth(Mutex::new(Seen { beat: Instant::now(), doubt: None }))
     }
 
-    pub(super) fn beat(&self) {
+    pub(super) fn heartbeat(&self) {
         self.seen().beat = Instant::now();
     }
 
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_first_doubt_is_kept() {
-        let pulse = Pulse::new();
+        let pulse = HoldHealth::new();
         pulse.note("one");
         pulse.note("another");
         assert_eq!(pulse.doubt().as_deref(), Some("one"));

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::error::{QdiscError, is_busy, is_gone};
-use super::filters::{self, Filters, Mark};
-use super::parking::{PRIO, ifb_of, is_our_prio, needs_prio, plug_of};
+use super::filters::{self, Filters, Ownership};
 use super::patiently;
-use crate::gate::hold::Figures;
+use super::plugs::{PRIO, ifb_of, is_our_prio, needs_prio, plug_of};
+use crate::gate::hold::HoldStats;
 use crate::kernel::devices::{self, Counters, LO};
 use crate::kernel::tc::qdisc::{self, ARRIVING, Qdisc, ROOT};
 
@@ -17,7 +17,7 @@ use crate::kernel::tc::qdisc::{self, ARRIVING, Qdisc, ROOT};
 pub(super) struct Traces {
     plugs: Vec<Qdisc>,
     ifb: Option<u32>,
-    filters: Vec<(Mark, Filters)>,
+    filters: Vec<(Ownership, Filters)>,
 }
 
 /// The traces of all holds in the calling thread's network namespace.
@@ -54,12 +54,12 @@ fn sides(qdiscs: &[Qdisc]) -> BTreeSet<(u32, u32)> {
 }
 
 /// Lets new SYNs pass and waits until the parked ones are delivered. What fails is told beside what was done.
-pub(super) fn deliver(id: u16) -> (Figures, Option<QdiscError>) {
+pub(super) fn deliver(id: u16) -> (HoldStats, Option<QdiscError>) {
     let traces = match find() {
         Ok(mut all) => all.remove(&id),
-        Err(error) => return (Figures::default(), Some(error)),
+        Err(error) => return (HoldStats::default(), Some(error)),
     };
-    let Some(traces) = traces else { return (Figures::default(), None) };
+    let Some(traces) = traces else { return (HoldStats::default(), None) };
     let mut failures = Failures::of(id);
     let delivered = delivered_by(id, &traces, &mut failures);
     (delivered.figures, delivered.trouble.or(failures.first))
@@ -67,7 +67,7 @@ pub(super) fn deliver(id: u16) -> (Figures, Option<QdiscError>) {
 
 /// What became of a hold's SYNs.
 struct Delivered {
-    figures: Figures,
+    figures: HoldStats,
     /// Some wait still, or nobody knows.
     trouble: Option<QdiscError>,
     /// Sides whose filters still divert.
@@ -87,16 +87,16 @@ fn delivered_by(id: u16, traces: &Traces, failures: &mut Failures) -> Delivered 
     let (figures, trouble) = match delivered(id, traces) {
         Ok((figures, 0)) => (figures, None),
         Ok((figures, packets)) => {
-            (figures, Some(QdiscError::NotDelivered { id, packets, seconds: super::PATIENCE.as_secs() }))
+            (figures, Some(QdiscError::NotDelivered { id, packets, seconds: super::EMPTY_TIMEOUT.as_secs() }))
         }
-        Err(error) => (Figures::default(), Some(error)),
+        Err(error) => (HoldStats::default(), Some(error)),
     };
     Delivered { figures, trouble, open }
 }
 
 /// Ends a hold: parked SYNs are delivered, and nothing is left. What fails does not keep the rest from being done.
-pub(super) fn dismantle(id: u16) -> Result<Figures, QdiscError> {
-    let Some(traces) = find()?.remove(&id) else { return Ok(Figures::default()) };
+pub(super) fn dismantle(id: u16) -> Result<HoldStats, QdiscError> {
+    let Some(traces) = find()?.remove(&id) else { return Ok(HoldStats::default()) };
     let mut failures = Failures::of(id);
     let Delivered { figures, trouble, open } = delivered_by(id, &traces, &mut failures);
     if let Some(trouble) = trouble {
@@ -158,7 +158,7 @@ fn remove_filters(traces: &Traces, concerned: fn((u32, u32)) -> bool) -> io::Res
     for (device, parent) in sides.into_iter().filter(|side| concerned(*side)) {
         let here =
             || traces.filters.iter().filter(|(_, ours)| (ours.place.device, ours.place.parent) == (device, parent));
-        let host = parent == ARRIVING && here().any(|(mark, _)| *mark == Mark::Host);
+        let host = parent == ARRIVING && here().any(|(mark, _)| *mark == Ownership::Created);
         let ours: Vec<&Filters> = here().map(|(_, ours)| ours).collect();
         let alone = if host { only_ours(device, &ours) } else { Ok(false) };
         let removed = match alone {
@@ -196,8 +196,8 @@ pub(super) fn remove_unused_prio() -> io::Result<()> {
 }
 
 /// Waits until nothing waits any more, and counts. The second number is what waits all the same.
-fn delivered(id: u16, traces: &Traces) -> Result<(Figures, u64), QdiscError> {
-    let mut last = Ok((Figures::default(), 0));
+fn delivered(id: u16, traces: &Traces) -> Result<(HoldStats, u64), QdiscError> {
+    let mut last = Ok((HoldStats::default(), 0));
     let _ = patiently(|| {
         last = count(id, traces);
         (!matches!(last, Ok((_, waiting)) if waiting > 0)).then_some(())
@@ -205,7 +205,7 @@ fn delivered(id: u16, traces: &Traces) -> Result<(Figures, u64), QdiscError> {
     last
 }
 
-fn count(id: u16, traces: &Traces) -> Result<(Figures, u64), QdiscError> {
+fn count(id: u16, traces: &Traces) -> Result<(HoldStats, u64), QdiscError> {
     let qdiscs = qdisc::list().map_err(QdiscError::list("qdiscs"))?;
     let is_ours = |qdisc: &&Qdisc| {
         traces
@@ -213,7 +213,7 @@ fn count(id: u16, traces: &Traces) -> Result<(Figures, u64), QdiscError> {
             .iter()
             .any(|plug| (plug.device, plug.handle, plug.parent) == (qdisc.device, qdisc.handle, qdisc.parent))
     };
-    let mut figures = Figures::default();
+    let mut figures = HoldStats::default();
     let mut waiting = 0;
     for plug in qdiscs.iter().filter(is_ours) {
         waiting += plug.waiting;
@@ -231,7 +231,7 @@ fn count(id: u16, traces: &Traces) -> Result<(Figures, u64), QdiscError> {
     let Counters { received, not_taken, sent, lost } = ifb.unwrap_or_default();
     // The device has a queue of its own behind the plug, and loses what is in it when it is removed.
     waiting += received.saturating_sub(not_taken).saturating_sub(sent);
-    figures.homeless = lost;
+    figures.device_gone = lost;
     figures.released = figures.released.saturating_sub(lost);
     Ok((figures, waiting))
 }

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::event_loop::{EventLoop, TICK};
+use super::event_loop::{EventLoop, HOUSEKEEPING_INTERVAL};
 use crate::config::Limit;
 use crate::model::listener::Endpoint;
-use crate::process::{self, Kin};
+use crate::process::{self, ProcessScope};
 use crate::receipt::Kind;
 use crate::receipt::Recorder;
 use crate::supervision::{Generation, open_connections};
@@ -59,7 +59,7 @@ impl EventLoop {
             let mut drained: FuturesUnordered<_> = draining.map(|generation| generation.process.ended()).collect();
             tokio::select! {
                 Some(_) = drained.next(), if !drained.is_empty() => None,
-                () = tokio::time::sleep(TICK) => None,
+                () = tokio::time::sleep(HOUSEKEEPING_INTERVAL) => None,
                 event = self.events.recv() => event,
             }
         };
@@ -86,11 +86,11 @@ impl EventLoop {
 
 /// Who cannot be signalled was never told, and would serve for ever. A worker of HAProxy is told by a master who may do no more than we.
 fn may_end(generation: &Generation) -> bool {
-    let told = match generation.kin {
-        Kin::SameProgram => generation.processes(),
-        Kin::All => vec![generation.process.pid()],
+    let told = match generation.scope {
+        ProcessScope::SameProgram => generation.processes(),
+        ProcessScope::All => vec![generation.process.pid()],
     };
-    !told.into_iter().any(process::is_beyond_signals)
+    !told.into_iter().any(process::cannot_signal)
 }
 
 /// Connections of whoever is in the container, wherever his parents are: a server may answer by processes that outlive its first one.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::TURN;
+use super::DELIVERY_TIMEOUT;
 use crate::fs::lock_within;
 
 /// Keeps holder and guard from delivering the same SYNs at once: `reloader release` asks the guard while the holder lives. On a
@@ -24,13 +24,13 @@ pub(super) fn only_one_delivers(record: &Path) -> io::Result<File> {
         .truncate(false)
         .mode(0o600)
         .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-        .open(turn(record))?;
-    lock_within(&file, TURN)?;
+        .open(delivery_lock_path(record))?;
+    lock_within(&file, DELIVERY_TIMEOUT)?;
     Ok(file)
 }
 
 /// The file that says whose turn it is to deliver.
-pub(super) fn turn(record: &Path) -> PathBuf {
+pub(super) fn delivery_lock_path(record: &Path) -> PathBuf {
     record.with_extension("deliver")
 }
 

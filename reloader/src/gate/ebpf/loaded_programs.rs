@@ -13,7 +13,7 @@ use crate::kernel::devices::{Device, LO};
 use crate::kernel::tc::Direction;
 
 /// What it takes to hold, beside what it takes to release.
-pub(super) struct Holder {
+pub(super) struct LoadedPrograms {
     pub(super) ebpf: Ebpf,
     pub(super) spec: Spec,
     pub(super) hook: Option<Hook>,
@@ -21,7 +21,7 @@ pub(super) struct Holder {
     pub(super) armed: bool,
 }
 
-impl Holder {
+impl LoadedPrograms {
     /// Both programs, on one device: the way back first, because from the other on SYNs may be parked.
     pub(super) fn attach(&mut self, device: &Device) -> Result<Vec<Attachment>, EbpfError> {
         let mut attachments = Vec::new();
@@ -62,7 +62,7 @@ pub(super) fn load(capacity: u32) -> Result<Ebpf, ProgramsError> {
         loader.map_max_entries(RING, capacity);
     })?;
     for name in [HOLD_PROGRAM, BACK_PROGRAM] {
-        program(&mut ebpf, name)?.load().map_err(|error| ProgramsError::of(&error))?;
+        program(&mut ebpf, name)?.load().map_err(|error| ProgramsError::from_error(&error))?;
     }
     Ok(ebpf)
 }

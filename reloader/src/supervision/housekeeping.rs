@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::crash::Down;
-use super::supervisor::Unserved;
+use super::restart_policy::Outage;
+use super::supervisor::RefusedListeners;
 use super::{Generation, Supervisor};
 use crate::config::Limit;
 use crate::gate::steer;
 use crate::haproxy::master::has_programs_alone;
 use crate::model::listener::Owned;
-use crate::process::{Ended, Kin};
+use crate::process::{Ended, ProcessScope};
 use crate::sockets::custody::Followed;
 use crate::supervision::steering::{detach_now, detach_when_idle};
 
@@ -27,7 +27,7 @@ const ENDING_TICKS: u32 = 2;
 impl Supervisor {
     /// What is due about once a second: custody follows the server, its log is forwarded, limits are kept.
     pub(crate) fn tick(&mut self) {
-        self.published.beat(&self.name);
+        self.board.heartbeat(&self.name);
         match &self.companion {
             None => self.follow_custody(),
             Some(_) => self.follow_closings(),
@@ -40,7 +40,7 @@ impl Supervisor {
         self.end_idle_masters();
         self.drop_custody_when_over();
         // While a generation starts, the program keeps its group's connections from it (`reload/reserved.rs`).
-        if self.unsettled.is_some() && self.starting.is_none() {
+        if self.pending_handshakes.is_some() && self.starting.is_none() {
             detach_when_idle(self);
         }
         // What a draining generation has queued moves by that program when it closes.
@@ -96,7 +96,7 @@ impl Supervisor {
         log::error!("generation {} (process {}) {ended} while it served", dead.number, dead.process.pid());
         detach_now(self);
         self.follow_orphans(&dead);
-        self.note_unserved(&dead.listeners);
+        self.note_refused_listeners(&dead.listeners);
         forward_last_words(&self.name, &mut dead);
         dead.clean_up();
         self.note_down(&dead, format!("nothing serves: generation {} {ended}", dead.number));
@@ -114,7 +114,7 @@ impl Supervisor {
         log::error!("{warning}");
         let ending = stopped.ending();
         detach_now(self);
-        self.note_unserved(&stopped.listeners);
+        self.note_refused_listeners(&stopped.listeners);
         stopped.retired = Some(Instant::now());
         self.note_down(&stopped, warning);
         self.draining.push(stopped);
@@ -125,7 +125,7 @@ impl Supervisor {
     fn note_down(&mut self, last: &Generation, warning: String) {
         // Counted from the end itself: the loop may have been busy with a reload meanwhile.
         let since = last.process.ended_at().unwrap_or_else(Instant::now);
-        self.down = Some(Down::begin(since, last.serving_since.elapsed(), self.last_down.as_ref()));
+        self.down = Some(Outage::begin(since, last.serving_since.elapsed(), self.last_down.as_ref()));
         self.warning = Some(warning);
         self.ending_ticks = 0;
     }
@@ -146,7 +146,7 @@ impl Supervisor {
             );
             generation.clean_up();
             // A script may have ended without its server.
-            if generation.kin == Kin::All && !generation.closed_listeners {
+            if generation.scope == ProcessScope::All && !generation.closed_listeners {
                 self.follow_orphans(&generation);
             }
         }
@@ -157,8 +157,8 @@ impl Supervisor {
         let Some(serving) = self.serving.as_mut().filter(|serving| serving.process.try_ended().is_none()) else {
             return;
         };
-        let (root, kin) = (serving.process.pid(), serving.kin);
-        match self.custody.follow(serving.lifeline, || kin.of(root)) {
+        let (root, scope) = (serving.process.pid(), serving.scope);
+        match self.custody.follow(serving.sentinel, || scope.processes(root)) {
             Followed::Unchanged => self.ending_ticks = 0,
             Followed::Ending => {
                 self.ending_ticks += 1;
@@ -174,7 +174,7 @@ impl Supervisor {
             Followed::Closed(closed) => {
                 let is_closed = |owned: &Owned| closed.contains(&owned.listener.inode);
                 for owned in serving.listeners.iter().filter(|owned| is_closed(owned)) {
-                    log::warn!("the server closed {} by itself: it leaves custody", owned.listener.endpoint);
+                    log::warn!("the server closed {} by itself: it worker_processes custody", owned.listener.endpoint);
                 }
                 serving.listeners.retain(|owned| !is_closed(owned));
                 detach_now(self);
@@ -186,11 +186,11 @@ impl Supervisor {
     /// A retired generation that still listens takes its share of new connections: it is told again, and that is said.
     fn remind_draining(&mut self) {
         let due = |generation: &&mut Generation| {
-            !generation.is_untold
+            !generation.awaits_retirement
                 && !generation.closed_listeners
                 && generation.retired.is_some_and(|retired| retired.elapsed() >= CLOSES_WITHIN)
         };
-        let again = self.server.may_be_told_again();
+        let again = self.server.may_be_asked_twice();
         let then = match (self.companion.is_some(), again) {
             (true, _) => "its master is to tell it again",
             (false, true) => "it is told again",
@@ -236,11 +236,11 @@ impl Supervisor {
         log::error!(
             "nothing serves, after two failed starts or custody-max: custody is dropped, so that clients fail over"
         );
-        let earlier = self.unserved.take();
-        let since = earlier.as_ref().map_or_else(Instant::now, |unserved| unserved.since);
+        let earlier = self.refused_listeners.take();
+        let since = earlier.as_ref().map_or_else(Instant::now, |refused_listeners| refused_listeners.since);
         let mut listeners = self.custody_as_owned();
-        listeners.extend(earlier.into_iter().flat_map(|unserved| unserved.listeners));
-        self.unserved = Some(Unserved { since, listeners });
+        listeners.extend(earlier.into_iter().flat_map(|refused_listeners| refused_listeners.listeners));
+        self.refused_listeners = Some(RefusedListeners { since, listeners });
         self.custody.drop_all();
         // What is on offer is held as well.
         self.server.withdraw();

@@ -4,19 +4,19 @@ use super::{family, tree};
 
 /// Which processes of a tree may serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kin {
+pub enum ProcessScope {
     /// Those that run the root's program: a HAProxy runs others beside itself.
     SameProgram,
     /// All: the root may be a script.
     All,
 }
 
-impl Kin {
+impl ProcessScope {
     /// They, with the root first.
-    pub fn of(self, root: u32) -> Vec<u32> {
+    pub fn processes(self, root: u32) -> Vec<u32> {
         match self {
-            Kin::SameProgram => family(root),
-            Kin::All => tree(root),
+            ProcessScope::SameProgram => family(root),
+            ProcessScope::All => tree(root),
         }
     }
 }

@@ -15,7 +15,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
 
 use super::Backend;
-use super::record::Records;
+use super::registry::HoldRegistry;
 use crate::gate::qdisc;
 use crate::kernel::devices::{self, receivers};
 use crate::kernel::tc;
@@ -24,8 +24,8 @@ const FILE: &str = "standing.json";
 
 /// Empty qdiscs in their places. Dropped, they are removed, those excepted that somebody uses.
 #[derive(Debug)]
-pub struct Standing {
-    records: Records,
+pub struct PersistentQdiscs {
+    records: HoldRegistry,
     path: PathBuf,
     placed: Placed,
     /// Its lock says that somebody stands behind it.
@@ -43,12 +43,12 @@ struct Placed {
     prio: bool,
 }
 
-impl Standing {
+impl PersistentQdiscs {
     /// Puts what holds by `backend` need without TCX on every device that hands packets to IP.
     ///
     /// # Errors
     /// Where the kernel refuses, or the record cannot be written.
-    pub fn put_up(records: &Records, backend: Backend) -> io::Result<Standing> {
+    pub fn install(records: &HoldRegistry, backend: Backend) -> io::Result<PersistentQdiscs> {
         let path = records.prepared()?.join(FILE);
         let lock = OpenOptions::new()
             .read(true)
@@ -59,13 +59,13 @@ impl Standing {
             .custom_flags(OFlags::NOFOLLOW.bits() as i32)
             .open(&path)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        let netns = super::record::netns()?;
+        let netns = super::registry::netns()?;
         let mut text = String::new();
         (&lock).read_to_string(&mut text)?;
         // A daemon that was killed has left it, and a hold that goes on has kept it from being removed.
         let inherited = Some(Placed::read(&text)).filter(|placed| placed.netns == netns);
         let placed = inherited.unwrap_or(Placed { netns, ..Placed::default() });
-        let mut standing = Standing { records: records.clone(), path, placed, file: lock };
+        let mut standing = PersistentQdiscs { records: records.clone(), path, placed, file: lock };
         records.alone(|| standing.cover(backend))?;
         Ok(standing)
     }
@@ -99,7 +99,7 @@ impl Standing {
     }
 }
 
-impl Drop for Standing {
+impl Drop for PersistentQdiscs {
     fn drop(&mut self) {
         match self.records.alone(|| self.placed.remove()) {
             Ok(true) => drop(std::fs::remove_file(&self.path)),
@@ -134,7 +134,7 @@ fn both(one: io::Result<bool>, other: io::Result<bool>) -> io::Result<bool> {
 }
 
 /// Removes what a daemon that was killed left standing in this network namespace. Returns how many qdiscs it were.
-pub(super) fn remove_stale(records: &Records) -> io::Result<usize> {
+pub(super) fn remove_stale(records: &HoldRegistry) -> io::Result<usize> {
     let path = records.directory().join(FILE);
     let opened = OpenOptions::new().read(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(&path);
     let mut file = match opened {
@@ -147,7 +147,7 @@ pub(super) fn remove_stale(records: &Records) -> io::Result<usize> {
     let mut text = String::new();
     file.read_to_string(&mut text)?;
     let placed = Placed::read(&text);
-    if placed.netns != super::record::netns()? && !text.is_empty() {
+    if placed.netns != super::registry::netns()? && !text.is_empty() {
         return Ok(0);
     }
     if !placed.remove()? {

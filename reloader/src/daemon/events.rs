@@ -9,15 +9,15 @@ use super::protocol::Reply;
 
 /// Somebody who waits for an answer.
 #[derive(Debug)]
-pub(crate) struct Waiter {
+pub(crate) struct PendingReply {
     replies: mpsc::UnboundedSender<Reply>,
     /// When the request came: before the main loop could look at it.
     pub(super) asked: Instant,
 }
 
-impl Waiter {
+impl PendingReply {
     /// Tells what happens; one who has gone is no error.
-    pub(crate) fn tell(&self, reply: Reply) {
+    pub(crate) fn send(&self, reply: Reply) {
         let _ = self.replies.send(reply);
     }
 }
@@ -26,9 +26,9 @@ impl Waiter {
 #[derive(Debug)]
 pub(super) enum Event {
     /// A reload is wanted.
-    Reload(Waiter),
+    Reload(PendingReply),
     /// The end is wanted.
-    Stop(Waiter),
+    Stop(PendingReply),
     /// A reload was wanted, and its check refused the configuration with this sentence.
     Refused(String),
 }
@@ -45,7 +45,7 @@ pub(super) fn channels(
 }
 
 /// A waiter and the end at which its replies arrive.
-pub(super) fn waiter() -> (Waiter, mpsc::UnboundedReceiver<Reply>) {
+pub(super) fn pending_reply() -> (PendingReply, mpsc::UnboundedReceiver<Reply>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Waiter { replies: sender, asked: Instant::now() }, receiver)
+    (PendingReply { replies: sender, asked: Instant::now() }, receiver)
 }

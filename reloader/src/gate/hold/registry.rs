@@ -14,11 +14,11 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Living, claim, name};
+use super::{Backend, Living, liveness_socket, own_entry};
 use crate::fs::lock_within;
 
 /// How long is waited for who looks at the records, or changes what holds share.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The directory below the runtime directory.
 const DIRECTORY: &str = "holds";
@@ -29,7 +29,7 @@ pub(super) const MAX_ID: u16 = 0x7fff;
 /// What is on record about a hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Record {
+pub struct HoldRecord {
     /// Its id: see [`Spec::id`](super::Spec::id).
     pub id: u16,
     /// The process that holds.
@@ -62,7 +62,7 @@ pub struct GuardId {
     pub start_time: u64,
 }
 
-impl Record {
+impl HoldRecord {
     /// Whether the calling thread is in the network namespace of the hold.
     pub fn is_of_this_namespace(&self) -> bool {
         netns().is_ok_and(|netns| netns == self.netns)
@@ -71,31 +71,31 @@ impl Record {
 
 /// A record and whether a process stands behind it.
 #[derive(Debug)]
-pub struct Found {
+pub struct HoldEntry {
     /// The hold's id.
     pub id: u16,
     /// What it says; `None` while somebody writes it.
-    pub record: Option<Record>,
+    pub record: Option<HoldRecord>,
     /// The holder or the guard lives.
     pub lives: bool,
 }
 
-impl Found {
+impl HoldEntry {
     /// Somebody stands behind it, and has not let go yet.
     pub(super) fn holds(&self) -> bool {
         self.lives && !self.record.as_ref().is_some_and(|record| record.lifted)
     }
 
     /// Not another one that was given the same id.
-    pub(super) fn is_of_the_same_hold(&self, other: &Found) -> bool {
-        let began = |found: &Found| found.record.as_ref().map(|record| (record.holder, record.since.clone()));
+    pub(super) fn is_of_the_same_hold(&self, other: &HoldEntry) -> bool {
+        let began = |found: &HoldEntry| found.record.as_ref().map(|record| (record.holder, record.since.clone()));
         self.id == other.id && began(self).zip(began(other)).is_none_or(|(one, other)| one == other)
     }
 }
 
 /// The directory of records.
 #[derive(Debug, Clone)]
-pub struct Records(PathBuf);
+pub struct HoldRegistry(PathBuf);
 
 /// While this lives nobody else puts a hold on record or forgets one.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ pub struct Locked {
     _directory: File,
 }
 
-/// Why a hold could not be put on record.
+/// EndReason a hold could not be put on record.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// Another hold has the port.
@@ -132,17 +132,17 @@ pub enum RecordError {
     },
 }
 
-impl Records {
+impl HoldRegistry {
     /// The records below `runtime_dir`.
-    pub fn of(runtime_dir: &Path) -> Records {
-        Records(runtime_dir.join(DIRECTORY))
+    pub fn new(runtime_dir: &Path) -> HoldRegistry {
+        HoldRegistry(runtime_dir.join(DIRECTORY))
     }
 
     /// All records.
     ///
     /// # Errors
     /// Where the directory cannot be read. That there is none is no error.
-    pub fn list(&self) -> Result<Vec<Found>, RecordError> {
+    pub fn list(&self) -> Result<Vec<HoldEntry>, RecordError> {
         let entries = match std::fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -163,7 +163,7 @@ impl Records {
     /// # Errors
     /// As [`list`](Self::list).
     pub fn living(&self) -> Result<Living, RecordError> {
-        let mut living = name::bound();
+        let mut living = liveness_socket::bound();
         living.extend(self.list()?.iter().filter(|found| found.lives).map(|found| found.id));
         Ok(living)
     }
@@ -178,7 +178,7 @@ impl Records {
         if read(&path).is_some_and(|found| found.lives) {
             return Ok(());
         }
-        claim::remove(&path).map_err(|source| RecordError::Io { path, source })
+        own_entry::remove(&path).map_err(|source| RecordError::Io { path, source })
     }
 
     /// One process at a time looks at the records and decides.
@@ -186,7 +186,7 @@ impl Records {
     /// # Errors
     /// Where the directory cannot be made or locked.
     pub fn lock(&self) -> Result<Locked, RecordError> {
-        self.lock_within(PATIENCE)
+        self.lock_within(LOCK_TIMEOUT)
     }
 
     /// Whoever has the lock may be stopped: nobody waits for ever.
@@ -239,7 +239,7 @@ impl Records {
     }
 }
 
-fn read(path: &Path) -> Option<Found> {
+fn read(path: &Path) -> Option<HoldEntry> {
     let id = path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok()?;
     let mut file = File::open(path).ok()?;
     let lives = match flock(&file, FlockOperation::NonBlockingLockShared) {
@@ -249,7 +249,7 @@ fn read(path: &Path) -> Option<Found> {
     };
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
-    Some(Found { id, record: serde_json::from_str(&text).ok(), lives })
+    Some(HoldEntry { id, record: serde_json::from_str(&text).ok(), lives })
 }
 
 /// The network namespace of the calling thread.

@@ -10,11 +10,11 @@ use crate::model::listener::{Address, Endpoint, Listener, SocketType};
 
 /// What one `--listen` stands for. Whoever listens on one of these serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RequestedListener {
     pub(super) endpoints: Vec<Endpoint>,
 }
 
-impl Place {
+impl RequestedListener {
     /// Whether a listener serves some of it. What counts for it is what is held for it.
     pub(super) fn has(&self, listener: &Endpoint) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.overlaps(listener))
@@ -40,7 +40,7 @@ pub(super) fn listener(found: &ListenSocket) -> Option<Listener> {
 
 /// Of a name that stands for several addresses (`localhost`) those are meant on which somebody listens: a server of one family
 /// is not waited for on the other. All of them where nobody does.
-pub(super) fn places(listen: &[Listen], sockets: &[ListenSocket]) -> Vec<Place> {
+pub(super) fn places(listen: &[Listen], sockets: &[ListenSocket]) -> Vec<RequestedListener> {
     let listeners: Vec<Listener> = sockets.iter().filter_map(listener).collect();
     let mut places = Vec::new();
     for listen in listen {
@@ -50,7 +50,7 @@ pub(super) fn places(listen: &[Listen], sockets: &[ListenSocket]) -> Vec<Place> 
         };
         let is_served = |endpoint: &&Endpoint| listeners.iter().any(|found| endpoint.overlaps(&found.endpoint));
         let served: Vec<Endpoint> = all.iter().filter(is_served).cloned().collect();
-        let place = Place { endpoints: if served.is_empty() { all } else { served } };
+        let place = RequestedListener { endpoints: if served.is_empty() { all } else { served } };
         if !places.contains(&place) {
             places.push(place);
         }
@@ -70,7 +70,7 @@ fn as_it_is_bound(address: SocketAddr, sockets: &[ListenSocket]) -> Endpoint {
 }
 
 /// What a gate is to hold, so that it holds for every listener of the places. `sockets` are without those of others.
-pub(super) fn targets(places: &[Place], sockets: &[ListenSocket]) -> Vec<Target> {
+pub(super) fn targets(places: &[RequestedListener], sockets: &[ListenSocket]) -> Vec<Target> {
     let mut targets = Vec::new();
     for endpoint in places.iter().flat_map(|place| &place.endpoints) {
         let Some(address) = endpoint.inet() else { continue };
@@ -89,7 +89,7 @@ pub(super) fn targets(places: &[Place], sockets: &[ListenSocket]) -> Vec<Target>
 /// Listeners on single addresses of a wildcard that is held, of processes that have no wildcard of it: theirs are not ours to
 /// hold up. Without a wildcard's listener nothing says whose they are, so none is left out.
 pub(super) fn exceptions(
-    places: &[Place],
+    places: &[RequestedListener],
     sockets: &[ListenSocket],
     owners: &HashMap<u64, HashSet<u32>>,
 ) -> Vec<Exception> {
@@ -116,7 +116,7 @@ pub(super) fn exceptions(
     let excepted = |found: &&ListenSocket| {
         listener(found).is_some_and(|found| !is_named(&found.endpoint) && is_somebody_elses(&found))
     };
-    sockets.iter().filter(excepted).filter_map(Exception::of).collect()
+    sockets.iter().filter(excepted).filter_map(Exception::from_listener).collect()
 }
 
 #[cfg(test)]

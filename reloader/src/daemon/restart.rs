@@ -5,26 +5,26 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use rustix::process::Signal;
 
-use super::beginnings::{runs_known_good, sentence_of};
-use super::event_loop::{EventLoop, TICK};
+use super::event_loop::{EventLoop, HOUSEKEEPING_INTERVAL};
+use super::first_start::{runs_known_good, sentence_of};
 use crate::haproxy::master::runs_programs;
 use crate::haproxy::peers::Resync;
 use crate::process;
 use crate::receipt::Recorder;
 use crate::receipt::{Kind, Outcome};
-use crate::reload::run::{Ask, run as run_reload};
+use crate::reload::run::{ReloadRequest, run as run_reload};
 use crate::supervision::Generation;
 use crate::supervision::steering::detach_now;
 
 /// No event tells that a master has lost its last worker.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl EventLoop {
     /// The serving generation has ended by itself: a new one gets its sockets from custody.
     pub(super) async fn restart(&mut self) {
         let Some(down) = &self.supervisor.down else { return };
         let use_known_good = down.use_known_good();
-        let ask = Ask { kind: Kind::Restart, asked: Instant::now(), coalesced: 0, use_known_good };
+        let ask = ReloadRequest { kind: Kind::Restart, asked: Instant::now(), coalesced: 0, use_known_good };
         let mut receipt = run_reload(&mut self.supervisor, ask, &|_| {}).await;
         if receipt.result != Outcome::Failed && !matches!(self.resync().await, None | Some(Resync::NoLocalPeer)) {
             receipt.notes.push("the stick tables were lost with the process that ended".into());
@@ -32,7 +32,7 @@ impl EventLoop {
         self.supervisor.store_receipt(&receipt);
         match (&mut self.supervisor.down, &self.start_failure) {
             (Some(down), _) => {
-                down.failed(Instant::now(), self.supervisor.start_was_cut);
+                down.failed(Instant::now(), self.supervisor.start_timed_out);
                 let sentence = sentence_of(&receipt);
                 self.supervisor.warning = Some(format!("nothing serves: {sentence}"));
                 self.start_failure = Some(sentence);
@@ -66,7 +66,7 @@ impl EventLoop {
         recorder.receipt().lost.cut = generation.open_connections();
         recorder.note(format!("generation {number} was ended while it drained, as {setting} asks"));
         generation.process.signal(Signal::TERM);
-        if tokio::time::timeout(TICK, generation.process.ended()).await.is_err() {
+        if tokio::time::timeout(HOUSEKEEPING_INTERVAL, generation.process.ended()).await.is_err() {
             generation.kill().await;
         }
         let receipt = recorder.finish(Ok(()));
@@ -110,10 +110,10 @@ impl EventLoop {
 
     /// Generations without connections end at once, and no later daemon should have to clean up after them.
     async fn wait_for_the_idle(&mut self) {
-        let deadline = Instant::now() + TICK;
+        let deadline = Instant::now() + HOUSEKEEPING_INTERVAL;
         while Instant::now() < deadline {
             let all = join_all(self.supervisor.draining.iter().map(|generation| generation.process.ended()));
-            if tokio::time::timeout(LOOK_INTERVAL, all).await.is_ok() {
+            if tokio::time::timeout(POLL_INTERVAL, all).await.is_ok() {
                 break;
             }
             self.supervisor.end_idle_masters();

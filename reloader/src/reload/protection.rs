@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::confirm::Verdict;
-use super::held::{self, Guarded};
-use super::replaced::{self, Links, Replaced};
-use super::reserved::Reserved;
-use super::steered::{self, Steered};
+use super::held::{self, HeldListeners};
+use super::replaced::{self, Links, ReplacedPath};
+use super::reserved::ReservedGroups;
+use super::steered::{self, SteeredListeners};
+use super::verdict::Verdict;
 use crate::config::Strategy;
 use crate::model::listener::Owned;
 use crate::receipt::Recorder;
@@ -20,15 +20,15 @@ use crate::supervision::Supervisor;
 
 /// The guards of one reload.
 #[derive(Default)]
-pub(crate) struct Guards {
-    pub(super) steered: Option<Steered>,
-    pub(super) held: Option<Guarded>,
-    replaced: Vec<Replaced>,
+pub(crate) struct Protection {
+    pub(super) steered: Option<SteeredListeners>,
+    pub(super) held: Option<HeldListeners>,
+    replaced: Vec<ReplacedPath>,
     links: Links,
-    reserved: Reserved,
+    reserved: ReservedGroups,
 }
 
-impl Guards {
+impl Protection {
     /// Before the new generation is started: what it may rename over can be given back.
     pub(crate) fn link_paths(&mut self, supervisor: &Supervisor, recorder: &mut Recorder) {
         if supervisor.is_served() {
@@ -38,12 +38,12 @@ impl Guards {
 
     /// Before the new generation is started: what it binds anew gets no connection.
     pub(crate) fn reserve(&mut self, supervisor: &mut Supervisor, prepared: &Prepared) {
-        self.reserved = Reserved::begin(supervisor, prepared);
+        self.reserved = ReservedGroups::begin(supervisor, prepared);
     }
 
     /// Guards the old sockets that the new generation did not take over, until they are closed, and waits until those that need it
     /// are drained.
-    pub(crate) async fn put_up(
+    pub(crate) async fn install(
         &mut self,
         supervisor: &mut Supervisor,
         inspection: &Inspection,
@@ -83,28 +83,28 @@ impl Guards {
 
     /// The new generation is about to take over: it gets its connections. Before, what may still give it up would cost them; later, no
     /// socket is left by which a group could be freed.
-    pub(crate) fn share_out(&mut self, supervisor: &mut Supervisor) {
+    pub(crate) fn open_to_new_generation(&mut self, supervisor: &mut Supervisor) {
         self.reserved.end(supervisor);
     }
 
     /// Whether the old listener with this inode is guarded. A unix path that is bound anew never is: its drain is no proof.
-    pub(crate) fn cover(&self, inode: Option<u64>) -> bool {
+    pub(crate) fn protects(&self, inode: Option<u64>) -> bool {
         self.steered.as_ref().is_some_and(|steered| steered.covers(inode))
             || self.held.as_ref().is_some_and(|held| held.covers(inode))
     }
 
     /// What stands against a proof by now.
     pub(crate) fn doubts(&self) -> Option<String> {
-        let steered = self.steered.as_ref().and_then(Steered::doubts);
-        let held = || self.held.as_ref().and_then(Guarded::doubts);
+        let steered = self.steered.as_ref().and_then(SteeredListeners::doubts);
+        let held = || self.held.as_ref().and_then(HeldListeners::doubts);
         steered.or_else(held)
     }
 
     /// The old generation was told to close its listeners; `closed` where it was seen to have done so.
-    pub(crate) async fn follow_the_close(&mut self, closed: bool) {
+    pub(crate) async fn after_close(&mut self, closed: bool) {
         if !closed {
-            self.held.iter_mut().for_each(Guarded::doubt_the_close);
-            self.steered.iter_mut().for_each(Steered::doubt_the_close);
+            self.held.iter_mut().for_each(HeldListeners::doubt_the_close);
+            self.steered.iter_mut().for_each(SteeredListeners::doubt_the_close);
         }
         if let Some(steered) = &mut self.steered {
             steered.settle().await;
@@ -112,10 +112,10 @@ impl Guards {
     }
 
     /// The new generation is given up: nothing goes to it any more that could go to the old one.
-    pub(crate) async fn turn_back(&mut self, patience: Duration) {
+    pub(crate) async fn roll_back(&mut self, patience: Duration) {
         self.links.put_back();
         if let Some(steered) = &mut self.steered {
-            steered.turn_back().await;
+            steered.roll_back().await;
         }
         join_all(self.replaced.iter().map(|replaced| replaced.drain_back(patience))).await;
     }

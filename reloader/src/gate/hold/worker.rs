@@ -7,45 +7,45 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::claim::Claim;
 use super::clean_up::clean_up_after_the_dead;
+use super::delivery_lock::only_one_delivers;
 use super::guard::{Guard, Ports};
-use super::handle::{Armed, Ended, Wanted, Why};
-use super::pulse::Pulse;
-use super::record::Records;
-use super::turn::only_one_delivers;
-use super::{Backend, Figures, Gate, HoldError, LEASE, Partly, Spec, prepare};
+use super::handle::{EndReason, HoldOutcome, HoldRequest, HoldStarted};
+use super::health::HoldHealth;
+use super::own_entry::OwnEntry;
+use super::registry::HoldRegistry;
+use super::{Backend, Gate, HoldError, HoldStats, LEASE, Partial, Spec, prepare};
 use crate::kernel::clock::timespec;
 use crate::kernel::monitor::Monitor;
 
 /// How often the lease is renewed: a renewal may come late by four times that.
-pub(super) const RENEWAL: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 5);
+pub(super) const RENEWAL_INTERVAL: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 5);
 
 mod guarded;
 
-pub(super) struct Holder {
+pub(super) struct HoldWorker {
     // Dropped in this order: the gate may be restored by a guard only while the claim stands.
     gate: Box<dyn Gate>,
     guard: Option<Guard>,
-    records: Records,
-    claim: Claim,
+    records: HoldRegistry,
+    claim: OwnEntry,
     monitor: Monitor,
-    pulse: Arc<Pulse>,
+    pulse: Arc<HoldHealth>,
     backend: Backend,
-    wanted: Wanted,
+    wanted: HoldRequest,
     ports: File,
     leaving: OwnedFd,
     ends: Instant,
     replacements: u32,
-    lifted: Option<Figures>,
+    lifted: Option<HoldStats>,
     trouble: Option<String>,
     notes: Vec<String>,
 }
 
-impl Holder {
+impl HoldWorker {
     /// Everything is in place and guarded before the first SYN is parked. `leaving` is the eventfd that says that the old server leaves.
-    pub(super) fn begin(wanted: Wanted, leaving: OwnedFd) -> Result<(Holder, Armed), HoldError> {
-        let records = Records::of(&wanted.runtime_dir);
+    pub(super) fn begin(wanted: HoldRequest, leaving: OwnedFd) -> Result<(HoldWorker, HoldStarted), HoldError> {
+        let records = HoldRegistry::new(&wanted.runtime_dir);
         clean_up_after_the_dead(&records);
         let claim = records.claim(&wanted.targets, wanted.netns_path.as_deref())?;
         let spec = Spec {
@@ -72,13 +72,13 @@ impl Holder {
                 return Err(error);
             }
         };
-        let mut holder = Holder {
+        let mut holder = HoldWorker {
             gate,
             guard: None,
             records,
             claim,
             monitor,
-            pulse: Arc::new(Pulse::new()),
+            pulse: Arc::new(HoldHealth::new()),
             backend,
             ends: Instant::now() + wanted.max,
             wanted,
@@ -94,52 +94,52 @@ impl Holder {
             holder.take_down();
             return Err(error);
         }
-        holder.pulse.beat();
+        holder.pulse.heartbeat();
         holder.look_for_doubt();
         let at = Instant::now();
         holder.ends = at + holder.wanted.max;
-        let armed = Armed { backend, at, notes: std::mem::take(&mut holder.notes) };
+        let armed = HoldStarted { backend, at, notes: std::mem::take(&mut holder.notes) };
         Ok((holder, armed))
     }
 
-    pub(super) fn pulse(&self) -> Arc<Pulse> {
+    pub(super) fn pulse(&self) -> Arc<HoldHealth> {
         Arc::clone(&self.pulse)
     }
 
-    pub(super) fn hold(mut self, orders: &OwnedFd) -> Ended {
+    pub(super) fn hold(mut self, orders: &OwnedFd) -> HoldOutcome {
         let why = self.until_ended(orders);
         why.doubt().into_iter().for_each(|doubt| self.pulse.note(doubt));
         let (figures, at) = self.deliver();
         self.take_down();
         let figures = self.lifted.map_or(figures, |lifted| together(self.backend, figures, lifted));
-        Ended { figures, at, why, trouble: self.trouble.take(), notes: std::mem::take(&mut self.notes) }
+        HoldOutcome { figures, at, why, trouble: self.trouble.take(), notes: std::mem::take(&mut self.notes) }
     }
 
-    fn until_ended(&mut self, orders: &OwnedFd) -> Why {
+    fn until_ended(&mut self, orders: &OwnedFd) -> EndReason {
         let mut renewal = Instant::now();
         loop {
             let now = Instant::now();
             if now >= self.ends {
-                return Why::Max;
+                return EndReason::Max;
             }
             if now >= renewal {
                 if let Err(error) = self.gate.renew() {
                     self.doubt(format!("the hold ended early: {error}"));
-                    return Why::Failed;
+                    return EndReason::Failed;
                 }
                 self.look_for_doubt();
                 alive(self.guard.as_ref(), &self.pulse);
-                renewal = now + RENEWAL;
+                renewal = now + RENEWAL_INTERVAL;
             }
             let (ordered, changed, guard) = self.wait(orders, renewal.min(self.ends) - now);
             if ordered {
-                return Why::Asked;
+                return EndReason::Asked;
             }
             if changed {
                 self.follow();
             }
             if guard && self.hear_guard() {
-                return Why::Lifted;
+                return EndReason::Lifted;
             }
         }
     }
@@ -164,9 +164,9 @@ impl Holder {
     fn follow(&mut self) {
         self.monitor.take();
         // Whoever has the lock may have been stopped, and the lease waits for nobody.
-        let lock = self.records.lock_within(RENEWAL);
+        let lock = self.records.lock_within(RENEWAL_INTERVAL);
         let (guard, pulse) = (self.guard.as_ref(), &self.pulse);
-        let Partly { done: changed, trouble } = self.gate.follow(&mut || alive(guard, pulse));
+        let Partial { done: changed, trouble } = self.gate.follow(&mut || alive(guard, pulse));
         drop(lock);
         if changed {
             self.entrust_again();
@@ -184,11 +184,11 @@ impl Holder {
         }
     }
 
-    fn deliver(&mut self) -> (Figures, Instant) {
+    fn deliver(&mut self) -> (HoldStats, Instant) {
         // The guard delivers when it is asked to by `reloader release`; never both at once.
         self.guard.iter().for_each(Guard::delivers);
         let alone = only_one_delivers(self.claim.path());
-        let Partly { done, trouble } = self.gate.deliver();
+        let Partial { done, trouble } = self.gate.deliver();
         drop(alone);
         let at = Instant::now();
         if let Some(error) = trouble {
@@ -231,21 +231,21 @@ impl Holder {
 }
 
 /// The holder is there in time, for all who wait for word of it.
-fn alive(guard: Option<&Guard>, pulse: &Pulse) {
+fn alive(guard: Option<&Guard>, pulse: &HoldHealth) {
     guard.into_iter().for_each(Guard::reassure);
-    pulse.beat();
+    pulse.heartbeat();
 }
 
 /// The counts are in maps, or qdiscs, that both have. How many it has delivered itself, each eBPF gate knows alone.
-fn together(backend: Backend, ours: Figures, guards: Figures) -> Figures {
+fn together(backend: Backend, ours: HoldStats, guards: HoldStats) -> HoldStats {
     let both = |ours: u64, guards: u64| match backend {
         Backend::Ebpf => ours + guards,
         Backend::Qdisc => ours.max(guards),
     };
-    Figures {
+    HoldStats {
         held: ours.held.max(guards.held),
         released: both(ours.released, guards.released),
-        homeless: both(ours.homeless, guards.homeless),
+        device_gone: both(ours.device_gone, guards.device_gone),
         dropped: ours.dropped.max(guards.dropped),
         lease_lapsed: ours.lease_lapsed.max(guards.lease_lapsed),
         longest: ours.longest.max(guards.longest),

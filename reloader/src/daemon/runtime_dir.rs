@@ -10,25 +10,25 @@ use super::{DaemonError, setup};
 use crate::config::Config;
 
 /// Held as long as the daemon runs.
-pub(super) struct Footing {
+pub(super) struct RuntimeDir {
     lock: setup::Lock,
     control_socket: ControlSocket,
     control: Control,
     /// How often it was made again.
-    mended: u64,
+    restorations: u64,
 }
 
 /// One for all services.
 #[derive(Clone)]
-pub(super) struct SharedFooting(Rc<RefCell<Footing>>);
+pub(super) struct SharedRuntimeDir(Rc<RefCell<RuntimeDir>>);
 
-impl Footing {
-    pub(super) fn new(lock: setup::Lock, control_socket: ControlSocket, control: Control) -> Footing {
-        Footing { lock, control_socket, control, mended: 0 }
+impl RuntimeDir {
+    pub(super) fn new(lock: setup::Lock, control_socket: ControlSocket, control: Control) -> RuntimeDir {
+        RuntimeDir { lock, control_socket, control, restorations: 0 }
     }
 
     /// Makes again what all services share. Without the lock a second daemon could start.
-    fn mend(&mut self, config: &Config) -> Result<(), DaemonError> {
+    fn restore(&mut self, config: &Config) -> Result<(), DaemonError> {
         if self.lock.is_in_place() {
             return Ok(());
         }
@@ -40,35 +40,35 @@ impl Footing {
             // The earlier one's path is this one's now: it must not remove it.
             std::mem::replace(&mut self.control_socket, control_socket).forget_path();
         }
-        self.mended += 1;
+        self.restorations += 1;
         Ok(())
     }
 }
 
-impl SharedFooting {
-    pub(super) fn new(footing: Footing) -> SharedFooting {
-        SharedFooting(Rc::new(RefCell::new(footing)))
+impl SharedRuntimeDir {
+    pub(super) fn new(runtime_dir: RuntimeDir) -> SharedRuntimeDir {
+        SharedRuntimeDir(Rc::new(RefCell::new(runtime_dir)))
     }
 }
 
 impl EventLoop {
     /// Makes again what is no longer there. Without the broker the next generation would get no sockets.
-    pub(super) fn mend_footing(&mut self) {
-        let mut footing = self.footing.0.borrow_mut();
+    pub(super) fn restore_runtime_dir(&mut self) {
+        let mut runtime_dir = self.runtime_dir.0.borrow_mut();
         let config = &self.supervisor.config;
         let directory = config.runtime_dir.display().to_string();
-        let shared = footing.mend(config);
-        if shared.is_ok() && footing.mended == self.mended {
+        let shared = runtime_dir.restore(config);
+        if shared.is_ok() && runtime_dir.restorations == self.restorations {
             return;
         }
-        let mended = footing.mended;
-        drop(footing);
+        let restorations = runtime_dir.restorations;
+        drop(runtime_dir);
         let supervisor = &mut self.supervisor;
         let mut own =
-            || supervisor.server.take_place(&supervisor.place).map_err(DaemonError::io("taking its place again"));
+            || supervisor.server.restore_files(&supervisor.place).map_err(DaemonError::io("taking its place again"));
         match shared.and_then(|()| own()) {
             Ok(()) => {
-                self.mended = mended;
+                self.restorations = restorations;
                 self.supervisor.record_or_log();
                 log::error!("{directory} was emptied by somebody: lock, sockets and records are made again");
             }

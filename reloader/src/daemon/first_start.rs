@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::{DaemonError, adopt, companion};
 use crate::receipt::{Kind, Outcome, Receipt};
 use crate::reload::replaced;
-use crate::reload::run::{Ask, run as run_reload};
+use crate::reload::run::{ReloadRequest, run as run_reload};
 use crate::sockets::custody::Custody;
-use crate::supervision::{Down, Supervisor};
+use crate::supervision::{Outage, Supervisor};
 
 /// The service serves, or is tried again later.
 pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
@@ -18,7 +18,7 @@ pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), Dae
         supervisor.warning = Some(format!("nothing serves: {error}"));
         // Beside one that runs and could not be adopted another must not be started.
         match error {
-            DaemonError::CannotAdopt(_) => supervisor.unadopted = Some(error.to_string()),
+            DaemonError::CannotAdopt(_) => supervisor.adoption_blocked = Some(error.to_string()),
             // The next daemon must not find in the fd store what nobody could be started for.
             _ => {
                 supervisor.note_failed_starts();
@@ -42,14 +42,14 @@ async fn begin_service(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
         supervisor.store_receipt(&receipt);
         return Ok(());
     }
-    supervisor.server.abilities()?;
+    supervisor.server.capabilities()?;
     let kind = custody_of_the_dead(supervisor);
     let mut reasons = Vec::new();
     for use_known_good in [false, true] {
         if use_known_good && supervisor.known_good.config().is_none() {
             break;
         }
-        let ask = Ask { kind, asked: Instant::now(), coalesced: 0, use_known_good };
+        let ask = ReloadRequest { kind, asked: Instant::now(), coalesced: 0, use_known_good };
         let receipt = run_reload(supervisor, ask, &|_| {}).await;
         supervisor.store_receipt(&receipt);
         if receipt.result != Outcome::Failed {
@@ -73,9 +73,9 @@ fn custody_of_the_dead(supervisor: &mut Supervisor) -> Kind {
     if custody.is_empty() {
         return Kind::Start;
     }
-    log::warn!("{}: nothing serves; {} listeners come from the fd store", supervisor.name, custody.held().len());
+    log::warn!("{}: nothing serves; {} listeners come from the fd store", supervisor.name, custody.kept().len());
     supervisor.custody = custody;
-    supervisor.down = Some(Down::begin(Instant::now(), Duration::MAX, None));
+    supervisor.down = Some(Outage::begin(Instant::now(), Duration::MAX, None));
     Kind::Restart
 }
 

@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-use super::delivery::{Sockets, Ways};
+use super::delivery::{DeliveryRoutes, Sockets};
 use super::error::EbpfError;
 use super::maps::Maps;
 use crate::gate::attachment::{Attachment, Way};
-use crate::gate::hold::Keepsake;
+use crate::gate::hold::Handover;
 use crate::kernel::devices::Device;
 use crate::kernel::tc::{Direction, Filter};
 
@@ -49,12 +49,12 @@ pub(super) struct Parts {
 
 impl Parts {
     /// By which ways SYNs can be delivered now.
-    pub(super) fn ways(&self) -> Ways {
+    pub(super) fn ways(&self) -> DeliveryRoutes {
         let back = self.attachments.iter().filter(|attachment| attachment.direction == Direction::Egress);
-        Ways { back: back.map(|attachment| attachment.device.index).collect(), bare: self.bare.clone() }
+        DeliveryRoutes { back: back.map(|attachment| attachment.device.index).collect(), bare: self.bare.clone() }
     }
 
-    pub(super) fn keepsake(&self) -> Result<Keepsake, EbpfError> {
+    pub(super) fn keepsake(&self) -> Result<Handover, EbpfError> {
         let sockets = self.sockets.duplicates().map_err(|source| EbpfError::Socket { source })?;
         let attachments = self.attachments.iter().map(Noted::from).collect();
         let manifest = Manifest { sockets: sockets.len(), bare: self.bare.clone(), attachments };
@@ -66,10 +66,10 @@ impl Parts {
         let mut descriptors = self.maps.descriptors().iter().map(duplicate).collect::<Result<Vec<_>, _>>()?;
         descriptors.extend(sockets);
         descriptors.extend(links.map(duplicate).collect::<Result<Vec<_>, _>>()?);
-        Ok(Keepsake { manifest: serde_json::to_value(manifest).map_err(EbpfError::keepsake)?, descriptors })
+        Ok(Handover { manifest: serde_json::to_value(manifest).map_err(EbpfError::keepsake)?, descriptors })
     }
 
-    pub(super) fn restore(keepsake: Keepsake) -> Result<Self, EbpfError> {
+    pub(super) fn restore(keepsake: Handover) -> Result<Self, EbpfError> {
         let manifest: Manifest = serde_json::from_value(keepsake.manifest).map_err(EbpfError::keepsake)?;
         let mut descriptors = keepsake.descriptors.into_iter();
         let maps = Maps::open(descriptors.by_ref().take(Maps::NUMBER).collect())?;

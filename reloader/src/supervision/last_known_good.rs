@@ -9,15 +9,15 @@ use crate::haproxy::scan::Source;
 
 /// Copies of the configuration files, in `state-dir/last-known-good`.
 #[derive(Debug)]
-pub(crate) struct KnownGood {
+pub(crate) struct LastKnownGood {
     directory: PathBuf,
     saved: Vec<Source>,
 }
 
-impl KnownGood {
+impl LastKnownGood {
     /// The copies in `state_dir`, as an earlier daemon left them.
-    pub(crate) fn open(state_dir: &Path) -> KnownGood {
-        KnownGood { directory: state_dir.join("last-known-good"), saved: Vec::new() }
+    pub(crate) fn open(state_dir: &Path) -> LastKnownGood {
+        LastKnownGood { directory: state_dir.join("last-known-good"), saved: Vec::new() }
     }
 
     /// Keeps `sources`; writes only when they differ from what is kept.
@@ -72,9 +72,9 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let sources: Vec<Source> =
             vec![("/etc/z.cfg".into(), b"global\n".to_vec()), ("/etc/a.cfg".into(), b"# \xff\n".to_vec())];
-        KnownGood::open(state.path()).save(&[("/etc/old.cfg".into(), b"old".to_vec())]).unwrap();
-        KnownGood::open(state.path()).save(&sources).unwrap();
-        let config = KnownGood::open(state.path()).config().unwrap();
+        LastKnownGood::open(state.path()).save(&[("/etc/old.cfg".into(), b"old".to_vec())]).unwrap();
+        LastKnownGood::open(state.path()).save(&sources).unwrap();
+        let config = LastKnownGood::open(state.path()).config().unwrap();
         let read: Vec<Vec<u8>> = scan::read(&config).unwrap().into_iter().map(|(_, bytes)| bytes).collect();
         assert_eq!(read, [sources[0].1.clone(), sources[1].1.clone()]);
     }
@@ -82,9 +82,9 @@ mod tests {
     #[test]
     fn a_save_cut_short_leaves_the_earlier_copies() {
         let state = tempfile::tempdir().unwrap();
-        KnownGood::open(state.path()).save(&[("/etc/a.cfg".into(), b"one".to_vec())]).unwrap();
+        LastKnownGood::open(state.path()).save(&[("/etc/a.cfg".into(), b"one".to_vec())]).unwrap();
         std::fs::rename(state.path().join("last-known-good"), state.path().join("last-known-good.old")).unwrap();
-        assert!(KnownGood::open(state.path()).config().is_some());
-        assert!(KnownGood::open(&state.path().join("none")).config().is_none());
+        assert!(LastKnownGood::open(state.path()).config().is_some());
+        assert!(LastKnownGood::open(&state.path().join("none")).config().is_none());
     }
 }

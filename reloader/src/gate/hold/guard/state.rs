@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::super::channel::{self, Charge, Entrusted, ToHolder};
-use super::super::holder::RENEWAL;
-use super::super::record::Records;
-use super::super::turn::only_one_delivers;
-use super::super::{Backend, Figures, Gate, HoldError, Keepsake, LEASE, Partly, claim, clean_up, restore};
+use super::super::channel::{self, Assignment, Entrusted, ToHolder};
+use super::super::delivery_lock::only_one_delivers;
+use super::super::registry::HoldRegistry;
+use super::super::worker::RENEWAL_INTERVAL;
+use super::super::{Backend, Gate, Handover, HoldError, HoldStats, LEASE, Partial, clean_up, own_entry, restore};
 use super::succession::{Ports, Succession};
 use crate::kernel::clock::{monotonic, timespec};
 
@@ -22,13 +22,13 @@ use crate::kernel::clock::{monotonic, timespec};
 const DELIVERY: Duration = Duration::from_secs(10);
 
 /// How often a guard without a holder looks whether something listens: no event tells of listen(2) in another process.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How long a holder may take to begin a release that somebody asked for, before its guard does it.
-const PATIENCE_WITH_HOLDER: Duration = LEASE;
+const HOLDER_RELEASE_TIMEOUT: Duration = LEASE;
 
 /// A hold that is guarded, from before anything of it is in the kernel.
-pub(super) struct Trust {
+pub(super) struct GuardState {
     id: u16,
     record: PathBuf,
     /// Keeps the hold on record as living.
@@ -48,14 +48,14 @@ enum Progress {
     Prepares { bare: BTreeSet<u32> },
     /// SYNs may be parked until the end, when a holder that stands still is waited for no longer.
     /// Once the holder `delivers`, new SYNs pass.
-    Holds { backend: Backend, keepsake: Keepsake, end: Instant, delivers: bool },
+    Holds { backend: Backend, keepsake: Handover, end: Instant, delivers: bool },
     /// The holder is dead, and this is its gate.
     Alone(Box<dyn Gate>),
     /// Everything is delivered.
     Delivered,
 }
 
-/// Why a guard releases although the holder lives.
+/// EndReason a guard releases although the holder lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     Asked,
@@ -63,16 +63,16 @@ pub(super) enum Cause {
     Over,
 }
 
-impl Trust {
-    pub(super) fn new(charge: Charge, descriptors: Vec<OwnedFd>) -> io::Result<Trust> {
-        let Charge { id, record } = charge;
+impl GuardState {
+    pub(super) fn new(charge: Assignment, descriptors: Vec<OwnedFd>) -> io::Result<GuardState> {
+        let Assignment { id, record } = charge;
         let mut descriptors = descriptors.into_iter();
         let mut next =
             |what| descriptors.next().ok_or_else(|| io::Error::other(format!("the charge came without {what}")));
         let (lock, ports, leaving) = (next("the record's lock")?, next("its ports")?, next("its eventfd")?);
         let succession = Succession::new(Ports::from_file(ports.into())?, leaving);
         let progress = Progress::Prepares { bare: clean_up::bare_devices().unwrap_or_default() };
-        Ok(Trust {
+        Ok(GuardState {
             id,
             record,
             lock: lock.into(),
@@ -88,7 +88,7 @@ impl Trust {
     pub(super) fn complete(&mut self, entrusted: Entrusted, descriptors: Vec<OwnedFd>) {
         let Entrusted { backend, end, manifest } = entrusted;
         let end = Instant::now() + Duration::from_nanos(end.saturating_sub(monotonic())) + LEASE;
-        self.progress = Progress::Holds { backend, keepsake: Keepsake { manifest, descriptors }, end, delivers: false };
+        self.progress = Progress::Holds { backend, keepsake: Handover { manifest, descriptors }, end, delivers: false };
         // It arms now, on many devices perhaps.
         self.expect_holder_within(DELIVERY);
     }
@@ -130,7 +130,7 @@ impl Trust {
 
     /// When the guard does not wait for the holder any longer, and why. While nothing is parked, only who asks hurries.
     pub(super) fn due(&self) -> Option<(Instant, Cause)> {
-        let asked = self.asked.map(|asked| (asked + PATIENCE_WITH_HOLDER, Cause::Asked));
+        let asked = self.asked.map(|asked| (asked + HOLDER_RELEASE_TIMEOUT, Cause::Asked));
         let Progress::Holds { end, .. } = &self.progress else { return asked };
         let silent = self.heartbeat.map(|at| (at, Cause::Silent));
         [asked, silent, Some((*end, Cause::Over))].into_iter().flatten().min_by_key(|(at, _)| *at)
@@ -159,7 +159,7 @@ impl Trust {
                 if let Err(error) = gate.renew() {
                     return format!("it cannot go on: {error}");
                 }
-                renewal = Instant::now() + RENEWAL;
+                renewal = Instant::now() + RENEWAL_INTERVAL;
             }
             if self.succession.is_complete() {
                 return "something listens".into();
@@ -168,7 +168,7 @@ impl Trust {
                 return "its longest time is over".into();
             }
             let mut ready = [PollFd::new(signals, PollFlags::IN)];
-            if poll(&mut ready, Some(&timespec(LOOK_INTERVAL))).is_ok_and(|ready| ready > 0) {
+            if poll(&mut ready, Some(&timespec(POLL_INTERVAL))).is_ok_and(|ready| ready > 0) {
                 return "it was asked to".into();
             }
         }
@@ -177,7 +177,7 @@ impl Trust {
     /// Releases in the place of a holder that is dead.
     fn release(mut self) -> Result<(), HoldError> {
         // On record it stays while something of it is left: whoever comes next cleans up.
-        self.lift()?.whole()?;
+        self.lift()?.into_result()?;
         self.forget();
         Ok(())
     }
@@ -185,11 +185,11 @@ impl Trust {
     /// The holder was stopped, or hangs.
     pub(super) fn lift_for_holder(mut self, cause: Cause, channel: BorrowedFd<'_>) -> Result<(), HoldError> {
         let (figures, trouble) = match self.lift() {
-            Ok(Partly { done, trouble }) => (done, trouble),
-            Err(error) => (Figures::default(), Some(error)),
+            Ok(Partial { done, trouble }) => (done, trouble),
+            Err(error) => (HoldStats::default(), Some(error)),
         };
         let is_lifted = trouble.is_none();
-        if is_lifted && let Err(error) = claim::mark_lifted(&self.lock) {
+        if is_lifted && let Err(error) = own_entry::mark_lifted(&self.lock) {
             log::warn!("the record does not say that the hold was lifted: {error}");
         }
         let trouble = trouble.map(|error| error.to_string()).or_else(|| cause.sentence());
@@ -200,7 +200,7 @@ impl Trust {
         Ok(())
     }
 
-    fn lift(&mut self) -> Result<Partly<Figures>, HoldError> {
+    fn lift(&mut self) -> Result<Partial<HoldStats>, HoldError> {
         // A record that somebody removed, or a turn that somebody keeps, is no reason to leave SYNs parked.
         let _alone: Option<File> = only_one_delivers(&self.record).ok();
         let none = BTreeSet::new();
@@ -212,22 +212,22 @@ impl Trust {
         };
         let delivered = gate.deliver();
         let removed = self.records().alone(|| gate.remove()).err();
-        Ok(Partly { trouble: delivered.trouble.or(removed), ..delivered })
+        Ok(Partial { trouble: delivered.trouble.or(removed), ..delivered })
     }
 
-    fn remove_traces(&self, bare: &BTreeSet<u32>) -> Result<Partly<Figures>, HoldError> {
+    fn remove_traces(&self, bare: &BTreeSet<u32>) -> Result<Partial<HoldStats>, HoldError> {
         clean_up::remove_traces_of(self.id, bare, &self.records())?;
-        Ok(Partly { done: Figures::default(), trouble: None })
+        Ok(Partial { done: HoldStats::default(), trouble: None })
     }
 
     fn forget(&self) {
-        if let Err(error) = claim::remove(&self.record) {
+        if let Err(error) = own_entry::remove(&self.record) {
             log::debug!("the record {}: {error}", self.record.display());
         }
     }
 
-    fn records(&self) -> Records {
-        Records::of(self.record.parent().and_then(Path::parent).unwrap_or(Path::new("/")))
+    fn records(&self) -> HoldRegistry {
+        HoldRegistry::new(self.record.parent().and_then(Path::parent).unwrap_or(Path::new("/")))
     }
 }
 

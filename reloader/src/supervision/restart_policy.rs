@@ -15,7 +15,7 @@ const SHORTEST_CUSTODY: Duration = Duration::from_secs(2);
 
 /// How long nothing has served, and what was tried.
 #[derive(Debug)]
-pub(crate) struct Down {
+pub(crate) struct Outage {
     since: Instant,
     /// Failed starts since then.
     failures: u32,
@@ -25,11 +25,11 @@ pub(crate) struct Down {
     next_try: Instant,
 }
 
-impl Down {
+impl Outage {
     /// The serving generation ended at `now` after it served for `served`; `earlier` is the last time this happened.
-    pub(crate) fn begin(now: Instant, served: Duration, earlier: Option<&Down>) -> Down {
+    pub(crate) fn begin(now: Instant, served: Duration, earlier: Option<&Outage>) -> Outage {
         let crashes = if served >= STABLE_AFTER { 0 } else { earlier.map_or(0, |down| down.crashes + 1) };
-        Down {
+        Outage {
             since: now,
             failures: 0,
             crashes,
@@ -90,28 +90,28 @@ mod tests {
     #[test]
     fn a_crash_after_stable_service_is_answered_at_once() {
         let now = Instant::now();
-        assert_eq!(Down::begin(now, LONG, None).next_try(), now);
-        assert_eq!(Down::begin(now, SHORT, None).next_try(), now);
+        assert_eq!(Outage::begin(now, LONG, None).next_try(), now);
+        assert_eq!(Outage::begin(now, SHORT, None).next_try(), now);
     }
 
     #[test]
     fn crashes_in_quick_succession_are_answered_ever_later() {
         let now = Instant::now();
-        let mut down = Down::begin(now, SHORT, None);
+        let mut down = Outage::begin(now, SHORT, None);
         let mut waits = Vec::new();
         for _ in 0..12 {
-            down = Down::begin(now, SHORT, Some(&down));
+            down = Outage::begin(now, SHORT, Some(&down));
             waits.push(down.next_try() - now);
         }
         assert_eq!(waits[..3], [100, 200, 400].map(Duration::from_millis));
         assert_eq!(waits[11], LONGEST_CRASH_DELAY);
-        assert_eq!(Down::begin(now, LONG, Some(&down)).next_try(), now);
+        assert_eq!(Outage::begin(now, LONG, Some(&down)).next_try(), now);
     }
 
     #[test]
     fn the_second_try_is_the_known_good_at_once_and_then_custody_ends() {
         let now = Instant::now();
-        let mut down = Down::begin(now, LONG, None);
+        let mut down = Outage::begin(now, LONG, None);
         assert!(!down.use_known_good());
         down.failed(now, false);
         assert!(down.use_known_good() && down.next_try() == now && !down.custody_is_over(now, LONG));
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_start_that_was_only_too_slow_says_nothing_against_its_configuration() {
-        let mut down = Down::begin(Instant::now(), LONG, None);
+        let mut down = Outage::begin(Instant::now(), LONG, None);
         down.failed(Instant::now(), true);
         assert!(!down.use_known_good());
     }
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(custody_max(None, Some(Duration::from_secs(20))), Duration::from_secs(40));
         assert_eq!(custody_max(Some(Duration::from_millis(5)), Some(LONG)), Duration::from_millis(5));
         let now = Instant::now();
-        let down = Down::begin(now, LONG, None);
+        let down = Outage::begin(now, LONG, None);
         assert!(!down.custody_is_over(now + SHORT, Duration::from_secs(2)));
         assert!(down.custody_is_over(now + Duration::from_secs(2), Duration::from_secs(2)));
     }

@@ -9,27 +9,27 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::holder::RENEWAL;
-use super::record::{Found, GuardId, MAX_ID, Record, RecordError, Records, netns};
-use super::turn::turn;
-use super::{Backend, Target, name};
+use super::delivery_lock::delivery_lock_path;
+use super::registry::{GuardId, HoldEntry, HoldRecord, HoldRegistry, MAX_ID, RecordError, netns};
+use super::worker::RENEWAL_INTERVAL;
+use super::{Backend, Target, liveness_socket};
 
 /// This process's own record.
 #[derive(Debug)]
-pub struct Claim {
-    records: Records,
+pub struct OwnEntry {
+    records: HoldRegistry,
     path: PathBuf,
     file: File,
     name: Option<OwnedFd>,
-    record: Record,
+    record: HoldRecord,
 }
 
-impl Records {
+impl HoldRegistry {
     /// Claims the ports of `targets` in this network namespace: from here on nobody else holds them.
     ///
     /// # Errors
     /// Where another hold has one of the ports, whatever the address, and where the directory cannot be written.
-    pub fn claim(&self, targets: &[Target], netns_path: Option<&Path>) -> Result<Claim, RecordError> {
+    pub fn claim(&self, targets: &[Target], netns_path: Option<&Path>) -> Result<OwnEntry, RecordError> {
         let lock = self.lock()?;
         let netns = netns().map_err(|source| self.failed(source))?;
         let others = self.list()?;
@@ -49,15 +49,16 @@ impl Records {
         let since = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
         let holder = std::process::id();
         let netns_path = netns_path.map(Path::to_owned);
-        let record = Record { id, holder, guard: None, backend: None, netns, netns_path, listen, since, lifted: false };
-        let claim = Claim::create(self, record, name)?;
+        let record =
+            HoldRecord { id, holder, guard: None, backend: None, netns, netns_path, listen, since, lifted: false };
+        let claim = OwnEntry::create(self, record, name)?;
         drop(lock);
         Ok(claim)
     }
 }
 
-impl Claim {
-    fn create(records: &Records, record: Record, name: Option<OwnedFd>) -> Result<Claim, RecordError> {
+impl OwnEntry {
+    fn create(records: &HoldRegistry, record: HoldRecord, name: Option<OwnedFd>) -> Result<OwnEntry, RecordError> {
         let path = records.path_of(record.id);
         let created = (|| {
             // A dead hold's file has a number that is used, so this one does not exist.
@@ -68,7 +69,7 @@ impl Claim {
         })();
         match created {
             Ok(file) => {
-                let claim = Claim { records: records.clone(), path, file, name, record };
+                let claim = OwnEntry { records: records.clone(), path, file, name, record };
                 claim.write()?;
                 Ok(claim)
             }
@@ -90,7 +91,7 @@ impl Claim {
         self.record.backend = Some(backend);
         self.record.guard = Some(GuardId { pid: guard, start_time });
         // Not while somebody reads the records to decide; but SYNs may be held, and the lease waits for nobody.
-        let _lock = self.records.lock_within(RENEWAL);
+        let _lock = self.records.lock_within(RENEWAL_INTERVAL);
         self.write()
     }
 
@@ -114,7 +115,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for OwnEntry {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.path) {
             log::error!("the record of a hold that has ended stays in {}: {error}", self.path.display());
@@ -126,12 +127,12 @@ impl Drop for Claim {
 pub(super) fn mark_lifted(file: &File) -> io::Result<()> {
     let mut text = vec![0; file.metadata()?.len() as usize];
     file.read_exact_at(&mut text, 0)?;
-    let record: Record = serde_json::from_slice(&text)?;
-    write_in_place(file, &Record { lifted: true, ..record })
+    let record: HoldRecord = serde_json::from_slice(&text)?;
+    write_in_place(file, &HoldRecord { lifted: true, ..record })
 }
 
 /// The lock belongs to this very file.
-fn write_in_place(file: &File, record: &Record) -> io::Result<()> {
+fn write_in_place(file: &File, record: &HoldRecord) -> io::Result<()> {
     let text = serde_json::to_vec(record)?;
     file.write_all_at(&text, 0)?;
     file.set_len(text.len() as u64)
@@ -139,7 +140,7 @@ fn write_in_place(file: &File, record: &Record) -> io::Result<()> {
 
 /// Removes a record and what goes with it.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
-    [turn(path), path.to_owned()].iter().try_for_each(|path| match std::fs::remove_file(path) {
+    [delivery_lock_path(path), path.to_owned()].iter().try_for_each(|path| match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     })
@@ -147,14 +148,15 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 
 /// An id and its name in this network namespace. Not the same ones again and again: traces of a hold whose record is lost must not
 /// be taken for a living one's.
-fn unused(others: &[Found]) -> Option<(u16, Option<OwnedFd>)> {
+fn unused(others: &[HoldEntry]) -> Option<(u16, Option<OwnedFd>)> {
     let first = (std::process::id() % u32::from(MAX_ID)) as u16;
     let candidates = || {
         let all = (0..MAX_ID).map(|step| (first + step) % MAX_ID + 1);
         all.filter(|id| others.iter().all(|other| other.id != *id))
     };
-    let bound = name::bound();
-    let named = candidates().filter(|id| !bound.contains(id)).find_map(|id| Some((id, Some(name::bind(id).ok()?))));
+    let bound = liveness_socket::bound();
+    let named =
+        candidates().filter(|id| !bound.contains(id)).find_map(|id| Some((id, Some(liveness_socket::bind(id).ok()?))));
     // Any user may have taken all of the names.
     named.or_else(|| candidates().next().map(|id| (id, None)))
 }

@@ -4,14 +4,14 @@ use std::io;
 
 use super::super::channel::ToHolder;
 use super::super::guard::Guard;
-use super::super::pulse::Pulse;
-use super::super::{Figures, Gate};
-use super::Holder;
+use super::super::health::HoldHealth;
+use super::super::{Gate, HoldStats};
+use super::HoldWorker;
 
 /// How many guards that die are replaced in one hold.
 const REPLACEMENTS: u32 = 3;
 
-impl Holder {
+impl HoldWorker {
     /// Gives the guard what it needs to release; `meanwhile` is done while it is waited for.
     pub(super) fn entrust(&mut self, mut guard: Guard, meanwhile: &mut dyn FnMut(&mut dyn Gate)) -> io::Result<()> {
         let keepsake = self.gate.keepsake().map_err(io::Error::other)?;
@@ -53,7 +53,7 @@ impl Holder {
         }
     }
 
-    pub(super) fn was_lifted(&mut self, figures: Figures, trouble: Option<String>) {
+    pub(super) fn was_lifted(&mut self, figures: HoldStats, trouble: Option<String>) {
         self.lifted = Some(figures);
         trouble.into_iter().for_each(|trouble| self.doubt(trouble));
     }
@@ -80,7 +80,7 @@ impl Holder {
 }
 
 /// An error shows at the next renewal in its turn.
-fn renew(gate: &mut dyn Gate, pulse: &Pulse) {
+fn renew(gate: &mut dyn Gate, pulse: &HoldHealth) {
     let _ = gate.renew();
-    pulse.beat();
+    pulse.heartbeat();
 }

@@ -29,7 +29,7 @@ pub(super) fn keep_prio() -> Result<(), QdiscError> {
 pub(super) fn release_prio() -> io::Result<()> {
     match qdisc::remove(LO, LAST_BAND, KEEPER) {
         Err(error) if is_gone(&error) => Ok(()),
-        removed => removed.and_then(|()| super::traces::remove_unused_prio()),
+        removed => removed.and_then(|()| super::discovery::remove_unused_prio()),
     }
 }
 

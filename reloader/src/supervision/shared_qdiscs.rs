@@ -4,21 +4,21 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::gate::hold::{Backend, Records, Standing};
+use crate::gate::hold::{Backend, HoldRegistry, PersistentQdiscs};
 
 /// Shared by all supervisors of a daemon.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct SharedStanding(Rc<RefCell<State>>);
+pub(crate) struct SharedQdiscs(Rc<RefCell<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     needs: BTreeMap<String, Backend>,
-    standing: Option<(Backend, Standing)>,
+    standing: Option<(Backend, PersistentQdiscs)>,
 }
 
-impl SharedStanding {
+impl SharedQdiscs {
     /// Says what one service needs. What stands is put up, changed or taken away accordingly.
-    pub(crate) fn need(&self, service: &str, backend: Option<Backend>, records: &Records) {
+    pub(crate) fn need(&self, service: &str, backend: Option<Backend>, records: &HoldRegistry) {
         let mut state = self.0.borrow_mut();
         match backend {
             Some(backend) => drop(state.needs.insert(service.to_owned(), backend)),
@@ -31,7 +31,7 @@ impl SharedStanding {
         }
         state.standing = None;
         let Some(backend) = needed else { return };
-        match Standing::put_up(records, backend) {
+        match PersistentQdiscs::install(records, backend) {
             Ok(standing) => state.standing = Some((backend, standing)),
             Err(error) => log::warn!("each hold may cost clients a packet, for want of a place to stand: {error}"),
         }

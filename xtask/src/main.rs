@@ -13,6 +13,7 @@ mod content;
 mod demo;
 mod dist;
 mod interrupt;
+mod layers;
 mod packages;
 mod profile;
 mod test;
@@ -37,6 +38,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Build the program statically, for machines without a compiler or with an older libc
     Dist(dist::Arguments),
+    /// Show which room of the product uses which, and check it against the layers
+    Layers(layers::Arguments),
     /// Run all tests; the integration tests need root
     Test(test::Arguments),
     /// Boot a distribution's kernel in a virtual machine and run a program in it
@@ -68,6 +71,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::BuildEbpf(arguments) => build_ebpf::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Dist(arguments) => dist::run(&arguments),
+        Task::Layers(arguments) => layers::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Vm(arguments) => vm::run(&arguments),
     }

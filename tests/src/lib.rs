@@ -27,6 +27,7 @@ pub mod proofs;
 pub mod quic;
 pub mod receipt;
 pub mod rig;
+pub mod schema;
 pub mod servers;
 pub mod service;
 pub mod sockets;

@@ -33,8 +33,10 @@ impl Init {
     }
 }
 
-/// Prints what the receipts prove. `state` has `receipts.jsonl`; `config` is reloader's configuration.
-pub fn print(state: &Path, config: &Path, init: Init) {
+/// Prints what the receipts prove. `state` has `receipts.jsonl`; `config` is reloader's configuration. Gives the receipts, to be checked against
+/// their schema once nothing of the test runs any more: a failure in the middle of its clean-up would leave processes behind.
+#[must_use]
+pub fn print(state: &Path, config: &Path, init: Init) -> Value {
     let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
     let (receipts, config) = (read(&state.join("receipts.jsonl")), read(config));
     let uname = rustix::system::uname();
@@ -44,13 +46,13 @@ pub fn print(state: &Path, config: &Path, init: Init) {
         // Not print!, whose words libtest keeps to itself.
         let _ = writeln!(std::io::stderr(), "{PROOF}{rung} {kind} {kernel} {}", init.word());
     }
+    Value::Array(parsed(&receipts).collect())
 }
 
 /// Rung and kind of server; a listener that was merely added or removed was not reloaded.
 fn proven(receipts: &str, config: &str) -> BTreeSet<(String, String)> {
     let config: toml::Table = config.parse().unwrap_or_default();
-    let receipts = receipts.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let proven = receipts.filter(|receipt| receipt["result"] == "proven");
+    let proven = parsed(receipts).filter(|receipt| receipt["result"] == "proven");
     let rungs = proven.flat_map(|receipt| {
         let kind = kind(receipt["service"].as_str(), &config);
         let listeners = receipt["listeners"].as_array().cloned().unwrap_or_default();
@@ -60,6 +62,11 @@ fn proven(receipts: &str, config: &str) -> BTreeSet<(String, String)> {
         })
     });
     rungs.filter(|(rung, _)| !["added", "removed", "unproven", ""].contains(&rung.as_str())).collect()
+}
+
+/// The lines of a journal that are JSON.
+fn parsed(receipts: &str) -> impl Iterator<Item = Value> {
+    receipts.lines().filter_map(|line| serde_json::from_str(line).ok())
 }
 
 /// `haproxy`, `companion`, or how a service has its sockets.

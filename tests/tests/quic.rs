@@ -22,12 +22,12 @@ fn speaking_quic() -> Vec<HaproxyBinary> {
 fn config(pem: &Path, bind: &str, options: &str) -> Config {
     let bind = format!("{bind} ssl crt {} alpn h3 {options}", pem.display());
     // Debian's OpenSSL has no QUIC of its own before 3.5. A draining HAProxy that has hung a connection up spins until that is idle
-    // for so long, see docs/receipts.md.
+    // for so long, see docs/reference/receipts.md.
     let config = Config::new().global("limited-quic").global("nbthread 1");
     config.global("tune.quic.frontend.max-idle-timeout 3s").frontend("quic", &[&bind])
 }
 
-/// HAProxy does not serve a connection whose handshake ends after it was told to stop (docs/receipts.md): that is not the socket's
+/// HAProxy does not serve a connection whose handshake ends after it was told to stop (docs/reference/receipts.md): that is not the socket's
 /// doing, so here is asserted that nobody was left without an answer, and that no more were hung up than were under way.
 fn assert_answered(outcomes: &Outcomes, reloads: u64) {
     assert_eq!(outcomes.unanswered, 0, "{outcomes}");

@@ -1,4 +1,4 @@
-//! The receipt: the record of one reload. Its JSON is an interface; see `docs/receipts.md`.
+//! The receipt: the record of one reload. Its JSON is an interface; see `docs/reference/receipts.md`.
 
 mod identity;
 mod recorder;

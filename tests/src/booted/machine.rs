@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::geteuid;
+use serde_json::Value;
 
 use super::host::{ControlGroups, first_process_under};
 use super::layer::Layer;
@@ -19,6 +20,7 @@ use crate::poll::until;
 use crate::process::Process;
 use crate::proofs::{self, Init};
 use crate::rig::{Answer, binary};
+use crate::schema;
 use crate::versions::cache_dir;
 
 /// It takes seconds.
@@ -187,9 +189,10 @@ impl Drop for Machine {
                 eprintln!("its journal:\n{}", self.run(&["journalctl", "--no-pager", "--lines=200"]).stdout);
             }
         }
+        let mut receipts = Value::Null;
         if self.leader.is_some_and(|leader| leader.is_alive()) {
             let (state, config) = (self.inside("/var/lib/reloader"), self.inside("/etc/reloader/reloader.toml"));
-            proofs::print(&state, &config, Init::Systemd);
+            receipts = proofs::print(&state, &config, Init::Systemd);
         }
         // The end of its first process is the end of all others, whatever state they are in.
         match self.leader {
@@ -198,5 +201,6 @@ impl Drop for Machine {
         }
         let _ = self.nspawn.wait();
         self.cgroups.remove_others();
+        schema::assert_fits_at_the_end(&receipts);
     }
 }

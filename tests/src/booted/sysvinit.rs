@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::geteuid;
+use serde_json::Value;
 
 use super::host::first_process_under;
 use super::layer::Layer;
@@ -16,6 +17,7 @@ use super::{Setup, root};
 use crate::process::Process;
 use crate::proofs::{self, Init};
 use crate::rig::{Answer, binary};
+use crate::schema;
 use crate::versions::cache_dir;
 use crate::{guest, netns, poll};
 
@@ -153,9 +155,10 @@ impl Drop for SysVinit {
             let log = self.init.map(|_| fs::read_to_string(self.inside("/var/log/reloader.log")).unwrap_or_default());
             eprintln!("the daemon's log:\n{}", log.unwrap_or_default());
         }
+        let mut receipts = Value::Null;
         if self.init.is_some_and(|init| init.is_alive()) {
             let (state, config) = (self.inside("/var/lib/reloader"), self.inside("/etc/reloader/reloader.toml"));
-            proofs::print(&state, &config, Init::SysVinit);
+            receipts = proofs::print(&state, &config, Init::SysVinit);
         }
         // The end of its first process is the end of all others, whatever state they are in.
         match self.init {
@@ -163,6 +166,7 @@ impl Drop for SysVinit {
             None => drop(self.unshare.kill()),
         }
         let _ = self.unshare.wait();
+        schema::assert_fits_at_the_end(&receipts);
     }
 }
 

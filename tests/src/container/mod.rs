@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::process::Process;
 use crate::proofs::{self, Init};
 use crate::rig::{Answer, binary};
+use crate::schema;
 use crate::{netns, poll};
 
 pub use setup::Setup;
@@ -184,12 +185,13 @@ impl Drop for Container {
         if std::thread::panicking() {
             eprintln!("the container's log:\n{}", self.log());
         }
-        proofs::print(&self.path("state"), &self.path("reloader.toml"), Init::Container);
+        let receipts = proofs::print(&self.path("state"), &self.path("reloader.toml"), Init::Container);
         // The end of its first process is the end of all others, whatever state they are in.
         if self.unshare.try_wait().is_ok_and(|ended| ended.is_none()) {
             self.init.end();
         }
         let _ = self.unshare.wait();
+        schema::assert_fits_at_the_end(&receipts);
     }
 }
 

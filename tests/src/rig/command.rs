@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::poll::satisfied_within;
 use crate::process::exit_code;
+use crate::schema;
 
 /// No command of reloader takes longer; one that does is killed and fails the test.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -112,11 +113,14 @@ impl Drop for Pending {
     }
 }
 
+#[track_caller]
 fn parse(stdout: &str) -> Value {
     let whole = serde_json::from_str(stdout).ok();
     let lines = || stdout.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>().ok();
     let several = || lines().filter(|lines| !lines.is_empty()).map(Value::Array);
-    whole.or_else(several).unwrap_or(Value::Null)
+    let json = whole.or_else(several).unwrap_or(Value::Null);
+    schema::assert_fits(&json);
+    json
 }
 
 fn scratch() -> File {

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::poll::{satisfied_within, until};
 use crate::process::Process;
 use crate::proofs::{self, Init};
+use crate::schema;
 use notify::Notify;
 
 pub use command::{Answer, Pending};
@@ -255,7 +256,8 @@ impl Drop for Rig {
             stop.wait_within(Duration::from_secs(10));
         }
         self.daemon = None;
-        proofs::print(&self.path("state"), &self.path("reloader.toml"), Init::None);
+        let receipts = proofs::print(&self.path("state"), &self.path("reloader.toml"), Init::None);
         cleanup::end_all(self.dir.path());
+        schema::assert_fits_at_the_end(&receipts);
     }
 }

@@ -16,7 +16,7 @@ fn kinds(directory: &Path) -> Vec<Kind> {
     ]
 }
 
-/// What HAProxy passes whatever the strategy says of TCP, and what it binds anew though it is offered (see docs/receipts.md).
+/// What HAProxy passes whatever the strategy says of TCP, and what it binds anew though it is offered (see docs/reference/receipts.md).
 fn expected(step: Step, kind: &Kind) -> &'static str {
     match kind.name {
         "unix path" | "abstract name" => "passed",

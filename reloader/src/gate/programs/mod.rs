@@ -13,10 +13,10 @@ use rustix::io::Errno;
 use crate::kernel::bpf::{chain, denial, verdict};
 
 /// The object that holds those that every kernel with bpf(2) takes.
-pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!("programs/reloader.o");
+pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!("reloader.o");
 
 /// The object that holds those of a hold.
-pub(crate) static HOLD_OBJECT: &[u8] = aya::include_bytes_aligned!("programs/hold.o");
+pub(crate) static HOLD_OBJECT: &[u8] = aya::include_bytes_aligned!("hold.o");
 
 /// The tc program that counts SYNs; `tc filter show` calls it so too.
 pub(crate) const SYN_PROGRAM: &str = "reloader_syns";
@@ -28,7 +28,7 @@ pub(crate) const HOLD_PROGRAM: &str = "reloader_hold";
 pub(crate) const BACK_PROGRAM: &str = "reloader_back";
 
 /// The object that holds those that steer.
-pub(crate) static STEER_OBJECT: &[u8] = aya::include_bytes_aligned!("programs/steer.o");
+pub(crate) static STEER_OBJECT: &[u8] = aya::include_bytes_aligned!("steer.o");
 
 /// The sk_reuseport program that steers where the kernel migrates connections: older kernels refuse it.
 pub(crate) const STEER_PROGRAM: &str = "reloader_steer";

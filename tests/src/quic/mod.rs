@@ -40,7 +40,7 @@ pub fn certificate(dir: &Path) -> PathBuf {
     pem
 }
 
-const CLIENT: &str = include_str!("quic/client.py");
+const CLIENT: &str = include_str!("client.py");
 
 /// A load that has not been started.
 pub struct Load {

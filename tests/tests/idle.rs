@@ -1,4 +1,4 @@
-//! The holder of idle connections notices each way to die.
+//! Tests the rig's idle connections: each way in which a connection can die is noticed.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use reloader_tests::servers::{Reaction, Server};
 use socket2::SockRef;
 
 #[test]
-fn live_connections_are_alive_and_answer() {
+fn open_connections_count_as_alive_and_answer() {
     netns::enter();
     let server = Server::start("127.0.0.1:0", Reaction::Reply);
     let mut idle = IdleConnections::open(server.address, 50);
@@ -20,7 +20,7 @@ fn live_connections_are_alive_and_answer() {
 }
 
 #[test]
-fn closed_and_reset_ones_are_noticed() {
+fn closed_and_reset_connections_count_as_dead() {
     netns::enter();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut idle = IdleConnections::open(listener.local_addr().unwrap(), 3);
@@ -37,9 +37,9 @@ fn closed_and_reset_ones_are_noticed() {
     assert!(idle.next_death(Duration::from_millis(10)).is_none());
 }
 
-/// As the tests of reloader do it: through HAProxy to a server that is not HAProxy, so that a retired generation keeps them.
+/// The tests of reloader connect in the same way: through HAProxy to another server, so that a retired generation keeps the connections.
 #[test]
-fn through_haproxy_they_outlive_a_soft_stop_and_die_with_a_kill() {
+fn connections_through_haproxy_survive_a_soft_stop_and_die_with_a_kill() {
     netns::enter();
     let server = Server::start("127.0.0.1:0", Reaction::Reply);
     let dir = tempfile::tempdir().unwrap();

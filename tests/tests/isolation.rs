@@ -1,4 +1,4 @@
-//! Everything that a test has started ends with it: at its limit, at a signal, and when the process that watches it is killed.
+//! Tests that `isolated` ends everything a test has started: at the test's limit, at a signal, and after the watching process is killed.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ const ISOLATED: &str = env!("CARGO_BIN_EXE_isolated");
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A command that has left its session, a mount and a network namespace behind, and hangs.
+/// Leaves a process in another session, a mount and a network namespace behind, and hangs.
 const HANGS: &str = "mount -t tmpfs reloader-left /mnt && ip netns add reloader-left || exit; setsid sh -c 'while :; do sleep 1; done' sh \"$0\" & \
                      cat /proc/self/cgroup >\"$0/groups\"; echo \"$TMPDIR\" >\"$0/scratch.new\"; \
                      mv \"$0/scratch.new\" \"$0/scratch\"; while :; do sleep 1; done";
@@ -55,8 +55,8 @@ impl Scene {
         found
     }
 
-    /// What it has mounted and made is not to be seen from outside.
-    fn assert_apart(&self) {
+    /// The command's mount and network namespace are invisible outside.
+    fn assert_invisible_outside(&self) {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains("reloader-left"), "{mounts}");
         assert!(!Path::new("/run/netns/reloader-left").exists());
@@ -69,9 +69,9 @@ impl Scene {
 }
 
 #[test]
-fn at_its_limit_a_test_is_killed_with_all_that_it_has_started() {
+fn test_at_its_limit_is_killed_with_everything_it_started() {
     let scene = Scene::start("15");
-    scene.assert_apart();
+    scene.assert_invisible_outside();
     let groups = scene.groups();
     let Scene { dir, isolated } = scene;
     let output = isolated.wait_with_output().unwrap();
@@ -86,7 +86,7 @@ fn at_its_limit_a_test_is_killed_with_all_that_it_has_started() {
 }
 
 #[test]
-fn a_signal_ends_all_that_the_test_has_started() {
+fn signal_ends_everything_the_test_started() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut scene = Scene::start("100");
         let groups = scene.groups();
@@ -99,21 +99,21 @@ fn a_signal_ends_all_that_the_test_has_started() {
 }
 
 #[test]
-fn what_a_killed_run_leaves_is_removed_by_the_next_one() {
+fn next_run_removes_leftovers_of_a_killed_run() {
     let mut scene = Scene::start("100");
-    scene.assert_apart();
+    scene.assert_invisible_outside();
     let groups = scene.groups();
     scene.signal(Signal::SIGKILL);
     assert_eq!(scene.isolated.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
     scene.assert_no_process();
-    assert!(scene.scratch().exists(), "nothing was left that could be removed");
+    assert!(scene.scratch().exists(), "the killed run left nothing to remove");
     sweep();
     assert!(!scene.scratch().exists());
     assert!(satisfied_within(LIMIT, || groups.iter().all(|group| !group.exists())), "{groups:?}");
 }
 
 #[test]
-fn isolated_ends_with_the_exit_status_of_the_command() {
+fn isolated_exits_with_the_status_of_its_command() {
     let status = |script: &str| Command::new(ISOLATED).args(["20", "--", "sh", "-c", script]).status().unwrap().code();
     assert_eq!((status("exit 7"), status("kill -9 $$")), (Some(7), Some(137)));
 }

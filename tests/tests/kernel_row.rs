@@ -1,5 +1,5 @@
-//! A row of the kernel matrix is what it says: the probe finds what the kernel's version promises, except for what the row
-//! denies. On the host too: a feature absent above its version is a failure there as well.
+//! Checks a row of the kernel matrix against `reloader probe`: every feature that the kernel's version promises is present, except for
+//! those that the row denies. It runs on the host too: a feature that is missing above its version is a failure there as well.
 
 use std::env::VarError;
 
@@ -19,19 +19,19 @@ const ABILITIES: [(&str, Feature); 9] = [
 ];
 
 #[test]
-fn the_probe_finds_what_this_kernel_must_have_and_nothing_that_is_denied() {
+fn probe_reports_expected_features_present_and_denied_ones_absent() {
     let probed = probe();
     for (name, feature) in ABILITIES {
         let ability = ability(&probed, name);
         let (present, expected) = (ability["present"] == true, guest::expects(feature));
-        // A host may have been built with sch_plug, and a distribution may have taken back a feature from a later version.
-        let at_liberty = !guest::is_guest() && !expected || is_beyond_the_row(feature);
-        assert!(present == expected || at_liberty, "{feature:?} expected: {expected}, but {ability}");
+        // A host may have been built with sch_plug, and a distribution may have backported a feature of a later version.
+        let may_differ = !guest::is_guest() && !expected || is_unaffected_by_the_row(feature);
+        assert!(present == expected || may_differ, "{feature:?} expected: {expected}, but {ability}");
     }
 }
 
 #[test]
-fn bpf_is_there_or_denied_in_the_way_of_this_row() {
+fn bpf_is_present_or_denied_with_the_error_of_the_row() {
     let error = match denied_by().as_deref() {
         Ok("syscalls") => "ENOSYS",
         Ok("capabilities") => "os error 1)",
@@ -42,9 +42,9 @@ fn bpf_is_there_or_denied_in_the_way_of_this_row() {
     assert!(bpf["present"] == false && bpf["how"].to_string().contains(error), "{bpf}");
 }
 
-/// Without its capabilities reloader can still list TCX programs, so it sees that the kernel has them, and it can make no
-/// namespace to try a plug in, so it does not know.
-fn is_beyond_the_row(feature: Feature) -> bool {
+/// Without its capabilities reloader can still list TCX programs, so it sees that the kernel has them. It cannot make a namespace to
+/// try a plug in, so it does not know whether the kernel has sch_plug.
+fn is_unaffected_by_the_row(feature: Feature) -> bool {
     denied_by().as_deref() == Ok("capabilities") && [Feature::Tcx, Feature::Plug].contains(&feature)
 }
 

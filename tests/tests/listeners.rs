@@ -1,4 +1,4 @@
-//! Every kind of listener through a reload.
+//! Tests that every kind of listener is passed through a reload.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -17,8 +17,8 @@ use serde_json::json;
 
 const NAMESPACE: &str = "beside";
 
-/// `ip netns` names namespaces in /run/netns; in a mount namespace of this thread nobody else sees them, and they are
-/// gone with it.
+/// Makes a network namespace with a name. `ip netns` names namespaces in /run/netns; in a mount namespace of this thread the name is
+/// invisible to other processes and disappears with the thread.
 fn named_namespace() -> File {
     unshare(CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
     run("mount", &["--make-rprivate", "/"]);
@@ -34,7 +34,7 @@ fn run(program: &str, args: &[&str]) {
 }
 
 #[test]
-fn every_kind_is_passed() {
+fn every_kind_of_listener_is_passed() {
     netns::enter();
     let namespace = named_namespace();
     let dir = tempfile::tempdir().unwrap();
@@ -80,9 +80,10 @@ fn every_kind_is_passed() {
     lossless(elsewhere.stop());
 }
 
-/// HAProxy exports no such socket, and takes it over all the same. What it had read when it was told to end it passes on.
+/// HAProxy does not export the socket, but takes it over if it is offered. The old process forwards the datagrams that it has read
+/// before it was output to end.
 #[test]
-fn the_udp_socket_of_a_log_forward_is_passed() {
+fn log_forward_udp_socket_is_passed_and_loses_no_datagram() {
     netns::enter();
     let sink = UdpSocket::bind("127.0.0.1:9514").unwrap();
     sink.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -90,7 +91,7 @@ fn the_udp_socket_of_a_log_forward_is_passed() {
     let rig = Rig::with(&Config::web("127.0.0.1:8080").section(forward)).start();
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     let stop = AtomicBool::new(false);
-    let (receipts, sent, got) = std::thread::scope(|scope| {
+    let (receipts, sent, received) = std::thread::scope(|scope| {
         let sending = scope.spawn(|| {
             let mut sent = 0_u32;
             while !stop.load(Ordering::Relaxed) {
@@ -101,7 +102,7 @@ fn the_udp_socket_of_a_log_forward_is_passed() {
             sender.send_to(b"<14>Nov 22 10:00:00 host test: 0", "127.0.0.1:8514").unwrap();
             sent
         });
-        let receiving = scope.spawn(|| until_zero(&sink));
+        let receiving = scope.spawn(|| receive_until_zero(&sink));
         let receipts: Vec<_> = (0..8).map(|_| rig.reload()).collect();
         stop.store(true, Ordering::Relaxed);
         (receipts, sending.join().unwrap(), receiving.join().unwrap())
@@ -111,25 +112,26 @@ fn the_udp_socket_of_a_log_forward_is_passed() {
         assert_eq!((&udp["rung"], &udp["inode-before"]), (&"passed".into(), &udp["inode-after"]), "{}", receipt.stdout);
         assert_eq!(receipt.at("/result"), "proven");
     }
-    assert!((1..=sent).all(|number| got.contains(&number)), "{} of {sent} came", got.len());
+    assert!((1..=sent).all(|number| received.contains(&number)), "{} of {sent} arrived", received.len());
 }
 
-/// The numbers at the ends of datagrams, up to 0.
-fn until_zero(sink: &UdpSocket) -> BTreeSet<u32> {
-    let mut got = BTreeSet::new();
+/// Receives datagrams until one ends in 0, and gives the numbers at their ends.
+fn receive_until_zero(sink: &UdpSocket) -> BTreeSet<u32> {
+    let mut received = BTreeSet::new();
     let mut buffer = [0; 1000];
-    while !got.contains(&0) {
-        let length = sink.recv(&mut buffer).unwrap_or_else(|error| panic!("{error} after {} datagrams", got.len()));
+    while !received.contains(&0) {
+        let length =
+            sink.recv(&mut buffer).unwrap_or_else(|error| panic!("{error} after {} datagrams", received.len()));
         let text = String::from_utf8_lossy(&buffer[..length]);
-        got.insert(text.rsplit(' ').next().and_then(|number| number.trim().parse().ok()).expect("a number"));
+        received.insert(text.rsplit(' ').next().and_then(|number| number.trim().parse().ok()).expect("a number"));
     }
-    got
+    received
 }
 
-/// Linux sets IPV6_V6ONLY at the bind of one address, and HAProxy compares that with the configuration's word. Where nothing may
-/// be held, that is no proof; hold_reload.rs has the same with a hold.
+/// Linux sets IPV6_V6ONLY when a socket binds one address. HAProxy compares the flag with the configuration, which has no `v6only`, and
+/// binds the address again. Without a hold that is unproven; hold_reload/ tests the same with a hold.
 #[test]
-fn a_single_ipv6_address_without_v6only_is_unproven_and_the_remedy_works() {
+fn ipv6_address_without_v6only_is_unproven_until_v6only_is_added() {
     netns::enter();
     let config = Config::new().frontend("web", &["127.0.0.1:8080", "[::1]:8081"]);
     let rig = Rig::with(&config).tables("[reload]\nstrategy = \"fd-pass\"").start();
@@ -140,18 +142,23 @@ fn a_single_ipv6_address_without_v6only_is_unproven_and_the_remedy_works() {
     assert_eq!(found["rung"], "unproven");
     assert_ne!(found["inode-before"], found["inode-after"]);
     assert!(found["why"].as_str().unwrap().contains("add that word to the bind"), "{found}");
-    let told = rig.run(&["reload"]).expect_status(3);
-    assert!(told.stderr.contains("`v6only`") && told.stdout.contains("unproven"), "{}{}", told.stdout, told.stderr);
+    let output = rig.run(&["reload"]).expect_status(3);
+    assert!(
+        output.stderr.contains("`v6only`") && output.stdout.contains("unproven"),
+        "{}{}",
+        output.stdout,
+        output.stderr
+    );
 
     rig.configure(&Config::new().frontend("web", &["127.0.0.1:8080", "[::1]:8081 v6only"]));
-    // The word makes the socket that is there the right one at once.
+    // With `v6only` the existing socket fits the configuration, so the first reload already passes it.
     assert_passed(&rig.reload(), 2);
     assert_passed(&rig.reload(), 2);
 }
 
-/// HAProxy counts the clients of all its stats sockets together, and takes ten unless told otherwise.
+/// HAProxy counts the clients of all its stats sockets together, and accepts ten by default.
 #[test]
-fn ten_idle_clients_on_the_users_stats_socket_do_not_silence_the_daemon() {
+fn ten_idle_stats_socket_clients_do_not_block_the_daemon() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let stats = dir.path().join("stats.sock");

@@ -1,4 +1,4 @@
-//! The generator tells its failures apart, against servers that fail in a known way.
+//! Tests that the load generator classifies failures, against servers that fail in a known way.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -21,13 +21,13 @@ fn load(target: impl Into<Target>) -> Outcomes {
 
 #[test]
 #[ignore = "alone: judges latency"]
-fn served() {
+fn served_connections_are_neither_failed_nor_slow() {
     let summary = against(Reaction::Reply);
     assert_eq!((summary.ok, summary.failed(), summary.slow), (50, 0, 0), "{summary}");
 }
 
 #[test]
-fn served_over_ipv6_and_every_target_in_turn() {
+fn targets_take_turns_and_ipv6_is_served() {
     netns::enter();
     let servers = [Server::start("[::1]:0", Reaction::Reply), Server::start("127.0.0.1:0", Reaction::Reply)];
     let outcomes = Load::to(servers.iter().map(|server| server.address)).connections(40).run();
@@ -36,7 +36,7 @@ fn served_over_ipv6_and_every_target_in_turn() {
 }
 
 #[test]
-fn refused() {
+fn closed_port_counts_as_refused() {
     netns::enter();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let summary = load(closed).summary();
@@ -44,19 +44,19 @@ fn refused() {
 }
 
 #[test]
-fn a_unix_path_that_is_not_there_is_refused() {
+fn missing_unix_path_counts_as_refused() {
     let summary = load("/nonexistent/socket").summary();
     assert_eq!(summary.refused, 50, "{summary}");
 }
 
 #[test]
-fn reset_after_connect() {
+fn reset_connection_counts_as_reset_after_connect() {
     let summary = against(Reaction::Reset);
     assert_eq!((summary.reset_after_connect, summary.failed()), (50, 50), "{summary}");
 }
 
 #[test]
-fn closed_listener_resets_what_it_had_queued() {
+fn closing_a_listener_resets_its_queue() {
     netns::enter();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let running = Load::to([listener.local_addr().unwrap()]).connections(20).start();
@@ -67,19 +67,19 @@ fn closed_listener_resets_what_it_had_queued() {
 }
 
 #[test]
-fn empty_reply() {
+fn close_without_a_reply_counts_as_empty() {
     let summary = against(Reaction::Empty);
     assert_eq!((summary.empty, summary.failed()), (50, 50), "{summary}");
 }
 
 #[test]
-fn timeout_of_a_silent_server() {
+fn silent_server_counts_as_timeout() {
     let summary = against(Reaction::Silent);
     assert_eq!((summary.timeout, summary.failed()), (50, 50), "{summary}");
 }
 
 #[test]
-fn timeout_of_a_full_backlog() {
+fn full_backlog_counts_as_timeout() {
     netns::enter();
     let full = FullListener::start();
     let summary = Load::to([full.address]).connections(5).timeout(Duration::from_millis(700)).run().summary();
@@ -87,7 +87,7 @@ fn timeout_of_a_full_backlog() {
 }
 
 #[test]
-fn a_lost_syn_is_slow_and_not_failed() {
+fn lost_syn_counts_as_slow_not_as_failed() {
     netns::enter();
     let full = FullListener::start();
     let running = Load::to([full.address]).connections(1).start();
@@ -97,10 +97,10 @@ fn a_lost_syn_is_slow_and_not_failed() {
     assert_eq!((summary.ok, summary.slow), (1, 1), "{summary}");
 }
 
-/// A unix connect does not wait in the kernel but fails with EAGAIN; who would call that a loss would blame the server for
-/// a queue that it is about to serve.
+/// A connect to a unix socket does not wait in the kernel but fails with EAGAIN. To count that as a loss would blame the server for a
+/// queue that it is about to serve.
 #[test]
-fn a_full_unix_backlog_is_waited_out_or_times_out() {
+fn full_unix_backlog_is_waited_for_until_the_timeout() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("full.sock");
     let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
@@ -125,33 +125,32 @@ fn a_full_unix_backlog_is_waited_out_or_times_out() {
 }
 
 #[test]
-fn a_reply_that_is_not_200_is_not_a_success() {
+fn status_other_than_200_is_not_a_success() {
     let summary = against(Reaction::Unavailable);
     assert_eq!(summary.other.get("HTTP 503"), Some(&50), "{summary}");
 }
 
 #[test]
-fn what_has_no_class_keeps_its_text() {
+fn unclassified_error_keeps_its_text() {
     netns::enter();
-    let nowhere = load("192.0.2.1:80");
-    let summary = nowhere.summary();
+    let summary = load("192.0.2.1:80").summary();
     assert!(summary.other.keys().any(|text| text.contains("ENETUNREACH")), "{summary}");
 }
 
-/// Late replies hold nothing up: with 50 due in 0.1 s and each taking 0.5 s, a closed loop would need 25 s.
+/// 50 connections are due in 0.1 s and each takes 0.5 s: a closed loop would need 25 s.
 #[test]
-fn open_loop() {
+fn late_replies_do_not_delay_the_schedule() {
     netns::enter();
     let server = Server::start("127.0.0.1:0", Reaction::Late(Duration::from_millis(500)));
     let outcomes = load(server.address);
     outcomes.assert_lossless();
-    let together = outcomes.all.iter().map(|outcome| outcome.scheduled).max().unwrap();
+    let last_due = outcomes.all.iter().map(|outcome| outcome.scheduled).max().unwrap();
     let first_end = outcomes.all.iter().map(|outcome| outcome.scheduled + outcome.latency).min().unwrap();
-    assert!(together < first_end, "the last was due before the first had ended");
+    assert!(last_due < first_end, "the last connection waited for the first to end");
 }
 
 #[test]
-fn failures_belong_to_the_window_in_which_they_happened() {
+fn failures_belong_to_the_window_in_which_they_happen() {
     netns::enter();
     let server = Server::start("127.0.0.1:0", Reaction::Reply);
     let address = server.address;
@@ -174,7 +173,7 @@ fn failures_belong_to_the_window_in_which_they_happened() {
 }
 
 #[test]
-fn a_generator_that_cannot_keep_its_schedule_says_so() {
+fn generator_reports_that_it_fell_behind() {
     netns::enter();
     let outcomes = Load::to(["127.0.0.1:1"]).rate(10_000_000).connections(20_000).run();
     assert!(!outcomes.kept_schedule());

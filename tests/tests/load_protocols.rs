@@ -1,5 +1,4 @@
-//! What the generator knows beyond one HTTP request a connection: closing in good order, TLS, connections that are kept, and
-//! what TCP had to send again.
+//! Tests the load generator beyond one HTTP request for each connection: orderly close, TLS, keep-alive, and retransmitted segments.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -32,36 +31,36 @@ fn reasons(outcomes: &Outcomes) -> Vec<Failure> {
     reasons
 }
 
-/// Treats each connection with `treat`, on a thread of its own, until the process ends.
-fn serve(treat: impl Fn(TcpStream) + Send + Sync + Copy + 'static) -> SocketAddr {
+/// Calls `handle` for each connection, on a thread of its own, until the process ends.
+fn serve(handle: impl Fn(TcpStream) + Send + Sync + Copy + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         while let Ok((stream, _)) = listener.accept() {
-            std::thread::spawn(move || treat(stream));
+            std::thread::spawn(move || handle(stream));
         }
     });
     address
 }
 
-/// Reads a request; false at the end.
-fn request(stream: &mut TcpStream) -> bool {
+/// Reads a request; false at the end of the stream.
+fn read_request(stream: &mut TcpStream) -> bool {
     stream.read(&mut [0; 1024]).is_ok_and(|count| count > 0)
 }
 
 #[test]
-fn closing_in_good_order_is_a_success_and_a_reset_is_none() {
+fn orderly_close_is_a_success_and_silence_times_out() {
     netns::enter();
     let server = Server::start("127.0.0.1:0", Reaction::Empty);
     load(server.address, |load| load.exchange(Exchange::Close)).assert_lossless();
     let silent = Server::start("127.0.0.1:0", Reaction::Silent);
-    let held = load(silent.address, |load| load.exchange(Exchange::Close).timeout(Duration::from_millis(300)));
-    assert_eq!((reasons(&held), held.summary().timeout), (vec![Failure::Timeout], 40));
+    let unanswered = load(silent.address, |load| load.exchange(Exchange::Close).timeout(Duration::from_millis(300)));
+    assert_eq!((reasons(&unanswered), unanswered.summary().timeout), (vec![Failure::Timeout], 40));
 }
 
-/// What a reload without any care does: established, queued, never accepted.
+/// As in a careless reload: the connections are established and queued, but never accepted.
 #[test]
-fn a_queue_that_is_thrown_away_is_found_though_nothing_was_sent() {
+fn discarded_accept_queue_is_detected_without_sending_data() {
     netns::enter();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -74,7 +73,7 @@ fn a_queue_that_is_thrown_away_is_found_though_nothing_was_sent() {
 }
 
 #[test]
-fn tls_and_what_is_none() {
+fn tls_is_served_and_plain_text_is_reported_as_not_tls() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let bind = format!("127.0.0.1:8443 ssl crt {}", certificate(dir.path()).display());
@@ -94,7 +93,7 @@ fn tls_and_what_is_none() {
 }
 
 #[test]
-fn a_server_that_wants_another_tls_says_so() {
+fn tls_version_mismatch_is_reported_as_an_alert() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let bind = format!("127.0.0.1:8443 ssl crt {} ssl-max-ver TLSv1.1", certificate(dir.path()).display());
@@ -106,42 +105,42 @@ fn a_server_that_wants_another_tls_says_so() {
 }
 
 #[test]
-fn connections_are_kept_and_no_more_than_were_asked_for() {
+fn keep_alive_opens_no_more_connections_than_requested() {
     netns::enter();
-    let address = serve(|mut stream| while request(&mut stream) && stream.write_all(REPLY).is_ok() {});
+    let address = serve(|mut stream| while read_request(&mut stream) && stream.write_all(REPLY).is_ok() {});
     let outcomes = load(address, keep(3));
     outcomes.assert_lossless();
     assert_eq!((outcomes.connections, outcomes.closed_between, outcomes.all.len()), (3, 0, 40));
 }
 
 #[test]
-fn a_close_between_two_requests_loses_nothing() {
+fn close_between_two_requests_loses_nothing() {
     netns::enter();
-    let says_so = serve(|mut stream| {
-        request(&mut stream);
+    let announcing = serve(|mut stream| {
+        read_request(&mut stream);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     });
-    let told = load(says_so, keep(1));
-    told.assert_lossless();
-    assert_eq!((told.connections, told.closed_between), (40, 0));
-    // One that is still open when the next is due would be closed under it: a whole second is between them, for a machine
-    // that does something else between the reply and the close.
-    let silently = serve(|mut stream| {
-        if request(&mut stream) {
+    let announced = load(announcing, keep(1));
+    announced.assert_lossless();
+    assert_eq!((announced.connections, announced.closed_between), (40, 0));
+    // A connection that is still open when the next request is due would be closed during that request. A whole second lies between two
+    // requests, because a busy machine may pause between the reply and the close.
+    let silent = serve(|mut stream| {
+        if read_request(&mut stream) {
             let _ = stream.write_all(REPLY);
         }
     });
-    let slowly = Load::to([silently.to_string().as_str()]).rate(1).connections(4).with(keep(1)).run();
-    slowly.assert_lossless();
-    assert!(slowly.closed_between >= 3, "{} closed, {} made", slowly.closed_between, slowly.connections);
+    let slow = Load::to([silent.to_string().as_str()]).rate(1).connections(4).with(keep(1)).run();
+    slow.assert_lossless();
+    assert!(slow.closed_between >= 3, "{} closed, {} made", slow.closed_between, slow.connections);
 }
 
 #[test]
-fn a_close_under_a_request_loses_it() {
+fn close_during_a_request_loses_the_request() {
     netns::enter();
     let address = serve(|mut stream| {
-        if request(&mut stream) && stream.write_all(REPLY).is_ok() {
-            request(&mut stream);
+        if read_request(&mut stream) && stream.write_all(REPLY).is_ok() {
+            read_request(&mut stream);
         }
     });
     let outcomes = load(address, keep(1));
@@ -149,27 +148,27 @@ fn a_close_under_a_request_loses_it() {
 }
 
 #[test]
-fn a_reply_that_is_cut_short_is_no_success() {
+fn truncated_or_non_http_reply_is_a_failure() {
     netns::enter();
-    let short = |mut stream: TcpStream| {
-        request(&mut stream);
+    let truncated = |mut stream: TcpStream| {
+        read_request(&mut stream);
         let _ = stream.write_all(&REPLY[..REPLY.len() - 1]);
     };
-    assert_eq!(reasons(&load(serve(short), |load| load)), [Failure::CutShort]);
-    assert_eq!(reasons(&load(serve(short), keep(2))), [Failure::CutShort]);
-    let other = |mut stream: TcpStream| {
-        request(&mut stream);
+    assert_eq!(reasons(&load(serve(truncated), |load| load)), [Failure::CutShort]);
+    assert_eq!(reasons(&load(serve(truncated), keep(2))), [Failure::CutShort]);
+    let smtp = |mut stream: TcpStream| {
+        read_request(&mut stream);
         let _ = stream.write_all(b"220 mail.example ESMTP\r\n");
     };
-    assert_eq!(reasons(&load(serve(other), |load| load)), [Failure::NotHttp]);
+    assert_eq!(reasons(&load(serve(smtp), |load| load)), [Failure::NotHttp]);
 }
 
-/// An open loop does not wait for connections that are busy: what is due counts from when it was.
+/// An open loop does not wait for busy connections: the latency of a request counts from the time when it was due.
 #[test]
-fn requests_that_wait_for_a_connection_are_late_from_when_they_were_due() {
+fn latency_counts_from_when_a_request_was_due() {
     netns::enter();
     let address = serve(|mut stream| {
-        while request(&mut stream) {
+        while read_request(&mut stream) {
             std::thread::sleep(Duration::from_millis(50));
             if stream.write_all(REPLY).is_err() {
                 return;
@@ -178,18 +177,18 @@ fn requests_that_wait_for_a_connection_are_late_from_when_they_were_due() {
     });
     let outcomes = load(address, keep(1));
     outcomes.assert_lossless();
-    // Forty, one after the other, each taking 50 ms: the last, due after 200 ms, ends no earlier than after 2 s.
+    // Forty requests, one after the other, take 50 ms each: the last one, due after 200 ms, ends after 2 s at the earliest.
     let slowest = outcomes.all.iter().map(|outcome| outcome.latency).max().unwrap();
     assert!(slowest >= Duration::from_millis(1700), "{slowest:?}");
-    let patient = Duration::from_millis(400);
-    let given_up = load(address, |load| keep(1)(load.timeout(patient)));
-    assert_eq!(reasons(&given_up), [Failure::NoFreeConnection], "a pool that is too small is no fault of the server");
-    assert!(given_up.failures().count() >= 20, "{given_up}");
+    let timeout = Duration::from_millis(400);
+    let timed_out = load(address, |load| keep(1)(load.timeout(timeout)));
+    assert_eq!(reasons(&timed_out), [Failure::NoFreeConnection], "the server is blamed for a pool that is too small");
+    assert!(timed_out.failures().count() >= 20, "{timed_out}");
 }
 
-/// What hangs on a connection is the server's fault, however long it waited for that before.
+/// A request that hangs on a connection counts as the server's timeout, even if it waited for the connection before.
 #[test]
-fn a_server_that_hangs_is_found_by_those_on_its_connections() {
+fn hanging_server_gives_timeouts_and_missing_connections() {
     netns::enter();
     let silent = Server::start("127.0.0.1:0", Reaction::Silent);
     let hung = load(silent.address, |load| keep(2)(load.timeout(Duration::from_millis(300))));
@@ -197,7 +196,7 @@ fn a_server_that_hangs_is_found_by_those_on_its_connections() {
 }
 
 #[test]
-fn a_syn_that_is_sent_again_is_seen() {
+fn retransmitted_syn_is_counted() {
     netns::enter();
     let server = Server::start("127.0.0.1:0", Reaction::Reply);
     let none = load(server.address, |load| load);

@@ -1,19 +1,24 @@
-//! Listeners that the new configuration changes.
+//! Tests listeners that the new configuration changes.
 
-use super::*;
+use reloader_tests::config::Config;
+use reloader_tests::load::Load;
+use reloader_tests::rig::Rig;
+use reloader_tests::{guest, netns};
 
-/// What happens to a listener: its bind before and after, its clients, and its address in the receipt.
+use super::{FALLBACK, HELD, PASSED, STEERED, Step, by_address, cell};
+
+/// A change of a listener: its bind before and after, the address of its clients, and its address in the receipt.
 struct Change {
     name: &'static str,
     from: &'static str,
     to: &'static str,
     client: &'static str,
     address: &'static str,
-    /// It is in another frontend afterwards.
+    /// The bind moves to another frontend.
     moves: bool,
-    /// It stays within its reuseport group.
+    /// The new socket is in the reuseport group of the old one.
     stays: bool,
-    /// HAProxy takes the old socket over where it is offered.
+    /// HAProxy takes over the old socket if it is offered.
     passes: bool,
 }
 
@@ -91,19 +96,19 @@ const CHANGES: [Change; 7] = [
 ];
 
 impl Change {
-    /// The rungs of its old sockets, sorted.
+    /// The rungs of the old sockets, sorted.
     fn expected(&self, step: Step) -> Vec<&'static str> {
-        let anew = match step.strategy {
+        let rebound = match step.strategy {
             "fd-pass" => "unproven",
             "auto" | "steer" if self.stays => "steered",
             "auto" | "steer" => "held-ebpf",
             _ => step.rung,
         };
-        let keeps_back = !matches!(step.strategy, "fd-pass" | "auto");
-        let first = if self.passes && !keeps_back { "passed" } else { anew };
+        let offers_sockets = matches!(step.strategy, "fd-pass" | "auto");
+        let first = if self.passes && offers_sockets { "passed" } else { rebound };
         match self.name {
             "fewer shards" => {
-                let mut both = vec![first, anew];
+                let mut both = vec![first, rebound];
                 both.sort_unstable();
                 both
             }
@@ -112,20 +117,23 @@ impl Change {
     }
 }
 
-fn config(to: bool) -> Config {
-    let bind = |change: &Change| if to { change.to } else { change.from };
+fn config(is_changed: bool) -> Config {
+    let bind = |change: &Change| if is_changed { change.to } else { change.from };
     let (moving, staying): (Vec<&Change>, Vec<&Change>) = CHANGES.iter().partition(|change| change.moves);
     let staying: Vec<&str> = staying.into_iter().map(bind).collect();
     let mut moving: Vec<&str> = moving.into_iter().map(bind).collect();
     let other = "127.0.0.1:8010";
     moving.push("abns@moving");
-    let (one, two) =
-        if to { ([&staying[..], &moving].concat(), vec![other]) } else { (staying, [&[other], &moving[..]].concat()) };
-    // A machine with one processor would have one thread, and a thread has one shard.
+    let (one, two) = if is_changed {
+        ([&staying[..], &moving].concat(), vec![other])
+    } else {
+        (staying, [&[other], &moving[..]].concat())
+    };
+    // On a machine with one processor HAProxy would run one thread, and each thread has one shard only.
     Config::new().global("nbthread 4").frontend("one", &one).frontend("two", &two)
 }
 
-fn changed(step: Step) {
+fn assert_rungs_after_changes(step: Step) {
     netns::enter();
     if !step.is_possible() {
         return;
@@ -164,31 +172,30 @@ fn changed(step: Step) {
 
 #[test]
 #[ignore = "alone: loads"]
-fn passed() {
-    changed(PASSED);
+fn fd_pass_gives_each_change_its_rung() {
+    assert_rungs_after_changes(PASSED);
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn steered() {
-    changed(STEERED);
+fn steer_gives_each_change_its_rung() {
+    assert_rungs_after_changes(STEERED);
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn held_by_ebpf() {
-    changed(HELD);
+fn ebpf_hold_gives_each_change_its_rung() {
+    assert_rungs_after_changes(HELD);
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn held_by_qdisc() {
-    changed(FALLBACK);
+fn qdisc_hold_gives_each_change_its_rung() {
+    assert_rungs_after_changes(FALLBACK);
 }
 
-/// Each gets the strongest rung that applies.
 #[test]
 #[ignore = "alone: loads"]
-fn by_default() {
-    changed(Step { strategy: "auto", rung: "steered" });
+fn auto_gives_each_change_its_strongest_rung() {
+    assert_rungs_after_changes(Step { strategy: "auto", rung: "steered" });
 }

@@ -1,6 +1,13 @@
-//! Listeners that the new configuration keeps as they are.
+//! Tests listeners that the new configuration keeps unchanged.
 
-use super::*;
+use std::path::Path;
+
+use reloader_tests::config::Config;
+use reloader_tests::load::Load;
+use reloader_tests::rig::Rig;
+use reloader_tests::{guest, netns, probe};
+
+use super::{FALLBACK, HELD, Kind, PASSED, STEERED, Step, by_address, cell};
 
 fn kinds(directory: &Path) -> Vec<Kind> {
     vec![
@@ -16,18 +23,19 @@ fn kinds(directory: &Path) -> Vec<Kind> {
     ]
 }
 
-/// What HAProxy passes whatever the strategy says of TCP, and what it binds anew though it is offered (see docs/reference/receipts.md).
+/// The rung of a kind of listener. HAProxy passes some kinds whatever the strategy for TCP is, and binds others again although their
+/// sockets are offered (see docs/reference/receipts.md).
 fn expected(step: Step, kind: &Kind) -> &'static str {
     match kind.name {
         "unix path" | "abstract name" => "passed",
         "IPv6 address" if step.rung == "passed" => "unproven",
-        // A kernel that does not migrate does not tell the program what the listener is bound to.
+        // A kernel without migration does not tell the program which interface the listener is bound to.
         "bound to an interface" if step.rung == "steered" && !probe::is_present("reuseport-migration") => "held-ebpf",
         _ => step.rung,
     }
 }
 
-fn kept(step: Step) {
+fn assert_rungs_of_unchanged_listeners(step: Step) {
     netns::enter();
     if !step.is_possible() {
         return;
@@ -35,7 +43,7 @@ fn kept(step: Step) {
     let directory = tempfile::tempdir().unwrap();
     let kinds = kinds(directory.path());
     let binds: Vec<&str> = kinds.iter().map(|kind| kind.bind.as_str()).collect();
-    // HAProxy is passed UDP whatever the strategy is; listeners.rs counts its datagrams.
+    // UDP sockets are passed to HAProxy whatever the strategy is; listeners.rs counts the datagrams.
     let log = "log-forward syslog\n    dgram-bind 127.0.0.1:8514\n    log 127.0.0.1:9514 format raw local0";
     let config = Config::new().frontend("web", &binds).section(log);
     let rig = Rig::with(&config).tables(&step.tables()).start();
@@ -75,7 +83,7 @@ fn kept(step: Step) {
     };
     cell(step.rung, "QUIC", quic);
     println!("{}: {outcomes}", step.strategy);
-    // What is unproven may lose something; the other kinds may not.
+    // With `fd-pass` one kind is unproven and may lose connections. With the other strategies every kind is proven.
     if step.rung != "passed" {
         outcomes.assert_lossless();
     }
@@ -83,24 +91,24 @@ fn kept(step: Step) {
 
 #[test]
 #[ignore = "alone: loads"]
-fn passed() {
-    kept(PASSED);
+fn fd_pass_gives_each_kind_its_rung() {
+    assert_rungs_of_unchanged_listeners(PASSED);
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn steered() {
-    kept(STEERED);
+fn steer_gives_each_kind_its_rung() {
+    assert_rungs_of_unchanged_listeners(STEERED);
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn held_by_ebpf() {
-    kept(HELD);
+fn ebpf_hold_gives_each_kind_its_rung() {
+    assert_rungs_of_unchanged_listeners(HELD);
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn held_by_qdisc() {
-    kept(FALLBACK);
+fn qdisc_hold_gives_each_kind_its_rung() {
+    assert_rungs_of_unchanged_listeners(FALLBACK);
 }

@@ -1,20 +1,17 @@
-//! Every kind of listener on every rung: what it gets, and that nothing is lost where that is a proof. Each prints a cell of the
-//! table rung x kind. Needs root, for a network namespace of its own.
+//! Tests every kind of listener on every rung: each gets the expected rung, and no connection is lost where the reload is proven. The
+//! tests print the cells of the table rung x kind of listener. Each needs root, for a network namespace of its own.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use reloader_tests::config::Config;
 use reloader_tests::guest::{self, Feature, Gate};
-use reloader_tests::load::Load;
-use reloader_tests::netns;
 use reloader_tests::probe;
-use reloader_tests::rig::{Answer, Rig};
+use reloader_tests::rig::Answer;
 
 mod changed;
 mod kept;
 
-/// A strategy, and the rung that it gives to a TCP listener that can be bound beside its predecessor.
+/// A strategy, and the rung that it gives to a TCP listener which can be bound beside the old one.
 #[derive(Clone, Copy)]
 struct Step {
     strategy: &'static str,
@@ -27,7 +24,7 @@ const HELD: Step = Step { strategy: "hold", rung: "held-ebpf" };
 const FALLBACK: Step = Step { strategy: "kernel-fallback", rung: "held-qdisc" };
 
 impl Step {
-    /// What has to be there; the rows of the other gate leave it to those of this one.
+    /// Whether this kernel has the feature that the step needs. The rows of the qdisc gate leave eBPF to the rows of that gate.
     fn is_possible(self) -> bool {
         let feature = match self.rung {
             "passed" => return true,
@@ -72,12 +69,12 @@ impl Kind {
     }
 }
 
-/// A line of the table that the kernel matrix puts together.
+/// Prints a cell of the table that the kernel matrix puts together.
 fn cell(rung: &str, kind: &str, result: &str) {
     println!("cell|{rung}|{kind}|{result}");
 }
 
-/// What a receipt says of each address: the rung, or why there is none. An address with several listeners has several.
+/// By address, the rung of each listener in the receipt and the reason where it is unproven.
 fn by_address(receipt: &Answer) -> BTreeMap<String, Vec<(String, Option<String>)>> {
     let mut found: BTreeMap<String, Vec<(String, Option<String>)>> = BTreeMap::new();
     for listener in receipt.at("/listeners").as_array().unwrap().iter().filter(|found| found["role"] == "traffic") {

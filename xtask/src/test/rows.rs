@@ -38,8 +38,8 @@ const EBPF: &[&str] = &[
     "hold_row::*",
     "steer_gate::*",
     "ladder::*",
-    "!ladder::changed::held_by_qdisc",
-    "!ladder::kept::held_by_qdisc",
+    "!ladder::changed::qdisc_hold*",
+    "!ladder::kept::qdisc_hold*",
 ];
 const QDISC: &[&str] = &[
     "kernel_row::*",
@@ -48,8 +48,8 @@ const QDISC: &[&str] = &[
     DEATHS[0],
     DEATHS[1],
     "hold_row::*",
-    "ladder::changed::held_by_qdisc",
-    "ladder::kept::held_by_qdisc",
+    "ladder::changed::qdisc_hold*",
+    "ladder::kept::qdisc_hold*",
 ];
 /// Where a hold's traces outlive its processes: by clsact and by qdisc. (The host, which has TCX, runs all of them.)
 const DEATHS: [&str; 2] = ["hold_faults::deaths::the_holder_at_any_moment*", "hold_faults::deaths::the_holder_with*"];

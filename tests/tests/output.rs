@@ -1,4 +1,4 @@
-//! The shapes of answers: JSON for scripts to the letter of the interface, aligned text for people.
+//! Tests the format of answers: JSON with every key that scripts rely on, and aligned text for people.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,21 +24,21 @@ const SERVING: &str = "generation pid config since listeners";
 const DRAINING: &str = "generation pid age-s connections";
 
 #[track_caller]
-fn has(value: &Value, keys: &str) {
+fn assert_has_keys(value: &Value, keys: &str) {
     let found: BTreeSet<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
     let missing: Vec<&str> = keys.split_whitespace().filter(|key| !found.contains(key)).collect();
     assert!(missing.is_empty(), "{missing:?} missing from {value}");
 }
 
 #[track_caller]
-fn is_kebab_case(value: &Value) {
+fn assert_kebab_case(value: &Value) {
     match value {
-        Value::Array(values) => values.iter().for_each(is_kebab_case),
+        Value::Array(values) => values.iter().for_each(assert_kebab_case),
         Value::Object(fields) => {
             let kebab = |key: &str| key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
             fields.iter().for_each(|(key, value)| {
                 assert!(kebab(key), "{key}");
-                is_kebab_case(value);
+                assert_kebab_case(value);
             });
         }
         _ => {}
@@ -46,15 +46,15 @@ fn is_kebab_case(value: &Value) {
 }
 
 #[track_caller]
-fn is_receipt(receipt: &Value) {
-    is_kebab_case(receipt);
-    has(receipt, RECEIPT);
-    has(&receipt["phases-us"], PHASES);
-    has(&receipt["syns"], SYNS);
-    has(&receipt["lost"], LOST);
-    receipt["listeners"].as_array().unwrap().iter().for_each(|listener| has(listener, LISTENER));
+fn assert_receipt(receipt: &Value) {
+    assert_kebab_case(receipt);
+    assert_has_keys(receipt, RECEIPT);
+    assert_has_keys(&receipt["phases-us"], PHASES);
+    assert_has_keys(&receipt["syns"], SYNS);
+    assert_has_keys(&receipt["lost"], LOST);
+    receipt["listeners"].as_array().unwrap().iter().for_each(|listener| assert_has_keys(listener, LISTENER));
     for generation in [&receipt["old"], &receipt["new"]].into_iter().filter(|value| !value.is_null()) {
-        has(generation, GENERATION);
+        assert_has_keys(generation, GENERATION);
     }
     let at = receipt["at"].as_str().unwrap();
     assert!(at.len() >= 20 && at.contains('T') && at.ends_with('Z'), "RFC 3339: {at}");
@@ -66,7 +66,7 @@ fn two_listeners() -> Rig {
 
 /// Every line's second column begins where the first line's does.
 #[track_caller]
-fn second_column_is_aligned(text: &str) {
+fn assert_second_column_aligned(text: &str) {
     let start = |line: &str| line.find("  ").map(|gap| gap + line[gap..].len() - line[gap..].trim_start().len());
     let first = text.lines().find_map(start).unwrap_or_else(|| panic!("no columns in: {text}"));
     for line in text.lines().filter(|line| !line.is_empty()) {
@@ -75,13 +75,13 @@ fn second_column_is_aligned(text: &str) {
 }
 
 #[test]
-fn a_receipt_has_every_key_and_null_for_what_was_not_measured() {
+fn receipt_has_every_key_and_null_for_unmeasured_values() {
     netns::enter();
     let rig = two_listeners();
     let receipt = rig.reload().expect_status(0);
-    assert!(receipt.stderr.is_empty(), "data on stdout, and nothing to say: {}", receipt.stderr);
+    assert!(receipt.stderr.is_empty(), "stderr is not empty: {}", receipt.stderr);
     assert_eq!(receipt.stdout.lines().count(), 1);
-    is_receipt(&receipt.json);
+    assert_receipt(&receipt.json);
     assert_eq!((receipt.at("/kind"), receipt.at("/reason")), (&"reload".into(), &Value::Null));
     for unmeasured in ["/phases-us/guard", "/phases-us/release", "/syns/seen", "/listeners/0/migrated"] {
         assert_eq!(receipt.at(unmeasured), &Value::Null, "{unmeasured}");
@@ -91,13 +91,13 @@ fn a_receipt_has_every_key_and_null_for_what_was_not_measured() {
 
     rig.configure(&Config::web("127.0.0.1:8080"));
     let removed = rig.reload().expect_status(0);
-    is_receipt(&removed.json);
-    assert_eq!(removed.at("/lost/undrained"), 0, "its queue was read: {}", removed.stdout);
+    assert_receipt(&removed.json);
+    assert_eq!(removed.at("/lost/undrained"), 0, "the queue was not measured: {}", removed.stdout);
 
     let journal = std::fs::read_to_string(rig.path("state/receipts.jsonl")).unwrap();
     let lines: Vec<Value> = journal.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    lines.iter().for_each(is_receipt);
-    assert_eq!(lines.last(), Some(&removed.json), "what was answered is what was stored");
+    lines.iter().for_each(assert_receipt);
+    assert_eq!(lines.last(), Some(&removed.json), "the stored receipt differs from the answer");
 }
 
 #[test]
@@ -105,15 +105,17 @@ fn status_has_every_key() {
     netns::enter();
     let rig = two_listeners();
     rig.reload().expect_status(0);
-    // Retired, it is there until its last thread has ended.
-    until(Duration::from_secs(10), "the old one to end", || *rig.status().at("/draining") == Value::Array(vec![]));
+    // A retired generation is listed until its last thread has ended.
+    until(Duration::from_secs(10), "the old generation to end", || {
+        *rig.status().at("/draining") == Value::Array(vec![])
+    });
     let status = rig.status();
-    is_kebab_case(&status.json);
-    has(&status.json, STATUS);
-    has(status.at("/serving"), SERVING);
+    assert_kebab_case(&status.json);
+    assert_has_keys(&status.json, STATUS);
+    assert_has_keys(status.at("/serving"), SERVING);
     assert_eq!(status.at("/serving/listeners").as_array().map(Vec::len), Some(2));
     assert_eq!((status.at("/draining"), status.at("/holds")), (&Value::Array(vec![]), &Value::Array(vec![])));
-    is_receipt(status.at("/last-reload"));
+    assert_receipt(status.at("/last-reload"));
 
     let server = Server::start("127.0.0.1:0", Reaction::Silent);
     rig.configure(&Config::new().tcp_proxy("idle", &["127.0.0.1:8080"], &server.address.to_string()));
@@ -125,15 +127,15 @@ fn status_has_every_key() {
     until(Duration::from_secs(5), "the connections to be accepted", accepted);
     rig.reload().expect_status(0);
     let status = rig.status();
-    has(status.at("/draining/0"), DRAINING);
+    assert_has_keys(status.at("/draining/0"), DRAINING);
     assert_eq!(status.at("/draining/0/connections"), 3);
-    let told = rig.run(&["status"]).expect_status(0).stdout;
-    assert!(told.contains("3 connections"), "{told}");
-    second_column_is_aligned(&told);
+    let text = rig.run(&["status"]).expect_status(0).stdout;
+    assert!(text.contains("3 connections"), "{text}");
+    assert_second_column_aligned(&text);
 }
 
 #[test]
-fn history_is_newest_first_and_as_long_as_asked() {
+fn history_is_newest_first_and_limited_by_n() {
     netns::enter();
     let rig = two_listeners();
     let ids: Vec<Value> = (0..4).map(|_| rig.reload().expect_status(0).at("/id").clone()).collect();
@@ -141,43 +143,43 @@ fn history_is_newest_first_and_as_long_as_asked() {
     let found: Vec<&Value> = all.json.as_array().unwrap().iter().map(|receipt| &receipt["id"]).collect();
     assert_eq!(found[..4], [&ids[3], &ids[2], &ids[1], &ids[0]]);
     assert_eq!((found.len(), all.at("/4/kind")), (5, &"start".into()));
-    all.json.as_array().unwrap().iter().for_each(is_receipt);
+    all.json.as_array().unwrap().iter().for_each(assert_receipt);
     let two = rig.run(&["history", "-n", "2"]).expect_status(0).stdout;
     assert_eq!(two.lines().count(), 2, "{two}");
-    let told = rig.run(&["history"]).expect_status(0).stdout;
-    second_column_is_aligned(&told);
-    assert!(told.lines().all(|line| line.contains("proven") && line.contains(" ms")), "{told}");
+    let text = rig.run(&["history"]).expect_status(0).stdout;
+    assert_second_column_aligned(&text);
+    assert!(text.lines().all(|line| line.contains("proven") && line.contains(" ms")), "{text}");
 }
 
 #[test]
-fn probe_says_of_each_ability_how_it_knows_and_what_follows() {
+fn probe_gives_evidence_and_consequence_of_each_ability() {
     netns::enter();
     let rig = two_listeners();
     let probe = rig.run(&["probe", "--json"]).expect_status(0);
-    is_kebab_case(&probe.json);
+    assert_kebab_case(&probe.json);
     let abilities = probe.at("/abilities").as_array().unwrap();
     assert!(abilities.len() >= 8, "{}", probe.stdout);
     for ability in abilities {
-        has(ability, "name present how follows");
+        assert_has_keys(ability, "name present how follows");
         assert!(!ability["how"].as_str().unwrap().is_empty(), "{ability}");
     }
     assert_eq!(probe.at("/haproxy/version"), "2.6");
     assert_eq!((probe.at("/listeners/0/rung"), probe.at("/backlogs/0/queued")), (&"passed".into(), &0.into()));
-    let told = rig.run(&["probe"]).expect_status(0).stdout;
-    second_column_is_aligned(told.split("\n\n").next().unwrap());
-    assert!(told.contains("pidfd") && told.contains("127.0.0.1:8081"), "{told}");
+    let text = rig.run(&["probe"]).expect_status(0).stdout;
+    assert_second_column_aligned(text.split("\n\n").next().unwrap());
+    assert!(text.contains("pidfd") && text.contains("127.0.0.1:8081"), "{text}");
 }
 
 #[test]
-fn colour_only_on_a_terminal_and_not_with_no_color() {
+fn colour_appears_only_on_a_terminal_without_no_color() {
     netns::enter();
     let rig = two_listeners();
     let coloured = |answer: &Answer| answer.stdout.contains("\x1b[3");
     assert!(!coloured(&rig.run(&["reload"]).expect_status(0)));
     let terminal = rig.run_on_terminal(&[], &["history"]).expect_status(0);
     assert!(coloured(&terminal), "{}", terminal.stdout);
-    let told = rig.run_on_terminal(&[("NO_COLOR", "1")], &["history"]).expect_status(0);
-    assert!(!coloured(&told) && told.stdout.contains("proven"), "{}", told.stdout);
+    let plain = rig.run_on_terminal(&[("NO_COLOR", "1")], &["history"]).expect_status(0);
+    assert!(!coloured(&plain) && plain.stdout.contains("proven"), "{}", plain.stdout);
     let quiet = rig.run(&["-q", "reload"]).expect_status(0);
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }

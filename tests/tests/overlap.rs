@@ -1,4 +1,4 @@
-//! Two things at once: deaths and orders that fall into a reload.
+//! Tests deaths and commands that coincide with a reload.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use reloader_tests::wrapper::{Behaviour, Wrapper};
 const WEB: &str = "127.0.0.1:8080";
 
 #[test]
-fn the_old_generation_dies_while_the_new_one_starts() {
+fn death_of_the_old_generation_during_a_reload_refuses_no_connection() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = setup(&wrapper).start();
     let inodes = listening(8080);
     let load = Load::to([WEB]).start();
     load.until_started(100);
-    let reload = start_that_waits(&rig, &wrapper);
+    let reload = begin_stalled_reload(&rig, &wrapper);
     rig.serving().unwrap().end();
     load.until_further(200);
     wrapper.set(Behaviour::Normal);
@@ -33,30 +33,30 @@ fn the_old_generation_dies_while_the_new_one_starts() {
 }
 
 #[test]
-fn the_old_generation_dies_and_the_new_one_never_comes() {
+fn port_is_refused_once_custody_max_ends_without_a_generation() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = setup(&wrapper).tables("[reload]\ncustody-max = \"1s\"").start();
-    let reload = start_that_waits(&rig, &wrapper);
+    let reload = begin_stalled_reload(&rig, &wrapper);
     rig.serving().unwrap().end();
     let answer = reload.wait().expect_status(4);
-    assert!(refuses(WEB), "custody is over");
+    assert!(refuses(WEB), "the port is still open after custody-max");
     assert!(answer.at("/reason").to_string().contains("custody-max"), "{}", answer.at("/reason"));
     wrapper.set(Behaviour::Normal);
-    until(Duration::from_secs(40), "a start to be tried again", || rig.serving().is_some());
+    until(Duration::from_secs(40), "the next start attempt", || rig.serving().is_some());
     Load::to([WEB]).connections(100).run().assert_lossless();
 }
 
 #[test]
-fn the_daemon_is_terminated_while_a_generation_starts() {
+fn terminating_the_daemon_during_a_reload_keeps_the_serving_generation() {
     netns::enter();
     let wrapper = Wrapper::new();
     let mut rig = setup(&wrapper).start();
     let (serving, load) = (rig.serving().unwrap(), Load::to([WEB]).start());
-    let reload = start_that_waits(&rig, &wrapper);
+    let reload = begin_stalled_reload(&rig, &wrapper);
     rig.terminate_daemon().expect_status(0);
-    let told = reload.wait();
-    assert!([1, 69].contains(&told.status), "{told:?}");
+    let answer = reload.wait();
+    assert!([1, 69].contains(&answer.status), "{answer:?}");
     until(Duration::from_secs(10), "only the serving generation to be left", || mentioning(rig.dir()) == [serving]);
     wrapper.set(Behaviour::Normal);
     rig.start_daemon();
@@ -66,17 +66,17 @@ fn the_daemon_is_terminated_while_a_generation_starts() {
 }
 
 #[test]
-fn a_stop_that_is_asked_for_during_a_reload_comes_after_it() {
+fn stop_during_a_reload_waits_for_its_end() {
     netns::enter();
     let wrapper = Wrapper::new();
     let mut rig = setup(&wrapper).start();
-    let reload = start_that_waits(&rig, &wrapper);
+    let reload = begin_stalled_reload(&rig, &wrapper);
     let stop = rig.spawn(&["stop"]);
     wrapper.set(Behaviour::Normal);
     reload.wait().expect_status(0);
     stop.wait().expect_status(0);
     rig.until_daemon_ends().expect_status(0);
-    until(Duration::from_secs(10), "all to end", || mentioning(rig.dir()).is_empty());
+    until(Duration::from_secs(10), "all processes to end", || mentioning(rig.dir()).is_empty());
     assert!(refuses(WEB));
 }
 
@@ -84,8 +84,8 @@ fn setup(wrapper: &Wrapper) -> Setup {
     Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path())
 }
 
-/// A reload whose new generation has been started and waits.
-fn start_that_waits(rig: &Rig, wrapper: &Wrapper) -> Pending {
+/// Begins a reload whose new generation has been started and waits.
+fn begin_stalled_reload(rig: &Rig, wrapper: &Wrapper) -> Pending {
     wrapper.set(Behaviour::WaitForChange);
     let reload = rig.spawn(&["reload", "--json"]);
     until(Duration::from_secs(20), "a generation to start", || {

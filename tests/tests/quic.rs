@@ -1,4 +1,4 @@
-//! HTTP/3 clients while HAProxy is reloaded. Needs root, for a network namespace of its own.
+//! Tests reloads of HAProxy under HTTP/3 clients. Each test needs root, for a network namespace of its own.
 
 use std::path::Path;
 
@@ -21,31 +21,31 @@ fn speaking_quic() -> Vec<HaproxyBinary> {
 
 fn config(pem: &Path, bind: &str, options: &str) -> Config {
     let bind = format!("{bind} ssl crt {} alpn h3 {options}", pem.display());
-    // Debian's OpenSSL has no QUIC of its own before 3.5. A draining HAProxy that has hung a connection up spins until that is idle
-    // for so long, see docs/reference/receipts.md.
+    // Debian's OpenSSL has no QUIC of its own before 3.5. A draining HAProxy spins on a closed connection until the idle timeout of that
+    // connection, see docs/reference/receipts.md.
     let config = Config::new().global("limited-quic").global("nbthread 1");
     config.global("tune.quic.frontend.max-idle-timeout 3s").frontend("quic", &[&bind])
 }
 
-/// HAProxy does not serve a connection whose handshake ends after it was told to stop (docs/reference/receipts.md): that is not the socket's
-/// doing, so here is asserted that nobody was left without an answer, and that no more were hung up than were under way.
+/// Asserts that every client was answered, and that no more connections were closed than could be in their handshake. HAProxy does not
+/// serve a connection whose handshake ends after it was told to stop (docs/reference/receipts.md); passing the socket cannot change that.
 fn assert_answered(outcomes: &Outcomes, reloads: u64) {
     assert_eq!(outcomes.unanswered, 0, "{outcomes}");
     assert!(outcomes.connections > 10 * reloads, "{outcomes}");
-    assert!(outcomes.unserved() <= 2 * reloads, "more than were in their handshake: {outcomes}");
+    assert!(outcomes.unserved() <= 2 * reloads, "more were unserved than were in their handshake: {outcomes}");
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn reloads_leave_no_client_without_an_answer() {
+fn reloads_leave_no_client_unanswered() {
     for binary in speaking_quic() {
         netns::enter();
         let dir = tempfile::tempdir().unwrap();
         let config = config(&certificate(dir.path()), "quic4@127.0.0.1:8443", "");
         let rig = Rig::with(&config).haproxy(&binary).start();
         let custody = rig.status();
-        let held = custody.at("/custody").as_array().unwrap().iter().filter(|held| held["address"] == ADDRESS);
-        assert_eq!(held.count(), 1, "{}", custody.stdout);
+        let kept = custody.at("/custody").as_array().unwrap().iter().filter(|kept| kept["address"] == ADDRESS);
+        assert_eq!(kept.count(), 1, "{}", custody.stdout);
         for (words, place) in
             [(["reload", "--dry-run", "--json"].as_slice(), "/plan/0"), (&["probe", "--json"], "/listeners/0")]
         {
@@ -71,9 +71,9 @@ fn reloads_leave_no_client_without_an_answer() {
     }
 }
 
-/// HAProxy's own way without passing. What is lost here is a matter of luck at this rate, so no number is demanded.
+/// Measures HAProxy's own reload without passing. The losses at this rate are a matter of chance, so no number is asserted.
 #[test]
-#[ignore = "alone: its figures are for reading, beside those of the reloads"]
+#[ignore = "alone: its figures are for reading, to compare with those of the reloads"]
 fn soft_stop_is_measured() {
     for binary in speaking_quic() {
         netns::enter();
@@ -93,10 +93,9 @@ fn soft_stop_is_measured() {
     }
 }
 
-/// The clients see a loss where there is one.
 #[test]
 #[ignore = "alone: loads"]
-fn a_client_that_nobody_serves_says_so() {
+fn unserved_clients_count_as_unanswered() {
     netns::enter();
     let load = Load::to("127.0.0.1", 8443).patience(1).start();
     load.until_further(5);
@@ -104,9 +103,9 @@ fn a_client_that_nobody_serves_says_so() {
     assert!(outcomes.connections >= 5 && outcomes.unanswered == outcomes.connections, "{outcomes}");
 }
 
-/// What HAProxy binds anew has no proof, and says why.
+/// HAProxy binds these listeners again; the receipt gives the reason.
 #[test]
-fn what_is_bound_anew_is_unproven() {
+fn rebound_listener_is_unproven() {
     let cases = [
         ("quic6@[::1]:8443", "", "quic6@[::1]:8443", "", "udp@[::1]:8443", "add that word"),
         ("quic4@127.0.0.1:8443", "", "quic4@127.0.0.1:8443", "interface lo", "udp@127.0.0.1:8443%lo", "interface"),
@@ -130,7 +129,7 @@ fn what_is_bound_anew_is_unproven() {
 }
 
 #[test]
-fn what_stays_as_it_is_is_passed() {
+fn unchanged_listener_is_passed() {
     for binary in speaking_quic() {
         for (bind, options) in
             [("quic6@[::1]:8443", "v6only"), ("quic4@127.0.0.1:8443", "interface lo"), ("quic6@:8443", "")]

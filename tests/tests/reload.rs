@@ -1,4 +1,4 @@
-//! Reloads under load: every connection is served, every listener has the verdict that it deserves.
+//! Tests reloads under load: every connection is served, and every listener gets the right verdict.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn twenty_reloads_under_load_lose_nothing() {
 }
 
 #[test]
-fn binds_come_and_go() {
+fn binds_are_added_and_removed() {
     netns::enter();
     let rig = Rig::with(&Config::new().frontend("web", &["127.0.0.1:8080", "127.0.0.1:8081"])).start();
     let load = Load::to(["127.0.0.1:8080"]).start();
@@ -42,11 +42,11 @@ fn binds_come_and_go() {
     load.stop().assert_lossless();
 }
 
-/// Where nothing may be held; hold_reload.rs has the same with a hold.
+/// Without a hold; hold_reload/ tests the same with a hold.
 #[test]
 fn fewer_shards_are_unproven() {
     netns::enter();
-    // There are no more shards than threads, and no more threads than processors unless told.
+    // HAProxy makes at most one shard for each thread, and by default one thread for each processor.
     let shards = |count: u32| Config::web(&format!("127.0.0.1:8080 shards {count}")).global("nbthread 2");
     let rig = Rig::with(&shards(2)).tables("[reload]\nstrategy = \"fd-pass\"").start();
     assert_passed(&rig.reload(), 2);
@@ -58,7 +58,7 @@ fn fewer_shards_are_unproven() {
     assert_eq!((with("passed"), with("unproven")), (1, 1), "{}", receipt.stdout);
     let reason = receipt.at("/reason").as_str().unwrap();
     assert!(reason.contains("127.0.0.1:8080") && reason.contains("fewer sockets"), "{reason}");
-    // Its queue was measured; half-open handshakes name an address that two sockets share.
+    // The queue was measured. Half-open handshakes were not: they name an address that two sockets share.
     let lost = traffic.iter().find(|listener| listener["rung"] == "unproven").unwrap();
     assert!(lost["undrained-queue"].is_u64() && lost["undrained-half-open"].is_null(), "{}", receipt.stdout);
     assert!(receipt.at("/lost/undrained").is_null(), "{}", receipt.stdout);
@@ -68,7 +68,7 @@ fn fewer_shards_are_unproven() {
 }
 
 #[test]
-fn where_proof_is_required_an_unproven_generation_is_drained_and_the_old_one_stays() {
+fn unproven_generation_is_drained_where_proof_is_required() {
     netns::enter();
     let config = Config::new().frontend("web", &["127.0.0.1:8080", "[::1]:8081"]);
     let rig = Rig::with(&config).tables("[reload]\nstrategy = \"fd-pass\"\nrequire = \"proven\"").start();
@@ -82,7 +82,7 @@ fn where_proof_is_required_an_unproven_generation_is_drained_and_the_old_one_sta
         assert!(receipt.at("/reason").as_str().unwrap().contains("[::1]:8081"), "{}", receipt.stdout);
         assert_eq!(rig.serving(), Some(old));
     }
-    until(Duration::from_secs(10), "the refused ones to drain", || mentioning(rig.dir()).len() == processes);
+    until(Duration::from_secs(10), "the refused generations to drain", || mentioning(rig.dir()).len() == processes);
     load.stop().assert_lossless();
     Load::to(["[::1]:8081"]).connections(20).run().assert_lossless();
 
@@ -92,14 +92,14 @@ fn where_proof_is_required_an_unproven_generation_is_drained_and_the_old_one_sta
 }
 
 #[test]
-fn a_dry_run_changes_nothing() {
+fn dry_run_changes_nothing() {
     netns::enter();
     let rig = Rig::with(&Config::web("127.0.0.1:8080")).start();
     let (serving, receipts) = (rig.serving(), rig.history().stdout);
     let plan = rig.run(&["reload", "--dry-run", "--json"]).expect_status(0);
     let planned = plan.at("/plan/0");
     assert_eq!((&planned["address"], &planned["rung"]), (&"127.0.0.1:8080".into(), &"passed".into()));
-    let told = rig.run(&["reload", "--dry-run"]).expect_status(0).stdout;
-    assert!(told.contains("127.0.0.1:8080") && told.contains("passed"), "{told}");
+    let output = rig.run(&["reload", "--dry-run"]).expect_status(0).stdout;
+    assert!(output.contains("127.0.0.1:8080") && output.contains("passed"), "{output}");
     assert_eq!((rig.serving(), rig.history().stdout), (serving, receipts));
 }

@@ -1,4 +1,4 @@
-//! The rig around a stand-in for reloader: it waits for readiness, kills and restarts, and leaves nothing behind.
+//! Tests the rig itself, with a script in place of reloader: it waits for readiness, kills and restarts, and leaves nothing behind.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -16,7 +16,7 @@ fn stand_in() -> Setup {
 }
 
 #[test]
-fn ready_killed_restarted() {
+fn daemon_is_started_killed_and_restarted() {
     netns::enter();
     let mut rig = stand_in().start();
     assert!(rig.notified().contains(&"STATUS=serving".to_owned()));
@@ -33,7 +33,7 @@ fn ready_killed_restarted() {
 }
 
 #[test]
-fn the_fd_store_is_kept_and_passed_only_where_it_was_asked_for() {
+fn fd_store_is_kept_only_if_requested() {
     netns::enter();
     let mut with = stand_in().fd_store().start();
     with.kill9_daemon();
@@ -46,14 +46,14 @@ fn the_fd_store_is_kept_and_passed_only_where_it_was_asked_for() {
 }
 
 #[test]
-fn a_panicking_test_leaves_nothing() {
+fn panicking_test_leaves_nothing_behind() {
     netns::enter();
     let mut left = None;
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let mut rig = stand_in().prepare();
         left = Some((rig.dir().to_owned(), Footprint::take(rig.dir())));
         rig.start_daemon();
-        assert!(mentioning(rig.dir()).len() >= 2, "the daemon and HAProxy");
+        assert!(mentioning(rig.dir()).len() >= 2, "daemon or HAProxy is missing");
         rig.kill9_daemon();
         panic!("as a failing test does");
     }));
@@ -65,7 +65,7 @@ fn a_panicking_test_leaves_nothing() {
 
 #[test]
 #[should_panic(expected = "did not become ready")]
-fn a_daemon_that_ends_before_it_is_ready_is_a_failure() {
+fn daemon_that_ends_before_ready_fails_the_test() {
     netns::enter();
     Rig::with(&Config::new()).reloader(Path::new("/bin/false")).start();
 }

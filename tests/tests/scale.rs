@@ -1,4 +1,4 @@
-//! Thousands of listeners: every one is passed, in batches through the broker.
+//! Tests that thousands of listeners are all passed, in batches through the broker.
 
 use reloader_tests::config::Config;
 use reloader_tests::load::Load;
@@ -24,7 +24,7 @@ fn three_thousand_listeners_are_all_passed() {
     }
     assert_eq!(rig.status().at("/custody").as_array().map(Vec::len), Some(LISTENERS));
 
-    // The next daemon takes them all again, and passes them all.
+    // The next daemon takes all of them into custody again and passes them.
     rig.kill9_daemon();
     rig.start_daemon();
     assert_eq!(rig.status().at("/custody").as_array().map(Vec::len), Some(LISTENERS));

@@ -1,4 +1,4 @@
-//! What it answers where there is nothing to prove: sentences, and statuses.
+//! Tests the messages and exit statuses of `prove` where there is nothing to prove.
 
 use std::fs;
 
@@ -9,20 +9,21 @@ use reloader_tests::servers::{Reaction, Server};
 
 use super::scene::{Scene, UNMEASURED, WEB, prove, until_measured};
 
+/// Runs `prove`, which must end with this status and these words on stderr.
 #[track_caller]
-fn told(rig: &Rig, arguments: &[&str], status: i32, words: &[&str]) {
+fn assert_refused(rig: &Rig, arguments: &[&str], status: i32, words: &[&str]) {
     let answer = prove(rig, arguments).expect_status(status);
     for word in words {
         assert!(answer.stderr.contains(word), "{word:?} is not in: {}", answer.stderr);
     }
-    assert_eq!(answer.stdout, "", "talk goes to stderr");
+    assert_eq!(answer.stdout, "", "a message is on stdout");
 }
 
 #[test]
-fn bad_input_is_told_with_the_remedy() {
+fn invalid_arguments_are_refused_with_a_remedy() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).prepare();
-    let wrong: [(&[&str], &[&str]); 14] = [
+    let invalid: [(&[&str], &[&str]); 14] = [
         (&["--target", "127.0.0.1"], &["--target 127.0.0.1", "ADDR:PORT"]),
         (&["--target", ":80"], &["127.0.0.1:80"]),
         (&["--target", "::1:80"], &["[ADDR]:PORT"]),
@@ -38,43 +39,43 @@ fn bad_input_is_told_with_the_remedy() {
         (&["--report", "/dev/null"], &["/dev/null", "is no file"]),
         (&["--report", "/nowhere/report.html"], &["/nowhere", "No such file"]),
     ];
-    for (arguments, words) in wrong {
-        told(&rig, &[arguments, &["--reload-command", "true"]].concat(), 2, words);
+    for (arguments, words) in invalid {
+        assert_refused(&rig, &[arguments, &["--reload-command", "true"]].concat(), 2, words);
     }
-    told(&rig, &["--reload-command", " "], 2, &["is empty"]);
-    told(&rig, &["--service", "web", "--reload-command", "true"], 2, &["cannot be used with"]);
+    assert_refused(&rig, &["--reload-command", " "], 2, &["is empty"]);
+    assert_refused(&rig, &["--service", "web", "--reload-command", "true"], 2, &["cannot be used with"]);
 }
 
 #[test]
-fn without_a_daemon_or_a_command_there_is_nothing_that_reloads() {
+fn prove_without_a_daemon_or_a_command_fails() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).prepare();
-    told(&rig, &[], 69, &["no daemon answers", "--reload-command"]);
+    assert_refused(&rig, &[], 69, &["no daemon answers", "--reload-command"]);
 }
 
 #[test]
-fn what_the_daemon_does_not_serve_is_told() {
+fn target_the_daemon_does_not_serve_is_doubted() {
     netns::enter();
     let server = Server::start("127.0.0.1:0", Reaction::Reply);
     let rig = Rig::with(&Config::web(WEB)).start();
     let target = server.address.to_string();
-    let at = |target: &str| {
-        let told = prove(&rig, &["--target", target, "--http", "--reloads", "1", "--rate", "20", "--json"]);
-        assert!(told.at("/target") == target, "{}{}", told.stdout, told.stderr);
-        told
+    let prove_at = |target: &str| {
+        let answer = prove(&rig, &["--target", target, "--http", "--reloads", "1", "--rate", "20", "--json"]);
+        assert!(answer.at("/target") == target, "{}{}", answer.stdout, answer.stderr);
+        answer
     };
-    let (elsewhere, served) = (at(&target), at(WEB));
+    let (elsewhere, served) = (prove_at(&target), prove_at(WEB));
     let doubt = elsewhere.at("/doubt").as_str().expect("a doubt");
     assert!(doubt.contains(&format!("serves nothing at {target}")) && elsewhere.stderr.contains(doubt), "{doubt}");
     assert!(served.stdout.contains("\"doubt\":null"), "{}", served.stdout);
 }
 
 #[test]
-fn a_service_that_is_not_there_is_not_reloaded() {
+fn unserved_target_is_not_reloaded() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).prepare();
     let command = format!("touch {}", rig.path("reloaded").display());
-    told(&rig, &["--reload-command", &command], 1, &["is not served", "refused", "Nothing was reloaded"]);
+    assert_refused(&rig, &["--reload-command", &command], 1, &["is not served", "refused", "Nothing was reloaded"]);
     let answer = prove(&rig, &["--json", "--reload-command", &command]).expect_status(1);
     assert_eq!((answer.at("/result"), answer.at("/total")), (&"unserved".into(), &serde_json::Value::Null));
     for (manner, arguments, words) in [
@@ -84,24 +85,24 @@ fn a_service_that_is_not_there_is_not_reloaded() {
     ] {
         let server = Server::start("127.0.0.1:0", manner);
         let target = server.address.to_string();
-        told(&rig, &[arguments, &["--target", &target, "--reload-command", &command]].concat(), 1, &[words]);
+        assert_refused(&rig, &[arguments, &["--target", &target, "--reload-command", &command]].concat(), 1, &[words]);
     }
     let server = Server::start("127.0.0.1:0", Reaction::Reply);
     let target = server.address.to_string();
     let keep = ["--http", "--keep-alive", "--target", &target, "--reload-command", &command];
-    told(&rig, &keep, 2, &["leave out --keep-alive"]);
+    assert_refused(&rig, &keep, 2, &["leave out --keep-alive"]);
     assert!(!rig.path("reloaded").exists());
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn a_command_that_fails_is_told_with_what_it_said_and_not_tried_again() {
+fn failing_reload_command_is_reported_with_its_output_and_not_retried() {
     netns::enter();
     let scene = Scene::start(&Config::web(WEB));
     let tried = scene.rig.path("tried");
     let command = format!("echo x >> {}; echo it is broken >&2; exit 7", tried.display());
     let prove = |command: &str| {
-        // Where nothing could be measured, nothing may have been reloaded.
+        // An attempt that measured nothing may still have run the command.
         let _ = fs::remove_file(&tried);
         scene.prove(&["--http", "--rate", "50", "--reload-command", command])
     };
@@ -118,7 +119,7 @@ fn a_command_that_fails_is_told_with_what_it_said_and_not_tried_again() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn a_reload_that_the_daemon_refuses_is_told_with_the_servers_words() {
+fn refused_reload_is_reported_with_the_output_of_the_server() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).start();
     fs::write(rig.haproxy_cfg(), "frontend web\n    bnid 127.0.0.1:8080\n").unwrap();
@@ -128,12 +129,12 @@ fn a_reload_that_the_daemon_refuses_is_told_with_the_servers_words() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn a_load_that_this_machine_cannot_make_gives_no_figures() {
+fn rate_beyond_this_machine_gives_no_figures() {
     netns::enter();
     let scene = Scene::start(&Config::web(WEB));
     let report = scene.report().display().to_string();
     let arguments = ["--http", "--rate", "4000000", "--reloads", "2", "--reload-command", "true", "--report", &report];
-    told(&scene.rig, &arguments, UNMEASURED, &["unmeasured: the generator fell behind", "--rate"]);
+    assert_refused(&scene.rig, &arguments, UNMEASURED, &["unmeasured: the generator fell behind", "--rate"]);
     assert!(!scene.report().exists());
     let answer = scene.prove(&[&arguments[..], &["--json"]].concat()).expect_status(UNMEASURED);
     assert_eq!(answer.at("/result"), "unmeasured");
@@ -143,7 +144,7 @@ fn a_load_that_this_machine_cannot_make_gives_no_figures() {
 }
 
 #[test]
-fn a_unix_socket_has_no_syns_to_see() {
+fn unix_socket_target_has_no_syn_figures() {
     netns::enter();
     let rig = Rig::with(&Config::new()).prepare();
     let path = rig.path("web.sock").display().to_string();

@@ -1,4 +1,4 @@
-//! A signal, and a terminal.
+//! Tests `prove` at signals and on a terminal.
 
 use std::fs;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(30);
 
 #[test]
 #[ignore = "alone: loads"]
-fn a_signal_ends_it_early_but_leaves_no_reload_in_its_middle() {
+fn first_signal_ends_prove_after_the_running_reload() {
     netns::enter();
     let scene = Scene::start(&Config::web(WEB));
     let [begun, go_on, done] = ["begun", "go-on", "done"].map(|name| scene.rig.path(name));
@@ -26,7 +26,7 @@ fn a_signal_ends_it_early_but_leaves_no_reload_in_its_middle() {
     let mut proving = scene.rig.spawn(&arguments);
     until(SOON, "the first reload", || begun.exists());
     Process::with_pid(proving.pid() as i32).unwrap().signal(Signal::SIGINT);
-    // Opening it waits for the command, which is still there to read it.
+    // The open waits for the command, which must still be running to read.
     fs::write(&go_on, "go on\n").unwrap();
     until(SOON, "the reload to be done", || done.exists());
     until(SOON, "prove to end", || !proving.is_running());
@@ -36,7 +36,7 @@ fn a_signal_ends_it_early_but_leaves_no_reload_in_its_middle() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn a_second_signal_ends_it_at_once() {
+fn second_signal_ends_prove_at_once() {
     netns::enter();
     let scene = Scene::start(&Config::web(WEB));
     let [begun, go_on] = ["begun", "go-on"].map(|name| scene.rig.path(name));
@@ -46,7 +46,7 @@ fn a_second_signal_ends_it_at_once() {
         scene.rig.spawn(&["prove", "--target", WEB, "--http", "--rate", "20", "--reload-command", &command]);
     until(SOON, "the first reload", || begun.exists());
     let process = Process::with_pid(proving.pid() as i32).unwrap();
-    // Two that are sent at once may be told as one.
+    // Two signals in quick succession may be delivered as one.
     until(SOON, "prove to end", || {
         process.signal(Signal::SIGTERM);
         !proving.is_running()
@@ -57,16 +57,17 @@ fn a_second_signal_ends_it_at_once() {
     fs::write(&go_on, "go on\n").unwrap();
 }
 
-/// The service hangs, and nothing is known of those who wait for it: that is what anybody presses twice for.
+/// The service hangs and its connections are undecided: the case in which a user presses Ctrl-C twice.
 #[test]
 #[ignore = "alone: loads"]
-fn it_ends_though_connections_hang() {
+fn prove_ends_although_connections_hang() {
     netns::enter();
     let scene = Scene::start(&Config::web(WEB));
     let frozen = scene.rig.path("frozen");
     let command = format!("kill -STOP $(cat {}); touch {}", scene.rig.path("pid").display(), frozen.display());
-    let hour = ["--timeout", "1h", "--reloads", "1", "--interval", "1h", "--reload-command", &command];
-    let mut proving = scene.rig.spawn(&[&["prove", "--target", WEB, "--http", "--rate", "20"], &hour[..]].concat());
+    let for_an_hour = ["--timeout", "1h", "--reloads", "1", "--interval", "1h", "--reload-command", &command];
+    let arguments = [&["prove", "--target", WEB, "--http", "--rate", "20"], &for_an_hour[..]].concat();
+    let mut proving = scene.rig.spawn(&arguments);
     until(SOON, "the service to hang", || frozen.exists());
     until(SOON, "connections to hang", || established_to_web(proving.pid()) > 0);
     let process = Process::with_pid(proving.pid() as i32).unwrap();
@@ -77,14 +78,14 @@ fn it_ends_though_connections_hang() {
     proving.wait().expect_status(130);
 }
 
-/// Connections of the clients in the network namespace of this process (proc_pid_net(5)): the remote port is 8080, the state 01.
+/// How many client connections to port 8080 are established (state 01) in the network namespace of this process (proc_pid_net(5)).
 fn established_to_web(pid: u32) -> usize {
     let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
-    let is_one = |line: &&str| {
+    let is_established = |line: &&str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         fields.len() > 3 && fields[2].ends_with(":1F90") && fields[3] == "01"
     };
-    table.lines().filter(is_one).count()
+    table.lines().filter(is_established).count()
 }
 
 #[test]
@@ -92,8 +93,8 @@ fn progress_is_shown_on_a_terminal_only() {
     netns::enter();
     let scene = Scene::start(&Config::web(WEB));
     let arguments = ["prove", "--target", WEB, "--http", "--rate", "20", "--reloads", "2", "--reload-command", "true"];
-    let shown = scene.rig.run_on_terminal(&[("TERM", "xterm")], &arguments);
-    assert!(shown.stdout.contains("/2 reloads"), "{:?}", shown.stdout);
-    let told = scene.rig.run(&arguments);
-    assert!(!told.stderr.contains("/2 reloads") && !told.stdout.contains('\x1b'), "{:?}", told.stderr);
+    let on_terminal = scene.rig.run_on_terminal(&[("TERM", "xterm")], &arguments);
+    assert!(on_terminal.stdout.contains("/2 reloads"), "{:?}", on_terminal.stdout);
+    let in_pipe = scene.rig.run(&arguments);
+    assert!(!in_pipe.stderr.contains("/2 reloads") && !in_pipe.stdout.contains('\x1b'), "{:?}", in_pipe.stderr);
 }

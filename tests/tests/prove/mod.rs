@@ -1,7 +1,7 @@
-//! `reloader prove`: it finds what reloads lose, finds nothing where nothing is lost, and says so where it cannot know.
+//! Tests `reloader prove`: it finds the connections that a reload loses, reports none where none is lost, and says where it cannot know.
 
 mod answers;
-mod found;
 mod interrupted;
+mod losses;
 mod lossless;
 mod scene;

@@ -1,4 +1,4 @@
-//! A HAProxy that a shell command reloads, and `prove` beside it.
+//! Starts a HAProxy that a shell command reloads, and runs `prove` against it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,18 +7,18 @@ use reloader_tests::config::Config;
 use reloader_tests::rig::{Answer, Rig};
 
 pub(crate) const WEB: &str = "127.0.0.1:8080";
-/// What `prove` answers where this machine was too busy to measure anything.
+/// The exit status of `prove` where this machine was too busy to measure anything.
 pub(crate) const UNMEASURED: i32 = 75;
-/// On a machine that others use too, some runs measure nothing.
+/// How often a run is repeated. On a busy machine some runs measure nothing.
 const ATTEMPTS: usize = 30;
 
-/// Dropped, the rig ends all that has its directory on the command line.
+/// On drop, the rig ends every process with its directory on the command line.
 pub(crate) struct Scene {
     pub(crate) rig: Rig,
 }
 
 impl Scene {
-    /// A HAProxy that serves `WEB`, started without the daemon.
+    /// Starts a HAProxy that serves `WEB`, without the daemon.
     pub(crate) fn start(config: &Config) -> Scene {
         let scene = Scene { rig: Rig::with(config).prepare() };
         let started = Command::new("/bin/sh").args(["-c", &scene.haproxy("")]).status().expect("running sh");
@@ -26,18 +26,18 @@ impl Scene {
         scene
     }
 
-    /// The command that starts another HAProxy, with these arguments.
+    /// The shell command that starts another HAProxy with these arguments.
     pub(crate) fn haproxy(&self, arguments: &str) -> String {
         let (config, pid) = (self.rig.haproxy_cfg(), self.rig.path("pid"));
         format!("/usr/sbin/haproxy -D -f {} -p {} {arguments}", config.display(), pid.display())
     }
 
-    /// As many keep it: the old one ends, the new one starts.
+    /// The shell command of a plain restart: the old process is killed, the new one started.
     pub(crate) fn restart(&self) -> String {
         format!("kill -9 $(cat {}); {}", self.rig.path("pid").display(), self.haproxy(""))
     }
 
-    /// HAProxy's own way, without its sockets being passed.
+    /// The shell command of HAProxy's own reload, without passing sockets.
     pub(crate) fn soft_stop(&self) -> String {
         self.haproxy(&format!("-sf $(cat {})", self.rig.path("pid").display()))
     }
@@ -51,14 +51,17 @@ impl Scene {
     }
 }
 
-/// Against `WEB`, with what `arguments` say.
+/// Runs `prove` with these arguments, against `WEB` if they name no target.
 pub(crate) fn prove(rig: &Rig, arguments: &[&str]) -> Answer {
-    let given = arguments.contains(&"--target");
-    let target: &[&str] = if given { &[] } else { &["--target", WEB] };
+    let has_target = arguments.contains(&"--target");
+    let target: &[&str] = if has_target { &[] } else { &["--target", WEB] };
     rig.run(&[&["prove"], target, arguments].concat())
 }
 
-/// Runs it until it has measured something; panics with the last answer if it never does.
+/// Repeats the run until it has measured something.
+///
+/// # Panics
+/// With the last answer, if no run measures anything.
 #[track_caller]
 pub(crate) fn until_measured(mut run: impl FnMut() -> Answer) -> Answer {
     let mut last = run();
@@ -71,20 +74,20 @@ pub(crate) fn until_measured(mut run: impl FnMut() -> Answer) -> Answer {
     panic!("this machine never kept the load's schedule: {}", last.stderr)
 }
 
-/// Runs it until something was lost: what a way of reloading loses at one time is a matter of luck.
+/// Repeats the run until something is lost: a single run may lose nothing by chance.
 #[track_caller]
 pub(crate) fn until_lost(run: impl FnMut() -> Answer) -> Answer {
-    until_lost_so(|_| true, run)
+    until_lost_as(|_| true, run)
 }
 
-/// The same, until something was lost in the way that is to be shown.
+/// Repeats the run until something is lost in the way that `is_expected` accepts.
 #[track_caller]
-pub(crate) fn until_lost_so(is_so: impl Fn(&Answer) -> bool, mut run: impl FnMut() -> Answer) -> Answer {
+pub(crate) fn until_lost_as(is_expected: impl Fn(&Answer) -> bool, mut run: impl FnMut() -> Answer) -> Answer {
     for _ in 0..ATTEMPTS {
         let answer = until_measured(&mut run);
-        if answer.status != 0 && is_so(&answer) {
+        if answer.status != 0 && is_expected(&answer) {
             return answer.expect_status(1);
         }
     }
-    panic!("nothing was lost so in {ATTEMPTS} runs")
+    panic!("no loss of the expected kind in {ATTEMPTS} runs")
 }

@@ -12,7 +12,7 @@ use super::tiers::Tiers;
 pub(super) struct Finding {
     pub(super) title: String,
     pub(super) took: Duration,
-    /// `reload::binds_come_and_go`, how it ended, and what it has cost on this machine.
+    /// `reload::binds_are_added_and_removed`, how it ended, and what it has cost on this machine.
     pub(super) results: Vec<(String, Outcome, Duration)>,
     /// Why the row as a whole has failed.
     pub(super) problem: Option<String>,

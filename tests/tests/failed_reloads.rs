@@ -1,4 +1,4 @@
-//! Reloads that must come to nothing: the old generation is not touched, no connection is lost, the next good one works.
+//! Tests reloads that must fail: the old generation is untouched, no connection is lost, and the next good reload succeeds.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::process::{Process, mentioning};
-use reloader_tests::rig::{Answer, Rig, Setup};
+use reloader_tests::rig::{Answer, Pending, Rig, Setup};
 use reloader_tests::servers::{self, Server};
 use reloader_tests::sockets::{accepted_by, listening, open_sockets};
 use reloader_tests::wrapper::{Behaviour, Wrapper};
@@ -20,7 +20,7 @@ const WEB: &str = "127.0.0.1:8080";
 const IMPATIENT: &str = "[reload]\nstart-timeout = \"1s\"";
 
 #[test]
-fn a_configuration_that_haproxy_rejects() {
+fn rejected_configuration_keeps_the_old_generation() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).start();
     let load = Load::to([WEB]).start();
@@ -41,7 +41,7 @@ fn a_configuration_that_haproxy_rejects() {
 }
 
 #[test]
-fn what_cannot_be_a_generation_is_refused_with_its_place() {
+fn unsupported_configuration_is_refused_with_file_and_line() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).start();
     let serving = rig.serving();
@@ -58,44 +58,41 @@ fn what_cannot_be_a_generation_is_refused_with_its_place() {
 }
 
 #[test]
-fn a_new_generation_that_dies_at_start() {
+fn generation_that_dies_at_start_is_abandoned() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
-    let answer = abandoned_under_load(&rig, || wrapper.set(Behaviour::FailAtOnce), || wrapper.set(Behaviour::Normal));
+    let answer = fail_reload_under_load(&rig, || wrapper.set(Behaviour::FailAtOnce), || wrapper.set(Behaviour::Normal));
     assert!(answer.at("/reason").to_string().contains("exited with status 1"), "{}", answer.at("/reason"));
     assert!(answer.at("/server-log").to_string().contains("told to die"), "{}", answer.at("/server-log"));
 }
 
 #[test]
-fn a_new_generation_that_dies_once_it_was_ready() {
+fn generation_that_dies_after_ready_is_abandoned() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
     let answer =
-        abandoned_under_load(&rig, || wrapper.set(Behaviour::ReadyThenExit), || wrapper.set(Behaviour::Normal));
+        fail_reload_under_load(&rig, || wrapper.set(Behaviour::ReadyThenExit), || wrapper.set(Behaviour::Normal));
     assert!(answer.at("/reason").to_string().contains("exited with status 0"), "{}", answer.at("/reason"));
 }
 
 #[test]
-fn a_new_generation_that_hangs_before_it_has_a_socket() {
+fn generation_that_hangs_before_it_has_a_socket_is_abandoned() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables(IMPATIENT).start();
-    let answer = abandoned_under_load(&rig, || wrapper.set(Behaviour::Hang), || wrapper.set(Behaviour::Normal));
+    let answer = fail_reload_under_load(&rig, || wrapper.set(Behaviour::Hang), || wrapper.set(Behaviour::Normal));
     assert!(answer.at("/reason").to_string().contains("start-timeout"), "{}", answer.at("/reason"));
     until_only_serving(&rig);
 }
 
-/// It takes connections from the first moment: each of them must be served, though the reload fails.
+/// The new generation accepts connections from the start: each of them must be served, although the reload fails.
 #[test]
-fn a_new_generation_that_serves_but_is_never_ready() {
+fn generation_that_is_never_ready_still_serves_its_connections() {
     netns::enter();
     let (wrapper, backend) = (Wrapper::new(), Server::start("127.0.0.1:0", servers::Reaction::Reply));
-    let rig = with_idle(&wrapper, &backend).start();
-    let old = rig.serving().unwrap();
-    wrapper.set(Behaviour::NoStatsSocket);
-    let reload = rig.spawn(&["reload", "--json"]);
+    let (rig, old, reload) = begin_never_ready_reload(&wrapper, &backend);
     let load = Load::to([WEB]).start();
     let (mut idle, inside) = shared_connections(old, until_shared(&rig, old));
 
@@ -111,13 +108,10 @@ fn a_new_generation_that_serves_but_is_never_ready() {
 }
 
 #[test]
-fn a_new_generation_that_is_stopped_after_it_shares_a_socket() {
+fn connections_inside_a_stopped_generation_are_counted_as_abandoned() {
     netns::enter();
     let (wrapper, backend) = (Wrapper::new(), Server::start("127.0.0.1:0", servers::Reaction::Reply));
-    let rig = with_idle(&wrapper, &backend).start();
-    let old = rig.serving().unwrap();
-    wrapper.set(Behaviour::NoStatsSocket);
-    let reload = rig.spawn(&["reload", "--json"]);
+    let (rig, old, reload) = begin_never_ready_reload(&wrapper, &backend);
     let new = until_shared(&rig, old);
     let (mut idle, doomed) = shared_connections(old, new);
     new.stop();
@@ -126,15 +120,15 @@ fn a_new_generation_that_is_stopped_after_it_shares_a_socket() {
     assert_eq!(*answer.at("/lost/abandoned"), doomed);
     new.until_gone(Duration::from_secs(5));
     assert_eq!((idle.alive(), idle.count_answered()), (200 - doomed, 200 - doomed));
-    eprintln!("{doomed} of 200 were inside the generation that had to be killed, and counted");
+    eprintln!("{doomed} of 200 were inside the generation that had to be killed, and were counted");
     wrapper.set(Behaviour::Normal);
     assert_next_reload_is_proven(&rig);
     Load::to([WEB]).connections(100).run().assert_lossless();
 }
 
-/// It renames its own socket over the path before it is known to have taken over nothing.
+/// The new generation renames its own socket over the path before the daemon can see that it took over none.
 #[test]
-fn a_new_generation_that_binds_a_unix_path_anew() {
+fn generation_that_rebinds_a_unix_path_is_refused() {
     netns::enter();
     let wrapper = Wrapper::new();
     let unix = format!("unix@{}", unix_bind(&wrapper).display());
@@ -152,22 +146,22 @@ fn a_new_generation_that_binds_a_unix_path_anew() {
 }
 
 #[test]
-fn a_bind_that_another_process_has() {
+fn bind_taken_by_another_process_fails_the_reload() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).start();
     let taken = TcpListener::bind("127.0.0.1:8090").unwrap();
     rig.configure(&Config::new().frontend("web", &[WEB, "127.0.0.1:8090"]));
-    let answer = abandoned_under_load(&rig, || {}, || drop(taken));
+    let answer = fail_reload_under_load(&rig, || {}, || drop(taken));
     assert!(answer.at("/server-log").to_string().contains("127.0.0.1:8090"), "{}", answer.at("/server-log"));
 }
 
 #[test]
-fn a_second_haproxy_on_the_same_port() {
+fn foreign_haproxy_on_the_same_port_fails_the_reload() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).start();
     let old = rig.serving().unwrap();
-    Config::web(WEB).write(&rig.path("stranger.cfg"));
-    let stranger = HaproxyBinary::installed().daemonize(&rig.path("stranger.cfg"), &[]).unwrap();
+    Config::web(WEB).write(&rig.path("foreign.cfg"));
+    let foreign = HaproxyBinary::installed().daemonize(&rig.path("foreign.cfg"), &[]).unwrap();
 
     let load = Load::to([WEB]).start();
     load.until_started(100);
@@ -175,25 +169,26 @@ fn a_second_haproxy_on_the_same_port() {
     load.until_further(300);
     load.stop().assert_lossless();
     let reason = answer.at("/reason").to_string();
-    assert!(reason.contains("foreign") && reason.contains(&format!("process {} ", stranger.process.pid)), "{reason}");
+    assert!(reason.contains("foreign") && reason.contains(&format!("process {} ", foreign.process.pid)), "{reason}");
     assert_eq!(rig.serving(), Some(old));
-    until_only_serving_beside(&rig, &[stranger.process]);
+    until_only_serving_beside(&rig, &[foreign.process]);
 
-    drop(stranger);
+    drop(foreign);
     assert_next_reload_is_proven(&rig);
 }
 
-/// A reload that fails while connections are made: 0 lost, the same generation and sockets before and after.
-fn abandoned_under_load(rig: &Rig, break_it: impl FnOnce(), mend_it: impl FnOnce()) -> Answer {
+/// Makes a reload fail under load: no connection is lost, and generation and sockets are the same before and after. `make_fail` makes
+/// the next reload fail, `restore` the one after that succeed.
+fn fail_reload_under_load(rig: &Rig, make_fail: impl FnOnce(), restore: impl FnOnce()) -> Answer {
     let (serving, inodes) = (rig.serving(), listening(8080));
     let load = Load::to([WEB]).start();
     load.until_started(100);
-    break_it();
+    make_fail();
     let answer = rig.reload().expect_status(1);
     assert_eq!((answer.at("/result"), answer.at("/lost/abandoned")), (&"failed".into(), &0.into()));
     assert_eq!((rig.serving(), listening(8080)), (serving, inodes));
     load.until_further(300);
-    mend_it();
+    restore();
     assert_next_reload_is_proven(rig);
     load.until_further(300);
     load.stop().assert_lossless();
@@ -210,8 +205,17 @@ fn assert_next_reload_is_proven(rig: &Rig) {
     assert_eq!((&web["rung"], &web["inode-before"]), (&"passed".into(), &web["inode-after"]));
 }
 
-/// A new generation gets three seconds: enough to do something to it before it is abandoned.
-fn with_idle(wrapper: &Wrapper, backend: &Server) -> Setup {
+/// Begins a reload whose new generation serves but never becomes ready. Gives the rig, the old generation and the reload.
+fn begin_never_ready_reload(wrapper: &Wrapper, backend: &Server) -> (Rig, Process, Pending) {
+    let rig = setup_with_idle(wrapper, backend).start();
+    let old = rig.serving().unwrap();
+    wrapper.set(Behaviour::NoStatsSocket);
+    let reload = rig.spawn(&["reload", "--json"]);
+    (rig, old, reload)
+}
+
+/// A service with idle connections. A new generation has six seconds to start: enough for a test to act before it is abandoned.
+fn setup_with_idle(wrapper: &Wrapper, backend: &Server) -> Setup {
     let config = Config::web(WEB).tcp_proxy("idle", &["127.0.0.1:8081"], &backend.address.to_string());
     let config = config.frontend("unix", &[&format!("unix@{}", unix_bind(wrapper).display())]);
     Rig::with(&config).haproxy_at(&wrapper.path()).tables("[reload]\nstart-timeout = \"6s\"")
@@ -221,27 +225,27 @@ fn unix_bind(wrapper: &Wrapper) -> PathBuf {
     wrapper.path().with_file_name("web.sock")
 }
 
-/// 200 idle connections while both accept, and how many of them the new one was given. It has the socket before it waits on it, so the old
-/// one may be given all of the first ones: another try.
+/// Opens 200 idle connections while both generations accept, and counts those inside the new one. The new generation has the socket before
+/// it waits on it, so the old one may get all of them: then the attempt is repeated.
 fn shared_connections(old: Process, new: Process) -> (IdleConnections, usize) {
     let accepted = |by| accepted_by(by, 8081);
     let mut shared = None;
     until(Duration::from_secs(10), "the new generation to be given a connection", || {
         let idle = IdleConnections::open("127.0.0.1:8081", 200);
-        until(Duration::from_secs(10), "all to be accepted", || accepted(old) + accepted(new) == 200);
+        until(Duration::from_secs(10), "all connections to be accepted", || accepted(old) + accepted(new) == 200);
         let inside = accepted(new);
         if inside > 0 {
             shared = Some((idle, inside));
         } else {
             drop(idle);
-            until(Duration::from_secs(10), "all to be closed", || accepted(old) == 0);
+            until(Duration::from_secs(10), "all connections to be closed", || accepted(old) == 0);
         }
         shared.is_some()
     });
     shared.unwrap()
 }
 
-/// The process that holds the listener beside `old` and the daemon.
+/// Waits for a third process, besides `old` and the daemon, that has the listener, and gives it.
 fn until_shared(rig: &Rig, old: Process) -> Process {
     let inodes = listening(8081);
     let daemon = rig.daemon_process();
@@ -259,7 +263,7 @@ fn until_only_serving(rig: &Rig) {
     until_only_serving_beside(rig, &[]);
 }
 
-/// What was abandoned drains and ends.
+/// Waits until the abandoned generation has drained and ended.
 fn until_only_serving_beside(rig: &Rig, others: &[Process]) {
     let mut expected = vec![rig.daemon_process(), rig.serving().unwrap()];
     expected.extend(others);

@@ -1,4 +1,4 @@
-//! One hundred thousand connections through a hundred reloads, beside what HAProxy loses without reloader.
+//! Compares reloader with HAProxy alone: one hundred thousand connections through a hundred reloads.
 
 use reloader_tests::config::Config;
 use reloader_tests::haproxy::HaproxyBinary;
@@ -9,14 +9,14 @@ use reloader_tests::receipt::assert_passed;
 use reloader_tests::rig::Rig;
 
 const WEB: &str = "127.0.0.1:8000";
-/// What a machine of two cores carries beside HAProxy and its reloads with time to spare.
+/// A load that a machine of two cores carries easily beside HAProxy and its reloads.
 const TRIAL: Trial = Trial { rate: 4000, connections: 120_000, reloads: 120, ports: 1 };
 
 #[test]
 #[ignore = "alone: loads"]
-fn nothing_is_lost_where_kill_and_restart_loses() {
+fn reloader_loses_nothing_where_kill_and_restart_loses() {
     netns::enter();
-    let (ours, windows) = with_reloader(TRIAL);
+    let (ours, windows) = run_with_reloader(TRIAL);
     let mut table = vec![row("reloader", &ours, &windows)];
     let mut plain = |name: &str, method, trial| {
         let report = plain::run(&HaproxyBinary::installed(), method, trial);
@@ -36,7 +36,7 @@ fn nothing_is_lost_where_kill_and_restart_loses() {
     assert!(killed.failed() > 0, "the load would not have seen a loss: {killed}");
 }
 
-fn with_reloader(trial: Trial) -> (Outcomes, Vec<Window>) {
+fn run_with_reloader(trial: Trial) -> (Outcomes, Vec<Window>) {
     let rig = Rig::with(&Config::web(WEB)).start();
     let load = Load::to([WEB]).rate(trial.rate).connections(trial.connections).start();
     let mut windows = Vec::new();

@@ -1,4 +1,4 @@
-//! What others do to the server and to the daemon's files, and what the daemon makes of it.
+//! Tests how the daemon reacts when other processes signal the server, take its names, or change the daemon's files.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -23,7 +23,7 @@ const IDLE: &str = "127.0.0.1:8081";
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
-fn a_server_that_somebody_else_retires_is_replaced_and_drains() {
+fn externally_retired_server_is_replaced_and_drains() {
     netns::enter();
     let backend = Server::start("127.0.0.1:9000", Reaction::Reply);
     let config = Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string());
@@ -40,13 +40,13 @@ fn a_server_that_somebody_else_retires_is_replaced_and_drains() {
 
     load.stop().assert_lossless();
     assert_eq!((idle.alive(), old.is_alive(), new.is_alive()), (20, true, true));
-    assert_eq!(listening(8080), inodes, "the same sockets");
+    assert_eq!(listening(8080), inodes, "the sockets were not kept");
     assert_eq!(*rig.status().at("/warnings"), serde_json::json!([]));
 }
 
-/// Nothing keeps the sockets of a server whose reloads are all holds: its port is refused until the next one is there.
+/// With `strategy = "hold"` the daemon keeps no sockets of the server, so the port is refused until the next generation listens.
 #[test]
-fn a_server_without_custody_that_somebody_else_retires_is_replaced_without_a_claim() {
+fn externally_retired_server_without_custody_is_replaced_unproven() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).tables("[reload]\nstrategy = \"hold\"\n").start();
     let old = rig.serving().unwrap();
@@ -58,18 +58,18 @@ fn a_server_without_custody_that_somebody_else_retires_is_replaced_without_a_cla
 }
 
 #[test]
-fn a_stats_socket_that_names_somebody_elses_process_is_not_believed() {
+fn stats_socket_naming_a_foreign_process_is_not_trusted() {
     netns::enter();
     let mut rig = Rig::with(&Config::new()).prepare();
     let stats = rig.path("stats.sock");
     rig.configure(&Config::web(WEB).stats_socket(&stats));
-    let mut innocent = Command::new("sleep").arg("600").spawn().unwrap();
+    let mut foreign = Command::new("sleep").arg("600").spawn().unwrap();
     let listener = UnixListener::bind(&stats).unwrap();
-    let said = format!("Name: HAProxy\nVersion: 2.6.0\nPid: {}\n", innocent.id());
+    let answer = format!("Name: HAProxy\nVersion: 2.6.0\nPid: {}\n", foreign.id());
     std::thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
             let _ = stream.read(&mut [0; 100]);
-            let _ = stream.write_all(said.as_bytes());
+            let _ = stream.write_all(answer.as_bytes());
         }
     });
 
@@ -77,24 +77,24 @@ fn a_stats_socket_that_names_somebody_elses_process_is_not_believed() {
     // One line: the only receipt.
     let first = rig.history().at("/kind").clone();
     rig.reload().expect_status(0);
-    let lives = innocent.try_wait().unwrap().is_none();
-    innocent.kill().unwrap();
-    innocent.wait().unwrap();
+    let survived = foreign.try_wait().unwrap().is_none();
+    foreign.kill().unwrap();
+    foreign.wait().unwrap();
     assert_eq!(first, "start", "{}", rig.log());
-    assert!(lives && rig.log().contains("not adopted"));
+    assert!(survived && rig.log().contains("not adopted"));
 }
 
 #[test]
-fn a_handover_that_cannot_be_recorded_is_not_made() {
-    // The second is bound anew, and nothing guards it.
-    for (address, strategy, done) in [(WEB, "auto", 0), ("[::1]:8080", "fd-pass", 3)] {
+fn handover_that_cannot_be_recorded_is_not_made() {
+    // The second listener is bound again without protection, so its reload is unproven.
+    for (address, strategy, status) in [(WEB, "auto", 0), ("[::1]:8080", "fd-pass", 3)] {
         netns::enter();
         let web = Config::web(&format!("{address} shards 3"));
         let rig = Rig::with(&web).tables(&format!("[reload]\nstrategy = \"{strategy}\"")).start();
         let old = rig.serving().unwrap();
         let records = rig.path("run/generations.json");
         let temporary = records.with_extension("tmp");
-        // Not even root can write a file where a directory is.
+        // Even root cannot write a file over a directory.
         fs::create_dir_all(temporary.join("in the way")).unwrap();
         let load = Load::to([address]).rate(2000).start();
         load.until_started(50);
@@ -106,13 +106,13 @@ fn a_handover_that_cannot_be_recorded_is_not_made() {
         }
         load.stop().assert_lossless();
         fs::remove_dir_all(&temporary).unwrap();
-        rig.reload().expect_status(done);
+        rig.reload().expect_status(status);
         Load::to([address]).connections(200).run().assert_lossless();
     }
 }
 
 #[test]
-fn an_emptied_runtime_dir_is_made_again_and_custody_goes_on() {
+fn emptied_runtime_dir_is_recreated_and_custody_continues() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).start();
     let inodes = listening(8080);
@@ -129,12 +129,12 @@ fn an_emptied_runtime_dir_is_made_again_and_custody_goes_on() {
     rig.until_replaced(old);
     let lost = load.stop().summary();
     assert_eq!((lost.refused, lost.timeout), (0, 0), "{lost}");
-    assert_eq!(listening(8080), inodes, "the same sockets");
+    assert_eq!(listening(8080), inodes, "the sockets were not kept");
     rig.reload().expect_status(0);
 }
 
 #[test]
-fn an_empty_configuration_takes_no_port_away() {
+fn empty_configuration_is_refused_and_the_port_stays_served() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).start();
     let old = rig.serving().unwrap();
@@ -152,7 +152,7 @@ fn an_empty_configuration_takes_no_port_away() {
 }
 
 #[test]
-fn hangup_during_the_first_start_is_no_end() {
+fn sighup_during_the_first_start_does_not_end_the_daemon() {
     netns::enter();
     let wrapper = Wrapper::new();
     wrapper.set(wrapper::Behaviour::WaitForChange);
@@ -162,14 +162,14 @@ fn hangup_during_the_first_start_is_no_end() {
     until(LIMIT, "the first start", || !daemon_process.children().is_empty());
     daemon_process.signal(Signal::SIGHUP);
     wrapper.set(wrapper::Behaviour::Normal);
-    until(LIMIT, "service", || rig.status().at("/serving/pid").is_u64());
+    until(LIMIT, "a serving generation", || rig.status().at("/serving/pid").is_u64());
     assert!(daemon_process.is_alive());
     rig.run(&["stop"]).expect_status(0);
     assert_eq!(daemon.wait().status, 0);
 }
 
 #[test]
-fn as_the_first_process_of_a_container_it_drains_before_it_ends() {
+fn daemon_as_pid_1_drains_before_it_ends() {
     netns::enter();
     let backend = Server::start("127.0.0.1:9000", Reaction::Reply);
     let config = Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string());
@@ -191,6 +191,6 @@ fn as_the_first_process_of_a_container_it_drains_before_it_ends() {
     init.signal(Signal::SIGTERM);
     until(LIMIT, "the port to be closed", || listening(8080).is_empty());
     assert!(init.is_alive());
-    assert_eq!(idle.count_answered(), 10, "connections of both generations go on until they end by themselves");
+    assert_eq!(idle.count_answered(), 10, "connections of a generation were cut");
     init.until_gone(LIMIT);
 }

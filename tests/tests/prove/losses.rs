@@ -1,4 +1,4 @@
-//! Ways to reload that lose connections are found out.
+//! Tests that `prove` finds the losses of ways to reload that lose connections.
 
 use std::fs;
 
@@ -6,11 +6,11 @@ use reloader_tests::config::Config;
 use reloader_tests::netns;
 use reloader_tests::rig::Answer;
 
-use super::scene::{Scene, WEB, until_lost, until_lost_so};
+use super::scene::{Scene, WEB, until_lost, until_lost_as};
 
 #[test]
 #[ignore = "alone: loads"]
-fn a_restart_loses_connections_and_the_report_shows_them() {
+fn restart_loses_connections_and_the_report_shows_them() {
     netns::enter();
     let scene = Scene::start(&Config::web(WEB));
     let (command, report) = (scene.restart(), scene.report().display().to_string());
@@ -20,12 +20,12 @@ fn a_restart_loses_connections_and_the_report_shows_them() {
     assert_eq!((answer.at("/result"), answer.at("/cut-short")), (&"lost".into(), &false.into()));
     assert!(answer.at("/lost/refused").as_u64() > Some(0), "{}", answer.stdout);
     let of_reloads = answer.at("/reloads").as_array().unwrap().iter().map(|reload| reload["lost"].as_u64().unwrap());
-    assert_eq!(Some(of_reloads.sum::<u64>()), answer.at("/lost/total").as_u64(), "each loss belongs to a reload");
-    let whole = answer.at("/served").as_u64().unwrap() + answer.at("/lost/total").as_u64().unwrap();
-    assert_eq!(answer.at("/total").as_u64(), Some(whole));
+    assert_eq!(Some(of_reloads.sum::<u64>()), answer.at("/lost/total").as_u64(), "a loss belongs to no reload");
+    let total = answer.at("/served").as_u64().unwrap() + answer.at("/lost/total").as_u64().unwrap();
+    assert_eq!(answer.at("/total").as_u64(), Some(total));
     let html = fs::read_to_string(scene.report()).unwrap();
-    assert!(html.starts_with("<!DOCTYPE html>") && html.contains("class=\"loss\""), "a report with losses in it");
-    assert!(html.contains("kill -9 $(cat "), "the command is told");
+    assert!(html.starts_with("<!DOCTYPE html>") && html.contains("class=\"loss\""), "the report shows no loss");
+    assert!(html.contains("kill -9 $(cat "), "the report does not name the command");
     let others = fs::read_dir(scene.rig.dir()).unwrap().map(|entry| entry.unwrap().file_name());
     let left: Vec<_> = others.filter(|name| name.to_string_lossy().starts_with(".reloader-prove")).collect();
     assert!(left.is_empty(), "{left:?}");
@@ -33,7 +33,7 @@ fn a_restart_loses_connections_and_the_report_shows_them() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn haproxys_own_reload_without_reuseport_loses_connections() {
+fn soft_stop_without_reuseport_loses_connections() {
     netns::enter();
     let scene = Scene::start(&Config::web(WEB).global("noreuseport"));
     let command = scene.soft_stop();
@@ -45,26 +45,26 @@ fn haproxys_own_reload_without_reuseport_loses_connections() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn without_http_a_connection_that_is_only_established_is_found_lost_too() {
+fn without_http_a_lost_established_connection_is_detected() {
     netns::enter();
     let scene = Scene::start(&Config::web(WEB));
     let command = scene.restart();
     let arguments = ["--rate", "400", "--reloads", "6", "--interval", "300ms", "--json"];
-    // What was refused was never established: a restart has such losses too.
+    // A restart also refuses connections. Those were never established and do not count here.
     let reset = |answer: &Answer| answer.at("/lost/reset").as_u64() > Some(0);
-    let answer = until_lost_so(reset, || scene.prove(&[&arguments[..], &["--reload-command", &command]].concat()));
+    let answer = until_lost_as(reset, || scene.prove(&[&arguments[..], &["--reload-command", &command]].concat()));
     assert_eq!(answer.at("/protocol"), "tcp");
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn kept_connections_that_are_cut_under_a_request_are_found() {
+fn kept_connections_cut_during_a_request_are_detected() {
     netns::enter();
     let scene = Scene::start(&Config::web(WEB));
     let command = scene.restart();
     let arguments = ["--http", "--keep-alive=10", "--rate", "400", "--reloads", "6", "--interval", "300ms", "--json"];
     let cut = |answer: &Answer| ["/lost/reset", "/lost/empty"].iter().any(|how| answer.at(how).as_u64() > Some(0));
-    let answer = until_lost_so(cut, || scene.prove(&[&arguments[..], &["--reload-command", &command]].concat()));
+    let answer = until_lost_as(cut, || scene.prove(&[&arguments[..], &["--reload-command", &command]].concat()));
     assert_eq!((answer.at("/unit"), answer.at("/keep-alive")), (&"requests".into(), &10.into()));
     assert!(answer.at("/connections").as_u64() < answer.at("/total").as_u64(), "{}", answer.stdout);
 }

@@ -1,4 +1,5 @@
-//! What the program of a hold costs a packet, by BPF_PROG_TEST_RUN: `cargo run --release --example hold_cost` as root.
+//! Measures what the hold's eBPF program costs each packet, by BPF_PROG_TEST_RUN: `cargo run --release --example
+//! hold_cost` as root.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use reloader_tests::netns;
 
 const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../reloader/src/gate/programs/hold.o");
 const RUNS: u32 = 100_000;
-/// So many fit into the ring: nobody takes them out while the kernel repeats the program.
+/// This many SYNs fit into the ring, which is not emptied while the kernel repeats the program.
 const PARKED: u32 = 10_000;
 
 fn main() -> anyhow::Result<()> {
@@ -30,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     while ring.next().is_some() {
         parked += 1;
     }
-    anyhow::ensure!(parked == PARKED, "{parked} of {PARKED} SYNs were parked: the last line is about something else");
+    anyhow::ensure!(parked == PARKED, "{parked} of {PARKED} SYNs were parked: the last line does not measure parking");
     Ok(())
 }
 
@@ -43,13 +44,13 @@ fn arm(ebpf: &mut Ebpf, held: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Nanoseconds on average, as the kernel measures them.
+/// Average nanoseconds for one run, as the kernel measures them.
 fn cost(program: &SchedClassifier, frame: &[u8], repeat: u32) -> anyhow::Result<u128> {
     let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
     Ok(program.test_run(options)?.duration.as_nanos())
 }
 
-/// From and to 127.0.0.1. BPF_PROG_TEST_RUN lets a packet arrive by `lo`.
+/// A TCP segment from and to 127.0.0.1. With BPF_PROG_TEST_RUN a packet arrives on `lo`.
 fn frame(port: u16, flags: u8) -> Vec<u8> {
     let local = [127, 0, 0, 1];
     let mut frame = vec![0; 12];

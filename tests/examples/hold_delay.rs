@@ -1,10 +1,10 @@
-//! What a hold adds to a bind window, and how fast parked SYNs are delivered.
+//! Measures what a hold adds to a bind window, and how fast parked SYNs are delivered.
 //!
 //! ```text
 //! cargo build --release -p reloader
 //! RELOADER_BIN=target/release/reloader cargo run --release -p reloader-tests --example hold_delay [HOLDS]
 //! ```
-//! as root, on `lo` of a network namespace of its own, by the eBPF gate.
+//! Run it as root. It uses the eBPF gate on `lo`, in its own network namespace.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::os::fd::AsFd;
 
 const BATCH: usize = 10_000;
-/// One client each millisecond of it.
+/// How long the port has no listener. One client starts in each millisecond of it.
 const WINDOW: Duration = Duration::from_millis(30);
 
 fn main() {
@@ -43,7 +43,7 @@ fn delays(address: SocketAddr, holds: usize, inheritance: &Inheritance) {
     );
 }
 
-/// The longest that a client waited, less the time in which nobody listened.
+/// The longest wait of a client minus the time without a listener, in milliseconds.
 fn added_delay(address: SocketAddr, inheritance: &Inheritance) -> f64 {
     let old = listen(address);
     let hold = hold(address, inheritance);
@@ -58,7 +58,7 @@ fn added_delay(address: SocketAddr, inheritance: &Inheritance) -> f64 {
     let window = closed.elapsed();
     let waiting = std::thread::spawn(move || {
         let delays = clients.iter().map(|(began, client)| {
-            connected(client);
+            wait_until_connected(client);
             began.elapsed()
         });
         delays.max().unwrap_or_default()
@@ -73,15 +73,15 @@ fn deliveries(address: SocketAddr, inheritance: &Inheritance) {
     for round in 1..=3 {
         let began = Instant::now();
         let clients: Vec<Socket> = (0..BATCH).map(|_| connect(address)).collect();
-        clients.iter().for_each(connected);
+        clients.iter().for_each(wait_until_connected);
         let free = began.elapsed();
         drop(clients);
 
-        let _listener = emptied(_listener.try_clone().expect("a duplicate"));
+        let _listener = emptied_queue(_listener.try_clone().expect("a duplicate"));
         let hold = hold(address, inheritance);
         let clients: Vec<Socket> = (0..BATCH).map(|_| connect(address)).collect();
         let began = Instant::now();
-        let waiting = std::thread::spawn(move || clients.iter().for_each(connected));
+        let waiting = std::thread::spawn(move || clients.iter().for_each(wait_until_connected));
         let ended = hold.release();
         waiting.join().expect("the clients");
         let held = began.elapsed();
@@ -91,12 +91,12 @@ fn deliveries(address: SocketAddr, inheritance: &Inheritance) {
             ended.figures.released,
             held.as_secs_f64() * 1000.0
         );
-        emptied(_listener);
+        emptied_queue(_listener);
     }
 }
 
-/// Accepts and closes all that wait.
-fn emptied(listener: TcpListener) -> TcpListener {
+/// Accepts and closes every queued connection.
+fn emptied_queue(listener: TcpListener) -> TcpListener {
     listener.set_nonblocking(true).expect("fcntl");
     while listener.accept().is_ok() {}
     listener
@@ -130,13 +130,13 @@ fn listen(address: SocketAddr) -> TcpListener {
 fn connect(address: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("socket");
     socket.set_nonblocking(true).expect("fcntl");
-    // A reset at the close leaves no TIME_WAIT behind, of which there would be tens of thousands.
+    // A reset at the close leaves no TIME_WAIT; there would be tens of thousands of them.
     socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
     let _ = socket.connect(&address.into());
     socket
 }
 
-fn connected(socket: &Socket) {
+fn wait_until_connected(socket: &Socket) {
     let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
     poll(&mut ready, PollTimeout::NONE).expect("poll");
     assert!(socket.take_error().expect("SO_ERROR").is_none(), "a client was refused");

@@ -1,10 +1,11 @@
-//! What an idle daemon takes: memory, processor time over a minute, open descriptors; and the same after many reloads.
+//! Measures what an idle daemon takes: memory, processor time over a minute and open descriptors, before and after many
+//! reloads.
 //!
 //! ```text
 //! cargo build --release -p reloader
 //! RELOADER_BIN=target/release/reloader cargo run --release -p reloader-tests --example idle_daemon [RELOADS [SECONDS]]
 //! ```
-//! as root.
+//! Run it as root.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -31,7 +32,7 @@ fn main() {
         "threads",
         format!("CPU ms/{}s", watch.as_secs())
     );
-    show("after the start", daemon, watch);
+    print_usage("after the start", daemon, watch);
     let mut done = 0;
     for step in [10, reloads / 2, reloads] {
         let began = Instant::now();
@@ -40,12 +41,12 @@ fn main() {
             done += 1;
         }
         until(Duration::from_secs(10), "the old generations to end", || rig.status().at("/draining/0").is_null());
-        show(&format!("after {done} reloads"), daemon, if done < reloads { Duration::ZERO } else { watch });
+        print_usage(&format!("after {done} reloads"), daemon, if done < reloads { Duration::ZERO } else { watch });
         eprintln!("    ({:.1} s)", began.elapsed().as_secs_f64());
     }
 }
 
-fn show(when: &str, daemon: Process, watch: Duration) {
+fn print_usage(when: &str, daemon: Process, watch: Duration) {
     let before = cpu_ticks(daemon);
     std::thread::sleep(watch);
     let ticks = cpu_ticks(daemon) - before;

@@ -1,10 +1,11 @@
-//! The time of a reload, request to receipt, beside HAProxy's own `-x -sf`, round by round in the same run.
+//! Measures the time of a reload from request to receipt, beside HAProxy's own `-x -sf`, round by round in the same
+//! run.
 //!
 //! ```text
 //! cargo build --release -p reloader
 //! RELOADER_BIN=target/release/reloader cargo run --release -p reloader-tests --example reload_time [ROUNDS]
 //! ```
-//! as root. Both start the same HAProxy with the same listeners, without load.
+//! Run it as root. Both start the same HAProxy with the same listeners, without load.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ fn main() {
     }
 }
 
-/// Reloader listens on ports of its own, beside the plain one's.
+/// Reloader listens on other ports than the plain HAProxy beside it.
 fn compare(listeners: u16, rounds: usize) {
     let bind = format!("127.0.0.1:4000-{}", 3999 + listeners);
     let rig = Rig::with(&Config::web(&bind)).start();
@@ -41,7 +42,7 @@ fn compare(listeners: u16, rounds: usize) {
         let command = began.elapsed();
         assert_passed(&receipt, listeners.into());
         if round == 0 {
-            // Files and code are read for the first time.
+            // In the first round files and code are read from the disk.
             continue;
         }
         let phase = |name: &str| Duration::from_micros(receipt.at(&format!("/phases-us/{name}")).as_u64().unwrap_or(0));

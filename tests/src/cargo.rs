@@ -1,24 +1,24 @@
-//! Calls cargo as a shell does.
+//! Calls cargo with the environment that a shell would give it.
 
 use std::process::Command;
 
-/// What cargo tells a program that it runs, or builds, about its package.
-const ABOUT_A_PACKAGE: [&str; 4] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+/// Prefixes of the variables by which cargo tells a program about its package.
+const PACKAGE_PREFIXES: [&str; 4] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
 
-/// `cargo`, for a program that another cargo may have run. The build script of `ring` looks at what cargo says about a package: with
-/// anything else there than in the call before, half of the workspace is built again.
+/// `cargo`, for a program that may itself run under cargo. The build script of `ring` reads what cargo says about a
+/// package. If that differs from the call before, half of the workspace is built again.
 pub fn cargo() -> Command {
     let mut command = Command::new(env!("CARGO"));
     for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(is_about_a_package) {
+        if name.to_str().is_some_and(describes_a_package) {
             command.env_remove(name);
         }
     }
     command
 }
 
-fn is_about_a_package(variable: &str) -> bool {
-    ABOUT_A_PACKAGE.iter().any(|beginning| variable.starts_with(beginning))
+fn describes_a_package(variable: &str) -> bool {
+    PACKAGE_PREFIXES.iter().any(|beginning| variable.starts_with(beginning))
 }
 
 #[cfg(test)]
@@ -26,8 +26,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cargo_is_configured_by_is_not_about_a_package() {
-        assert!(["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"].into_iter().all(is_about_a_package));
-        assert!(!["CARGO_HOME", "CARGO_TARGET_DIR", "PATH"].into_iter().any(is_about_a_package));
+    fn variables_that_configure_cargo_are_kept() {
+        assert!(["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"].into_iter().all(describes_a_package));
+        assert!(!["CARGO_HOME", "CARGO_TARGET_DIR", "PATH"].into_iter().any(describes_a_package));
     }
 }

@@ -1,4 +1,4 @@
-//! HAProxy configurations for tests: understood by 2.2 and later.
+//! Builds HAProxy configurations for tests, in the syntax of 2.2 and later.
 
 use std::fmt;
 use std::fs;
@@ -12,10 +12,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// `global` and `defaults` only. Timeouts are long, so that a test's idle connections end for its own reasons.
+    /// `global` and `defaults` only. Timeouts are long, so that idle connections do not end before the test ends them.
     pub fn new() -> Config {
         Config {
-            // Without it HAProxy takes all the files it may open, and its memory follows.
+            // Without it HAProxy uses all the files that it may open, and memory in proportion.
             global: vec!["maxconn 4000".into()],
             sections: Vec::new(),
         }
@@ -26,24 +26,24 @@ impl Config {
         Config::new().frontend("web", &[bind])
     }
 
-    /// A line of `global`: `noreuseport`, `master-worker`, `nbthread 1`.
+    /// Adds a line to `global`: `noreuseport`, `master-worker`, `nbthread 1`.
     pub fn global(mut self, line: &str) -> Config {
         self.global.push(line.into());
         self
     }
 
-    /// The user's own stats socket, without `expose-fd`.
+    /// Adds the user's own stats socket, without `expose-fd`.
     pub fn stats_socket(self, path: &Path) -> Config {
         self.global(&format!("stats socket {} mode 600 level admin", path.display()))
     }
 
-    /// The user's own stats socket, from which another HAProxy can take the listeners.
+    /// Adds the user's own stats socket, from which another HAProxy can take the listeners.
     pub fn exposing_stats_socket(self, path: &Path) -> Config {
         self.global(&format!("stats socket {} mode 600 level admin expose-fd listeners", path.display()))
     }
 
-    /// A frontend that answers 200 by itself. A bind is `127.0.0.1:80`, a range `127.0.0.1:5000-7999`,
-    /// `unix@/path`, `abns@name`, with options behind a space.
+    /// Adds a frontend that answers 200 by itself. A bind is `127.0.0.1:80`, a range `127.0.0.1:5000-7999`,
+    /// `unix@/path` or `abns@name`. Options follow after a space.
     pub fn frontend(self, name: &str, binds: &[&str]) -> Config {
         self.section(&format!(
             "frontend {name}\n{}    http-request return status 200 content-type text/plain string ok\n",
@@ -51,7 +51,7 @@ impl Config {
         ))
     }
 
-    /// A TCP proxy to `server`: connections through it stay idle for as long as both ends like.
+    /// Adds a TCP proxy to `server`. Connections through it stay idle for as long as both ends keep them.
     pub fn tcp_proxy(self, name: &str, binds: &[&str], server: &str) -> Config {
         self.section(&format!(
             "frontend {name}\n    mode tcp\n{}    default_backend {name}-servers\n\
@@ -60,8 +60,8 @@ impl Config {
         ))
     }
 
-    /// A frontend that counts requests per source in the stick table `seen`, which is handed on by a local peers
-    /// section.
+    /// Adds a frontend that counts requests for each source in the stick table `seen`. A local peers section hands the
+    /// table on.
     pub fn frontend_with_peers(self, name: &str, binds: &[&str], peers_bind: &str) -> Config {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("the host's name");
         self.section(&format!("peers local\n    peer {} {peers_bind}\n", host.trim()))
@@ -73,13 +73,13 @@ impl Config {
             ))
     }
 
-    /// Any other section, or lines that are wrong on purpose.
+    /// Adds any other section, or lines that are wrong on purpose.
     pub fn section(mut self, text: &str) -> Config {
         self.sections.push(text.into());
         self
     }
 
-    /// Write it to a file.
+    /// Writes the configuration to a file.
     pub fn write(&self, path: &Path) {
         fs::write(path, self.to_string()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }

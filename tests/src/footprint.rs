@@ -1,4 +1,4 @@
-//! What a machine shows of reloader from outside: taken before and after, it must be the same.
+//! Records what a machine shows of reloader from outside. Taken before and after a test, it must be the same.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::poll::satisfied_within;
 use crate::process::{cmdline, guards, mentioning};
 
-/// Links, qdiscs and filters of the calling thread's namespace, guards of holds there, and processes that mention a directory.
+/// Links, qdiscs and filters of the calling thread's namespace, guards of holds in it, and processes that mention a
+/// directory.
 pub struct Footprint {
     dir: PathBuf,
     bpf: bool,
@@ -16,19 +17,19 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Take it; `dir` is the one that the processes in question mention.
+    /// Takes a footprint. `dir` is the directory that the processes in question mention.
     pub fn take(dir: &Path) -> Footprint {
-        Footprint::taken(dir, false)
+        Footprint::record(dir, false)
     }
 
-    /// With reloader's BPF programs and maps on the whole machine: only for a test that is alone with them.
+    /// Takes a footprint with reloader's BPF programs and maps on the whole machine. Only for a test that runs alone.
     pub fn take_with_bpf(dir: &Path) -> Footprint {
-        Footprint::taken(dir, true)
+        Footprint::record(dir, true)
     }
 
-    fn taken(dir: &Path, bpf: bool) -> Footprint {
-        let mut lines: BTreeSet<String> = said("ip", &["-oneline", "link", "show"]).into_iter().collect();
-        lines.extend(said("tc", &["qdisc", "show"]).into_iter().map(|line| format!("qdisc: {line}")));
+    fn record(dir: &Path, bpf: bool) -> Footprint {
+        let mut lines: BTreeSet<String> = lines_of("ip", &["-oneline", "link", "show"]).into_iter().collect();
+        lines.extend(lines_of("tc", &["qdisc", "show"]).into_iter().map(|line| format!("qdisc: {line}")));
         lines.extend(filters());
         let process = |pid| format!("process {pid}: {}", cmdline(pid));
         lines.extend(mentioning(dir).iter().chain(&guards()).map(|found| process(found.pid)));
@@ -38,16 +39,16 @@ impl Footprint {
         Footprint { dir: dir.to_owned(), bpf, lines }
     }
 
-    /// What has come and what has gone since.
+    /// The differences between then and now: added lines with `+`, removed lines with `-`.
     pub fn changes(&self) -> Vec<String> {
-        let now = Footprint::taken(&self.dir, self.bpf).lines;
-        let come = now.difference(&self.lines).map(|line| format!("+ {line}"));
-        let gone = self.lines.difference(&now).map(|line| format!("- {line}"));
-        come.chain(gone).collect()
+        let now = Footprint::record(&self.dir, self.bpf).lines;
+        let added = now.difference(&self.lines).map(|line| format!("+ {line}"));
+        let removed = self.lines.difference(&now).map(|line| format!("- {line}"));
+        added.chain(removed).collect()
     }
 
-    /// What is there now and was not, looked at for as long as the kernel may take to free it. What has gone is somebody
-    /// else's affair: only a test that is alone on the machine can say more.
+    /// What was added since, after the time that the kernel may take to free it. What was removed may belong to another
+    /// test: only a test that is alone on the machine can judge that.
     pub fn left_behind(&self) -> Vec<String> {
         let mut left = Vec::new();
         satisfied_within(Duration::from_secs(5), || {
@@ -58,9 +59,10 @@ impl Footprint {
         left
     }
 
-    /// Panics, naming them, if there are changes. The kernel frees BPF objects and ended processes a little later, so it
-    /// is looked at for a while. For the same reason maps of an earlier test may still have been there when it was taken (a
-    /// program that is let go of is gone at once, and its maps after it): that one of reloader's has gone is no change.
+    /// Panics with the changes, if there are any. The kernel frees BPF objects and ended processes a little later, so
+    /// the check is repeated for a while. For the same reason maps of an earlier test may have been in the footprint:
+    /// the kernel removes a program at once, and its maps after it. A map of reloader that was removed is
+    /// therefore not a change.
     #[track_caller]
     pub fn assert_unchanged(&self) {
         let mut changes = Vec::new();
@@ -75,20 +77,20 @@ impl Footprint {
 
 fn filters() -> Vec<String> {
     let mut found = Vec::new();
-    for link in said("ip", &["-oneline", "link", "show"]) {
+    for link in lines_of("ip", &["-oneline", "link", "show"]) {
         // "2: eth0@if3: <…>"
         let Some(name) = link.split(": ").nth(1).and_then(|name| name.split('@').next()) else {
             continue;
         };
         for place in ["root", "ingress", "egress"] {
-            let lines = said("tc", &["filter", "show", "dev", name, place]);
+            let lines = lines_of("tc", &["filter", "show", "dev", name, place]);
             found.extend(lines.into_iter().map(|line| format!("filter on {name} {place}: {line}")));
         }
     }
     found
 }
 
-/// Those of reloader by their names: Cilium's and systemd's come and go as well.
+/// Whether a BPF object has a name that reloader uses: Cilium's and systemd's objects come and go as well.
 fn is_ours(name: &str) -> bool {
     const MAPS: [&str; 12] = [
         "ABI",
@@ -107,7 +109,7 @@ fn is_ours(name: &str) -> bool {
     name.starts_with("reloader_") || MAPS.contains(&name)
 }
 
-/// TCX programs do not show in tc, but here.
+/// tc does not list TCX programs, but the kernel's list of BPF programs has them.
 fn bpf_objects() -> Vec<String> {
     let programs = aya::programs::loaded_programs().flatten();
     let programs = programs
@@ -120,8 +122,9 @@ fn bpf_objects() -> Vec<String> {
     programs.chain(maps).collect()
 }
 
-/// A command's lines; asking for filters where there can be none is answered with an error, which is an answer.
-fn said(program: &str, args: &[&str]) -> Vec<String> {
+/// The lines that a command prints. tc answers with an error if a device can have no filters of that kind, which is
+/// ignored.
+fn lines_of(program: &str, args: &[&str]) -> Vec<String> {
     let output = Command::new(program).args(args).output();
     let output = output.unwrap_or_else(|error| panic!("running {program} (package iproute2): {error}"));
     String::from_utf8_lossy(&output.stdout).lines().map(|line| line.trim().to_owned()).collect()

@@ -1,4 +1,4 @@
-//! A real HAProxy, and its runtime API.
+//! Runs a real HAProxy, and talks to its runtime API.
 
 use std::fmt;
 use std::fs;
@@ -36,38 +36,45 @@ impl fmt::Display for Version {
     }
 }
 
-/// An executable that has said which version it is.
+/// An executable whose version is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HaproxyBinary {
-    /// What it says.
+    /// The version that it reports.
     pub version: Version,
-    /// Where it is.
+    /// The path of the executable.
     pub path: PathBuf,
 }
 
 impl HaproxyBinary {
-    /// Ask the executable at `path`.
+    /// Asks the executable at `path` for its version.
+    ///
+    /// # Errors
+    /// If it does not run or does not name a HAProxy version.
     pub fn at(path: impl Into<PathBuf>) -> Result<HaproxyBinary> {
         let path = path.into();
-        let said = Command::new(&path).arg("-v").output().with_context(|| format!("running {} -v", path.display()))?;
-        let banner = String::from_utf8_lossy(&said.stdout);
+        let output =
+            Command::new(&path).arg("-v").output().with_context(|| format!("running {} -v", path.display()))?;
+        let banner = String::from_utf8_lossy(&output.stdout);
         match Version::from_banner(&banner) {
-            Some(version) if said.status.success() => Ok(HaproxyBinary { version, path }),
-            _ => bail!("{} -v: {banner}{}", path.display(), String::from_utf8_lossy(&said.stderr)),
+            Some(version) if output.status.success() => Ok(HaproxyBinary { version, path }),
+            _ => bail!("{} -v: {banner}{}", path.display(), String::from_utf8_lossy(&output.stderr)),
         }
     }
 
-    /// The distribution's; panics where there is none.
+    /// The distribution's HAProxy. Panics if it is not installed.
     pub fn installed() -> HaproxyBinary {
         HaproxyBinary::at("/usr/sbin/haproxy").expect("package haproxy")
     }
 
-    /// `haproxy -c`.
+    /// Runs `haproxy -c`.
     pub fn check(&self, config: &Path) -> Output {
         Command::new(&self.path).arg("-c").arg("-f").arg(config).output().expect("running haproxy -c")
     }
 
-    /// Start it in the background with `-D`: when the parent exits well, its child has bound everything.
+    /// Starts it in the background with `-D`: when the parent exits well, its child has bound all sockets.
+    ///
+    /// # Errors
+    /// If it does not start.
     pub fn daemonize(&self, config: &Path, args: &[&str]) -> Result<Haproxy> {
         let pid_file = tempfile::NamedTempFile::new()?;
         let mut command = Command::new(&self.path);
@@ -88,7 +95,7 @@ impl fmt::Display for HaproxyBinary {
     }
 }
 
-/// A HAProxy that runs by itself, without reloader. Dropped, it is killed.
+/// A HAProxy that runs without reloader. When it is dropped, it is killed.
 pub struct Haproxy {
     /// Its process.
     pub process: Process,
@@ -100,7 +107,10 @@ impl Drop for Haproxy {
     }
 }
 
-/// Send one command to a stats socket and read the answer.
+/// Sends one command to a stats socket and gives the answer.
+///
+/// # Errors
+/// If the socket does not answer.
 pub fn runtime(socket: &Path, command: &str) -> Result<String> {
     let mut stream = UnixStream::connect(socket).with_context(|| socket.display().to_string())?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -111,6 +121,9 @@ pub fn runtime(socket: &Path, command: &str) -> Result<String> {
 }
 
 /// One value of `show info`, for example `Pid`.
+///
+/// # Errors
+/// If the socket does not answer, or the value is missing.
 pub fn info(socket: &Path, key: &str) -> Result<String> {
     let answer = runtime(socket, "show info")?;
     let value = answer.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
@@ -122,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn banners_of_old_and_new_versions() {
+    fn version_is_read_from_banners_of_old_and_new_releases() {
         let version = |banner| Version::from_banner(banner).map(|version| version.to_string());
         assert_eq!(version("HA-Proxy version 2.2.9-2+deb11u6 2023/04/10"), Some("2.2".into()));
         assert_eq!(version("HAProxy version 3.0.11-1+deb13u3 2026/10/01"), Some("3.0".into()));

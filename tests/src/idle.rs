@@ -1,6 +1,6 @@
-//! Established connections that nothing is said on, and that notice when they die.
+//! Keeps established connections on which nothing is sent, and notices when they die.
 //!
-//! The kernel remembers each event until it is asked, so there is no thread: `alive` looks at what has happened.
+//! The kernel keeps each event until it is read, so no thread is needed: `alive` reads the events that have happened.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -11,26 +11,26 @@ use socket2::{Socket, Type};
 
 use crate::load::Target;
 
-/// Established connections.
+/// Established connections on which nothing is sent.
 pub struct IdleConnections {
     epoll: Epoll,
     connections: Vec<Option<Socket>>,
     deaths: Vec<Death>,
 }
 
-/// The end of one of them.
+/// The end of one connection.
 #[derive(Debug, Clone)]
 pub struct Death {
-    /// Its number.
+    /// The number of the connection.
     pub connection: usize,
     /// What the other side did: `closed`, or the error.
     pub how: String,
-    /// When it was noticed.
+    /// When the end was noticed.
     pub noticed: Instant,
 }
 
 impl IdleConnections {
-    /// Establish `count` connections; panics if one cannot be.
+    /// Establishes `count` connections. Panics if one cannot be established.
     pub fn open(target: impl Into<Target>, count: usize) -> IdleConnections {
         crate::limits::raise_open_files();
         let (domain, address) = target.into().resolved();
@@ -47,33 +47,33 @@ impl IdleConnections {
         IdleConnections { epoll, connections, deaths: Vec::new() }
     }
 
-    /// How many live at this moment.
+    /// The number of connections that live at this moment.
     pub fn alive(&mut self) -> usize {
-        while self.look(EpollTimeout::ZERO) > 0 {}
+        while self.read_events(EpollTimeout::ZERO) > 0 {}
         self.connections.iter().flatten().count()
     }
 
-    /// Wait for the next death; none within `limit` gives none.
+    /// Waits for the next death. Gives none if there is none within `limit`.
     pub fn next_death(&mut self, limit: Duration) -> Option<&Death> {
         let known = self.deaths.len();
         let deadline = Instant::now() + limit;
         while self.deaths.len() == known {
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = EpollTimeout::try_from(left).expect("less than a month");
-            if self.look(timeout) == 0 && left.is_zero() {
+            if self.read_events(timeout) == 0 && left.is_zero() {
                 return None;
             }
         }
         self.deaths.last()
     }
 
-    /// Those that died, in the order in which it was noticed.
+    /// The connections that died, in the order in which it was noticed.
     pub fn deaths(&self) -> &[Death] {
         &self.deaths
     }
 
-    /// Send a request through each that lives and read the reply to its end. Gives how many were answered; the rest
-    /// are among the deaths.
+    /// Sends a request through each living connection and reads the reply to its end. Gives the number of answered
+    /// requests. The other connections are among the deaths.
     pub fn count_answered(&mut self) -> usize {
         self.alive();
         let mut answered = 0;
@@ -89,7 +89,7 @@ impl IdleConnections {
         answered
     }
 
-    fn look(&mut self, timeout: EpollTimeout) -> usize {
+    fn read_events(&mut self, timeout: EpollTimeout) -> usize {
         let mut events = [EpollEvent::empty(); 64];
         let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
         for event in &events[..count] {
@@ -100,7 +100,7 @@ impl IdleConnections {
             let how = match (&mut &*socket).read(&mut [0; 1024]) {
                 Ok(0) => "closed".to_owned(),
                 Err(error) if error.kind() != ErrorKind::WouldBlock => error.to_string(),
-                // Somebody speaks unasked (a greeting): alive.
+                // The other side sent something unasked, for example a greeting: the connection lives.
                 _ => continue,
             };
             self.connections[number] = None;

@@ -1,4 +1,4 @@
-//! Distributions' kernels, fetched once and kept outside the source tree, to be booted in a virtual machine.
+//! Fetches distributions' kernels once, and caches them outside the source tree. They are booted in virtual machines.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -15,11 +15,11 @@ pub const TESTED: &[TestedKernel] = &[
     TestedKernel { line: "5.10", suite: "bullseye", retired: false },
     TestedKernel { line: "6.1", suite: "bookworm", retired: false },
     TestedKernel { line: "6.12", suite: "trixie", retired: false },
-    // Whatever sid has by now.
+    // The version that sid has at the time.
     TestedKernel { line: "newest", suite: "sid", retired: false },
 ];
 
-/// For machines in a cloud: everything that reloader needs of a kernel, little else.
+/// Debian's kernel for cloud machines. It has everything that reloader needs of a kernel, and little else.
 const PACKAGE: &str = "linux-image-cloud-amd64";
 
 /// A kernel and its origin.
@@ -28,7 +28,7 @@ pub struct TestedKernel {
     /// `6.1`
     pub line: &'static str,
     suite: &'static str,
-    /// No longer to be had: its absence is reported and fails nothing.
+    /// Whether Debian no longer offers it. Its absence is then reported and fails no test.
     pub retired: bool,
 }
 
@@ -42,25 +42,31 @@ impl fmt::Display for TestedKernel {
 /// A kernel that can be booted.
 #[derive(Debug, Clone)]
 pub struct Kernel {
-    /// What it calls itself: `6.1.0-40-cloud-amd64`.
+    /// The release that it reports: `6.1.0-40-cloud-amd64`.
     pub release: String,
     /// The bootable file.
     pub image: PathBuf,
-    /// Where its modules and `modules.dep` are.
+    /// The directory of its modules and of `modules.dep`.
     pub modules: PathBuf,
 }
 
-/// The one of this line; an error that names those which there are.
+/// The kernel of this line.
+///
+/// # Errors
+/// If there is none, with the names of the others.
 pub fn by_line(line: &str) -> Result<&'static TestedKernel> {
     let lines: Vec<&str> = TESTED.iter().map(|kernel| kernel.line).collect();
     let found = TESTED.iter().find(|kernel| kernel.line == line);
-    found.with_context(|| format!("there is no kernel `{line}`, but {}", lines.join(", ")))
+    found.with_context(|| format!("unknown kernel `{line}`; known kernels: {}", lines.join(", ")))
 }
 
 impl TestedKernel {
-    /// From the cache, or fetched into it. Needs `dpkg` and `depmod` (package kmod).
+    /// Gives the kernel from the cache, or fetches it. Needs `dpkg` and `depmod` (package kmod).
+    ///
+    /// # Errors
+    /// If it cannot be fetched.
     pub fn fetch(&self, cache: &Path) -> Result<Kernel> {
-        self.cached_or_fetched(cache).with_context(|| format!("{self} cannot be had"))
+        self.cached_or_fetched(cache).with_context(|| format!("{self} is not available"))
     }
 
     fn cached_or_fetched(&self, cache: &Path) -> Result<Kernel> {
@@ -87,24 +93,24 @@ impl TestedKernel {
         let release = release_in(&tree)?;
         apt::run(Command::new("depmod").arg("-b").arg(&tree).arg(&release))?;
         let kernel = find(&tree, &release)?;
-        // Written last: its presence says that the folder is whole.
+        // Written last: it marks the folder as complete.
         fs::write(&kept, release)?;
         Ok(kernel)
     }
 }
 
 fn release_in(tree: &Path) -> Result<String> {
-    let mut entries = fs::read_dir(tree.join("lib/modules")).context("the packages hold no modules")?;
-    let entry = entries.next().context("the packages hold no modules")??;
+    let mut entries = fs::read_dir(tree.join("lib/modules")).context("the packages contain no modules")?;
+    let entry = entries.next().context("the packages contain no modules")??;
     Ok(entry.file_name().to_string_lossy().into_owned())
 }
 
 fn find(tree: &Path, release: &str) -> Result<Kernel> {
     let modules = tree.join("lib/modules").join(release);
-    // Debian has moved it in 6.19.
+    // Debian has moved the image in 6.19.
     let images = [tree.join("boot").join(format!("vmlinuz-{release}")), modules.join("vmlinuz")];
-    let image = images.into_iter().find(|path| path.exists()).context("the packages hold no kernel")?;
+    let image = images.into_iter().find(|path| path.exists()).context("the packages contain no kernel")?;
     let index = modules.join("modules.dep");
-    ensure!(index.exists(), "there is no {}", index.display());
+    ensure!(index.exists(), "{} is missing", index.display());
     Ok(Kernel { release: release.to_owned(), image, modules })
 }

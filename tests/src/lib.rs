@@ -1,10 +1,11 @@
-//! The rig: what the integration tests, the demo and the benchmarks stand on. Functions panic with a sentence where a
-//! test could do nothing but give up.
+//! The rig: helpers for the integration tests, the demo and the benchmarks. Functions panic with a sentence where a
+//! test could not go on.
 
 pub mod bench;
 pub mod booted;
 pub mod cargo;
 pub mod config;
+pub mod confine;
 pub mod container;
 pub mod footprint;
 pub mod guest;

@@ -1,4 +1,4 @@
-//! HAProxy in master-worker mode, as its own unit runs it.
+//! Runs HAProxy in master-worker mode, as its own unit does.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,17 +12,17 @@ use crate::process::Process;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A master. Dropped, it is ended with its workers.
+/// A master process. When it is dropped, it is ended with its workers.
 pub struct Master {
     child: Child,
-    /// Its process.
+    /// The master's process.
     pub process: Process,
     stats: PathBuf,
     cli: PathBuf,
 }
 
 impl Master {
-    /// Start it, with its CLI on `cli`, and wait until its worker answers on the configuration's stats socket.
+    /// Starts the master with its CLI on `cli`, and waits until its worker answers on the configuration's stats socket.
     #[track_caller]
     pub fn start(
         binary: &HaproxyBinary,
@@ -38,7 +38,7 @@ impl Master {
         let process = Process::with_pid(child.id() as i32).expect("the master");
         let master = Master { child, process, stats: stats.to_owned(), cli: cli.to_owned() };
         until(LIMIT, "a worker", || master.worker().is_some_and(|worker| process.children().contains(&worker)));
-        master.until_it_serves();
+        master.until_cli_answers();
         master
     }
 
@@ -47,28 +47,28 @@ impl Master {
         Process::with_pid(info(&self.stats, "Pid").ok()?.parse().ok()?)
     }
 
-    /// SIGUSR2, as `systemctl reload` sends it; waits until another worker answers.
+    /// Sends SIGUSR2, as `systemctl reload` does, and waits until another worker answers.
     #[track_caller]
     pub fn reload(&self) -> Process {
         let old = self.process.children();
         self.process.signal(Signal::SIGUSR2);
-        // Asked only then: an old one that stands still would not answer.
+        // The worker is asked only then: an old worker that is stopped would not answer.
         until(LIMIT, "another process", || self.process.children().iter().any(|child| !old.contains(child)));
         until(LIMIT, "another worker", || self.worker().is_some_and(|worker| !old.contains(&worker)));
-        self.until_it_serves();
+        self.until_cli_answers();
         self.worker().expect("a worker")
     }
 
-    /// A master that starts, or has executed itself anew, takes a SIGUSR2 and forgets it, though its worker serves already: seen
-    /// on 2.6, on a busy machine. It reacts from when it serves its CLI.
+    /// Waits until the master serves its CLI, because from then on it reacts to SIGUSR2. While it starts, or executes
+    /// itself again, it can lose a SIGUSR2 although its worker serves already: seen on 2.6, on a busy machine.
     #[track_caller]
-    fn until_it_serves(&self) {
-        // Its CLI, unlike a worker's, stays open after an answer.
-        let serves = || runtime(&self.cli, "show proc; quit").is_ok_and(|said| said.contains("worker"));
+    fn until_cli_answers(&self) {
+        // Unlike a worker's socket, the master's CLI stays open after an answer.
+        let serves = || runtime(&self.cli, "show proc; quit").is_ok_and(|answer| answer.contains("worker"));
         until(LIMIT, "the master's CLI", serves);
     }
 
-    /// `kill -9` of everything at once.
+    /// Kills the master and its workers at once, with SIGKILL.
     pub fn kill(&self) {
         let workers = self.process.children();
         self.process.signal(Signal::SIGKILL);

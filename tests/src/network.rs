@@ -1,4 +1,4 @@
-//! Network namespaces and what stands in their packet paths.
+//! Makes network namespaces and devices, and lists what is attached in their packet paths.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -8,33 +8,29 @@ use std::process::Command;
 use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 
-/// A network namespace that goes away with this value. Needs root.
+use crate::netns;
+
+/// A network namespace that is removed with this value. Needs root.
 pub struct Namespace {
     file: File,
 }
 
 impl Namespace {
-    /// An empty one, its `lo` up.
+    /// Creates an empty namespace with `lo` up.
     pub fn new() -> Self {
         let thread = std::thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root, for a network namespace of their own");
+            unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root to create network namespaces");
             ip("link set lo up");
             File::open("/proc/thread-self/ns/net").unwrap()
         });
         Self { file: thread.join().unwrap() }
     }
 
-    /// Runs it on a thread in this namespace; a panic goes on in the caller.
+    /// Runs `work` on a thread in this namespace. A panic continues in the caller.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                setns(&self.file, CloneFlags::CLONE_NEWNET).unwrap();
-                work()
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        netns::run_in(&self.file, work)
     }
 
     /// Moves a device of the calling thread's namespace here.
@@ -43,7 +39,7 @@ impl Namespace {
     }
 }
 
-/// Two namespaces, their devices `left` and `right` up and connected.
+/// Two namespaces with the connected devices `left` and `right`, which are up.
 pub fn veth_pair() -> (Namespace, Namespace) {
     let (left, right) = (Namespace::new(), Namespace::new());
     left.run(|| {
@@ -66,7 +62,7 @@ pub fn ip(arguments: &str) {
     command("ip", arguments);
 }
 
-/// Adds a device, if this kernel has its kind: distributions' kernels have them all, a small virtual machine's may not.
+/// Adds a device if this kernel has its kind. Distributions' kernels have all kinds, a small virtual machine's may not.
 pub fn try_add_device(device: &str) -> bool {
     let output = Command::new("ip").args(["link", "add"]).args(device.split_whitespace()).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
@@ -79,15 +75,16 @@ pub fn tc(arguments: &str) {
     command("tc", arguments);
 }
 
-/// Runs it and returns what it prints.
+/// Runs a command and gives its output. Panics if it fails.
 pub fn command(program: &str, arguments: &str) -> String {
-    let output = Command::new(program).args(arguments.split_whitespace()).output().unwrap();
+    let output = Command::new(program).args(arguments.split_whitespace()).output();
+    let output = output.unwrap_or_else(|error| panic!("running {program}: {error}"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     text
 }
 
-/// Accepts connections on the address, and closes them, until the test ends.
+/// Accepts connections on the address and closes them, until the test ends.
 pub fn listen(address: &str) -> SocketAddr {
     let listener = TcpListener::bind(address).unwrap();
     let address = listener.local_addr().unwrap();
@@ -95,8 +92,9 @@ pub fn listen(address: &str) -> SocketAddr {
     address
 }
 
-/// Opens that many connections, one after the other, each until the server has accepted and closed it: a queue that overflows
-/// would make a client send its SYN again, and the count would be right and not what the test expects.
+/// Opens that many connections one after the other, each until the server has accepted and closed it. A queue that
+/// overflows would make a client send its SYN again, and a correct count would then not be the one that the test
+/// expects.
 pub fn connect(address: SocketAddr, connections: usize) {
     for _ in 0..connections {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5));
@@ -105,7 +103,8 @@ pub fn connect(address: SocketAddr, connections: usize) {
     }
 }
 
-/// Everything that stands in the packet path of the namespace, as tc and the kernel's list of TCX programs say.
+/// Everything that is attached in the packet path of the namespace, according to tc and the kernel's list of TCX
+/// programs.
 pub fn packet_path() -> String {
     let mut path = command("tc", "qdisc show");
     for device in devices() {

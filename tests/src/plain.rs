@@ -1,4 +1,4 @@
-//! HAProxy reloaded without reloader, under the same load: what a reload costs where nothing is done about it.
+//! Reloads HAProxy without reloader, under the same load. It shows what such a reload costs.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,46 +10,47 @@ use crate::haproxy::{Haproxy, HaproxyBinary};
 use crate::load::{Load, Outcomes, Span, Window};
 use crate::process::Process;
 
-/// How it is done.
+/// A way to reload HAProxy by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// `-sf`: the new process binds beside the old one, the old one closes its sockets with what they have queued.
+    /// `-sf`: the new process binds beside the old one, which closes its sockets with the connections queued on them.
     SoftStop,
-    /// `-x SOCKET -sf`: the sockets are handed over.
+    /// `-x SOCKET -sf`: the new process takes the sockets over.
     PassSockets,
     /// `kill -9`, then start.
     KillAndStart,
-    /// `-sf` with `noreuseport`: as on a kernel before 3.9, the old one must let go before the new one can bind.
+    /// `-sf` with `noreuseport`: the old process must close its sockets before the new one can bind, as on a kernel
+    /// before 3.9.
     NoReusePort,
 }
 
 impl Method {
-    /// All of them, the gentlest first.
+    /// All methods, the gentlest first.
     pub const ALL: [Method; 4] = [Method::PassSockets, Method::SoftStop, Method::NoReusePort, Method::KillAndStart];
 }
 
-/// What to put it through.
+/// A load with reloads.
 #[derive(Debug, Clone, Copy)]
 pub struct Trial {
     /// New connections per second.
     pub rate: u32,
-    /// How many in all.
+    /// The number of connections.
     pub connections: u64,
-    /// Spread evenly over them.
+    /// The number of reloads, spread evenly over the connections.
     pub reloads: u32,
-    /// Ports that HAProxy listens on; the load goes to the first.
+    /// The number of ports that HAProxy listens on. The load goes to the first.
     pub ports: u16,
 }
 
-/// What came of it.
+/// The results of a trial.
 pub struct Report {
-    /// Each connection.
+    /// The outcome of each connection.
     pub outcomes: Outcomes,
-    /// Each reload: from the call until the new process has bound everything.
+    /// The time of each reload, from the call until the new process has bound all sockets.
     pub reloads: Vec<Window>,
 }
 
-/// Run one trial in the calling thread's namespace, on 127.0.0.1 from port 8000 on.
+/// Runs one trial in the calling thread's namespace, on 127.0.0.1 from port 8000 on.
 pub fn run(binary: &HaproxyBinary, method: Method, trial: Trial) -> Report {
     let mut server = Plain::start(binary, method, trial.ports);
     let running = Load::to(["127.0.0.1:8000"]).rate(trial.rate).connections(trial.connections).start();
@@ -63,7 +64,7 @@ pub fn run(binary: &HaproxyBinary, method: Method, trial: Trial) -> Report {
     Report { outcomes: running.wait(), reloads }
 }
 
-/// A plain HAProxy that can be reloaded.
+/// A HAProxy that can be reloaded without reloader.
 pub struct Plain {
     binary: HaproxyBinary,
     method: Method,
@@ -73,7 +74,7 @@ pub struct Plain {
 }
 
 impl Plain {
-    /// Start it with `ports` binds from 127.0.0.1:8000 on.
+    /// Starts HAProxy with `ports` binds from 127.0.0.1:8000 on.
     pub fn start(binary: &HaproxyBinary, method: Method, ports: u16) -> Plain {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let bind = format!("127.0.0.1:8000-{}", 7999 + ports);
@@ -87,12 +88,12 @@ impl Plain {
         Plain { binary: binary.clone(), method, dir, serving, draining: Vec::new() }
     }
 
-    /// The process that serves.
+    /// The serving process.
     pub fn process(&self) -> Process {
         self.serving.process
     }
 
-    /// Reload it once; gives the time until the new process had bound everything.
+    /// Reloads once. Gives the time until the new process had bound all sockets.
     pub fn reload(&mut self) -> Duration {
         let began = Instant::now();
         let old = self.serving.process;

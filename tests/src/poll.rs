@@ -1,13 +1,13 @@
-//! Waiting for evidence instead of sleeping for luck.
+//! Waits until a condition is true, instead of sleeping for a fixed time.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Look until `seen` says yes; false when it has not within `limit`.
-pub fn satisfied_within(limit: Duration, mut seen: impl FnMut() -> bool) -> bool {
+/// Checks `condition` until it is true. Gives false if it was not true within `limit`.
+pub fn satisfied_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     loop {
-        if seen() {
+        if condition() {
             return true;
         }
         if Instant::now() > deadline {
@@ -17,8 +17,8 @@ pub fn satisfied_within(limit: Duration, mut seen: impl FnMut() -> bool) -> bool
     }
 }
 
-/// Look until `seen` says yes; panics, saying what was waited for, when it has not within `limit`.
+/// Checks `condition` until it is true. Panics, and names what was waited for, if it was not true within `limit`.
 #[track_caller]
-pub fn until(limit: Duration, what: &str, seen: impl FnMut() -> bool) {
-    assert!(satisfied_within(limit, seen), "waited {limit:?} for {what}");
+pub fn until(limit: Duration, what: &str, condition: impl FnMut() -> bool) {
+    assert!(satisfied_within(limit, condition), "waited {limit:?} for {what}");
 }

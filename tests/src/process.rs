@@ -1,4 +1,4 @@
-//! Other processes, told apart by pid and start time.
+//! Identifies other processes by pid and start time, and signals them.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -13,12 +13,12 @@ use nix::unistd::Pid;
 
 use crate::poll::{satisfied_within, until};
 
-/// A process: a pid alone may be somebody else's by now.
+/// A process. The start time tells it from a later process with the same pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Process {
-    /// Its pid.
+    /// The pid.
     pub pid: i32,
-    /// In clock ticks since boot, as /proc/PID/stat has it.
+    /// The start time in clock ticks since boot, as in /proc/PID/stat.
     pub start_time: u64,
 }
 
@@ -29,39 +29,39 @@ impl Process {
         Some(Process { pid, start_time: fields.get(19)?.parse().ok()? })
     }
 
-    /// Whether it runs: a zombie does not.
+    /// Whether it runs. A zombie does not.
     pub fn is_alive(&self) -> bool {
         let running = stat(self.pid).is_some_and(|fields| fields[0] != "Z");
         running && Process::with_pid(self.pid) == Some(*self)
     }
 
-    /// Send a signal, to this process or to none.
+    /// Sends a signal to this process, and to no other that has its pid by now.
     pub fn signal(&self, signal: Signal) {
         if self.is_alive() {
             let _ = kill(Pid::from_raw(self.pid), signal);
         }
     }
 
-    /// SIGSTOP, and wait until every thread of it stands: they go on for a moment after the signal was sent.
+    /// Sends SIGSTOP, and waits until every thread is stopped: they run on for a moment after the signal was sent.
     #[track_caller]
     pub fn stop(&self) {
         self.signal(Signal::SIGSTOP);
-        until(Duration::from_secs(5), &format!("process {} to stand still", self.pid), || threads_stand(self.pid));
+        until(Duration::from_secs(5), &format!("process {} to be stopped", self.pid), || threads_are_stopped(self.pid));
     }
 
-    /// Wait until it is gone.
+    /// Waits until the process has ended.
     #[track_caller]
     pub fn until_gone(&self, limit: Duration) {
         until(limit, &format!("process {} to end", self.pid), || !self.is_alive());
     }
 
-    /// End it: SIGKILL.
+    /// Kills the process with SIGKILL, and waits until it has ended.
     pub fn end(&self) {
         self.signal(Signal::SIGKILL);
         satisfied_within(Duration::from_secs(5), || !self.is_alive());
     }
 
-    /// Its children at this moment.
+    /// The children at this moment.
     pub fn children(&self) -> Vec<Process> {
         all().filter(|child| stat(child.pid).is_some_and(|fields| fields[1] == self.pid.to_string())).collect()
     }
@@ -76,29 +76,29 @@ pub fn with_arguments(words: &[&str]) -> Vec<Process> {
     all().filter(has).collect()
 }
 
-/// Every process whose command line mentions this path, the calling one excepted.
+/// Every process whose command line mentions this path, except the calling one.
 pub fn mentioning(path: &Path) -> Vec<Process> {
     let path = path.to_string_lossy();
     let mentions = |process: &Process| cmdline(process.pid).contains(&*path);
     all().filter(|process| process.pid != std::process::id() as i32).filter(mentions).collect()
 }
 
-/// Every process in the process namespace of this one.
+/// Every process in the process namespace of `first`.
 pub fn in_process_namespace_of(first: Process) -> Vec<Process> {
     let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let wanted = namespace(first.pid);
     all().filter(|process| wanted.is_some() && namespace(process.pid) == wanted).collect()
 }
 
-/// The status as a shell has it: 128 and the signal of a process that was killed.
+/// The status as a shell gives it: 128 plus the signal for a killed process.
 pub fn exit_code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// As PID 1, wait for a child, and meanwhile for all that become its children: the orphans of a whole process namespace.
+/// Waits for a child as PID 1, and meanwhile for the orphans of the process namespace, which become children of PID 1.
 ///
 /// # Errors
-/// Where the child is none.
+/// If the process is not a child.
 pub fn reap_until_ended(child: Pid) -> anyhow::Result<ExitStatus> {
     loop {
         match waitpid(None, None) {
@@ -110,18 +110,24 @@ pub fn reap_until_ended(child: Pid) -> anyhow::Result<ExitStatus> {
     }
 }
 
-/// The guards of holds in the calling thread's network namespace: nothing on their command line says whose they are.
+/// The guards of holds in the calling thread's network namespace. Their command line does not say which hold they
+/// belong to.
 pub fn guards() -> Vec<Process> {
-    let here = fs::read_link("/proc/thread-self/ns/net").expect("the thread's namespace");
-    let is_here =
-        |process: &Process| fs::read_link(format!("/proc/{}/ns/net", process.pid)).is_ok_and(|there| there == here);
+    let own = fs::read_link("/proc/thread-self/ns/net").expect("the thread's namespace");
+    let is_in_namespace = |process: &Process| {
+        fs::read_link(format!("/proc/{}/ns/net", process.pid)).is_ok_and(|namespace| namespace == own)
+    };
     let runs_reloader = |process: &Process| {
         fs::read_link(format!("/proc/{}/exe", process.pid)).is_ok_and(|program| program.ends_with("reloader"))
     };
-    all().filter(|process| cmdline(process.pid).ends_with(" guard")).filter(runs_reloader).filter(is_here).collect()
+    all()
+        .filter(|process| cmdline(process.pid).ends_with(" guard"))
+        .filter(runs_reloader)
+        .filter(is_in_namespace)
+        .collect()
 }
 
-/// Its command line, words separated by spaces.
+/// The command line of a process, its words separated by spaces.
 pub fn cmdline(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned()
@@ -132,7 +138,7 @@ fn all() -> impl Iterator<Item = Process> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Process::with_pid)
 }
 
-fn threads_stand(pid: i32) -> bool {
+fn threads_are_stopped(pid: i32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let mut states = threads.map(|thread| fields(&thread.path().join("stat")).map(|fields| fields[0].clone()));
     states.all(|state| state.is_none_or(|state| state == "T"))
@@ -142,7 +148,7 @@ fn stat(pid: i32) -> Option<Vec<String>> {
     fields(Path::new(&format!("/proc/{pid}/stat")))
 }
 
-/// The fields behind the name, which may itself hold spaces and brackets: state first, then the parent.
+/// The fields after the name, which may itself contain spaces and brackets: first the state, then the parent.
 fn fields(stat: &Path) -> Option<Vec<String>> {
     let text = fs::read_to_string(stat).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;

@@ -1,4 +1,5 @@
-//! Prints the proofs of a test for the report of the run: one line for each rung and kind of server in a proven receipt.
+//! Prints the proofs of a test for the report of the run: one line for each rung and kind of server in a proven
+//! receipt.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -6,17 +7,17 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// Before each proof in a test's output.
+/// Precedes each proof in a test's output.
 pub const PROOF: &str = "proof: ";
 
-/// Which init system the daemon was started by.
+/// The init system that started the daemon.
 #[derive(Debug, Clone, Copy)]
 pub enum Init {
-    /// A test, as a supervisor such as runit does it.
+    /// A test started it, as a supervisor such as runit does.
     None,
-    /// systemd, booted.
+    /// A booted systemd started it.
     Systemd,
-    /// sysvinit, booted.
+    /// A booted sysvinit started it.
     SysVinit,
     /// The daemon is PID 1 of a container.
     Container,
@@ -33,23 +34,25 @@ impl Init {
     }
 }
 
-/// Prints what the receipts prove. `state` has `receipts.jsonl`; `config` is reloader's configuration. Gives the receipts, to be checked against
-/// their schema once nothing of the test runs any more: a failure in the middle of its clean-up would leave processes behind.
+/// Prints what the receipts prove. The directory `state` has `receipts.jsonl`; `config` is the file of reloader's configuration.
+///
+/// Gives the receipts. They are checked against their schema when no process of the test runs any more: a failure in the
+/// middle of the clean-up would leave processes behind.
 #[must_use]
 pub fn print(state: &Path, config: &Path, init: Init) -> Value {
     let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
     let (receipts, config) = (read(&state.join("receipts.jsonl")), read(config));
     let uname = rustix::system::uname();
-    // 6.12: another build of the same kernel proves the same.
+    // Two numbers are enough (6.12): another build of the same kernel proves the same.
     let kernel = uname.release().to_string_lossy().split('.').take(2).collect::<Vec<_>>().join(".");
     for (rung, kind) in proven(&receipts, &config) {
-        // Not print!, whose words libtest keeps to itself.
+        // Not print!: libtest hides its output when a test passes.
         let _ = writeln!(std::io::stderr(), "{PROOF}{rung} {kind} {kernel} {}", init.word());
     }
     Value::Array(parsed(&receipts).collect())
 }
 
-/// Rung and kind of server; a listener that was merely added or removed was not reloaded.
+/// Pairs of a rung and a kind of server. A listener that was only added or removed was not reloaded.
 fn proven(receipts: &str, config: &str) -> BTreeSet<(String, String)> {
     let config: toml::Table = config.parse().unwrap_or_default();
     let proven = parsed(receipts).filter(|receipt| receipt["result"] == "proven");
@@ -69,7 +72,7 @@ fn parsed(receipts: &str) -> impl Iterator<Item = Value> {
     receipts.lines().filter_map(|line| serde_json::from_str(line).ok())
 }
 
-/// `haproxy`, `companion`, or how a service has its sockets.
+/// The kind of server: `haproxy`, `companion`, or how a service gets its sockets.
 fn kind(service: Option<&str>, config: &toml::Table) -> String {
     let word = |table: &str, key: &str| config.get(table)?.get(key)?.as_str().map(str::to_owned);
     let sockets = |name: &str| config.get("service")?.get(name)?.get("sockets")?.as_str().map(str::to_owned);
@@ -84,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_proven_rungs_count_and_each_once() {
+    fn only_proven_rungs_are_printed_each_once() {
         let line = |result: &str, service: &str, rung: &str| {
             format!(
                 "{{\"result\":\"{result}\",\"service\":\"{service}\",\"listeners\":[{{\"rung\":\"{rung}\",\"family\":\"inet\"}}]}}\n"

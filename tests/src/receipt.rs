@@ -1,4 +1,4 @@
-//! Receipts, as tests read them.
+//! Reads receipts for tests.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ pub fn traffic(receipt: &Answer) -> Vec<&Value> {
     all.iter().filter(|listener| listener["role"] == "traffic").collect()
 }
 
-/// The one listener with this address; panics, with the receipt, when there are more or none.
+/// The only listener with this address. Panics with the receipt if there is none or more than one.
 #[track_caller]
 pub fn listener<'a>(receipt: &'a Answer, address: &str) -> &'a Value {
     let all = receipt.at("/listeners").as_array().map(Vec::as_slice).unwrap_or_default();
@@ -19,7 +19,7 @@ pub fn listener<'a>(receipt: &'a Answer, address: &str) -> &'a Value {
     found[0]
 }
 
-/// Panics, with the receipt, unless it is proven and just `count` traffic listeners were passed, each with its inode.
+/// Panics with the receipt unless it is proven and exactly `count` traffic listeners were passed, each with its inode.
 #[track_caller]
 pub fn assert_passed(receipt: &Answer, count: usize) {
     let traffic = traffic(receipt);

@@ -1,4 +1,4 @@
-//! Small servers with known faults, and one without.
+//! Runs small servers with known faults, and one without a fault.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -20,20 +20,20 @@ pub enum Reaction {
     Reset,
     /// Read the request, reply late.
     Late(Duration),
-    /// Accept and hold, without a word, until the server is dropped.
+    /// Accept and keep the connection open, without a reply, until the server is dropped.
     Silent,
 }
 
-/// A server on a thread for itself, in the namespace of the thread that starts it. Dropped, it stops listening.
+/// A server on its own thread, in the namespace of the thread that starts it. When it is dropped, it stops listening.
 pub struct Server {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
     listener: TcpListener,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Listen on `address` (port 0: any) and react to each connection like this.
+    /// Listens on `address` (port 0: any free port) and reacts to each connection like this.
     pub fn start(address: &str, reaction: Reaction) -> Server {
         let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("bind {address}: {error}"));
         let address = listener.local_addr().expect("a bound socket has an address");
@@ -45,7 +45,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Wakes accept, from whichever namespace.
+        // This wakes accept, in whichever namespace it runs.
         let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -54,11 +54,11 @@ impl Drop for Server {
 }
 
 fn serve(listener: &TcpListener, reaction: Reaction) {
-    let mut held = Vec::new();
+    let mut open = Vec::new();
     while let Ok((stream, _)) = listener.accept() {
         match reaction {
-            Reaction::Silent => held.push(stream),
-            // A thread each: connections that are held open must not stand in line.
+            Reaction::Silent => open.push(stream),
+            // Each connection has its own thread: connections that are kept open must not delay others.
             _ => drop(std::thread::spawn(move || react(stream, reaction))),
         }
     }
@@ -85,27 +85,27 @@ fn reply(stream: &mut TcpStream, status: &str) {
     let _ = write!(stream, "HTTP/1.0 {status}\r\nContent-Length: 3\r\n\r\nok\n");
 }
 
-/// A listener that nobody accepts from, its queue full: SYNs to it are dropped.
+/// A listener whose accept queue is full and that accepts nothing: SYNs to it are dropped.
 pub struct FullListener {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
     listener: Socket,
     queued: Vec<TcpStream>,
 }
 
 impl FullListener {
-    /// Listen and fill the queue.
+    /// Listens and fills the queue.
     pub fn start() -> FullListener {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
         listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().expect("constant").into()).expect("bind");
         listener.listen(0).expect("listen");
         let address = listener.local_addr().ok().and_then(|address| address.as_socket()).expect("an inet address");
-        // A backlog of zero still takes one connection.
+        // A backlog of zero still has room for one connection.
         let queued = vec![TcpStream::connect(address).expect("the first connection fits")];
         FullListener { address, listener, queued }
     }
 
-    /// Make room: the next SYN, which may be a retransmitted one, is answered, and every connection gets a reply.
+    /// Makes room: the next SYN, which may be a retransmitted one, is answered, and every connection gets a reply.
     pub fn serve_all(self, connections: usize) {
         drop(self.queued);
         for _ in 0..=connections {

@@ -1,4 +1,4 @@
-//! Plain servers that know nothing of reloader, and a script that stops one and starts the next.
+//! Runs plain servers that know nothing of reloader, and a script that stops one and starts the next.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,28 +9,30 @@ use crate::poll::{satisfied_within, until};
 use crate::process::Process;
 use crate::sockets::listening;
 
-/// Which server.
+/// A server program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A dozen lines of perl, which are there quickly. It listens on several addresses, on `[::]` for both families unless
-    /// `0.0.0.0` is one of them.
+    /// A dozen lines of perl, which start quickly. It listens on several addresses. On `[::]` it listens for both
+    /// families, unless `0.0.0.0` is among them.
     Perl,
-    /// `python3 -m http.server`: its accept queue has room for five.
+    /// `python3 -m http.server`, whose accept queue has room for five connections.
     Python,
-    /// nginx, one worker.
+    /// nginx with one worker.
     Nginx,
-    /// A server that takes a second until it listens.
+    /// A server that needs a second until it listens.
     Slow,
 }
 
-/// A server in a directory of its own, and `service`, the script: see [`Service::command`]. Dropped, it is stopped.
+/// A server in its own directory, with `service`, the script: see [`Service::command`]. When it is dropped, the server
+/// is stopped.
 pub struct Service {
     dir: PathBuf,
     ports: Vec<u16>,
 }
 
 impl Service {
-    /// Writes the files; nothing runs yet. The directory's path is on the command line of all that is started.
+    /// Writes the files and starts nothing. The directory's path is on the command line of every process that is
+    /// started.
     pub fn new(kind: Kind, dir: &Path, addresses: &[&str]) -> Service {
         let dir = dir.join("service");
         fs::create_dir_all(dir.join("www")).expect("a directory");
@@ -41,7 +43,7 @@ impl Service {
         Service { dir, ports: addresses.iter().map(|address| port(address).expect("a port")).collect() }
     }
 
-    /// As [`new`](Self::new), and it serves.
+    /// Like [`new`](Self::new), and starts the server.
     pub fn started(kind: Kind, dir: &Path, addresses: &[&str]) -> Service {
         let service = Service::new(kind, dir, addresses);
         service.run("start");
@@ -49,8 +51,8 @@ impl Service {
         service
     }
 
-    /// `sh SCRIPT VERB`: `start`, `stop`, `restart`; `later`, a restart that begins when the command itself has ended;
-    /// `become`: stop the old one and be the new one.
+    /// The words `sh SCRIPT VERB`. The verbs are `start`, `stop`, `restart`, `later` (a restart that begins when the
+    /// command itself has ended) and `become` (stop the old server, and become the new one).
     pub fn command(&self, verb: &str) -> [String; 3] {
         ["sh".into(), self.dir.join("service").display().to_string(), verb.into()]
     }
@@ -72,7 +74,7 @@ impl Service {
         self.ports.iter().all(|port| !listening(*port).is_empty())
     }
 
-    /// The server that was started last.
+    /// The process of the server that was started last.
     pub fn process(&self) -> Process {
         let text = fs::read_to_string(self.dir.join("pid")).expect("a server was started");
         Process::with_pid(text.trim().parse().expect("a number")).expect("the server runs")
@@ -130,7 +132,7 @@ handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.
 Server((sys.argv[2], int(sys.argv[3])), handler).serve_forever()
 "#;
 
-/// A zombie has closed its sockets, and whoever is its parent may take his time.
+/// A zombie counts as gone: it has closed its sockets, and its parent may wait for it much later.
 const SCRIPT: &str = r#"
 gone() { ! [ -e /proc/$1 ] || grep -q '^State:.*Z' /proc/$1/status 2>/dev/null; }
 until_gone() { until gone $1; do sleep 0.005; done; }

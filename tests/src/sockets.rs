@@ -1,4 +1,4 @@
-//! Who listens, and who holds what, as the kernel tells it without reloader's help.
+//! Reads from the kernel, without reloader's help, which sockets listen and which processes have them open.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,52 +25,53 @@ pub fn accepted_by(process: Process, port: u16) -> usize {
     open_sockets(process.pid).intersection(&open).count()
 }
 
-/// How often the SYN-ACK of each half-open connection of a port was sent again.
+/// For each half-open connection of a port, how often its SYN-ACK was sent again.
 pub fn half_open(port: u16) -> Vec<u64> {
     let lines = table(port, &[SYN_RECV]);
     lines.iter().filter_map(|line| u64::from_str_radix(line.split_ascii_whitespace().nth(6)?, 16).ok()).collect()
 }
 
-/// Connections that wait to be accepted on a port.
+/// The number of connections in the accept queues of a port.
 pub fn queued(port: u16) -> u64 {
     let lines = table(port, &[LISTEN]);
-    // `… tx_queue:rx_queue …`: of a listener the second one is the length of its accept queue.
+    // The field `tx_queue:rx_queue`: for a listener the second number is the length of its accept queue.
     let queue = |line: &String| u64::from_str_radix(line.split_ascii_whitespace().nth(4)?.split_once(':')?.1, 16).ok();
     lines.iter().filter_map(queue).sum()
 }
 
-/// Inodes of all sockets that a process holds.
+/// Inodes of all sockets that a process has open.
 pub fn open_sockets(pid: i32) -> BTreeSet<u64> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let targets = links.filter_map(|link| fs::read_link(link.path()).ok());
     targets.filter_map(|target| target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
 }
 
-/// The processes of the whole machine that hold one of these sockets.
+/// The processes of the whole machine that have one of these sockets open.
 pub fn holders(inodes: &BTreeSet<u64>) -> BTreeSet<i32> {
     holders_with_cmdline(inodes).into_iter().map(|(pid, _)| pid).collect()
 }
 
-/// The same with their command lines before and after the look: a process may become another program meanwhile.
+/// The same processes with their command lines before and after the check: a process may become another program
+/// meanwhile.
 pub fn holders_with_cmdline(inodes: &BTreeSet<u64>) -> BTreeSet<(i32, [String; 2])> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let look = |pid| {
+    let holder = |pid| {
         let before = cmdline(pid);
         let holds = !open_sockets(pid).is_disjoint(inodes);
         holds.then(|| (pid, [before, cmdline(pid)]))
     };
-    pids.filter_map(look).collect()
+    pids.filter_map(holder).collect()
 }
 
-/// Whether nobody listens there.
+/// Whether connections to the address are refused.
 pub fn refuses(address: &str) -> bool {
     let address: SocketAddr = address.parse().expect("an address");
     let answer = TcpStream::connect_timeout(&address, Duration::from_secs(5));
     answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
-/// Wait until nobody listens there.
+/// Waits until connections to the address are refused.
 #[track_caller]
 pub fn until_refused(address: &str) {
     until(Duration::from_secs(20), &format!("{address} to be refused"), || refuses(address));
@@ -99,7 +100,7 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn this_process_listens_and_has_accepted() {
+    fn sockets_of_this_process_are_found() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let own = Process::with_pid(std::process::id() as i32).unwrap();
@@ -108,7 +109,7 @@ mod tests {
         assert!(holders(&inodes).contains(&own.pid) && !refuses(&address.to_string()));
         let _client = TcpStream::connect(address).unwrap();
         let _accepted = listener.accept().unwrap();
-        // The first in the queue is the probe of `refuses`, which has closed.
+        // The first connection in the queue is that of `refuses`, which has closed it.
         assert_eq!((accepted_by(own, address.port()), queued(address.port())), (1, 1));
         drop(listener);
         assert!(refuses(&address.to_string()));

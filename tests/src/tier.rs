@@ -1,18 +1,18 @@
-//! How much of a test the run asks for: `cargo xtask test` says it in the environment.
+//! Says how much of each loop a run asks for, from the variable that `cargo xtask test` sets.
 
-/// The variable, and its value in a run of everything.
+/// The environment variable.
 pub const VARIABLE: &str = "RELOADER_TEST_TIER";
 
-/// Its value where every loop is run in full.
+/// The value of the variable with which every loop is run in full.
 pub const ALL: &str = "all";
 
-/// Rounds of a loop that shows the same in each: in full for a release, a quarter of them before a change lands. Only for
-/// loops in which a round more makes a rare fault more likely to be seen, and nothing else.
+/// The number of rounds of a loop whose rounds all show the same: the full number for a release, a quarter before a
+/// change lands. Only for loops in which further rounds make a rare fault more likely to be seen, and nothing else.
 pub fn rounds<N: From<u8> + Copy + Ord + std::ops::Div<Output = N>>(full: N) -> N {
     if is_all() { full } else { quarter(full) }
 }
 
-/// Numbers up to `full` for a loop that does something a little later in each round: all of them, or every fourth.
+/// Numbers below `full`, for a loop that does something a little later in each round: all of them, or every fourth.
 pub fn moments(full: u64) -> impl Iterator<Item = u64> {
     (0..full).step_by(if is_all() { 1 } else { 4 })
 }
@@ -21,7 +21,7 @@ fn quarter<N: From<u8> + Copy + Ord + std::ops::Div<Output = N>>(full: N) -> N {
     (full / N::from(4)).max(N::from(1))
 }
 
-/// Whether everything is asked for.
+/// Whether the run asks for everything.
 pub fn is_all() -> bool {
     std::env::var(VARIABLE).is_ok_and(|tier| tier == ALL)
 }

@@ -1,4 +1,4 @@
-//! Clients that wait for their server, and servers that come late.
+//! Makes clients that wait for their server, and servers that come late.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -9,16 +9,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::poll::until;
 
-/// A connection that is on its way.
+/// A client whose connection may not be established yet.
 pub struct Client(Socket);
 
 impl Client {
-    /// Send a SYN and return.
+    /// Sends a SYN and returns.
     pub fn start(address: SocketAddr) -> Client {
         Client::connect(tcp(address), address)
     }
 
-    /// The same from this address.
+    /// Sends a SYN from this address and returns.
     pub fn start_from(source: IpAddr, address: SocketAddr) -> Client {
         let socket = tcp(address);
         socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
@@ -33,7 +33,7 @@ impl Client {
         }
     }
 
-    /// Whether its server has answered; panics if it was refused.
+    /// Whether the server has answered. Panics if the connection was refused.
     #[track_caller]
     pub fn is_connected(&self) -> bool {
         if let Some(error) = self.0.take_error().unwrap() {
@@ -47,23 +47,23 @@ impl Client {
     }
 }
 
-/// That many at once.
+/// Starts that many clients at once.
 pub fn start_clients(address: SocketAddr, clients: usize) -> Vec<Client> {
     (0..clients).map(|_| Client::start(address)).collect()
 }
 
-/// Wait until all have been answered.
+/// Waits until all clients have been answered.
 #[track_caller]
 pub fn until_connected(clients: &[Client]) {
     until(Duration::from_secs(20), "connections", || clients.iter().all(Client::is_connected));
 }
 
-/// A listener with room for all; nothing is accepted until it is dropped.
+/// A listener with room for all clients. Nothing is accepted until it is dropped.
 pub fn listener(address: &str) -> TcpListener {
     listener_with(address, 4096)
 }
 
-/// As [`listener`], with room for so many and one more.
+/// A listener like [`listener`], with room for `backlog` connections and one more.
 pub fn listener_with(address: &str, backlog: i32) -> TcpListener {
     let address: SocketAddr = address.parse().unwrap();
     let socket = tcp(address);
@@ -73,14 +73,14 @@ pub fn listener_with(address: &str, backlog: i32) -> TcpListener {
     socket.into()
 }
 
-/// Room for the clients' half-opens in the calling thread's namespace: by default the kernel keeps a quarter of a small number
-/// free.
+/// Makes room for half-open connections in the calling thread's namespace. By default the kernel keeps a quarter of a
+/// small number free.
 pub fn raise_backlog_limits() {
     std::fs::write("/proc/sys/net/ipv4/tcp_max_syn_backlog", "16384").unwrap();
     std::fs::write("/proc/sys/net/core/somaxconn", "16384").unwrap();
 }
 
-/// How many segments the calling thread's namespace has sent again, SYNs and SYN-ACKs included.
+/// The number of segments that the calling thread's namespace has sent again, including SYNs and SYN-ACKs.
 pub fn retransmits() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
     let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));

@@ -1,4 +1,4 @@
-//! A script in HAProxy's place, whose behaviour a test changes while the daemon runs.
+//! Puts a script in HAProxy's place, whose behaviour a test changes while the daemon runs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,33 +9,33 @@ use std::path::{Path, PathBuf};
 pub enum Behaviour {
     /// Become HAProxy.
     Normal,
-    /// Say why, and end.
+    /// Print a reason, and exit with an error.
     FailAtOnce,
-    /// Check a configuration well, and end at every start.
+    /// Check a configuration well, and exit with an error at every start.
     FailAfterCheck,
-    /// Do nothing, for as long as it lives.
+    /// Do nothing for as long as it lives.
     Hang,
-    /// Check a configuration well; become HAProxy once the behaviour is another.
+    /// Check a configuration well. Become HAProxy once the behaviour is another one.
     WaitForChange,
-    /// Become a HAProxy that serves, but without the stats socket that the daemon waits for.
+    /// Become a HAProxy that serves but does not have the stats socket which the daemon waits for.
     NoStatsSocket,
     /// Become a HAProxy that takes over no socket.
     IgnorePassedSockets,
-    /// Tell the daemon that it is ready, and end.
+    /// Report readiness to the daemon, and exit.
     ReadyThenExit,
-    /// Ask the broker for nonsense, break off a transfer half way, then become HAProxy.
+    /// Send the broker a malformed request, break off a transfer half way, then become HAProxy.
     MalformedRequests,
-    /// Leave a transfer half way for as long as HAProxy lives, and become HAProxy.
+    /// Leave a transfer unfinished for as long as HAProxy lives, and become HAProxy.
     UnfinishedTransfer,
 }
 
-/// The script. It lives as long as this.
+/// The script. It is removed when this is dropped.
 pub struct Wrapper {
     dir: tempfile::TempDir,
 }
 
 impl Wrapper {
-    /// A script that starts the distribution's HAProxy well.
+    /// Creates a script that becomes the distribution's HAProxy.
     pub fn new() -> Wrapper {
         let wrapper = Wrapper { dir: tempfile::tempdir().expect("a temporary directory") };
         wrapper.set(Behaviour::Normal);
@@ -45,36 +45,36 @@ impl Wrapper {
         wrapper
     }
 
-    /// For `Setup::haproxy_at`.
+    /// The script's path, for `Setup::haproxy_at`.
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("haproxy")
     }
 
-    /// How it behaves from now on.
+    /// Sets how the script behaves from now on.
     pub fn set(&self, behaviour: Behaviour) {
-        let fresh = self.dir.path().join("fresh");
-        fs::write(&fresh, format!("{behaviour:?}\n")).expect("writing");
-        fs::rename(&fresh, self.behaviour()).expect("renaming");
+        let new = self.dir.path().join("new");
+        fs::write(&new, format!("{behaviour:?}\n")).expect("writing");
+        fs::rename(&new, self.behaviour()).expect("renaming");
     }
 
     fn behaviour(&self) -> PathBuf {
         self.dir.path().join("behaviour")
     }
 
-    /// What the last start inherited: the soft limit of open files, and what its descriptors refer to, before HAProxy
-    /// had changed either.
+    /// What the last start inherited, before HAProxy changed it: the soft limit of open files, and the targets of its
+    /// descriptors.
     pub fn inherited(&self) -> (String, Vec<String>) {
         let text = fs::read_to_string(self.dir.path().join("inherited")).expect("a start");
         let mut lines = text.lines().map(str::to_owned);
         (lines.next().unwrap_or_default(), lines.collect())
     }
 
-    /// Take the program away.
+    /// Takes the program away.
     pub fn remove(&self) {
         fs::rename(self.path(), self.removed_path()).expect("renaming");
     }
 
-    /// Put it back.
+    /// Puts the program back.
     pub fn restore(&self) {
         fs::rename(self.removed_path(), self.path()).expect("renaming");
     }
@@ -84,7 +84,7 @@ impl Wrapper {
     }
 }
 
-/// What stands in for HAProxy keeps its arguments, by which a rig finds all that it has to end.
+/// Every process that stands in for HAProxy keeps its arguments, by which a rig finds all processes that it must end.
 const SCRIPT: &str = r#"#!/bin/sh
 [ "$1" = -v ] && exec /usr/sbin/haproxy -v
 ask='use IO::Socket::UNIX; $s = IO::Socket::UNIX->new(Peer => $ARGV[0]); print $s "$ARGV[1]\n"; $s->flush; sysread $s, $x, 4;'

@@ -97,7 +97,7 @@ fn soft_stop_is_measured() {
 #[ignore = "alone: loads"]
 fn unserved_clients_count_as_unanswered() {
     netns::enter();
-    let load = Load::to("127.0.0.1", 8443).patience(1).start();
+    let load = Load::to("127.0.0.1", 8443).request_timeout(1).start();
     load.until_further(5);
     let outcomes = load.stop();
     assert!(outcomes.connections >= 5 && outcomes.unanswered == outcomes.connections, "{outcomes}");

@@ -1,35 +1,34 @@
-//! Connections by the time at which they were due, counted from the reload nearest to them: what a reload does, seen once for
-//! all reloads.
+//! Groups connections by the time at which they were due, relative to the nearest reload, summed over all reloads.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What is looked at before a reload begins.
+/// How much time before a reload's beginning is covered.
 pub const BEFORE: Duration = Duration::from_millis(50);
-/// And after that.
+/// How much time after a reload's beginning is covered.
 pub const AFTER: Duration = Duration::from_millis(350);
-/// Connections due within this count together.
+/// Connections that were due within this time share a bucket.
 pub const BUCKET: Duration = Duration::from_millis(5);
 
-/// Those that were due in one bucket, of all reloads.
+/// The connections of one bucket, over all reloads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Moment {
-    /// How many were due.
+    /// Connections that were due.
     pub connections: u64,
-    /// Of which were lost.
+    /// How many of them were lost.
     pub lost: u64,
-    /// Of those served the slowest, in microseconds.
+    /// The slowest served connection, in microseconds.
     pub slowest_us: u64,
 }
 
-/// How many buckets there are.
+/// The number of buckets.
 pub(super) fn buckets() -> usize {
     ((BEFORE + AFTER).as_micros() / BUCKET.as_micros()) as usize
 }
 
-/// The bucket of a connection that was due at `due`, of reloads that began at these times in this order.
+/// The bucket of a connection that was due at `due`. `reloads` are the times at which reloads began, in order.
 pub(super) fn bucket(due: Duration, reloads: &[Duration]) -> Option<usize> {
     let following = reloads.partition_point(|began| began.saturating_sub(BEFORE) <= due);
     let began = reloads[..following].last()?;
@@ -50,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_belongs_to_the_reload_that_it_stands_closest_behind_or_just_before() {
+    fn connection_falls_into_a_bucket_of_the_reload_around_it() {
         let ms = Duration::from_millis;
         let reloads = [ms(100), ms(1_000)];
         assert_eq!(bucket(ms(49), &reloads), None);
@@ -60,7 +59,7 @@ mod tests {
         assert_eq!(bucket(ms(450), &reloads), None);
         assert_eq!(bucket(ms(950), &reloads), Some(0));
         assert_eq!(bucket(ms(1_000), &[]), None);
-        // One that began before there was so much time before it.
+        // A reload that began less than `BEFORE` after the load.
         assert_eq!(bucket(ms(0), &[ms(20)]), Some(6));
         assert_eq!(buckets(), 80);
     }

@@ -1,7 +1,7 @@
-//! Processor time of everything in this process namespace but the calling process, which is its PID 1.
+//! Measures the processor time of all processes in this process namespace, except the calling one, which is its PID 1.
 //!
-//! Whoever ends is waited for by its parent, or by PID 1 as an orphan, and its time goes to who waited for it
-//! (getrusage(2)): each moment of it stands in one place.
+//! A process that ends is waited for by its parent, or by PID 1 if it is an orphan. Its time is then added to the
+//! process that waited (getrusage(2)), so every moment is counted once.
 
 use std::fs;
 use std::time::Duration;
@@ -14,15 +14,16 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use crate::poll::satisfied_within;
 
-/// Between the signal that ends a server and its end.
+/// How long a server may take to end after the signal.
 const END: Duration = Duration::from_secs(20);
 
-/// Used so far, by all that have ended and all that run: to a hundredth of a second for each that runs.
+/// The time used so far, by ended and by running processes. For a running process it is exact to a hundredth of a
+/// second.
 pub(super) fn used() -> Duration {
     running() + ended()
 }
 
-/// Waits until all have ended, then gives what they have used.
+/// Waits until all processes have ended, then gives the time they have used.
 pub(super) fn used_by_all() -> Result<Duration> {
     let all_ended = satisfied_within(END, || {
         loop {
@@ -68,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_time_and_that_of_those_waited_for() {
+    fn ticks_are_own_time_and_that_of_children_waited_for() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 2143 0 0 0 5 6 70 80 20 0 1 0 123 9 9";
         assert_eq!(ticks(stat), Some(5 + 6 + 70 + 80));
         assert_eq!(ticks("nonsense"), None);

@@ -1,3 +1,5 @@
+//! Sums up the results of one way of reloading under load.
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -7,41 +9,41 @@ use serde::{Deserialize, Serialize};
 use super::around::{Moment, bucket, buckets};
 use crate::load::{Outcomes, Summary, Window};
 
-/// What came of one way under a share of the load, or of several shares.
+/// The results of one way of reloading, under one share of the load or under several.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Figures {
-    /// How many connections were made.
+    /// Connections that were made.
     pub connections: u64,
-    /// Of which were not served, by what became of them.
+    /// Connections that were not served, by what happened to them.
     pub lost: BTreeMap<String, u64>,
-    /// Those that this machine had no port, descriptor or memory for: they say nothing about the server.
+    /// Connections for which this machine had no port, descriptor or memory. They say nothing about the server.
     pub own_failures: u64,
-    /// Served, but after more than 900 ms.
+    /// Connections that were served after more than 900 ms.
     pub late: u64,
-    /// Served, but only after their SYN was sent more than once.
+    /// Connections that were served after their SYN was sent more than once.
     pub syn_resent: u64,
     /// New connections per second.
     pub rate: u32,
     /// Processor time of HAProxy and of all that reloads it, in microseconds.
     pub cpu_us: u64,
-    /// How long each reload took whoever asked for it, in microseconds.
+    /// How long each reload took, from request to answer, in microseconds.
     pub reloads_us: Vec<u64>,
-    /// Of reloader: those whose receipts say `proven` by the rung that was meant.
+    /// With reloader: reloads whose receipts say `proven` and name the expected rung.
     pub proven: u64,
-    /// Of those served, from when they were due to their end: microseconds, and how many took them.
+    /// Latencies of served connections, from the time at which they were due: pairs of microseconds and count.
     pub latency: Vec<(u64, u64)>,
-    /// By how much they were started late, likewise.
+    /// How late connections were started: pairs of microseconds and count.
     pub lag: Vec<(u64, u64)>,
-    /// Of those alone that were due while a reload was under way: one that takes the processor from the generator would else
-    /// go untested.
+    /// The same for connections that were due during a reload. Without it a reload that takes the processor from the
+    /// generator would go unnoticed.
     pub lag_in_reloads: Vec<(u64, u64)>,
-    /// Around the beginnings of the reloads.
+    /// Connections around the beginnings of the reloads.
     pub around: Vec<Moment>,
 }
 
 impl Figures {
-    /// Of a load that began at `began`, with the reloads in their order.
+    /// The results of a load that began at `began`, with its reloads in order.
     pub(super) fn from_outcomes(outcomes: &Outcomes, reloads: &[Window], began: Instant) -> Figures {
         let summary = outcomes.summary();
         let took = |reload: &Window| micros(reload.to - reload.from);
@@ -62,7 +64,7 @@ impl Figures {
         }
     }
 
-    /// Those of another share.
+    /// Adds the results of another share.
     pub fn add(&mut self, other: &Figures) {
         self.connections += other.connections;
         other.lost.iter().for_each(|(kind, count)| *self.lost.entry(kind.clone()).or_default() += count);
@@ -80,26 +82,27 @@ impl Figures {
         self.around.iter_mut().zip(&other.around).for_each(|(moment, other)| moment.add(other));
     }
 
-    /// All that were lost.
+    /// The number of lost connections.
     pub fn lost(&self) -> u64 {
         self.lost.values().sum()
     }
 
-    /// The latency that this share of the served did not exceed, in microseconds; 1: the slowest.
+    /// The latency that this share of the served connections did not exceed, in microseconds. Share 1 gives the
+    /// slowest.
     pub fn latency_at(&self, share: f64) -> u64 {
-        at(&self.latency, share)
+        quantile(&self.latency, share)
     }
 
-    /// The same of the lateness of starts: the greater of all and of those in reloads.
+    /// The same for the lateness of starts: the greater value of all connections and of those during reloads.
     pub fn lag_at(&self, share: f64) -> u64 {
-        at(&self.lag, share).max(at(&self.lag_in_reloads, share))
+        quantile(&self.lag, share).max(quantile(&self.lag_in_reloads, share))
     }
 
-    /// The same of the reloads' times.
+    /// The same for the duration of reloads.
     pub fn reload_at(&self, share: f64) -> u64 {
         let mut times: Vec<(u64, u64)> = self.reloads_us.iter().map(|micros| (*micros, 1)).collect();
         times.sort_unstable();
-        at(&times, share)
+        quantile(&times, share)
     }
 }
 
@@ -115,7 +118,7 @@ fn lost(summary: &Summary) -> BTreeMap<String, u64> {
 }
 
 fn recorded(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
-    // The last is the histogram's own largest, not the upper edge of its bucket.
+    // The last step ends at the histogram's maximum, which can be below the upper edge of its bucket.
     histogram
         .iter_recorded()
         .map(|step| (step.value_iterated_to().min(histogram.max()), step.count_at_value()))
@@ -146,8 +149,8 @@ fn merge(into: &mut Vec<(u64, u64)>, from: &[(u64, u64)]) {
     *into = all.into_iter().collect();
 }
 
-/// Of values in their order, each with its count.
-fn at(values: &[(u64, u64)], share: f64) -> u64 {
+/// The value that this share of the values did not exceed. The values are sorted, each with its count.
+fn quantile(values: &[(u64, u64)], share: f64) -> u64 {
     let total: u64 = values.iter().map(|(_, count)| count).sum();
     let wanted = ((total as f64 * share).ceil() as u64).clamp(1, total.max(1));
     let mut seen = 0;
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_add_up() {
+    fn figures_of_several_shares_are_summed() {
         let mut all = Figures::default();
         all.add(&figures(&[(100, 98), (400, 1)], 1));
         all.add(&figures(&[(100, 1), (900, 2)], 2));
@@ -193,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn a_generator_that_is_late_in_reloads_alone_is_late() {
+    fn lateness_during_reloads_alone_is_reported() {
         let figures =
             Figures { lag: vec![(10, 10_000), (90, 9)], lag_in_reloads: vec![(20, 1), (90, 9)], ..Figures::default() };
         assert_eq!((figures.lag_at(0.5), figures.lag_at(0.99)), (90, 90));
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn figures_survive_a_round_trip_through_json() {
         let all = figures(&[(100, 98)], 1);
         let text = serde_json::to_string(&all).unwrap();
         assert_eq!(serde_json::from_str::<Figures>(&text).unwrap(), all);

@@ -1,7 +1,7 @@
-//! One way of reloading under one load: what `cargo xtask bench` compares.
+//! Measures one way of reloading HAProxy under one load. `cargo xtask bench` compares the ways.
 //!
-//! The program `bench-slice` puts one way through one share of the load, in namespaces of its own, and prints [`Figures`].
-//! `xtask` runs one after the other, round by round, and adds them up.
+//! The program `bench-slice` runs one way under one share of the load, in its own namespaces, and prints [`Figures`].
+//! `xtask` runs one share after the other, round by round, and adds up the figures.
 
 mod around;
 mod cpu;

@@ -1,4 +1,4 @@
-//! A HAProxy on 127.0.0.1:8000, and what reloads it.
+//! Starts a HAProxy on 127.0.0.1:8000 and reloads it in one of the ways.
 
 use anyhow::{Result, ensure};
 
@@ -14,7 +14,7 @@ use crate::rig::Rig;
 pub(super) const WEB: &str = "127.0.0.1:8000";
 const SYN_RULE: &str = "INPUT --protocol tcp --dport 8000 --syn --jump DROP";
 
-/// In the calling thread's network namespace. Dropped, all of it is ended.
+/// A server in the calling thread's network namespace. When it is dropped, all its processes are ended.
 pub(super) enum Server {
     Plain(Plain),
     SynsDropped(Plain),
@@ -36,7 +36,10 @@ impl Server {
         }
     }
 
-    /// Reloads once. An error where it failed; else whether it was proven, by the rung that was meant.
+    /// Reloads once. Gives whether the reload was proven by the expected rung.
+    ///
+    /// # Errors
+    /// If the reload failed.
     pub(super) fn reload(&mut self) -> Result<bool> {
         match self {
             Server::Plain(plain) => {
@@ -78,8 +81,8 @@ fn reloader(way: Way) -> Server {
         true => Config::web(WEB).global("noreuseport"),
         false => Config::web(WEB),
     };
-    // A guest's holds may last longer than the default allows.
+    // In a guest a hold may last longer than the default allows.
     let tables = format!("[reload]\nstrategy = \"{}\"\n[hold]\nmax = \"60s\"\n", way.strategy());
     let rig = Box::new(Rig::with(&config).tables(&tables).start());
-    Server::Reloader { rig, rung: way.rung().expect("a way of reloader's") }
+    Server::Reloader { rig, rung: way.rung().expect("one of reloader's ways") }
 }

@@ -1,3 +1,5 @@
+//! Runs one way of reloading under one share of the load.
+
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -15,25 +17,27 @@ const WARM_UP: u32 = 200;
 /// A part of the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// How many connections in all.
+    /// The number of connections.
     pub connections: u64,
-    /// New ones each second.
+    /// New connections per second.
     pub rate: u32,
-    /// Spread evenly over them.
+    /// The number of reloads, spread evenly over the connections.
     pub reloads: u64,
 }
 
-/// Puts one way through it. The calling process must be PID 1 of a process namespace, with /proc of that.
+/// Runs one way under this share. The calling process must be PID 1 of a process namespace, with the /proc of that
+/// namespace.
 ///
 /// # Errors
-/// A reload that failed, and whatever else keeps the share from being whole.
+/// If a reload failed, or if the share could not be completed.
 pub fn run(way: Way, share: Share) -> Result<Figures> {
     ensure!(std::process::id() == 1, "not PID 1: run it by `unshare --fork --pid --mount-proc`");
     netns::enter();
-    // A guest finds out first what it carries, which costs processor time too.
+    // A guest first measures the rate that it sustains. That costs processor time too, so it is done before the server
+    // starts.
     let share = Share { rate: guest::rate(share.rate), ..share };
     let mut server = Server::start(way);
-    // A process that has been started may not have run yet.
+    // A started process may not have run yet.
     warm_up();
     let before = cpu::used();
     let mut figures = under_load(&mut server, share).with_context(|| way.title())?;
@@ -43,7 +47,7 @@ pub fn run(way: Way, share: Share) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Until connections are served.
+/// Waits until connections are served.
 fn warm_up() {
     Load::to([WEB]).rate(WARM_UP).connections(u64::from(WARM_UP) / 10).run().assert_lossless();
 }
@@ -54,7 +58,10 @@ fn under_load(server: &mut Server, share: Share) -> Result<Figures> {
     let (mut reloads, mut proven): (Vec<Window>, u64) = (Vec::new(), 0);
     for round in 1..=share.reloads {
         load.until_started(round * share.connections / (share.reloads + 1));
-        ensure!(load.started() < share.connections, "reload {round} would begin when the load is over: ask for fewer");
+        ensure!(
+            load.started() < share.connections,
+            "reload {round} would begin after the load has ended: ask for fewer reloads"
+        );
         let span = Span::begin("reload");
         proven += u64::from(server.reload()?);
         reloads.push(span.end());

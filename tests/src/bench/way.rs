@@ -1,3 +1,5 @@
+//! Names the ways of reloading HAProxy that the benchmark compares.
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub enum Way {
     /// `kill -9`, then start.
     KillAndStart,
-    /// `-sf` of a HAProxy that cannot bind a port that another one has, as on a kernel before 3.9.
+    /// `-sf` of a HAProxy that cannot bind beside another process, as on a kernel before 3.9.
     NoReusePort,
     /// `-sf`
     SoftStop,
@@ -21,7 +23,7 @@ pub enum Way {
     MasterWorker,
     /// Reloader, each listener passed.
     Passed,
-    /// Reloader, each listener bound anew in its reuseport group.
+    /// Reloader, each listener bound again in its reuseport group.
     Steered,
     /// Reloader, SYNs held by eBPF.
     HeldEbpf,
@@ -30,7 +32,7 @@ pub enum Way {
 }
 
 impl Way {
-    /// All of them: without reloader, then with it.
+    /// All ways: first those without reloader, then those with it.
     pub const ALL: [Way; 10] = [
         Way::KillAndStart,
         Way::NoReusePort,
@@ -44,8 +46,8 @@ impl Way {
         Way::HeldQdisc,
     ];
 
-    /// Its name on command lines and in JSON.
-    pub fn word(self) -> &'static str {
+    /// The name on command lines and in JSON.
+    pub fn name(self) -> &'static str {
         match self {
             Way::KillAndStart => "kill-and-start",
             Way::NoReusePort => "noreuseport",
@@ -60,7 +62,7 @@ impl Way {
         }
     }
 
-    /// Its name for reading.
+    /// The name in reports.
     pub fn title(self) -> &'static str {
         match self {
             Way::KillAndStart => "kill, then start",
@@ -76,16 +78,16 @@ impl Way {
         }
     }
 
-    /// What is done, in a sentence.
+    /// A sentence about what is done.
     pub fn note(self) -> &'static str {
         match self {
-            Way::KillAndStart => "kill -9 of HAProxy, then a start: until that has bound the port, nobody listens.",
+            Way::KillAndStart => "kill -9 of HAProxy, then a start: until it has bound the port, there is no listener.",
             Way::NoReusePort => {
-                "The new process waits until the old one has let go of the port, as on kernels before 3.9 and for servers \
+                "The new process waits until the old one has released the port, as on kernels before 3.9 and for servers \
                  that bind without SO_REUSEPORT."
             }
             Way::SoftStop => {
-                "The new process binds beside the old one, which closes its socket with what is queued on it."
+                "The new process binds beside the old one, which closes its socket together with the connections queued on it."
             }
             Way::SynsDropped => {
                 "The same, while a rule in INPUT drops SYNs: their clients send them again, a second later at the earliest."
@@ -93,7 +95,7 @@ impl Way {
             Way::PassSockets => "HAProxy's own transfer of sockets, from its stats socket with expose-fd.",
             Way::MasterWorker => "SIGUSR2 to the master, as the distributions' unit reloads.",
             Way::Passed => "The new process gets the same sockets, and the kernel is asked whether it has them.",
-            Way::Steered => "The new process binds beside the old one; an eBPF program moves what is queued.",
+            Way::Steered => "The new process binds beside the old one; an eBPF program moves the queued connections.",
             Way::HeldEbpf => {
                 "HAProxy with noreuseport: SYNs are parked by an eBPF program until the new process listens."
             }
@@ -101,13 +103,13 @@ impl Way {
         }
     }
 
-    /// Of reloader: the rung that each receipt must name.
+    /// The rung that each receipt must name. None for a way without reloader.
     pub fn rung(self) -> Option<&'static str> {
         let is_ours = [Way::Passed, Way::Steered, Way::HeldEbpf, Way::HeldQdisc].contains(&self);
-        is_ours.then(|| self.word())
+        is_ours.then(|| self.name())
     }
 
-    /// Of reloader: its `strategy`.
+    /// The `strategy` in reloader's configuration.
     pub fn strategy(self) -> &'static str {
         match self {
             Way::Steered => "steer",
@@ -117,12 +119,12 @@ impl Way {
         }
     }
 
-    /// Whether its HAProxy says `noreuseport`.
+    /// Whether its HAProxy is configured with `noreuseport`.
     pub fn binds_alone(self) -> bool {
         [Way::NoReusePort, Way::HeldEbpf, Way::HeldQdisc].contains(&self)
     }
 
-    /// Whether it needs a distribution's kernel, which has sch_plug.
+    /// Whether it needs a distribution's kernel, because only that has sch_plug.
     pub fn needs_guest(self) -> bool {
         self == Way::HeldQdisc
     }
@@ -130,7 +132,7 @@ impl Way {
 
 impl fmt::Display for Way {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.word())
+        out.write_str(self.name())
     }
 }
 
@@ -138,16 +140,16 @@ impl FromStr for Way {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Way, String> {
-        Way::ALL.into_iter().find(|way| way.word() == text).ok_or_else(|| {
-            let words = Way::ALL.map(Way::word).join(", ");
-            format!("there is no way `{text}`, but {words}")
+        Way::ALL.into_iter().find(|way| way.name() == text).ok_or_else(|| {
+            let names = Way::ALL.map(Way::name).join(", ");
+            format!("unknown way `{text}`; known ways: {names}")
         })
     }
 }
 
 impl From<Way> for String {
     fn from(way: Way) -> String {
-        way.word().to_owned()
+        way.name().to_owned()
     }
 }
 
@@ -164,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_way_is_known_by_its_word_alone() {
+    fn each_way_is_parsed_from_its_own_name() {
         for way in Way::ALL {
             assert_eq!(way.to_string().parse(), Ok(way));
         }

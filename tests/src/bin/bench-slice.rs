@@ -1,5 +1,5 @@
-//! `bench-slice WAY CONNECTIONS RATE RELOADS`: one way of reloading under a share of the load; prints the figures as one line
-//! of JSON. Started by `cargo xtask bench`, on this machine and in guests.
+//! `bench-slice WAY CONNECTIONS RATE RELOADS` runs one way of reloading under a share of the load and prints the
+//! figures as one line of JSON. `cargo xtask bench` starts it, on this machine and in guests.
 
 use anyhow::{Context, Result, bail};
 use reloader_tests::bench::{self, Share, Way};

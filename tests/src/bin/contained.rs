@@ -1,14 +1,15 @@
-//! Runs a program as docker does: `contained BPF,NET_ADMIN -- PROGRAM [ARGUMENT…]` with docker's default capabilities and these (`-` for none),
-//! under its default seccomp profile as far as that denies anything that is asked for here.
+//! Runs a program with the privileges that docker gives it: `contained BPF,NET_ADMIN -- PROGRAM [ARGUMENT…]`.
+//!
+//! The program gets docker's default capabilities and these (`-` for none). Docker's default seccomp profile applies, as far
+//! as it denies a system call that is used here.
 
-use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use nix::libc;
-use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use reloader_tests::confine::{deny_syscalls, drop_capability};
+use rustix::thread::CapabilitySet;
 
 /// moby, `oci/caps/defaults.go`.
 const DEFAULT: [&str; 14] = [
@@ -28,7 +29,7 @@ const DEFAULT: [&str; 14] = [
     "SYS_CHROOT",
 ];
 
-/// moby, `profiles/seccomp/default_linux.go`: what is denied to whoever has none of these capabilities.
+/// moby, `profiles/seccomp/default_linux.go`: system calls that are denied unless one of these capabilities is given.
 const DENIED: [(i64, &[&str]); 9] = [
     (libc::SYS_bpf, &["BPF", "SYS_ADMIN"]),
     (libc::SYS_kcmp, &["SYS_PTRACE"]),
@@ -49,35 +50,15 @@ fn main() -> Result<()> {
     };
     let added: Vec<&str> = added.split(',').filter(|name| *name != "-").collect();
     keep_capabilities(&added)?;
-    deny(&[libc::SYS_clone3], libc::ENOSYS)?;
-    let lacks = |any: &&[&str]| !any.iter().any(|name| added.contains(name));
-    let denied: Vec<i64> = DENIED.iter().filter(|(_, any)| lacks(any)).map(|(call, _)| *call).collect();
-    deny(&denied, libc::EPERM)?;
+    deny_syscalls(&[libc::SYS_clone3], libc::ENOSYS)?;
+    let is_denied = |enabling: &&[&str]| !enabling.iter().any(|name| added.contains(name));
+    let denied: Vec<i64> = DENIED.iter().filter(|(_, enabling)| is_denied(enabling)).map(|(call, _)| *call).collect();
+    deny_syscalls(&denied, libc::EPERM)?;
     Err(Command::new(program).args(arguments).exec()).with_context(|| format!("running {program}"))
 }
 
-/// Root's program gets what the bounding set leaves.
 fn keep_capabilities(added: &[&str]) -> Result<()> {
     let known = |name: &&str| CapabilitySet::from_name(name).with_context(|| format!("unknown: {name}"));
     let kept = DEFAULT.iter().chain(added).map(known).collect::<Result<Vec<_>>>()?;
-    for capability in CapabilitySet::all().iter().filter(|capability| !kept.contains(capability)) {
-        match remove_capability_from_bounding_set(capability) {
-            // Older kernels do not know the younger ones, and grant none.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-            Err(errno) => bail!("dropping {capability:?}: {errno}"),
-        }
-    }
-    Ok(())
-}
-
-fn deny(calls: &[i64], errno: i32) -> Result<()> {
-    if calls.is_empty() {
-        return Ok(());
-    }
-    // Without conditions: whatever the arguments.
-    let rules: BTreeMap<i64, _> = calls.iter().map(|call| (*call, vec![])).collect();
-    let answer = SeccompAction::Errno(errno as u32);
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, std::env::consts::ARCH.try_into()?)?;
-    let program: BpfProgram = filter.try_into()?;
-    Ok(seccompiler::apply_filter(&program)?)
+    CapabilitySet::all().iter().filter(|capability| !kept.contains(capability)).try_for_each(drop_capability)
 }

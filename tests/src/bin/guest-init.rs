@@ -1,4 +1,5 @@
-//! PID 1 of a guest: mounts, loads the modules, runs what the plan says, prints the verdicts and powers off.
+//! PID 1 of a guest: mounts file systems, loads modules, runs the commands of the plan, prints their verdicts and
+//! powers off.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -19,7 +20,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
 use serde_json::Value;
 
-/// The serial line that is the host's standard output; the first is the kernel's.
+/// The serial line that is the host's standard output. The first line is the kernel's console.
 const OUTPUT: &str = "/dev/ttyS1";
 
 const OPEN_FILES: u64 = 65_536;
@@ -28,7 +29,7 @@ fn main() {
     if let Err(error) = boot() {
         eprintln!("guest-init: {error:#}");
     }
-    // Its error has no reader: a PID 1 that ends makes the kernel panic, which ends the guest as well.
+    // An error needs no report: if PID 1 ends, the kernel panics, which ends the guest as well.
     let _ = reboot(RebootCommand::PowerOff);
 }
 
@@ -57,7 +58,7 @@ fn mount_all() -> Result<()> {
         ("cgroup2", "/sys/fs/cgroup"),
         ("debugfs", "/sys/kernel/debug"),
     ] {
-        // Those in a virtual file system are there already, and refuse to be made.
+        // Directories in virtual file systems exist already, and cannot be created.
         let _ = fs::create_dir_all(path);
         mount(kind, path, kind, MountFlags::empty(), None).with_context(|| format!("mounting {path}"))?;
     }
@@ -78,7 +79,7 @@ fn run(output: &mut File) -> Result<()> {
         let limit = Duration::from_secs(command["limit-s"].as_u64().context("a command without a limit")?);
         let status = run_command(&strings(&command["words"]), limit, &plan["environment"], output)?;
         end_everything();
-        // On a line of its own, whatever a process has written last.
+        // The verdict gets its own line, whatever a process has written before.
         writeln!(output, "\n{}", guest::verdict_line(status))?;
     }
     Ok(())
@@ -88,7 +89,7 @@ const PATH: &str = "/programs:/usr/sbin:/usr/bin";
 
 fn load_module(path: &str) -> Result<()> {
     match finit_module(File::open(path)?, c"", 0) {
-        // A module that another one has asked for meanwhile.
+        // Another module has already loaded this one as its dependency.
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
@@ -121,7 +122,7 @@ fn run_command(words: &[String], limit: Duration, environment: &Value, output: &
     }
 }
 
-/// What a command has left running would be there in the next one.
+/// Ends what a command has left running, before the next command is run.
 fn end_everything() {
     kill_everything();
     while waitpid(None, None).is_ok_and(|status| status != WaitStatus::StillAlive) {}
@@ -132,7 +133,7 @@ fn kill_everything() {
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
 }
 
-/// Kills everything but this process when a command has taken too long.
+/// Kills every other process when a command has taken too long.
 struct Watchdog {
     has_ended: Sender<()>,
     thread: JoinHandle<bool>,

@@ -1,18 +1,20 @@
-//! Runs a test in namespaces of its own: `isolated LIMIT -- PROGRAM [ARGUMENT…]`, the limit in seconds. Ends with the test's
-//! exit status, 124 if the test was killed at its limit.
+//! Runs a test in its own namespaces: `isolated LIMIT -- PROGRAM [ARGUMENT…]`, with the limit in seconds. Ends with the
+//! test's exit status, or with 124 if the test was killed at its limit.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use reloader_tests::isolation::{INNER, Run, run_inner};
 
+const USAGE: &str = "usage: isolated LIMIT -- PROGRAM [ARGUMENT…]";
+
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [limit, separator, command @ ..] = words.as_slice() else {
-        bail!("usage: isolated LIMIT -- PROGRAM [ARGUMENT…]");
+        bail!(USAGE);
     };
     if separator != "--" || command.is_empty() {
-        bail!("usage: isolated LIMIT -- PROGRAM [ARGUMENT…]");
+        bail!(USAGE);
     }
     let status = if limit == INNER {
         run_inner(command)?

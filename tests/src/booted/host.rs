@@ -1,4 +1,4 @@
-//! What a machine is on the host: its first process, and its control groups.
+//! Finds a booted machine's first process and control groups on the host, and its files.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::process::Process;
 
-/// The process that is the first of a pid namespace, below this one.
+/// The child of `ancestor` that is the first process of a new process namespace.
 pub(crate) fn first_process_under(ancestor: u32) -> Option<Process> {
     let status = |pid: i32| fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = |text: &str, key: &str| text.lines().find_map(|line| Some(line.strip_prefix(key)?.trim().to_owned()));
@@ -20,11 +20,22 @@ pub(crate) fn first_process_under(ancestor: u32) -> Option<Process> {
     found.next().and_then(Process::with_pid)
 }
 
-/// The control groups of nspawn's machines at some moment. nspawn makes two in each hierarchy, and others below them.
+/// A path of the machine with this first process as the host sees it, including the machine's mounts.
+pub(super) fn path_inside(first: Process, path: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/root{path}", first.pid))
+}
+
+/// Writes a file, and makes its directories.
+pub(super) fn write_file(file: &Path, text: &str) {
+    fs::create_dir_all(file.parent().expect("a file is in a directory")).expect("its directory");
+    fs::write(file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+}
+
+/// The control groups of nspawn's machines at one moment. nspawn creates two in each hierarchy, and others below them.
 pub(super) struct ControlGroups(Vec<PathBuf>);
 
 impl ControlGroups {
-    pub(super) fn now() -> ControlGroups {
+    pub(super) fn snapshot() -> ControlGroups {
         let mut found = Vec::new();
         list_below(Path::new("/sys/fs/cgroup"), &mut found);
         let is_nspawns =
@@ -33,15 +44,15 @@ impl ControlGroups {
         ControlGroups(found)
     }
 
-    /// Removes those that have come since and that nobody is in: the kernel keeps the others.
-    pub(super) fn remove_others(&self) {
-        for group in ControlGroups::now().0.iter().filter(|group| !self.0.contains(group)) {
+    /// Removes the groups that were created since the snapshot and are empty: the kernel refuses to remove the others.
+    pub(super) fn remove_newer(&self) {
+        for group in ControlGroups::snapshot().0.iter().filter(|group| !self.0.contains(group)) {
             let _ = fs::remove_dir(group);
         }
     }
 }
 
-/// Those below come first.
+/// Lists children before their parents.
 fn list_below(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

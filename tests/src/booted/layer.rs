@@ -1,4 +1,4 @@
-//! What is written to the machine: a layer over the cached root, thrown away with the machine.
+//! Mounts a disposable layer over the cached root, which takes all writes of the machine.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::Setup;
+use super::host::write_file;
 
-/// The root with a layer over it that takes what is written.
+/// The root with a disposable layer over it.
 pub(super) struct Layer {
     dir: tempfile::TempDir,
 }
@@ -24,12 +25,12 @@ impl Layer {
         let options = std::ffi::CString::new(options).expect("no zero byte");
         let layer = Layer { dir };
         mount("overlay", layer.merged(), "overlay", MountFlags::empty(), Some(options.as_c_str()))
-            .expect("mounting overlayfs, which the kernel must have");
+            .expect("mounting overlayfs, which the kernel must support");
         layer
     }
 
-    /// Makes it what the set-up says.
-    pub(super) fn lay(&self, setup: &Setup) {
+    /// Applies the set-up: removes and writes files, and makes links.
+    pub(super) fn apply(&self, setup: &Setup) {
         for path in &setup.removed {
             fs::remove_file(self.inside(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
         }
@@ -53,7 +54,7 @@ impl Layer {
         self.dir.path().join("console")
     }
 
-    /// A file of the host, as it is.
+    /// Copies a file of the host into the machine.
     pub(super) fn copy(&self, file: &Path, path: &str) {
         fs::copy(file, self.inside(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
@@ -63,9 +64,7 @@ impl Layer {
     }
 
     fn write(&self, path: &str, text: &str) {
-        let path = self.inside(path);
-        fs::create_dir_all(path.parent().expect("a file is in a directory")).expect("its directory");
-        fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        write_file(&self.inside(path), text);
     }
 }
 

@@ -1,18 +1,16 @@
-//! A machine that runs, and what is done in it.
+//! Boots a Debian with systemd by systemd-nspawn, and runs commands in it.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
 use nix::unistd::geteuid;
 use serde_json::Value;
 
-use super::host::{ControlGroups, first_process_under};
+use super::host::{ControlGroups, first_process_under, path_inside, write_file};
 use super::layer::Layer;
 use super::{Setup, root};
 use crate::netns;
@@ -23,13 +21,13 @@ use crate::rig::{Answer, binary};
 use crate::schema;
 use crate::versions::cache_dir;
 
-/// It takes seconds.
+/// A boot takes seconds.
 const BOOT: Duration = Duration::from_secs(120);
 
-/// Where systemd-nspawn looks for what it may pass in. On a host whose own init is systemd it is there.
+/// Where systemd-nspawn looks for mounts to pass in. It exists on a host whose own init is systemd.
 const PROPAGATE: &str = "/run/systemd/nspawn/propagate";
 
-/// A machine that runs. Dropped, even by a panic, it leaves nothing behind.
+/// A running machine. When it is dropped, even by a panic, nothing of it is left.
 pub struct Machine {
     nspawn: Child,
     leader: Option<Process>,
@@ -38,19 +36,19 @@ pub struct Machine {
     cgroups: ControlGroups,
 }
 
-/// What systemd says of a unit.
+/// The properties of a systemd unit.
 #[derive(Debug, Clone)]
 pub struct Unit(HashMap<String, String>);
 
 impl Unit {
-    /// A property, empty where there is none.
+    /// The value of a property, empty if the unit does not have it.
     pub fn get(&self, property: &str) -> &str {
         self.0.get(property).map_or("", String::as_str)
     }
 }
 
 impl Machine {
-    /// A machine as Debian makes it.
+    /// A machine as Debian installs it.
     pub fn setup() -> Setup {
         Setup::default()
     }
@@ -60,9 +58,9 @@ impl Machine {
         assert!(geteuid().is_root(), "this test boots a machine: it needs root; `cargo xtask test` runs it with sudo");
         let root = netns::outside(|| root::fetch(&cache_dir())).unwrap_or_else(|error| panic!("{error:#}"));
         let layer = Layer::over(&root);
-        layer.lay(setup);
+        layer.apply(setup);
         fs::create_dir_all(PROPAGATE).expect(PROPAGATE);
-        let before = ControlGroups::now();
+        let before = ControlGroups::snapshot();
         let mut command = Command::new("systemd-nspawn");
         command.arg("--directory").arg(layer.merged());
         command.arg(format!(
@@ -77,7 +75,7 @@ impl Machine {
             "--resolv-conf=off",
             "--console=pipe",
         ]);
-        // Neither is in nspawn's list; the kernel's own checks stand.
+        // nspawn's lists have neither of them. The kernel still makes its own checks.
         command.args(["--capability=CAP_BPF,CAP_NET_ADMIN", "--system-call-filter=bpf pidfd_getfd"]);
         let log = File::create(layer.log()).expect("a log");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
@@ -101,25 +99,22 @@ impl Machine {
         });
         self.leader = leader;
         until(BOOT, "systemd to have started everything", || {
-            let said = self.try_run(&["systemctl", "is-system-running"]);
-            ["running", "degraded"].contains(&String::from_utf8_lossy(&said.stdout).trim())
+            let state = self.try_run(&["systemctl", "is-system-running"]);
+            ["running", "degraded"].contains(&String::from_utf8_lossy(&state.stdout).trim())
         });
     }
 
-    /// What it wrote to its console.
+    /// The text that the machine wrote to its console.
     pub fn log(&self) -> String {
         fs::read_to_string(self.layer.log()).unwrap_or_default()
     }
 
-    /// Move the calling thread to its network: what is started from it is a client there.
+    /// Moves the calling thread into the machine's network. What is started from it is a client there.
     pub fn enter_network(&self) {
-        let namespace = File::open(format!("/proc/{}/ns/net", self.leader().pid)).expect("the machine's network");
-        setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).expect("setns");
-        netns::sysctl("net/ipv4/ip_local_port_range", &format!("{} 65535", netns::FIRST_CLIENT_PORT));
-        netns::sysctl("net/ipv4/tcp_max_syn_backlog", "4096");
+        netns::enter_that_of(self.leader());
     }
 
-    /// Run a command in it.
+    /// Runs a command in the machine.
     pub fn run(&self, words: &[&str]) -> Answer {
         Answer::from_output(self.try_run(words))
     }
@@ -134,7 +129,7 @@ impl Machine {
         command.stdin(Stdio::null()).output().expect("running nsenter (package util-linux)")
     }
 
-    /// `systemctl`; panics unless it succeeds.
+    /// Runs `systemctl`. Panics unless it succeeds.
     #[track_caller]
     pub fn systemctl(&self, words: &[&str]) -> Answer {
         self.run(&[&["systemctl"], words].concat()).expect_status(0)
@@ -143,21 +138,19 @@ impl Machine {
     /// All properties of a unit.
     #[track_caller]
     pub fn unit(&self, name: &str) -> Unit {
-        let said = self.systemctl(&["show", name]).stdout;
-        let pairs = said.lines().filter_map(|line| line.split_once('='));
+        let properties = self.systemctl(&["show", name]).stdout;
+        let pairs = properties.lines().filter_map(|line| line.split_once('='));
         Unit(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
     }
 
-    /// `reloader … --json`, or any other command of it.
+    /// Runs a command of reloader in the machine.
     pub fn reloader(&self, words: &[&str]) -> Answer {
         self.run(&[&["reloader"], words].concat())
     }
 
-    /// Write a file in it.
+    /// Writes a file in the machine.
     pub fn write(&self, path: &str, text: impl ToString) {
-        let file = self.inside(path);
-        fs::create_dir_all(file.parent().expect("a file is in a directory")).expect("its directory");
-        fs::write(file, text.to_string()).unwrap_or_else(|error| panic!("{path}: {error}"));
+        write_file(&self.inside(path), &text.to_string());
     }
 
     /// The journal of a unit.
@@ -165,15 +158,15 @@ impl Machine {
         self.run(&["journalctl", "--no-pager", "--output=cat", "--unit", unit]).stdout
     }
 
-    /// A path of the machine as this process sees it, mounts of the machine included.
+    /// A path of the machine as this process sees it, including the machine's mounts.
     pub fn inside(&self, path: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root{path}", self.leader().pid))
+        path_inside(self.leader(), path)
     }
 
-    /// Its processes that run this program, by the pids that they have in there.
+    /// The processes of the machine that run this program, by their pids in the machine.
     pub fn pids_of(&self, program: &str) -> Vec<u32> {
-        let said = self.run(&["pgrep", "-x", program]);
-        said.stdout.lines().filter_map(|line| line.parse().ok()).collect()
+        let found = self.run(&["pgrep", "-x", program]);
+        found.stdout.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
     fn leader(&self) -> Process {
@@ -194,13 +187,13 @@ impl Drop for Machine {
             let (state, config) = (self.inside("/var/lib/reloader"), self.inside("/etc/reloader/reloader.toml"));
             receipts = proofs::print(&state, &config, Init::Systemd);
         }
-        // The end of its first process is the end of all others, whatever state they are in.
+        // When the first process ends, the kernel ends all others, whatever state they are in.
         match self.leader {
             Some(leader) => leader.end(),
             None => drop(self.nspawn.kill()),
         }
         let _ = self.nspawn.wait();
-        self.cgroups.remove_others();
+        self.cgroups.remove_newer();
         schema::assert_fits_at_the_end(&receipts);
     }
 }

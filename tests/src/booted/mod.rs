@@ -1,5 +1,5 @@
-//! A Debian with a really booted systemd (by systemd-nspawn) or sysvinit (by unshare): over a throw-away layer of a cached root, in a
-//! network of its own.
+//! Boots a Debian with systemd (by systemd-nspawn) or with sysvinit (by unshare): in a disposable layer over a cached
+//! root, with its own network.
 
 mod host;
 mod layer;

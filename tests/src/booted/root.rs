@@ -1,4 +1,4 @@
-//! The root file system of the machine, made once and kept outside the source tree.
+//! Creates the root file systems of the machines once, and caches them outside the source tree.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::versions::sources::mirror;
 /// systemd 252, sysvinit 3.06, HAProxy 2.6.
 const SUITE: &str = "bookworm";
 
-/// What a root has beyond Debian's least.
+/// One root file system: Debian's minimum and these packages.
 struct Kind {
     init: &'static str,
     folder: &'static str,
@@ -26,12 +26,18 @@ const SYSTEMD: Kind =
 const SYSVINIT: Kind =
     Kind { init: "sysvinit", folder: "sysvinit", packages: "sysvinit-core,sysv-rc,initscripts,haproxy" };
 
-/// Where the root with systemd is, from the cache where it is there. Needs `debootstrap`, and root.
+/// The path of the root with systemd. It is created if the cache does not have it, which needs `debootstrap` and root.
+///
+/// # Errors
+/// If the root cannot be created.
 pub fn fetch(cache: &Path) -> Result<PathBuf> {
     SYSTEMD.fetch(cache)
 }
 
-/// The same with sysvinit.
+/// The path of the root with sysvinit, as [`fetch`] gives it.
+///
+/// # Errors
+/// If the root cannot be created.
 pub fn fetch_sysvinit(cache: &Path) -> Result<PathBuf> {
     SYSVINIT.fetch(cache)
 }
@@ -42,8 +48,8 @@ impl Kind {
         fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
         let lock = File::create(home.join("lock"))?;
         let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
-        let (root, whole) = (home.join(self.folder).join("root"), home.join(self.folder).join("packages"));
-        if fs::read_to_string(&whole).is_ok_and(|packages| packages == self.packages) {
+        let (root, complete) = (home.join(self.folder).join("root"), home.join(self.folder).join("packages"));
+        if fs::read_to_string(&complete).is_ok_and(|packages| packages == self.packages) {
             return Ok(root);
         }
         eprintln!("fetching a Debian {SUITE} with {} (debootstrap)", self.init);
@@ -56,9 +62,9 @@ impl Kind {
         command.args(["--variant=minbase", &format!("--include={}", self.packages)]);
         command.args(mirror.signed_by.map(|keys| format!("--keyring={keys}")));
         command.arg(SUITE).arg(&root).arg(&mirror.uri);
-        run(&mut command).with_context(|| format!("a Debian {SUITE} with {} cannot be had", self.init))?;
-        // Written last: its presence says that the root is whole.
-        fs::write(&whole, self.packages)?;
+        run(&mut command).with_context(|| format!("a Debian {SUITE} with {} is not available", self.init))?;
+        // Written last: it marks the root as complete.
+        fs::write(&complete, self.packages)?;
         Ok(root)
     }
 }

@@ -1,17 +1,15 @@
-//! A machine whose PID 1 is sysvinit: util-linux's unshare over a throw-away layer, so that it boots in a guest too.
+//! Boots a Debian with sysvinit by util-linux's unshare over a disposable layer, which works in a guest too.
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
 use nix::unistd::geteuid;
 use serde_json::Value;
 
-use super::host::first_process_under;
+use super::host::{first_process_under, path_inside, write_file};
 use super::layer::Layer;
 use super::{Setup, root};
 use crate::process::Process;
@@ -21,27 +19,28 @@ use crate::schema;
 use crate::versions::cache_dir;
 use crate::{guest, netns, poll};
 
-/// It takes seconds on a host.
+/// A boot takes seconds on a host, and longer in a guest.
 const BOOT: Duration = Duration::from_secs(300);
 
-/// Where a guest finds the root.
+/// The directory of the root in a guest.
 pub const IN_GUEST: &str = "/sysvinit";
 
-/// Where the program is in the machine.
+/// The path of the program in the machine.
 pub const PROGRAM: &str = "/usr/local/bin/reloader";
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Debian's own, but for the consoles: what is said there goes to `CONSOLE`.
+/// Debian's inittab, with its console output redirected to `CONSOLE`.
 const INITTAB: &str = "id:2:initdefault:\nsi::sysinit:/etc/init.d/rcS >>/console 2>&1\n\
                        l0:0:wait:/etc/init.d/rc 0 >>/console 2>&1\nl2:2:wait:/etc/init.d/rc 2 >>/console 2>&1\n";
 
 const CONSOLE: &str = "/console";
 
-/// What Debian starts for hardware: the kernel's clock and disks are the host's, and no namespace is between.
+/// Debian's init scripts for hardware. The kernel's clock and the disks belong to the host, and no namespace separates
+/// them.
 const HARDWARE: [&str; 6] = ["hwclock.sh", "brightness", "checkroot.sh", "checkfs.sh", "urandom", "mount-configfs"];
 
-/// A machine that runs. Dropped, even by a panic, it leaves nothing behind.
+/// A running machine. When it is dropped, even by a panic, nothing of it is left.
 pub struct SysVinit {
     unshare: Child,
     init: Option<Process>,
@@ -50,19 +49,19 @@ pub struct SysVinit {
 }
 
 impl SysVinit {
-    /// Boot it, and wait until its runlevel has been reached; panics with a reason if it is not.
+    /// Boots the machine, and waits until its runlevel has been reached. Panics with a reason if it is not.
     #[track_caller]
     pub fn boot(setup: Setup) -> SysVinit {
         assert!(geteuid().is_root(), "this test boots a machine: it needs root; `cargo xtask test` runs it with sudo");
-        // Its last word: `runlevel` names a runlevel when it begins.
+        // rc.local is the last step of the boot. `runlevel` already names a runlevel when that begins.
         let mut setup = setup.file("/etc/inittab", INITTAB).program("/etc/rc.local", "#!/bin/sh\ntouch /run/booted\n");
         for script in HARDWARE {
             setup = setup.program(&format!("/etc/init.d/{script}"), "#!/bin/sh\n");
         }
-        // debootstrap has made the device, which is the host's.
+        // debootstrap has created this device node, which is the host's console.
         setup.removed.push("/dev/console".into());
         let layer = Layer::over(&find_root());
-        layer.lay(&setup);
+        layer.apply(&setup);
         layer.copy(&binary(), PROGRAM);
         for words in &setup.commands {
             let mut command = Command::new("chroot");
@@ -96,22 +95,19 @@ impl SysVinit {
         poll::until(BOOT, "the machine's runlevel", || self.inside("/run/booted").exists());
     }
 
-    /// What it wrote to its console.
+    /// The text that the machine wrote to its console.
     pub fn log(&self) -> String {
         let console = self.layer.merged().join(CONSOLE.trim_start_matches('/'));
         [self.layer.log(), console].map(|path| fs::read_to_string(path).unwrap_or_default()).concat()
     }
 
-    /// Move the calling thread to its network: what is started from it is a client there.
+    /// Moves the calling thread into the machine's network. What is started from it is a client there.
     pub fn enter_network(&self) {
-        let namespace = File::open(format!("/proc/{}/ns/net", self.init().pid)).expect("the machine's network");
-        setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).expect("setns");
+        netns::enter_that_of(self.init());
         netns::ip(&["link", "set", "lo", "up"]);
-        netns::sysctl("net/ipv4/ip_local_port_range", &format!("{} 65535", netns::FIRST_CLIENT_PORT));
-        netns::sysctl("net/ipv4/tcp_max_syn_backlog", "4096");
     }
 
-    /// Run a command in it.
+    /// Runs a command in the machine.
     pub fn run(&self, words: &[&str]) -> Answer {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.init().pid.to_string(), "--mount", "--pid", "--net", "--uts", "--ipc"]);
@@ -120,24 +116,22 @@ impl SysVinit {
         Answer::from_command(command)
     }
 
-    /// `reloader … --json`, or any other command of it.
+    /// Runs a command of reloader in the machine.
     pub fn reloader(&self, words: &[&str]) -> Answer {
         self.run(&[&["reloader"], words].concat())
     }
 
-    /// Write a file in it.
+    /// Writes a file in the machine.
     pub fn write(&self, path: &str, text: impl ToString) {
-        let file = self.inside(path);
-        fs::create_dir_all(file.parent().expect("a file is in a directory")).expect("its directory");
-        fs::write(file, text.to_string()).unwrap_or_else(|error| panic!("{path}: {error}"));
+        write_file(&self.inside(path), &text.to_string());
     }
 
-    /// A path of the machine as this process sees it, mounts of the machine included.
+    /// A path of the machine as this process sees it, including the machine's mounts.
     pub fn inside(&self, path: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root{path}", self.init().pid))
+        path_inside(self.init(), path)
     }
 
-    /// Wait until its first process has ended.
+    /// Waits until the first process has ended.
     #[track_caller]
     pub fn until_off(&self) {
         self.init().until_gone(BOOT);
@@ -160,7 +154,7 @@ impl Drop for SysVinit {
             let (state, config) = (self.inside("/var/lib/reloader"), self.inside("/etc/reloader/reloader.toml"));
             receipts = proofs::print(&state, &config, Init::SysVinit);
         }
-        // The end of its first process is the end of all others, whatever state they are in.
+        // When the first process ends, the kernel ends all others, whatever state they are in.
         match self.init {
             Some(init) => init.end(),
             None => drop(self.unshare.kill()),

@@ -1,15 +1,14 @@
-//! A container as an engine makes one, but for its image: namespaces of its own in which reloader is PID 1, with a /proc of these, a /sys
-//! and a /proc/sys that are read only, and what it is given of capabilities and system calls. Its files are the host's.
+//! Makes a container as an engine does, without an image: reloader is PID 1 in its own namespaces. It has a /proc of
+//! these, a read-only /sys and /proc/sys, and the capabilities and system calls that a test gives it. Its files are the
+//! host's.
 
 mod setup;
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 use nix::unistd::{User, chown};
 use serde_json::Value;
@@ -24,22 +23,22 @@ use crate::{netns, poll};
 
 pub use setup::Setup;
 
-/// Nothing here takes longer.
+/// No step of a container takes longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// One that runs, or has run. Dropped, even by a panic, it leaves nothing behind.
+/// A container that runs or has run. When it is dropped, even by a panic, nothing of it is left.
 pub struct Container {
     dir: tempfile::TempDir,
     /// Ends with the status of the container's first process.
     unshare: Child,
     init: Process,
-    /// The file that the kernel names its process namespace by.
+    /// The target of the kernel's link that names its process namespace.
     namespace: PathBuf,
     setup: Setup,
 }
 
 impl Container {
-    /// One with this HAProxy configuration, to be adapted and started.
+    /// Begins the set-up of a container with this HAProxy configuration.
     pub fn with(config: &Config) -> Setup {
         Setup::new(config)
     }
@@ -48,7 +47,7 @@ impl Container {
         let dir = tempfile::Builder::new().prefix("container-").tempdir().expect("a temporary directory");
         fs::write(dir.path().join("haproxy.cfg"), &setup.config).expect("writing haproxy.cfg");
         fs::write(dir.path().join("reloader.toml"), setup.toml(dir.path())).expect("writing reloader.toml");
-        if setup.is_nobody {
+        if setup.runs_as_nobody {
             give_to_nobody(dir.path());
         }
         let log = File::create(dir.path().join("log")).expect("a log");
@@ -58,7 +57,11 @@ impl Container {
         let mut init = None;
         poll::until(LIMIT, "the container's first process", || {
             let ended = unshare.try_wait().expect("waiting for a child");
-            assert!(ended.is_none(), "it ended: {}", fs::read_to_string(dir.path().join("log")).unwrap_or_default());
+            assert!(
+                ended.is_none(),
+                "the container has ended: {}",
+                fs::read_to_string(dir.path().join("log")).unwrap_or_default()
+            );
             init = first_process_under(unshare.id());
             init.is_some()
         });
@@ -67,28 +70,28 @@ impl Container {
         Container { dir, unshare, init, namespace, setup }
     }
 
-    /// Wait until something serves; panics, with the log, if it ends instead.
+    /// Waits until a generation serves. Panics with the log if the container ends instead.
     #[track_caller]
     fn until_ready(&mut self) {
         poll::until(LIMIT, "the container to serve", || {
             let ended = self.unshare.try_wait().expect("waiting for a child");
             assert!(ended.is_none(), "the container has ended, {ended:?}:\n{}", self.log());
-            // Before it has an own program, /proc and /sys are not what they will be.
+            // Until it has run its own program, /proc and /sys are not in their final state.
             self.path("run/control.sock").exists() && self.status().at("/serving/pid").is_u64()
         });
     }
 
-    /// Its first process, as the host sees it.
+    /// The container's first process, as the host sees it.
     pub fn init(&self) -> Process {
         self.init
     }
 
-    /// As `docker kill -s`.
+    /// Sends a signal, as `docker kill -s` does.
     pub fn kill(&self, signal: Signal) {
         self.init.signal(signal);
     }
 
-    /// As `docker exec`.
+    /// Runs a command in the container, as `docker exec` does.
     #[track_caller]
     pub fn exec(&self, words: &[&str]) -> Answer {
         let mut command = Command::new("nsenter");
@@ -102,7 +105,7 @@ impl Container {
         Answer::from_command(command)
     }
 
-    /// The same with reloader's command line.
+    /// Runs a command of reloader in the container.
     #[track_caller]
     pub fn reloader(&self, words: &[&str]) -> Answer {
         let program = reloader(self.dir.path());
@@ -119,28 +122,26 @@ impl Container {
     /// All receipts, oldest first.
     pub fn receipts(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.path("state/receipts.jsonl")).unwrap_or_default();
-        // The last line may be under way.
+        // The last line may not be complete yet.
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Do something, and wait for one more receipt.
+    /// Runs `action`, and waits for one more receipt.
     #[track_caller]
-    pub fn until_receipt(&self, what: impl FnOnce()) -> Value {
+    pub fn until_receipt(&self, action: impl FnOnce()) -> Value {
         let before = self.receipts().len();
-        what();
+        action();
         poll::until(LIMIT, "a receipt", || self.receipts().len() > before);
         self.receipts().swap_remove(before)
     }
 
-    /// Move the calling thread to its network, where it is a client; it stays outside of all other namespaces.
+    /// Moves the calling thread into the container's network, where it is a client. It stays outside of all its other
+    /// namespaces.
     pub fn enter_network(&self) {
-        let namespace = File::open(format!("/proc/{}/ns/net", self.init.pid)).expect("the container's network");
-        setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).expect("setns");
-        netns::sysctl("net/ipv4/ip_local_port_range", &format!("{} 65535", netns::FIRST_CLIENT_PORT));
-        netns::sysctl("net/ipv4/tcp_max_syn_backlog", "4096");
+        netns::enter_that_of(self.init);
     }
 
-    /// All processes in it, zombies among them, with their states as in proc_pid_stat(5).
+    /// All processes in the container, including zombies, with their states as in proc_pid_stat(5).
     pub fn processes(&self) -> Vec<(i32, char)> {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
@@ -152,7 +153,7 @@ impl Container {
         pids.filter(is_in).filter_map(state).collect()
     }
 
-    /// Wait until its first process has ended, and with it all others; gives its status.
+    /// Waits until the first process has ended, and with it all others. Gives its status.
     #[track_caller]
     pub fn until_ended(&mut self) -> i32 {
         let mut status = None;
@@ -164,17 +165,17 @@ impl Container {
         status.and_then(|status| status.code()).unwrap_or_else(|| panic!("{status:?}: {}", self.log()))
     }
 
-    /// What its processes have said.
+    /// The output of its processes.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// Replace HAProxy's configuration.
+    /// Replaces HAProxy's configuration.
     pub fn configure(&self, config: &Config) {
         config.write(&self.path("haproxy.cfg"));
     }
 
-    /// A path of its directory.
+    /// A path in the container's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -186,7 +187,7 @@ impl Drop for Container {
             eprintln!("the container's log:\n{}", self.log());
         }
         let receipts = proofs::print(&self.path("state"), &self.path("reloader.toml"), Init::Container);
-        // The end of its first process is the end of all others, whatever state they are in.
+        // When the first process ends, the kernel ends all others, whatever state they are in.
         if self.unshare.try_wait().is_ok_and(|ended| ended.is_none()) {
             self.init.end();
         }
@@ -195,14 +196,14 @@ impl Drop for Container {
     }
 }
 
-/// The program of the container's own, if it has one.
+/// The words that run reloader: by the container's own copy of the program, if it has one.
 fn reloader(dir: &Path) -> Vec<String> {
     let own = dir.join("reloader");
     let program = if own.exists() { own } else { binary() };
     vec![program.display().to_string(), "--config".into(), dir.join("reloader.toml").display().to_string()]
 }
 
-/// The container's directory, with a copy of the program: the checkout is closed to others than root.
+/// Gives the container's directory to `nobody`, with a copy of the program: only root can read the checkout.
 fn give_to_nobody(dir: &Path) {
     let own = dir.join("reloader");
     fs::copy(binary(), &own).unwrap_or_else(|error| panic!("{}: {error}", own.display()));

@@ -1,3 +1,5 @@
+//! Describes a container before it is started: its configuration and its privileges.
+
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,8 +10,8 @@ use crate::config::Config;
 
 use super::Container;
 
-/// What an engine does between the namespaces and the entry point. `/sys` is that of the new network namespace, with nothing mounted
-/// below: no bpf file system, no control groups.
+/// What an engine does between making the namespaces and running the entry point. `/sys` is that of the new network
+/// namespace, with nothing mounted below it: no bpf file system, no control groups.
 const PREPARE: &str = "ip link set lo up; mount -t sysfs -o ro sysfs /sys; mount --bind /proc/sys /proc/sys; \
                        mount -o remount,bind,ro /proc/sys; hostname container; exec \"$@\"";
 
@@ -19,10 +21,10 @@ pub struct Setup {
     tables: String,
     haproxy: PathBuf,
     confined: Option<(PathBuf, String)>,
-    /// As setpriv(1) names it.
-    lacks: Option<String>,
+    /// The capability that is taken away, as setpriv(1) names it.
+    without: Option<String>,
     pub(super) user_namespace: bool,
-    pub(super) is_nobody: bool,
+    pub(super) runs_as_nobody: bool,
 }
 
 impl Setup {
@@ -32,50 +34,52 @@ impl Setup {
             tables: String::new(),
             haproxy: "/usr/sbin/haproxy".into(),
             confined: None,
-            lacks: None,
+            without: None,
             user_namespace: false,
-            is_nobody: false,
+            runs_as_nobody: false,
         }
     }
 
-    /// Tables of reloader.toml, or lines before them.
+    /// Adds tables to reloader.toml, or lines before them.
     pub fn tables(mut self, text: &str) -> Setup {
         self.tables += &format!("{text}\n");
         self
     }
 
-    /// Any executable in HAProxy's place.
+    /// Uses any executable in HAProxy's place.
     pub fn haproxy_at(mut self, path: &Path) -> Setup {
         self.haproxy = path.to_owned();
         self
     }
 
-    /// With docker's default capabilities and `added` (`--cap-add`), and its seccomp profile: by the program `contained`.
+    /// Gives it docker's default capabilities, `added` (`--cap-add`), and docker's seccomp profile, by the program
+    /// `contained`.
     pub fn contained(mut self, program: &str, added: &[&str]) -> Setup {
         let added = if added.is_empty() { "-".into() } else { added.join(",") };
         self.confined = Some((program.into(), added));
         self
     }
 
-    /// As `--cap-drop`.
+    /// Takes a capability away, as `--cap-drop` does.
     pub fn without(mut self, capability: &str) -> Setup {
-        self.lacks = Some(capability.to_owned());
+        self.without = Some(capability.to_owned());
         self
     }
 
-    /// In a user namespace of its own that has root and nobody else, as a rootless engine's.
+    /// Gives it a user namespace that has only root, as a rootless engine does.
     pub fn in_user_namespace(mut self) -> Setup {
         self.user_namespace = true;
         self
     }
 
-    /// As `--user nobody --cap-drop ALL --security-opt no-new-privileges`: an image with another `USER` than root.
+    /// Runs it as `--user nobody --cap-drop ALL --security-opt no-new-privileges` does: an image whose `USER` is not
+    /// root.
     pub fn as_nobody(mut self) -> Setup {
-        self.is_nobody = true;
+        self.runs_as_nobody = true;
         self.tables("control-group = \"nogroup\"")
     }
 
-    /// Start it, and wait until something serves; panics, with the log, if it ends instead.
+    /// Starts the container, and waits until a generation serves. Panics with the log if the container ends instead.
     #[track_caller]
     pub fn start(self) -> Container {
         let mut container = Container::start(self);
@@ -83,14 +87,14 @@ impl Setup {
         container
     }
 
-    /// Start one that is to end by itself.
+    /// Starts a container that is expected to end by itself.
     #[track_caller]
     pub fn try_start(self) -> Container {
         Container::start(self)
     }
 
     pub(super) fn run(&self, words: &[String]) -> Command {
-        assert!(geteuid().is_root(), "this test makes namespaces: it needs root; `cargo xtask test` runs it with sudo");
+        assert!(geteuid().is_root(), "this test needs root to create namespaces; `cargo xtask test` runs it with sudo");
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--mount", "--net", "--uts", "--ipc", "--cgroup"]);
@@ -106,15 +110,15 @@ impl Setup {
         command
     }
 
-    /// The words that run these with what the container is given.
+    /// The words that run `words` with the privileges that the container is given.
     pub(super) fn confined(&self, words: &[&str]) -> Vec<String> {
         let words = words.iter().map(|word| (*word).to_owned());
         let confined = self.confined.iter();
         let before = confined.flat_map(|(program, added)| [program.display().to_string(), added.clone(), "--".into()]);
         let nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--bounding-set=-all"];
-        let nobody = nobody.iter().chain(&["--inh-caps=-all", "--no-new-privs", "--"]).filter(|_| self.is_nobody);
-        let lacks = self.lacks.iter();
-        let dropped = lacks.flat_map(|name| ["setpriv".into(), format!("--bounding-set=-{name}"), "--".into()]);
+        let nobody = nobody.iter().chain(&["--inh-caps=-all", "--no-new-privs", "--"]).filter(|_| self.runs_as_nobody);
+        let without = self.without.iter();
+        let dropped = without.flat_map(|name| ["setpriv".into(), format!("--bounding-set=-{name}"), "--".into()]);
         before.chain(dropped).chain(nobody.map(|word| (*word).to_owned())).chain(words).collect()
     }
 

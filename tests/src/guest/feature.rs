@@ -1,4 +1,6 @@
-/// What a kernel can do from some version on.
+//! Knows from which kernel version on a feature must be available.
+
+/// A feature that kernels have from some version on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {
     /// bpf(2) with ring buffers.
@@ -7,16 +9,16 @@ pub enum Feature {
     Tcx,
     /// Queued connections move to another socket of the group when theirs closes.
     ReusePortMigration,
-    /// A process as a descriptor.
+    /// A descriptor for a process.
     PidfdOpen,
-    /// Another process's descriptor.
+    /// A duplicate of another process's descriptor.
     PidfdGetfd,
-    /// sch_plug and what leads to it: in every guest; a host may have been built without.
+    /// sch_plug and the filters that lead to it. Every guest has it; a host may have been built without it.
     Plug,
 }
 
 impl Feature {
-    /// The first version that has it, and the system call without which nobody can use it.
+    /// The first version that has it, and the system call that it depends on.
     fn needs(self) -> ((u32, u32), &'static str) {
         match self {
             Feature::Bpf => ((5, 8), "bpf"),
@@ -34,11 +36,11 @@ pub(super) fn expected(feature: Feature, kernel: (u32, u32), denied: &[String], 
     kernel >= version && !denied.iter().any(|denied| denied == call) && (feature != Feature::Plug || is_guest)
 }
 
-/// The running one.
+/// The version of the running kernel.
 pub(super) fn kernel() -> (u32, u32) {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy();
-    version(&release).unwrap_or_else(|| panic!("a kernel's release: {release}"))
+    version(&release).unwrap_or_else(|| panic!("cannot read the kernel's release: {release}"))
 }
 
 fn version(release: &str) -> Option<(u32, u32)> {
@@ -51,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_feature_is_expected_from_its_version_on_unless_the_row_denies_it() {
+    fn feature_is_expected_from_its_version_on_unless_the_row_denies_it() {
         let expected = |feature, release| expected(feature, version(release).unwrap(), &[], true);
         assert!(
             !expected(Feature::Tcx, "6.1.0-50-cloud-amd64") && expected(Feature::Tcx, "6.12.107+deb13-cloud-amd64")

@@ -1,4 +1,5 @@
-//! Tests inside a virtual machine: what the guest was told, what its kernel must be able to do, and what it carries.
+//! Tells a test about the guest that it runs in: what the row denies, what the kernel must support, and the rate that
+//! it sustains.
 
 use std::io::Write;
 
@@ -8,10 +9,10 @@ mod rate;
 pub use feature::Feature;
 pub use rate::{CARRIED, carried, rate};
 
-/// The last line of a guest.
+/// The last line that a guest prints.
 pub const END: &str = "guest: end";
 
-/// The line that says how a command has ended.
+/// The line that reports the exit status of a command.
 pub fn verdict_line(status: i32) -> String {
     format!("guest: exit status {status}")
 }
@@ -21,15 +22,15 @@ pub fn verdict(line: &str) -> Option<i32> {
     line.strip_prefix("guest: exit status ")?.parse().ok()
 }
 
-/// What a skipped test says.
+/// Precedes the reason in the output of a skipped test.
 pub const SKIPPED: &str = "skipped: ";
 
-/// Which gate a row of the kernel matrix is about.
+/// The gate that a row of the kernel matrix is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
-    /// The row in which eBPF holds.
+    /// Holds are made by eBPF.
     Ebpf,
-    /// The row in which eBPF is denied, or not asked for.
+    /// eBPF is denied, or the qdisc gate is asked for.
     Qdisc,
 }
 
@@ -38,7 +39,7 @@ pub fn is_guest() -> bool {
     std::env::var_os("RELOADER_GUEST").is_some()
 }
 
-/// The gate of this row; none on the host, where a test takes the one that it is about.
+/// The gate of this row. None on the host, where a test chooses the gate that it is about.
 pub fn gate() -> Option<Gate> {
     match std::env::var("RELOADER_GATE").ok()?.as_str() {
         "ebpf" => Some(Gate::Ebpf),
@@ -47,7 +48,7 @@ pub fn gate() -> Option<Gate> {
     }
 }
 
-/// Whether this machine must have the feature: its kernel is young enough, and the row does not deny it.
+/// Whether this machine must have the feature: its kernel is new enough, and the row does not deny it.
 pub fn expects(feature: Feature) -> bool {
     feature::expected(feature, feature::kernel(), &denied(), is_guest())
 }
@@ -58,15 +59,15 @@ pub fn denied() -> Vec<String> {
     names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// For a test that has found the feature absent and returns: panics where it must be there, else says why nothing was tested.
+/// Reports that a test was skipped because a feature is absent. Panics if this machine must have it.
 #[track_caller]
 pub fn skip(feature: Feature, reason: &str) {
-    assert!(!expects(feature), "{feature:?} must be here: {reason}");
+    assert!(!expects(feature), "{feature:?} must be available: {reason}");
     report_skipped(reason);
 }
 
-/// For a test that guests lack a tool for: the host runs it.
+/// Reports that a test was skipped. For tests that need a tool which guests do not have: the host runs them.
 pub fn report_skipped(reason: &str) {
-    // Not print!, whose words libtest keeps to itself when a test passes.
+    // Not print!: libtest hides its output when a test passes.
     let _ = writeln!(std::io::stderr(), "{SKIPPED}{reason}");
 }

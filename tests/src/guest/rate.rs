@@ -1,5 +1,5 @@
-//! The load that an emulated machine can be given. Beyond what it carries every connection is late without any reload, and
-//! a test would see nothing else.
+//! Limits the load to the rate that an emulated machine sustains. Beyond that rate every connection is late even
+//! without a reload, which would hide what the test looks for.
 
 use std::fs;
 use std::io::Write;
@@ -14,28 +14,30 @@ use crate::netns;
 use crate::plain::{Method, Plain};
 use crate::tier;
 
-/// A reload under less than this would prove little.
+/// A reload under a lower rate would prove little.
 const LEAST: u32 = 200;
 
-/// At once, to overload it: what it completes then is more than it carries, because nothing is done singly.
+/// Connections that are started at once, to overload the guest. The rate at which it completes them is more than it
+/// sustains, because it then works in batches.
 const TOGETHER: u64 = 400;
 
 /// How long each rate is tried, in seconds.
 const TRIAL: u64 = 2;
 
-/// Of a rate that is carried hardly any connection waits so long.
+/// At a rate that the guest sustains, hardly any connection takes this long.
 const PROMPT: Duration = Duration::from_millis(100);
 
-/// The variable by which a guest is told what another one of its kind has measured.
+/// The environment variable that holds the rate which another guest of the same kind has measured.
 pub const CARRIED: &str = "RELOADER_GUEST_CARRIES";
 
 const MESSAGE: &str = "this guest carries ";
 
-/// Other test programs in the same guest need not measure again.
+/// Keeps the measured rate for other test programs in the same guest.
 const KNOWN: &str = "/run/reloader-guest-carries";
 
-/// This many connections a second, or a part of what the guest carries without reloads where that is less: half of it in a run of
-/// everything, an eighth in others, because each connection costs an emulator ten times what it costs a processor.
+/// The number of connections per second for a load that asks for `wanted`. In a guest it is at most a part of the rate
+/// that the guest sustains without reloads: a half in a run of everything, an eighth in other runs. Each connection
+/// costs an emulator ten times what it costs a processor.
 pub fn rate(wanted: u32) -> u32 {
     static CARRIED: OnceLock<u32> = OnceLock::new();
     if !is_guest() {
@@ -51,15 +53,16 @@ fn known() -> Option<u32> {
     by_environment.or_else(|| fs::read_to_string(KNOWN).ok())?.trim().parse().ok()
 }
 
-/// What such a guest carries, from the line in which it says what it has measured. None where no rate was seen to be carried.
+/// The rate in the line by which a guest reports what it has measured. None if the guest sustained none of the rates
+/// tried.
 pub fn carried(line: &str) -> Option<u32> {
     let rate = line.split_once(MESSAGE)?.1.strip_suffix(" connections/s")?.parse().ok()?;
     (rate > 2 * LEAST).then_some(rate)
 }
 
-/// From a rate that is too high downwards, by a quarter each, until nearly all connections are served promptly.
+/// Begins with a rate that is too high, and lowers it by a quarter until nearly all connections are served promptly.
 fn measure() -> u32 {
-    // In a namespace of its own, so on a thread of its own.
+    // It needs its own network namespace, and so its own thread.
     let measured = std::thread::spawn(|| {
         netns::enter();
         let _server = Plain::start(&HaproxyBinary::installed(), Method::SoftStop, 1);
@@ -71,7 +74,7 @@ fn measure() -> u32 {
         }
         rate
     });
-    let carried = measured.join().expect("measuring what the guest carries");
+    let carried = measured.join().expect("measuring the rate that the guest sustains");
     let _ = writeln!(std::io::stderr(), "{MESSAGE}{carried} connections/s");
     fs::write(Path::new(KNOWN), carried.to_string()).unwrap_or_else(|error| panic!("{KNOWN}: {error}"));
     carried
@@ -83,5 +86,5 @@ fn is_carried(rate: u32) -> bool {
 }
 
 fn load(rate: u32, connections: u64) -> Outcomes {
-    Load::to(["127.0.0.1:8000"]).rate(rate).connections(connections).start_unlimited().wait()
+    Load::to(["127.0.0.1:8000"]).rate(rate).connections(connections).start_at_full_rate().wait()
 }

@@ -1,4 +1,5 @@
-//! Control groups of a test's own, in every hierarchy that the machine has: a booted machine makes others below them.
+//! Makes control groups for one test, in every hierarchy of the machine. A booted machine creates its own groups below
+//! them.
 
 use std::fs;
 use std::io;
@@ -9,12 +10,12 @@ use anyhow::{Context, Result};
 
 use crate::poll::satisfied_within;
 
-/// The groups; `remove` removes them with those below them.
+/// The groups. `remove` removes them with the groups below them.
 pub(super) struct ControlGroups(Vec<PathBuf>);
 
 impl ControlGroups {
-    /// Makes them below those of this process. Where a hierarchy allows none, as in some containers, the test does without, and a line
-    /// says so.
+    /// Creates the groups below those of this process. Where a hierarchy does not allow it, as in some containers, the
+    /// test runs without a group, and a line reports it.
     pub(super) fn create(name: &str) -> ControlGroups {
         let mut groups = Vec::new();
         for parent in own_groups() {
@@ -27,12 +28,12 @@ impl ControlGroups {
         ControlGroups(groups)
     }
 
-    /// Moves a process into all of them.
+    /// Moves a process into all of these groups.
     pub(super) fn add(&self, pid: u32) -> Result<()> {
         self.0.iter().try_for_each(|group| move_to(group, pid))
     }
 
-    /// Tries all of them; gives the first error.
+    /// Removes all groups, and gives the first error.
     pub(super) fn remove(self) -> Result<()> {
         self.0.iter().map(|group| remove_when_empty(group)).fold(Ok(()), Result::and)
     }
@@ -44,7 +45,7 @@ pub(super) fn move_to(group: &Path, pid: u32) -> Result<()> {
         .with_context(|| format!("moving process {pid} to {}", group.display()))
 }
 
-/// Removes the groups below these whose name is abandoned.
+/// Removes the groups below `groups` whose name is abandoned.
 pub(super) fn sweep(groups: &[PathBuf], is_abandoned: &dyn Fn(&str) -> bool) {
     for entry in groups.iter().filter_map(|group| fs::read_dir(group).ok()).flatten().flatten() {
         if entry.file_name().to_str().is_some_and(is_abandoned)
@@ -55,7 +56,7 @@ pub(super) fn sweep(groups: &[PathBuf], is_abandoned: &dyn Fn(&str) -> bool) {
     }
 }
 
-/// Processes that were killed leave their group a little after they were waited for.
+/// Removes a group once it is empty. A killed process leaves its group a little after it was waited for.
 pub(super) fn remove_when_empty(group: &Path) -> Result<()> {
     let mut result = Ok(());
     satisfied_within(Duration::from_secs(5), || {
@@ -65,7 +66,7 @@ pub(super) fn remove_when_empty(group: &Path) -> Result<()> {
     result.with_context(|| format!("the control group {} could not be removed", group.display()))
 }
 
-/// With all below it. The files of a control group cannot be removed, and need not be.
+/// Removes a group with all groups below it. The files of a control group cannot be removed, and need not be.
 fn remove(group: &Path) -> io::Result<()> {
     for entry in fs::read_dir(group)?.flatten() {
         if entry.file_type()?.is_dir() {
@@ -75,12 +76,12 @@ fn remove(group: &Path) -> io::Result<()> {
     fs::remove_dir(group)
 }
 
-/// A new group of the first version's cpuset takes no process before it has processors and memory.
+/// Gives a new group of the cpuset hierarchy (version 1) processors and memory: without them it takes no process.
 fn inherit_cpuset(parent: &Path, group: &Path) -> io::Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let known = group.join(file);
         if known.exists() && fs::read_to_string(&known)?.trim().is_empty() {
-            // Empty in the second version: inherited already.
+            // In version 2 the file is empty because the values are inherited already.
             let own = fs::read_to_string(parent.join(file)).unwrap_or_default();
             if !own.trim().is_empty() {
                 fs::write(known, own.trim())?;
@@ -95,12 +96,12 @@ pub fn own_groups() -> Vec<PathBuf> {
     hierarchies().into_iter().map(|(root, path)| root.join(path)).collect()
 }
 
-/// Where the hierarchies are mounted.
+/// The directories where the hierarchies are mounted.
 pub(super) fn roots() -> Vec<PathBuf> {
     hierarchies().into_iter().map(|(root, _)| root).collect()
 }
 
-/// Of each hierarchy where it is mounted, and the path of this process's group below that.
+/// For each hierarchy, where it is mounted, and the path of this process's group below that.
 fn hierarchies() -> Vec<(PathBuf, PathBuf)> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     hierarchies_in(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_groups_of_both_versions_are_found_at_their_mounts() {
+    fn groups_of_both_versions_are_found_at_their_mounts() {
         let groups = "5:cpu,cpuacct:/a\n1:name=systemd:/b/c\n0::/d\n9:absent:/\n";
         let mounts = "1 2 0:1 / /proc rw - proc proc rw\n\
                       3 2 0:2 / /cg/cpu rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\

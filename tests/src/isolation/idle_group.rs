@@ -1,4 +1,4 @@
-//! A control group whose processes get only the time that no other process of the machine wants.
+//! Makes a control group whose processes get only the time that no other process of the machine wants.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ const PREFIX: &str = "rlr-idle-";
 /// within its own group: the group as a whole would get as much as that of a test.
 const IDLE: &str = "cpu.idle";
 
-/// The group; dropped, it is removed. It is a child of the root, so that it is idle beside all other groups.
+/// The group. It is a child of the root, so that it is idle beside all other groups. When it is dropped, it is removed.
 pub struct IdleGroup(PathBuf);
 
 impl IdleGroup {
-    /// Makes it.
+    /// Creates the group.
     ///
     /// # Errors
-    /// Where no hierarchy of control groups has it.
+    /// If no hierarchy of control groups has `cpu.idle`.
     pub fn create() -> Result<IdleGroup> {
         let name = name_of_this_process(PREFIX)?;
         for root in roots() {
@@ -38,16 +38,16 @@ impl IdleGroup {
         bail!("no hierarchy of control groups has {IDLE}")
     }
 
-    /// Removes those of processes that were killed. Only for a process that sees all others: in a process namespace of its own each
-    /// group outside would seem to be abandoned.
+    /// Removes the groups of processes that were killed. Only for a process that sees all others: in its own process
+    /// namespace every group outside would seem to be abandoned.
     pub fn sweep() {
         sweep(&roots(), &|name| is_abandoned(name, PREFIX));
     }
 
-    /// Moves a process, with what it starts from then on.
+    /// Moves a process into the group. What the process starts from then on is in the group too.
     ///
     /// # Errors
-    /// Where the process has ended.
+    /// If the process has ended.
     pub fn add(&self, pid: u32) -> Result<()> {
         move_to(&self.0, pid)
     }

@@ -1,4 +1,4 @@
-//! The first process of the test's process namespace.
+//! Runs a test as the first process of its process namespace.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -11,15 +11,15 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
 use crate::process::{exit_code, reap_until_ended};
 
-/// Runs the command to its end; gives its exit status, or 128 and the signal.
+/// Runs the command to its end. Gives its exit status, or 128 plus the signal.
 ///
 /// # Errors
-/// Where the namespaces cannot be prepared or the command cannot be started.
+/// If the namespaces cannot be prepared or the command cannot be started.
 pub fn run(words: &[String]) -> Result<i32> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     ensure!(std::process::id() == 1, "the inner process is started by the outer one, as PID 1");
-    await_control_groups()?;
-    // A program inherits what the outer process has blocked.
+    wait_for_control_groups()?;
+    // A program inherits the signals that the outer process has blocked.
     SigSet::empty().thread_set_mask()?;
     prepare_mounts()?;
     let (program, arguments) = words.split_first().context("a command without words")?;
@@ -29,8 +29,8 @@ pub fn run(words: &[String]) -> Result<i32> {
     Ok(exit_code(status))
 }
 
-/// The outer process moves this one before anything is started, and then closes the pipe.
-fn await_control_groups() -> Result<()> {
+/// Waits until the outer process has moved this one into its control groups. It then sends a word through the pipe.
+fn wait_for_control_groups() -> Result<()> {
     let mut word = [0; 2];
     match std::io::stdin().read_exact(&mut word) {
         Ok(()) if word == super::outer::GO => Ok(()),
@@ -38,7 +38,7 @@ fn await_control_groups() -> Result<()> {
     }
 }
 
-/// Mounts of the test stay in here, and `/run` is its own: a reloader that serves this machine keeps its files there.
+/// Keeps the test's mounts inside, and mounts a new `/run`: a reloader that serves this machine keeps its files there.
 fn prepare_mounts() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;

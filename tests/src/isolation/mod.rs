@@ -1,8 +1,8 @@
-//! Runs a test in namespaces and control groups of its own, and removes all of it at the end, whatever the test did.
+//! Runs a test in its own namespaces and control groups, and removes all of them at the end, whatever the test did.
 //!
-//! Two processes: the outer one keeps the limit and cleans up; the inner one is PID 1 of a process namespace, so that its
-//! end is the end of everything that the test has started. The outer one may be killed as well: the kernel then kills the
-//! inner one, and `sweep` removes the directory and the control groups at the next run.
+//! There are two processes. The outer one enforces the limit and cleans up. The inner one is PID 1 of a process
+//! namespace: when it ends, the kernel ends everything that the test has started. The outer one may be killed as well.
+//! The kernel then kills the inner one, and `sweep` removes the directory and the control groups at the next run.
 
 mod control_groups;
 mod idle_group;
@@ -16,5 +16,5 @@ pub use inner::run as run_inner;
 pub use outer::{KILLED, Run};
 pub use scratch::sweep;
 
-/// What the outer process passes to make its own program the inner one.
+/// The argument by which the outer process starts its own program as the inner one.
 pub const INNER: &str = "--inner";

@@ -1,4 +1,4 @@
-//! The process that keeps a test's limit and cleans up behind it.
+//! Enforces a test's limit and cleans up after the test, from a process outside its namespaces.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -15,18 +15,18 @@ use super::control_groups::ControlGroups;
 use super::scratch::Scratch;
 use crate::process::{Process, cmdline, exit_code, in_process_namespace_of};
 
-/// The exit status of a test that has been killed at its limit, as timeout(1) has it.
+/// The exit status of a test that was killed at its limit, as with timeout(1).
 pub const KILLED: i32 = 124;
 
-/// The exit status after a signal that asked to end.
+/// The exit status after a signal that asks the run to end.
 const INTERRUPTED: i32 = 130;
 
-/// What the inner process waits for.
+/// The word that the inner process waits for.
 pub(super) const GO: [u8; 2] = *b"go";
 
-/// A command and how long it may take.
+/// A command with its limit.
 pub struct Run {
-    /// After this it is killed.
+    /// The command is killed after this time.
     pub limit: Duration,
     /// The program and its arguments.
     pub words: Vec<String>,
@@ -40,19 +40,20 @@ enum Event {
 }
 
 impl Run {
-    /// Runs it; gives its exit status, `KILLED` if it took longer than its limit. Output is this process's own.
+    /// Runs the command. Gives its exit status, or `KILLED` if it took longer than its limit. It writes to this
+    /// process's output.
     ///
     /// # Errors
-    /// Where the isolation cannot be made, which takes root, and where something of it could not be removed.
+    /// If the isolation cannot be made, which takes root, or if a part of it could not be removed.
     pub fn run(&self) -> Result<i32> {
-        // Before the first thread: signals are taken from the descriptor alone.
+        // Before the first thread starts: signals are read from the descriptor only.
         let signals = block_signals()?;
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
-        ensure!(nix::unistd::geteuid().is_root(), "a test is isolated by namespaces, which takes root");
+        ensure!(nix::unistd::geteuid().is_root(), "isolating a test by namespaces takes root");
         let scratch = Scratch::create()?;
         let groups = ControlGroups::create(scratch.name());
         let event = self.run_inner(&signals, &scratch, &groups);
-        // Before the error of the run itself is told: whatever it was, nothing stays.
+        // Cleaned up before an error of the run is returned, so that nothing stays in any case.
         groups.remove().and(scratch.remove())?;
         Ok(match event? {
             Event::Ended(status) => status,
@@ -61,10 +62,10 @@ impl Run {
         })
     }
 
-    /// When this ends, in whatever way, the inner process has ended.
+    /// However this function ends, the inner process has ended then.
     fn run_inner(&self, signals: &SignalFd, scratch: &Scratch, groups: &ControlGroups) -> Result<Event> {
         let mut inner = self.start(scratch)?;
-        let event = let_go(&mut inner, groups).and_then(|()| self.wait(signals, &mut inner));
+        let event = start_command(&mut inner, groups).and_then(|()| self.wait(signals, &mut inner));
         if !matches!(event, Ok(Event::Ended(_))) {
             self.kill(&mut inner, matches!(event, Ok(Event::TookTooLong)));
         }
@@ -74,7 +75,7 @@ impl Run {
     fn start(&self, scratch: &Scratch) -> Result<Child> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(super::INNER).arg("--").args(&self.words).env("TMPDIR", scratch.path()).stdin(Stdio::piped());
-        // For the children: this process stays where it is.
+        // It applies to children: this process stays in its namespace.
         unshare(CloneFlags::CLONE_NEWPID).context("unshare(CLONE_NEWPID)")?;
         command.spawn().context("starting the inner process")
     }
@@ -110,14 +111,14 @@ impl Run {
                 eprintln!("  {}", cmdline(process.pid));
             }
         }
-        // PID 1 of the namespace: the kernel kills all others with it, and waits for them.
+        // It is PID 1 of the namespace: the kernel kills all others with it, and waits for them.
         let _ = inner.kill();
         let _ = inner.wait();
     }
 }
 
-/// The inner process waits until it is in its groups.
-fn let_go(inner: &mut Child, groups: &ControlGroups) -> Result<()> {
+/// Puts the inner process into its groups and tells it to go on.
+fn start_command(inner: &mut Child, groups: &ControlGroups) -> Result<()> {
     groups.add(inner.id())?;
     let go = inner.stdin.take().context("a pipe")?.write_all(&GO);
     go.context("the inner process has ended at once")

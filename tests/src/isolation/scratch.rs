@@ -1,4 +1,4 @@
-//! A test's directory for temporary files, and what a killed run has left of such.
+//! Makes a test's directory for temporary files, and removes those of killed runs.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -9,13 +9,13 @@ use anyhow::{Context, Result};
 use super::control_groups;
 use crate::process::Process;
 
-/// Short: the path of a unix socket below it has 107 bytes at most.
+/// It is short because the path of a Unix socket below it can have at most 107 bytes.
 const PREFIX: &str = "rlr-";
 
-/// Open to other users, whom some tests run programs as.
+/// Other users may enter it, because some tests run programs as another user.
 const MODE: u32 = 0o1777;
 
-/// The directory; `remove` removes it.
+/// The directory. `remove` removes it.
 pub(super) struct Scratch {
     path: PathBuf,
     name: String,
@@ -35,18 +35,19 @@ impl Scratch {
         &self.path
     }
 
-    /// Its last component, which names its owner: `rlr-PID-STARTTIME`.
+    /// The last component of its path, which names its owner: `rlr-PID-STARTTIME`.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// With all that is in it.
+    /// Removes the directory with its contents.
     pub(super) fn remove(self) -> Result<()> {
         fs::remove_dir_all(&self.path).with_context(|| format!("{} could not be removed", self.path.display()))
     }
 }
 
-/// The prefix with `PID-STARTTIME`: what has this name belongs to this process, and is abandoned when it has ended.
+/// The prefix with `PID-STARTTIME`. What has this name belongs to this process, and is abandoned when the process has
+/// ended.
 pub(super) fn name_of_this_process(prefix: &str) -> Result<String> {
     let own = Process::with_pid(std::process::id().cast_signed()).context("this process in /proc")?;
     Ok(format!("{prefix}{}-{}", own.pid, own.start_time))
@@ -65,7 +66,7 @@ pub fn sweep() {
     control_groups::sweep(&control_groups::own_groups(), &|name| is_abandoned(name, PREFIX));
 }
 
-/// Whether the name begins so, goes on as one of ours, and the process in it has ended.
+/// Whether the name has this prefix and names a process that has ended.
 pub(super) fn is_abandoned(name: &str, prefix: &str) -> bool {
     let owner = || {
         let (pid, start_time) = name.strip_prefix(prefix)?.split_once('-')?;

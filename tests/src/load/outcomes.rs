@@ -1,3 +1,5 @@
+//! Collects the outcome of every connection of a load, and sums them up.
+
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -6,11 +8,11 @@ use reloader::load::{FinishedLoad, Outcome, Summary};
 /// A span of time in which something was done to the server.
 #[derive(Debug, Clone)]
 pub struct Window {
-    /// What was done: `reload`, `kill`.
+    /// What was done to the server: `reload`, `kill`.
     pub label: String,
-    /// Its beginning.
+    /// The beginning of the span.
     pub from: Instant,
-    /// Its end.
+    /// The end of the span.
     pub to: Instant,
 }
 
@@ -24,13 +26,13 @@ impl Window {
 pub struct Outcomes {
     /// The connections.
     pub all: Vec<Outcome>,
-    /// New connections per second that were asked for.
+    /// The rate that was asked for, in new connections per second.
     pub rate: u32,
-    /// From the first start to the last end.
+    /// The time from the first start to the last end.
     pub wall: Duration,
-    /// Processor time that the generator itself took.
+    /// The processor time that the generator itself took.
     pub cpu: Duration,
-    /// Connections made: with `keep_alive` fewer than there are outcomes.
+    /// The number of connections. With `keep_alive` it is smaller than the number of outcomes.
     pub connections: u64,
     /// Kept connections that the server closed between two requests.
     pub closed_between: u64,
@@ -44,19 +46,19 @@ impl From<FinishedLoad<Vec<Outcome>>> for Outcomes {
 }
 
 impl Outcomes {
-    /// All connections together.
+    /// The summary of all connections.
     pub fn summary(&self) -> Summary {
         Summary::from_outcomes(&self.all)
     }
 
-    /// Those that were due within the window.
+    /// The summary of the connections that were due within the window.
     pub fn within(&self, window: &Window) -> Summary {
         let due = |outcome: &&Outcome| (window.from..=window.to).contains(&outcome.scheduled);
         Summary::from_outcomes(self.all.iter().filter(due))
     }
 
-    /// A summary per label and one for the rest, named `between`. A connection counts for the first window that its
-    /// life overlaps, so that one killed with its server is not called an accident of quiet times.
+    /// A summary for each label, and one for the rest, named `between`. A connection counts for the first window that
+    /// its life overlaps: one that was killed with its server is not counted as a loss of quiet times.
     pub fn by_window(&self, windows: &[Window]) -> Vec<(String, Summary)> {
         let mut groups: Vec<(String, Vec<&Outcome>)> = vec![("between".into(), Vec::new())];
         for outcome in &self.all {
@@ -70,18 +72,18 @@ impl Outcomes {
         groups.into_iter().map(|(label, group)| (label, Summary::from_outcomes(group))).collect()
     }
 
-    /// Those that failed.
+    /// The connections that failed.
     pub fn failures(&self) -> impl Iterator<Item = &Outcome> {
         self.all.iter().filter(|outcome| outcome.result.is_err())
     }
 
-    /// Whether the generator started its connections when they were due. Where it did not, latencies are its own and
-    /// the rate was not what it says.
+    /// Whether the generator started its connections when they were due. If not, latencies are its own, and the rate
+    /// was lower than `rate`.
     pub fn kept_schedule(&self) -> bool {
         self.summary().kept_schedule()
     }
 
-    /// Panics, with the figures, unless every connection was served.
+    /// Panics with the figures unless every connection was served.
     pub fn assert_lossless(&self) {
         let summary = self.summary();
         assert!(summary.connections > 0, "no connection was made");

@@ -1,10 +1,12 @@
+//! Names the address that a load connects to.
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use reloader::load as library;
 use socket2::{Domain, SockAddr};
 
-/// Where a connection goes. Made from text, it panics where that is no address.
+/// The address that a connection goes to. Conversion from text panics if it is not an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target(pub(super) library::Target);
 

@@ -1,7 +1,9 @@
-"""HTTP/3 clients: client.py HOST PORT RATE LONG-LIVED PATIENCE, until standard input ends. Prints a JSON object for each connection.
+"""Runs HTTP/3 clients: client.py HOST PORT RATE LONG-LIVED REQUEST-TIMEOUT, until standard input ends.
 
-New connections start at a fixed rate, whether or not earlier ones have ended, and make one request each. Long-lived ones make one
-ten times a second, and connect again when the server closes them."""
+Prints a JSON object for each connection.
+
+New connections start at a fixed rate, whether or not earlier ones have ended, and make one request each. Long-lived ones make
+ten requests per second, and connect again when the server closes them."""
 import asyncio, json, ssl, sys
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
@@ -11,7 +13,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted
 
-HOST, PORT, RATE, LONG_LIVED, PATIENCE = sys.argv[1], *map(int, sys.argv[2:])
+HOST, PORT, RATE, LONG_LIVED, REQUEST_TIMEOUT = sys.argv[1], *map(int, sys.argv[2:])
 CONFIGURATION = QuicConfiguration(alpn_protocols=H3_ALPN, server_name="reloader.test", verify_mode=ssl.CERT_NONE)
 HEADERS = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"reloader.test"), (b":path", b"/")]
 
@@ -20,50 +22,50 @@ class Client(QuicConnectionProtocol):
     def __init__(self):
         super().__init__(QuicConnection(configuration=CONFIGURATION))
         self.http = H3Connection(self._quic)
-        self.shook_hands = False
+        self.handshake_done = False
         self.answered = 0
         self.end = self._loop.create_future()
         self.replies = {}
 
     def quic_event_received(self, event):
-        self.shook_hands |= isinstance(event, HandshakeCompleted)
+        self.handshake_done |= isinstance(event, HandshakeCompleted)
         if isinstance(event, ConnectionTerminated) and not self.end.done():
             self.end.set_result(f"{event.error_code:#x} {event.reason_phrase}".strip())
-        for told in self.http.handle_event(event):
-            if isinstance(told, HeadersReceived):
-                self.status = dict(told.headers).get(b":status")
-            if isinstance(told, (HeadersReceived, DataReceived)) and told.stream_ended and told.stream_id in self.replies:
-                self.replies.pop(told.stream_id).set_result(self.status)
+        for http_event in self.http.handle_event(event):
+            if isinstance(http_event, HeadersReceived):
+                self.status = dict(http_event.headers).get(b":status")
+            if isinstance(http_event, (HeadersReceived, DataReceived)) and http_event.stream_ended and http_event.stream_id in self.replies:
+                self.replies.pop(http_event.stream_id).set_result(self.status)
 
     async def request(self):
-        """Why it failed, or None."""
+        """Makes a request. Returns the reason of a failure, or None."""
         if self.end.done():
             return f"closed: {self.end.result()}"
         stream = self._quic.get_next_available_stream_id()
         reply = self.replies[stream] = self._loop.create_future()
         self.http.send_headers(stream, HEADERS, end_stream=True)
         self.transmit()
-        await asyncio.wait([reply, self.end], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([reply, self.end], timeout=REQUEST_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
         if not reply.done():
             return f"closed: {self.end.result()}" if self.end.done() else "timeout"
         self.answered += 1
         return None if reply.result() == b"200" else f"status {reply.result()}"
 
 
-def say(**what):
-    print(json.dumps(what), flush=True)
+def report(**fields):
+    print(json.dumps(fields), flush=True)
 
 
 async def open_one(due):
-    """A connection and its first request."""
+    """Opens a connection and makes its first request."""
     loop = asyncio.get_running_loop()
     local = ("::" if ":" in HOST else "0.0.0.0", 0)
     transport, client = await loop.create_datagram_endpoint(Client, local_addr=local)
-    say(kind="started")
+    report(kind="started")
     client.connect((HOST, PORT))
     failure = await client.request()
     ms = round(1000 * (loop.time() - due), 1)
-    say(kind="new", ms=ms, failure=failure, shook_hands=client.shook_hands)
+    report(kind="new", ms=ms, failure=failure, handshake_done=client.handshake_done)
     return transport, client, failure
 
 
@@ -82,7 +84,7 @@ async def long_lived(stop):
             failure = None if stop.done() or client.end.done() else await client.request()
         if is_served:
             end = client.end.result() if client.end.done() else None
-            say(kind="long-lived", answered=client.answered, failure=failure, end=end)
+            report(kind="long-lived", answered=client.answered, failure=failure, end=end)
         client.close()
         transport.close()
 

@@ -1,4 +1,4 @@
-//! A load of HTTP/3 connections: the clients of aioquic, a Python package that knows nothing of HAProxy.
+//! Makes a load of HTTP/3 connections with the clients of aioquic, a Python package that is independent of HAProxy.
 
 mod outcome;
 mod package;
@@ -22,13 +22,13 @@ use crate::versions::cache_dir;
 pub use outcome::Outcomes;
 pub use package::fetch;
 
-/// Whether this HAProxy was built with it.
+/// Whether this HAProxy was built with QUIC.
 pub fn speaks_quic(binary: &HaproxyBinary) -> bool {
-    let said = Command::new(&binary.path).arg("-vv").output().expect("running haproxy -vv").stdout;
-    String::from_utf8_lossy(&said).contains("+QUIC")
+    let features = Command::new(&binary.path).arg("-vv").output().expect("running haproxy -vv").stdout;
+    String::from_utf8_lossy(&features).contains("+QUIC")
 }
 
-/// A certificate with its key, as HAProxy wants them.
+/// Creates a certificate with its key in one file, as HAProxy expects it.
 pub fn certificate(dir: &Path) -> PathBuf {
     let (key, pem) = (dir.join("key.pem"), dir.join("site.pem"));
     let mut openssl = Command::new("openssl");
@@ -48,31 +48,31 @@ pub struct Load {
     port: u16,
     rate: u32,
     long_lived: u32,
-    patience: u32,
+    request_timeout: u32,
 }
 
 impl Load {
-    /// New connections, 20 a second unless told, each with one request.
+    /// New connections to one address, 20 per second, each with one request.
     pub fn to(host: &str, port: u16) -> Load {
-        Load { host: host.into(), port, rate: 20, long_lived: 0, patience: 10 }
+        Load { host: host.into(), port, rate: 20, long_lived: 0, request_timeout: 10 }
     }
 
-    /// Beside them so many that stay, with ten requests a second each.
+    /// Adds this many connections that stay open, with ten requests per second each.
     pub fn long_lived(mut self, number: u32) -> Load {
         self.long_lived = number;
         self
     }
 
-    /// Seconds that a request may take.
-    pub fn patience(mut self, seconds: u32) -> Load {
-        self.patience = seconds;
+    /// Sets how many seconds a request may take.
+    pub fn request_timeout(mut self, seconds: u32) -> Load {
+        self.request_timeout = seconds;
         self
     }
 
-    /// In the namespace of the calling thread.
+    /// Starts the load in the calling thread's namespace.
     pub fn start(self) -> Running {
         let packages = netns::outside(|| fetch(&cache_dir())).unwrap_or_else(|error| panic!("{error:#}"));
-        let numbers = [u32::from(self.port), self.rate, self.long_lived, self.patience];
+        let numbers = [u32::from(self.port), self.rate, self.long_lived, self.request_timeout];
         let mut command = Command::new("python3");
         command.args(["-c", CLIENT, &self.host]).args(numbers.map(|number| number.to_string()));
         command.env("PYTHONPATH", packages).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -87,16 +87,16 @@ impl Load {
 
 fn read(output: ChildStdout, started: &AtomicU64) -> Vec<Value> {
     let lines = BufReader::new(output).lines().map(|line| line.expect("the client's output"));
-    let said = lines.map(|line| serde_json::from_str::<Value>(&line).expect("JSON"));
-    let count = |said: &Value| {
-        let is_start = said["kind"] == "started";
+    let reports = lines.map(|line| serde_json::from_str::<Value>(&line).expect("JSON"));
+    let count = |report: &Value| {
+        let is_start = report["kind"] == "started";
         started.fetch_add(u64::from(is_start), Relaxed);
         !is_start
     };
-    said.filter(count).collect()
+    reports.filter(count).collect()
 }
 
-/// A load under way. Dropped without `stop`, it is killed.
+/// A running load. When it is dropped without `stop`, it is killed.
 pub struct Running {
     child: Child,
     started: Arc<AtomicU64>,
@@ -104,19 +104,19 @@ pub struct Running {
 }
 
 impl Running {
-    /// Wait until so many further connections have been started.
+    /// Waits until this many further connections have been started.
     pub fn until_further(&self, more: u64) {
         let count = self.started.load(Relaxed) + more;
         until(Duration::from_secs(60), "the QUIC clients to get that far", || self.started.load(Relaxed) >= count);
     }
 
-    /// Start nothing more, wait for what is open.
+    /// Starts no further connection, and waits for the open ones.
     pub fn stop(mut self) -> Outcomes {
         drop(self.child.stdin.take());
-        let said = self.reader.take().expect("stopped only once").join().expect("the reader panicked");
+        let reports = self.reader.take().expect("stopped only once").join().expect("the reader panicked");
         let status = self.child.wait().expect("waiting for python3");
         assert!(status.success(), "the QUIC clients: {status}");
-        Outcomes::from_reports(&said)
+        Outcomes::from_reports(&reports)
     }
 }
 

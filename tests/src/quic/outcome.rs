@@ -1,20 +1,23 @@
+//! Sums up the outcome of a load of QUIC connections.
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::Value;
 
-/// What became of the connections of a load.
+/// The outcome of the connections of a load.
 #[derive(Debug, Default)]
 pub struct Outcomes {
-    /// New connections, the first request of long-lived ones among them.
+    /// New connections, including the first request of long-lived ones.
     pub connections: u64,
-    /// Those that did not even get through the handshake.
+    /// Connections whose handshake did not complete.
     pub unanswered: u64,
-    /// Those that did, and got no reply: why, and how many.
+    /// Connections whose handshake completed and that got no reply: the reasons, each with its count.
     pub unserved: BTreeMap<String, u64>,
-    /// Long-lived connections, by how the server ended them (`None`: it did not), with the requests under way that got no reply.
+    /// Long-lived connections by how the server ended them (`None`: it did not): their number, and the requests that
+    /// got no reply.
     pub long_lived: BTreeMap<Option<String>, (u64, u64)>,
-    /// Replies on these.
+    /// Replies on long-lived connections.
     pub replies: u64,
     slowest_ms: f64,
 }
@@ -35,14 +38,14 @@ impl Outcomes {
             outcomes.connections += 1;
             match failure {
                 None => outcomes.slowest_ms = outcomes.slowest_ms.max(report["ms"].as_f64().unwrap_or_default()),
-                Some(why) if report["shook_hands"] == true => *outcomes.unserved.entry(why.into()).or_default() += 1,
+                Some(why) if report["handshake_done"] == true => *outcomes.unserved.entry(why.into()).or_default() += 1,
                 Some(_) => outcomes.unanswered += 1,
             }
         }
         outcomes
     }
 
-    /// New connections that got through the handshake and got no reply.
+    /// The number of new connections whose handshake completed and that got no reply.
     pub fn unserved(&self) -> u64 {
         self.unserved.values().sum()
     }

@@ -1,4 +1,5 @@
-//! Ends what a rig has started, whatever state it is in: HAProxy outlives the daemon by design, so no parent does it.
+//! Ends all processes that a rig has started, whatever state they are in. HAProxy outlives the daemon by design, so no
+//! parent ends it.
 
 use std::fs;
 use std::path::Path;
@@ -7,15 +8,16 @@ use serde_json::Value;
 
 use crate::process::{Process, mentioning};
 
-/// Kill every recorded generation, every process that has the rig's directory on its command line, and their descendants,
-/// until none is left.
+/// Kills every recorded generation, every process that has the rig's directory on its command line, and their
+/// descendants, until none is left.
 pub(super) fn end_all(dir: &Path) {
-    // A process on the list may start another while the list is read.
+    // Repeated, because a process may start another one while the list is read.
     for _ in 0..10 {
         let mut left = recorded(&dir.join("run/generations.json"));
         left.extend(mentioning(dir));
         left.retain(Process::is_alive);
-        // nginx's workers do not name the directory: without their master nothing would find them, and they keep its port.
+        // nginx's workers do not name the directory. After their master's end nothing would find them, and they keep
+        // its port.
         let mut next = 0;
         while next < left.len() {
             let children = left[next].children();
@@ -37,7 +39,7 @@ fn recorded(file: &Path) -> Vec<Process> {
     found
 }
 
-/// Wherever in the file they stand.
+/// Collects processes from anywhere in the file.
 fn collect(value: &Value, found: &mut Vec<Process>) {
     match value {
         Value::Array(values) => values.iter().for_each(|value| collect(value, found)),
@@ -61,7 +63,7 @@ mod tests {
     #[test]
     fn children_that_do_not_mention_the_directory_are_ended_too() {
         let dir = tempfile::tempdir().unwrap();
-        // A shell gives what runs in its background no input, unless it is told to.
+        // A shell gives its background jobs no input unless a redirection says so.
         let script = "exec 3<&0; sh -c 'read line' <&3 & read line";
         let mut parent = Command::new("sh");
         parent.args(["-c", script, dir.path().to_str().unwrap()]).stdin(Stdio::piped());
@@ -71,7 +73,7 @@ mod tests {
         let child = process.children()[0];
         assert!(child.is_alive());
         end_all(dir.path());
-        // Before its input ends, which would end it as well.
+        // Checked before its input ends, which would end it as well.
         assert!(!child.is_alive());
         assert!(!parent.wait().unwrap().success());
     }

@@ -1,4 +1,4 @@
-//! Commands of reloader, as a user or a script runs them.
+//! Runs commands of reloader as a user or a script does.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -11,24 +11,24 @@ use crate::poll::satisfied_within;
 use crate::process::exit_code;
 use crate::schema;
 
-/// No command of reloader takes longer; one that does is killed and fails the test.
+/// No command of reloader takes longer. A command that does is killed and fails the test.
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// What a command answered.
+/// The result of a command.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Its exit status; 128 and the signal if it was killed.
+    /// The exit status, or 128 plus the signal if the command was killed.
     pub status: i32,
-    /// Data.
+    /// Standard output, which has the data.
     pub stdout: String,
-    /// Talk.
+    /// Standard error, which has the messages.
     pub stderr: String,
-    /// Stdout as JSON: an array where it is several lines of JSON, null where it is none.
+    /// Standard output as JSON: an array if it is several lines of JSON, null if it is not JSON.
     pub json: Value,
 }
 
 impl Answer {
-    /// Of a command that has ended.
+    /// The answer of a command that has ended.
     pub fn from_output(output: std::process::Output) -> Answer {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let status = exit_code(output.status);
@@ -37,26 +37,26 @@ impl Answer {
         Answer { status, stdout, stderr, json }
     }
 
-    /// Of this command, once it has ended: whatever it leaves running may have its output still.
+    /// Runs the command to its end. Processes that it leaves running may keep its output open.
     #[track_caller]
     pub fn from_command(command: Command) -> Answer {
         Pending::start(command).wait()
     }
 
-    /// Panics with all that was said unless the status is this one.
+    /// Panics with all output unless the status is this one.
     #[track_caller]
     pub fn expect_status(self, status: i32) -> Answer {
         assert_eq!(self.status, status, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 
-    /// A value of the JSON by its path, for example `/serving/pid`; null where there is none.
+    /// A value of the JSON by its path, for example `/serving/pid`. Null if there is none.
     pub fn at(&self, path: &str) -> &Value {
         self.json.pointer(path).unwrap_or(&Value::Null)
     }
 }
 
-/// A command under way. Dropped without `wait`, it is killed.
+/// A running command. When it is dropped without `wait`, it is killed.
 pub struct Pending {
     child: Child,
     words: String,
@@ -66,7 +66,8 @@ pub struct Pending {
 
 impl Pending {
     pub(super) fn start(mut command: Command) -> Pending {
-        // Files, not pipes: nobody has to read while it runs, and what it leaves running cannot keep them open.
+        // Files, not pipes: they need no reader while the command runs, and processes that it leaves running cannot
+        // keep them open.
         let (stdout, stderr) = (scratch(), scratch());
         command.stdin(Stdio::null()).stdout(copy(&stdout)).stderr(copy(&stderr));
         let words = format!("{command:?}");
@@ -74,17 +75,17 @@ impl Pending {
         Pending { child, words, stdout, stderr }
     }
 
-    /// Its pid.
+    /// The pid of the command.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it still runs.
+    /// Whether the command still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("waiting for a child").is_none()
     }
 
-    /// Wait until it ends; panics if it does not.
+    /// Waits until the command ends. Panics if it does not.
     #[track_caller]
     pub fn wait(mut self) -> Answer {
         let status = self.wait_within(LIMIT);
@@ -107,7 +108,7 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        // A child that was waited for is not signalled: Child knows.
+        // Child does not signal a process that was waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn both_streams_the_status_and_json() {
+    fn answer_has_both_streams_the_status_and_json() {
         let answer = sh("echo '{\"serving\":{\"pid\":7}}'; echo talk >&2; exit 3");
         assert_eq!((answer.status, answer.stderr.as_str(), answer.at("/serving/pid").as_u64()), (3, "talk\n", Some(7)));
         assert_eq!(sh("printf '{}\\n{}\\n'").json.as_array().map(Vec::len), Some(2));

@@ -1,6 +1,6 @@
-//! A reloader daemon with a HAProxy, in a directory of its own and the namespace of the calling thread.
+//! Runs a reloader daemon with a HAProxy, in its own directory and in the namespace of the calling thread.
 //!
-//! Dropped, even by a panic, it leaves no process behind.
+//! When a rig is dropped, even by a panic, it leaves no process behind.
 
 mod cleanup;
 mod command;
@@ -38,13 +38,13 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// A rig with this HAProxy configuration, to be adapted and started.
+    /// Begins the set-up of a rig with this HAProxy configuration.
     pub fn with(config: &Config) -> Setup {
         Setup::new(config)
     }
 
     fn prepare(setup: Setup) -> Rig {
-        // Unix paths have 107 bytes.
+        // A short name, because the path of a Unix socket can have at most 107 bytes.
         let dir = tempfile::Builder::new().prefix("rig-").tempdir().expect("a temporary directory");
         let notify = Notify::listen(&dir.path().join("notify.sock"), setup.fd_store);
         let rig = Rig { dir, setup, notify, daemon: None };
@@ -58,7 +58,7 @@ impl Rig {
         self.dir.path()
     }
 
-    /// A path in it.
+    /// A path in the rig's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -68,24 +68,24 @@ impl Rig {
         self.path("haproxy.cfg")
     }
 
-    /// Replace HAProxy's configuration; the next reload sees it.
+    /// Replaces HAProxy's configuration. The next reload reads it.
     pub fn configure(&self, config: &Config) {
         config.write(&self.haproxy_cfg());
     }
 
-    /// Use the runtime directory of another rig, whose daemon does not run.
+    /// Uses the runtime directory of another rig, whose daemon does not run.
     pub fn share_runtime_dir(&self, other: &Rig) {
         let own = self.path("run").display().to_string();
         let toml = fs::read_to_string(self.path("reloader.toml")).expect("reading reloader.toml");
-        let theirs = other.path("run").display().to_string();
+        let shared = other.path("run").display().to_string();
         fs::write(
             self.path("reloader.toml"),
-            toml.replace(&format!("runtime-dir = \"{own}\""), &format!("runtime-dir = \"{theirs}\"")),
+            toml.replace(&format!("runtime-dir = \"{own}\""), &format!("runtime-dir = \"{shared}\"")),
         )
         .expect("writing reloader.toml");
     }
 
-    /// Start the daemon and wait until it says READY=1; panics with its log if it does not.
+    /// Starts the daemon and waits until it says READY=1. Panics with its log if it does not.
     #[track_caller]
     pub fn start_daemon(&mut self) {
         assert!(!self.daemon_runs(), "the daemon runs already");
@@ -96,14 +96,14 @@ impl Rig {
         assert!(ready && self.daemon_runs(), "the daemon did not become ready:\n{}", self.log());
     }
 
-    /// Start one that is to end by itself; gives its answer.
+    /// Starts a daemon that is expected to end by itself, and gives its answer.
     #[track_caller]
     pub fn try_start_daemon(&mut self) -> Answer {
         assert!(!self.daemon_runs(), "the daemon runs already");
         self.spawn_daemon().wait()
     }
 
-    /// End it with SIGTERM if it runs, then start it again.
+    /// Starts the daemon again. If it runs, it is ended by SIGTERM first.
     #[track_caller]
     pub fn restart_daemon(&mut self) {
         if self.daemon_runs() {
@@ -112,31 +112,31 @@ impl Rig {
         self.start_daemon();
     }
 
-    /// `kill -9`.
+    /// Kills the daemon with SIGKILL.
     pub fn kill9_daemon(&mut self) {
         self.signal_daemon(Signal::SIGKILL);
         self.until_daemon_ends();
     }
 
-    /// SIGTERM; gives the daemon's answer once it has ended.
+    /// Sends SIGTERM to the daemon, and gives its answer once it has ended.
     #[track_caller]
     pub fn terminate_daemon(&mut self) -> Answer {
         self.signal_daemon(Signal::SIGTERM);
         self.until_daemon_ends()
     }
 
-    /// Wait for a daemon that ends by itself.
+    /// Waits for a daemon that ends by itself.
     #[track_caller]
     pub fn until_daemon_ends(&mut self) -> Answer {
         self.daemon.take().expect("a daemon was started").wait()
     }
 
-    /// Send it a signal.
+    /// Sends a signal to the daemon.
     pub fn signal_daemon(&self, signal: Signal) {
         self.daemon_process().signal(signal);
     }
 
-    /// Its process.
+    /// The daemon's process.
     pub fn daemon_process(&self) -> Process {
         let pid = self.daemon.as_ref().expect("a daemon was started").pid();
         Process::with_pid(pid as i32).expect("a child that was not waited for is there")
@@ -146,28 +146,28 @@ impl Rig {
         self.daemon.as_mut().is_some_and(Pending::is_running)
     }
 
-    /// All that the daemons of this rig have said, HAProxy's own lines among it.
+    /// The output of this rig's daemons, including HAProxy's own lines.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
     }
 
-    /// What the daemon has told its service manager since its start: `READY=1`, `STATUS=…`.
+    /// The messages of the daemon to its service manager since its start: `READY=1`, `STATUS=…`.
     pub fn notified(&self) -> Vec<String> {
         self.notify.lines()
     }
 
-    /// Run a command of reloader to its end.
+    /// Runs a command of reloader to its end.
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> Answer {
         self.spawn(args).wait()
     }
 
-    /// Start one, and go on meanwhile.
+    /// Starts a command of reloader and returns.
     pub fn spawn(&self, args: &[&str]) -> Pending {
         Pending::start(self.reloader(args))
     }
 
-    /// Run one as another user, who is in the group of the same number and no other.
+    /// Runs a command as another user, whose only group has the same number.
     #[track_caller]
     pub fn run_as(&self, user: u32, args: &[&str]) -> Answer {
         let mut command = self.reloader_for_all(args);
@@ -175,7 +175,7 @@ impl Rig {
         Pending::start(command).wait()
     }
 
-    /// Run one by another program, whose last arguments are its words: `setpriv`, `unshare`.
+    /// Runs a command by another program, such as `setpriv` or `unshare`, which takes it as its last arguments.
     #[track_caller]
     pub fn run_under(&self, program: &[&str], args: &[&str]) -> Answer {
         let reloader = self.reloader(args);
@@ -184,7 +184,7 @@ impl Rig {
         Pending::start(command).wait()
     }
 
-    /// Run one on a terminal; gives what the terminal showed.
+    /// Runs a command on a terminal. Gives what the terminal showed.
     #[track_caller]
     pub fn run_on_terminal(&self, environment: &[(&str, &str)], args: &[&str]) -> Answer {
         let reloader = self.reloader(args);
@@ -196,25 +196,25 @@ impl Rig {
         Pending::start(command).wait()
     }
 
-    /// `reload --json`.
+    /// Runs `reload --json`.
     #[track_caller]
     pub fn reload(&self) -> Answer {
         self.run(&["reload", "--json"])
     }
 
-    /// `status --json`; panics unless it succeeds.
+    /// Runs `status --json`. Panics unless it succeeds.
     #[track_caller]
     pub fn status(&self) -> Answer {
         self.run(&["status", "--json"]).expect_status(0)
     }
 
-    /// `history --json`, newest first; panics unless it succeeds.
+    /// Runs `history --json`, which lists the newest receipt first. Panics unless it succeeds.
     #[track_caller]
     pub fn history(&self) -> Answer {
         self.run(&["history", "--json", "-n", "1000"]).expect_status(0)
     }
 
-    /// The newest receipt of the daemon's journal.
+    /// The newest receipt in the daemon's journal.
     #[track_caller]
     pub fn last_receipt(&self) -> Value {
         serde_json::from_str(self.history().stdout.lines().next().expect("a receipt")).expect("JSON")
@@ -227,13 +227,13 @@ impl Rig {
         Process::with_pid(i32::try_from(pid).ok()?)
     }
 
-    /// Its pid; panics if nothing serves.
+    /// The pid of the serving root process. Panics if nothing serves.
     #[track_caller]
     pub fn serving_pid(&self) -> i32 {
         self.serving().expect("a serving generation").pid
     }
 
-    /// Wait until a process other than `old` serves.
+    /// Waits until a process other than `old` serves.
     #[track_caller]
     pub fn until_replaced(&self, old: Process) -> Process {
         let mut new = old;
@@ -251,7 +251,8 @@ impl Drop for Rig {
             eprintln!("the daemon's log:\n{}", self.log());
         }
         if self.daemon_runs() {
-            // The orderly way first: what is wrong with it shows in the log. It is not trusted to end.
+            // `reloader stop` comes first, so that a fault in it shows in the log. The daemon is then ended in any
+            // case.
             let mut stop = self.spawn(&["stop"]);
             stop.wait_within(Duration::from_secs(10));
         }

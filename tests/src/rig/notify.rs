@@ -1,4 +1,4 @@
-//! The service manager's side of sd_notify(3), with an fd store where a test asks for one.
+//! Plays the service manager's side of sd_notify(3), with an fd store if a test asks for one.
 
 use std::io::{ErrorKind, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -12,25 +12,26 @@ use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-/// A file descriptor that was given to the store, and its name.
+/// The name and the descriptor that were given to the store.
 pub(super) type Stored = (String, OwnedFd);
 
 #[derive(Default)]
-struct Heard {
+struct Messages {
     lines: Vec<String>,
     stored: Vec<Stored>,
 }
 
-/// As slow as a systemd that has other work: who does not wait until it has closed a socket is found out.
+/// The delay of a systemd that has other work. It reveals a daemon that does not wait until systemd has closed a
+/// socket.
 const BUSY: Duration = Duration::from_millis(100);
 
-/// Nothing came, or a signal did.
+/// Errors after which to read again: there was no message, or a signal came.
 const PASSING: [ErrorKind; 2] = [ErrorKind::WouldBlock, ErrorKind::Interrupted];
 
-/// Listens for as long as it lives: a daemon whose messages nobody takes would block.
+/// Receives messages for as long as it lives. A daemon whose messages are not received would block.
 pub(super) struct Notify {
     pub(super) path: PathBuf,
-    heard: Arc<Mutex<Heard>>,
+    messages: Arc<Mutex<Messages>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -39,31 +40,31 @@ impl Notify {
     pub(super) fn listen(path: &Path, store: bool) -> Notify {
         let socket = UnixDatagram::bind(path).expect("binding the notify socket");
         socket.set_read_timeout(Some(Duration::from_millis(100))).expect("SO_RCVTIMEO");
-        let heard = Arc::new(Mutex::new(Heard::default()));
+        let messages = Arc::new(Mutex::new(Messages::default()));
         let stop = Arc::new(AtomicBool::new(false));
-        let (ours, stopped) = (Arc::clone(&heard), Arc::clone(&stop));
+        let (received, stopped) = (Arc::clone(&messages), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
             while !stopped.load(Relaxed) {
-                receive(&socket, store, &ours);
+                receive(&socket, store, &received);
             }
         });
-        Notify { path: path.to_owned(), heard, stop, thread: Some(thread) }
+        Notify { path: path.to_owned(), messages, stop, thread: Some(thread) }
     }
 
     /// Every assignment so far, in order: `READY=1`, `STATUS=…`.
     pub(super) fn lines(&self) -> Vec<String> {
-        lock(&self.heard).lines.clone()
+        lock(&self.messages).lines.clone()
     }
 
-    /// Forget the assignments, before a daemon is started that shall say them anew.
+    /// Forgets the assignments, before a daemon is started that must send them again.
     pub(super) fn forget(&self) {
-        lock(&self.heard).lines.clear();
+        lock(&self.messages).lines.clear();
     }
 
-    /// Duplicates of what is in the store, as the service manager passes them at a start.
+    /// Duplicates of the stored descriptors, as the service manager passes them at a start.
     pub(super) fn stored(&self) -> Vec<Stored> {
         let copy = |(name, fd): &Stored| (name.clone(), fd.try_clone().expect("dup"));
-        lock(&self.heard).stored.iter().map(copy).collect()
+        lock(&self.messages).stored.iter().map(copy).collect()
     }
 }
 
@@ -76,11 +77,11 @@ impl Drop for Notify {
     }
 }
 
-fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
-    heard.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(messages: &Mutex<Messages>) -> MutexGuard<'_, Messages> {
+    messages.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn receive(socket: &UnixDatagram, store: bool, heard: &Mutex<Heard>) {
+fn receive(socket: &UnixDatagram, store: bool, messages: &Mutex<Messages>) {
     let mut bytes = [0; 8192];
     // SCM_MAX_FD
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
@@ -101,15 +102,16 @@ fn receive(socket: &UnixDatagram, store: bool, heard: &Mutex<Heard>) {
     if lines.iter().any(|line| line == "FDSTOREREMOVE=1") {
         std::thread::sleep(BUSY);
     }
-    let mut heard = lock(heard);
+    let mut messages = lock(messages);
     let value = |key: &str| lines.iter().find_map(|line| line.strip_prefix(key)).unwrap_or("stored").to_owned();
     let name = value("FDNAME=");
     if lines.iter().any(|line| line == "FDSTOREREMOVE=1") {
-        heard.stored.retain(|(stored, _)| *stored != name);
+        messages.stored.retain(|(stored, _)| *stored != name);
     }
-    // What is not stored is closed here: no process but the server's and the daemon may hold a listener.
+    // A descriptor that is not stored is closed here: only the server's processes and the daemon may have a listener
+    // open.
     if store && lines.iter().any(|line| line == "FDSTORE=1") {
-        heard.stored.extend(fds.into_iter().map(|fd| (name.clone(), fd)));
+        messages.stored.extend(fds.into_iter().map(|fd| (name.clone(), fd)));
     }
-    heard.lines.extend(lines);
+    messages.lines.extend(lines);
 }

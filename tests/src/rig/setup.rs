@@ -1,3 +1,5 @@
+//! Describes a rig before its daemon is started.
+
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
@@ -33,67 +35,67 @@ impl Setup {
         }
     }
 
-    /// Another reloader than `RELOADER_BIN` or the one that cargo has built.
+    /// Uses another reloader than `RELOADER_BIN` or the one that cargo has built.
     pub fn reloader(mut self, path: &Path) -> Setup {
         self.reloader = Some(path.to_owned());
         self
     }
 
-    /// Another HAProxy than the distribution's.
+    /// Uses another HAProxy than the distribution's.
     pub fn haproxy(mut self, binary: &HaproxyBinary) -> Setup {
         self.haproxy.clone_from(&binary.path);
         self
     }
 
-    /// Any executable in HAProxy's place.
+    /// Uses any executable in HAProxy's place.
     pub fn haproxy_at(mut self, path: &Path) -> Setup {
         self.haproxy = path.to_owned();
         self
     }
 
-    /// A line of reloader.toml before its tables: `on-stop = "retire"`.
+    /// Adds a line of reloader.toml before its tables: `on-stop = "retire"`.
     pub fn top(mut self, line: &str) -> Setup {
         self.top += &format!("{line}\n");
         self
     }
 
-    /// A line of its `[haproxy]`: `args = ["-q"]`.
+    /// Adds a line of `[haproxy]`: `args = ["-q"]`.
     pub fn haproxy_line(mut self, line: &str) -> Setup {
         self.haproxy_lines += &format!("{line}\n");
         self
     }
 
-    /// Further tables: `[reload]` and its lines. `DIR` stands for the rig's directory.
+    /// Adds tables: `[reload]` and its lines. `DIR` stands for the rig's directory.
     pub fn tables(mut self, text: &str) -> Setup {
         self.tables += &format!("{text}\n");
         self
     }
 
-    /// A variable of the daemon's environment.
+    /// Adds a variable to the daemon's environment.
     pub fn environment(mut self, name: &str, value: &str) -> Setup {
         self.environment.push((name.into(), value.into()));
         self
     }
 
-    /// Keep what the daemon gives to the fd store, and pass it at each start, as systemd does. Without this the test's
-    /// own process holds no listener.
+    /// Keeps what the daemon gives to the fd store, and passes it at each start, as systemd does. Without this the
+    /// test's own process keeps no listener open.
     pub fn fd_store(mut self) -> Setup {
         self.fd_store = true;
         self
     }
 
-    /// No `[haproxy]`: only what the tables say.
+    /// Leaves `[haproxy]` out: reloader.toml has only the given tables.
     pub fn without_haproxy(mut self) -> Setup {
         self.has_haproxy = false;
         self
     }
 
-    /// Write the files, start nothing.
+    /// Writes the files and starts nothing.
     pub fn prepare(self) -> Rig {
         Rig::prepare(self)
     }
 
-    /// Write the files, start the daemon, wait until it is ready.
+    /// Writes the files, starts the daemon, and waits until it is ready.
     #[track_caller]
     pub fn start(self) -> Rig {
         let mut rig = self.prepare();

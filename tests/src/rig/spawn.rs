@@ -1,3 +1,5 @@
+//! Starts the rig's daemon and its commands.
+
 use std::fs::{self, File, Permissions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -22,11 +24,12 @@ impl Rig {
         command
     }
 
-    /// For other users: the checkout and the rig's directory are closed to them.
+    /// A command for other users, who can read neither the checkout nor the rig's directory.
     pub(super) fn reloader_for_all(&self, args: &[&str]) -> Command {
         let own = self.reloader(args);
         let copy = self.path("reloader");
-        // A copy written by this process could be "busy": another test's child may have its descriptor for a moment.
+        // `cp` makes the copy. If this process wrote it, the program could be "busy": another test's child may have
+        // inherited its descriptor for a moment.
         let copied = Command::new("cp").arg("--update").arg(own.get_program()).arg(&copy).status();
         assert!(copied.is_ok_and(|status| status.success()), "copying {}", copy.display());
         fs::set_permissions(self.dir(), Permissions::from_mode(0o755)).expect("chmod of the rig's directory");
@@ -40,7 +43,7 @@ impl Rig {
 
     pub(super) fn spawn_daemon(&self) -> Pending {
         let daemon = self.reloader(&["daemon"]);
-        // LISTEN_PID is known only to the process itself, and the log takes what several daemons say.
+        // Only the process itself knows LISTEN_PID. The log collects the output of several daemons.
         let script =
             "LISTEN_PID=$$; [ -z \"$LISTEN_FDS\" ] || export LISTEN_PID; log=$1; shift; exec \"$@\" >>\"$log\" 2>&1";
         let mut command = Command::new("sh");
@@ -73,7 +76,7 @@ fn pass_stored(command: &mut Command, stored: Vec<(String, OwnedFd)>) {
     command.fd_mappings(mappings).expect("each number is used once");
 }
 
-/// The program: `RELOADER_BIN`, else what cargo has built beside this crate.
+/// The path of reloader: `RELOADER_BIN`, or the program that cargo has built beside this crate.
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("RELOADER_BIN") {
         return path.into();
@@ -81,6 +84,6 @@ pub fn binary() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     let path = workspace.join(target).join("debug/reloader");
-    assert!(File::open(&path).is_ok(), "{} is not there: `cargo build -p reloader` first", path.display());
+    assert!(File::open(&path).is_ok(), "{} is missing: run `cargo build -p reloader` first", path.display());
     path
 }

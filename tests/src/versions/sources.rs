@@ -1,5 +1,5 @@
-//! Which Debian mirror this host uses. No mirror is named in this project: behind a proxy or a snapshot only the host's
-//! own is reachable.
+//! Finds the Debian mirror of this host. This project names no mirror: behind a proxy or a snapshot only the host's own
+//! mirror can be reached.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 const DEBIAN_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// A mirror, and the keys that its Release files are signed with where the host says so.
+/// A mirror, and the keys of its Release files if the host names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mirror {
     pub(crate) uri: String,
@@ -19,7 +19,8 @@ pub(crate) struct Mirror {
 /// The mirror of this host, or the one that `RELOADER_DEBIAN_MIRROR` names.
 pub(crate) fn mirror() -> Result<Mirror> {
     if let Ok(uri) = std::env::var("RELOADER_DEBIAN_MIRROR") {
-        // Another distribution has Debian's keys in its package debian-archive-keyring, trusted for nothing else.
+        // Another distribution has Debian's keys in its package debian-archive-keyring, and trusts them for nothing
+        // else.
         let keys = Some(DEBIAN_KEYS.to_owned()).filter(|path| Path::new(path).exists());
         return Ok(Mirror { uri, signed_by: keys });
     }
@@ -48,7 +49,7 @@ fn find(text: &str, codename: &str) -> Option<Mirror> {
     deb822(text, codename).or_else(|| text.lines().find_map(|line| one_line(line, codename)))
 }
 
-/// A stanza of a `.sources` file.
+/// Reads a stanza of a `.sources` file.
 fn deb822(text: &str, codename: &str) -> Option<Mirror> {
     text.split("\n\n").find_map(|stanza| {
         let fields = fields(stanza);
@@ -67,7 +68,7 @@ fn fields(stanza: &str) -> HashMap<String, &str> {
     lines.filter_map(|line| line.split_once(':')).map(|(key, value)| (key.to_ascii_lowercase(), value.trim())).collect()
 }
 
-/// `deb [signed-by=/…] URI SUITE main`
+/// Reads a line `deb [signed-by=/…] URI SUITE main`.
 fn one_line(line: &str, codename: &str) -> Option<Mirror> {
     let rest = line.strip_prefix("deb ")?.trim();
     let (options, rest) = match rest.strip_prefix('[') {
@@ -85,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_main_suite_is_taken_from_a_sources_file() {
+    fn mirror_of_the_main_suite_is_read_from_a_sources_file() {
         let text = "Types: deb\nURIs: mirror:/security\nSuites: bookworm-security\n\n\
                     Types: deb\n# URIs: old\nURIs: mirror:/debian\nSuites: bookworm bookworm-updates\nSigned-By: /k.gpg\n";
         let expected = Mirror { uri: "mirror:/debian".into(), signed_by: Some("/k.gpg".into()) };
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn and_from_a_list() {
+    fn mirror_of_the_main_suite_is_read_from_a_list() {
         let text =
             "# deb x bookworm main\ndeb-src s bookworm main\ndeb [arch=amd64 signed-by=/k.gpg] m bookworm main\n";
         let expected = Mirror { uri: "m".into(), signed_by: Some("/k.gpg".into()) };

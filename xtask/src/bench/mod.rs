@@ -81,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.readme {
         readme::write(&crate::repository(), &document)?;
     }
-    let failed: Vec<&str> = document.rows.iter().filter(|row| row.failed).map(|row| row.way.word()).collect();
+    let failed: Vec<&str> = document.rows.iter().filter(|row| row.failed).map(|row| row.way.name()).collect();
     ensure!(failed.is_empty(), "could not be measured: {}", failed.join(", "));
     Ok(())
 }

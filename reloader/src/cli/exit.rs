@@ -7,7 +7,8 @@ pub(super) fn help() -> String {
     format!("{STATUSES}\n{HOLD}")
 }
 
-const STATUSES: &str = "\
+/// The statuses that all commands have in common.
+pub(super) const STATUSES: &str = "\
 Exit status:
    0  done and proven
    1  failed, the old generation still serves

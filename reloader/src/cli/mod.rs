@@ -11,6 +11,8 @@ mod launch;
 mod output;
 mod probe;
 mod prove;
+#[cfg(test)]
+mod reference;
 mod release;
 mod reload;
 mod status;

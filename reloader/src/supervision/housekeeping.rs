@@ -174,7 +174,7 @@ impl Supervisor {
             Followed::Closed(closed) => {
                 let is_closed = |owned: &Owned| closed.contains(&owned.listener.inode);
                 for owned in serving.listeners.iter().filter(|owned| is_closed(owned)) {
-                    log::warn!("the server closed {} by itself: it worker_processes custody", owned.listener.endpoint);
+                    log::warn!("the server closed {} by itself: it leaves custody", owned.listener.endpoint);
                 }
                 serving.listeners.retain(|owned| !is_closed(owned));
                 detach_now(self);

@@ -1,5 +1,5 @@
-//! The only module with unsafe code in this crate; each block says why it is sound.
-#![allow(unsafe_code)]
+//! All unsafe code of this crate. Each block says why it is sound.
+#![expect(unsafe_code, reason = "calls of the kernel that no crate wraps safely")]
 
 mod inherit;
 mod link_address;

@@ -134,7 +134,9 @@ fn start_log(arguments: &Arguments) {
         (false, 1, _) => "debug,aya=warn",
         _ => "trace",
     };
-    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
+    // It logs messages that it cannot parse and errors that its caller reports (kernel/netlink).
+    let filter = format!("{level},netlink_proto=off");
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter));
     // Under systemd the journal has the time already.
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         builder.format_timestamp(None);

@@ -143,7 +143,7 @@ fn filter(
     owner: Owner,
     clsact_made: bool,
 ) -> Made {
-    if direction == Direction::Egress && !clsact_made && !tc::has_clsact(device.index)? {
+    if direction == Direction::Egress && !clsact_made && !tc::qdisc::has_clsact(device.index)? {
         return Err(NoWayOut.into());
     }
     // The last one of ours to go removes it, whichever of us has made it.

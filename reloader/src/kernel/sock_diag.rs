@@ -6,14 +6,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 
-use netlink_packet_core::{NLM_F_DUMP, Nla as _};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE_WAIT, TCP_ESTABLISHED};
 use netlink_packet_sock_diag::inet::nlas::Nla as InetNla;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer};
 use netlink_packet_sock_diag::unix::nlas::{Nla as UnixNla, UnixDiagName};
 use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags as UnixStateFlags, UnixRequest, UnixResponse};
-use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use rtnetlink::packet_core::{NLM_F_DUMP, Nla as _};
+use rtnetlink::sys::protocols::NETLINK_SOCK_DIAG;
 
 use super::netlink;
 use crate::model::listener::Address;

@@ -118,7 +118,7 @@ pub(super) fn remove_traces_of(id: u16, bare: &BTreeSet<u32>, records: &HoldRegi
 pub(super) fn bare_devices() -> io::Result<BTreeSet<u32>> {
     let qdiscs = tc::qdisc::list()?;
     let is_bare =
-        |device: &u32| !qdiscs.iter().any(|qdisc| qdisc.device == *device && qdisc.handle == tc::qdisc::INGRESS);
+        |device: &u32| !qdiscs.iter().any(|qdisc| qdisc.device == *device && qdisc.handle == tc::qdisc::INGRESS_HANDLE);
     Ok(devices::list()?.iter().map(|device| device.index).filter(is_bare).collect())
 }
 

@@ -79,13 +79,14 @@ impl PersistentQdiscs {
         let devices = devices::list()?;
         for device in receivers(&devices) {
             let needs = backend == Backend::Ebpf || device.name != "lo";
-            if !needs || tc::has_clsact(device.index)? || tc::has_ingress(device.index)? {
+            if !needs || tc::qdisc::has_clsact(device.index)? || tc::qdisc::has_ingress(device.index)? {
                 continue;
             }
             // On record before it is there: a daemon that dies in between leaves no secret.
             self.placed.clsact.insert(device.index);
             self.write()?;
-            tc::add_clsact(device.index)?;
+            tc::add_clsact(device.index)
+                .map_err(|error| naming(&format!("adding clsact to {}", device.name), error))?;
         }
         Ok(())
     }
@@ -120,13 +121,20 @@ impl Placed {
     fn remove(&self) -> io::Result<bool> {
         let mut result = Ok(true);
         for device in &self.clsact {
-            result = both(result, tc::remove_unused_clsact(*device));
+            let removed = tc::remove_unused_clsact(*device);
+            result =
+                both(result, removed.map_err(|error| naming(&format!("removing clsact from device {device}"), error)));
         }
         if self.prio {
             result = both(result, qdisc::release_prio().map(|()| true).map_err(io::Error::other));
         }
         result
     }
+}
+
+/// The error with the request that failed, and its device.
+fn naming(what: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 fn both(one: io::Result<bool>, other: io::Result<bool>) -> io::Result<bool> {

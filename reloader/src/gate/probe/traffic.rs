@@ -7,7 +7,6 @@ use aya::EbpfLoader;
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
 use aya::programs::{SchedClassifier, TcAttachType};
-use netlink_packet_route::link::InfoKind;
 use nix::sched::{CloneFlags, unshare};
 use rustix::io::Errno;
 
@@ -76,11 +75,11 @@ fn clsact() -> Finding {
 }
 
 fn plug() -> Finding {
-    finding("a plug qdisc", try_with(&["sch_plug"], || Ok(tc::add_root_qdisc(LO, "plug")?)))
+    finding("a plug qdisc", try_with(&["sch_plug"], || Ok(tc::qdisc::add_root(LO, "plug")?)))
 }
 
 fn ifb() -> Finding {
-    finding("an ifb device", try_with(&["ifb"], || Ok(devices::add("reloader-probe", InfoKind::Ifb)?)))
+    finding("an ifb device", try_with(&["ifb"], || Ok(devices::add_ifb("reloader-probe")?)))
 }
 
 /// What became of an attempt.

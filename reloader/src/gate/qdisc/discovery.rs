@@ -10,7 +10,8 @@ use super::patiently;
 use super::plugs::{PRIO, ifb_of, is_our_prio, needs_prio, plug_of};
 use crate::gate::hold::HoldStats;
 use crate::kernel::devices::{self, Counters, LO};
-use crate::kernel::tc::qdisc::{self, ARRIVING, Qdisc, ROOT};
+use crate::kernel::tc;
+use crate::kernel::tc::qdisc::{self, INGRESS_FILTERS, Qdisc, ROOT};
 
 /// The traces of one hold.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub(super) fn find() -> Result<BTreeMap<u16, Traces>, QdiscError> {
 /// Devices and parents that may ask filters of ours.
 fn sides(qdiscs: &[Qdisc]) -> BTreeSet<(u32, u32)> {
     let side = |qdisc: &Qdisc| match qdisc.kind.as_str() {
-        "ingress" | "clsact" => Some((qdisc.device, ARRIVING)),
+        "ingress" | "clsact" => Some((qdisc.device, INGRESS_FILTERS)),
         _ if is_our_prio(qdisc) => Some(ON_LO),
         _ => None,
     };
@@ -81,7 +82,7 @@ fn delivered_by(id: u16, traces: &Traces, failures: &mut Failures) -> Delivered 
     let mut open = BTreeSet::new();
     for (_, filters) in &traces.filters {
         if !failures.note("a filter", filters.close()) {
-            open.insert((filters.place.device, filters.place.parent));
+            open.insert((filters.position.device, filters.position.parent));
         }
     }
     let (figures, trouble) = match delivered(id, traces) {
@@ -154,11 +155,12 @@ impl Failures {
 fn remove_filters(traces: &Traces, concerned: fn((u32, u32)) -> bool) -> io::Result<()> {
     let mut first_error = Ok(());
     let sides: BTreeSet<(u32, u32)> =
-        traces.filters.iter().map(|(_, filters)| (filters.place.device, filters.place.parent)).collect();
+        traces.filters.iter().map(|(_, filters)| (filters.position.device, filters.position.parent)).collect();
     for (device, parent) in sides.into_iter().filter(|side| concerned(*side)) {
-        let here =
-            || traces.filters.iter().filter(|(_, ours)| (ours.place.device, ours.place.parent) == (device, parent));
-        let host = parent == ARRIVING && here().any(|(mark, _)| *mark == Ownership::Created);
+        let here = || {
+            traces.filters.iter().filter(|(_, ours)| (ours.position.device, ours.position.parent) == (device, parent))
+        };
+        let host = parent == INGRESS_FILTERS && here().any(|(mark, _)| *mark == Ownership::Created);
         let ours: Vec<&Filters> = here().map(|(_, ours)| ours).collect();
         let alone = if host { only_ours(device, &ours) } else { Ok(false) };
         let removed = match alone {
@@ -172,14 +174,14 @@ fn remove_filters(traces: &Traces, concerned: fn((u32, u32)) -> bool) -> io::Res
 }
 
 fn only_ours(device: u32, ours: &[&Filters]) -> io::Result<bool> {
-    let marked = filters::marked(device, ARRIVING)?;
+    let marked = filters::marked(device, INGRESS_FILTERS)?;
     let all_marked_are_ours = marked.iter().all(|(_, _, found)| ours.contains(&found));
-    Ok(all_marked_are_ours && filters::of_others(device, ARRIVING)?.is_empty())
+    Ok(all_marked_are_ours && filters::of_others(device, INGRESS_FILTERS)?.is_empty())
 }
 
 /// Busy is an `ingress` whose filters somebody just lists (`qdisc_graft` in net/sched/sch_api.c, from 6.4 on).
 fn remove_ingress(device: u32) -> io::Result<()> {
-    let removed = patiently(|| match qdisc::remove_ingress(device) {
+    let removed = patiently(|| match tc::remove_ingress(device) {
         Err(error) if is_busy(&error) => None,
         removed => Some(removed),
     });

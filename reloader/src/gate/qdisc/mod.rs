@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use crate::gate::hold::{Gate, Handover, HoldError, HoldStats, Living, Partial, Spec, behind_others};
 use crate::kernel::addresses::{self, Prefix};
 use crate::kernel::devices::{self, Device, LO, receivers};
-use crate::kernel::tc::qdisc::{self, ARRIVING, Qdisc};
-use crate::kernel::tc::tables::Then;
+use crate::kernel::tc;
+use crate::kernel::tc::qdisc::{self, INGRESS_FILTERS, Qdisc};
+use crate::kernel::tc::u32_filter::U32Action;
 
 mod coverage;
 mod discovery;
@@ -171,21 +172,24 @@ impl QdiscGate {
         Ok(site)
     }
 
-    fn side_of_lo(&mut self) -> Result<(Side<'static>, Then<u32>), QdiscError> {
+    fn side_of_lo(&mut self) -> Result<(Side<'static>, U32Action<u32>), QdiscError> {
         let class = match self.lo {
             Some(class) => class,
             None => *self.lo.insert(plugs::make_on_lo(self.spec.id, self.spec.capacity)?),
         };
-        Ok((Side { device: LO, name: "lo", parent: PRIO, ownership: Ownership::Created }, Then::Class(class)))
+        Ok((Side { device: LO, name: "lo", parent: PRIO, ownership: Ownership::Created }, U32Action::Class(class)))
     }
 
-    fn side_of<'a>(&mut self, device: &'a Device, qdiscs: &[Qdisc]) -> Result<(Side<'a>, Then<u32>), QdiscError> {
+    fn side_of<'a>(&mut self, device: &'a Device, qdiscs: &[Qdisc]) -> Result<(Side<'a>, U32Action<u32>), QdiscError> {
         let ifb = match self.ifb {
             Some(ifb) => ifb,
             None => *self.ifb.insert(plugs::make_ifb(self.spec.id, self.spec.capacity)?),
         };
         let mark = ensure_ingress(device, qdiscs)?;
-        Ok((Side { device: device.index, name: &device.name, parent: ARRIVING, ownership: mark }, Then::Redirect(ifb)))
+        Ok((
+            Side { device: device.index, name: &device.name, parent: INGRESS_FILTERS, ownership: mark },
+            U32Action::Redirect(ifb),
+        ))
     }
 
     fn open(&self) -> Result<(), QdiscError> {
@@ -305,14 +309,14 @@ pub(crate) fn release_prio() -> Result<(), QdiscError> {
 /// Whose making the `ingress` or `clsact` of the device is; adds one if there is none.
 fn ensure_ingress(device: &Device, qdiscs: &[Qdisc]) -> Result<Ownership, QdiscError> {
     if ingress_of(device.index, qdiscs).is_none() {
-        match qdisc::add_ingress(device.index) {
+        match tc::add_ingress(device.index) {
             Ok(()) => return Ok(Ownership::Created),
             Err(error) if error::is_taken(&error) => {}
             Err(source) => return Err(QdiscError::adding(&device.name, "adding ingress", "sch_ingress", source)),
         }
     }
     // The last of several holds removes what one of them has made.
-    let marked = filters::marked(device.index, ARRIVING).map_err(QdiscError::list("filters"))?;
+    let marked = filters::marked(device.index, INGRESS_FILTERS).map_err(QdiscError::list("filters"))?;
     let ours = marked.iter().any(|(_, mark, _)| *mark == Ownership::Created);
     Ok(if ours { Ownership::Created } else { Ownership::Borrowed })
 }

@@ -1,21 +1,21 @@
-//! Queueing disciplines: prio, plug and ingress, and what stands on the devices. Formats: linux/pkt_sched.h.
+//! Lists the qdiscs of all devices, and adds and removes `prio`, `plug` and `pfifo`. Formats: linux/pkt_sched.h.
 
 use std::io;
 
-use netlink_packet_core::{DefaultNla, NLM_F_ACK};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcStats2};
-use netlink_sys::protocols::NETLINK_ROUTE;
+use rtnetlink::packet_core::{DefaultNla, NLM_F_ACK};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::tc::{TcAttribute, TcMessage, TcStats2};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
-use super::dump;
+use super::message::{dump, message_at};
 use crate::kernel::netlink::{self, CREATE};
 
-/// As `parent`: the device's egress (TC_H_ROOT).
+/// The parent of a device's root qdisc, through which it sends (TC_H_ROOT).
 pub(crate) const ROOT: u32 = 0xffff_ffff;
 /// The handle of `ingress` and `clsact`.
-pub(crate) const INGRESS: u32 = 0xffff_0000;
-/// As the parent of filters: those of `ingress` and `clsact` that see what arrives (TC_H_MIN_INGRESS).
-pub(crate) const ARRIVING: u32 = 0xffff_fff2;
+pub(crate) const INGRESS_HANDLE: u32 = 0xffff_0000;
+/// The parent of the filters of `ingress` and `clsact` that see arriving packets (TC_H_MIN_INGRESS).
+pub(crate) const INGRESS_FILTERS: u32 = 0xffff_fff2;
 
 /// A qdisc on a device.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,6 +50,37 @@ pub(crate) fn list() -> io::Result<Vec<Qdisc>> {
         .collect())
 }
 
+/// Whether the device with this number has `clsact`, rather than nothing or an `ingress`.
+///
+/// # Errors
+/// The kernel's error number where it refuses to list the qdiscs.
+pub(crate) fn has_clsact(device: u32) -> io::Result<bool> {
+    has(device, "clsact")
+}
+
+/// Whether the device with this number has `ingress`, beside which there is no `clsact`.
+///
+/// # Errors
+/// The kernel's error number where it refuses to list the qdiscs.
+pub(crate) fn has_ingress(device: u32) -> io::Result<bool> {
+    has(device, "ingress")
+}
+
+fn has(device: u32, kind: &str) -> io::Result<bool> {
+    Ok(list()?.iter().any(|qdisc| qdisc.device == device && qdisc.kind == kind))
+}
+
+/// Makes a qdisc with the kernel's own defaults the root of a device.
+///
+/// # Errors
+/// ENOENT where the kernel has no such kind, EPERM without CAP_NET_ADMIN.
+pub(crate) fn add_root(device: u32, kind: &str) -> io::Result<()> {
+    const HANDLE: u32 = 0x1_0000;
+    let mut message = message_at(device, ROOT, HANDLE);
+    message.attributes.push(TcAttribute::Kind(kind.into()));
+    change(message, CREATE)
+}
+
 /// Makes `prio` with 16 bands the root of a device; every packet that no filter puts elsewhere goes to the first.
 ///
 /// # Errors
@@ -74,29 +105,12 @@ pub(crate) fn unplug(device: u32, parent: u32, handle: u32) -> io::Result<()> {
     change(plug(device, parent, handle, TCQ_PLUG_RELEASE_INDEFINITE, 0), NLM_F_ACK)
 }
 
-/// Adds `ingress` to a device.
-///
-/// # Errors
-/// EEXIST where it has one or a `clsact`, EPERM without CAP_NET_ADMIN.
-pub(crate) fn add_ingress(device: u32) -> io::Result<()> {
-    change(ingress(device), CREATE)
-}
-
-/// Removes `ingress` (not `clsact`: EINVAL) with all its filters.
-///
-/// # Errors
-/// ENOENT or EINVAL where there is none, EBUSY where somebody works with its filters just now.
-pub(crate) fn remove_ingress(device: u32) -> io::Result<()> {
-    let message = RouteNetlinkMessage::DelQueueDiscipline(ingress(device));
-    netlink::request(NETLINK_ROUTE, message, NLM_F_ACK).map(drop)
-}
-
 /// Removes a qdisc with all that is in it.
 ///
 /// # Errors
 /// ENOENT or EINVAL where it is gone.
 pub(crate) fn remove(device: u32, parent: u32, handle: u32) -> io::Result<()> {
-    let message = RouteNetlinkMessage::DelQueueDiscipline(at(device, parent, handle));
+    let message = RouteNetlinkMessage::DelQueueDiscipline(message_at(device, parent, handle));
     netlink::request(NETLINK_ROUTE, message, NLM_F_ACK).map(drop)
 }
 
@@ -113,7 +127,7 @@ fn change(message: TcMessage, flags: u16) -> io::Result<()> {
 /// # Errors
 /// EEXIST where the class has a qdisc, ENOENT where there is no such class, EPERM without CAP_NET_ADMIN.
 pub(crate) fn add_pfifo(device: u32, parent: u32, handle: u32) -> io::Result<()> {
-    let mut message = at(device, parent, handle);
+    let mut message = message_at(device, parent, handle);
     message.attributes.push(TcAttribute::Kind("pfifo".into()));
     change(message, CREATE)
 }
@@ -125,33 +139,20 @@ fn prio(device: u32, handle: u32) -> TcMessage {
     options.extend([0; 16]);
     // An empty attribute (length 4, number 2) closes it, as tc sends it: room for what devices with many queues once had.
     options.extend([4_u16, TCA_OPTIONS].iter().flat_map(|half| half.to_ne_bytes()));
-    with_options(at(device, ROOT, handle), "prio", options)
+    with_options(message_at(device, ROOT, handle), "prio", options)
 }
 
 /// `struct tc_plug_qopt`: int action, u32 limit.
 fn plug(device: u32, parent: u32, handle: u32, action: i32, limit: u32) -> TcMessage {
     let mut options = action.to_ne_bytes().to_vec();
     options.extend(limit.to_ne_bytes());
-    with_options(at(device, parent, handle), "plug", options)
-}
-
-fn ingress(device: u32) -> TcMessage {
-    let mut message = at(device, TcHandle::INGRESS.into(), INGRESS);
-    message.attributes.push(TcAttribute::Kind("ingress".into()));
-    message
+    with_options(message_at(device, parent, handle), "plug", options)
 }
 
 fn with_options(mut message: TcMessage, kind: &str, options: Vec<u8>) -> TcMessage {
     message.attributes.push(TcAttribute::Kind(kind.into()));
     // `TcAttribute::Options` would nest them.
     message.attributes.push(TcAttribute::Other(DefaultNla::new(TCA_OPTIONS, options)));
-    message
-}
-
-fn at(device: u32, parent: u32, handle: u32) -> TcMessage {
-    let mut message = TcMessage::with_index(device as i32);
-    message.header.parent = parent.into();
-    message.header.handle = handle.into();
     message
 }
 
@@ -225,23 +226,11 @@ mod tests {
         // tc qdisc del dev lo parent fe1d:2 handle 7:
         let expected = "240000002500050000000000000000000000000001000000\
             0000070002001dfe00000000";
-        assert_eq!(removed(at(LO, 0xfe1d_0002, 0x7_0000)), expected);
+        assert_eq!(removed(message_at(LO, 0xfe1d_0002, 0x7_0000)), expected);
 
         // tc qdisc del dev lo root handle fe1d:
         let expected = "240000002500050000000000000000000000000001000000\
             00001dfeffffffff00000000";
-        assert_eq!(removed(at(LO, ROOT, 0xfe1d_0000)), expected);
-    }
-
-    #[test]
-    fn ingress_is_added_and_removed_as_tc_does_it() {
-        // tc qdisc add dev lo ingress
-        let expected = "300000002400050600000000000000000000000001000000\
-            0000fffff1ffffff000000000c000100696e677265737300";
-        assert_eq!(added(ingress(LO)), expected);
-        // tc qdisc del dev lo ingress
-        let expected = "300000002500050000000000000000000000000001000000\
-            0000fffff1ffffff000000000c000100696e677265737300";
-        assert_eq!(removed(ingress(LO)), expected);
+        assert_eq!(removed(message_at(LO, ROOT, 0xfe1d_0000)), expected);
     }
 }

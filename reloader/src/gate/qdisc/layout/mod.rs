@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use super::coverage::{Coverage, Ports};
 use super::error::QdiscError;
 use crate::kernel::addresses::Prefix;
-use crate::kernel::tc::tables::{Key, MAX_ENTRIES, Protocol, Said, Skip};
+use crate::kernel::tc::u32_filter::{HeaderSkip, Key, LengthField, MAX_ENTRIES, Protocol};
 
 /// The tables of one protocol.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) enum Step {
     /// The plug.
     Hold,
     /// Another table, by its number.
-    Go(usize, Option<Skip>),
+    Go(usize, Option<HeaderSkip>),
 }
 
 const TCP: u8 = 6;
@@ -69,11 +69,12 @@ fn check(what: &'static str, number: usize) -> Result<(), QdiscError> {
 
 fn ipv4(coverage: &Coverage) -> Layout {
     /// The lower half of the first byte counts words.
-    const HEADER: Skip = Skip { bytes: 0, said: Some(Said { at: 0, mask: 0x0f00, shift: 6 }) };
+    const HEADER: HeaderSkip =
+        HeaderSkip { bytes: 0, length_field: Some(LengthField { offset: 0, mask: 0x0f00, shift: 6 }) };
     let gate = vec![
-        Key { at: 8, mask: 0x00ff_0000, value: u32::from(TCP) << 16 },
+        Key { offset: 8, mask: 0x00ff_0000, value: u32::from(TCP) << 16 },
         // A later fragment has no TCP header.
-        Key { at: 4, mask: 0x0000_1fff, value: 0 },
+        Key { offset: 4, mask: 0x0000_1fff, value: 0 },
     ];
     let mut tables = vec![Vec::new()];
     let mut known = BTreeMap::new();
@@ -85,7 +86,7 @@ fn ipv4(coverage: &Coverage) -> Layout {
 }
 
 fn ipv6(coverage: &Coverage) -> Layout {
-    let gate = vec![Key { at: 0, mask: 0xf000_0000, value: 0x6000_0000 }];
+    let gate = vec![Key { offset: 0, mask: 0xf000_0000, value: 0x6000_0000 }];
     let mut tables = vec![Vec::new()];
     let mut known = BTreeMap::new();
     for (prefix, held) in coverage {
@@ -97,39 +98,40 @@ fn ipv6(coverage: &Coverage) -> Layout {
 
 /// The tables behind an IPv6 address: TCP directly, or behind one or two extension headers.
 fn next_headers(tables: &mut Vec<Vec<Entry>>, held: &Ports) -> usize {
-    const HEADER: Skip = Skip { bytes: 40, said: None };
+    const HEADER: HeaderSkip = HeaderSkip { bytes: 40, length_field: None };
     /// Eight bytes, and as many again as the second byte says. tc refuses the odd position, the kernel does not.
-    const EXTENSION: Skip = Skip { bytes: 8, said: Some(Said { at: 1, mask: 0xff00, shift: 5 }) };
+    const EXTENSION: HeaderSkip =
+        HeaderSkip { bytes: 8, length_field: Some(LengthField { offset: 1, mask: 0xff00, shift: 5 }) };
 
     let ports = add(tables, ports(held));
     let second = add(tables, vec![extension(TCP, ports, EXTENSION)]);
     let further = [43, 60].map(|next| extension(next, second, EXTENSION));
     let first = add(tables, [vec![extension(TCP, ports, EXTENSION)], further.to_vec()].concat());
 
-    let next = |number: u8| Key { at: 4, mask: 0x0000_ff00, value: u32::from(number) << 8 };
+    let next = |number: u8| Key { offset: 4, mask: 0x0000_ff00, value: u32::from(number) << 8 };
     let mut entries = vec![Entry { keys: vec![next(TCP)], then: Step::Go(ports, Some(HEADER)) }];
     entries.extend(EXTENSIONS.map(|number| Entry { keys: vec![next(number)], then: Step::Go(first, Some(HEADER)) }));
     // The first fragment only. Its second byte is reserved and zero, which reads as a length of eight bytes.
-    let first_fragment = Key { at: 40, mask: 0x0000_fff8, value: 0 };
+    let first_fragment = Key { offset: 40, mask: 0x0000_fff8, value: 0 };
     entries.push(Entry { keys: vec![next(FRAGMENT), first_fragment], then: Step::Go(first, Some(HEADER)) });
     add(tables, entries)
 }
 
-fn extension(next: u8, table: usize, skip: Skip) -> Entry {
+fn extension(next: u8, table: usize, skip: HeaderSkip) -> Entry {
     Entry {
-        keys: vec![Key { at: 0, mask: 0xff00_0000, value: u32::from(next) << 24 }],
+        keys: vec![Key { offset: 0, mask: 0xff00_0000, value: u32::from(next) << 24 }],
         then: Step::Go(table, Some(skip)),
     }
 }
 
 /// Counted from the TCP header.
 fn ports(held: &Ports) -> Vec<Entry> {
-    const SYN: Key = Key { at: 12, mask: 0x0017_0000, value: 0x0002_0000 };
-    let port = |port: &u16| Key { at: 0, mask: 0x0000_ffff, value: u32::from(*port) };
+    const SYN: Key = Key { offset: 12, mask: 0x0017_0000, value: 0x0002_0000 };
+    let port = |port: &u16| Key { offset: 0, mask: 0x0000_ffff, value: u32::from(*port) };
     held.iter().map(|number| Entry { keys: vec![SYN, port(number)], then: Step::Hold }).collect()
 }
 
-fn destination(prefix: &Prefix, at: i32) -> Vec<Key> {
+fn destination(prefix: &Prefix, offset: i32) -> Vec<Key> {
     let bytes = match prefix.address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
@@ -138,11 +140,11 @@ fn destination(prefix: &Prefix, at: i32) -> Vec<Key> {
     let keys = words.enumerate().map(|(index, value)| {
         let known = u32::from(prefix.length).saturating_sub(index as u32 * 32).min(32);
         let mask = u32::MAX.checked_shl(32 - known).unwrap_or(0);
-        Key { at: at + index as i32 * 4, mask, value: value & mask }
+        Key { offset: offset + index as i32 * 4, mask, value: value & mask }
     });
     let keys: Vec<Key> = keys.filter(|key| key.mask != 0).collect();
     // An entry without a key agrees with everything, and tc could not show it.
-    if keys.is_empty() { vec![Key { at, mask: 0, value: 0 }] } else { keys }
+    if keys.is_empty() { vec![Key { offset, mask: 0, value: 0 }] } else { keys }
 }
 
 fn add(tables: &mut Vec<Vec<Entry>>, entries: Vec<Entry>) -> usize {

@@ -18,11 +18,11 @@ fn walk(layout: &Layout, table: usize, packet: &[u8]) -> bool {
         Step::Hold => true,
         Step::Go(table, skip) => {
             let skip = skip.map_or(0, |skip| {
-                let said = skip.said.map_or(0, |said| {
-                    let word = u16::from_be_bytes(packet[said.at as usize..][..2].try_into().unwrap());
-                    usize::from((word & said.mask) >> said.shift)
+                let further = skip.length_field.map_or(0, |field| {
+                    let word = u16::from_be_bytes(packet[field.offset as usize..][..2].try_into().unwrap());
+                    usize::from((word & field.mask) >> field.shift)
                 });
-                (usize::from(skip.bytes) + said + 3) & !3
+                (usize::from(skip.bytes) + further + 3) & !3
             });
             packet.get(skip..).is_some_and(|rest| walk(layout, table, rest))
         }
@@ -31,7 +31,7 @@ fn walk(layout: &Layout, table: usize, packet: &[u8]) -> bool {
 
 fn agrees(keys: &[Key], packet: &[u8]) -> bool {
     keys.iter().all(|key| {
-        let word = packet.get(key.at as usize..).and_then(|rest| rest.first_chunk::<4>());
+        let word = packet.get(key.offset as usize..).and_then(|rest| rest.first_chunk::<4>());
         word.is_some_and(|word| u32::from_be_bytes(*word) & key.mask == key.value)
     })
 }

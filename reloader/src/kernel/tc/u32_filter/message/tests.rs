@@ -1,21 +1,27 @@
-use super::*;
-use crate::kernel::tc::golden::hex;
-use crate::kernel::tc::qdisc::ARRIVING;
+use rtnetlink::packet_core::NLM_F_ACK;
 
+use super::*;
 use crate::kernel::devices::LO;
+use crate::kernel::netlink::CREATE;
+use crate::kernel::tc::golden::hex;
+use crate::kernel::tc::qdisc::INGRESS_FILTERS;
+use crate::kernel::tc::u32_filter::{LengthField, Protocol};
+
 const IFB: u32 = 2;
 
 /// `dev lo ingress protocol ip pref 65280`
-const V4: Place = Place { device: LO, parent: ARRIVING, protocol: Protocol::Ipv4, preference: 0xff00 };
+const V4: FilterPosition =
+    FilterPosition { device: LO, parent: INGRESS_FILTERS, protocol: Protocol::Ipv4, preference: 0xff00 };
 /// `dev lo ingress protocol ipv6 pref 65281`
-const V6: Place = Place { device: LO, parent: ARRIVING, protocol: Protocol::Ipv6, preference: 0xff01 };
+const V6: FilterPosition =
+    FilterPosition { device: LO, parent: INGRESS_FILTERS, protocol: Protocol::Ipv6, preference: 0xff01 };
 
 fn added(message: TcMessage) -> String {
     hex(&RouteNetlinkMessage::NewTrafficFilter(message), CREATE)
 }
 
-fn added_entry(place: &Place, table: u32, number: u16, keys: &[Key], then: Then<u32>) -> String {
-    added(entry(place, table, number, keys, &then))
+fn added_entry(position: &FilterPosition, table: u32, number: u16, keys: &[Key], action: U32Action<u32>) -> String {
+    added(entry(position, table, number, keys, &action))
 }
 
 #[test]
@@ -24,7 +30,7 @@ fn a_mark_is_added_as_tc_does_it() {
     let expected = "5c0000002c000506000000000000000000000000010000000\
         1000000f2ffffff080000ff0800010075333200300002000800010007001d5e2400050001000100000000000000000000000000\
         ff000000000000000000000000000000";
-    assert_eq!(added(mark(&V4, 1, 0x5e1d_0007)), expected);
+    assert_eq!(added(marker(&V4, 1, 0x5e1d_0007)), expected);
 }
 
 #[test]
@@ -45,8 +51,8 @@ fn an_entry_of_the_root_table_that_leads_on() {
     let expected = "6c0000002c000506000000000000000000000000010000000\
         2000000f2ffffff080000ff08000100753332004000020008000300000010803400050000000200000000000000000000000000\
         00ff000000060000080000000000000000001fff000000000400000000000000";
-    let keys = [Key { at: 8, mask: 0x00ff_0000, value: 0x0006_0000 }, Key { at: 4, mask: 0x1fff, value: 0 }];
-    assert_eq!(added_entry(&V4, ROOT_TABLE, 2, &keys, Then::Go(0x8010_0000, None)), expected);
+    let keys = [Key { offset: 8, mask: 0x00ff_0000, value: 0x0006_0000 }, Key { offset: 4, mask: 0x1fff, value: 0 }];
+    assert_eq!(added_entry(&V4, ROOT_TABLE, 2, &keys, U32Action::Jump(0x8010_0000, None)), expected);
 }
 
 #[test]
@@ -56,9 +62,9 @@ fn an_entry_that_skips_what_the_header_says() {
     let expected = "640000002c000506000000000000000000000000010000000\
         1000000f2ffffff080000ff08000100753332003800020008000300000020800800020000001080240005000c0601000f000000\
         0000000000000000ff0000000a0000001000000000000000";
-    let keys = [Key { at: 16, mask: 0xff00_0000, value: 0x0a00_0000 }];
-    let skip = Skip { bytes: 0, said: Some(Said { at: 0, mask: 0x0f00, shift: 6 }) };
-    assert_eq!(added_entry(&V4, 0x8010_0000, 1, &keys, Then::Go(0x8020_0000, Some(skip))), expected);
+    let keys = [Key { offset: 16, mask: 0xff00_0000, value: 0x0a00_0000 }];
+    let skip = HeaderSkip { bytes: 0, length_field: Some(LengthField { offset: 0, mask: 0x0f00, shift: 6 }) };
+    assert_eq!(added_entry(&V4, 0x8010_0000, 1, &keys, U32Action::Jump(0x8020_0000, Some(skip))), expected);
 }
 
 #[test]
@@ -67,8 +73,9 @@ fn an_entry_for_an_ipv6_prefix() {
     let expected = "740000002c000506000000000000000000000000010000000\
         1000000f2ffffff86dd01ff08000100753332004800020008000300000050800800020000004080340005000000020000000000\
         0000000000000000fffffffffd0000001800000000000000ffffffff000000001c00000000000000";
-    let keys = [Key { at: 24, mask: 0xffff_ffff, value: 0xfd00_0000 }, Key { at: 28, mask: 0xffff_ffff, value: 0 }];
-    assert_eq!(added_entry(&V6, 0x8040_0000, 1, &keys, Then::Go(0x8050_0000, None)), expected);
+    let keys =
+        [Key { offset: 24, mask: 0xffff_ffff, value: 0xfd00_0000 }, Key { offset: 28, mask: 0xffff_ffff, value: 0 }];
+    assert_eq!(added_entry(&V6, 0x8040_0000, 1, &keys, U32Action::Jump(0x8050_0000, None)), expected);
 }
 
 #[test]
@@ -78,9 +85,9 @@ fn an_entry_that_skips_a_fixed_header() {
     let expected = "640000002c000506000000000000000000000000010000000\
         2000000f2ffffff86dd01ff08000100753332003800020008000300000050800800020000004080240005000a00010000002800\
         00000000000000000000ff00000006000400000000000000";
-    let keys = [Key { at: 4, mask: 0xff00, value: 0x0600 }];
-    let skip = Skip { bytes: 40, said: None };
-    assert_eq!(added_entry(&V6, 0x8040_0000, 2, &keys, Then::Go(0x8050_0000, Some(skip))), expected);
+    let keys = [Key { offset: 4, mask: 0xff00, value: 0x0600 }];
+    let skip = HeaderSkip { bytes: 40, length_field: None };
+    assert_eq!(added_entry(&V6, 0x8040_0000, 2, &keys, U32Action::Jump(0x8050_0000, Some(skip))), expected);
 }
 
 /// tc takes even positions only, so this one is at 2 instead of 1, where an extension header has its length.
@@ -91,13 +98,13 @@ fn an_entry_that_skips_a_fixed_part_and_what_the_header_says() {
     let expected = "640000002c000506000000000000000000000000010000000\
         1000000f2ffffff86dd01ff08000100753332003800020008000300000060800800020000005080240005000e050100ff000800\
         0200000000000000ff000000060000000000000000000000";
-    let keys = [Key { at: 0, mask: 0xff00_0000, value: 0x0600_0000 }];
-    let skip = Skip { bytes: 8, said: Some(Said { at: 2, mask: 0xff00, shift: 5 }) };
-    assert_eq!(added_entry(&V6, 0x8050_0000, 1, &keys, Then::Go(0x8060_0000, Some(skip))), expected);
+    let keys = [Key { offset: 0, mask: 0xff00_0000, value: 0x0600_0000 }];
+    let skip = HeaderSkip { bytes: 8, length_field: Some(LengthField { offset: 2, mask: 0xff00, shift: 5 }) };
+    assert_eq!(added_entry(&V6, 0x8050_0000, 1, &keys, U32Action::Jump(0x8060_0000, Some(skip))), expected);
 }
 
 const SYN_TO_8080: [Key; 2] =
-    [Key { at: 12, mask: 0x0017_0000, value: 0x0002_0000 }, Key { at: 0, mask: 0xffff, value: 8080 }];
+    [Key { offset: 12, mask: 0x0017_0000, value: 0x0002_0000 }, Key { offset: 0, mask: 0xffff, value: 8080 }];
 
 #[test]
 fn an_entry_that_redirects() {
@@ -107,7 +114,7 @@ fn an_entry_that_redirects() {
         1000000f2ffffff080000ff08000100753332007800020038000700340001000b0001006d697272656400002400028020000200\
         000000000000000004000000000000000000000001000000020000000800020000002080340005000100020000000000000000\
         000000000000170000000200000c000000000000000000ffff00001f900000000000000000";
-    assert_eq!(added_entry(&V4, 0x8020_0000, 1, &SYN_TO_8080, Then::Redirect(IFB)), expected);
+    assert_eq!(added_entry(&V4, 0x8020_0000, 1, &SYN_TO_8080, U32Action::Redirect(IFB)), expected);
 }
 
 #[test]
@@ -117,7 +124,7 @@ fn an_entry_that_chooses_a_class() {
     let expected = "740000002c000506000000000000000000000000010000000\
         2000000f2ffffff080000ff0800010075333200480002000800010002001dfe0800020000002080340005000100020000000000\
         000000000000000000170000000200000c000000000000000000ffff00001f900000000000000000";
-    assert_eq!(added_entry(&V4, 0x8020_0000, 2, &SYN_TO_8080, Then::Class(0xfe1d_0002)), expected);
+    assert_eq!(added_entry(&V4, 0x8020_0000, 2, &SYN_TO_8080, U32Action::Class(0xfe1d_0002)), expected);
 }
 
 #[test]

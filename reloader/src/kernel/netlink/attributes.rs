@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::io;
 use std::sync::Mutex;
 
-use netlink_packet_core::{NetlinkDeserializable, NetlinkMessage, NetlinkSerializable};
+use rtnetlink::packet_core::{NetlinkDeserializable, NetlinkMessage, NetlinkSerializable};
 
 /// `struct nlmsghdr`
 const NETLINK_HEADER: usize = 16;
@@ -96,8 +96,8 @@ fn warn_once(kind: u16, attribute: &[u8], error: &str) {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_route::RouteNetlinkMessage;
-    use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+    use rtnetlink::packet_route::RouteNetlinkMessage;
+    use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 
     use super::*;
     use crate::kernel::devices::Device;
@@ -118,7 +118,7 @@ mod tests {
 
     fn device(message: &[u8]) -> Device {
         match parse::<RouteNetlinkMessage>(message).unwrap().payload {
-            netlink_packet_core::NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => (&link).into(),
+            rtnetlink::packet_core::NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => (&link).into(),
             other => panic!("{other:?}"),
         }
     }

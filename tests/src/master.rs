@@ -1,10 +1,12 @@
 //! Runs HAProxy in master-worker mode, as its own unit does.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tempfile::NamedTempFile;
 
 use crate::haproxy::{HaproxyBinary, info, runtime};
 use crate::poll::until;
@@ -19,6 +21,7 @@ pub struct Master {
     pub process: Process,
     stats: PathBuf,
     cli: PathBuf,
+    log: NamedTempFile,
 }
 
 impl Master {
@@ -31,12 +34,17 @@ impl Master {
         stats: &Path,
         environment: &[(&str, &str)],
     ) -> Master {
+        let log = NamedTempFile::new().expect("a temporary file");
         let mut command = Command::new(&binary.path);
         command.arg("-W").arg("-S").arg(cli).arg("-f").arg(config);
-        command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.reopen().expect("the log"));
         let child = command.spawn().expect("haproxy");
         let process = Process::with_pid(child.id() as i32).expect("the master");
-        let master = Master { child, process, stats: stats.to_owned(), cli: cli.to_owned() };
+        let master = Master { child, process, stats: stats.to_owned(), cli: cli.to_owned(), log };
         until(LIMIT, "a worker", || master.worker().is_some_and(|worker| process.children().contains(&worker)));
         master.until_cli_answers();
         master
@@ -66,6 +74,11 @@ impl Master {
         // Unlike a worker's socket, the master's CLI stays open after an answer.
         let serves = || runtime(&self.cli, "show proc; quit").is_ok_and(|answer| answer.contains("worker"));
         until(LIMIT, "the master's CLI", serves);
+    }
+
+    /// What the master and its workers have logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log.path()).unwrap_or_default()
     }
 
     /// Kills the master and its workers at once, with SIGKILL.

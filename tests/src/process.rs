@@ -49,6 +49,15 @@ impl Process {
         until(Duration::from_secs(5), &format!("process {} to be stopped", self.pid), || threads_are_stopped(self.pid));
     }
 
+    /// Whether the signal is pending: the process is stopped, or has not run since it was sent.
+    pub fn has_pending(&self, signal: Signal) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let masks = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
+        masks
+            .map(|mask| u64::from_str_radix(mask.trim(), 16).unwrap_or(0))
+            .any(|mask| mask >> (signal as u64 - 1) & 1 == 1)
+    }
+
     /// Waits until the process has ended.
     #[track_caller]
     pub fn until_gone(&self, limit: Duration) {

@@ -53,3 +53,4 @@ mod systemd;
 mod sysv;
 mod versions;
 mod versions_reload;
+mod without_reloader;

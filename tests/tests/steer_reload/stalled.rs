@@ -1,7 +1,6 @@
 //! The old process stands still at the moment it is retired, with connections in its queue: they move over. Beside it the same
 //! without steering.
 
-use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -79,14 +78,7 @@ fn without_steering() -> Outcomes {
 /// It was stopped before the new generation was there, and goes on a while after it has been told to drain: what comes to it meanwhile is
 /// queued.
 fn go_on_when_retired(old: Process) {
-    until(LIMIT, "the old process to be retired", || is_pending(old, Signal::SIGUSR1));
+    until(LIMIT, "the old process to be retired", || old.has_pending(Signal::SIGUSR1));
     std::thread::sleep(STALL);
     old.signal(Signal::SIGCONT);
-}
-
-/// Whether the signal waits for the process to run again.
-fn is_pending(process: Process, signal: Signal) -> bool {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
-    let masks = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
-    masks.map(|mask| u64::from_str_radix(mask.trim(), 16).unwrap_or(0)).any(|mask| mask >> (signal as u64 - 1) & 1 == 1)
 }

@@ -6,3 +6,4 @@ mod service;
 mod steps;
 mod takeover;
 mod unit_file;
+mod without_reloader;

@@ -1,11 +1,11 @@
-//! Elements of HTML and SVG that are written as XML: whatever text they are given, they are well-formed.
+//! Writes HTML and SVG elements as XML. The result is well-formed for any text.
 
 use std::fmt;
 
-/// Elements that HTML wants without an end tag; SVG's may be written so.
-const WITHOUT_END: [&str; 7] = ["circle", "line", "link", "meta", "path", "polygon", "rect"];
+/// HTML elements that have no end tag, and SVG elements that may do without.
+const VOID_ELEMENTS: [&str; 7] = ["circle", "line", "link", "meta", "path", "polygon", "rect"];
 
-/// An element with what is in it.
+/// An element with its attributes and content.
 #[derive(Debug, Clone)]
 pub struct Element {
     name: &'static str,
@@ -17,46 +17,46 @@ pub struct Element {
 enum Node {
     Element(Element),
     Text(String),
-    /// A style sheet is no text to a browser, and ours has nothing to escape.
+    /// A style sheet: browsers do not unescape it, and the ones of this program hold nothing to escape.
     Verbatim(&'static str),
 }
 
-/// An empty one.
+/// An element without attributes and content.
 pub fn element(name: &'static str) -> Element {
     Element { name, attributes: Vec::new(), children: Vec::new() }
 }
 
 impl Element {
-    /// One attribute more.
+    /// Adds an attribute.
     pub fn attr(mut self, name: &'static str, value: impl ToString) -> Element {
         self.attributes.push((name, value.to_string()));
         self
     }
 
-    /// Its class, or several with spaces between them.
-    pub fn class(self, name: &str) -> Element {
-        self.attr("class", name)
+    /// Sets the class, or several classes separated by spaces.
+    pub fn class(self, names: &str) -> Element {
+        self.attr("class", names)
     }
 
-    /// Text behind what is in it.
+    /// Appends text, which is escaped.
     pub fn text(mut self, text: impl ToString) -> Element {
         self.children.push(Node::Text(text.to_string()));
         self
     }
 
-    /// What must not be escaped, as a style sheet.
+    /// Appends text that must not be escaped, such as a style sheet.
     pub fn verbatim(mut self, text: &'static str) -> Element {
         self.children.push(Node::Verbatim(text));
         self
     }
 
-    /// An element behind what is in it.
+    /// Appends an element.
     pub fn child(mut self, child: Element) -> Element {
         self.children.push(Node::Element(child));
         self
     }
 
-    /// Several.
+    /// Appends elements.
     pub fn children(mut self, children: impl IntoIterator<Item = Element>) -> Element {
         self.children.extend(children.into_iter().map(Node::Element));
         self
@@ -69,7 +69,7 @@ impl fmt::Display for Element {
         for (name, value) in &self.attributes {
             write!(out, " {name}=\"{}\"", Escaped(value))?;
         }
-        if self.children.is_empty() && WITHOUT_END.contains(&self.name) {
+        if self.children.is_empty() && VOID_ELEMENTS.contains(&self.name) {
             return out.write_str("/>");
         }
         out.write_str(">")?;
@@ -96,7 +96,7 @@ impl fmt::Display for Escaped<'_> {
                 '"' => out.write_str("&quot;")?,
                 '\'' => out.write_str("&#39;")?,
                 '\n' | '\t' => write!(out, "{character}")?,
-                // XML has no way to write them, and nobody could read them.
+                // XML cannot represent control characters.
                 control if control.is_control() => out.write_str("\u{fffd}")?,
                 '\u{fffe}' | '\u{ffff}' => out.write_str("\u{fffd}")?,
                 other => write!(out, "{other}")?,
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_is_given_stays_text() {
+    fn any_text_stays_text() {
         let nasty = "</td><script>alert('x & \"y\"')</script>\u{1b}[31m\u{0}";
         let written = element("td").attr("title", nasty).text(nasty).to_string();
         let parsed = roxmltree::Document::parse(&written).unwrap();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_html_knows_so_is_written_without_an_end() {
+    fn only_void_elements_are_written_without_an_end_tag() {
         assert_eq!(element("td").to_string(), "<td></td>");
         assert_eq!(element("line").attr("x1", 3).to_string(), "<line x1=\"3\"/>");
     }

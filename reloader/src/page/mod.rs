@@ -1,17 +1,20 @@
-//! What reports are written with: one HTML file that needs nothing else, and drawings in it. Pure.
+//! Writes reports: an HTML file that needs no other file, with SVG drawings in it.
 
-mod draw;
+mod labels;
 mod markup;
 mod scale;
+mod shapes;
 
-pub use draw::{path, rectangle, straight, text};
+pub use labels::{axis_step, decade_label, thousands, time_label};
 pub use markup::{Element, element};
-pub use scale::{Decades, decade_label, step, thousands, time_label};
+pub use scale::LogScale;
+pub use shapes::{line, path_data, rectangle, text};
 
-/// Colours in light, dark and on paper, and everything that the reports have in common.
+/// The style sheet that all reports share, with colours for light and dark screens and for paper.
 pub const STYLE: &str = include_str!("style.css");
 
-/// A whole file: it loads nothing, and no browser would let it.
+/// The text of an HTML file with this title, these style sheets and this body. Its content security policy forbids it to load
+/// anything.
 pub fn document(title: &str, styles: &[&'static str], body: Element) -> String {
     let meta = |name: &str, content: &str| element("meta").attr("name", name).attr("content", content);
     let head = element("head")
@@ -19,7 +22,6 @@ pub fn document(title: &str, styles: &[&'static str], body: Element) -> String {
         .child(meta("viewport", "width=device-width, initial-scale=1"))
         .child(meta("color-scheme", "light dark"))
         .child(meta("generator", concat!("reloader ", env!("CARGO_PKG_VERSION"))))
-        // That it needs no network is not only said.
         .child(
             element("meta")
                 .attr("http-equiv", "Content-Security-Policy")

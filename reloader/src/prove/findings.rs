@@ -1,175 +1,86 @@
+//! The results of a run, as plain data.
+
 use std::time::Duration;
 
-use super::{Protocol, Tally};
+use super::protocol::Protocol;
+use super::reload_method::{ReloadReport, ReloadResult};
+use super::tally::Tally;
 
-/// What is to be proven.
+/// What the operator asked for.
 #[derive(Debug, Clone)]
-pub struct Settings {
-    /// The target as it was given.
+pub struct ProofSettings {
+    /// The argument of `--target`.
     pub target: String,
-    /// How it is spoken to.
+    /// What is done on each connection.
     pub protocol: Protocol,
-    /// New connections, or requests on kept ones, per second.
+    /// New connections per second, or requests per second where connections are kept.
     pub rate: u32,
-    /// How many reloads.
+    /// The number of reloads.
     pub reloads: u32,
-    /// From the begin of one to the begin of the next.
+    /// From the beginning of one reload to the beginning of the next.
     pub interval: Duration,
-    /// The command that reloads; `None`: the daemon is asked.
+    /// The command that reloads; `None`: the daemon reloads.
     pub command: Option<String>,
-    /// The whole command line, as a shell would take it.
+    /// The whole command line of the run, quoted for a shell.
     pub command_line: String,
-    /// Why it may not be the target that is reloaded; then nothing is proven of it, whatever the verdict.
+    /// Why the service that is reloaded may not be the target. A run with a doubt proves nothing about the target, whatever
+    /// its verdict.
     pub doubt: Option<String>,
 }
 
-/// How one reload came out.
+/// One reload of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
-    /// In a word.
-    pub way: Way,
-    /// What there is to say about it, in a sentence.
-    pub said: Option<String>,
-    /// What the command printed, where that explains a failure.
-    pub output: Vec<String>,
-}
-
-/// In a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// The command ended well. Nothing is known of proofs.
-    Done,
-    /// The daemon's receipt is proven.
-    Proven,
-    /// The daemon's receipt is unproven.
-    Unproven,
-    /// It failed.
-    Failed,
-}
-
-impl Way {
-    /// What scripts and people read.
-    pub fn word(self) -> &'static str {
-        match self {
-            Way::Done => "done",
-            Way::Proven => "proven",
-            Way::Unproven => "unproven",
-            Way::Failed => "failed",
-        }
-    }
-}
-
-/// One reload, in the time of the load.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reloaded {
-    /// When it was begun, from the load's begin.
-    pub at: Duration,
-    /// Until it was over.
+pub struct TimedReload {
+    /// When it began, from the start of the load.
+    pub begin: Duration,
+    /// How long it took.
     pub took: Duration,
-    /// How it came out.
-    pub attempt: Attempt,
+    /// What is known about it.
+    pub report: ReloadReport,
 }
 
-/// All that is left of a run: plain data.
+/// All results of a run.
 #[derive(Clone)]
 pub struct Findings {
-    /// What was asked for.
-    pub settings: Settings,
-    /// The address that was connected to.
+    /// What the operator asked for.
+    pub settings: ProofSettings,
+    /// The address that the load connected to.
     pub address: String,
-    /// When it began, in RFC 3339.
-    pub at: String,
-    /// The kernel's release.
+    /// When the run began, in RFC 3339.
+    pub began_at: String,
+    /// The release of the running kernel, as uname(2) gives it.
     pub kernel: Option<String>,
     /// How long the load lasted.
-    pub lasted: Duration,
-    /// What became of the connections.
+    pub duration: Duration,
+    /// The outcomes of the connections.
     pub tally: Tally,
-    /// Connections made; with kept ones fewer than requests.
+    /// Connections made. Where connections are kept, these are fewer than the requests.
     pub connections: u64,
-    /// Kept connections that the server closed between two requests.
+    /// Kept connections that the service closed between two requests.
     pub closed_between: u64,
     /// The reloads, in order.
-    pub reloads: Vec<Reloaded>,
-    /// The signal that ended it early.
+    pub reloads: Vec<TimedReload>,
+    /// The signal that ended the run early.
     pub cut_short: Option<i32>,
-    /// By how much the latest start was late, or what was still due at the end.
-    pub latest_start: Duration,
-    /// Abandoned by the signal before their end: nothing is known of them.
+    /// The largest delay of a start. It includes a start that was due and not made when the load ended.
+    pub max_start_delay: Duration,
+    /// Connections or requests that a signal abandoned. Their outcome is unknown.
     pub unfinished: u64,
 }
 
 impl Findings {
-    /// Whether SYNs that were sent again could be seen at all.
+    /// Whether the kernel told of at least one connection how often its SYN was sent.
     pub fn sees_syns(&self) -> bool {
         self.tally.total.connections > self.tally.total.syn_unknown
     }
 
     /// Whether one of the reloads failed.
-    pub fn a_reload_failed(&self) -> bool {
-        self.reloads.iter().any(|reload| reload.attempt.way == Way::Failed)
+    pub fn has_failed_reload(&self) -> bool {
+        self.reloads.iter().any(|reload| reload.report.result == ReloadResult::Failed)
     }
 
-    /// The reload that took longest.
+    /// The time of the longest reload.
     pub fn longest_reload(&self) -> Option<Duration> {
         self.reloads.iter().map(|reload| reload.took).max()
-    }
-}
-
-/// Made-up findings for the tests of what is made of them.
-#[cfg(test)]
-pub(super) mod samples {
-    use std::time::Instant;
-
-    use super::*;
-    use crate::load::{Failure, Outcome, Sink};
-    use crate::prove::tally::Windows;
-
-    /// So many served, one each millisecond, these failures at these milliseconds, and a reload of 40 ms each second.
-    pub(in crate::prove) fn findings(served: u64, failures: &[(u64, Failure)], reloads: u32) -> Findings {
-        let mut tally = Tally::new(Windows::default());
-        let begin = Instant::now();
-        tally.begin(begin);
-        let mut record = |millis: u64, result| {
-            tally.record(&Outcome {
-                scheduled: begin + Duration::from_millis(millis),
-                lag: Duration::ZERO,
-                latency: Duration::from_micros(300 + millis * 7 % 500),
-                target: 0,
-                syn_resent: Some(false),
-                segments_resent: Some(0),
-                result,
-            });
-        };
-        (0..served).for_each(|millis| record(millis, Ok(())));
-        failures.iter().for_each(|(millis, failure)| record(*millis, Err(*failure)));
-        let reload = |number: u32| Reloaded {
-            at: Duration::from_secs(1) * number,
-            took: Duration::from_millis(40),
-            attempt: Attempt { way: Way::Done, said: None, output: Vec::new() },
-        };
-        Findings {
-            settings: Settings {
-                target: "web.example:8080".into(),
-                protocol: Protocol { http: Some("/".into()), ..Protocol::default() },
-                rate: 1000,
-                reloads,
-                interval: Duration::from_secs(1),
-                command: Some("systemctl restart web".into()),
-                command_line: "reloader prove --target web.example:8080 --http".into(),
-                doubt: None,
-            },
-            address: "192.0.2.7:8080".into(),
-            at: "2026-11-22T08:04:16.893Z".into(),
-            kernel: Some("6.12.48".into()),
-            lasted: Duration::from_secs(u64::from(reloads) + 1),
-            tally,
-            connections: served + failures.len() as u64,
-            closed_between: 0,
-            reloads: (1..=reloads).map(reload).collect(),
-            cut_short: None,
-            latest_start: Duration::ZERO,
-            unfinished: 0,
-        }
     }
 }

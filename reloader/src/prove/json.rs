@@ -1,14 +1,18 @@
-//! The object that `--json` prints, an interface: see `docs/guide/prove.md`. What was not measured is null.
+//! The JSON object of `reloader prove --json`. Scripts rely on its keys, which `docs/guide/prove.md` describes. A figure that was
+//! not measured is null.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::findings::{Findings, Settings};
-use super::tally::Class;
-use super::verdict::{Verdict, losses_by_reload, sentence};
+use super::attribution::losses_per_reload;
+use super::findings::{Findings, ProofSettings};
+use super::loss::LossClass;
+use super::sentences::verdict_sentence;
+use super::verdict::Verdict;
+use crate::units::to_micros;
 
-/// The whole of it.
+/// The whole object.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Json {
@@ -92,28 +96,25 @@ struct Reload {
     lost: Option<u64>,
 }
 
-/// Of findings. Where the verdict is that nothing was measured, there are no figures in it.
+/// The object for these findings. Where nothing was measured it holds no figures.
 pub fn json(findings: &Findings, verdict: &Verdict) -> Json {
     if let Verdict::Unmeasured(reason) = verdict {
         let address = Some(findings.address.clone());
-        let (at, kernel) = (Some(findings.at.clone()), findings.kernel.clone());
+        let (at, kernel) = (Some(findings.began_at.clone()), findings.kernel.clone());
         let cut_short = Some(findings.cut_short.is_some());
         let bare = json_without_figures(&findings.settings, verdict.word(), reason);
         return Json { address, at, kernel, cut_short, ..bare };
     }
     let tally = &findings.tally;
-    let quantile = |share| (tally.total.ok > 0).then(|| tally.total.latency.value_at_quantile(share));
-    let within = &tally.lag_in_reloads;
-    let quantile_in_reloads = |share| (!within.is_empty()).then(|| within.value_at_quantile(share));
-    let keeps = findings.settings.protocol.keep_alive.is_some();
+    let keeps_connections = findings.settings.protocol.keep_alive.is_some();
     Json {
-        reason: Some(sentence(findings, verdict)),
+        reason: Some(verdict_sentence(findings, verdict)),
         cut_short: Some(findings.cut_short.is_some()),
         address: Some(findings.address.clone()),
-        at: Some(findings.at.clone()),
+        at: Some(findings.began_at.clone()),
         kernel: findings.kernel.clone(),
-        // To the microsecond, as all the other times.
-        seconds: Some(crate::units::to_micros(findings.lasted) as f64 / 1e6),
+        // Exact to the microsecond, as the other times.
+        seconds: Some(to_micros(findings.duration) as f64 / 1e6),
         total: Some(tally.tried()),
         served: Some(tally.total.ok),
         lost: Some(lost(findings)),
@@ -122,31 +123,20 @@ pub fn json(findings: &Findings, verdict: &Verdict) -> Json {
             slow: tally.total.slow,
             syn_resent: findings.sees_syns().then_some(tally.total.syn_resent),
         }),
-        not_carried: Some(tally.own()),
+        not_carried: Some(tally.not_carried()),
         unfinished: Some(findings.unfinished),
         segments_resent: findings.sees_syns().then_some(tally.total.segments_resent),
         connections: Some(findings.connections),
-        closed_between: keeps.then_some(findings.closed_between),
-        latency_us: Latency {
-            p50: quantile(0.5),
-            p90: quantile(0.9),
-            p99: quantile(0.99),
-            p99_9: quantile(0.999),
-            max: quantile(1.0),
-        },
-        schedule_us: Schedule {
-            late_p99: Some(tally.total.lag.value_at_quantile(0.99)),
-            late_max: Some(tally.total.lag.max()),
-            reloads_late_p99: quantile_in_reloads(0.99),
-            reloads_late_max: quantile_in_reloads(1.0),
-        },
+        closed_between: keeps_connections.then_some(findings.closed_between),
+        latency_us: latency(findings),
+        schedule_us: schedule(findings),
         reloads: Some(reloads(findings)),
         ..json_without_figures(&findings.settings, verdict.word(), "")
     }
 }
 
-/// Of a run that has none: `result` and `reason` say why.
-pub fn json_without_figures(settings: &Settings, result: &str, reason: &str) -> Json {
+/// The object for a run without figures. `result` and `reason` say why.
+pub fn json_without_figures(settings: &ProofSettings, result: &str, reason: &str) -> Json {
     Json {
         result: result.to_owned(),
         reason: Some(reason.to_owned()),
@@ -176,49 +166,66 @@ pub fn json_without_figures(settings: &Settings, result: &str, reason: &str) -> 
     }
 }
 
+fn latency(findings: &Findings) -> Latency {
+    let latency = &findings.tally.total.latency;
+    let quantile = |share| (!latency.is_empty()).then(|| latency.value_at_quantile(share));
+    Latency { p50: quantile(0.5), p90: quantile(0.9), p99: quantile(0.99), p99_9: quantile(0.999), max: quantile(1.0) }
+}
+
+fn schedule(findings: &Findings) -> Schedule {
+    let (all, within) = (&findings.tally.total.lag, &findings.tally.lag_in_reloads);
+    let within_reloads = |share| (!within.is_empty()).then(|| within.value_at_quantile(share));
+    Schedule {
+        late_p99: Some(all.value_at_quantile(0.99)),
+        late_max: Some(all.max()),
+        reloads_late_p99: within_reloads(0.99),
+        reloads_late_max: within_reloads(1.0),
+    }
+}
+
 fn lost(findings: &Findings) -> Lost {
     let tally = &findings.tally;
-    let reasons = tally.reasons.iter().filter(|(failure, _)| Class::of(**failure).is_some());
+    let reasons = tally.reasons.iter().filter(|(failure, _)| LossClass::from_failure(**failure).is_some());
     Lost {
         total: tally.lost(),
-        refused: tally.count(Class::Refused),
-        reset: tally.count(Class::Reset),
-        empty: tally.count(Class::Empty),
-        cut_short: tally.count(Class::CutShort),
-        timed_out: tally.count(Class::TimedOut),
-        bad_status: tally.count(Class::BadStatus),
-        tls: tally.count(Class::Tls),
-        other: tally.count(Class::Other),
+        refused: tally.count(LossClass::Refused),
+        reset: tally.count(LossClass::Reset),
+        empty: tally.count(LossClass::Empty),
+        cut_short: tally.count(LossClass::CutShort),
+        timed_out: tally.count(LossClass::TimedOut),
+        bad_status: tally.count(LossClass::BadStatus),
+        tls: tally.count(LossClass::Tls),
+        other: tally.count(LossClass::Other),
         reasons: reasons.map(|(failure, count)| (failure.to_string(), *count)).collect(),
     }
 }
 
 fn reloads(findings: &Findings) -> Vec<Reload> {
-    let losses = losses_by_reload(findings);
-    let told = findings.reloads.iter().enumerate().map(|(index, reload)| Reload {
-        at_us: crate::units::to_micros(reload.at),
-        took_us: crate::units::to_micros(reload.took),
-        result: reload.attempt.way.word(),
-        said: reload.attempt.said.clone(),
-        output: reload.attempt.output.clone(),
+    let losses = losses_per_reload(findings);
+    let reloads = findings.reloads.iter().enumerate().map(|(index, reload)| Reload {
+        at_us: to_micros(reload.begin),
+        took_us: to_micros(reload.took),
+        result: reload.report.result.word(),
+        said: reload.report.reason.clone(),
+        output: reload.report.output.clone(),
         lost: losses.as_ref().map(|losses| losses[index]),
     });
-    told.collect()
+    reloads.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::load::Failure;
-    use crate::prove::findings::samples;
-    use crate::prove::verdict;
+    use crate::prove::samples;
+    use crate::prove::verdict::verdict;
 
     fn value(findings: &Findings) -> serde_json::Value {
         serde_json::to_value(json(findings, &verdict(findings))).unwrap()
     }
 
     #[test]
-    fn figures_are_there_and_what_was_not_measured_is_null() {
+    fn measured_figures_are_present_and_others_are_null() {
         let lost = value(&samples::findings(3000, &[(1001, Failure::Refused), (1002, Failure::Status(503))], 2));
         assert_eq!(
             (&lost["result"], &lost["lost"]["total"], &lost["lost"]["bad-status"]),
@@ -233,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_machine_could_not_carry_stands_apart() {
+    fn failures_of_this_machine_have_a_key_of_their_own() {
         let both = value(&samples::findings(1000, &[(1001, Failure::Local(24)), (1002, Failure::Timeout)], 1));
         assert_eq!(
             (&both["total"], &both["lost"]["total"], &both["not-carried"]),
@@ -243,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unmeasured_run_has_no_figures() {
+    fn unmeasured_run_has_no_figures() {
         let short = value(&samples::findings(1000, &[(1, Failure::Local(24))], 2));
         assert_eq!(short["result"], "unmeasured");
         for key in ["total", "served", "lost", "late", "seconds", "reloads", "not-carried", "unfinished"] {

@@ -1,31 +1,38 @@
 //! Proves, or disproves, that a service loses no connection while it is reloaded.
 //!
-//! An open-loop load of new connections goes on while the service is reloaded again and again, by whatever reloads it. What
-//! came of each connection is counted where it happens; `Findings` is all that is left, plain data that a verdict, a JSON
-//! object, a text and an HTML report are made of.
+//! An open-loop load of new connections goes on while the service is reloaded again and again, by the daemon or by a command.
+//! The [`Tally`] counts the outcome of each connection as it ends. [`Findings`] hold all results of a run as plain data. The
+//! verdict, the JSON object, the text and the HTML report are made from them.
 
+mod attribution;
 mod findings;
 mod json;
-mod place;
+mod loss;
 mod protocol;
-mod reload;
+mod reload_method;
 mod report;
 mod run;
+#[cfg(test)]
+mod samples;
+mod sentences;
+mod shell;
 mod tally;
+mod target_spec;
 mod text;
 mod timeline;
 mod trial;
 mod verdict;
+mod windows;
 
-pub use findings::{Attempt, Findings, Reloaded, Settings, Way};
+pub use findings::{Findings, ProofSettings, TimedReload};
 pub use json::{Json, json, json_without_figures};
-pub use place::{Place, PlaceError};
 pub use protocol::{Protocol, ProtocolError};
-pub use reload::{Reload, Shell};
+pub use reload_method::{ReloadMethod, ReloadReport, ReloadResult};
 pub use report::html;
-pub use run::{Interrupt, ProveError, Stage, run};
-pub use tally::{Class, Loss, Tally};
+pub use run::{Proof, ProofProgress, ProveError, SignalNumber, run};
+pub use shell::ShellCommand;
+pub use tally::Tally;
+pub use target_spec::{TargetSpec, TargetSpecError};
 pub use text::text;
-pub use timeline::{Point, Timeline};
-pub use trial::{TrialError, trial};
-pub use verdict::{Verdict, losses_of, verdict};
+pub use trial::{TrialError, find_serving_address};
+pub use verdict::{Verdict, verdict};

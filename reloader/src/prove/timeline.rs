@@ -1,4 +1,4 @@
-//! Latency over time in a bounded number of buckets: however long a load goes on, it takes the same room.
+//! Latency over time, in a bounded number of buckets. Its size does not depend on the length of the load.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use hdrhistogram::Histogram;
 
 use crate::units::to_micros;
 
-/// Never more buckets than this; at the limit two become one.
-const MOST: usize = 480;
-/// The width to begin with: a curve of a few seconds should have points.
-const FIRST_WIDTH: Duration = Duration::from_millis(20);
+/// At this number of buckets, each two of them become one.
+const MAX_BUCKETS: usize = 480;
+/// The first width of a bucket. It gives a load of a few seconds enough points for a curve.
+const INITIAL_WIDTH: Duration = Duration::from_millis(20);
 
-/// What became of the connections that were due in each of equal spans of time.
+/// Counts and latencies of the connections that were due in each of equal spans of time.
 #[derive(Clone)]
-pub struct Timeline {
+pub(super) struct Timeline {
     width: Duration,
     buckets: Vec<Bucket>,
 }
@@ -23,38 +23,39 @@ struct Bucket {
     connections: u64,
     failed: u64,
     late: u64,
-    /// Microseconds. One digit is what a chart can show.
+    /// Microseconds, exact to one digit, which is what a chart can show.
     latency: Histogram<u32>,
+    /// Microseconds.
     slowest: u64,
 }
 
-/// One bucket, for a chart.
+/// One point of a chart: one bucket, or several together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Point {
-    /// Its begin, from the load's.
-    pub from: Duration,
+pub(super) struct Point {
+    /// Its beginning, from the start of the load.
+    pub(super) from: Duration,
     /// Connections that were due in it.
-    pub connections: u64,
-    /// Those of them that failed.
-    pub failed: u64,
+    pub(super) connections: u64,
+    /// Those of them that were lost.
+    pub(super) failed: u64,
     /// Those that were served late: slow, or after a SYN was sent again.
-    pub late: u64,
-    /// Half of those served took no longer, in microseconds; `None` where none was served.
-    pub p50: Option<u64>,
-    /// 99 in 100 of those served took no longer.
-    pub p99: Option<u64>,
-    /// None of those served took longer.
-    pub max: Option<u64>,
+    pub(super) late: u64,
+    /// The median latency of those served, in microseconds; `None` where none was served.
+    pub(super) p50: Option<u64>,
+    /// The 99th percentile, in microseconds.
+    pub(super) p99: Option<u64>,
+    /// The largest latency, in microseconds.
+    pub(super) max: Option<u64>,
 }
 
 impl Timeline {
-    /// Nothing yet.
-    pub fn new() -> Timeline {
-        Timeline { width: FIRST_WIDTH, buckets: Vec::new() }
+    /// An empty timeline.
+    pub(super) fn new() -> Timeline {
+        Timeline { width: INITIAL_WIDTH, buckets: Vec::new() }
     }
 
-    /// A connection that was due at `offset` and served after `latency`.
-    pub fn served(&mut self, offset: Duration, latency: Duration, is_late: bool) {
+    /// Adds a connection that was due at `offset` from the start of the load and took `latency`.
+    pub(super) fn add_served(&mut self, offset: Duration, latency: Duration, is_late: bool) {
         let bucket = self.bucket(offset);
         bucket.connections += 1;
         bucket.late += u64::from(is_late);
@@ -62,35 +63,35 @@ impl Timeline {
         bucket.slowest = bucket.slowest.max(to_micros(latency));
     }
 
-    /// One that failed.
-    pub fn failed(&mut self, offset: Duration) {
+    /// Adds a connection that was due at `offset` and was lost.
+    pub(super) fn add_failed(&mut self, offset: Duration) {
         let bucket = self.bucket(offset);
         bucket.connections += 1;
         bucket.failed += 1;
     }
 
-    /// How long a bucket lasts.
-    pub fn width(&self) -> Duration {
+    /// The length of a bucket.
+    pub(super) fn width(&self) -> Duration {
         self.width
     }
 
-    /// Its buckets in order, so many taken together as one; those in which nothing was due are left out.
-    pub fn points(&self, together: usize) -> Vec<Point> {
-        let together = together.max(1);
-        let merged = self.buckets.chunks(together).map(|buckets| {
+    /// The points of a chart, in order, with this number of buckets in each. Points in which nothing was due are left out.
+    pub(super) fn points(&self, buckets_per_point: usize) -> Vec<Point> {
+        let buckets_per_point = buckets_per_point.max(1);
+        let merged = self.buckets.chunks(buckets_per_point).map(|buckets| {
             let mut whole = buckets[0].clone();
             buckets[1..].iter().for_each(|bucket| whole.absorb(bucket));
             whole
         });
-        let from = |index: usize| self.width * (index * together) as u32;
+        let from = |index: usize| self.width * (index * buckets_per_point) as u32;
         let filled = merged.enumerate().filter(|(_, bucket)| bucket.connections > 0);
         filled.map(|(index, bucket)| bucket.point(from(index))).collect()
     }
 
     fn bucket(&mut self, offset: Duration) -> &mut Bucket {
         let mut index = self.index(offset);
-        while index >= MOST {
-            self.halve();
+        while index >= MAX_BUCKETS {
+            self.merge_pairs();
             index = self.index(offset);
         }
         if index >= self.buckets.len() {
@@ -103,17 +104,17 @@ impl Timeline {
         (offset.as_nanos() / self.width.as_nanos()) as usize
     }
 
-    fn halve(&mut self) {
+    fn merge_pairs(&mut self) {
         self.width *= 2;
-        let mut halved = Vec::with_capacity(MOST);
+        let mut merged = Vec::with_capacity(MAX_BUCKETS);
         let mut buckets = std::mem::take(&mut self.buckets).into_iter();
         while let Some(mut bucket) = buckets.next() {
             if let Some(next) = buckets.next() {
                 bucket.absorb(&next);
             }
-            halved.push(bucket);
+            merged.push(bucket);
         }
-        self.buckets = halved;
+        self.buckets = merged;
     }
 }
 
@@ -147,11 +148,11 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn each_connection_counts_where_it_was_due() {
+    fn connection_counts_in_the_bucket_in_which_it_was_due() {
         let mut timeline = Timeline::new();
-        timeline.served(5 * MS, MS, false);
-        timeline.served(6 * MS, 3 * MS, true);
-        timeline.failed(45 * MS);
+        timeline.add_served(5 * MS, MS, false);
+        timeline.add_served(6 * MS, 3 * MS, true);
+        timeline.add_failed(45 * MS);
         let points = timeline.points(1);
         assert_eq!(points.len(), 2, "the empty bucket is left out");
         assert_eq!((points[0].connections, points[0].late, points[0].max), (2, 1, Some(3000)));
@@ -161,13 +162,13 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_takes_no_more_room_than_ten_seconds() {
+    fn hour_takes_as_many_buckets_as_ten_seconds() {
         let mut timeline = Timeline::new();
         for tenth in 0..36_000 {
-            timeline.served(tenth * 100 * MS, MS * if tenth == 20_000 { 700 } else { 1 }, false);
+            timeline.add_served(tenth * 100 * MS, MS * if tenth == 20_000 { 700 } else { 1 }, false);
         }
         let points = timeline.points(1);
-        assert!(points.len() <= MOST && points.len() > MOST / 4, "{}", points.len());
+        assert!(points.len() <= MAX_BUCKETS && points.len() > MAX_BUCKETS / 4, "{}", points.len());
         assert_eq!(points.iter().map(|point| point.connections).sum::<u64>(), 36_000);
         let slowest = points.iter().find(|point| point.max == Some(700_000)).expect("the slowest is kept exactly");
         assert!((slowest.from..slowest.from + timeline.width()).contains(&(2_000_000 * MS)));
@@ -175,10 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_late_still_finds_its_place() {
+    fn connection_that_ends_late_counts_in_an_earlier_bucket() {
         let mut timeline = Timeline::new();
-        timeline.served(Duration::from_secs(100), MS, false);
-        timeline.failed(MS);
+        timeline.add_served(Duration::from_secs(100), MS, false);
+        timeline.add_failed(MS);
         assert_eq!(timeline.points(1)[0].failed, 1);
     }
 }

@@ -1,91 +1,97 @@
-//! A connection before anything else: a service that does not answer is not reloaded, and what is asked of it must be
-//! something that it does.
+//! One connection before the load. A service that does not answer is not reloaded, and the protocol must be one that it
+//! speaks.
 
 use std::time::Duration;
 
-use super::{Class, Place, Protocol};
+use super::loss::LossClass;
+use super::protocol::Protocol;
+use super::target_spec::TargetSpec;
 use crate::load::{Failure, LoadError, Outcome, Target, TlsFailure};
 
-/// Why nothing can be proven.
+/// Why the run does not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum TrialError {
-    /// No address serves.
+    /// No address of the target serves.
     #[error("{target} is not served: {reason}. Nothing was reloaded")]
     Unserved {
-        /// As it was given.
+        /// The argument of `--target`.
         target: String,
-        /// For each address, why not.
+        /// The reason for each address.
         reason: String,
     },
-    /// Kept connections are not kept.
+    /// The service does not keep connections.
     #[error(
         "{0} closes each connection after one reply, so that none can be kept: leave out --keep-alive. Nothing was reloaded"
     )]
     NotKept(String),
-    /// This machine could not even make one connection.
+    /// The client's machine could not make a connection.
     #[error(
         "{target}: this machine cannot connect: {reason}. Nothing was reloaded; try again later, or from another machine"
     )]
-    Own {
-        /// As it was given.
+    Local {
+        /// The argument of `--target`.
         target: String,
-        /// For each address, why not.
+        /// The reason for each address.
         reason: String,
     },
-    /// No load.
+    /// The load could not be started.
     #[error(transparent)]
     Load(#[from] LoadError),
 }
 
-/// The first address of the place that serves, as a client would find it.
+/// Connects to each address of the target in turn, as a client does, and returns the first one that serves. It blocks for at
+/// most `timeout` for each request.
 ///
 /// # Errors
-/// What is wrong, and where it can be known what to do.
-pub fn trial(place: &Place, protocol: &Protocol, timeout: Duration) -> Result<Target, TrialError> {
-    let (mut reasons, mut is_own) = (Vec::new(), false);
-    // Whether a connection is kept shows with the second request.
-    let count = if protocol.keep_alive.is_some() { 2 } else { 1 };
-    for address in &place.addresses {
-        let mut load = protocol.load(place, address)?.timeout(timeout).connections(count);
+/// Says what is wrong with each address, and what to do about it where that is known.
+pub fn find_serving_address(target: &TargetSpec, protocol: &Protocol, timeout: Duration) -> Result<Target, TrialError> {
+    let (mut reasons, mut is_local) = (Vec::new(), false);
+    // The second request shows whether the connection was kept.
+    let requests = if protocol.keep_alive.is_some() { 2 } else { 1 };
+    for address in &target.addresses {
+        let mut load = protocol.load(target, address)?.timeout(timeout).connections(requests);
         if protocol.keep_alive.is_some() {
             load = load.keep_alive(1);
         }
-        let ended = load.start(Vec::<Outcome>::new())?.wait()?;
-        match ended.sink.iter().find_map(|outcome| outcome.result.err()) {
+        let finished = load.start(Vec::<Outcome>::new())?.wait()?;
+        match finished.sink.iter().find_map(|outcome| outcome.result.err()) {
             Some(failure) => {
-                is_own |= Class::of(failure).is_none();
-                reasons.push(format!("{address}: {}", sentence(failure, protocol)));
+                is_local |= LossClass::from_failure(failure).is_none();
+                reasons.push(format!("{address}: {}", explain(failure, protocol)));
             }
-            None if protocol.keep_alive.is_some() && ended.connections > 1 => {
-                return Err(TrialError::NotKept(place.text.clone()));
+            None if protocol.keep_alive.is_some() && finished.connections > 1 => {
+                return Err(TrialError::NotKept(target.text.clone()));
             }
             None => return Ok(address.clone()),
         }
     }
-    let (target, reason) = (place.text.clone(), reasons.join("; "));
-    Err(if is_own { TrialError::Own { target, reason } } else { TrialError::Unserved { target, reason } })
+    let (target, reason) = (target.text.clone(), reasons.join("; "));
+    Err(if is_local { TrialError::Local { target, reason } } else { TrialError::Unserved { target, reason } })
 }
 
-fn sentence(failure: Failure, protocol: &Protocol) -> String {
+/// What the failure means here, and what to do about it.
+fn explain(failure: Failure, protocol: &Protocol) -> String {
     let path = protocol.http.as_deref().unwrap_or("/");
     match failure {
-        Failure::Refused => "refused, nobody listens there".into(),
+        Failure::Refused => "refused: the port has no listener".into(),
         Failure::Status(status) => {
             format!("it answers {path} with {status}; name a path that it serves: --http=/PATH")
         }
-        Failure::NotHttp => "it does not answer in HTTP; leave out --http, or say --tls if it wants that first".into(),
+        Failure::NotHttp => "it does not answer in HTTP; leave out --http, or add --tls if it expects TLS".into(),
         Failure::Tls(TlsFailure::NotTls) => "it does not speak TLS there; leave out --tls".into(),
         Failure::Empty | Failure::CutShort | Failure::ResetAfterConnect if protocol.tls => {
-            format!("{failure}: does it speak TLS there? If not, leave out --tls")
+            format!("{failure}; if it does not speak TLS there, leave out --tls")
         }
-        Failure::Empty => "closed without a reply; if it speaks TLS there, say --tls".into(),
-        Failure::Timeout if protocol.http.is_none() => "connected, but not closed by it after we had closed our side \
-             (or never connected) until the time was up; try --http or --tls, whichever it speaks"
-            .into(),
+        Failure::Empty => "closed without a reply; if it speaks TLS there, add --tls".into(),
+        Failure::Timeout if protocol.http.is_none() => {
+            "it did not accept the connection, or did not close it after the \
+             client had closed its side, within the timeout; try --http or --tls, whichever it speaks"
+                .into()
+        }
         Failure::Timeout if protocol.keep_alive.is_none() => {
-            "no whole reply, or the connection not closed behind it, until the time was up".into()
+            "it did not send a whole reply, or did not close the connection after it, within the timeout".into()
         }
-        Failure::Timeout => "no whole reply until the time was up".into(),
+        Failure::Timeout => "it did not send a whole reply within the timeout".into(),
         other => other.to_string(),
     }
 }

@@ -27,7 +27,7 @@ fn invalid_arguments_are_refused_with_a_remedy() {
         (&["--target", "127.0.0.1"], &["--target 127.0.0.1", "ADDR:PORT"]),
         (&["--target", ":80"], &["127.0.0.1:80"]),
         (&["--target", "::1:80"], &["[ADDR]:PORT"]),
-        (&["--target", "https://localhost/"], &["no URL"]),
+        (&["--target", "https://localhost/"], &["not a URL"]),
         (&["--target", "no-such-host.invalid:80"], &["no-such-host.invalid:80", "cannot be resolved"]),
         (&["--reloads", "0"], &["nothing would be proven"]),
         (&["--rate", "0"], &["no connection"]),
@@ -36,7 +36,7 @@ fn invalid_arguments_are_refused_with_a_remedy() {
         (&["--keep-alive"], &["--http"]),
         (&["--http=health"], &["begins with `/`"]),
         (&["--http", "--keep-alive=0"], &["at least one"]),
-        (&["--report", "/dev/null"], &["/dev/null", "is no file"]),
+        (&["--report", "/dev/null"], &["/dev/null", "not a regular file"]),
         (&["--report", "/nowhere/report.html"], &["/nowhere", "No such file"]),
     ];
     for (arguments, words) in invalid {

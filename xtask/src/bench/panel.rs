@@ -1,6 +1,6 @@
 //! One way drawn around the beginnings of its reloads: latency above, what was lost below. Pure.
 
-use reloader::page::{Decades, Element, decade_label, element, path, rectangle, straight, text, thousands};
+use reloader::page::{Element, LogScale, decade_label, element, line, path_data, rectangle, text, thousands};
 use reloader_tests::bench::{AFTER, BEFORE, BUCKET, Moment};
 
 use super::document::Row;
@@ -23,7 +23,7 @@ pub(super) struct Panel<'a> {
     row: &'a Row,
     around: &'a [Moment],
     width: f64,
-    scale: Decades,
+    scale: LogScale,
 }
 
 impl<'a> Panel<'a> {
@@ -34,7 +34,7 @@ impl<'a> Panel<'a> {
         let slowest =
             || all.iter().flat_map(|(_, around)| around.iter().map(|moment| moment.slowest_us)).filter(|us| *us > 0);
         let (least, most) = (slowest().min().unwrap_or(100), slowest().max().unwrap_or(1_000));
-        let scale = Decades::of(least, most, BOTTOM, TOP);
+        let scale = LogScale::new(least..=most, BOTTOM, TOP);
         all.into_iter().map(|(row, around)| Panel { row, around, width, scale }).collect()
     }
 
@@ -82,19 +82,19 @@ impl<'a> Panel<'a> {
     }
 
     fn axes(&self) -> Element {
-        let across = |y: f64| straight((LEFT, y), (self.width, y));
+        let across = |y: f64| line((LEFT, y), (self.width, y));
         let beside = |y: f64, said: &str| text(LEFT - 8.0, y + 4.0, said).attr("text-anchor", "end");
         let ticks = self.scale.ticks();
         // At most four fit beside the field.
         let step = ticks.len().div_ceil(4);
         let latencies = ticks.into_iter().step_by(step).map(|micros| {
-            let y = self.scale.place(micros);
+            let y = self.scale.position(micros);
             element("g").child(across(y)).child(beside(y, &decade_label(micros)))
         });
         let times = (0..AFTER.as_millis() as i32).step_by(STEP_MS).map(|ms| {
             let x = self.x(ms.into());
             let label = text(x, STRIP.1 + 18.0, &format!("{ms} ms")).attr("text-anchor", "middle");
-            element("g").child(straight((x, STRIP.1), (x, STRIP.1 + 5.0))).child(label)
+            element("g").child(line((x, STRIP.1), (x, STRIP.1 + 5.0))).child(label)
         });
         element("g")
             .class("axis")
@@ -115,13 +115,13 @@ impl<'a> Panel<'a> {
                 let only = *only;
                 run.push((only.0 + 1.5, only.1));
             }
-            paths += &path(run);
+            paths += &path_data(run);
             run.clear();
         };
         for (index, moment) in self.around.iter().enumerate() {
             match moment.slowest_us {
                 0 => end(&mut run),
-                micros => run.push((self.x(Panel::begin(index) + half), self.scale.place(micros))),
+                micros => run.push((self.x(Panel::begin(index) + half), self.scale.position(micros))),
             }
         }
         end(&mut run);

@@ -1,4 +1,4 @@
-//! The report's file: there whole, or not at all.
+//! Writes the report's file, completely or not at all.
 
 use std::fs::Permissions;
 use std::io::{self, Write};
@@ -7,40 +7,40 @@ use std::path::Path;
 
 use tempfile::{Builder, NamedTempFile};
 
-/// Before the load: what cannot be written should not cost a run. Nothing is left of it: whoever kills the load finds nothing behind.
+/// Checks before the load that the file can be written, so that a bad path does not cost a run. It leaves nothing behind.
 ///
 /// # Errors
-/// A sentence.
+/// A sentence for the operator.
 pub(super) fn check(path: &Path) -> Result<(), String> {
-    // A device or a pipe would be replaced by a file.
+    // The rename would replace a device or a pipe by a regular file.
     if path.metadata().is_ok_and(|found| !found.is_file()) {
-        return Err(format!("--report {}: it is there already, and is no file; name another", path.display()));
+        return Err(format!("--report {}: it exists and is not a regular file; name another path", path.display()));
     }
     let directory = directory(path);
-    draft(directory)
+    create_draft(directory)
         .map(drop)
         .map_err(|error| format!("--report {}: cannot write to {}: {error}", path.display(), directory.display()))
 }
 
-/// Writes it, in place of what was there.
+/// Writes the file, and replaces an existing one.
 ///
 /// # Errors
-/// A sentence.
+/// A sentence for the operator.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
     replace(path, text).map_err(|error| format!("--report {}: {error}", path.display()))
 }
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut draft = draft(directory(path))?;
+    let mut draft = create_draft(directory(path))?;
     draft.write_all(text.as_bytes())?;
-    // What a network's file system cannot store it may say only now.
+    // A network file system may report only now that it cannot store the data.
     draft.as_file().sync_all()?;
     draft.persist(path)?;
     Ok(())
 }
 
-/// A file beside the one that it will become.
-fn draft(directory: &Path) -> io::Result<NamedTempFile> {
+/// A temporary file in the directory of the report, to be renamed to it.
+fn create_draft(directory: &Path) -> io::Result<NamedTempFile> {
     let mut builder = Builder::new();
     builder.prefix(".reloader-prove-").permissions(Permissions::from_mode(0o666)).tempfile_in(directory)
 }
@@ -57,27 +57,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_replaces_a_file_and_nothing_else() {
+    fn report_replaces_a_regular_file_only() {
         let directory = tempfile::tempdir().unwrap();
         let files = || std::fs::read_dir(directory.path()).unwrap().count();
         let path = directory.path().join("report.html");
         check(&path).unwrap();
-        assert_eq!(files(), 0, "nothing is left of the check");
+        assert_eq!(files(), 0, "the check leaves nothing behind");
         std::fs::write(&path, "old").unwrap();
         check(&path).unwrap();
         write(&path, "new").unwrap();
         assert_eq!((std::fs::read_to_string(&path).unwrap().as_str(), files()), ("new", 1));
-        // As the umask has it, which a file of any other program has too.
+        // The umask applies as to the files of any other program.
         std::fs::write(directory.path().join("other"), "").unwrap();
         let mode = |name: &str| directory.path().join(name).metadata().unwrap().permissions().mode();
         assert_eq!(mode("report.html"), mode("other"));
         for (path, reason) in [
-            (Path::new("/dev/null"), "no file"),
-            (directory.path(), "no file"),
+            (Path::new("/dev/null"), "not a regular file"),
+            (directory.path(), "not a regular file"),
             (&directory.path().join("missing/report.html"), "No such file"),
         ] {
-            let told = check(path).unwrap_err();
-            assert!(told.contains(reason) && told.contains("--report"), "{told}");
+            let message = check(path).unwrap_err();
+            assert!(message.contains(reason) && message.contains("--report"), "{message}");
         }
     }
 }

@@ -1,24 +1,25 @@
-//! What both charts are drawn on.
+//! The size and the axes that both charts share.
 
-use crate::page::{Decades, Element, decade_label, element, straight, text};
+use crate::page::{Element, LogScale, decade_label, element, line, text};
 
-/// A drawing in units that are pixels where the page is as wide as was thought.
+/// A drawing area. One unit is one pixel where the page has the intended width.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Canvas {
     pub(super) width: f64,
     pub(super) left: f64,
     pub(super) right: f64,
     pub(super) top: f64,
-    /// Where the field of the latencies ends.
+    /// The lower edge of the field of latencies.
     pub(super) bottom: f64,
+    /// The largest number of labels on the time axis.
     pub(super) labels: usize,
-    /// The class of the drawing, by which the page shows the one that fits.
+    /// The class of the drawing. The style sheet shows the drawing that fits the page.
     pub(super) class: &'static str,
 }
 
 impl Canvas {
-    /// For a desk and for paper; for a phone. In both, the letters have the size of the page's small print.
-    pub(super) const BOTH: [Canvas; 2] = [
+    /// One for a desktop and for paper, one for a phone. In both, letters have the size of the page's small print.
+    pub(super) const ALL: [Canvas; 2] = [
         Canvas { width: 960.0, left: 62.0, right: 948.0, top: 26.0, bottom: 270.0, labels: 12, class: "wide" },
         Canvas { width: 400.0, left: 54.0, right: 394.0, top: 26.0, bottom: 230.0, labels: 4, class: "narrow" },
     ];
@@ -32,26 +33,28 @@ impl Canvas {
             .class(self.class)
     }
 
-    /// A share of the field's width.
+    /// The horizontal position of a share of the field's width.
     pub(super) fn x(&self, share: f64) -> f64 {
         self.left + (self.right - self.left) * share.clamp(0.0, 1.0)
     }
 
-    pub(super) fn decades(&self, least: u64, most: u64) -> Decades {
-        Decades::of(least, most, self.bottom, self.top)
+    /// A scale of latencies, in microseconds, over the height of the field.
+    pub(super) fn latency_scale(&self, least: u64, most: u64) -> LogScale {
+        LogScale::new(least..=most, self.bottom, self.top)
     }
 
-    /// Lines across the field, with the latency that they stand for.
-    pub(super) fn latency_axis(&self, scale: &Decades) -> Element {
-        let line = |micros: u64| {
-            let y = scale.place(micros);
+    /// Lines across the field, each with its latency.
+    pub(super) fn latency_axis(&self, scale: &LogScale) -> Element {
+        let mark = |micros: u64| {
+            let y = scale.position(micros);
             let label = text(self.left - 8.0, y + 4.0, &decade_label(micros)).attr("text-anchor", "end");
             element("g").child(self.across(y)).child(label)
         };
-        element("g").class("axis").children(scale.ticks().into_iter().map(line))
+        element("g").class("axis").children(scale.ticks().into_iter().map(mark))
     }
 
+    /// A line across the field.
     pub(super) fn across(&self, y: f64) -> Element {
-        straight((self.left, y), (self.right, y))
+        line((self.left, y), (self.right, y))
     }
 }

@@ -1,4 +1,4 @@
-//! The report: one HTML file that needs nothing else. Pure.
+//! The HTML report: one file that needs no other.
 
 mod canvas;
 mod curve;
@@ -6,12 +6,12 @@ mod tables;
 mod timeline;
 
 use super::findings::Findings;
-use super::text::{late_words, schedule_words};
-use super::verdict::{Verdict, left_out, lost_words, sentence};
+use super::sentences::{exclusions, late_sentence, losses_by_class, schedule_sentence, verdict_sentence};
+use super::verdict::Verdict;
 use crate::page::{self, Element, element, thousands};
 use crate::units::format_micros;
 
-/// The whole file.
+/// The text of the file.
 pub fn html(findings: &Findings, verdict: &Verdict) -> String {
     let title = format!("{}: {}", verdict.word(), findings.settings.target);
     page::document(&title, &[page::STYLE], body(findings, verdict))
@@ -24,7 +24,7 @@ fn body(findings: &Findings, verdict: &Verdict) -> Element {
             .child(tiles(findings))
             .child(figure("Latency over time", timeline::timeline(findings), legend(findings)))
             .child(figure("Latency by percentile", curve::curve(findings), element("span").text(
-                "Of all that were served, from when each was due to its end. The axis gives the rare ones as much room as the common ones.",
+                "The latency of all that were served, from the time at which each was due to its end. The axis gives rare latencies as much room as common ones.",
             )))
             .child(
                 element("section")
@@ -38,11 +38,11 @@ fn body(findings: &Findings, verdict: &Verdict) -> Element {
 }
 
 fn header(findings: &Findings, verdict: &Verdict) -> Element {
-    let said = sentence(findings, verdict);
+    let sentence = verdict_sentence(findings, verdict);
     let mut header = element("header").child(element("p").class("target").text(&findings.settings.target)).child(
         element("h1")
             .child(element("strong").class(&format!("verdict {}", verdict.word())).text(verdict.word()))
-            .text(format!(" {}", capitalised(&said))),
+            .text(format!(" {}", capitalised(&sentence))),
     );
     for note in notes(findings, verdict) {
         header = header.child(element("p").class("note").text(note));
@@ -54,13 +54,13 @@ fn notes(findings: &Findings, verdict: &Verdict) -> Vec<String> {
     let mut notes: Vec<String> =
         findings.settings.doubt.iter().map(|doubt| format!("{}.", capitalised(doubt))).collect();
     if *verdict == Verdict::Lost {
-        notes.push(format!("{}.", capitalised(&lost_words(findings))));
+        notes.push(format!("{}.", capitalised(&losses_by_class(findings))));
     }
     if !matches!(verdict, Verdict::Unmeasured(_)) {
-        notes.extend(left_out(findings).iter().map(|words| format!("{}.", capitalised(words))));
+        notes.extend(exclusions(findings).iter().map(|words| format!("{}.", capitalised(words))));
     }
     if findings.tally.late > 0 && !matches!(verdict, Verdict::Unmeasured(_)) {
-        notes.push(format!("{}.", capitalised(&late_words(findings))));
+        notes.push(format!("{}.", capitalised(&late_sentence(findings))));
     }
     if let Some(signal) = findings.cut_short {
         notes.push(format!(
@@ -118,10 +118,10 @@ fn facts(findings: &Findings) -> Element {
     let by = settings.command.clone().unwrap_or_else(|| "the daemon".into());
     let facts = [
         ("Target", format!("{} ({})", settings.target, findings.address)),
-        ("Load", format!("{} at {}/s for {:.1} s", settings.protocol, settings.rate, findings.lasted.as_secs_f64())),
+        ("Load", format!("{} at {}/s for {:.1} s", settings.protocol, settings.rate, findings.duration.as_secs_f64())),
         ("Reloaded by", by),
-        ("Schedule", schedule_words(findings)),
-        ("Begun", findings.at.clone()),
+        ("Schedule", schedule_sentence(findings)),
+        ("Started", findings.began_at.clone()),
         ("Kernel", findings.kernel.clone().unwrap_or_else(|| "unknown".into())),
         ("Command", settings.command_line.clone()),
     ];

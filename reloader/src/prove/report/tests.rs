@@ -4,8 +4,9 @@ use roxmltree::{Document, ParsingOptions};
 
 use super::*;
 use crate::load::Failure;
-use crate::prove::findings::samples;
-use crate::prove::{Way, verdict};
+use crate::prove::reload_method::ReloadResult;
+use crate::prove::samples;
+use crate::prove::verdict::verdict;
 
 fn page(findings: &Findings) -> String {
     html(findings, &verdict(findings))
@@ -21,14 +22,14 @@ fn lossy() -> Findings {
 }
 
 fn with_class<'a>(document: &'a Document<'a>, class: &str) -> Vec<roxmltree::Node<'a, 'a>> {
-    let has_it = |node: &roxmltree::Node| {
+    let has_class = |node: &roxmltree::Node| {
         node.attribute("class").is_some_and(|classes| classes.split(' ').any(|word| word == class))
     };
-    document.descendants().filter(has_it).collect()
+    document.descendants().filter(has_class).collect()
 }
 
 #[test]
-fn it_is_well_formed_whatever_was_found() {
+fn report_is_well_formed_for_all_findings() {
     for findings in [
         lossy(),
         samples::findings(1, &[], 1),
@@ -42,7 +43,7 @@ fn it_is_well_formed_whatever_was_found() {
 }
 
 #[test]
-fn what_the_operator_gave_stays_text() {
+fn text_from_the_operator_stays_text() {
     let nasty = "\"><script>alert(1)</script>&'\u{7}";
     let mut findings = lossy();
     findings.settings.target = nasty.into();
@@ -51,8 +52,8 @@ fn what_the_operator_gave_stays_text() {
     findings.kernel = Some(nasty.into());
     findings.address = nasty.into();
     findings.settings.doubt = Some(nasty.into());
-    findings.reloads[9].attempt.way = Way::Failed;
-    findings.reloads[9].attempt.said = Some(nasty.into());
+    findings.reloads[9].report.result = ReloadResult::Failed;
+    findings.reloads[9].report.reason = Some(nasty.into());
     let text = page(&findings);
     let document = parsed(&text);
     assert_eq!(document.descendants().filter(|node| node.has_tag_name("script")).count(), 0);
@@ -62,7 +63,7 @@ fn what_the_operator_gave_stays_text() {
 }
 
 #[test]
-fn it_needs_no_network() {
+fn report_needs_no_network() {
     let text = page(&lossy());
     let document = parsed(&text);
     for node in document.descendants() {
@@ -76,17 +77,17 @@ fn it_needs_no_network() {
 }
 
 #[test]
-fn reloads_and_losses_are_drawn_where_they_happened() {
+fn reloads_and_losses_are_drawn_at_their_times() {
     let findings = lossy();
     let text = page(&findings);
     let document = parsed(&text);
-    // Once for a desk, once for a phone.
+    // Once for a desktop, once for a phone.
     let bands: Vec<_> = with_class(&document, "reload").into_iter().filter(|node| node.has_tag_name("rect")).collect();
     assert_eq!(bands.len(), 2 * 10);
     let bars: Vec<_> = with_class(&document, "loss").into_iter().filter(|node| node.has_tag_name("rect")).collect();
     assert_eq!(bars.len(), 2 * 2, "two lost in one bucket, one in another");
     let x = |node: &roxmltree::Node| node.attribute("x").unwrap().parse::<f64>().unwrap();
-    assert!((x(&bars[0]) - x(&bands[0])).abs() < 3.0, "the first loss stands at the first reload");
+    assert!((x(&bars[0]) - x(&bands[0])).abs() < 3.0, "the first loss is drawn at the first reload");
     let title = bands[0].descendants().find(|node| node.has_tag_name("title")).unwrap().text().unwrap();
     assert_eq!(title, "reload 1 at 1.0 s, done, took 40 ms, 2 lost");
     let none = samples::findings(1000, &[], 1);
@@ -94,10 +95,10 @@ fn reloads_and_losses_are_drawn_where_they_happened() {
 }
 
 #[test]
-fn more_losses_than_were_kept_are_drawn_at_no_reload() {
+fn losses_that_were_not_all_kept_are_drawn_at_no_reload() {
     let many: Vec<(u64, Failure)> = (0..20_001).map(|millis| (1000 + millis, Failure::Refused)).collect();
     let text = page(&samples::findings(0, &many, 25));
-    assert!(!text.contains(", 0 lost") && !text.contains("reload losing"), "of none it is known");
+    assert!(!text.contains(", 0 lost") && !text.contains("reload losing"), "it is known of no reload");
     assert!(text.contains("reload 25 at 25.0 s, done, took 40 ms<"));
 }
 
@@ -118,13 +119,13 @@ fn nothing_is_drawn_outside_its_field() {
 }
 
 #[test]
-fn a_million_connections_make_no_larger_file() {
+fn size_of_the_file_does_not_depend_on_the_number_of_connections() {
     let (small, large) = (page(&samples::findings(20_000, &[], 10)), page(&samples::findings(1_000_000, &[], 10)));
     assert!(large.len() < 2 * small.len() && large.len() < 300_000, "{} and {}", small.len(), large.len());
 }
 
 #[test]
-fn an_unmeasured_run_shows_no_figures() {
+fn unmeasured_run_shows_no_figures() {
     let text = page(&samples::findings(100, &[(3, Failure::Local(24))], 2));
     let document = parsed(&text);
     assert_eq!(document.descendants().filter(|node| node.has_tag_name("svg")).count(), 0);

@@ -1,68 +1,69 @@
-//! Latency over time, with the reloads and what was lost.
+//! The chart of latency over time, with the reloads and the losses.
 
 use std::time::Duration;
 
 use super::canvas::Canvas;
-use crate::page::{Decades, Element, element, path, rectangle, step, straight, text, thousands, time_label};
-use crate::prove::findings::{Findings, Reloaded};
+use crate::page::{Element, LogScale, axis_step, element, line, path_data, rectangle, text, thousands, time_label};
+use crate::prove::attribution::losses_per_reload;
+use crate::prove::findings::{Findings, TimedReload};
 use crate::prove::timeline::Point;
-use crate::prove::verdict::losses_by_reload;
 use crate::units::format_duration;
 
-/// The strip below the latencies in which losses stand.
+/// Between the field of latencies and the strip of losses.
 const STRIP_GAP: f64 = 16.0;
-const STRIP: f64 = 44.0;
-/// The highest of them.
-const BAR: f64 = 32.0;
-/// Below it the time.
-const FOOT: f64 = 26.0;
-/// Of fewer connections the 99th percentile is the slowest, and a line through it is noise.
-const ENOUGH: u64 = 100;
-/// Fewer points make no curve.
-const FEWEST_POINTS: usize = 60;
-/// Marks that take more of the field than this would hide what they are to explain: then they stand at its edge.
-const CROWDED: f64 = 0.15;
-/// How far a mark reaches above the field.
-const ABOVE: f64 = 10.0;
-/// A mark that is thinner cannot be seen.
-const THINNEST: f64 = 1.5;
+const STRIP_HEIGHT: f64 = 44.0;
+/// The height of the highest bar in the strip.
+const BAR_HEIGHT: f64 = 32.0;
+/// The height of the time axis below the strip.
+const AXIS_HEIGHT: f64 = 26.0;
+/// With fewer connections the 99th percentile is the slowest connection, and a line through it is noise.
+const MIN_CONNECTIONS_PER_POINT: u64 = 100;
+/// Fewer points do not make a curve.
+const MIN_POINTS: usize = 60;
+/// Marks of reloads that cover a larger share of the field would hide the latencies. They are then drawn at its edge only.
+const MAX_COVERED_SHARE: f64 = 0.15;
+/// How far the mark of a reload reaches above the field.
+const MARK_OVERHANG: f64 = 10.0;
+/// A narrower mark cannot be seen.
+const MIN_MARK_WIDTH: f64 = 1.5;
 
 struct Drawing<'a> {
     canvas: Canvas,
     findings: &'a Findings,
-    /// As fine as they are known: what was slowest, and what was lost.
+    /// One point per bucket, for the slowest connections and the losses.
     points: Vec<Point>,
     bucket: Duration,
-    /// Coarser, for percentiles.
+    /// Several buckets per point, for the percentiles.
     curve: Vec<Point>,
     curve_bucket: Duration,
-    scale: Decades,
-    lasted: f64,
+    scale: LogScale,
+    /// Seconds.
+    duration: f64,
 }
 
-/// Drawn once for each width of page.
+/// The chart, once for each width of page.
 pub(super) fn timeline(findings: &Findings) -> Vec<Element> {
-    Canvas::BOTH.into_iter().map(|canvas| Drawing::new(canvas, findings).draw()).collect()
+    Canvas::ALL.into_iter().map(|canvas| Drawing::new(canvas, findings).draw()).collect()
 }
 
 impl<'a> Drawing<'a> {
     fn new(canvas: Canvas, findings: &'a Findings) -> Drawing<'a> {
         let timeline = &findings.tally.timeline;
         let points = timeline.points(1);
-        let together = together(&points);
+        let buckets_per_point = buckets_per_point(&points);
         let least = points.iter().filter_map(|point| point.p50).min().unwrap_or(100);
         let most = points.iter().filter_map(|point| point.max).max().unwrap_or(1_000);
-        let lasted = findings.lasted.as_secs_f64().max(0.1);
-        let scale = canvas.decades(least, most);
+        let duration = findings.duration.as_secs_f64().max(0.1);
+        let scale = canvas.latency_scale(least, most);
         let bucket = timeline.width();
-        let (curve, curve_bucket) = (timeline.points(together), bucket * together as u32);
-        Drawing { canvas, findings, points, bucket, curve, curve_bucket, scale, lasted }
+        let (curve, curve_bucket) = (timeline.points(buckets_per_point), bucket * buckets_per_point as u32);
+        Drawing { canvas, findings, points, bucket, curve, curve_bucket, scale, duration }
     }
 
     fn draw(&self) -> Element {
-        let label = "Latency of connections over time, with the moments of the reloads and what was lost";
+        let label = "Latency of connections over time, with the reloads and the losses";
         self.canvas
-            .svg(self.foot() + FOOT, label)
+            .svg(self.foot() + AXIS_HEIGHT, label)
             .child(self.reloads())
             .child(self.canvas.latency_axis(&self.scale))
             .child(self.time_axis())
@@ -75,41 +76,42 @@ impl<'a> Drawing<'a> {
     }
 
     fn foot(&self) -> f64 {
-        self.strip_top() + STRIP
+        self.strip_top() + STRIP_HEIGHT
     }
 
     fn x(&self, time: Duration) -> f64 {
-        self.canvas.x(time.as_secs_f64() / self.lasted)
+        self.canvas.x(time.as_secs_f64() / self.duration)
     }
 
-    /// In the middle of a bucket.
-    fn place(&self, point: &Point, bucket: Duration, micros: u64) -> (f64, f64) {
-        (self.x(point.from + bucket / 2), self.scale.place(micros))
+    /// The position of a latency, in the middle of the bucket.
+    fn position(&self, point: &Point, bucket: Duration, micros: u64) -> (f64, f64) {
+        (self.x(point.from + bucket / 2), self.scale.position(micros))
     }
 
     fn on_curve(&self, point: &Point, micros: u64) -> (f64, f64) {
-        self.place(point, self.curve_bucket, micros)
+        self.position(point, self.curve_bucket, micros)
     }
 
     fn reloads(&self) -> Element {
         let reloads = &self.findings.reloads;
-        let losses = losses_by_reload(self.findings);
-        let width = |reload: &Reloaded| (self.x(reload.at + reload.took) - self.x(reload.at)).max(THINNEST);
+        let losses = losses_per_reload(self.findings);
+        let width =
+            |reload: &TimedReload| (self.x(reload.begin + reload.took) - self.x(reload.begin)).max(MIN_MARK_WIDTH);
         let covered: f64 = reloads.iter().map(width).sum();
-        let is_crowded = covered > CROWDED * (self.canvas.right - self.canvas.left);
+        let is_crowded = covered > MAX_COVERED_SHARE * (self.canvas.right - self.canvas.left);
         let marks = reloads.iter().enumerate().map(|(index, reload)| {
             let lost = losses.as_ref().map(|losses| losses[index]);
             let title = format!(
                 "reload {} at {}, {}, took {}{}",
                 index + 1,
-                format_duration(reload.at),
-                reload.attempt.way.word(),
+                format_duration(reload.begin),
+                reload.report.result.word(),
                 format_duration(reload.took),
                 lost.map(|lost| format!(", {lost} lost")).unwrap_or_default()
             );
-            let top = self.canvas.top - ABOVE;
-            let bottom = if is_crowded { top + ABOVE * 0.8 } else { self.foot() };
-            rectangle(self.x(reload.at), top, width(reload), bottom - top)
+            let top = self.canvas.top - MARK_OVERHANG;
+            let bottom = if is_crowded { top + MARK_OVERHANG * 0.8 } else { self.foot() };
+            rectangle(self.x(reload.begin), top, width(reload), bottom - top)
                 .class(if lost > Some(0) { "reload losing" } else { "reload" })
                 .child(element("title").text(title))
         });
@@ -117,16 +119,16 @@ impl<'a> Drawing<'a> {
     }
 
     fn time_axis(&self) -> Element {
-        let step = step(self.lasted, self.canvas.labels);
-        let count = (self.lasted / step).floor() as u32;
+        let step = axis_step(self.duration, self.canvas.labels);
+        let count = (self.duration / step).floor() as u32;
         let marks = (0..=count).map(|index| {
             let seconds = f64::from(index) * step;
-            let x = self.canvas.x(seconds / self.lasted);
+            let x = self.canvas.x(seconds / self.duration);
             let anchor = if index == 0 { "start" } else { "middle" };
             let label = text(x, self.foot() + 18.0, &time_label(seconds, step)).attr("text-anchor", anchor);
             // A label in the corner would be cut off.
             let label = if x > self.canvas.right - 14.0 { None } else { Some(label) };
-            element("g").child(straight((x, self.foot()), (x, self.foot() + 5.0))).children(label)
+            element("g").child(line((x, self.foot()), (x, self.foot() + 5.0))).children(label)
         });
         element("g").class("axis").child(self.canvas.across(self.foot())).children(marks)
     }
@@ -134,40 +136,40 @@ impl<'a> Drawing<'a> {
     fn latencies(&self) -> Element {
         let slowest = self.points.iter().filter_map(|point| Some((point, point.max?)));
         let dots = slowest.map(|(point, max)| {
-            let (x, y) = self.place(point, self.bucket, max);
+            let (x, y) = self.position(point, self.bucket, max);
             let class = if point.late > 0 { "slowest late" } else { "slowest" };
             let radius = if point.late > 0 { 3.0 } else { 1.4 };
             element("circle").attr("cx", format!("{x:.1}")).attr("cy", format!("{y:.1}")).attr("r", radius).class(class)
         });
         let runs: Vec<Vec<&Point>> = self.runs();
-        let line = |class: &'static str, figure: fn(&Point) -> Option<u64>| {
+        let curve = |class: &'static str, figure: fn(&Point) -> Option<u64>| {
             runs.iter().map(move |run| {
                 let through: Vec<(f64, f64)> =
                     run.iter().filter_map(|point| Some(self.on_curve(point, figure(point)?))).collect();
-                element("path").attr("d", path(&through)).class(class)
+                element("path").attr("d", path_data(&through)).class(class)
             })
         };
         element("g")
             .children(dots)
             .children(runs.iter().map(|run| self.band(run)))
-            .children(line("p99", |point| point.p99))
-            .children(line("p50", |point| point.p50))
+            .children(curve("p99", |point| point.p99))
+            .children(curve("p50", |point| point.p50))
     }
 
-    /// Between the half and the ninety-ninth.
+    /// The area between the median and the 99th percentile.
     fn band(&self, run: &[&Point]) -> Element {
         let upper = run.iter().filter_map(|point| Some(self.on_curve(point, point.p99?)));
         let lower = run.iter().rev().filter_map(|point| Some(self.on_curve(point, point.p50?)));
         let around: Vec<(f64, f64)> = upper.chain(lower).collect();
-        element("path").attr("d", format!("{}Z", path(&around))).class("band")
+        element("path").attr("d", format!("{}Z", path_data(&around))).class("band")
     }
 
-    /// Points that follow each other without a gap in which nothing was served.
+    /// The points in runs without a gap in which nothing was served.
     fn runs(&self) -> Vec<Vec<&Point>> {
         let mut runs: Vec<Vec<&Point>> = Vec::new();
         let mut last: Option<Duration> = None;
         for point in self.curve.iter().filter(|point| point.p50.is_some()) {
-            // At a low rate a bucket may be empty for no other reason.
+            // At a low rate a bucket may be empty although everything is served.
             let is_next = last.is_some_and(|last| point.from - last <= self.curve_bucket * 3);
             match runs.last_mut() {
                 Some(run) if is_next => run.push(point),
@@ -187,26 +189,26 @@ impl<'a> Drawing<'a> {
             return strip.child(text(self.canvas.left + 6.0, middle, "nothing was lost").class("none"));
         }
         let beside =
-            |y: f64, said: &str| text(self.canvas.left - 8.0, y, said).attr("text-anchor", "end").class("lost");
+            |y: f64, label: &str| text(self.canvas.left - 8.0, y, label).attr("text-anchor", "end").class("lost");
         let unit = format!("lost in {} at most", format_duration(self.bucket));
         strip
-            .child(beside(self.foot() - BAR + 5.0, &thousands(most)).child(element("title").text(unit)))
+            .child(beside(self.foot() - BAR_HEIGHT + 5.0, &thousands(most)).child(element("title").text(unit)))
             .child(beside(self.foot(), "lost"))
     }
 
     fn loss(&self, point: &Point, most: u64) -> Element {
-        let height = (BAR * point.failed as f64 / most as f64).max(4.0);
+        let height = (BAR_HEIGHT * point.failed as f64 / most as f64).max(4.0);
         let (from, to) = (self.x(point.from), self.x(point.from + self.bucket));
         let title = format!("{} of {} lost at {}", point.failed, point.connections, format_duration(point.from));
-        rectangle(from, self.foot() - height, (to - from).max(THINNEST + 0.5), height)
+        rectangle(from, self.foot() - height, (to - from).max(MIN_MARK_WIDTH + 0.5), height)
             .class("loss")
             .child(element("title").text(title))
     }
 }
 
-/// So many buckets have enough connections for percentiles, as long as that leaves a curve.
-fn together(points: &[Point]) -> usize {
+/// The number of buckets that have enough connections for percentiles together. It leaves enough points for a curve.
+fn buckets_per_point(points: &[Point]) -> usize {
     let connections: u64 = points.iter().map(|point| point.connections).sum();
     let each = connections.checked_div(points.len() as u64).unwrap_or(0).max(1);
-    (ENOUGH.div_ceil(each) as usize).min(points.len() / FEWEST_POINTS).max(1)
+    (MIN_CONNECTIONS_PER_POINT.div_ceil(each) as usize).min(points.len() / MIN_POINTS).max(1)
 }

@@ -1,4 +1,4 @@
-//! Reloads by the daemon, as `reloader reload` has them done.
+//! Reloads the service by the daemon, as `reloader reload` does.
 
 use std::time::Duration;
 
@@ -6,47 +6,45 @@ use super::{Context, Exit, Failure, client};
 use crate::daemon::protocol::{Reply, Request};
 use crate::load::Target;
 use crate::model::listener::Family;
-use crate::prove::{Attempt, Place, Reload, Way};
+use crate::prove::{ReloadMethod, ReloadReport, ReloadResult, TargetSpec};
 use crate::receipt::{Outcome, Receipt};
 use crate::supervision::status::{ListenerStatus, Status};
 
-/// A reload may wait for peers and for generations that drain.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long one reload may take. It may wait for peers and for generations that drain.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Asks the daemon.
-pub(super) struct ByDaemon<'a> {
+/// Asks the daemon to reload one of its services.
+pub(super) struct DaemonReload<'a> {
     pub(super) context: &'a Context,
+    /// `None`: the daemon chooses.
     pub(super) service: Option<String>,
 }
 
-impl Reload for ByDaemon<'_> {
-    async fn reload(&self) -> Attempt {
+impl ReloadMethod for DaemonReload<'_> {
+    async fn reload(&self) -> ReloadReport {
         let request = Request::Reload { dry_run: false, service: self.service.clone() };
-        match client::converse(self.context, &request, Some(PATIENCE), |_| {}).await {
-            Ok(Reply::Receipt { receipt, .. }) => attempt(*receipt),
-            Ok(other) => failed(format!("the daemon answered something else: {other:?}")),
-            Err(failure) => failed(failure.message),
+        match client::converse(self.context, &request, Some(RELOAD_TIMEOUT), |_| {}).await {
+            Ok(Reply::Receipt { receipt, .. }) => report(*receipt),
+            Ok(other) => ReloadReport::failed(format!("the daemon sent an unexpected reply: {other:?}")),
+            Err(failure) => ReloadReport::failed(failure.message),
         }
     }
 }
 
-fn attempt(receipt: Receipt) -> Attempt {
-    let way = match receipt.result {
-        Outcome::Proven => Way::Proven,
-        Outcome::Unproven => Way::Unproven,
-        Outcome::Failed => Way::Failed,
+fn report(receipt: Receipt) -> ReloadReport {
+    let result = match receipt.result {
+        Outcome::Proven => ReloadResult::Proven,
+        Outcome::Unproven => ReloadResult::Unproven,
+        Outcome::Failed => ReloadResult::Failed,
     };
     let why = receipt.listeners.iter().find_map(|listener| listener.why.clone());
-    let said = receipt.reason.or(why.filter(|_| way == Way::Unproven));
-    Attempt { way, said, output: receipt.server_log }
+    let reason = receipt.reason.or(why.filter(|_| result == ReloadResult::Unproven));
+    ReloadReport { result, reason, output: receipt.server_log }
 }
 
-fn failed(said: String) -> Attempt {
-    Attempt { way: Way::Failed, said: Some(said), output: Vec::new() }
-}
-
-/// Whether there is a daemon, before anything is loaded. Gives the doubt that there is where it does not serve the target.
-pub(super) fn check(context: &Context, place: &Place, service: Option<&str>) -> Result<Option<String>, Failure> {
+/// Checks, before the load begins, that a daemon answers. Returns a doubt where the service that it will reload does not serve
+/// the target.
+pub(super) fn check(context: &Context, target: &TargetSpec, service: Option<&str>) -> Result<Option<String>, Failure> {
     let asked = client::ask(context, &Request::Status, Some(client::PATIENCE), |_| {});
     let reply = asked.map_err(|failure| match failure.exit {
         Exit::NoDaemon => Failure::new(
@@ -56,37 +54,41 @@ pub(super) fn check(context: &Context, place: &Place, service: Option<&str>) -> 
         _ => failure,
     })?;
     Ok(match reply {
-        Reply::Status(status) => doubt(&status, place, service),
+        Reply::Status(status) => doubt(&status, target, service),
         _ => None,
     })
 }
 
-/// Where what is reloaded does not serve the target. Pure.
-fn doubt(status: &Status, place: &Place, name: Option<&str>) -> Option<String> {
-    // Without a name HAProxy is reloaded, or the only one: the first.
+/// A sentence where the service that is reloaded does not serve the target.
+fn doubt(status: &Status, target: &TargetSpec, name: Option<&str>) -> Option<String> {
+    // Without a name the daemon reloads HAProxy, or its only service. Both come first.
     let reloaded = status.all().find(|service| name.is_none() || service.service.as_deref() == name);
     let serving = reloaded.and_then(|service| service.serving.as_ref());
-    if serving.is_some_and(|serving| serving.listeners.iter().any(|listener| leads_to(place, listener))) {
+    if serving.is_some_and(|serving| serving.listeners.iter().any(|listener| may_serve(target, listener))) {
         return None;
     }
     let whose = match reloaded.and_then(|service| service.service.as_deref()).or(name) {
         Some(name) => format!("the daemon's service {name}"),
         None => "the daemon".into(),
     };
-    Some(format!("{whose} serves nothing at {}: what is reloaded may not be what is loaded", place.text))
+    Some(format!(
+        "{whose} serves nothing at {}: the service that is reloaded may not be the one under load",
+        target.text
+    ))
 }
 
-/// By the port alone: what an address leads to is more than can be known here.
-fn leads_to(place: &Place, listener: &ListenerStatus) -> bool {
+/// Compares the ports only. Where an address leads to cannot be known here.
+fn may_serve(target: &TargetSpec, listener: &ListenerStatus) -> bool {
     let address = listener.address.as_str();
-    place.addresses.iter().any(|target| match (target, listener.family) {
+    target.addresses.iter().any(|target| match (target, listener.family) {
         (Target::Tcp(target), Family::Inet | Family::Inet6) => port(address) == Some(target.port()),
         (Target::Tcp(_), _) => false,
         (other, _) => other.to_string().ends_with(address),
     })
 }
 
-/// The TCP port in what `Endpoint` writes: behind it may stand an interface and a namespace, in the brackets before it a zone.
+/// The TCP port in the text of an `Endpoint`. An interface and a namespace may follow the port, and a zone may be in the brackets
+/// before it.
 fn port(address: &str) -> Option<u16> {
     if address.starts_with("udp@") {
         return None;
@@ -102,7 +104,7 @@ mod tests {
     use crate::supervision::status::{ServiceStatus, Serving};
 
     #[test]
-    fn a_port_is_read_from_whatever_an_endpoint_is_written_like() {
+    fn port_is_read_from_every_form_of_an_endpoint() {
         for (address, expected) in [
             ("0.0.0.0:80", Some(80)),
             ("0.0.0.0:80%eth0", Some(80)),
@@ -122,18 +124,18 @@ mod tests {
     }
 
     #[test]
-    fn what_another_service_serves_is_doubted() {
+    fn target_of_another_service_raises_a_doubt() {
         let status = Status {
             main: service("haproxy", "0.0.0.0:80", Family::Inet),
             services: [("app".to_owned(), service("app", "/run/app:8000", Family::Unix))].into(),
             ..Status::default()
         };
-        let doubt = |target: &str, name| doubt(&status, &Place::parse(target).unwrap(), name);
+        let doubt = |target: &str, name| doubt(&status, &TargetSpec::parse(target).unwrap(), name);
         assert_eq!(doubt("127.0.0.1:80", None), None);
         assert_eq!(doubt("unix@/run/app:8000", Some("app")), None);
-        let told = doubt("127.0.0.1:80", Some("app")).unwrap();
-        assert!(told.starts_with("the daemon's service app serves nothing at 127.0.0.1:80"), "{told}");
-        assert!(doubt("unix@/run/app:8000", None).is_some(), "HAProxy is what is reloaded");
-        assert!(doubt("127.0.0.1:8000", Some("app")).is_some(), "a path is no port");
+        let sentence = doubt("127.0.0.1:80", Some("app")).unwrap();
+        assert!(sentence.starts_with("the daemon's service app serves nothing at 127.0.0.1:80"), "{sentence}");
+        assert!(doubt("unix@/run/app:8000", None).is_some(), "HAProxy is reloaded");
+        assert!(doubt("127.0.0.1:8000", Some("app")).is_some(), "a path is not a port");
     }
 }

@@ -1,0 +1,55 @@
+//! Assigns each loss to a reload.
+
+use super::findings::{Findings, TimedReload};
+use super::loss::Loss;
+
+/// The number of losses of each reload, in order, and as the last element the number before the first reload. `None` where
+/// so many were lost that they were not kept one by one.
+pub(super) fn losses_per_reload(findings: &Findings) -> Option<Vec<u64>> {
+    let all_kept = findings.tally.losses.len() as u64 == findings.tally.lost();
+    all_kept.then(|| count_losses(&findings.tally.losses, &findings.reloads))
+}
+
+/// A connection belongs to the first reload that it overlaps in time. One that overlaps none belongs to the reload before it:
+/// the old process may end well after the reload.
+fn count_losses(losses: &[Loss], reloads: &[TimedReload]) -> Vec<u64> {
+    let mut counts = vec![0; reloads.len() + 1];
+    for loss in losses {
+        let overlaps = |reload: &TimedReload| loss.due <= reload.begin + reload.took && loss.end >= reload.begin;
+        let index = reloads
+            .iter()
+            .position(overlaps)
+            .or_else(|| reloads.iter().rposition(|reload| reload.begin <= loss.due))
+            .unwrap_or(reloads.len());
+        counts[index] += 1;
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::load::Failure;
+    use crate::prove::loss::LossClass;
+    use crate::prove::samples;
+
+    #[test]
+    fn loss_belongs_to_the_reload_that_it_overlaps_or_follows() {
+        let reloads = samples::findings(0, &[], 3).reloads;
+        let ms = |count: u64| Duration::from_millis(count);
+        let loss = |due, end| Loss { due: ms(due), end: ms(end), class: LossClass::Reset };
+        assert_eq!(count_losses(&[loss(10, 20)], &reloads), [0, 0, 0, 1]);
+        assert_eq!(count_losses(&[loss(990, 1001), loss(1500, 1501), loss(2000, 2001)], &reloads), [2, 1, 0, 0]);
+        assert_eq!(count_losses(&[loss(9000, 9900)], &reloads), [0, 0, 1, 0]);
+        assert_eq!(count_losses(&[loss(1, 2)], &[]), [1]);
+    }
+
+    #[test]
+    fn losses_that_were_not_all_kept_are_assigned_to_no_reload() {
+        let many: Vec<(u64, Failure)> = (0..20_001).map(|millis| (1000 + millis, Failure::Refused)).collect();
+        assert_eq!(losses_per_reload(&samples::findings(0, &many, 3)), None);
+        assert_eq!(losses_per_reload(&samples::findings(0, &many[..20_000], 3)).unwrap().iter().sum::<u64>(), 20_000);
+    }
+}

@@ -1,0 +1,113 @@
+//! Sentences about findings that the text, the JSON object and the HTML report share.
+
+use super::attribution::losses_per_reload;
+use super::findings::Findings;
+use super::loss::LossClass;
+use super::verdict::Verdict;
+
+/// The verdict in one sentence.
+pub(super) fn verdict_sentence(findings: &Findings, verdict: &Verdict) -> String {
+    let settings = &findings.settings;
+    let (total, unit) = (findings.tally.tried(), settings.protocol.unit());
+    let reloads = match findings.reloads.len() {
+        1 => "1 reload".to_owned(),
+        count => format!("{count} reloads"),
+    };
+    match verdict {
+        Verdict::Lossless => format!("none of {total} {unit} was lost at {}/s through {reloads}", settings.rate),
+        Verdict::Lost => {
+            let (lost, were) = (findings.tally.lost(), if findings.tally.lost() == 1 { "was" } else { "were" });
+            format!("{lost} of {total} {unit} {were} lost at {}/s through {reloads}", settings.rate)
+        }
+        Verdict::ReloadFailed => format!("none of {total} {unit} was lost, but the last of {reloads} failed"),
+        Verdict::Unmeasured(reason) => reason.clone(),
+    }
+}
+
+/// The losses by class: `12 refused, 3 reset`.
+pub(super) fn losses_by_class(findings: &Findings) -> String {
+    let counted = LossClass::ALL.iter().map(|class| (findings.tally.count(*class), class.words()));
+    let words: Vec<String> =
+        counted.filter(|(count, _)| *count > 0).map(|(count, words)| format!("{count} {words}")).collect();
+    words.join(", ")
+}
+
+/// What the figures leave out, a sentence each.
+pub(super) fn exclusions(findings: &Findings) -> Vec<String> {
+    let unit = findings.settings.protocol.unit();
+    let local = findings.tally.total.local.iter();
+    let mut sentences: Vec<String> = local
+        .map(|(text, count)| format!("{count} more {unit} failed on this machine, not on the service ({text})"))
+        .collect();
+    if findings.unfinished > 0 {
+        sentences.push(format!("{} more {unit} were open when the run was cut short", findings.unfinished));
+    }
+    let before = losses_per_reload(findings).and_then(|losses| losses.last().copied());
+    if let Some(before) = before.filter(|count| *count > 0) {
+        sentences.push(format!("{before} of those lost were lost before the first reload"));
+    }
+    sentences
+}
+
+/// How many were served late, and why.
+pub(super) fn late_sentence(findings: &Findings) -> String {
+    let total = &findings.tally.total;
+    let mut words = format!("{} served late: {} took over 900 ms", findings.tally.late, total.slow);
+    if findings.sees_syns() {
+        words.push_str(&format!(", {} had to send their SYN again", total.syn_resent));
+    }
+    words
+}
+
+/// How late the generator started its connections. It tells whether the load was an open loop.
+pub(super) fn schedule_sentence(findings: &Findings) -> String {
+    let (all, within) = (&findings.tally.total.lag, &findings.tally.lag_in_reloads);
+    let mut words = format!(
+        "99 % of starts at most {} late, the latest {}",
+        tenths(all.value_at_quantile(0.99)),
+        tenths(all.max())
+    );
+    if !within.is_empty() {
+        words.push_str(&format!(
+            "; in reloads {} and {}",
+            tenths(within.value_at_quantile(0.99)),
+            tenths(within.max())
+        ));
+    }
+    words
+}
+
+/// Formats microseconds in milliseconds with one decimal. The same unit everywhere makes several runs comparable.
+pub(super) fn tenths(micros: u64) -> String {
+    format!("{:.1} ms", micros as f64 / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Failure;
+    use crate::prove::samples;
+
+    #[test]
+    fn loss_is_counted_in_the_sentence_and_by_class() {
+        let lost = samples::findings(1000, &[(1500, Failure::Refused)], 3);
+        let sentence = verdict_sentence(&lost, &Verdict::Lost);
+        assert_eq!(sentence, "1 of 1001 connections was lost at 1000/s through 3 reloads");
+        assert_eq!(losses_by_class(&lost), "1 refused");
+    }
+
+    #[test]
+    fn failure_of_this_machine_is_named_beside_the_losses() {
+        let both = samples::findings(1000, &[(1500, Failure::Local(24)), (1600, Failure::Timeout)], 3);
+        let sentence = verdict_sentence(&both, &Verdict::Lost);
+        assert_eq!(sentence, "1 of 1001 connections was lost at 1000/s through 3 reloads");
+        let exclusions = exclusions(&both);
+        assert!(exclusions[0].starts_with("1 more connections failed on this machine"), "{exclusions:?}");
+    }
+
+    #[test]
+    fn losses_before_the_first_reload_are_named() {
+        let early = samples::findings(1000, &[(5, Failure::Refused)], 1);
+        assert_eq!(exclusions(&early), ["1 of those lost were lost before the first reload"]);
+    }
+}

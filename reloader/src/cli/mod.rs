@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod context;
 mod daemon;
 mod exit;
 mod guard;
@@ -24,9 +25,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use context::Context;
 pub use exit::{Exit, Failure};
 
-use crate::config::Config;
 use crate::sys::Inheritance;
 
 /// Reloads HAProxy without losing a connection, and proves it.
@@ -79,13 +80,6 @@ enum Command {
     /// Becomes the server of a service; the daemon starts it.
     #[command(hide = true)]
     Launch(launch::Arguments),
-}
-
-/// What every command gets.
-struct Context {
-    config_path: Option<PathBuf>,
-    socket: Option<PathBuf>,
-    quiet: bool,
 }
 
 /// Runs the command that the process was called with.
@@ -142,15 +136,4 @@ fn start_log(arguments: &Arguments) {
         builder.format_timestamp(None);
     }
     builder.init();
-}
-
-impl Context {
-    fn config(&self) -> Result<Config, Failure> {
-        Config::load(self.config_path.as_deref()).map_err(|error| Failure::new(Exit::BadConfiguration, error))
-    }
-
-    fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-        let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        built.map_err(|error| Failure::new(Exit::Internal, format!("cannot start the runtime: {error}")))
-    }
 }

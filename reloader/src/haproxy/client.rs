@@ -86,7 +86,7 @@ fn receive(stream: &UnixStream) -> Result<Vec<(OwnedFd, SocketMetadata)>, Client
         }
         let records = codec::decode_batch(&buffer[..length])?;
         match descriptors {
-            Descriptors::Cut => return Err(ClientError::DescriptorLimit),
+            Descriptors::Truncated => return Err(ClientError::DescriptorLimit),
             Descriptors::All(all) if all.len() != records.len() => {
                 return Err(CodecError::Mismatch { descriptors: all.len(), records: records.len() }.into());
             }

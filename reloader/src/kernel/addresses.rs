@@ -1,4 +1,4 @@
-//! The addresses of this host: where a packet must go to in order to be for this host.
+//! Lists the addresses of this host: a packet to one of them is for this host.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,29 +11,29 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 use super::netlink;
 
-/// The addresses that begin with the same bits.
+/// All addresses that begin with the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Prefix {
-    /// The first of them.
+    /// The lowest of them.
     pub(crate) address: IpAddr,
-    /// How many bits are the same: 32 (IPv4) or 128 (IPv6) for a single address.
+    /// How many bits are the same; 32 (IPv4) or 128 (IPv6) for a single address.
     pub(crate) length: u8,
 }
 
 impl Prefix {
-    /// A single address.
+    /// The prefix of a single address.
     pub(crate) fn host(address: IpAddr) -> Self {
         Self { address, length: width(address) }
     }
 
-    /// Whether all addresses of the other are among those of this one.
+    /// Whether this prefix has all addresses of the other.
     pub(crate) fn contains(&self, other: &Self) -> bool {
         width(self.address) == width(other.address)
             && self.length <= other.length
             && (bits(self.address) ^ bits(other.address)) & mask(self.address, self.length) == 0
     }
 
-    /// What is left without the addresses of `hole`, as few prefixes as can be.
+    /// This prefix without the addresses of `hole`, as the smallest number of prefixes.
     pub(crate) fn without(&self, hole: &Self) -> Vec<Self> {
         if hole.contains(self) {
             return Vec::new();
@@ -41,7 +41,7 @@ impl Prefix {
         if !self.contains(hole) {
             return vec![*self];
         }
-        // On the way down to the hole, the other half at every step.
+        // One bit longer at each step towards the hole: the half without the hole is part of the result.
         let sibling = |length: u8| {
             let lowest = 1_u128 << (width(self.address) - length);
             let address = (bits(hole.address) ^ lowest) & mask(self.address, length);
@@ -75,12 +75,12 @@ fn mask(family: IpAddr, length: u8) -> u128 {
     u128::MAX.checked_shl(rest).unwrap_or(0) & all
 }
 
-/// The prefixes that are this host's own in the calling thread's network namespace: the routes of the table `local`, which
-/// has whole networks too (127.0.0.0/8), and every interface address, whose route may be in the table of a VRF.
+/// The prefixes of this host in the calling thread's network namespace, sorted. They are the routes of the table `local`, which
+/// has whole networks too (127.0.0.0/8), and every interface address, because its route may be in the table of a VRF.
 ///
 /// # Errors
-/// Where the kernel refuses to list them.
-pub(crate) fn local() -> io::Result<Vec<Prefix>> {
+/// The kernel's error number where it refuses to list them.
+pub(crate) fn local_prefixes() -> io::Result<Vec<Prefix>> {
     let mut found = routes()?;
     found.extend(interface_addresses()?);
     found.sort_unstable();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_contain_each_other() {
+    fn prefix_contains_longer_prefixes_of_its_family() {
         assert!(prefix("127.0.0.0/8").contains(&prefix("127.1.2.3/32")));
         assert!(!prefix("127.0.0.0/8").contains(&prefix("128.0.0.0/8")));
         assert!(!prefix("127.0.0.0/8").contains(&prefix("126.0.0.0/7")));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_leaves_the_other_halves() {
+    fn prefix_without_a_hole_is_split_into_halves() {
         let left = prefix("127.0.0.0/8").without(&prefix("127.0.0.1/32"));
         assert_eq!(left.len(), 24);
         assert!(left.contains(&prefix("127.0.0.0/32")) && left.contains(&prefix("127.128.0.0/9")), "{left:?}");
@@ -175,8 +175,8 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_of_127_is_local() {
-        let local = local().unwrap();
+    fn loopback_network_is_local_as_a_whole() {
+        let local = local_prefixes().unwrap();
         assert!(local.contains(&prefix("127.0.0.0/8")) && local.contains(&prefix("127.0.0.1/32")), "{local:?}");
     }
 }

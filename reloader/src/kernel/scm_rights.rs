@@ -1,4 +1,4 @@
-//! Descriptors over unix sockets (SCM_RIGHTS, unix(7)): to and from HAProxy, and from a hold's holder to its guard.
+//! Passes descriptors over unix sockets (SCM_RIGHTS, unix(7)): to and from HAProxy, and from a hold's worker to its guard.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -10,20 +10,24 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 
-/// How many descriptors the kernel takes with one message (SCM_MAX_FD).
-pub(crate) const MOST: usize = 253;
+/// The number of descriptors that the kernel takes with one message (SCM_MAX_FD).
+pub(crate) const MAX_DESCRIPTORS: usize = 253;
 
-/// What came with a message.
+/// The descriptors that came with a message.
 pub(crate) enum Descriptors {
     /// All that were sent, close-on-exec.
     All(Vec<OwnedFd>),
-    /// The kernel could not install all of them: this process may not hold that many.
-    Cut,
+    /// The kernel could not install all of them, because this process has reached its limit (RLIMIT_NOFILE).
+    Truncated,
 }
 
-/// Sends one message, and returns how many of its bytes were taken.
+/// Sends one message, and returns how many of its bytes were taken. An empty `descriptors` sends none; there may be
+/// [`MAX_DESCRIPTORS`].
+///
+/// # Errors
+/// The error of sendmsg(2).
 pub(crate) fn send(to: impl AsFd, data: &[u8], descriptors: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<usize> {
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() {
         ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
@@ -32,11 +36,14 @@ pub(crate) fn send(to: impl AsFd, data: &[u8], descriptors: &[BorrowedFd<'_>], f
     Ok(sent)
 }
 
-/// Receives one message into `buffer`, and returns its length: 0 when the other side has closed.
+/// Receives one message into `buffer`, and returns its length in bytes: 0 when the other side has closed.
+///
+/// # Errors
+/// The error of recvmsg(2).
 pub(crate) fn receive(from: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Descriptors)> {
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    // With a timeout on the socket the kernel does not begin again by itself after a signal (`sock_intr_errno`).
+    // With a timeout on the socket the kernel does not restart the call after a signal (`sock_intr_errno`).
     let received =
         retry_on_intr(|| recvmsg(&from, &mut [IoSliceMut::new(buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
     let mut descriptors = Vec::new();
@@ -46,7 +53,7 @@ pub(crate) fn receive(from: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, 
         }
     }
     if received.flags.contains(ReturnFlags::CTRUNC) {
-        return Ok((received.bytes, Descriptors::Cut));
+        return Ok((received.bytes, Descriptors::Truncated));
     }
     Ok((received.bytes, Descriptors::All(descriptors)))
 }

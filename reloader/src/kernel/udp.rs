@@ -1,11 +1,14 @@
-//! UDP sockets, from /proc/net: sock_diag(7) lists them only with the module udp_diag, which a machine may not have.
+//! Lists UDP sockets from /proc/net. sock_diag(7) needs the module udp_diag for that, which a machine may not have.
 
 use std::collections::HashSet;
 use std::io;
 
-/// The inodes of the UDP sockets of the calling thread's network namespace that are not connected: those that are read from, and
-/// those that something was sent by.
-pub(crate) fn unconnected() -> io::Result<HashSet<u64>> {
+/// The inodes of the UDP sockets of the calling thread's network namespace that are bound but not connected. A socket that has
+/// sent a packet is bound too.
+///
+/// # Errors
+/// Where the files in /proc cannot be read.
+pub(crate) fn unconnected_inodes() -> io::Result<HashSet<u64>> {
     let mut found = HashSet::new();
     for family in ["udp", "udp6"] {
         // /proc/thread-self came with Linux 3.17.
@@ -36,11 +39,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_is_listed_until_it_is_connected() {
+    fn udp_socket_is_listed_until_it_is_connected() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let inode = rustix::fs::fstat(socket.as_fd()).unwrap().st_ino;
-        assert!(unconnected().unwrap().contains(&inode));
+        assert!(unconnected_inodes().unwrap().contains(&inode));
         socket.connect("127.0.0.1:9").unwrap();
-        assert!(!unconnected().unwrap().contains(&inode));
+        assert!(!unconnected_inodes().unwrap().contains(&inode));
     }
 }

@@ -60,7 +60,7 @@ impl Recorder {
             notes: Vec::new(),
             server_log: Vec::new(),
         };
-        let mut recorder = Recorder { asked, phase_began: Instant::now(), cookies: SynCookies::now(), receipt };
+        let mut recorder = Recorder { asked, phase_began: Instant::now(), cookies: SynCookies::read(), receipt };
         if kind == Kind::Restart {
             // What was inside the process that ended went with it, uncounted.
             recorder.receipt.lost.cut = None;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::run_blocking::run_blocking;
 use crate::gate::hold::Exception;
-use crate::kernel::sock_diag::{self, Connection, Ends, SockDiagError};
+use crate::kernel::sock_diag::{self, Connection, Endpoints, SockDiagError};
 use crate::kernel::syncookies::SynCookies;
 use crate::model::listener::{Address, Endpoint, Listener};
 
@@ -80,8 +80,8 @@ pub(crate) struct Drain {
     listeners: Vec<Listener>,
     view: Arc<View>,
     began: Instant,
-    known: HashSet<Ends>,
-    strangers: Vec<Ends>,
+    known: HashSet<Endpoints>,
+    strangers: Vec<Endpoints>,
     /// As of the beginning of the whole: one that was sent then may be answered in the bind window.
     cookies: Option<SynCookies>,
     last: Look,
@@ -147,11 +147,11 @@ impl Drain {
             Ok(look) => look,
             Err(error) => return self.blind = Some(error.to_string()),
         };
-        let ends = look.half_open.iter().chain(&look.open).chain(&look.closed).map(Connection::ends);
+        let ends = look.half_open.iter().chain(&look.open).chain(&look.closed).map(Connection::endpoints);
         if self.began.elapsed() < IN_FLIGHT || !self.looked {
             self.known.extend(ends);
         } else {
-            let fresh: Vec<Ends> = ends.filter(|ends| !self.known.contains(ends)).collect();
+            let fresh: Vec<Endpoints> = ends.filter(|ends| !self.known.contains(ends)).collect();
             self.known.extend(&fresh);
             self.strangers.extend(fresh);
         }
@@ -176,7 +176,7 @@ impl Drain {
         if !self.looked {
             return Some("the hold ended before its queue was looked at".into());
         }
-        match (self.cookies, SynCookies::now()) {
+        match (self.cookies, SynCookies::read()) {
             (_, Some(now)) if now.always => {
                 return Some(
                     "tcp_syncookies = 2 hides half-open handshakes, so it cannot be seen that none was lost".into(),
@@ -264,7 +264,7 @@ mod tests {
         let ((address, client, _server), _other) = (connected(), connected());
         let held = vec![Endpoint::stream(Address::Inet(address))];
         let look = Look::now(&View { held, exceptions: Vec::new(), closed: false }, false).unwrap();
-        let ends: Vec<Ends> = look.open.iter().map(|open| (open.local, open.remote)).collect();
+        let ends: Vec<Endpoints> = look.open.iter().map(|open| (open.local, open.remote)).collect();
         assert_eq!(ends, [(address, client.local_addr().unwrap())]);
     }
 

@@ -107,7 +107,7 @@ pub(crate) fn among(verdicts: &[Verdict]) -> Vec<ReplacedPath> {
 fn leads_elsewhere(old: &Listener, new: u64) -> Option<String> {
     let Address::Unix(path) = &old.endpoint.address else { return None };
     let there = fs::metadata(path).map(|found| found.ino() as u32);
-    match (there, sock_diag::file_of(new)) {
+    match (there, sock_diag::bound_file(new)) {
         (Ok(there), Ok(Some(file))) if there == file => None,
         (Ok(_), Ok(_)) => Some("its path does not lead to the new socket".into()),
         (Err(error), _) => Some(format!("its path cannot be looked at: {error}")),

@@ -130,7 +130,7 @@ where
 
 /// HAProxy does not export the sockets of `log-forward`, and takes them over where they are offered.
 fn datagrams(sockets: &HashMap<u64, SocketOwner>, known: &HashSet<u64>) -> Result<Vec<KeptSocket>, InspectError> {
-    let unconnected = udp::unconnected().map_err(InspectError::Udp)?;
+    let unconnected = udp::unconnected_inodes().map_err(InspectError::Udp)?;
     let unknown = unconnected.into_iter().filter(|inode| sockets.contains_key(inode) && !known.contains(inode));
     let mut held = Vec::new();
     for inode in unknown {

@@ -6,7 +6,7 @@ use aya::maps::MapError;
 
 use crate::gate::attachment::AttachError;
 use crate::gate::programs::ProgramsError;
-use crate::kernel::bpf::{chain, denial};
+use crate::kernel::bpf::{denial, error_chain};
 
 /// Why the eBPF gate cannot hold.
 #[derive(Debug, thiserror::Error)]
@@ -80,12 +80,12 @@ impl EbpfError {
     pub(super) fn attach(error: AttachError) -> Self {
         match denial(error.source.as_ref()) {
             Some(_) => ProgramsError::from_error(error.source.as_ref()).into(),
-            None => Self::Attach { reason: chain(error.source.as_ref()), device: error.device },
+            None => Self::Attach { reason: error_chain(error.source.as_ref()), device: error.device },
         }
     }
 
     pub(super) fn detach(error: AttachError) -> Self {
-        Self::Detach { reason: chain(error.source.as_ref()), device: error.device }
+        Self::Detach { reason: error_chain(error.source.as_ref()), device: error.device }
     }
 
     pub(super) fn map(what: &'static str, error: MapError) -> Self {

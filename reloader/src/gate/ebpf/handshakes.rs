@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::packet::Segment;
-use crate::kernel::sock_diag::{Ends, SockDiagError, half_open};
+use crate::kernel::sock_diag::{Endpoints, SockDiagError, half_open};
 
 /// Who answers later than this is not on this host, and needs no settling; or is silent.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(20);
@@ -17,7 +17,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// Those that were begun by a delivered SYN.
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
-    begun: HashSet<Ends>,
+    begun: HashSet<Endpoints>,
 }
 
 impl Handshakes {
@@ -39,12 +39,12 @@ impl Handshakes {
         let Some(first) = ports.next() else { return Ok(false) };
         // Each list is a walk through the whole table of connections, whatever it is narrowed to.
         let port = if ports.all(|port| port == first) { first } else { 0 };
-        Ok(half_open(port)?.iter().any(|connection| self.begun.contains(&canonical(connection.ends()))))
+        Ok(half_open(port)?.iter().any(|connection| self.begun.contains(&canonical(connection.endpoints()))))
     }
 }
 
 /// A listener on `[::]` may have IPv4 clients.
-fn canonical((local, remote): Ends) -> Ends {
+fn canonical((local, remote): Endpoints) -> Endpoints {
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     (canonical(local), canonical(remote))
 }

@@ -10,8 +10,8 @@ use reloader_ebpf::{HeldKey, control, count};
 use super::error::EbpfError;
 use crate::gate::hold::LEASE;
 use crate::gate::programs::ProgramsError;
-use crate::kernel::bpf::Room;
-use crate::kernel::clock::monotonic;
+use crate::kernel::bpf::MapMemory;
+use crate::kernel::clock::monotonic_ns;
 
 const HELD: &str = "HELD";
 const CONTROL: &str = "CONTROL";
@@ -83,9 +83,9 @@ impl Maps {
     }
 
     pub(super) fn hold(&mut self, keys: &[(HeldKey, u32)]) -> Result<(), EbpfError> {
-        let mut room = Room::new();
+        let mut memory = MapMemory::new();
         keys.iter()
-            .try_for_each(|(key, verdict)| room.make(|| self.held.insert(key, verdict, 0)))
+            .try_for_each(|(key, verdict)| memory.insert(|| self.held.insert(key, verdict, 0)))
             .map_err(|error| EbpfError::map(HELD, error))
     }
 
@@ -95,7 +95,7 @@ impl Maps {
     }
 
     fn set_deadline(&mut self, index: u32, time: Duration) -> Result<(), EbpfError> {
-        let end = monotonic().saturating_add(time.as_nanos() as u64);
+        let end = monotonic_ns().saturating_add(time.as_nanos() as u64);
         self.control.set(index, end, 0).map_err(|error| EbpfError::map(CONTROL, error))
     }
 
@@ -118,5 +118,5 @@ fn open(what: &'static str, descriptor: &OwnedFd) -> Result<Map, EbpfError> {
 
 /// How long ago that was, by the clock of the programs.
 pub(super) fn since(arrived: u64) -> Duration {
-    Duration::from_nanos(monotonic().saturating_sub(arrived))
+    Duration::from_nanos(monotonic_ns().saturating_sub(arrived))
 }

@@ -16,7 +16,7 @@ use super::{Backend, Handover, HoldStats};
 use crate::kernel::scm_rights::{self, Descriptors};
 
 /// How many descriptors go with one message.
-const BATCH: usize = scm_rights::MOST;
+const BATCH: usize = scm_rights::MAX_DESCRIPTORS;
 
 /// The longest message, in bytes: a manifest grows with the number of devices.
 const LONGEST: usize = 1 << 17;

@@ -1,4 +1,4 @@
-//! bpf(2): whether it answers, and what it takes.
+//! Tries bpf(2): whether it answers, and the programs and maps that it accepts.
 
 use std::error::Error;
 
@@ -8,9 +8,9 @@ use aya::programs::{ProgramType, SkReuseport};
 use aya::sys::{is_map_supported, is_program_supported};
 use rustix::io::Errno;
 
-use super::{Ability, Finding};
+use super::ability::{Ability, Finding};
 use crate::gate::programs::{SELECT_PROGRAM, STEER_OBJECT, STEER_PROGRAM};
-use crate::kernel::bpf::{chain, denial, verdict, with_memlock_restored};
+use crate::kernel::bpf::{denial, error_chain, shorten_verifier_log, with_memlock_restored};
 
 pub(super) fn abilities() -> [Ability; 4] {
     with_memlock_restored(|| {
@@ -51,12 +51,15 @@ fn ring_buffer() -> Finding {
     }
 }
 
-/// Found by loading what steers. `tcp_migrate_req` is no proof: stable 5.10 has the sysctl without the feature.
+/// Loads the program that steers. The sysctl `tcp_migrate_req` is not a proof: stable 5.10 has it without the feature.
 fn steering(program: &'static str) -> Finding {
     match load(program) {
         Ok(()) => (Some(true), format!("bpf(2) loaded the sk_reuseport program {program}")),
         Err(error) if denial(error.as_ref()).is_some() => failed(error.as_ref()),
-        Err(error) => (Some(false), format!("the kernel refuses {program}: {}", verdict(&chain(error.as_ref())))),
+        Err(error) => (
+            Some(false),
+            format!("the kernel refuses {program}: {}", shorten_verifier_log(&error_chain(error.as_ref()))),
+        ),
     }
 }
 
@@ -66,7 +69,7 @@ fn load(program: &'static str) -> Result<(), Box<dyn Error>> {
     Ok(program.load()?)
 }
 
-/// What a failure of bpf(2) tells.
+/// Explains a failure of bpf(2).
 pub(super) fn failed(error: &(dyn Error + 'static)) -> Finding {
     match denial(error) {
         Some(Errno::NOSYS) => (
@@ -82,6 +85,6 @@ pub(super) fn failed(error: &(dyn Error + 'static)) -> Finding {
                  CAP_SYS_ADMIN), or a security module forbids it"
             ),
         ),
-        None => (None, format!("bpf(2) failed: {}", chain(error))),
+        None => (None, format!("bpf(2) failed: {}", error_chain(error))),
     }
 }

@@ -1,40 +1,20 @@
-//! What this kernel can do for us, found by trying and never by its version: distributions carry features back, and
+//! Finds the abilities of this kernel, by trying and never by its version: distributions carry features back, and
 //! containers take them away.
 //!
-//! Nothing here changes the machine: what has to be tried on a device is tried in a network namespace that ends with its
-//! thread, and what would make the kernel load a module is not tried.
+//! No trial changes the machine. Trials on a device run in a network namespace that ends with its thread. A trial that would
+//! make the kernel load a module is left out.
 
 use crate::kernel::kernel_release;
 
+mod ability;
 mod bpf;
 mod modules;
 mod process;
 mod traffic;
 
-/// Something that the kernel can do, or not.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Ability {
-    /// What scripts know it by, in kebab-case.
-    pub name: &'static str,
-    /// Whether this kernel has it for this process; `None` where that cannot be known without changing something.
-    pub present: Option<bool>,
-    /// How that is known.
-    pub how: String,
-    /// What follows from it.
-    pub follows: String,
-}
+pub use ability::Ability;
 
-impl Ability {
-    fn new(name: &'static str, (present, how): Finding, follows: impl FnOnce(Option<bool>) -> &'static str) -> Self {
-        Self { name, present, how, follows: follows(present).into() }
-    }
-}
-
-/// Whether it is there, and how that is known.
-type Finding = (Option<bool>, String);
-
-/// All abilities, in the order in which a person wants to read them. Takes some tens of milliseconds; blocking.
+/// All abilities, in the order in which they are shown. Blocks for some tens of milliseconds.
 pub fn abilities() -> Vec<Ability> {
     let mut abilities = vec![kernel()];
     abilities.extend(process::abilities());
@@ -56,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_ability_is_named_once_and_explained() {
+    fn every_ability_has_a_name_of_its_own_and_an_explanation() {
         let abilities = abilities();
         for ability in &abilities {
             assert!(ability.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", ability.name);
@@ -68,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_get_kebab_case() {
+    fn json_has_kebab_case_keys() {
         let ability = Ability::new("ifb", (None, "so".into()), |_| "then");
         let json = serde_json::to_string(&ability).unwrap();
         assert_eq!(json, r#"{"name":"ifb","present":null,"how":"so","follows":"then"}"#);

@@ -1,4 +1,4 @@
-//! What is known of a kernel module without loading it.
+//! Finds whether the use of a kernel feature would load a module.
 
 use std::fs;
 use std::path::Path;
@@ -8,11 +8,11 @@ use crate::kernel::kernel_release;
 /// Where a module is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Module {
-    /// In the running kernel, or nowhere at all: to use it loads nothing.
+    /// In the running kernel, or nowhere at all: its use loads nothing.
     Settled,
-    /// In a file, not loaded: to use it would load it.
+    /// In a file, not loaded: its use would load it.
     OnDisk,
-    /// Not loaded, and where modules lie is not to be seen, as in a container.
+    /// Not loaded, and the folder of modules is not visible, as in a container.
     Hidden,
 }
 
@@ -30,15 +30,15 @@ impl Module {
         decide(name, list("modules.dep").as_deref(), list("modules.builtin").as_deref())
     }
 
-    /// Why it was not tried, if it should not be.
+    /// The reason not to try the feature; `None` where its use loads nothing.
     pub(super) fn reason_not_to_try(&self, name: &str) -> Option<String> {
         match self {
             Self::Settled => None,
             Self::OnDisk => {
-                Some(format!("not tried, as that would load the module {name}, which is there but not loaded"))
+                Some(format!("not tried, as that would load the module {name}, which is on disk but not loaded"))
             }
             Self::Hidden => Some(format!(
-                "not tried, as that might load the module {name}: this kernel's /lib/modules is not to be seen"
+                "not tried, as that might load the module {name}: this kernel's /lib/modules is not visible"
             )),
         }
     }
@@ -69,18 +69,18 @@ mod tests {
     const BUILTIN: &str = "kernel/net/sched/sch-ingress.ko\n";
 
     #[test]
-    fn only_a_module_on_disk_would_be_loaded() {
+    fn module_on_disk_would_be_loaded() {
         let find = |name| decide(name, Some(FILES), Some(BUILTIN));
         assert_eq!(find("sch_plug"), Module::OnDisk);
         assert_eq!(find("ifb"), Module::OnDisk);
         assert_eq!(find("sch_ingress"), Module::Settled);
         assert_eq!(find("cls_bpf"), Module::Settled);
-        // What another module depends on is on a line of its own too.
+        // A dependency is on a line of its own too; here it is not.
         assert_eq!(find("b"), Module::Settled);
     }
 
     #[test]
-    fn without_a_list_nothing_is_known() {
+    fn module_is_hidden_without_the_list_of_files() {
         assert_eq!(decide("ifb", None, None), Module::Hidden);
         assert_eq!(decide("sch_ingress", None, Some(BUILTIN)), Module::Settled);
     }

@@ -1,11 +1,11 @@
-//! pidfds: tried on this very process.
+//! Tries pidfds, on this very process.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-use super::{Ability, Finding};
+use super::ability::{Ability, Finding};
 
 pub(super) fn abilities() -> [Ability; 2] {
     let own = pidfd_open(getpid(), PidfdFlags::empty());

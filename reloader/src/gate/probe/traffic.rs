@@ -1,4 +1,4 @@
-//! Ways into the packet path, each tried on the `lo` of a network namespace that nobody else is in.
+//! Tries the ways into the packet path, each on the `lo` of a network namespace of its own.
 
 use std::error::Error;
 use std::io;
@@ -10,10 +10,11 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use nix::sched::{CloneFlags, unshare};
 use rustix::io::Errno;
 
+use super::ability::{Ability, Finding};
+use super::bpf;
 use super::modules::Module;
-use super::{Ability, Finding, bpf};
 use crate::gate::programs::{OBJECT, SYN_PROGRAM};
-use crate::kernel::bpf::{chain, denial, errno, with_memlock_restored};
+use crate::kernel::bpf::{denial, errno, error_chain, with_memlock_restored};
 use crate::kernel::devices::{self, LO};
 use crate::kernel::tc;
 use crate::process::effective_capabilities;
@@ -48,7 +49,7 @@ pub(super) fn abilities() -> [Ability; 4] {
 
 fn tcx() -> Finding {
     match try_with(&[], || attach(|| Ok(TcAttachOptions::TcxOrder(LinkOrder::first())))) {
-        // A daemon in a sandbox has no CAP_SYS_ADMIN. To ask `lo` for its programs changes nothing, and proves nearly as much.
+        // A daemon in a sandbox has no CAP_SYS_ADMIN. Listing the programs of `lo` changes nothing, and proves nearly as much.
         Trial::NoNamespace(error) => ask_for_tcx().unwrap_or_else(|| finding("TCX", Trial::NoNamespace(error))),
         trial => finding("attaching by TCX", trial),
     }
@@ -57,7 +58,7 @@ fn tcx() -> Finding {
 fn ask_for_tcx() -> Option<Finding> {
     let error = SchedClassifier::query_tcx("lo", TcAttachType::Ingress).err();
     match error.map(|error| errno(&error)) {
-        // Linux 6.6 says ENOENT where there is no program.
+        // Linux 6.6 answers ENOENT where there is no program.
         None | Some(Some(Errno::NOENT)) => Some((Some(true), "bpf(2) lists TCX programs".into())),
         Some(Some(Errno::INVAL)) => Some((Some(false), "bpf(2) does not know TCX programs".into())),
         _ => None,
@@ -82,14 +83,14 @@ fn ifb() -> Finding {
     finding("an ifb device", try_with(&["ifb"], || Ok(devices::add_ifb("reloader-probe")?)))
 }
 
-/// What became of an attempt.
+/// The result of an attempt.
 enum Trial {
     Worked,
     NotTried(String),
     Failed(Box<dyn Error + Send + Sync>),
-    /// Without CAP_NET_ADMIN there is nothing to try.
+    /// Not tried, because the process lacks CAP_NET_ADMIN.
     Denied,
-    /// There was no namespace to try it in.
+    /// Not tried, because there was no namespace to try it in.
     NoNamespace(io::Error),
 }
 
@@ -100,7 +101,7 @@ fn try_with(modules: &[&str], attempt: fn() -> Result<(), Box<dyn Error + Send +
     if let Some(reason) = modules.iter().find_map(|name| Module::find(name).reason_not_to_try(name)) {
         return Trial::NotTried(reason);
     }
-    // The namespace ends with the only thread that is in it, and all that was tried ends with the namespace.
+    // The namespace ends with its only thread, and everything that was added ends with the namespace.
     let thread = std::thread::spawn(move || match unshare(CloneFlags::CLONE_NEWNET) {
         Ok(()) => attempt().map_or_else(Trial::Failed, |()| Trial::Worked),
         Err(errno) => Trial::NoNamespace(errno.into()),
@@ -122,7 +123,7 @@ fn finding(what: &str, trial: Trial) -> Finding {
             }
             _ => bpf::failed(error.as_ref()),
         },
-        Trial::Failed(error) => (Some(false), format!("{what} failed: {}", chain(error.as_ref()))),
+        Trial::Failed(error) => (Some(false), format!("{what} failed: {}", error_chain(error.as_ref()))),
     }
 }
 

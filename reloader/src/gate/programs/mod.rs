@@ -10,7 +10,7 @@ use aya::{Ebpf, EbpfLoader};
 use reloader_ebpf::{ABI_VERSION, Address, any_address, v4_mapped, v6};
 use rustix::io::Errno;
 
-use crate::kernel::bpf::{chain, denial, verdict};
+use crate::kernel::bpf::{denial, error_chain, shorten_verifier_log};
 
 /// The object that holds those that every kernel with bpf(2) takes.
 pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!("reloader.o");
@@ -87,7 +87,7 @@ impl ProgramsError {
         match denial(error) {
             Some(Errno::NOSYS) => Self::Missing,
             Some(_) => Self::Denied,
-            None => Self::Refused { reason: verdict(&chain(error)) },
+            None => Self::Refused { reason: shorten_verifier_log(&error_chain(error)) },
         }
     }
 

@@ -96,7 +96,7 @@ impl QdiscGate {
     /// Brings the filters of all devices up to date.
     fn cover(&mut self, meanwhile: &mut dyn FnMut()) -> Result<(), QdiscError> {
         let devices = devices::list().map_err(QdiscError::list("devices"))?;
-        let local = addresses::local().map_err(QdiscError::list("addresses"))?;
+        let local = addresses::local_prefixes().map_err(QdiscError::list("addresses"))?;
         let qdiscs = qdisc::list().map_err(QdiscError::list("qdiscs"))?;
         let receivers: Vec<&Device> =
             receivers(&devices).into_iter().filter(|device| plugs::ifb_of(device).is_none()).collect();

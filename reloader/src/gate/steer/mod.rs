@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use socket2::SockRef;
 
 use super::programs::{self, ProgramsError, SELECT_PROGRAM, STEER_OBJECT, STEER_PROGRAM, listened_addresses};
-use crate::kernel::bpf::{self, Room, errno};
+use crate::kernel::bpf::{self, MapMemory, errno};
 use crate::kernel::clock;
 use crate::model::listener::Address;
 
@@ -75,7 +75,7 @@ pub struct Steer {
     places: u32,
     trace: Option<Trace>,
     /// For the groups of one reload together.
-    room: Room,
+    map_memory: MapMemory,
 }
 
 /// A group that is steered.
@@ -110,7 +110,7 @@ impl Steer {
             loaded.load().map_err(|error| ProgramsError::from_error(&error))?;
             Ok(ebpf)
         })?;
-        Ok(Steer { ebpf, program, standing: Vec::new(), places: 0, trace: None, room: Room::new() })
+        Ok(Steer { ebpf, program, standing: Vec::new(), places: 0, trace: None, map_memory: MapMemory::new() })
     }
 
     /// Whether what is queued on a closed listener moves over.
@@ -123,7 +123,7 @@ impl Steer {
     /// # Errors
     /// Where the map cannot be written: nothing is steered from then on.
     pub fn renew(&mut self, lease: Duration) -> Result<(), SteerError> {
-        let end = clock::monotonic().saturating_add(lease.as_nanos() as u64);
+        let end = clock::monotonic_ns().saturating_add(lease.as_nanos() as u64);
         let mut map: Array<&mut MapData, u64> = self.map(LEASE)?;
         Ok(map.set(0, if lease.is_zero() { 0 } else { end }, 0).map_err(|error| ProgramsError::map(LEASE, error))?)
     }
@@ -225,7 +225,7 @@ impl Steer {
         let places = std::mem::take(&mut self.places);
         self.clear(0..places);
         self.trace = None;
-        self.room = Room::new();
+        self.map_memory = MapMemory::new();
         first_error.map_or(Ok(()), Err)
     }
 
@@ -254,12 +254,12 @@ impl Steer {
         let cpus = nr_cpus().map_err(|(what, source)| ProgramsError::Map { what, source })?;
         let value = || PerCpuValues::try_from(vec![[span(first, group.to.len() as u32), 0, 0]; cpus]);
         let keys = self.standing.last().map(|standing| standing.keys.clone()).unwrap_or_default();
-        let mut room = std::mem::replace(&mut self.room, Room::new());
+        let mut memory = std::mem::replace(&mut self.map_memory, MapMemory::new());
         let mut groups: PerCpuHashMap<&mut MapData, HeldKey, Steered> = self.map(GROUPS)?;
         for key in keys {
-            room.make(|| groups.insert(key, value()?, 0)).map_err(|error| ProgramsError::map(GROUPS, error))?;
+            memory.insert(|| groups.insert(key, value()?, 0)).map_err(|error| ProgramsError::map(GROUPS, error))?;
         }
-        self.room = room;
+        self.map_memory = memory;
         Ok(())
     }
 
@@ -330,5 +330,5 @@ fn listens_at(socket: &OwnedFd, address: SocketAddr) -> bool {
 }
 
 fn number(error: &(dyn std::error::Error + 'static)) -> std::io::Error {
-    errno(error).map_or_else(|| std::io::Error::other(bpf::chain(error)), Into::into)
+    errno(error).map_or_else(|| std::io::Error::other(bpf::error_chain(error)), Into::into)
 }

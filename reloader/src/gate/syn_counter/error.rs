@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use crate::gate::attachment::AttachError;
 use crate::gate::programs::ProgramsError;
-use crate::kernel::bpf::{chain, denial, errno};
+use crate::kernel::bpf::{denial, errno, error_chain};
 
 /// Why SYNs cannot be counted.
 #[derive(Debug, thiserror::Error)]
@@ -53,12 +53,12 @@ impl CounterError {
     pub(super) fn attach(error: AttachError) -> Self {
         match denial(error.source.as_ref()) {
             Some(_) => ProgramsError::from_error(error.source.as_ref()).into(),
-            None => Self::Attach { reason: chain(error.source.as_ref()), device: error.device },
+            None => Self::Attach { reason: error_chain(error.source.as_ref()), device: error.device },
         }
     }
 
     pub(super) fn detach(error: AttachError) -> Self {
-        Self::Detach { reason: chain(error.source.as_ref()), device: error.device }
+        Self::Detach { reason: error_chain(error.source.as_ref()), device: error.device }
     }
 
     pub(super) fn watching(listeners: usize, error: MapError) -> Self {

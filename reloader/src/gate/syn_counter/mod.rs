@@ -16,7 +16,7 @@ use reloader_ebpf::{SynKey, syn_key};
 pub use super::attachment::Hook;
 use super::attachment::{Attachment, COUNTER};
 use super::programs::{self, OBJECT, ProgramsError, SYN_PROGRAM, listened_addresses};
-use crate::kernel::bpf::{self, Room};
+use crate::kernel::bpf::{self, MapMemory};
 use crate::kernel::devices::{Device, receivers};
 use crate::kernel::tc::Direction;
 
@@ -118,9 +118,10 @@ impl SynCounter {
     fn watch(&mut self, watched: &[Watched]) -> Result<(), CounterError> {
         let cpus = nr_cpus().map_err(|(file, error)| ProgramsError::Map { what: file, source: error })?;
         let mut map = self.map()?;
-        let mut room = Room::new();
+        let mut memory = MapMemory::new();
         for key in watched.iter().flat_map(keys) {
-            room.make(|| map.insert(key, PerCpuValues::try_from(vec![0_u64; cpus])?, 0))
+            memory
+                .insert(|| map.insert(key, PerCpuValues::try_from(vec![0_u64; cpus])?, 0))
                 .map_err(|error| CounterError::watching(watched.len(), error))?;
         }
         self.watched = watched.to_vec();

@@ -89,7 +89,7 @@ mod tests {
     use crate::kernel::tc::golden::hex_sent;
 
     #[test]
-    fn an_ifb_is_added_as_ip_does_it() {
+    fn ifb_is_added_with_the_bytes_of_ip() {
         // ip link add rlr-hold-7 mtu 1279 up type ifb
         let expected = "44000000100005060000000000000000000000000000000001000000010000000800\
             0400ff0400000f000300726c722d686f6c642d3700000c0012000700010069666200";
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_removed_as_ip_does_it() {
+    fn device_is_removed_with_the_bytes_of_ip() {
         // ip link del rlr-hold-7, which is device 3
         let expected = "2000000011000500000000000000000000000000030000000000000000000000";
         assert_eq!(hex_sent(|handle| removal(handle, 3)), expected);

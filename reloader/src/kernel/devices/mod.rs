@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loopback_device_is_listed() {
+    fn loopback_device_is_listed() {
         let devices = list().unwrap();
         let lo = devices.iter().find(|device| device.name == "lo").unwrap();
         assert_eq!((lo.index, lo.ethernet, lo.master, lo.kind.as_deref()), (1, true, None, None));

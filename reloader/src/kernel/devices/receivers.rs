@@ -2,14 +2,15 @@
 
 use super::Device;
 
-/// The devices on which every packet for this host is seen exactly once: those that hand packets to IP.
+/// The devices that hand packets to IP. On these, every packet for this host is seen exactly once.
 ///
-/// - A device with a master (bridge port, bond slave) hands them to its master, which has an ingress of its own.
+/// - A device with a master (bridge port, bond slave) hands its packets to the master, which has an ingress of its own.
 /// - A VRF is the exception among masters: packets go to IP on the slave, and the VRF's ingress never sees them.
-/// - A VLAN's device and the one below it both stay: a tagged frame counts on the VLAN's only (the program looks at the tag).
-/// - So do a macvlan's: its frames go to a MAC address that is not the lower device's (the program looks at that too).
-/// - An ipvlan shares its lower device's MAC address: where that is in this namespace, it sees the packet first.
-/// - A tunnel's outer packet is no TCP, a veth's two ends have one ingress each per direction: nothing to do.
+/// - A VLAN device and the device below it are both receivers. The program looks at the tag: a tagged frame counts on the VLAN
+///   device only.
+/// - A macvlan device and the device below it are both receivers. The program looks at the MAC address, which differs.
+/// - An ipvlan device shares the MAC address of the device below it. Where that is in this namespace, it sees the packet first.
+/// - Tunnels and veth devices need no rule: a tunnel's outer packet is not TCP, and each end of a veth has its own ingress.
 pub fn receivers(devices: &[Device]) -> Vec<&Device> {
     devices.iter().filter(|device| hands_packets_to_ip(device, devices)).collect()
 }
@@ -41,13 +42,13 @@ mod tests {
     }
 
     #[test]
-    fn plain_devices_receive_when_they_are_up() {
+    fn plain_device_is_a_receiver_when_it_is_up() {
         let down = Device { up: false, ..device(3, "eth1", "") };
         assert_eq!(names(&[device(1, "lo", ""), device(2, "eth0", ""), down]), ["lo", "eth0"]);
     }
 
     #[test]
-    fn a_bridge_receives_for_its_ports() {
+    fn bridge_is_the_receiver_for_its_ports() {
         let port = Device { master: Some(9), ..device(2, "eth0", "") };
         assert_eq!(names(&[port.clone(), device(9, "br0", "bridge")]), ["br0"]);
         // A master that is not in the list is still a master.
@@ -55,13 +56,13 @@ mod tests {
     }
 
     #[test]
-    fn the_slaves_of_a_vrf_receive_themselves() {
+    fn slave_of_a_vrf_is_a_receiver() {
         let slave = Device { master: Some(9), ..device(2, "eth0", "") };
         assert_eq!(names(&[slave, device(9, "blue", "vrf")]), ["eth0"]);
     }
 
     #[test]
-    fn stacked_devices() {
+    fn stacked_devices_are_receivers_but_for_an_ipvlan_above_its_lower_device() {
         let on_eth0 = |index, name, kind| Device { lower: Some(2), ..device(index, name, kind) };
         let devices = [
             device(2, "eth0", ""),

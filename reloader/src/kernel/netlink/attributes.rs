@@ -1,5 +1,5 @@
-//! Reads a message of which some attributes cannot be parsed: they are left out, and the rest is as good as before. A device whose alias is
-//! not UTF-8 is a device all the same.
+//! Parses messages attribute by attribute. An attribute that cannot be parsed is left out with a warning, and the others are
+//! kept: a device whose alias is not UTF-8 stays in the list.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -18,7 +18,7 @@ const TYPE_MASK: u16 = 0x3fff;
 /// Parses one message.
 ///
 /// # Errors
-/// Where it cannot be parsed without its attributes either.
+/// `InvalidData` where it cannot be parsed even without its attributes.
 pub(super) fn parse<M>(message: &[u8]) -> io::Result<NetlinkMessage<M>>
 where
     M: NetlinkSerializable + NetlinkDeserializable + Debug,
@@ -35,7 +35,11 @@ where
     let mut packet = NetlinkMessage::<M>::deserialize(&kept).map_err(|error| invalid(&error))?;
     let (attributes, rest) = split(attributes);
     if !rest.is_empty() {
-        warn_once(kind, [0; ATTRIBUTE_HEADER].as_slice(), "its length is wrong, as are those of all behind it");
+        warn_once(
+            kind,
+            [0; ATTRIBUTE_HEADER].as_slice(),
+            "its length is wrong, so the attributes behind it are lost too",
+        );
     }
     for attribute in attributes {
         let longer = with_length([kept.as_slice(), attribute].concat());
@@ -51,8 +55,8 @@ fn message_kind(message: &[u8]) -> Option<u16> {
     Some(u16::from_ne_bytes(*message.get(4..)?.first_chunk()?))
 }
 
-/// What comes before the attributes of a message of rtnetlink, in bytes: `ifinfomsg`, `ifaddrmsg`, `rtmsg` and `tcmsg`
-/// (linux/rtnetlink.h). sock_diag's messages have no names that a user may choose.
+/// The length, in bytes, of the part before the attributes of a message of rtnetlink: `ifinfomsg`, `ifaddrmsg`, `rtmsg` and
+/// `tcmsg` (linux/rtnetlink.h). `None` for sock_diag: its messages have no names that a user may choose.
 fn body_length(kind: u16) -> Option<usize> {
     match kind {
         16..=19 => Some(16),
@@ -69,7 +73,7 @@ fn with_length(mut message: Vec<u8>) -> Vec<u8> {
     message
 }
 
-/// The attributes, each with its header and its padding, and what is none.
+/// The attributes, each with its header and its padding, and the rest that is not an attribute.
 fn split(mut rest: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     let mut found = Vec::new();
     while let Some(length) = rest.first_chunk().map(|bytes| usize::from(u16::from_ne_bytes(*bytes))) {
@@ -83,14 +87,12 @@ fn split(mut rest: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     (found, rest)
 }
 
-/// Devices are listed at every hold: each kind of attribute is told of once.
+/// Warns once for each kind of attribute, because devices are listed at every hold.
 fn warn_once(kind: u16, attribute: &[u8], error: &str) {
-    static TOLD: Mutex<BTreeSet<(u16, u16)>> = Mutex::new(BTreeSet::new());
+    static WARNED: Mutex<BTreeSet<(u16, u16)>> = Mutex::new(BTreeSet::new());
     let attribute = u16::from_ne_bytes([attribute[2], attribute[3]]) & TYPE_MASK;
-    if TOLD.lock().is_ok_and(|mut told| told.insert((kind, attribute))) {
-        log::warn!(
-            "attribute {attribute} of a netlink message of type {kind} cannot be read, and is left out: {error}"
-        );
+    if WARNED.lock().is_ok_and(|mut warned| warned.insert((kind, attribute))) {
+        log::warn!("attribute {attribute} of a netlink message of type {kind} cannot be read and is left out: {error}");
     }
 }
 
@@ -130,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn an_attribute_that_cannot_be_read_costs_no_other() {
+    fn unreadable_attribute_is_left_out_and_the_others_are_kept() {
         let expected = Device { name: "eth0".into(), index: 7, master: Some(9), ..device(&link()) };
         assert_eq!(device(&link()), expected);
         assert_eq!(device(&in_latin_1(link(), ALIAS)), expected);
     }
 
     #[test]
-    fn a_device_whose_name_cannot_be_read_is_a_device_that_no_name_leads_to() {
+    fn device_with_an_unreadable_name_is_kept_without_a_name() {
         let device = device(&in_latin_1(link(), "eth0"));
         assert_eq!((device.index, device.master), (7, Some(9)));
         assert_eq!(crate::kernel::devices::index(&device.name), None);
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_no_panic() {
+    fn damaged_message_does_not_panic() {
         let whole = in_latin_1(link(), ALIAS);
         for length in 0..whole.len() {
             let _ = parse::<RouteNetlinkMessage>(&whole[..length]);

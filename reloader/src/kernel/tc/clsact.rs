@@ -114,7 +114,7 @@ mod tests {
     use crate::kernel::tc::golden::hex_sent;
 
     #[test]
-    fn ingress_is_added_and_removed_as_tc_does_it() {
+    fn ingress_is_added_and_removed_with_the_bytes_of_tc() {
         // tc qdisc add dev lo ingress
         let expected = "300000002400050600000000000000000000000001000000\
             0000fffff1ffffff000000000c000100696e677265737300";

@@ -22,7 +22,7 @@ pub(crate) const INGRESS_FILTERS: u32 = 0xffff_fff2;
 pub(crate) struct Qdisc {
     /// The device's number.
     pub(crate) device: u32,
-    /// Its number on that device, major in the upper half. The kernel's own default has 0.
+    /// Its number on that device, major number in the upper half. The kernel's own default has 0.
     pub(crate) handle: u32,
     /// The class above it, or [`ROOT`].
     pub(crate) parent: u32,
@@ -30,7 +30,7 @@ pub(crate) struct Qdisc {
     pub(crate) kind: String,
     /// Packets that have left it.
     pub(crate) sent: u64,
-    /// Packets that it had no room for.
+    /// Packets that it dropped for lack of room.
     pub(crate) dropped: u64,
     /// Packets that are in it.
     pub(crate) waiting: u64,
@@ -39,7 +39,7 @@ pub(crate) struct Qdisc {
 /// The qdiscs of all devices of the calling thread's network namespace.
 ///
 /// # Errors
-/// Where the kernel refuses to list them.
+/// The kernel's error number where it refuses to list them.
 pub(crate) fn list() -> io::Result<Vec<Qdisc>> {
     Ok(dump(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()))?
         .iter()
@@ -89,7 +89,7 @@ pub(crate) fn add_prio(device: u32, handle: u32) -> io::Result<()> {
     change(prio(device, handle), CREATE)
 }
 
-/// Adds a plug. It holds packets from the beginning, up to `limit` bytes, and drops what is more.
+/// Adds a plug. It holds packets from its creation on, up to `limit` bytes, and drops the rest.
 ///
 /// # Errors
 /// EEXIST where the handle or the place is taken, ENOENT where the parent is not there or the kernel has no plug.
@@ -97,7 +97,7 @@ pub(crate) fn add_plug(device: u32, parent: u32, handle: u32, limit: u32) -> io:
     change(plug(device, parent, handle, TCQ_PLUG_LIMIT, limit), CREATE)
 }
 
-/// Lets all that a plug holds and all that comes pass.
+/// Releases all packets that a plug holds, and lets new packets pass.
 ///
 /// # Errors
 /// ENOENT where it is gone.
@@ -105,7 +105,7 @@ pub(crate) fn unplug(device: u32, parent: u32, handle: u32) -> io::Result<()> {
     change(plug(device, parent, handle, TCQ_PLUG_RELEASE_INDEFINITE, 0), NLM_F_ACK)
 }
 
-/// Removes a qdisc with all that is in it.
+/// Removes a qdisc with all packets and classes that are in it.
 ///
 /// # Errors
 /// ENOENT or EINVAL where it is gone.
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn prio_is_added_as_tc_does_it() {
+    fn prio_is_added_with_the_bytes_of_tc() {
         // tc qdisc add dev lo root handle fe1d: prio bands 16 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0
         let expected = "4c0000002400050600000000000000000000000001000000\
             00001dfeffffffff00000000090001007072696f000000001c000200100000000000000000000000000000000000000004000200";
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plug_is_added_released_and_removed_as_tc_does_it() {
+    fn plug_is_added_released_and_removed_with_the_bytes_of_tc() {
         // tc qdisc add dev lo parent fe1d:2 handle 7: plug limit 1048576
         let expected = "3c0000002400050600000000000000000000000001000000\
             0000070002001dfe0000000009000100706c7567000000000c0002000300000000001000";

@@ -19,8 +19,8 @@ impl Counters {
     pub(super) fn read(steer: &mut Steer) -> Counters {
         Counters {
             // Only kernels that migrate have it (Linux 5.14).
-            failed_migrations: netstat::tcp(["TCPMigrateReqFailure"]).map(|[failed]| failed),
-            answered_cookies: netstat::tcp(["SyncookiesRecv"]).map(|[answered]| answered),
+            failed_migrations: netstat::tcp_counters(["TCPMigrateReqFailure"]).map(|[failed]| failed),
+            answered_cookies: netstat::tcp_counters(["SyncookiesRecv"]).map(|[answered]| answered),
             left: steer.left().ok(),
         }
     }

@@ -12,7 +12,7 @@ use super::retire::undrained;
 use super::run_blocking::run_blocking;
 use super::stop_listening::stop_listening;
 use crate::gate::steer::{Steer, Trace};
-use crate::kernel::sock_diag::{Ends, SockDiagError};
+use crate::kernel::sock_diag::{Endpoints, SockDiagError};
 use crate::model::listener::Listener;
 use crate::process::Handle;
 use crate::receipt::Recorder;
@@ -174,7 +174,7 @@ impl SteeredListeners {
         left: impl Fn(u64, usize) -> String,
     ) {
         let deadline = Instant::now() + self.patience;
-        let mut awaited: Option<HashSet<Ends>> = None;
+        let mut awaited: Option<HashSet<Endpoints>> = None;
         loop {
             let old = self.old.clone();
             // A connection goes from half-open to the accept queue: read in this order none is missed.

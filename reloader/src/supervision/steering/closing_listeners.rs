@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::kernel::sock_diag::{self, Ends, SockDiagError};
+use crate::kernel::sock_diag::{self, Endpoints, SockDiagError};
 use crate::model::listener::{Endpoint, Listener};
 
 /// The old listeners, as the kernel's tables name them.
@@ -18,12 +18,12 @@ impl ClosingListeners {
     }
 
     /// Handshakes that they have begun: without the `late` ones those whose SYN-ACK was sent once only.
-    pub(crate) fn half_open(&self, late: bool) -> Result<HashSet<Ends>, SockDiagError> {
+    pub(crate) fn half_open(&self, late: bool) -> Result<HashSet<Endpoints>, SockDiagError> {
         let pending = sock_diag::half_open(0)?;
         let awaited = pending.iter().filter(|found| {
             (late || found.retransmits == 0) && self.endpoints.iter().any(|endpoint| endpoint.covers(found.local))
         });
-        Ok(awaited.map(|found| found.ends()).collect())
+        Ok(awaited.map(|found| found.endpoints()).collect())
     }
 
     /// Connections in their accept queues.

@@ -6,14 +6,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Supervisor;
-use crate::kernel::sock_diag::Ends;
+use crate::kernel::sock_diag::Endpoints;
 pub(crate) use closing_listeners::ClosingListeners;
 
 /// Handshakes of closed listeners that wait for a slow client, or for one whose ACK came while the accept queue was full: they
 /// are migrated as long as the program stands, which does nothing else any more.
 pub(crate) struct PendingHandshakes {
     pub(crate) old: Arc<ClosingListeners>,
-    pub(crate) pending: Option<HashSet<Ends>>,
+    pub(crate) pending: Option<HashSet<Endpoints>>,
 }
 
 /// Takes the program off once nothing waits for it any more. Due about once a second.

@@ -14,7 +14,7 @@ use super::channel::{self, ToGuard, ToHolder};
 use super::own_entry::OwnEntry;
 use super::worker::RENEWAL_INTERVAL;
 use super::{Backend, Handover, HoldStats, LEASE};
-use crate::kernel::clock::{monotonic, timespec};
+use crate::kernel::clock::{monotonic_ns, timespec};
 use crate::process::children;
 use crate::sys::Inheritance;
 
@@ -110,7 +110,7 @@ impl Guard {
         keepsake: Handover,
         meanwhile: &mut dyn FnMut(),
     ) -> io::Result<()> {
-        let end = monotonic() + ends.saturating_duration_since(Instant::now()).as_nanos() as u64;
+        let end = monotonic_ns() + ends.saturating_duration_since(Instant::now()).as_nanos() as u64;
         channel::send_keepsake(self.channel.as_fd(), backend, end, keepsake)?;
         self.agreed(meanwhile)
     }

@@ -16,7 +16,7 @@ use super::super::registry::HoldRegistry;
 use super::super::worker::RENEWAL_INTERVAL;
 use super::super::{Backend, Gate, Handover, HoldError, HoldStats, LEASE, Partial, clean_up, own_entry, restore};
 use super::succession::{Ports, Succession};
-use crate::kernel::clock::{monotonic, timespec};
+use crate::kernel::clock::{monotonic_ns, timespec};
 
 /// How long a holder may take to deliver, unheard: the gates wait 2 and 5 s for what listeners and the kernel do soon.
 const DELIVERY: Duration = Duration::from_secs(10);
@@ -87,7 +87,7 @@ impl GuardState {
     /// From now on SYNs can be parked. It is another keepsake where devices came during the hold.
     pub(super) fn complete(&mut self, entrusted: Entrusted, descriptors: Vec<OwnedFd>) {
         let Entrusted { backend, end, manifest } = entrusted;
-        let end = Instant::now() + Duration::from_nanos(end.saturating_sub(monotonic())) + LEASE;
+        let end = Instant::now() + Duration::from_nanos(end.saturating_sub(monotonic_ns())) + LEASE;
         self.progress = Progress::Holds { backend, keepsake: Handover { manifest, descriptors }, end, delivers: false };
         // It arms now, on many devices perhaps.
         self.expect_holder_within(DELIVERY);

@@ -25,7 +25,7 @@ fn added_entry(position: &FilterPosition, table: u32, number: u16, keys: &[Key],
 }
 
 #[test]
-fn a_mark_is_added_as_tc_does_it() {
+fn marker_is_added_with_the_bytes_of_tc() {
     // tc filter add dev lo ingress protocol ip pref 65280 handle ::1 u32 match u8 0 0xff at 0 flowid 5e1d:7
     let expected = "5c0000002c000506000000000000000000000000010000000\
         1000000f2ffffff080000ff0800010075333200300002000800010007001d5e2400050001000100000000000000000000000000\
@@ -34,7 +34,7 @@ fn a_mark_is_added_as_tc_does_it() {
 }
 
 #[test]
-fn a_table_is_added_as_tc_does_it() {
+fn table_is_added_with_the_bytes_of_tc() {
     // tc filter add dev lo ingress protocol ip pref 65280 u32 divisor 1
     let expected = "380000002c000506000000000000000000000000010000000\
         0000000f2ffffff080000ff08000100753332000c0002000800040001000000";
@@ -46,7 +46,7 @@ fn a_table_is_added_as_tc_does_it() {
 }
 
 #[test]
-fn an_entry_of_the_root_table_that_leads_on() {
+fn entry_of_the_root_table_jumps_to_another_table() {
     // tc filter add dev lo ingress protocol ip pref 65280 handle ::2 u32 match u8 6 0xff at 9 match u16 0 0x1fff at 6 link 801:
     let expected = "6c0000002c000506000000000000000000000000010000000\
         2000000f2ffffff080000ff08000100753332004000020008000300000010803400050000000200000000000000000000000000\
@@ -56,7 +56,7 @@ fn an_entry_of_the_root_table_that_leads_on() {
 }
 
 #[test]
-fn an_entry_that_skips_what_the_header_says() {
+fn entry_skips_the_length_that_the_header_has() {
     // tc filter add dev lo ingress protocol ip pref 65280 handle ::1 u32 ht 801: match ip dst 10.0.0.0/8 link 802:
     //   offset at 0 mask 0x0f00 shift 6 eat
     let expected = "640000002c000506000000000000000000000000010000000\
@@ -68,7 +68,7 @@ fn an_entry_that_skips_what_the_header_says() {
 }
 
 #[test]
-fn an_entry_for_an_ipv6_prefix() {
+fn entry_compares_an_ipv6_prefix() {
     // tc filter add dev lo ingress protocol ipv6 pref 65281 handle ::1 u32 ht 804: match ip6 dst fd00::/64 link 805:
     let expected = "740000002c000506000000000000000000000000010000000\
         1000000f2ffffff86dd01ff08000100753332004800020008000300000050800800020000004080340005000000020000000000\
@@ -79,7 +79,7 @@ fn an_entry_for_an_ipv6_prefix() {
 }
 
 #[test]
-fn an_entry_that_skips_a_fixed_header() {
+fn entry_skips_a_header_of_fixed_length() {
     // tc filter add dev lo ingress protocol ipv6 pref 65281 handle ::2 u32 ht 804: match u8 6 0xff at 6 link 805:
     //   offset plus 40 eat
     let expected = "640000002c000506000000000000000000000000010000000\
@@ -92,7 +92,7 @@ fn an_entry_that_skips_a_fixed_header() {
 
 /// tc takes even positions only, so this one is at 2 instead of 1, where an extension header has its length.
 #[test]
-fn an_entry_that_skips_a_fixed_part_and_what_the_header_says() {
+fn entry_skips_a_fixed_part_and_the_length_that_the_header_has() {
     // tc filter add dev lo ingress protocol ipv6 pref 65281 handle ::1 u32 ht 805: match u8 6 0xff at 0 link 806:
     //   offset plus 8 at 2 mask 0xff00 shift 5 eat
     let expected = "640000002c000506000000000000000000000000010000000\
@@ -107,7 +107,7 @@ const SYN_TO_8080: [Key; 2] =
     [Key { offset: 12, mask: 0x0017_0000, value: 0x0002_0000 }, Key { offset: 0, mask: 0xffff, value: 8080 }];
 
 #[test]
-fn an_entry_that_redirects() {
+fn entry_redirects_to_a_device() {
     // tc filter add dev lo ingress protocol ip pref 65280 handle ::1 u32 ht 802: match u8 2 0x17 at 13
     //   match u16 8080 0xffff at 2 action mirred egress redirect dev ifbx        (device 2)
     let expected = "a40000002c000506000000000000000000000000010000000\
@@ -118,7 +118,7 @@ fn an_entry_that_redirects() {
 }
 
 #[test]
-fn an_entry_that_chooses_a_class() {
+fn entry_chooses_a_class() {
     // tc filter add dev lo ingress protocol ip pref 65280 handle ::2 u32 ht 802: match u8 2 0x17 at 13
     //   match u16 8080 0xffff at 2 flowid fe1d:2
     let expected = "740000002c000506000000000000000000000000010000000\
@@ -128,7 +128,7 @@ fn an_entry_that_chooses_a_class() {
 }
 
 #[test]
-fn filters_are_removed_as_tc_does_it() {
+fn filters_are_removed_with_the_bytes_of_tc() {
     // tc filter del dev lo ingress protocol ip pref 65280 handle 800::2 u32
     let expected = "2c0000002d000500000000000000000000000000010000000\
         2000080f2ffffff080000ff0800010075333200";

@@ -18,7 +18,7 @@ const SOURCES: [&str; 5] = [
     ".cargo/config.toml",
     "reloader-ebpf/Cargo.toml",
     "reloader-ebpf/src",
-    "xtask/src/build_ebpf.rs",
+    "xtask/src/build_ebpf/mod.rs",
     "xtask/src/build_ebpf/toolchain.rs",
 ];
 

@@ -12,6 +12,7 @@ mod containers;
 mod crash;
 mod custody;
 mod daemon_life;
+mod debian;
 mod disk_full;
 mod draining;
 mod failed_reloads;

@@ -1,4 +1,4 @@
-//! Signals by which recipes for HAProxy and nginx reload a server, or end an old one.
+//! Tests the signals by which common setups of HAProxy and nginx reload a server or end an old one.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use reloader_tests::wrapper::{Behaviour, Wrapper};
 const WEB: &str = "127.0.0.1:8080";
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn kinds(rig: &Rig) -> Vec<String> {
+fn receipt_kinds(rig: &Rig) -> Vec<String> {
     let history = rig.history();
     let receipts = history.json.as_array().cloned().unwrap_or_else(|| vec![history.json.clone()]);
     receipts.iter().map(|receipt| receipt["kind"].as_str().unwrap_or_default().to_owned()).collect()
@@ -26,46 +26,46 @@ fn sigusr2_reloads() {
     let (daemon, old) = (rig.daemon_process(), rig.serving().unwrap());
     rig.signal_daemon(Signal::SIGUSR2);
     rig.until_replaced(old);
-    until(LIMIT, "a receipt", || kinds(&rig) == ["reload", "start"]);
+    until(LIMIT, "the receipt of the reload", || receipt_kinds(&rig) == ["reload", "start"]);
     assert_eq!(rig.last_receipt()["result"], "proven");
     assert!(daemon.is_alive() && daemon == rig.daemon_process());
 }
 
 #[test]
-fn sigusr1_and_sigquit_end_nothing() {
+fn sigusr1_and_sigquit_are_ignored() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).start();
     let (daemon, serving) = (rig.daemon_process(), rig.serving());
     for (signal, name) in [(Signal::SIGUSR1, "SIGUSR1"), (Signal::SIGQUIT, "SIGQUIT")] {
         rig.signal_daemon(signal);
-        until(LIMIT, "the log to say so", || rig.log().contains(&format!("{name} does nothing here")));
+        until(LIMIT, "the log to report the signal", || rig.log().contains(&format!("{name} does nothing here")));
     }
     assert!(daemon.is_alive() && rig.serving() == serving && !refuses(WEB));
-    assert_eq!(kinds(&rig), ["start"]);
+    assert_eq!(receipt_kinds(&rig), ["start"]);
     rig.reload().expect_status(0);
 }
 
-/// Both come while the loop is busy: what asks for more is done.
+/// Both signals arrive while the loop is busy: the reload is done, whichever came first.
 #[test]
-fn a_sighup_beside_it_does_not_hide_a_sigusr2() {
+fn sighup_does_not_hide_a_simultaneous_sigusr2() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
     for signals in [[Signal::SIGHUP, Signal::SIGUSR2], [Signal::SIGUSR2, Signal::SIGHUP]] {
-        let before = kinds(&rig).len();
+        let before = receipt_kinds(&rig).len();
         wrapper.set(Behaviour::WaitForChange);
         let reload = rig.spawn(&["reload", "--json"]);
         until(LIMIT, "a generation to start", || {
             std::fs::read_to_string(rig.path("run/generations.json")).is_ok_and(|text| text.contains("\"starting\""))
         });
-        let heard = |name: &str| rig.log().matches(&format!("{name} was received")).count();
-        let (hangups, reloads) = (heard("SIGHUP"), heard("SIGUSR2"));
+        let received = |name: &str| rig.log().matches(&format!("{name} was received")).count();
+        let (hangups, reloads) = (received("SIGHUP"), received("SIGUSR2"));
         for signal in signals {
             rig.signal_daemon(signal);
         }
-        until(LIMIT, "both to be heard", || heard("SIGHUP") > hangups && heard("SIGUSR2") > reloads);
+        until(LIMIT, "both signals to be received", || received("SIGHUP") > hangups && received("SIGUSR2") > reloads);
         wrapper.set(Behaviour::Normal);
         reload.wait().expect_status(0);
-        until(LIMIT, "one more reload", || kinds(&rig).len() == before + 2);
+        until(LIMIT, "one more reload", || receipt_kinds(&rig).len() == before + 2);
     }
 }

@@ -1,4 +1,5 @@
-//! O_NONBLOCK belongs to the open file, which a server shares with its custody: a service manager that passes the socket may change it.
+//! Tests that O_NONBLOCK is restored. The flag belongs to the open file, which a server shares with custody, and a service manager that
+//! passes the socket may change it.
 
 use std::fs;
 use std::net::TcpStream;
@@ -15,17 +16,19 @@ use reloader_tests::sockets::listening;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
+use crate::services::scene::{self, service_table};
+
 const WEB: &str = "127.0.0.1:8080";
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A duplicate of a process's listener on port 8080.
+/// Duplicates a process's listener on port 8080.
 fn duplicate(process: Process) -> OwnedFd {
     let inode = listening(8080).into_iter().next().expect("a listener");
     let target = format!("socket:[{inode}]");
     let descriptors = fs::read_dir(format!("/proc/{}/fd", process.pid)).unwrap();
     let number =
         descriptors.flatten().find(|entry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == &*target));
-    let number = number.expect("the listener is its own").file_name().to_str().unwrap().parse().unwrap();
+    let number = number.expect("the process has the listener").file_name().to_str().unwrap().parse().unwrap();
     let pidfd = pidfd_open(Pid::from_raw(process.pid).unwrap(), PidfdFlags::empty()).unwrap();
     pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()).unwrap()
 }
@@ -34,42 +37,42 @@ fn is_nonblocking(socket: &OwnedFd) -> bool {
     fcntl_getfl(socket).unwrap().contains(OFlags::NONBLOCK)
 }
 
-/// What systemd does to the sockets of a socket unit, whenever it starts the service.
-fn change(socket: &OwnedFd) {
+/// Toggles O_NONBLOCK, as systemd does with the sockets of a socket unit whenever it starts the service.
+fn toggle_nonblocking(socket: &OwnedFd) {
     fcntl_setfl(socket, fcntl_getfl(socket).unwrap() ^ OFlags::NONBLOCK).unwrap();
 }
 
 #[test]
-fn haproxys_are_given_back_at_each_start_of_the_daemon() {
+fn o_nonblock_of_haproxy_is_restored_at_each_daemon_start() {
     netns::enter();
     let mut rig = Rig::with(&Config::web(WEB)).start();
     let socket = duplicate(rig.serving().unwrap());
     assert!(is_nonblocking(&socket));
     for _ in 0..2 {
         rig.kill9_daemon();
-        change(&socket);
+        toggle_nonblocking(&socket);
         rig.start_daemon();
         assert!(is_nonblocking(&socket));
         let notes = rig.last_receipt()["notes"].to_string();
         assert!(notes.contains("O_NONBLOCK was set again on 127.0.0.1:8080"), "{notes}");
         Load::to([WEB]).connections(10).run().assert_lossless();
     }
-    // Nothing to say where nothing was changed.
+    // No note where nothing was changed.
     rig.restart_daemon();
     assert_eq!(rig.last_receipt()["notes"], serde_json::json!([]));
 }
 
-/// Its threads sit in accept(2) already, because of clients that came meanwhile.
+/// HAProxy's threads already wait in accept(2), because clients connected while the flag was changed.
 #[test]
-fn a_haproxy_that_hangs_for_want_of_it_is_woken() {
+fn haproxy_that_hangs_in_accept_is_woken() {
     netns::enter();
     for threads in [1, 2] {
         let mut rig = Rig::with(&Config::web(WEB).global(&format!("nbthread {threads}"))).start();
         let serving = rig.serving().unwrap();
         let socket = duplicate(serving);
         rig.kill9_daemon();
-        change(&socket);
-        let stuck = || {
+        toggle_nonblocking(&socket);
+        let threads_in_accept = || {
             let tasks = fs::read_dir(format!("/proc/{}/task", serving.pid)).unwrap().flatten();
             let call = |task: fs::DirEntry| fs::read_to_string(task.path().join("syscall")).unwrap_or_default();
             // accept4 on x86-64 and on aarch64.
@@ -77,12 +80,12 @@ fn a_haproxy_that_hangs_for_want_of_it_is_woken() {
         };
         let mut clients = Vec::new();
         until(LIMIT, "HAProxy's threads to wait in accept", || {
-            // Which of them a client meets is left to chance.
+            // Chance decides which thread accepts a client.
             clients.push(TcpStream::connect(WEB).unwrap());
-            stuck() == threads
+            threads_in_accept() == threads
         });
         rig.start_daemon();
-        until(LIMIT, "all to be woken", || stuck() == 0);
+        until(LIMIT, "all threads to be woken", || threads_in_accept() == 0);
         assert_eq!(rig.serving(), Some(serving));
         Load::to([WEB]).connections(10).run().assert_lossless();
         assert_eq!(rig.reload().expect_status(0).at("/result"), "proven");
@@ -90,53 +93,53 @@ fn a_haproxy_that_hangs_for_want_of_it_is_woken() {
     }
 }
 
-/// One that waits in accept(2), and one that does not.
+/// Starts a service that takes its listener on [`WEB`] from the daemon and runs this script.
+fn start_service(script: &str, argument: &str) -> Rig {
+    let command = format!("\"/usr/bin/python3\", \"DIR/given.py\", \"{argument}\"");
+    let table = service_table("given", &command, "listen-fds", WEB, "");
+    let mut rig = scene::setup(&table).prepare();
+    fs::write(rig.path("given.py"), script).unwrap();
+    rig.start_daemon();
+    rig
+}
+
+/// One server waits in accept(2) and needs a blocking socket, the other polls.
 #[test]
-fn those_of_other_servers_are_what_they_were() {
+fn flag_of_other_servers_is_restored_to_their_own_value() {
     netns::enter();
     let script = "import select, socket, sys\ns = socket.socket(fileno=3)\ns.setblocking(sys.argv[1] == 'waits')\n\
                   while True:\n    sys.argv[1] == 'waits' or select.select([s], [], [])\n    s.accept()[0].close()\n";
-    for (manner, nonblocking) in [("waits", false), ("polls", true)] {
-        let table = format!(
-            "[service.given]\nstart = [\"/usr/bin/python3\", \"DIR/given.py\", \"{manner}\"]\nsockets = \"listen-fds\"\nlisten = [\"{WEB}\"]\n"
-        );
-        let mut rig = Rig::with(&Config::new()).without_haproxy().tables(&table).prepare();
-        fs::write(rig.path("given.py"), script).unwrap();
-        rig.start_daemon();
+    for (mode, nonblocking) in [("waits", false), ("polls", true)] {
+        let mut rig = start_service(script, mode);
         let socket = duplicate(rig.serving().unwrap());
-        assert_eq!(is_nonblocking(&socket), nonblocking, "{manner}");
+        assert_eq!(is_nonblocking(&socket), nonblocking, "{mode}");
         rig.restart_daemon();
-        assert_eq!(is_nonblocking(&socket), nonblocking, "{manner}");
+        assert_eq!(is_nonblocking(&socket), nonblocking, "{mode}");
         rig.kill9_daemon();
         if nonblocking {
-            change(&socket);
+            toggle_nonblocking(&socket);
         }
         rig.start_daemon();
-        assert_eq!(is_nonblocking(&socket), nonblocking, "{manner}");
+        assert_eq!(is_nonblocking(&socket), nonblocking, "{mode}");
         rig.run(&["stop"]).expect_status(0);
     }
 }
 
-/// A server may set it when it is ready already.
+/// A server may set the flag after it is ready.
 #[test]
-fn one_that_was_set_late_is_on_record() {
+fn flag_set_after_readiness_is_recorded() {
     netns::enter();
     let script = "import select, socket, time\ns = socket.socket(fileno=3)\ns.setblocking(True)\nselect.select([s], [], [])\n\
                   s.accept()[0].close()\ns.setblocking(False)\nwhile True:\n    select.select([s], [], [])\n    s.accept()[0].close()\n";
-    let table = format!(
-        "[service.given]\nstart = [\"/usr/bin/python3\", \"DIR/given.py\"]\nsockets = \"listen-fds\"\nlisten = [\"{WEB}\"]\n"
-    );
-    let mut rig = Rig::with(&Config::new()).without_haproxy().tables(&table).prepare();
-    fs::write(rig.path("given.py"), script).unwrap();
-    rig.start_daemon();
+    let mut rig = start_service(script, "late");
     let socket = duplicate(rig.serving().unwrap());
     let _client = TcpStream::connect(WEB).unwrap();
     until(LIMIT, "the flag", || is_nonblocking(&socket));
     let recorded = || fs::read_to_string(rig.path("run/services/given/generations.json")).unwrap_or_default();
     let inode = listening(8080).into_iter().next().unwrap().to_string();
-    until(LIMIT, "it to be on record", || recorded().contains(&inode));
+    until(LIMIT, "the flag to be recorded", || recorded().contains(&inode));
     rig.kill9_daemon();
-    change(&socket);
+    toggle_nonblocking(&socket);
     rig.start_daemon();
     assert!(is_nonblocking(&socket));
 }

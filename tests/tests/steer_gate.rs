@@ -1,4 +1,4 @@
-//! The steering gate by itself, on plain listeners. Needs root, for a network namespace of its own.
+//! Tests the steering gate by itself, on plain listeners. Each test needs root, for a network namespace of its own.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
@@ -21,13 +21,13 @@ const LEASE: Duration = Duration::from_secs(60);
 
 /// A listener of a reuseport group.
 fn member(address: &str, v6only: bool) -> TcpListener {
-    bound(address, v6only, true)
+    bind(address, v6only, true)
 }
 
-fn bound(address: &str, v6only: bool, shares: bool) -> TcpListener {
+fn bind(address: &str, v6only: bool, reuse_port: bool) -> TcpListener {
     let address: SocketAddr = address.parse().unwrap();
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    socket.set_reuse_port(shares).unwrap();
+    socket.set_reuse_port(reuse_port).unwrap();
     socket.set_reuse_address(true).unwrap();
     if address.is_ipv6() {
         socket.set_only_v6(v6only).unwrap();
@@ -51,7 +51,7 @@ fn group<'a>(address: &str, v6only: bool, to: &[&TcpListener], from: &[&'a TcpLi
     }
 }
 
-/// Which of the listeners has a connection to accept: each accepts what it has.
+/// Accepts all that is queued, and counts it for each listener.
 fn accepted(listeners: &[&TcpListener]) -> Vec<usize> {
     let all = |listener: &&TcpListener| {
         listener.set_nonblocking(true).unwrap();
@@ -64,7 +64,7 @@ fn connect(address: &str, times: usize) -> Vec<TcpStream> {
     (0..times).map(|_| TcpStream::connect(address).unwrap()).collect()
 }
 
-/// For both programs: what is bound, and by what address it is reached.
+/// Runs a check for both programs and each kind of listener: with the bound address, `v6only`, and the address that clients use.
 fn each_kind(check: impl Fn(&mut Steer, &str, bool, &str)) {
     netns::enter();
     for load in [Steer::load, Steer::load_selecting] {
@@ -92,19 +92,19 @@ fn new_connections_go_to_the_new_sockets_and_are_spread_over_them() {
         let place = steer.add(&group(address, v6only, &[&one, &two], &[&old])).unwrap();
         steer.renew(LEASE).unwrap();
         let _clients = connect(reached, 100);
-        let got = accepted(&[&old, &one, &two]);
-        assert_eq!((got[0], got[1] + got[2]), (0, 100));
-        assert!(got[1] > 10 && got[2] > 10, "{got:?}");
+        let per_listener = accepted(&[&old, &one, &two]);
+        assert_eq!((per_listener[0], per_listener[1] + per_listener[2]), (0, 100));
+        assert!(per_listener[1] > 10 && per_listener[2] > 10, "{per_listener:?}");
         assert_eq!(steer.counts(place).unwrap(), Counts { steered: 100, migrated: 0 });
         assert_eq!(steer.left().unwrap(), left);
         steer.end(&[]).unwrap();
         let _clients = connect(reached, 100);
-        assert!(accepted(&[&old])[0] > 10, "the kernel chooses again");
+        assert!(accepted(&[&old])[0] > 10, "the kernel does not choose again");
     });
 }
 
 #[test]
-fn what_is_queued_moves_over_when_its_listener_closes() {
+fn queued_connections_migrate_when_their_listener_closes() {
     netns::enter();
     if !Steer::load().unwrap().migrates() {
         return guest::skip(Feature::ReusePortMigration, "this kernel takes the other program");
@@ -131,9 +131,9 @@ fn what_is_queued_moves_over_when_its_listener_closes() {
     }
 }
 
-/// Without it a program that nobody looks after any more would go on choosing.
+/// Without a lease, the program of a dead daemon would go on choosing sockets.
 #[test]
-fn a_lease_that_is_over_leaves_it_to_the_kernel() {
+fn expired_lease_leaves_the_choice_to_the_kernel() {
     each_kind(|steer, address, v6only, reached| {
         let [old, new] = [0, 1].map(|_| member(address, v6only));
         let left = steer.left().unwrap();
@@ -141,15 +141,15 @@ fn a_lease_that_is_over_leaves_it_to_the_kernel() {
         steer.renew(LEASE).unwrap();
         steer.renew(Duration::ZERO).unwrap();
         let _clients = connect(reached, 100);
-        let got = accepted(&[&old, &new]);
-        assert!(got[0] > 10 && got[1] > 10, "{got:?}");
+        let per_listener = accepted(&[&old, &new]);
+        assert!(per_listener[0] > 10 && per_listener[1] > 10, "{per_listener:?}");
         assert_eq!(steer.left().unwrap().connections - left.connections, 100);
     });
 }
 
-/// The kernel asks the program that selects about each segment that no connection takes.
+/// The kernel asks the selecting program about each segment that belongs to no connection.
 #[test]
-fn only_what_begins_a_connection_is_left_to_the_kernel() {
+fn only_segments_that_begin_a_connection_count_as_left_to_the_kernel() {
     netns::enter();
     let mut steer = Steer::load_selecting().unwrap();
     let [old, new] = [0, 1].map(|_| member("127.0.0.1:8000", false));
@@ -169,15 +169,15 @@ fn only_what_begins_a_connection_is_left_to_the_kernel() {
     assert_eq!(left(&mut steer), (0, 2));
     assert_eq!(accepted(&[&old, &new]), [0, 0]);
 
-    // Each handshake by SYN cookie: who answers is new to the kernel, and goes to any.
+    // With SYN cookies the kernel does not know a client that answers, so the connection goes to any socket of the group.
     std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").unwrap();
     let _clients = connect("127.0.0.1:8000", 20);
-    let got = accepted(&[&old, &new]);
-    assert!(got[0] > 0 && got[0] + got[1] == 20, "{got:?}");
+    let per_listener = accepted(&[&old, &new]);
+    assert!(per_listener[0] > 0 && per_listener[0] + per_listener[1] == 20, "{per_listener:?}");
     assert_eq!(left(&mut steer), (0, 22));
 }
 
-/// From a port without a socket, to the group of the test above. Over `lo` it has been looked at when this returns.
+/// Sends a segment from a port without a socket to the group of the test above. Over `lo` it has been processed when this returns.
 fn send_segment(flags: u8) {
     let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).unwrap();
     let [from, to] = ["127.0.0.1:9", "127.0.0.1:8000"].map(|address| address.parse::<SocketAddrV4>().unwrap());
@@ -185,7 +185,7 @@ fn send_segment(flags: u8) {
 }
 
 #[test]
-fn two_groups_do_not_know_each_other() {
+fn groups_are_steered_independently() {
     netns::enter();
     for load in [Steer::load, Steer::load_selecting] {
         let mut steer = load().unwrap();
@@ -204,10 +204,10 @@ fn two_groups_do_not_know_each_other() {
 }
 
 #[test]
-fn what_is_in_no_common_group_is_refused_and_left_as_it_was() {
+fn sockets_without_a_common_group_are_refused() {
     netns::enter();
     let mut steer = Steer::load().unwrap();
-    let (one, alone) = (member("127.0.0.1:8000", false), bound("127.0.0.1:8001", false, false));
+    let (one, alone) = (member("127.0.0.1:8000", false), bind("127.0.0.1:8001", false, false));
     let error = steer.add(&group("127.0.0.1:8000", false, &[&one], &[&alone])).unwrap_err();
     assert!(matches!(error, SteerError::Apart { .. }), "{error}");
     let error = steer.add(&group("127.0.0.1:8001", false, &[&alone], &[])).unwrap_err();
@@ -218,21 +218,21 @@ fn what_is_in_no_common_group_is_refused_and_left_as_it_was() {
     assert!(matches!(error, SteerError::Ambiguous { .. }), "{error}");
 }
 
-/// Through a socket that does not listen any more the kernel takes no program off, and says that there is none.
+/// Through a socket that no longer listens the kernel detaches no program, and reports that there is none.
 #[test]
-fn a_group_whose_new_sockets_were_stopped_is_freed_by_an_old_one() {
+fn program_is_detached_through_an_old_socket_after_the_new_ones_stopped() {
     netns::enter();
     let [old, new] = [0, 1].map(|_| member("127.0.0.1:8000", false));
     let mut steer = Steer::load().unwrap();
     steer.add(&group("127.0.0.1:8000", false, &[&new], &[&old])).unwrap();
     rustix::net::shutdown(&new, rustix::net::Shutdown::Both).unwrap();
     steer.end(&[duplicate(&old)]).unwrap();
-    SkReuseport::detach(&old).expect_err("the program stood on the group still");
+    SkReuseport::detach(&old).expect_err("the program is still attached to the group");
 }
 
 #[test]
 #[ignore = "alone: loads, and looks at the eBPF objects of the whole machine"]
-fn nothing_is_left() {
+fn dropped_gate_leaves_nothing_behind() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let before = Footprint::take_with_bpf(dir.path());
@@ -247,11 +247,12 @@ fn nothing_is_left() {
     before.assert_unchanged();
 }
 
-/// What the unit file grants: no CAP_PERFMON.
+/// The unit file grants these two, and not CAP_PERFMON.
 #[test]
-fn two_capabilities_are_enough_for_the_program_that_this_kernel_takes_with_all() {
+fn two_capabilities_load_the_same_program_as_all() {
     netns::enter();
-    // Below Linux 5.11 BPF memory counts against it. Refused without CAP_SYS_RESOURCE: where it matters, what follows fails.
+    // Below Linux 5.11 BPF memory counts against the limit. Without CAP_SYS_RESOURCE this is refused; where the limit matters, the test
+    // fails below.
     let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     let migrates = Steer::load().unwrap().migrates();
     keep_only(CapabilitySet::BPF | CapabilitySet::NET_ADMIN);

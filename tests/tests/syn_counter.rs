@@ -1,5 +1,5 @@
-//! The SYN counter against the running kernel: it counts each SYN once, leaves nothing behind and spares what is others'.
-//! Every test needs root, for a network namespace of its own.
+//! Tests the SYN counter on the running kernel: it counts each SYN once, leaves nothing behind, and does not touch the filters of others.
+//! Each test needs root, for a network namespace of its own.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,18 +18,18 @@ use reloader_tests::network::{
 
 const PORT: u16 = 8080;
 
-/// Those that this kernel must have.
+/// The hooks that this kernel must have.
 fn hooks() -> impl Iterator<Item = Hook> {
     [Hook::Tcx, Hook::Clsact].into_iter().filter(|hook| *hook != Hook::Tcx || guest::expects(Feature::Tcx))
 }
 
-/// The one that the daemon takes here.
-fn best() -> Hook {
+/// The hook that the daemon uses on this kernel.
+fn best_hook() -> Hook {
     hooks().next().unwrap()
 }
 
-/// Somebody else's filter: u32 is in every kernel.
-const ANY_FILTER: &str = "u32 match ip dport 1 0xffff flowid 1:1";
+/// A filter of another owner: every kernel has u32.
+const FOREIGN_FILTER: &str = "u32 match ip dport 1 0xffff flowid 1:1";
 
 fn at(address: SocketAddr) -> Watched {
     Watched { address, v6only: false }
@@ -39,16 +39,16 @@ fn any_v4() -> Watched {
     at(SocketAddr::from(([0, 0, 0, 0], PORT)))
 }
 
-/// Attaches to all devices of the namespace.
-fn attached(hook: Hook, watched: &[Watched]) -> SynCounter {
+/// Loads a counter and attaches it to all devices of the namespace.
+fn attach(hook: Hook, watched: &[Watched]) -> SynCounter {
     let mut counter = SynCounter::load_for(Some(hook)).unwrap();
     counter.attach(&devices::list().unwrap(), watched).unwrap();
     counter
 }
 
-/// What is counted in this namespace while `work` runs.
-fn counted(hook: Hook, watched: &[Watched], work: impl FnOnce()) -> SynCounts {
-    let mut counter = attached(hook, watched);
+/// Counts in this namespace while `work` runs.
+fn count(hook: Hook, watched: &[Watched], work: impl FnOnce()) -> SynCounts {
+    let mut counter = attach(hook, watched);
     work();
     counter.detach().unwrap()
 }
@@ -60,7 +60,7 @@ fn connections_over_lo_are_counted_exactly_and_per_listener() {
             let v4 = listen("127.0.0.1:0");
             let v6 = listen("[::1]:0");
             let other = listen("127.0.0.1:0");
-            let counts = counted(hook, &[at(v4), at(v6)], || {
+            let counts = count(hook, &[at(v4), at(v6)], || {
                 connect(v4, 137);
                 connect(v6, 71);
                 connect(other, 5);
@@ -71,7 +71,7 @@ fn connections_over_lo_are_counted_exactly_and_per_listener() {
 }
 
 #[test]
-fn any_address_is_of_one_family_unless_it_is_dual_stack() {
+fn wildcard_counts_one_family_unless_it_is_dual_stack() {
     Namespace::new().run(|| {
         let address = listen("[::]:0");
         let port = address.port();
@@ -81,17 +81,17 @@ fn any_address_is_of_one_family_unless_it_is_dual_stack() {
             connect(v4, 3);
             connect(v6, 4);
         };
-        assert_eq!(counted(best(), &[any(false)], work).seen, 7);
-        assert_eq!(counted(best(), &[any(true)], work).seen, 4);
-        assert_eq!(counted(best(), &[at(SocketAddr::from(([0, 0, 0, 0], port)))], work).seen, 3);
-        // The exact address comes first, as it does among listeners; a listener of the same address shares its SYNs.
-        let counts = counted(best(), &[any(false), at(v4), at(v4)], work);
+        assert_eq!(count(best_hook(), &[any(false)], work).seen, 7);
+        assert_eq!(count(best_hook(), &[any(true)], work).seen, 4);
+        assert_eq!(count(best_hook(), &[at(SocketAddr::from(([0, 0, 0, 0], port)))], work).seen, 3);
+        // The exact address comes first, as in the kernel's choice of a listener. Listeners on the same address share its SYNs.
+        let counts = count(best_hook(), &[any(false), at(v4), at(v4)], work);
         assert_eq!(counts, SynCounts { seen: 7, each: vec![4, 3, 3] });
     });
 }
 
 #[test]
-fn connections_from_another_host_are_counted_whether_or_not_this_one_forwards() {
+fn connections_from_another_host_are_counted_with_and_without_forwarding() {
     for (hook, forwards) in hooks().flat_map(|hook| [(hook, 0), (hook, 1)]) {
         let (client, server) = veth_pair();
         client.run(|| add_addresses("left", 1));
@@ -100,7 +100,7 @@ fn connections_from_another_host_are_counted_whether_or_not_this_one_forwards() 
             forward(forwards);
             let v4 = listen("10.0.0.2:8080");
             let v6 = listen("[fd00::2]:8080");
-            let counts = counted(hook, &[any_v4(), at(v6)], || {
+            let counts = count(hook, &[any_v4(), at(v6)], || {
                 client.run(|| {
                     connect(v4, 61);
                     connect(v6, 43);
@@ -112,7 +112,7 @@ fn connections_from_another_host_are_counted_whether_or_not_this_one_forwards() 
 }
 
 #[test]
-fn a_forwarded_syn_to_the_same_port_is_somebody_elses() {
+fn forwarded_syn_to_the_same_port_is_not_counted() {
     let (client, router) = veth_pair();
     let server = Namespace::new();
     router.run(|| {
@@ -136,7 +136,7 @@ fn a_forwarded_syn_to_the_same_port_is_somebody_elses() {
     router.run(|| {
         let near = listen("0.0.0.0:8080");
         assert_eq!(near.port(), PORT);
-        let counts = counted(best(), &[any_v4()], || {
+        let counts = count(best_hook(), &[any_v4()], || {
             client.run(|| {
                 connect(far, 20);
                 connect(SocketAddr::from(([10, 0, 0, 2], PORT)), 3);
@@ -157,7 +157,7 @@ fn stacked_devices_count_a_syn_once() {
     ] {
         let (client, server) = veth_pair();
         if !server.run(|| stack(kind)) {
-            eprintln!("not tested: this kernel has no {kind}");
+            eprintln!("not tested: this kernel does not have {kind}");
             continue;
         }
         client.run(|| {
@@ -171,7 +171,7 @@ fn stacked_devices_count_a_syn_once() {
         });
         server.run(|| {
             listen("0.0.0.0:8080");
-            let counts = counted(best(), &[any_v4()], || {
+            let counts = count(best_hook(), &[any_v4()], || {
                 client.run(|| connect(SocketAddr::new(target.parse().unwrap(), PORT), 17));
             });
             assert_eq!(counts.seen, 17, "{kind}");
@@ -179,7 +179,7 @@ fn stacked_devices_count_a_syn_once() {
     }
 }
 
-/// Puts a device `top` of this kind on `right`, with an address of its own unless it is a VRF. False where the kernel cannot.
+/// Adds a device `top` of this kind on `right`, with an address of its own unless it is a VRF. False where the kernel cannot.
 fn stack(kind: &str) -> bool {
     let is_master = ["bridge", "vrf"].iter().any(|master| kind.starts_with(master));
     let link = if is_master { "" } else { "link right" };
@@ -187,7 +187,7 @@ fn stack(kind: &str) -> bool {
         return false;
     }
     ip("link set top up");
-    // Else `right` answers for the address of `top`, and the SYN never passes `top`.
+    // Otherwise `right` answers ARP for the address of `top`, and the SYN never passes `top`.
     std::fs::write("/proc/sys/net/ipv4/conf/all/arp_ignore", "1").unwrap();
     if is_master {
         ip("link set right master top");
@@ -202,16 +202,21 @@ fn stack(kind: &str) -> bool {
     true
 }
 
+/// Adds the connected devices `left` and `right`.
+fn add_veth() {
+    ip("link add left type veth peer name right");
+    ip("link set left up");
+    ip("link set right up");
+}
+
 #[test]
 fn nothing_is_left_after_detach_or_drop() {
     for hook in hooks() {
         Namespace::new().run(|| {
-            ip("link add left type veth peer name right");
-            ip("link set left up");
-            ip("link set right up");
+            add_veth();
             let before = packet_path();
-            let mut counter = attached(hook, &[any_v4()]);
-            assert_ne!(packet_path(), before, "{hook:?}: the comparison sees an attached program");
+            let mut counter = attach(hook, &[any_v4()]);
+            assert_ne!(packet_path(), before, "{hook:?}: the comparison does not see an attached program");
             counter.detach().unwrap();
             assert_eq!(packet_path(), before, "{hook:?}");
 
@@ -224,23 +229,23 @@ fn nothing_is_left_after_detach_or_drop() {
 }
 
 #[test]
-fn what_others_put_there_survives_and_keeps_acting() {
+fn foreign_filters_survive_and_keep_acting() {
     for hook in hooks() {
         for qdisc in ["clsact", "ingress"] {
             Namespace::new().run(|| {
                 let open = listen("127.0.0.1:0");
                 let shut = listen("127.0.0.1:0");
                 tc(&format!("qdisc add dev lo {qdisc}"));
-                // To a device that is down: the packet is lost.
+                // The packet is redirected to a device that is down, and lost.
                 ip("link add sink type veth peer name other");
                 let lose = format!("u32 match ip dport {} 0xffff action mirred egress redirect dev sink", shut.port());
                 tc(&format!("filter add dev lo ingress pref 10 protocol ip {lose}"));
                 let before = packet_path();
 
-                let counts = counted(hook, &[at(open), at(shut)], || {
+                let counts = count(hook, &[at(open), at(shut)], || {
                     connect(open, 9);
-                    let policy = std::net::TcpStream::connect_timeout(&shut, Duration::from_millis(100));
-                    assert!(policy.is_err(), "{hook:?}, {qdisc}: the filter behind ours was skipped");
+                    let dropped = std::net::TcpStream::connect_timeout(&shut, Duration::from_millis(100));
+                    assert!(dropped.is_err(), "{hook:?}, {qdisc}: the filter behind ours was skipped");
                 });
                 assert_eq!(packet_path(), before, "{hook:?}, {qdisc}");
                 assert_eq!(counts.each[0], 9, "{hook:?}, {qdisc}");
@@ -251,22 +256,22 @@ fn what_others_put_there_survives_and_keeps_acting() {
 }
 
 #[test]
-fn an_empty_qdisc_that_was_there_before_stays() {
+fn existing_empty_qdisc_is_kept() {
     for (hook, qdisc) in hooks().map(|hook| (hook, "clsact")).chain([(Hook::Clsact, "ingress")]) {
         Namespace::new().run(|| {
             tc(&format!("qdisc add dev lo {qdisc}"));
             let before = packet_path();
-            counted(hook, &[any_v4()], || assert_ne!(packet_path(), before));
+            count(hook, &[any_v4()], || assert_ne!(packet_path(), before));
             assert_eq!(packet_path(), before, "{hook:?}, {qdisc}");
         });
     }
 }
 
 #[test]
-fn a_clsact_of_ours_stays_when_somebody_has_come_to_use_it() {
+fn own_clsact_is_kept_once_another_filter_uses_it() {
     Namespace::new().run(|| {
-        let mut counter = attached(Hook::Clsact, &[any_v4()]);
-        tc(&format!("filter add dev lo egress pref 5 protocol ip {ANY_FILTER}"));
+        let mut counter = attach(Hook::Clsact, &[any_v4()]);
+        tc(&format!("filter add dev lo egress pref 5 protocol ip {FOREIGN_FILTER}"));
         counter.detach().unwrap();
         let path = packet_path();
         assert!(path.contains("clsact") && path.contains("u32") && !path.contains("reloader"), "{path}");
@@ -274,16 +279,16 @@ fn a_clsact_of_ours_stays_when_somebody_has_come_to_use_it() {
 }
 
 #[test]
-fn what_a_killed_daemon_left_is_removed_at_the_next_start() {
-    for clsact_was_there in [false, true] {
+fn leftovers_of_a_killed_daemon_are_removed_at_the_next_start() {
+    for has_foreign_clsact in [false, true] {
         Namespace::new().run(|| {
-            if clsact_was_there {
+            if has_foreign_clsact {
                 tc("qdisc add dev lo clsact");
-                tc(&format!("filter add dev lo ingress pref 3 protocol ip {ANY_FILTER}"));
+                tc(&format!("filter add dev lo ingress pref 3 protocol ip {FOREIGN_FILTER}"));
             }
             let before = packet_path();
-            // A filter keeps its program: without its owner's destructor it stays as it does after a kill -9.
-            std::mem::forget(attached(Hook::Clsact, &[any_v4()]));
+            // A filter keeps its program alive: without the destructor both stay, as after a kill -9.
+            std::mem::forget(attach(Hook::Clsact, &[any_v4()]));
             assert!(packet_path().contains("reloader_syns"));
             assert_eq!(remove_stale().unwrap(), 1);
             assert_eq!(packet_path(), before);
@@ -293,15 +298,13 @@ fn what_a_killed_daemon_left_is_removed_at_the_next_start() {
 }
 
 #[test]
-fn a_device_that_vanishes_between_takes_nothing_with_it() {
+fn vanished_device_does_not_affect_the_other_counts() {
     for hook in hooks() {
         Namespace::new().run(|| {
-            ip("link add left type veth peer name right");
-            ip("link set left up");
-            ip("link set right up");
+            add_veth();
             let address = listen("127.0.0.1:0");
             let listed = devices::list().unwrap();
-            let mut counter = attached(hook, &[at(address)]);
+            let mut counter = attach(hook, &[at(address)]);
             connect(address, 2);
             ip("link del left");
             connect(address, 2);
@@ -320,34 +323,35 @@ fn three_thousand_dual_stack_listeners_can_be_watched() {
             ports.map(|port| at(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], port)))).collect()
         };
         let mut counter = SynCounter::load().unwrap();
-        // Again and again, always others: what is no longer watched takes no room.
+        // Different listeners in each round: those that are no longer watched take no room.
         for first in [10_000, 20_000, 30_000] {
             counter.attach(&[], &listeners(first..=first + 2999)).unwrap();
             assert_eq!(counter.detach().unwrap().seen, 0);
         }
         let watched = listeners(1..=3000);
         listen("127.0.0.1:2999");
-        let counts = counted(best(), &watched, || connect(SocketAddr::from(([127, 0, 0, 1], 2999)), 6));
+        let counts = count(best_hook(), &watched, || connect(SocketAddr::from(([127, 0, 0, 1], 2999)), 6));
         assert_eq!((counts.seen, counts.each[2998], counts.each.len()), (6, 6, 3000));
     });
 }
 
+/// Sets whether this namespace forwards packets: 0 or 1.
 fn forward(on: u8) {
     for family in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
         std::fs::write(format!("/proc/sys/net/{family}"), on.to_string()).unwrap();
     }
 }
 
-/// What the unit file grants: no CAP_PERFMON, which the verifier would ask for if a program looped over a pointer.
+/// The unit file grants these two, and not CAP_PERFMON, which the verifier would demand if a program looped over a pointer.
 #[test]
 fn two_capabilities_are_enough_and_one_is_not() {
     Namespace::new().run(|| {
         let address = listen("127.0.0.1:0");
-        // Below 5.11 BPF memory counts against it, and these capabilities are not enough to lift it. A container's root may
-        // lack CAP_SYS_RESOURCE: where the limit matters, what follows fails.
+        // Below Linux 5.11 BPF memory counts against the limit, and these capabilities are not enough to raise it. Root in a container may
+        // lack CAP_SYS_RESOURCE: where the limit matters, the test fails below.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
         keep_only(CapabilitySet::BPF | CapabilitySet::NET_ADMIN);
-        let counts = counted(best(), &[at(address)], || connect(address, 2));
+        let counts = count(best_hook(), &[at(address)], || connect(address, 2));
         assert_eq!(counts.seen, 2);
 
         keep_only(CapabilitySet::NET_ADMIN);

@@ -1,4 +1,4 @@
-//! Every version that reloader is tested with can be had and runs.
+//! Tests that every version of HAProxy that the tests use can be fetched and serves.
 
 use reloader_tests::config::Config;
 use reloader_tests::haproxy::info;

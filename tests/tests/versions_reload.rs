@@ -1,4 +1,4 @@
-//! Every version of HAProxy, plain and in master-worker mode: reloads under load, and custody through `kill -9`.
+//! Tests reloads under load, and custody through `kill -9`, with every version of HAProxy, plain and in master-worker mode.
 
 use std::path::Path;
 
@@ -51,9 +51,9 @@ fn reloads_under_load_lose_nothing() {
     });
 }
 
-/// What is in the process dies with it; whoever comes while it is down waits in the socket's queue.
+/// Connections inside the process are lost with it. Clients that connect while no process serves wait in the socket's queue.
 #[test]
-fn a_killed_server_refuses_nobody() {
+fn killed_server_refuses_no_connection() {
     for_each(|binary, config| {
         let dir = tempfile::tempdir().unwrap();
         let stats = dir.path().join("stats.sock");
@@ -73,17 +73,17 @@ fn a_killed_server_refuses_nobody() {
         let summary = load.stop().summary();
         println!("    {summary}");
         assert_eq!((summary.refused, summary.timeout), (0, 0), "{summary}");
-        assert!(summary.failed() <= 30, "more than was inside the process: {summary}");
+        assert!(summary.failed() <= 30, "more connections failed than were inside the process: {summary}");
     });
 }
 
-/// The process that answers: in master-worker mode the worker.
+/// The process that answers on the stats socket: in master-worker mode the worker.
 fn worker(stats: &Path) -> Process {
     let pid = info(stats, "Pid").unwrap().parse().unwrap();
     Process::with_pid(pid).unwrap()
 }
 
-/// Before 2.3 HAProxy has no `log-forward`, from then on it exports datagram sockets too.
+/// HAProxy has `log-forward` from 2.3 on, and exports datagram sockets from then on.
 #[test]
 fn datagram_listeners_are_passed() {
     for_each(|binary, config| {
@@ -112,9 +112,9 @@ fn datagram_listeners_are_passed() {
     });
 }
 
-/// The daemon gives it where HAProxy knows it, and a version that does not know it would not start.
+/// A version that does not know `close-spread-time` would not start with it.
 #[test]
-fn close_spread_time_is_given_where_it_is_known() {
+fn close_spread_time_is_set_where_haproxy_knows_it() {
     netns::enter();
     for binary in versions::all() {
         let dir = tempfile::tempdir().unwrap();

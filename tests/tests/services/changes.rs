@@ -1,4 +1,4 @@
-//! A configuration that changes under a service that runs: what was started keeps its own way to end, and its sockets.
+//! Tests changes of the configuration while a service runs: what was started keeps its own way to end, and its sockets.
 
 use std::fs;
 use std::net::TcpStream;
@@ -11,26 +11,25 @@ use reloader_tests::poll::until;
 use reloader_tests::rig::Rig;
 use reloader_tests::sockets::until_refused;
 
-use super::scene::{GIVEN, PLAIN, WEB, given, rungs, started, table};
+use super::scene::{GIVEN_SERVER, PLAIN_SERVER, WEB, given_table, plain_table, rungs, service_table, start};
 
-/// Another reloader.toml, which the daemon has read when this returns.
+/// Replaces text in reloader.toml and returns once the daemon has read the file again.
 fn change(rig: &Rig, from: &str, to: &str) {
     let path = rig.path("reloader.toml");
     let before = fs::read_to_string(&path).unwrap();
     let changed = before.replace(from, to);
     assert_ne!(before, changed, "{from}");
     fs::write(path, changed).unwrap();
-    let heard = || rig.log().matches("was read again").count();
-    let earlier = heard();
+    let read_count = || rig.log().matches("was read again").count();
+    let before = read_count();
     rig.signal_daemon(Signal::SIGHUP);
-    until(Duration::from_secs(10), "SIGHUP to be heard", || heard() > earlier);
+    until(Duration::from_secs(10), "the daemon to read its configuration", || read_count() > before);
 }
 
-/// Where the configuration takes an address away and gives another, the first is refused and the second served.
 #[test]
-fn an_address_that_comes_and_one_that_goes() {
+fn replaced_address_is_served_and_the_old_one_refused() {
     netns::enter();
-    let rig = started(&given(""));
+    let rig = start(&given_table(""));
     change(&rig, WEB, "127.0.0.1:8081");
     let receipt = rig.reload().expect_status(0);
     assert_eq!(rungs(receipt.at("")), ["removed", "added"], "{}", receipt.stdout);
@@ -38,12 +37,12 @@ fn an_address_that_comes_and_one_that_goes() {
     Load::to(["127.0.0.1:8081"]).connections(50).run().assert_lossless();
 }
 
-/// The old generation must make room: both cannot have the port.
+/// The old generation must close its socket first, because both cannot have the port.
 #[test]
 #[ignore = "alone: loads"]
-fn an_address_that_becomes_any() {
+fn address_widened_to_any_loses_nothing() {
     netns::enter();
-    let rig = started(&given(""));
+    let rig = start(&given_table(""));
     let load = Load::to([WEB]).rate(100).start();
     load.until_started(20);
     change(&rig, WEB, "0.0.0.0:8080");
@@ -54,7 +53,7 @@ fn an_address_that_becomes_any() {
 
 const PLAIN_SERVES: &str = "Server((host, int(port)), Handler).serve_forever()";
 
-/// Ends the loop at SIGTERM, then joins the threads that answer.
+/// Ends the loop at SIGTERM, then waits for the threads that answer.
 const PATIENTLY_SERVES: &str = "\
 class Patient(Server):
     daemon_threads = False
@@ -65,20 +64,20 @@ server.server_close()";
 
 #[test]
 #[ignore = "alone: loads"]
-fn another_way_to_its_sockets_and_back() {
+fn change_between_passed_and_self_bound_sockets_loses_nothing() {
     netns::enter();
-    let rig = started(&given(""));
-    // Nobody waits for its answers where its socket is passed on: it must do so itself.
+    let rig = start(&given_table(""));
+    // Where its socket is passed on, the daemon does not wait for the replies of the server: the server must do so itself.
     let patient =
-        PLAIN.replace("import http", "import signal, threading, http").replace(PLAIN_SERVES, PATIENTLY_SERVES);
-    assert!(patient.contains(PATIENTLY_SERVES), "{PLAIN}");
+        PLAIN_SERVER.replace("import http", "import signal, threading, http").replace(PLAIN_SERVES, PATIENTLY_SERVES);
+    assert!(patient.contains(PATIENTLY_SERVES), "{PLAIN_SERVER}");
     fs::write(rig.path("plain.py"), patient).unwrap();
     let own = rig.dir().display().to_string();
-    let (first, second) = (given(""), super::scene::plain().replace("service.plain", "service.given"));
+    let (first, second) = (given_table(""), plain_table().replace("service.plain", "service.given"));
     let (first, second) = (first.replace("DIR", &own), second.replace("DIR", &own));
     let load = Load::to([WEB]).rate(100).start();
     load.until_started(20);
-    // What the other has bound by itself can be passed on like any socket.
+    // A socket that the plain server has bound can be passed on like any other.
     for (from, to, rung) in [(&first, &second, "held-ebpf"), (&second, &first, "passed")] {
         change(&rig, from, to);
         assert_eq!(rungs(rig.reload().expect_status(0).at("")), [rung]);
@@ -87,13 +86,13 @@ fn another_way_to_its_sockets_and_back() {
     load.stop().assert_lossless();
 }
 
-/// The signal of the new configuration would kill the old generation.
+/// The stop signal of the new configuration would kill the old generation.
 #[test]
 #[ignore = "alone: loads"]
-fn the_old_one_is_asked_in_its_own_way() {
+fn old_generation_is_stopped_by_its_own_signal() {
     netns::enter();
-    let rig = started(&given(""));
-    fs::write(rig.path("given.py"), GIVEN.replace("SIGTERM", "SIGUSR1")).unwrap();
+    let rig = start(&given_table(""));
+    fs::write(rig.path("given.py"), GIVEN_SERVER.replace("SIGTERM", "SIGUSR1")).unwrap();
     let load = Load::to([WEB]).rate(300).start();
     load.until_started(50);
     change(&rig, "listen = ", "stop = \"SIGUSR1\"\nlisten = ");
@@ -104,11 +103,11 @@ fn the_old_one_is_asked_in_its_own_way() {
     load.stop().assert_lossless();
 }
 
-/// What serves is not stopped because the configuration has moved on while there was no daemon.
+/// A change of the configuration while no daemon runs does not stop the serving generation.
 #[test]
-fn another_address_while_there_is_no_daemon() {
+fn address_changed_without_a_daemon_is_served_after_the_next_reload() {
     netns::enter();
-    let mut rig = started(&given(""));
+    let mut rig = start(&given_table(""));
     let serving = rig.serving_pid();
     rig.terminate_daemon();
     let path = rig.path("reloader.toml");
@@ -120,13 +119,13 @@ fn another_address_while_there_is_no_daemon() {
     Load::to(["127.0.0.1:8081"]).connections(20).run().assert_lossless();
 }
 
-/// The daemon does not keep what it had bound for a generation that came to nothing.
+/// The daemon closes the socket that it bound for a generation which failed.
 #[test]
-fn an_address_of_a_reload_that_failed() {
+fn new_address_of_a_failed_reload_is_refused() {
     netns::enter();
-    let rig = started(&given(""));
+    let rig = start(&given_table(""));
     change(&rig, "listen = [", "listen = [\"127.0.0.1:8081\", ");
-    // It does not end when it is told to.
+    // The new generation ignores the request to end.
     fs::write(rig.path("given.py"), "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nsignal.pause()")
         .unwrap();
     change(&rig, "[service.given]", "[reload]\nstart-timeout = \"1s\"\n[service.given]");
@@ -135,17 +134,17 @@ fn an_address_of_a_reload_that_failed() {
     Load::to([WEB]).connections(20).run().assert_lossless();
 }
 
-/// It says that it is ready, and has dropped one of its sockets.
+/// The new generation says that it is ready, but has closed one of its sockets.
 #[test]
-fn one_that_does_not_serve_all_that_was_promised() {
+fn generation_that_drops_a_listener_is_refused() {
     netns::enter();
-    let start = "\"/usr/bin/python3\", \"DIR/given.py\", \"0\"";
-    let two =
-        table("given", start, "listen-fds", WEB, "ready = \"notify\"").replace("[\"127", "[\"127.0.0.1:8081\", \"127");
-    let rig = started(&two);
+    let command = "\"/usr/bin/python3\", \"DIR/given.py\", \"0\"";
+    let two = service_table("given", command, "listen-fds", WEB, "ready = \"notify\"")
+        .replace("[\"127", "[\"127.0.0.1:8081\", \"127");
+    let rig = start(&two);
     let serving = rig.serving_pid();
     let careless =
-        GIVEN.replace("    stop = asyncio.Event()", "    sockets.pop(0).close()\n    stop = asyncio.Event()");
+        GIVEN_SERVER.replace("    stop = asyncio.Event()", "    sockets.pop(0).close()\n    stop = asyncio.Event()");
     fs::write(rig.path("given.py"), careless).unwrap();
     let answer = rig.reload().expect_status(1);
     assert!(answer.at("/reason").as_str().unwrap().contains("does not listen on 127.0.0.1:8081"), "{}", answer.stdout);

@@ -1,4 +1,4 @@
-//! What does not start leaves what serves alone, and is told in a sentence.
+//! Tests services that fail to start or to end: the serving generation is left alone, and the reason is one sentence.
 
 use std::fs;
 use std::time::Duration;
@@ -8,9 +8,11 @@ use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::process::Process;
 
-use super::scene::{PLAIN, WEB, given, plain, prepared, rungs, started, table, with};
+use super::scene::{
+    PLAIN_SERVER, WEB, given_table, given_table_at, plain_table, prepare, rungs, service_table, setup, start,
+};
 
-/// Its threads sit in accept(2) when its signal handler closes the listener: the kernel listens on.
+/// A server whose threads wait in accept(2) when its signal handler closes the listener: the kernel goes on listening.
 const THREADED: &str = r#"
 import os, signal, socket, sys, threading
 host, port = sys.argv[1].split(":")
@@ -36,9 +38,9 @@ for thread in threads:
 "#;
 
 #[test]
-fn one_that_ends_at_once() {
+fn generation_that_exits_at_once_fails_the_reload() {
     netns::enter();
-    let rig = started(&given(""));
+    let rig = start(&given_table(""));
     let serving = rig.serving_pid();
     fs::write(rig.path("given.py"), "import sys; sys.exit('no configuration here')").unwrap();
     let answer = rig.reload().expect_status(1);
@@ -47,11 +49,11 @@ fn one_that_ends_at_once() {
     assert_eq!(rig.serving_pid(), serving);
 }
 
-/// It is asked before the serving one makes room.
+/// The check runs before the serving generation is told to end.
 #[test]
-fn one_whose_check_fails_is_not_replaced() {
+fn failed_check_prevents_the_reload() {
     netns::enter();
-    let mut rig = prepared(with(&format!("{}check = [\"/usr/bin/test\", \"-e\", \"DIR/good\"]\n", plain())));
+    let mut rig = prepare(setup(&format!("{}check = [\"/usr/bin/test\", \"-e\", \"DIR/good\"]\n", plain_table())));
     rig.start_daemon();
     let serving = rig.serving_pid();
     let answer = rig.reload().expect_status(1);
@@ -65,32 +67,32 @@ fn one_whose_check_fails_is_not_replaced() {
 }
 
 #[test]
-fn an_address_that_somebody_has_is_named() {
+fn address_in_use_is_named_in_the_error() {
     netns::enter();
-    let _somebody = std::net::TcpListener::bind(WEB).unwrap();
-    let rig = prepared(with(&given("")));
+    let _foreign = std::net::TcpListener::bind(WEB).unwrap();
+    let rig = prepare(setup(&given_table("")));
     let answer = rig.run(&["daemon"]).expect_status(4);
     assert!(answer.stderr.contains(&format!("cannot listen on {WEB}")), "{}", answer.stderr);
 }
 
 #[test]
-fn a_program_and_a_user_that_are_not_there() {
+fn missing_program_or_user_is_named_in_the_error() {
     netns::enter();
-    let missing = prepared(with(&table("missing", "\"/usr/bin/missing\"", "listen-fds", WEB, "")));
+    let missing = prepare(setup(&service_table("missing", "\"/usr/bin/missing\"", "listen-fds", WEB, "")));
     let answer = missing.run(&["daemon"]).expect_status(4);
     assert!(answer.stderr.contains("cannot start /usr/bin/missing"), "{}", answer.stderr);
     missing.run(&["check"]).expect_status(78);
-    let nobody = prepared(with(&given("user = \"nosuchuser\"")));
-    let answer = nobody.run(&["daemon"]).expect_status(4);
+    let no_user = prepare(setup(&given_table("user = \"nosuchuser\"")));
+    let answer = no_user.run(&["daemon"]).expect_status(4);
     assert!(answer.stderr.contains("there is no user `nosuchuser`"), "{}", answer.stderr);
-    nobody.run(&["check"]).expect_status(78);
+    no_user.run(&["check"]).expect_status(78);
 }
 
-/// A port below 1024 for somebody who may not bind it.
+/// The service may not bind a port below 1024 itself.
 #[test]
-fn another_user_serves_what_root_has_bound() {
+fn unprivileged_user_serves_a_port_bound_by_root() {
     netns::enter();
-    let mut rig = prepared(with(&super::scene::given_at("127.0.0.1:80", "user = \"nobody\"")));
+    let mut rig = prepare(setup(&given_table_at("127.0.0.1:80", "user = \"nobody\"")));
     std::os::unix::fs::chown(rig.dir(), Some(65534), None).unwrap();
     rig.start_daemon();
     let status = fs::read_to_string(format!("/proc/{}/status", rig.serving_pid())).unwrap();
@@ -98,11 +100,11 @@ fn another_user_serves_what_root_has_bound() {
     rig.reload().expect_status(0);
 }
 
-/// Nothing else is started beside one that does not make room.
+/// No generation is started beside one that does not close its socket.
 #[test]
-fn one_that_does_not_end_when_it_is_asked() {
+fn service_whose_stop_command_fails_is_not_replaced() {
     netns::enter();
-    let rig = started(&plain().replace("sockets", "stop = [\"/bin/false\"]\nsockets"));
+    let rig = start(&plain_table().replace("sockets", "stop = [\"/bin/false\"]\nsockets"));
     let serving = rig.serving_pid();
     let answer = rig.reload().expect_status(1);
     assert!(answer.at("/reason").as_str().unwrap().contains("after it was asked to end"), "{}", answer.stdout);
@@ -112,10 +114,10 @@ fn one_that_does_not_end_when_it_is_asked() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn one_that_closes_a_listener_on_which_a_thread_waits() {
+fn closing_a_listener_with_waiting_threads_loses_nothing() {
     netns::enter();
-    let start = format!("\"/usr/bin/python3\", \"DIR/threaded.py\", \"{WEB}\"");
-    let mut rig = prepared(with(&table("threaded", &start, "replace", WEB, "")));
+    let command = format!("\"/usr/bin/python3\", \"DIR/threaded.py\", \"{WEB}\"");
+    let mut rig = prepare(setup(&service_table("threaded", &command, "replace", WEB, "")));
     fs::write(rig.path("threaded.py"), THREADED).unwrap();
     rig.start_daemon();
     let load = Load::to([WEB]).rate(100).start();
@@ -128,30 +130,30 @@ fn one_that_closes_a_listener_on_which_a_thread_waits() {
     load.stop().assert_lossless();
 }
 
-/// Longer than drain-timeout, and SYNs are held for longer still.
+/// The stop takes longer than drain-timeout, and SYNs are held for longer still.
 #[test]
 #[ignore = "alone: loads"]
-fn one_that_takes_its_time_to_make_room() {
+fn slow_stop_is_covered_by_the_hold() {
     netns::enter();
-    let rig = started(&format!("{}[hold]\nmax = \"20s\"\n", plain()));
+    let rig = start(&format!("{}[hold]\nmax = \"20s\"\n", plain_table()));
     let serve = "Server((host, int(port)), Handler).serve_forever()";
     let ends_late = "import os, signal, threading\nsignal.signal(signal.SIGTERM, lambda *_: threading.Timer(3, os._exit, [0]).start())\n";
-    fs::write(rig.path("plain.py"), PLAIN.replace(serve, &format!("{ends_late}{serve}"))).unwrap();
+    fs::write(rig.path("plain.py"), PLAIN_SERVER.replace(serve, &format!("{ends_late}{serve}"))).unwrap();
     rig.reload().expect_status(0);
     let load = Load::to([WEB]).rate(50).start();
     load.until_started(20);
     let receipt = rig.reload().expect_status(0);
-    assert!(receipt.at("/phases-us/retire").as_u64() > Some(2_000_000), "it makes room at once: {}", receipt.stdout);
+    assert!(receipt.at("/phases-us/retire").as_u64() > Some(2_000_000), "the stop was not slow: {}", receipt.stdout);
     load.until_further(20);
     load.stop().assert_lossless();
 }
 
-/// Its worker serves already when it ends itself: it must not go on to serve beside the old generation, followed by nobody.
+/// The worker already serves when its master ends. It must not go on serving beside the old generation, unknown to the daemon.
 #[test]
-fn the_worker_of_one_that_ends_before_it_is_ready() {
+fn worker_of_a_failed_generation_is_ended() {
     netns::enter();
-    let start = "\"/usr/bin/python3\", \"DIR/given.py\", \"0\"";
-    let rig = started(&table("given", start, "listen-fds", WEB, "ready = \"notify\""));
+    let command = "\"/usr/bin/python3\", \"DIR/given.py\", \"0\"";
+    let rig = start(&service_table("given", command, "listen-fds", WEB, "ready = \"notify\""));
     let serving = rig.serving_pid();
     let script = "import os, select, socket, sys\nreader, writer = os.pipe()\nif os.fork():\n    os.read(reader, 1)\n    sys.exit(7)\n\
                   open('DIR/worker', 'w').write(str(os.getpid()))\nos.write(writer, b'.')\ns = socket.socket(fileno=3)\n\
@@ -160,16 +162,16 @@ fn the_worker_of_one_that_ends_before_it_is_ready() {
     let answer = rig.reload().expect_status(1);
     assert!(answer.at("/reason").as_str().unwrap().contains("exited with status 7"), "{}", answer.stdout);
     let worker: i32 = fs::read_to_string(rig.path("worker")).unwrap().parse().unwrap();
-    until(Duration::from_secs(20), "its worker to be told", || Process::with_pid(worker).is_none());
+    until(Duration::from_secs(20), "the worker to be ended", || Process::with_pid(worker).is_none());
     assert_eq!(rig.serving_pid(), serving);
     Load::to([WEB]).connections(50).run().assert_lossless();
 }
 
-/// What it leaves behind is not followed, so it must not do that.
+/// The daemon does not follow a process that was left behind, so a service must stay in the foreground.
 #[test]
-fn one_that_goes_to_the_background() {
+fn service_that_daemonizes_is_refused() {
     netns::enter();
-    let rig = started(&given(""));
+    let rig = start(&given_table(""));
     fs::write(rig.path("given.py"), "import os; os._exit(0)").unwrap();
     let answer = rig.reload().expect_status(1);
     assert!(answer.at("/reason").as_str().unwrap().contains("stay in the foreground"), "{}", answer.stdout);

@@ -1,4 +1,4 @@
-//! A service whose sockets the daemon has, killed; and a daemon, killed.
+//! Tests kills: of a service whose sockets the daemon keeps, of the daemon, and of both.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,15 +13,17 @@ use reloader_tests::process::Process;
 use reloader_tests::rig::Rig;
 use reloader_tests::sockets::{listening, until_refused};
 
-use super::scene::{NGINX, WEB, given, nginx_conf, prepared, rungs, started, table, with};
+use super::scene::{
+    GIVEN_SERVER, NGINX, WEB, given_table, plain_table, prepare, rungs, service_table, setup, start, write_nginx_conf,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
 #[ignore = "alone: loads"]
-fn ten_kills_refuse_nobody() {
+fn ten_kills_refuse_no_connection() {
     netns::enter();
-    let rig = started(&given(""));
+    let rig = start(&given_table(""));
     let sockets = listening(8080);
     let load = Load::to([WEB]).rate(300).start();
     load.until_started(100);
@@ -38,12 +40,12 @@ fn ten_kills_refuse_nobody() {
     assert_eq!(listening(8080), sockets);
 }
 
-/// The next daemon finds it, has its sockets again, and reloads it with proof.
+/// The next daemon finds the service, takes its sockets into custody again, and reloads it with proof.
 #[test]
 #[ignore = "alone: loads"]
-fn the_daemon_killed() {
+fn next_daemon_adopts_the_service_and_passes_its_sockets() {
     netns::enter();
-    let mut rig = started(&given(""));
+    let mut rig = start(&given_table(""));
     let sockets = listening(8080);
     let load = Load::to([WEB]).rate(300).start();
     for _ in 0..3 {
@@ -61,11 +63,11 @@ fn the_daemon_killed() {
     assert_eq!(listening(8080), sockets);
 }
 
-/// Its daemon was killed before it had been recorded.
+/// The daemon was killed before it had recorded the generation.
 #[test]
-fn one_that_was_never_recorded_is_found_by_its_environment() {
+fn unrecorded_generation_is_found_by_its_environment() {
     netns::enter();
-    let mut rig = started(&given(""));
+    let mut rig = start(&given_table(""));
     let serving = rig.serving_pid();
     rig.kill9_daemon();
     std::fs::remove_file(rig.path("run/services/given/generations.json")).unwrap();
@@ -73,28 +75,28 @@ fn one_that_was_never_recorded_is_found_by_its_environment() {
     assert_eq!(rig.serving_pid(), serving);
 }
 
-/// A socket that nobody serves is no port: clients are to go elsewhere.
+/// Custody of a socket that nothing serves ends, so that clients are refused and fail over.
 #[test]
-fn one_that_does_not_start_again_leaves_a_refused_port() {
+fn service_that_fails_to_restart_leaves_its_port_refused() {
     netns::enter();
-    let mut rig = prepared(with(&format!("{}[reload]\nstart-timeout = \"2s\"\n", given(""))));
+    let mut rig = prepare(setup(&format!("{}[reload]\nstart-timeout = \"2s\"\n", given_table(""))));
     rig.start_daemon();
     std::fs::write(rig.path("given.py"), "raise SystemExit(7)").unwrap();
     let serving = rig.serving().unwrap();
     serving.signal(Signal::SIGKILL);
     until_refused(WEB);
-    until(std::time::Duration::from_secs(10), "the warning", || rig.status().stdout.contains("exited with status 7"));
-    std::fs::write(rig.path("given.py"), super::scene::GIVEN).unwrap();
-    until(std::time::Duration::from_secs(40), "it to be tried again", || rig.serving().is_some());
+    until(Duration::from_secs(10), "the warning", || rig.status().stdout.contains("exited with status 7"));
+    std::fs::write(rig.path("given.py"), GIVEN_SERVER).unwrap();
+    until(Duration::from_secs(40), "the next start attempt", || rig.serving().is_some());
     Load::to([WEB]).connections(20).run().assert_lossless();
     assert!(Process::with_pid(serving.pid).is_none());
 }
 
-/// The daemon has no sockets of it: clients are refused until it is there again, and the receipt says so.
+/// The daemon keeps no sockets of the service: clients are refused until it listens again, and the receipt says so.
 #[test]
-fn one_that_binds_by_itself() {
+fn killed_service_that_binds_its_own_socket_is_restarted_unproven() {
     netns::enter();
-    let rig = started(&super::scene::plain());
+    let rig = start(&plain_table());
     let serving = rig.serving().unwrap();
     serving.signal(Signal::SIGKILL);
     rig.until_replaced(serving);
@@ -108,8 +110,8 @@ fn one_that_binds_by_itself() {
     Load::to([WEB]).connections(20).run().assert_lossless();
 }
 
-/// One process for each connection, which has the listener too: it answers when the file is there. `prefork` has one worker that answers
-/// all, and a first process that only waits.
+/// A server that forks a process for each connection. The child inherits the listener and answers once the file exists. With `prefork`
+/// one worker answers all connections, and the first process only waits.
 const FORKING: &str = r#"
 import os, signal, socket, sys, time
 s = socket.socket(fileno=3)
@@ -134,68 +136,69 @@ while True:
     client.close()
 "#;
 
-fn forking(how: &str) -> Rig {
-    let start = format!("\"/usr/bin/python3\", \"DIR/forking.py\", \"DIR/go\", \"{how}\"");
-    let rig = prepared(with(&table("forking", &start, "listen-fds", WEB, "")));
+fn prepare_forking(mode: &str) -> Rig {
+    let command = format!("\"/usr/bin/python3\", \"DIR/forking.py\", \"DIR/go\", \"{mode}\"");
+    let rig = prepare(setup(&service_table("forking", &command, "listen-fds", WEB, "")));
     std::fs::write(rig.path("forking.py"), FORKING).unwrap();
     rig
 }
 
-/// A client that has asked, and waits for the answer.
-fn asking() -> TcpStream {
+/// A client that has sent its request and waits for the reply.
+fn start_request() -> TcpStream {
     let mut client = TcpStream::connect(WEB).unwrap();
     client.set_read_timeout(Some(LIMIT)).unwrap();
     client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     client
 }
 
-fn answered(mut client: TcpStream) -> bool {
+/// Whether the client receives its whole reply.
+fn is_answered(mut client: TcpStream) -> bool {
     let mut text = String::new();
     client.read_to_string(&mut text).is_ok() && text.ends_with("ok\n")
 }
 
-/// Its first process ends as soon as it is told; who answers a client has the listener, and does not wait on it.
+/// The first process ends as soon as it is told to. The child that answers a client has the listener but does not wait on it.
 #[test]
-fn a_process_that_answers_outlives_its_master() {
+fn busy_child_outlives_its_master() {
     netns::enter();
-    let mut rig = forking("fork");
+    let mut rig = prepare_forking("fork");
     rig.start_daemon();
-    let (old, client) = (rig.serving().unwrap(), asking());
-    until(LIMIT, "a process for it", || !old.children().is_empty());
+    let (old, client) = (rig.serving().unwrap(), start_request());
+    until(LIMIT, "a child for the client", || !old.children().is_empty());
     let answering = old.children()[0];
     rig.reload().expect_status(0);
     until(LIMIT, "the first process to be gone", || rig.log().contains("has drained and ended"));
-    until(LIMIT, "its child to be followed", || rig.status().at("/draining/0/pid") == answering.pid);
+    until(LIMIT, "the child to be followed", || rig.status().at("/draining/0/pid") == answering.pid);
     std::fs::write(rig.path("go"), "").unwrap();
-    assert!(answered(client), "it was ended while it answered");
-    until(LIMIT, "the end of it", || rig.status().at("/draining").as_array().is_some_and(Vec::is_empty));
+    assert!(is_answered(client), "the child was ended while it answered");
+    until(LIMIT, "the child to end", || rig.status().at("/draining").as_array().is_some_and(Vec::is_empty));
 }
 
-/// A worker that answers while its master dies is told when it waits for the next one.
+/// A worker that answers while its master dies is told to end once it waits for the next connection.
 #[test]
-fn a_busy_worker_is_told_when_it_waits_again() {
+fn busy_worker_of_a_dead_master_is_ended_once_idle() {
     netns::enter();
-    let mut rig = forking("prefork");
+    let mut rig = prepare_forking("prefork");
     rig.start_daemon();
-    let (master, client) = (rig.serving().unwrap(), asking());
+    let (master, client) = (rig.serving().unwrap(), start_request());
     let worker = master.children()[0];
     let socket = listening(8080).into_iter().next().unwrap();
-    until(LIMIT, "it to be busy", || !waits_on(&[worker.pid as u32], socket));
+    until(LIMIT, "the worker to be busy", || !waits_on(&[worker.pid as u32], socket));
     master.signal(Signal::SIGKILL);
-    until(LIMIT, "another to serve", || rig.serving().is_some_and(|now| now != master));
-    assert!(worker.is_alive(), "it was ended while it answered");
+    until(LIMIT, "another generation to serve", || rig.serving().is_some_and(|now| now != master));
+    assert!(worker.is_alive(), "the worker was ended while it answered");
     std::fs::write(rig.path("go"), "").unwrap();
-    assert!(answered(client));
+    assert!(is_answered(client));
     worker.until_gone(LIMIT);
     Load::to([WEB]).connections(50).run().assert_lossless();
 }
 
-/// The next daemon gives its sockets on, and tells the workers, which nobody else would.
+/// The next daemon passes the sockets on, and tells the workers to end, because no other process would.
 #[test]
 #[ignore = "alone: loads"]
-fn daemon_and_master_killed_at_once() {
+fn killing_daemon_and_master_at_once_refuses_no_connection() {
     netns::enter();
-    let mut rig = forking("prefork");
+    let mut rig = prepare_forking("prefork");
     std::fs::write(rig.path("go"), "").unwrap();
     rig.start_daemon();
     let (master, sockets) = (rig.serving().unwrap(), listening(8080));
@@ -210,26 +213,26 @@ fn daemon_and_master_killed_at_once() {
     assert!(rig.serving().is_some_and(|now| now != master) && listening(8080) == sockets);
     load.until_further(20);
     let lost = load.stop().summary();
-    // Its worker dies of SIGTERM with what it had accepted.
+    // The worker dies of SIGTERM, with at most one accepted connection.
     assert!(lost.refused == 0 && lost.timeout == 0 && lost.failed() <= 1, "{lost}");
 }
 
-/// Workers that outlive their master are told to end: they would serve an old configuration for ever, and keep the port.
+/// Workers that outlive their master are told to end: otherwise they would serve an old configuration for ever, and keep the port.
 #[test]
 #[ignore = "alone: loads"]
-fn a_master_killed_takes_its_workers_along() {
+fn workers_of_a_killed_master_are_ended() {
     netns::enter();
     for (sockets, more) in [("listen-fds", "environment = { NGINX = \"3;\" }"), ("reuseport", ""), ("replace", "")] {
         let lines = format!("stop = \"SIGQUIT\"\n{more}");
-        let mut rig = prepared(with(&table("nginx", NGINX, sockets, WEB, &lines)));
-        nginx_conf(&rig, &format!("{WEB}{}", if sockets == "reuseport" { " reuseport" } else { "" }));
+        let mut rig = prepare(setup(&service_table("nginx", NGINX, sockets, WEB, &lines)));
+        write_nginx_conf(&rig, &format!("{WEB}{}", if sockets == "reuseport" { " reuseport" } else { "" }));
         rig.start_daemon();
         let master = rig.serving().unwrap();
         let workers = master.children();
         assert!(!workers.is_empty());
         master.signal(Signal::SIGKILL);
-        workers.iter().for_each(|worker| worker.until_gone(std::time::Duration::from_secs(20)));
-        until(std::time::Duration::from_secs(20), "another to serve", || rig.serving().is_some());
+        workers.iter().for_each(|worker| worker.until_gone(Duration::from_secs(20)));
+        until(Duration::from_secs(20), "another generation to serve", || rig.serving().is_some());
         assert_eq!(rig.reload().expect_status(0).at("/result"), "proven", "{sockets}");
         Load::to([WEB]).connections(50).run().assert_lossless();
     }

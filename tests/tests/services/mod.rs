@@ -1,6 +1,6 @@
-//! Servers that are not HAProxy, each by its `[service.NAME]`.
+//! Tests servers other than HAProxy, each configured by a `[service.NAME]` table.
 
-mod scene;
+pub(crate) mod scene;
 
 mod changes;
 mod failures;

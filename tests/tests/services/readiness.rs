@@ -1,4 +1,4 @@
-//! How a service shows that it serves: nothing is retired before it has.
+//! Tests how a service shows that it is ready: the old generation is not retired before.
 
 use std::fs;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
 
-use super::scene::{WEB, given, prepared, started, table, with};
+use super::scene::{GIVEN_SERVER, WEB, given_table, prepare, service_table, setup, start};
 
-/// Its sockets listen from the beginning: only that somebody waits on them shows that they are served.
+/// Passed sockets listen from the start. Only a process that waits on them shows that they are served.
 #[test]
-fn one_that_waits_on_no_socket_is_not_ready() {
+fn service_that_waits_on_no_socket_is_not_ready() {
     netns::enter();
-    let mut rig = prepared(with(&format!("{}[reload]\nstart-timeout = \"1s\"\n", given(""))));
+    let mut rig = prepare(setup(&format!("{}[reload]\nstart-timeout = \"1s\"\n", given_table(""))));
     rig.start_daemon();
     let serving = rig.serving_pid();
-    let quiet = super::scene::GIVEN.replace("sys.argv[1] if len(sys.argv) > 1 else \"\"", "\"quietly\"");
+    let quiet = GIVEN_SERVER.replace("sys.argv[1] if len(sys.argv) > 1 else \"\"", "\"quietly\"");
     fs::write(rig.path("given.py"), quiet).unwrap();
     let answer = rig.reload().expect_status(1);
     let reason = answer.at("/reason").as_str().unwrap();
@@ -27,22 +27,22 @@ fn one_that_waits_on_no_socket_is_not_ready() {
 }
 
 #[test]
-fn one_that_says_so() {
+fn sd_notify_makes_the_service_ready() {
     netns::enter();
-    let start = "\"/usr/bin/python3\", \"DIR/given.py\", \"1\"";
-    let rig = started(&table("given", start, "listen-fds", WEB, "ready = \"notify\""));
+    let command = "\"/usr/bin/python3\", \"DIR/given.py\", \"1\"";
+    let rig = start(&service_table("given", command, "listen-fds", WEB, "ready = \"notify\""));
     let first = rig.last_receipt();
     assert!(first["phases-us"]["start"].as_u64().unwrap() > 1_000_000, "{first}");
     rig.reload().expect_status(0);
     Load::to([WEB]).connections(20).run().assert_lossless();
 }
 
-/// The command fails until the test makes its file.
+/// The `ready` command fails until the test makes its file.
 #[test]
-fn one_of_which_a_command_says_so() {
+fn ready_command_makes_the_service_ready() {
     netns::enter();
     let lines = "ready = [\"/usr/bin/test\", \"-e\", \"DIR/ready\"]";
-    let mut rig = prepared(with(&given(lines)));
+    let mut rig = prepare(setup(&given_table(lines)));
     fs::write(rig.path("ready"), "").unwrap();
     rig.start_daemon();
     fs::remove_file(rig.path("ready")).unwrap();

@@ -1,4 +1,4 @@
-//! Twenty reloads of each kind of server under load.
+//! Tests twenty reloads of each kind of server under load.
 
 use std::fs;
 
@@ -8,13 +8,15 @@ use reloader_tests::netns;
 use reloader_tests::rig::Rig;
 use reloader_tests::tier;
 
-use super::scene::{self, NGINX, WEB, given, nginx_conf, plain, prepared, rungs, table, with};
+use super::scene::{
+    self, NGINX, WEB, given_table, plain_table, prepare, rungs, service_table, setup, write_nginx_conf,
+};
 
 fn reloads() -> u64 {
     tier::rounds(20)
 }
 
-/// Each reload another generation, each proven by `rung`, no connection lost, and nothing left afterwards.
+/// Reloads under load: each reload starts a generation and gives every listener `rung`, no connection is lost, and nothing is left behind.
 fn reload_under_load(rig: &mut Rig, rate: u32, rung: &str) {
     let before = Footprint::take(rig.dir());
     rig.start_daemon();
@@ -35,44 +37,44 @@ fn reload_under_load(rig: &mut Rig, rate: u32, rung: &str) {
     before.assert_unchanged();
 }
 
-/// Two workers, each with a socket of its own in the group.
+/// Two workers, each with its own socket in the reuseport group.
 #[test]
 #[ignore = "alone: loads"]
-fn nginx_whose_sockets_share_a_port() {
+fn nginx_with_reuseport_is_steered() {
     netns::enter();
     let lines = format!("stop = \"SIGQUIT\"\ncheck = [{}]", NGINX.replace("\"-e\"", "\"-t\", \"-q\", \"-e\""));
-    let mut rig = prepared(with(&table("nginx", NGINX, "reuseport", WEB, &lines)));
-    nginx_conf(&rig, &format!("{WEB} reuseport"));
+    let mut rig = prepare(setup(&service_table("nginx", NGINX, "reuseport", WEB, &lines)));
+    write_nginx_conf(&rig, &format!("{WEB} reuseport"));
     reload_under_load(&mut rig, 1000, "steered");
 }
 
-/// By the variable with which an nginx hands its sockets to the next.
+/// The variable `NGINX` names the inherited sockets, as in nginx's own binary upgrade.
 #[test]
 #[ignore = "alone: loads"]
-fn nginx_that_is_given_its_socket() {
+fn nginx_with_an_inherited_socket_is_passed() {
     netns::enter();
     let lines = "stop = \"SIGQUIT\"\nenvironment = { NGINX = \"3;\" }";
-    let mut rig = prepared(with(&table("nginx", NGINX, "listen-fds", WEB, lines)));
-    nginx_conf(&rig, WEB);
+    let mut rig = prepare(setup(&service_table("nginx", NGINX, "listen-fds", WEB, lines)));
+    write_nginx_conf(&rig, WEB);
     reload_under_load(&mut rig, 1000, "passed");
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn nginx_that_is_replaced() {
+fn replaced_nginx_is_held() {
     netns::enter();
-    let mut rig = prepared(with(&table("nginx", NGINX, "replace", WEB, "stop = \"SIGQUIT\"")));
-    nginx_conf(&rig, WEB);
+    let mut rig = prepare(setup(&service_table("nginx", NGINX, "replace", WEB, "stop = \"SIGQUIT\"")));
+    write_nginx_conf(&rig, WEB);
     reload_under_load(&mut rig, 500, "held-ebpf");
 }
 
-/// A server that knows sd_listen_fds(3) of its own.
+/// lighttpd supports sd_listen_fds(3).
 #[test]
 #[ignore = "alone: loads"]
-fn lighttpd_that_is_given_its_socket() {
+fn lighttpd_with_listen_fds_is_passed() {
     netns::enter();
-    let start = "\"/usr/sbin/lighttpd\", \"-D\", \"-f\", \"DIR/lighttpd.conf\"";
-    let mut rig = prepared(with(&table("lighttpd", start, "listen-fds", WEB, "stop = \"SIGINT\"")));
+    let command = "\"/usr/sbin/lighttpd\", \"-D\", \"-f\", \"DIR/lighttpd.conf\"";
+    let mut rig = prepare(setup(&service_table("lighttpd", command, "listen-fds", WEB, "stop = \"SIGINT\"")));
     fs::create_dir(rig.path("www")).expect("a directory");
     fs::write(rig.path("www/index.html"), "ok\n").expect("writing");
     let text = format!(
@@ -86,27 +88,27 @@ fn lighttpd_that_is_given_its_socket() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn python_that_is_given_its_socket() {
+fn python_with_listen_fds_is_passed() {
     netns::enter();
-    reload_under_load(&mut prepared(with(&given(""))), 300, "passed");
+    reload_under_load(&mut prepare(setup(&given_table(""))), 300, "passed");
 }
 
-/// It knows nothing of sockets that are given, and dies when it is told to end.
+/// The server does not support inherited sockets, and dies when it is told to end.
 #[test]
 #[ignore = "alone: loads"]
-fn a_plain_one_that_is_replaced() {
+fn replaced_plain_server_is_held() {
     netns::enter();
-    reload_under_load(&mut prepared(with(&plain())), 100, "held-ebpf");
+    reload_under_load(&mut prepare(setup(&plain_table())), 100, "held-ebpf");
 }
 
-/// It dies of its signal in the midst of what it does; so it is asked only when it owes nobody an answer.
+/// The server dies of its stop signal in the middle of a reply, so it is told to end only when no reply is due.
 #[test]
 #[ignore = "alone: loads"]
-fn a_plain_one_that_takes_its_time() {
+fn slow_plain_server_loses_no_connection() {
     netns::enter();
-    let mut rig = prepared(with(&plain()));
-    let slow =
-        scene::PLAIN.replace("        self.send_response", "        time.sleep(0.1)\n        self.send_response");
+    let mut rig = prepare(setup(&plain_table()));
+    let slow = scene::PLAIN_SERVER
+        .replace("        self.send_response", "        time.sleep(0.1)\n        self.send_response");
     fs::write(rig.path("plain.py"), slow.replace("import http", "import time, http")).unwrap();
     rig.start_daemon();
     let load = Load::to([WEB]).rate(50).start();
@@ -118,12 +120,12 @@ fn a_plain_one_that_takes_its_time() {
     load.stop().assert_lossless();
 }
 
-/// It is there for clients through every reload, and gone when the daemon was stopped.
+/// Clients can connect through every reload, and the path is gone once the daemon was stopped.
 #[test]
 #[ignore = "alone: loads"]
-fn a_unix_path() {
+fn unix_path_is_passed_and_removed_at_stop() {
     netns::enter();
-    let mut rig = prepared(with(&scene::given_at("DIR/web.sock", "")));
+    let mut rig = prepare(setup(&scene::given_table_at("DIR/web.sock", "")));
     rig.start_daemon();
     let path = rig.path("web.sock");
     let load = Load::to([path.clone()]).rate(200).start();

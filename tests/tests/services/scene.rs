@@ -1,4 +1,4 @@
-//! A daemon with one service, and servers for it.
+//! Sets up a daemon with one service, and holds the scripts of the servers that the tests use.
 
 use std::fs;
 
@@ -8,9 +8,9 @@ use serde_json::Value;
 
 pub(crate) const WEB: &str = "127.0.0.1:8080";
 
-/// Takes its listeners from the daemon and finishes what it has when it is told to end. `quietly` it waits on none of them; with a
-/// number it says READY=1 after so many seconds.
-pub(crate) const GIVEN: &str = r#"
+/// A server that takes its listeners from the daemon and finishes its connections at SIGTERM. With the argument `quietly` it waits on
+/// none of them; with a number it says READY=1 after so many seconds.
+pub(crate) const GIVEN_SERVER: &str = r#"
 import asyncio, os, signal, socket, sys
 assert os.environ["LISTEN_PID"] == str(os.getpid())
 manner = sys.argv[1] if len(sys.argv) > 1 else ""
@@ -34,7 +34,7 @@ async def main():
         await asyncio.sleep(int(manner))
         say(b"STATUS=it serves\nREADY=1")
     await stop.wait()
-    # A server of asyncio that is closed drops what it accepted last (Server._attach asserts that it is open).
+    # A closed asyncio server drops the connections that it accepted last (Server._attach asserts that the server is open).
     for s in sockets:
         asyncio.get_running_loop().remove_reader(s.fileno())
     idle = 0
@@ -46,8 +46,8 @@ async def main():
 asyncio.run(main())
 "#;
 
-/// Binds its socket itself and dies of SIGTERM, whatever it has to do.
-pub(crate) const PLAIN: &str = r#"
+/// A server that binds its socket itself and dies of SIGTERM, even in the middle of a reply.
+pub(crate) const PLAIN_SERVER: &str = r#"
 import http.server, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -63,41 +63,44 @@ host, port = sys.argv[1].split(":")
 Server((host, int(port)), Handler).serve_forever()
 "#;
 
-/// One that takes its listeners from the daemon, with further lines in its table.
-pub(crate) fn given(lines: &str) -> String {
-    given_at(WEB, lines)
+/// The table of [`GIVEN_SERVER`] on [`WEB`], with further lines.
+pub(crate) fn given_table(lines: &str) -> String {
+    given_table_at(WEB, lines)
 }
 
-pub(crate) fn given_at(address: &str, lines: &str) -> String {
-    table("given", "\"/usr/bin/python3\", \"DIR/given.py\"", "listen-fds", address, lines)
+/// The table of [`GIVEN_SERVER`] on another address.
+pub(crate) fn given_table_at(address: &str, lines: &str) -> String {
+    service_table("given", "\"/usr/bin/python3\", \"DIR/given.py\"", "listen-fds", address, lines)
 }
 
-pub(crate) fn plain() -> String {
-    table("plain", &format!("\"/usr/bin/python3\", \"DIR/plain.py\", \"{WEB}\""), "replace", WEB, "")
+/// The table of [`PLAIN_SERVER`].
+pub(crate) fn plain_table() -> String {
+    service_table("plain", &format!("\"/usr/bin/python3\", \"DIR/plain.py\", \"{WEB}\""), "replace", WEB, "")
 }
 
-pub(crate) fn table(name: &str, start: &str, sockets: &str, address: &str, lines: &str) -> String {
+/// The table `[service.NAME]` with its keys `start`, `sockets` and `listen`, and further lines.
+pub(crate) fn service_table(name: &str, start: &str, sockets: &str, address: &str, lines: &str) -> String {
     format!("[service.{name}]\nstart = [{start}]\nsockets = \"{sockets}\"\nlisten = [\"{address}\"]\n{lines}\n")
 }
 
-/// Without HAProxy.
-pub(crate) fn with(tables: &str) -> Setup {
+/// A rig with these tables and without HAProxy.
+pub(crate) fn setup(tables: &str) -> Setup {
     Rig::with(&Config::new()).without_haproxy().tables(tables)
 }
 
-/// Its files written, nothing started.
-pub(crate) fn prepared(setup: Setup) -> Rig {
+/// Writes all files and starts nothing.
+pub(crate) fn prepare(setup: Setup) -> Rig {
     let rig = setup.prepare();
-    for (name, text) in [("given.py", GIVEN), ("plain.py", PLAIN)] {
+    for (name, text) in [("given.py", GIVEN_SERVER), ("plain.py", PLAIN_SERVER)] {
         fs::write(rig.path(name), text).expect("writing");
     }
     rig
 }
 
-/// It serves.
+/// Starts the daemon with these tables.
 #[track_caller]
-pub(crate) fn started(tables: &str) -> Rig {
-    let mut rig = prepared(with(tables));
+pub(crate) fn start(tables: &str) -> Rig {
+    let mut rig = prepare(setup(tables));
     rig.start_daemon();
     rig
 }
@@ -108,8 +111,8 @@ pub(crate) fn rungs(receipt: &Value) -> Vec<String> {
     listeners.iter().map(|listener| listener["rung"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-/// Two workers that answer by themselves.
-pub(crate) fn nginx_conf(rig: &Rig, listen: &str) {
+/// Writes the configuration of an nginx with two workers.
+pub(crate) fn write_nginx_conf(rig: &Rig, listen: &str) {
     let dir = rig.dir().display();
     let text = format!(
         "daemon off; user root; worker_processes 2; pid {dir}/nginx.pid; events {{ worker_connections 1000; }}\n\
@@ -118,4 +121,5 @@ pub(crate) fn nginx_conf(rig: &Rig, listen: &str) {
     fs::write(rig.path("nginx.conf"), text).expect("writing nginx.conf");
 }
 
+/// The `start` command of nginx.
 pub(crate) const NGINX: &str = "\"/usr/sbin/nginx\", \"-e\", \"DIR/nginx.log\", \"-c\", \"DIR/nginx.conf\"";

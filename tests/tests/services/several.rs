@@ -1,4 +1,4 @@
-//! HAProxy and other services of one daemon.
+//! Tests one daemon with HAProxy and other services.
 
 use reloader_tests::config::Config;
 use reloader_tests::footprint::Footprint;
@@ -6,21 +6,21 @@ use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::rig::Rig;
 
-use super::scene::{GIVEN, PLAIN, given_at, plain};
+use super::scene::{GIVEN_SERVER, PLAIN_SERVER, given_table_at, plain_table};
 
-fn haproxy_and_two() -> Rig {
-    let tables = format!("{}{}", given_at("127.0.0.1:8081", ""), plain());
+fn prepare_three_services() -> Rig {
+    let tables = format!("{}{}", given_table_at("127.0.0.1:8081", ""), plain_table());
     let rig = Rig::with(&Config::web("127.0.0.1:8082")).tables(&tables).prepare();
-    std::fs::write(rig.path("given.py"), GIVEN).unwrap();
-    std::fs::write(rig.path("plain.py"), PLAIN).unwrap();
+    std::fs::write(rig.path("given.py"), GIVEN_SERVER).unwrap();
+    std::fs::write(rig.path("plain.py"), PLAIN_SERVER).unwrap();
     rig
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn each_is_reloaded_by_its_name_and_the_others_are_left_alone() {
+fn reload_by_name_leaves_other_services_alone() {
     netns::enter();
-    let mut rig = haproxy_and_two();
+    let mut rig = prepare_three_services();
     let before = Footprint::take(rig.dir());
     rig.start_daemon();
     let pids = || {
@@ -38,10 +38,10 @@ fn each_is_reloaded_by_its_name_and_the_others_are_left_alone() {
         }
         load.until_further(50);
     }
-    // HAProxy is meant where nobody is named.
+    // Without a name, HAProxy is reloaded.
     assert_eq!(rig.reload().expect_status(0).at("/service"), "haproxy");
     load.stop().assert_lossless();
-    let answer = rig.run(&["reload", "nobody"]).expect_status(2);
+    let answer = rig.run(&["reload", "unknown"]).expect_status(2);
     assert!(answer.stderr.contains("given, haproxy, plain"), "{}", answer.stderr);
     let text = rig.run(&["status"]).expect_status(0).stdout;
     assert!(text.contains("service    given") && text.contains("service    plain"), "{text}");
@@ -50,12 +50,12 @@ fn each_is_reloaded_by_its_name_and_the_others_are_left_alone() {
     before.assert_unchanged();
 }
 
-/// All at once: none waits for another.
+/// No reload waits for another one.
 #[test]
 #[ignore = "alone: loads"]
-fn all_are_reloaded_at_the_same_time() {
+fn services_are_reloaded_at_the_same_time() {
     netns::enter();
-    let mut rig = haproxy_and_two();
+    let mut rig = prepare_three_services();
     rig.start_daemon();
     let load = Load::to(["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082"]).rate(100).start();
     for _ in 0..5 {
@@ -68,29 +68,28 @@ fn all_are_reloaded_at_the_same_time() {
     load.stop().assert_lossless();
 }
 
-/// The others serve, and it is tried again.
+/// The other services serve, and the failed one is started again by a reload.
 #[test]
-fn one_that_does_not_start_keeps_nobody_from_serving() {
+fn service_that_fails_to_start_does_not_affect_the_others() {
     netns::enter();
-    let mut rig = haproxy_and_two();
+    let mut rig = prepare_three_services();
     std::fs::write(rig.path("given.py"), "raise SystemExit(7)").unwrap();
     rig.start_daemon();
     Load::to(["127.0.0.1:8080", "127.0.0.1:8082"]).connections(50).run().assert_lossless();
     let warnings = rig.status().at("/services/given/warnings").to_string();
     assert!(warnings.contains("exited with status 7"), "{warnings}");
-    std::fs::write(rig.path("given.py"), GIVEN).unwrap();
+    std::fs::write(rig.path("given.py"), GIVEN_SERVER).unwrap();
     rig.run(&["reload", "given", "--json"]).expect_status(0);
     Load::to(["127.0.0.1:8081"]).connections(50).run().assert_lossless();
 }
 
-/// A path in `listen` that is somebody's file is neither bound nor removed.
+/// A path in `listen` that names a regular file is neither bound nor removed.
 #[test]
-fn a_file_in_the_way_stays_where_it_is() {
+fn file_at_a_listen_path_is_not_removed() {
     netns::enter();
-    let rig = Rig::with(&Config::web("127.0.0.1:8082")).tables(&given_at("DIR/file", "")).prepare();
-    std::fs::write(rig.path("given.py"), GIVEN).unwrap();
+    let mut rig = Rig::with(&Config::web("127.0.0.1:8082")).tables(&given_table_at("DIR/file", "")).prepare();
+    std::fs::write(rig.path("given.py"), GIVEN_SERVER).unwrap();
     std::fs::write(rig.path("file"), "precious").unwrap();
-    let mut rig = rig;
     rig.start_daemon();
     let warnings = rig.status().at("/services/given/warnings").to_string();
     assert!(warnings.contains("no socket is there"), "{warnings}");
@@ -99,11 +98,11 @@ fn a_file_in_the_way_stays_where_it_is() {
     assert_eq!(std::fs::read(rig.path("file")).unwrap(), b"precious");
 }
 
-/// It serves on, and the daemon says so.
+/// The service keeps serving, and the daemon warns of it.
 #[test]
-fn a_service_that_has_no_table_any_more() {
+fn service_without_a_table_keeps_serving_with_a_warning() {
     netns::enter();
-    let mut rig = haproxy_and_two();
+    let mut rig = prepare_three_services();
     rig.start_daemon();
     rig.terminate_daemon();
     let path = rig.path("reloader.toml");

@@ -1,5 +1,5 @@
-//! The changes that cost resets with HAProxy's own reload in master-worker mode, which passes sockets and retires at once: fewer
-//! shards, other bind options. Beside it the same changes here.
+//! Tests changes of binds that cost resets with HAProxy's own reload in master-worker mode: fewer shards, other bind options. That mode
+//! passes sockets and retires the old worker at once. The same changes are made by reloader and by HAProxy alone.
 
 use reloader_tests::config::Config;
 use reloader_tests::haproxy::HaproxyBinary;
@@ -28,20 +28,20 @@ fn config(round: usize) -> Config {
 
 #[test]
 #[ignore = "alone: loads"]
-fn nothing_is_lost_where_master_worker_mode_loses() {
+fn reloader_loses_nothing_where_master_worker_mode_loses() {
     netns::enter();
-    let ours = with_reloader();
+    let ours = run_with_reloader();
     println!("reloader, {} reloads: {}", reloads(), ours.summary());
     ours.assert_lossless();
-    // Up to some hundred rounds for one loss. In each run `baseline` shows that such a load sees losses, of other ways to reload.
+    // One loss may take some hundred rounds. In every run `baseline` shows that such a load sees the losses of other ways to reload.
     if tier::is_all() {
-        let (plain, rounds) = with_master_worker_mode();
+        let (plain, rounds) = run_with_master_worker_mode();
         println!("master-worker, {rounds} reloads: {}", plain.summary());
         assert!(plain.summary().failed() > 0, "the load would not have seen a loss: {}", plain.summary());
     }
 }
 
-fn with_reloader() -> Outcomes {
+fn run_with_reloader() -> Outcomes {
     let rig = Rig::with(&config(0)).start();
     let load = Load::to(CLIENTS).rate(RATE).start();
     for round in 1..=reloads() {
@@ -54,8 +54,9 @@ fn with_reloader() -> Outcomes {
     load.stop()
 }
 
-/// It loses what is queued on a socket at the instant it is closed, a few in some reloads: goes on until it has.
-fn with_master_worker_mode() -> (Outcomes, usize) {
+/// Reloads until a connection is lost: HAProxy loses what is queued on a socket at the moment it is closed, a few connections in some
+/// reloads.
+fn run_with_master_worker_mode() -> (Outcomes, usize) {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let (file, stats) = (path("haproxy.cfg"), path("stats.sock"));

@@ -1,4 +1,4 @@
-//! A reload that comes to nothing while connections are steered, and a daemon that dies then.
+//! Tests reloads that fail, and daemons that are killed, while connections are steered.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,14 +22,14 @@ use super::{STEER, WEB};
 const LIMIT: Duration = Duration::from_secs(20);
 const TAKEN_OFF: &str = "took the steering program of an earlier daemon off 1";
 
-/// The new generation has all new connections already: they go back to the old one, and what is queued with them.
+/// The new generation already gets all new connections: they go back to the old one, together with what is queued.
 #[test]
 #[ignore = "alone: loads"]
-fn a_handover_that_cannot_be_recorded() {
+fn handover_that_cannot_be_recorded_loses_nothing() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).tables(STEER).start();
     let old = rig.serving();
-    let obstacle = block_the_record(&rig);
+    let obstacle = block_generations_record(&rig);
     let load = Load::to([WEB]).rate(2000).start();
     for _ in 0..5 {
         load.until_further(400);
@@ -44,33 +44,33 @@ fn a_handover_that_cannot_be_recorded() {
     load.stop().assert_lossless();
 }
 
-/// A program that stays for late handshakes is one that has steered: the old generation needs none for its own.
+/// A program stays for pending handshakes only if it has steered: the old generation needs none for its own handshakes.
 #[test]
-fn a_handshake_that_is_not_done_keeps_no_program_of_a_reload_that_failed() {
+fn failed_reload_keeps_no_program_for_pending_handshakes() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).tables(STEER).start();
     command("nft", "add table ip silence");
     command("nft", "add chain ip silence in { type filter hook input priority 0 ; }");
     command("nft", "add rule ip silence in ip daddr 127.0.0.77 tcp flags & (syn|ack) == syn|ack drop");
     let _client = Client::start_from("127.0.0.77".parse().unwrap(), WEB.parse().unwrap());
-    until(LIMIT, "its SYN-ACK to be sent again", || half_open(8000).iter().any(|sent| *sent > 0));
-    let _obstacle = block_the_record(&rig);
+    until(LIMIT, "the SYN-ACK to be sent again", || half_open(8000).iter().any(|sent| *sent > 0));
+    let _obstacle = block_generations_record(&rig);
     rig.reload().expect_status(1);
-    assert_eq!(half_open(8000).len(), 1, "the handshake is not done");
-    assert!(!rig.path("run/steered.json").exists(), "nothing is steered, and nothing is on record");
+    assert_eq!(half_open(8000).len(), 1, "the handshake is no longer pending");
+    assert!(!rig.path("run/steered.json").exists(), "a steering program is on record");
 }
 
-/// Not even root can write a file where a directory is.
-fn block_the_record(rig: &Rig) -> PathBuf {
+/// Makes the record of generations unwritable: even root cannot write a file over a directory.
+fn block_generations_record(rig: &Rig) -> PathBuf {
     let temporary = rig.path("run/generations.tmp");
     fs::create_dir_all(temporary.join("in the way")).unwrap();
     temporary
 }
 
-/// What stands on the group does nothing any more, and the next daemon takes it off.
+/// The program on the group no longer acts, and the next daemon detaches it.
 #[test]
 #[ignore = "alone: loads, and looks at the eBPF objects of the whole machine"]
-fn a_daemon_killed_while_it_steers() {
+fn next_daemon_detaches_the_program_of_a_killed_one() {
     netns::enter();
     let mut rig = Rig::with(&Config::web(WEB)).tables(STEER).prepare();
     let before = Footprint::take_with_bpf(rig.dir());
@@ -84,7 +84,7 @@ fn a_daemon_killed_while_it_steers() {
 
     rig.start_daemon();
     until(LIMIT, "the old generation to close", || listening(8000).is_disjoint(&sockets));
-    until(LIMIT, "the program to be taken off", || rig.log().contains(TAKEN_OFF));
+    until(LIMIT, "the program to be detached", || rig.log().contains(TAKEN_OFF));
     assert!(!rig.path("run/steered.json").exists());
     rig.reload().expect_status(0);
     load.until_further(200);
@@ -93,9 +93,9 @@ fn a_daemon_killed_while_it_steers() {
     before.assert_unchanged();
 }
 
-/// The next daemon steers the same group: what stands there comes off first, though the old generation still listens.
+/// The next daemon steers the same group: it detaches the program first, although the old generation still listens.
 #[test]
-fn a_reload_after_a_daemon_was_killed_while_it_steered() {
+fn reload_after_a_daemon_was_killed_is_steered() {
     netns::enter();
     let mut rig = Rig::with(&Config::web(WEB)).tables(STEER).start();
     let old = kill_while_it_steers(&mut rig);
@@ -103,19 +103,20 @@ fn a_reload_after_a_daemon_was_killed_while_it_steered() {
     let receipt = rig.reload();
     assert_eq!(listener(&receipt, WEB)["rung"], "steered", "{}{}", receipt.stdout, receipt.stderr);
     assert!(rig.log().contains(TAKEN_OFF), "{}", rig.log());
-    // Its socket is none of the serving generation's.
+    // The old process still has a socket that the serving generation does not have.
     let still = format!("generation 1 (process {}) still listens though it was retired", old.pid);
-    until(LIMIT, "it to be told again", || rig.log().contains(&still));
+    until(LIMIT, "the log to report the old process", || rig.log().contains(&still));
     old.signal(Signal::SIGCONT);
 }
 
-/// The new generation is on record as the serving one; the old one, which is returned, is stopped and does not close.
+/// Kills the daemon in a reload, once the new generation is recorded as the serving one. Gives the old process, which is stopped and
+/// does not close its sockets.
 fn kill_while_it_steers(rig: &mut Rig) -> Process {
     let old = rig.serving().unwrap();
     let next = rig.path("run/generation-2.cfg");
     let reload = rig.spawn(&["reload", "--json"]);
     until(LIMIT, "the next generation to start", || next.exists());
-    // It neither drains nor ends: the reload waits for it.
+    // The stopped process neither drains nor ends, so the reload waits for it.
     old.stop();
     until(LIMIT, "the steering to be on record", || rig.path("run/steered.json").exists());
     until(LIMIT, "the new generation to be the serving one", || {

@@ -1,5 +1,5 @@
-//! The old process stands still at the moment it is retired, with connections in its queue: they move over. Beside it the same
-//! without steering.
+//! Tests an old process that is stopped at the moment it is retired, with connections in its queue: they migrate. The same is done
+//! without steering, for comparison.
 
 use std::time::Duration;
 
@@ -27,18 +27,18 @@ fn reloads() -> u64 {
 
 #[test]
 #[ignore = "alone: loads"]
-fn what_is_queued_moves_over() {
+fn queued_connections_of_a_stalled_process_migrate() {
     netns::enter();
-    let (steered, migrated) = with_reloader();
-    let plain = without_steering();
+    let (steered, migrated) = run_with_reloader();
+    let plain = run_without_steering();
     println!("steered, {migrated} migrated: {}", steered.summary());
     println!("-sf:     {}", plain.summary());
     steered.assert_lossless();
-    assert!(migrated > 0, "nothing was in the old queues: the stall proves nothing");
+    assert!(migrated > 0, "the old queues were empty: the stall proves nothing");
     assert!(plain.summary().reset() > 0, "the load would not have seen a loss: {}", plain.summary());
 }
 
-fn with_reloader() -> (Outcomes, u64) {
+fn run_with_reloader() -> (Outcomes, u64) {
     let rig = Rig::with(&Config::web(WEB)).tables(STEER).start();
     let load = Load::to([WEB]).rate(RATE).start();
     let mut migrated = 0;
@@ -50,7 +50,7 @@ fn with_reloader() -> (Outcomes, u64) {
         let reload = rig.spawn(&["reload", "--json"]);
         until(LIMIT, "the next generation to start", || next.exists());
         old.stop();
-        go_on_when_retired(old);
+        continue_after_retirement(old);
         let receipt = reload.wait();
         assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
         let web = listener(&receipt, WEB);
@@ -60,7 +60,7 @@ fn with_reloader() -> (Outcomes, u64) {
     (load.stop(), migrated)
 }
 
-fn without_steering() -> Outcomes {
+fn run_without_steering() -> Outcomes {
     let mut server = Plain::start(&HaproxyBinary::installed(), Method::SoftStop, 1);
     let load = Load::to([WEB]).rate(RATE).start();
     for _ in 0..reloads() {
@@ -68,16 +68,15 @@ fn without_steering() -> Outcomes {
         let old = server.process();
         old.stop();
         std::thread::scope(|scope| {
-            scope.spawn(|| go_on_when_retired(old));
+            scope.spawn(|| continue_after_retirement(old));
             server.reload();
         });
     }
     load.stop()
 }
 
-/// It was stopped before the new generation was there, and goes on a while after it has been told to drain: what comes to it meanwhile is
-/// queued.
-fn go_on_when_retired(old: Process) {
+/// Continues the stopped process a while after it was told to drain. Until then its new connections stay in the queue.
+fn continue_after_retirement(old: Process) {
     until(LIMIT, "the old process to be retired", || old.has_pending(Signal::SIGUSR1));
     std::thread::sleep(STALL);
     old.signal(Signal::SIGCONT);

@@ -1,4 +1,4 @@
-//! Under a really booted systemd: reloader's own unit, and an existing haproxy.service that is handed over. Each scene boots once.
+//! Tests reloader under a booted systemd: its own unit, and the takeover of an existing haproxy.service. Each scene boots once.
 
 mod rig;
 mod scene;

@@ -1,4 +1,4 @@
-//! The machine of these tests itself.
+//! Tests the booted machine itself.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,10 +13,10 @@ use super::scene::{LIMIT, Scene, WEB};
 
 #[test]
 #[ignore = "alone: boots a machine and loads it"]
-fn a_machine_serves_in_a_network_of_its_own_and_leaves_nothing_behind() {
-    // The scene moves its thread to another network.
-    let seen = || std::thread::spawn(traces).join().unwrap();
-    let before = seen();
+fn machine_serves_in_its_own_network_and_leaves_nothing_behind() {
+    // A thread of its own, because the scene moves its thread to another network.
+    let traces_from_outside = || std::thread::spawn(traces).join().unwrap();
+    let before = traces_from_outside();
     std::thread::spawn(|| {
         let scene = Scene::boot(Machine::setup(), "haproxy.service");
         assert_eq!(scene.property("ActiveState"), "active");
@@ -24,10 +24,10 @@ fn a_machine_serves_in_a_network_of_its_own_and_leaves_nothing_behind() {
     })
     .join()
     .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    until(LIMIT, "everything to be gone", || seen().difference(&before).next().is_none());
+    until(LIMIT, "all traces to be gone", || traces_from_outside().difference(&before).next().is_none());
 }
 
-/// Mounts, control groups, devices and processes of machines.
+/// The mounts, control groups, devices and processes of machines.
 fn traces() -> BTreeSet<String> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let mut found: BTreeSet<String> = mounts.lines().map(str::to_owned).collect();

@@ -1,9 +1,6 @@
-//! A machine under load, with connections that nothing is said on.
-
-use std::time::Duration;
+//! Boots a machine with HAProxy and reloader, and puts it under load and idle connections.
 
 use reloader_tests::booted::{Machine, Setup};
-use reloader_tests::config::Config;
 use reloader_tests::idle::IdleConnections;
 use reloader_tests::load::{Load, Running};
 use reloader_tests::poll::{satisfied_within, until};
@@ -11,29 +8,19 @@ use reloader_tests::servers::{Reaction, Server};
 use reloader_tests::sockets::listening;
 use serde_json::Value;
 
-pub(crate) const WEB: &str = "127.0.0.1:8000";
-const IDLE: &str = "127.0.0.1:8001";
-const BACKEND: &str = "127.0.0.1:9000";
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
-pub(crate) const CONNECTIONS: usize = 100;
+use crate::debian::{BACKEND, HISTORY, IDLE, receipts};
+pub(crate) use crate::debian::{CONNECTIONS, LIMIT, WEB, config};
 
-/// HAProxy as Debian's own configuration has it: another user, a chroot, a stats socket without `expose-fd`.
-pub(crate) fn config() -> Config {
-    let global = ["user haproxy", "group haproxy", "chroot /var/lib/haproxy", "log /dev/log local0"];
-    let config = global.into_iter().fold(Config::new(), Config::global);
-    let config = config.global("stats socket /run/haproxy/admin.sock mode 660 level admin");
-    config.frontend("web", &[WEB]).tcp_proxy("idle", &[IDLE], BACKEND)
-}
-
-/// The calling thread is in the machine's network.
+/// A booted machine. The calling thread is in the machine's network.
 pub(crate) struct Scene {
     pub(crate) machine: Machine,
-    /// The one that runs the daemon, or will.
+    /// The unit that runs the daemon, or will run it.
     pub(crate) unit: &'static str,
     _backend: Server,
 }
 
 impl Scene {
+    /// Boots a machine whose daemon runs in this unit.
     pub(crate) fn boot(setup: Setup, unit: &'static str) -> Scene {
         let machine = setup.haproxy(&config()).boot();
         machine.enter_network();
@@ -41,48 +28,49 @@ impl Scene {
         Scene { machine, unit, _backend: backend }
     }
 
+    /// Starts the load.
     pub(crate) fn load(&self) -> Running {
         let load = Load::to([WEB]).rate(1000).start();
         load.until_started(500);
         load
     }
 
+    /// Opens the idle connections.
     pub(crate) fn idle(&self) -> IdleConnections {
         IdleConnections::open(IDLE, CONNECTIONS)
     }
 
+    /// The answer of `reloader status --json`.
     pub(crate) fn status(&self) -> Value {
-        // reloader.toml may be one that cannot be read.
+        // A test may have made reloader.toml unreadable.
         self.machine.reloader(&["--socket", "/run/reloader/control.sock", "status", "--json"]).expect_status(0).json
     }
 
+    /// All receipts, newest first.
     pub(crate) fn receipts(&self) -> Vec<Value> {
-        let said = self.machine.reloader(&["history", "--json", "-n", "1000"]).expect_status(0);
-        match said.json {
-            Value::Array(receipts) => receipts,
-            one => vec![one],
-        }
+        receipts(self.machine.reloader(&HISTORY).expect_status(0))
     }
 
-    /// A file of the machine.
+    /// Reads a file of the machine.
     #[track_caller]
     pub(crate) fn read(&self, path: &str) -> String {
         std::fs::read_to_string(self.machine.inside(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// `systemctl reload`, which must succeed.
+    /// Runs `systemctl reload`, which must succeed.
     #[track_caller]
     pub(crate) fn reload(&self) {
         self.machine.systemctl(&["reload", self.unit]);
     }
 
-    /// `systemctl reload`, which must fail.
+    /// Runs `systemctl reload`, which must fail.
     #[track_caller]
     pub(crate) fn reload_fails(&self) {
         let answer = self.machine.run(&["systemctl", "reload", self.unit]);
-        assert_ne!(answer.status, 0, "a reload that failed was called done");
+        assert_ne!(answer.status, 0, "systemctl reports a failed reload as done");
     }
 
+    /// The unit's main process.
     pub(crate) fn main_pid(&self) -> String {
         self.property("MainPID")
     }
@@ -98,19 +86,19 @@ impl Scene {
         self.status()["serving"]["pid"].clone()
     }
 
-    /// `systemctl status` says this, and which generation serves; and that one has the kernel's listener.
+    /// Asserts that `systemctl status` contains this text and names the serving generation, and that this generation has the listeners.
     #[track_caller]
     pub(crate) fn assert_status(&self, text: &str) {
         let serving = self.status()["serving"].clone();
         let listeners = serving["listeners"].as_array().map_or(0, Vec::len);
         let serves = format!("generation {} serves {listeners} listeners, ", serving["generation"]);
-        self.assert_says("active (running)", &[&serves, text]);
-        assert!(self.listens(&serving["pid"].to_string()), "{serving:#} has not the sockets of {WEB}");
+        self.assert_unit_shows("active (running)", &[&serves, text]);
+        assert!(self.listens(&serving["pid"].to_string()), "{serving:#} does not have the sockets of {WEB}");
     }
 
-    /// The same of a unit in any state: what the daemon has said is in the `Status:` line, and nowhere else.
+    /// Asserts that `systemctl status` shows this state, and these texts in the `Status:` line, which alone holds the daemon's words.
     #[track_caller]
-    pub(crate) fn assert_says(&self, state: &str, texts: &[&str]) {
+    pub(crate) fn assert_unit_shows(&self, state: &str, texts: &[&str]) {
         let mut shown = String::new();
         let agreed = satisfied_within(LIMIT, || {
             shown = self.machine.run(&["systemctl", "status", "--no-pager", "--full", "--lines=0", self.unit]).stdout;
@@ -120,20 +108,20 @@ impl Scene {
         assert!(agreed, "systemctl status does not say {state:?} and {texts:?}:\n{shown}");
     }
 
-    /// Whether the kernel's listeners of [`WEB`] are this process's, or those of its workers.
+    /// Whether all listeners of [`WEB`] belong to this process or its workers.
     pub(crate) fn listens(&self, pid: &str) -> bool {
         let list = format!("ls -l /proc/{pid}/fd $(pgrep -P {pid} | sed 's|.*|/proc/&/fd|')");
         let links = self.machine.run(&["sh", "-c", &list]).stdout;
-        let kernels = listening(port(WEB));
-        !kernels.is_empty() && kernels.iter().all(|inode| links.contains(&format!("socket:[{inode}]")))
+        let inodes = listening(port(WEB));
+        !inodes.is_empty() && inodes.iter().all(|inode| links.contains(&format!("socket:[{inode}]")))
     }
 
-    /// How often systemd has ended the daemon because it was silent.
+    /// How often the watchdog of systemd has ended the daemon.
     pub(crate) fn watchdog_timeouts(&self) -> usize {
         self.machine.journal(self.unit).matches("Watchdog timeout").count()
     }
 
-    /// Custody is in the fd store too, and nothing else is.
+    /// Asserts that the fd store has as many sockets as custody.
     #[track_caller]
     pub(crate) fn assert_stored(&self) {
         let custody = self.status()["custody"].as_array().expect("a list").len().to_string();
@@ -145,9 +133,9 @@ impl Scene {
         assert!(agreed && custody != "0", "{stored} sockets in the fd store, {custody} in custody");
     }
 
-    /// Wait until the unit runs with another main process than this one.
+    /// Waits until the unit runs with another main process than this one.
     #[track_caller]
-    pub(crate) fn until_another(&self, before: &str) {
+    pub(crate) fn until_another_main_pid(&self, before: &str) {
         until(LIMIT, "systemd to start the daemon again", || {
             let unit = self.machine.unit(self.unit);
             unit.get("ActiveState") == "active" && ![before, "0"].contains(&unit.get("MainPID"))

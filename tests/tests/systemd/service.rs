@@ -1,4 +1,4 @@
-//! reloader.service.
+//! Tests reloader.service.
 
 use reloader_tests::booted::Machine;
 use reloader_tests::poll::until;
@@ -10,11 +10,11 @@ use super::{steps, unit_file};
 
 #[test]
 #[ignore = "alone: boots a machine and loads it"]
-fn the_unit_reloads_restarts_and_survives_kills() {
+fn unit_reloads_restarts_and_survives_kills() {
     let scene = Scene::boot(Machine::setup().with_reloader_service(), "reloader.service");
     unit_file::check(&scene.machine);
     scene.assert_status("generation 1 serves 3 listeners, 0 draining; last start proven");
-    steps::the_watchdog_is_told(&scene);
+    steps::the_watchdog_is_served(&scene);
     let load = scene.load();
 
     steps::rapid_reloads(&scene);
@@ -27,8 +27,8 @@ fn the_unit_reloads_restarts_and_survives_kills() {
     steps::the_unit_is_stopped(&scene);
     assert_eq!(idle.alive(), CONNECTIONS, "{:?}", idle.deaths());
     steps::rapid_restarts(&scene);
-    steps::a_wrong_reloader_toml(&scene);
-    steps::the_watchdog_ends_one_whose_loop_hangs(&scene);
+    steps::an_invalid_reloader_toml(&scene);
+    steps::the_watchdog_ends_a_daemon_whose_loop_hangs(&scene);
     assert_eq!(idle.alive(), CONNECTIONS, "{:?}", idle.deaths());
 
     load.until_further(500);
@@ -43,51 +43,52 @@ fn the_unit_reloads_restarts_and_survives_kills() {
     let outcomes = load.stop();
     println!("with HAProxy killed: {outcomes}");
     let lost = outcomes.summary();
-    // What was inside a HAProxy that was killed is lost with it.
+    // Connections inside a killed HAProxy are lost with it.
     assert_eq!((lost.refused, lost.timeout), (0, 0), "{outcomes}");
-    one_outside_the_sandbox_is_adopted(&scene);
-    // The one that hung, and none that did not.
+    haproxy_of_another_unit_is_adopted(&scene);
+    // Only the daemon whose loop hung was ended.
     assert_eq!(scene.watchdog_timeouts(), 1);
 }
 
-/// What passing does not need: eBPF, raw sockets, netlink.
+/// Holds need eBPF, raw sockets and netlink, which passing does not need.
 fn holds_work_in_the_sandbox(scene: &Scene) {
-    set(scene, "[reload]\nstrategy = \"hold\"\n");
+    restart_with(scene, "[reload]\nstrategy = \"hold\"\n");
     for _ in 0..3 {
         let receipt = scene.machine.reloader(&["reload", "--json"]).expect_status(0);
         assert_eq!(listener(&receipt, WEB)["rung"], "held-ebpf", "{}", receipt.stdout);
     }
-    set(scene, "");
+    restart_with(scene, "");
     scene.reload();
     scene.assert_status("last reload proven");
 }
 
-/// HAProxy cannot be given a socket of one IPv6 address without `v6only`.
+/// HAProxy cannot take over the socket of a single IPv6 address without `v6only`.
 fn an_unproven_reload_is_done(scene: &Scene) {
     scene.machine.write("/etc/haproxy/haproxy.cfg", config().frontend("one", &["[::1]:8002"]));
-    set(scene, "[reload]\nstrategy = \"fd-pass\"\n");
+    restart_with(scene, "[reload]\nstrategy = \"fd-pass\"\n");
     scene.reload();
     let before = scene.serving();
     scene.reload();
     scene.assert_status("last reload done, but unproven: [::1]:8002");
     assert_ne!(scene.serving(), before);
-    set(scene, "[reload]\nstrategy = \"fd-pass\"\nrequire = \"proven\"\n");
+    restart_with(scene, "[reload]\nstrategy = \"fd-pass\"\nrequire = \"proven\"\n");
     scene.reload_fails();
     scene.assert_status("last reload failed: require = \"proven\"");
     scene.machine.write("/etc/haproxy/haproxy.cfg", config());
-    set(scene, "");
+    restart_with(scene, "");
     scene.reload();
 }
 
-fn set(scene: &Scene, text: &str) {
+/// Writes reloader.toml and restarts the daemon.
+fn restart_with(scene: &Scene, text: &str) {
     scene.machine.write("/etc/reloader/reloader.toml", text);
     scene.machine.systemctl(&["restart", scene.unit]);
 }
 
-/// HAProxy under Debian's own unit, which is not to start it again.
-fn one_outside_the_sandbox_is_adopted(scene: &Scene) {
+/// A HAProxy that Debian's own unit has started, and must not start again, is adopted.
+fn haproxy_of_another_unit_is_adopted(scene: &Scene) {
     scene.machine.reloader(&["stop"]).expect_status(0);
-    scene.assert_says("inactive (dead)", &["the daemon has ended, and nothing serves"]);
+    scene.assert_unit_shows("inactive (dead)", &["the daemon has ended, and nothing serves"]);
     until_refused(WEB);
     scene.machine.write("/etc/systemd/system/haproxy.service.d/once.conf", "[Service]\nRestart=no\n");
     scene.machine.systemctl(&["daemon-reload"]);

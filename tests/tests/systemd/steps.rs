@@ -1,4 +1,5 @@
-//! What an operator and an accident do to the unit that runs the daemon, whichever it is. At each step `systemctl status` tells the truth.
+//! Steps that an operator takes, or an accident causes, with the unit that runs the daemon. After each step `systemctl status` must tell the
+//! truth.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,7 +16,7 @@ use super::scene::{LIMIT, Scene, WEB, config};
 const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
 const TOML: &str = "/etc/reloader/reloader.toml";
 
-/// 100 ms apart, as a deployment that has lost its patience.
+/// Reloads 100 ms apart, as by a hasty deployment.
 pub(crate) fn rapid_reloads(scene: &Scene) {
     let before = scene.receipts().len();
     let reloads = tier::rounds(50);
@@ -38,7 +39,7 @@ pub(crate) fn rapid_reloads(scene: &Scene) {
 
 pub(crate) fn a_failing_configuration(scene: &Scene) {
     let (serving, receipts) = (scene.status()["serving"].clone(), scene.receipts().len());
-    // The check refuses it: nothing is reloaded at all.
+    // The check refuses the configuration, so nothing is reloaded.
     scene.machine.write(CONFIG, config().section("frobnicate\n"));
     scene.reload_fails();
     assert!(scene.machine.journal(scene.unit).contains("frobnicate"));
@@ -47,14 +48,14 @@ pub(crate) fn a_failing_configuration(scene: &Scene) {
     assert!(shown.contains(check), "{shown}");
     scene.assert_status("; not reloaded since: HAProxy refuses its configuration");
     assert_eq!((&scene.status()["serving"], scene.receipts().len()), (&serving, receipts));
-    // The check finds nothing wrong, the new generation cannot bind.
+    // The check accepts the configuration, but the new generation cannot bind.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap();
     scene.machine.write(CONFIG, config().frontend("taken", &[&port.to_string()]));
     scene.reload_fails();
     scene.assert_status("last reload failed: ");
     assert_eq!(scene.status()["serving"], serving);
-    // What was refused before is told no longer.
+    // The earlier refusal is no longer reported.
     assert!(!scene.property("StatusText").contains("not reloaded since"));
     scene.machine.write(CONFIG, config());
     scene.reload();
@@ -75,7 +76,7 @@ pub(crate) fn the_daemon_is_restarted(scene: &Scene) {
 pub(crate) fn the_daemon_is_killed(scene: &Scene) {
     let (serving, daemon) = (scene.serving(), scene.main_pid());
     scene.machine.run(&["kill", "-9", &daemon]).expect_status(0);
-    scene.until_another(&daemon);
+    scene.until_another_main_pid(&daemon);
     assert_eq!(scene.serving(), serving);
     scene.assert_stored();
     scene.assert_status("last adoption proven");
@@ -83,13 +84,16 @@ pub(crate) fn the_daemon_is_killed(scene: &Scene) {
     scene.assert_status("last reload proven");
 }
 
-/// HAProxy serves on; what systemd kept would have nobody to look after it.
+/// HAProxy keeps serving. The fd store is emptied, because no daemon would close the sockets in it.
 pub(crate) fn the_unit_is_stopped(scene: &Scene) {
     let serving = scene.serving();
     scene.machine.systemctl(&["stop", scene.unit]);
     until(LIMIT, "the fd store to be empty", || scene.property("NFileDescriptorStore") == "0");
     assert!(!refuses(WEB));
-    scene.assert_says("inactive (dead)", &["the daemon has ended", &format!("(process {serving}) was left serving")]);
+    scene.assert_unit_shows(
+        "inactive (dead)",
+        &["the daemon has ended", &format!("(process {serving}) was left serving")],
+    );
     scene.machine.systemctl(&["start", scene.unit]);
     assert_eq!(scene.serving(), serving);
     scene.assert_stored();
@@ -106,8 +110,9 @@ pub(crate) fn rapid_restarts(scene: &Scene) {
     scene.assert_status("last adoption proven");
 }
 
-/// reloader.toml is refused when it is read, and by a daemon that starts: that one is not tried again and again, and HAProxy serves on.
-pub(crate) fn a_wrong_reloader_toml(scene: &Scene) {
+/// An invalid reloader.toml is refused at a reload, and by a daemon that starts. systemd does not restart that daemon, and HAProxy keeps
+/// serving.
+pub(crate) fn an_invalid_reloader_toml(scene: &Scene) {
     let serving = scene.serving();
     scene.machine.write(TOML, "nonsense = 1\n");
     scene.reload_fails();
@@ -123,20 +128,20 @@ pub(crate) fn a_wrong_reloader_toml(scene: &Scene) {
     scene.assert_status("last adoption proven");
 }
 
-pub(crate) fn the_watchdog_is_told(scene: &Scene) {
-    let heard = || scene.property("WatchdogTimestampMonotonic");
-    let before = heard();
-    until(LIMIT, "systemd to hear of the daemon's loop", || heard() != before);
+pub(crate) fn the_watchdog_is_served(scene: &Scene) {
+    let last_report = || scene.property("WatchdogTimestampMonotonic");
+    let before = last_report();
+    until(LIMIT, "systemd to hear of the daemon's loop", || last_report() != before);
 }
 
-/// Its main loop stands still, and nothing else of it: it reads a configuration whose end does not come. systemd ends it, and starts another.
-pub(crate) fn the_watchdog_ends_one_whose_loop_hangs(scene: &Scene) {
+/// Only the main loop hangs: it reads a configuration that never ends. systemd ends the daemon and starts another one.
+pub(crate) fn the_watchdog_ends_a_daemon_whose_loop_hangs(scene: &Scene) {
     let (serving, daemon) = (scene.serving(), scene.main_pid());
     scene.machine.write(TOML, "");
     std::fs::remove_file(scene.machine.inside(TOML)).unwrap();
     scene.machine.run(&["mkfifo", TOML]).expect_status(0);
     scene.machine.run(&["kill", "-HUP", &daemon]).expect_status(0);
-    // It can be opened once somebody reads (fifo(7)).
+    // The open succeeds once the daemon reads (fifo(7)).
     let mut open = OpenOptions::new();
     open.write(true).custom_flags(nix::libc::O_NONBLOCK);
     let mut end = None;
@@ -146,7 +151,7 @@ pub(crate) fn the_watchdog_ends_one_whose_loop_hangs(scene: &Scene) {
     });
     std::fs::remove_file(scene.machine.inside(TOML)).unwrap();
     assert_eq!(scene.watchdog_timeouts(), 0);
-    scene.until_another(&daemon);
+    scene.until_another_main_pid(&daemon);
     drop(end);
     assert_eq!(scene.watchdog_timeouts(), 1);
     assert_eq!(scene.serving(), serving);
@@ -161,11 +166,11 @@ pub(crate) fn haproxy_is_killed(scene: &Scene) {
     scene.assert_stored();
 }
 
-/// Nobody is left but systemd, which has the sockets: clients wait for the next daemon.
+/// Only systemd still has the sockets: clients wait for the next daemon.
 pub(crate) fn both_are_killed(scene: &Scene) {
     let (before, daemon) = (scene.serving(), scene.main_pid());
     scene.machine.run(&["kill", "-9", &daemon, &before.to_string()]).expect_status(0);
-    scene.until_another(&daemon);
+    scene.until_another_main_pid(&daemon);
     assert_ne!(scene.serving(), before);
     let receipt = &scene.receipts()[0];
     assert_eq!((&receipt["kind"], &receipt["result"]), (&"restart".into(), &"proven".into()), "{receipt:#}");

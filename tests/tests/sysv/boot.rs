@@ -1,4 +1,4 @@
-//! With the machine it starts, and with the machine it ends.
+//! Tests that the init script starts the daemon at boot and stops it at shutdown.
 
 use reloader_tests::booted::Setup;
 use reloader_tests::load::Load;
@@ -7,7 +7,7 @@ use super::scene::{Scene, WEB};
 
 #[test]
 #[ignore = "alone: boots a machine and loads it"]
-fn it_starts_with_the_machine_and_does_not_hold_up_its_end() {
+fn script_starts_at_boot_and_does_not_delay_shutdown() {
     let scene = Scene::boot(Setup::default().with_init_script());
     scene.assert_runs();
     Load::to([WEB]).connections(100).run().assert_lossless();

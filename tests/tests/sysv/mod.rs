@@ -1,5 +1,5 @@
-//! By the init script, under a really booted sysvinit. In a guest, whose kernel has sch_plug, in kernel-fallback mode.
+//! Tests the init script under a booted sysvinit. In a guest, whose kernel has sch_plug, the daemon runs in kernel-fallback mode.
 
 mod boot;
-mod recipe;
+mod lifecycle;
 mod scene;

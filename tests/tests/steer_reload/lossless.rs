@@ -1,5 +1,5 @@
-//! Reloads under load: nothing is lost, and nothing is delayed by more than the processors that the start of a HAProxy takes, which
-//! a neighbour's reloads in between show: they take as many, and do not touch the listener.
+//! Tests steered reloads under load: no connection is lost and nothing is left behind. The reloads of a neighbour, which do not touch the
+//! listener, alternate with them. They show how much latency comes from the start of a HAProxy alone.
 
 use reloader_tests::config::Config;
 use reloader_tests::footprint::Footprint;
@@ -26,7 +26,7 @@ fn connections() -> u64 {
 
 #[test]
 #[ignore = "alone: loads, and looks at the eBPF objects of the whole machine"]
-fn nothing_is_lost_and_nothing_is_left() {
+fn steered_reloads_lose_nothing_and_leave_nothing_behind() {
     netns::enter();
     let mut rig = Rig::with(&Config::web(WEB)).tables(STEER).prepare();
     let before = Footprint::take_with_bpf(rig.dir());

@@ -1,4 +1,4 @@
-//! From a machine with Debian's HAProxy to reloads that are proven, and what may befall it then.
+//! Tests the life of a machine with the init script: Debian's HAProxy is adopted and reloaded with proof, and survives failures.
 
 use std::net::TcpListener;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::scene::{CONFIG, CONNECTIONS, LIMIT, SCRIPT, SETTINGS, Scene, WEB, config, mode};
 
-/// The program, but for the status that its daemon ends with. The trap ends the first `wait`.
+/// Runs reloader, but its daemon ends with status 101. The trap ends the first `wait`.
 const ENDS_WITH_101: &str = r#"#!/bin/sh
 case " $* " in *" daemon "*) ;; *) exec reloader "$@" ;; esac
 trap 'kill $!' TERM
@@ -27,7 +27,7 @@ fn reload_count() -> usize {
 
 #[test]
 #[ignore = "alone: boots a machine and loads it"]
-fn the_script_reloads_restarts_and_survives_kills() {
+fn script_reloads_restarts_and_survives_kills() {
     let script = include_str!("../../../packaging/sysv/reloader");
     let scene = Scene::boot(Setup::default().program(SCRIPT, script));
     let load = scene.load();
@@ -37,7 +37,7 @@ fn the_script_reloads_restarts_and_survives_kills() {
         run(&scene);
         windows.push(span.end());
     };
-    step("adoption", what_runs_is_adopted);
+    step("adoption", the_running_haproxy_is_adopted);
     step("reloads", reloads);
     let mut idle = scene.idle();
     step("a failing configuration", a_failing_configuration);
@@ -46,8 +46,8 @@ fn the_script_reloads_restarts_and_survives_kills() {
     step("kill -9 of daemon and keeper", the_daemon_and_its_keeper_are_killed);
     step("a daemon that hangs", the_daemon_hangs);
     step("a daemon that fails", the_daemon_fails);
-    step("other users", others_ask);
-    step("two actions at once", actions_meet);
+    step("other users", other_users_use_the_script);
+    step("two actions at once", two_actions_run_at_once);
     step("stop", the_daemon_is_stopped);
     assert_eq!(idle.alive(), CONNECTIONS, "{:?}", idle.deaths());
     load.until_further(200);
@@ -62,10 +62,10 @@ fn the_script_reloads_restarts_and_survives_kills() {
     nothing_can_be_served(&scene);
 }
 
-/// Debian's script has started it with the machine.
-fn what_runs_is_adopted(scene: &Scene) {
-    let said = scene.script("status", 3);
-    assert!(said.stdout.contains("no daemon answers"), "{}", said.stdout);
+/// Debian's script has started HAProxy at boot.
+fn the_running_haproxy_is_adopted(scene: &Scene) {
+    let answer = scene.script("status", 3);
+    assert!(answer.stdout.contains("no daemon answers"), "{}", answer.stdout);
     scene.script("reload", 7);
     scene.machine.write("/etc/reloader/reloader.toml", mode().0);
     scene.machine.run(&["update-rc.d", "haproxy", "disable"]).expect_status(0);
@@ -99,15 +99,15 @@ fn reloads(scene: &Scene) {
 
 fn a_failing_configuration(scene: &Scene) {
     let serving = scene.serving();
-    // The check refuses it: nothing is reloaded at all.
+    // The check refuses the configuration, so nothing is reloaded.
     let before = scene.receipts().len();
     scene.machine.write(CONFIG, config().section("frobnicate\n"));
     let refused = scene.script("reload", 6);
     assert!(refused.stderr.contains("frobnicate"), "{}", refused.stderr);
     assert_eq!(scene.receipts().len(), before);
-    let said = scene.script("status", 0).stdout;
-    assert!(said.contains("was not begun: HAProxy refuses"), "{said}");
-    // The check finds nothing wrong, the new generation cannot bind.
+    let answer = scene.script("status", 0).stdout;
+    assert!(answer.contains("was not begun: HAProxy refuses"), "{answer}");
+    // The check accepts the configuration, but the new generation cannot bind.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     scene.machine.write(CONFIG, config().frontend("taken", &[&taken.local_addr().unwrap().to_string()]));
     scene.script("reload", 1);
@@ -118,7 +118,7 @@ fn a_failing_configuration(scene: &Scene) {
     scene.script("reload", 0);
 }
 
-/// As by an upgrade: the program that runs is no longer there.
+/// As in an upgrade: the file of the running program was replaced.
 fn the_daemon_is_restarted(scene: &Scene) {
     let (serving, daemon) = (scene.serving(), scene.assert_runs());
     let replace = format!("cp {PROGRAM} {PROGRAM}.new && mv {PROGRAM}.new {PROGRAM}");
@@ -147,32 +147,32 @@ fn the_daemon_and_its_keeper_are_killed(scene: &Scene) {
     scene.script("start", 0);
     assert_ne!(scene.assert_runs(), daemon);
     scene.signal("KILL", &[&scene.keeper(), &scene.daemon()]);
-    // Dead, and its pid file is there.
-    let said = scene.script("status", 1);
+    // The daemon is dead, and its pid file exists.
+    let answer = scene.script("status", 1);
     let serves = format!("process {serving} ");
-    assert!(said.stdout.contains(&serves) && said.stdout.contains("serves on"), "{}", said.stdout);
+    assert!(answer.stdout.contains(&serves) && answer.stdout.contains("serves on"), "{}", answer.stdout);
     scene.script("start", 0);
     assert_eq!(scene.serving(), serving);
     scene.script("reload", 0);
 }
 
-/// It runs, and cannot be asked: LSB calls that unknown. Nor does it end when it is told to.
+/// The daemon runs but does not answer, which is status 4 (unknown) in LSB. It does not end at SIGTERM either.
 fn the_daemon_hangs(scene: &Scene) {
     let (serving, daemon) = (scene.serving(), scene.assert_runs());
     scene.signal("STOP", &[&daemon]);
-    let said = scene.script("status", 4);
-    assert!(said.stdout.contains(&format!("process {daemon}")), "{}", said.stdout);
+    let answer = scene.script("status", 4);
+    assert!(answer.stdout.contains(&format!("process {daemon}")), "{}", answer.stdout);
     scene.machine.write(SETTINGS, "STOP_LIMIT=2\n");
-    let said = scene.script("restart", 0);
-    assert!(said.stderr.contains(&format!("process {daemon}")), "{}", said.stderr);
+    let answer = scene.script("restart", 0);
+    assert!(answer.stderr.contains(&format!("process {daemon}")), "{}", answer.stderr);
     assert_ne!(scene.assert_runs(), daemon);
     assert_eq!(scene.serving(), serving);
     scene.machine.write(SETTINGS, "");
-    // The new one has a keeper.
+    // The new daemon has a keeper, which starts another one after a kill.
     the_daemon_is_killed(scene);
 }
 
-/// As by a panic. Once it has served it is started again, whatever its status was.
+/// The daemon exits as after a panic. Once it has served, it is started again whatever its exit status was.
 fn the_daemon_fails(scene: &Scene) {
     let serving = scene.serving();
     let program = format!("{PROGRAM}-101");
@@ -194,55 +194,55 @@ fn the_daemon_fails(scene: &Scene) {
     scene.script("restart", 0);
 }
 
-/// Whoever may not ask is not told that none runs.
-fn others_ask(scene: &Scene) {
+/// A user without access to the daemon gets status 4, not "no daemon runs".
+fn other_users_use_the_script(scene: &Scene) {
     let ask = |group: &str, action: &str| {
         let words = ["setpriv", "--reuid=nobody", &format!("--regid={group}"), "--clear-groups", SCRIPT, action];
         scene.machine.run(&words)
     };
-    let said = ask("nogroup", "status").expect_status(4);
-    assert!(!said.stdout.contains("serving"), "{}", said.stdout);
+    let answer = ask("nogroup", "status").expect_status(4);
+    assert!(!answer.stdout.contains("serving"), "{}", answer.stdout);
     ask("nogroup", "reload").expect_status(4);
     ask("nogroup", "restart").expect_status(4);
-    // Those who may use the control socket.
-    let said = ask("root", "status").expect_status(0);
-    assert!(said.stdout.contains("serving") && !said.stdout.contains("not restarted"), "{}", said.stdout);
+    // The group root may use the control socket.
+    let answer = ask("root", "status").expect_status(0);
+    assert!(answer.stdout.contains("serving") && !answer.stdout.contains("not restarted"), "{}", answer.stdout);
 }
 
-/// Two at once, and a `stop` beside a `start`: they take turns, whichever is first.
-fn actions_meet(scene: &Scene) {
+/// Two `start`s at once, and a `stop` beside a `start`: they run one after the other, in either order.
+fn two_actions_run_at_once(scene: &Scene) {
     let serving = scene.serving();
-    let meet = |actions: &str| scene.machine.run(&["sh", "-c", actions]).expect_status(0);
+    let run = |actions: &str| scene.machine.run(&["sh", "-c", actions]).expect_status(0);
     let daemons =
         || scene.machine.run(&["sh", "-c", "grep -lsxz 'daemo[n]' /proc/[0-9]*/cmdline"]).stdout.lines().count();
     for _ in 0..3 {
-        meet(&format!("{SCRIPT} stop; {SCRIPT} start & {SCRIPT} start; wait"));
+        run(&format!("{SCRIPT} stop; {SCRIPT} start & {SCRIPT} start; wait"));
         assert_eq!(daemons(), 1);
         scene.assert_runs();
-        meet(&format!("{SCRIPT} stop; {SCRIPT} start & {SCRIPT} stop; wait"));
+        run(&format!("{SCRIPT} stop; {SCRIPT} start & {SCRIPT} stop; wait"));
         let status = scene.machine.run(&[SCRIPT, "status"]).status;
         assert!(matches!((daemons(), status), (1, 0) | (0, 3)), "{} daemons, status {status}", daemons());
     }
     scene.script("start", 0);
     scene.assert_runs();
     assert_eq!(scene.serving(), serving);
-    // Nothing of the caller's stays open, nor the lock.
-    meet(&format!("exec 3>/dev/null; {SCRIPT} restart"));
+    // The keeper inherits neither a descriptor of the caller nor the lock.
+    run(&format!("exec 3>/dev/null; {SCRIPT} restart"));
     let open = scene.machine.run(&["ls", &format!("/proc/{}/fd", scene.keeper())]).expect_status(0).stdout;
     assert!(!open.lines().any(|number| ["3", "9"].contains(&number)), "{open}");
 }
 
-/// HAProxy serves on.
+/// HAProxy keeps serving.
 fn the_daemon_is_stopped(scene: &Scene) {
     let serving = scene.serving();
-    let said = scene.script("stop", 0);
-    assert!(said.stdout.contains(&format!("process {serving} ")), "{}", said.stdout);
+    let answer = scene.script("stop", 0);
+    assert!(answer.stdout.contains(&format!("process {serving} ")), "{}", answer.stdout);
     scene.script("stop", 0);
     scene.script("status", 3);
     scene.script("try-restart", 0);
     scene.script("status", 3);
     assert!(!refuses(WEB));
-    // A pid that is another process's by now.
+    // The pid in the file now belongs to another process.
     scene.machine.write("/run/reloader.daemon.pid", "1\n1\n");
     scene.script("status", 1);
     scene.script("stop", 0);
@@ -252,11 +252,11 @@ fn the_daemon_is_stopped(scene: &Scene) {
     scene.assert_runs();
 }
 
-/// With `kernel-fallback` nothing would be in custody, and the port would be refused: with `auto` clients wait.
+/// With `auto` clients wait. With `kernel-fallback` no socket would be in custody, and the port would be refused.
 fn haproxy_is_killed(scene: &Scene) {
     scene.machine.write("/etc/reloader/reloader.toml", "");
     scene.script("restart", 0);
-    // One that was started in the other mode gives its sockets too.
+    // A HAProxy that was started in the other mode passes its sockets too.
     scene.script("reload", 0);
     let load = scene.load();
     let before = scene.serving();
@@ -267,7 +267,7 @@ fn haproxy_is_killed(scene: &Scene) {
     let outcomes = load.stop();
     println!("with HAProxy killed: {outcomes}");
     let lost = outcomes.summary();
-    // What was inside a HAProxy that was killed is lost with it.
+    // Connections inside a killed HAProxy are lost with it.
     assert_eq!((lost.refused, lost.timeout), (0, 0), "{outcomes}");
 }
 
@@ -276,8 +276,8 @@ fn nothing_can_be_served(scene: &Scene) {
     scene.machine.write(CONFIG, "frobnicate\n");
     std::fs::remove_dir_all(scene.machine.inside("/var/lib/reloader/last-known-good")).unwrap();
     scene.signal("KILL", &[&serving.to_string()]);
-    // The daemon runs: neither 0 nor "not running" would be the truth.
-    until(LIMIT, "the script to say so", || scene.machine.run(&[SCRIPT, "status"]).status == 150);
+    // The daemon runs and nothing is served: neither 0 nor "not running" would be true.
+    until(LIMIT, "the script to report it", || scene.machine.run(&[SCRIPT, "status"]).status == 150);
     until_refused(WEB);
     scene.machine.reloader(&["stop"]).expect_status(0);
     until(LIMIT, "the keeper to end", || scene.machine.run(&[SCRIPT, "status"]).status == 3);

@@ -114,3 +114,17 @@ fn find(tree: &Path, release: &str) -> Result<Kernel> {
     ensure!(index.exists(), "{} is missing", index.display());
     Ok(Kernel { release: release.to_owned(), image, modules })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pages::table;
+
+    #[test]
+    fn the_documented_kernels_are_the_tested_ones() {
+        let documented = table("docs/reference/kernels.md", "## Tested kernels");
+        let tested: Vec<_> =
+            TESTED.iter().map(|kernel| vec![kernel.line.to_owned(), kernel.suite.to_owned()]).collect();
+        assert_eq!(documented, tested);
+    }
+}

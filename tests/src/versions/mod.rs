@@ -193,6 +193,17 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_versions_are_the_tested_ones() {
+        let documented = crate::pages::table("docs/reference/haproxy.md", "## Tested versions");
+        let source = |version: &TestedVersion| match version.origin {
+            Origin::Suite(suite) => format!("Debian {suite}"),
+            Origin::Wheel(package) => format!("PyPI `{package}`"),
+        };
+        let tested: Vec<_> = TESTED.iter().map(|version| vec![version.name.to_owned(), source(version)]).collect();
+        assert_eq!(documented, tested);
+    }
+
+    #[test]
     fn missing_version_fails_by_name_unless_it_is_retired() {
         let error = missing(false).unwrap_err().to_string();
         assert_eq!(error, "HAProxy 2.2 (Debian bullseye) is not available: the suite has moved");

@@ -127,6 +127,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_documented_rows_are_those_that_run() {
+        let page = "docs/reference/kernels.md";
+        let mut documented = reloader_tests::pages::table(
+            page,
+            "Each row is one virtual machine. *Gate* is the gate in which a hold must end there.",
+        );
+        let denies = |row: &Row, words: &str| match row.denied {
+            Denied::Nothing => words.starts_with("nothing"),
+            Denied::Syscalls(names) | Denied::Capabilities(names) => {
+                names.split(',').eq(words.split('`').skip(1).step_by(2))
+            }
+        };
+        for row in all() {
+            let found = documented.iter().position(|cells| cells[..3] == [row.kernel, row.name, row.gate]);
+            let cells = documented.remove(found.unwrap_or_else(|| panic!("{page} has no row {}", row.title())));
+            assert!(denies(&row, &cells[3]), "{}: {}", row.title(), cells[3]);
+        }
+        assert!(documented.is_empty(), "{documented:?}");
+    }
+
+    #[test]
     fn a_row_has_the_tests_that_begin_as_it_says_but_for_those_it_leaves_out() {
         let tests = ["hold::a", "hold::b", "hold::c::d", "other::x", "other::y"];
         let tests = tests.map(|name| Test { name: name.into(), is_alone: false });

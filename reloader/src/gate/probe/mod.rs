@@ -43,6 +43,10 @@ mod tests {
             assert!(!ability.how.is_empty() && !ability.follows.is_empty(), "{ability:?}");
             assert_eq!(abilities.iter().filter(|other| other.name == ability.name).count(), 1, "{}", ability.name);
         }
+        let page = include_str!("../../../../docs/reference/kernels.md");
+        for ability in &abilities {
+            assert!(page.contains(&format!("\n| `{}` |", ability.name)), "{} is not documented", ability.name);
+        }
         let names: Vec<_> = abilities.iter().map(|ability| ability.name).collect();
         assert_eq!(names[..4], ["kernel", "pidfd-open", "pidfd-getfd", "bpf"]);
     }

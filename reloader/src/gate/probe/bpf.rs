@@ -16,7 +16,7 @@ pub(super) fn abilities() -> [Ability; 4] {
     with_memlock_restored(|| {
         [
             Ability::new("bpf", bpf(), |present| match present {
-                Some(true) => "eBPF is to be had: what it can do stands below",
+                Some(true) => "eBPF is available: see below for what it can do",
                 _ => "no eBPF: no steering, holds by qdisc only, SYNs are not counted",
             }),
             Ability::new("bpf-ringbuf", ring_buffer(), |present| match present {
@@ -24,7 +24,7 @@ pub(super) fn abilities() -> [Ability; 4] {
                 _ => "SYNs are held by qdisc (held-qdisc), where that is possible",
             }),
             Ability::new("reuseport-migration", steering(STEER_PROGRAM), |present| match present {
-                Some(true) => "listeners bound anew in a reuseport group can be steered without delay (steered)",
+                Some(true) => "new listeners in a reuseport group can be steered without delay (steered)",
                 _ => "what is queued on a listener goes with it: it has to be drained before",
             }),
             Ability::new("reuseport-selection", steering(SELECT_PROGRAM), |present| match present {

@@ -9,13 +9,16 @@ use std::time::Duration;
 
 mod attributes;
 mod exchange;
+mod polled_socket;
+#[cfg(test)]
+mod recording_socket;
 mod rtnl;
 
 #[cfg(test)]
 pub(super) use exchange::encode;
 pub(crate) use exchange::{CREATE, request};
 #[cfg(test)]
-pub(super) use rtnl::bytes_sent;
+pub(super) use recording_socket::bytes_sent;
 pub(crate) use rtnl::{Notices, execute};
 
 /// The kernel answers within the system call that sends the request. An answer that is not there by then was lost, for

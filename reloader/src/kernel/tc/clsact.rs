@@ -124,4 +124,16 @@ mod tests {
             0000fffff1ffffff000000000c000100696e677265737300";
         assert_eq!(hex_sent(|handle| removal(handle, LO, "ingress")), expected);
     }
+
+    #[test]
+    fn clsact_is_added_and_removed_with_the_bytes_of_tc() {
+        // tc qdisc add dev lo clsact
+        let expected = "300000002400050600000000000000000000000001000000\
+            0000fffff1ffffff000000000b000100636c736163740000";
+        assert_eq!(hex_sent(|handle| clsact_addition(handle, LO)), expected);
+        // tc qdisc del dev lo clsact
+        let expected = "300000002500050000000000000000000000000001000000\
+            0000fffff1ffffff000000000b000100636c736163740000";
+        assert_eq!(hex_sent(|handle| removal(handle, LO, "clsact")), expected);
+    }
 }

@@ -1,4 +1,4 @@
-//! Lists the filters of a device, of any kind and whoever has put them there, and removes one.
+//! Lists the filters of a device, of any kind and of any owner, and removes one.
 
 use std::io;
 

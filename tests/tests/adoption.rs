@@ -90,19 +90,19 @@ fn adopts(binary: &HaproxyBinary, args: &[&str], exposes: bool) {
 }
 
 #[test]
-fn a_plain_one() {
+fn plain_haproxy_is_adopted_without_loss() {
     adopts(&HaproxyBinary::installed(), &[], true);
     adopts(&HaproxyBinary::installed(), &[], false);
 }
 
 #[test]
-fn one_in_master_worker_mode() {
+fn master_worker_haproxy_is_adopted_without_loss() {
     adopts(&HaproxyBinary::installed(), &["-W"], true);
     adopts(&HaproxyBinary::installed(), &["-W"], false);
 }
 
 #[test]
-fn one_of_every_version() {
+fn every_version_is_adopted_without_loss() {
     for binary in versions::all() {
         adopts(&binary, &[], false);
         adopts(&binary, &["-W"], false);
@@ -111,7 +111,7 @@ fn one_of_every_version() {
 
 /// It dies before its first reload: custody starts a generation of the daemon's own.
 #[test]
-fn one_that_is_killed_then() {
+fn adopted_haproxy_that_is_killed_is_restarted_on_the_same_sockets() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let mut rig = Rig::with(&Config::web(WEB).stats_socket(&dir.path().join("stats.sock"))).prepare();
@@ -158,7 +158,7 @@ impl Drop for ControlGroup {
 }
 
 #[test]
-fn one_that_a_systemd_unit_would_start_again_is_refused_by_the_units_name() {
+fn haproxy_of_a_restarting_systemd_unit_is_refused_by_unit_name() {
     netns::enter();
     // The directory's name is no other test's; a pid is, in a process namespace.
     let scratch = tempfile::tempdir().unwrap();

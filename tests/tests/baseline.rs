@@ -35,7 +35,7 @@ fn noreuseport_loses_connections() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn passed_sockets_lose_nothing() {
+fn passed_sockets_lose_no_connection() {
     netns::enter();
     trial(Method::PassSockets, TRIAL).outcomes.assert_lossless();
 }
@@ -43,7 +43,7 @@ fn passed_sockets_lose_nothing() {
 /// What is lost here is a matter of luck at this rate, so no number is demanded.
 #[test]
 #[ignore = "alone: loads"]
-fn soft_stop_is_measured() {
+fn losses_of_a_soft_stop_are_printed() {
     netns::enter();
     trial(Method::SoftStop, TRIAL);
 }
@@ -58,7 +58,7 @@ fn generator_keeps_its_schedule() {
 /// The rate that the generator must carry beside a HAProxy on two cores with nothing else on them.
 #[test]
 #[ignore = "alone: needs an otherwise quiet machine"]
-fn generator_keeps_its_schedule_at_8000_a_second() {
+fn generator_keeps_its_schedule_at_8000_per_second() {
     generate(8000);
 }
 
@@ -74,7 +74,7 @@ fn generate(rate: u32) {
 /// The full comparison at a high rate, for the record.
 #[test]
 #[ignore = "alone: a minute of full load; its figures are for reading"]
-fn every_method_at_a_high_rate() {
+fn losses_of_every_method_at_a_high_rate_are_printed() {
     netns::enter();
     for method in Method::ALL {
         let hard = Trial { rate: 8000, connections: 64_000, reloads: 75, ports: 1 };
@@ -86,7 +86,7 @@ fn every_method_at_a_high_rate() {
 /// HAProxy's own time for `-x -sf`, to set reloader's beside it.
 #[test]
 #[ignore = "alone: its figures are for reading"]
-fn time_of_a_reload_by_number_of_listeners() {
+fn reload_times_by_number_of_listeners_are_printed() {
     netns::enter();
     for ports in [1, 100, 3000] {
         let mut server = Plain::start(&HaproxyBinary::installed(), Method::PassSockets, ports);

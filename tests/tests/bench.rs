@@ -39,7 +39,7 @@ fn rows(document: &Value) -> Vec<(Way, Option<Figures>, Value)> {
 
 #[test]
 #[ignore = "alone: measures under load"]
-fn every_way_has_a_row() {
+fn report_has_a_row_for_every_way() {
     let document = bench(&["--connections", "2000", "--rate", "1000"]);
     let rows = rows(&document);
     assert_eq!(rows.iter().map(|(way, ..)| *way).collect::<Vec<_>>(), Way::ALL);
@@ -65,7 +65,7 @@ fn every_way_has_a_row() {
 /// due each millisecond; a generator that stands still for that long would not see it.
 #[test]
 #[ignore = "alone: measures under load"]
-fn kill_and_start_loses() {
+fn kill_and_start_loses_connections() {
     let words = ["--connections", "2000", "--reloads", "8", "--rate", "1000", "--only", "kill-and-start"];
     let lost = || rows(&bench(&words)).iter().filter_map(|(_, figures, _)| Some(figures.as_ref()?.lost())).sum::<u64>();
     assert!((0..MOST_TRIES).any(|_| lost() > 0), "the load would not have seen a loss");
@@ -73,7 +73,7 @@ fn kill_and_start_loses() {
 
 #[test]
 #[ignore = "alone: measures under load"]
-fn one_way_is_measured_again_and_the_others_are_kept() {
+fn measuring_one_way_again_keeps_the_other_results() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("before.json");
     let before = bench(&["--connections", "1000", "--reloads", "1", "--rate", "1000", "--only", "x", "--only", "sf"]);
@@ -88,7 +88,7 @@ fn one_way_is_measured_again_and_the_others_are_kept() {
 
 #[test]
 #[ignore = "alone: measures under load"]
-fn one_way_alone_can_be_asked_for() {
+fn only_the_requested_way_is_measured() {
     let document = bench(&["--connections", "1000", "--reloads", "1", "--rate", "1000", "--only", "x"]);
     assert_eq!(document["load"]["reloads"], 1);
     for (way, figures, not_run) in rows(&document) {

@@ -16,7 +16,7 @@ const WEB: &str = "127.0.0.1:8080";
 const GET_SOCKETS: &[u8] = b"_getsocks\n";
 
 #[test]
-fn nothing_is_offered_outside_of_a_start() {
+fn broker_offers_nothing_while_no_generation_starts() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).start();
     assert_eq!(answer(&rig, GET_SOCKETS), 0);
@@ -26,7 +26,7 @@ fn nothing_is_offered_outside_of_a_start() {
 }
 
 #[test]
-fn strangers_get_nothing_while_a_generation_starts_and_do_not_disturb_it() {
+fn foreign_processes_get_nothing_and_do_not_disturb_a_start() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
@@ -55,7 +55,7 @@ fn strangers_get_nothing_while_a_generation_starts_and_do_not_disturb_it() {
 
 /// A process of the generation itself asks for nonsense and breaks off half way: HAProxy still gets its sockets.
 #[test]
-fn a_rude_child_spoils_nothing_for_its_haproxy() {
+fn malformed_requests_of_a_child_do_not_keep_haproxy_from_its_sockets() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
@@ -70,7 +70,7 @@ fn a_rude_child_spoils_nothing_for_its_haproxy() {
 
 /// A process of the generation holds a transfer open: the start fails, which harms nobody.
 #[test]
-fn a_child_that_stops_in_the_middle_of_its_transfer() {
+fn unfinished_transfer_fails_the_start_and_the_old_generation_serves() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();

@@ -17,7 +17,7 @@ fn web() -> Setup {
 }
 
 #[test]
-fn an_unknown_key_is_told_with_its_line_and_the_remedy() {
+fn unknown_key_is_reported_with_its_line_and_the_right_key() {
     netns::enter();
     let rig = web().tables("[reload]\nstart-timout = \"5s\"").prepare();
     let toml = fs::read_to_string(rig.path("reloader.toml")).unwrap();
@@ -30,7 +30,7 @@ fn an_unknown_key_is_told_with_its_line_and_the_remedy() {
 }
 
 #[test]
-fn arguments_that_would_take_haproxy_away_are_refused() {
+fn haproxy_arguments_that_conflict_with_supervision_are_refused() {
     netns::enter();
     for arg in ["-D", "-W", "-Ws", "-c", "-db", "-x", "-sf", "-st", "-p"] {
         let rig = web().haproxy_line(&format!("args = [\"{arg}\"]")).prepare();
@@ -43,7 +43,7 @@ fn arguments_that_would_take_haproxy_away_are_refused() {
 }
 
 #[test]
-fn without_root_each_command_says_what_is_missing() {
+fn each_command_names_the_missing_privilege() {
     netns::enter();
     let rig = web().start();
     let daemon = rig.run_as(NOBODY, &["daemon"]).expect_status(77).stderr;
@@ -58,7 +58,7 @@ fn without_root_each_command_says_what_is_missing() {
 }
 
 #[test]
-fn whoever_gets_past_the_sockets_mode_is_refused_all_the_same() {
+fn user_outside_the_control_group_is_refused_although_the_socket_is_writable() {
     netns::enter();
     let rig = web().start();
     let serving = rig.serving();
@@ -71,7 +71,7 @@ fn whoever_gets_past_the_sockets_mode_is_refused_all_the_same() {
 }
 
 #[test]
-fn a_member_of_the_control_group_may_reload_and_read() {
+fn member_of_the_control_group_may_reload_and_read() {
     netns::enter();
     let rig = web().top("control-group = \"daemon\"").start();
     let old = rig.serving();
@@ -84,7 +84,7 @@ fn a_member_of_the_control_group_may_reload_and_read() {
 }
 
 #[test]
-fn without_a_daemon_the_way_to_start_it_is_told() {
+fn commands_without_a_daemon_say_how_to_start_it() {
     netns::enter();
     let rig = web().prepare();
     for command in ["reload", "status", "stop"] {
@@ -97,7 +97,7 @@ fn without_a_daemon_the_way_to_start_it_is_told() {
 }
 
 #[test]
-fn a_wrong_command_line_is_2_and_help_is_0() {
+fn wrong_command_line_exits_with_2_and_help_with_0() {
     netns::enter();
     let rig = web().prepare();
     for wrong in [
@@ -117,7 +117,7 @@ fn a_wrong_command_line_is_2_and_help_is_0() {
 }
 
 #[test]
-fn check_shows_haproxys_own_lines() {
+fn check_shows_the_lines_of_haproxy() {
     netns::enter();
     let rig = web().prepare();
     let good = rig.run(&["check"]).expect_status(0);
@@ -133,7 +133,7 @@ fn check_shows_haproxys_own_lines() {
 }
 
 #[test]
-fn a_haproxy_that_is_none_is_78() {
+fn binary_that_is_not_haproxy_exits_with_78() {
     netns::enter();
     for (path, word) in [("/nowhere/haproxy", "No such file"), ("/bin/true", "does not name a HAProxy version")] {
         let rig = web().haproxy_at(path.as_ref()).prepare();

@@ -88,7 +88,7 @@ fn answered(receipts: &[Answer]) -> HashMap<String, u64> {
 /// Each request follows a change of the configuration, so its answer must be of a reload that read that change or a
 /// later one: one that began after the request.
 #[test]
-fn two_hundred_requests_at_once_are_few_reloads_and_each_is_answered_by_one_that_began_after_it() {
+fn concurrent_requests_share_reloads_that_began_after_them() {
     netns::enter();
     let rig = Rig::with(&numbered(0)).start();
     let load = Load::to(["127.0.0.1:8080"]).rate(500).start();
@@ -109,7 +109,7 @@ fn two_hundred_requests_at_once_are_few_reloads_and_each_is_answered_by_one_that
 }
 
 #[test]
-fn requests_that_arrive_while_a_reload_runs_become_one_more() {
+fn requests_during_a_reload_become_one_more_reload() {
     netns::enter();
     let gate = Gate::new();
     let rig = Rig::with(&Config::web("127.0.0.1:8080")).haproxy_at(&gate.haproxy()).start();
@@ -135,7 +135,7 @@ fn generations_started(rig: &Rig) -> usize {
 }
 
 #[test]
-fn min_interval_is_kept_and_requests_meanwhile_become_one() {
+fn requests_within_min_interval_become_one_reload() {
     netns::enter();
     const INTERVAL: Duration = Duration::from_millis(1500);
     let rig = Rig::with(&Config::web("127.0.0.1:8080")).tables("[reload]\nmin-interval = \"1500ms\"").start();
@@ -149,7 +149,7 @@ fn min_interval_is_kept_and_requests_meanwhile_become_one() {
 }
 
 #[test]
-fn a_client_that_waits_no_longer_gets_75_and_the_reload_goes_on() {
+fn client_timeout_exits_with_75_and_the_reload_goes_on() {
     netns::enter();
     let gate = Gate::new();
     let rig = Rig::with(&Config::web("127.0.0.1:8080")).haproxy_at(&gate.haproxy()).start();

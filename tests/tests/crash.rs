@@ -16,7 +16,7 @@ const WEB: &str = "127.0.0.1:8080";
 
 #[test]
 #[ignore = "alone: loads"]
-fn ten_kills_refuse_nobody() {
+fn ten_kills_refuse_no_connection() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).start();
     let inodes = listening(8080);
@@ -41,7 +41,7 @@ fn ten_kills_refuse_nobody() {
 
 /// Not the daemon's child any more, so nobody tells it how its generation ended.
 #[test]
-fn killed_after_it_was_adopted() {
+fn adopted_generation_that_is_killed_is_restarted() {
     netns::enter();
     let mut rig = Rig::with(&Config::web(WEB)).start();
     let inodes = listening(8080);
@@ -61,7 +61,7 @@ fn killed_after_it_was_adopted() {
 /// The master ends with its worker.
 #[test]
 #[ignore = "alone: loads"]
-fn a_worker_killed() {
+fn killed_worker_is_replaced_with_the_same_sockets() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB).global("master-worker")).start();
     let at_rest = sockets_of(rig.serving().unwrap().children()[0]);
@@ -77,7 +77,7 @@ fn a_worker_killed() {
 /// This master would go on without any worker.
 #[test]
 #[ignore = "alone: loads"]
-fn a_worker_killed_whose_master_stays() {
+fn killed_worker_is_replaced_although_its_master_stays() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB).global("master-worker no-exit-on-failure")).start();
     let outcomes = killed_under_load(&rig, |worker| worker.signal(Signal::SIGKILL));
@@ -88,7 +88,7 @@ fn a_worker_killed_whose_master_stays() {
 /// The worker finds out by itself, and ends with all that it has: how much that is, nobody can count before.
 #[test]
 #[ignore = "alone: loads"]
-fn a_master_killed() {
+fn killed_master_is_replaced_with_the_same_sockets() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB).global("master-worker")).start();
     let master = rig.serving().unwrap();
@@ -114,7 +114,7 @@ fn killed_under_load(rig: &Rig, kill: impl FnOnce(Process)) -> Outcomes {
 }
 
 #[test]
-fn a_broken_configuration_does_not_stand_in_the_way_of_a_restart() {
+fn broken_configuration_does_not_prevent_a_restart() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).start();
     let inodes = listening(8080);
@@ -135,7 +135,7 @@ fn a_broken_configuration_does_not_stand_in_the_way_of_a_restart() {
 }
 
 #[test]
-fn a_program_that_is_gone_and_comes_back() {
+fn missing_program_is_reported_and_serves_again_once_restored() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables("[reload]\ncustody-max = \"1s\"").start();
@@ -155,7 +155,7 @@ fn a_program_that_is_gone_and_comes_back() {
 }
 
 #[test]
-fn two_failed_starts_drop_custody_however_long_it_may_last() {
+fn two_failed_starts_drop_custody_before_custody_max() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables("[reload]\ncustody-max = \"1h\"").start();
@@ -171,7 +171,7 @@ fn two_failed_starts_drop_custody_however_long_it_may_last() {
 
 /// Nobody serves, and the start hangs: clients must not hang with it until `start-timeout`.
 #[test]
-fn a_restart_that_hangs_does_not_keep_custody() {
+fn hanging_restart_does_not_keep_custody() {
     netns::enter();
     let wrapper = Wrapper::new();
     let tables = "[reload]\ncustody-max = \"1s\"\nstart-timeout = \"1h\"";

@@ -24,7 +24,7 @@ const WEB: &str = "127.0.0.1:8080";
 const GONE: &str = "127.0.0.1:8082";
 
 #[test]
-fn a_frontend_shut_down_at_run_time_is_refused() {
+fn frontend_shut_down_at_run_time_is_refused() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("stats.sock");
@@ -43,7 +43,7 @@ fn a_frontend_shut_down_at_run_time_is_refused() {
 }
 
 #[test]
-fn a_bind_removed_by_a_reload_is_refused_and_what_waited_there_is_counted() {
+fn bind_removed_by_a_reload_is_refused_and_its_queue_is_counted() {
     netns::enter();
     // With its one connection open it accepts no more: the rest waits in the kernel.
     let full =
@@ -62,7 +62,7 @@ fn a_bind_removed_by_a_reload_is_refused_and_what_waited_there_is_counted() {
 }
 
 #[test]
-fn ten_idle_clients_on_the_users_stats_socket() {
+fn occupied_stats_socket_of_the_user_does_not_disturb_the_daemon() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("stats.sock");
@@ -90,7 +90,7 @@ fn ten_idle_clients_on_the_users_stats_socket() {
 }
 
 #[test]
-fn no_listener_is_held_by_any_process_but_old_new_and_daemon() {
+fn only_old_new_and_daemon_have_a_listener_open() {
     netns::enter();
     // What it runs before it becomes HAProxy would have whatever the daemon leaks.
     let wrapper = Wrapper::new();
@@ -123,7 +123,7 @@ fn no_listener_is_held_by_any_process_but_old_new_and_daemon() {
 }
 
 #[test]
-fn the_child_gets_the_limits_and_descriptors_the_daemon_was_started_with_and_none_of_its_variables() {
+fn child_inherits_original_limits_and_descriptors_and_no_service_manager_variable() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let limited = dir.path().join("limited");

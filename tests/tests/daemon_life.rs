@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
 #[ignore = "alone: loads"]
-fn killed_and_terminated_daemons_leave_haproxy_alone() {
+fn killed_and_terminated_daemons_leave_haproxy_serving() {
     netns::enter();
     let backend = Server::start("127.0.0.1:0", servers::Reaction::Reply);
     let mut rig = Rig::with(&Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string())).start();
@@ -54,7 +54,7 @@ fn killed_and_terminated_daemons_leave_haproxy_alone() {
 
 /// The next daemon reads on where the one before has come to, and not from the beginning.
 #[test]
-fn what_haproxy_has_said_is_told_once() {
+fn output_of_haproxy_is_logged_once_across_restarts() {
     netns::enter();
     let untimed = "defaults\n  mode http\nfrontend untimed\n  bind 127.0.0.1:8082\n  http-request return status 200\n";
     let mut rig = Rig::with(&Config::web(WEB).section(untimed)).start();
@@ -78,7 +78,7 @@ fn what_haproxy_has_said_is_told_once() {
 /// The daemon's end falls into every phase of a reload.
 #[test]
 #[ignore = "alone: loads"]
-fn killed_at_many_moments_of_a_reload() {
+fn daemon_killed_at_any_moment_of_a_reload_leaves_one_generation() {
     netns::enter();
     let mut rig = Rig::with(&Config::web(WEB)).start();
     let inodes = listening(8080);
@@ -102,12 +102,12 @@ fn killed_at_many_moments_of_a_reload() {
 }
 
 #[test]
-fn killed_while_the_new_generation_has_not_begun() {
+fn daemon_killed_before_the_new_generation_runs_leaves_the_old_one_serving() {
     killed_while_starting(Behaviour::WaitForChange);
 }
 
 #[test]
-fn killed_while_the_new_generation_serves_and_is_not_ready() {
+fn daemon_killed_before_the_new_generation_is_ready_leaves_the_old_one_serving() {
     killed_while_starting(Behaviour::NoStatsSocket);
 }
 
@@ -135,7 +135,7 @@ fn killed_while_starting(behaviour: Behaviour) {
 }
 
 #[test]
-fn a_second_daemon_says_so() {
+fn second_daemon_does_not_start_and_names_the_first() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).start();
     let second = rig.run(&["daemon"]).expect_status(1);
@@ -146,7 +146,7 @@ fn a_second_daemon_says_so() {
 
 /// One that was killed, or a child that it was starting, has the lock for a moment longer.
 #[test]
-fn a_lock_that_a_dead_daemon_keeps_is_waited_for() {
+fn start_waits_for_the_lock_of_a_dead_daemon() {
     netns::enter();
     let mut rig = Rig::with(&Config::web(WEB)).start();
     let serving = rig.serving();
@@ -163,7 +163,7 @@ fn a_lock_that_a_dead_daemon_keeps_is_waited_for() {
 }
 
 #[test]
-fn stop_leaves_nothing() {
+fn stop_leaves_no_process_and_no_file() {
     netns::enter();
     let mut rig = Rig::with(&Config::web(WEB)).start();
     rig.reload().expect_status(0);
@@ -174,7 +174,7 @@ fn stop_leaves_nothing() {
 
 /// Not only the generation that served last.
 #[test]
-fn stop_waits_for_whom_no_connection_keeps_and_names_the_others() {
+fn stop_waits_for_generations_without_connections_and_names_the_others() {
     netns::enter();
     let backend = Server::start("127.0.0.1:0", servers::Reaction::Reply);
     let config = Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string());
@@ -200,7 +200,7 @@ fn stop_waits_for_whom_no_connection_keeps_and_names_the_others() {
 }
 
 #[test]
-fn on_stop_retire() {
+fn on_stop_retire_leaves_no_process_and_no_file() {
     netns::enter();
     let mut rig = Rig::with(&Config::web(WEB)).top("on-stop = \"retire\"").start();
     rig.terminate_daemon().expect_status(0);
@@ -208,7 +208,7 @@ fn on_stop_retire() {
 }
 
 #[test]
-fn hangup_reads_the_configuration_again_and_keeps_the_old_one_when_it_is_broken() {
+fn sighup_reads_the_configuration_and_keeps_the_old_one_if_it_is_broken() {
     netns::enter();
     let rig = Rig::with(&Config::web(WEB)).start();
     let file = rig.path("reloader.toml");
@@ -232,7 +232,7 @@ fn hangup_reads_the_configuration_again_and_keeps_the_old_one_when_it_is_broken(
 }
 
 #[test]
-fn the_watchdog_is_told_even_while_a_start_hangs() {
+fn watchdog_is_served_while_a_start_hangs() {
     netns::enter();
     let wrapper = Wrapper::new();
     let setup = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).environment("WATCHDOG_USEC", "30000000");
@@ -249,7 +249,7 @@ fn the_watchdog_is_told_even_while_a_start_hangs() {
 
 /// `drain-timeout` is the operator's, and may be longer than the watchdog's patience.
 #[test]
-fn the_watchdog_is_told_even_while_the_old_generation_takes_its_time() {
+fn watchdog_is_served_while_the_old_generation_stops_slowly() {
     netns::enter();
     let setup = Rig::with(&Config::web(WEB)).tables("[reload]\ndrain-timeout = \"2m\"\n");
     let rig = setup.environment("WATCHDOG_USEC", "30000000").start();
@@ -287,7 +287,7 @@ fn assert_adopted(rig: &Rig) {
 
 /// It serves all the same, and says so until it is done.
 #[test]
-fn a_daemon_that_cannot_clean_up_after_holds_says_so() {
+fn failed_cleanup_of_holds_is_a_warning() {
     netns::enter();
     let mut rig = Rig::with(&Config::web(WEB)).prepare();
     fs::create_dir_all(rig.path("run")).unwrap();

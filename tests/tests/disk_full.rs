@@ -14,7 +14,7 @@ use reloader_tests::rig::Rig;
 const WEB: &str = "127.0.0.1:8080";
 
 #[test]
-fn the_reload_completes_and_says_that_the_receipt_was_not_stored() {
+fn reload_completes_and_reports_that_its_receipt_was_not_stored() {
     netns::enter();
     // A receipt of 101 listeners needs more than what is left of the last page, so that a part of it is written.
     let mut rig = Rig::with(&Config::web("127.0.0.1:8080-8180")).prepare();

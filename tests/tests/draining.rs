@@ -14,7 +14,7 @@ const IDLE: &str = "127.0.0.1:8081";
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
-fn a_generation_is_listed_until_its_last_connection_closes() {
+fn generation_is_listed_until_its_last_connection_closes() {
     netns::enter();
     let backend = backend();
     let rig = setup(&backend).start();
@@ -32,7 +32,7 @@ fn a_generation_is_listed_until_its_last_connection_closes() {
 }
 
 #[test]
-fn hard_stop_after_cuts_and_counts() {
+fn hard_stop_after_cuts_and_counts_connections() {
     netns::enter();
     let backend = backend();
     let rig = setup(&backend).tables("[reload]\nhard-stop-after = \"2s\"").start();
@@ -46,7 +46,7 @@ fn hard_stop_after_cuts_and_counts() {
 }
 
 #[test]
-fn at_max_draining_a_reload_waits() {
+fn reload_waits_at_max_draining() {
     netns::enter();
     let backend = backend();
     let rig = setup(&backend).tables("[reload]\nmax-draining = 1").start();
@@ -66,7 +66,7 @@ fn at_max_draining_a_reload_waits() {
 }
 
 #[test]
-fn at_max_draining_the_oldest_is_ended_where_that_is_asked() {
+fn end_oldest_ends_the_oldest_generation_at_max_draining() {
     netns::enter();
     let backend = backend();
     let rig = setup(&backend).tables("[reload]\nmax-draining = 1\nat-max-draining = \"end-oldest\"").start();

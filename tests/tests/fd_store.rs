@@ -29,7 +29,7 @@ fn kill_both(rig: &mut Rig) {
 
 #[test]
 #[ignore = "alone: loads"]
-fn daemon_and_haproxy_are_killed_at_once_and_nobody_is_refused() {
+fn sockets_survive_a_kill_of_daemon_and_haproxy_at_once() {
     netns::enter();
     let mut rig = Rig::with(&two()).fd_store().start();
     let load = Load::to([WEB]).start();
@@ -54,7 +54,7 @@ fn daemon_and_haproxy_are_killed_at_once_and_nobody_is_refused() {
 
 /// Without a store the same ends in refusals: what the test above shows is the store's doing.
 #[test]
-fn without_a_store_they_are_refused() {
+fn ports_are_refused_without_a_store() {
     netns::enter();
     let mut rig = Rig::with(&two()).start();
     kill_both(&mut rig);
@@ -65,7 +65,7 @@ fn without_a_store_they_are_refused() {
 }
 
 #[test]
-fn a_port_that_goes_is_refused_when_the_reload_is_over() {
+fn removed_port_is_refused_after_the_reload() {
     netns::enter();
     let rig = Rig::with(&two()).fd_store().start();
     rig.configure(&Config::web(WEB));
@@ -74,7 +74,7 @@ fn a_port_that_goes_is_refused_when_the_reload_is_over() {
 }
 
 #[test]
-fn what_is_stopped_for_good_leaves_nothing_in_the_store() {
+fn stop_empties_the_store() {
     netns::enter();
     let mut rig = Rig::with(&two()).fd_store().start();
     rig.run(&["stop"]).expect_status(0);
@@ -85,7 +85,7 @@ fn what_is_stopped_for_good_leaves_nothing_in_the_store() {
 
 /// Clients would wait for a daemon that comes and goes and serves nothing.
 #[test]
-fn a_daemon_that_can_start_nothing_empties_the_store() {
+fn daemon_that_cannot_start_haproxy_empties_the_store() {
     netns::enter();
     let wrapper = Wrapper::new();
     let setup: Setup = Rig::with(&two()).fd_store().haproxy_at(&wrapper.path());

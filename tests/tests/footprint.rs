@@ -6,7 +6,7 @@ use reloader_tests::footprint::Footprint;
 use reloader_tests::netns;
 
 #[test]
-fn a_link_a_qdisc_and_a_process_are_seen() {
+fn footprint_shows_links_qdiscs_and_processes() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let before = Footprint::take(dir.path());

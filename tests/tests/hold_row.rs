@@ -26,7 +26,7 @@ fn reloads() -> u32 {
 
 #[test]
 #[ignore = "alone: loads"]
-fn a_haproxy_with_noreuseport_is_replaced_under_a_hold() {
+fn reloads_with_noreuseport_lose_nothing_under_a_hold() {
     netns::enter();
     let (held, longest) = with_reloader();
     let plain = without_a_gate();

@@ -30,7 +30,7 @@ fn reloads() -> usize {
 /// What HAProxy's own reload in this mode loses: see `steer_reload/changes.rs`, whose rounds these are.
 #[test]
 #[ignore = "alone: loads with 3,000 connections a second"]
-fn fewer_shards_and_other_bind_options() {
+fn changed_shards_and_bind_options_lose_nothing() {
     netns::enter();
     let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, changing(0), "");
     let load = Load::to(CLIENTS).rate(RATE).start();
@@ -90,7 +90,7 @@ fn changing(round: usize) -> Config {
 /// Only the number of sockets changes, so nothing is held: what is queued on the sockets that go moves over.
 #[test]
 #[ignore = "alone: loads with 3,000 connections a second"]
-fn fewer_shards_are_steered_afterwards() {
+fn removed_shards_are_steered() {
     netns::enter();
     for way in [Way::Cli, Way::Signal] {
         let shards =
@@ -123,7 +123,7 @@ fn fewer_shards_are_steered_afterwards() {
 /// worker stands still at the moment it is retired, with connections in its queue.
 #[test]
 #[ignore = "alone: loads with 3,000 connections a second"]
-fn what_a_master_binds_anew_is_steered_and_what_is_queued_moves_over() {
+fn listeners_bound_again_are_steered_with_their_queues() {
     netns::enter();
     let old = versions::all()
         .into_iter()
@@ -183,7 +183,7 @@ fn is_pending(process: Process, signal: Signal) -> bool {
 /// Without migration nothing can be moved over afterwards: it is held from before.
 #[test]
 #[ignore = "alone: loads with 3,000 connections a second"]
-fn held_where_the_strategy_says_so() {
+fn strategies_hold_and_kernel_fallback_hold_syns() {
     netns::enter();
     let ways = [
         ("hold", "held-ebpf", Feature::Bpf, "bpf-ringbuf"),
@@ -215,7 +215,7 @@ fn held_where_the_strategy_says_so() {
 /// With `fd-pass` nothing is done about what is not passed, and that is said.
 #[test]
 #[ignore = "alone: loads with 3,000 connections a second"]
-fn what_is_not_passed_is_unproven_where_nothing_else_is_wanted() {
+fn fd_pass_leaves_changed_listeners_unproven() {
     netns::enter();
     let tables = "[reload]\nstrategy = \"fd-pass\"\n";
     let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, changing(0), tables);

@@ -18,7 +18,7 @@ use reloader_tests::sockets::listening;
 use super::{LIMIT, Scene, WEB, Way};
 
 #[test]
-fn a_daemon_that_starts_first_waits_and_says_so() {
+fn daemon_that_starts_first_warns_and_waits_for_haproxy() {
     netns::enter();
     let mut scene = Scene::prepare(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), "");
     scene.rig.start_daemon();
@@ -35,7 +35,7 @@ fn a_daemon_that_starts_first_waits_and_says_so() {
 
 /// HAProxy binds for itself: what only systemd had while no daemon runs would take its connections.
 #[test]
-fn nothing_goes_into_the_fd_store() {
+fn companion_stores_no_descriptor() {
     netns::enter();
     let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), "");
     assert_passed(&scene.rig.reload(), 1);
@@ -45,7 +45,7 @@ fn nothing_goes_into_the_fd_store() {
 }
 
 #[test]
-fn stop_and_restart_leave_haproxy_alone() {
+fn stop_and_restart_of_the_daemon_leave_haproxy_serving() {
     netns::enter();
     let mut scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), "");
     let load = Load::to([WEB]).start();
@@ -73,7 +73,7 @@ fn stop_and_restart_leave_haproxy_alone() {
 }
 
 #[test]
-fn every_command_says_which_mode_it_is() {
+fn every_command_names_the_mode() {
     netns::enter();
     let scene = Scene::begin(&HaproxyBinary::installed(), Way::Signal, Config::web(WEB), "");
     let master = format!("its master (process {}) is told to reload by SIGUSR2", scene.master().process.pid);
@@ -88,7 +88,7 @@ fn every_command_says_which_mode_it_is() {
 }
 
 #[test]
-fn what_has_no_master_is_not_taken_and_that_is_said() {
+fn haproxy_without_a_master_is_not_adopted_and_a_warning_says_so() {
     netns::enter();
     let scene = Scene::prepare(&HaproxyBinary::installed(), Way::Signal, Config::web(WEB), "");
     let alone = HaproxyBinary::installed().daemonize(&scene.rig.haproxy_cfg(), &[]).unwrap();
@@ -141,7 +141,7 @@ impl Drop for Impostor {
 
 /// Before 1.8 a waiting parent, such as that of `-Ds`, would end by SIGUSR2 and take the unit with it. No such HAProxy can be had.
 #[test]
-fn whoever_is_no_haproxy_of_that_mode_is_asked_for_nothing() {
+fn process_that_is_not_a_master_worker_haproxy_gets_no_signal() {
     netns::enter();
     for (version, said) in [("1.7.5", "master-worker mode came with 1.8"), ("2.8.1", "and haproxy.binary is")] {
         let mut scene = Scene::prepare(&HaproxyBinary::installed(), Way::Signal, Config::web(WEB), "");
@@ -156,7 +156,7 @@ fn whoever_is_no_haproxy_of_that_mode_is_asked_for_nothing() {
 
 /// It would serve and could not be found, and the old one be taken for the serving one.
 #[test]
-fn a_configuration_without_a_stats_socket_is_refused_before_the_master_is_asked() {
+fn configuration_without_a_stats_socket_is_refused_before_the_master_is_asked() {
     netns::enter();
     let scene = Scene::begin(&HaproxyBinary::installed(), Way::Signal, Config::web(WEB), "");
     let worker = scene.master().worker();
@@ -171,7 +171,7 @@ fn a_configuration_without_a_stats_socket_is_refused_before_the_master_is_asked(
 
 /// A companion ends nobody's workers, whatever mode the file says by now.
 #[test]
-fn a_new_configuration_that_would_end_workers_is_not_read() {
+fn configuration_that_would_end_workers_is_not_applied() {
     netns::enter();
     let scene = Scene::begin(&HaproxyBinary::installed(), Way::Signal, Config::web(WEB), "");
     let path = scene.rig.path("reloader.toml");
@@ -186,7 +186,7 @@ fn a_new_configuration_that_would_end_workers_is_not_read() {
 
 /// With `require = "proven"` it is refused before the master is asked.
 #[test]
-fn what_cannot_be_proven_is_refused_before_the_master_is_asked() {
+fn unprovable_reload_is_refused_before_the_master_is_asked() {
     netns::enter();
     let binary = reloader_tests::versions::all().into_iter().min_by_key(|binary| binary.version).unwrap();
     let tables = "[reload]\nrequire = \"proven\"\nstrategy = \"fd-pass\"\n";
@@ -201,7 +201,7 @@ fn what_cannot_be_proven_is_refused_before_the_master_is_asked() {
 }
 
 #[test]
-fn keys_that_do_not_go_together_are_refused_in_a_sentence() {
+fn conflicting_keys_are_refused_with_a_remedy() {
     netns::enter();
     let refused = |lines: &str, tables: &str| {
         let rig = Rig::with(&Config::web(WEB)).haproxy_line(lines).tables(tables).prepare();
@@ -214,7 +214,7 @@ fn keys_that_do_not_go_together_are_refused_in_a_sentence() {
 
 /// A master CLI that is not there: nothing has happened, and the path is named.
 #[test]
-fn a_master_cli_that_nobody_answers_on_is_named() {
+fn missing_master_cli_fails_the_reload_and_is_named() {
     netns::enter();
     let mut scene = Scene::prepare(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), "");
     scene.start_haproxy();

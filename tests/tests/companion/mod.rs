@@ -10,8 +10,8 @@ use reloader_tests::rig::Rig;
 
 mod changes;
 mod daemon;
-mod outside;
 mod reloads;
+mod unit_actions;
 
 const WEB: &str = "127.0.0.1:8000";
 const LIMIT: Duration = Duration::from_secs(20);

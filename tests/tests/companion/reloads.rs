@@ -17,13 +17,13 @@ fn reloads() -> usize {
 
 #[test]
 #[ignore = "alone: loads with 3,000 connections a second"]
-fn nothing_is_lost_by_the_masters_cli() {
+fn reloads_by_master_cli_lose_nothing() {
     unchanged(Way::Cli);
 }
 
 #[test]
 #[ignore = "alone: loads with 3,000 connections a second"]
-fn nothing_is_lost_by_signal() {
+fn reloads_by_signal_lose_nothing() {
     unchanged(Way::Signal);
 }
 
@@ -48,7 +48,7 @@ fn unchanged(way: Way) {
 
 #[test]
 #[ignore = "alone: loads with 3,000 connections a second"]
-fn every_version_by_both_ways() {
+fn every_version_reloads_without_loss_both_ways() {
     netns::enter();
     for binary in versions::all() {
         for way in [Way::Cli, Way::Signal] {

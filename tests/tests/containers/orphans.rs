@@ -15,7 +15,7 @@ const DEATHS: u64 = 5;
 
 #[test]
 #[ignore = "alone: loads"]
-fn no_zombie_stays_and_a_dead_server_is_told_with_its_true_status() {
+fn orphans_are_reaped_and_a_dead_server_is_reported_with_its_status() {
     let scene = Scene::start(Container::with(&config()));
     let container = &scene.container;
     for death in 1..=DEATHS {
@@ -36,7 +36,7 @@ fn no_zombie_stays_and_a_dead_server_is_told_with_its_true_status() {
 /// The loop waits for something else then, and hears of the death later.
 #[test]
 #[ignore = "alone: loads"]
-fn a_server_that_dies_during_a_start_is_told_with_its_true_status() {
+fn server_that_dies_during_a_start_is_reported_with_its_status() {
     let wrapper = Wrapper::new();
     let setup = Container::with(&config()).haproxy_at(&wrapper.path());
     let scene = Scene::start(setup.tables("[reload]\nstart-timeout = \"3s\"\ncustody-max = \"1m\""));
@@ -60,7 +60,7 @@ fn a_server_that_dies_during_a_start_is_told_with_its_true_status() {
 /// A worker whose master was killed belongs to PID 1 from then on.
 #[test]
 #[ignore = "alone: loads"]
-fn workers_that_lose_their_master_are_waited_for() {
+fn workers_that_lose_their_master_are_reaped() {
     let scene = Scene::start(Container::with(&config().global("master-worker")));
     let container = &scene.container;
     let load = scene.load();

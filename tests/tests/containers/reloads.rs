@@ -34,7 +34,7 @@ fn signals_and_the_command_reload_without_loss() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn signals_that_come_during_a_reload_make_one_more() {
+fn signals_during_a_reload_become_one_more_reload() {
     let wrapper = Wrapper::new();
     let scene = Scene::start(Container::with(&config()).haproxy_at(&wrapper.path()));
     let container = &scene.container;
@@ -61,7 +61,7 @@ fn signals_that_come_during_a_reload_make_one_more() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn a_signal_reads_reloaders_own_configuration_first() {
+fn signal_applies_reloaders_configuration_before_the_reload() {
     let scene = Scene::start(Container::with(&config()));
     let other = "127.0.0.1:8082";
     let file = scene.container.path("reloader.toml");

@@ -13,7 +13,7 @@ const CONNECTIONS: usize = 20;
 
 #[test]
 #[ignore = "alone: loads"]
-fn established_connections_are_served_to_their_end() {
+fn stop_serves_established_connections_to_their_end() {
     // What it says of the end cannot be done as PID 1, and is not.
     let setup = Container::with(&config()).contained(CONTAINED, &[]).tables("on-stop = \"leave\"");
     let mut scene = Scene::start(setup);
@@ -49,7 +49,7 @@ fn established_connections_are_served_to_their_end() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn hard_stop_after_bounds_it() {
+fn hard_stop_after_bounds_the_drain() {
     let mut scene = Scene::start(Container::with(&config()).tables("[reload]\nhard-stop-after = \"3s\""));
     let mut idle = IdleConnections::open(IDLE, CONNECTIONS);
     scene.container.kill(Signal::SIGTERM);
@@ -83,7 +83,7 @@ const FORKED: &str = "127.0.0.1:8085";
 
 #[test]
 #[ignore = "alone: loads"]
-fn clients_of_processes_that_outlive_their_server_are_served_to_their_end() {
+fn stop_waits_for_clients_of_processes_that_outlive_their_server() {
     let mut scene = Scene::start(Container::with(&config()).tables(FORKING));
     let mut idle = IdleConnections::open(FORKED, CONNECTIONS);
     // What is in the queue when the listener closes is lost: everybody has his process before.
@@ -99,7 +99,7 @@ fn clients_of_processes_that_outlive_their_server_are_served_to_their_end() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn hard_stop_after_bounds_those_too() {
+fn hard_stop_after_bounds_processes_that_outlive_their_server() {
     let tables = format!("[reload]\nhard-stop-after = \"3s\"\n{FORKING}");
     let mut scene = Scene::start(Container::with(&config()).tables(&tables));
     let mut idle = IdleConnections::open(FORKED, CONNECTIONS);
@@ -116,7 +116,7 @@ fn hard_stop_after_bounds_those_too() {
 /// Whoever is asked to end does as he is told, though nothing served by then.
 #[test]
 #[ignore = "alone: loads"]
-fn a_start_that_is_given_up_is_no_failure() {
+fn stop_during_a_start_exits_with_0() {
     let wrapper = Wrapper::new();
     wrapper.set(Behaviour::Hang);
     let mut scene = Scene::try_start(Container::with(&config()).haproxy_at(&wrapper.path()));
@@ -140,7 +140,7 @@ fn a_start_that_is_given_up_is_no_failure() {
 /// It serves from its first moment, though nobody learns that it is ready.
 #[test]
 #[ignore = "alone: loads"]
-fn whoever_has_come_to_a_start_that_failed_is_served() {
+fn failed_start_serves_its_connections_before_the_exit() {
     let wrapper = Wrapper::new();
     wrapper.set(Behaviour::NoStatsSocket);
     let setup = Container::with(&config()).haproxy_at(&wrapper.path()).tables("[reload]\nstart-timeout = \"3s\"");
@@ -156,7 +156,7 @@ fn whoever_has_come_to_a_start_that_failed_is_served() {
 /// The signals by which images and people stop containers, and the command.
 #[test]
 #[ignore = "alone: loads"]
-fn whatever_stops_a_container_stops_it() {
+fn stop_signals_and_the_stop_command_end_the_container() {
     for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1] {
         let mut scene = Scene::start(Container::with(&config()));
         let mut idle = IdleConnections::open(IDLE, CONNECTIONS);
@@ -185,7 +185,7 @@ sys.exit(0 if b"stopped" in answer else answer.decode())
 /// The end of PID 1 would kill it before.
 #[test]
 #[ignore = "alone: loads"]
-fn whoever_asks_for_the_end_learns_of_it_and_ends_first() {
+fn container_ends_after_the_client_of_the_stop_command() {
     let mut scene = Scene::start(Container::with(&config()));
     let socket = scene.container.path("run/control.sock").display().to_string();
     scene.container.exec(&["python3", "-c", SLOW, &socket]).expect_status(0);

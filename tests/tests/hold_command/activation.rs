@@ -21,7 +21,7 @@ while (1) {
 
 /// The inode is the old one, and so are init's hands; but the server is another process.
 #[test]
-fn the_same_socket_in_new_hands() {
+fn socket_kept_by_its_activator_counts_as_passed() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let answer = hold_rig.rig.run_under(

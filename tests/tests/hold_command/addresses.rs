@@ -37,27 +37,27 @@ fn listed(answer: &Answer) -> Vec<&str> {
 
 #[test]
 #[ignore = "alone: loads"]
-fn several() {
+fn several_addresses_are_held() {
     let both = ["127.0.0.1:8080", "127.0.0.1:8081"];
     held(&both, &both, &both);
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn both_families_by_one_wildcard() {
+fn ipv6_wildcard_holds_both_families() {
     held(&["[::]:8080"], &["[::]:8080"], &["127.0.0.1:8080", "[::1]:8080"]);
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn every_address_by_a_port() {
+fn port_alone_holds_every_address() {
     held(&["[::]:8080"], &[":8080"], &["127.0.0.1:8080", "[::1]:8080"]);
 }
 
 /// As nginx does, whose `[::]` leaves IPv4 to the other.
 #[test]
 #[ignore = "alone: loads"]
-fn every_address_by_a_port_with_a_listener_for_each_family() {
+fn port_alone_holds_a_listener_for_each_family() {
     let both = ["0.0.0.0:8080", "[::]:8080"];
     let answer = held(&both, &[":8080"], &["127.0.0.1:8080", "[::1]:8080"]);
     assert_eq!(listed(&answer), both);
@@ -65,21 +65,21 @@ fn every_address_by_a_port_with_a_listener_for_each_family() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn every_address_by_a_port_of_which_one_is_listened_on() {
+fn port_alone_holds_the_one_address_with_a_listener() {
     let answer = held(&[WEB], &[":8080"], &[WEB]);
     assert_eq!(listed(&answer), [WEB]);
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn every_address_by_a_port_with_a_wildcard_of_one_family_and_an_address_of_the_other() {
+fn port_alone_holds_a_wildcard_and_an_address_of_the_other_family() {
     let answer = held(&["0.0.0.0:8080", "[::1]:8080"], &[":8080"], &["127.0.0.1:8080", "[::1]:8080"]);
     assert_eq!(listed(&answer), ["0.0.0.0:8080", "[::1]:8080"]);
 }
 
 /// The clients of the other family are refused: what was held for them proves nothing.
 #[test]
-fn every_address_by_a_port_whose_listener_comes_back_for_one_family() {
+fn port_alone_is_unproven_if_one_family_stays_refused() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let before = Service::started(Kind::Perl, hold_rig.rig.dir(), &["[::]:8080"]);
@@ -93,20 +93,20 @@ fn every_address_by_a_port_whose_listener_comes_back_for_one_family() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn an_ipv4_wildcard() {
+fn ipv4_wildcard_is_held() {
     held(&["0.0.0.0:8080"], &["0.0.0.0:8080"], &["127.0.0.1:8080"]);
 }
 
 /// The server listens on every address, of which one is held.
 #[test]
 #[ignore = "alone: loads"]
-fn one_address_of_a_wildcard() {
+fn one_address_of_a_wildcard_listener_is_held() {
     held(&["0.0.0.0:8080"], &[WEB], &[WEB]);
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn a_name() {
+fn host_name_is_held() {
     held(&["127.0.0.1:8080"], &["localhost:8080"], &["127.0.0.1:8080"]);
 }
 
@@ -130,18 +130,18 @@ fn held_by_a_name_of_two_addresses(service: impl FnOnce(&HoldRig) -> Service, ve
 }
 
 #[test]
-fn a_name_of_two_addresses() {
+fn host_name_with_two_addresses_holds_the_one_with_a_listener() {
     held_by_a_name_of_two_addresses(|hold_rig| Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]), "restart");
 }
 
 /// Until it is there, nobody knows on which.
 #[test]
-fn a_name_of_two_addresses_on_which_nobody_listens_yet() {
+fn host_name_with_two_addresses_holds_a_listener_that_comes_later() {
     held_by_a_name_of_two_addresses(|hold_rig| Service::new(Kind::Perl, hold_rig.rig.dir(), &[WEB]), "start");
 }
 
 #[test]
-fn what_cannot_be_held_is_refused() {
+fn addresses_that_cannot_be_held_are_refused() {
     netns::enter();
     let hold_rig = HoldRig::new();
     for (listen, sentence) in [

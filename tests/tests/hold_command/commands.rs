@@ -25,7 +25,7 @@ fn line(service: &Service, verb: &str) -> String {
 
 #[test]
 #[ignore = "alone: loads"]
-fn it_may_return_before_the_old_server_has_closed() {
+fn hold_goes_on_if_the_command_returns_before_the_old_server_closes() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
@@ -44,7 +44,7 @@ fn it_may_return_before_the_old_server_has_closed() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn it_may_fail_while_the_old_server_stays() {
+fn failed_command_ends_the_hold_with_its_status() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let _service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
@@ -60,7 +60,7 @@ fn it_may_fail_while_the_old_server_stays() {
 }
 
 #[test]
-fn there_may_be_none() {
+fn missing_command_exits_with_127_or_126() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let missing = hold_rig.run(&["--json", "--listen", WEB], ["no-such-command"]).expect_status(127);
@@ -73,7 +73,7 @@ fn there_may_be_none() {
 }
 
 #[test]
-fn its_status_is_passed_on() {
+fn status_of_the_command_is_passed_on() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
@@ -89,7 +89,7 @@ fn its_status_is_passed_on() {
 
 /// What the command has started is no affair of the hold's.
 #[test]
-fn nothing_may_listen_afterwards() {
+fn hold_without_a_new_listener_exits_with_124() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
@@ -111,7 +111,7 @@ fn nothing_may_listen_afterwards() {
 /// `hold -- server` in the place of `server`: released as soon as it listens, and signals go to it.
 #[test]
 #[ignore = "alone: loads"]
-fn it_may_be_the_new_server() {
+fn command_may_become_the_new_server() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
@@ -134,7 +134,7 @@ fn it_may_be_the_new_server() {
 
 /// A command that is to run under a hold is not run without one.
 #[test]
-fn it_is_not_run_when_the_hold_has_ended() {
+fn command_is_not_run_after_the_hold_has_ended() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let ran = hold_rig.rig.path("ran");
@@ -162,7 +162,7 @@ fn it_is_not_run_when_the_hold_has_ended() {
 
 /// The hold takes what it needs for itself, and a server counts what it is given.
 #[test]
-fn it_has_the_limits_that_hold_was_started_with() {
+fn command_has_the_limits_that_hold_was_started_with() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let said = "ulimit -Sn; ulimit -Hn; ulimit -l; sed -n 's/^Max open files *//p' /proc/$PPID/limits";
@@ -177,7 +177,7 @@ fn it_has_the_limits_that_hold_was_started_with() {
 
 /// Standard output is one receipt; what the command says is said elsewhere.
 #[test]
-fn it_may_talk() {
+fn output_of_the_command_stays_apart_from_the_receipt() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);

@@ -4,7 +4,7 @@
 mod activation;
 mod addresses;
 mod commands;
-mod places;
+mod locations;
 mod privileges;
 mod servers;
 mod signals;

@@ -8,7 +8,7 @@ use reloader_tests::hold_rig::{HoldRig, WEB};
 const NOBODY: u32 = 65534;
 
 #[test]
-fn another_user() {
+fn other_users_are_refused() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let answer = hold_rig.rig.run_as(NOBODY, &["hold", "--listen", WEB, "--", "true"]).expect_status(125);
@@ -16,7 +16,7 @@ fn another_user() {
 }
 
 #[test]
-fn root_without_a_capability() {
+fn missing_capability_is_named() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);

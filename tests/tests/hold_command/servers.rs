@@ -31,7 +31,7 @@ fn restarted_under_load(kind: Kind, rate: u32) -> (Answer, Outcomes) {
 
 #[test]
 #[ignore = "alone: loads"]
-fn perl() {
+fn perl_server_is_replaced_without_loss() {
     let (answer, outcomes) = restarted_under_load(Kind::Perl, 500);
     assert_held(&answer);
     outcomes.assert_lossless();
@@ -40,7 +40,7 @@ fn perl() {
 /// At this rate the five places of its queue are enough: what more there is TCP drops, and the client sends it again.
 #[test]
 #[ignore = "alone: loads"]
-fn python() {
+fn python_server_is_replaced_without_loss() {
     let (answer, outcomes) = restarted_under_load(Kind::Python, 100);
     assert_held(&answer);
     outcomes.assert_lossless();
@@ -48,7 +48,7 @@ fn python() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn nginx() {
+fn nginx_is_replaced_without_loss() {
     let (answer, outcomes) = restarted_under_load(Kind::Nginx, 1000);
     assert_held(&answer);
     outcomes.assert_lossless();
@@ -57,7 +57,7 @@ fn nginx() {
 /// More than a thousand SYNs wait for it.
 #[test]
 #[ignore = "alone: loads"]
-fn one_that_takes_a_second() {
+fn slow_server_is_replaced_without_loss() {
     let (answer, outcomes) = restarted_under_load(Kind::Slow, 200);
     assert_held(&answer);
     outcomes.assert_lossless();

@@ -13,7 +13,7 @@ use reloader_tests::hold_rig::{HoldRig, WEB};
 
 /// The command hears of it too, and what it makes of it is its own affair.
 #[test]
-fn a_signal_releases_and_is_passed_on() {
+fn signal_releases_the_hold_and_reaches_the_command() {
     netns::enter();
     for (signal, number) in [(Signal::SIGINT, 2), (Signal::SIGTERM, 15)] {
         let hold_rig = HoldRig::new();
@@ -43,7 +43,7 @@ fn a_signal_releases_and_is_passed_on() {
 
 /// The command of a hold that was given up before it began is not run: it would stop the old server.
 #[test]
-fn a_signal_before_the_command_is_run_gives_up() {
+fn signal_before_the_command_runs_cancels_it() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
@@ -66,7 +66,7 @@ fn a_signal_before_the_command_is_run_gives_up() {
 
 /// The command is not done when nothing is held any more: what it comes to is seen then, and its status is the answer.
 #[test]
-fn a_command_that_goes_on_without_the_hold_is_waited_for() {
+fn command_that_outlives_its_hold_is_waited_for() {
     netns::enter();
     for by_signal in [true, false] {
         let hold_rig = HoldRig::new();

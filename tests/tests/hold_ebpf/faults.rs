@@ -18,7 +18,7 @@ use super::at;
 use super::rig::{addressed, best, hold, hooks, release, spec, until_held};
 
 #[test]
-fn a_full_ring_drops_and_counts_and_other_ports_go_on() {
+fn full_ring_drops_and_counts_and_other_ports_are_served() {
     Namespace::new().run(|| {
         listen("127.0.0.1:8081");
         let mut spec = spec(&["127.0.0.1:8080"]);
@@ -41,7 +41,7 @@ fn a_full_ring_drops_and_counts_and_other_ports_go_on() {
 }
 
 #[test]
-fn when_the_lease_runs_out_syns_pass() {
+fn syns_pass_when_the_lease_lapses() {
     for hook in hooks() {
         Namespace::new().run(|| {
             let _listener = listener("127.0.0.1:8080");
@@ -61,7 +61,7 @@ fn when_the_lease_runs_out_syns_pass() {
 }
 
 #[test]
-fn devices_come_and_go() {
+fn new_devices_are_held_and_removed_ones_are_forgotten() {
     for hook in hooks() {
         let (client, server) = (Namespace::new(), Namespace::new());
         server.run(|| {
@@ -102,7 +102,7 @@ fn devices_come_and_go() {
 
 /// What many devices take must not cost the hold its lease, nor its guard the belief that somebody lives.
 #[test]
-fn who_follows_many_devices_shows_that_he_lives() {
+fn following_many_devices_sends_signs_of_life() {
     Namespace::new().run(|| {
         let mut gate = hold(best(), &spec(&["0.0.0.0:8080"]));
         for number in 0..4 {
@@ -124,7 +124,7 @@ fn who_follows_many_devices_shows_that_he_lives() {
 }
 
 #[test]
-fn a_guard_releases_what_a_dead_holder_has_parked() {
+fn guard_releases_syns_parked_by_a_dead_holder() {
     for hook in hooks() {
         let (client, server) = addressed();
         server.run(|| {
@@ -153,7 +153,7 @@ fn a_guard_releases_what_a_dead_holder_has_parked() {
 
 /// The guard delivers in the place of a holder that goes on afterwards: nothing is delivered twice, or counted twice.
 #[test]
-fn what_a_guard_has_delivered_the_holder_does_not() {
+fn syns_delivered_by_the_guard_are_not_delivered_again() {
     Namespace::new().run(|| {
         let mut gate = hold(best(), &spec(&["127.0.0.1:8080"]));
         let clients = start_clients(at("127.0.0.1:8080"), 10);
@@ -169,7 +169,7 @@ fn what_a_guard_has_delivered_the_holder_does_not() {
 /// A guard that was never told of a device drops what is parked for it: without our program at egress the frames would go out to
 /// the network.
 #[test]
-fn nothing_goes_out_to_the_network() {
+fn guard_drops_syns_of_a_device_it_does_not_know() {
     let (client, server) = addressed();
     server.run(|| {
         let mut gate = hold(Hook::Clsact, &spec(&["0.0.0.0:8080"]));
@@ -185,7 +185,7 @@ fn nothing_goes_out_to_the_network() {
 }
 
 #[test]
-fn a_keepsake_that_is_none_is_refused() {
+fn incomplete_handover_is_refused() {
     Namespace::new().run(|| {
         let gate = EbpfGate::prepare(&spec(&["0.0.0.0:8080"])).unwrap();
         let mut keepsake = gate.keepsake().unwrap();
@@ -196,7 +196,7 @@ fn a_keepsake_that_is_none_is_refused() {
 }
 
 #[test]
-fn what_a_lost_machine_left_is_removed_and_a_living_hold_is_not() {
+fn stale_programs_are_removed_and_living_holds_stay() {
     let (_client, server) = addressed();
     server.run(|| {
         let before = packet_path();
@@ -221,7 +221,7 @@ fn what_a_lost_machine_left_is_removed_and_a_living_hold_is_not() {
 
 #[test]
 #[ignore = "alone: loads, and looks at the eBPF objects of the whole machine"]
-fn nothing_is_left() {
+fn hold_leaves_no_program_and_no_map() {
     for hook in hooks() {
         Namespace::new().run(|| {
             ip("link add left type veth peer name right");
@@ -244,7 +244,7 @@ fn nothing_is_left() {
 /// What the unit file grants: no CAP_PERFMON, which the verifier would ask for if a program looped over a pointer. Below Linux 5.11
 /// BPF memory counts against RLIMIT_MEMLOCK, which the unit lifts (`LimitMEMLOCK=infinity`).
 #[test]
-fn three_capabilities_are_enough_and_fewer_are_told() {
+fn three_capabilities_suffice_and_a_missing_one_is_named() {
     Namespace::new().run(|| {
         let spec = spec(&["127.0.0.1:8080"]);
         // Refused without CAP_SYS_RESOURCE, which a container's root may lack: where it matters, what follows fails.

@@ -49,7 +49,7 @@ fn syns_on_lo_wait_for_their_listener() {
 
 /// A handshake by SYN cookie has no request: its ACK, which nobody sends twice, finds the listener, and is right there.
 #[test]
-fn handshakes_by_syn_cookie() {
+fn syn_cookie_handshakes_complete() {
     for hook in hooks() {
         Namespace::new().run(|| {
             raise_backlog_limits();
@@ -90,7 +90,7 @@ fn syns_from_another_host_wait_for_their_listener() {
 
 /// More than the listener's queue takes at once: a SYN that meets a full one is dropped without a word.
 #[test]
-fn many_syns_find_room_at_a_listener_with_a_short_queue() {
+fn many_syns_fit_into_a_short_accept_queue() {
     reloader_tests::limits::raise_open_files();
     for address in ["127.0.0.1:8080", "10.0.0.2:8080"] {
         let (client, server) = addressed();

@@ -15,7 +15,7 @@ use super::at;
 use super::rig::{addressed, best, hold, hooks, release, spec, until_held};
 
 #[test]
-fn a_filter_that_drops_a_port_and_one_that_counts_act_as_before() {
+fn dropping_and_counting_filters_act_as_before() {
     // A hold by clsact comes behind every TCX program, so it is not taken where the kernel has TCX.
     let ways = [(Hook::Tcx, Hook::Tcx), (Hook::Tcx, Hook::Clsact), (Hook::Clsact, Hook::Clsact)];
     for (hook, others) in ways.into_iter().filter(|(hook, _)| hooks().contains(hook)) {
@@ -61,7 +61,7 @@ fn dropped_by_filter() -> u64 {
 
 /// Without TCX whoever has preference 1 decides first: what he lets in was never parked.
 #[test]
-fn a_filter_that_decides_first_is_a_doubt() {
+fn filter_that_decides_first_is_a_doubt() {
     for (hook, preference, decides) in [(Hook::Clsact, 1, true), (Hook::Clsact, 2, false), (Hook::Tcx, 1, false)] {
         if !hooks().contains(&hook) {
             continue;
@@ -94,7 +94,7 @@ fn a_filter_that_decides_first_is_a_doubt() {
 }
 
 #[test]
-fn qdiscs_that_were_there_before_stay() {
+fn existing_qdiscs_stay() {
     let ways = [(Hook::Tcx, "clsact"), (Hook::Tcx, "ingress"), (Hook::Clsact, "clsact")];
     for (hook, qdisc) in ways.into_iter().filter(|(hook, _)| hooks().contains(hook)) {
         let (client, server) = addressed();
@@ -114,7 +114,7 @@ fn qdiscs_that_were_there_before_stay() {
 }
 
 #[test]
-fn without_tcx_an_ingress_qdisc_is_refused_with_the_reason() {
+fn ingress_qdisc_without_tcx_is_refused_with_a_reason() {
     let (_client, server) = addressed();
     server.run(|| {
         tc("qdisc add dev right ingress");
@@ -127,7 +127,7 @@ fn without_tcx_an_ingress_qdisc_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_forwarded_syn_is_not_delayed() {
+fn forwarded_syns_are_not_delayed() {
     for hook in hooks() {
         let (client, router) = addressed();
         let server = Namespace::new();
@@ -154,7 +154,7 @@ fn a_forwarded_syn_is_not_delayed() {
 }
 
 #[test]
-fn a_bridged_syn_is_not_delayed_and_one_to_the_bridge_is_held() {
+fn bridged_syns_pass_and_syns_to_the_bridge_are_held() {
     for hook in hooks() {
         let (client, bridge) = addressed();
         let server = Namespace::new();
@@ -195,7 +195,7 @@ fn a_bridged_syn_is_not_delayed_and_one_to_the_bridge_is_held() {
 }
 
 #[test]
-fn somebody_elses_listener_of_one_address_is_left_alone() {
+fn foreign_listener_of_one_address_is_not_held() {
     Namespace::new().run(|| {
         listen("127.0.0.2:8080");
         let mut spec = spec(&["0.0.0.0:8080"]);
@@ -211,7 +211,7 @@ fn somebody_elses_listener_of_one_address_is_left_alone() {
 }
 
 #[test]
-fn a_listener_bound_to_a_device_is_held_there_only() {
+fn listener_bound_to_a_device_is_held_there_only() {
     let (client, server) = addressed();
     server.run(|| {
         let device = devices::list().unwrap().into_iter().find(|device| device.name == "right").unwrap();
@@ -231,7 +231,7 @@ fn a_listener_bound_to_a_device_is_held_there_only() {
 }
 
 #[test]
-fn two_holds_do_not_touch_each_other() {
+fn two_holds_do_not_affect_each_other() {
     for (first, second) in hooks().into_iter().flat_map(|first| hooks().into_iter().map(move |second| (first, second)))
     {
         let (client, server) = addressed();
@@ -259,7 +259,7 @@ fn two_holds_do_not_touch_each_other() {
 }
 
 #[test]
-fn a_rule_that_drops_marked_packets_loses_nothing_on_lo() {
+fn rule_that_drops_marked_packets_loses_nothing_on_lo() {
     Namespace::new().run(|| {
         let rules = "add table inet t; add chain inet t out { type filter hook output priority 0; }; \
                      add rule inet t out meta mark != 0 drop";

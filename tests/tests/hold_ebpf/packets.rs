@@ -62,12 +62,12 @@ fn greet(listener: &TcpListener) -> usize {
 }
 
 #[test]
-fn syns_with_ip_options_and_extension_headers() {
+fn syns_with_ip_options_and_extension_headers_are_held() {
     each_way("options", 0);
 }
 
 #[test]
-fn a_fast_open_syn_brings_its_data_along() {
+fn fast_open_syn_keeps_its_data() {
     each_way("fastopen", 1000);
 }
 
@@ -100,7 +100,7 @@ fn each_way(kind: &str, data: usize) {
 }
 
 #[test]
-fn a_link_local_address_of_this_host() {
+fn link_local_address_of_this_host_is_held() {
     Namespace::new().run(|| {
         ip("link add left type veth peer name right");
         ip("link set left up");
@@ -127,7 +127,7 @@ fn index_of(device: &str) -> u32 {
 }
 
 #[test]
-fn a_device_without_a_link_header() {
+fn device_without_a_link_header_is_held() {
     if lacks_python() {
         return;
     }
@@ -148,7 +148,7 @@ fn a_device_without_a_link_header() {
 }
 
 #[test]
-fn a_syn_that_is_sent_again_is_delivered_once() {
+fn retransmitted_syn_is_delivered_once() {
     Namespace::new().run(|| {
         let mut gate = hold(best(), &spec(&["127.0.0.1:8080"]));
         let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).unwrap();

@@ -17,7 +17,7 @@ use reloader_tests::tier;
 /// Where a device is given a qdisc it loses what it sends in that millisecond, and a client its SYN-ACK: nothing is sent again where
 /// there is TCX.
 #[test]
-fn the_holder_at_any_moment_of_its_beginning() {
+fn holder_killed_at_any_moment_of_its_start_leaves_nothing() {
     let scene = Scene::new();
     kill_at_any_moment(&scene);
     if guest::expects(Feature::Tcx) && guest::gate() != Some(Gate::Qdisc) {
@@ -28,7 +28,7 @@ fn the_holder_at_any_moment_of_its_beginning() {
 
 /// As between the holds of a daemon: nobody sends anything again, whatever the gate.
 #[test]
-fn the_holder_at_any_moment_where_qdiscs_stand() {
+fn holder_killed_at_any_moment_with_persistent_qdiscs_delays_no_client() {
     let mut scene = Scene::new();
     let records = tempfile::tempdir().unwrap();
     let backend = match guest::gate() {
@@ -68,7 +68,7 @@ fn kill_at_any_moment(scene: &Scene) {
 }
 
 #[test]
-fn the_holder_with_nothing_parked() {
+fn holder_killed_with_nothing_parked_leaves_nothing() {
     let scene = Scene::new();
     let _listener = scene.listener();
     scene.hold(&[]).kill();
@@ -78,7 +78,7 @@ fn the_holder_with_nothing_parked() {
 }
 
 #[test]
-fn the_holder_with_parked_syns() {
+fn holder_killed_with_parked_syns_delays_no_client() {
     let scene = Scene::new();
     let _listener = scene.listener();
     for _ in 0..5 {
@@ -95,7 +95,7 @@ fn the_holder_with_parked_syns() {
 
 /// A release would refuse them: the guard holds on.
 #[test]
-fn the_holder_while_nothing_listens() {
+fn guard_holds_on_while_nothing_listens() {
     let scene = Scene::new();
     for _ in 0..3 {
         let held = scene.hold(&[]);
@@ -114,7 +114,7 @@ fn the_holder_while_nothing_listens() {
 }
 
 #[test]
-fn the_holder_while_nothing_listens_until_its_time_is_over() {
+fn guard_lets_go_when_the_longest_time_is_over() {
     let scene = Scene::new();
     let held = scene.hold(&["--max", "2s"]);
     let _clients = scene.clients(20);
@@ -125,7 +125,7 @@ fn the_holder_while_nothing_listens_until_its_time_is_over() {
 
 /// The holder was stopped when its guard was asked to release, and is killed with that unread.
 #[test]
-fn the_holder_that_has_not_heard_of_a_release() {
+fn holder_killed_before_it_read_a_release_leaves_nothing() {
     let scene = Scene::new();
     let held = scene.hold(&[]);
     let _clients = scene.clients(20);
@@ -138,7 +138,7 @@ fn the_holder_that_has_not_heard_of_a_release() {
 
 /// What its guard has said last is unread then, and the kernel makes an error of that: no reason to leave anything parked.
 #[test]
-fn the_holder_with_something_unread() {
+fn holder_killed_with_an_unread_message_delays_no_client() {
     let scene = Scene::new();
     let _listener = scene.listener();
     for round in 0..5 {
@@ -158,7 +158,7 @@ fn the_holder_with_something_unread() {
 
 /// A listener comes, the parked SYNs are on their way, and the holder dies: anywhere among them.
 #[test]
-fn the_holder_half_released() {
+fn holder_killed_in_the_middle_of_a_release_delays_no_client() {
     let scene = Scene::new();
     let mut cut_off = 0;
     for round in tier::moments(16) {
@@ -178,7 +178,7 @@ fn the_holder_half_released() {
 }
 
 #[test]
-fn the_guard() {
+fn killed_guard_is_replaced_and_the_hold_goes_on() {
     let scene = Scene::new();
     let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     let held = scene.hold(&[]);
@@ -202,7 +202,7 @@ fn the_guard() {
 
 /// One that does not react is no reason to wait for ever.
 #[test]
-fn the_guard_stopped() {
+fn stopped_guard_does_not_prevent_the_release() {
     let scene = Scene::new();
     let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     let held = scene.hold(&[]);
@@ -218,7 +218,7 @@ fn the_guard_stopped() {
 
 /// The replacement is a guard like the first.
 #[test]
-fn the_guard_and_later_the_holder() {
+fn replacement_guard_releases_after_the_holders_death() {
     let scene = Scene::new();
     let _listener = scene.listener();
     let held = scene.hold(&[]);
@@ -237,7 +237,7 @@ fn the_guard_and_later_the_holder() {
 
 /// What is parked is lost then, and its clients send again; but nothing stays in the way of anybody else.
 #[test]
-fn both() {
+fn dead_holder_and_guard_leave_the_packet_path_clean() {
     let scene = Scene::new();
     let _listener = scene.listener();
     for cleaner in ["release", "daemon", "hold"] {

@@ -24,7 +24,7 @@ fn assert_unproven(answer: &Answer, reason: &str) {
 
 /// Stopped for longer than its lease: SYNs pass and are counted.
 #[test]
-fn a_holder_that_was_stopped() {
+fn stopped_holder_makes_the_hold_unproven() {
     let scene = Scene::new();
     let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     let held = scene.hold(&[]);
@@ -47,7 +47,7 @@ fn a_holder_that_was_stopped() {
 
 /// Stopped when its time is over: the guard delivers what is parked, without being asked.
 #[test]
-fn a_holder_that_was_stopped_beyond_its_time() {
+fn guard_delivers_once_when_a_stopped_holders_time_is_over() {
     let scene = Scene::new();
     let _listener = scene.listener();
     let held = scene.hold(&["--max", "2s"]);
@@ -71,7 +71,7 @@ fn restart(scene: &Scene, service: &Service) -> Answer {
 
 /// Somebody whose SYN-ACKs nobody answers, and who would have the drain wait until TCP gives up.
 #[test]
-fn a_silent_client() {
+fn silent_client_does_not_delay_the_hold() {
     let scene = Scene::new();
     let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     silence(&scene);
@@ -85,7 +85,7 @@ fn a_silent_client() {
 
 /// One that may answer yet is waited for, and lost if it does not in time: the receipt says so.
 #[test]
-fn a_client_that_has_not_answered_yet() {
+fn unanswered_handshakes_make_the_hold_unproven() {
     let scene = Scene::new();
     let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     silence(&scene);
@@ -117,7 +117,7 @@ fn silence(scene: &Scene) {
 
 /// Its SYNs reach the port under another number than the one that is held.
 #[test]
-fn a_redirect_in_front() {
+fn redirect_rule_makes_the_hold_unproven() {
     let scene = Scene::new();
     let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     scene.server.run(|| {
@@ -134,7 +134,7 @@ fn a_redirect_in_front() {
 }
 
 #[test]
-fn cookies_for_everybody() {
+fn unconditional_syn_cookies_make_the_hold_unproven() {
     let scene = Scene::new();
     let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     scene.server.run(|| std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").unwrap());

@@ -9,7 +9,7 @@ use super::scene::{Scene, send_syn};
 
 #[test]
 #[ignore = "alone: judges latency"]
-fn beyond_capacity() {
+fn syns_beyond_capacity_are_dropped_and_counted() {
     let scene = Scene::with("[hold]\ncapacity = \"64KiB\"");
     let _listener = scene.listener();
     let other = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &["10.0.0.2:8081"]));

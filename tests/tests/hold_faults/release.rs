@@ -24,7 +24,7 @@ use super::scene::{ADDRESS, LONG, Scene};
 use reloader_tests::hold_rig::HoldRig;
 
 #[test]
-fn a_hold_that_is_on() {
+fn running_hold_is_released() {
     let scene = Scene::new();
     let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
     let held = scene.hold(&[]);
@@ -45,7 +45,7 @@ fn a_hold_that_is_on() {
 
 /// A holder or a guard that was stopped does not keep SYNs parked.
 #[test]
-fn a_hold_whose_processes_stand_still() {
+fn hold_with_stopped_processes_is_released() {
     let scene = Scene::new();
     let _listener = scene.listener();
     let held = scene.hold(&[]);
@@ -62,7 +62,7 @@ fn a_hold_whose_processes_stand_still() {
 
 /// It has the turn to deliver, and keeps it: the guard goes on all the same, and no more than one is delivered twice.
 #[test]
-fn a_hold_whose_holder_stands_still_while_it_delivers() {
+fn hold_whose_holder_is_stopped_while_it_delivers_is_released() {
     const CLIENTS: usize = 300;
     let scene = Scene::new();
     let was_met = (0..10).any(|_| {
@@ -129,7 +129,7 @@ fn delivers(scene: &Scene) -> bool {
 
 /// Its guard dead and its holder stopped, nobody can let go: that is not to be called a release.
 #[test]
-fn a_hold_whose_guard_is_dead() {
+fn hold_with_a_dead_guard_is_reported_as_unanswered() {
     let scene = Scene::new();
     let _listener = scene.listener();
     let held = scene.hold(&[]);
@@ -145,7 +145,7 @@ fn a_hold_whose_guard_is_dead() {
 
 /// A namespace that has a name and no process is there all the same.
 #[test]
-fn a_dead_hold_in_a_namespace_without_processes() {
+fn named_namespace_without_processes_is_found() {
     netns::enter();
     let name = format!("reloader-{}", std::process::id());
     let path = PathBuf::from(format!("/run/netns/{name}"));
@@ -160,7 +160,7 @@ fn a_dead_hold_in_a_namespace_without_processes() {
 
 /// Who keeps his records elsewhere is alive all the same, and has another id.
 #[test]
-fn a_hold_of_another_runtime_directory() {
+fn living_hold_of_another_runtime_directory_is_not_cleaned_up() {
     netns::enter();
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let target = |port| Target { address: ([127, 0, 0, 1], port).into(), v6only: false, interface: 0 };
@@ -178,7 +178,7 @@ fn a_hold_of_another_runtime_directory() {
 }
 
 #[test]
-fn nothing() {
+fn release_without_holds_reports_nothing() {
     netns::enter();
     let hold_rig = HoldRig::new();
     assert_eq!(hold_rig.rig.run(&["release"]).expect_status(0).stdout, "nothing was held\n");

@@ -29,7 +29,7 @@ fn without_time(figures: HoldStats) -> HoldStats {
 }
 
 #[test]
-fn local_clients_wait_and_none_is_refused_or_late() {
+fn local_clients_are_neither_refused_nor_late() {
     if !kernel_has_plug() {
         return;
     }
@@ -54,7 +54,7 @@ fn local_clients_wait_and_none_is_refused_or_late() {
 }
 
 #[test]
-fn clients_from_outside_wait_and_none_is_refused_or_late() {
+fn remote_clients_are_neither_refused_nor_late() {
     // Enough for their answers to be still on their way when the gate is taken down.
     const MANY: usize = 300;
     if !kernel_has_plug() {
@@ -83,7 +83,7 @@ fn clients_from_outside_wait_and_none_is_refused_or_late() {
 }
 
 #[test]
-fn options_and_extension_headers_are_seen_through() {
+fn syns_with_options_and_extension_headers_are_held() {
     if !kernel_has_plug() {
         return;
     }
@@ -142,7 +142,7 @@ fn options(next: u8, units: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_not_for_this_host_or_not_held_passes() {
+fn syns_to_other_hosts_and_ports_pass() {
     if !kernel_has_plug() {
         return;
     }
@@ -174,7 +174,7 @@ fn what_is_not_for_this_host_or_not_held_passes() {
 }
 
 #[test]
-fn an_exception_passes() {
+fn syns_to_an_exception_pass() {
     if !kernel_has_plug() {
         return;
     }
@@ -192,7 +192,7 @@ fn an_exception_passes() {
 }
 
 #[test]
-fn filters_of_others_act_as_before_and_see_a_parked_syn_once() {
+fn foreign_filters_act_as_before_and_see_a_parked_syn_once() {
     if !kernel_has_plug() {
         return;
     }
@@ -233,7 +233,7 @@ fn counted(preference: u16) -> u64 {
 }
 
 #[test]
-fn an_ingress_that_somebody_came_to_use_stays() {
+fn ingress_qdisc_with_a_foreign_filter_stays() {
     if !kernel_has_plug() {
         return;
     }
@@ -250,7 +250,7 @@ fn an_ingress_that_somebody_came_to_use_stays() {
 }
 
 #[test]
-fn a_root_qdisc_on_lo_is_refused_and_untouched() {
+fn root_qdisc_on_lo_is_refused_and_untouched() {
     if !kernel_has_plug() {
         return;
     }
@@ -264,7 +264,7 @@ fn a_root_qdisc_on_lo_is_refused_and_untouched() {
 }
 
 #[test]
-fn devices_and_addresses_that_come_are_held_and_those_that_go_are_forgotten() {
+fn new_devices_and_addresses_are_held_and_removed_ones_are_forgotten() {
     if !kernel_has_plug() {
         return;
     }
@@ -304,7 +304,7 @@ fn devices_and_addresses_that_come_are_held_and_those_that_go_are_forgotten() {
 }
 
 #[test]
-fn what_does_not_fit_is_dropped_and_counted_and_other_ports_do_not_notice() {
+fn syns_beyond_capacity_are_dropped_and_other_ports_are_served() {
     if !kernel_has_plug() {
         return;
     }
@@ -330,7 +330,7 @@ fn what_does_not_fit_is_dropped_and_counted_and_other_ports_do_not_notice() {
 }
 
 #[test]
-fn two_holds_on_different_ports_do_not_know_each_other() {
+fn two_holds_on_different_ports_do_not_affect_each_other() {
     if !kernel_has_plug() {
         return;
     }
@@ -357,7 +357,7 @@ fn two_holds_on_different_ports_do_not_know_each_other() {
 }
 
 #[test]
-fn a_guard_releases_from_the_keepsake() {
+fn guard_releases_from_the_handover() {
     if !kernel_has_plug() {
         return;
     }
@@ -385,7 +385,7 @@ fn a_guard_releases_from_the_keepsake() {
 }
 
 #[test]
-fn what_holder_and_guard_left_is_removed_and_the_living_are_spared() {
+fn stale_qdiscs_are_removed_and_living_holds_stay() {
     if !kernel_has_plug() {
         return;
     }
@@ -411,7 +411,7 @@ fn what_holder_and_guard_left_is_removed_and_the_living_are_spared() {
 }
 
 #[test]
-fn nothing_is_diverted_before_arm_and_nothing_is_left_after_drop() {
+fn nothing_is_held_before_arm_and_nothing_is_left_after_drop() {
     if !kernel_has_plug() {
         return;
     }
@@ -437,7 +437,7 @@ fn nothing_is_diverted_before_arm_and_nothing_is_left_after_drop() {
 }
 
 #[test]
-fn a_device_that_belongs_to_a_bridge_is_held_once() {
+fn device_of_a_bridge_is_held_once() {
     if !kernel_has_plug() {
         return;
     }

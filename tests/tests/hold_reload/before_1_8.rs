@@ -29,7 +29,7 @@ fn stand_in(dir: &Path) -> PathBuf {
 /// path leads back when the next generation comes to nothing.
 #[test]
 #[ignore = "alone: loads"]
-fn its_unix_paths_are_replaced() {
+fn unix_paths_are_replaced_without_losing_their_queues() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web.sock");
@@ -67,7 +67,7 @@ fn its_unix_paths_are_replaced() {
 /// The plan takes a stats socket's path for one that need not be proven: that clients come to it shows in the new generation.
 #[test]
 #[ignore = "alone: loads"]
-fn a_unix_path_that_is_to_be_proven_is_given_back() {
+fn unix_path_that_cannot_be_proven_is_given_back() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web.sock");
@@ -93,7 +93,7 @@ fn a_unix_path_that_is_to_be_proven_is_given_back() {
 /// Nobody can bind it beside its owner: it is refused for a moment, and that is said. TCP is held meanwhile.
 #[test]
 #[ignore = "alone: loads"]
-fn its_abstract_names_are_given_up_for_a_moment() {
+fn abstract_names_are_unproven_and_tcp_is_held() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let config = Config::new().frontend("web", &[WEB, "abns@web"]);
@@ -129,12 +129,12 @@ fn reloaded(global: &str, rung: &str) {
 
 #[test]
 #[ignore = "alone: loads"]
-fn its_listeners_are_steered() {
+fn tcp_listeners_are_steered() {
     reloaded("nbthread 1", "steered");
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn its_listeners_are_held_where_they_cannot_be_bound_twice() {
+fn tcp_listeners_are_held_with_noreuseport() {
     reloaded("noreuseport", "held-ebpf");
 }

@@ -17,7 +17,7 @@ const LATIN_1: &[u8] = b"Z\xfcrich";
 
 #[test]
 #[ignore = "alone: loads"]
-fn an_alias_that_is_not_utf_8_costs_no_hold() {
+fn device_with_an_alias_that_is_not_utf_8_is_held() {
     netns::enter();
     ip("link add uplink type veth peer name downlink");
     ip("link set uplink up");

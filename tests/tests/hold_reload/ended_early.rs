@@ -43,11 +43,11 @@ fn refused(config: &Config) {
 }
 
 #[test]
-fn where_the_generations_are_bound_beside_each_other() {
+fn proven_reload_fails_if_its_hold_ends_early() {
     refused(&Config::web("127.0.0.1:8000 maxconn 1"));
 }
 
 #[test]
-fn where_the_old_one_has_to_make_room() {
+fn proven_reload_fails_if_its_hold_ends_early_with_noreuseport() {
     refused(&Config::web("127.0.0.1:8000 maxconn 1").global("noreuseport"));
 }

@@ -24,7 +24,7 @@ fn web() -> Config {
 /// `haproxy -c` says so before anything is held.
 #[test]
 #[ignore = "alone: loads"]
-fn a_configuration_that_haproxy_refuses() {
+fn refused_configuration_holds_nothing() {
     netns::enter();
     let rig = Rig::with(&web()).tables(HOLD).start();
     let old = rig.serving();
@@ -44,7 +44,7 @@ fn a_configuration_that_haproxy_refuses() {
 /// What parses may be unable to bind: what served before is started again, and nobody is refused meanwhile.
 #[test]
 #[ignore = "alone: loads"]
-fn a_configuration_that_does_not_start() {
+fn configuration_that_does_not_start_falls_back_to_last_known_good() {
     netns::enter();
     let rig = Rig::with(&web()).tables(HOLD).start();
     let taken = TcpListener::bind("127.0.0.1:8090").unwrap();
@@ -72,7 +72,7 @@ fn a_configuration_that_does_not_start() {
 
 /// Something of a configuration that is not done being checked, for example a name that nobody resolves.
 #[test]
-fn a_check_that_does_not_end() {
+fn check_that_does_not_end_fails_the_reload() {
     netns::enter();
     let wrapper = Wrapper::new();
     let hold = format!("{HOLD}start-timeout = \"2s\"\n");
@@ -91,7 +91,7 @@ fn a_check_that_does_not_end() {
 
 /// What is held from then on proves nothing: its port was refused before.
 #[test]
-fn a_server_that_ends_while_the_next_is_checked() {
+fn server_that_ends_during_the_check_is_restarted_unproven() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = Rig::with(&web()).haproxy_at(&wrapper.path()).tables(HOLD).start();
@@ -116,7 +116,7 @@ fn hanging(rig: &Rig) -> Option<Process> {
 }
 
 #[test]
-fn nothing_that_starts() {
+fn failed_fallback_reports_that_nothing_serves() {
     netns::enter();
     let wrapper = Wrapper::new();
     // What is tried next does not wait for the end of a hold that was released.
@@ -140,7 +140,7 @@ fn nothing_that_starts() {
 /// would end with it.
 #[test]
 #[ignore = "alone: loads"]
-fn a_generation_that_cannot_bind_takes_no_connection_with_it() {
+fn generation_that_cannot_bind_loses_no_connection() {
     netns::enter();
     let _taken = TcpListener::bind("127.0.0.1:8090").unwrap();
     // A single IPv6 address is bound anew whatever the strategy, without `v6only`.
@@ -175,7 +175,7 @@ fn a_generation_that_cannot_bind_takes_no_connection_with_it() {
 /// The next daemon frees what one that was killed in the middle of a start has reserved.
 #[test]
 #[ignore = "alone: loads"]
-fn a_daemon_that_is_killed_leaves_no_group_reserved() {
+fn killed_daemon_leaves_no_group_reserved() {
     netns::enter();
     let wrapper = Wrapper::new();
     let mut rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables(HOLD).start();

@@ -3,14 +3,14 @@
 use reloader_tests::load::Outcomes;
 use reloader_tests::rig::Answer;
 
-mod at_risk;
 mod before_1_8;
-mod beside;
-mod deaths;
+mod changed_sockets;
+mod daemon_deaths;
 mod devices;
 mod ended_early;
 mod failures;
 mod many;
+mod side_by_side;
 
 const WEB: &str = "127.0.0.1:8000";
 const HOLD: &str = "[reload]\nstrategy = \"hold\"\n";

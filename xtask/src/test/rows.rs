@@ -32,7 +32,7 @@ const EBPF: &[&str] = &[
     "kernel_row::*",
     "syn_counter::*",
     "hold_ebpf::*",
-    "hold_standing::*",
+    "persistent_qdiscs::*",
     DEATHS[0],
     DEATHS[1],
     "hold_row::*",
@@ -44,7 +44,7 @@ const EBPF: &[&str] = &[
 const QDISC: &[&str] = &[
     "kernel_row::*",
     "hold_qdisc::*",
-    "hold_standing::*",
+    "persistent_qdiscs::*",
     DEATHS[0],
     DEATHS[1],
     "hold_row::*",
@@ -52,9 +52,10 @@ const QDISC: &[&str] = &[
     "ladder::kept::qdisc_hold*",
 ];
 /// Where a hold's traces outlive its processes: by clsact and by qdisc. (The host, which has TCX, runs all of them.)
-const DEATHS: [&str; 2] = ["hold_faults::deaths::the_holder_at_any_moment*", "hold_faults::deaths::the_holder_with*"];
+const DEATHS: [&str; 2] =
+    ["hold_faults::deaths::holder_killed_at_any_moment*", "hold_faults::deaths::holder_killed_with*"];
 /// What a denied bpf(2) must end in.
-const DENIED: &[&str] = &["kernel_row::*", "hold_standing::*", "hold_row::*"];
+const DENIED: &[&str] = &["kernel_row::*", "persistent_qdiscs::*", "hold_row::*"];
 /// In kernel-fallback mode.
 const SYSVINIT: &[&str] = &["sysv::*"];
 /// The daemon itself, without what it uses where it can.

@@ -29,7 +29,7 @@ fn reload_under_load(scene: &Scene, rung: &str) {
 
 #[test]
 #[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
-fn dockers_defaults_pass_sockets_and_say_what_they_cannot() {
+fn default_privileges_pass_sockets_and_name_what_is_missing() {
     let scene = Scene::start(Container::with(&config()).contained(CONTAINED, &[]));
     reload_under_load(&scene, "passed");
     let notes = scene.container.status().at("/notes").to_string();
@@ -59,7 +59,7 @@ fn dockers_defaults_pass_sockets_and_say_what_they_cannot() {
 
 #[test]
 #[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
-fn with_bpf_and_net_admin_syns_are_held() {
+fn bpf_and_net_admin_allow_holding_syns() {
     let setup = Container::with(&config()).contained(CONTAINED, &["BPF", "NET_ADMIN"]);
     let scene = Scene::start(setup.tables("[reload]\nstrategy = \"hold\""));
     reload_under_load(&scene, "held-ebpf");
@@ -67,7 +67,7 @@ fn with_bpf_and_net_admin_syns_are_held() {
 
 #[test]
 #[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
-fn with_bpf_and_net_admin_syns_are_counted() {
+fn bpf_and_net_admin_allow_counting_syns() {
     let setup = Container::with(&config()).contained(CONTAINED, &["BPF", "NET_ADMIN"]);
     let scene = Scene::start(setup.tables("[reload]\ncount-syns = true"));
     let load = scene.load();
@@ -80,7 +80,7 @@ fn with_bpf_and_net_admin_syns_are_counted() {
 /// No duplicate of another process's descriptor can be had then, but custody has the old socket, and HAProxy gives out the new one.
 #[test]
 #[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
-fn with_bpf_and_net_admin_what_is_in_custody_is_steered() {
+fn bpf_and_net_admin_allow_steering_sockets_in_custody() {
     const SIX: &str = "[::1]:8083";
     let config = config().frontend("six", &[SIX]);
     let scene = Scene::start(Container::with(&config).contained(CONTAINED, &["BPF", "NET_ADMIN"]));
@@ -98,7 +98,7 @@ fn with_bpf_and_net_admin_what_is_in_custody_is_steered() {
 
 #[test]
 #[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
-fn with_those_and_sys_ptrace_listeners_are_steered() {
+fn sys_ptrace_in_addition_allows_steering_all_listeners() {
     let setup = Container::with(&config()).contained(CONTAINED, &["BPF", "NET_ADMIN", "SYS_PTRACE"]);
     let scene = Scene::start(setup.tables("[reload]\nstrategy = \"steer\""));
     reload_under_load(&scene, "steered");
@@ -106,7 +106,7 @@ fn with_those_and_sys_ptrace_listeners_are_steered() {
 
 #[test]
 #[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
-fn a_server_that_changes_its_user_takes_sys_ptrace() {
+fn server_that_changes_its_user_needs_sys_ptrace() {
     let config = config().global("user nobody");
     let mut without = Container::with(&config).contained(CONTAINED, &[]).try_start();
     assert_eq!(without.until_ended(), 4);
@@ -122,7 +122,7 @@ fn a_server_that_changes_its_user_takes_sys_ptrace() {
 
 #[test]
 #[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
-fn a_server_that_changes_its_user_takes_kill() {
+fn server_that_changes_its_user_needs_kill() {
     let config = config().global("user nobody");
     let setup = Container::with(&config).contained(CONTAINED, &["SYS_PTRACE"]).without("kill");
     let mut without = setup.try_start();
@@ -137,7 +137,7 @@ fn a_server_that_changes_its_user_takes_kill() {
 /// Nothing but its own user, as an image with `USER` and `--cap-drop ALL` gives it.
 #[test]
 #[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
-fn without_any_capability_sockets_are_passed() {
+fn sockets_are_passed_without_any_capability() {
     let scene = Scene::start(Container::with(&config()).as_nobody());
     reload_under_load(&scene, "passed");
     let notes = scene.container.status().at("/notes").to_string();
@@ -149,7 +149,7 @@ fn without_any_capability_sockets_are_passed() {
 /// As a rootless engine does it: root in a namespace that has no other user, and no right outside of it.
 #[test]
 #[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
-fn in_a_user_namespace_sockets_are_passed() {
+fn sockets_are_passed_in_a_user_namespace() {
     let scene = Scene::start(Container::with(&config()).in_user_namespace());
     reload_under_load(&scene, "passed");
     let probed = scene.container.reloader(&["probe", "--json"]).expect_status(0).json;
@@ -159,7 +159,7 @@ fn in_a_user_namespace_sockets_are_passed() {
 /// Holder and guard go with it, and its network namespace may be somebody else's too.
 #[test]
 #[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
-fn nothing_is_left_of_a_container_that_is_killed_while_it_holds() {
+fn container_killed_during_a_hold_leaves_nothing() {
     let wrapper = Wrapper::new();
     // The old generation makes room first: the new one starts under the hold.
     let config = config().global("noreuseport");

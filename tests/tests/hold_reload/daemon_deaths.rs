@@ -31,7 +31,7 @@ fn in_a_hold(rig: &Rig, wrapper: &Wrapper) -> Pending {
 }
 
 #[test]
-fn status_tells_of_a_hold() {
+fn status_lists_a_hold() {
     netns::enter();
     let wrapper = Wrapper::new();
     let rig = rig(&wrapper);
@@ -51,7 +51,7 @@ fn status_tells_of_a_hold() {
 /// The guard lets go; the new generation serves, though nobody knows yet; the next daemon makes order.
 #[test]
 #[ignore = "alone: loads"]
-fn the_daemon_killed_while_it_holds() {
+fn daemon_killed_during_a_hold_loses_nothing() {
     netns::enter();
     let wrapper = Wrapper::new();
     let mut rig = rig(&wrapper);
@@ -84,7 +84,7 @@ fn the_daemon_killed_while_it_holds() {
 /// The old generation has made room, and the new one has not begun: the guard holds until the next daemon's generation is there.
 #[test]
 #[ignore = "alone: loads"]
-fn the_daemon_killed_while_nothing_listens() {
+fn daemon_killed_while_nothing_listens_loses_nothing() {
     netns::enter();
     let wrapper = Wrapper::new();
     let mut rig = rig(&wrapper);
@@ -113,7 +113,7 @@ fn the_daemon_killed_while_nothing_listens() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn the_daemon_killed_at_any_moment() {
+fn daemon_killed_at_any_moment_loses_nothing() {
     netns::enter();
     let wrapper = Wrapper::new();
     let mut rig = rig(&wrapper);
@@ -139,7 +139,7 @@ fn the_daemon_killed_at_any_moment() {
 /// The guard does not hold for ever: `reloader release` ends it.
 #[test]
 #[ignore = "alone: loads"]
-fn a_guard_without_a_holder_is_released() {
+fn release_ends_a_guard_without_a_holder() {
     netns::enter();
     let wrapper = Wrapper::new();
     let mut rig = rig(&wrapper);

@@ -36,20 +36,20 @@ fn with(receipt: &Answer, rung: &str) -> usize {
 
 #[test]
 #[ignore = "alone: loads"]
-fn a_single_ipv6_address() {
+fn single_ipv6_address_is_steered() {
     let binds = [FIRST, "[::1]:8081"];
     reloaded(&binds, &binds, &binds, (1, 1, 0));
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn fewer_shards() {
+fn removed_shard_is_steered() {
     reloaded(&["127.0.0.1:8000 shards 2"], &["127.0.0.1:8000 shards 1"], &[FIRST], (1, 1, 0));
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn another_interface() {
+fn changed_interface_is_held() {
     let other = "127.0.0.1:8081";
     reloaded(&[FIRST, other], &[FIRST, "127.0.0.1:8081 interface lo"], &[FIRST, other], (1, 0, 1));
 }

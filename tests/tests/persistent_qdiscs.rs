@@ -35,7 +35,7 @@ fn put_up(records: &HoldRegistry) -> PersistentQdiscs {
 }
 
 #[test]
-fn every_device_that_receives_gets_a_clsact_and_loses_it_again() {
+fn receiving_devices_get_a_clsact_and_lose_it_again() {
     in_a_namespace(|_, records| {
         let standing = put_up(records);
         let found = qdiscs();
@@ -47,7 +47,7 @@ fn every_device_that_receives_gets_a_clsact_and_loses_it_again() {
 }
 
 #[test]
-fn what_was_there_before_stays() {
+fn existing_qdiscs_stay() {
     in_a_namespace(|_, records| {
         tc("qdisc add dev left clsact");
         let standing = put_up(records);
@@ -62,7 +62,7 @@ fn what_was_there_before_stays() {
 }
 
 #[test]
-fn a_living_daemons_is_not_cleaned_up() {
+fn qdiscs_of_a_living_daemon_stay() {
     in_a_namespace(|_, records| {
         let _standing = put_up(records);
         assert_eq!(clean_up(records).unwrap().removed, 0);
@@ -71,7 +71,7 @@ fn a_living_daemons_is_not_cleaned_up() {
 }
 
 #[test]
-fn what_somebody_has_come_to_use_stays_until_it_is_free() {
+fn qdisc_with_a_foreign_filter_stays_until_it_is_free() {
     in_a_namespace(|_, records| {
         let standing = put_up(records);
         tc("filter add dev left ingress protocol ip prio 7 u32 match u32 0 0 flowid 1:1");
@@ -89,7 +89,7 @@ fn what_somebody_has_come_to_use_stays_until_it_is_free() {
 
 /// A guard that goes on when its daemon was killed keeps it from being removed: the next daemon removes what the first has placed.
 #[test]
-fn what_a_killed_daemon_placed_is_its_successors() {
+fn next_daemon_removes_the_qdiscs_of_a_killed_one() {
     in_a_namespace(|dir, records| {
         let standing = put_up(records);
         let file = dir.join("holds/standing.json");
@@ -108,7 +108,7 @@ fn what_a_killed_daemon_placed_is_its_successors() {
 }
 
 #[test]
-fn a_daemon_keeps_it_from_its_start_to_its_end_where_a_hold_needs_it() {
+fn daemon_keeps_qdiscs_from_start_to_end_if_a_hold_needs_them() {
     let needed = guest::gate() == Some(Gate::Qdisc) || !guest::expects(Feature::Tcx);
     in_a_namespace(|_, _| {
         let strategy = if guest::gate() == Some(Gate::Qdisc) { "kernel-fallback" } else { "hold" };

@@ -11,7 +11,7 @@ use reloader_tests::hold_rig::assert_held;
 const OTHER: &str = "10.0.0.2:8081";
 
 #[test]
-fn two_ports() {
+fn holds_on_two_ports_both_succeed() {
     let scene = Scene::new();
     let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS, OTHER]));
     let (one, two) = (scene.hold(&[]), scene.hold_on(OTHER, &[]));
@@ -31,7 +31,7 @@ fn two_ports() {
 }
 
 #[test]
-fn one_port() {
+fn second_hold_on_the_same_port_is_refused() {
     let scene = Scene::new();
     let _listener = scene.listener();
     let held = scene.hold(&[]);
@@ -48,7 +48,7 @@ fn one_port() {
 }
 
 #[test]
-fn a_device_that_comes_and_one_that_goes() {
+fn devices_added_and_removed_during_a_hold_are_followed() {
     let scene = Scene::new();
     let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &["0.0.0.0:8080"]));
     scene.server.run(|| ip("link add leaving type veth peer name lost"));
@@ -83,7 +83,7 @@ fn a_device_that_comes_and_one_that_goes() {
 
 /// The guard knows of a device that came later.
 #[test]
-fn a_device_that_comes_and_the_holder_killed() {
+fn guard_knows_a_device_that_was_added_later() {
     let scene = Scene::new();
     let _listener = scene.server.run(|| listener("0.0.0.0:8080"));
     let held = scene.hold_on("0.0.0.0:8080", &[]);

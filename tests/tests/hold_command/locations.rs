@@ -37,7 +37,7 @@ impl Drop for Named {
 /// SYNs are held there, and the command runs here.
 #[test]
 #[ignore = "alone: loads"]
-fn another_namespace() {
+fn hold_in_another_namespace_runs_the_command_in_this_one() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let there = Named::new();
@@ -63,7 +63,7 @@ fn another_namespace() {
 }
 
 #[test]
-fn no_namespace() {
+fn invalid_namespace_exits_with_125() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let file = hold_rig.rig.path("reloader.toml").display().to_string();
@@ -76,7 +76,7 @@ fn no_namespace() {
 /// A hold is often the first to need the runtime directory. The daemon that comes later has its control socket there, which
 /// others than root may use.
 #[test]
-fn a_runtime_directory_that_nobody_has_made_yet() {
+fn missing_runtime_directory_is_created_so_that_a_daemon_can_use_it() {
     netns::enter();
     let mut hold_rig = HoldRig::new();
     assert!(!hold_rig.rig.path("run").exists());
@@ -91,7 +91,7 @@ fn a_runtime_directory_that_nobody_has_made_yet() {
 
 /// Beside those of the daemon, whose directory it is: a hold makes none.
 #[test]
-fn its_receipt_is_in_the_journal_where_there_is_one() {
+fn receipt_is_stored_only_if_a_journal_directory_exists() {
     netns::enter();
     let mut hold_rig = HoldRig::new();
     let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
@@ -118,7 +118,7 @@ fn its_receipt_is_in_the_journal_where_there_is_one() {
 
 /// Who may write to it could name any process as the guard that is to be told.
 #[test]
-fn a_runtime_directory_that_others_may_write_to() {
+fn runtime_directory_writable_by_others_is_refused() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let run = hold_rig.rig.path("run");

@@ -47,20 +47,20 @@ fn reloaded(globals: &[&str], tables: &str) -> Vec<Answer> {
 
 #[test]
 #[ignore = "alone: loads"]
-fn tcp_is_held_and_a_unix_socket_passed() {
+fn tcp_is_held_and_a_unix_socket_is_passed() {
     let receipts = reloaded(&[], HOLD);
     assert!(receipts.iter().any(|receipt| receipt.at("/syns/held").as_u64() > Some(0)));
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn the_same_where_they_cannot_be_bound_beside_each_other() {
+fn tcp_is_held_and_a_unix_socket_is_passed_with_noreuseport() {
     reloaded(&["noreuseport"], HOLD);
 }
 
 #[test]
 #[ignore = "alone: loads"]
-fn a_hold_is_a_proof() {
+fn hold_satisfies_require_proven() {
     reloaded(&[], "[reload]\nstrategy = \"hold\"\nrequire = \"proven\"\n");
     reloaded(&["noreuseport"], "[reload]\nstrategy = \"hold\"\nrequire = \"proven\"\n");
 }

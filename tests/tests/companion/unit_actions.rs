@@ -22,7 +22,7 @@ fn last(scene: &Scene) -> Answer {
 }
 
 #[test]
-fn a_configuration_that_fails_leaves_the_old_worker_serving() {
+fn failed_configuration_leaves_the_old_worker_serving() {
     netns::enter();
     for binary in versions::all() {
         for way in [Way::Cli, Way::Signal] {
@@ -48,7 +48,7 @@ fn a_configuration_that_fails_leaves_the_old_worker_serving() {
 
 /// HAProxy's check finds nothing wrong with it, its worker cannot be brought up.
 #[test]
-fn a_port_that_is_taken_fails_the_reload() {
+fn occupied_port_fails_the_reload() {
     netns::enter();
     for binary in versions::all() {
         for way in [Way::Cli, Way::Signal] {
@@ -75,7 +75,7 @@ fn a_port_that_is_taken_fails_the_reload() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn somebody_elses_reload_is_followed() {
+fn reload_by_the_unit_is_followed() {
     netns::enter();
     let shards = |count: usize| Config::new().global("nbthread 4").frontend("web", &[&format!("{WEB} shards {count}")]);
     let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, shards(4), "");
@@ -112,7 +112,7 @@ fn somebody_elses_reload_is_followed() {
 
 #[test]
 #[ignore = "alone: loads"]
-fn somebody_elses_reload_of_every_version_is_followed() {
+fn reload_by_the_unit_is_followed_with_every_version() {
     netns::enter();
     for binary in versions::all() {
         let scene = Scene::begin(&binary, Way::Signal, Config::web(WEB), "");
@@ -135,7 +135,7 @@ fn somebody_elses_reload_of_every_version_is_followed() {
 
 /// The unit's environment is in the configuration: the check before the signal must not fail for want of it.
 #[test]
-fn the_environment_is_that_of_the_unit() {
+fn check_uses_the_environment_of_the_unit() {
     netns::enter();
     let config = Config::new().frontend("web", &["127.0.0.1:\"${COMPANION_PORT}\""]);
     let mut scene = Scene::prepare(&HaproxyBinary::installed(), Way::Signal, config, "");
@@ -148,7 +148,7 @@ fn the_environment_is_that_of_the_unit() {
 /// Nobody starts it again: what only the daemon has would swallow connections, so custody ends.
 #[test]
 #[ignore = "alone: loads"]
-fn one_that_dies_leaves_nothing_behind() {
+fn custody_ends_if_haproxy_dies_and_is_not_started_again() {
     netns::enter();
     let mut scene = Scene::prepare(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), "");
     let before = Footprint::take(scene.rig.dir());
@@ -176,7 +176,7 @@ fn one_that_dies_leaves_nothing_behind() {
 /// Its unit starts it again before custody ends: what came meanwhile has waited on the old sockets and moves over.
 #[test]
 #[ignore = "alone: loads"]
-fn one_that_is_started_again_gets_what_was_queued() {
+fn haproxy_started_again_gets_the_queued_connections() {
     netns::enter();
     let tables = "[reload]\ncustody-max = \"20s\"\n";
     let mut scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), tables);
@@ -215,7 +215,7 @@ fn one_that_is_started_again_gets_what_was_queued() {
 
 /// Closed by itself, as with `shutdown frontend`: it must not swallow connections in custody.
 #[test]
-fn a_listener_that_the_worker_closes_leaves_custody() {
+fn listener_closed_by_the_worker_leaves_custody() {
     netns::enter();
     let config = Config::web(WEB).frontend("other", &["127.0.0.1:8001"]);
     // One that passes sockets to its next worker keeps such a socket open, and swallows connections by itself.
@@ -229,7 +229,7 @@ fn a_listener_that_the_worker_closes_leaves_custody() {
 
 /// `systemctl stop` with a soft stop: the worker drains on, and nobody listens.
 #[test]
-fn one_that_is_stopped_softly_is_let_go_of() {
+fn custody_ends_if_haproxy_is_stopped_softly() {
     netns::enter();
     let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), "");
     let client = std::net::TcpStream::connect(WEB).unwrap();
@@ -241,7 +241,7 @@ fn one_that_is_stopped_softly_is_let_go_of() {
 
 /// The stats socket lets HAProxy start all the same; nobody serves clients, and the receipt does not call that proven.
 #[test]
-fn an_empty_configuration_is_not_proven() {
+fn configuration_without_traffic_listeners_is_not_proven() {
     netns::enter();
     let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, Config::web(WEB), "");
     scene.configure(Config::new());

@@ -30,6 +30,7 @@ pub mod quic;
 pub mod receipt;
 pub mod rig;
 pub mod schema;
+pub mod script;
 pub mod servers;
 pub mod service;
 pub mod sockets;

@@ -4,6 +4,13 @@ use serde_json::Value;
 
 use crate::rig::Answer;
 
+/// Panics with the receipt unless the reload succeeded and is proven.
+#[track_caller]
+pub fn assert_proven(receipt: &Answer) {
+    let is_proven = receipt.status == 0 && receipt.at("/result") == "proven";
+    assert!(is_proven, "status {}: {}{}", receipt.status, receipt.stdout, receipt.stderr);
+}
+
 /// The traffic listeners of a receipt.
 pub fn traffic(receipt: &Answer) -> Vec<&Value> {
     let all = receipt.at("/listeners").as_array().map(Vec::as_slice).unwrap_or_default();

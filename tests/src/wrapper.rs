@@ -1,8 +1,10 @@
 //! Puts a script in HAProxy's place, whose behaviour a test changes while the daemon runs.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::process::{Process, with_arguments};
+use crate::script::write_script;
 
 /// What the script does when it is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +42,7 @@ impl Wrapper {
         let wrapper = Wrapper { dir: tempfile::tempdir().expect("a temporary directory") };
         wrapper.set(Behaviour::Normal);
         let script = SCRIPT.replace("HERE", &wrapper.dir.path().display().to_string());
-        fs::write(wrapper.path(), script).expect("writing");
-        fs::set_permissions(wrapper.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+        write_script(&wrapper.path(), &script);
         wrapper
     }
 
@@ -82,6 +83,11 @@ impl Wrapper {
     fn removed_path(&self) -> PathBuf {
         Path::new(self.dir.path()).join("haproxy.removed")
     }
+}
+
+/// The process of a wrapper with [`Behaviour::Hang`] that was started with this configuration of HAProxy.
+pub fn hanging_process(config: &Path) -> Option<Process> {
+    with_arguments(&["hanging", &config.display().to_string()]).first().copied()
 }
 
 /// Every process that stands in for HAProxy keeps its arguments, by which a rig finds all processes that it must end.

@@ -1,4 +1,4 @@
-//! A HAProxy that serves already, started by somebody else, comes under reloader's care.
+//! Adopts a HAProxy that serves already and that reloader has not started.
 
 use std::fs;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ impl Scene {
 }
 
 #[track_caller]
-fn assert_all(receipt: &Answer, kind: &str) {
+fn assert_both_passed(receipt: &Answer, kind: &str) {
     assert_eq!((receipt.at("/kind"), receipt.at("/result")), (&kind.into(), &"proven".into()), "{}", receipt.stdout);
     let traffic = traffic(receipt);
     assert_eq!(traffic.len(), 2, "{}", receipt.stdout);
@@ -51,7 +51,7 @@ fn assert_all(receipt: &Answer, kind: &str) {
     }
 }
 
-fn adopts(binary: &HaproxyBinary, args: &[&str], exposes: bool) {
+fn assert_adopted_without_loss(binary: &HaproxyBinary, args: &[&str], exposes: bool) {
     netns::enter();
     println!("{binary} {args:?}, {} expose-fd", if exposes { "with" } else { "without" });
     let mut scene = Scene::begin(binary, args, exposes);
@@ -62,26 +62,26 @@ fn adopts(binary: &HaproxyBinary, args: &[&str], exposes: bool) {
     let (rig, foreign) = (&scene.rig, &scene.foreign);
 
     let status = rig.status();
-    assert_eq!(status.at("/serving/pid"), foreign.process.pid, "the root of its tree");
+    assert_eq!(status.at("/serving/pid"), foreign.process.pid, "the root process serves");
     assert_eq!(status.at("/custody").as_array().map(Vec::len), Some(3), "{}", status.stdout);
     let adopted = Answer { json: status.at("/last-reload").clone(), ..status };
-    assert_all(&adopted, "adopt");
+    assert_both_passed(&adopted, "adopt");
     let workers = foreign.process.children();
 
     let receipt = rig.reload().expect_status(0);
-    assert_all(&receipt, "reload");
+    assert_both_passed(&receipt, "reload");
     assert_eq!(receipt.at("/old/pid"), foreign.process.pid);
     for address in [WEB, PROXY] {
         assert_eq!(listener(&receipt, address)["inode-after"], listener(&adopted, address)["inode-before"]);
     }
     load.until_further(500);
-    assert!(foreign.process.is_alive(), "it drains: its connections are open");
+    assert!(foreign.process.is_alive(), "its open connections keep it draining");
     assert_eq!(idle.alive(), 50, "{:?}", idle.deaths());
     assert_eq!(idle.count_answered(), 50, "{:?}", idle.deaths());
     load.stop().assert_lossless();
     foreign.process.until_gone(Duration::from_secs(10));
     workers.iter().for_each(|worker| worker.until_gone(Duration::from_secs(10)));
-    assert_all(&rig.reload().expect_status(0), "reload");
+    assert_both_passed(&rig.reload().expect_status(0), "reload");
 
     let (serving, inodes) = (rig.serving().unwrap(), listening(8080));
     serving.end();
@@ -91,58 +91,58 @@ fn adopts(binary: &HaproxyBinary, args: &[&str], exposes: bool) {
 
 #[test]
 fn plain_haproxy_is_adopted_without_loss() {
-    adopts(&HaproxyBinary::installed(), &[], true);
-    adopts(&HaproxyBinary::installed(), &[], false);
+    assert_adopted_without_loss(&HaproxyBinary::installed(), &[], true);
+    assert_adopted_without_loss(&HaproxyBinary::installed(), &[], false);
 }
 
 #[test]
 fn master_worker_haproxy_is_adopted_without_loss() {
-    adopts(&HaproxyBinary::installed(), &["-W"], true);
-    adopts(&HaproxyBinary::installed(), &["-W"], false);
+    assert_adopted_without_loss(&HaproxyBinary::installed(), &["-W"], true);
+    assert_adopted_without_loss(&HaproxyBinary::installed(), &["-W"], false);
 }
 
 #[test]
 fn every_version_is_adopted_without_loss() {
     for binary in versions::all() {
-        adopts(&binary, &[], false);
-        adopts(&binary, &["-W"], false);
+        assert_adopted_without_loss(&binary, &[], false);
+        assert_adopted_without_loss(&binary, &["-W"], false);
     }
 }
 
-/// It dies before its first reload: custody starts a generation of the daemon's own.
+/// It dies before its first reload: custody keeps its sockets, and the daemon starts its own generation with them.
 #[test]
 fn adopted_haproxy_that_is_killed_is_restarted_on_the_same_sockets() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let mut rig = Rig::with(&Config::web(WEB).stats_socket(&dir.path().join("stats.sock"))).prepare();
-    let found = HaproxyBinary::installed().daemonize(&rig.haproxy_cfg(), &[]).unwrap();
+    let adopted = HaproxyBinary::installed().daemonize(&rig.haproxy_cfg(), &[]).unwrap();
     let inodes = listening(8080);
     rig.start_daemon();
     let load = Load::to([WEB]).start();
     load.until_started(100);
-    found.process.end();
-    rig.until_replaced(found.process);
+    adopted.process.end();
+    rig.until_replaced(adopted.process);
     load.until_further(200);
     let lost = load.stop().summary();
     assert_eq!((lost.refused, lost.timeout, listening(8080)), (0, 0, inodes));
 }
 
-/// A control group, removed when the test ends: the process in it is moved away first.
+/// A control group that is removed when the test ends. The process in it is moved away first.
 struct ControlGroup(PathBuf);
 
 impl ControlGroup {
-    /// On whichever hierarchy there is, below the test's own: a systemd machine has one of these.
+    /// Creates it below the test's own group, in the first of these hierarchies that exists. A systemd machine has one
+    /// of them.
     fn create(unit: &str) -> ControlGroup {
         let own = isolation::own_control_groups();
-        let is_on = |group: &&PathBuf, hierarchy: &str| group.starts_with(hierarchy);
         let wanted = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"];
-        let parent = wanted.iter().find_map(|hierarchy| own.iter().find(|group| is_on(group, hierarchy)));
+        let parent = wanted.iter().find_map(|hierarchy| own.iter().find(|group| group.starts_with(hierarchy)));
         let group = ControlGroup(parent.expect("a control group hierarchy").join(unit));
         fs::create_dir(&group.0).unwrap();
         group
     }
 
-    fn take(&self, process: Process) {
+    fn add(&self, process: Process) {
         fs::write(self.0.join("cgroup.procs"), process.pid.to_string()).unwrap();
     }
 }
@@ -152,7 +152,7 @@ impl Drop for ControlGroup {
         let procs = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
         let above = self.0.with_file_name("cgroup.procs");
         procs.lines().for_each(|pid| drop(fs::write(&above, pid)));
-        // The kernel empties it a little later.
+        // The kernel empties the group a little later.
         satisfied_within(Duration::from_secs(5), || fs::remove_dir(&self.0).is_ok());
     }
 }
@@ -160,12 +160,12 @@ impl Drop for ControlGroup {
 #[test]
 fn haproxy_of_a_restarting_systemd_unit_is_refused_by_unit_name() {
     netns::enter();
-    // The directory's name is no other test's; a pid is, in a process namespace.
+    // The directory's name makes the unit's name unique. A pid would not: each test has its own process namespace.
     let scratch = tempfile::tempdir().unwrap();
     let unit = format!("haproxy-{}.service", scratch.path().file_name().unwrap().display());
     let scene = Scene::begin(&HaproxyBinary::installed(), &[], true);
     let group = ControlGroup::create(&unit);
-    group.take(scene.foreign.process);
+    group.add(scene.foreign.process);
     let mut idle = IdleConnections::open(PROXY, 20);
     let load = Load::to([WEB]).start();
     load.until_started(100);
@@ -176,5 +176,9 @@ fn haproxy_of_a_restarting_systemd_unit_is_refused_by_unit_name() {
     assert!(scene.foreign.process.is_alive());
     assert_eq!(idle.count_answered(), 20, "{:?}", idle.deaths());
     let in_group = fs::read_to_string(group.0.join("cgroup.procs")).unwrap();
-    assert_eq!(in_group.trim(), scene.foreign.process.pid.to_string(), "its one process, and nothing of reloader's");
+    assert_eq!(
+        in_group.trim(),
+        scene.foreign.process.pid.to_string(),
+        "the group has its one process, and no process of reloader"
+    );
 }

@@ -1,5 +1,5 @@
-//! The rig can see loss where there is some, and none where there is none. Without this a test that finds nothing lost
-//! would prove nothing.
+//! Shows that the rig sees losses where connections are lost, and none where none is lost. Without this a test that
+//! finds no loss would prove nothing.
 
 use reloader_tests::haproxy::HaproxyBinary;
 use reloader_tests::load::Load;
@@ -40,7 +40,7 @@ fn passed_sockets_lose_no_connection() {
     trial(Method::PassSockets, TRIAL).outcomes.assert_lossless();
 }
 
-/// What is lost here is a matter of luck at this rate, so no number is demanded.
+/// At this rate the number of losses depends on chance, so the test expects no number.
 #[test]
 #[ignore = "alone: loads"]
 fn losses_of_a_soft_stop_are_printed() {
@@ -48,21 +48,22 @@ fn losses_of_a_soft_stop_are_printed() {
     trial(Method::SoftStop, TRIAL);
 }
 
-/// Whether it does is known from its own word; see load_generator.rs for a generator that admits that it does not.
+/// The generator itself reports whether it kept its schedule. See load_generator.rs for a generator that reports that
+/// it did not.
 #[test]
 #[ignore = "alone: loads"]
 fn generator_keeps_its_schedule() {
-    generate(2000);
+    assert_keeps_schedule(2000);
 }
 
-/// The rate that the generator must carry beside a HAProxy on two cores with nothing else on them.
+/// The rate that the generator must sustain beside a HAProxy, on two cores that run nothing else.
 #[test]
 #[ignore = "alone: needs an otherwise quiet machine"]
 fn generator_keeps_its_schedule_at_8000_per_second() {
-    generate(8000);
+    assert_keeps_schedule(8000);
 }
 
-fn generate(rate: u32) {
+fn assert_keeps_schedule(rate: u32) {
     netns::enter();
     let _server = Plain::start(&HaproxyBinary::installed(), Method::SoftStop, 1);
     let outcomes = Load::to(["127.0.0.1:8000"]).rate(rate).connections(u64::from(rate) * 5).run();
@@ -71,7 +72,7 @@ fn generate(rate: u32) {
     assert!(outcomes.kept_schedule(), "{outcomes}");
 }
 
-/// The full comparison at a high rate, for the record.
+/// Compares all methods at a high rate, for the record.
 #[test]
 #[ignore = "alone: a minute of full load; its figures are for reading"]
 fn losses_of_every_method_at_a_high_rate_are_printed() {
@@ -83,7 +84,7 @@ fn losses_of_every_method_at_a_high_rate_are_printed() {
     }
 }
 
-/// HAProxy's own time for `-x -sf`, to set reloader's beside it.
+/// HAProxy's own time for `-x -sf`, as a comparison for reloader's time.
 #[test]
 #[ignore = "alone: its figures are for reading"]
 fn reload_times_by_number_of_listeners_are_printed() {

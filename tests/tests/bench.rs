@@ -1,13 +1,13 @@
-//! `cargo xtask bench` puts every way through a load, however short, and what it writes has a row for each.
+//! Runs `cargo xtask bench` with short loads, and checks that the report has a row for every way.
 
 use reloader_tests::bench::{Figures, Way};
 use reloader_tests::cargo::cargo;
 use serde_json::Value;
 
-/// How often a loss is looked for that comes with each kill.
+/// How many runs may pass without a loss, although each kill refuses connections for a while.
 const MOST_TRIES: usize = 20;
 
-/// By cargo, which builds what has changed: an `xtask` of yesterday would tell about itself.
+/// Runs the benchmark by cargo, which builds what has changed: an older `xtask` would report its own state.
 fn bench(arguments: &[&str]) -> Value {
     let directory = tempfile::tempdir().unwrap();
     let output = cargo()
@@ -17,8 +17,8 @@ fn bench(arguments: &[&str]) -> Value {
         .arg(directory.path())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let messages = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{messages}");
     let page = std::fs::read_to_string(directory.path().join("bench.html")).unwrap();
     assert!(Way::ALL.iter().all(|way| page.contains(way.title())), "a way has no line in the report");
     serde_json::from_slice(&std::fs::read(directory.path().join("bench.json")).unwrap()).unwrap()
@@ -61,14 +61,14 @@ fn report_has_a_row_for_every_way() {
     }
 }
 
-/// Between the end of the one and the start of the other nobody listens for as long as HAProxy takes to start, and a connection is
-/// due each millisecond; a generator that stands still for that long would not see it.
+/// Between the end of one HAProxy and the start of the next the port has no listener, for as long as HAProxy takes to
+/// start. A connection is due each millisecond. A generator that stops for that long would not see the loss.
 #[test]
 #[ignore = "alone: measures under load"]
 fn kill_and_start_loses_connections() {
     let words = ["--connections", "2000", "--reloads", "8", "--rate", "1000", "--only", "kill-and-start"];
     let lost = || rows(&bench(&words)).iter().filter_map(|(_, figures, _)| Some(figures.as_ref()?.lost())).sum::<u64>();
-    assert!((0..MOST_TRIES).any(|_| lost() > 0), "the load would not have seen a loss");
+    assert!((0..MOST_TRIES).any(|_| lost() > 0), "the load does not see losses");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn measuring_one_way_again_keeps_the_other_results() {
     let after = bench(&["--from", file.to_str().unwrap(), "--only", "x"]);
     assert_eq!((&before["load"], &before["machine"]), (&after["load"], &after["machine"]));
     for ((way, before, _), (_, after, _)) in rows(&before).into_iter().zip(rows(&after)) {
-        // Each latency in microseconds: no two runs have the same.
+        // Latencies are in microseconds: no two runs have the same.
         assert_eq!(before == after, way != Way::PassSockets, "{way}");
     }
 }

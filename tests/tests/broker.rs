@@ -1,4 +1,4 @@
-//! The broker answers the generation that is being started, and nobody else at no other time.
+//! Checks that the broker answers only the generation that is being started.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -7,7 +7,6 @@ use std::time::Duration;
 use reloader_tests::config::Config;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
-use reloader_tests::poll::until;
 use reloader_tests::rig::Rig;
 use reloader_tests::sockets::{holders, listening};
 use reloader_tests::wrapper::{Behaviour, Wrapper};
@@ -34,15 +33,13 @@ fn foreign_processes_get_nothing_and_do_not_disturb_a_start() {
     load.until_started(100);
     wrapper.set(Behaviour::WaitForChange);
     let reload = rig.spawn(&["reload", "--json"]);
-    until(Duration::from_secs(20), "a generation to start", || {
-        std::fs::read_to_string(rig.path("run/generations.json")).unwrap().contains("\"starting\"")
-    });
+    rig.until_generation_starts();
 
     assert_eq!(answer(&rig, GET_SOCKETS), 0);
     assert_eq!(answer(&rig, b"show info\n\0\xff"), 0);
     let _silent: Vec<UnixStream> = (0..50).map(|_| connect(&rig)).collect();
-    let half_way: Vec<UnixStream> = (0..50).map(|_| asked(&rig, b"_getso")).collect();
-    drop(half_way);
+    let unfinished: Vec<UnixStream> = (0..50).map(|_| request(&rig, b"_getso")).collect();
+    drop(unfinished);
     assert!(rig.log().contains("does not belong to the generation being started"), "{}", rig.log());
     assert!(!holders(&listening(8080)).contains(&(std::process::id() as i32)));
 
@@ -53,7 +50,8 @@ fn foreign_processes_get_nothing_and_do_not_disturb_a_start() {
     load.stop().assert_lossless();
 }
 
-/// A process of the generation itself asks for nonsense and breaks off half way: HAProxy still gets its sockets.
+/// A process of the generation itself sends a malformed request and breaks off a transfer: HAProxy still gets its
+/// sockets.
 #[test]
 fn malformed_requests_of_a_child_do_not_keep_haproxy_from_its_sockets() {
     netns::enter();
@@ -68,7 +66,7 @@ fn malformed_requests_of_a_child_do_not_keep_haproxy_from_its_sockets() {
     load.stop().assert_lossless();
 }
 
-/// A process of the generation holds a transfer open: the start fails, which harms nobody.
+/// A process of the generation keeps a transfer open: the start fails, and the old generation serves on.
 #[test]
 fn unfinished_transfer_fails_the_start_and_the_old_generation_serves() {
     netns::enter();
@@ -88,20 +86,22 @@ fn connect(rig: &Rig) -> UnixStream {
     UnixStream::connect(rig.path("run/broker/getsocks.sock")).expect("the broker's socket")
 }
 
-fn asked(rig: &Rig, request: &[u8]) -> UnixStream {
+fn request(rig: &Rig, request: &[u8]) -> UnixStream {
     let mut stream = connect(rig);
-    // It may have hung up already.
+    // The broker may have closed the connection already.
     let _ = stream.write_all(request);
     stream
 }
 
-/// How many bytes are answered until it hangs up.
+/// The number of bytes that the broker sends until it closes the connection.
 fn answer(rig: &Rig, request: &[u8]) -> usize {
-    let mut stream = asked(rig, request);
+    let mut stream = self::request(rig, request);
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let mut heard = Vec::new();
-    match stream.read_to_end(&mut heard) {
-        Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => panic!("it does not hang up: {error}"),
-        _ => heard.len(),
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => {
+            panic!("the broker does not close the connection: {error}")
+        }
+        _ => answer.len(),
     }
 }

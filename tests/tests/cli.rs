@@ -1,4 +1,4 @@
-//! What commands answer: exit statuses, and sentences that say what to do.
+//! Checks the exit statuses of commands, and that their messages say what to do.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +7,7 @@ use reloader_tests::config::Config;
 use reloader_tests::netns;
 use reloader_tests::rig::{Rig, Setup};
 
-/// The user and the group of this number are on every machine, and own nothing.
+/// The user and the group of this number exist on every machine, and own nothing.
 const NOBODY: u32 = 65_534;
 /// The group `daemon`.
 const MEMBER: u32 = 1;
@@ -23,9 +23,9 @@ fn unknown_key_is_reported_with_its_line_and_the_right_key() {
     let toml = fs::read_to_string(rig.path("reloader.toml")).unwrap();
     let line = 1 + toml.lines().position(|line| line.contains("start-timout")).unwrap();
     for command in [&["daemon"][..], &["check"], &["reload"], &["status"], &["history"]] {
-        let told = rig.run(command).expect_status(78).stderr;
-        assert!(told.contains(&format!("line {line}")) && told.contains("`start-timout`"), "{command:?}: {told}");
-        assert!(told.contains("`start-timeout`") && told.contains("reloader.toml"), "{command:?}: {told}");
+        let stderr = rig.run(command).expect_status(78).stderr;
+        assert!(stderr.contains(&format!("line {line}")) && stderr.contains("`start-timout`"), "{command:?}: {stderr}");
+        assert!(stderr.contains("`start-timeout`") && stderr.contains("reloader.toml"), "{command:?}: {stderr}");
     }
 }
 
@@ -35,8 +35,8 @@ fn haproxy_arguments_that_conflict_with_supervision_are_refused() {
     for arg in ["-D", "-W", "-Ws", "-c", "-db", "-x", "-sf", "-st", "-p"] {
         let rig = web().haproxy_line(&format!("args = [\"{arg}\"]")).prepare();
         for command in ["daemon", "check"] {
-            let told = rig.run(&[command]).expect_status(78).stderr;
-            assert!(told.contains(&format!("`{arg}`")) && told.contains("remove it"), "{told}");
+            let stderr = rig.run(&[command]).expect_status(78).stderr;
+            assert!(stderr.contains(&format!("`{arg}`")) && stderr.contains("remove it"), "{stderr}");
         }
     }
     web().haproxy_line("args = [\"-L\", \"me\"]").start().reload().expect_status(0);
@@ -51,8 +51,8 @@ fn each_command_names_the_missing_privilege() {
         assert!(daemon.contains(capability), "{daemon}");
     }
     for command in ["reload", "status", "stop", "history"] {
-        let told = rig.run_as(NOBODY, &[command]).expect_status(77).stderr;
-        assert!(told.contains("group `root`"), "{command}: {told}");
+        let stderr = rig.run_as(NOBODY, &[command]).expect_status(77).stderr;
+        assert!(stderr.contains("group `root`"), "{command}: {stderr}");
     }
     assert!(rig.serving().is_some());
 }
@@ -64,8 +64,8 @@ fn user_outside_the_control_group_is_refused_although_the_socket_is_writable() {
     let serving = rig.serving();
     fs::set_permissions(rig.path("run/control.sock"), fs::Permissions::from_mode(0o666)).unwrap();
     for command in ["reload", "status", "stop"] {
-        let told = rig.run_as(NOBODY, &[command]).expect_status(77).stderr;
-        assert!(told.contains("group `root`"), "{command}: {told}");
+        let stderr = rig.run_as(NOBODY, &[command]).expect_status(77).stderr;
+        assert!(stderr.contains("group `root`"), "{command}: {stderr}");
     }
     assert_eq!(rig.serving(), serving);
 }
@@ -79,8 +79,8 @@ fn member_of_the_control_group_may_reload_and_read() {
     assert_ne!(rig.serving(), old);
     rig.run_as(MEMBER, &["status", "--json"]).expect_status(0);
     assert_eq!(rig.run_as(MEMBER, &["history", "--json"]).expect_status(0).at("/0/kind"), "reload");
-    let told = rig.run_as(NOBODY, &["reload"]).expect_status(77).stderr;
-    assert!(told.contains("group `daemon`"), "{told}");
+    let stderr = rig.run_as(NOBODY, &["reload"]).expect_status(77).stderr;
+    assert!(stderr.contains("group `daemon`"), "{stderr}");
 }
 
 #[test]
@@ -88,8 +88,8 @@ fn commands_without_a_daemon_say_how_to_start_it() {
     netns::enter();
     let rig = web().prepare();
     for command in ["reload", "status", "stop"] {
-        let told = rig.run(&[command]).expect_status(69).stderr;
-        assert!(told.contains("control.sock") && told.contains("reloader daemon"), "{command}: {told}");
+        let stderr = rig.run(&[command]).expect_status(69).stderr;
+        assert!(stderr.contains("control.sock") && stderr.contains("reloader daemon"), "{command}: {stderr}");
     }
     assert_eq!(rig.run(&["history"]).expect_status(0).stdout, "");
     let elsewhere = rig.run(&["--socket", "/nowhere/control.sock", "status"]).expect_status(69).stderr;
@@ -108,8 +108,11 @@ fn wrong_command_line_exits_with_2_and_help_with_0() {
         &["history", "-n", "0"],
         &[],
     ] {
-        let told = rig.run(wrong).expect_status(2);
-        assert!(told.stdout.is_empty() && told.stderr.contains("Usage") | told.stderr.contains("--help"), "{wrong:?}");
+        let answer = rig.run(wrong).expect_status(2);
+        assert!(
+            answer.stdout.is_empty() && answer.stderr.contains("Usage") | answer.stderr.contains("--help"),
+            "{wrong:?}"
+        );
     }
     let help = rig.run(&["--help"]).expect_status(0);
     assert!(help.stdout.contains("Exit status") && help.stderr.is_empty(), "{}", help.stdout);
@@ -123,13 +126,13 @@ fn check_shows_the_lines_of_haproxy() {
     let good = rig.run(&["check"]).expect_status(0);
     assert!(good.stdout.is_empty() || good.stdout.contains("valid"), "{}", good.stdout);
     rig.configure(&Config::web("127.0.0.1:8080").section("frontend other\n    bnid 127.0.0.1:8081\n"));
-    let told = rig.run(&["check"]).expect_status(78);
-    let all = told.stdout + &told.stderr;
+    let answer = rig.run(&["check"]).expect_status(78);
+    let all = answer.stdout + &answer.stderr;
     assert!(all.contains("'bnid'") && all.contains("haproxy.cfg:"), "{all}");
     assert!(all.contains("HAProxy refuses its configuration"), "{all}");
     fs::remove_file(rig.haproxy_cfg()).unwrap();
-    let told = rig.run(&["check"]).expect_status(78).stderr;
-    assert!(told.contains("haproxy.cfg") && told.contains("No such file"), "{told}");
+    let stderr = rig.run(&["check"]).expect_status(78).stderr;
+    assert!(stderr.contains("haproxy.cfg") && stderr.contains("No such file"), "{stderr}");
 }
 
 #[test]
@@ -137,8 +140,8 @@ fn binary_that_is_not_haproxy_exits_with_78() {
     netns::enter();
     for (path, word) in [("/nowhere/haproxy", "No such file"), ("/bin/true", "does not name a HAProxy version")] {
         let rig = web().haproxy_at(path.as_ref()).prepare();
-        let told = rig.run(&["daemon"]).expect_status(78).stderr;
-        assert!(told.contains(word) && told.contains("`binary`"), "{told}");
+        let stderr = rig.run(&["daemon"]).expect_status(78).stderr;
+        assert!(stderr.contains(word) && stderr.contains("`binary`"), "{stderr}");
     }
 }
 

@@ -1,8 +1,7 @@
-//! Requests that arrive while a reload runs or waits become one more reload.
+//! Checks that requests which arrive while a reload runs or waits become one more reload.
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,11 +10,12 @@ use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::rig::{Answer, Pending, Rig};
+use reloader_tests::script::write_script;
 
 const CLIENTS: u16 = 200;
 const FIRST_PORT: u16 = 10_000;
 
-/// HAProxy behind a gate: while the file is there, a new generation waits in front of it.
+/// HAProxy behind a gate: while the file exists, a new generation waits before it starts.
 struct Gate {
     dir: tempfile::TempDir,
 }
@@ -27,8 +27,7 @@ impl Gate {
             "#!/bin/sh\nwhile [ -e {} ]; do sleep 0.02; done\nexec /usr/sbin/haproxy \"$@\"\n",
             gate.closed().display()
         );
-        fs::write(gate.haproxy(), script).unwrap();
-        fs::set_permissions(gate.haproxy(), fs::Permissions::from_mode(0o755)).unwrap();
+        write_script(&gate.haproxy(), &script);
         gate
     }
 
@@ -49,14 +48,15 @@ impl Gate {
     }
 }
 
-/// Connections to the control socket, by its path in the namespace's table. The daemon's own line is one more.
+/// The number of connections to the control socket, counted by its path in the namespace's table. The daemon's own line
+/// is one more.
 fn connected(control_socket: &Path) -> usize {
     let table = fs::read_to_string("/proc/thread-self/net/unix").unwrap();
     let path = control_socket.to_str().unwrap();
     table.lines().filter(|line| line.ends_with(path)).count().saturating_sub(1)
 }
 
-/// A configuration that tells its number in every receipt.
+/// A configuration whose number can be read from every receipt.
 fn numbered(number: u16) -> Config {
     Config::new().frontend("web", &["127.0.0.1:8080", &format!("127.0.0.1:{}", FIRST_PORT + number)])
 }
@@ -70,36 +70,40 @@ fn number_in(receipt: &Answer) -> u16 {
 }
 
 fn configure(rig: &Rig, config: &Config) {
-    // In one step: HAProxy may be reading.
-    let fresh = rig.path("haproxy.cfg.new");
-    config.write(&fresh);
-    fs::rename(fresh, rig.haproxy_cfg()).unwrap();
+    // The file is replaced in one step, because HAProxy may be reading it.
+    let new = rig.path("haproxy.cfg.new");
+    config.write(&new);
+    fs::rename(new, rig.haproxy_cfg()).unwrap();
 }
 
 fn id(receipt: &Answer) -> String {
     receipt.at("/id").as_str().expect("a receipt").into()
 }
 
-/// How many requests each reload answered, by its own count.
+/// The number of requests that each reload answered, according to its receipt.
 fn answered(receipts: &[Answer]) -> HashMap<String, u64> {
     receipts.iter().map(|receipt| (id(receipt), receipt.at("/coalesced").as_u64().unwrap() + 1)).collect()
 }
 
-/// Each request follows a change of the configuration, so its answer must be of a reload that read that change or a
-/// later one: one that began after the request.
+/// Each request follows a change of the configuration. Its answer must be from a reload that read this change or a
+/// later one: a reload that began after the request.
 #[test]
 fn concurrent_requests_share_reloads_that_began_after_them() {
     netns::enter();
     let rig = Rig::with(&numbered(0)).start();
     let load = Load::to(["127.0.0.1:8080"]).rate(500).start();
-    let mut asked = Vec::new();
+    let mut pending = Vec::new();
     for number in 1..=CLIENTS {
         configure(&rig, &numbered(number));
-        asked.push(rig.spawn(&["reload", "--json", "--timeout", "80s"]));
+        pending.push(rig.spawn(&["reload", "--json", "--timeout", "80s"]));
     }
-    let receipts: Vec<Answer> = asked.into_iter().map(|asked| asked.wait().expect_status(0)).collect();
+    let receipts: Vec<Answer> = pending.into_iter().map(|request| request.wait().expect_status(0)).collect();
     for (number, receipt) in (1..).zip(&receipts) {
-        assert!(number_in(receipt) >= number, "request {number} was answered with a reload of {}", number_in(receipt));
+        assert!(
+            number_in(receipt) >= number,
+            "request {number} was answered by a reload of configuration {}",
+            number_in(receipt)
+        );
     }
     let answered = answered(&receipts);
     println!("{CLIENTS} requests, {} reloads: {:?}", answered.len(), answered.values());
@@ -116,13 +120,13 @@ fn requests_during_a_reload_become_one_more_reload() {
     gate.close();
     let first = rig.spawn(&["reload", "--json"]);
     until(Duration::from_secs(10), "the first reload to begin", || generations_started(&rig) == 2);
-    let asked: Vec<Pending> = (1..CLIENTS).map(|_| rig.spawn(&["reload", "--json", "--timeout", "80s"])).collect();
+    let pending: Vec<Pending> = (1..CLIENTS).map(|_| rig.spawn(&["reload", "--json", "--timeout", "80s"])).collect();
     let socket = rig.path("run/control.sock");
     until(Duration::from_secs(60), "every client to be connected", || connected(&socket) == usize::from(CLIENTS));
     gate.open();
     let first = first.wait().expect_status(0);
-    assert_eq!(first.at("/coalesced"), 0, "nobody who asked later");
-    let receipts: Vec<Answer> = asked.into_iter().map(|asked| asked.wait().expect_status(0)).collect();
+    assert_eq!(first.at("/coalesced"), 0, "it answers no later request");
+    let receipts: Vec<Answer> = pending.into_iter().map(|request| request.wait().expect_status(0)).collect();
     let answered = answered(&receipts);
     println!("{} requests during a reload: {:?}", receipts.len(), answered.values());
     assert!(!answered.contains_key(&id(&first)) && answered.len() <= 3, "{answered:?}");
@@ -130,8 +134,7 @@ fn requests_during_a_reload_become_one_more_reload() {
 }
 
 fn generations_started(rig: &Rig) -> usize {
-    let record = fs::read_to_string(rig.path("run/generations.json")).unwrap_or_default();
-    record.matches("\"number\"").count()
+    rig.generation_records().matches("\"number\"").count()
 }
 
 #[test]
@@ -141,8 +144,8 @@ fn requests_within_min_interval_become_one_reload() {
     let rig = Rig::with(&Config::web("127.0.0.1:8080")).tables("[reload]\nmin-interval = \"1500ms\"").start();
     let before = Instant::now();
     rig.reload().expect_status(0);
-    let asked: Vec<Pending> = (0..5).map(|_| rig.spawn(&["reload", "--json"])).collect();
-    let receipts: Vec<Answer> = asked.into_iter().map(|asked| asked.wait().expect_status(0)).collect();
+    let pending: Vec<Pending> = (0..5).map(|_| rig.spawn(&["reload", "--json"])).collect();
+    let receipts: Vec<Answer> = pending.into_iter().map(|request| request.wait().expect_status(0)).collect();
     assert!(receipts.iter().all(|receipt| id(receipt) == id(&receipts[0])));
     assert_eq!(receipts[0].at("/coalesced"), 4);
     assert!(before.elapsed() >= INTERVAL, "{:?}", before.elapsed());

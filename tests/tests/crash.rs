@@ -1,4 +1,4 @@
-//! HAProxy killed: its sockets live on in custody, and the next generation serves what waits in them.
+//! Kills HAProxy: its sockets stay in custody, and the next generation serves the connections that wait in them.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn ten_kills_refuse_no_connection() {
     let mut inside = 0;
     for _ in 0..10 {
         let serving = rig.serving().unwrap();
-        // Stopped first, so that what is inside can be counted before it is lost.
+        // It is stopped first, so that the connections inside can be counted before they are lost.
         serving.stop();
         inside += sockets_of(serving) - at_rest;
         serving.signal(Signal::SIGKILL);
@@ -39,7 +39,7 @@ fn ten_kills_refuse_no_connection() {
     assert_eq!(listening(8080), inodes);
 }
 
-/// Not the daemon's child any more, so nobody tells it how its generation ended.
+/// After adoption it is not the daemon's child, so the daemon does not learn how its generation ended.
 #[test]
 fn adopted_generation_that_is_killed_is_restarted() {
     netns::enter();
@@ -74,7 +74,7 @@ fn killed_worker_is_replaced_with_the_same_sockets() {
     assert_only_what_was_inside_is_lost(&outcomes, inside);
 }
 
-/// This master would go on without any worker.
+/// This master would run on without any worker.
 #[test]
 #[ignore = "alone: loads"]
 fn killed_worker_is_replaced_although_its_master_stays() {
@@ -85,7 +85,7 @@ fn killed_worker_is_replaced_although_its_master_stays() {
     assert_eq!((lost.refused, lost.timeout), (0, 0), "{outcomes}");
 }
 
-/// The worker finds out by itself, and ends with all that it has: how much that is, nobody can count before.
+/// The worker notices the master's death and ends with all its connections. Their number cannot be counted before.
 #[test]
 #[ignore = "alone: loads"]
 fn killed_master_is_replaced_with_the_same_sockets() {
@@ -98,7 +98,7 @@ fn killed_master_is_replaced_with_the_same_sockets() {
     assert_eq!((lost.refused, lost.timeout), (0, 0), "{outcomes}");
 }
 
-/// Load while `kill` is done to the worker of a master: its place is taken, with the same sockets.
+/// Runs a load while `kill` is applied to the worker of a master. Another generation replaces it with the same sockets.
 fn killed_under_load(rig: &Rig, kill: impl FnOnce(Process)) -> Outcomes {
     let (master, inodes) = (rig.serving().unwrap(), listening(8080));
     let worker = master.children()[0];
@@ -127,11 +127,11 @@ fn broken_configuration_does_not_prevent_a_restart() {
     load.until_further(300);
     let lost = load.stop().summary();
     assert_eq!((lost.refused, lost.timeout, listening(8080)), (0, 0, inodes));
-    assert!(warnings(&rig).contains("last-known-good") && warnings(&rig).contains("no-such-section"));
+    assert!(rig.warnings().contains("last-known-good") && rig.warnings().contains("no-such-section"));
 
     rig.configure(&Config::web(WEB));
     rig.reload().expect_status(0);
-    assert_eq!(warnings(&rig), "[]");
+    assert_eq!(rig.warnings(), "[]");
 }
 
 #[test]
@@ -144,14 +144,14 @@ fn missing_program_is_reported_and_serves_again_once_restored() {
     until_refused(WEB);
     let answer = rig.reload().expect_status(4);
     assert!(answer.at("/reason").to_string().contains("haproxy"), "{}", answer.at("/reason"));
-    assert!(rig.serving().is_none() && warnings(&rig).contains("the ports are refused"));
+    assert!(rig.serving().is_none() && rig.warnings().contains("the ports are refused"));
 
     wrapper.restore();
-    // The port was closed meanwhile: served again, and no proof that nobody was refused.
+    // The port was closed meanwhile. It is served again, but there is no proof that no client was refused.
     let reason = rig.reload().expect_status(3).at("/reason").to_string();
     assert!(reason.contains("nobody listened"), "{reason}");
     Load::to([WEB]).connections(100).run().assert_lossless();
-    assert_eq!(warnings(&rig), "[]");
+    assert_eq!(rig.warnings(), "[]");
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn two_failed_starts_drop_custody_before_custody_max() {
     Load::to([WEB]).connections(100).run().assert_lossless();
 }
 
-/// Nobody serves, and the start hangs: clients must not hang with it until `start-timeout`.
+/// Nothing serves, and the start hangs: clients must not wait until `start-timeout`.
 #[test]
 fn hanging_restart_does_not_keep_custody() {
     netns::enter();
@@ -182,7 +182,7 @@ fn hanging_restart_does_not_keep_custody() {
     wrapper.set(Behaviour::Normal);
 }
 
-/// All its sockets: quicker to count than those of one port, and it stands still meanwhile.
+/// The number of all sockets of a stopped process. Counting them is quicker than counting those of one port.
 fn sockets_of(process: Process) -> usize {
     open_sockets(process.pid).len()
 }
@@ -205,8 +205,4 @@ fn assert_restarts(history: &Answer, count: usize) {
         assert_eq!((&restart["result"], &listener["rung"]), (&"proven".into(), &"passed".into()));
         assert_eq!(listener["inode-before"], listener["inode-after"]);
     }
-}
-
-fn warnings(rig: &Rig) -> String {
-    rig.status().at("/warnings").to_string()
 }

@@ -1,9 +1,9 @@
-//! Custody follows the server: what it closes is refused, what it owns nobody else holds, and its child gets nothing more.
+//! Checks that custody follows the server: a listener that it closes is refused, no other process has its listeners
+//! open, and its child inherits nothing more.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,7 +15,9 @@ use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::process::{cmdline, mentioning};
+use reloader_tests::receipt::listener;
 use reloader_tests::rig::{self, Rig};
+use reloader_tests::script::write_script;
 use reloader_tests::sockets::{holders, holders_with_cmdline, listening, queued, refuses, until_refused};
 use reloader_tests::wrapper::Wrapper;
 use serde_json::Value;
@@ -37,7 +39,7 @@ fn frontend_shut_down_at_run_time_is_refused() {
     assert!(custody.contains(WEB) && !custody.contains(GONE), "{custody}");
 
     let receipt = rig.reload().expect_status(0);
-    assert_eq!(listener(&receipt.json, GONE)["rung"], "added");
+    assert_eq!(listener(&receipt, GONE)["rung"], "added");
     assert!(!refuses(GONE));
     load.stop().assert_lossless();
 }
@@ -45,20 +47,20 @@ fn frontend_shut_down_at_run_time_is_refused() {
 #[test]
 fn bind_removed_by_a_reload_is_refused_and_its_queue_is_counted() {
     netns::enter();
-    // With its one connection open it accepts no more: the rest waits in the kernel.
+    // With one open connection it accepts no more. The others wait in the kernel.
     let full =
         format!("frontend gone\n    bind {GONE}\n    maxconn 1\n    backlog 128\n    http-request return status 200");
     let rig = Rig::with(&Config::web(WEB).section(&full)).start();
     let _clients: Vec<TcpStream> = (0..6).map(|_| TcpStream::connect(GONE).unwrap()).collect();
-    until(Duration::from_secs(10), "one to be accepted", || queued(8082) == 5);
+    until(Duration::from_secs(10), "one connection to be accepted", || queued(8082) == 5);
 
     rig.configure(&Config::web(WEB));
     let receipt = rig.reload().expect_status(0);
     assert!(refuses(GONE));
-    let gone = listener(&receipt.json, GONE);
+    let gone = listener(&receipt, GONE);
     assert_eq!((&gone["rung"], &gone["undrained-queue"]), (&"removed".into(), &5.into()));
     assert_eq!(*receipt.at("/lost/undrained"), 5);
-    assert_eq!(listener(&receipt.json, WEB)["rung"], "passed");
+    assert_eq!(listener(&receipt, WEB)["rung"], "passed");
 }
 
 #[test]
@@ -75,7 +77,7 @@ fn occupied_stats_socket_of_the_user_does_not_disturb_the_daemon() {
     assert_eq!(*rig.reload().expect_status(0).at("/result"), "proven");
     load.stop().assert_lossless();
     let _second = occupy();
-    // What the daemon asks of the very process that is occupied.
+    // The daemon gets this figure from the process whose stats socket is occupied.
     assert!(rig.status().at("/connection-rate").is_number());
     rig.kill9_daemon();
     rig.start_daemon();
@@ -92,7 +94,7 @@ fn occupied_stats_socket_of_the_user_does_not_disturb_the_daemon() {
 #[test]
 fn only_old_new_and_daemon_have_a_listener_open() {
     netns::enter();
-    // What it runs before it becomes HAProxy would have whatever the daemon leaks.
+    // The wrapper's own commands would inherit whatever the daemon leaks.
     let wrapper = Wrapper::new();
     let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
     let inodes = listening(8080);
@@ -111,11 +113,13 @@ fn only_old_new_and_daemon_have_a_listener_open() {
         reloads.into_iter().for_each(|reload| drop(reload.expect_status(0)));
         watch.join().unwrap()
     });
-    // A child is the daemon's image until it is HAProxy; one that ended while it was looked at has no words any more.
-    let image = cmdline(daemon);
-    let is_known = |words: &String| words.is_empty() || *words == image || words.starts_with("/usr/sbin/haproxy -db");
-    let strangers: Vec<_> = seen.iter().filter(|(_, names)| !names.iter().any(is_known)).collect();
-    assert!(strangers.is_empty() && seen.len() > 10, "{seen:?}");
+    // A child has the daemon's command line until it becomes HAProxy. A process that ended during the check has no
+    // words any more.
+    let own_words = cmdline(daemon);
+    let is_known =
+        |words: &String| words.is_empty() || *words == own_words || words.starts_with("/usr/sbin/haproxy -db");
+    let unexpected: Vec<_> = seen.iter().filter(|(_, names)| !names.iter().any(is_known)).collect();
+    assert!(unexpected.is_empty() && seen.len() > 10, "{seen:?}");
 
     let expected = BTreeSet::from([daemon, rig.serving_pid()]);
     until(Duration::from_secs(10), "only daemon and server to hold it", || holders(&inodes) == expected);
@@ -127,9 +131,9 @@ fn child_inherits_original_limits_and_descriptors_and_no_service_manager_variabl
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let limited = dir.path().join("limited");
-    let given = dir.path().join("given");
-    let list = format!("[ $3 = daemon ] && for fd in /proc/$$/fd/*; do readlink \"$fd\"; done >{}", given.display());
-    script(&limited, &format!("{list}\nulimit -Sn 3000\nexec {} \"$@\"", rig::binary().display()));
+    let original = dir.path().join("original");
+    let list = format!("[ $3 = daemon ] && for fd in /proc/$$/fd/*; do readlink \"$fd\"; done >{}", original.display());
+    write_script(&limited, &format!("#!/bin/sh\n{list}\nulimit -Sn 3000\nexec {} \"$@\"\n", rig::binary().display()));
     let wrapper = Wrapper::new();
     let setup = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).reloader(&limited);
     let setup = setup.environment("KEPT", "yes");
@@ -141,32 +145,22 @@ fn child_inherits_original_limits_and_descriptors_and_no_service_manager_variabl
 
     let (soft, descriptors) = wrapper.inherited();
     assert_eq!(soft, "3000");
-    let given = fs::read_to_string(given).unwrap();
+    let original = fs::read_to_string(original).unwrap();
     let stderr = rig.path("run/generation-2.log");
-    let of_the_wrapper = |target: &str| Path::new(target).starts_with(wrapper.path().parent().unwrap());
+    let is_of_the_wrapper = |target: &str| Path::new(target).starts_with(wrapper.path().parent().unwrap());
     let is_known = |target: &&String| {
-        given.contains(target.as_str())
+        original.contains(target.as_str())
             || Path::new(target) == stderr
-            || of_the_wrapper(target)
+            || is_of_the_wrapper(target)
             || *target == "/dev/null"
     };
-    assert_eq!(descriptors.iter().find(|target| !is_known(target)), None, "the daemon was given:\n{given}");
+    assert_eq!(descriptors.iter().find(|target| !is_known(target)), None, "the daemon was started with:\n{original}");
     let limits = fs::read_to_string(format!("/proc/{}/limits", rig.daemon_process().pid)).unwrap();
-    assert!(!limits.contains("Max open files            3000"), "the daemon raises its own: {limits}");
+    assert!(!limits.contains("Max open files            3000"), "the daemon raises its own limit: {limits}");
     let environment = fs::read(format!("/proc/{}/environ", rig.serving_pid())).unwrap();
     let names: Vec<String> = String::from_utf8_lossy(&environment).split('\0').map(str::to_owned).collect();
     let forbidden =
         |name: &&String| ["NOTIFY_", "LISTEN_", "WATCHDOG_", "FDSTORE="].iter().any(|start| name.starts_with(start));
     assert_eq!(names.iter().find(forbidden), None);
     assert!(names.contains(&"KEPT=yes".to_owned()));
-}
-
-fn script(path: &Path, text: &str) {
-    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-fn listener(receipt: &Value, address: &str) -> Value {
-    let mut listeners = receipt["listeners"].as_array().unwrap().iter();
-    listeners.find(|listener| listener["address"] == address).unwrap_or_else(|| panic!("{address}: {receipt}")).clone()
 }

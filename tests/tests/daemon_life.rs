@@ -1,4 +1,4 @@
-//! The daemon comes and goes: HAProxy serves on, and the next daemon takes over what it finds.
+//! Ends and starts the daemon: HAProxy serves on, and the next daemon takes over what it finds.
 
 use std::fs;
 use std::time::Duration;
@@ -37,7 +37,7 @@ fn killed_and_terminated_daemons_leave_haproxy_serving() {
     load.until_further(300);
     rig.start_daemon();
     assert_adopted(&rig);
-    assert_eq!(self::last_start(&rig), last_start, "custody lasts as long as before");
+    assert_eq!(self::last_start(&rig), last_start, "custody-max is computed from the same start time as before");
     load.until_further(300);
     rig.terminate_daemon().expect_status(0);
     load.until_further(300);
@@ -52,30 +52,30 @@ fn killed_and_terminated_daemons_leave_haproxy_serving() {
     assert_eq!((idle.alive(), idle.count_answered()), (100, 100), "{:?}", idle.deaths());
 }
 
-/// The next daemon reads on where the one before has come to, and not from the beginning.
+/// The next daemon continues to read HAProxy's output where the last one stopped, and not from the beginning.
 #[test]
 fn output_of_haproxy_is_logged_once_across_restarts() {
     netns::enter();
     let untimed = "defaults\n  mode http\nfrontend untimed\n  bind 127.0.0.1:8082\n  http-request return status 200\n";
     let mut rig = Rig::with(&Config::web(WEB).section(untimed)).start();
-    let by_first = format!("({})", rig.serving().expect("a generation that serves").pid);
+    let first_pid = format!("({})", rig.serving().expect("a generation that serves").pid);
     let times = |rig: &Rig| {
-        rig.log().lines().filter(|line| line.contains(&by_first) && line.contains("missing timeouts")).count()
+        rig.log().lines().filter(|line| line.contains(&first_pid) && line.contains("missing timeouts")).count()
     };
-    until(LIMIT, "HAProxy's warning to be told", || times(&rig) > 0);
+    until(LIMIT, "HAProxy's warning to be logged", || times(&rig) > 0);
     let before = times(&rig);
     rig.kill9_daemon();
     rig.start_daemon();
     assert_adopted(&rig);
     rig.reload().expect_status(0);
-    // Its last words are read then.
+    // Its last output is read then.
     until(LIMIT, "the first generation to be gone", || {
         rig.status().at("/draining").as_array().is_some_and(Vec::is_empty)
     });
     assert_eq!(times(&rig), before, "{}", rig.log());
 }
 
-/// The daemon's end falls into every phase of a reload.
+/// The daemon is killed in every phase of a reload.
 #[test]
 #[ignore = "alone: loads"]
 fn daemon_killed_at_any_moment_of_a_reload_leaves_one_generation() {
@@ -85,14 +85,14 @@ fn daemon_killed_at_any_moment_of_a_reload_leaves_one_generation() {
     let load = Load::to([WEB]).start();
     load.until_started(100);
     for moment in tier::moments(12) {
-        let before = records(&rig);
+        let before = rig.generation_records();
         let reload = rig.spawn(&["reload", "--json"]);
-        until(Duration::from_secs(20), "a generation to start", || records(&rig) != before);
-        // Not a wait for anything: each round ends the daemon a little later.
+        until(Duration::from_secs(20), "a generation to start", || rig.generation_records() != before);
+        // This does not wait for an event: each round kills the daemon a little later.
         std::thread::sleep(Duration::from_millis(moment * 3));
         rig.kill9_daemon();
-        let told = reload.wait().status;
-        assert!([0, 69].contains(&told), "moment {moment}: {told}");
+        let status = reload.wait().status;
+        assert!([0, 69].contains(&status), "moment {moment}: {status}");
         rig.start_daemon();
         assert_one_generation(&rig);
         assert_eq!(listening(8080), inodes, "moment {moment}");
@@ -120,11 +120,11 @@ fn killed_while_starting(behaviour: Behaviour) {
     load.until_started(100);
     wrapper.set(behaviour);
     let reload = rig.spawn(&["reload", "--json"]);
-    until(Duration::from_secs(20), "a generation to start", || records(&rig).contains("\"starting\""));
+    rig.until_generation_starts();
     load.until_further(300);
     rig.kill9_daemon();
     reload.wait().expect_status(69);
-    // What waits becomes a HAProxy that nobody follows, and asks a broker that is gone for its sockets.
+    // The waiting child becomes a HAProxy that no daemon follows. It asks a broker that is gone for its sockets.
     wrapper.set(Behaviour::Normal);
     load.until_further(300);
     rig.start_daemon();
@@ -144,7 +144,7 @@ fn second_daemon_does_not_start_and_names_the_first() {
     rig.reload().expect_status(0);
 }
 
-/// One that was killed, or a child that it was starting, has the lock for a moment longer.
+/// A killed daemon, or a child that it was starting, keeps the lock for a moment longer.
 #[test]
 fn start_waits_for_the_lock_of_a_dead_daemon() {
     netns::enter();
@@ -172,31 +172,31 @@ fn stop_leaves_no_process_and_no_file() {
     assert_nothing_left(&rig);
 }
 
-/// Not only the generation that served last.
+/// It waits for older generations too, not only for the one that served last.
 #[test]
 fn stop_waits_for_generations_without_connections_and_names_the_others() {
     netns::enter();
     let backend = Server::start("127.0.0.1:0", servers::Reaction::Reply);
     let config = Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string());
     let mut rig = Rig::with(&config).start();
-    let (kept, mut keeping) = (rig.serving().unwrap(), IdleConnections::open(IDLE, 1));
+    let (drains, mut first_client) = (rig.serving().unwrap(), IdleConnections::open(IDLE, 1));
     rig.reload().expect_status(0);
-    let (slow, ending) = (rig.serving().unwrap(), IdleConnections::open(IDLE, 1));
+    let (slow, ending_client) = (rig.serving().unwrap(), IdleConnections::open(IDLE, 1));
     rig.reload().expect_status(0);
-    let (last, mut keeping_too) = (rig.serving().unwrap(), IdleConnections::open(IDLE, 1));
+    let (last, mut last_client) = (rig.serving().unwrap(), IdleConnections::open(IDLE, 1));
     slow.signal(Signal::SIGSTOP);
-    drop(ending);
+    drop(ending_client);
     let stop = rig.spawn(&["stop"]);
     until_refused(WEB);
     slow.signal(Signal::SIGCONT);
-    let said = stop.wait().expect_status(0).stderr;
-    let expected = format!("processes {}, {} drain open connections", kept.pid, last.pid);
-    assert!(said.contains(&expected), "{said}");
+    let messages = stop.wait().expect_status(0).stderr;
+    let expected = format!("processes {}, {} drain open connections", drains.pid, last.pid);
+    assert!(messages.contains(&expected), "{messages}");
     rig.until_daemon_ends().expect_status(0);
-    assert_eq!((keeping.alive(), keeping_too.alive(), slow.is_alive()), (1, 1, false));
+    assert_eq!((first_client.alive(), last_client.alive(), slow.is_alive()), (1, 1, false));
     let left = generation_files(&rig);
     assert!(left.iter().all(|name| !name.starts_with("generation-2.")), "{left:?}");
-    assert!(left.len() > 1, "of those who drain they are still there: {left:?}");
+    assert!(left.len() > 1, "files of draining generations stay: {left:?}");
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn sighup_reads_the_configuration_and_keeps_the_old_one_if_it_is_broken() {
 
     fs::write(&file, text + "\nnonsense = 1\n").unwrap();
     hang_up(&rig);
-    // The commands read the file too; with --socket they need nothing of it.
+    // The commands read the file too. With --socket they need nothing from it.
     let socket = rig.path("run/control.sock");
     let ask = |command| rig.run(&["--socket", socket.to_str().unwrap(), command, "--json"]).expect_status(0);
     let warnings = ask("status").at("/warnings").to_string();
@@ -237,17 +237,17 @@ fn watchdog_is_served_while_a_start_hangs() {
     let wrapper = Wrapper::new();
     let setup = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).environment("WATCHDOG_USEC", "30000000");
     let rig = setup.start();
-    until_watchdog_beats(&rig);
+    until_watchdog_is_served(&rig);
     wrapper.set(Behaviour::WaitForChange);
     let mut reload = rig.spawn(&["reload", "--json"]);
-    until(Duration::from_secs(20), "a generation to start", || records(&rig).contains("\"starting\""));
-    until_watchdog_beats(&rig);
+    rig.until_generation_starts();
+    until_watchdog_is_served(&rig);
     assert!(reload.is_running());
     wrapper.set(Behaviour::Normal);
     reload.wait().expect_status(0);
 }
 
-/// `drain-timeout` is the operator's, and may be longer than the watchdog's patience.
+/// The operator sets `drain-timeout`, which may be longer than the watchdog's limit.
 #[test]
 fn watchdog_is_served_while_the_old_generation_stops_slowly() {
     netns::enter();
@@ -256,17 +256,17 @@ fn watchdog_is_served_while_the_old_generation_stops_slowly() {
     let old = rig.serving().expect("a serving generation");
     old.signal(Signal::SIGSTOP);
     let mut reload = rig.spawn(&["reload", "--json"]);
-    until(LIMIT, "the old generation to be told", || records(&rig).contains("\"draining\""));
-    until_watchdog_beats(&rig);
+    until(LIMIT, "the old generation to be retired", || rig.generation_records().contains("\"draining\""));
+    until_watchdog_is_served(&rig);
     assert!(reload.is_running());
     old.signal(Signal::SIGCONT);
     reload.wait().expect_status(0);
 }
 
-fn until_watchdog_beats(rig: &Rig) {
-    let beats = || rig.notified().iter().filter(|line| *line == "WATCHDOG=1").count();
-    let before = beats();
-    until(Duration::from_secs(20), "two messages to the watchdog", || beats() >= before + 2);
+fn until_watchdog_is_served(rig: &Rig) {
+    let messages = || rig.notified().iter().filter(|line| *line == "WATCHDOG=1").count();
+    let before = messages();
+    until(Duration::from_secs(20), "two messages to the watchdog", || messages() >= before + 2);
 }
 
 fn hang_up(rig: &Rig) {
@@ -285,7 +285,7 @@ fn assert_adopted(rig: &Rig) {
     }
 }
 
-/// It serves all the same, and says so until it is done.
+/// It serves in spite of that, and warns until the clean-up succeeds.
 #[test]
 fn failed_cleanup_of_holds_is_a_warning() {
     netns::enter();
@@ -293,7 +293,7 @@ fn failed_cleanup_of_holds_is_a_warning() {
     fs::create_dir_all(rig.path("run")).unwrap();
     fs::write(rig.path("run/holds"), "no directory").unwrap();
     rig.start_daemon();
-    let warnings = || rig.status().at("/warnings").to_string();
+    let warnings = || rig.warnings();
     assert!(warnings().contains("a dead hold") && warnings().contains("run/holds"), "{}", warnings());
     assert!(rig.log().contains("a dead hold"), "{}", rig.log());
     fs::remove_file(rig.path("run/holds")).unwrap();
@@ -301,7 +301,7 @@ fn failed_cleanup_of_holds_is_a_warning() {
     until(Duration::from_secs(20), "no warning", || warnings() == "[]");
 }
 
-/// All that was started besides drains and ends.
+/// Waits until every other generation has drained and ended.
 #[track_caller]
 fn assert_one_generation(rig: &Rig) {
     let mut expected = vec![rig.daemon_process(), rig.serving().expect("a serving generation")];
@@ -325,10 +325,6 @@ fn generation_files(rig: &Rig) -> Vec<String> {
 }
 
 fn last_start(rig: &Rig) -> u64 {
-    let records: serde_json::Value = serde_json::from_str(&records(rig)).unwrap();
+    let records: serde_json::Value = serde_json::from_str(&rig.generation_records()).unwrap();
     records["last-start-ms"].as_u64().expect("a measured start")
-}
-
-fn records(rig: &Rig) -> String {
-    fs::read_to_string(rig.path("run/generations.json")).unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! Retired generations: listed as long as connections keep them, ended early only where the configuration asks.
+//! Checks that retired generations are listed as long as connections keep them, and are ended early only if the
+//! configuration says so.
 
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ fn generation_is_listed_until_its_last_connection_closes() {
     until(LIMIT, "its age to grow", || rig.status().at("/draining/0/age-s").as_u64() > Some(0));
 
     assert_eq!(idle.count_answered(), 50);
-    until(LIMIT, "it to end", || rig.status().at("/draining").as_array().unwrap().is_empty());
+    until(LIMIT, "the old generation to end", || rig.status().at("/draining").as_array().unwrap().is_empty());
     assert!(!old.is_alive());
 }
 
@@ -54,14 +55,14 @@ fn reload_waits_at_max_draining() {
     let first = rig.reload().expect_status(0);
     rig.run(&["reload", "--json", "--timeout", "1s"]).expect_status(75);
     assert_eq!(rig.history().at("/0/id"), first.at("/id"));
-    // Who has asked by a signal finds it there.
-    assert!(rig.status().at("/warnings").to_string().contains("a reload is wanted, and not begun"));
+    // A user who asked by signal sees it there.
+    assert!(rig.warnings().contains("a reload is wanted, and not begun"));
     assert!(rig.log().contains("haproxy: waiting for a draining generation to end"), "{}", rig.log());
-    // The daemon has not forgotten it, though nobody waits for it any more.
+    // The reload is still pending, although no client waits for it any more.
     assert_eq!(idle.count_answered(), 5);
     until(LIMIT, "the second reload", || rig.history().at("/0/id") != first.at("/id"));
     assert_eq!(rig.history().at("/0/old"), first.at("/new"));
-    assert!(!rig.status().at("/warnings").to_string().contains("not begun"));
+    assert!(!rig.warnings().contains("not begun"));
     assert!(ends(&rig).is_empty());
 }
 
@@ -72,12 +73,12 @@ fn end_oldest_ends_the_oldest_generation_at_max_draining() {
     let rig = setup(&backend).tables("[reload]\nmax-draining = 1\nat-max-draining = \"end-oldest\"").start();
     let mut oldest = IdleConnections::open(IDLE, 7);
     let first = rig.reload().expect_status(0);
-    let mut younger = IdleConnections::open(IDLE, 3);
+    let mut newer = IdleConnections::open(IDLE, 3);
     rig.reload().expect_status(0);
     let ends = ends(&rig);
     assert_eq!((ends.len(), &ends[0]["lost"]["cut"], &ends[0]["old"]), (1, &7.into(), first.at("/old")));
     until(LIMIT, "the oldest connections to be cut", || oldest.alive() == 0);
-    assert_eq!((younger.alive(), younger.count_answered()), (3, 3));
+    assert_eq!((newer.alive(), newer.count_answered()), (3, 3));
 }
 
 fn backend() -> Server {

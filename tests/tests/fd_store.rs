@@ -1,5 +1,5 @@
-//! Custody in the service manager's hands: what dies together comes back without anybody having been refused, and nothing stays there that
-//! nobody serves.
+//! Keeps custody in the service manager's fd store: daemon and HAProxy may die together without a refused connection,
+//! and sockets that nothing serves do not stay in the store.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const WEB: &str = "127.0.0.1:8080";
 const OTHER: &str = "127.0.0.1:8081";
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn two() -> Config {
+fn two_frontends() -> Config {
     Config::web(WEB).frontend("other", &[OTHER])
 }
 
@@ -31,7 +31,7 @@ fn kill_both(rig: &mut Rig) {
 #[ignore = "alone: loads"]
 fn sockets_survive_a_kill_of_daemon_and_haproxy_at_once() {
     netns::enter();
-    let mut rig = Rig::with(&two()).fd_store().start();
+    let mut rig = Rig::with(&two_frontends()).fd_store().start();
     let load = Load::to([WEB]).start();
     for _ in 0..5 {
         load.until_further(300);
@@ -52,13 +52,14 @@ fn sockets_survive_a_kill_of_daemon_and_haproxy_at_once() {
     assert_eq!(rig.reload().expect_status(0).at("/result"), "proven");
 }
 
-/// Without a store the same ends in refusals: what the test above shows is the store's doing.
+/// Without a store the same kills end in refused connections. It shows that the store makes the difference in the test
+/// above.
 #[test]
 fn ports_are_refused_without_a_store() {
     netns::enter();
-    let mut rig = Rig::with(&two()).start();
+    let mut rig = Rig::with(&two_frontends()).start();
     kill_both(&mut rig);
-    // The last thread of a process that was killed may close its files a moment later.
+    // The last thread of a killed process may close its files a moment later.
     until_refused(WEB);
     rig.start_daemon();
     assert_eq!(rig.last_receipt()["kind"], "start");
@@ -67,7 +68,7 @@ fn ports_are_refused_without_a_store() {
 #[test]
 fn removed_port_is_refused_after_the_reload() {
     netns::enter();
-    let rig = Rig::with(&two()).fd_store().start();
+    let rig = Rig::with(&two_frontends()).fd_store().start();
     rig.configure(&Config::web(WEB));
     rig.reload().expect_status(0);
     assert!(refuses(OTHER) && !refuses(WEB));
@@ -76,19 +77,19 @@ fn removed_port_is_refused_after_the_reload() {
 #[test]
 fn stop_empties_the_store() {
     netns::enter();
-    let mut rig = Rig::with(&two()).fd_store().start();
+    let mut rig = Rig::with(&two_frontends()).fd_store().start();
     rig.run(&["stop"]).expect_status(0);
     rig.until_daemon_ends();
     until_refused(WEB);
     assert!(listening(8080).is_empty() && listening(8081).is_empty());
 }
 
-/// Clients would wait for a daemon that comes and goes and serves nothing.
+/// Otherwise clients would wait for a daemon that starts and ends again and serves nothing.
 #[test]
 fn daemon_that_cannot_start_haproxy_empties_the_store() {
     netns::enter();
     let wrapper = Wrapper::new();
-    let setup: Setup = Rig::with(&two()).fd_store().haproxy_at(&wrapper.path());
+    let setup: Setup = Rig::with(&two_frontends()).fd_store().haproxy_at(&wrapper.path());
     let mut rig = setup.start();
     kill_both(&mut rig);
     assert!(!refuses(WEB));

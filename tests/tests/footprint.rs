@@ -1,4 +1,4 @@
-//! The footprint sees each kind of thing that could be left behind.
+//! Checks that the footprint shows each kind of thing that could be left behind.
 
 use std::process::{Command, Stdio};
 

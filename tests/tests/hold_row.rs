@@ -11,7 +11,7 @@ use reloader_tests::haproxy::HaproxyBinary;
 use reloader_tests::load::{Load, Outcomes};
 use reloader_tests::netns;
 use reloader_tests::plain::{Method, Plain};
-use reloader_tests::receipt::listener;
+use reloader_tests::receipt::{assert_proven, listener};
 use reloader_tests::rig::Rig;
 use reloader_tests::tier;
 
@@ -53,7 +53,7 @@ fn with_reloader() -> (Outcomes, Duration) {
         load.until_further(FURTHER.min(guest::rate(RATE).into()));
         let receipt = rig.reload();
         longest = longest.max(receipt.at("/syns/longest-hold-us").as_u64().unwrap_or(0));
-        assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
+        assert_proven(&receipt);
         assert_eq!(listener(&receipt, WEB)["rung"], rung, "{}", receipt.stdout);
         assert_eq!(receipt.at("/lost/undrained"), 0);
     }

@@ -208,6 +208,23 @@ impl Rig {
         self.run(&["status", "--json"]).expect_status(0)
     }
 
+    /// The warnings in the status, as text.
+    #[track_caller]
+    pub fn warnings(&self) -> String {
+        self.status().at("/warnings").to_string()
+    }
+
+    /// The daemon's records of its generations, as text. Empty if there are none.
+    pub fn generation_records(&self) -> String {
+        fs::read_to_string(self.path("run/generations.json")).unwrap_or_default()
+    }
+
+    /// Waits until the daemon has begun to start a generation.
+    #[track_caller]
+    pub fn until_generation_starts(&self) {
+        until(Duration::from_secs(20), "a generation to start", || self.generation_records().contains("\"starting\""));
+    }
+
     /// Runs `history --json`, which lists the newest receipt first. Panics unless it succeeds.
     #[track_caller]
     pub fn history(&self) -> Answer {

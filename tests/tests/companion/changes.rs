@@ -1,4 +1,4 @@
-//! Reloads in which the new worker does not get all sockets of the old one.
+//! Reloads HAProxy so that the new worker does not get all sockets of the old one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use reloader_tests::haproxy::{HaproxyBinary, Version};
 use reloader_tests::load::{Load, Outcomes, Span};
 use reloader_tests::poll::until;
 use reloader_tests::process::{Process, cmdline};
-use reloader_tests::receipt::{listener, traffic};
+use reloader_tests::receipt::{assert_proven, listener, traffic};
 use reloader_tests::tier;
 use reloader_tests::{guest, netns, probe, versions};
 
@@ -20,14 +20,14 @@ use super::{LIMIT, Scene, WEB, Way};
 const RATE: u32 = 3000;
 const STALL: Duration = Duration::from_millis(30);
 const CLIENTS: [&str; 3] = ["127.0.0.1:8000", "127.0.0.1:8001", "[::1]:8002"];
-/// HAProxy by itself loses some in a few of them.
+/// HAProxy by itself loses connections in a few of these rounds.
 const MOST_ROUNDS: usize = 300;
 
 fn reloads() -> usize {
     tier::rounds(24)
 }
 
-/// What HAProxy's own reload in this mode loses: see `steer_reload/changes.rs`, whose rounds these are.
+/// HAProxy's own reload in this mode loses connections: see `steer_reload/changes.rs`, which has the same rounds.
 #[test]
 #[ignore = "alone: loads with 3,000 connections a second"]
 fn changed_shards_and_bind_options_lose_nothing() {
@@ -42,7 +42,7 @@ fn changed_shards_and_bind_options_lose_nothing() {
         let span = Span::begin(format!("reload {round}"));
         let receipt = scene.rig.reload();
         windows.push(span.end());
-        assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
+        assert_proven(&receipt);
         for listener in traffic(&receipt) {
             *rungs.entry(listener["rung"].as_str().unwrap().to_owned()).or_default() += 1;
             migrated += listener["migrated"].as_u64().unwrap_or(0);
@@ -51,16 +51,17 @@ fn changed_shards_and_bind_options_lose_nothing() {
     load.until_further(u64::from(RATE) / 5);
     let ours = load.stop();
     for failure in ours.failures() {
-        let of = windows.iter().find(|window| (window.from..=window.to).contains(&failure.scheduled));
-        println!("{failure:?} in {of:?}");
+        let window = windows.iter().find(|window| (window.from..=window.to).contains(&failure.scheduled));
+        println!("{failure:?} in {window:?}");
     }
     println!("companion, {} reloads, {rungs:?}, {migrated} migrated: {ours}", reloads());
     ours.assert_lossless();
-    // Up to some hundred rounds for one loss. In each run `baseline` shows that such a load sees losses, of other ways to reload.
+    // One loss may take some hundred rounds. `baseline` shows in each run that such a load sees losses of other ways to
+    // reload.
     if tier::is_all() {
         let (rounds, lost) = until_haproxy_alone_loses();
         println!("by itself, {rounds} reloads: {lost}");
-        assert!(lost.summary().failed() > 0, "the load would not have seen a loss: {lost}");
+        assert!(lost.summary().failed() > 0, "the load does not see losses: {lost}");
     }
 }
 
@@ -87,7 +88,7 @@ fn changing(round: usize) -> Config {
     }
 }
 
-/// Only the number of sockets changes, so nothing is held: what is queued on the sockets that go moves over.
+/// Only the number of sockets changes, so no SYN is held: the queues of the removed sockets move over.
 #[test]
 #[ignore = "alone: loads with 3,000 connections a second"]
 fn removed_shards_are_steered() {
@@ -96,7 +97,7 @@ fn removed_shards_are_steered() {
         let shards =
             |count: usize| Config::new().global("nbthread 4").frontend("web", &[&format!("{WEB} shards {count}")]);
         let scene = Scene::begin(&HaproxyBinary::installed(), way, shards(4), "");
-        // From the first reload on the daemon knows what the worker has read.
+        // From the first reload on the daemon knows which configuration the worker has read.
         scene.rig.reload().expect_status(0);
         let load = Load::to([WEB]).rate(RATE).start();
         let mut migrated = 0;
@@ -104,7 +105,7 @@ fn removed_shards_are_steered() {
             load.until_further(u64::from(RATE) / 5);
             scene.configure(shards(if round.is_multiple_of(2) { 4 } else { 1 }));
             let receipt = scene.rig.reload();
-            assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
+            assert_proven(&receipt);
             let traffic = traffic(&receipt);
             let steered = traffic.iter().filter(|listener| listener["rung"] == "steered").count();
             assert_eq!(steered, if round.is_multiple_of(2) { 0 } else { 3 }, "{}", receipt.stdout);
@@ -115,12 +116,12 @@ fn removed_shards_are_steered() {
         let outcomes = load.stop();
         println!("{way:?}, {migrated} migrated: {outcomes}");
         outcomes.assert_lossless();
-        assert!(migrated > 0, "nothing was in the old queues: this proves nothing");
+        assert!(migrated > 0, "the old queues were empty: this proves nothing");
     }
 }
 
-/// HAProxy before 2.6 passes nothing to its next worker unless a stats socket exports the listeners: every reload binds anew. The old
-/// worker stands still at the moment it is retired, with connections in its queue.
+/// HAProxy before 2.6 passes no socket to its next worker unless a stats socket exports the listeners: every reload
+/// binds them again. The old worker is stopped in the moment in which it is retired, with connections in its queue.
 #[test]
 #[ignore = "alone: loads with 3,000 connections a second"]
 fn listeners_bound_again_are_steered_with_their_queues() {
@@ -128,7 +129,7 @@ fn listeners_bound_again_are_steered_with_their_queues() {
     let old = versions::all()
         .into_iter()
         .find(|binary| binary.version < Version { major: 2, minor: 6 })
-        .expect("one before 2.6");
+        .expect("a version before 2.6");
     let mut plain = Scene::prepare(&old, Way::Signal, Config::web(WEB), "");
     plain.start_haproxy();
     let lost = stalled(&plain, || {
@@ -140,7 +141,7 @@ fn listeners_bound_again_are_steered_with_their_queues() {
     let mut migrated = 0;
     let ours = stalled(&scene, || {
         let receipt = scene.rig.reload();
-        assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
+        assert_proven(&receipt);
         let web = listener(&receipt, WEB);
         assert_eq!(web["rung"], "steered", "{}", receipt.stdout);
         migrated += web["migrated"].as_u64().expect("a figure");
@@ -148,8 +149,8 @@ fn listeners_bound_again_are_steered_with_their_queues() {
     println!("companion, {old}, {migrated} migrated: {ours}");
     println!("by itself: {lost}");
     ours.assert_lossless();
-    assert!(migrated > 0, "nothing was in the old queues: the stall proves nothing");
-    assert!(lost.summary().reset() > 0, "the load would not have seen a loss: {lost}");
+    assert!(migrated > 0, "the old queues were empty: the stall proves nothing");
+    assert!(lost.summary().reset() > 0, "the load does not see losses: {lost}");
 }
 
 fn stalled(scene: &Scene, mut reload: impl FnMut()) -> Outcomes {
@@ -173,14 +174,14 @@ fn stalled(scene: &Scene, mut reload: impl FnMut()) -> Outcomes {
     load.stop()
 }
 
-/// Whether the signal waits for the process to run again.
+/// Whether the signal is pending until the process runs again.
 fn is_pending(process: Process, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
     let masks = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
     masks.map(|mask| u64::from_str_radix(mask.trim(), 16).unwrap_or(0)).any(|mask| mask >> (signal as u64 - 1) & 1 == 1)
 }
 
-/// Without migration nothing can be moved over afterwards: it is held from before.
+/// Without migration no queue can be moved over afterwards, so SYNs are held beforehand.
 #[test]
 #[ignore = "alone: loads with 3,000 connections a second"]
 fn strategies_hold_and_kernel_fallback_hold_syns() {
@@ -201,7 +202,7 @@ fn strategies_hold_and_kernel_fallback_hold_syns() {
             load.until_further(200);
             scene.configure(changing(round));
             let receipt = scene.rig.reload();
-            assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
+            assert_proven(&receipt);
             assert!(traffic(&receipt).iter().any(|listener| listener["rung"] == rung), "{}", receipt.stdout);
             assert!(receipt.at("/syns/held").as_u64() > Some(0), "{}", receipt.stdout);
         }
@@ -212,7 +213,7 @@ fn strategies_hold_and_kernel_fallback_hold_syns() {
     }
 }
 
-/// With `fd-pass` nothing is done about what is not passed, and that is said.
+/// With `fd-pass` the daemon does nothing about listeners that are not passed, and the receipt says so.
 #[test]
 #[ignore = "alone: loads with 3,000 connections a second"]
 fn fd_pass_leaves_changed_listeners_unproven() {
@@ -224,7 +225,7 @@ fn fd_pass_leaves_changed_listeners_unproven() {
     let options = listener(&receipt, "127.0.0.1:8001%lo");
     assert_eq!((&options["rung"], &options["undrained-queue"]), (&"unproven".into(), &0.into()), "{}", receipt.stdout);
     assert!(options["why"].to_string().contains("other options"), "{options}");
-    // That one, three shards, and the one that is v6only now.
+    // This one, three shards, and the one that is v6only now.
     let unproven = traffic(&receipt).iter().filter(|listener| listener["rung"] == "unproven").count();
     assert_eq!(unproven, 5, "{}", receipt.stdout);
 }

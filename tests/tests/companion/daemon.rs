@@ -1,4 +1,4 @@
-//! The daemon comes and goes, and HAProxy stays.
+//! Starts and ends the daemon beside HAProxy, which is not affected.
 
 use std::path::Path;
 use std::process::{Child, Command};
@@ -29,11 +29,11 @@ fn daemon_that_starts_first_warns_and_waits_for_haproxy() {
     scene.rig.reload().expect_status(4);
     scene.start_haproxy();
     let worker = scene.master().worker();
-    until(LIMIT, "the daemon to find it", || scene.rig.serving() == worker);
+    until(LIMIT, "the daemon to find HAProxy", || scene.rig.serving() == worker);
     assert_passed(&scene.rig.reload(), 1);
 }
 
-/// HAProxy binds for itself: what only systemd had while no daemon runs would take its connections.
+/// HAProxy binds its sockets itself. A socket that only systemd keeps while no daemon runs would take its connections.
 #[test]
 fn companion_stores_no_descriptor() {
     netns::enter();
@@ -80,8 +80,8 @@ fn every_command_names_the_mode() {
     let status = scene.rig.run(&["status"]).expect_status(0);
     let probe = scene.rig.run(&["probe"]).expect_status(0);
     let plan = scene.rig.run(&["reload", "--dry-run"]).expect_status(0);
-    for said in [&status.stdout, &probe.stdout, &plan.stderr] {
-        assert!(said.contains("companion mode") && said.contains(&master), "{said}");
+    for text in [&status.stdout, &probe.stdout, &plan.stderr] {
+        assert!(text.contains("companion mode") && text.contains(&master), "{text}");
     }
     assert!(plan.stdout.contains("passed") && plan.stdout.contains("by HAProxy itself"), "{}", plan.stdout);
     assert!(scene.rig.run(&["check"]).expect_status(0).stderr.contains("configuration is valid"));
@@ -94,12 +94,12 @@ fn haproxy_without_a_master_is_not_adopted_and_a_warning_says_so() {
     let alone = HaproxyBinary::installed().daemonize(&scene.rig.haproxy_cfg(), &[]).unwrap();
     let mut scene = scene;
     scene.rig.start_daemon();
-    let warnings = scene.rig.status().at("/warnings").to_string();
-    let said = format!("(process {}) has no master", alone.process.pid);
-    assert!(warnings.contains(&said) && warnings.contains("-Ws"), "{warnings}");
+    let warnings = scene.rig.warnings();
+    let expected = format!("(process {}) has no master", alone.process.pid);
+    assert!(warnings.contains(&expected) && warnings.contains("-Ws"), "{warnings}");
 }
 
-/// Answers as HAProxy does, with a parent of the same program. Both would end by SIGUSR2.
+/// Answers as HAProxy does, and has a parent that runs the same program. SIGUSR2 would end both.
 const IMPOSTOR: &str = r#"
 import os, socket, sys
 if os.fork():
@@ -115,7 +115,7 @@ while True:
     client.close()
 "#;
 
-/// The parent, ended with its child.
+/// The parent process. When this is dropped, it is ended with its child.
 struct Impostor {
     parent: Child,
     process: Process,
@@ -126,7 +126,7 @@ impl Impostor {
         let mut command = Command::new("/usr/bin/python3");
         let parent = command.args(["-c", IMPOSTOR]).arg(stats).arg(version).spawn().unwrap();
         let process = Process::with_pid(parent.id() as i32).unwrap();
-        until(LIMIT, "it to answer", || info(stats, "Pid").is_ok());
+        until(LIMIT, "the impostor to answer", || info(stats, "Pid").is_ok());
         Impostor { parent, process }
     }
 }
@@ -139,22 +139,23 @@ impl Drop for Impostor {
     }
 }
 
-/// Before 1.8 a waiting parent, such as that of `-Ds`, would end by SIGUSR2 and take the unit with it. No such HAProxy can be had.
+/// Before 1.8 a waiting parent, such as that of `-Ds`, would end by SIGUSR2 and take the unit with it. No such HAProxy
+/// is available for tests.
 #[test]
 fn process_that_is_not_a_master_worker_haproxy_gets_no_signal() {
     netns::enter();
-    for (version, said) in [("1.7.5", "master-worker mode came with 1.8"), ("2.8.1", "and haproxy.binary is")] {
+    for (version, expected) in [("1.7.5", "master-worker mode came with 1.8"), ("2.8.1", "and haproxy.binary is")] {
         let mut scene = Scene::prepare(&HaproxyBinary::installed(), Way::Signal, Config::web(WEB), "");
         let impostor = Impostor::start(&scene.stats(), version);
         scene.rig.start_daemon();
-        let warnings = scene.rig.status().at("/warnings").to_string();
-        assert!(warnings.contains(said), "{warnings}");
+        let warnings = scene.rig.warnings();
+        assert!(warnings.contains(expected), "{warnings}");
         scene.rig.reload().expect_status(4);
         assert!(impostor.process.is_alive() && impostor.process.children().len() == 1);
     }
 }
 
-/// It would serve and could not be found, and the old one be taken for the serving one.
+/// Its worker would serve and could not be found, and the old worker would be taken for the serving one.
 #[test]
 fn configuration_without_a_stats_socket_is_refused_before_the_master_is_asked() {
     netns::enter();
@@ -169,7 +170,7 @@ fn configuration_without_a_stats_socket_is_refused_before_the_master_is_asked() 
     );
 }
 
-/// A companion ends nobody's workers, whatever mode the file says by now.
+/// A companion ends no worker, whatever mode the file names by now.
 #[test]
 fn configuration_that_would_end_workers_is_not_applied() {
     netns::enter();
@@ -178,13 +179,13 @@ fn configuration_that_would_end_workers_is_not_applied() {
     let text = std::fs::read_to_string(&path).unwrap().replace("mode = \"companion\"", "mode = \"supervised\"");
     std::fs::write(&path, format!("{text}\n[reload]\nhard-stop-after = \"1s\"\n")).unwrap();
     scene.rig.signal_daemon(Signal::SIGHUP);
-    until(LIMIT, "SIGHUP to be heard", || scene.rig.log().contains("stays in force"));
-    let warnings = scene.rig.status().at("/warnings").to_string();
+    until(LIMIT, "the daemon to receive SIGHUP", || scene.rig.log().contains("stays in force"));
+    let warnings = scene.rig.warnings();
     assert!(warnings.contains("hard-stop-after") && warnings.contains("was not read"), "{warnings}");
     assert_passed(&scene.rig.reload(), 1);
 }
 
-/// With `require = "proven"` it is refused before the master is asked.
+/// With `require = "proven"` such a reload is refused before the master is asked.
 #[test]
 fn unprovable_reload_is_refused_before_the_master_is_asked() {
     netns::enter();
@@ -212,7 +213,7 @@ fn conflicting_keys_are_refused_with_a_remedy() {
     assert!(cut.contains("hard-stop-after") && cut.contains("global section"), "{cut}");
 }
 
-/// A master CLI that is not there: nothing has happened, and the path is named.
+/// The master CLI is missing: nothing has happened, and the message names the path.
 #[test]
 fn missing_master_cli_fails_the_reload_and_is_named() {
     netns::enter();

@@ -1,4 +1,5 @@
-//! A HAProxy that its own unit keeps in master-worker mode, with reloader beside it. Needs root, for a network namespace of its own.
+//! Runs a HAProxy that its own unit keeps in master-worker mode, with reloader beside it. Needs root to create a
+//! network namespace.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,14 +17,15 @@ mod unit_actions;
 const WEB: &str = "127.0.0.1:8000";
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// How the daemon tells the master to reload.
+/// How the daemon asks the master to reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Cli,
     Signal,
 }
 
-/// HAProxy under its unit, and a daemon beside it. The master goes before the rig's directory.
+/// HAProxy under its unit, and a daemon beside it. Fields are dropped in order: the master ends before the rig's
+/// directory is removed.
 struct Scene {
     master: Option<Master>,
     rig: Rig,
@@ -33,7 +35,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// HAProxy alone; the daemon is not started yet.
+    /// Prepares the files. Neither HAProxy nor the daemon is started.
     fn prepare(binary: &HaproxyBinary, way: Way, config: Config, tables: &str) -> Scene {
         let dir = tempfile::tempdir().unwrap();
         let config = config.stats_socket(&dir.path().join("stats.sock"));

@@ -1,4 +1,4 @@
-//! Reloads under load that the daemon asks the master for.
+//! Reloads HAProxy under load, by asking its master.
 
 use reloader_tests::config::Config;
 use reloader_tests::haproxy::{HaproxyBinary, Version};
@@ -18,16 +18,16 @@ fn reloads() -> usize {
 #[test]
 #[ignore = "alone: loads with 3,000 connections a second"]
 fn reloads_by_master_cli_lose_nothing() {
-    unchanged(Way::Cli);
+    reload_unchanged_configuration(Way::Cli);
 }
 
 #[test]
 #[ignore = "alone: loads with 3,000 connections a second"]
 fn reloads_by_signal_lose_nothing() {
-    unchanged(Way::Signal);
+    reload_unchanged_configuration(Way::Signal);
 }
 
-fn unchanged(way: Way) {
+fn reload_unchanged_configuration(way: Way) {
     netns::enter();
     let scene = Scene::begin(&HaproxyBinary::installed(), way, Config::web(WEB), "");
     let load = Load::to([WEB]).rate(RATE).start();

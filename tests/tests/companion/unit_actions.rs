@@ -1,4 +1,4 @@
-//! What others do with HAProxy: its unit reloads it, it fails, it dies, it is started again.
+//! Lets HAProxy's unit act by itself: it reloads HAProxy, fails, ends it and starts it again.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use reloader_tests::{netns, versions};
 
 use super::{LIMIT, Scene, WEB, Way};
 
-/// The newest receipt, as an answer.
+/// The newest receipt as an answer.
 fn last(scene: &Scene) -> Answer {
     let status = scene.rig.status();
     Answer { json: status.at("/last-reload").clone(), ..status }
@@ -33,8 +33,8 @@ fn failed_configuration_leaves_the_old_worker_serving() {
             scene.configure(Config::web(WEB).section("frobnicate\n"));
             let refused = scene.rig.reload().expect_status(1);
             assert_eq!((refused.at("/result"), refused.at("/new")), (&"failed".into(), &serde_json::Value::Null));
-            let said = refused.at("/server-log").to_string();
-            assert!(said.contains("frobnicate"), "{binary} {way:?}: {}", refused.stdout);
+            let log = refused.at("/server-log").to_string();
+            assert!(log.contains("frobnicate"), "{binary} {way:?}: {}", refused.stdout);
             assert_eq!(scene.rig.serving(), Some(old));
             load.until_further(100);
             scene.configure(Config::web(WEB));
@@ -46,7 +46,7 @@ fn failed_configuration_leaves_the_old_worker_serving() {
     }
 }
 
-/// HAProxy's check finds nothing wrong with it, its worker cannot be brought up.
+/// HAProxy's check accepts the configuration, but its worker cannot start.
 #[test]
 fn occupied_port_fails_the_reload() {
     netns::enter();
@@ -61,11 +61,11 @@ fn occupied_port_fails_the_reload() {
             let began = Instant::now();
             let refused = scene.rig.reload().expect_status(1);
             println!("{binary} {way:?}: {} after {:?}", refused.at("/reason"), began.elapsed());
-            assert!(began.elapsed() < LIMIT, "it was seen, and not waited out");
+            assert!(began.elapsed() < LIMIT, "the failure was noticed before the time limit");
             assert_eq!(scene.rig.serving(), Some(old), "{binary} {way:?}");
             load.until_further(100);
-            // HAProxy makes its old worker pause all listeners while the new one tries to bind (SIGTTOU): its clients wait, and one or
-            // the other is reset, whoever asked for the reload.
+            // HAProxy makes its old worker pause all listeners while the new one tries to bind (SIGTTOU). Its clients
+            // wait, and some are reset, whichever process asked for the reload.
             println!("meanwhile: {}", load.stop());
             let after = Load::to([WEB]).connections(200).run();
             after.assert_lossless();
@@ -104,7 +104,7 @@ fn reload_by_the_unit_is_followed() {
     let outcomes = load.stop();
     println!("{migrated} migrated: {outcomes}");
     outcomes.assert_lossless();
-    assert!(migrated > 0, "nothing was in the old queues: this proves nothing");
+    assert!(migrated > 0, "the old queues were empty: this proves nothing");
     scene.configure(shards(4));
     let worker = scene.master().worker().unwrap();
     assert_eq!(scene.rig.reload().expect_status(0).at("/old/pid"), worker.pid);
@@ -133,7 +133,7 @@ fn reload_by_the_unit_is_followed_with_every_version() {
     }
 }
 
-/// The unit's environment is in the configuration: the check before the signal must not fail for want of it.
+/// The configuration uses a variable of the unit: the check before the signal must not fail because it is missing.
 #[test]
 fn check_uses_the_environment_of_the_unit() {
     netns::enter();
@@ -145,7 +145,7 @@ fn check_uses_the_environment_of_the_unit() {
     assert_passed(&scene.rig.reload(), 1);
 }
 
-/// Nobody starts it again: what only the daemon has would swallow connections, so custody ends.
+/// HAProxy is not started again. Sockets that only the daemon has would make clients wait, so custody ends.
 #[test]
 #[ignore = "alone: loads"]
 fn custody_ends_if_haproxy_dies_and_is_not_started_again() {
@@ -158,7 +158,7 @@ fn custody_ends_if_haproxy_dies_and_is_not_started_again() {
     assert_eq!(holders(&sockets).len(), 2, "the worker and the daemon");
     scene.master().kill();
     until(LIMIT, "the end to be noticed", || scene.rig.serving().is_none());
-    assert!(!refuses(WEB), "custody is kept for a while");
+    assert!(!refuses(WEB), "custody is kept for some time");
     until_refused(WEB);
     assert!(listening(8000).is_empty() && holders(&sockets).is_empty());
     let status = scene.rig.status();
@@ -173,7 +173,8 @@ fn custody_ends_if_haproxy_dies_and_is_not_started_again() {
     before.assert_unchanged();
 }
 
-/// Its unit starts it again before custody ends: what came meanwhile has waited on the old sockets and moves over.
+/// The unit starts HAProxy again before custody ends. Connections that came meanwhile have waited on the old sockets
+/// and move over.
 #[test]
 #[ignore = "alone: loads"]
 fn haproxy_started_again_gets_the_queued_connections() {
@@ -207,18 +208,19 @@ fn haproxy_started_again_gets_the_queued_connections() {
     println!("5 kills, {migrated} migrated: {outcomes}");
     let lost = outcomes.summary();
     assert_eq!((lost.refused, lost.timeout), (0, 0), "{outcomes}");
-    assert!(migrated > 0, "nothing was queued: this proves nothing");
-    // What was inside the worker that was killed is lost with it.
+    assert!(migrated > 0, "the old queues were empty: this proves nothing");
+    // Connections inside the killed worker are lost with it.
     assert!(lost.failed() <= 5 * 5, "{outcomes}");
     assert_passed(&scene.rig.reload(), 1);
 }
 
-/// Closed by itself, as with `shutdown frontend`: it must not swallow connections in custody.
+/// The worker closes a listener itself, as with `shutdown frontend`. Custody must not keep it, because its clients
+/// would wait.
 #[test]
 fn listener_closed_by_the_worker_leaves_custody() {
     netns::enter();
     let config = Config::web(WEB).frontend("other", &["127.0.0.1:8001"]);
-    // One that passes sockets to its next worker keeps such a socket open, and swallows connections by itself.
+    // A version that passes sockets to its next worker keeps such a socket open, and makes clients wait by itself.
     let binary = versions::all().into_iter().min_by_key(|binary| binary.version).unwrap();
     let scene = Scene::begin(&binary, Way::Cli, config, "");
     runtime(&scene.stats(), "shutdown frontend other").unwrap();
@@ -227,7 +229,7 @@ fn listener_closed_by_the_worker_leaves_custody() {
     assert_eq!(scene.rig.status().at("/custody").as_array().map(Vec::len), Some(1));
 }
 
-/// `systemctl stop` with a soft stop: the worker drains on, and nobody listens.
+/// `systemctl stop` with a soft stop: the worker drains, and the port has no listener.
 #[test]
 fn custody_ends_if_haproxy_is_stopped_softly() {
     netns::enter();
@@ -239,7 +241,7 @@ fn custody_ends_if_haproxy_is_stopped_softly() {
     drop(client);
 }
 
-/// The stats socket lets HAProxy start all the same; nobody serves clients, and the receipt does not call that proven.
+/// The stats socket alone lets HAProxy start. No listener serves clients, and the receipt does not call that proven.
 #[test]
 fn configuration_without_traffic_listeners_is_not_proven() {
     netns::enter();

@@ -1,4 +1,4 @@
-//! In a container: reloader as PID 1 of namespaces of its own, with what an engine gives it, under load from outside.
+//! Runs reloader as PID 1 of a container, with the privileges that an engine gives it, under load from outside.
 
 mod orphans;
 mod privileges;

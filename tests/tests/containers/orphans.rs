@@ -1,14 +1,14 @@
-//! PID 1 waits for everybody's orphans, and takes nobody's status away.
+//! Checks that PID 1 reaps all orphans, and that the daemon still learns the status of its own children.
 
 use nix::sys::signal::Signal;
 use reloader_tests::container::Container;
 use reloader_tests::poll::until;
 use reloader_tests::process::Process;
-use reloader_tests::wrapper::{Behaviour, Wrapper};
+use reloader_tests::wrapper::{Behaviour, Wrapper, hanging_process};
 
-use super::scene::{LIMIT, Scene, assert_rung, config, hanging};
+use super::scene::{LIMIT, Scene, assert_rung, config};
 
-/// Started by somebody who ends before they do.
+/// Starts processes whose parent ends before they do.
 const ORPHANS: &str = "for i in $(seq 50); do (sleep 0.0$i & sh -c 'exit 3' &) & done";
 
 const DEATHS: u64 = 5;
@@ -24,16 +24,16 @@ fn orphans_are_reaped_and_a_dead_server_is_reported_with_its_status() {
         let receipt = container.until_receipt(|| drop(container.exec(&["kill", "-KILL", &serving.to_string()])));
         assert_eq!(receipt["kind"], "restart", "{receipt:#}");
         assert_rung(&receipt, "passed", 2);
-        let told = format!("(process {serving}) was killed by signal 9 while it served");
-        assert!(container.log().contains(&told), "death {death}: {}", container.log());
+        let message = format!("(process {serving}) was killed by signal 9 while it served");
+        assert!(container.log().contains(&message), "death {death}: {}", container.log());
         assert_rung(&container.reloader(&["reload", "--json"]).expect_status(0).json, "passed", 2);
     }
-    // HAProxy, and the daemon: all others have ended, old generations among them.
+    // Only HAProxy and the daemon are left. All others have ended, including old generations.
     until(LIMIT, "no other process, dead or alive", || container.processes().len() == 2);
     assert!(container.processes().iter().all(|(_, state)| *state != 'Z'), "{:?}", container.processes());
 }
 
-/// The loop waits for something else then, and hears of the death later.
+/// The event loop then waits for the start, and learns of the death later.
 #[test]
 #[ignore = "alone: loads"]
 fn server_that_dies_during_a_start_is_reported_with_its_status() {
@@ -46,14 +46,14 @@ fn server_that_dies_during_a_start_is_reported_with_its_status() {
 
     wrapper.set(Behaviour::Hang);
     container.kill(Signal::SIGHUP);
-    until(LIMIT, "a start that hangs", || hanging(container).is_some());
+    until(LIMIT, "a start that hangs", || hanging_process(&container.path("haproxy.cfg")).is_some());
     wrapper.set(Behaviour::Normal);
     container.exec(&["sh", "-c", ORPHANS]).expect_status(0);
     container.until_receipt(|| serving.signal(Signal::SIGKILL));
     until(LIMIT, "a restart", || container.receipts().last().is_some_and(|last| last["kind"] == "restart"));
     assert_rung(container.receipts().last().expect("a receipt"), "passed", 2);
-    let told = format!("(process {within}) was killed by signal 9 while it served");
-    assert!(container.log().contains(&told), "{}", container.log());
+    let message = format!("(process {within}) was killed by signal 9 while it served");
+    assert!(container.log().contains(&message), "{}", container.log());
     until(LIMIT, "no other process, dead or alive", || container.processes().len() == 2);
 }
 
@@ -70,7 +70,7 @@ fn workers_that_lose_their_master_are_reaped() {
     let master = container.init().children().into_iter().find(|child| !child.children().is_empty());
     let master: Process = master.expect("a master with its worker");
     container.until_receipt(|| master.signal(Signal::SIGKILL));
-    until(LIMIT, "daemon, master and worker, and nobody else", || {
+    until(LIMIT, "only daemon, master and worker to be left", || {
         let processes = container.processes();
         processes.len() == 3 && processes.iter().all(|(_, state)| *state != 'Z')
     });

@@ -1,4 +1,4 @@
-//! What a container is given, what that buys, and what is said where it is not enough.
+//! Checks what each privilege of a container makes possible, and what is reported if one is missing.
 
 use nix::sys::signal::Signal;
 use reloader_tests::container::Container;
@@ -43,7 +43,7 @@ fn default_privileges_pass_sockets_and_name_what_is_missing() {
         assert!(ability["present"] == false && ability["how"].to_string().contains(sentence), "{ability:#}");
     }
 
-    // A single IPv6 address without `v6only` is bound anew, and nothing can hold SYNs meanwhile.
+    // A single IPv6 address without `v6only` is bound again, and no gate can hold SYNs meanwhile.
     let at_risk = "[::1]:8083";
     scene.container.configure(&config().frontend("six", &[at_risk]));
     scene.container.reloader(&["reload"]).expect_status(0);
@@ -53,8 +53,8 @@ fn default_privileges_pass_sockets_and_name_what_is_missing() {
     load.stop().assert_lossless();
     let listeners = receipt.at("/listeners").as_array().unwrap();
     let six = listeners.iter().find(|listener| listener["address"] == at_risk).expect("the listener at risk");
-    let said = format!("{} {}", six["why"], receipt.at("/notes"));
-    assert!(six["rung"] == "unproven" && said.contains("CAP_NET_ADMIN") && said.contains("bpf"), "{receipt:#?}");
+    let reasons = format!("{} {}", six["why"], receipt.at("/notes"));
+    assert!(six["rung"] == "unproven" && reasons.contains("CAP_NET_ADMIN") && reasons.contains("bpf"), "{receipt:#?}");
 }
 
 #[test]
@@ -77,7 +77,8 @@ fn bpf_and_net_admin_allow_counting_syns() {
     assert!(receipt.at("/syns/seen").as_u64() > Some(0), "{}", receipt.stdout);
 }
 
-/// No duplicate of another process's descriptor can be had then, but custody has the old socket, and HAProxy gives out the new one.
+/// The daemon then cannot duplicate another process's descriptor. But custody has the old socket, and HAProxy gives out
+/// the new one.
 #[test]
 #[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
 fn bpf_and_net_admin_allow_steering_sockets_in_custody() {
@@ -89,7 +90,7 @@ fn bpf_and_net_admin_allow_steering_sockets_in_custody() {
     for _ in 0..reloads() {
         let receipt = scene.container.reloader(&["reload", "--json"]).expect_status(0);
         let listeners = receipt.at("/listeners").as_array().unwrap();
-        let six = listeners.iter().find(|listener| listener["address"] == SIX).expect("its listener");
+        let six = listeners.iter().find(|listener| listener["address"] == SIX).expect("the IPv6 listener");
         assert_eq!(six["rung"], "steered", "{six:#}");
     }
     load.until_further(200);
@@ -134,7 +135,7 @@ fn server_that_changes_its_user_needs_kill() {
     );
 }
 
-/// Nothing but its own user, as an image with `USER` and `--cap-drop ALL` gives it.
+/// It has only its own user, as with an image with `USER` and `--cap-drop ALL`.
 #[test]
 #[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
 fn sockets_are_passed_without_any_capability() {
@@ -146,7 +147,7 @@ fn sockets_are_passed_without_any_capability() {
     }
 }
 
-/// As a rootless engine does it: root in a namespace that has no other user, and no right outside of it.
+/// As with a rootless engine: root in a namespace that has no other user, without any right outside of it.
 #[test]
 #[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
 fn sockets_are_passed_in_a_user_namespace() {
@@ -156,18 +157,18 @@ fn sockets_are_passed_in_a_user_namespace() {
     assert_eq!(ability(&probed, "bpf")["present"], false, "{probed:#}");
 }
 
-/// Holder and guard go with it, and its network namespace may be somebody else's too.
+/// Holder and guard end with the container, and its network namespace may belong to another container too.
 #[test]
 #[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
 fn container_killed_during_a_hold_leaves_nothing() {
     let wrapper = Wrapper::new();
-    // The old generation makes room first: the new one starts under the hold.
+    // The old generation vacates first: the new one starts under the hold.
     let config = config().global("noreuseport");
     let setup = Container::with(&config).contained(CONTAINED, &["BPF", "NET_ADMIN"]).haproxy_at(&wrapper.path());
     let scene = Scene::start(setup.tables("[reload]\nstrategy = \"hold\"\n[hold]\nmax = \"60s\""));
     Load::to([WEB]).connections(100).run().assert_lossless();
     let (before, footprint) = (programs(), Footprint::take(&scene.container.path("")));
-    // It does not become ready.
+    // The new generation does not become ready.
     wrapper.set(Behaviour::NoStatsSocket);
     scene.container.kill(Signal::SIGHUP);
     until(LIMIT, "a hold", || scene.container.status().at("/holds/0/backend").is_string());
@@ -180,7 +181,7 @@ fn container_killed_during_a_hold_leaves_nothing() {
     assert_eq!(footprint.left_behind(), Vec::<String>::new());
 }
 
-/// All BPF programs of the machine: those of a container have no names.
+/// All BPF programs of the machine. Those of a container have no names.
 fn programs() -> Vec<u32> {
     aya::programs::loaded_programs().flatten().map(|program| program.id()).collect()
 }

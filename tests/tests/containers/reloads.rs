@@ -1,4 +1,4 @@
-//! By a signal from outside, as `docker kill -s HUP` sends it, and by the command in the container.
+//! Reloads by a signal from outside, as `docker kill -s HUP` sends it, and by the command in the container.
 
 use nix::sys::signal::Signal;
 use reloader_tests::container::Container;
@@ -39,10 +39,10 @@ fn signals_during_a_reload_become_one_more_reload() {
     let scene = Scene::start(Container::with(&config()).haproxy_at(&wrapper.path()));
     let container = &scene.container;
     let signal = || {
-        let heard = || container.log().matches("SIGHUP was received").count();
-        let before = heard();
+        let received = || container.log().matches("SIGHUP was received").count();
+        let before = received();
         container.kill(Signal::SIGHUP);
-        until(LIMIT, "a signal to be heard", || heard() > before);
+        until(LIMIT, "a signal to be received", || received() > before);
     };
     let load = scene.load();
     let before = container.receipts().len();
@@ -53,9 +53,9 @@ fn signals_during_a_reload_become_one_more_reload() {
     (0..5).for_each(|_| signal());
     wrapper.set(Behaviour::Normal);
     until(LIMIT, "two reloads", || container.receipts().len() >= before + 2);
-    // A third one would come before this, or together with it.
-    let asked = container.reloader(&["reload", "--json"]).expect_status(0);
-    assert_eq!((container.receipts().len(), asked.at("/coalesced")), (before + 3, &0.into()));
+    // A third reload would come before this one, or together with it.
+    let by_command = container.reloader(&["reload", "--json"]).expect_status(0);
+    assert_eq!((container.receipts().len(), by_command.at("/coalesced")), (before + 3, &0.into()));
     load.stop().assert_lossless();
 }
 
@@ -72,7 +72,7 @@ fn signal_applies_reloaders_configuration_before_the_reload() {
     assert_eq!(receipt["result"], "proven", "{receipt:#}");
     assert!(!refuses(other));
 
-    // One that is wrong was meant to be another: nothing is reloaded, and `status` says so.
+    // A wrong configuration was meant to be another one: no reload is done, and `status` says so.
     std::fs::write(&file, text.clone() + "\nnonsense = 1\n").unwrap();
     let before = scene.container.receipts().len();
     let socket = scene.container.path("run/control.sock");

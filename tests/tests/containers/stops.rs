@@ -1,20 +1,20 @@
-//! The end of PID 1 is the end of all: it waits for whoever has a connection.
+//! Stops containers. Everything in a container ends with PID 1, so PID 1 waits until all connections have ended.
 
 use nix::sys::signal::Signal;
 use reloader_tests::container::Container;
 use reloader_tests::idle::IdleConnections;
 use reloader_tests::poll::until;
 use reloader_tests::sockets::{listening, until_refused};
-use reloader_tests::wrapper::{Behaviour, Wrapper};
+use reloader_tests::wrapper::{Behaviour, Wrapper, hanging_process};
 
-use super::scene::{CONTAINED, IDLE, LIMIT, Scene, WEB, config, hanging};
+use super::scene::{CONTAINED, IDLE, LIMIT, Scene, WEB, config};
 
 const CONNECTIONS: usize = 20;
 
 #[test]
 #[ignore = "alone: loads"]
 fn stop_serves_established_connections_to_their_end() {
-    // What it says of the end cannot be done as PID 1, and is not.
+    // PID 1 cannot leave the server running, so `on-stop = "leave"` has no effect.
     let setup = Container::with(&config()).contained(CONTAINED, &[]).tables("on-stop = \"leave\"");
     let mut scene = Scene::start(setup);
     let load = scene.load();
@@ -27,18 +27,18 @@ fn stop_serves_established_connections_to_their_end() {
     scene.container.kill(Signal::SIGTERM);
     until_refused(WEB);
     until_refused(IDLE);
-    let told = "the daemon was told to end";
-    until(LIMIT, "`status` to say so", || scene.container.status().at("/warnings").to_string().contains(told));
+    let warning = "the daemon was told to end";
+    until(LIMIT, "`status` to say so", || scene.container.status().at("/warnings").to_string().contains(warning));
     let drains = |status: &reloader_tests::rig::Answer| {
         status.at("/serving").is_null() && status.at("/draining").as_array().is_some_and(|all| all.len() == 2)
     };
     until(LIMIT, "`status` to say that two generations drain", || drains(&scene.container.status()));
     let refused = scene.container.reloader(&["reload"]).expect_status(69);
     assert!(refused.stderr.contains("ending"), "{}", refused.stderr);
-    // Neither signal makes it hurry.
+    // Neither signal shortens the drain.
     scene.container.kill(Signal::SIGINT);
     scene.container.kill(Signal::SIGHUP);
-    until(LIMIT, "both to be heard", || {
+    until(LIMIT, "both signals to be received", || {
         ["SIGINT", "SIGHUP"].iter().all(|signal| scene.container.log().contains(&format!("{signal} was received")))
     });
     assert_eq!((idle.alive(), later.alive()), (CONNECTIONS, CONNECTIONS));
@@ -55,12 +55,18 @@ fn hard_stop_after_bounds_the_drain() {
     scene.container.kill(Signal::SIGTERM);
     assert_eq!(scene.container.until_ended(), 0);
     assert_eq!(idle.alive(), 0);
+    assert_all_were_cut(&scene);
+}
+
+/// The last receipt is about an end that cut all connections.
+#[track_caller]
+fn assert_all_were_cut(scene: &Scene) {
     let receipts = scene.container.receipts();
     let end = receipts.last().expect("a receipt");
     assert_eq!((&end["kind"], &end["lost"]["cut"]), (&"end".into(), &CONNECTIONS.into()), "{end:#}");
 }
 
-/// A server with a process for each client, which has no listener and outlives the first process.
+/// A server with a process for each client. These processes have no listener and outlive the first process.
 const FORKING: &str = r#"
 [service.forking]
 sockets = "listen-fds"
@@ -81,13 +87,18 @@ while True:
 "#;
 const FORKED: &str = "127.0.0.1:8085";
 
+/// Connections in the queue of a listener are lost when it closes, so this waits until each client has its process.
+fn open_with_a_process_each(scene: &Scene) -> IdleConnections {
+    let idle = IdleConnections::open(FORKED, CONNECTIONS);
+    until(LIMIT, "a process for each client", || scene.container.processes().len() == 3 + CONNECTIONS);
+    idle
+}
+
 #[test]
 #[ignore = "alone: loads"]
 fn stop_waits_for_clients_of_processes_that_outlive_their_server() {
     let mut scene = Scene::start(Container::with(&config()).tables(FORKING));
-    let mut idle = IdleConnections::open(FORKED, CONNECTIONS);
-    // What is in the queue when the listener closes is lost: everybody has his process before.
-    until(LIMIT, "a process for each", || scene.container.processes().len() == 3 + CONNECTIONS);
+    let mut idle = open_with_a_process_each(&scene);
     scene.container.kill(Signal::SIGTERM);
     until_refused(FORKED);
     until(LIMIT, "the daemon to wait", || scene.container.log().contains("of which the last is waited for"));
@@ -102,33 +113,29 @@ fn stop_waits_for_clients_of_processes_that_outlive_their_server() {
 fn hard_stop_after_bounds_processes_that_outlive_their_server() {
     let tables = format!("[reload]\nhard-stop-after = \"3s\"\n{FORKING}");
     let mut scene = Scene::start(Container::with(&config()).tables(&tables));
-    let mut idle = IdleConnections::open(FORKED, CONNECTIONS);
-    // What is in the queue when the listener closes is lost: everybody has his process before.
-    until(LIMIT, "a process for each", || scene.container.processes().len() == 3 + CONNECTIONS);
+    let mut idle = open_with_a_process_each(&scene);
     scene.container.kill(Signal::SIGTERM);
     assert_eq!(scene.container.until_ended(), 0);
     assert_eq!(idle.alive(), 0);
-    let receipts = scene.container.receipts();
-    let end = receipts.last().expect("a receipt");
-    assert_eq!((&end["kind"], &end["lost"]["cut"]), (&"end".into(), &CONNECTIONS.into()), "{end:#}");
+    assert_all_were_cut(&scene);
 }
 
-/// Whoever is asked to end does as he is told, though nothing served by then.
+/// The exit status is 0 because the daemon ends on request, although nothing served by then.
 #[test]
 #[ignore = "alone: loads"]
 fn stop_during_a_start_exits_with_0() {
     let wrapper = Wrapper::new();
     wrapper.set(Behaviour::Hang);
     let mut scene = Scene::try_start(Container::with(&config()).haproxy_at(&wrapper.path()));
-    until(LIMIT, "a start that hangs", || hanging(&scene.container).is_some());
+    until(LIMIT, "a start that hangs", || hanging_process(&scene.container.path("haproxy.cfg")).is_some());
     scene.container.kill(Signal::SIGTERM);
     assert_eq!(scene.container.until_ended(), 0, "{}", scene.container.log());
     drop(scene);
 
-    // One that has accepted clients by then ends with them.
+    // A start that has accepted clients by then ends with them.
     wrapper.set(Behaviour::NoStatsSocket);
     let mut scene = Scene::try_start(Container::with(&config()).haproxy_at(&wrapper.path()));
-    until(LIMIT, "it to listen", || !listening(8081).is_empty());
+    until(LIMIT, "HAProxy to listen", || !listening(8081).is_empty());
     let mut idle = IdleConnections::open(IDLE, CONNECTIONS);
     scene.container.kill(Signal::SIGTERM);
     until_refused(IDLE);
@@ -137,7 +144,7 @@ fn stop_during_a_start_exits_with_0() {
     assert_eq!(scene.container.until_ended(), 0, "{}", scene.container.log());
 }
 
-/// It serves from its first moment, though nobody learns that it is ready.
+/// HAProxy serves from its first moment on, although the daemon does not learn that it is ready.
 #[test]
 #[ignore = "alone: loads"]
 fn failed_start_serves_its_connections_before_the_exit() {
@@ -145,7 +152,7 @@ fn failed_start_serves_its_connections_before_the_exit() {
     wrapper.set(Behaviour::NoStatsSocket);
     let setup = Container::with(&config()).haproxy_at(&wrapper.path()).tables("[reload]\nstart-timeout = \"3s\"");
     let mut scene = Scene::try_start(setup);
-    until(LIMIT, "it to listen", || !listening(8081).is_empty());
+    until(LIMIT, "HAProxy to listen", || !listening(8081).is_empty());
     let mut idle = IdleConnections::open(IDLE, CONNECTIONS);
     until_refused(IDLE);
     until(LIMIT, "the daemon to wait", || scene.container.log().contains("ends with the last connection"));
@@ -153,7 +160,7 @@ fn failed_start_serves_its_connections_before_the_exit() {
     assert_eq!(scene.container.until_ended(), 4);
 }
 
-/// The signals by which images and people stop containers, and the command.
+/// Images and people stop containers by these signals and by the command.
 #[test]
 #[ignore = "alone: loads"]
 fn stop_signals_and_the_stop_command_end_the_container() {
@@ -170,7 +177,7 @@ fn stop_signals_and_the_stop_command_end_the_container() {
     assert_eq!(scene.container.until_ended(), 0);
 }
 
-/// Asks for the end, reads the answer, and takes its time to end.
+/// Asks the daemon to stop, reads the answer, and takes a second to exit.
 const SLOW: &str = r#"
 import socket, sys, time
 control = socket.socket(socket.AF_UNIX)
@@ -182,7 +189,7 @@ time.sleep(1)
 sys.exit(0 if b"stopped" in answer else answer.decode())
 "#;
 
-/// The end of PID 1 would kill it before.
+/// If PID 1 ended first, its end would kill this client.
 #[test]
 #[ignore = "alone: loads"]
 fn container_ends_after_the_client_of_the_stop_command() {

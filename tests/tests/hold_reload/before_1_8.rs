@@ -2,15 +2,16 @@
 //! for its sockets nor given any.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use reloader_tests::config::Config;
 use reloader_tests::haproxy::info;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
-use reloader_tests::receipt::listener;
+use reloader_tests::receipt::{assert_proven, listener};
 use reloader_tests::rig::Rig;
+use reloader_tests::script::write_script;
 
 use super::WEB;
 
@@ -20,8 +21,7 @@ const CALLS_ITSELF_1_7: &str = "#!/bin/sh\n\
 
 fn stand_in(dir: &Path) -> PathBuf {
     let fake = dir.join("haproxy");
-    fs::write(&fake, CALLS_ITSELF_1_7).unwrap();
-    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    write_script(&fake, CALLS_ITSELF_1_7);
     fake
 }
 
@@ -119,7 +119,7 @@ fn reloaded(global: &str, rung: &str) {
     for _ in 0..8 {
         load.until_further(200);
         let receipt = rig.reload();
-        assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
+        assert_proven(&receipt);
         let web = listener(&receipt, WEB);
         assert_eq!(web["rung"], rung, "{}", receipt.stdout);
         assert_ne!(web["inode-before"], web["inode-after"]);

@@ -8,9 +8,8 @@ use reloader_tests::config::Config;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
-use reloader_tests::process::{Process, with_arguments};
 use reloader_tests::rig::Rig;
-use reloader_tests::wrapper::{Behaviour, Wrapper};
+use reloader_tests::wrapper::{Behaviour, Wrapper, hanging_process};
 use socket2::{Domain, Socket, Type};
 
 use super::{HOLD, WEB};
@@ -58,7 +57,7 @@ fn configuration_that_does_not_start_falls_back_to_last_known_good() {
         assert!(answer.at("/reason").as_str().unwrap().contains("last-known-good"), "{}", answer.stdout);
         assert!(answer.at("/server-log").to_string().contains(bind), "{}", answer.stdout);
         assert_ne!(rig.serving_pid(), old);
-        assert!(rig.status().at("/warnings").to_string().contains("last-known-good"));
+        assert!(rig.warnings().contains("last-known-good"));
         load.until_further(200);
         let outcomes = load.stop();
         println!("{bind}: {outcomes}");
@@ -80,8 +79,8 @@ fn check_that_does_not_end_fails_the_reload() {
     let old = rig.serving();
     wrapper.set(Behaviour::Hang);
     let reload = rig.spawn(&["reload", "--json"]);
-    until(LIMIT, "the check to hang", || hanging(&rig).is_some());
-    let check = hanging(&rig).unwrap();
+    until(LIMIT, "the check to hang", || hanging_process(&rig.haproxy_cfg()).is_some());
+    let check = hanging_process(&rig.haproxy_cfg()).unwrap();
     assert_eq!(rig.serving(), old);
     let answer = reload.wait().expect_status(1);
     assert!(answer.at("/reason").as_str().unwrap().contains("start-timeout"), "{}", answer.stdout);
@@ -98,7 +97,7 @@ fn server_that_ends_during_the_check_is_restarted_unproven() {
     let old = rig.serving().unwrap();
     wrapper.set(Behaviour::Hang);
     let reload = rig.spawn(&["reload", "--json"]);
-    until(LIMIT, "the check to hang", || hanging(&rig).is_some());
+    until(LIMIT, "the check to hang", || hanging_process(&rig.haproxy_cfg()).is_some());
     wrapper.set(Behaviour::Normal);
     old.signal(Signal::SIGKILL);
     let answer = reload.wait();
@@ -108,11 +107,6 @@ fn server_that_ends_during_the_check_is_restarted_unproven() {
     let restart = rig.last_receipt();
     assert_eq!((&restart["kind"], &restart["result"]), (&"restart".into(), &"unproven".into()), "{restart}");
     assert_eq!(rig.status().at("/holds"), &serde_json::json!([]));
-}
-
-/// The wrapper that was told to do nothing.
-fn hanging(rig: &Rig) -> Option<Process> {
-    with_arguments(&["hanging", &rig.haproxy_cfg().display().to_string()]).first().copied()
 }
 
 #[test]
@@ -181,7 +175,7 @@ fn killed_daemon_leaves_no_group_reserved() {
     let mut rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables(HOLD).start();
     wrapper.set(Behaviour::Hang);
     let reload = rig.spawn(&["reload", "--json"]);
-    until(LIMIT, "a start that hangs", || hanging(&rig).is_some());
+    until(LIMIT, "a start that hangs", || hanging_process(&rig.haproxy_cfg()).is_some());
     assert_eq!(share_of_who_joins(&rig, WEB), 0);
     rig.kill9_daemon();
     reload.wait();

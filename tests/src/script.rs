@@ -1,0 +1,11 @@
+//! Writes executable scripts.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// Writes a script that every user may run.
+pub fn write_script(path: &Path, text: &str) {
+    fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    fs::set_permissions(path, Permissions::from_mode(0o755)).expect("chmod");
+}

@@ -2,6 +2,11 @@
 //!
 //! `ARCHITECTURE.md` in the repository says how the parts belong together.
 
+#![cfg_attr(
+    test,
+    expect(clippy::disallowed_methods, reason = "unit tests start processes of their own, and block no daemon's loop")
+)]
+
 pub mod cli;
 pub mod config;
 pub mod daemon;

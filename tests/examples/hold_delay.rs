@@ -5,6 +5,7 @@
 //! RELOADER_BIN=target/release/reloader cargo run --release -p reloader-tests --example hold_delay [HOLDS]
 //! ```
 //! Run it as root. It uses the eBPF gate on `lo`, in its own network namespace.
+#![expect(clippy::disallowed_methods, reason = "a measurement; no daemon's loop is here")]
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};

@@ -6,6 +6,7 @@
 //! RELOADER_BIN=target/release/reloader cargo run --release -p reloader-tests --example idle_daemon [RELOADS [SECONDS]]
 //! ```
 //! Run it as root.
+#![expect(clippy::disallowed_methods, reason = "a measurement; no daemon's loop is here")]
 
 use std::fs;
 use std::time::{Duration, Instant};

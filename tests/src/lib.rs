@@ -1,5 +1,6 @@
 //! The rig: helpers for the integration tests, the demo and the benchmarks. Functions panic with a sentence where a
 //! test could not go on.
+#![expect(clippy::disallowed_methods, reason = "the rig starts programs and waits for them; no daemon's loop is here")]
 
 pub mod bench;
 pub mod booted;

@@ -1,4 +1,5 @@
 //! The integration tests, one module for each area. They need root; `cargo xtask test` runs them.
+#![expect(clippy::disallowed_methods, reason = "tests start programs and wait for them; no daemon's loop is here")]
 
 mod adoption;
 mod baseline;

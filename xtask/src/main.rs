@@ -1,4 +1,5 @@
 //! The project's tasks: `cargo xtask --help`.
+#![expect(clippy::disallowed_methods, reason = "the tasks start programs and wait for them; no daemon's loop is here")]
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

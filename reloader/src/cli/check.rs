@@ -12,6 +12,7 @@ use crate::daemon::protocol::Request;
 use crate::haproxy::check::check_command;
 use crate::haproxy::scan;
 use crate::haproxy::version::Version;
+use crate::process::children;
 
 /// The server itself has said what is wrong.
 const SEE_ABOVE: &str = " (see above)";
@@ -73,7 +74,7 @@ fn check_haproxy(haproxy: &Haproxy) -> Result<(), Failure> {
     }
     Version::from_binary(&haproxy.binary).map_err(|error| bad(error.to_string()))?;
     // HAProxy's own lines go where it writes them.
-    let status = check_command(haproxy).status().map_err(|error| {
+    let status = children::status(&mut check_command(haproxy)).map_err(|error| {
         bad(format!("cannot run {}: {error}; set `binary` under [haproxy]", haproxy.binary.display()))
     })?;
     if !status.success() {
@@ -103,7 +104,7 @@ fn check_services(config: &Config) -> Result<Vec<String>, Failure> {
     let mut checked = Vec::new();
     for (name, service) in with_check {
         let words: Vec<OsString> = service.check.iter().map(Into::into).collect();
-        let status = Command::new(&words[0]).args(&words[1..]).status();
+        let status = children::status(Command::new(&words[0]).args(&words[1..]));
         let status =
             status.map_err(|error| bad(format!("service.{name}.check: cannot run {}: {error}", service.check[0])))?;
         if !status.success() {

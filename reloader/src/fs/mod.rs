@@ -24,6 +24,7 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// `TimedOut` where somebody else keeps the lock for so long.
+#[expect(clippy::disallowed_methods, reason = "flock(2) has no time limit of its own; each caller sets one")]
 pub(crate) fn lock_within(file: &File, patience: Duration) -> io::Result<()> {
     let end = Instant::now() + patience;
     loop {

@@ -96,6 +96,10 @@ impl MapMemory {
     ///
     /// # Errors
     /// The error of `insert`.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "no event tells that the kernel has the memory; a map waits 200 ms in all"
+    )]
     pub(crate) fn insert(&mut self, mut insert: impl FnMut() -> Result<(), MapError>) -> Result<(), MapError> {
         const PAUSE: Duration = Duration::from_millis(1);
         loop {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, waitid, waitpid};
@@ -25,6 +25,7 @@ fn own() -> MutexGuard<'static, BTreeSet<u32>> {
 ///
 /// # Errors
 /// Those of [`Command::spawn`].
+#[expect(clippy::disallowed_methods, reason = "the one place: the child is on the list before it can end")]
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
     let mut own = own();
     let child = command.spawn()?;
@@ -74,6 +75,33 @@ pub fn output(command: &mut Command) -> io::Result<(ExitStatus, Vec<u8>)> {
     let status = wait(&mut child)?;
     read?;
     Ok((status, said))
+}
+
+/// Runs a command to its end on the standard streams of this process.
+///
+/// # Errors
+/// The command cannot be started.
+pub fn status(command: &mut Command) -> io::Result<ExitStatus> {
+    wait(&mut spawn(command)?)
+}
+
+/// Runs a command to its end. Returns its status, its standard output and its standard error.
+///
+/// # Errors
+/// The command cannot be started, or its output cannot be read.
+pub fn output_and_errors(command: &mut Command) -> io::Result<Output> {
+    let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let (output, errors) = (child.stdout.take(), child.stderr.take());
+    // One thread for each pipe: a child that fills the one that is not read would stop.
+    let read = std::thread::scope(|scope| {
+        let errors = scope.spawn(|| errors.map_or(Ok(0), |mut errors| errors.read_to_end(&mut stderr)));
+        let output = output.map_or(Ok(0), |mut output| output.read_to_end(&mut stdout));
+        output.and(errors.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let status = wait(&mut child)?;
+    read?;
+    Ok(Output { status, stdout, stderr })
 }
 
 /// Takes the status of a child on the list, as waitpid(2) does without hanging.
@@ -135,6 +163,14 @@ mod tests {
         assert!(orphans(&own_children(), &own()).contains(&child.id()));
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn both_streams_are_read_at_the_same_time() {
+        // More than a pipe holds, on each of the two by turns.
+        let script = "i=0; while [ $i -lt 200 ]; do printf %1000s x; printf %1000s y >&2; i=$((i+1)); done; exit 4";
+        let output = output_and_errors(Command::new("/bin/sh").args(["-c", script])).unwrap();
+        assert_eq!((output.stdout.len(), output.stderr.len(), output.status.code()), (200_000, 200_000, Some(4)));
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::TakeoverError;
 use super::files;
 use super::unit::Unit;
+use crate::process::children;
 
 /// Whether it is the init of this machine (sd_booted(3)).
 pub(crate) fn is_booted() -> bool {
@@ -21,8 +22,8 @@ pub(super) fn systemctl(words: &[&str]) -> Result<String, TakeoverError> {
     let failed = |said: String| TakeoverError::Systemctl { command: words.join(" "), said };
     let mut command = Command::new("systemctl");
     // A Ctrl-C is for us, and we go through with what was begun.
-    command.process_group(0).stdin(Stdio::null()).args(words);
-    let output = command.output().map_err(|error| failed(error.to_string()))?;
+    command.process_group(0).args(words);
+    let output = children::output_and_errors(&mut command).map_err(|error| failed(error.to_string()))?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => Err(failed(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "))),

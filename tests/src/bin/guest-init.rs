@@ -1,5 +1,6 @@
 //! PID 1 of a guest: mounts file systems, loads modules, runs the commands of the plan, prints their verdicts and
 //! powers off.
+#![expect(clippy::disallowed_methods, reason = "PID 1 of a guest waits for everything that it starts")]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

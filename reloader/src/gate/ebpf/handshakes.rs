@@ -26,6 +26,7 @@ impl Handshakes {
     }
 
     /// Waits until none is half-open. Where that cannot be seen it does not wait.
+    #[expect(clippy::disallowed_methods, reason = "only the thread of a hold delivers")]
     pub(super) fn wait(&mut self) {
         let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
         while self.any_is_half_open().unwrap_or(false) && Instant::now() < deadline {

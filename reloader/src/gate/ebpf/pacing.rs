@@ -71,6 +71,7 @@ impl Pacing {
 
     /// Looks until there is room: no event tells that a connection was accepted. `None` where nobody listens, nobody accepts, or
     /// the kernel does not say: delivered all the same.
+    #[expect(clippy::disallowed_methods, reason = "only the thread of a hold delivers")]
     fn next_budget(&mut self, place: DestinationKey, end: Instant) -> Option<u64> {
         let end = end.min(Instant::now() + BACKLOG_TIMEOUT);
         loop {

@@ -70,6 +70,7 @@ pub(super) fn clean_up_after_the_dead(records: &HoldRegistry) {
 ///
 /// # Errors
 /// Where the records cannot be read.
+#[expect(clippy::disallowed_methods, reason = "only `reloader release` waits here")]
 pub fn lift_all(records: &HoldRegistry) -> Result<(Vec<HoldEntry>, Vec<HoldEntry>), HoldError> {
     let mut waiting: Vec<HoldEntry> = records.list()?.into_iter().filter(HoldEntry::holds).collect();
     let (mut lifted, mut asked) = (Vec::new(), Vec::new());

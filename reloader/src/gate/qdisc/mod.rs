@@ -336,6 +336,10 @@ fn vanished(device: &Device, error: &QdiscError) -> bool {
 }
 
 /// Tries until there is a result, as long as the kernel may take.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "only the thread of a hold, its guard, and clean-ups wait here, for EMPTY_TIMEOUT at most"
+)]
 fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + EMPTY_TIMEOUT;
     loop {

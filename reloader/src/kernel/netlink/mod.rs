@@ -4,6 +4,7 @@
 //! - [`execute`] carries single requests of the crate `rtnetlink`, and [`Notices`] its subscriptions.
 //!
 //! Why there are two ways is in `docs/internals/netlink.md`.
+#![expect(clippy::disallowed_methods, reason = "this module makes the netlink sockets of the whole crate")]
 
 use std::time::Duration;
 

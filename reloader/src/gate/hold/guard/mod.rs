@@ -123,6 +123,7 @@ impl Guard {
     }
 
     /// Lets it end.
+    #[expect(clippy::disallowed_methods, reason = "only the thread of a hold has a guard")]
     pub(super) fn dismiss(mut self) {
         let _ = channel::send(self.channel.as_fd(), &ToGuard::Done);
         let end = Instant::now() + CHANNEL_TIMEOUT;

@@ -1,70 +1,73 @@
-//! What HAProxy's own command line says, as far as a generation of reloader's can carry it over. Pure.
+//! Reads the command line of a running HAProxy, so that the daemon's generations get the same files and options.
 //!
 //! Source: `init_args` in HAProxy's `haproxy.c`.
 
 use std::path::{Path, PathBuf};
 
-/// What is carried over, and what is not.
+/// What a generation takes from the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Carried {
-    /// The program.
+pub(super) struct CommandLine {
+    /// HAProxy's program file.
     pub binary: PathBuf,
     /// Its configuration files.
     pub config: Vec<PathBuf>,
-    /// Further arguments.
+    /// Options that generations get, too.
     pub args: Vec<String>,
-    /// What goes, in sentences.
+    /// What is not carried over and matters to the operator, a sentence each.
     pub notes: Vec<String>,
 }
 
-/// Options that are followed by a value and mean the same to a generation.
-const WITH_VALUE: [&str; 6] = ["-L", "-m", "-n", "-N", "-C", "-G"];
+/// Options with a value that mean the same to a generation.
+const KEPT_OPTIONS_WITH_VALUE: [&str; 6] = ["-L", "-m", "-n", "-N", "-C", "-G"];
 
-/// Reads the words of a running HAProxy: `binary` is the program, as its relative name may be anything.
+/// Reads the words of the command line. `binary` is the program file: the first word may be any name.
 ///
 /// # Errors
-/// A sentence: what cannot be carried over.
-pub(super) fn read(binary: &Path, words: &[String]) -> Result<Carried, String> {
-    let mut carried = Carried { binary: binary.into(), config: Vec::new(), args: Vec::new(), notes: Vec::new() };
+/// A sentence that says what cannot be carried over.
+pub(super) fn read(binary: &Path, words: &[String]) -> Result<CommandLine, String> {
+    let mut line = CommandLine { binary: binary.into(), config: Vec::new(), args: Vec::new(), notes: Vec::new() };
     let mut rest = words.iter().skip(1).peekable();
     while let Some(word) = rest.next() {
-        let mut value =
-            || rest.next().cloned().ok_or_else(|| format!("`{word}` stands at the end of its command line"));
+        let mut value = || {
+            rest.next().cloned().ok_or_else(|| format!("`{word}` at the end of HAProxy's command line has no value"))
+        };
         match word.as_str() {
-            "-f" => carried.config.push(absolute(value()?)?),
-            // The process's own id and master are reloader's affair now.
+            "-f" => line.config.push(absolute(value()?)?),
+            // The daemon has its own pid file and passes sockets itself.
             "-p" | "-x" => drop(value()?),
             "-sf" | "-st" => while rest.next_if(|next| next.parse::<u32>().is_ok()).is_some() {},
             "-S" => {
                 let socket = value()?;
                 let path = socket.split(',').next().unwrap_or_default();
-                carried.notes.push(format!(
-                    "the master's CLI ({path}) goes with the master: `reloader reload` and `reloader status` take its place"
+                line.notes.push(format!(
+                    "the master's CLI ({path}) ends with the master; use `reloader reload` and `reloader status` instead"
                 ));
             }
             "-D" | "-W" | "-Ws" | "-db" => {}
             "--" => {
                 for file in rest.by_ref() {
-                    carried.config.push(absolute(file.clone())?);
+                    line.config.push(absolute(file.clone())?);
                 }
             }
-            option if WITH_VALUE.contains(&option) => {
+            option if KEPT_OPTIONS_WITH_VALUE.contains(&option) => {
                 let value = value()?;
-                carried.args.extend([option.to_owned(), value]);
+                line.args.extend([option.to_owned(), value]);
             }
-            // -q, -V, -dM…, -de: one word each.
+            // Options of one word: -q, -V, -dM…, -de.
             option if ["-q", "-V"].contains(&option) || (option.starts_with("-d") && option.len() == 3) => {
-                carried.args.push(option.to_owned());
+                line.args.push(option.to_owned());
             }
-            option if option.starts_with("-dM") => carried.args.push(option.to_owned()),
+            option if option.starts_with("-dM") => line.args.push(option.to_owned()),
             other => {
-                return Err(format!("it is not known what `{other}` on HAProxy's command line means to a generation"));
+                return Err(format!(
+                    "`{other}` on HAProxy's command line is not known to reloader, which cannot give it to a generation"
+                ));
             }
         }
     }
-    match carried.config.is_empty() {
+    match line.config.is_empty() {
         true => Err("HAProxy's command line names no configuration file".into()),
-        false => Ok(carried),
+        false => Ok(line),
     }
 }
 
@@ -72,7 +75,7 @@ fn absolute(path: String) -> Result<PathBuf, String> {
     let path = PathBuf::from(path);
     match path.is_absolute() {
         true => Ok(path),
-        false => Err(format!("its configuration `{}` is no absolute path", path.display())),
+        false => Err(format!("HAProxy's configuration `{}` is not an absolute path", path.display())),
     }
 }
 
@@ -80,37 +83,34 @@ fn absolute(path: String) -> Result<PathBuf, String> {
 mod tests {
     use super::*;
 
-    fn of(line: &str) -> Result<Carried, String> {
+    fn read_line(line: &str) -> Result<CommandLine, String> {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         read(Path::new("/usr/sbin/haproxy"), &words)
     }
 
     #[test]
-    fn debians_own_line_after_a_reload_is_the_default() {
-        let carried =
-            of("/usr/sbin/haproxy -sf 12 -x sockpair@3 -Ws -f /etc/haproxy/haproxy.cfg -p /run/haproxy.pid -S \
-                          /run/haproxy-master.sock")
-            .unwrap();
-        assert_eq!(carried.config, [PathBuf::from("/etc/haproxy/haproxy.cfg")]);
-        assert!(carried.args.is_empty());
-        assert!(
-            carried.notes.len() == 1 && carried.notes[0].contains("/run/haproxy-master.sock"),
-            "{:?}",
-            carried.notes
-        );
+    fn command_line_of_debians_unit_after_a_reload_is_the_default() {
+        let line = read_line(
+            "/usr/sbin/haproxy -sf 12 -x sockpair@3 -Ws -f /etc/haproxy/haproxy.cfg -p /run/haproxy.pid -S \
+                          /run/haproxy-master.sock",
+        )
+        .unwrap();
+        assert_eq!(line.config, [PathBuf::from("/etc/haproxy/haproxy.cfg")]);
+        assert!(line.args.is_empty());
+        assert!(line.notes.len() == 1 && line.notes[0].contains("/run/haproxy-master.sock"), "{:?}", line.notes);
     }
 
     #[test]
-    fn what_means_the_same_is_kept() {
-        let carried = of("haproxy -Ws -q -L here -dM -m 512 -f /a.cfg -- /b.cfg /c").unwrap();
-        assert_eq!(carried.args, ["-q", "-L", "here", "-dM", "-m", "512"]);
-        assert_eq!(carried.config, ["/a.cfg", "/b.cfg", "/c"].map(PathBuf::from));
+    fn options_that_mean_the_same_are_kept() {
+        let line = read_line("haproxy -Ws -q -L here -dM -m 512 -f /a.cfg -- /b.cfg /c").unwrap();
+        assert_eq!(line.args, ["-q", "-L", "here", "-dM", "-m", "512"]);
+        assert_eq!(line.config, ["/a.cfg", "/b.cfg", "/c"].map(PathBuf::from));
     }
 
     #[test]
-    fn what_is_not_known_is_refused() {
-        assert!(of("haproxy -Ws -f /a.cfg --frobnicate").unwrap_err().contains("--frobnicate"));
-        assert!(of("haproxy -Ws -f").is_err() && of("haproxy -Ws").is_err());
-        assert!(of("haproxy -Ws -f a.cfg").unwrap_err().contains("absolute"));
+    fn unknown_options_are_refused() {
+        assert!(read_line("haproxy -Ws -f /a.cfg --frobnicate").unwrap_err().contains("--frobnicate"));
+        assert!(read_line("haproxy -Ws -f").is_err() && read_line("haproxy -Ws").is_err());
+        assert!(read_line("haproxy -Ws -f a.cfg").unwrap_err().contains("absolute"));
     }
 }

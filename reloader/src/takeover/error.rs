@@ -1,95 +1,87 @@
 use std::path::PathBuf;
 
-/// Why a unit is not handed over. Unless it says otherwise, nothing has been changed.
+/// Why a unit is not handed over or back. Nothing has been changed, except where the variant says so.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeoverError {
-    /// The machine has another init.
+    /// The machine's init is not systemd.
     #[error(
-        "systemd does not run here (there is no /run/systemd/system): start `reloader daemon` beside HAProxy instead, it adopts it"
+        "systemd does not run here (there is no /run/systemd/system): start `reloader daemon` beside HAProxy instead; it adopts HAProxy"
     )]
     NoSystemd,
-    /// `systemctl` could not be run or said no.
-    #[error("`systemctl {command}` failed: {said}")]
+    /// `systemctl` could not be run, or failed.
+    #[error("`systemctl {command}` failed: {message}")]
     Systemctl {
         /// Its arguments.
         command: String,
-        /// What it said.
-        said: String,
+        /// What it printed, or why it could not be run.
+        message: String,
     },
-    /// There is no such unit.
-    #[error("systemd knows no unit {0}; `systemctl list-units --type=service` names those that it knows")]
+    /// The unit does not exist.
+    #[error("systemd knows no unit {0}; `systemctl list-units --type=service` lists the units")]
     NoUnit(String),
-    /// It has nothing to hand over.
+    /// The unit has no main process to hand over.
     #[error("{unit} does not run (it is {state}): start it, or enable reloader.service in its place")]
     NotRunning {
-        /// The unit.
+        /// The name of the unit.
         unit: String,
-        /// `inactive`, `failed`, …
+        /// Its state: `inactive`, `failed`, …
         state: String,
     },
-    /// Another server.
+    /// The unit runs another server.
     #[error(
-        "the main process of {unit} ({program}, process {pid}) is no HAProxy; other servers are run by a [service.NAME]: docs/guide/other-servers.md"
+        "the main process of {unit} ({program}, process {pid}) is not HAProxy; other servers are run by a [service.NAME]: docs/guide/other-servers.md"
     )]
     NotHaproxy {
-        /// The unit.
+        /// The name of the unit.
         unit: String,
-        /// What it runs.
+        /// The program of its main process.
         program: String,
-        /// Its main process.
+        /// The pid of its main process.
         pid: u32,
     },
-    /// It was done before.
+    /// The unit is reloader's already.
     #[error("{0} was taken over already; `--undo` hands it back")]
     AlreadyTaken(String),
-    /// It was not done before.
+    /// The unit is not reloader's.
     #[error("{unit} was not taken over: there is no {drop_in}", drop_in = .drop_in.display())]
     NotTaken {
-        /// The unit.
+        /// The name of the unit.
         unit: String,
-        /// What would be there.
+        /// The file that a takeover writes.
         drop_in: PathBuf,
     },
-    /// A setting of the unit that would be lost, or keep the daemon from its work.
-    #[error("{unit} cannot be taken over as it is: {why}")]
-    CannotCarry {
-        /// The unit.
+    /// A setting of the unit, or of HAProxy, stands in the way.
+    #[error("{unit} cannot be taken over as it is: {reason}")]
+    Obstacle {
+        /// The name of the unit.
         unit: String,
-        /// A sentence.
-        why: String,
+        /// What stands in the way, and the remedy.
+        reason: String,
     },
-    /// reloader.toml says something else than the unit.
-    #[error("{path} says something else than the unit: {why}; make them agree, or move the file away", path = .path.display())]
-    Disagrees {
+    /// reloader.toml disagrees with the unit.
+    #[error("{path} disagrees with the unit: {reason}; make them agree, or move the file away", path = .path.display())]
+    ConfigDisagrees {
         /// The configuration.
         path: PathBuf,
-        /// A sentence.
-        why: String,
+        /// Where they differ.
+        reason: String,
     },
     /// A daemon runs already.
     #[error(
         "a reloader daemon runs already and answers on {0}: it would not let another one start; stop it first (HAProxy serves on)"
     )]
     DaemonRuns(PathBuf),
-    /// The daemon is not reachable, or would not do what is needed first.
+    /// The daemon cannot be reached, or did not do what has to come first.
     #[error("{0}")]
     Daemon(String),
-    /// A file.
-    #[error("{path}: {source}", path = .path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: std::io::Error,
-    },
-    /// A step failed after something had been changed.
-    #[error("{step} failed: {why}\n{now}")]
-    Halfway {
-        /// What was to be done.
+    /// A step failed after others had been taken.
+    #[error("{step} failed: {reason}\n{outcome}")]
+    StepFailed {
+        /// The step.
         step: String,
-        /// Why it was not.
-        why: String,
-        /// How things stand now.
-        now: String,
+        /// Why it failed.
+        reason: String,
+        /// The state of the unit and of HAProxy now.
+        outcome: String,
     },
 }

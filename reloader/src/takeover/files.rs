@@ -1,40 +1,41 @@
-//! The files that a takeover writes. Pure.
+//! The files that a takeover writes: their paths and texts.
 
 use std::path::{Path, PathBuf};
 
-use super::command_line::Carried;
+use super::command_line::CommandLine;
 use super::unit::Unit;
 use crate::config::Config;
 
-/// It stays as long as the unit is reloader's. Named so that it comes after the operator's own drop-ins.
+/// The drop-in that is present as long as the unit is reloader's. By its name it comes after the operator's own drop-ins.
 pub(super) const DROP_IN: &str = "zz-reloader.conf";
 
-/// It is there while the unit changes hands, and comes after all others.
+/// The drop-in that is present while the unit's main process changes. It comes after all others.
 const HANDOVER: &str = "zzz-reloader-handover.conf";
 
-/// The configuration where there was none. `--undo` removes it if it is still as it was written.
+/// The configuration that a takeover writes where there is none. `--undo` removes it if it is unchanged.
 pub(super) const CONFIG: &str = "/etc/reloader/reloader.toml";
 
-/// The drop-in's place.
+/// The path of [`DROP_IN`].
 pub(super) fn drop_in(unit: &str) -> PathBuf {
     Path::new("/etc/systemd/system").join(format!("{unit}.d")).join(DROP_IN)
 }
 
-/// The place of the one that is there while the unit changes hands: gone after a reboot.
+/// The path of [`HANDOVER`]. It does not survive a reboot.
 pub(super) fn handover(unit: &str) -> PathBuf {
     Path::new("/run/systemd/system").join(format!("{unit}.d")).join(HANDOVER)
 }
 
-/// The main process that systemd is to take for its own when a takeover is given up.
+/// The file that tells systemd the unit's main process when a takeover is aborted.
 pub(super) fn pid_file(unit: &str) -> PathBuf {
     Path::new("/run").join(format!("{unit}.given-back.pid"))
 }
 
-/// The drop-in by which the unit runs the daemon: `reloader` is the program with the options of all commands. What else the unit says stays in force, for the daemon and for HAProxy.
+/// The drop-in by which the unit runs the daemon. `reloader` is the program with the options that all commands share. The unit's
+/// other settings stay in force, for the daemon and for HAProxy.
 pub(super) fn drop_in_text(reloader: &str) -> String {
     let settings = SETTINGS.iter().map(|(key, value)| format!("{key}={value}\n")).collect::<String>();
     format!(
-        "# Written by `reloader takeover`; `reloader takeover --undo` removes it. What each line is for: docs/guide/systemd.md of reloader.\n\
+        "# Written by `reloader takeover`; `reloader takeover --undo` removes it. docs/guide/systemd.md of reloader explains each line.\n\
          [Unit]\n\
          StartLimitIntervalSec=0\n\
          \n\
@@ -49,7 +50,7 @@ pub(super) fn drop_in_text(reloader: &str) -> String {
     )
 }
 
-/// What the unit of this project says too.
+/// Settings that packaging/systemd/reloader.service has, too.
 pub(super) const SETTINGS: [(&str, &str); 14] = [
     ("Type", "notify"),
     ("NotifyAccess", "main"),
@@ -67,46 +68,53 @@ pub(super) const SETTINGS: [(&str, &str); 14] = [
     ("LimitMEMLOCK", "infinity"),
 ];
 
-/// While the daemon takes HAProxy's place: what runs in the unit is left alone.
-pub(super) const LEAVE_ALL: &str = "[Service]\nKillMode=none\n";
+/// For the time in which the daemon takes HAProxy's place: systemd signals no process of the unit.
+pub(super) const KILL_NOTHING: &str = "[Service]\nKillMode=none\n";
 
-/// While HAProxy takes the daemon's place: HAProxy gets the sockets of the generation that serves, and the daemon alone is ended.
+/// For the time in which HAProxy takes the daemon's place: HAProxy gets the sockets of the serving generation, and systemd ends
+/// the daemon alone. `socket` is the private stats socket of that generation.
 pub(super) fn hand_back_text(unit: &Unit, socket: &Path) -> String {
-    let start = unit.starts.first().map_or("", String::as_str);
+    let start = unit.start_commands.first().map_or("", String::as_str);
     format!("[Service]\nKillMode=process\nExecStart=\nExecStart={start} -x {}\n", socket.display())
 }
 
-/// systemd takes a process for the unit's own again: one that forks may say which one it is.
-pub(super) fn given_back_text(unit: &str) -> String {
+/// Makes systemd take the process in the PID file as the unit's main process again. Only a unit of the type `forking` may name
+/// its main process so.
+pub(super) fn readopt_text(unit: &str) -> String {
     let pid_file = pid_file(unit).display().to_string();
     format!(
         "[Service]\nType=forking\nPIDFile={pid_file}\nKillMode=none\nExecStartPre=\nExecStart=\nExecStart=/bin/true\nRestart=no\n"
     )
 }
 
-/// The configuration for what HAProxy's command line says; `None` where that is what holds without a file.
-pub(super) fn config_text(carried: &Carried) -> Option<String> {
-    let is_default = carried.binary == Path::new("/usr/sbin/haproxy")
-        && carried.config == [Path::new("/etc/haproxy/haproxy.cfg")]
-        && carried.args.is_empty();
+/// The configuration for this command line of HAProxy; `None` where the defaults are the same.
+pub(super) fn config_text(line: &CommandLine) -> Option<String> {
+    let is_default = line.binary == Path::new("/usr/sbin/haproxy")
+        && line.config == [Path::new("/etc/haproxy/haproxy.cfg")]
+        && line.args.is_empty();
     if is_default {
         return None;
     }
-    let text = |words: Vec<String>| toml::Value::from(words).to_string();
-    let paths = carried.config.iter().map(|path| path.display().to_string()).collect();
+    let list = |words: Vec<String>| toml::Value::from(words).to_string();
+    let paths = line.config.iter().map(|path| path.display().to_string()).collect();
     Some(format!(
         "# Written by `reloader takeover` from HAProxy's command line.\n[haproxy]\nbinary = {}\nconfig = {}\nargs = {}\n",
-        toml::Value::from(carried.binary.display().to_string()),
-        text(paths),
-        text(carried.args.clone())
+        toml::Value::from(line.binary.display().to_string()),
+        list(paths),
+        list(line.args.clone())
     ))
 }
 
-/// Whether this is what [`config_text`] writes, and nothing else: an operator's own settings must not go with it.
+/// Whether this is exactly what [`config_text`] writes. A file with the operator's own settings must not be removed.
 pub(super) fn is_as_written(text: &str) -> bool {
     let haproxy = Config::parse(text).ok().and_then(|config| config.haproxy);
-    let carried = haproxy.map(|it| Carried { binary: it.binary, config: it.config, args: it.args, notes: Vec::new() });
-    carried.and_then(|carried| config_text(&carried)).is_some_and(|written| written == text)
+    let line = haproxy.map(|haproxy| CommandLine {
+        binary: haproxy.binary,
+        config: haproxy.config,
+        args: haproxy.args,
+        notes: Vec::new(),
+    });
+    line.and_then(|line| config_text(&line)).is_some_and(|written| written == text)
 }
 
 #[cfg(test)]
@@ -116,7 +124,7 @@ mod tests {
     const UNIT: &str = include_str!("../../../packaging/systemd/reloader.service");
 
     #[test]
-    fn drop_in_and_unit_agree() {
+    fn drop_in_agrees_with_the_packaged_unit() {
         for (key, value) in SETTINGS {
             let line = format!("{key}={value}");
             assert!(UNIT.lines().any(|found| found == line), "{line} is not in reloader.service");
@@ -128,15 +136,15 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_is_what_the_command_line_says() {
-        let carried = |config: &[&str], args: &[&str]| Carried {
+    fn configuration_says_what_the_command_line_says() {
+        let line = |config: &[&str], args: &[&str]| CommandLine {
             binary: "/usr/sbin/haproxy".into(),
             config: config.iter().map(PathBuf::from).collect(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             notes: Vec::new(),
         };
-        assert_eq!(config_text(&carried(&["/etc/haproxy/haproxy.cfg"], &[])), None);
-        let text = config_text(&carried(&["/etc/a.cfg", "/etc/b \"c\".cfg"], &["-m", "512"])).unwrap();
+        assert_eq!(config_text(&line(&["/etc/haproxy/haproxy.cfg"], &[])), None);
+        let text = config_text(&line(&["/etc/a.cfg", "/etc/b \"c\".cfg"], &["-m", "512"])).unwrap();
         let haproxy = Config::parse(&text).unwrap().haproxy.unwrap();
         assert_eq!(haproxy.config, ["/etc/a.cfg", "/etc/b \"c\".cfg"].map(PathBuf::from));
         assert_eq!(haproxy.args, ["-m", "512"]);

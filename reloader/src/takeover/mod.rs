@@ -1,54 +1,43 @@
-//! `reloader takeover`: an existing, running unit of HAProxy is handed to reloader, and handed back.
+//! `reloader takeover`: hands a running systemd unit of HAProxy to reloader, and back.
 //!
-//! The unit keeps its name, and what else it says. By a drop-in its main process is the daemon from now on, which finds HAProxy running and
-//! adopts it. Nobody is signalled: systemd is told to leave alone what runs in the unit while it changes its mind about who is the main
-//! process (`KillMode=none`). Handed back, a new HAProxy gets the sockets of the generation that serves (`-x`).
+//! The unit keeps its name and its other settings. A drop-in makes the daemon its main process. The daemon finds HAProxy
+//! running and adopts it. No process of HAProxy gets a signal: while the main process changes, `KillMode=none` tells systemd to
+//! leave alone what runs in the unit. When the unit is handed back, a new HAProxy gets the sockets of the serving generation
+//! (`-x`).
 
-mod carry_out;
 mod command_line;
+mod daemon_client;
 mod error;
 mod files;
-mod plan;
+mod hand_back;
 mod preflight;
+mod request;
+mod step_runner;
+mod steps;
 mod systemd;
+mod take_over;
 mod unit;
 
-use std::path::Path;
-
-pub use carry_out::{Asker, Report};
+pub use daemon_client::DaemonClient;
 pub use error::TakeoverError;
-pub use plan::Step;
+pub use request::{TakeoverReport, TakeoverRequest};
+pub use steps::Step;
 pub(crate) use systemd::is_booted as systemd_is_booted;
 
 use crate::config::Config;
 
-/// What is asked for.
-#[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
-    /// `haproxy.service`
-    pub unit: &'a str,
-    /// Hand it back.
-    pub undo: bool,
-    /// Say what would be done, and do nothing.
-    pub dry_run: bool,
-    /// The configuration that the command line names.
-    pub config_path: Option<&'a Path>,
-    /// How the unit is to call this program.
-    pub reloader: &'a str,
-}
-
-/// Hands a unit over or back. `say` hears of each step before it is taken.
+/// Hands a unit over or back, as the request says. `announce` is called with each step before it is taken.
 ///
 /// # Errors
-/// Why not, and what is changed all the same.
+/// Says why the unit cannot be handed over, or which step failed and in which state the unit is now.
 pub async fn run(
-    ask: Ask<'_>,
+    request: TakeoverRequest<'_>,
     config: &Config,
-    asker: &dyn Asker,
-    say: &dyn Fn(&Step),
-) -> Result<Report, TakeoverError> {
-    match ask.undo {
-        false => carry_out::take(ask, config, asker, say).await,
-        true => carry_out::undo(ask, config, asker, say).await,
+    daemon: &dyn DaemonClient,
+    announce: &dyn Fn(&Step),
+) -> Result<TakeoverReport, TakeoverError> {
+    match request.undo {
+        false => take_over::run(request, config, daemon, announce).await,
+        true => hand_back::run(request, config, daemon, announce),
     }
 }

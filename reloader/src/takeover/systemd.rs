@@ -1,27 +1,27 @@
-//! systemd, by `systemctl`: the one program that the product runs to change the machine.
+//! Asks and tells systemd by `systemctl`.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::TakeoverError;
+use super::error::TakeoverError;
 use super::files;
 use super::unit::Unit;
 use crate::process::children;
 
-/// Whether it is the init of this machine (sd_booted(3)).
+/// Whether systemd is the init of this machine (sd_booted(3)).
 pub(crate) fn is_booted() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-/// Runs `systemctl` with these words, and returns what it printed.
+/// Runs `systemctl` with these arguments, waits for its end, and returns what it printed on standard output.
 ///
 /// # Errors
-/// With what it said.
+/// [`TakeoverError::Systemctl`], with what it printed on standard error.
 pub(super) fn systemctl(words: &[&str]) -> Result<String, TakeoverError> {
-    let failed = |said: String| TakeoverError::Systemctl { command: words.join(" "), said };
+    let failed = |message: String| TakeoverError::Systemctl { command: words.join(" "), message };
     let mut command = Command::new("systemctl");
-    // A Ctrl-C is for us, and we go through with what was begun.
+    // A Ctrl-C must not reach it: a takeover that has begun is finished or rolled back.
     command.process_group(0).args(words);
     let output = children::output_and_errors(&mut command).map_err(|error| failed(error.to_string()))?;
     match output.status.success() {
@@ -30,13 +30,13 @@ pub(super) fn systemctl(words: &[&str]) -> Result<String, TakeoverError> {
     }
 }
 
-/// Everything that it says of a unit.
+/// Reads the settings and the state of a unit.
 ///
 /// # Errors
-/// Where it does not know it, or cannot be asked.
+/// [`TakeoverError::NoUnit`], or [`TakeoverError::Systemctl`].
 pub(super) fn unit(name: &str) -> Result<Unit, TakeoverError> {
     let show = systemctl(&["show", name])?;
-    if Unit::parse(name, &show, "", files::DROP_IN).get("LoadState") != "loaded" {
+    if Unit::parse(name, &show, "", files::DROP_IN).property("LoadState") != "loaded" {
         return Err(TakeoverError::NoUnit(name.into()));
     }
     Ok(Unit::parse(name, &show, &systemctl(&["cat", name])?, files::DROP_IN))

@@ -1,107 +1,128 @@
-//! What systemd says of a unit, and whether it can be taken over. Pure.
+//! The settings and the state of a systemd unit, and whether it can be taken over.
 
 use std::collections::BTreeMap;
 
-/// Facts of a unit, from `systemctl show` and `systemctl cat`.
+/// A unit, from the output of `systemctl show` and `systemctl cat`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Unit {
-    /// `haproxy.service`
-    pub name: String,
+    /// Its full name: `haproxy.service`.
+    pub(super) name: String,
     properties: BTreeMap<String, String>,
-    /// The commands of `ExecStart=`, as its files have them, ours left out.
-    pub starts: Vec<String>,
+    /// The commands of `ExecStart=`, as its files have them. The drop-in of a takeover is left out.
+    pub(super) start_commands: Vec<String>,
 }
 
-/// What the daemon cannot do without, as `systemctl show` writes it.
+/// Capabilities that the daemon needs, as `systemctl show` writes them.
 const CAPABILITIES: [&str; 3] = ["cap_kill", "cap_net_admin", "cap_sys_ptrace"];
 
 impl Unit {
-    /// From what both commands print; what stands in a file of this name is left out.
-    pub(super) fn parse(name: &str, show: &str, cat: &str, own: &str) -> Unit {
+    /// Reads what both commands print. `ExecStart=` of a file named `own_drop_in` is left out.
+    pub(super) fn parse(name: &str, show: &str, cat: &str, own_drop_in: &str) -> Unit {
         let pairs = show.lines().filter_map(|line| line.split_once('='));
         let properties = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        Unit { name: name.into(), properties, starts: starts(cat, own) }
+        Unit { name: name.into(), properties, start_commands: start_commands(cat, own_drop_in) }
     }
 
-    /// A property; empty where systemd gives none.
-    pub(super) fn get(&self, property: &str) -> &str {
+    /// The value of a property; empty where systemd gives none.
+    pub(super) fn property(&self, property: &str) -> &str {
         self.properties.get(property).map_or("", String::as_str)
     }
 
-    /// Its main process, where it has one.
+    /// The pid of its main process, where it has one.
     pub(super) fn main_pid(&self) -> Option<u32> {
-        self.get("MainPID").parse().ok().filter(|pid| *pid != 0)
+        self.property("MainPID").parse().ok().filter(|pid| *pid != 0)
     }
 
-    /// Why the daemon could not do in this unit what HAProxy does there, in a sentence.
+    /// The first setting that keeps the daemon from running in this unit, in a sentence with the remedy.
     pub(super) fn obstacle(&self) -> Option<String> {
-        let name = &self.name;
-        if self.starts.len() != 1 {
-            return Some(format!("it has {} commands in ExecStart=, and one is handed over", self.starts.len()));
-        }
-        if let Some(socket) = self.get("TriggeredBy").split_whitespace().find(|unit| unit.ends_with(".socket")) {
-            return Some(format!(
-                "{socket} passes it its sockets, and systemd would clear O_NONBLOCK of them while HAProxy serves on; write their addresses \
-                 into HAProxy's configuration, reload it, and run `systemctl disable --now {socket}`"
-            ));
-        }
-        for commands in ["ExecStop", "ExecStopPost", "ExecStartPost"] {
-            if !self.get(commands).is_empty() {
-                return Some(format!(
-                    "{commands}= speaks to a HAProxy that is the unit's main process; remove it (`systemctl edit {name}`)"
-                ));
-            }
-        }
-        let user = self.get("User");
-        if !matches!(user, "" | "root" | "0") || self.get("DynamicUser") == "yes" {
-            return Some(format!(
+        let checks = [
+            Unit::start_command_obstacle,
+            Unit::socket_unit_obstacle,
+            Unit::other_command_obstacle,
+            Unit::user_obstacle,
+            Unit::sandbox_obstacle,
+            Unit::capability_obstacle,
+            Unit::address_family_obstacle,
+        ];
+        checks.into_iter().find_map(|check| check(self))
+    }
+
+    fn start_command_obstacle(&self) -> Option<String> {
+        let count = self.start_commands.len();
+        (count != 1).then(|| format!("it has {count} commands in ExecStart=, and exactly one can be handed over"))
+    }
+
+    fn socket_unit_obstacle(&self) -> Option<String> {
+        let socket = self.property("TriggeredBy").split_whitespace().find(|unit| unit.ends_with(".socket"))?;
+        Some(format!(
+            "{socket} passes sockets to it, and systemd would clear their O_NONBLOCK while HAProxy serves on them; write their \
+             addresses into HAProxy's configuration, reload it, and run `systemctl disable --now {socket}`"
+        ))
+    }
+
+    fn other_command_obstacle(&self) -> Option<String> {
+        let commands = ["ExecStop", "ExecStopPost", "ExecStartPost"];
+        let command = commands.into_iter().find(|command| !self.property(command).is_empty())?;
+        Some(format!(
+            "{command}= expects HAProxy to be the unit's main process; remove it (`systemctl edit {}`)",
+            self.name
+        ))
+    }
+
+    fn user_obstacle(&self) -> Option<String> {
+        let user = self.property("User");
+        let is_root = matches!(user, "" | "root" | "0") && self.property("DynamicUser") != "yes";
+        (!is_root).then(|| {
+            format!(
                 "it runs as `{user}`, and the daemon has to be root; let HAProxy change its user by `user` in its configuration"
-            ));
+            )
+        })
+    }
+
+    fn sandbox_obstacle(&self) -> Option<String> {
+        if let Some(root) = ["RootDirectory", "RootImage"].into_iter().find(|root| !self.property(root).is_empty()) {
+            return Some(format!("{root}= hides the daemon's program and files from it"));
         }
-        for root in ["RootDirectory", "RootImage"] {
-            if !self.get(root).is_empty() {
-                return Some(format!("{root}= hides the daemon's program and files from it"));
-            }
-        }
-        for (setting, open) in
-            [("PrivateUsers", "no"), ("PrivateNetwork", "no"), ("ProtectProc", "default"), ("ProcSubset", "all")]
-        {
-            if !["", open].contains(&self.get(setting)) {
-                return Some(format!(
-                    "{setting}={} hides HAProxy's own sockets from the daemon; set it to {open}",
-                    self.get(setting)
-                ));
-            }
-        }
-        let bounding: Vec<&str> = self.get("CapabilityBoundingSet").split_whitespace().collect();
-        let lacking = CAPABILITIES.iter().find(|capability| !bounding.is_empty() && !bounding.contains(capability));
-        if let Some(capability) = lacking {
-            return Some(format!("CapabilityBoundingSet= lacks {}, which the daemon needs", capability.to_uppercase()));
-        }
-        let families = self.get("RestrictAddressFamilies");
+        let open =
+            [("PrivateUsers", "no"), ("PrivateNetwork", "no"), ("ProtectProc", "default"), ("ProcSubset", "all")];
+        let (setting, open) =
+            open.into_iter().find(|(setting, open)| !["", *open].contains(&self.property(setting)))?;
+        let value = self.property(setting);
+        Some(format!("{setting}={value} hides HAProxy's sockets from the daemon; set it to {open}"))
+    }
+
+    fn capability_obstacle(&self) -> Option<String> {
+        let bounding: Vec<&str> = self.property("CapabilityBoundingSet").split_whitespace().collect();
+        let missing = CAPABILITIES.iter().find(|capability| !bounding.is_empty() && !bounding.contains(capability))?;
+        Some(format!("CapabilityBoundingSet= lacks {}, which the daemon needs", missing.to_uppercase()))
+    }
+
+    fn address_family_obstacle(&self) -> Option<String> {
+        let families = self.property("RestrictAddressFamilies");
+        // After `~` the list names the families that are denied.
         let is_denied = families.starts_with('~') == families.contains("AF_NETLINK");
         (!families.is_empty() && is_denied)
-            .then(|| "RestrictAddressFamilies= lacks AF_NETLINK, by which the daemon reads who listens".into())
+            .then(|| "RestrictAddressFamilies= denies AF_NETLINK, by which the daemon finds listeners".into())
     }
 }
 
-/// The values of `ExecStart=` that hold: an empty one takes back those before it (systemd.service(5)).
-fn starts(cat: &str, own: &str) -> Vec<String> {
-    let mut found = Vec::new();
+/// The values of `ExecStart=` that are in force. An empty value removes those before it (systemd.service(5)).
+fn start_commands(cat: &str, own_drop_in: &str) -> Vec<String> {
+    let mut commands = Vec::new();
     let mut is_own = false;
     let joined = cat.replace("\\\n", " ");
     for line in joined.lines() {
         if let Some(path) = line.strip_prefix("# /") {
-            is_own = path.ends_with(own);
+            is_own = path.ends_with(own_drop_in);
         }
         match line.trim().strip_prefix("ExecStart=") {
             Some(_) if is_own => {}
-            Some("") => found.clear(),
-            Some(command) => found.push(command.trim().to_owned()),
+            Some("") => commands.clear(),
+            Some(command) => commands.push(command.trim().to_owned()),
             None => {}
         }
     }
-    found
+    commands
 }
 
 #[cfg(test)]
@@ -117,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn the_command_is_the_last_that_holds_and_not_ours() {
-        assert_eq!(unit("").starts, ["/opt/haproxy -Ws"]);
+    fn start_command_is_the_last_in_force_outside_the_takeover_drop_in() {
+        assert_eq!(unit("").start_commands, ["/opt/haproxy -Ws"]);
         let first = CAT.split("# /etc").next().unwrap();
-        assert_eq!(Unit::parse("a", "", first, "zz").starts, ["/usr/sbin/haproxy -Ws   -f $CONFIG"]);
+        assert_eq!(Unit::parse("a", "", first, "zz").start_commands, ["/usr/sbin/haproxy -Ws   -f $CONFIG"]);
     }
 
     #[test]
-    fn a_plain_unit_has_no_obstacle() {
+    fn plain_unit_has_no_obstacle() {
         let plain = "MainPID=12\nUser=\nPrivateUsers=no\nProtectProc=default\nProcSubset=all\nCapabilityBoundingSet=cap_chown cap_kill \
                      cap_net_admin cap_sys_ptrace\nRestrictAddressFamilies=\n";
         assert_eq!(unit(plain).obstacle(), None);
@@ -132,17 +153,17 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_carried_over_is_said() {
-        let said = |show| unit(show).obstacle().unwrap_or_default();
-        assert!(said("User=haproxy").contains("`haproxy`"));
-        assert!(said("TriggeredBy=haproxy.timer web.socket").starts_with("web.socket passes"));
-        assert!(said("TriggeredBy=haproxy.timer").is_empty());
-        assert!(said("ExecStop={ path=/bin/kill ; argv[]=… }").starts_with("ExecStop="));
-        assert!(said("CapabilityBoundingSet=cap_net_admin cap_kill").contains("CAP_SYS_PTRACE"));
-        assert!(said("RestrictAddressFamilies=AF_INET AF_UNIX").contains("AF_NETLINK"));
-        assert!(said("RestrictAddressFamilies=~AF_NETLINK").contains("AF_NETLINK"));
-        assert!(said("RestrictAddressFamilies=~").is_empty());
-        assert!(said("ProtectProc=invisible").contains("ProtectProc"));
+    fn each_obstacle_has_its_sentence() {
+        let obstacle = |show| unit(show).obstacle().unwrap_or_default();
+        assert!(obstacle("User=haproxy").contains("`haproxy`"));
+        assert!(obstacle("TriggeredBy=haproxy.timer web.socket").starts_with("web.socket passes"));
+        assert!(obstacle("TriggeredBy=haproxy.timer").is_empty());
+        assert!(obstacle("ExecStop={ path=/bin/kill ; argv[]=… }").starts_with("ExecStop="));
+        assert!(obstacle("CapabilityBoundingSet=cap_net_admin cap_kill").contains("CAP_SYS_PTRACE"));
+        assert!(obstacle("RestrictAddressFamilies=AF_INET AF_UNIX").contains("AF_NETLINK"));
+        assert!(obstacle("RestrictAddressFamilies=~AF_NETLINK").contains("AF_NETLINK"));
+        assert!(obstacle("RestrictAddressFamilies=~").is_empty());
+        assert!(obstacle("ProtectProc=invisible").contains("ProtectProc"));
         assert!(Unit::parse("a", "", "ExecStart=/a\nExecStart=/b", "x").obstacle().unwrap().contains("2 commands"));
     }
 }

@@ -75,13 +75,13 @@ fn the_unit_is_taken_over(scene: &Scene, master: &str) {
 /// The unit is not handed back while HAProxy refuses its configuration, and then without a gap in service.
 fn the_unit_is_handed_back(scene: &Scene, load: &Running) {
     scene.machine.write("/etc/haproxy/haproxy.cfg", config().section("frobnicate\n"));
-    assert!(takeover(scene, &["--undo"]).expect_status(1).stderr.contains("mend that first"));
+    assert!(takeover(scene, &["--undo"]).expect_status(1).stderr.contains("fix that first"));
     assert!(scene.machine.inside(DROP_IN).exists());
     scene.machine.write("/etc/haproxy/haproxy.cfg", config());
     let before = scene.main_pid();
     let undone = takeover(scene, &["--undo"]).expect_status(0);
     assert!(scene.machine.run(&["kill", "-0", &before]).status != 0, "the daemon still runs");
-    assert!(!undone.stderr.contains("bound anew"), "{}", undone.stderr);
+    assert!(!undone.stderr.contains("bound again"), "{}", undone.stderr);
     assert!(!scene.machine.inside(DROP_IN).exists());
     let unit = scene.machine.unit(UNIT);
     assert_eq!((unit.get("KillMode"), unit.get("NFileDescriptorStore")), ("mixed", "0"));
@@ -153,7 +153,7 @@ fn unit_with_a_socket_unit_is_refused_and_not_touched() {
     let passed = || Load::to(["127.0.0.1:8002"]).connections(10).run().assert_lossless();
     passed();
     let refused = takeover(&scene, &[]).expect_status(1);
-    assert!(refused.stderr.contains("haproxy.socket passes it its sockets"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("haproxy.socket passes sockets to it"), "{}", refused.stderr);
     assert_as_before(&scene, &master);
     assert!(!scene.machine.inside(DROP_IN).exists());
     passed();
@@ -174,7 +174,7 @@ fn refusals(scene: &Scene) {
         assert!(refused.stderr.contains(sentence), "{sentence} is not in\n{}", refused.stderr);
     };
     is_refused(&["no-such.service"], 1, "knows no unit");
-    is_refused(&["systemd-journald"], 1, "is no HAProxy");
+    is_refused(&["systemd-journald"], 1, "is not HAProxy");
     is_refused(&["systemd-fsck-root"], 1, "does not run");
     is_refused(&["--undo"], 1, "was not taken over");
     scene.machine.write("/etc/systemd/system/haproxy.service.d/user.conf", "[Service]\nExecStop=/bin/true\n");
@@ -183,7 +183,7 @@ fn refusals(scene: &Scene) {
     std::fs::remove_dir_all(scene.machine.inside("/etc/systemd/system/haproxy.service.d")).unwrap();
     scene.machine.systemctl(&["daemon-reload"]);
     scene.machine.write("/etc/reloader/reloader.toml", "[haproxy]\nconfig = [\"/etc/other.cfg\"]\n");
-    is_refused(&[], 78, "says something else than the unit");
+    is_refused(&[], 78, "disagrees with the unit");
     std::fs::remove_dir_all(scene.machine.inside("/etc/reloader")).unwrap();
 }
 

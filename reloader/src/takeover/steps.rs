@@ -1,4 +1,4 @@
-//! What is done, in which order. Pure.
+//! Lists the steps of each direction, and those of the way back where a step fails. `step_runner` takes them.
 
 use std::path::{Path, PathBuf};
 
@@ -7,20 +7,20 @@ use serde::Serialize;
 use super::files;
 use super::unit::Unit;
 
-/// One step.
+/// One step. Its form in JSON is an interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Step {
     /// Write a file.
     Write {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Its text.
+        /// Its content.
         text: String,
     },
     /// Remove a file.
     Remove {
-        /// Which.
+        /// Its path.
         path: PathBuf,
     },
     /// Run `systemctl`.
@@ -28,16 +28,16 @@ pub enum Step {
         /// Its arguments.
         words: Vec<String>,
     },
-    /// Look whether the daemon has in its care what the unit ran before.
+    /// Check that the daemon has adopted what the unit ran before.
     Adopted {
-        /// HAProxy's main process.
+        /// The pid of HAProxy's main process.
         pid: u32,
     },
-    /// Reload by the daemon, so that what serves has been read from the configuration that is there now.
+    /// Reload by the daemon, so that the serving generation runs the configuration that is on disk now.
     Reload,
-    /// Compare the sockets of the unit's HAProxy with those of the generation that serves, then tell that one to drain.
+    /// Compare the sockets of the unit's HAProxy with those of the serving generation, then tell that generation to drain.
     Retire {
-        /// The generation's main process.
+        /// The pid of the generation's main process.
         pid: u32,
     },
 }
@@ -52,7 +52,7 @@ impl std::fmt::Display for Step {
             Step::Remove { path } => write!(f, "remove  {}", path.display()),
             Step::Systemctl { words } => write!(f, "run     systemctl {}", words.join(" ")),
             Step::Adopted { pid } => {
-                write!(f, "look    that the daemon has HAProxy (process {pid}) and its sockets in its care")
+                write!(f, "check   that the daemon has adopted HAProxy (process {pid}) and keeps its sockets")
             }
             Step::Reload => write!(f, "reload  as `reloader reload` does, and go on only if it is proven"),
             Step::Retire { pid } => {
@@ -69,14 +69,15 @@ fn systemctl(words: &[&str]) -> Step {
     Step::Systemctl { words: words.iter().map(|word| (*word).to_owned()).collect() }
 }
 
-/// The daemon takes HAProxy's place as the unit's main process. HAProxy itself is not touched: the daemon finds it running.
-pub(super) fn take(unit: &Unit, pid: u32, reloader: &str, config: Option<String>) -> Vec<Step> {
+/// Makes the daemon the unit's main process in HAProxy's place. HAProxy itself is not touched: the daemon finds it running.
+/// `reloader` is the command of this program, and `config` the configuration to write, if one is needed.
+pub(super) fn take_over(unit: &Unit, pid: u32, reloader: &str, config: Option<String>) -> Vec<Step> {
     let name = unit.name.as_str();
     let mut steps: Vec<Step> = Vec::new();
     steps.extend(config.map(|text| Step::Write { path: files::CONFIG.into(), text }));
     steps.extend([
         Step::Write { path: files::drop_in(name), text: files::drop_in_text(reloader) },
-        Step::Write { path: files::handover(name), text: files::LEAVE_ALL.into() },
+        Step::Write { path: files::handover(name), text: files::KILL_NOTHING.into() },
         systemctl(&["daemon-reload"]),
         systemctl(&["restart", name]),
         Step::Adopted { pid },
@@ -86,26 +87,26 @@ pub(super) fn take(unit: &Unit, pid: u32, reloader: &str, config: Option<String>
     steps
 }
 
-/// What undoes a takeover that did not come to its end, `main` being the unit's main process by now: HAProxy (`pid`) runs on all the same,
-/// and is the main process again.
-pub(super) fn give_up(unit: &Unit, pid: u32, main: Option<u32>, wrote_config: bool) -> Vec<Step> {
+/// Makes HAProxy (`pid`) the unit's main process again, after a step of [`take_over`] has failed. HAProxy runs in any case.
+/// `main_pid` is the unit's main process now.
+pub(super) fn abort_take_over(unit: &Unit, pid: u32, main_pid: Option<u32>, wrote_config: bool) -> Vec<Step> {
     let name = unit.name.as_str();
     let mut steps = Vec::new();
     steps.extend(wrote_config.then(|| Step::Remove { path: files::CONFIG.into() }));
-    if main == Some(pid) {
+    if main_pid == Some(pid) {
         let written = [files::drop_in(name), files::handover(name)];
         steps.extend(written.map(|path| Step::Remove { path }));
         steps.push(systemctl(&["daemon-reload"]));
         return steps;
     }
     steps.extend([
-        // Back to KillMode=process: a daemon that runs is ended, and nobody else.
+        // This restores KillMode=process, so that the stop ends a running daemon and no other process.
         Step::Remove { path: files::handover(name) },
         systemctl(&["daemon-reload"]),
         systemctl(&["stop", name]),
         Step::Remove { path: files::drop_in(name) },
         Step::Write { path: files::pid_file(name), text: format!("{pid}\n") },
-        Step::Write { path: files::handover(name), text: files::given_back_text(name) },
+        Step::Write { path: files::handover(name), text: files::readopt_text(name) },
         systemctl(&["daemon-reload"]),
         systemctl(&["reset-failed", name]),
         systemctl(&["start", name]),
@@ -116,9 +117,9 @@ pub(super) fn give_up(unit: &Unit, pid: u32, main: Option<u32>, wrote_config: bo
     steps
 }
 
-/// HAProxy is the unit's main process again: a new one, which gets the sockets of the generation that serves (`pid`, `socket`). A
-/// [`Step::Reload`] comes first, and which generation serves is known after it.
-pub(super) fn undo(unit: &Unit, pid: u32, socket: &Path, removes_config: bool) -> Vec<Step> {
+/// Makes a new HAProxy the unit's main process, with the sockets of the serving generation: `pid` is its main process and
+/// `socket` its private stats socket. They are known only after the [`Step::Reload`] that comes before these steps.
+pub(super) fn hand_back(unit: &Unit, pid: u32, socket: &Path, removes_config: bool) -> Vec<Step> {
     let name = unit.name.as_str();
     let mut steps = vec![
         Step::Write { path: files::handover(name), text: files::hand_back_text(unit, socket) },
@@ -133,8 +134,9 @@ pub(super) fn undo(unit: &Unit, pid: u32, socket: &Path, removes_config: bool) -
     steps
 }
 
-/// What undoes a handing back whose HAProxy did not start: the daemon takes its place again, and finds the generation that serves.
-pub(super) fn keep(unit: &Unit, reloader: &str) -> Vec<Step> {
+/// Makes the daemon the unit's main process again, after a step of [`hand_back`] has failed. The daemon finds the serving
+/// generation running.
+pub(super) fn abort_hand_back(unit: &Unit, reloader: &str) -> Vec<Step> {
     let name = unit.name.as_str();
     vec![
         Step::Write { path: files::drop_in(name), text: files::drop_in_text(reloader) },
@@ -153,8 +155,8 @@ mod tests {
         Unit::parse("haproxy.service", "", "ExecStart=/usr/sbin/haproxy -Ws -f $CONFIG\n", "")
     }
 
-    fn place(steps: &[Step], wanted: impl Fn(&Step) -> bool) -> usize {
-        steps.iter().position(wanted).expect("such a step")
+    fn index(steps: &[Step], is_wanted: impl Fn(&Step) -> bool) -> usize {
+        steps.iter().position(is_wanted).expect("the step is among them")
     }
 
     fn writes(step: &Step, words: &str) -> bool {
@@ -162,36 +164,36 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_ended_while_the_daemon_takes_its_place() {
-        let steps = take(&unit(), 7, "/r", Some("x".into()));
-        let restart = place(&steps, |step| *step == systemctl(&["restart", "haproxy.service"]));
-        assert!(place(&steps, |step| writes(step, "KillMode=none")) < restart);
+    fn takeover_restarts_the_unit_only_while_systemd_ends_no_process() {
+        let steps = take_over(&unit(), 7, "/r", Some("x".into()));
+        let restart = index(&steps, |step| *step == systemctl(&["restart", "haproxy.service"]));
+        assert!(index(&steps, |step| writes(step, "KillMode=none")) < restart);
         assert!(
-            place(&steps, |step| matches!(step, Step::Write { path, .. } if *path == Path::new(files::CONFIG)))
+            index(&steps, |step| matches!(step, Step::Write { path, .. } if *path == Path::new(files::CONFIG)))
                 < restart
         );
         let handover = Step::Remove { path: files::handover("haproxy.service") };
-        assert!(restart < place(&steps, |step| *step == Step::Adopted { pid: 7 }));
-        assert!(place(&steps, |step| *step == Step::Adopted { pid: 7 }) < place(&steps, |step| *step == handover));
+        assert!(restart < index(&steps, |step| *step == Step::Adopted { pid: 7 }));
+        assert!(index(&steps, |step| *step == Step::Adopted { pid: 7 }) < index(&steps, |step| *step == handover));
         assert_eq!(steps.last(), Some(&systemctl(&["daemon-reload"])));
     }
 
     #[test]
-    fn giving_up_never_signals_haproxy() {
+    fn aborted_takeover_never_signals_haproxy() {
         let stop = systemctl(&["stop", "haproxy.service"]);
-        assert!(!give_up(&unit(), 7, Some(7), true).contains(&stop));
-        let steps = give_up(&unit(), 7, Some(8), true);
-        let leaves_all = Step::Remove { path: files::handover("haproxy.service") };
-        assert!(place(&steps, |step| *step == leaves_all) < place(&steps, |step| *step == stop));
+        assert!(!abort_take_over(&unit(), 7, Some(7), true).contains(&stop));
+        let steps = abort_take_over(&unit(), 7, Some(8), true);
+        let kill_mode_none = Step::Remove { path: files::handover("haproxy.service") };
+        assert!(index(&steps, |step| *step == kill_mode_none) < index(&steps, |step| *step == stop));
     }
 
     #[test]
-    fn the_old_one_is_retired_when_the_new_one_has_its_sockets() {
-        let steps = undo(&unit(), 9, Path::new("/run/reloader/generation-3.sock"), true);
-        let start = place(&steps, |step| {
+    fn generation_is_retired_after_the_new_haproxy_has_its_sockets() {
+        let steps = hand_back(&unit(), 9, Path::new("/run/reloader/generation-3.sock"), true);
+        let start = index(&steps, |step| {
             writes(step, "ExecStart=/usr/sbin/haproxy -Ws -f $CONFIG -x /run/reloader/generation-3.sock")
         });
-        let restart = place(&steps, |step| *step == systemctl(&["restart", "haproxy.service"]));
-        assert!(start < restart && restart < place(&steps, |step| *step == Step::Retire { pid: 9 }));
+        let restart = index(&steps, |step| *step == systemctl(&["restart", "haproxy.service"]));
+        assert!(start < restart && restart < index(&steps, |step| *step == Step::Retire { pid: 9 }));
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn abilities() -> [Ability; 4] {
             }),
             Ability::new("reuseport-migration", steering(STEER_PROGRAM), |present| match present {
                 Some(true) => "new listeners in a reuseport group can be steered without delay (steered)",
-                _ => "what is queued on a listener goes with it: it has to be drained before",
+                _ => "connections queued on a listener end with it, so it is drained before it closes",
             }),
             Ability::new("reuseport-selection", steering(SELECT_PROGRAM), |present| match present {
                 Some(true) => "new connections can be steered to new listeners of a reuseport group",

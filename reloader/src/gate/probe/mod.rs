@@ -28,7 +28,7 @@ fn kernel() -> Ability {
         Some(release) => (Some(true), format!("/proc/sys/kernel/osrelease says {release}")),
         None => (None, "/proc/sys/kernel/osrelease cannot be read".into()),
     };
-    Ability::new("kernel", finding, |_| "nothing: what counts is what follows below")
+    Ability::new("kernel", finding, |_| "nothing: the abilities below decide")
 }
 
 #[cfg(test)]

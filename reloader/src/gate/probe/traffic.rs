@@ -25,7 +25,7 @@ const NET_ADMIN: u64 = 1 << 12;
 pub(super) fn abilities() -> [Ability; 4] {
     [
         Ability::new("tcx", tcx(), |present| match present {
-            Some(true) => "tc programs go when the process that attached them goes",
+            Some(true) => "tc programs are removed when the process that attached them ends",
             Some(false) => "tc programs are attached by clsact, and are removed at the next start after a kill -9",
             None => "TCX is tried first when a tc program is attached, then clsact",
         }),
@@ -113,7 +113,7 @@ fn finding(what: &str, trial: Trial) -> Finding {
     match trial {
         Trial::Worked => (Some(true), format!("{what} worked in a network namespace made for it")),
         Trial::NotTried(reason) => (None, reason),
-        Trial::Denied => (Some(false), format!("{what} takes CAP_NET_ADMIN, which this process lacks")),
+        Trial::Denied => (Some(false), format!("{what} needs CAP_NET_ADMIN, which this process lacks")),
         Trial::NoNamespace(error) => {
             (None, format!("not tried: a network namespace to try it in needs CAP_SYS_ADMIN ({error})"))
         }

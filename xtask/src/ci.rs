@@ -12,15 +12,15 @@ use crate::{build_ebpf, demo, dist, interrupt};
 /// What `cargo xtask ci` takes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// For a release: everything, and nothing believed that was built before
+    /// For a release: run every test, and build the committed and published objects again
     #[arg(long)]
     all: bool,
-    /// What was spent before this program ran, mostly on building it, in seconds
+    /// Seconds spent before this program ran, mostly on building it
     #[arg(long, value_name = "SECONDS")]
     spent: Option<u64>,
 }
 
-/// Runs all of it, the cheap parts first; ends with one report.
+/// Runs all parts, the cheap ones first, and ends with one report.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     interrupt::catch()?;
     let tier = if arguments.all { Tier::All } else { Tier::Merge };
@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     check_without_tests(tier, &mut report)?;
     test::run_into(&test::Arguments::whole(tier), &mut report)?;
-    // The README's first command. It looks at the eBPF objects of the whole machine.
+    // The README's first command. It compares the eBPF objects of the whole machine, so it needs the machine to itself.
     report.time("demo", || {
         let _machine = MachineLock::alone()?;
         demo::run(&demo::Arguments::default())
@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     report.finish()
 }
 
-/// Style, documentation, and what is committed or published as built.
+/// Checks style, documentation, and the committed and published objects.
 fn check_without_tests(tier: Tier, report: &mut Report) -> Result<()> {
     let _machine = MachineLock::shared()?;
     report.time("lint", || {
@@ -52,7 +52,7 @@ fn check_without_tests(tier: Tier, report: &mut Report) -> Result<()> {
     })?;
     report.time("eBPF objects", || build_ebpf::check(tier == Tier::All))?;
     if tier == Tier::All {
-        // The guests run one that is built faster, and is seen to be static in every run.
+        // The guests run one that is built faster; every run checks that it is static.
         report.time("static binary", || dist::run(&dist::Arguments::default()))?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Digests of files and folders: what was built from the same content need not be built again.
+//! Computes digests of files and folders. What was built from the same content need not be built again.
 
 use std::fmt::Write;
 use std::fs;
@@ -7,10 +7,10 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use ring::digest::Context;
 
-/// Adds a file, or all files in a folder by their names' order, each with its name and length.
+/// Adds a file, or all files of a folder in the order of their names, each with its name and length.
 ///
 /// # Errors
-/// Where one cannot be read.
+/// If a file cannot be read.
 pub(crate) fn add(context: &mut Context, path: &Path) -> Result<()> {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     if path.is_dir() {
@@ -27,7 +27,7 @@ pub(crate) fn add(context: &mut Context, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The digest as text.
+/// The digest in hexadecimal digits.
 pub(crate) fn hexadecimal(context: Context) -> String {
     context.finish().as_ref().iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_known_by_its_names_and_their_content() {
+    fn digest_of_a_folder_depends_on_names_and_content() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
         file("a", "one");

@@ -1,4 +1,4 @@
-//! Builds the program as machines without a compiler, or with an older libc, can run it: static, in `target/dist`.
+//! Builds a static reloader in `target/dist`, for machines without a compiler or with an older libc.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use anyhow::{Context, Result, ensure};
 use crate::packages::{ensure_apt, run as run_command};
 use crate::profile;
 
-/// `ldd` and `unshare`.
+/// The packages of `ldd` and `unshare`.
 const PACKAGES: [&str; 2] = ["libc-bin", "util-linux"];
 
 /// What `cargo xtask dist` takes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Build by another profile than release
+    /// The cargo profile to build with
     #[arg(long, default_value = "release")]
     profile: String,
 }
@@ -26,10 +26,10 @@ impl Default for Arguments {
     }
 }
 
-/// Builds it, and sees that it is static and runs where there is no other file.
+/// Builds the program, and verifies that it is static and runs in an empty root.
 ///
 /// # Errors
-/// Where the build fails, where the program asks for a loader or a library, and where it does not run.
+/// If the build fails, if the program needs a loader or a library, or if it does not run.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut build = profile::static_cargo("build", &arguments.profile);
     run_command(build.args(["--package", "reloader", "--bin", "reloader"]))?;
@@ -37,14 +37,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let folder = profile::target_folder()?.join("dist");
     let program = folder.join(format!("reloader-{}-linux", std::env::consts::ARCH));
     fs::create_dir_all(&folder)?;
-    fs::copy(&built, &program).with_context(|| format!("cargo built no {}", built.display()))?;
+    fs::copy(&built, &program).with_context(|| format!("cargo did not build {}", built.display()))?;
     verify(&program)
 }
 
-/// Sees that a program is static and runs where there is no other file.
+/// Verifies that a program is static and runs in an empty root.
 ///
 /// # Errors
-/// Where it is not, or does not.
+/// If it is not static, or does not run.
 pub(crate) fn verify(program: &Path) -> Result<()> {
     ensure_apt(&PACKAGES)?;
     ensure_static(program)?;
@@ -55,13 +55,13 @@ pub(crate) fn verify(program: &Path) -> Result<()> {
 
 fn ensure_static(program: &Path) -> Result<()> {
     let output = Command::new("ldd").arg(program).env("LC_ALL", "C").output().context("running ldd")?;
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let is_static = said.contains("statically linked") || said.contains("not a dynamic executable");
-    ensure!(is_static, "{} is not static:\n{said}", program.display());
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let is_static = text.contains("statically linked") || text.contains("not a dynamic executable");
+    ensure!(is_static, "{} is not static:\n{text}", program.display());
     Ok(())
 }
 
-/// A root file system with this program and nothing else.
+/// Runs `--version` in a root file system that has this program and nothing else.
 fn version_in_an_empty_root(program: &Path) -> Result<String> {
     let root = tempfile::tempdir()?;
     let inside = PathBuf::from("/reloader");
@@ -72,7 +72,7 @@ fn version_in_an_empty_root(program: &Path) -> Result<String> {
     }
     command.arg(format!("--root={}", root.path().display())).arg(inside).arg("--version").env_clear();
     let output = command.output().context("running unshare")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "the program does not run in an empty root: {}: {said}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the program does not run in an empty root: {}: {stderr}", output.status);
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

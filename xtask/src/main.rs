@@ -1,4 +1,4 @@
-//! The project's tasks: `cargo xtask --help`.
+//! Runs the project's tasks: see `cargo xtask --help`.
 #![expect(clippy::disallowed_methods, reason = "the tasks start programs and wait for them; no daemon's loop is here")]
 
 use std::path::{Path, PathBuf};
@@ -29,19 +29,19 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Put each way of reloading HAProxy through the same load, and tell what each costs
+    /// Put each way of reloading HAProxy under the same load, and compare what each costs
     Bench(bench::Arguments),
-    /// Build the eBPF programs and put the object where the daemon includes it
+    /// Build the eBPF programs into the files that the daemon includes
     BuildEbpf(build_ebpf::Arguments),
-    /// What a change must pass before it lands: the tests, and the other checks
+    /// Run everything that a change must pass before it lands: lints, documentation, all tests and the demo
     Ci(ci::Arguments),
-    /// Reload and kill a real HAProxy under load, and show what it cost
+    /// Reload and kill a real HAProxy under load, and show how many connections were lost
     Demo(demo::Arguments),
-    /// Build the program statically, for machines without a compiler or with an older libc
+    /// Build a static reloader, for machines without a compiler or with an older libc
     Dist(dist::Arguments),
     /// Show which room of the product uses which, and check it against the layers
     Layers(layers::Arguments),
-    /// Run all tests; the integration tests need root
+    /// Run the tests; the integration tests need root
     Test(test::Arguments),
     /// Boot a distribution's kernel in a virtual machine and run a program in it
     Vm(vm::Arguments),
@@ -52,7 +52,7 @@ pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap_or_else(|_| "..".into())
 }
 
-/// This program, by the path that it was started from: cargo may have built another one there since.
+/// The path of this program, read at its start: cargo may replace the file later.
 pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| std::env::current_exe().expect("the kernel names the program of a process"))

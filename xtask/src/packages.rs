@@ -1,4 +1,4 @@
-//! Installs what a task needs: always says first what it is about to run.
+//! Installs the packages that a task needs, and runs commands. Each command is printed before it runs.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -6,15 +6,14 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
-/// Installs those of the packages that `dpkg-query` does not know as installed. Does nothing where none is missing.
+/// Installs those of the packages that `dpkg-query` does not report as installed. Does nothing if none is missing.
 ///
 /// # Errors
-/// Where this is no Debian or Ubuntu, where neither root nor sudo is to be had, or where apt-get fails: a sentence that names
-/// the packages.
+/// If this is not a Debian or Ubuntu, if there is neither root nor sudo, or if apt-get fails. The message names the packages.
 pub(crate) fn ensure_apt(packages: &[&str]) -> anyhow::Result<()> {
     ensure!(
         Path::new("/usr/bin/apt-get").exists(),
-        "there is no apt-get here: install {} in this system's own way, and try again",
+        "apt-get was not found: install {} with this system's package manager, and try again",
         packages.join(", ")
     );
     let missing = missing(packages)?;
@@ -27,10 +26,10 @@ pub(crate) fn ensure_apt(packages: &[&str]) -> anyhow::Result<()> {
     apt_get(&arguments).with_context(|| format!("could not install {}", missing.join(", ")))
 }
 
-/// Fetches the lists of what can be installed: on a fresh machine there are none.
+/// Fetches the package lists, which a fresh machine does not have.
 ///
 /// # Errors
-/// Where neither root nor sudo is to be had, or where apt-get fails.
+/// If there is neither root nor sudo, or if apt-get fails.
 pub(crate) fn update_apt() -> anyhow::Result<()> {
     apt_get(&["update"])
 }
@@ -46,7 +45,7 @@ fn missing<'a>(packages: &[&'a str]) -> anyhow::Result<Vec<&'a str>> {
 }
 
 fn is_installed(package: &str) -> anyhow::Result<bool> {
-    // A package that was removed but not purged is known to dpkg too: only the status tells.
+    // dpkg also knows packages that were removed but not purged: only the status tells the difference.
     let output = Command::new("dpkg-query")
         .args(["--show", "--showformat=${db:Status-Status}", package])
         .stderr(Stdio::null())
@@ -64,7 +63,7 @@ fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
         sudo
     } else {
         bail!(
-            "packages can only be installed by root, and there is no sudo: run `apt-get {}` as root, and try again",
+            "installing packages needs root, and sudo was not found: run `apt-get {}` as root, and try again",
             arguments.join(" ")
         );
     };
@@ -77,10 +76,10 @@ pub(crate) fn in_path(program: &str) -> bool {
         .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
 }
 
-/// Prints the command as a shell would take it, then runs it with the terminal's own input and output.
+/// Prints the command, then runs it with this process's input and output.
 ///
 /// # Errors
-/// Where it cannot be started or does not end with status 0.
+/// If it cannot be started, or does not end with status 0.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let line = line_of(command);
     eprintln!("$ {line}");
@@ -102,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_dpkg_does_not_know_is_missing() {
+    fn package_unknown_to_dpkg_is_missing() {
         if !in_path("dpkg-query") {
             return;
         }
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_fails_is_named() {
+    fn failed_command_is_named_in_the_error() {
         let error = run(Command::new("false").arg("--why")).unwrap_err();
         assert_eq!(error.to_string(), "`false --why` failed: exit status: 1");
     }

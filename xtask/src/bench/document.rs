@@ -1,4 +1,4 @@
-//! What was measured: all that tables, plots and reports are made from. Pure but for reading it.
+//! Holds the measured figures, from which tables, plots and reports are made. Pure, except for reading a file.
 
 use std::fs;
 use std::path::Path;
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::machine::Machine;
 use super::plan::Load;
 
-/// One in a hundred starts later than this, in microseconds, and the generator was not the open loop that it claims to be.
+/// If one start in a hundred is later than this, in microseconds, the generator was not an open loop.
 const LATE_P99: u64 = 10_000;
-/// The same for the latest.
+/// The same for the latest start, in microseconds.
 const LATE_MAX: u64 = 250_000;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,29 +23,29 @@ pub(super) struct Document {
     pub(super) rows: Vec<Row>,
 }
 
-/// What came of one way.
+/// The result of one way.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Row {
     pub(super) way: Way,
-    /// Where it was not run on this machine's kernel: on which.
+    /// The guest's kernel, if the way was not run on this machine's kernel.
     pub(super) guest: Option<String>,
-    /// Where it was measured at another time than the document's other rows, or elsewhere: on what.
+    /// The machine, if the way was measured at another time or on another machine than the other rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) machine: Option<Machine>,
-    /// Why it was not run, or not to its end.
+    /// Why the way was not run, or not completed.
     pub(super) not_run: Option<String>,
     /// Whether that was an error.
     pub(super) failed: bool,
-    /// Why its figures are to be doubted.
+    /// Why the figures are in doubt.
     pub(super) doubt: Option<String>,
-    /// What is asked first.
+    /// The most important figures.
     pub(super) headline: Option<Headline>,
-    /// Everything.
+    /// All figures.
     pub(super) figures: Option<Figures>,
 }
 
-/// Of the figures.
+/// The figures of the table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Headline {
@@ -58,9 +58,9 @@ pub(super) struct Headline {
     pub(super) p99_us: u64,
     pub(super) p999_us: u64,
     pub(super) max_us: u64,
-    /// Of all processors, for a million connections and the reloads among them.
+    /// The time of all processors, for a million connections and the reloads among them.
     pub(super) cpu_seconds_per_million: f64,
-    /// The median.
+    /// The median time of a reload.
     pub(super) seconds_per_reload: f64,
     pub(super) seconds_of_the_longest_reload: f64,
 }
@@ -72,13 +72,13 @@ impl Document {
     }
 
     pub(super) fn json(&self) -> Result<String> {
-        // Figures are long, and nobody reads them one by one: a line for each row.
+        // A row's figures are long, so each row is one line.
         let rows: Vec<String> = self.rows.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
         let (machine, load) = (serde_json::to_string(&self.machine)?, serde_json::to_string(&self.load)?);
         Ok(format!("{{\n\"machine\":{machine},\n\"load\":{load},\n\"rows\":[\n{}\n]}}\n", rows.join(",\n")))
     }
 
-    /// With these rows, measured on `machine`, in place of its own.
+    /// Replaces rows by these, which were measured on `machine`.
     pub(super) fn with(mut self, rows: Vec<Row>, machine: &Machine) -> Document {
         self.rows.retain(|row| rows.iter().all(|new| new.way != row.way));
         let machine = (*machine != self.machine).then_some(machine);
@@ -87,14 +87,14 @@ impl Document {
         self
     }
 
-    /// Those that can be compared: measured without a doubt, on this machine's own kernel, the one that loses most first, and
-    /// where as much is lost the slower one first.
+    /// The rows that can be compared: measured without a doubt, on this machine's own kernel. The row with most losses comes first; of two
+    /// rows with equal losses, the slower one.
     pub(super) fn ranked(&self) -> Vec<&Row> {
         let can_be = |row: &&Row| row.guest.is_none() && row.doubt.is_none() && row.headline.is_some();
         let mut rows: Vec<&Row> = self.rows.iter().filter(can_be).collect();
         let rank = |row: &Row| {
-            let headline = row.headline.as_ref().expect("chosen so");
-            // The smaller rank is the worse row.
+            let headline = row.headline.as_ref().expect("only rows with a headline were selected");
+            // The worse row has the smaller rank.
             (-headline.lost_per_million, -headline.late_per_million, -(headline.p999_us as f64))
         };
         rows.sort_by(|one, other| rank(one).partial_cmp(&rank(other)).unwrap_or(std::cmp::Ordering::Equal));
@@ -149,7 +149,8 @@ fn doubt(way: Way, figures: &Figures) -> Option<String> {
     let (p99, max) = (figures.lag_at(0.99), figures.lag_at(1.0));
     let reloads = figures.reloads_us.len() as u64;
     if figures.own_failures > 0 {
-        return Some(format!("{} connections failed for want of ports or descriptors here", figures.own_failures));
+        let failures = figures.own_failures;
+        return Some(format!("{failures} connections failed because the generator ran out of ports or descriptors"));
     }
     if p99 > LATE_P99 || max > LATE_MAX {
         let ms = |micros: u64| micros as f64 / 1e3;
@@ -160,7 +161,7 @@ fn doubt(way: Way, figures: &Figures) -> Option<String> {
         ));
     }
     if way.rung().is_some() && figures.proven < reloads {
-        return Some(format!("{} of {reloads} reloads were proven by the rung that was meant", figures.proven));
+        return Some(format!("{} of {reloads} reloads were proven by the intended rung", figures.proven));
     }
     None
 }
@@ -190,7 +191,7 @@ pub(super) mod tests {
         }
     }
 
-    /// With each kind of row.
+    /// A document with each kind of row.
     pub(in crate::bench) fn sample() -> Document {
         let rows = Way::ALL.into_iter().map(|way| match way {
             Way::KillAndStart => Row::measured(way, figures(way, 70, 4_000)),
@@ -209,7 +210,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_worst_loses_most_and_the_best_is_the_fastest_that_loses_nothing() {
+    fn ranking_begins_with_most_losses_and_ends_with_the_fastest_lossless_way() {
         let sample = sample();
         let ranked = sample.ranked();
         assert_eq!(ranked.first().unwrap().way, Way::KillAndStart);
@@ -219,7 +220,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_measured_again_replaces_its_row_and_says_when() {
+    fn row_measured_again_replaces_the_old_one_and_names_its_machine() {
         let again = || vec![Row::measured(Way::MasterWorker, figures(Way::MasterWorker, 0, 4_000))];
         let same = sample().with(again(), &Machine::sample());
         let later = sample().with(again(), &Machine { day: "2026-11-24".into(), ..Machine::sample() });
@@ -231,7 +232,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn document_survives_writing_and_reading() {
         let (directory, sample) = (tempfile::tempdir().unwrap(), sample());
         let file = directory.path().join("bench.json");
         fs::write(&file, sample.json().unwrap()).unwrap();
@@ -241,7 +242,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn figures_of_a_generator_that_was_late_are_doubted_and_so_is_what_was_not_proven() {
+    fn late_generator_and_unproven_reloads_are_doubted() {
         let sample = sample();
         let doubt = |way| sample.rows.iter().find(|row| row.way == way).unwrap().doubt.clone();
         assert!(doubt(Way::Steered).unwrap().contains("fell behind"));

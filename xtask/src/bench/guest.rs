@@ -1,5 +1,5 @@
-//! Shares in a virtual machine, on a distribution's kernel. Its clock counts its own instructions, so what it measures does not
-//! depend on what this machine does meanwhile, and cannot be compared with what this machine measures.
+//! Measures ways in a virtual machine with a distribution's kernel. The guest's clock counts its own instructions, so its figures do not
+//! depend on the load of this machine, and cannot be compared with figures of this machine.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use super::plan::Load;
 use crate::vm::{self, Host};
 
 const KERNEL: &str = "6.12";
-/// Many times what it takes.
+/// The limit of the guest: many times what it takes.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// Its row, whatever becomes of it.
+/// Measures a way, and gives its row, whether it succeeded or failed.
 pub(super) fn measure(way: Way, load: &Load) -> Row {
     match in_guest(way, &load.for_guest()) {
         Ok((kernel, figures)) => Row { guest: Some(kernel), ..Row::measured(way, figures) },
@@ -33,23 +33,27 @@ fn in_guest(way: Way, load: &Load) -> Result<(String, Figures)> {
         let words = ISOLATED.map(str::to_owned).into_iter().chain(["--".to_owned(), "bench-slice".to_owned()]);
         vm::GuestCommand { words: words.chain(slice_words(way, share)).collect(), limit: LIMIT }
     };
-    let what = vm::Load {
+    let guest_load = vm::Load {
         commands: shares.iter().copied().map(command).collect(),
         files: vec![host.program("reloader"), host.program("bench-slice")],
         ..vm::Load::default()
     };
-    eprintln!("{way} in a virtual machine with Linux {}, {} connections: minutes", kernel.release, load.connections);
-    let (mut sum, mut counted, mut said) = (Figures::default(), 0, String::new());
-    let verdicts = host.boot("bench", &kernel, &what, LIMIT, |line, _| match figures(line) {
+    eprintln!(
+        "{way} in a virtual machine with Linux {}, {} connections: this takes minutes",
+        kernel.release, load.connections
+    );
+    let (mut sum, mut counted, mut output) = (Figures::default(), 0, String::new());
+    let guest = vm::GuestSpec { name: "bench", kernel: &kernel, load: &guest_load, limit: LIMIT };
+    let verdicts = host.boot(&guest, |line, _| match figures(line) {
         Some(figures) => {
             sum.add(&figures);
             counted += 1;
         }
-        None => said += &format!("{line}\n"),
+        None => output += &format!("{line}\n"),
     })?;
     ensure!(
         verdicts.iter().all(|status| *status == 0) && counted == shares.len(),
-        "{counted} of {} shares were run in the guest:\n{said}",
+        "{counted} of {} shares were run in the guest:\n{output}",
         shares.len()
     );
     Ok((kernel.release, sum))

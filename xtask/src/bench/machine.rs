@@ -1,4 +1,4 @@
-//! On what was measured.
+//! Describes the machine on which the figures were measured.
 
 use std::fs;
 use std::process::Command;
@@ -10,20 +10,20 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Machine {
     pub(super) kernel: String,
-    /// How many and of what make.
+    /// Their number and model.
     pub(super) processors: String,
     pub(super) haproxy: String,
-    /// Of the source, as git names it.
+    /// The commit of the source, as git names it.
     pub(super) reloader: String,
-    /// What cargo built reloader with.
+    /// The cargo profile of reloader.
     pub(super) profile: String,
-    /// The day, as `date` writes it.
+    /// The date.
     pub(super) day: String,
 }
 
 impl Machine {
-    /// What differs from another, in words.
-    pub(super) fn unlike(&self, other: &Machine) -> Vec<String> {
+    /// The values that differ from those of another machine, as text.
+    pub(super) fn differences_from(&self, other: &Machine) -> Vec<String> {
         let words = |machine: &Machine| {
             let reloader = format!("reloader {}", machine.reloader);
             let built = format!("built with profile {}", machine.profile);
@@ -40,19 +40,19 @@ impl Machine {
     }
 }
 
-/// Of this machine. What cannot be told is told so.
-pub(super) fn facts(profile: &str) -> Machine {
+/// Describes this machine. A value that cannot be determined is `unknown`.
+pub(super) fn describe(profile: &str) -> Machine {
     Machine {
-        kernel: said("uname", &["-sr"]),
+        kernel: output_of("uname", &["-sr"]),
         processors: processors(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
         haproxy: format!("HAProxy {}", HaproxyBinary::installed().version),
-        reloader: said("git", &["describe", "--always", "--dirty"]),
+        reloader: output_of("git", &["describe", "--always", "--dirty"]),
         profile: profile.into(),
-        day: said("date", &["--utc", "+%Y-%m-%d"]),
+        day: output_of("date", &["--utc", "+%Y-%m-%d"]),
     }
 }
 
-fn said(program: &str, arguments: &[&str]) -> String {
+fn output_of(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success());
     output.map_or_else(|| "unknown".into(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -1,4 +1,4 @@
-//! Shares on this machine's own kernel.
+//! Measures ways on this machine's own kernel.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -18,10 +18,10 @@ use crate::profile;
 
 const PACKAGES: [&str; 4] = ["haproxy", "iproute2", "iptables", "util-linux"];
 
-/// With a process namespace of its own a share can count all processor time, and leaves no process behind.
+/// The command that isolates a share. In a process namespace of its own it can count all processor time, and leaves no process behind.
 pub(super) const ISOLATED: [&str; 6] = ["unshare", "--fork", "--pid", "--mount", "--mount-proc", "--kill-child"];
 
-/// Each way's row, in the order in which they came to their ends.
+/// Measures these ways, and gives their rows in the same order.
 pub(super) fn measure(ways: &[Way], load: &Load, profile: &str) -> Result<Vec<Row>> {
     if ways.is_empty() {
         return Ok(Vec::new());
@@ -34,9 +34,9 @@ pub(super) fn measure(ways: &[Way], load: &Load, profile: &str) -> Result<Vec<Ro
     let (mut sums, mut failures) = (BTreeMap::<Way, Figures>::new(), BTreeMap::<Way, String>::new());
     for Task { way, share, round } in tasks {
         progress.set_message(way.title());
-        // One that could not be put through a share is not put through the others.
+        // A way that failed in one share is not measured further.
         if let Entry::Vacant(failure) = failures.entry(way) {
-            match slice(&programs, way, share) {
+            match run_slice(&programs, way, share) {
                 Ok(figures) => sums.entry(way).or_default().add(&figures),
                 Err(error) => drop(failure.insert(format!("in round {}: {error:#}", round + 1))),
             }
@@ -51,7 +51,7 @@ pub(super) fn measure(ways: &[Way], load: &Load, profile: &str) -> Result<Vec<Ro
     Ok(ways.iter().map(row).collect())
 }
 
-/// Gives the directory of the programs.
+/// Builds the programs and gives their directory.
 fn build(profile: &str) -> Result<PathBuf> {
     run(profile::build_programs(profile).arg("--quiet"))?;
     let own = std::env::current_exe()?;
@@ -59,11 +59,12 @@ fn build(profile: &str) -> Result<PathBuf> {
     Ok(target.join(profile::directory(profile)))
 }
 
-fn slice(programs: &Path, way: Way, share: Share) -> Result<Figures> {
+/// Puts a way through one share of the load.
+fn run_slice(programs: &Path, way: Way, share: Share) -> Result<Figures> {
     let (program, words) = ISOLATED.split_first().context("a program")?;
     let mut command = Command::new(program);
     command.args(words).arg("--").arg(programs.join("bench-slice")).args(slice_words(way, share));
-    // A failure is told in the report: its sentence is enough.
+    // The report shows the message of a failure, which needs no backtrace.
     command.env("RELOADER_BIN", programs.join("reloader")).env("RUST_BACKTRACE", "0");
     let output = output_within(command, limit(share))?;
     if !output.status.success() {
@@ -72,20 +73,20 @@ fn slice(programs: &Path, way: Way, share: Share) -> Result<Figures> {
     figures(&String::from_utf8_lossy(&output.stdout)).context("bench-slice printed no figures")
 }
 
-/// Many times what a share takes: twice the time of its load, more than a minute for each reload, which is what a hold may last,
-/// and five for the rest.
+/// The limit of a share, many times what it takes: twice the time of its load, more than a minute for each reload, because a hold may last
+/// as long, and five minutes for the rest.
 fn limit(share: Share) -> Duration {
     let load = share.connections / u64::from(share.rate.max(1));
     Duration::from_secs(300 + 2 * load + 70 * share.reloads)
 }
 
-/// What `bench-slice` is told.
+/// The arguments of `bench-slice`.
 pub(super) fn slice_words(way: Way, share: Share) -> [String; 4] {
     let Share { connections, rate, reloads } = share;
     [way.to_string(), connections.to_string(), rate.to_string(), reloads.to_string()]
 }
 
-/// From a line of its output, if that is what it is.
+/// The figures in a line of the output of `bench-slice`; none if the line is something else.
 pub(super) fn figures(line: &str) -> Option<Figures> {
     serde_json::from_str(line).ok()
 }

@@ -1,4 +1,4 @@
-//! The report: one HTML file that needs nothing else. Pure.
+//! Builds the report, a single HTML file without external resources. Pure.
 
 use reloader::page::{self, Element, element};
 
@@ -10,7 +10,7 @@ use super::table::{self, HEAD, Line};
 const WIDTH: f64 = 480.0;
 const STYLE: &str = include_str!("page.css");
 
-/// The whole file.
+/// The whole HTML file.
 pub(super) fn html(document: &Document) -> String {
     let main = element("main")
         .child(element("p").class("target").text("cargo xtask bench"))
@@ -51,13 +51,13 @@ fn remarks(document: &Document) -> Option<Element> {
     (!remarks.is_empty()).then_some(list)
 }
 
-/// Each way by itself.
+/// One drawing for each way.
 fn around(document: &Document) -> Element {
     let rows: Vec<&Row> = document.rows.iter().collect();
     let drawings = Panel::all(&rows, WIDTH).into_iter().map(|panel| drawing(WIDTH, HEIGHT).child(panel.draw(0.0)));
-    let caption = "The slowest connection, and the share that was lost, by when a connection was due: in milliseconds from the \
-                   beginning of the reload, five at a time, all reloads together. A lost one is in red; the strip is as high as \
-                   all that were due. The band is as wide as a reload takes.";
+    let caption = "All reloads of a way together, in steps of five milliseconds. A connection counts for the time at which it was due, \
+                   from the beginning of the reload on. The line shows the slowest connection. Losses are red, and the full height of \
+                   the strip is every connection that was due. The band is as wide as a reload takes.";
     element("figure")
         .child(element("h2").text("Around a reload"))
         .child(element("div").class("panels").children(drawings))
@@ -80,12 +80,12 @@ mod tests {
     }
 
     #[test]
-    fn it_is_well_formed_and_has_every_way() {
+    fn page_is_well_formed_and_has_every_way() {
         let text = html(&sample());
         let document = parsed(&text);
         let count = |name: &str| document.descendants().filter(|node| node.has_tag_name(name)).count();
         assert_eq!(count("tr"), 1 + 10);
-        // All but the one that was not run to its end.
+        // All ways but the one that was not completed.
         assert_eq!(count("svg"), 9);
         assert!(text.contains("waited 20s for &lt;another&gt; worker"));
         let nothing = Document { rows: Vec::new(), ..sample() };
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_drawn_outside_its_field() {
+    fn drawings_stay_within_their_field() {
         let text = html(&sample());
         for svg in parsed(&text).descendants().filter(|node| node.has_tag_name("svg")) {
             for node in svg.descendants() {

@@ -1,4 +1,4 @@
-//! One way drawn around the beginnings of its reloads: latency above, what was lost below. Pure.
+//! Draws one way around the beginnings of its reloads: latency above, losses below. Pure.
 
 use reloader::page::{Element, LogScale, decade_label, element, line, path_data, rectangle, text, thousands};
 use reloader_tests::bench::{AFTER, BEFORE, BUCKET, Moment};
@@ -11,14 +11,14 @@ const LEFT: f64 = 62.0;
 const TITLE: f64 = 18.0;
 const TOP: f64 = 46.0;
 const BOTTOM: f64 = 146.0;
-/// The strip in which losses stand.
+/// Top and bottom of the strip with the losses.
 const STRIP: (f64, f64) = (160.0, 206.0);
-/// A bar that is lower cannot be seen.
+/// The height below which a bar would be invisible.
 const LOWEST: f64 = 3.0;
-/// Between two times on the axis.
+/// The distance of two times on the axis.
 const STEP_MS: usize = 100;
 
-/// A row that has figures.
+/// The drawing of a row that has figures.
 pub(super) struct Panel<'a> {
     row: &'a Row,
     around: &'a [Moment],
@@ -27,7 +27,7 @@ pub(super) struct Panel<'a> {
 }
 
 impl<'a> Panel<'a> {
-    /// All on the same scale, so that they can be compared.
+    /// The drawings of these rows, all on the same scale.
     pub(super) fn all(rows: &[&'a Row], width: f64) -> Vec<Panel<'a>> {
         let with_figures = rows.iter().filter_map(|row| Some((*row, row.figures.as_ref()?.around.as_slice())));
         let all: Vec<_> = with_figures.filter(|(_, around)| !around.is_empty()).collect();
@@ -38,19 +38,19 @@ impl<'a> Panel<'a> {
         all.into_iter().map(|(row, around)| Panel { row, around, width, scale }).collect()
     }
 
-    /// Below `top`.
+    /// Draws the panel, with its upper edge at `top`.
     pub(super) fn draw(&self, top: f64) -> Element {
         element("g")
             .attr("transform", format!("translate(0 {top})"))
             .child(text(0.0, TITLE, self.row.way.title()).class("title"))
-            .child(text(self.width, TITLE, &self.said()).attr("text-anchor", "end"))
+            .child(text(self.width, TITLE, &self.summary()).attr("text-anchor", "end"))
             .child(self.reload())
             .child(self.axes())
             .child(element("path").attr("d", self.slowest()).class("p50"))
             .child(self.losses())
     }
 
-    fn said(&self) -> String {
+    fn summary(&self) -> String {
         self.row.headline.as_ref().map_or_else(String::new, |headline| {
             format!(
                 "{} lost of {}, slowest {}",
@@ -61,17 +61,18 @@ impl<'a> Panel<'a> {
         })
     }
 
-    /// Milliseconds from the beginning of a reload.
+    /// The horizontal place of a time in milliseconds from the beginning of a reload.
     fn x(&self, ms: f64) -> f64 {
         let (before, after) = (BEFORE.as_secs_f64() * 1e3, AFTER.as_secs_f64() * 1e3);
         LEFT + (self.width - LEFT) * ((ms + before) / (before + after)).clamp(0.0, 1.0)
     }
 
+    /// The beginning of a bucket, in milliseconds from the beginning of a reload.
     fn begin(index: usize) -> f64 {
         (BUCKET.as_secs_f64() * index as f64 - BEFORE.as_secs_f64()) * 1e3
     }
 
-    /// The median one.
+    /// A band as wide as the median reload.
     fn reload(&self) -> Element {
         let took = self.row.headline.as_ref().map_or(0.0, |headline| headline.seconds_per_reload * 1e3);
         let (from, to) = (self.x(0.0), self.x(took));
@@ -83,7 +84,7 @@ impl<'a> Panel<'a> {
 
     fn axes(&self) -> Element {
         let across = |y: f64| line((LEFT, y), (self.width, y));
-        let beside = |y: f64, said: &str| text(LEFT - 8.0, y + 4.0, said).attr("text-anchor", "end");
+        let beside = |y: f64, label: &str| text(LEFT - 8.0, y + 4.0, label).attr("text-anchor", "end");
         let ticks = self.scale.ticks();
         // At most four fit beside the field.
         let step = ticks.len().div_ceil(4);
@@ -104,13 +105,13 @@ impl<'a> Panel<'a> {
             .child(beside(STRIP.1 - 6.0, "lost"))
     }
 
-    /// Broken where nothing was served.
+    /// The path of the slowest connections, interrupted where none was served.
     fn slowest(&self) -> String {
         let half = BUCKET.as_secs_f64() * 500.0;
         let mut paths = String::new();
         let mut run = Vec::new();
         let mut end = |run: &mut Vec<(f64, f64)>| {
-            // A single point has no length, and would not be seen.
+            // A single point has no length, and would be invisible.
             if let [only] = run.as_slice() {
                 let only = *only;
                 run.push((only.0 + 1.5, only.1));

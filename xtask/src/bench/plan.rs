@@ -1,23 +1,23 @@
-//! Which way takes which share of the load, and when. Pure.
+//! Plans which way gets which share of the load, and when. Pure.
 
 use reloader_tests::bench::{Share, Way};
 use serde::{Deserialize, Serialize};
 
-/// Unless told, connections between two reloads: at 4,000/s one begins a second and a quarter after the other.
+/// The default number of connections between two reloads: at 4,000/s a reload begins every second and a quarter.
 const FOR_EACH_RELOAD: u64 = 5_000;
-/// Connections of a share where there are many: ten seconds at 4,000/s.
+/// Connections of a share of a large load: ten seconds at 4,000/s.
 const SHARE: u64 = 40_000;
 const MOST_ROUNDS: u64 = 25;
-/// Where there are many rounds, the ways without reloader have shares in so many of them: their losses are counted soon, ours would
-/// have to be searched for.
+/// How many rounds of a large load include the ways without reloader. Their losses show soon; a loss of reloader would be rare and needs the
+/// whole load.
 const OTHERS_ROUNDS: u64 = 5;
-/// In a guest, which is emulated.
+/// Connections in an emulated guest.
 const GUEST_CONNECTIONS: u64 = 20_000;
-/// One takes nearly half a second there, and the guest carries little more than a thousand connections in one.
+/// Reloads in an emulated guest. One takes nearly half a second there, and the guest carries little more than a thousand connections a second.
 const GUEST_RELOADS: u64 = 20;
 const GUEST_ROUNDS: u64 = 2;
 
-/// What each way is put through.
+/// The load of each way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Load {
@@ -26,7 +26,7 @@ pub(super) struct Load {
     /// New connections each second.
     pub(super) rate: u32,
     pub(super) rounds: u64,
-    /// Of which the ways without reloader have shares in so many.
+    /// The number of rounds that include the ways without reloader.
     pub(super) others_rounds: u64,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Task {
 }
 
 impl Load {
-    /// The same for `all` ways, or less for those without reloader where it is large.
+    /// The same load for all ways, or with `all` unset, less of a large load for the ways without reloader.
     pub(super) fn new(connections: u64, reloads: Option<u64>, rate: u32, all: bool) -> Load {
         let reloads = reloads.unwrap_or((connections / FOR_EACH_RELOAD).max(2));
         let rounds = (connections / SHARE).clamp(2, MOST_ROUNDS).min(reloads);
@@ -47,7 +47,7 @@ impl Load {
         Load { connections, reloads, rate, rounds, others_rounds }
     }
 
-    /// What a guest is given instead.
+    /// The smaller load for a guest.
     pub(super) fn for_guest(&self) -> Load {
         let reloads = self.reloads.min(GUEST_RELOADS);
         let rounds = GUEST_ROUNDS.min(reloads);
@@ -60,19 +60,20 @@ impl Load {
         Share { connections: part(self.connections), rate: self.rate, reloads: part(self.reloads) }
     }
 
-    /// All shares of a way that takes part in each round.
+    /// The shares of a way that takes part in every round.
     pub(super) fn shares(&self) -> Vec<Share> {
         (0..self.rounds).map(|round| self.share(round)).collect()
     }
 
-    /// Evenly spread, so that a drift meets those that take part in some rounds only as it meets the others.
+    /// Whether a way takes part in a round. The rounds of ways that take part in some only are evenly spread, so that a drift affects them as
+    /// it affects the others.
     fn takes_part(&self, way: Way, round: u64) -> bool {
         let middle = |index: u64| (2 * index + 1) * self.rounds / (2 * self.others_rounds);
         way.rung().is_some() || (0..self.others_rounds).any(|index| middle(index) == round)
     }
 
-    /// All shares of all ways. Each second round goes the other way round, so that what drifts steadily does so by the same for
-    /// all; and each pair of rounds begins with another way, so that none is always behind the same one.
+    /// All shares of all ways, in order. Every second round is reversed, so that a steady drift affects all ways equally. Every pair of rounds
+    /// begins with another way, so that no way always follows the same one.
     pub(super) fn tasks(&self, ways: &[Way]) -> Vec<Task> {
         let mut tasks = Vec::new();
         for round in 0..self.rounds {
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_drift_meets_all_alike() {
+    fn steady_drift_affects_all_ways_equally() {
         let tasks = Load { connections: 100, reloads: 8, rate: 1, rounds: 4, others_rounds: 4 }.tasks(&Way::ALL);
         let place =
             |way| tasks.iter().enumerate().filter(|(_, task)| task.way == way).map(|(index, _)| index).sum::<usize>();
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ways_without_reloader_have_a_fifth_of_a_long_load_spread_over_all_of_it() {
+    fn ways_without_reloader_get_an_evenly_spread_fifth_of_a_long_load() {
         let load = Load::new(1_000_000, None, 4_000, false);
         let tasks = load.tasks(&Way::ALL);
         let rounds = |way| tasks.iter().filter(|task| task.way == way).map(|task| task.round).collect::<Vec<_>>();

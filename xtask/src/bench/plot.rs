@@ -1,4 +1,4 @@
-//! The README's plot: the worst way above the best. A file of its own, which follows the reader's choice of light or dark. Pure.
+//! Draws the README's plot, the worst way above the best, as an SVG file that follows the reader's choice of light or dark. Pure.
 
 use reloader::page::{Element, element};
 
@@ -6,7 +6,7 @@ use super::document::Document;
 use super::panel::{HEIGHT, Panel};
 
 const WIDTH: f64 = 860.0;
-/// Images get no style from the page that they are in.
+/// The style of the file: an image does not inherit the style of the page that shows it.
 const STYLE: &str = "svg { --page: #ffffff; --ink: #1b2230; --soft: #5b6576; --line: #dfe3e9; --blue: #2563a8; --mark: #7a5cc4; --red: #c8281e; }
 @media (prefers-color-scheme: dark) {
   svg { --page: #0d1117; --ink: #e8ecf2; --soft: #9aa6b6; --line: #303947; --blue: #6fb0f2; --mark: #a98bf0; --red: #ff6f61; }
@@ -19,7 +19,7 @@ text.title { fill: var(--ink); font-size: 15px; font-weight: 600; }
 .loss { fill: var(--red); }
 ";
 
-/// Nothing where nothing can be compared.
+/// The plot; none if fewer than two ways can be compared.
 pub(super) fn svg(document: &Document) -> Option<String> {
     let ranked = document.ranked();
     let (worst, best) = (*ranked.first()?, *ranked.last()?);
@@ -35,7 +35,7 @@ pub(super) fn svg(document: &Document) -> Option<String> {
     Some(format!("{drawing}\n"))
 }
 
-/// An empty one.
+/// An empty drawing.
 pub(super) fn drawing(width: f64, height: f64) -> Element {
     element("svg")
         .attr("xmlns", "http://www.w3.org/2000/svg")
@@ -49,7 +49,7 @@ mod tests {
     use crate::bench::document::tests::sample;
 
     #[test]
-    fn the_worst_stands_above_the_best_with_its_losses_in_red() {
+    fn worst_way_is_above_the_best_with_its_losses_in_red() {
         let text = svg(&sample()).unwrap();
         let document = roxmltree::Document::parse(&text).unwrap();
         let titles: Vec<_> = document
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn one_way_alone_makes_no_plot() {
+    fn single_way_has_no_plot() {
         let mut one = sample();
         one.rows.truncate(1);
         assert!(svg(&one).is_none());

@@ -1,4 +1,4 @@
-//! The README's part about the benchmark, written from what was measured.
+//! Writes the README's part about the benchmark from the measured figures.
 
 use std::fs;
 use std::path::Path;
@@ -9,9 +9,9 @@ use super::document::Document;
 use super::{plot, table};
 
 const BEGIN: &str = "<!-- Written by `cargo xtask bench --readme`, from docs/bench.json. -->\n";
-const END: &str = "<!-- The end of what is written so. -->\n";
+const END: &str = "<!-- End of the generated part. -->\n";
 
-/// In `repository`: README.md, and in docs what it was made from and shows.
+/// Writes README.md, docs/bench.json and docs/bench.svg in `repository`.
 pub(super) fn write(repository: &Path, document: &Document) -> Result<()> {
     let readme = repository.join("README.md");
     let text = fs::read_to_string(&readme).with_context(|| readme.display().to_string())?;
@@ -23,14 +23,14 @@ pub(super) fn write(repository: &Path, document: &Document) -> Result<()> {
     }
 }
 
-/// With the part between the marks replaced.
+/// The README with the part between the marks replaced.
 fn replaced(readme: &str, section: &str) -> Result<String> {
     let place = || {
         let (before, rest) = readme.split_once(BEGIN)?;
         let (_, after) = rest.split_once(END)?;
         Some(format!("{before}{BEGIN}{section}{END}{after}"))
     };
-    place().with_context(|| format!("README.md has no place for it: it must have the lines\n{BEGIN}{END}"))
+    place().with_context(|| format!("README.md must contain these two lines:\n{BEGIN}{END}"))
 }
 
 fn section(document: &Document) -> String {
@@ -43,9 +43,9 @@ fn section(document: &Document) -> String {
         return text;
     }
     text += "\n![The worst and the best way around a reload](docs/bench.svg)\n\n";
-    text += "All reloads of a way together, by when a connection was due: the slowest of those served above, the share of those lost in \
-             red below. The band is as wide as a reload takes.\n\n";
-    verdicts.iter().for_each(|said| text += &format!("- {said}\n"));
+    text += "Each plot shows all reloads of a way together, by the time at which a connection was due: above, the slowest connection that \
+             was served; below, in red, the share that was lost. The band is as wide as a reload takes.\n\n";
+    verdicts.iter().for_each(|verdict| text += &format!("- {verdict}\n"));
     text
 }
 
@@ -55,28 +55,32 @@ mod tests {
     use crate::bench::document::tests::sample;
 
     #[test]
-    fn only_what_stands_between_the_marks_is_replaced() {
+    fn only_text_between_the_marks_is_replaced() {
         let readme = format!("before\n{BEGIN}old\n{END}after\n");
         assert_eq!(replaced(&readme, "new\n").unwrap(), format!("before\n{BEGIN}new\n{END}after\n"));
         assert!(replaced("nothing", "new\n").unwrap_err().to_string().contains(BEGIN));
     }
 
     #[test]
-    fn the_plot_is_shown_where_there_is_one() {
+    fn plot_is_shown_only_if_it_exists() {
         let mut sample = sample();
         assert!(section(&sample).contains("(docs/bench.svg)"));
         sample.rows.truncate(1);
         assert!(!section(&sample).contains("(docs/bench.svg)"));
     }
 
-    /// So the figures in the README are those that were measured, and nobody mended one by hand.
+    /// The figures in the README are the measured ones, without edits by hand.
     #[test]
-    fn the_readme_says_what_was_measured() {
+    fn readme_has_the_measured_figures() {
         let repository = crate::repository();
         let read = |name: &str| fs::read_to_string(repository.join(name)).unwrap();
         let (file, readme) = (repository.join("docs/bench.json"), read("README.md"));
         if !file.exists() {
-            return assert_eq!(readme, replaced(&readme, "").unwrap(), "figures that nobody can find out about");
+            return assert_eq!(
+                readme,
+                replaced(&readme, "").unwrap(),
+                "the README has figures without their docs/bench.json"
+            );
         }
         let document = Document::read(&file).unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! A program that has so much time and no more.
+//! Runs a program with a time limit.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -8,15 +8,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use reloader_tests::poll::satisfied_within;
 
-/// Its output, as [`Command::output`] gives it. Where it still runs after `limit`, it is killed: an error with what it said.
+/// Runs a command and gives its output, as [`Command::output`] does.
+///
+/// # Errors
+/// If the command still runs after `limit`: it is killed, and the message ends with its stderr.
 pub(super) fn output_within(mut command: Command, limit: Duration) -> Result<Output> {
-    // Files, not pipes: nobody has to read while it runs.
+    // Files, because a pipe would have to be read while the command runs.
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
     let program = command.get_program().display().to_string();
     let mut running = Running(command.spawn().with_context(|| format!("running {program}"))?);
     let status = running.within(limit)?;
-    // All who write have ended, or will have nothing more to say.
+    // The command has ended or is killed here, so the files are complete.
     drop(running);
     let (stdout, stderr) = (content(&mut stdout)?, content(&mut stderr)?);
     match status {
@@ -25,7 +28,7 @@ pub(super) fn output_within(mut command: Command, limit: Duration) -> Result<Out
     }
 }
 
-/// Dropped, it is killed.
+/// A running command, killed on drop.
 struct Running(Child);
 
 impl Running {
@@ -41,7 +44,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // One that was waited for is not signalled: Child knows.
+        // `Child` does not signal a process that was waited for.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -65,13 +68,13 @@ mod tests {
     }
 
     #[test]
-    fn one_that_ends_gives_what_it_said() {
+    fn ended_command_gives_status_and_output() {
         let output = shell("echo one; echo two >&2; exit 3", Duration::from_secs(60)).unwrap();
         assert_eq!((output.status.code(), &*output.stdout, &*output.stderr), (Some(3), &b"one\n"[..], &b"two\n"[..]));
     }
 
     #[test]
-    fn one_that_does_not_end_is_killed() {
+    fn command_over_its_limit_is_killed() {
         let error = shell("echo $$ >&2; exec sleep 1000", Duration::from_secs(1)).unwrap_err().to_string();
         let (_, pid) = error.split_once("still ran after 1s: ").unwrap_or_else(|| panic!("{error}"));
         assert!(!std::path::Path::new("/proc").join(pid).exists(), "{error}");

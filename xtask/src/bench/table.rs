@@ -1,4 +1,4 @@
-//! The table, and what is to be said about it, in words. Pure.
+//! Formats the table and the remarks on it, as text and as Markdown. Pure.
 
 use reloader::page::thousands;
 use reloader_tests::bench::Figures;
@@ -19,13 +19,13 @@ pub(super) const HEAD: [&str; 11] = [
     "s per reload",
 ];
 
-/// A cell for each column, or the reason why there are none.
+/// The cells of a row, or the reason why it has none.
 pub(super) enum Line {
     Cells(Box<[String; HEAD.len()]>),
     Reason { title: String, reason: String },
 }
 
-/// A line for each row, numbers in brackets for what stands below.
+/// The lines of the table. A number in brackets refers to a remark.
 pub(super) fn lines(document: &Document) -> Vec<Line> {
     let mut number = 0;
     let line = |row: &Row| {
@@ -46,7 +46,7 @@ fn why(failed: bool, reason: &str) -> String {
     format!("{}: {reason}", if failed { "failed" } else { "not run" })
 }
 
-/// What stands below, in the order of the numbers.
+/// The remarks below the table, in the order of their numbers.
 pub(super) fn remarks(document: &Document) -> Vec<String> {
     document.rows.iter().filter_map(|row| remark(document, row)).collect()
 }
@@ -54,19 +54,19 @@ pub(super) fn remarks(document: &Document) -> Vec<String> {
 fn remark(document: &Document, row: &Row) -> Option<String> {
     let figures = row.figures.as_ref()?;
     let guest = row.guest.as_deref().map(|kernel| in_guest(kernel, figures));
-    let unlike = row.machine.as_ref().map(|machine| machine.unlike(&document.machine).join(", "));
-    let apart = unlike.map(|said| format!("Measured apart from the others: {said}"));
+    let differences = row.machine.as_ref().map(|machine| machine.differences_from(&document.machine).join(", "));
+    let apart = differences.map(|differences| format!("Measured apart from the others: {differences}"));
     let doubt = row.doubt.as_deref().map(capitalised);
-    let said: Vec<String> = [guest, doubt, apart].into_iter().flatten().collect();
-    (!said.is_empty()).then(|| said.join(". ") + ".")
+    let sentences: Vec<String> = [guest, doubt, apart].into_iter().flatten().collect();
+    (!sentences.is_empty()).then(|| sentences.join(". ") + ".")
 }
 
 fn in_guest(kernel: &str, figures: &Figures) -> String {
     let reloads = figures.reloads_us.len() as u64;
     format!(
-        "On Linux {kernel} in a virtual machine, reloader built with profile guest: {} connections at {}/s through {} reloads, one for \
-         {} connections, {} of them late. So nothing is told for a million; its clock is its own, and its times cannot be compared \
-         with the others",
+        "Measured on Linux {kernel} in a virtual machine, with reloader built with profile guest: {} connections at {}/s through {} \
+         reloads, one for {} connections; {} of the connections were late. There are no figures per million, and the times cannot be \
+         compared with the others, because the guest has a clock of its own",
         thousands(figures.connections),
         thousands(figures.rate.into()),
         thousands(reloads),
@@ -78,7 +78,7 @@ fn in_guest(kernel: &str, figures: &Figures) -> String {
     )
 }
 
-/// With other reloads among its connections than the others have, a guest's have no share that could be compared.
+/// The cells of a row. A guest has fewer connections for each reload, so its figures per million cannot be compared.
 fn cells(title: String, headline: &Headline, is_guest: bool) -> [String; HEAD.len()] {
     let comparable = |cell: String| if is_guest { "–".to_owned() } else { cell };
     [
@@ -100,7 +100,7 @@ fn rate(per_million: f64) -> String {
     thousands(per_million.round() as u64)
 }
 
-/// To two digits or more.
+/// A latency with at least two digits.
 pub(super) fn latency(micros: u64) -> String {
     let ms = micros as f64 / 1e3;
     match ms {
@@ -110,7 +110,7 @@ pub(super) fn latency(micros: u64) -> String {
     }
 }
 
-/// How the table came about.
+/// How and where the figures were measured.
 pub(super) fn about(document: &Document) -> String {
     let (load, machine) = (&document.load, &document.machine);
     let some = match load.others_rounds < load.rounds {
@@ -133,7 +133,7 @@ pub(super) fn about(document: &Document) -> String {
     )
 }
 
-/// The worst and the best, a sentence each; nothing where nothing can be compared.
+/// One sentence each about the worst and the best way; empty if fewer than two ways can be compared.
 pub(super) fn verdicts(document: &Document) -> Vec<String> {
     let ranked = document.ranked();
     let (Some(worst), Some(best)) = (ranked.first(), ranked.last()) else { return Vec::new() };
@@ -158,7 +158,7 @@ fn verdict(word: &str, row: &Row) -> String {
     )
 }
 
-/// For a terminal.
+/// The table and its remarks for a terminal.
 pub(super) fn text(document: &Document) -> String {
     let lines = lines(document);
     let mut widths = HEAD.map(str::len);
@@ -184,13 +184,13 @@ pub(super) fn text(document: &Document) -> String {
     for (number, remark) in remarks(document).iter().enumerate() {
         text += &format!("({}) {remark}\n", number + 1);
     }
-    for said in std::iter::once(about(document)).chain(verdicts(document)) {
-        text += &format!("{said}\n");
+    for sentence in std::iter::once(about(document)).chain(verdicts(document)) {
+        text += &format!("{sentence}\n");
     }
     text
 }
 
-/// For the README.
+/// The table for the README.
 pub(super) fn markdown(document: &Document) -> String {
     let mut text =
         format!("| {} |\n| --- |{}\n", HEAD.join(" | "), " ---: |".repeat(HEAD.len() - 1)).replacen("|  |", "| |", 1);
@@ -205,7 +205,7 @@ pub(super) fn markdown(document: &Document) -> String {
     text
 }
 
-/// What would end a cell of a table.
+/// The first line of a reason, with the characters escaped that would end a cell.
 fn one_line(reason: &str) -> String {
     reason.lines().next().unwrap_or_default().replace('|', "\\|").replace('<', "&lt;")
 }
@@ -222,7 +222,7 @@ mod tests {
     use crate::bench::machine::Machine;
 
     #[test]
-    fn every_way_has_a_line_and_what_was_not_run_says_why() {
+    fn every_way_has_a_line_with_figures_or_a_reason() {
         let text = text(&sample());
         assert!(text.contains("\nkill, then start"), "{text}");
         let line = |title: &str| text.lines().find(|line| line.starts_with(title)).unwrap_or_default().to_owned();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_compared_is_not_told_and_said_why() {
+    fn incomparable_figures_are_left_out_with_a_remark() {
         let sample = sample();
         let machine = Machine { day: "2026-11-24".into(), reloader: "fedcba".into(), ..Machine::sample() };
         let guest: Vec<Row> = sample.rows.iter().filter(|row| row.guest.is_some()).cloned().collect();
@@ -246,13 +246,13 @@ mod tests {
         let line = text.lines().find(|line| line.starts_with("reloader, held by qdiscs (2)")).unwrap();
         assert_eq!(line.matches('–').count(), 3, "{line}");
         let remark = text.lines().find(|line| line.starts_with("(2)")).unwrap();
-        let said =
+        let expected =
             ["profile guest", "one for 3,333 connections", "apart from the others: 2026-11-24, reloader fedcba."];
-        assert!(said.iter().all(|said| remark.contains(said)), "{remark}");
+        assert!(expected.iter().all(|text| remark.contains(text)), "{remark}");
     }
 
     #[test]
-    fn each_line_of_the_markdown_has_all_columns() {
+    fn every_markdown_line_has_all_columns() {
         let text = markdown(&sample());
         assert!(text.lines().all(|line| line.matches('|').count() == HEAD.len() + 1), "{text}");
         assert!(text.contains("&lt;another>") && text.lines().count() == 2 + 10, "{text}");

@@ -1,4 +1,4 @@
-//! What happens in the demo, while the load goes on.
+//! Plays the events of the demo under load: reloads, changes of the configuration, and kills.
 
 use std::fs;
 use std::path::Path;
@@ -15,10 +15,10 @@ const RELOADS: usize = 20;
 const KILLS: usize = 3;
 /// Connections between two reloads.
 const PAUSE: u64 = 400;
-/// Connections before a kill: more than a second's, so that it is no crash loop, which the daemon answers more slowly.
+/// Connections before a kill: more than a second's, because the daemon answers a crash loop more slowly.
 const PAUSE_BEFORE_KILL: u64 = 2_500;
 
-/// The load's outcome, the events' times, and the receipts in human form.
+/// The outcome of the load, the times of the events, and the receipts as text.
 pub(super) struct Played {
     pub(super) outcomes: Outcomes,
     pub(super) windows: Vec<Window>,
@@ -26,7 +26,10 @@ pub(super) struct Played {
 }
 
 impl Played {
-    /// An error when anything was refused, or lost other than inside a HAProxy that was killed.
+    /// Judges the demo.
+    ///
+    /// # Errors
+    /// If a connection was refused, or lost other than inside a killed HAProxy.
     pub(super) fn verdict(&self) -> anyhow::Result<()> {
         ensure!(
             self.outcomes.kept_schedule(),
@@ -49,7 +52,7 @@ struct Stage {
     progress: ProgressBar,
 }
 
-/// Plays everything once.
+/// Plays all events once.
 pub(super) fn play(reloader: &Path) -> anyhow::Result<Played> {
     netns::enter();
     let rig = Rig::with(&config()).reloader(reloader).tables("[reload]\ncount-syns = true\n").start();
@@ -68,7 +71,7 @@ pub(super) fn play(reloader: &Path) -> anyhow::Result<Played> {
     stage.reload("bind added", 0)?;
     stage.rig.configure(&config());
     stage.reload("bind removed", 0)?;
-    fs::write(stage.rig.haproxy_cfg(), "this is no configuration\n")?;
+    fs::write(stage.rig.haproxy_cfg(), "this is not a configuration\n")?;
     stage.reload("broken configuration", 1)?;
     stage.rig.configure(&config());
     for _ in 0..KILLS {

@@ -1,8 +1,8 @@
-//! The main job on an embedded default: a real HAProxy reloaded and killed under load, with nothing refused.
+//! Demonstrates reloader: a real HAProxy is reloaded and killed under load, and no connection is refused.
 //!
-//! Three steps, each this same program: as the user, what is missing is installed and reloader is built; as root, the
-//! machine is looked at before and after; in namespaces of its own, the demo itself runs. When the innermost process
-//! ends, in whatever way, the kernel ends everything in its process namespace with it.
+//! This program runs itself in three stages. As the user, it installs missing packages and builds reloader. As root, it compares the machine
+//! before and after. In namespaces of its own, it runs the demo. When the innermost process ends, for whatever reason, the kernel ends every
+//! process in its process namespace.
 
 mod events;
 mod report;
@@ -27,7 +27,10 @@ pub(crate) struct Arguments {
     isolated: Option<PathBuf>,
 }
 
-/// Runs the demo; an error when anything was refused, or lost to a reload.
+/// Runs the demo.
+///
+/// # Errors
+/// If a connection was refused, or lost to a reload.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match (&arguments.isolated, &arguments.as_root) {
         (Some(reloader), _) => isolated(reloader),
@@ -68,7 +71,7 @@ fn as_root(reloader: &Path) -> anyhow::Result<()> {
 }
 
 fn isolated(reloader: &Path) -> anyhow::Result<()> {
-    // Files too are gone with the namespace.
+    // With a tmpfs in the namespace, the files disappear too.
     let no_flags = nix::mount::MsFlags::empty();
     nix::mount::mount(Some("tmpfs"), "/run", Some("tmpfs"), no_flags, None::<&str>)
         .context("mounting a tmpfs on /run")?;

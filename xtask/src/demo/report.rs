@@ -1,4 +1,4 @@
-//! The demo's table.
+//! Formats the table of the demo.
 
 use reloader_tests::load::Summary;
 
@@ -6,14 +6,14 @@ use super::events::{KILL, Played};
 
 const HEAD: [&str; 9] = ["", "connections", "refused", "reset", "empty", "timed out", "p50 ms", "p99 ms", "max ms"];
 
-/// A row per kind of event, then a line per receipt.
+/// One row for each kind of event, then one line for each receipt.
 pub(super) fn text(played: &Played) -> String {
     let mut rows = vec![HEAD.map(str::to_owned).to_vec()];
     rows.extend(played.outcomes.by_window(&played.windows).iter().map(|(label, summary)| row(label, summary)));
     rows.push(row("all", &played.outcomes.summary()));
     let mut text = aligned(&rows);
     text.push_str(
-        "\nA connection counts for the event that its life overlaps; one inside a HAProxy that is killed is reset.\n\n",
+        "\nA connection counts for the event that it overlaps. A connection inside a killed HAProxy is reset.\n\n",
     );
     text.push_str(&verdict(played));
     text.push_str("receipts, newest first:\n");
@@ -41,7 +41,7 @@ fn row(label: &str, summary: &Summary) -> Vec<String> {
     cells
 }
 
-/// The first column to the left, the figures to the right.
+/// Aligns the first column to the left and the figures to the right.
 fn aligned(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let mut text = String::new();

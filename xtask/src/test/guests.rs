@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use reloader_tests::versions::cache_dir;
 use reloader_tests::{booted, guest, kernels, tier};
 
+use super::collector::Collector;
 use super::libtest::Outcome;
 use super::machine_lock::MachineLock;
 use super::programs::Programs;
@@ -21,38 +22,38 @@ use super::table::Finding;
 use super::tiers::{Tier, Tiers};
 use crate::interrupt;
 use crate::packages::ensure_apt;
-use crate::vm::carried::Carried;
-use crate::vm::{self, Accelerator, Host};
+use crate::vm::carried::CarriedRate;
+use crate::vm::{self, Accelerator, GuestSpec, Host};
 
-/// For one row, many times what it takes.
+/// The limit for one row: many times what it takes.
 const LIMIT: Duration = Duration::from_secs(3600);
 
-/// Guests have one processor each, and beside the lanes each of them waits half of the time.
+/// How many guests run at once. Each has one processor, and waits half of the time while the lanes run.
 const AT_ONCE: usize = 3;
 
-/// Everything is built and chosen, nothing booted.
+/// The rows to run, built and chosen but not booted.
 pub(super) struct Guests<'a> {
     pub(super) tier: Tier,
     pub(super) tiers: &'a Tiers,
     pub(super) host: Host,
     pub(super) programs: Programs,
-    /// Each with the tests that it runs.
+    /// Each row with its tests.
     pub(super) rows: Vec<(Row, Vec<String>)>,
 }
 
 impl Guests<'_> {
-    /// How many tests they run.
+    /// How many tests run in guests.
     pub(super) fn count(&self) -> usize {
         self.rows.iter().map(|(_, tests)| tests.len()).sum()
     }
 
-    /// Whether they may run beside tests that need the machine to themselves.
+    /// Whether the guests may run beside tests that need the machine to themselves.
     pub(super) fn are_idle(&self) -> bool {
         self.host.is_idle()
     }
 
-    /// Fetches kernels and packs archives, without keeping these: what is done once for several guests is done then. That is work
-    /// for all processors, which would disturb tests. What fails here fails again, in its row.
+    /// Fetches the kernels and packs the archives that several guests share. This uses all processors and would disturb tests later. An error
+    /// is ignored here, because it occurs again in its row.
     pub(super) fn warm_up(&self) {
         for (row, tests) in &self.rows {
             let packed = kernels::by_line(row.kernel).and_then(|wanted| {
@@ -63,22 +64,22 @@ impl Guests<'_> {
         }
     }
 
-    /// Runs all of them.
+    /// Runs all rows.
     ///
     /// # Errors
-    /// When the run is interrupted.
+    /// If the run is interrupted.
     pub(super) fn run(&self, progress: &Progress) -> Result<Vec<Finding>> {
         let _machine = if self.are_idle() { None } else { Some(MachineLock::shared()?) };
         let (began, queue, findings) =
             (Instant::now(), Mutex::new(VecDeque::from_iter(&self.rows)), Mutex::new(Vec::new()));
         let next = || queue.lock().expect("no row panics").pop_front();
         std::thread::scope(|scope| {
-            // By this machine's clock, two guests would measure each other.
+            // On this machine's clock, two guests would disturb each other's measurements.
             let at_once = if *self.host.accelerator() == Accelerator::Kvm { 1 } else { AT_ONCE };
             for _ in 0..at_once {
                 scope.spawn(|| {
                     while let Some((row, tests)) = next().filter(|_| !interrupt::is_requested()) {
-                        let finding = self.find(row, tests, progress);
+                        let finding = self.run_row(row, tests, progress);
                         progress.print(&finding.line());
                         findings.lock().expect("no row panics").push(finding);
                     }
@@ -90,60 +91,37 @@ impl Guests<'_> {
         findings.into_inner().context("no row panics")
     }
 
-    fn find(&self, row: &Row, tests: &[String], progress: &Progress) -> Finding {
+    fn run_row(&self, row: &Row, tests: &[String], progress: &Progress) -> Finding {
         let began = Instant::now();
-        let mut finding = Finding { title: row.title(), ..Finding::default() };
+        let mut collector = Collector::new(row, tests, progress);
+        let mut retired = None;
         let result = kernels::by_line(row.kernel).and_then(|wanted| match wanted.fetch(&cache_dir()) {
             Err(error) if wanted.retired => {
-                finding.retired = Some(format!("{error:#}"));
+                retired = Some(format!("{error:#}"));
                 Ok(())
             }
-            kernel => self.in_guest(row, tests, &kernel?, &mut finding, progress),
+            kernel => self.run_in_guest(&kernel?, &mut collector),
         });
-        finding.problem = result.err().map(|error| format!("{error:#}"));
-        finding.took = began.elapsed();
-        finding
+        let problem = result.err().map(|error| format!("{error:#}"));
+        Finding { retired, problem, took: began.elapsed(), ..collector.finish() }
     }
 
-    fn in_guest(
-        &self,
-        row: &Row,
-        tests: &[String],
-        kernel: &kernels::Kernel,
-        finding: &mut Finding,
-        progress: &Progress,
-    ) -> Result<()> {
+    fn run_in_guest(&self, kernel: &kernels::Kernel, collector: &mut Collector<'_>) -> Result<()> {
+        let (row, tests) = (collector.row, collector.tests);
         let name = row.title().replace(' ', "-");
-        let carried = Carried::for_guest(kernel, self.host.accelerator(), &row.environment())?;
+        let carried = CarriedRate::for_guest(kernel, self.host.accelerator(), &row.environment())?;
         let load = self.load(row, tests, carried.known().filter(|_| self.tier != Tier::All))?;
-        // Written as it comes: a row that takes long can be watched.
+        // Written line by line, so that a long row can be watched.
         let mut log = fs::File::create(self.host.logs().join(format!("{name}.log")))?;
-        let (mut output, mut before, mut running) = (String::new(), Duration::ZERO, tests.iter());
-        let verdicts = self.host.boot(&name, kernel, &load, LIMIT, |line, cost| {
-            if output.is_empty() && finding.results.is_empty() {
-                // Until here it has booted.
-                before = cost;
-            }
-            output += &format!("{line}\n");
+        let guest = GuestSpec { name: &name, kernel, load: &load, limit: LIMIT };
+        let verdicts = self.host.boot(&guest, |line, cost| {
             let _ = writeln!(log, "{line}");
             carried.note(line);
-            let Some(status) = guest::verdict(line) else { return };
-            if let Some(test) = running.next() {
-                let outcome = Outcome::from_program(Some(status), &output);
-                if outcome == Outcome::Passed {
-                    carried.keep();
-                    finding.passed_output += &output;
-                }
-                let took = cost - before;
-                progress.add(&format!("{test} on {}", row.title()), &outcome, took.as_secs_f64(), &output);
-                finding.results.push((test.clone(), outcome, took));
-                output.clear();
-                before = cost;
+            if collector.add_line(line, cost) == Some(Outcome::Passed) {
+                carried.keep();
             }
         });
-        finding.last_output = output;
-        let count =
-            verdicts.with_context(|| format!("during {}", running.next().map_or("the end", String::as_str)))?.len();
+        let count = verdicts.with_context(|| format!("during {}", collector.running().unwrap_or("the end")))?.len();
         ensure!(count == tests.len(), "only {count} of {} tests ran", tests.len());
         Ok(())
     }
@@ -182,7 +160,7 @@ impl Guests<'_> {
     }
 }
 
-/// A reloader without these capabilities, for tests that need them themselves.
+/// Writes a script that runs reloader without these capabilities. The tests need some of them, so only reloader is without.
 fn wrapper(folder: &Path, names: &str) -> Result<PathBuf> {
     fs::create_dir_all(folder)?;
     let path = folder.join("reloader-denied");

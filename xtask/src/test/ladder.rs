@@ -1,29 +1,31 @@
-//! The table rung x kind of listener x kernel, from what the test `ladder` printed in each row.
+//! Builds the table rung x kind of listener x kernel from the output of the tests `ladder::*` in each row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::table::Finding;
 
-/// How the test says what came of a kind on a rung: `cell|held-ebpf|unix path|proven`.
+/// The prefix of a line with the result of a kind on a rung: `cell|held-ebpf|unix path|proven`.
 const CELL: &str = "cell|";
 
+/// A rung and a kind of listener.
 type Place = (String, String);
 
-/// By rung and kind, then by kernel: in the order in which they were printed first.
+/// The results by rung and kind, then by kernel.
 #[derive(Default)]
 pub(super) struct Ladder {
+    /// In the order in which they were printed first.
     order: Vec<Place>,
     cells: BTreeMap<Place, BTreeMap<String, String>>,
     kernels: BTreeSet<String>,
-    /// Rows by the name that they have on every kernel, with the places for which some row of this name has a result.
+    /// By the name that a row has on every kernel, the places for which any row of this name has a result.
     places_of: BTreeMap<String, BTreeSet<Place>>,
     /// Kernel and name of each row that was run.
     rows: BTreeSet<(String, String)>,
 }
 
 impl Ladder {
-    /// Of these rows; those that were denied something do not count.
-    pub(super) fn of(findings: &[Finding]) -> Ladder {
+    /// The table of these rows, except for those whose kernel no longer exists.
+    pub(super) fn from_findings(findings: &[Finding]) -> Ladder {
         let mut ladder = Ladder::default();
         for finding in findings.iter().filter(|finding| finding.retired.is_none()) {
             let (kernel, row) = finding.title.split_once(' ').unwrap_or((&finding.title, ""));
@@ -49,7 +51,7 @@ impl Ladder {
         self.cells.entry(place).or_default().insert(kernel.to_owned(), result.trim().to_owned());
     }
 
-    /// The first place without a result that a row of the same name has on another kernel.
+    /// The first missing result: a row of the same name has it on another kernel.
     pub(super) fn gap(&self) -> Option<String> {
         self.rows.iter().find_map(|(kernel, row)| {
             let mut expected = self.places_of.get(row).into_iter().flatten();
@@ -58,7 +60,7 @@ impl Ladder {
         })
     }
 
-    /// A line for each rung and kind, a column for each kernel, and the reasons below.
+    /// Formats a line for each rung and kind, with a column for each kernel, and the reasons below.
     pub(super) fn text(&self) -> String {
         if self.order.is_empty() {
             return String::new();
@@ -84,7 +86,7 @@ impl Ladder {
     }
 }
 
-/// `proven`, what stands for it, or the number of the reason.
+/// The text of a cell: `proven`, the rung that applies instead, or the number of the reason.
 fn word<'a>(result: &'a str, reasons: &mut Vec<&'a str>) -> String {
     match result.strip_prefix("not applicable: ") {
         Some(instead) => instead.to_owned(),
@@ -109,20 +111,20 @@ mod tests {
     }
 
     #[test]
-    fn a_place_without_a_result_is_named() {
+    fn missing_result_is_named() {
         let one = row(
             "5.10 ebpf",
             "test kept::passed ... cell|passed|unix path|proven\ncell|steered|unix path|not applicable: passed\n",
         );
         let two = row("6.1 ebpf", "cell|passed|unix path|so it is\n");
-        // A row that is not run on every kernel leaves no gap on the others.
+        // A row that does not run on every kernel leaves no gap on the others.
         let other = row("5.10 qdisc", "cell|held-qdisc|unix path|proven\n");
-        assert_eq!(Ladder::of(&[one.clone(), other]).gap(), None);
-        let whole = Ladder::of(std::slice::from_ref(&one));
+        assert_eq!(Ladder::from_findings(&[one.clone(), other]).gap(), None);
+        let whole = Ladder::from_findings(std::slice::from_ref(&one));
         assert_eq!(whole.gap(), None);
         let retired = Finding { retired: Some("gone".into()), ..row("6.12 ebpf", "") };
-        assert_eq!(Ladder::of(&[one.clone(), retired]).gap(), None);
-        let ladder = Ladder::of(&[one, two]);
+        assert_eq!(Ladder::from_findings(&[one.clone(), retired]).gap(), None);
+        let ladder = Ladder::from_findings(&[one, two]);
         assert_eq!(ladder.gap().unwrap(), "the ladder has no result for unix path on steered, 6.1");
         let text = ladder.text();
         assert!(text.contains("passed      unix path                 proven      (1)\n"), "{text}");

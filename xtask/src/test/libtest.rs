@@ -1,4 +1,4 @@
-//! How a test ends, as libtest prints it for a program that was asked for one test.
+//! Reads the outcome of a test from the output of libtest, for a program that was asked to run one test.
 
 use reloader_tests::guest::SKIPPED;
 use reloader_tests::isolation::KILLED;
@@ -8,16 +8,16 @@ use reloader_tests::isolation::KILLED;
 pub(super) enum Outcome {
     Passed,
     Failed,
-    /// It took longer than its limit.
+    /// The test reached its limit.
     Killed,
-    /// And why.
+    /// The test was skipped, for this reason.
     Skipped(String),
 }
 
 impl Outcome {
-    /// From the program's exit status and what it has printed.
+    /// The outcome, from the program's exit status and output.
     pub(super) fn from_program(status: Option<i32>, output: &str) -> Outcome {
-        // A name that is not there runs nothing, and succeeds.
+        // For an unknown name libtest runs nothing and succeeds.
         if status != Some(0) || !output.contains("test result: ok. 1 passed;") {
             return if status == Some(KILLED) { Outcome::Killed } else { Outcome::Failed };
         }
@@ -26,7 +26,7 @@ impl Outcome {
     }
 }
 
-/// libtest has begun the line where the test is the first to print: `test a::b ... skipped: why`.
+/// Removes what libtest has printed in front of the first output of a test: `test a::b ... skipped: why`.
 fn without_name(line: &str) -> &str {
     let named = line.strip_prefix("test ").and_then(|line| line.split_once(" ... "));
     named.map_or(line, |(_, rest)| rest)
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_test_has_passed_only_if_one_was_run() {
+    fn outcome_is_passed_only_if_one_test_was_run() {
         let outcome = Outcome::from_program;
         let ok = "test a ... ok\n\ntest result: ok. 1 passed; 0 failed";
         assert_eq!(outcome(Some(0), ok), Outcome::Passed);

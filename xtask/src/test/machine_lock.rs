@@ -1,4 +1,5 @@
-//! Keeps two runs on one machine out of each other's measurements: a test of the lane `alone` has the machine to itself.
+//! Serialises runs on one machine, so that they do not disturb each other's measurements: a test of the lane `alone` has the machine to
+//! itself.
 
 use std::fs::File;
 use std::time::Duration;
@@ -9,13 +10,13 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::interrupt;
 
-/// Of the whole machine, in a directory where only root writes.
+/// The lock file of the whole machine, in a directory where only root writes.
 const FILE: &str = "/run/reloader-tests.lock";
 
-/// A process that sleeps in flock(2) cannot look whether the run was interrupted, and there is no other event.
+/// How often the lock is tried: a process that sleeps in flock(2) cannot check whether the run was interrupted.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The lock; dropped, it is free. Other users than root run no test that needs it, and have none.
+/// The lock, released on drop. Users other than root run no test that needs it, so for them it is empty.
 pub(crate) struct MachineLock(#[expect(dead_code, reason = "held, never read")] Option<Flock<File>>);
 
 impl MachineLock {

@@ -1,4 +1,4 @@
-//! The kernel matrix, kernel x gate x result: chooses its rows, and tells what came of them.
+//! Chooses the rows of the kernel matrix (kernel x gate), and reports their results.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use super::tiers::{Tier, Tiers};
 use crate::dist;
 use crate::vm::{self, Accelerator, Host};
 
-/// What is run.
+/// What to run.
 pub(super) struct Matrix<'a> {
     pub(super) tier: Tier,
     pub(super) tiers: &'a Tiers,
@@ -22,7 +22,7 @@ pub(super) struct Matrix<'a> {
     pub(super) kernel: Option<&'a str>,
     /// Only rows of this name.
     pub(super) name: Option<&'a str>,
-    /// Only tests whose names have this in them.
+    /// Only tests whose names contain this text.
     pub(super) filter: Option<&'a str>,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn titles() -> Vec<String> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Builds what the guests run, and chooses the rows. None where none of them has such a test.
+    /// Builds the guests' programs and chooses the rows. None if no row has a requested test.
     pub(super) fn prepare(&self, report: &mut Report) -> Result<Option<Guests<'a>>> {
         let began = Instant::now();
         let programs = Programs::build_static(vm::PROFILE)?;
@@ -46,7 +46,7 @@ impl<'a> Matrix<'a> {
         }
         let rows = self.rows(&programs.tests()?, report)?;
         if rows.is_empty() {
-            report.add_skipped("guests".into(), "no row has a test of this name".into());
+            report.add_skipped("guests".into(), "no row has a test with this name".into());
             return Ok(None);
         }
         let guests = Guests { tier: self.tier, tiers: self.tiers, host, programs, rows };
@@ -59,17 +59,17 @@ impl<'a> Matrix<'a> {
         let (wanted, left_out): (Vec<Row>, Vec<Row>) = rows::all()
             .into_iter()
             .filter(|row| self.is_wanted(row))
-            .partition(|row| self.is_asked_for_by_name() || self.tiers.includes_row(self.tier, &row.title()));
+            .partition(|row| self.is_requested_by_name() || self.tiers.includes_row(self.tier, &row.title()));
         for row in left_out {
-            report.add_skipped(format!("row {}", row.title()), "only in a run of everything (tests/tiers.toml)".into());
+            report.add_skipped(format!("row {}", row.title()), "runs only with --all (tests/tiers.toml)".into());
         }
-        ensure!(!wanted.is_empty(), "there is no such row; the rows are {}", titles().join(", "));
+        ensure!(!wanted.is_empty(), "no row fits; the rows are {}", titles().join(", "));
         let with_tests = wanted.into_iter().map(|row| Ok((self.tests_of(&row, tests)?, row)));
         let with_tests: Vec<(Vec<String>, Row)> = with_tests.collect::<Result<_>>()?;
         Ok(with_tests.into_iter().filter(|(tests, _)| !tests.is_empty()).map(|(tests, row)| (row, tests)).collect())
     }
 
-    /// Whether any of the rows that are asked for has any of these tests: before the guests' programs are built.
+    /// Whether a requested row has any of these tests. It can be asked before the guests' programs are built.
     pub(super) fn has_any_of(&self, tests: &[Test]) -> Result<bool> {
         for row in rows::all().iter().filter(|row| self.is_wanted(row)) {
             if !self.tests_of(row, tests)?.is_empty() {
@@ -83,8 +83,8 @@ impl<'a> Matrix<'a> {
         self.kernel.is_none_or(|kernel| kernel == row.kernel) && self.name.is_none_or(|name| name == row.name)
     }
 
-    /// What is asked for by its name is run whatever its tier.
-    fn is_asked_for_by_name(&self) -> bool {
+    /// Whether rows or tests were requested by name: those run whatever their tier.
+    fn is_requested_by_name(&self) -> bool {
         self.kernel.is_some() || self.name.is_some() || self.filter.is_some()
     }
 
@@ -92,18 +92,18 @@ impl<'a> Matrix<'a> {
         let mut chosen = row.chosen(tests)?;
         chosen.retain(|test| match self.filter {
             Some(filter) => test.contains(filter),
-            None => self.is_asked_for_by_name() || self.tiers.includes_in_row(self.tier, &row.title(), test),
+            None => self.is_requested_by_name() || self.tiers.includes_in_row(self.tier, &row.title(), test),
         });
         Ok(chosen)
     }
 }
 
-/// Prints the tables of these rows, and puts what came of them into the report.
-pub(super) fn tell(findings: Vec<Finding>, tiers: &Tiers, report: &mut Report) {
+/// Prints the tables of these rows, and adds their results to the report.
+pub(super) fn report_findings(findings: Vec<Finding>, tiers: &Tiers, report: &mut Report) {
     print!("{}", table::text(&findings));
-    let ladder = Ladder::of(&findings);
+    let ladder = Ladder::from_findings(&findings);
     println!("{}", ladder.text());
-    // Rows of one name run the same tests, whatever was asked for.
+    // Rows of the same name run the same tests, whatever was requested.
     if let Some(gap) = ladder.gap() {
         report.add_failure(gap);
     }

@@ -1,5 +1,5 @@
-//! Everything that is tested: what needs no privilege first, then the integration tests against real HAProxy, and at the same
-//! time those that depend on the kernel on others than this machine's.
+//! Runs the tests: first the unit tests, which need no privilege, then the integration tests with real servers. The tests that depend on the
+//! kernel run in guests with other kernels at the same time.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use reloader_tests::{booted, isolation, quic, versions};
 use crate::interrupt;
 use crate::packages::ensure_apt;
 
+mod collector;
 mod guests;
 mod ladder;
 mod lanes;
@@ -39,7 +40,7 @@ use single::Runner;
 pub(crate) use tiers::Tier;
 use tiers::Tiers;
 
-/// What the integration tests call: the server, the tools that check from outside, and what unpacks other versions.
+/// The packages of the integration tests: the servers, the tools that check from outside, and those that unpack other versions.
 const PACKAGES: [&str; 12] = [
     "debootstrap",
     "haproxy",
@@ -58,31 +59,31 @@ const PACKAGES: [&str; 12] = [
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// While working: the unit tests, and some integration tests of each area
+    /// While working: the unit tests, and a few integration tests of each area
     #[arg(long, conflicts_with_all = ["all", "kernels"])]
     quick: bool,
     /// For a release: every test on every kernel, every loop in full
     #[arg(long)]
     all: bool,
-    /// Only on this machine's kernel
+    /// Run only on this machine's kernel
     #[arg(long, conflicts_with = "kernels")]
     host: bool,
-    /// Only in virtual machines, on distributions' kernels
+    /// Run only in virtual machines with distributions' kernels
     #[arg(long)]
     kernels: bool,
-    /// With --kernels: only on this one
+    /// With --kernels: run only this kernel
     #[arg(long, requires = "kernels", value_name = "LINE")]
     kernel: Option<String>,
-    /// With --kernels: only the rows of this name
+    /// With --kernels: run only the rows of this name
     #[arg(long, requires = "kernels", value_name = "NAME")]
     row: Option<String>,
-    /// Only integration tests with this in their names, whatever their tier
+    /// Run only the integration tests whose names contain this text, whatever their tier
     #[arg(value_name = "FILTER")]
     filter: Option<String>,
 }
 
 impl Arguments {
-    /// Of a run before a change lands, or of one of everything.
+    /// The arguments of a run of a whole tier.
     pub(crate) fn whole(tier: Tier) -> Arguments {
         Arguments {
             quick: tier == Tier::Quick,
@@ -114,24 +115,24 @@ impl Arguments {
     }
 }
 
-/// Runs what is asked for, and reports.
+/// Runs the requested tests, and prints the report.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     interrupt::catch()?;
-    // Only a whole run can be compared with another one.
+    // Only runs of a whole tier can be compared.
     let is_whole = arguments.filter.is_none() && !arguments.host && !arguments.kernels;
     let mut report = Report::new(is_whole.then(|| format!("test-{}", arguments.tier().word())));
     run_into(arguments, &mut report)?;
     report.finish()
 }
 
-/// Runs what is asked for. What fails on this machine's kernel does not keep the others from telling what they have to tell.
+/// Runs the requested tests. A failure on this machine's kernel does not prevent the tests in guests.
 ///
 /// # Errors
-/// Where the tiers cannot be read, and when the run is interrupted; everything else is in the report.
+/// If the tiers cannot be read, or the run is interrupted. All other failures are in the report.
 pub(crate) fn run_into(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let tiers = Tiers::read()?;
     if !rustix::process::geteuid().is_root() && !arguments.kernels {
-        return without_root(report);
+        return run_without_root(report);
     }
     isolation::sweep();
     isolation::IdleGroup::sweep();
@@ -143,7 +144,7 @@ pub(crate) fn run_into(arguments: &Arguments, report: &mut Report) -> Result<()>
     run_prepared(arguments.tier(), host, guests.as_ref(), &tiers, report)
 }
 
-/// Programs and those of their tests that are to be run.
+/// The test programs, and the tests to run on this machine.
 type HostTests = (Programs, Vec<Test>);
 
 fn prepare<'a>(
@@ -158,11 +159,11 @@ fn prepare<'a>(
     }
     let mut guests = None;
     let matrix = arguments.matrix(tiers);
-    let is_of_the_host_alone = match &host {
+    let runs_on_host_only = match &host {
         Some((programs, _)) if arguments.filter.is_some() => !matrix.has_any_of(&programs.tests()?)?,
         _ => false,
     };
-    if !arguments.host && !arguments.quick && !is_of_the_host_alone {
+    if !arguments.host && !arguments.quick && !runs_on_host_only {
         let prepared = matrix.prepare(report);
         guests = report.add_result("in guests", prepared)?.flatten();
     }
@@ -172,7 +173,7 @@ fn prepare<'a>(
     Ok((host, guests))
 }
 
-/// Guests that get only idle time run beside the lanes, others after them.
+/// Runs the lanes and the guests. Guests that get only idle processor time run beside the lanes, others after them.
 fn run_prepared(
     tier: Tier,
     host: Option<HostTests>,
@@ -205,22 +206,23 @@ fn run_prepared(
     });
     drop(progress);
     if let Some(findings) = report.add_result("in guests", findings)?.flatten() {
-        matrix::tell(findings, tiers, report);
+        matrix::report_findings(findings, tiers, report);
     }
     Ok(())
 }
 
-fn without_root(report: &mut Report) -> Result<()> {
+/// Runs the unit tests alone. The report says that the integration tests were not run.
+fn run_without_root(report: &mut Report) -> Result<()> {
     unit::run(&Programs::build_unit()?, None, report)?;
     report.add_failure(
-        "the integration tests were not run: each has namespaces of its own, loads eBPF programs and supervises a HAProxy that \
-         changes its user, which takes root. Run `sudo -E env PATH=$PATH cargo xtask test`"
+        "the integration tests were not run. They need root, because they make namespaces, load eBPF programs and supervise a HAProxy \
+         that changes its user. Run `sudo -E env PATH=$PATH cargo xtask test`"
             .into(),
     );
     Ok(())
 }
 
-/// Builds, runs the unit tests, and brings what the integration tests need: gives those that are to be run.
+/// Builds everything, runs the unit tests, and fetches what the integration tests need. Gives the integration tests to run.
 fn prepare_host(arguments: &Arguments, tiers: &Tiers, report: &mut Report) -> Result<HostTests> {
     let began = Instant::now();
     let programs = Programs::build()?;
@@ -229,7 +231,11 @@ fn prepare_host(arguments: &Arguments, tiers: &Tiers, report: &mut Report) -> Re
     let all = programs.tests()?;
     tiers.check(&names(&all), &matrix::titles().into_iter().collect())?;
     let tests: Vec<Test> = all.into_iter().filter(|test| is_chosen(arguments, tiers, &test.name)).collect();
-    ensure!(!tests.is_empty(), "no integration test has `{}` in its name", arguments.filter.as_deref().unwrap_or(""));
+    ensure!(
+        !tests.is_empty(),
+        "no integration test contains `{}` in its name",
+        arguments.filter.as_deref().unwrap_or("")
+    );
     if arguments.filter.is_none() {
         unit::run(&programs.unit, Some(&programs.program("isolated")), report)?;
     }
@@ -251,7 +257,7 @@ fn is_chosen(arguments: &Arguments, tiers: &Tiers, test: &str) -> bool {
     }
 }
 
-/// What the tests need beside packages. What cannot be had fails the tests that need it, and no others.
+/// Downloads what the tests need besides packages. A failed download fails only the tests that need it.
 fn fetch(report: &mut Report) {
     let cache = versions::cache_dir();
     let results = [
@@ -266,7 +272,7 @@ fn fetch(report: &mut Report) {
     }
 }
 
-/// Where the output of each test is kept until the next run.
+/// The directory in which the output of each test is kept until the next run.
 fn logs(programs: &Programs) -> Result<PathBuf> {
     let logs = programs.folder.with_file_name("test-logs");
     std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;

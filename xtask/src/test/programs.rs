@@ -9,23 +9,23 @@ use reloader_tests::cargo::cargo;
 
 use crate::profile;
 
-/// The program of the integration tests.
+/// The name of the program of the integration tests.
 const INTEGRATION: &str = "main";
 
-/// Programs on this machine, as cargo has built them.
+/// The programs that cargo has built.
 pub(super) struct Programs {
-    /// Those of the unit tests by the name of what they test: `reloader (lib)`.
+    /// The programs of the unit tests, by the name of what they test: `reloader (lib)`.
     pub(super) unit: BTreeMap<String, UnitTests>,
-    /// The one of the integration tests.
+    /// The program of the integration tests.
     pub(super) integration: PathBuf,
-    /// The product and the tests' helpers.
+    /// The directory of the product and the tests' helpers.
     pub(super) folder: PathBuf,
 }
 
 /// The unit tests of a library or a program.
 pub(super) struct UnitTests {
     pub(super) program: PathBuf,
-    /// The package's, in which cargo runs its tests.
+    /// The package's directory, in which cargo runs its tests.
     pub(super) folder: PathBuf,
 }
 
@@ -33,19 +33,19 @@ pub(super) struct UnitTests {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Test {
     pub(super) name: String,
-    /// It needs the machine to itself.
+    /// Whether it needs the machine to itself.
     pub(super) is_alone: bool,
 }
 
 impl Programs {
-    /// Builds them all, for this machine.
+    /// Builds all programs, for this machine.
     pub(super) fn build() -> Result<Programs> {
         let mut cargo = cargo();
         cargo.args(["build", "--locked", "--workspace", "--lib", "--bins", "--tests"]);
         Programs::from_cargo(&mut cargo)
     }
 
-    /// What the unit tests are in, and nothing else.
+    /// Builds only the programs of the unit tests.
     pub(super) fn build_unit() -> Result<BTreeMap<String, UnitTests>> {
         let mut cargo = cargo();
         cargo.args(["test", "--locked", "--workspace", "--exclude", "reloader-tests", "--lib", "--bins", "--no-run"]);
@@ -53,7 +53,7 @@ impl Programs {
         Ok(messages.iter().filter(|message| is_test(message)).filter_map(unit).collect())
     }
 
-    /// Only the integration tests, and what they run: static, by a profile of their own.
+    /// Builds the integration tests and the programs that they run, static, with this profile.
     pub(super) fn build_static(profile: &str) -> Result<Programs> {
         let mut cargo = profile::static_cargo("build", profile);
         cargo.args(["--package", "reloader", "--package", "reloader-tests", "--bins", "--test", INTEGRATION]);
@@ -65,15 +65,16 @@ impl Programs {
         let is_integration = |message: &&serde_json::Value| is_test(message) && message["target"]["kind"][0] == "test";
         let integration = messages.iter().find(is_integration).and_then(executable);
         let is_product = |message: &&serde_json::Value| !is_test(message) && message["target"]["name"] == "reloader";
-        let product = messages.iter().filter(is_product).find_map(executable).context("cargo built no reloader")?;
+        let product =
+            messages.iter().filter(is_product).find_map(executable).context("cargo did not build reloader")?;
         Ok(Programs {
             unit: messages.iter().filter(|message| is_test(message)).filter_map(unit).collect(),
-            integration: integration.context("cargo built no integration tests")?,
+            integration: integration.context("cargo did not build the integration tests")?,
             folder: product.parent().context("a program has a folder")?.to_owned(),
         })
     }
 
-    /// The product, or a helper.
+    /// The path of the product, or of a helper.
     pub(super) fn program(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -84,13 +85,13 @@ impl Programs {
     }
 }
 
-/// `a::b` is a test, `a::*` all that begin so.
+/// Whether a test fits a pattern: `a::b` is one test, `a::*` all tests whose names begin so.
 pub(super) fn fits(name: &str, test: &str) -> bool {
     name.strip_suffix('*').map_or(name == test, |beginning| test.starts_with(beginning))
 }
 
-/// The tests of a program. libtest's `ignored` is the lane: `#[ignore = "alone: …"]` at a test's head says that it needs the
-/// machine to itself, and keeps it out of a plain `cargo test`, which runs everything at once.
+/// The tests of a program. libtest's attribute `ignore` states the lane: `#[ignore = "alone: …"]` says that a test needs the machine to
+/// itself. A plain `cargo test`, which runs everything at once, leaves such tests out.
 pub(super) fn list(program: &Path) -> Result<Vec<Test>> {
     let names = |arguments: &[&str]| -> Result<BTreeSet<String>> {
         let output = Command::new(program).args(["--list", "--format", "terse"]).args(arguments).output();
@@ -141,9 +142,9 @@ mod tests {
         }
     }
 
-    /// A test that is ignored for another reason would be run, as one that needs the machine to itself.
+    /// A test that is ignored for any other reason would be run all the same, in the lane `alone`.
     #[test]
-    fn an_integration_test_is_ignored_only_to_state_its_lane() {
+    fn integration_tests_are_ignored_only_to_state_their_lane() {
         let mut found = Vec::new();
         files(&crate::repository().join("tests/tests"), &mut found);
         let mut alone = 0;

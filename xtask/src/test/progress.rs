@@ -1,4 +1,4 @@
-//! Tells how a run goes on: a bar on a terminal, a line for each test elsewhere, and what failed in both.
+//! Shows the progress of a run: a bar on a terminal, a line for each test elsewhere, and failures in both.
 
 use std::io::IsTerminal;
 
@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::libtest::Outcome;
 
-/// Of all tests of a run, wherever they run.
+/// The progress of all tests of a run, on this machine and in guests.
 pub(super) struct Progress {
     bar: ProgressBar,
 }
@@ -22,17 +22,17 @@ impl Progress {
     pub(super) fn add(&self, test: &str, outcome: &Outcome, seconds: f64, output: &str) {
         self.bar.inc(1);
         self.bar.set_message(test.to_owned());
-        let (what, output) = match outcome {
+        let (result, output) = match outcome {
             Outcome::Passed | Outcome::Skipped(_) if !self.bar.is_hidden() => return,
             Outcome::Passed => ("passed", ""),
             Outcome::Skipped(_) => ("skipped", ""),
             Outcome::Failed => ("FAILED", output),
             Outcome::Killed => ("KILLED at its limit", output),
         };
-        self.print(format!("{what} {test} {seconds:.1} s\n{output}").trim_end());
+        self.print(format!("{result} {test} {seconds:.1} s\n{output}").trim_end());
     }
 
-    /// A line that stays.
+    /// Prints a line above the bar.
     pub(super) fn print(&self, text: &str) {
         self.bar.suspend(|| eprintln!("{text}"));
     }

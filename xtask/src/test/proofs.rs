@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use reloader_tests::proofs::PROOF;
 
-/// The distinct ones.
+/// The distinct proofs.
 #[derive(Default)]
 pub(super) struct Proofs(BTreeSet<String>);
 
 impl Proofs {
-    /// Those that a test has printed.
+    /// Adds the proofs that a test has printed.
     pub(super) fn read(&mut self, output: &str) {
         let found = output.lines().filter_map(|line| line.split_once(PROOF));
         self.0.extend(found.map(|(_, proof)| proof.trim_end().to_owned()));
@@ -19,13 +19,14 @@ impl Proofs {
         self.0.iter().cloned().collect()
     }
 
-    /// How many, and which were there in the run before and are not any more.
+    /// The number of proofs, and those of the previous run that are missing.
     pub(super) fn text(&self, before: Option<&[String]>) -> String {
         let mut text = format!("\n{} distinct proofs (rung, kind, kernel, init system)\n", self.0.len());
-        let gone: Vec<&String> = before.unwrap_or_default().iter().filter(|proof| !self.0.contains(*proof)).collect();
-        if !gone.is_empty() {
-            text += "proven in the run before, and not in this one:\n";
-            gone.iter().for_each(|proof| text += &format!("  {proof}\n"));
+        let missing: Vec<&String> =
+            before.unwrap_or_default().iter().filter(|proof| !self.0.contains(*proof)).collect();
+        if !missing.is_empty() {
+            text += "proven in the previous run, but not in this one:\n";
+            missing.iter().for_each(|proof| text += &format!("  {proof}\n"));
         }
         text
     }
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proofs_that_are_gone_are_named() {
+    fn missing_proofs_are_named() {
         let mut proofs = Proofs::default();
         proofs.read(&format!("words\n{PROOF}passed haproxy 6.1 none\ntest x ... {PROOF}passed haproxy 6.1 none\n"));
         assert_eq!(proofs.lines(), ["passed haproxy 6.1 none"]);

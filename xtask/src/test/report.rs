@@ -1,4 +1,4 @@
-//! The report at the end of a run: failures, skipped tests with their reasons, and where the time went.
+//! Builds the report at the end of a run: failures, skipped tests with their reasons, and where the time went.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,12 +15,12 @@ use crate::interrupt;
 
 const SLOWEST: usize = 10;
 
-/// Under construction while the run goes on.
+/// The report, filled during the run.
 pub(crate) struct Report {
-    /// The name by which the next run of this kind finds the totals of this one.
+    /// The name under which the totals are stored for the next run of this kind.
     kept_as: Option<String>,
     phases: Vec<(String, Duration)>,
-    /// By name; those of guests have their row before it.
+    /// By name; the tests in guests have the title of their row in front.
     tests: Vec<(String, Duration)>,
     passed: usize,
     failed: Vec<String>,
@@ -30,7 +30,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// `kept_as` names runs of one kind; a run without it is compared with no other.
+    /// An empty report. `kept_as` names the kind of run; a run without it is not compared with others.
     pub(crate) fn new(kept_as: Option<String>) -> Report {
         Report {
             kept_as,
@@ -44,10 +44,10 @@ impl Report {
         }
     }
 
-    /// Runs a part of the run and keeps its time. What fails in it fails the run, and keeps no other part back.
+    /// Runs a part of the run and notes its time. A failure fails the run, but does not prevent the other parts.
     ///
     /// # Errors
-    /// When the run is interrupted.
+    /// If the run is interrupted.
     pub(crate) fn time(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
         let began = Instant::now();
         let result = work();
@@ -55,7 +55,7 @@ impl Report {
         self.add_result(name, result).map(drop)
     }
 
-    /// The time that a part of the run has taken.
+    /// Adds the time that a part of the run has taken.
     pub(crate) fn add_phase(&mut self, name: &str, took: Duration) {
         eprintln!("{name}: {}", in_words(took));
         self.phases.push((name.to_owned(), took));
@@ -71,14 +71,14 @@ impl Report {
         }
     }
 
-    /// Notes one that takes long without a reason.
+    /// Notes a test that takes longer than expected without a reason in the tiers.
     pub(super) fn note_time(&mut self, test: &str, took: Duration, tiers: &Tiers) {
-        if !tiers.has_reason_to_take(test, took) {
+        if !tiers.is_expected_to_take(test, took) {
             self.without_reason.insert(test.to_owned());
         }
     }
 
-    /// What came of a test.
+    /// Adds the outcome of a test.
     pub(super) fn add(&mut self, name: String, outcome: &Outcome, took: Duration) {
         match outcome {
             Outcome::Passed => self.passed += 1,
@@ -88,7 +88,7 @@ impl Report {
         self.tests.push((name, took));
     }
 
-    /// The unit tests of a program, from what libtest has printed.
+    /// Adds the unit tests of a program, from the output of libtest.
     pub(super) fn add_unit(&mut self, name: &str, output: &str, has_passed: bool) {
         self.passed += passed_in(output);
         if !has_passed {
@@ -96,12 +96,15 @@ impl Report {
         }
     }
 
-    /// A part of the run that is no test: a row of the kernel matrix that could not be booted.
+    /// Adds a failure that is not a test's, such as a row of the kernel matrix that could not be booted.
     pub(super) fn add_failure(&mut self, what: String) {
         self.failed.push(what);
     }
 
-    /// A part of the run that could not be gone through, unless the run was interrupted: that ends it.
+    /// Adds a failed part of the run as a failure, and gives its result otherwise.
+    ///
+    /// # Errors
+    /// If the run was interrupted.
     pub(super) fn add_result<T>(&mut self, part: &str, result: Result<T>) -> Result<Option<T>> {
         interrupt::check()?;
         if let Err(error) = &result {
@@ -111,24 +114,24 @@ impl Report {
         Ok(result.ok())
     }
 
-    /// A part that was left out, and why.
+    /// Adds a part that was left out, and the reason.
     pub(super) fn add_skipped(&mut self, what: String, reason: String) {
         self.skipped.push((what, reason));
     }
 
-    /// Prints it, and keeps the totals for the next run.
+    /// Prints the report, and stores the totals for the next run.
     ///
     /// # Errors
-    /// Where something failed: all of it, by name.
+    /// If anything failed. The message names all failures.
     pub(crate) fn finish(mut self) -> Result<()> {
         let file = self.kept_as.as_deref().map(totals_file);
         let before = file.as_deref().and_then(Totals::read);
         println!("{}", self.text(before.as_ref()));
-        // A run that has failed may have been short for that reason.
+        // A failed run may have been short because it failed, so its totals are not stored.
         if let Some(file) = file.filter(|_| self.failed.is_empty()) {
             let totals = Totals { phases: self.phases.clone(), proofs: self.proofs.lines() };
             if let Err(error) = totals.write(&file) {
-                eprintln!("the totals could not be kept in {}: {error:#}", file.display());
+                eprintln!("the totals could not be stored in {}: {error:#}", file.display());
             }
         }
         ensure!(self.failed.is_empty(), "{} failed: {}", self.failed.len(), self.failed.join(", "));
@@ -164,12 +167,12 @@ impl Report {
     }
 }
 
-/// Not in the target directory: a fresh clone compares with the last run as well.
+/// The file of the totals. It is not in the target directory, so that a fresh clone can compare with the last run.
 fn totals_file(name: &str) -> PathBuf {
     reloader_tests::versions::cache_dir().join("test-totals").join(format!("{name}.json"))
 }
 
-/// `test result: ok. 12 passed; 0 failed; …`
+/// Sums the passed tests in lines such as `test result: ok. 12 passed; 0 failed; …`.
 fn passed_in(output: &str) -> usize {
     let count = |line: &str| -> Option<usize> {
         line.split_once("test result: ")?.1.split_once(". ")?.1.split(' ').next()?.parse().ok()
@@ -195,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_ends_well_only_if_nothing_has_failed() {
+    fn run_succeeds_only_if_nothing_failed() {
         let finish = |outcome: Outcome| {
             let mut report = Report::new(None);
             report.add("a::b".into(), &Outcome::Passed, Duration::ZERO);
@@ -211,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_names_slow_skipped_and_failed_tests_and_compares_the_phases() {
+    fn text_lists_slow_and_skipped_tests_and_compares_the_phases() {
         let mut report = Report::new(None);
         report.phases.push(("build".into(), Duration::from_secs(70)));
         report.add("a::b".into(), &Outcome::Passed, Duration::from_millis(1500));

@@ -1,21 +1,21 @@
-//! What runs where: the rows of the kernel matrix as data.
+//! Defines the rows of the kernel matrix: which tests run on which kernel, with which gate.
 
 use anyhow::{Result, ensure};
 use reloader_tests::kernels;
 
 use super::programs::{Test, fits};
 
-/// What a row's processes are denied.
+/// What the processes of a row are denied.
 #[derive(Clone, Copy)]
 pub(super) enum Denied {
     Nothing,
-    /// These answer ENOSYS, to the tests as well.
+    /// These system calls fail with ENOSYS, in the tests as well.
     Syscalls(&'static str),
-    /// Only reloader is without these: the tests need some of them for their network namespaces.
+    /// Reloader runs without these capabilities. The tests keep them, because they need some for their network namespaces.
     Capabilities(&'static str),
 }
 
-/// A guest of its own.
+/// A row: the tests of one guest.
 #[derive(Clone, Copy)]
 pub(super) struct Row {
     pub(super) kernel: &'static str,
@@ -23,7 +23,7 @@ pub(super) struct Row {
     /// The gate that a hold must end in.
     pub(super) gate: &'static str,
     pub(super) denied: Denied,
-    /// Integration tests: `a::*` stands for all that begin so, and `!a::b` is left out.
+    /// Patterns of integration tests: `a::*` stands for all tests that begin so, and `!a::b` is left out.
     pub(super) tests: &'static [&'static str],
 }
 
@@ -54,20 +54,19 @@ const QDISC: &[&str] = &[
 /// Where a hold's traces outlive its processes: by clsact and by qdisc. (The host, which has TCX, runs all of them.)
 const DEATHS: [&str; 2] =
     ["hold_faults::deaths::holder_killed_at_any_moment*", "hold_faults::deaths::holder_killed_with*"];
-/// What a denied bpf(2) must end in.
+/// The tests of rows without bpf(2).
 const DENIED: &[&str] = &["kernel_row::*", "persistent_qdiscs::*", "hold_row::*"];
-/// In kernel-fallback mode.
+/// The init script, in kernel-fallback mode.
 const SYSVINIT: &[&str] = &["sysv::*"];
-/// The daemon itself, without what it uses where it can.
+/// The daemon without the newer system calls that it uses where it can.
 const OLD: &[&str] = &["kernel_row::*", "reload::*", "custody::*", "crash::*", "hold_row::*"];
 
-/// The one that brings a Debian to boot.
+/// The prefix of the tests that boot a Debian with sysvinit.
 pub(super) const BOOTS_SYSVINIT: &str = "sysv::";
 
 const OLD_MACHINE: &str = "bpf,pidfd_open,pidfd_send_signal,pidfd_getfd,close_range,clone3,statx";
 
-/// All of them. Those that take longest come first, so that none is left alone at the end: the oldest and the newest kernel have
-/// most tests.
+/// All rows. The longest come first, so that no long row is left over at the end: the oldest and the newest kernel have most tests.
 pub(super) fn all() -> Vec<Row> {
     let denied = |kernel, name, denied, tests| Row { kernel, name, gate: "qdisc", denied, tests };
     let plain = |gate, tests| {
@@ -97,18 +96,21 @@ impl Row {
         format!("{} {}", self.kernel, self.name)
     }
 
-    /// What the tests are told.
+    /// The environment variables that tell the tests about their row.
     pub(super) fn environment(&self) -> Vec<(String, String)> {
         let (denied, by) = match self.denied {
             Denied::Nothing => ("", ""),
             Denied::Syscalls(names) => (names, "syscalls"),
             Denied::Capabilities(_) => ("bpf", "capabilities"),
         };
-        let told = [("RELOADER_GATE", self.gate), ("RELOADER_DENIED", denied), ("RELOADER_DENIED_BY", by)];
-        told.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+        let variables = [("RELOADER_GATE", self.gate), ("RELOADER_DENIED", denied), ("RELOADER_DENIED_BY", by)];
+        variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
     }
 
-    /// Of all integration tests; an error where one that is named is not there.
+    /// The tests of this row.
+    ///
+    /// # Errors
+    /// If a pattern fits no integration test.
     pub(super) fn chosen(&self, tests: &[Test]) -> Result<Vec<String>> {
         let (left_out, wanted): (Vec<&str>, Vec<&str>) = self.tests.iter().partition(|wanted| wanted.starts_with('!'));
         let mut chosen = Vec::new();
@@ -128,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documented_rows_are_those_that_run() {
+    fn documented_rows_are_those_that_run() {
         let page = "docs/reference/kernels.md";
         let mut documented = reloader_tests::pages::table(
             page,
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_has_the_tests_that_begin_as_it_says_but_for_those_it_leaves_out() {
+    fn row_selects_tests_by_prefix_minus_exclusions() {
         let tests = ["hold::a", "hold::b", "hold::c::d", "other::x", "other::y"];
         let tests = tests.map(|name| Test { name: name.into(), is_alone: false });
         let row = |tests| Row { kernel: "6.1", name: "row", gate: "ebpf", denied: Denied::Nothing, tests };

@@ -1,4 +1,4 @@
-//! One integration test, in namespaces of its own.
+//! Runs one integration test in namespaces of its own.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -17,16 +17,16 @@ use super::programs::{Programs, Test};
 use super::tiers::Tier;
 use crate::interrupt;
 
-/// std has no wait with a limit, and none that a signal ends.
+/// How often a child is checked: std has no wait with a time limit, and none that a signal interrupts.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long `isolated` may take to remove what a test has left.
-const MOST_CLEANING: Duration = Duration::from_secs(30);
+/// How long `isolated` may take to remove what a test has left behind.
+const CLEANUP_LIMIT: Duration = Duration::from_secs(30);
 
-/// Of a program's output, in bytes: more is kept in its log.
-const MOST_OUTPUT: u64 = 1 << 20;
+/// How much of a program's output is shown, in bytes. The log has all of it.
+const OUTPUT_LIMIT: u64 = 1 << 20;
 
-/// What came of a test.
+/// The result of a test.
 pub(super) struct TestResult {
     pub(super) test: Test,
     pub(super) outcome: Outcome,
@@ -34,29 +34,29 @@ pub(super) struct TestResult {
     pub(super) output: String,
 }
 
-/// What all tests of a run share.
+/// Runs the tests of one run.
 pub(super) struct Runner<'a> {
     pub(super) programs: &'a Programs,
     pub(super) tier: Tier,
-    /// Where the output of each test is kept.
+    /// The directory in which the output of each test is kept.
     pub(super) logs: PathBuf,
 }
 
 impl Runner<'_> {
-    /// Runs it to its end, or to its limit.
+    /// Runs a test until it ends or reaches its limit.
     pub(super) fn run(&self, test: &Test, limit: Duration) -> Result<TestResult> {
-        // Without a name while it grows, so that a kill -9 leaves nothing.
+        // The log has no name while it grows, so that a kill -9 leaves nothing behind.
         let log = tempfile::tempfile_in(&self.logs).with_context(|| self.logs.display().to_string())?;
         let began = Instant::now();
         let child = self.command(test, limit, &log)?.spawn().context("starting `isolated`")?;
-        let status = wait(child, limit + MOST_CLEANING)?;
+        let status = wait(child, limit + CLEANUP_LIMIT)?;
         let took = began.elapsed();
         let output = end_of(&log)?;
         self.keep(&log, test)?;
         Ok(TestResult { test: test.clone(), outcome: Outcome::from_program(status.code(), &output), took, output })
     }
 
-    /// By the test's name, at once: another run in this checkout may do the same.
+    /// Stores the log under the test's name. The rename is atomic, because another run in this checkout may do the same.
     fn keep(&self, mut log: &File, test: &Test) -> Result<()> {
         let mut kept = NamedTempFile::new_in(&self.logs)?;
         log.rewind()?;
@@ -76,17 +76,17 @@ impl Runner<'_> {
     }
 }
 
-/// What a program has printed last.
+/// The last [`OUTPUT_LIMIT`] bytes that a program has printed.
 pub(super) fn end_of(file: &File) -> Result<String> {
     let length = file.metadata()?.len();
     let mut bytes = Vec::new();
     let mut file = file;
-    file.seek(SeekFrom::Start(length.saturating_sub(MOST_OUTPUT)))?;
-    file.take(MOST_OUTPUT).read_to_end(&mut bytes)?;
+    file.seek(SeekFrom::Start(length.saturating_sub(OUTPUT_LIMIT)))?;
+    file.take(OUTPUT_LIMIT).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Waits for a child that ends in order at SIGTERM. One that ends neither so nor within the limit is killed.
+/// Waits for a child. If the run is interrupted, the child gets SIGTERM. A child that does not end within the limit is killed.
 pub(super) fn wait(mut child: Child, limit: Duration) -> Result<ExitStatus> {
     let mut deadline = Instant::now() + limit;
     let mut is_signalled = false;
@@ -98,8 +98,8 @@ pub(super) fn wait(mut child: Child, limit: Duration) -> Result<ExitStatus> {
             child.kill()?;
         }
         if interrupt::is_requested() && !is_signalled {
-            deadline = deadline.min(Instant::now() + MOST_CLEANING);
-            // A Ctrl-C reaches it by itself, a SIGTERM does not. It ends what the test has started.
+            deadline = deadline.min(Instant::now() + CLEANUP_LIMIT);
+            // Ctrl-C reaches the child by itself, SIGTERM to this process does not. The child ends everything the test has started.
             let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
             is_signalled = true;
         }

@@ -1,4 +1,4 @@
-//! What the rows have found, for reading.
+//! Formats the results of the rows as a table.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,25 +7,25 @@ use super::libtest::Outcome;
 use super::report::Report;
 use super::tiers::Tiers;
 
-/// What came of one row.
+/// The results of one row.
 #[derive(Default, Clone)]
 pub(super) struct Finding {
     pub(super) title: String,
     pub(super) took: Duration,
-    /// `reload::binds_are_added_and_removed`, how it ended, and what it has cost on this machine.
+    /// Each test by its name (`reload::binds_are_added_and_removed`), with its outcome and its cost on this machine.
     pub(super) results: Vec<(String, Outcome, Duration)>,
     /// Why the row as a whole has failed.
     pub(super) problem: Option<String>,
-    /// Why there is no such kernel any more, where that fails nothing.
+    /// Why this kernel is no longer available, if that is not a failure.
     pub(super) retired: Option<String>,
-    /// What the tests that have passed have printed.
+    /// The output of the passed tests.
     pub(super) passed_output: String,
-    /// What was printed since the last test has ended.
+    /// The output since the last test ended.
     pub(super) last_output: String,
 }
 
 impl Finding {
-    /// Each test by its name and its row.
+    /// Adds each test to the report, by its row and name.
     pub(super) fn into_report(self, report: &mut Report, tiers: &Tiers) {
         report.proofs.read(&self.passed_output);
         if let Some(why) = self.retired {
@@ -44,7 +44,7 @@ impl Finding {
         self.results.iter().filter(|(_, outcome, _)| fits(outcome)).count()
     }
 
-    /// For the moment when the row is done.
+    /// The summary of the row in one line, followed by the output if the row failed.
     pub(super) fn line(&self) -> String {
         if let Some(why) = &self.retired {
             return format!("{}: not run, {why}", self.title);
@@ -74,7 +74,7 @@ fn has_failed(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Failed | Outcome::Killed)
 }
 
-/// A line for each test, a column for each row, and why tests were skipped.
+/// Formats a line for each test with a column for each row, and the reasons of skipped tests.
 pub(super) fn text(findings: &[Finding]) -> String {
     let tests: BTreeSet<&str> =
         findings.iter().flat_map(|finding| &finding.results).map(|(name, ..)| name.as_str()).collect();
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_a_line_for_each_test_and_the_reason_of_each_that_was_skipped() {
+    fn table_has_a_line_for_each_test_and_the_reasons_of_skipped_ones() {
         let result = |name: &str, outcome| (name.to_owned(), outcome, Duration::ZERO);
         let one = Finding {
             title: "5.10 ebpf".into(),

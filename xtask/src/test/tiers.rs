@@ -1,4 +1,4 @@
-//! Which tests run when: `tests/tiers.toml`.
+//! Reads `tests/tiers.toml`, which says which tests run when.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use super::programs::fits;
 
 const FILE: &str = "tests/tiers.toml";
 
-/// What is asked for.
+/// How much is tested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tier {
-    /// While one works.
+    /// While working.
     Quick,
     /// Before a change lands.
     Merge,
@@ -31,7 +31,7 @@ impl Tier {
     }
 }
 
-/// The file.
+/// The content of the file.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Tiers {
@@ -44,7 +44,7 @@ pub(super) struct Tiers {
     slow: Vec<Slow>,
 }
 
-/// What only a run of everything runs: tests on this machine, a row of the kernel matrix, or tests in a row.
+/// What runs only with `--all`: tests on this machine, a row of the kernel matrix, or tests in a row.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct OnlyAll {
@@ -90,24 +90,27 @@ impl Tiers {
         Ok(tiers)
     }
 
-    /// An error that names what the file has and the programs have not.
+    /// Checks the file against the existing tests and rows.
+    ///
+    /// # Errors
+    /// If the file names a test or a row that does not exist, or a test both in `quick` and in `only-all`.
     pub(super) fn check(&self, tests: &BTreeSet<String>, rows: &BTreeSet<String>) -> Result<()> {
         let named = self.quick.iter().chain(self.slow.iter().map(|row| &row.test));
         let named = named.chain(self.only_all.iter().flat_map(|row| &row.tests));
         let absent: Vec<&str> =
             named.filter(|name| !tests.iter().any(|test| fits(name, test))).map(String::as_str).collect();
-        ensure!(absent.is_empty(), "{FILE} names tests that are not there: {}", absent.join(", "));
+        ensure!(absent.is_empty(), "{FILE} names tests that do not exist: {}", absent.join(", "));
         let contradicts = |test: &&String| self.includes(Tier::Quick, test) && !self.includes(Tier::Merge, test);
         if let Some(test) = tests.iter().find(contradicts) {
             bail!("{FILE} has {test} in `quick` and in `only-all`");
         }
         if let Some(row) = self.only_all.iter().filter_map(|row| row.row.as_ref()).find(|row| !rows.contains(*row)) {
-            bail!("{FILE} names the row `{row}`, which is not there");
+            bail!("{FILE} names the row `{row}`, which does not exist");
         }
         Ok(())
     }
 
-    /// Whether a test of the host is run.
+    /// Whether a test runs on this machine.
     pub(super) fn includes(&self, tier: Tier, test: &str) -> bool {
         let only_all = || self.only_all.iter().any(|only| only.row.is_none() && only.names(test));
         match tier {
@@ -117,26 +120,26 @@ impl Tiers {
         }
     }
 
-    /// Whether a row of the kernel matrix is run.
+    /// Whether a row of the kernel matrix runs.
     pub(super) fn includes_row(&self, tier: Tier, title: &str) -> bool {
         let only_all = || self.only_all.iter().any(|only| only.tests.is_empty() && only.row.as_deref() == Some(title));
         tier == Tier::All || !only_all()
     }
 
-    /// Whether a row that is run runs this test.
+    /// Whether a running row includes this test.
     pub(super) fn includes_in_row(&self, tier: Tier, title: &str, test: &str) -> bool {
         let only_all = || self.only_all.iter().any(|only| only.row.as_deref() == Some(title) && only.names(test));
         tier == Tier::All || !only_all()
     }
 
-    /// After how long a test is killed.
+    /// The time after which a test is killed.
     pub(super) fn limit(&self, test: &str) -> Duration {
         let own = self.slow.iter().filter(|row| fits(&row.test, test)).map(|row| row.limit_s).max();
         Duration::from_secs(own.unwrap_or(self.limit_s))
     }
 
-    /// Whether a test may take longer than others without a word.
-    pub(super) fn has_reason_to_take(&self, test: &str, took: Duration) -> bool {
+    /// Whether the time that a test took is expected.
+    pub(super) fn is_expected_to_take(&self, test: &str, took: Duration) -> bool {
         took.as_secs() < self.expected_s || self.slow.iter().any(|row| fits(&row.test, test))
     }
 }
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn each_tier_has_its_tests_and_rows() {
+    fn tiers_include_their_tests_and_rows() {
         let tiers = Tiers::parse(TEXT).unwrap();
         let included = |tier| ["a::one", "b::two", "c::x"].map(|test| tiers.includes(tier, test));
         assert_eq!(included(Tier::Quick), [true, false, false]);
@@ -168,23 +171,23 @@ mod tests {
         assert_eq!((in_row(Tier::Merge), in_row(Tier::All)), ([false, true], [true; 2]));
         assert!(tiers.includes_in_row(Tier::Merge, "6.12 ebpf", "a::one"));
         assert_eq!((tiers.limit("a::one").as_secs(), tiers.limit("c::x").as_secs()), (100, 300));
-        assert!(tiers.has_reason_to_take("c::x", Duration::from_secs(90)));
-        assert!(!tiers.has_reason_to_take("a::one", Duration::from_secs(60)));
+        assert!(tiers.is_expected_to_take("c::x", Duration::from_secs(90)));
+        assert!(!tiers.is_expected_to_take("a::one", Duration::from_secs(60)));
     }
 
     #[test]
-    fn tests_and_rows_that_do_not_exist_are_named() {
+    fn unknown_tests_and_rows_are_named() {
         let tiers = Tiers::parse(TEXT).unwrap();
         let rows = names(&["6.1 qdisc", "6.1 ebpf"]);
         assert!(tiers.check(&names(&["a::one", "b::two", "c::x"]), &rows).is_ok());
         let error = tiers.check(&names(&["b::two", "a::two", "c::x"]), &rows).unwrap_err();
-        assert_eq!(error.to_string(), "tests/tiers.toml names tests that are not there: a::one");
+        assert_eq!(error.to_string(), "tests/tiers.toml names tests that do not exist: a::one");
         let error = tiers.check(&names(&["a::one", "b::two", "c::x"]), &names(&[])).unwrap_err();
-        assert_eq!(error.to_string(), "tests/tiers.toml names the row `6.1 qdisc`, which is not there");
+        assert_eq!(error.to_string(), "tests/tiers.toml names the row `6.1 qdisc`, which does not exist");
     }
 
     #[test]
-    fn what_is_run_while_working_is_run_before_a_change_lands() {
+    fn quick_tests_must_run_before_a_change_lands_too() {
         let tiers = Tiers::parse(&TEXT.replace("quick = [\"a::one\"]", "quick = [\"b::*\"]")).unwrap();
         let rows = names(&["6.1 qdisc", "6.1 ebpf"]);
         let error = tiers.check(&names(&["a::one", "b::two", "c::x"]), &rows).unwrap_err();
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_without_a_reason_or_a_subject_is_refused() {
+    fn entry_without_a_reason_or_a_subject_is_refused() {
         for row in ["tests = [\"a\"]\nreason = \" \"", "reason = \"c\"", "tests = [\"a\"]"] {
             let text = format!("limit-s = 1\nexpected-s = 1\nquick = []\n[[only-all]]\n{row}\n");
             assert!(Tiers::parse(&text).is_err(), "{row}");

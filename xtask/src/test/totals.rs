@@ -1,4 +1,4 @@
-//! Keeps the figures of a run, for the next run of the same kind to compare with.
+//! Stores the figures of a run, for comparison with the next run of the same kind.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// A run that has passed.
+/// The figures of a successful run.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Totals {
@@ -16,7 +16,7 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// None where there was no run, or where its file cannot be read.
+    /// Reads the figures. None if there was no run, or if the file cannot be read.
     pub(super) fn read(path: &Path) -> Option<Totals> {
         serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
@@ -30,12 +30,12 @@ impl Totals {
         Ok(())
     }
 
-    /// In seconds.
+    /// The time of a phase, in seconds.
     pub(super) fn phase(&self, name: &str) -> Option<u64> {
         self.phases.iter().find(|(phase, _)| phase == name).map(|(_, took)| took.as_secs())
     }
 
-    /// In seconds.
+    /// The time of all phases, in seconds.
     pub(super) fn total(&self) -> u64 {
         self.phases.iter().map(|(_, took)| *took).sum::<Duration>().as_secs()
     }

@@ -13,10 +13,11 @@ use super::report::Report;
 use super::single;
 use crate::interrupt;
 
-/// Many times what the tests of one crate take.
+/// The limit for the tests of one crate: many times what they take.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Runs them all, then says which failed. With `isolated`, which takes root, one that hangs is killed.
+/// Runs all unit tests and examples, and adds them to the report. With `isolated`, which needs root, a program that hangs is killed with all
+/// its children.
 pub(super) fn run(programs: &BTreeMap<String, UnitTests>, isolated: Option<&Path>, report: &mut Report) -> Result<()> {
     let began = Instant::now();
     for (name, unit) in programs {
@@ -50,7 +51,7 @@ pub(super) fn run(programs: &BTreeMap<String, UnitTests>, isolated: Option<&Path
     Ok(())
 }
 
-/// Both streams, once the program has ended.
+/// Runs a program and gives its status and both output streams.
 fn output_of(command: &mut Command) -> Result<(ExitStatus, String)> {
     let output = tempfile::tempfile()?;
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);

@@ -1,4 +1,4 @@
-//! The archive that a kernel unpacks as its first file system: cpio's "newc" format.
+//! Writes the archive that a kernel unpacks as its first file system, in cpio's "newc" format.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,20 +21,21 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// What is there already stays.
+    /// Adds a file. A path that the archive already has is kept unchanged, here and below.
     pub(super) fn file(&mut self, path: &Path, permissions: u32, content: &[u8]) {
         self.entry(path, FILE | permissions, (0, 0), content);
     }
 
-    /// A file of this machine, under the name that it has here.
+    /// Adds a file of this machine under its own path.
     pub(super) fn copy(&mut self, path: &Path) -> Result<()> {
-        // /lib may be a symlink to /usr/lib, and is one in the archive as well.
+        // /lib may be a symlink to /usr/lib, as it is in the archive.
         let folder = path.parent().context("a file has a folder")?;
         let folder = folder.canonicalize().with_context(|| folder.display().to_string())?;
         let target = folder.join(path.file_name().context("a file has a name")?);
         self.copy_to(path, &target)
     }
 
+    /// Adds a file of this machine under another path.
     pub(super) fn copy_to(&mut self, path: &Path, target: &Path) -> Result<()> {
         let content = fs::read(path).with_context(|| path.display().to_string())?;
         let permissions = fs::metadata(path)?.permissions().mode() & 0o777;
@@ -42,20 +43,23 @@ impl Archive {
         Ok(())
     }
 
+    /// Adds a symbolic link.
     pub(super) fn link(&mut self, path: &Path, target: &str) {
         self.entry(path, LINK, (0, 0), target.as_bytes());
     }
 
+    /// Adds a character device with its major and minor number.
     pub(super) fn device(&mut self, path: &Path, number: (u32, u32)) {
         self.entry(path, CHARACTER_DEVICE, number, &[]);
     }
 
+    /// Adds an empty folder.
     pub(super) fn folder(&mut self, path: &Path) {
         self.entry(path, FOLDER, (0, 0), &[]);
     }
 
-    /// A folder of this machine with all that is in it, but for what `is_wanted` refuses by its path in there. Everything
-    /// is root's.
+    /// Adds a folder of this machine with its content, except for the paths in the archive that `is_wanted` refuses. Everything belongs to
+    /// root.
     pub(super) fn tree(&mut self, folder: &Path, target: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
         self.folder(target);
         for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
@@ -78,6 +82,7 @@ impl Archive {
         Ok(())
     }
 
+    /// Ends the archive and gives its bytes.
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.append("TRAILER!!!", 0, (0, 0), &[]);
         self.bytes
@@ -119,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_come_before_what_is_in_them_and_nothing_comes_twice() {
+    fn folders_precede_their_content_and_no_path_repeats() {
         let mut archive = Archive::default();
         archive.file(Path::new("/a/b"), 0o644, b"content");
         archive.file(Path::new("/a/b"), 0o644, b"other");
@@ -132,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_packed_with_its_links_but_for_what_is_unwanted() {
+    fn tree_is_packed_with_links_and_without_unwanted_paths() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("etc/doc")).unwrap();
         fs::write(folder.path().join("etc/file"), "the content").unwrap();

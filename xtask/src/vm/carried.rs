@@ -1,5 +1,5 @@
-//! Keeps the rate of connections that a guest carries. An emulated guest's clock counts instructions, so the rate depends only on
-//! what the guest runs, and is measured once.
+//! Caches the rate of connections that an emulated guest carries. Its clock counts instructions, so the rate depends only on the programs in
+//! the guest and is measured once.
 
 use std::cell::Cell;
 use std::fs;
@@ -15,7 +15,7 @@ use ring::digest::{Context, SHA256};
 use super::Accelerator;
 use super::machine::COMMAND_LINE;
 
-/// What the figure depends on beside the kernel: the server, the emulator, and the sources of what loads.
+/// What the rate depends on besides the kernel: the server, the emulator, and the sources of the load generator.
 const PROGRAMS: [&str; 2] = ["/usr/sbin/haproxy", "/usr/bin/qemu-system-x86_64"];
 const SOURCES: [&str; 9] = [
     "Cargo.lock",
@@ -29,45 +29,45 @@ const SOURCES: [&str; 9] = [
     "tests/src/netns.rs",
 ];
 
-/// The figure of one kind of guest.
-pub(crate) struct Carried {
-    /// None where it must be measured each time.
+/// The rate of one kind of guest.
+pub(crate) struct CarriedRate {
+    /// The cache file; none if the rate must be measured each time.
     file: Option<PathBuf>,
     measured: Cell<Option<u32>>,
 }
 
-impl Carried {
-    /// The environment says what the guest is denied.
+impl CarriedRate {
+    /// The rate of a guest with this kernel and environment, which says what the guest is denied.
     ///
     /// # Errors
-    /// Where what the figure depends on cannot be read.
+    /// If a file on which the rate depends cannot be read.
     pub(crate) fn for_guest(
         kernel: &Kernel,
         accelerator: &Accelerator,
         environment: &[(String, String)],
-    ) -> Result<Carried> {
+    ) -> Result<CarriedRate> {
         let file = match accelerator {
             Accelerator::Kvm => None,
             Accelerator::Emulated(_) => {
                 Some(cache_dir().join("guest-carries").join(digest(kernel, accelerator, environment)?))
             }
         };
-        Ok(Carried { file, measured: Cell::new(None) })
+        Ok(CarriedRate { file, measured: Cell::new(None) })
     }
 
-    /// Connections a second, if a guest of this kind has measured it.
+    /// The connections a second, if a guest of this kind has measured them.
     pub(crate) fn known(&self) -> Option<u32> {
         fs::read_to_string(self.file.as_ref()?).ok()?.trim().parse().ok()
     }
 
-    /// Notes what a guest says that it has measured.
+    /// Reads the rate from a line that a guest has printed.
     pub(crate) fn note(&self, line: &str) {
         if let Some(rate) = guest::carried(line) {
             self.measured.set(Some(rate));
         }
     }
 
-    /// Keeps it for the next guest of this kind, once a test has passed with it.
+    /// Stores the measured rate for the next guest of this kind. To be called once a test has passed with it.
     pub(crate) fn keep(&self) {
         if let (Some(file), Some(rate)) = (&self.file, self.measured.take())
             && let Err(error) = write(file, rate)

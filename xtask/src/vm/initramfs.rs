@@ -1,4 +1,4 @@
-//! What a guest has instead of a disk.
+//! Packs the file system of a guest, which has no disk.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
@@ -14,25 +14,25 @@ use serde_json::json;
 use super::archive::Archive;
 use super::modules;
 
-/// Where the programs that a guest is given are.
+/// The folder in the guest for the programs that it is given.
 const PROGRAMS: &str = "/programs";
 
-/// Programs of this machine that the tests call; busybox stands for all others.
+/// Programs of this machine that the tests call; busybox provides all others.
 const TOOLS: [&str; 9] = ["haproxy", "ip", "tc", "nft", "bash", "dash", "cp", "unshare", "nsenter"];
 
-/// Below this, what could be saved is not worth the time.
+/// The size in bytes from which stripping a program is worth its time.
 const WORTH_STRIPPING: u64 = 4 << 20;
 
-/// What runs in a guest.
+/// The commands of a guest and the files that they need.
 #[derive(Clone, Default)]
 pub(crate) struct Load {
-    /// One after the other.
+    /// The commands, run one after the other.
     pub(crate) commands: Vec<GuestCommand>,
-    /// Roots of other systems, and where they are in the guest.
+    /// Root file systems on this machine, and their paths in the guest.
     pub(crate) trees: Vec<(PathBuf, PathBuf)>,
     /// Further files for `/programs`.
     pub(crate) files: Vec<PathBuf>,
-    /// For all commands.
+    /// The environment of all commands.
     pub(crate) environment: Vec<(String, String)>,
 }
 
@@ -41,17 +41,17 @@ pub(crate) struct Load {
 pub(crate) struct GuestCommand {
     /// A program of this machine or a name in the guest's PATH, and its arguments.
     pub(crate) words: Vec<String>,
-    /// After this, by the guest's clock, all that it has started is killed.
+    /// After this time on the guest's clock, every process of the command is killed.
     pub(crate) limit: Duration,
 }
 
-/// Packs guests; what several of them have is packed once. The kernel unpacks one archive after the other.
+/// Packs guests. Archives that several guests share are made once; the kernel unpacks one archive after the other.
 #[derive(Default)]
 pub(super) struct Packer {
     base: OnceLock<Vec<u8>>,
-    /// By a kernel's release.
+    /// By the kernel's release.
     modules: Mutex<HashMap<String, Arc<Modules>>>,
-    /// By a program's path: the archive of it and its libraries.
+    /// By the program's path: the archive of the program and its libraries.
     programs: Mutex<HashMap<PathBuf, Arc<Vec<u8>>>>,
 }
 
@@ -74,7 +74,7 @@ impl Packer {
         for program in given.collect::<BTreeSet<_>>() {
             out.write_all(&self.program(program)?)?;
         }
-        let mut rest = Guest::default();
+        let mut rest = GuestArchive::default();
         for (folder, target) in &load.trees {
             rest.archive.tree(folder, target, &|path| !path.strip_prefix(target).is_ok_and(is_dead_weight))?;
         }
@@ -86,7 +86,7 @@ impl Packer {
 
     fn base(&self, init: &Path) -> Result<&[u8]> {
         if self.base.get().is_none() {
-            let mut guest = Guest::default();
+            let mut guest = GuestArchive::default();
             guest.base()?;
             guest.archive.copy_to(init, Path::new("/init"))?;
             guest.libraries(init)?;
@@ -100,7 +100,7 @@ impl Packer {
         if let Some(modules) = known.get(&kernel.release) {
             return Ok(Arc::clone(modules));
         }
-        let mut guest = Guest::default();
+        let mut guest = GuestArchive::default();
         let names = guest.modules(kernel)?;
         let modules = Arc::new(Modules { archive: guest.archive.finish(), names });
         known.insert(kernel.release.clone(), Arc::clone(&modules));
@@ -112,7 +112,7 @@ impl Packer {
         if let Some(program) = known.get(path) {
             return Ok(Arc::clone(program));
         }
-        let mut guest = Guest::default();
+        let mut guest = GuestArchive::default();
         guest.program(path)?;
         let program = Arc::new(guest.archive.finish());
         known.insert(path.to_owned(), Arc::clone(&program));
@@ -120,7 +120,7 @@ impl Packer {
     }
 }
 
-/// A command as the guest's init reads it.
+/// The description of a command that the guest's init reads.
 fn plan(command: &GuestCommand) -> Result<serde_json::Value> {
     let (program, arguments) = command.words.split_first().context("a guest needs a program")?;
     let path = Path::new(program);
@@ -129,7 +129,7 @@ fn plan(command: &GuestCommand) -> Result<serde_json::Value> {
     Ok(json!({ "words": words, "limit-s": command.limit.as_secs() }))
 }
 
-/// Where a program of this machine is in the guest.
+/// The path in the guest of a program of this machine.
 fn inside(path: &Path) -> Result<PathBuf> {
     Ok(Path::new(PROGRAMS).join(path.file_name().with_context(|| format!("{} has no name", path.display()))?))
 }
@@ -152,11 +152,11 @@ fn is_dead_weight(path: &Path) -> bool {
 }
 
 #[derive(Default)]
-struct Guest {
+struct GuestArchive {
     archive: Archive,
 }
 
-impl Guest {
+impl GuestArchive {
     fn base(&mut self) -> Result<()> {
         for (link, target) in [("/bin", "usr/bin"), ("/sbin", "usr/sbin"), ("/lib", "usr/lib"), ("/lib64", "usr/lib64")]
         {
@@ -166,7 +166,7 @@ impl Guest {
             self.archive.folder(Path::new(folder));
         }
         self.archive.link(Path::new("/var/run"), "../run");
-        // Before init mounts /dev: the kernel opens the one for it, and Rust's runtime the other.
+        // Needed before init mounts /dev: the kernel opens the console, and Rust's runtime opens /dev/null.
         self.archive.device(Path::new("/dev/console"), (5, 1));
         self.archive.device(Path::new("/dev/null"), (1, 3));
         for file in ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/ld.so.cache", "/etc/protocols"] {
@@ -176,7 +176,7 @@ impl Guest {
         }
         self.archive.file(Path::new("/etc/hosts"), 0o644, b"127.0.0.1 localhost\n::1 localhost\n");
         for tool in TOOLS {
-            let path = find(tool).with_context(|| format!("there is no {tool} on this machine"))?;
+            let path = find(tool).with_context(|| format!("{tool} was not found on this machine"))?;
             self.archive.copy(&path)?;
             self.libraries(&path)?;
         }
@@ -185,11 +185,11 @@ impl Guest {
     }
 
     fn busybox(&mut self) -> Result<()> {
-        let path = find("busybox").context("there is no busybox on this machine (package busybox-static)")?;
+        let path = find("busybox").context("busybox was not found on this machine (package busybox-static)")?;
         self.archive.copy_to(&path, Path::new("/usr/bin/busybox"))?;
         let output = Command::new(&path).arg("--list").output()?;
         for applet in String::from_utf8(output.stdout)?.lines() {
-            // The same program in /usr/sbin would be shadowed by the applet.
+            // The applet would shadow the program of the same name in /usr/sbin.
             if !TOOLS.contains(&applet) {
                 self.archive.link(&Path::new("/usr/bin").join(applet), "busybox");
             }
@@ -209,22 +209,22 @@ impl Guest {
         self.libraries(path)
     }
 
-    /// All that the loader would map.
+    /// Adds every library that the loader would map.
     fn libraries(&mut self, program: &Path) -> Result<()> {
         let output = Command::new("ldd").arg(program).output().context("running ldd (package libc-bin)")?;
         let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(!text.contains("not found"), "{} lacks libraries:\n{text}", program.display());
-        // "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)", "/lib64/ld-linux-x86-64.so.2 (0x…)"; a static one has none.
+        ensure!(!text.contains("not found"), "libraries of {} are missing:\n{text}", program.display());
+        // "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)", "/lib64/ld-linux-x86-64.so.2 (0x…)"; a static program has none.
         for word in text.split_ascii_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':')) {
             self.archive.copy(Path::new(word))?;
         }
         Ok(())
     }
 
-    /// Gives their names in the guest, in order.
+    /// Adds the kernel's modules and gives their paths in the guest, in loading order.
     fn modules(&mut self, kernel: &Kernel) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        for module in modules::in_order(kernel)? {
+        for module in modules::in_loading_order(kernel)? {
             let path = format!("/modules/{}.ko", module.name);
             self.archive.file(Path::new(&path), 0o644, &module.content);
             names.push(path);
@@ -238,7 +238,8 @@ fn find(program: &str) -> Option<PathBuf> {
     folders.into_iter().map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
-/// Debug information is most of a program that cargo builds for tests. Where there is no `strip`, it is packed as it is.
+/// Strips debug information, which is most of a program that cargo builds for tests. False where there is no `strip`: then the program is
+/// packed unchanged.
 fn strip(path: &Path, target: &Path) -> bool {
     let mut command = Command::new("strip");
     command.arg("--strip-debug").arg("-o").arg(target).arg(path).stderr(Stdio::null());

@@ -1,4 +1,4 @@
-//! QEMU, from its start to the verdict of the guest.
+//! Runs a guest in QEMU, from its start to the verdicts of its commands.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -20,31 +20,31 @@ use crate::interrupt;
 
 const MEGABYTES: &str = "768";
 
-/// 141 is cmpxchg16b: QEMU 7.2 now and then spoils the flags around it, and 6.12 allocates memory with it, which ended in a
-/// double fault. Only the kernel is told that there is none: HAProxy does not run without.
+/// The kernel's command line. 141 is cmpxchg16b: QEMU 7.2 sometimes corrupts the flags around it, and Linux 6.12 allocates memory with it,
+/// which ended in a double fault. Only the kernel is told that the processor lacks it, because HAProxy does not run without.
 pub(super) const COMMAND_LINE: &str =
     "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable nokaslr clearcpuid=141";
 
-/// The archive has no name in any directory: QEMU opens it by the descriptor that it is given.
+/// The archive has no path: QEMU opens it by this inherited descriptor.
 const INITRAMFS_FD: i32 = 3;
 
-/// How often a guest that says nothing is given up if this run was interrupted.
+/// How often limit and interruption are checked while a guest prints nothing.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A guest that waits for its turn may take so many times its limit by the clock.
-const MOST_WAITING: u32 = 20;
+/// How many times its limit a guest may take on this machine's clock, because it may have to wait for the processor.
+const CLOCK_FACTOR: u32 = 20;
 
-/// A guest that runs. Dropped, its QEMU is killed.
+/// A running guest. On drop, its QEMU is killed.
 pub(super) struct Machine {
     qemu: Child,
     lines: Receiver<String>,
     began: Instant,
-    /// Where the guest is emulated.
+    /// The clock of QEMU's processor time, if the guest is emulated.
     processor_time: Option<ClockId>,
 }
 
 impl Machine {
-    /// `console` takes what the kernel says.
+    /// Starts QEMU. The kernel's messages are written to `console`.
     pub(super) fn start(
         kernel: &Kernel,
         initramfs: File,
@@ -52,20 +52,20 @@ impl Machine {
         accelerator: &Accelerator,
         idle_group: Option<&IdleGroup>,
     ) -> Result<Machine> {
-        // The kernel, not we, ends it when we are killed.
+        // If this process is killed, the kernel ends QEMU.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         command.args(accelerator.arguments());
         command.args(["-M", "pc", "-smp", "1", "-m", MEGABYTES]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"]);
-        // Two lines: what the programs say is not interspersed with what the kernel says.
+        // Two serial lines keep the output of the programs apart from the kernel's messages.
         command.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
         command.arg("-kernel").arg(&kernel.image).args(["-initrd", &format!("/proc/self/fd/{INITRAMFS_FD}")]);
         command.args(["-append", COMMAND_LINE]);
         command.fd_mappings(vec![FdMapping { parent_fd: initramfs.into(), child_fd: INITRAMFS_FD }])?;
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let said = console.with_extension("qemu");
-        command.stderr(File::create(&said).with_context(|| said.display().to_string())?);
+        let errors = console.with_extension("qemu");
+        command.stderr(File::create(&errors).with_context(|| errors.display().to_string())?);
         let mut qemu = command.spawn().context("running setpriv (package util-linux)")?;
         let output = qemu.stdout.take().context("a pipe")?;
         let (sender, lines) = channel();
@@ -91,14 +91,15 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Passes each line on, with what the guest has cost until then: the time of its emulator, which does not depend on what else
-    /// this machine does, or else that of a clock. Ends the guest when it has cost as much as the limit. Gives the exit status of each
-    /// of its commands.
+    /// Waits for the end of the guest and gives the exit status of each of its commands.
+    ///
+    /// `on_line` gets each line that the guest prints, and the cost of the guest until then: the processor time of its emulator, which does
+    /// not depend on other work on this machine, or with KVM the time on this machine's clock. A guest whose cost reaches the limit is ended.
     pub(super) fn run(
         mut self,
         limit: Duration,
         console: &Path,
-        mut line: impl FnMut(&str, Duration),
+        mut on_line: impl FnMut(&str, Duration),
     ) -> Result<Vec<i32>> {
         let mut verdicts = Vec::new();
         loop {
@@ -106,7 +107,7 @@ impl Machine {
             match self.lines.recv_timeout(POLL_INTERVAL) {
                 Ok(text) if text == guest::END => return Ok(verdicts),
                 Ok(text) => {
-                    line(&text, self.cost());
+                    on_line(&text, self.cost());
                     verdicts.extend(guest::verdict(&text));
                 }
                 Err(RecvTimeoutError::Timeout) if !self.is_late(limit) => {}
@@ -121,9 +122,9 @@ impl Machine {
         }
     }
 
-    /// One that gets no time at all is late as well.
+    /// Whether the guest has reached its limit, or has taken too long on this machine's clock.
     fn is_late(&self, limit: Duration) -> bool {
-        self.cost() >= limit || self.began.elapsed() >= limit * MOST_WAITING
+        self.cost() >= limit || self.began.elapsed() >= limit * CLOCK_FACTOR
     }
 
     fn cost(&self) -> Duration {
@@ -139,9 +140,10 @@ impl Drop for Machine {
     }
 }
 
+/// The last lines of the kernel and of QEMU.
 fn last_words(console: &Path) -> String {
-    let said = [console.to_owned(), console.with_extension("qemu")].map(|path| fs::read(path).unwrap_or_default());
-    let said = said.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    let lines: Vec<&str> = said.lines().collect();
+    let files = [console.to_owned(), console.with_extension("qemu")].map(|path| fs::read(path).unwrap_or_default());
+    let text = files.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(60)..].join("\n")
 }

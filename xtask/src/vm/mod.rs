@@ -1,4 +1,4 @@
-//! Boots a distribution's kernel in QEMU, without a disk, and runs programs of this machine in it.
+//! Boots a distribution's kernel in QEMU without a disk, and runs programs of this machine in it.
 
 use std::fs;
 use std::io::{BufWriter, Write};
@@ -25,29 +25,29 @@ use initramfs::Packer;
 pub(crate) use initramfs::{GuestCommand, Load};
 use machine::Machine;
 
-/// QEMU, what the guest gets, and what prepares it.
+/// The packages of QEMU, of the tools that prepare a guest, and of the programs in it.
 const PACKAGES: [&str; 8] =
     ["qemu-system-x86", "busybox-static", "kmod", "xz-utils", "iproute2", "nftables", "haproxy", "util-linux"];
 
-/// The profile of what runs in a guest; it is built to be static, as it is for old machines.
+/// The cargo profile of programs in a guest. They are static, as the published program for old machines is.
 pub(crate) const PROFILE: &str = "guest";
 
-/// By KVM a guest has booted and ended after a few seconds.
+/// With KVM a guest boots and ends within a few seconds.
 const KVM_LIMIT: Duration = Duration::from_secs(30);
 
 /// What `cargo xtask vm` takes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Which kernel: 5.10, 6.1, 6.12 or newest
+    /// The kernel: 5.10, 6.1, 6.12 or newest
     #[arg(long)]
     kernel: String,
-    /// Further files for the guest's /programs, which is in its PATH; reloader itself is always there
+    /// A further file for the guest's /programs, which is in its PATH and always contains reloader
     #[arg(long = "with", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// A variable of the guest's environment
     #[arg(long = "env", value_name = "NAME=VALUE")]
     environment: Vec<String>,
-    /// After how many seconds the guest is ended
+    /// The time limit of the guest, in seconds
     #[arg(long, default_value_t = 300)]
     timeout: u64,
     /// A program of this machine, or a name in the guest's PATH, and its arguments
@@ -55,7 +55,7 @@ pub(crate) struct Arguments {
     command: Vec<String>,
 }
 
-/// Runs it; the process ends with the program's exit status.
+/// Runs the command in a guest. This process then ends with the exit status of the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let variable = |text: &String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
     let environment: Option<Vec<_>> = arguments.environment.iter().map(variable).collect();
@@ -65,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut files = vec![host.program("reloader")];
     files.extend(arguments.files.iter().cloned());
     let limit = Duration::from_secs(arguments.timeout);
-    // Not by the guest's clock, on which idle time passes at once where it is emulated: the guest as a whole has the limit.
+    // The limit applies to the guest as a whole. The command has none, because an emulated guest's clock skips idle time.
     let command = GuestCommand { words: arguments.command.clone(), limit: Duration::from_secs(u64::from(u32::MAX)) };
     let load = Load {
         commands: vec![command],
@@ -74,29 +74,40 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         environment: environment.context("--env takes NAME=VALUE")?,
     };
     let name = format!("vm-{}-{}", arguments.kernel, std::process::id());
-    let verdicts = host.boot(&name, &kernel, &load, limit, |line, _| println!("{line}"))?;
+    let guest = GuestSpec { name: &name, kernel: &kernel, load: &load, limit };
+    let verdicts = host.boot(&guest, |line, _| println!("{line}"))?;
     std::process::exit(verdicts.first().copied().context("the guest gave no verdict")?);
 }
 
-/// This machine, able to boot guests.
+/// This machine, prepared to boot guests.
 pub(crate) struct Host {
     programs: PathBuf,
     logs: PathBuf,
     accelerator: Accelerator,
-    /// Where its guests get only the time that nothing else wants.
+    /// The control group in which guests get only idle processor time.
     idle_group: Option<IdleGroup>,
     packer: Packer,
 }
 
+/// A guest to boot.
+pub(crate) struct GuestSpec<'a> {
+    /// The name of its files in [`Host::logs`].
+    pub(crate) name: &'a str,
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) load: &'a Load,
+    /// After this cost the guest is ended.
+    pub(crate) limit: Duration,
+}
+
 impl Host {
-    /// Installs and builds what is missing.
+    /// Installs missing packages and builds the programs.
     pub(crate) fn prepare() -> Result<Host> {
         let mut build = profile::static_cargo("build", PROFILE);
         run_command(build.args(["--quiet", "--package", "reloader", "--package", "reloader-tests", "--bins"]))?;
         Host::with_programs(profile::static_folder(PROFILE)?)
     }
 
-    /// Installs what is missing. The folder has what cargo has built for a guest.
+    /// Installs missing packages. The folder contains the programs that cargo has built for guests.
     pub(crate) fn with_programs(programs: PathBuf) -> Result<Host> {
         ensure_apt(&PACKAGES)?;
         let logs = profile::target_folder()?.join("kernels");
@@ -104,73 +115,70 @@ impl Host {
         let (accelerator, packer) = (Accelerator::Kvm, Packer::default());
         let mut host = Host { programs, logs, accelerator, idle_group: None, packer };
         if let Err(error) = host.try_kvm() {
-            // A guest that says nothing has last words of many lines.
-            let why = format!("{error:#}").lines().next().unwrap_or_default().to_owned();
-            host.accelerator = Accelerator::Emulated(why);
+            // The error of a guest that does not boot has many lines.
+            let reason = format!("{error:#}").lines().next().unwrap_or_default().to_owned();
+            host.accelerator = Accelerator::Emulated(reason);
         }
         Ok(host)
     }
 
-    /// Boots a guest by it.
+    /// Boots a guest with KVM.
     fn try_kvm(&self) -> Result<()> {
         accelerator::may_have_kvm()?;
         let wanted = kernels::TESTED.last().context("a kernel")?;
         let load =
             Load { commands: vec![GuestCommand { words: vec!["true".into()], limit: KVM_LIMIT }], ..Load::default() };
-        self.boot("kvm", &wanted.fetch(&cache_dir())?, &load, KVM_LIMIT, |_, _| {}).context("a guest by KVM").map(drop)
+        let kernel = wanted.fetch(&cache_dir())?;
+        let guest = GuestSpec { name: "kvm", kernel: &kernel, load: &load, limit: KVM_LIMIT };
+        self.boot(&guest, |_, _| {}).context("booting a guest with KVM").map(drop)
     }
 
-    /// From now on its guests get only the time that nothing else on this machine wants: one that is emulated does not notice.
+    /// Makes guests run only when the processor is otherwise idle. An emulated guest does not notice it.
     ///
     /// # Errors
-    /// Where the kernel cannot do that.
+    /// If the kernel does not support idle control groups.
     pub(crate) fn make_idle(&mut self) -> Result<()> {
         self.idle_group = Some(IdleGroup::create()?);
         Ok(())
     }
 
-    /// Whether it was made so.
+    /// Whether guests run only when the processor is otherwise idle.
     pub(crate) fn is_idle(&self) -> bool {
         self.idle_group.is_some()
     }
 
-    /// One that cargo has built.
+    /// The path of a program that cargo has built.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
     }
 
-    /// Where the guests' consoles are kept.
+    /// The directory of the guests' consoles.
     pub(crate) fn logs(&self) -> &Path {
         &self.logs
     }
 
-    /// What runs the guests' instructions.
+    /// How guests are run.
     pub(crate) fn accelerator(&self) -> &Accelerator {
         &self.accelerator
     }
 
-    /// Writes the archive of a guest; what several guests have in theirs is made only once.
+    /// Writes the archive of a guest. Parts that several guests share are made once.
     pub(crate) fn pack(&self, kernel: &Kernel, load: &Load, out: &mut impl Write) -> Result<()> {
         self.packer.pack(kernel, &self.program("guest-init"), load, out)
     }
 
-    /// Boots a guest and waits for it: gives the exit status of each command. `name` is that of its files in `logs`. `line` takes
-    /// each line that the guest prints, and what the guest has cost until then.
-    pub(crate) fn boot(
-        &self,
-        name: &str,
-        kernel: &Kernel,
-        load: &Load,
-        limit: Duration,
-        line: impl FnMut(&str, Duration),
-    ) -> Result<Vec<i32>> {
-        let console = self.logs.join(format!("{name}.console"));
-        // Unnamed, so that it is gone with the guest, even after a kill -9: hundreds of megabytes a run.
+    /// Boots a guest, waits for its end, and gives the exit status of each command. `on_line` gets each line that the guest prints, and the
+    /// cost of the guest until then.
+    pub(crate) fn boot(&self, guest: &GuestSpec<'_>, on_line: impl FnMut(&str, Duration)) -> Result<Vec<i32>> {
+        let console = self.logs.join(format!("{}.console", guest.name));
+        // The archive takes hundreds of megabytes. It has no name, so it disappears with the guest, even after a kill -9.
         let file = tempfile::tempfile_in(&self.logs)?;
         let mut out = BufWriter::new(&file);
-        self.pack(kernel, load, &mut out)?;
+        self.pack(guest.kernel, guest.load, &mut out)?;
         out.flush()?;
         drop(out);
-        Machine::start(kernel, file, &console, &self.accelerator, self.idle_group.as_ref())?.run(limit, &console, line)
+        let idle_group = self.idle_group.as_ref();
+        let machine = Machine::start(guest.kernel, file, &console, &self.accelerator, idle_group)?;
+        machine.run(guest.limit, &console, on_line)
     }
 }

@@ -1,4 +1,4 @@
-//! The kernel's modules in the order in which they can be loaded.
+//! Lists the kernel's modules in the order in which they can be loaded.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use reloader_tests::kernels::Kernel;
 
-/// What reloader and its tests ask of a kernel. A kernel may have some of them built in, and must have all.
+/// The modules that reloader and its tests need. A kernel must have all of them, and may have some built in.
 const NEEDED: [&str; 28] = [
     "sch_plug",
     "sch_prio",
@@ -40,51 +40,52 @@ const NEEDED: [&str; 28] = [
     "overlay",
 ];
 
-/// What is better loaded too: older kernels have it in other modules, or not at all.
-const WELCOME: [&str; 7] =
+/// Modules that are loaded if they exist: older kernels have the feature in other modules, or not at all.
+const OPTIONAL: [&str; 7] =
     ["nft_chain_nat", "nft_ct", "nft_counter", "nft_reject_inet", "af_packet_diag", "tls", "act_police"];
 
-/// A module's name and its content, not compressed.
+/// A module's name and its uncompressed content.
 pub(super) struct Module {
     pub(super) name: String,
     pub(super) content: Vec<u8>,
 }
 
-/// Each after those that it depends on.
-pub(super) fn in_order(kernel: &Kernel) -> Result<Vec<Module>> {
-    let known = Known::read(&kernel.modules)?;
+/// The modules of a guest, each after those that it depends on.
+pub(super) fn in_loading_order(kernel: &Kernel) -> Result<Vec<Module>> {
+    let known = ModuleIndex::read(&kernel.modules)?;
     let mut order = Vec::new();
     for name in NEEDED {
         if !known.add(name, &mut order) {
-            bail!("Linux {} has no {name}", kernel.release);
+            bail!("Linux {} does not have {name}", kernel.release);
         }
     }
-    for name in WELCOME {
+    for name in OPTIONAL {
         known.add(name, &mut order);
     }
     order.iter().map(|path| content(&kernel.modules.join(path))).collect()
 }
 
-struct Known {
-    /// By name, its file and the files that it depends on, all relative.
+/// The modules that a kernel has.
+struct ModuleIndex {
+    /// By name, the module's file and the files that it depends on, all relative.
     files: HashMap<String, (PathBuf, Vec<PathBuf>)>,
     built_in: Vec<String>,
 }
 
-impl Known {
-    fn read(folder: &Path) -> Result<Known> {
+impl ModuleIndex {
+    fn read(folder: &Path) -> Result<ModuleIndex> {
         let read = |name: &str| fs::read_to_string(folder.join(name)).with_context(|| format!("reading {name}"));
         let files = read("modules.dep")?.lines().filter_map(dependencies).collect();
         let built_in = read("modules.builtin")?.lines().map(|line| name_of(Path::new(line))).collect();
-        Ok(Known { files, built_in })
+        Ok(ModuleIndex { files, built_in })
     }
 
-    /// False where the kernel has none of this name.
+    /// Adds a module after its dependencies. False if the kernel has none of this name.
     fn add(&self, name: &str, order: &mut Vec<PathBuf>) -> bool {
         let Some((file, depends)) = self.files.get(name) else {
             return self.built_in.iter().any(|built_in| built_in == name);
         };
-        // depmod lists the nearest first, and all of them.
+        // depmod lists all dependencies, the nearest first.
         for path in depends.iter().rev().chain([file]) {
             if !order.contains(path) {
                 order.push(path.clone());
@@ -94,7 +95,7 @@ impl Known {
     }
 }
 
-/// `kernel/net/sched/sch_x.ko.xz: kernel/a.ko.xz kernel/b.ko.xz`
+/// Reads a line of modules.dep: `kernel/net/sched/sch_x.ko.xz: kernel/a.ko.xz kernel/b.ko.xz`.
 fn dependencies(line: &str) -> Option<(String, (PathBuf, Vec<PathBuf>))> {
     let (file, depends) = line.split_once(':')?;
     let file = PathBuf::from(file);
@@ -123,10 +124,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_module_depends_on_comes_first_and_once() {
+    fn dependencies_come_first_and_once() {
         let lines = ["k/a.ko.xz:", "k/b-c.ko: k/a.ko.xz", "k/d.ko: k/b-c.ko k/a.ko.xz"];
         let files = lines.iter().filter_map(|line| dependencies(line)).collect();
-        let known = Known { files, built_in: vec!["inside".into()] };
+        let known = ModuleIndex { files, built_in: vec!["inside".into()] };
         let mut order = Vec::new();
         assert!(known.add("d", &mut order) && known.add("b_c", &mut order) && known.add("inside", &mut order));
         assert!(!known.add("absent", &mut order));

@@ -110,9 +110,15 @@ pub(super) fn remove_traces_of(id: u16, bare: &BTreeSet<u32>, records: &HoldRegi
         let mut others = records.living()?;
         others.remove(&id);
         let traces = remove_traces(&others).map(drop);
-        let empty = bare.iter().map(|device| tc::remove_unused(*device).map(drop).map_err(HoldError::from));
+        let empty = bare.iter().map(|device| remove_unused(*device));
         empty.fold(traces, Result::and)
     })
+}
+
+fn remove_unused(device: u32) -> Result<(), HoldError> {
+    let removed = tc::remove_unused(device).map(drop);
+    let named = |error: io::Error| format!("removing the empty qdisc of device {device}: {error}");
+    removed.map_err(|error| io::Error::new(error.kind(), named(error)).into())
 }
 
 /// The devices that have neither `ingress` nor `clsact`.

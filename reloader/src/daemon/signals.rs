@@ -30,7 +30,7 @@ pub(super) enum SignalAction {
     Reload,
 }
 
-/// What is caught, and what it means. Pure. The table for people is in docs/troubleshooting.md.
+/// What is caught, and what it means. Pure. The table for people is in docs/reference/commands.md.
 fn signal_meanings(is_init: bool) -> Vec<(SignalKind, &'static str, SignalMeaning)> {
     let tells = |kind, name, told| (kind, name, SignalMeaning::Tell(told));
     // `STOPSIGNAL` of HAProxy's image and of nginx's: an image that is made from them inherits it. Elsewhere they come from recipes for

@@ -53,7 +53,7 @@ pub(crate) struct Arguments {
     /// The directory for bench.json and bench.html [default: target/bench, if anything was measured]
     #[arg(long, value_name = "DIRECTORY")]
     out: Option<PathBuf>,
-    /// Also write the README's table and plot, and docs/bench.json, from which they can be written again
+    /// Write the figures into README.md and docs/ too, and docs/bench.json, from which they can be written again
     #[arg(long)]
     readme: bool,
     /// Use this bench.json instead of measuring. With --only: measure those ways again under its load, and keep its other rows

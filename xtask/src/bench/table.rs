@@ -133,6 +133,19 @@ pub(super) fn about(document: &Document) -> String {
     )
 }
 
+/// The load and the machine, in short.
+pub(super) fn about_load(document: &Document) -> String {
+    let (load, machine) = (&document.load, &document.machine);
+    format!(
+        "{} new connections a second, and a reload for each {}. {}, {}, {}.",
+        thousands(load.rate.into()),
+        thousands(load.connections / load.reloads.max(1)),
+        machine.haproxy,
+        machine.kernel,
+        machine.day
+    )
+}
+
 /// One sentence each about the worst and the best way; empty if fewer than two ways can be compared.
 pub(super) fn verdicts(document: &Document) -> Vec<String> {
     let ranked = document.ranked();
@@ -190,15 +203,20 @@ pub(super) fn text(document: &Document) -> String {
     text
 }
 
-/// The table for the README.
-pub(super) fn markdown(document: &Document) -> String {
-    let mut text =
-        format!("| {} |\n| --- |{}\n", HEAD.join(" | "), " ---: |".repeat(HEAD.len() - 1)).replacen("|  |", "| |", 1);
+/// The named columns behind the title, as Markdown.
+pub(super) fn markdown(document: &Document, columns: &[&str]) -> String {
+    let chosen: Vec<usize> =
+        (0..HEAD.len()).filter(|column| *column == 0 || columns.contains(&HEAD[*column])).collect();
+    let row = |cells: &[String]| {
+        let cells = chosen.iter().map(|column| format!(" {} |", cells[*column]));
+        format!("|{}\n", cells.collect::<String>()).replacen("|  |", "| |", 1)
+    };
+    let mut text = row(&HEAD.map(str::to_owned)) + "| --- |" + &" ---: |".repeat(chosen.len() - 1) + "\n";
     for line in lines(document) {
         text += &match line {
-            Line::Cells(cells) => format!("| {} |\n", cells.join(" | ")),
+            Line::Cells(cells) => row(&cells[..]),
             Line::Reason { title, reason } => {
-                format!("| {title} | {}{} |\n", one_line(&reason), " |".repeat(HEAD.len() - 2))
+                format!("| {title} | {}{} |\n", one_line(&reason), " |".repeat(chosen.len() - 2))
             }
         };
     }
@@ -253,7 +271,7 @@ mod tests {
 
     #[test]
     fn every_markdown_line_has_all_columns() {
-        let text = markdown(&sample());
+        let text = markdown(&sample(), &HEAD[1..]);
         assert!(text.lines().all(|line| line.matches('|').count() == HEAD.len() + 1), "{text}");
         assert!(text.contains("&lt;another>") && text.lines().count() == 2 + 10, "{text}");
     }

@@ -8,6 +8,7 @@ pub mod cargo;
 pub mod config;
 pub mod confine;
 pub mod container;
+pub mod documents;
 pub mod footprint;
 pub mod guest;
 pub mod haproxy;

@@ -77,3 +77,32 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Vm(arguments) => vm::run(&arguments),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use reloader_tests::documents;
+
+    use super::*;
+
+    /// In blocks and between backticks.
+    fn command_lines(text: &str) -> impl Iterator<Item = &str> {
+        let begins = text.match_indices("cargo xtask ").map(|(at, _)| &text[at..]);
+        begins.map(|rest| rest.split(['`', '\n', '#', ')', ';', ',']).next().unwrap_or(rest).trim())
+    }
+
+    #[test]
+    fn every_task_in_the_documents_is_one() {
+        let mut count = 0;
+        for page in documents::pages() {
+            for line in command_lines(&documents::text(&page)) {
+                let words = line.split_whitespace().skip(1);
+                if let Err(error) = Arguments::try_parse_from(words) {
+                    let is_help = error.kind() == clap::error::ErrorKind::DisplayHelp;
+                    assert!(is_help, "{page}: {line}\n{error}");
+                }
+                count += 1;
+            }
+        }
+        assert!(count > 20, "{count} tasks were found");
+    }
+}

@@ -2,6 +2,8 @@
 
 mod check;
 mod client;
+#[cfg(test)]
+mod command_lines;
 mod context;
 mod daemon;
 mod exit;

@@ -63,10 +63,8 @@ impl Machine {
         let before = ControlGroups::snapshot();
         let mut command = Command::new("systemd-nspawn");
         command.arg("--directory").arg(layer.merged());
-        command.arg(format!(
-            "--bind-ro={}:/usr/local/bin/reloader",
-            binary().canonicalize().expect("the program").display()
-        ));
+        let program = binary().canonicalize().expect("the program");
+        command.arg(format!("--bind-ro={}:{}", program.display(), setup.program_path()));
         command.args([
             "--boot",
             "--private-network",

@@ -13,6 +13,7 @@ pub struct Setup {
     pub(super) commands: Vec<String>,
     /// Symbolic links: their paths and their targets.
     pub(super) links: Vec<(String, String)>,
+    pub(super) program_path: Option<String>,
 }
 
 impl Setup {
@@ -25,6 +26,18 @@ impl Setup {
     /// Adds an executable script.
     pub fn program(mut self, path: &str, text: &str) -> Setup {
         self.programs.push((path.into(), text.into()));
+        self
+    }
+
+    /// Adds a symbolic link. Its directory must be that of a file.
+    pub fn link(mut self, path: &str, target: &str) -> Setup {
+        self.links.push((path.into(), target.into()));
+        self
+    }
+
+    /// Puts the program here instead of into /usr/local/bin, as cargo does before it is installed.
+    pub fn program_at(mut self, path: &str) -> Setup {
+        self.program_path = Some(path.into());
         self
     }
 
@@ -51,6 +64,10 @@ impl Setup {
         let mut setup = self.program("/etc/init.d/reloader", script);
         setup.commands = ["update-rc.d haproxy disable", "update-rc.d reloader defaults"].map(str::to_owned).to_vec();
         setup
+    }
+
+    pub(super) fn program_path(&self) -> &str {
+        self.program_path.as_deref().unwrap_or("/usr/local/bin/reloader")
     }
 
     /// Boots the machine by systemd, and waits until systemd has started everything. Panics with a reason if it does

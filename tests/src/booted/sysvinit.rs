@@ -62,7 +62,7 @@ impl SysVinit {
         setup.removed.push("/dev/console".into());
         let layer = Layer::over(&find_root());
         layer.apply(&setup);
-        layer.copy(&binary(), PROGRAM);
+        layer.copy(&binary(), setup.program_path());
         for words in &setup.commands {
             let mut command = Command::new("chroot");
             command.arg(layer.merged()).args(words.split(' ')).env_clear().env("PATH", PATH);

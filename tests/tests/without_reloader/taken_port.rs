@@ -1,6 +1,6 @@
 //! The new configuration has a bind that another process has. HAProxy tries for two seconds and makes the old process pause all its
 //! listeners for that time (SIGTTOU), because the old process could be the one that has the port. The daemon in the same situation:
-//! `refused`.
+//! `failed_reloads::bind_taken_by_another_process_fails_the_reload`.
 
 use std::net::TcpListener;
 

@@ -1,4 +1,4 @@
-//! The client's side of the control socket.
+//! Asks the daemon over its control socket.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,108 +6,130 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 
-use super::{Context, Exit, Failure};
+use super::{CliError, Context, Exit};
 use crate::daemon::protocol::{LONGEST_FRAME, Reply, Request, read_frame, write_frame};
 use crate::takeover::systemd_is_booted;
 
-/// Where `packaging/sysv` is installed.
+/// Where `packaging/sysv` installs its script.
 const INIT_SCRIPT: &str = "/etc/init.d/reloader";
-/// How long an answer may take that needs no reload.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the daemon may take for a reply that needs no reload.
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks the daemon and returns its last reply; progress goes to `progress`.
+/// Asks the daemon, and returns its last reply. `progress` is called with the name of each phase of a reload. Without a timeout
+/// it waits for ever.
 pub(super) fn ask(
     context: &Context,
     request: &Request,
     timeout: Option<Duration>,
     progress: impl Fn(&str),
-) -> Result<Reply, Failure> {
-    Context::runtime()?.block_on(converse(context, request, timeout, progress))
+) -> Result<Reply, CliError> {
+    Context::runtime()?.block_on(ask_in_runtime(context, request, timeout, progress))
 }
 
-/// The same, within a runtime that is there already.
-pub(super) async fn converse(
+/// The same as [`ask`], for a caller that is inside a runtime.
+pub(super) async fn ask_in_runtime(
     context: &Context,
     request: &Request,
     timeout: Option<Duration>,
     progress: impl Fn(&str),
-) -> Result<Reply, Failure> {
-    let (path, group) = control_socket(context)?;
-    let conversation = async {
-        let mut stream = UnixStream::connect(&path).await.map_err(|error| unreachable(&path, &group, &error))?;
-        // A daemon that refuses this peer answers without waiting for the request: the answer is there all the same.
+) -> Result<Reply, CliError> {
+    let socket = ControlSocket::from_context(context)?;
+    let reply = socket.ask(request, progress);
+    match timeout {
+        Some(limit) => tokio::time::timeout(limit, reply).await.unwrap_or_else(|_| Err(timed_out(request, limit))),
+        None => reply.await,
+    }
+}
+
+/// The error for a reply that does not belong to the request.
+pub(super) fn unexpected(reply: &Reply) -> CliError {
+    CliError::new(Exit::Internal, format!("the daemon sent an unexpected reply: {reply:?}"))
+}
+
+struct ControlSocket {
+    path: PathBuf,
+    /// The group that may use it.
+    group: String,
+}
+
+impl ControlSocket {
+    fn from_context(context: &Context) -> Result<ControlSocket, CliError> {
+        match (&context.socket, context.config()) {
+            (Some(path), config) => {
+                let group = config.map_or("root".into(), |config| config.control_group);
+                Ok(ControlSocket { path: path.clone(), group })
+            }
+            (None, Ok(config)) => Ok(ControlSocket { path: config.control_socket, group: config.control_group }),
+            (None, Err(error)) => {
+                let message = format!("{}\n(--socket PATH asks a running daemon without this file)", error.message);
+                Err(CliError::new(error.exit, message))
+            }
+        }
+    }
+
+    async fn ask(&self, request: &Request, progress: impl Fn(&str)) -> Result<Reply, CliError> {
+        let mut stream = UnixStream::connect(&self.path).await.map_err(|error| self.unreachable(&error))?;
+        // A daemon that refuses this peer replies without reading the request. The reply can be read even if the write failed.
         let sent = write_frame(&mut stream, request).await;
         loop {
             match read_frame::<Reply>(&mut stream, LONGEST_FRAME).await {
                 Ok(Some(Reply::Progress { phase })) => progress(&phase),
                 Ok(Some(Reply::Refused { message, exit })) => {
-                    return Err(Failure::new(Exit::from_number(exit), message));
+                    return Err(CliError::new(Exit::from_number(exit), message));
                 }
                 Ok(Some(reply)) => return Ok(reply),
-                Ok(None) | Err(_) if let Err(error) = &sent => return Err(unreachable(&path, &group, error)),
+                Ok(None) | Err(_) if let Err(error) = &sent => return Err(self.unreachable(error)),
                 Ok(None) => {
-                    return Err(Failure::new(
+                    return Err(CliError::new(
                         Exit::NoDaemon,
-                        "the daemon ended before it answered. What served serves on, unless it was just being replaced: start the daemon now, and see `reloader history`",
+                        "the daemon ended before it answered. The serving generation serves on, unless it was being replaced at \
+                         that moment: start the daemon now, and see `reloader history`",
                     ));
                 }
                 Err(error) => {
-                    return Err(Failure::new(Exit::NoDaemon, format!("the daemon's answer broke off: {error}")));
+                    return Err(CliError::new(Exit::NoDaemon, format!("the daemon's answer broke off: {error}")));
                 }
             }
         }
-    };
-    match timeout {
-        Some(limit) => {
-            tokio::time::timeout(limit, conversation).await.unwrap_or_else(|_| Err(too_late(request, limit)))
-        }
-        None => conversation.await,
     }
-}
 
-fn control_socket(context: &Context) -> Result<(PathBuf, String), Failure> {
-    let config = context.config();
-    match (&context.socket, config) {
-        (Some(socket), config) => Ok((socket.clone(), config.map_or("root".into(), |config| config.control_group))),
-        (None, Ok(config)) => Ok((config.control_socket, config.control_group)),
-        (None, Err(failure)) => {
-            let message =
-                format!("{}\n(a running daemon can be asked all the same with --socket PATH)", failure.message);
-            Err(Failure::new(failure.exit, message))
-        }
-    }
-}
-
-fn unreachable(path: &Path, group: &str, error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => Failure::new(
-            Exit::Privilege,
-            format!(
-                "the control socket {} is open to root and the group `{group}` only; join that group or use sudo",
-                path.display()
+    fn unreachable(&self, error: &io::Error) -> CliError {
+        let path = self.path.display();
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => CliError::new(
+                Exit::Privilege,
+                format!(
+                    "only root and the group `{}` may use the control socket {path}; join that group or use sudo",
+                    self.group
+                ),
             ),
-        ),
-        _ => {
-            let service = match systemd_is_booted() {
-                true => " or `systemctl start reloader`",
-                false if Path::new(INIT_SCRIPT).exists() => " or `/etc/init.d/reloader start`",
-                false => "",
-            };
-            Failure::new(
+            _ => CliError::new(
                 Exit::NoDaemon,
-                format!("no daemon answers on {} ({error}); start it with `reloader daemon`{service}", path.display()),
-            )
+                format!(
+                    "no daemon answers on {path} ({error}); start it with `reloader daemon`{}",
+                    or_service_manager()
+                ),
+            ),
         }
     }
 }
 
-fn too_late(request: &Request, limit: Duration) -> Failure {
+/// The other way to start the daemon on this machine, for the end of a sentence.
+fn or_service_manager() -> &'static str {
+    match systemd_is_booted() {
+        true => " or `systemctl start reloader`",
+        false if Path::new(INIT_SCRIPT).exists() => " or `/etc/init.d/reloader start`",
+        false => "",
+    }
+}
+
+fn timed_out(request: &Request, limit: Duration) -> CliError {
     let limit = humantime::format_duration(limit);
     let message = match request {
         Request::Reload { dry_run: false, .. } => {
-            format!("no outcome within {limit}; the reload goes on once the daemon takes it up, see `reloader status`")
+            format!("no outcome within {limit}; the daemon still carries out the reload, see `reloader status`")
         }
         _ => format!("the daemon did not answer within {limit}: it is busy, or stopped (see its log)"),
     };
-    Failure::new(Exit::TryAgain, message)
+    CliError::new(Exit::TryAgain, message)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::exit::{Exit, Failure};
+use super::exit::{CliError, Exit};
 use crate::config::Config;
 
 /// The options that all commands share.
@@ -17,13 +17,13 @@ pub(super) struct Context {
 
 impl Context {
     /// Reads the configuration. A file that does not exist is an error only where `--config` names it.
-    pub(super) fn config(&self) -> Result<Config, Failure> {
-        Config::load(self.config_path.as_deref()).map_err(|error| Failure::new(Exit::BadConfiguration, error))
+    pub(super) fn config(&self) -> Result<Config, CliError> {
+        Config::load(self.config_path.as_deref()).map_err(|error| CliError::new(Exit::BadConfiguration, error))
     }
 
     /// A runtime on the calling thread.
-    pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    pub(super) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
         let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        built.map_err(|error| Failure::new(Exit::Internal, format!("cannot start the runtime: {error}")))
+        built.map_err(|error| CliError::new(Exit::Internal, format!("cannot start the runtime: {error}")))
     }
 }

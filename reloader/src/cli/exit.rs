@@ -1,8 +1,8 @@
-//! Exit statuses: an interface that scripts rely on.
+//! Exit statuses. Scripts rely on their numbers.
 
 use std::process::ExitCode;
 
-/// What `--help` says about them.
+/// The text about exit statuses below `reloader --help`.
 pub(super) fn help() -> String {
     format!("{STATUSES}\n{HOLD}")
 }
@@ -21,55 +21,55 @@ Exit status:
   77  missing privilege
   78  bad configuration";
 
-/// What the help of `hold` says about them.
+/// The text about exit statuses below `reloader hold --help`.
 pub(super) const HOLD: &str = "\
-`hold` ends with the command's own status, or
+`hold` exits with the command's own status, or with
  124  nothing listened when the hold ended
  125  the hold itself failed, and the command was not run
  126  the command cannot be run
  127  there is no such command";
 
-/// What the help of `prove` says about them.
+/// The text about exit statuses below `reloader prove --help`.
 pub(super) const PROVE: &str = "\
 Exit status:
    0  nothing was lost, and every reload succeeded
-   1  something was lost, a reload failed, or nothing was served to begin with
-   2  usage, also --keep-alive where the service keeps no connection
+   1  something was lost, a reload failed, or the service did not answer before the load
+   2  usage; also --keep-alive where the service keeps no connection
   69  daemon not reachable, and no --reload-command
   70  internal error, or the report cannot be written
-  75  not measured: this machine could not carry the load, or not on its schedule; try again with a lower --rate
+  75  not measured: this machine could not carry the load or fell behind its schedule; try again with a lower --rate
   77  missing privilege
   78  bad configuration
- 128  and the signal's number: cut short by it before anything was lost";
+ 128  plus the signal's number: the signal cut the run short before anything was lost";
 
-/// How a command ends.
+/// The exit status of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Done and proven.
     Done,
-    /// Failed, the old generation still serves.
+    /// Failed; the old generation still serves.
     Failed,
-    /// Wrong command line.
+    /// The command line is not valid.
     Usage,
     /// Done, but at least one traffic listener is unproven.
     Unproven,
-    /// Failed, and a port is not served.
-    NobodyServes,
+    /// Failed; a port is not served.
+    NothingServes,
     /// The daemon is not reachable.
     NoDaemon,
-    /// A defect of ours.
+    /// A defect of this program, or an error of the system that it does not expect.
     Internal,
-    /// Busy past the timeout.
+    /// The daemon was busy until the timeout, or the machine too busy to measure.
     TryAgain,
-    /// A privilege is missing.
+    /// The caller lacks a privilege.
     Privilege,
     /// The configuration is not valid.
     BadConfiguration,
-    /// `hold`: nothing listened when the hold ended.
+    /// `hold`: no listener was there when the hold ended.
     NothingListens,
-    /// `hold`: the hold itself failed.
+    /// `hold`: the hold itself failed, and the command was not run.
     HoldFailed,
-    /// `hold`: the status of the command; `prove`: 128 and the number of the signal that cut it short.
+    /// `hold`: the status of the command. Both `hold` and `prove`: 128 plus the number of the signal that ended it early.
     Command(u8),
 }
 
@@ -80,14 +80,14 @@ impl From<Exit> for ExitCode {
 }
 
 impl Exit {
-    /// The number that the shell sees.
+    /// The number that the shell gets.
     pub fn number(self) -> u8 {
         match self {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Usage => 2,
             Exit::Unproven => 3,
-            Exit::NobodyServes => 4,
+            Exit::NothingServes => 4,
             Exit::NoDaemon => 69,
             Exit::Internal => 70,
             Exit::TryAgain => 75,
@@ -99,7 +99,7 @@ impl Exit {
         }
     }
 
-    /// The status that a daemon sent as a number.
+    /// The status for a number that the daemon sent. Unknown numbers are internal errors.
     pub(super) fn from_number(number: u8) -> Exit {
         match number {
             1 => Exit::Failed,
@@ -113,18 +113,18 @@ impl Exit {
     }
 }
 
-/// Why a command ends early: a sentence and a status.
+/// Why a command fails.
 #[derive(Debug)]
-pub struct Failure {
-    /// The status.
+pub struct CliError {
+    /// The exit status.
     pub exit: Exit,
-    /// The sentence.
+    /// The message for standard error, with the remedy where one is known.
     pub message: String,
 }
 
-impl Failure {
-    /// From anything that reads as a sentence.
-    pub fn new(exit: Exit, message: impl ToString) -> Failure {
-        Failure { exit, message: message.to_string() }
+impl CliError {
+    /// An error with this status and message.
+    pub fn new(exit: Exit, message: impl ToString) -> CliError {
+        CliError { exit, message: message.to_string() }
     }
 }

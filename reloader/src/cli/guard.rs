@@ -1,11 +1,11 @@
-//! `reloader guard`: not for people. Its standard input is the channel to the holder.
+//! `reloader guard`, which a holder starts. Its standard input is the channel to the holder.
 
-use super::{Exit, Failure};
+use super::{CliError, Exit};
 use crate::gate::hold;
 
-pub(super) fn run() -> Result<Exit, Failure> {
+pub(super) fn run() -> Result<Exit, CliError> {
     match hold::run_guard() {
         Ok(()) => Ok(Exit::Done),
-        Err(error) => Err(Failure::new(Exit::Internal, format!("the guard of a hold: {error}"))),
+        Err(error) => Err(CliError::new(Exit::Internal, format!("guard of a hold: {error}"))),
     }
 }

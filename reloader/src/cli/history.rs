@@ -1,9 +1,9 @@
-//! `reloader history`
+//! `reloader history`: shows past receipts, newest first.
 
 use std::io;
 
-use super::{Context, Exit, Failure, output};
-use crate::config::HAPROXY;
+use super::{CliError, Context, Exit, output};
+use crate::config::{Config, HAPROXY};
 use crate::receipt::{Kind, Receipt};
 use crate::supervision::read_newest;
 
@@ -12,28 +12,17 @@ use crate::supervision::read_newest;
 pub(super) struct Arguments {
     #[command(flatten)]
     format: output::Format,
-    /// At most so many.
+    /// Largest number of receipts.
     #[arg(short = 'n', value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
 }
 
-pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, CliError> {
     let config = context.config()?;
-    let receipts = read_newest(&config.state_dir, arguments.count as usize).map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => Failure::new(
-            Exit::Privilege,
-            format!(
-                "the receipts in {} are open to root and the group `{}` only",
-                config.state_dir.display(),
-                config.control_group
-            ),
-        ),
-        _ => {
-            Failure::new(Exit::Internal, format!("cannot read the receipts in {}: {error}", config.state_dir.display()))
-        }
-    })?;
+    let receipts =
+        read_newest(&config.state_dir, arguments.count as usize).map_err(|error| read_error(&config, &error))?;
     if receipts.is_empty() && !context.quiet {
-        eprintln!("no receipts yet in {}", config.state_dir.display());
+        eprintln!("there are no receipts yet in {}", config.state_dir.display());
     }
     if arguments.format.json {
         for receipt in &receipts {
@@ -45,17 +34,28 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
+fn read_error(config: &Config, error: &io::Error) -> CliError {
+    let directory = config.state_dir.display();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => CliError::new(
+            Exit::Privilege,
+            format!("only root and the group `{}` may read the receipts in {directory}", config.control_group),
+        ),
+        _ => CliError::new(Exit::Internal, format!("cannot read the receipts in {directory}: {error}")),
+    }
+}
+
 fn row(receipt: &Receipt) -> Vec<String> {
     let kind = output::word(&receipt.kind);
-    let mut what = match receipt.kind {
+    let mut summary = match receipt.kind {
         Kind::Hold => output::hold_line(receipt),
         _ => output::receipt_line(receipt),
     };
     if let Some(name) = receipt.service.as_ref().filter(|name| *name != HAPROXY) {
-        what.insert_str(0, &format!("{name}: "));
+        summary.insert_str(0, &format!("{name}: "));
     }
     if let Some(reason) = &receipt.reason {
-        what.push_str(&format!("; {reason}"));
+        summary.push_str(&format!("; {reason}"));
     }
-    vec![receipt.at.clone(), kind, output::outcome(receipt.result), what]
+    vec![receipt.at.clone(), kind, output::outcome(receipt.result), summary]
 }

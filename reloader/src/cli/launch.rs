@@ -1,5 +1,5 @@
-//! `reloader launch`: not for people. Becomes a server, having told it its own pid as sd_listen_fds(3) wants it, and as another user
-//! where that is asked.
+//! `reloader launch`, which the daemon starts and which becomes the server of a service. It sets LISTEN_PID to its own pid, as
+//! sd_listen_fds(3) requires, and changes its user where the service has one.
 
 use std::ffi::CString;
 use std::io;
@@ -9,29 +9,29 @@ use std::process::Command;
 
 use nix::unistd::{User, initgroups, setgid, setuid};
 
-use super::{Exit, Failure};
+use super::{CliError, Exit};
 use crate::process;
 use crate::sys::Inheritance;
 
 /// Arguments of `reloader launch`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// How many descriptors from 3 on are listeners.
+    /// Number of listeners among the descriptors, from 3 on.
     #[arg(long)]
     sockets: usize,
-    /// Where its pid and start time are noted before it becomes the server.
+    /// File for its pid and start time, written before it becomes the server.
     #[arg(long)]
     record: PathBuf,
-    /// Who the server runs as.
+    /// User that the server runs as.
     #[arg(long)]
     user: Option<String>,
-    /// The server.
+    /// Command line of the server.
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }
 
-pub(super) fn run(arguments: &Arguments, inheritance: io::Result<Inheritance>) -> Result<Exit, Failure> {
-    let failed = |message: String| Failure::new(Exit::BadConfiguration, message);
+pub(super) fn run(arguments: &Arguments, inheritance: io::Result<Inheritance>) -> Result<Exit, CliError> {
+    let failed = |message: String| CliError::new(Exit::BadConfiguration, message);
     let inheritance = inheritance.map_err(|error| failed(format!("cannot read this process's limits: {error}")))?;
     let mut command = Command::new(&arguments.command[0]);
     command.args(&arguments.command[1..]);
@@ -40,8 +40,8 @@ pub(super) fn run(arguments: &Arguments, inheritance: io::Result<Inheritance>) -
         inheritance.pass_descriptors_to(&mut command);
     }
     let own = std::process::id();
-    let note = format!("{own} {}\n", process::start_time(own).unwrap_or_default());
-    std::fs::write(&arguments.record, note)
+    let record = format!("{own} {}\n", process::start_time(own).unwrap_or_default());
+    std::fs::write(&arguments.record, record)
         .map_err(|error| failed(format!("cannot write {}: {error}", arguments.record.display())))?;
     if let Some(name) = &arguments.user {
         become_user(name).map_err(failed)?;
@@ -54,7 +54,7 @@ fn become_user(name: &str) -> Result<(), String> {
     let failed = |errno: nix::Error| format!("cannot become the user `{name}`: {errno}");
     let user = User::from_name(name).map_err(failed)?;
     let user = user.ok_or_else(|| format!("there is no user `{name}` on this machine"))?;
-    let c_name = CString::new(name).map_err(|_| format!("`{name}` is no user's name"))?;
+    let c_name = CString::new(name).map_err(|_| format!("`{name}` is not a user name"))?;
     initgroups(&c_name, user.gid).map_err(failed)?;
     setgid(user.gid).map_err(failed)?;
     setuid(user.uid).map_err(failed)

@@ -1,4 +1,4 @@
-//! The command line: one file per command. Data on stdout, talk on stderr.
+//! The command line, with one module per command. Data goes to standard output, everything else to standard error.
 
 mod check;
 mod client;
@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use context::Context;
-pub use exit::{Exit, Failure};
+pub use exit::{CliError, Exit};
 
 use crate::sys::Inheritance;
 
@@ -42,10 +42,10 @@ struct Arguments {
     /// The daemon's control socket [default: control-socket of the configuration].
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Say more (-vv: everything).
+    /// Log more (-vv: everything).
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Say only what went wrong.
+    /// Print errors only.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
     #[command(subcommand)]
@@ -60,31 +60,31 @@ enum Command {
     Reload(reload::Arguments),
     /// Retire the serving generation and end the daemon.
     Stop,
-    /// What serves, what drains, what is held.
+    /// Show what serves, what drains and what is held.
     Status(output::Format),
-    /// What this kernel and this HAProxy can do, and which rung each listener would get.
+    /// Show what this kernel and this HAProxy can do, and the rung that each listener would get.
     Probe(output::Format),
     /// Validate reloader's configuration, then HAProxy's.
     Check(check::Arguments),
-    /// Past receipts, newest first.
+    /// Show past receipts, newest first.
     History(history::Arguments),
-    /// Prove that a service loses no connection while it is reloaded, by loading it.
+    /// Load a service while it is reloaded, and tell whether a connection was lost.
     Prove(prove::Arguments),
-    /// Hold SYNs while a command runs, until its server listens.
+    /// Hold SYNs while a command stops one server and starts another.
     Hold(hold::Arguments),
-    /// Emergency: lift every hold this machine has, also those of a dead holder.
+    /// Emergency: release every hold, also those of a dead holder.
     Release(output::Format),
-    /// Hand an existing, running unit of HAProxy to reloader, or back.
+    /// Hand a running systemd unit of HAProxy to reloader, or back.
     Takeover(takeover::Arguments),
-    /// The process that releases a hold when its holder dies; `hold` and the daemon start it.
+    /// Release a hold when its holder dies; `hold` and the daemon start it.
     #[command(hide = true)]
     Guard,
-    /// Becomes the server of a service; the daemon starts it.
+    /// Become the server of a service; the daemon starts it.
     #[command(hide = true)]
     Launch(launch::Arguments),
 }
 
-/// Runs the command that the process was called with.
+/// Runs the command on the command line, and returns its exit status.
 pub fn main() -> ExitCode {
     let inheritance = Inheritance::capture();
     let arguments = match Arguments::try_parse() {
@@ -96,7 +96,7 @@ pub fn main() -> ExitCode {
     };
     start_log(&arguments);
     let context = Context { config_path: arguments.config, socket: arguments.socket, quiet: arguments.quiet };
-    let outcome = match arguments.command {
+    let result = match arguments.command {
         Command::Daemon => daemon::run(&context, inheritance),
         Command::Reload(arguments) => reload::run(&context, &arguments),
         Command::Stop => stop::run(&context),
@@ -111,11 +111,11 @@ pub fn main() -> ExitCode {
         Command::Guard => guard::run(),
         Command::Launch(arguments) => launch::run(&arguments, inheritance),
     };
-    match outcome {
+    match result {
         Ok(exit) => exit.into(),
-        Err(failure) => {
-            eprintln!("reloader: {}", failure.message);
-            failure.exit.into()
+        Err(error) => {
+            eprintln!("reloader: {}", error.message);
+            error.exit.into()
         }
     }
 }
@@ -124,16 +124,16 @@ fn start_log(arguments: &Arguments) {
     let level = match (arguments.quiet, arguments.verbose, &arguments.command) {
         (true, ..) => "error",
         (false, 0, Command::Daemon) => "info",
-        // Its holder has told of them already.
+        // The holder has logged these warnings already.
         (false, 0, Command::Guard) => "warn,reloader::kernel::netlink=error",
         (false, 0, _) => "warn",
         (false, 1, _) => "debug,aya=warn",
         _ => "trace",
     };
-    // It logs messages that it cannot parse and errors that its caller reports (kernel/netlink).
+    // netlink_proto logs messages that it cannot parse, and errors that its caller reports (kernel/netlink).
     let filter = format!("{level},netlink_proto=off");
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter));
-    // Under systemd the journal has the time already.
+    // Under systemd the journal adds the time.
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         builder.format_timestamp(None);
     }

@@ -1,13 +1,13 @@
-//! Output shared by the commands.
+//! Prints and formats what several commands show.
 
 use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 
-use super::{Exit, Failure};
+use super::{CliError, Exit};
 use crate::receipt::{ListenerReceipt, Outcome, Receipt, Rung};
 
-/// For people or for scripts.
+/// The format of a command's output.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct Format {
     /// Print JSON.
@@ -15,23 +15,23 @@ pub(super) struct Format {
     pub(super) json: bool,
 }
 
-/// Prints one JSON value on a line. A reader that has gone (`| head`) is no error.
-pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string(value).map_err(|error| Failure::new(Exit::Internal, error))?;
+/// Prints a JSON value on one line. A closed pipe (`| head`) is not an error.
+pub(super) fn json(value: &impl Serialize) -> Result<(), CliError> {
+    let text = serde_json::to_string(value).map_err(|error| CliError::new(Exit::Internal, error))?;
     print(&format!("{text}\n"))
 }
 
-/// Prints text. A reader that has gone (`| head`) is no error; a full disk is.
-pub(super) fn print(text: &str) -> Result<(), Failure> {
+/// Prints text. A closed pipe (`| head`) is not an error, a full disk is.
+pub(super) fn print(text: &str) -> Result<(), CliError> {
     match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Internal, format!("cannot write the output: {error}")))
+            Err(CliError::new(Exit::Internal, format!("cannot write the output: {error}")))
         }
         _ => Ok(()),
     }
 }
 
-/// Aligns cells in columns; the last one is not padded.
+/// Aligns cells in columns. The last cell of a row is not padded.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0);
@@ -48,7 +48,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// The word for an outcome, painted.
+/// The word for an outcome, coloured.
 pub(super) fn outcome(result: Outcome) -> String {
     let (word, colour) = match result {
         Outcome::Proven => ("proven", 32),
@@ -58,19 +58,21 @@ pub(super) fn outcome(result: Outcome) -> String {
     painted(word, colour)
 }
 
-/// A word in one of the terminal's colours, by its number; plain elsewhere, and where NO_COLOR says so.
+/// A word in a colour of the terminal: an SGR number such as 31 for red. It stays plain where standard output is not a
+/// terminal, and where NO_COLOR is set.
 pub(super) fn painted(word: &str, colour: u8) -> String {
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || !std::io::stdout().is_terminal();
-    if plain { word.to_owned() } else { format!("\x1b[{colour}m{word}\x1b[0m") }
+    let is_plain =
+        std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || !std::io::stdout().is_terminal();
+    if is_plain { word.to_owned() } else { format!("\x1b[{colour}m{word}\x1b[0m") }
 }
 
-/// The word that a unit variant has in JSON, so that people and scripts read the same.
+/// The word that a unit variant has in JSON. People and scripts read the same words.
 pub(super) fn word(variant: &impl Serialize) -> String {
     let value = serde_json::to_value(variant).ok();
     value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// One line for a receipt: what happened to how many listeners, in which time, with which loss.
+/// One line about a receipt: the generation, the rungs of the listeners, the time and the losses.
 pub(super) fn receipt_line(receipt: &Receipt) -> String {
     let generation = match (&receipt.old, &receipt.new) {
         (Some(old), Some(new)) if old != new => format!("{} -> {}", old.generation, new.generation),
@@ -82,15 +84,15 @@ pub(super) fn receipt_line(receipt: &Receipt) -> String {
     let total = receipt.phases_us.total.unwrap_or(0) as f64 / 1000.0;
     let mut line = format!("generation {generation}{}, {total:.0} ms", rungs(&receipt.listeners));
     if receipt.coalesced > 0 {
-        line.push_str(&format!(", {} more requests answered", receipt.coalesced));
+        line.push_str(&format!(", answers {} more requests", receipt.coalesced));
     }
-    for (what, lost) in
+    for (word, lost) in
         [("abandoned", receipt.lost.abandoned), ("undrained", receipt.lost.undrained), ("cut", receipt.lost.cut)]
     {
         match lost {
             Some(0) => {}
-            Some(lost) => line.push_str(&format!(", {lost} {what}")),
-            None => line.push_str(&format!(", {what} unknown")),
+            Some(lost) => line.push_str(&format!(", {lost} {word}")),
+            None => line.push_str(&format!(", {word} unknown")),
         }
     }
     if let Some(seen) = receipt.syns.seen {
@@ -99,7 +101,7 @@ pub(super) fn receipt_line(receipt: &Receipt) -> String {
     line
 }
 
-/// One line for a hold around a command.
+/// One line about the receipt of a hold around a command.
 pub(super) fn hold_line(receipt: &Receipt) -> String {
     let syns = &receipt.syns;
     let total = receipt.phases_us.total.unwrap_or(0) as f64 / 1000.0;
@@ -115,7 +117,7 @@ pub(super) fn hold_line(receipt: &Receipt) -> String {
     line
 }
 
-/// How many listeners got which rung, each behind a comma.
+/// The number of listeners on each rung, each after a comma.
 fn rungs(listeners: &[ListenerReceipt]) -> String {
     let names = [
         (Rung::Passed, "passed"),

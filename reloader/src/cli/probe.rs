@@ -1,8 +1,8 @@
-//! `reloader probe`
+//! `reloader probe`: shows what this kernel and this HAProxy can do, and the rung that each listener would get.
 
 use serde::Serialize;
 
-use super::{Context, Exit, Failure, client, output};
+use super::{CliError, Context, Exit, client, output};
 use crate::config;
 use crate::daemon::protocol::{Reply, Request};
 use crate::gate::probe::{Ability, abilities};
@@ -18,10 +18,10 @@ struct Probe {
     abilities: Vec<Ability>,
     /// `null` where the configuration has other services only.
     haproxy: Option<Haproxy>,
-    /// The rung each listener would get; empty with the reason in `listeners-unknown` when no daemon answers.
+    /// The rung that each listener would get. Where no daemon answers it is empty, and `listeners-unknown` says why.
     listeners: Vec<Planned>,
     listeners_unknown: Option<String>,
-    /// What else the operator should know, in sentences.
+    /// What else the operator should know, a sentence each.
     notes: Vec<String>,
     /// New connections in the last second, as HAProxy counts them.
     connection_rate: Option<u64>,
@@ -38,27 +38,28 @@ struct Haproxy {
     problem: Option<String>,
 }
 
-/// How long a listener's accept queue takes what comes while nobody accepts.
+/// The accept queue of a listener. While no process accepts, connections wait in it.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Backlog {
     address: String,
-    /// Connections it has room for.
+    /// The number of connections that it has room for.
     limit: u32,
-    /// Connections in it now.
+    /// The number of connections in it now.
     queued: u32,
-    /// Milliseconds until it is full if all connections of the present rate came to this listener; `null` without a rate.
+    /// Milliseconds until it is full, if all new connections came to this listener at the current rate; `null` without a rate.
     holds_ms: Option<u64>,
 }
 
-pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, CliError> {
     let config = context.config()?;
-    let (status, listeners_unknown) = match client::ask(context, &Request::Status, Some(client::PATIENCE), |_| {}) {
+    let reply = client::ask(context, &Request::Status, Some(client::REPLY_TIMEOUT), |_| {});
+    let (status, listeners_unknown) = match reply {
         Ok(Reply::Status(status)) => (*status, None),
-        Ok(_) => return Err(Failure::new(Exit::Internal, "the daemon answered something else")),
-        Err(failure) => (Status::default(), Some(failure.message)),
+        Ok(other) => return Err(client::unexpected(&other)),
+        Err(error) => (Status::default(), Some(error.message)),
     };
-    let sockets = sock_diag::listeners().map_err(|error| Failure::new(Exit::Privilege, error))?;
+    let sockets = sock_diag::listeners().map_err(|error| CliError::new(Exit::Privilege, error))?;
     let probe = Probe {
         abilities: abilities(),
         haproxy: config.haproxy.as_ref().map(haproxy),
@@ -99,7 +100,7 @@ fn haproxy(configured: &config::Haproxy) -> Haproxy {
 fn backlogs(status: &ServiceStatus, sockets: &[ListenSocket]) -> Vec<Backlog> {
     let listeners = status.serving.iter().flat_map(|serving| &serving.listeners);
     let traffic = listeners.filter(|listener| listener.role == Role::Traffic);
-    let found = traffic.filter_map(|listener| {
+    let backlogs = traffic.filter_map(|listener| {
         let socket = sockets.iter().find(|socket| socket.inode == listener.inode)?;
         let rate = status.connection_rate.filter(|rate| *rate > 0);
         Some(Backlog {
@@ -109,7 +110,7 @@ fn backlogs(status: &ServiceStatus, sockets: &[ListenSocket]) -> Vec<Backlog> {
             holds_ms: rate.map(|rate| u64::from(socket.backlog) * 1000 / rate),
         })
     });
-    found.collect()
+    backlogs.collect()
 }
 
 fn text(probe: &Probe) -> String {
@@ -127,7 +128,7 @@ fn text(probe: &Probe) -> String {
         text.push_str(&format!("note  {note}\n\n"));
     }
     match &probe.listeners_unknown {
-        Some(why) => text.push_str(&format!("listeners  unknown: {why}\n")),
+        Some(reason) => text.push_str(&format!("listeners  unknown: {reason}\n")),
         None => text.push_str(&listeners(probe)),
     }
     text
@@ -138,7 +139,7 @@ fn haproxy_line(haproxy: &Haproxy) -> String {
         (Some(version), _) if haproxy.passes_sockets == Some(true) => {
             format!("{version}: passes its sockets (1.8 and later)")
         }
-        (Some(version), _) => format!("{version}: cannot pass its sockets (1.8 is the first that can)"),
+        (Some(version), _) => format!("{version}: cannot pass its sockets (1.8 and later can)"),
         (None, problem) => problem.clone().unwrap_or_default(),
     };
     format!("haproxy  {}  {words}\n\n", haproxy.binary)
@@ -148,7 +149,7 @@ fn listeners(probe: &Probe) -> String {
     let row = |planned: &Planned| {
         let backlog = probe.backlogs.iter().find(|backlog| backlog.address == planned.address);
         let backlog = backlog.map_or(String::new(), |backlog| match backlog.holds_ms {
-            Some(ms) => format!("backlog {}: {ms} ms at the present rate", backlog.limit),
+            Some(ms) => format!("backlog {}: full after {ms} ms at the current rate", backlog.limit),
             None => format!("backlog {}", backlog.limit),
         });
         let rung = output::word(&planned.rung);

@@ -1,4 +1,4 @@
-//! Checks that `docs/reference` says of the commands and of the configuration what the program does.
+//! Checks `docs/reference` against the command line and the configuration of the program.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,25 +11,25 @@ const COMMANDS: &str = include_str!("../../../docs/reference/commands.md");
 const CONFIGURATION: &str = include_str!("../../../docs/reference/configuration.md");
 const SAMPLE: &str = include_str!("../../../docs/reloader.toml");
 
-/// A page's text below the heading `## TITLE`, to the next one of that level.
+/// The text of a page below the heading `## TITLE`, up to the next heading of that level.
 fn section<'a>(page: &'a str, title: &str) -> &'a str {
     let (_, below) = page.split_once(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("no section {title:?}"));
     below.split("\n## ").next().unwrap_or(below)
 }
 
-/// The cells of each row of the tables in this text, those of headings and rules among them.
+/// The cells of each row of the tables in this text, including the rows of headings and rules.
 fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
     let lines = text.lines().filter(|line| line.starts_with('|'));
     lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
 }
 
-/// What is between backticks in these words.
+/// The first text in backticks.
 fn code(words: &str) -> Option<&str> {
     words.split('`').nth(1)
 }
 
 #[test]
-fn every_option_of_every_command_is_documented_and_no_other() {
+fn documented_options_are_those_of_each_command() {
     let program = Arguments::command();
     for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
         let of_clap: BTreeSet<String> = command
@@ -49,7 +49,7 @@ fn every_option_of_every_command_is_documented_and_no_other() {
 }
 
 #[test]
-fn the_exit_statuses_are_those_of_the_help() {
+fn documented_exit_statuses_are_those_of_the_help() {
     let numbers = |text: &str| -> BTreeSet<u32> {
         text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
     };
@@ -58,7 +58,7 @@ fn the_exit_statuses_are_those_of_the_help() {
     };
     assert_eq!(documented("Exit status"), numbers(exit::STATUSES));
     assert_eq!(documented("prove"), numbers(exit::PROVE));
-    // A signal that comes before the command was started is in the table alone.
+    // The status for a signal that comes before the start of the command is in the table only.
     assert_eq!(documented("hold"), &numbers(exit::HOLD) | &BTreeSet::from([128]));
 }
 
@@ -74,7 +74,7 @@ fn table(heading: &str, keys: &BTreeMap<&str, Option<&str>>) -> String {
 }
 
 #[test]
-fn every_documented_default_is_the_default() {
+fn documented_defaults_are_those_of_the_program() {
     let titles = ["The top", "`[haproxy]`", "`[reload]`", "`[hold]`"];
     let text: String = titles.iter().map(|title| table(code(title).unwrap_or_default(), &defaults(title))).collect();
     assert_eq!(Config::parse(&text).unwrap(), Config::parse("").unwrap(), "{text}");
@@ -90,12 +90,12 @@ fn every_documented_default_is_the_default() {
 }
 
 #[test]
-fn the_documented_keys_of_a_service_are_all_there_are() {
+fn documented_keys_of_a_service_are_those_of_the_program() {
     let keys = defaults("`[service.NAME]`");
     let required = "start = [\"/bin/web\"]\nsockets = \"replace\"\nlisten = [\"0.0.0.0:80\"]\n";
     let short = format!("[service.web]\n{required}");
     assert_eq!(Config::parse(&format!("{}{required}", table("[service.web]", &keys))), Config::parse(&short));
-    // The message about an unknown key lists those that there are.
+    // The message about an unknown key lists all keys.
     let message = Config::parse(&format!("{short}unknown = 1\n")).unwrap_err();
     let (_, known) = message.split_once("expected one of ").expect("a list of keys");
     let known: BTreeSet<&str> = known.split('`').skip(1).step_by(2).collect();

@@ -1,100 +1,102 @@
-//! `reloader release`: the emergency exit.
+//! `reloader release`: releases every hold, in an emergency.
 
 use serde::Serialize;
 
-use super::{Context, Exit, Failure, output};
+use super::{CliError, Context, Exit, output};
 use crate::fs::exclusive_dir::refuse_others_writing;
 use crate::gate::hold::{CleanUp, HoldEntry, HoldError, HoldRecord, HoldRegistry, clean_up, lift_all};
 use crate::process;
 
+/// What was released and removed. `--json` prints it.
 #[derive(Serialize, Default)]
 #[serde(rename_all = "kebab-case")]
 struct Released {
-    /// Holds whose guard released them.
+    /// Holds that their guard released.
     lifted: Vec<String>,
-    /// Holds whose guard does not answer, or could not.
+    /// Holds whose guard does not answer or could not release them.
     unanswered: Vec<String>,
-    /// Holds that had lost holder and guard.
+    /// The number of holds whose holder and guard are dead.
     dead: usize,
-    /// Filters, qdiscs and devices that those had left.
+    /// The number of filters, qdiscs and devices that these had left.
     removed: usize,
 }
 
-pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, CliError> {
     let config = context.config()?;
     if !rustix::process::geteuid().is_root() {
-        return Err(Failure::new(Exit::Privilege, "releasing holds takes root: they are root's"));
+        return Err(CliError::new(Exit::Privilege, "only root may release holds; use sudo"));
     }
-    let place = &config.runtime_dir;
-    refuse_others_writing(place)
-        .map_err(|error| Failure::new(Exit::BadConfiguration, format!("runtime-dir {}: {error}", place.display())))?;
-    let records = HoldRegistry::new(place);
-    let (lifted, unanswered) = lift_all(&records).map_err(|error| Failure::new(Exit::Failed, error))?;
+    let directory = &config.runtime_dir;
+    refuse_others_writing(directory).map_err(|error| {
+        CliError::new(Exit::BadConfiguration, format!("runtime-dir {}: {error}", directory.display()))
+    })?;
+    let registry = HoldRegistry::new(directory);
+    let (lifted, unanswered) = lift_all(&registry).map_err(|error| CliError::new(Exit::Failed, error))?;
     let mut released = Released {
-        lifted: lifted.iter().map(words).collect(),
-        unanswered: unanswered.iter().map(words).collect(),
+        lifted: lifted.iter().map(hold_name).collect(),
+        unanswered: unanswered.iter().map(hold_name).collect(),
         ..Released::default()
     };
-    // What was released has to be told, whatever stays behind.
-    let cleaned = clean_up_everywhere(&records, &mut released);
+    // What was released is shown even where the clean-up fails.
+    let clean_up = clean_up_everywhere(&registry, &mut released);
     show(format, &released)?;
-    cleaned.map_err(|error| Failure::new(Exit::Failed, error))?;
+    clean_up.map_err(|error| CliError::new(Exit::Failed, error))?;
     Ok(if released.unanswered.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-/// An error in one network namespace keeps no other from being cleaned up; the first is told.
-fn clean_up_everywhere(records: &HoldRegistry, released: &mut Released) -> Result<(), HoldError> {
+/// Cleans up after dead holds in all network namespaces. An error in one of them does not stop the others; the first error is
+/// returned.
+fn clean_up_everywhere(registry: &HoldRegistry, released: &mut Released) -> Result<(), HoldError> {
     let mut add = |done: CleanUp| {
         released.dead += done.dead.len();
         released.removed += done.removed;
         done.elsewhere
     };
-    let here = clean_up(records).map(&mut add);
-    let mut result = here.map(drop);
-    let dead = records.list()?.into_iter().filter(|found| !found.lives);
-    for found in dead {
-        let Some(record) = found.record.filter(|record| !record.is_of_this_namespace()) else { continue };
-        let done = clean_up_in(records, &record).map(|done| drop(add(done)));
+    let mut result = clean_up(registry).map(&mut add).map(drop);
+    let dead = registry.list()?.into_iter().filter(|entry| !entry.lives);
+    for entry in dead {
+        let Some(record) = entry.record.filter(|record| !record.is_of_this_namespace()) else { continue };
+        let done = clean_up_in(registry, &record).map(|done| drop(add(done)));
         result = result.and(done);
     }
     result
 }
 
-/// A dead hold of another network namespace, from a thread that enters it. With the namespace gone there is nothing left of the
-/// hold but its record.
-fn clean_up_in(records: &HoldRegistry, record: &HoldRecord) -> Result<CleanUp, HoldError> {
+/// Cleans up after a dead hold of another network namespace, in a thread that enters it. Where the namespace is gone, nothing but
+/// the record is left of the hold.
+fn clean_up_in(registry: &HoldRegistry, record: &HoldRecord) -> Result<CleanUp, HoldError> {
     let Some(namespace) = process::network_namespace(record.netns, record.netns_path.as_deref())? else {
-        records.forget(record.id, &records.lock()?)?;
+        registry.forget(record.id, &registry.lock()?)?;
         return Ok(CleanUp { dead: vec![record.id], ..CleanUp::default() });
     };
-    let records = records.clone();
+    let registry = registry.clone();
     let thread = std::thread::spawn(move || {
         nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from)?;
-        clean_up(&records)
+        clean_up(&registry)
     });
     thread
         .join()
         .unwrap_or_else(|_| Err(std::io::Error::other("cleaning up in another network namespace failed").into()))
 }
 
-fn words(found: &HoldEntry) -> String {
-    match &found.record {
+fn hold_name(entry: &HoldEntry) -> String {
+    match &entry.record {
         Some(record) => {
             let listen: Vec<String> = record.listen.iter().map(ToString::to_string).collect();
-            format!("hold {} of process {} on {}", found.id, record.holder, listen.join(", "))
+            format!("hold {} of process {} on {}", entry.id, record.holder, listen.join(", "))
         }
-        None => format!("hold {}", found.id),
+        None => format!("hold {}", entry.id),
     }
 }
 
-fn show(format: output::Format, released: &Released) -> Result<(), Failure> {
+fn show(format: output::Format, released: &Released) -> Result<(), CliError> {
     if format.json {
         return output::json(released);
     }
     let mut text = String::new();
     released.lifted.iter().for_each(|hold| text.push_str(&format!("released: {hold}\n")));
     released.unanswered.iter().for_each(|hold| {
-        text.push_str(&format!("not released: {hold}: its guard is dead, does not answer, or could not\n"))
+        text.push_str(&format!("not released: {hold}: its guard is dead, does not answer, or could not release it\n"))
     });
     if released.dead > 0 || released.removed > 0 {
         text.push_str(&format!(

@@ -1,9 +1,9 @@
-//! `reloader reload`
+//! `reloader reload`: reloads a service and waits for the outcome.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use super::{Context, Exit, Failure, client, output};
+use super::{CliError, Context, Exit, client, output};
 use crate::daemon::protocol::{Reply, Request};
 use crate::plan::{self, Planned};
 use crate::receipt::{Outcome, Receipt};
@@ -11,20 +11,20 @@ use crate::receipt::{Outcome, Receipt};
 /// Arguments of `reloader reload`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Which service [default: haproxy, or the only one].
+    /// Service to reload [default: haproxy, or the only one].
     #[arg(value_name = "NAME")]
     service: Option<String>,
     #[command(flatten)]
     format: output::Format,
-    /// Print the plan and change nothing.
+    /// Print the plan, let the server check its configuration, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// How long to wait for the outcome; the reload goes on after it.
+    /// How long to wait for the outcome. The reload goes on after it.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::config::parse_duration)]
     timeout: Duration,
 }
 
-pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, CliError> {
     let shows_progress = !context.quiet && !arguments.format.json && std::io::stderr().is_terminal();
     let progress = |phase: &str| {
         if shows_progress {
@@ -33,36 +33,36 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Fail
         }
     };
     let request = Request::Reload { dry_run: arguments.dry_run, service: arguments.service.clone() };
-    let answered = client::ask(context, &request, Some(arguments.timeout), progress);
+    let reply = client::ask(context, &request, Some(arguments.timeout), progress);
     if shows_progress {
         eprint!("\r\x1b[K");
     }
-    match answered? {
+    match reply? {
         Reply::Receipt { receipt, not_stored, serving } => {
             if let Some(reason) = not_stored {
                 eprintln!("reloader: {reason}");
             }
             show(context, arguments.format, &receipt)?;
-            Ok(exit(&receipt, serving))
+            Ok(exit_for(receipt.result, serving))
         }
         Reply::Plan { plan, serving, refused, checked_by, notes } => {
-            let checked = Checked { refused, by: checked_by.unwrap_or_default(), notes };
-            show_plan(arguments.format, &plan, serving, &checked)
+            let check = ConfigurationCheck { refused, by: checked_by.unwrap_or_default(), notes };
+            show_plan(arguments.format, &plan, serving, &check)
         }
-        other => Err(Failure::new(Exit::Internal, format!("the daemon answered something else: {other:?}"))),
+        other => Err(client::unexpected(&other)),
     }
 }
 
-fn exit(receipt: &Receipt, serving: bool) -> Exit {
-    match receipt.result {
+fn exit_for(outcome: Outcome, serving: bool) -> Exit {
+    match outcome {
         Outcome::Proven => Exit::Done,
         Outcome::Unproven => Exit::Unproven,
         Outcome::Failed if serving => Exit::Failed,
-        Outcome::Failed => Exit::NobodyServes,
+        Outcome::Failed => Exit::NothingServes,
     }
 }
 
-fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<(), Failure> {
+fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<(), CliError> {
     if format.json {
         return output::json(receipt);
     }
@@ -81,22 +81,29 @@ fn show(context: &Context, format: output::Format, receipt: &Receipt) -> Result<
     Ok(())
 }
 
-/// What came of the check of the configuration on disk.
-struct Checked {
+/// The server's check of its configuration on disk.
+struct ConfigurationCheck {
+    /// The server's messages; empty where it accepts the configuration.
     refused: Vec<String>,
+    /// The name of the server.
     by: String,
     notes: Vec<String>,
 }
 
-fn show_plan(format: output::Format, plan: &[Planned], serving: bool, checked: &Checked) -> Result<Exit, Failure> {
-    let Checked { refused, notes, .. } = checked;
+fn show_plan(
+    format: output::Format,
+    plan: &[Planned],
+    serving: bool,
+    check: &ConfigurationCheck,
+) -> Result<Exit, CliError> {
+    let ConfigurationCheck { refused, notes, .. } = check;
     if !format.json {
         notes.iter().for_each(|note| eprintln!("note: {note}"));
     }
     if format.json {
         output::json(&serde_json::json!({ "plan": plan, "serving": serving, "refused": refused, "notes": notes }))?;
     } else if plan.is_empty() {
-        output::print("nothing serves: the new generation will bind everything itself\n")?;
+        output::print("nothing serves: the new generation will bind all addresses itself\n")?;
     } else {
         let row = |planned: &Planned| {
             let rung = output::word(&planned.rung);
@@ -105,9 +112,9 @@ fn show_plan(format: output::Format, plan: &[Planned], serving: bool, checked: &
         output::print(&output::table(&plan.iter().map(row).collect::<Vec<_>>()))?;
     }
     if !refused.is_empty() {
-        eprintln!("reloader: {} refuses the configuration on disk: the reload would fail", checked.by);
+        eprintln!("reloader: {} refuses the configuration on disk: the reload would fail", check.by);
         refused.iter().for_each(|line| eprintln!("  {line}"));
-        return Ok(if serving { Exit::Failed } else { Exit::NobodyServes });
+        return Ok(if serving { Exit::Failed } else { Exit::NothingServes });
     }
     Ok(if plan::unproven(plan).is_some() { Exit::Unproven } else { Exit::Done })
 }

@@ -1,21 +1,22 @@
-//! `reloader status`
+//! `reloader status`: shows what serves, what drains and what is held.
 
 use std::path::Path;
 
-use super::{Context, Exit, Failure, client, output};
+use super::{CliError, Context, Exit, client, output};
 use crate::daemon::protocol::{Reply, Request};
 use crate::model::listener::Role;
 use crate::process;
 use crate::supervision::records::{GenerationRecord, GenerationRecords, State};
 use crate::supervision::status::{Draining, HoldStatus, ListenerStatus, ServiceStatus, Status};
 
-/// So many listeners are listed one by one; beyond that they are counted.
-const MOST_LISTED: usize = 30;
+/// With more listeners than this, only their number is shown.
+const MAX_LISTED_LISTENERS: usize = 30;
 
-pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Failure> {
-    let asked = client::ask(context, &Request::Status, Some(client::PATIENCE), |_| {});
-    let Reply::Status(status) = asked.map_err(|failure| with_survivors(context, failure))? else {
-        return Err(Failure::new(Exit::Internal, "the daemon answered something else"));
+pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, CliError> {
+    let reply = client::ask(context, &Request::Status, Some(client::REPLY_TIMEOUT), |_| {});
+    let status = match reply.map_err(|error| with_survivors(context, error))? {
+        Reply::Status(status) => status,
+        other => return Err(client::unexpected(&other)),
     };
     if format.json {
         output::json(&status)?;
@@ -25,26 +26,27 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Fai
     Ok(Exit::Done)
 }
 
-/// Where no daemon answers, what serves without one is said all the same.
-fn with_survivors(context: &Context, mut failure: Failure) -> Failure {
-    if let (Exit::NoDaemon, Ok(config)) = (failure.exit, context.config()) {
+/// Adds the generations that run without a daemon to the error that no daemon answers.
+fn with_survivors(context: &Context, mut error: CliError) -> CliError {
+    if let (Exit::NoDaemon, Ok(config)) = (error.exit, context.config()) {
         let lines = config.names().into_iter().flat_map(|name| survivors(&config.place(&name), &name));
-        failure.message.extend(lines.map(|line| format!("\n{line}")));
+        error.message.extend(lines.map(|line| format!("\n{line}")));
     }
-    failure
+    error
 }
 
-fn survivors(place: &Path, name: &str) -> Vec<String> {
-    let running = |record: &GenerationRecord| process::start_time(record.pid) == Some(record.start_time);
-    let mut records = GenerationRecords::load(place).generations;
-    records.retain(running);
-    let does = |state| match state {
+/// The generations of a service that run, from the records in its runtime directory.
+fn survivors(runtime_dir: &Path, name: &str) -> Vec<String> {
+    let is_running = |record: &GenerationRecord| process::start_time(record.pid) == Some(record.start_time);
+    let mut records = GenerationRecords::load(runtime_dir).generations;
+    records.retain(is_running);
+    let describe = |state| match state {
         State::Serving => "serves on without a daemon",
         State::Starting => "was being started when the daemon ended",
         State::Draining => "drains",
     };
     let line = |record: &GenerationRecord| {
-        format!("{name}: process {} (generation {}) {}", record.pid, record.number, does(record.state))
+        format!("{name}: process {} (generation {}) {}", record.pid, record.number, describe(record.state))
     };
     records.iter().map(line).collect()
 }
@@ -64,7 +66,7 @@ fn text(status: &Status) -> String {
     if !status.services.is_empty() {
         rows.push(Vec::new());
     }
-    let holds: Vec<String> = status.holds.iter().map(held).collect();
+    let holds: Vec<String> = status.holds.iter().map(hold_line).collect();
     rows.extend(listed("held", &holds));
     output::table(&rows)
 }
@@ -88,7 +90,7 @@ fn service_rows(status: &ServiceStatus) -> Vec<Vec<String>> {
     if let Some(rate) = status.connection_rate {
         row("rate", format!("{rate} connections/s"));
     }
-    let generations: Vec<String> = status.draining.iter().map(draining).collect();
+    let generations: Vec<String> = status.draining.iter().map(draining_line).collect();
     rows.extend(listed("draining", &generations));
     let mut row = |key: &str, value: String| rows.push(vec![key.to_owned(), value]);
     if let Some(last) = &status.last_reload {
@@ -107,7 +109,7 @@ fn service_rows(status: &ServiceStatus) -> Vec<Vec<String>> {
     rows
 }
 
-/// The key stands before the first only.
+/// One row for each value. Only the first one has the key.
 fn listed(key: &str, values: &[String]) -> Vec<Vec<String>> {
     if values.is_empty() {
         return vec![vec![key.to_owned(), "nothing".into()]];
@@ -121,10 +123,10 @@ fn listeners(all: &[ListenerStatus], custody: &[ListenerStatus]) -> Vec<(&'stati
     let (traffic, control) = (role(Role::Traffic), role(Role::Control));
     let counted = format!("{traffic} traffic, {control} control, {} in custody", custody.len());
     let mut lines = vec![("listeners", counted)];
-    if all.len() <= MOST_LISTED {
-        let kept = |listener: &ListenerStatus| custody.iter().any(|held| held.inode == listener.inode);
+    if all.len() <= MAX_LISTED_LISTENERS {
+        let is_kept = |listener: &ListenerStatus| custody.iter().any(|kept| kept.inode == listener.inode);
         lines.extend(all.iter().map(|listener| {
-            let remark = match (listener.role, kept(listener)) {
+            let remark = match (listener.role, is_kept(listener)) {
                 (Role::Control, _) => " (control)",
                 (Role::Traffic, true) => "",
                 (Role::Traffic, false) => " (not in custody)",
@@ -135,7 +137,7 @@ fn listeners(all: &[ListenerStatus], custody: &[ListenerStatus]) -> Vec<(&'stati
     lines
 }
 
-fn draining(generation: &Draining) -> String {
+fn draining_line(generation: &Draining) -> String {
     let connections = generation.connections.map_or("unknown".into(), |count| count.to_string());
     format!(
         "generation {}, process {}, for {} s, {connections} connections",
@@ -143,7 +145,7 @@ fn draining(generation: &Draining) -> String {
     )
 }
 
-fn held(hold: &HoldStatus) -> String {
+fn hold_line(hold: &HoldStatus) -> String {
     let listen: Vec<String> = hold.listen.iter().map(ToString::to_string).collect();
     let gate = hold.backend.map_or("not yet".into(), |backend| format!("by {}", output::word(&backend)));
     format!("{} {gate}, process {}, since {}", listen.join(", "), hold.holder, hold.since)

@@ -1,29 +1,30 @@
-//! `reloader stop`
+//! `reloader stop`: retires the serving generation of each service and ends the daemon.
 
-use super::{Context, Exit, Failure, client};
+use super::{CliError, Context, Exit, client};
 use crate::daemon::protocol::{Reply, Request};
 
-pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context) -> Result<Exit, CliError> {
     match client::ask(context, &Request::Stop, None, |_| {})? {
         Reply::Stopped { drains, with_programs, stays } => {
             if stays && !context.quiet {
                 eprintln!("the daemon has ended; HAProxy belongs to its own unit and serves on (companion mode)");
             }
             if !drains.is_empty() && !context.quiet {
-                eprintln!("the daemon has ended; {}", who_drains(&drains));
+                eprintln!("the daemon has ended; {}", draining_sentence(&drains));
                 for pid in with_programs {
                     eprintln!(
-                        "process {pid} runs programs (`program` sections), which keep it: end it then with `kill {pid}`"
+                        "process {pid} does not end by itself, because it runs the programs of `program` sections: end it with `kill {pid}` after \
+                         the connections have ended"
                     );
                 }
             }
             Ok(Exit::Done)
         }
-        other => Err(Failure::new(Exit::Internal, format!("the daemon answered something else: {other:?}"))),
+        other => Err(client::unexpected(&other)),
     }
 }
 
-fn who_drains(pids: &[u32]) -> String {
+fn draining_sentence(pids: &[u32]) -> String {
     match pids {
         [pid] => format!("process {pid} drains open connections and ends after them"),
         _ => {
@@ -38,8 +39,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_and_several() {
-        assert_eq!(who_drains(&[7]), "process 7 drains open connections and ends after them");
-        assert_eq!(who_drains(&[7, 8]), "processes 7, 8 drain open connections and end after them");
+    fn sentence_has_singular_and_plural() {
+        assert_eq!(draining_sentence(&[7]), "process 7 drains open connections and ends after them");
+        assert_eq!(draining_sentence(&[7, 8]), "processes 7, 8 drain open connections and end after them");
     }
 }

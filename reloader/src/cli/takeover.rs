@@ -1,14 +1,18 @@
-//! `reloader takeover`
+//! `reloader takeover`: hands a running systemd unit of HAProxy to reloader, or back.
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Context, Exit, Failure, client, output};
+use super::{CliError, Context, Exit, client, output};
 use crate::daemon::protocol::{Reply, Request};
 use crate::receipt::Outcome;
 use crate::supervision::status::Status;
 use crate::takeover::{self, DaemonClient, Step, TakeoverError, TakeoverReport, TakeoverRequest};
+
+/// How long the daemon may take for an answer or for the reload.
+const DAEMON_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Arguments of `reloader takeover`.
 #[derive(Debug, clap::Args)]
@@ -26,9 +30,9 @@ pub(super) struct Arguments {
     format: output::Format,
 }
 
-pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, CliError> {
     if !rustix::process::geteuid().is_root() {
-        return Err(Failure::new(Exit::Privilege, "only root may change units; use sudo"));
+        return Err(CliError::new(Exit::Privilege, "only root may change units; use sudo"));
     }
     let config = context.config()?;
     let unit = match arguments.unit.contains('.') {
@@ -55,7 +59,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Fail
         let _caught = (!arguments.dry_run).then(catch_signals).transpose();
         takeover::run(request, &config, &daemon, &announce).await
     };
-    let report = Context::runtime()?.block_on(takeover).map_err(failure)?;
+    let report = Context::runtime()?.block_on(takeover).map_err(to_cli_error)?;
     show(context, arguments, &report)?;
     Ok(Exit::Done)
 }
@@ -67,17 +71,17 @@ fn catch_signals() -> std::io::Result<[Signal; 3]> {
 }
 
 /// The command that starts this program in a unit, with `--config` where it was given.
-fn own_command(context: &Context) -> Result<String, Failure> {
+fn own_command(context: &Context) -> Result<String, CliError> {
     let program = std::env::current_exe();
     let program = program
-        .map_err(|error| Failure::new(Exit::Internal, format!("cannot read the path of this program: {error}")))?;
+        .map_err(|error| CliError::new(Exit::Internal, format!("cannot read the path of this program: {error}")))?;
     let mut words = vec![program.display().to_string()];
     if let Some(path) = &context.config_path {
         let path = path.canonicalize().unwrap_or_else(|_| path.clone());
         words.extend(["--config".into(), path.display().to_string()]);
     }
     match words.iter().any(|word| word.contains(char::is_whitespace)) {
-        true => Err(Failure::new(
+        true => Err(CliError::new(
             Exit::Usage,
             format!("a unit cannot run `{}`: move it to a path without spaces", words.join(" ")),
         )),
@@ -85,15 +89,15 @@ fn own_command(context: &Context) -> Result<String, Failure> {
     }
 }
 
-fn failure(error: TakeoverError) -> Failure {
+fn to_cli_error(error: TakeoverError) -> CliError {
     let exit = match error {
         TakeoverError::ConfigDisagrees { .. } => Exit::BadConfiguration,
         _ => Exit::Failed,
     };
-    Failure::new(exit, error)
+    CliError::new(exit, error)
 }
 
-fn show(context: &Context, arguments: &Arguments, report: &TakeoverReport) -> Result<(), Failure> {
+fn show(context: &Context, arguments: &Arguments, report: &TakeoverReport) -> Result<(), CliError> {
     if arguments.format.json {
         return output::json(report);
     }
@@ -118,10 +122,10 @@ impl ControlSocket<'_> {
     /// Asks on a thread of its own, because the calling thread is inside a runtime already.
     fn ask(&self, request: &Request) -> Result<Reply, String> {
         let answer = std::thread::scope(|scope| {
-            scope.spawn(|| client::ask(self.context, request, Some(client::PATIENCE * 6), |_| {})).join()
+            scope.spawn(|| client::ask(self.context, request, Some(DAEMON_TIMEOUT), |_| {})).join()
         });
         let answer = answer.map_err(|_| "internal error while asking the daemon".to_owned())?;
-        answer.map_err(|failure| failure.message)
+        answer.map_err(|error| error.message)
     }
 }
 
@@ -129,7 +133,7 @@ impl DaemonClient for ControlSocket<'_> {
     fn status(&self) -> Result<Status, String> {
         match self.ask(&Request::Status)? {
             Reply::Status(status) => Ok(*status),
-            other => Err(format!("the daemon sent an unexpected reply: {other:?}")),
+            other => Err(client::unexpected(&other).message),
         }
     }
 
@@ -140,7 +144,7 @@ impl DaemonClient for ControlSocket<'_> {
                 let reason = receipt.reason.clone().unwrap_or_default();
                 Err(format!("the reload that comes first was not proven: {reason}; fix that first"))
             }
-            other => Err(format!("the daemon sent an unexpected reply: {other:?}")),
+            other => Err(client::unexpected(&other).message),
         }
     }
 }

@@ -12,7 +12,7 @@ fn other_users_are_refused() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let answer = hold_rig.rig.run_as(NOBODY, &["hold", "--listen", WEB, "--", "true"]).expect_status(125);
-    assert!(answer.stderr.contains("takes root"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("only root may hold SYNs"), "{}", answer.stderr);
 }
 
 #[test]

@@ -185,5 +185,5 @@ fn release_without_holds_reports_nothing() {
     let json = hold_rig.rig.run(&["release", "--json"]).expect_status(0);
     assert_eq!(json.json, serde_json::json!({"lifted": [], "unanswered": [], "dead": 0, "removed": 0}));
     let told = hold_rig.rig.run_as(65534, &["release"]).expect_status(77).stderr;
-    assert!(told.contains("takes root"), "{told}");
+    assert!(told.contains("only root may release holds"), "{told}");
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Context, Exit, Failure, client};
+use super::{CliError, Context, Exit, client};
 use crate::daemon::protocol::{Reply, Request};
 use crate::load::Target;
 use crate::model::listener::Family;
@@ -23,10 +23,10 @@ pub(super) struct DaemonReload<'a> {
 impl ReloadMethod for DaemonReload<'_> {
     async fn reload(&self) -> ReloadReport {
         let request = Request::Reload { dry_run: false, service: self.service.clone() };
-        match client::converse(self.context, &request, Some(RELOAD_TIMEOUT), |_| {}).await {
+        match client::ask_in_runtime(self.context, &request, Some(RELOAD_TIMEOUT), |_| {}).await {
             Ok(Reply::Receipt { receipt, .. }) => report(*receipt),
-            Ok(other) => ReloadReport::failed(format!("the daemon sent an unexpected reply: {other:?}")),
-            Err(failure) => ReloadReport::failed(failure.message),
+            Ok(other) => ReloadReport::failed(client::unexpected(&other).message),
+            Err(error) => ReloadReport::failed(error.message),
         }
     }
 }
@@ -44,14 +44,14 @@ fn report(receipt: Receipt) -> ReloadReport {
 
 /// Checks, before the load begins, that a daemon answers. Returns a doubt where the service that it will reload does not serve
 /// the target.
-pub(super) fn check(context: &Context, target: &TargetSpec, service: Option<&str>) -> Result<Option<String>, Failure> {
-    let asked = client::ask(context, &Request::Status, Some(client::PATIENCE), |_| {});
-    let reply = asked.map_err(|failure| match failure.exit {
-        Exit::NoDaemon => Failure::new(
+pub(super) fn check(context: &Context, target: &TargetSpec, service: Option<&str>) -> Result<Option<String>, CliError> {
+    let reply = client::ask(context, &Request::Status, Some(client::REPLY_TIMEOUT), |_| {});
+    let reply = reply.map_err(|error| match error.exit {
+        Exit::NoDaemon => CliError::new(
             Exit::NoDaemon,
-            format!("{}; or name what reloads the service with --reload-command", failure.message),
+            format!("{}; or give the command that reloads the service with --reload-command", error.message),
         ),
-        _ => failure,
+        _ => error,
     })?;
     Ok(match reply {
         Reply::Status(status) => doubt(&status, target, service),

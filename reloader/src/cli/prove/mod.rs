@@ -1,4 +1,4 @@
-//! `reloader prove --target ADDR:PORT`
+//! `reloader prove --target ADDR:PORT`: loads a service while it is reloaded, and tells whether a connection was lost.
 
 mod arguments;
 mod daemon_reload;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{Context, Exit, Failure, client, output};
+use super::{CliError, Context, Exit, client, output};
 use crate::load::LoadError;
 use crate::prove::{
     Findings, Proof, ProofSettings, ProveError, ShellCommand, SignalNumber, TargetSpec, TrialError,
@@ -28,7 +28,7 @@ pub(super) fn run(
     context: &Context,
     arguments: Arguments,
     inheritance: io::Result<Inheritance>,
-) -> Result<Exit, Failure> {
+) -> Result<Exit, CliError> {
     let target = check_usage(&arguments)?;
     let inheritance = inheritance.map_err(|error| internal("cannot read this process's limits", error))?;
     sys::wait_for_children().map_err(|error| internal("cannot set SIGCHLD", error))?;
@@ -45,18 +45,18 @@ pub(super) fn run(
     let settings = arguments.settings(doubt);
     let address = match find_serving_address(&target, &settings.protocol, arguments.timeout) {
         Ok(address) => address,
-        Err(TrialError::Load(error)) => return Err(load_failure(error)),
+        Err(TrialError::Load(error)) => return Err(load_error(error)),
         Err(error) => return refuse_to_begin(&arguments, &settings, &error),
     };
-    let load = settings.protocol.load(&target, &address).map_err(load_failure)?.timeout(arguments.timeout);
+    let load = settings.protocol.load(&target, &address).map_err(load_error)?.timeout(arguments.timeout);
     let proof = Proof { settings, address: address.to_string(), load };
     announce(context, &proof);
     let findings = Context::runtime()?.block_on(prove(context, &arguments, proof, inheritance))?;
     results::show(context, &arguments, &findings)
 }
 
-fn check_usage(arguments: &Arguments) -> Result<TargetSpec, Failure> {
-    let usage = |message: String| Failure::new(Exit::Usage, message);
+fn check_usage(arguments: &Arguments) -> Result<TargetSpec, CliError> {
+    let usage = |message: String| CliError::new(Exit::Usage, message);
     arguments.protocol().check().map_err(|error| usage(error.to_string()))?;
     if arguments.reload_command.as_ref().is_some_and(|command| command.trim().is_empty()) {
         return Err(usage("--reload-command is empty and would reload nothing; leave it out to ask the daemon".into()));
@@ -66,18 +66,18 @@ fn check_usage(arguments: &Arguments) -> Result<TargetSpec, Failure> {
     Ok(target)
 }
 
-fn internal(what: &str, error: io::Error) -> Failure {
-    Failure::new(Exit::Internal, format!("{what}: {error}"))
+fn internal(what: &str, error: io::Error) -> CliError {
+    CliError::new(Exit::Internal, format!("{what}: {error}"))
 }
 
-fn load_failure(error: LoadError) -> Failure {
+fn load_error(error: LoadError) -> CliError {
     match error {
-        LoadError::Unavailable(_) | LoadError::Panicked => Failure::new(Exit::Internal, error),
-        _ => Failure::new(Exit::Usage, error),
+        LoadError::Unavailable(_) | LoadError::Panicked => CliError::new(Exit::Internal, error),
+        _ => CliError::new(Exit::Usage, error),
     }
 }
 
-fn refuse_to_begin(arguments: &Arguments, settings: &ProofSettings, error: &TrialError) -> Result<Exit, Failure> {
+fn refuse_to_begin(arguments: &Arguments, settings: &ProofSettings, error: &TrialError) -> Result<Exit, CliError> {
     let (result, exit) = match error {
         TrialError::Unserved { .. } => ("unserved", Exit::Failed),
         TrialError::NotKept(_) => ("unmeasured", Exit::Usage),
@@ -87,7 +87,7 @@ fn refuse_to_begin(arguments: &Arguments, settings: &ProofSettings, error: &Tria
     if arguments.format.json {
         output::json(&json_without_figures(settings, result, &error.to_string()))?;
     }
-    Err(Failure::new(exit, error))
+    Err(CliError::new(exit, error))
 }
 
 fn announce(context: &Context, proof: &Proof) {
@@ -111,7 +111,7 @@ async fn prove(
     arguments: &Arguments,
     proof: Proof,
     inheritance: Inheritance,
-) -> Result<Findings, Failure> {
+) -> Result<Findings, CliError> {
     let mut signals = catch_signals(context.quiet)?;
     let bar = ProgressBar::new(context, proof.settings.reloads);
     let show = |progress| bar.show(progress);
@@ -127,14 +127,14 @@ async fn prove(
     };
     drop(bar);
     findings.map_err(|error| match error {
-        ProveError::Abandoned(signal) => Failure::new(Exit::Command(128 + signal as u8), error),
-        ProveError::Load(_) => Failure::new(Exit::Internal, error),
+        ProveError::Abandoned(signal) => CliError::new(Exit::Command(128 + signal as u8), error),
+        ProveError::Load(_) => CliError::new(Exit::Internal, error),
     })
 }
 
 /// Catches the signals that end a run early. The first one has its effect at the end of the reload that is under way, which may
 /// take long. A line on standard error says so.
-fn catch_signals(quiet: bool) -> Result<UnboundedReceiver<SignalNumber>, Failure> {
+fn catch_signals(quiet: bool) -> Result<UnboundedReceiver<SignalNumber>, CliError> {
     let (sender, receiver) = unbounded_channel();
     let announced = Arc::new(AtomicBool::new(quiet));
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
@@ -157,8 +157,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failure_that_is_not_a_mistake_of_the_command_line_is_internal() {
-        assert_eq!(load_failure(LoadError::ZeroRate).exit, Exit::Usage);
-        assert_eq!(load_failure(LoadError::Panicked).exit, Exit::Internal);
+    fn error_that_is_not_a_mistake_of_the_command_line_is_internal() {
+        assert_eq!(load_error(LoadError::ZeroRate).exit, Exit::Usage);
+        assert_eq!(load_error(LoadError::Panicked).exit, Exit::Internal);
     }
 }

@@ -2,14 +2,14 @@
 
 use super::arguments::Arguments;
 use super::report_file;
-use crate::cli::{Context, Exit, Failure, output};
+use crate::cli::{CliError, Context, Exit, output};
 use crate::prove::{Findings, ReloadResult, Verdict, html, json, text, verdict};
 
 const GREEN: u8 = 32;
 const RED: u8 = 31;
 const YELLOW: u8 = 33;
 
-pub(super) fn show(context: &Context, arguments: &Arguments, findings: &Findings) -> Result<Exit, Failure> {
+pub(super) fn show(context: &Context, arguments: &Arguments, findings: &Findings) -> Result<Exit, CliError> {
     let verdict = verdict(findings);
     show_failed_reloads(findings);
     let exit = exit(findings, &verdict);

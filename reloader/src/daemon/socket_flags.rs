@@ -36,7 +36,7 @@ pub(super) fn give_back(server: &Server, generation: &Generation, recorded: &[u6
     if changed.is_empty() {
         return;
     }
-    changed.iter().for_each(|(inode, address)| wake(address, || process::sits_in_accept(&processes, *inode)));
+    changed.iter().for_each(|(inode, address)| wake(address, || process::is_in_accept(&processes, *inode)));
     let listeners: Vec<String> = changed.iter().map(|(_, address)| address.to_string()).collect();
     recorder
         .note(format!("O_NONBLOCK was set again on {}: it had been cleared while no daemon ran", listeners.join(", ")));

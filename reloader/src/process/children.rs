@@ -1,8 +1,8 @@
-//! The daemon's own children, told apart from orphans.
+//! Tells this process's own children from orphans, so that PID 1 can reap the orphans.
 //!
-//! PID 1 inherits every process whose parent has ended, and each stays a zombie until PID 1 waits for it. To wait for whoever comes
-//! (`waitpid(-1)`) would take the status of a child away from whoever waits for that child. So whatever is started here is on a list from
-//! before it can end until its status was taken, and only who is not on it is an orphan.
+//! PID 1 inherits every process whose parent has ended. Each stays a zombie until PID 1 waits for it. A wait for any child
+//! (`waitpid(-1)`) would also take the status of a child that another part of the daemon waits for. So each child that is started
+//! here is on a list, from before it can end until its status was taken. A child that is not on the list is an orphan.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -13,18 +13,18 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, waiti
 
 use super::procfs::own_children;
 
-/// Children whose end somebody here waits for. Locked while one is started and while a status is taken: a pid is free for another
-/// process as soon as that is done.
+/// The pids of the children that a part of this process waits for. It is locked while a child is started and while a status is
+/// taken, because the kernel may give the pid to another process as soon as the status was taken.
 static OWN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 fn own() -> MutexGuard<'static, BTreeSet<u32>> {
     OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts a child whose end is taken by [`try_wait`], [`wait`] or a [`super::Handle`].
+/// Starts a child. [`try_wait`], [`wait`] or a [`super::Handle`] must take its status.
 ///
 /// # Errors
-/// Those of [`Command::spawn`].
+/// The errors of [`Command::spawn`].
 #[expect(clippy::disallowed_methods, reason = "the one place: the child is on the list before it can end")]
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
     let mut own = own();
@@ -33,10 +33,10 @@ pub fn spawn(command: &mut Command) -> io::Result<Child> {
     Ok(child)
 }
 
-/// How a child that was started by [`spawn`] has ended, `None` while it runs.
+/// Takes the status of a child that [`spawn`] started. `None` while it runs.
 ///
 /// # Errors
-/// Those of [`Child::try_wait`].
+/// The errors of [`Child::try_wait`].
 pub fn try_wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     let mut own = own();
     let ended = child.try_wait()?;
@@ -46,16 +46,16 @@ pub fn try_wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     Ok(ended)
 }
 
-/// Waits for its end.
+/// Waits for the end of a child that [`spawn`] started, and takes its status. It blocks.
 ///
 /// # Errors
-/// Those of waitid(2).
+/// The errors of waitid(2).
 pub fn wait(child: &mut Child) -> io::Result<ExitStatus> {
     loop {
         if let Some(status) = try_wait(child)? {
             return Ok(status);
         }
-        // The status stays where it is: nothing is locked meanwhile.
+        // NOWAIT leaves the status to `try_wait`, so that the list needs no lock during the wait.
         let pid = Pid::from_child(child);
         match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -64,20 +64,20 @@ pub fn wait(child: &mut Child) -> io::Result<ExitStatus> {
     }
 }
 
-/// Runs a command to its end; its status and what it said on standard output.
+/// Runs a command to its end. Returns its status and its standard output; its standard error is discarded. It blocks.
 ///
 /// # Errors
-/// Where it cannot be started, or its output not be read.
+/// The command cannot be started, or its output cannot be read.
 pub fn output(command: &mut Command) -> io::Result<(ExitStatus, Vec<u8>)> {
     let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()))?;
-    let mut said = Vec::new();
-    let read = child.stdout.take().map_or(Ok(0), |mut stdout| stdout.read_to_end(&mut said));
+    let mut output = Vec::new();
+    let read = child.stdout.take().map_or(Ok(0), |mut stdout| stdout.read_to_end(&mut output));
     let status = wait(&mut child)?;
     read?;
-    Ok((status, said))
+    Ok((status, output))
 }
 
-/// Runs a command to its end on the standard streams of this process.
+/// Runs a command to its end on the standard streams of this process. It blocks.
 ///
 /// # Errors
 /// The command cannot be started.
@@ -85,7 +85,7 @@ pub fn status(command: &mut Command) -> io::Result<ExitStatus> {
     wait(&mut spawn(command)?)
 }
 
-/// Runs a command to its end. Returns its status, its standard output and its standard error.
+/// Runs a command to its end. Returns its status, its standard output and its standard error. It blocks.
 ///
 /// # Errors
 /// The command cannot be started, or its output cannot be read.
@@ -93,7 +93,7 @@ pub fn output_and_errors(command: &mut Command) -> io::Result<Output> {
     let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let (output, errors) = (child.stdout.take(), child.stderr.take());
-    // One thread for each pipe: a child that fills the one that is not read would stop.
+    // A child stops when it fills a pipe that is not read. So each pipe has a thread.
     let read = std::thread::scope(|scope| {
         let errors = scope.spawn(|| errors.map_or(Ok(0), |mut errors| errors.read_to_end(&mut stderr)));
         let output = output.map_or(Ok(0), |mut output| output.read_to_end(&mut stdout));
@@ -104,7 +104,7 @@ pub fn output_and_errors(command: &mut Command) -> io::Result<Output> {
     Ok(Output { status, stdout, stderr })
 }
 
-/// Takes the status of a child on the list, as waitpid(2) does without hanging.
+/// Takes the status of a child on the list, as waitpid(2) with WNOHANG: `None` while the child runs.
 pub(super) fn take_status(pid: u32) -> rustix::io::Result<Option<WaitStatus>> {
     let mut own = own();
     let taken = waitpid(raw(pid), WaitOptions::NOHANG);
@@ -114,13 +114,13 @@ pub(super) fn take_status(pid: u32) -> rustix::io::Result<Option<WaitStatus>> {
     Ok(taken?.map(|(_, status)| status))
 }
 
-/// Nobody here waits for it any more: at its end it is an orphan.
-pub(super) fn leave(pid: u32) {
+/// Takes a running child off the list: nothing here waits for it any more, so it is an orphan when it ends.
+pub(super) fn disown(pid: u32) {
     own().remove(&pid);
 }
 
-/// Waits for all orphans that have ended, and gives their pids. It asks of each child, ended or not: what `/proc` says
-/// of another user's may be hidden.
+/// Reaps all orphans that have ended, and returns their pids. It calls waitpid(2) for every orphan, ended or not, because
+/// `/proc` may hide the state of another user's process.
 pub fn reap_orphans() -> Vec<u32> {
     let own = own();
     let mut orphans = orphans(&own_children(), &own);
@@ -128,7 +128,7 @@ pub fn reap_orphans() -> Vec<u32> {
     orphans
 }
 
-/// Those of the children that nobody here waits for. Pure.
+/// The children that are not in `own`. Pure.
 fn orphans(children: &[u32], own: &BTreeSet<u32>) -> Vec<u32> {
     children.iter().copied().filter(|pid| !own.contains(pid)).collect()
 }
@@ -142,13 +142,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_is_not_on_the_list_is_an_orphan() {
+    fn a_child_that_is_not_on_the_list_is_an_orphan() {
         assert_eq!(orphans(&[7, 8, 9], &BTreeSet::from([8, 20])), [7, 9]);
         assert!(orphans(&[8], &BTreeSet::from([8])).is_empty());
     }
 
     #[test]
-    fn the_status_of_an_own_child_is_left_to_whoever_waits() {
+    fn reaping_leaves_the_status_of_an_own_child_alone() {
         let mut child = spawn(Command::new("/bin/sh").args(["-c", "exit 7"])).unwrap();
         let id = WaitId::Pid(Pid::from_child(&child));
         waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_on_no_list_is_an_orphan() {
+    fn a_child_of_another_spawn_is_an_orphan() {
         let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
         assert!(orphans(&own_children(), &own()).contains(&child.id()));
         child.kill().unwrap();
@@ -167,15 +167,15 @@ mod tests {
 
     #[test]
     fn both_streams_are_read_at_the_same_time() {
-        // More than a pipe holds, on each of the two by turns.
+        // 200 kB alternately on both streams: more than a pipe holds.
         let script = "i=0; while [ $i -lt 200 ]; do printf %1000s x; printf %1000s y >&2; i=$((i+1)); done; exit 4";
         let output = output_and_errors(Command::new("/bin/sh").args(["-c", script])).unwrap();
         assert_eq!((output.stdout.len(), output.stderr.len(), output.status.code()), (200_000, 200_000, Some(4)));
     }
 
     #[test]
-    fn what_a_command_says() {
-        let (status, said) = output(Command::new("/bin/sh").args(["-c", "echo words; exit 3"])).unwrap();
-        assert_eq!((status.code(), said.as_slice()), (Some(3), b"words\n".as_slice()));
+    fn output_returns_status_and_standard_output() {
+        let (status, output) = output(Command::new("/bin/sh").args(["-c", "echo words; exit 3"])).unwrap();
+        assert_eq!((status.code(), output.as_slice()), (Some(3), b"words\n".as_slice()));
     }
 }

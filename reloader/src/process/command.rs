@@ -1,4 +1,4 @@
-//! A command that is run to its end.
+//! Runs the commands that a configuration names.
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -10,43 +10,45 @@ use rustix::process::Signal;
 use super::{Ended, Handle};
 use crate::sys::NotForChildren;
 
-/// How long the end of what a command says is waited for after its own end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long to wait for the rest of a command's standard error after the command has ended.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Runs a command; what it said on standard error, or why it cannot be run, where it does not succeed. It may hang: whoever drops
-/// this ends the process.
-pub async fn succeeds(command: &mut Command) -> Result<(), Vec<String>> {
+/// Runs a command to its end. A command that hangs is killed when this future is dropped.
+///
+/// # Errors
+/// The command cannot be started, or does not exit with status 0. The lines are those of its standard error, or one sentence.
+pub async fn run_to_success(command: &mut Command) -> Result<(), Vec<String>> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |error: &dyn std::fmt::Display| vec![format!("cannot run {program}: {error}")];
     let (mut reader, writer) = std::io::pipe().map_err(|error| failed(&error))?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);
-    keep_to_itself(command);
+    remove_service_variables(command);
     let running = Running(Handle::spawn(command).map_err(|error| failed(&error))?);
-    // Its end of the pipe goes with this: the last one open is now the process's own.
+    // This closes our end of the pipe. The reader then reaches the end of the file when the process closes its own.
     command.stderr(Stdio::null());
-    let said = tokio::task::spawn_blocking(move || {
-        let mut said = Vec::new();
-        let _ = reader.read_to_end(&mut said);
-        said
+    let output = tokio::task::spawn_blocking(move || {
+        let mut output = Vec::new();
+        let _ = reader.read_to_end(&mut output);
+        output
     });
     let ended = match running.0.ended().await {
         Ended::Exited(0) => return Ok(()),
         ended => ended,
     };
-    // A child of its own may keep its standard error open.
-    let said = tokio::time::timeout(LAST_WORDS, said).await.map(Result::unwrap_or_default).unwrap_or_default();
-    let lines: Vec<String> = String::from_utf8_lossy(&said).lines().map(str::to_owned).collect();
+    // A child of the command may keep the standard error open.
+    let output = tokio::time::timeout(OUTPUT_TIMEOUT, output).await.map(Result::unwrap_or_default).unwrap_or_default();
+    let lines: Vec<String> = String::from_utf8_lossy(&output).lines().map(str::to_owned).collect();
     Err(if lines.is_empty() { vec![format!("{program} {ended}")] } else { lines })
 }
 
-/// Starts a command that nobody waits for, and reaps it.
+/// Starts a command and returns at once. A task reaps it and logs a failure.
 ///
 /// # Errors
-/// A sentence.
-pub fn run_aside(command: &mut Command) -> Result<(), String> {
+/// The command cannot be started. The text is a sentence.
+pub fn start_detached(command: &mut Command) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    keep_to_itself(command);
-    // In a group of its own a Ctrl-C at the daemon's terminal does not reach it.
+    remove_service_variables(command);
+    // A process group of its own keeps a Ctrl-C at the daemon's terminal away from it.
     command.stdin(Stdio::null()).process_group(0);
     let process = Handle::spawn(command).map_err(|error| error.to_string())?;
     tokio::spawn(async move {
@@ -58,14 +60,14 @@ pub fn run_aside(command: &mut Command) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes away what speaks to the daemon only.
-fn keep_to_itself(command: &mut Command) {
+/// Removes the environment variables that are meant for the daemon only.
+fn remove_service_variables(command: &mut Command) {
     for variable in NotForChildren::VARIABLES {
         command.env_remove(variable);
     }
 }
 
-/// A process that nobody waits for any more is ended, and reaped.
+/// Kills and reaps its process when it is dropped.
 struct Running(Handle);
 
 impl Drop for Running {
@@ -89,14 +91,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_hangs_is_ended_when_nobody_waits_any_more() {
+    async fn a_command_that_hangs_is_killed_when_its_future_is_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         let mut command = shell(&format!("echo $$ > {0}/pid; exec cat {0}/fifo", directory.path().display()));
         let written = || std::fs::read_to_string(directory.path().join("pid")).ok()?.trim_end().parse::<u32>().ok();
         let pid = tokio::select! {
-            _ = succeeds(&mut command) => panic!("it ended"),
+            _ = run_to_success(&mut command) => panic!("it ended"),
             pid = async {
                 loop {
                     if let Some(pid) = written() {
@@ -112,9 +114,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_it_says_is_told() {
-        assert_eq!(succeeds(&mut shell("echo this is wrong >&2; exit 1")).await, Err(vec!["this is wrong".into()]));
-        assert_eq!(succeeds(&mut shell("exit 3")).await, Err(vec!["/bin/sh exited with status 3".into()]));
-        assert_eq!(succeeds(&mut shell("exit 0")).await, Ok(()));
+    async fn a_failure_returns_standard_error_or_the_status() {
+        assert_eq!(
+            run_to_success(&mut shell("echo this is wrong >&2; exit 1")).await,
+            Err(vec!["this is wrong".into()])
+        );
+        assert_eq!(run_to_success(&mut shell("exit 3")).await, Err(vec!["/bin/sh exited with status 3".into()]));
+        assert_eq!(run_to_success(&mut shell("exit 0")).await, Ok(()));
     }
 }

@@ -1,4 +1,4 @@
-//! A process that the daemon follows: its own child, or one adopted by pid and start time.
+//! Follows a process until it ends: a child of the daemon, or a process that is adopted by pid and start time.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::{SocketOwner, children, has_ended, start_time};
 
-/// What went wrong with a process.
+/// Why a process cannot be started, followed or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// The program could not be started.
@@ -23,7 +23,7 @@ pub enum ProcessError {
     Spawn {
         /// The program file.
         program: String,
-        /// The kernel's answer.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The process ended before it could be followed.
@@ -38,11 +38,11 @@ pub enum ProcessError {
         pid: u32,
         /// Its descriptor.
         fd: u32,
-        /// The kernel's answer.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A descriptor was closed, and its number given to something else.
-    #[error("descriptor {fd} of process {pid} is another socket by now")]
+    /// The process has closed the descriptor and opened another file with the same number.
+    #[error("descriptor {fd} of process {pid} is no longer the same socket")]
     Another {
         /// The process.
         pid: u32,
@@ -54,11 +54,11 @@ pub enum ProcessError {
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// It called exit with this status.
+    /// It exited with this status.
     Exited(i32),
     /// This signal killed it.
     Killed(i32),
-    /// It was not our child, so nobody told us.
+    /// Its status is not known, because it was not our child.
     Unknown,
 }
 
@@ -72,7 +72,7 @@ impl std::fmt::Display for Ended {
     }
 }
 
-/// A followed process. Clones follow the same one; dropping a handle leaves the process alone.
+/// A process that is followed. Clones follow the same process. Dropping a handle does not end the process.
 #[derive(Debug, Clone)]
 pub struct Handle(Arc<Followed>);
 
@@ -80,7 +80,7 @@ pub struct Handle(Arc<Followed>);
 struct Followed {
     pid: u32,
     start_time: u64,
-    /// Linux 5.3 and later; without it the process is looked up by pid and start time.
+    /// Linux 5.3 and later. On older kernels the process is looked up by pid and start time.
     pidfd: Option<AsyncFd<OwnedFd>>,
     is_child: bool,
     ended: Mutex<Option<(Ended, Instant)>>,
@@ -88,31 +88,34 @@ struct Followed {
 
 impl Drop for Followed {
     fn drop(&mut self) {
-        // One that ended was taken off the list with its status.
+        // Taking the status of a child takes it off the list.
         if self.is_child && self.ended.get_mut().is_ok_and(|ended| ended.is_none()) {
-            children::leave(self.pid);
+            children::disown(self.pid);
         }
     }
 }
 
-/// How often a process without a pidfd is looked at: only kernels before 5.3 need it.
+/// How often the state of a process without a pidfd is read (kernels before 5.3).
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Handle {
-    /// Starts `command` and follows it.
+    /// Starts `command` as a child and follows it.
+    ///
+    /// # Errors
+    /// [`ProcessError::Spawn`].
     pub fn spawn(command: &mut Command) -> Result<Handle, ProcessError> {
         let program = command.get_program().to_string_lossy().into_owned();
         let child = children::spawn(command).map_err(|source| ProcessError::Spawn { program, source })?;
         let pid = child.id();
-        // An unreaped child keeps its entry in /proc, a zombie's start time is not needed.
+        // An unreaped child keeps its entry in /proc. A child that is a zombie already needs no start time.
         let start_time = start_time(pid).unwrap_or(0);
         Ok(Handle::follow(pid, start_time, true))
     }
 
-    /// Follows a process that somebody else started; `None` when the pid now names another process or none.
+    /// Follows a process that another one started. `None` if no process has this pid and start time (in clock ticks since boot).
     pub fn adopt(pid: u32, start_time: u64) -> Option<Handle> {
         let handle = Handle::follow(pid, start_time, false);
-        // Checked after the pidfd was opened: from here on it cannot come to mean another process.
+        // An open pidfd never refers to another process. So the start time is compared after the pidfd was opened.
         (super::start_time(pid) == Some(start_time)).then_some(handle)
     }
 
@@ -133,7 +136,7 @@ impl Handle {
         self.0.start_time
     }
 
-    /// Waits until the process has ended, and reaps it when it is our child.
+    /// Waits until the process has ended, and reaps it if it is our child.
     pub async fn ended(&self) -> Ended {
         loop {
             if let Some(ended) = self.try_ended() {
@@ -150,7 +153,7 @@ impl Handle {
         }
     }
 
-    /// How the process ended, `None` while it lives.
+    /// How the process ended. `None` while it lives.
     pub fn try_ended(&self) -> Option<Ended> {
         let mut ended = self.0.ended.lock().expect("no panic under this lock");
         if ended.is_none() {
@@ -164,7 +167,7 @@ impl Handle {
         ended.map(|(how, _)| how)
     }
 
-    /// When the end was noticed.
+    /// When this handle noticed the end.
     pub fn ended_at(&self) -> Option<Instant> {
         self.0.ended.lock().expect("no panic under this lock").map(|(_, at)| at)
     }
@@ -181,7 +184,7 @@ impl Handle {
         }
     }
 
-    /// Sends a signal; a process that has ended is no error.
+    /// Sends a signal. It does nothing if the process has ended.
     pub fn signal(&self, signal: Signal) {
         if self.try_ended().is_some() {
             return;
@@ -189,7 +192,10 @@ impl Handle {
         send(self.0.pid, self.0.pidfd.as_ref().map(|pidfd| pidfd.get_ref().as_fd()), signal);
     }
 
-    /// A duplicate of the socket `inode`, which a process was seen to hold (Linux 5.6 and later).
+    /// Duplicates the socket `inode` from a process that was seen to hold it (Linux 5.6 and later).
+    ///
+    /// # Errors
+    /// [`ProcessError::Duplicate`] if the kernel refuses, [`ProcessError::Another`] if the descriptor is no longer this socket.
     pub fn duplicate(owner: SocketOwner, inode: u64) -> Result<OwnedFd, ProcessError> {
         let SocketOwner { pid, fd } = owner;
         let failed = |source: Errno| ProcessError::Duplicate { pid, fd, source: source.into() };
@@ -202,11 +208,11 @@ impl Handle {
     }
 }
 
-/// Sends a signal to a process that is known by pid and start time only; nothing happens when it has ended.
+/// Sends a signal to a process that is known by pid and start time only. It does nothing if the process has ended.
 pub fn kill_if_same(pid: u32, start_time: u64, signal: Signal) {
-    // Not by a handle, which wants a runtime that waits for the process.
+    // A `Handle` needs a tokio runtime, this does not.
     let pidfd = raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    // Checked after the pidfd was opened: from here on it cannot come to mean another process.
+    // An open pidfd never refers to another process. So the start time is compared after the pidfd was opened.
     if super::start_time(pid) == Some(start_time) {
         send(pid, pidfd.as_ref().map(AsFd::as_fd), signal);
     }
@@ -215,7 +221,7 @@ pub fn kill_if_same(pid: u32, start_time: u64, signal: Signal) {
 fn send(pid: u32, pidfd: Option<BorrowedFd<'_>>, signal: Signal) {
     let sent = match pidfd {
         Some(pidfd) => pidfd_send_signal(pidfd, signal),
-        // An unreaped child cannot lose its pid to another process, and any other was just compared by start time.
+        // The pid is still this process's: an unreaped child keeps its pid, and the start time of any other was just compared.
         None => raw(pid).map_or(Ok(()), |pid| kill_process(pid, signal)),
     };
     match sent {
@@ -236,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_descriptor_that_is_another_socket_by_now_is_not_duplicated() {
+    fn a_descriptor_that_is_another_socket_now_is_not_duplicated() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let owner = SocketOwner { pid: std::process::id(), fd: listener.as_raw_fd() as u32 };
         let inode = fstat(&listener).unwrap().st_ino;

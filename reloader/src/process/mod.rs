@@ -1,4 +1,4 @@
-//! Processes: started, followed, signalled, looked into. Nothing else in the crate touches a pid.
+//! Starts, follows, signals and inspects processes. The rest of the crate passes pids on, and leaves their use to this room.
 
 pub mod children;
 mod command;
@@ -10,7 +10,7 @@ mod scope;
 mod signals;
 mod waiting;
 
-pub use command::{run_aside, succeeds};
+pub use command::{run_to_success, start_detached};
 pub use handle::{Ended, Handle, ProcessError, kill_if_same};
 pub use namespaces::{network_namespace, shares_processes};
 pub use procfs::{
@@ -20,4 +20,4 @@ pub use procfs::{
 };
 pub use scope::ProcessScope;
 pub use signals::{cannot_signal, handles_signal, is_pending};
-pub use waiting::{sits_in_accept, waits_on};
+pub use waiting::{is_in_accept, waits_on};

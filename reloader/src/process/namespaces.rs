@@ -1,4 +1,4 @@
-//! Namespaces, by whatever in `/proc` keeps them.
+//! Finds a network namespace through anything in `/proc` that keeps it alive, and compares pid namespaces.
 
 use std::collections::HashSet;
 use std::fs;
@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 
 use super::pids;
 
-/// The network namespace with this inode, by whatever keeps it: its `path`, a thread, an open file, or a mount (`ip netns`, a
-/// container engine). `None` where it exists no more.
+/// Opens the network namespace with this inode. It is looked for at `path`, and then among all that keeps a namespace alive:
+/// threads, open files, and mounts (`ip netns`, a container engine). `None` if it no longer exists.
 ///
 /// # Errors
-/// Where something says that it exists, and it cannot be opened.
+/// The namespace exists and cannot be opened.
 pub fn network_namespace(inode: u64, path: Option<&Path>) -> io::Result<Option<fs::File>> {
     let mut refused = Ok(None);
     let mut opened = |path: &Path| match fs::File::open(path) {
         Ok(file) => file.metadata().is_ok_and(|found| found.ino() == inode).then_some(file),
         Err(error) => {
-            // What has just ended keeps nothing.
+            // A process that has just ended keeps no namespace.
             if error.kind() != io::ErrorKind::NotFound {
                 refused = Err(error);
             }
@@ -39,7 +39,7 @@ pub fn network_namespace(inode: u64, path: Option<&Path>) -> io::Result<Option<f
         let of = |what: &str| PathBuf::from(format!("/proc/{pid}/{what}"));
         let links = links(&of("task"), Some("ns/net")).chain(links(&of("fd"), None));
         let kept = links.filter(|link| fs::read_link(link).is_ok_and(|target| target.as_os_str() == name.as_str()));
-        // Processes share mounts, by and large.
+        // Most processes share a mount namespace. Each is read once.
         let mounts = fs::read_link(of("ns/mnt")).is_ok_and(|mounts| looked_at.insert(mounts));
         let mounted = mounts.then(|| mounted_at(&of("mountinfo"), &of("root"), &name)).into_iter().flatten();
         if let Some(file) = kept.chain(mounted).find_map(|path| opened(&path)) {
@@ -49,19 +49,20 @@ pub fn network_namespace(inode: u64, path: Option<&Path>) -> io::Result<Option<f
     refused
 }
 
-/// Whether the process is in this one's process namespace, and not in one below it. False where the kernel does not tell.
+/// Whether the process is in the same pid namespace as this process, and not in one below it. False if that cannot be read.
 pub fn shares_processes(pid: u32) -> bool {
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     namespace(pid).is_some_and(|found| Some(found) == namespace(std::process::id()))
 }
 
-/// The entries of a directory, or one file below each.
+/// The paths of a directory's entries, each with `below` appended.
 fn links(directory: &Path, below: Option<&'static str>) -> impl Iterator<Item = PathBuf> + use<> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.map(move |entry| below.map_or_else(|| entry.path(), |below| entry.path().join(below)))
 }
 
-/// Where a process has this file of nsfs mounted: the fourth and fifth words of a line are what is mounted and where.
+/// Where a process has this file of nsfs mounted. In a line of mountinfo the fourth word is what is mounted, the fifth is where
+/// (proc_pid_mountinfo(5)).
 fn mounted_at(mountinfo: &Path, root: &Path, name: &str) -> Vec<PathBuf> {
     let text = fs::read(mountinfo).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

@@ -1,4 +1,4 @@
-//! What `/proc` tells about a process. A process that has ended simply has nothing to tell.
+//! Reads `/proc/PID`. For a process that has ended, most functions return `None` or nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Dir, readlinkat};
 
-/// Which process holds a socket, and as which descriptor.
+/// A process that holds a socket, and its descriptor of the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocketOwner {
     /// The process.
@@ -16,39 +16,40 @@ pub struct SocketOwner {
     pub fd: u32,
 }
 
-/// The start time of a process in clock ticks since boot (field 22 of proc_pid_stat(5)): with the pid, a name that is not reused.
+/// The start time of a process in clock ticks since boot (field 22 of proc_pid_stat(5)). Pid and start time together identify a
+/// process for good. `None` for a zombie.
 pub fn start_time(pid: u32) -> Option<u64> {
     let stat = text(pid, "stat").ok()?;
     let fields = after_command(&stat)?;
-    // A zombie has ended: nothing it held is left.
+    // A zombie has ended, and holds nothing any more.
     if fields.first() == Some(&"Z") {
         return None;
     }
     fields.get(19)?.parse().ok()
 }
 
-/// The same on the clock of the files; `None` where /proc does not tell.
+/// The start time of a process on the system clock, which file times use too. `None` if `/proc` does not show it.
 pub fn started_at(pid: u32) -> Option<SystemTime> {
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let up = Duration::from_secs_f64(uptime.split_whitespace().next()?.parse().ok()?);
-    // Ticks of /proc are hundredths of a second on every architecture that we run on (USER_HZ).
+    // A tick of /proc (USER_HZ) is a hundredth of a second on every supported architecture.
     let age = up.checked_sub(Duration::from_millis(start_time(pid)? * 10))?;
     SystemTime::now().checked_sub(age)
 }
 
-/// True when a signal has stopped the process (state T of proc_pid_stat(5)): it reacts to nothing but SIGCONT and SIGKILL.
+/// True if a signal has stopped the process (states T and t of proc_pid_stat(5)): it reacts only to SIGCONT and SIGKILL.
 pub fn is_stopped(pid: u32) -> bool {
     let stat = text(pid, "stat").unwrap_or_default();
     after_command(&stat).is_some_and(|fields| matches!(fields.first(), Some(&"T" | &"t")))
 }
 
-/// A file of a process. A name in it is of any bytes: it is what the process calls itself, cut off anywhere.
+/// Reads a file of a process. A process name in it can be any bytes: the process chooses it, and the kernel cuts it at 15 bytes.
 fn text(pid: u32, file: &str) -> std::io::Result<String> {
     let bytes = fs::read(format!("/proc/{pid}/{file}"))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// True for the first process of its pid namespace: when it ends, the kernel kills all others.
+/// True if this process is the first of its pid namespace. When that process ends, the kernel kills all others.
 pub fn is_init() -> bool {
     std::process::id() == 1
 }
@@ -59,8 +60,8 @@ pub fn parent(pid: u32) -> Option<u32> {
     after_command(&stat)?.get(1)?.parse().ok()
 }
 
-/// The processes of a session, by pid and start time (fields 6 and 22 of proc_pid_stat(5)). Its number is the pid of its first
-/// process, and is not given away as long as it has others.
+/// The processes of a session, by pid and start time (fields 6 and 22 of proc_pid_stat(5)). A session's number is the pid of its
+/// first process. The kernel does not reuse that pid while the session has members.
 pub fn session_members(session: u32) -> Vec<(u32, u64)> {
     let member = |pid: u32| {
         let stat = text(pid, "stat").ok()?;
@@ -71,7 +72,7 @@ pub fn session_members(session: u32) -> Vec<(u32, u64)> {
     pids().into_iter().filter_map(member).collect()
 }
 
-/// The fields behind the command name, which may itself hold spaces and brackets; the first one is the state.
+/// The fields after the command name, from the state on. The name may contain spaces and brackets.
 fn after_command(stat: &str) -> Option<Vec<&str>> {
     let (_, rest) = stat.rsplit_once(')')?;
     Some(rest.split_whitespace().collect())
@@ -100,7 +101,7 @@ fn children(pid: u32) -> Vec<u32> {
     for task in tasks {
         match fs::read_to_string(task.path().join("children")) {
             Ok(list) => all.extend(list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok())),
-            // A kernel without CONFIG_PROC_CHILDREN: look at everybody's parent instead.
+            // A kernel without CONFIG_PROC_CHILDREN: compare the parent of every process instead.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && task.path().exists() => {
                 return pids().into_iter().filter(|candidate| parent(*candidate) == Some(pid)).collect();
             }
@@ -110,12 +111,13 @@ fn children(pid: u32) -> Vec<u32> {
     all
 }
 
-/// Children of this process, those among them that have ended and were not waited for.
+/// The children of this process, including zombies.
 pub(super) fn own_children() -> Vec<u32> {
     children(std::process::id())
 }
 
-/// Those of the tree of `root` that run the same program: a HAProxy's master and workers without the programs that it runs.
+/// The processes of the tree of `root` that run the same program as `root`: HAProxy's master and workers, without the other
+/// programs that it runs.
 pub fn family(root: u32) -> Vec<u32> {
     let program = executable(root);
     let mut pids = tree(root);
@@ -123,9 +125,9 @@ pub fn family(root: u32) -> Vec<u32> {
     pids
 }
 
-/// True when the process is known to have ended: its pid is free, a zombie's, or another process's.
+/// True if the process is known to have ended: its pid is free, or belongs to a zombie or to another process.
 ///
-/// A failure to look (out of descriptors, out of memory) is no end.
+/// False if `/proc` cannot be read (no free descriptor, no memory).
 pub fn has_ended(pid: u32, start_time: u64) -> bool {
     match text(pid, "stat") {
         Ok(stat) => after_command(&stat).is_some_and(|fields| {
@@ -138,7 +140,7 @@ pub fn has_ended(pid: u32, start_time: u64) -> bool {
     }
 }
 
-/// True when `pid` is `ancestor` or descends from it.
+/// True if `pid` is `ancestor` or a descendant of it.
 pub fn is_descendant(pid: u32, ancestor: u32) -> bool {
     let mut current = pid;
     while current > 1 {
@@ -151,18 +153,18 @@ pub fn is_descendant(pid: u32, ancestor: u32) -> bool {
     current == ancestor
 }
 
-/// The sockets that these processes hold, by inode. Where several hold one, the first process wins: a child between
-/// fork and exec shows all of its parent's.
+/// The sockets that these processes hold, by inode. If several hold the same one, the first of `pids` is its owner: a child
+/// between fork and exec shows all sockets of its parent.
 pub fn sockets_of(pids: &[u32]) -> HashMap<u64, SocketOwner> {
     let mut sockets = HashMap::new();
     for &pid in pids {
-        // A process that ends meanwhile holds nothing: what was read of it so far does no harm.
+        // A process that ends meanwhile holds nothing. Entries that were read before do no harm.
         let _ = add_sockets_of(pid, &mut sockets);
     }
     sockets
 }
 
-/// Links are read relative to the directory: with thousands of listeners the walk from `/` is most of the cost.
+/// Links are read relative to the directory. With thousands of listeners, resolving each path from `/` is most of the cost.
 fn add_sockets_of(pid: u32, sockets: &mut HashMap<u64, SocketOwner>) -> rustix::io::Result<()> {
     let directory = fs::File::open(format!("/proc/{pid}/fd")).map_err(|_| rustix::io::Errno::SRCH)?;
     let mut buffer = Vec::new();
@@ -201,7 +203,7 @@ fn socket_inode(link: &Path) -> Option<u64> {
     inode_in(fs::read_link(link).ok()?.as_os_str().as_encoded_bytes())
 }
 
-/// `socket:[INODE]`
+/// The inode in a link target `socket:[INODE]`.
 fn inode_in(target: &[u8]) -> Option<u64> {
     std::str::from_utf8(target).ok()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
@@ -213,7 +215,7 @@ pub fn command_line(pid: u32) -> Option<Vec<String>> {
     Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
 }
 
-/// What its environment said of this variable when it started.
+/// The value of a variable in the environment with which the process executed its program.
 pub fn environment(pid: u32, variable: &str) -> Option<String> {
     let raw = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let value = raw.split(|byte| *byte == 0).find_map(|entry| {
@@ -230,41 +232,41 @@ pub fn whole_environment(pid: u32) -> Vec<String> {
     entries.map(|entry| String::from_utf8_lossy(entry).into_owned()).collect()
 }
 
-/// Where the stack begins (field 28 of proc_pid_stat(5)): another place with each execve(2), as a rule.
+/// The address of the bottom of the stack (field 28 of proc_pid_stat(5)). Each execve(2) changes it, as a rule.
 pub fn stack_start(pid: u32) -> Option<u64> {
     let stat = text(pid, "stat").ok()?;
     after_command(&stat)?.get(25)?.parse().ok()
 }
 
-/// The program file.
+/// The path of the program file.
 pub fn executable(pid: u32) -> Option<PathBuf> {
     let target = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    // An upgraded binary shows as deleted; its name is still the one it was started under.
+    // A binary that was replaced shows as deleted. Its path is still the one from which the process was started.
     match target.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
         Some(name) => Some(PathBuf::from(name)),
         None => Some(target),
     }
 }
 
-/// The control group paths of all hierarchies (cgroups(7): `ID:CONTROLLERS:PATH` in each line).
+/// The paths of the process's control groups in all hierarchies (cgroups(7): `ID:CONTROLLERS:PATH` in each line).
 pub fn control_groups(pid: u32) -> Vec<String> {
     let text = text(pid, "cgroup").unwrap_or_default();
     text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).map(str::to_owned).collect()
 }
 
-/// The effective user.
+/// The effective user id.
 pub fn user_of(pid: u32) -> Option<u32> {
     status_line(pid, "Uid:")?.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// The supplementary groups.
+/// The supplementary group ids.
 pub fn groups_of(pid: u32) -> Vec<u32> {
     status_line(pid, "Groups:")
         .map(|line| line.split_whitespace().filter_map(|gid| gid.parse().ok()).collect())
         .unwrap_or_default()
 }
 
-/// This process's effective capabilities as a bit mask (capability numbers of capabilities(7)).
+/// The effective capabilities of this process, as a bit mask of the capability numbers of capabilities(7).
 pub fn effective_capabilities() -> u64 {
     let own = std::process::id();
     status_line(own, "CapEff:").and_then(|line| u64::from_str_radix(line.trim(), 16).ok()).unwrap_or(0)
@@ -280,13 +282,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_may_hold_brackets_and_spaces() {
+    fn a_command_name_may_contain_brackets_and_spaces() {
         let fields = after_command("12 (a) b (c)) S 7 12 12 0").unwrap();
         assert_eq!(fields[..2], ["S", "7"]);
     }
 
     #[test]
-    fn a_process_may_be_called_anything() {
+    fn a_process_name_may_be_any_bytes() {
         let name = std::ffi::CString::new(b"\xff) S 1 \xd0".to_vec()).unwrap();
         let (say, said) = std::sync::mpsc::channel();
         let (end, ended) = std::sync::mpsc::channel::<()>();

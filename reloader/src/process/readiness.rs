@@ -1,4 +1,4 @@
-//! Waits until a generation is ready, and for what makes that vain.
+//! Waits until a generation is ready, or until it cannot become ready any more.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub enum NotReady {
     /// It took too long.
     #[error("the new generation was not ready within {}; raise start-timeout if it needs longer", humantime::format_duration(*.0))]
     TimedOut(Duration),
-    /// Nothing serves meanwhile, and custody may not be kept any longer.
+    /// Nothing serves meanwhile, and custody has been kept for `custody_max`.
     #[error("nothing serves, and the new generation was not ready within custody-max ({})", humantime::format_duration(*.0))]
     NothingServes(Duration),
     /// The daemon was asked to stop.
@@ -24,27 +24,30 @@ pub enum NotReady {
     /// The directory of the socket cannot be watched.
     #[error("cannot watch for the new generation's socket: {0}")]
     Watch(std::io::Error),
-    /// It cannot be seen whether it is ready.
-    #[error("it cannot be seen whether the new generation is ready: {0}")]
+    /// The state of the generation cannot be read.
+    #[error("cannot determine whether the new generation is ready: {0}")]
     Unseen(String),
 }
 
-/// What ends the wait besides readiness.
+/// The conditions, besides readiness, that end the wait.
 pub struct Limits {
-    /// The longest start.
+    /// How long the start may take.
     pub start_timeout: Duration,
     /// The generation that serves meanwhile.
     pub old: Option<Handle>,
-    /// How long nobody may serve, counted from the old generation's end.
+    /// How long custody is kept while nothing serves, counted from the old generation's end.
     pub custody_max: Duration,
-    /// When that time is over, where nobody serves already and there is custody to give up.
+    /// When that time is over, if nothing serves already and something is in custody.
     pub custody_ends: Option<std::time::Instant>,
-    /// Becomes true when the daemon is asked to stop; `None` when the start must not be given up for that.
+    /// Becomes true when the daemon is asked to stop. `None` if that must not interrupt the start.
     pub stopping: Option<tokio::sync::watch::Receiver<bool>>,
 }
 
-/// Waits until `process` is ready, as `reached` tells; `pulse` is called about every second while it waits, and tells when custody ends if
-/// nothing serves by then.
+/// Waits until `reached` says that `process` is ready. Meanwhile it calls `pulse` about every second. `pulse` returns when custody
+/// ends, if nothing serves.
+///
+/// # Errors
+/// The first condition of `limits` that applies, the end of `process`, or the error of `reached`.
 pub async fn wait_until_ready(
     process: &Handle,
     reached: impl Future<Output = Result<(), NotReady>>,
@@ -53,9 +56,9 @@ pub async fn wait_until_ready(
 ) -> Result<(), NotReady> {
     let mut deadline = Instant::now() + limits.start_timeout;
     let mut timed_out = NotReady::TimedOut(limits.start_timeout);
-    let nobody_serves = || NotReady::NothingServes(limits.custody_max);
+    let nothing_serves = || NotReady::NothingServes(limits.custody_max);
     if let Some(custody_ends) = limits.custody_ends.map(Instant::from).filter(|ends| *ends < deadline) {
-        (deadline, timed_out) = (custody_ends, nobody_serves());
+        (deadline, timed_out) = (custody_ends, nothing_serves());
     }
     let mut beat = tokio::time::interval(Duration::from_secs(1));
     tokio::pin!(reached);
@@ -80,14 +83,14 @@ pub async fn wait_until_ready(
                 limits.old = None;
                 let custody_ends = Instant::now() + limits.custody_max;
                 if custody_ends < deadline {
-                    (deadline, timed_out) = (custody_ends, nobody_serves());
+                    (deadline, timed_out) = (custody_ends, nothing_serves());
                 }
             }
             () = tokio::time::sleep_until(deadline) => return Err(timed_out),
             () = stopped => return Err(NotReady::Stopping),
             _ = beat.tick() => {
                 if let Some(custody_ends) = pulse().map(Instant::from).filter(|ends| *ends < deadline) {
-                    (deadline, timed_out) = (custody_ends, nobody_serves());
+                    (deadline, timed_out) = (custody_ends, nothing_serves());
                 }
             }
         }

@@ -1,21 +1,22 @@
-//! What a process makes of signals, from its `/proc/PID/status`.
+//! Reads how a process treats signals (`/proc/PID/status`).
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, test_kill_process};
 
 use super::procfs::status_line;
 
-/// Whether a process handles, ignores or blocks a signal (SigCgt, SigIgn and SigBlk of proc_pid_status(5)): one that does not ends by it.
+/// Whether a process handles, ignores or blocks a signal (SigCgt, SigIgn and SigBlk of proc_pid_status(5)). If it does none of
+/// these, the signal's default action applies, which ends the process for most signals.
 pub fn handles_signal(pid: u32, signal: Signal) -> bool {
     ["SigCgt:", "SigIgn:", "SigBlk:"].iter().any(|mask| is_in(pid, mask, signal))
 }
 
-/// Whether a signal waits until a process unblocks it.
+/// Whether a signal is pending until the process unblocks it (ShdPnd and SigPnd of proc_pid_status(5)).
 pub fn is_pending(pid: u32, signal: Signal) -> bool {
     ["ShdPnd:", "SigPnd:"].iter().any(|mask| is_in(pid, mask, signal))
 }
 
-/// Whether this process may not send a signal to it (kill(2), EPERM).
+/// Whether this process may not send signals to that one (EPERM of kill(2)).
 pub fn cannot_signal(pid: u32) -> bool {
     Pid::from_raw(pid as i32).is_some_and(|pid| test_kill_process(pid) == Err(Errno::PERM))
 }
@@ -30,9 +31,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_does_not_mind_a_signal_ends_by_it() {
+    fn a_signal_with_its_default_action_is_not_handled() {
         let mut child = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
-        // The runtime of Rust ignores SIGPIPE, and gives it back to its children.
+        // Rust's runtime ignores SIGPIPE, and restores its default action in children.
         assert!(handles_signal(std::process::id(), Signal::PIPE));
         assert!(!handles_signal(child.id(), Signal::USR2) && !is_pending(child.id(), Signal::USR2));
         child.kill().unwrap();

@@ -1,5 +1,7 @@
-//! Whether a server waits for connections on a socket that was passed to it. It listens from the beginning, so that shows nothing;
-//! that somebody waits on it is read from the kernel: proc_pid_fdinfo(5) of epoll sets, proc_pid_syscall(5) of other waits.
+//! Detects whether a server waits for connections on a socket that was passed to it.
+//!
+//! A passed socket listens from the beginning, so that its state says nothing about the server. A waiting server shows in
+//! `/proc`: in proc_pid_fdinfo(5) of its epoll sets, and in proc_pid_syscall(5) of threads in accept, poll or select.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -21,14 +23,14 @@ mod number {
     pub(super) const SELECT: [u64; 1] = [72];
 }
 
-/// More descriptors than anybody polls: what is beyond is not read.
-const MOST_POLLED: u64 = 1 << 16;
+/// At most this many entries of a call of poll or select are read.
+const MAX_POLLED: u64 = 1 << 16;
 
-/// True when one of `pids` waits for connections on the socket with this inode: in an epoll set, in accept, poll or select.
+/// True if one of `pids` waits for connections on the socket with this inode: through an epoll set, or in accept, poll or select.
 pub fn waits_on(pids: &[u32], inode: u64) -> bool {
     pids.iter().any(|pid| {
-        let is_it = |fd: u32| socket_at(SocketOwner { pid: *pid, fd }) == Some(inode);
-        epolled(*pid).into_iter().any(is_it) || waited_for(*pid).into_iter().any(is_it)
+        let is_the_socket = |fd: u32| socket_at(SocketOwner { pid: *pid, fd }) == Some(inode);
+        in_epoll_sets(*pid).into_iter().any(is_the_socket) || waited_for(*pid).into_iter().any(is_the_socket)
     })
 }
 
@@ -37,8 +39,8 @@ fn numbers_in(directory: &Path) -> Vec<u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Descriptors in the process's epoll sets.
-fn epolled(pid: u32) -> Vec<u32> {
+/// The descriptors in a process's epoll sets.
+fn in_epoll_sets(pid: u32) -> Vec<u32> {
     let directory = format!("/proc/{pid}/fd");
     let is_epoll = |fd: &u32| {
         fs::read_link(format!("{directory}/{fd}")).is_ok_and(|target| target == Path::new("anon_inode:[eventpoll]"))
@@ -48,25 +50,25 @@ fn epolled(pid: u32) -> Vec<u32> {
     text.flat_map(|text| targets(&text)).collect()
 }
 
-/// The numbers behind `tfd:`.
+/// The descriptors of an epoll set: the numbers after `tfd:`.
 fn targets(fdinfo: &str) -> Vec<u32> {
     fdinfo.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_whitespace().next()?.parse().ok()).collect()
 }
 
-/// True while a thread of one of `pids` sits in accept(2) on the socket with this inode.
-pub fn sits_in_accept(pids: &[u32], inode: u64) -> bool {
+/// True if a thread of one of `pids` is blocked in accept(2) on the socket with this inode.
+pub fn is_in_accept(pids: &[u32], inode: u64) -> bool {
     pids.iter().any(|pid| {
-        let is_it = |fd: u32| socket_at(SocketOwner { pid: *pid, fd }) == Some(inode);
-        calls(*pid).any(|call| number::ACCEPT.contains(&call.number) && is_it(call.arguments[0] as u32))
+        let is_the_socket = |fd: u32| socket_at(SocketOwner { pid: *pid, fd }) == Some(inode);
+        calls(*pid).any(|call| number::ACCEPT.contains(&call.number) && is_the_socket(call.arguments[0] as u32))
     })
 }
 
-/// Descriptors for which one of its threads waits in a system call.
+/// The descriptors for which a thread of the process waits in a system call.
 fn waited_for(pid: u32) -> Vec<u32> {
     calls(pid).flat_map(|call| call.descriptors(pid)).collect()
 }
 
-/// The system calls in which its threads sleep.
+/// The system calls in which the threads of the process sleep.
 fn calls(pid: u32) -> impl Iterator<Item = Call> {
     let threads = numbers_in(Path::new(&format!("/proc/{pid}/task"))).into_iter();
     let text = threads.filter_map(move |thread| fs::read_to_string(format!("/proc/{pid}/task/{thread}/syscall")).ok());
@@ -81,7 +83,7 @@ struct Call {
 }
 
 impl Call {
-    /// `NUMBER ARGUMENT... SP PC`; a thread that runs shows `running`, one that sleeps elsewhere `-1`.
+    /// Parses `NUMBER ARGUMENT... SP PC`. `None` for a thread that runs (`running`) or that sleeps outside a system call (`-1`).
     fn parse(line: &str) -> Option<Call> {
         let mut words = line.split_whitespace();
         let number = words.next()?.parse().ok()?;
@@ -89,36 +91,38 @@ impl Call {
         Some(Call { number, arguments: [argument()?, argument()?] })
     }
 
+    /// The descriptors that the call waits for.
     fn descriptors(&self, pid: u32) -> Vec<u32> {
         let [first, second] = self.arguments;
         if number::ACCEPT.contains(&self.number) {
             return vec![first as u32];
         }
         if number::POLL.contains(&self.number) {
-            let entries = memory(pid, first, second.min(MOST_POLLED) as usize * 8);
+            let entries = memory(pid, first, second.min(MAX_POLLED) as usize * 8);
             return polled(&entries);
         }
         if number::SELECT.contains(&self.number) {
-            let bits = memory(pid, second, first.min(MOST_POLLED).div_ceil(8) as usize);
+            let bits = memory(pid, second, first.min(MAX_POLLED).div_ceil(8) as usize);
             return selected(&bits, first as u32);
         }
         Vec::new()
     }
 }
 
+/// Reads memory of a process. Empty if it cannot be read.
 fn memory(pid: u32, address: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     let read = fs::File::open(format!("/proc/{pid}/mem")).and_then(|file| file.read_exact_at(&mut bytes, address));
     read.map_or_else(|_| Vec::new(), |()| bytes)
 }
 
-/// Of `struct pollfd`s: a descriptor of four bytes, two times two bytes of events.
+/// The descriptors in an array of `struct pollfd`: each entry has four bytes of descriptor and twice two bytes of events.
 fn polled(entries: &[u8]) -> Vec<u32> {
     let descriptor = |entry: &[u8]| i32::from_ne_bytes([entry[0], entry[1], entry[2], entry[3]]);
     entries.chunks_exact(8).filter_map(|entry| u32::try_from(descriptor(entry)).ok()).collect()
 }
 
-/// Of an fd_set, whose words have the machine's byte order: little on both of our machines.
+/// The descriptors in an fd_set. Its words have the machine's byte order, which is little endian on both supported architectures.
 fn selected(bits: &[u8], count: u32) -> Vec<u32> {
     let is_set = |fd: &u32| bits.get((fd / 8) as usize).is_some_and(|byte| byte & (1 << (fd % 8)) != 0);
     (0..count).filter(is_set).collect()
@@ -133,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_proc_are_read() {
+    fn the_formats_of_proc_are_parsed() {
         let fdinfo = "pos:\t0\nflags:\t02\ntfd:        5 events:       19 data: 5  pos:0 ino:61af sdev:7\n";
         assert_eq!(targets(fdinfo), [5]);
         let call = Call::parse("288 0x3 0x0 0x0 0x80800 0x0 0x0 0x7ffd 0x7f5e").unwrap();
@@ -151,7 +155,7 @@ mod tests {
         }
     }
 
-    /// A python with our listener as its standard input.
+    /// Starts python3 with our listener as its standard input.
     fn server(listener: &TcpListener, script: &str) -> Server {
         let stdin = Stdio::from(std::os::fd::OwnedFd::from(listener.try_clone().unwrap()));
         let script = format!("import select, socket, time\ns = socket.socket(fileno=0)\n{script}");
@@ -159,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_is_seen_and_whoever_merely_has_the_socket_is_not() {
+    fn a_server_that_waits_is_detected_and_one_that_only_has_the_socket_is_not() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let own = SocketOwner { pid: std::process::id(), fd: listener.as_raw_fd() as u32 };
         let inode = socket_at(own).unwrap();
@@ -175,7 +179,7 @@ mod tests {
             }
         }
         let idle = server(&listener, "time.sleep(60)");
-        // Asleep in a call that waits for nobody: it has come as far as it will.
+        // It sleeps in a call that waits for no socket: it will not go further.
         let sleeps = || {
             fs::read_to_string(format!("/proc/{}/syscall", idle.0.id())).is_ok_and(|call| !call.starts_with("running"))
         };

@@ -350,6 +350,6 @@ impl Check {
         if let Some(environment) = &self.environment {
             command.env_clear().envs(environment.iter().filter_map(|entry| entry.split_once('=')));
         }
-        crate::process::succeeds(&mut command).await
+        crate::process::run_to_success(&mut command).await
     }
 }

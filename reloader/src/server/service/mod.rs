@@ -148,7 +148,7 @@ impl ServiceServer {
         }
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).envs(&self.config.environment).env("MAINPID", process.pid().to_string());
-        if let Err(error) = process::run_aside(&mut command) {
+        if let Err(error) = process::start_detached(&mut command) {
             log::error!("process {} was not asked to end: {error}", process.pid());
         }
     }

@@ -58,7 +58,7 @@ impl Readiness {
             ShownBy::Command(words) => loop {
                 let mut command = Command::new(&words[0]);
                 command.args(&words[1..]).env("MAINPID", root.to_string());
-                match process::succeeds(&mut command).await {
+                match process::run_to_success(&mut command).await {
                     Ok(()) => return Ok(()),
                     Err(said) => log::debug!("not ready yet: {}", said.join("; ")),
                 }

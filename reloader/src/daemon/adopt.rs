@@ -1,4 +1,4 @@
-//! Adoption: a daemon that starts beside a running HAProxy takes it under its care.
+//! Adopts what serves already when the daemon starts.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -14,29 +14,27 @@ use crate::haproxy::master::root_of;
 use crate::haproxy::{runtime_api, scan};
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::model::listener::{Address, Owned};
-use crate::process::{self, Handle, ProcessScope};
-use crate::receipt::Recorder;
-use crate::receipt::{Kind, Receipt};
-use crate::reload::reserved::free_left_behind;
+use crate::process::{self, Ended, Handle, ProcessScope, output_within};
+use crate::receipt::{Kind, Receipt, Recorder};
+use crate::reload::protection::reserved::free_left_behind;
 use crate::reload::verdict::verdicts;
 use crate::server::Server;
 use crate::sockets::custody::KeptSocket;
 use crate::supervision::records::{GenerationRecord, GenerationRecords, State};
 use crate::supervision::{Generation, LogTail, Supervisor};
 
-/// How long a HAProxy may take to answer the daemon that starts.
+/// How long a HAProxy, or systemd, may take to answer the daemon that starts.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Finds what runs already. Returns the receipt of the adoption, or `None` when nothing serves.
 pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>, DaemonError> {
-    let mut records = GenerationRecords::load(&supervisor.place);
+    let mut records = GenerationRecords::load(supervisor.place());
     let nonblocking = std::mem::take(&mut records.nonblocking);
     if records.companion {
         // Workers of somebody else's master: one that serves is found as any other.
         records.generations.clear();
     }
-    supervisor.next_number = records.next.max(1);
-    supervisor.last_start = records.last_start_ms.map(Duration::from_millis);
+    supervisor.continue_from(&records);
     let mut serving = own_generations(supervisor, records).await?;
     if serving.is_none() {
         serving = foreign_haproxy(supervisor).await?;
@@ -56,7 +54,7 @@ async fn own_generations(
     let machine = sock_diag::listeners().map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
     let (mut found, mut ended) = (Vec::new(), Vec::new());
     for record in with_unrecorded(supervisor, records.generations) {
-        supervisor.next_number = supervisor.next_number.max(record.number + 1);
+        supervisor.count_from(supervisor.generations().next_number().max(record.number + 1));
         match Handle::adopt(record.pid, record.start_time) {
             Some(process) => found.push((record, process)),
             None => ended.push(record),
@@ -65,11 +63,11 @@ async fn own_generations(
     for record in ended {
         // A living process with the same number keeps its files.
         if found.iter().all(|(living, _): &(GenerationRecord, _)| living.number != record.number) {
-            GenerationFiles::new(&supervisor.place, record.number).remove();
+            supervisor.service().files(record.number).remove();
         }
         follow_outlived(supervisor, &record).await;
     }
-    let serving = choose_serving(&supervisor.server, &found, &machine).await;
+    let serving = choose_serving(supervisor.server(), &found, &machine).await;
     let mut chosen = None;
     let mut with_files = HashSet::new();
     for (record, process) in found {
@@ -84,11 +82,11 @@ async fn own_generations(
         }
         // For the first time for one whose daemon was killed before.
         let was_told = record.state == State::Draining && !generation.listens_somewhere(&machine);
-        if !was_told || supervisor.server.may_be_asked_twice() {
-            supervisor.server.retire(&generation.ending());
+        if !was_told || supervisor.server().may_be_asked_twice() {
+            supervisor.server().retire(&generation.retire_request());
         }
         generation.retired.get_or_insert_with(Instant::now);
-        supervisor.draining.push(generation);
+        supervisor.follow_draining(generation);
     }
     Ok(chosen)
 }
@@ -96,25 +94,25 @@ async fn own_generations(
 /// Follows those of a service's generation that have a listener though its first process has ended: it did while there was no daemon.
 /// The next generation is given their sockets.
 async fn follow_outlived(supervisor: &mut Supervisor, record: &GenerationRecord) {
-    if supervisor.server.process_scope() != ProcessScope::All {
+    if supervisor.server().process_scope() != ProcessScope::All {
         return;
     }
-    let place = supervisor.place.clone();
     for (pid, start_time) in process::session_members(record.pid) {
         let Some(process) = Handle::adopt(pid, start_time) else { continue };
-        let Ok(mut inspection) = supervisor.server.inspect(&process, &record.socket, &place).await else { continue };
+        let inspected = supervisor.server().inspect(&process, &record.socket, supervisor.place()).await;
+        let Ok(mut inspection) = inspected else { continue };
         if inspection.owned.is_empty() {
             continue;
         }
         log::warn!("process {pid} of generation {} outlived its master", record.number);
-        inspection.custody.retain(|held| supervisor.server.can_be_given(&held.listener.endpoint));
-        supervisor.custody.complete_from(inspection.custody.kept(), &inspection.sockets);
+        inspection.custody.retain(|kept| supervisor.server().can_be_given(&kept.listener.endpoint));
+        supervisor.complete_custody(inspection.custody.kept(), &inspection.sockets);
         let mut generation = followed(supervisor, record, process);
         (generation.listeners, generation.awaits_retirement) = (inspection.owned, true);
         (generation.files, generation.log, generation.retired) = (None, None, Some(Instant::now()));
-        supervisor.draining.push(generation);
+        supervisor.follow_draining(generation);
     }
-    supervisor.tell_orphans();
+    supervisor.ask_orphans();
 }
 
 /// The recorded serving generation; when it has ended, or listens no more, the newest started one that answers.
@@ -134,12 +132,7 @@ async fn choose_serving(
     let mut started: Vec<_> = in_state(State::Starting).filter(|record| listens(record)).collect();
     started.sort_by_key(|record| std::cmp::Reverse(record.number));
     for record in started {
-        let serves = match server.haproxy() {
-            Some(_) => runtime_api::info(&record.socket, ANSWER_TIMEOUT).await.is_ok(),
-            // With sockets that it was given it listens from its beginning.
-            None => server.is_attended(record.pid),
-        };
-        if serves {
+        if server.serves_already(record.pid, &record.socket, ANSWER_TIMEOUT).await {
             return Some((record.number, record.pid));
         }
     }
@@ -147,19 +140,19 @@ async fn choose_serving(
 }
 
 fn followed(supervisor: &Supervisor, record: &GenerationRecord, process: Handle) -> Generation {
-    let files = GenerationFiles::new(&supervisor.place, record.number);
+    let files = supervisor.service().files(record.number);
     let own = files.socket == record.socket;
     let since = SystemTime::UNIX_EPOCH + Duration::from_secs(record.since);
     let mut generation = Generation::started(
         record.number,
         process,
-        supervisor.server.process_scope(),
+        supervisor.server().process_scope(),
         files.clone(),
         record.config.clone(),
     );
     generation.has_workers = record.has_workers;
     generation.noreuseport = record.noreuseport;
-    generation.stop = record.stop.clone().or_else(|| supervisor.server.stop());
+    generation.stop = record.stop.clone().or_else(|| supervisor.server().stop());
     generation.since = since;
     generation.retired = record.retired.and_then(|at| Instant::now().checked_sub(seconds_since(at)));
     generation.socket = record.socket.clone();
@@ -174,19 +167,19 @@ fn seconds_since(epoch_seconds: u64) -> Duration {
 
 /// A HAProxy that another supervisor started, found through a stats socket of the configuration.
 async fn foreign_haproxy(supervisor: &mut Supervisor) -> Result<Option<Generation>, DaemonError> {
-    let Some(haproxy) = supervisor.config.haproxy.clone().filter(|_| supervisor.server.haproxy().is_some()) else {
+    let Some(files) = supervisor.server().adoptable_haproxy().map(|haproxy| haproxy.config.clone()) else {
         return Ok(None);
     };
-    let sources = scan::read(&haproxy.config).unwrap_or_default();
+    let sources = scan::read(&files).unwrap_or_default();
     let machine = sock_diag::listeners().map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
     let facts = scan::facts(&sources);
     for socket in facts.stats_sockets {
-        if is_kept_of_the_dead(&socket, &supervisor.received) {
+        if is_kept_of_the_dead(&socket, supervisor.sockets().received()) {
             continue;
         }
         let Ok(info) = runtime_api::info(&socket, ANSWER_TIMEOUT).await else { continue };
         let root = root_of(info.pid);
-        if supervisor.draining.iter().any(|draining| draining.process.pid() == root) {
+        if supervisor.generations().draining().iter().any(|draining| draining.process.pid() == root) {
             continue;
         }
         let sockets = process::sockets_of(&process::family(root));
@@ -198,12 +191,12 @@ async fn foreign_haproxy(supervisor: &mut Supervisor) -> Result<Option<Generatio
             );
             continue;
         }
-        refuse_if_restarted_by_systemd(root)?;
+        refuse_if_restarted_by_systemd(root).await?;
         let start_time = process::start_time(root).unwrap_or(0);
         let Some(process) = Handle::adopt(root, start_time) else { continue };
         let number = supervisor.take_number();
         log::info!("HAProxy {} (process {root}) already serves; found at {}", info.version, socket.display());
-        return Ok(Some(adopted(number, process, socket, &haproxy.config, facts.noreuseport)));
+        return Ok(Some(adopted(number, process, socket, &files, facts.noreuseport)));
     }
     Ok(None)
 }
@@ -229,11 +222,11 @@ fn adopted(number: u64, process: Handle, socket: PathBuf, config: &[PathBuf], no
 }
 
 /// systemd starts a service again that ends; two supervisors of one server would fight.
-fn refuse_if_restarted_by_systemd(pid: u32) -> Result<(), DaemonError> {
+async fn refuse_if_restarted_by_systemd(pid: u32) -> Result<(), DaemonError> {
     let own = units(std::process::id());
     let Some(unit) = units(pid).into_iter().find(|unit| !own.contains(unit)) else { return Ok(()) };
     // What reloader does to it is a clean exit: the other settings leave that alone (systemd.service(5)).
-    if restart_setting(&unit).is_some_and(|setting| !matches!(setting.as_str(), "always" | "on-success")) {
+    if restart_setting(&unit).await.is_some_and(|setting| !matches!(setting.as_str(), "always" | "on-success")) {
         return Ok(());
     }
     Err(DaemonError::CannotAdopt(format!(
@@ -255,13 +248,13 @@ fn units(pid: u32) -> Vec<String> {
     units
 }
 
-/// What systemd says of a unit's Restart=; `None` where there is no systemd to ask.
-fn restart_setting(unit: &str) -> Option<String> {
+/// What systemd says of a unit's Restart=; `None` where there is no systemd to ask, or it does not answer.
+async fn restart_setting(unit: &str) -> Option<String> {
     let mut command = std::process::Command::new("systemctl");
-    let (status, said) =
-        process::children::output(command.args(["show", "--property=Restart", "--value", unit])).ok()?;
-    let value = String::from_utf8_lossy(&said).trim().to_owned();
-    (status.success() && !value.is_empty()).then_some(value)
+    command.args(["show", "--property=Restart", "--value", unit]);
+    let (ended, output) = output_within(&mut command, ANSWER_TIMEOUT).await.ok()?;
+    let value = String::from_utf8_lossy(&output).trim().to_owned();
+    (ended == Ended::Exited(0) && !value.is_empty()).then_some(value)
 }
 
 async fn take_over(
@@ -269,30 +262,32 @@ async fn take_over(
     mut generation: Generation,
     nonblocking: Vec<u64>,
 ) -> Result<Receipt, DaemonError> {
-    let mut recorder = Recorder::begin(Some(&supervisor.name), Kind::Adopt, Instant::now(), 0, Some(generation.id()));
-    // A HAProxy that hangs for want of it would not answer.
-    socket_flags::give_back(&supervisor.server, &generation, &nonblocking, &mut recorder);
-    let place = supervisor.place.clone();
-    let inspected = supervisor.server.inspect(&generation.process, &generation.socket, &place).await;
+    let mut recorder = Recorder::begin(Some(supervisor.name()), Kind::Adopt, Instant::now(), 0, Some(generation.id()));
+    // A server that hangs because the flag is missing would not answer.
+    let given_back = socket_flags::give_back(supervisor.server(), &generation, nonblocking).await;
+    given_back.into_iter().for_each(|note| recorder.note(note));
+    let server = supervisor.server();
+    let inspected = server.inspect(&generation.process, &generation.socket, supervisor.place()).await;
     let mut inspection = inspected.map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
     inspection.doubt.iter().chain(&inspection.notes).for_each(|note| recorder.note(note));
     recorder.phase(|phases| &mut phases.confirm);
+
     let owned: Vec<Owned> = inspection.owned;
     recorder.receipt().new = Some(generation.id());
     recorder.receipt().listeners = verdicts(&owned, &owned).into_iter().map(|verdict| verdict.receipt).collect();
     // What the kernel does not list is looked for by what serves alone.
     let machine = sock_diag::tcp_listeners().unwrap_or_default();
-    for draining in &mut supervisor.draining {
+    supervisor.update_draining(|draining| {
         let sockets = process::sockets_of(&draining.processes());
         draining.note_listeners(&owned, &machine, &sockets);
         draining.note_worker_processes(&sockets);
-    }
+    });
     generation.listeners = owned;
     generation.sentinel = inspection.sentinel;
     generation.note_worker_processes(&inspection.sockets);
-    let received = std::mem::take(&mut supervisor.received);
+    let received = supervisor.take_received();
     inspection.custody.complete_from(&received, &inspection.sockets);
-    inspection.custody.retain(|held| supervisor.server.can_be_given(&held.listener.endpoint));
+    inspection.custody.retain(|kept| supervisor.server().can_be_given(&kept.listener.endpoint));
     supervisor.promote(generation, inspection.custody);
     free_left_behind(supervisor);
     Ok(recorder.finish(Ok(())))

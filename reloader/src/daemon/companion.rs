@@ -9,23 +9,22 @@ use crate::kernel::sock_diag;
 use crate::process::{self, Ended, Handle, ProcessScope};
 use crate::reload::companion;
 use crate::supervision::records::{GenerationRecord, GenerationRecords, State};
-use crate::supervision::{Generation, Supervisor};
+use crate::supervision::{Generation, Notice, Supervisor};
 
 /// No event tells that another worker has the sockets; what comes to one that only the daemon has waits so long.
 pub(super) const WORKER_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Finds what serves. Without it the daemon waits: units start in any order.
 pub(super) async fn begin(supervisor: &mut Supervisor) {
-    let records = GenerationRecords::load(&supervisor.place);
-    supervisor.next_number = records.next.max(1);
-    supervisor.last_start = records.last_start_ms.map(Duration::from_millis);
+    let records = GenerationRecords::load(supervisor.place());
+    supervisor.continue_from(&records);
     if !records.companion {
         warn_of_supervised(supervisor, &records);
     }
     let workers = if records.companion { records.generations } else { Vec::new() };
     let serving = workers.iter().find(|record| record.state == State::Serving);
     let adopted = companion::adopt(supervisor, serving).await;
-    let now = supervisor.serving.as_ref().map(|serving| serving.process.pid());
+    let now = supervisor.serving().map(|serving| serving.process.pid());
     let mut draining: Vec<Generation> =
         workers.iter().filter(|record| Some(record.pid) != now).filter_map(retired).collect();
     let listeners = supervisor.present_listeners();
@@ -34,10 +33,10 @@ pub(super) async fn begin(supervisor: &mut Supervisor) {
         let sockets = process::sockets_of(&generation.processes());
         generation.note_listeners(&listeners, &machine, &sockets);
     }
-    supervisor.draining.extend(draining);
-    supervisor.record_or_log();
+    draining.into_iter().for_each(|generation| supervisor.follow_draining(generation));
+    supervisor.record();
     if let Some(receipt) = adopted {
-        supervisor.store_receipt(&receipt);
+        supervisor.store_receipt(&receipt).await;
     }
 }
 
@@ -65,7 +64,7 @@ fn warn_of_supervised(supervisor: &mut Supervisor, records: &GenerationRecords) 
             told.join(" ")
         );
         log::warn!("{warning}");
-        supervisor.left_behind = Some(warning);
+        supervisor.warn(Notice::SupervisedGeneration, warning);
     }
 }
 
@@ -76,7 +75,7 @@ impl EventLoop {
             return;
         }
         self.follow_now().await;
-        if self.supervisor.serving.is_some() && self.supervisor.misses_its_worker() {
+        if self.supervisor.serving().is_some() && self.supervisor.misses_its_worker() {
             self.supervisor.worker_is_missing();
             self.supervisor.publish();
         }
@@ -85,7 +84,7 @@ impl EventLoop {
     /// The worker has ended: by itself, or because it was retired and had nothing left to drain.
     pub(super) async fn companion_ended(&mut self, ended: Ended) {
         self.follow_now().await;
-        if !self.supervisor.is_served() && self.supervisor.serving.is_some() {
+        if !self.supervisor.is_served() && self.supervisor.serving().is_some() {
             self.supervisor.serving_ended(ended);
         }
         self.supervisor.reap_draining();
@@ -94,7 +93,7 @@ impl EventLoop {
 
     async fn follow_now(&mut self) {
         if let Some(receipt) = companion::follow(&mut self.supervisor).await {
-            self.supervisor.store_receipt(&receipt);
+            self.supervisor.store_receipt(&receipt).await;
             self.supervisor.publish();
         }
     }

@@ -93,7 +93,7 @@ pub(super) struct Control {
     pub(super) services: Arc<BTreeMap<String, mpsc::UnboundedSender<Event>>>,
     pub(super) board: StatusBoard,
     /// With all clients.
-    pub(super) conversations: ActiveClients,
+    pub(super) active_clients: ActiveClients,
 }
 
 async fn serve(listener: Arc<UnixListener>, control: Control) {
@@ -101,7 +101,7 @@ async fn serve(listener: Arc<UnixListener>, control: Control) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let control = control.clone();
-                let conversation = control.conversations.begin();
+                let conversation = control.active_clients.begin();
                 tokio::spawn(async move {
                     let _under_way = conversation;
                     if let Err(error) = converse(stream, control).await {

@@ -68,55 +68,66 @@ impl EventLoop {
         }
     }
 
-    /// Runs until SIGTERM, or until somebody asks for the end.
+    /// Runs until SIGTERM, or until a client asks for the end.
     pub(super) async fn run_until_stopped(&mut self) {
+        self.run().await;
+        // The next daemon reads what was recorded last. A failure is in the log.
+        let _ = self.supervisor.record_now().await;
+    }
+
+    async fn run(&mut self) {
         let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let woken = self.wait(&mut tick).await;
-            match woken {
-                LoopEvent::Event(Some(event)) => self.take(event),
+            match self.wait(&mut tick).await {
                 LoopEvent::Event(None) => return,
-                LoopEvent::ServingEnded(ended) if self.supervisor.companion.is_some() => {
-                    self.companion_ended(ended).await
-                }
-                LoopEvent::FollowCompanion => self.follow_companion().await,
-                LoopEvent::ServingEnded(ended) => {
-                    self.supervisor.serving_ended(ended);
-                    self.supervisor.publish();
-                }
-                LoopEvent::DrainingEnded => {
-                    self.supervisor.reap_draining();
-                    self.supervisor.publish();
-                }
-                LoopEvent::RestartDue => {
-                    self.restore_runtime_dir();
-                    self.restart().await;
-                }
-                LoopEvent::HousekeepingDue => {
-                    self.supervisor.tick();
-                    self.restore_runtime_dir();
-                    self.end_overdue().await;
-                }
-                LoopEvent::RecheckDue => {}
-                LoopEvent::Signal(mut told) => {
-                    // What came while the loop was busy is answered with it.
-                    while let Ok(further) = self.signal_actions.try_recv() {
-                        told = told.max(further);
-                    }
-                    // With a configuration that is wrong nothing is reloaded: it was meant to be another one.
-                    if self.read_configuration() && told == SignalAction::Reload {
-                        // Nobody waits for the answer.
-                        self.queue.pending.push(pending_reply().0);
-                    }
-                }
-                LoopEvent::Stop if self.supervisor.config.on_stop.retires(is_init()) => return self.stop().await,
+                LoopEvent::Stop if self.supervisor.config().on_stop.retires(is_init()) => return self.stop().await,
                 LoopEvent::Stop => return self.queue.refuse_all(),
+                event => self.handle(event).await,
             }
             self.reload_when_possible().await;
             if !self.queue.stops.is_empty() {
                 return self.stop().await;
             }
+        }
+    }
+
+    async fn handle(&mut self, event: LoopEvent) {
+        match event {
+            LoopEvent::Event(event) => event.into_iter().for_each(|event| self.take(event)),
+            LoopEvent::FollowCompanion => self.follow_companion().await,
+            LoopEvent::ServingEnded(ended) if self.supervisor.server().owns_lifecycle() => {
+                self.supervisor.serving_ended(ended);
+                self.supervisor.publish();
+            }
+            LoopEvent::ServingEnded(ended) => self.companion_ended(ended).await,
+            LoopEvent::DrainingEnded => {
+                self.supervisor.reap_draining();
+                self.supervisor.publish();
+            }
+            LoopEvent::RestartDue => {
+                self.restore_runtime_dir();
+                self.restart().await;
+            }
+            LoopEvent::HousekeepingDue => {
+                self.supervisor.tick();
+                self.restore_runtime_dir();
+                self.end_overdue().await;
+            }
+            LoopEvent::Signal(action) => self.act_on_signal(action).await,
+            LoopEvent::RecheckDue | LoopEvent::Stop => {}
+        }
+    }
+
+    async fn act_on_signal(&mut self, mut action: SignalAction) {
+        // What came while the loop was busy is answered with it.
+        while let Ok(further) = self.signal_actions.try_recv() {
+            action = action.max(further);
+        }
+        // With a configuration that is wrong nothing is reloaded: it was meant to be another one.
+        if self.read_configuration().await && action == SignalAction::Reload {
+            // No client waits for the answer.
+            self.queue.pending.push(pending_reply().0);
         }
     }
 
@@ -126,7 +137,7 @@ impl EventLoop {
             Event::Reload(waiter) => self.queue.pending.push(waiter),
             Event::Stop(waiter) => self.queue.stops.push(waiter),
             Event::Refused(reason) => {
-                self.supervisor.refused = Some(reason);
+                self.supervisor.note_refused_check(reason);
                 self.supervisor.publish();
             }
         }
@@ -134,7 +145,7 @@ impl EventLoop {
 
     async fn stop(&mut self) {
         self.queue.refuse_all();
-        let stays = self.supervisor.companion.is_some();
+        let stays = !self.supervisor.server().owns_lifecycle();
         let drains = if stays { Vec::new() } else { self.retire_serving().await };
         // What came meanwhile is answered too.
         while let Ok(event) = self.events.try_recv() {
@@ -150,22 +161,22 @@ impl EventLoop {
     async fn wait(&mut self, tick: &mut tokio::time::Interval) -> LoopEvent {
         let supervisor = &self.supervisor;
         let serving = async {
-            match &supervisor.serving {
+            match supervisor.serving() {
                 Some(serving) => serving.process.ended().await,
                 None => std::future::pending().await,
             }
         };
         let mut draining: FuturesUnordered<_> =
-            supervisor.draining.iter().map(|generation| generation.process.ended()).collect();
+            supervisor.generations().draining().iter().map(|generation| generation.process.ended()).collect();
         let follow = async {
-            match &supervisor.companion {
+            match supervisor.server().companion() {
                 Some(_) => tokio::time::sleep(companion::WORKER_POLL_INTERVAL).await,
                 None => std::future::pending().await,
             }
         };
         let restart = async {
-            match supervisor.down.as_ref().filter(|_| supervisor.companion.is_none()) {
-                Some(down) => tokio::time::sleep_until(down.next_try().into()).await,
+            match supervisor.outage().current().filter(|_| supervisor.server().owns_lifecycle()) {
+                Some(outage) => tokio::time::sleep_until(outage.next_try().into()).await,
                 None => std::future::pending().await,
             }
         };
@@ -181,7 +192,7 @@ impl EventLoop {
                 false => tokio::time::sleep(RECHECK_INTERVAL).await,
             }
         };
-        let mut stopping = supervisor.stopping.clone();
+        let mut stopping = supervisor.stopping();
         tokio::select! {
             biased;
             _ = stopping.wait_for(|stopping| *stopping) => LoopEvent::Stop,

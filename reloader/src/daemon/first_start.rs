@@ -1,65 +1,76 @@
-//! How a service comes to serve when the daemon starts.
+//! Brings a service to serve when the daemon starts.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use super::{DaemonError, adopt, companion};
+use crate::haproxy::version::VersionError;
 use crate::receipt::{Kind, Outcome, Receipt};
-use crate::reload::replaced;
-use crate::reload::run::{ReloadRequest, run as run_reload};
+use crate::reload::attempt::{ReloadRequest, run as run_reload};
+use crate::reload::protection::replaced;
+use crate::server::Capabilities;
 use crate::sockets::custody::Custody;
-use crate::supervision::{Outage, Supervisor};
+use crate::supervision::{Notice, Supervisor};
 
 /// The service serves, or is tried again later.
 pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
-    let begun = begin_service(supervisor).await;
+    // What serves already is adopted whatever its program file says about its version.
+    let refreshed = supervisor.refresh_server().await;
+    supervisor.prepare_holds().await;
+    let begun = begin_service(supervisor, refreshed).await;
     if let Err(error) = &begun {
-        log::error!("{}: {error}", supervisor.name);
-        supervisor.warning = Some(format!("nothing serves: {error}"));
+        log::error!("{}: {error}", supervisor.name());
+        supervisor.warn(Notice::NothingServes, format!("nothing serves: {error}"));
         // Beside one that runs and could not be adopted another must not be started.
         match error {
-            DaemonError::CannotAdopt(_) => supervisor.adoption_blocked = Some(error.to_string()),
-            // The next daemon must not find in the fd store what nobody could be started for.
+            DaemonError::CannotAdopt(_) => supervisor.block_adoption(error.to_string()),
+            // The next daemon must not find sockets in the fd store for which nothing could be started.
             _ => {
-                supervisor.note_failed_starts();
+                supervisor.begin_outage_after_failed_starts();
                 supervisor.drop_custody();
             }
         }
     }
-    supervisor.received.clear();
+    supervisor.take_received();
+    if begun.is_err() {
+        // The daemon may end with this. A failure is in the log.
+        let _ = supervisor.record_now().await;
+    }
     replaced::clean_up(&supervisor.present_listeners());
     supervisor.publish();
     begun
 }
 
 /// Adopts what serves, or starts the first generation; the last-known-good one when the configuration does not start.
-async fn begin_service(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
-    if supervisor.companion.is_some() {
+async fn begin_service(
+    supervisor: &mut Supervisor,
+    refreshed: Result<Capabilities, VersionError>,
+) -> Result<(), DaemonError> {
+    if !supervisor.server().owns_lifecycle() {
         companion::begin(supervisor).await;
         return Ok(());
     }
     if let Some(receipt) = adopt::adopt(supervisor).await? {
-        supervisor.store_receipt(&receipt);
+        supervisor.store_receipt(&receipt).await;
         return Ok(());
     }
-    supervisor.server.capabilities()?;
+    refreshed?;
     let kind = custody_of_the_dead(supervisor);
     let mut reasons = Vec::new();
     for use_known_good in [false, true] {
-        if use_known_good && supervisor.known_good.config().is_none() {
+        if use_known_good && supervisor.last_known_good().is_none() {
             break;
         }
-        let ask = ReloadRequest { kind, asked: Instant::now(), coalesced: 0, use_known_good };
-        let receipt = run_reload(supervisor, ask, &|_| {}).await;
-        supervisor.store_receipt(&receipt);
+        let request = ReloadRequest { use_known_good, ..ReloadRequest::now(kind) };
+        let receipt = run_reload(supervisor, request, &|_| {}).await;
+        supervisor.store_receipt(&receipt).await;
         if receipt.result != Outcome::Failed {
             if use_known_good {
-                supervisor.warning = Some(runs_known_good(&reasons.join("\n")));
+                supervisor.warn(Notice::LastKnownGood, runs_known_good(&reasons.join("\n")));
             }
             return Ok(());
         }
         reasons.push(sentence_of(&receipt));
-        if *supervisor.stopping.borrow() {
+        if *supervisor.stopping().borrow() {
             break;
         }
     }
@@ -68,14 +79,13 @@ async fn begin_service(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
 
 /// Nothing runs any more, but the service manager has kept the listeners of what served: clients wait in their queues.
 fn custody_of_the_dead(supervisor: &mut Supervisor) -> Kind {
-    let mut custody = Custody::new(std::mem::take(&mut supervisor.received), HashMap::new());
+    let mut custody = Custody::new(supervisor.take_received(), HashMap::new());
     supervisor.limit_custody(&mut custody);
     if custody.is_empty() {
         return Kind::Start;
     }
-    log::warn!("{}: nothing serves; {} listeners come from the fd store", supervisor.name, custody.kept().len());
-    supervisor.custody = custody;
-    supervisor.down = Some(Outage::begin(Instant::now(), Duration::MAX, None));
+    log::warn!("{}: nothing serves; {} listeners come from the fd store", supervisor.name(), custody.kept().len());
+    supervisor.begin_from_the_dead(custody);
     Kind::Restart
 }
 

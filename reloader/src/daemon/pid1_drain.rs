@@ -8,15 +8,14 @@ use super::event_loop::{EventLoop, HOUSEKEEPING_INTERVAL};
 use crate::config::Limit;
 use crate::model::listener::Endpoint;
 use crate::process::{self, ProcessScope};
-use crate::receipt::Kind;
-use crate::receipt::Recorder;
-use crate::supervision::{Generation, open_connections};
+use crate::receipt::{Kind, Recorder};
+use crate::supervision::{Generation, Notice, open_connections};
 
 impl EventLoop {
     /// Waits until nothing drains any more, and nobody has a connection that one of the endpoints `served` accepted. Answers meanwhile.
     pub(super) async fn drain_all(&mut self, served: &[Endpoint]) {
-        let limit = self.supervisor.config.reload.hard_stop_after;
-        if !self.supervisor.draining.is_empty() {
+        let limit = self.supervisor.config().reload.hard_stop_after;
+        if !self.supervisor.generations().draining().is_empty() {
             log::info!(
                 "as PID 1 the daemon ends with the last connection, which hard-stop-after = \"{limit}\" may end early"
             );
@@ -24,12 +23,12 @@ impl EventLoop {
         let began = Instant::now();
         let mut told = false;
         loop {
-            while self.supervisor.draining.iter().any(may_end) {
+            while self.supervisor.generations().draining().iter().any(may_end) {
                 self.supervisor.publish();
                 self.wait_for_the_draining().await;
                 self.end_overdue().await;
             }
-            if let Some(stays) = self.supervisor.draining.first() {
+            if let Some(stays) = self.supervisor.generations().draining().first() {
                 let pid = stays.process.pid();
                 return log::error!(
                     "process {pid} cannot be told to end, for which CAP_KILL is missing: it is killed with the container"
@@ -40,7 +39,7 @@ impl EventLoop {
                 return;
             }
             if matches!(limit, Limit::After(limit) if began.elapsed() >= limit) {
-                return self.record_cut(left);
+                return self.record_cut(left).await;
             }
             if !std::mem::replace(&mut told, true) {
                 log::info!(
@@ -55,7 +54,7 @@ impl EventLoop {
     /// Until one of them has ended, or until the next tick.
     async fn wait_for_the_draining(&mut self) {
         let event = {
-            let draining = self.supervisor.draining.iter();
+            let draining = self.supervisor.generations().draining().iter();
             let mut drained: FuturesUnordered<_> = draining.map(|generation| generation.process.ended()).collect();
             tokio::select! {
                 Some(_) = drained.next(), if !drained.is_empty() => None,
@@ -70,17 +69,17 @@ impl EventLoop {
     }
 
     fn warn_of_the_left(&mut self, left: u64) {
-        self.supervisor.warning =
-            Some(format!("the daemon ends with {left} connections of processes that outlived their generation"));
+        let warning = format!("the daemon ends with {left} connections of processes that outlived their generation");
+        self.supervisor.warn(Notice::Ending, warning);
         self.supervisor.publish();
     }
 
-    fn record_cut(&mut self, left: u64) {
-        let mut recorder = Recorder::begin(Some(&self.supervisor.name), Kind::End, Instant::now(), 0, None);
+    async fn record_cut(&mut self, left: u64) {
+        let mut recorder = Recorder::begin(Some(self.supervisor.name()), Kind::End, Instant::now(), 0, None);
         recorder.receipt().lost.cut = Some(left);
         recorder.note("connections of processes that outlived their generation were cut, as hard-stop-after asks");
         let receipt = recorder.finish(Ok(()));
-        self.supervisor.store_receipt(&receipt);
+        self.supervisor.store_receipt(&receipt).await;
     }
 }
 

@@ -9,7 +9,7 @@ use crate::config::AtMaxDraining;
 use crate::haproxy::peers::{Resync, resync};
 use crate::haproxy::runtime_api;
 use crate::receipt::{Kind, Outcome};
-use crate::reload::run::{ReloadRequest, run as run_reload};
+use crate::reload::attempt::{ReloadRequest, run as run_reload};
 
 /// HAProxy's own limit for a resync is 5 s for each of its two steps (PEER_RESYNC_TIMEOUT).
 const LONGEST_RESYNC: Duration = Duration::from_secs(15);
@@ -66,7 +66,7 @@ impl EventLoop {
         match self.reason_to_wait().await {
             Wait::No => {}
             Wait::TooLong(loss) => note = Some(loss),
-            Wait::Yes(phase) => return self.queue.tell_all(&self.supervisor.name, phase),
+            Wait::Yes(phase) => return self.queue.tell_all(self.supervisor.name(), phase),
         }
         // Requests that arrived meanwhile belong to the same reload.
         while let Ok(event) = self.events.try_recv() {
@@ -86,13 +86,13 @@ impl EventLoop {
     }
 
     async fn reload_for(&mut self, batch: &[PendingReply], note: Option<String>) {
-        if let Some(message) = &self.supervisor.adoption_blocked {
+        if let Some(message) = self.supervisor.outage().adoption_blocked() {
             let message = format!("{message}; then start the daemon again");
-            log::warn!("{}: not reloaded: {message}", self.supervisor.name);
+            log::warn!("{}: not reloaded: {message}", self.supervisor.name());
             return batch.iter().for_each(|waiter| waiter.send(Reply::Refused { message: message.clone(), exit: 1 }));
         }
         let asked = batch.iter().map(|waiter| waiter.asked).min().unwrap_or_else(Instant::now);
-        self.supervisor.refused = None;
+        self.supervisor.forget_refused_check();
         let ask = ReloadRequest { kind: Kind::Reload, asked, coalesced: batch.len() as u64 - 1, use_known_good: false };
         let tell = |phase: &str| {
             batch.iter().for_each(|waiter| waiter.send(Reply::Progress { phase: phase.to_owned() }));
@@ -101,10 +101,7 @@ impl EventLoop {
         if receipt.result != Outcome::Failed {
             receipt.notes.extend(note);
         }
-        let not_stored = self.supervisor.store_receipt(&receipt);
-        if not_stored.is_some() {
-            self.supervisor.warning.clone_from(&not_stored);
-        }
+        let not_stored = self.supervisor.store_receipt(&receipt).await;
         self.supervisor.publish();
         let serving = self.supervisor.serves();
         for waiter in batch {
@@ -114,27 +111,27 @@ impl EventLoop {
     }
 
     async fn reason_to_wait(&mut self) -> Wait {
-        let settings = &self.supervisor.config.reload;
+        let settings = &self.supervisor.config().reload;
         if self.queue.last_reload.is_some_and(|last| last.elapsed() < settings.min_interval) {
             return Wait::Yes("waiting for min-interval".into());
         }
-        if settings.max_draining > 0 && self.supervisor.draining.len() >= settings.max_draining {
+        if settings.max_draining > 0 && self.supervisor.generations().draining().len() >= settings.max_draining {
             match settings.at_max_draining {
                 AtMaxDraining::Wait => {
                     let phase = "waiting for a draining generation to end (max-draining)";
                     // Nothing says how long: it is told to whoever reads `status`, too.
-                    if self.supervisor.waits.replace(phase).is_none() {
+                    if self.supervisor.set_waits(Some(phase)) {
                         self.supervisor.publish();
                     }
                     return Wait::Yes(phase.into());
                 }
                 AtMaxDraining::EndOldest => {
-                    let oldest = self.supervisor.draining[0].number;
+                    let oldest = self.supervisor.generations().draining()[0].number;
                     self.end_early(oldest, "max-draining").await;
                 }
             }
         }
-        if self.supervisor.waits.take().is_some() {
+        if self.supervisor.set_waits(None) {
             self.supervisor.publish();
         }
         self.resync_wait().await
@@ -159,7 +156,7 @@ impl EventLoop {
 
     /// What the serving generation says of its peers; `None` when nothing serves or it does not answer.
     pub(super) async fn resync(&self) -> Option<Resync> {
-        let serving = self.supervisor.serving.as_ref().filter(|_| self.supervisor.server.haproxy().is_some())?;
+        let serving = self.supervisor.serving().filter(|_| self.supervisor.server().answers_runtime_api())?;
         runtime_api::ask(&serving.socket, "show peers", HOUSEKEEPING_INTERVAL).await.ok().map(|answer| resync(&answer))
     }
 }

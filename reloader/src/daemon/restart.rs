@@ -10,11 +10,9 @@ use super::first_start::{runs_known_good, sentence_of};
 use crate::haproxy::master::runs_programs;
 use crate::haproxy::peers::Resync;
 use crate::process;
-use crate::receipt::Recorder;
-use crate::receipt::{Kind, Outcome};
-use crate::reload::run::{ReloadRequest, run as run_reload};
-use crate::supervision::Generation;
-use crate::supervision::steering::detach_now;
+use crate::receipt::{Kind, Outcome, Recorder};
+use crate::reload::attempt::{ReloadRequest, run as run_reload};
+use crate::supervision::{Generation, Notice};
 
 /// No event tells that a master has lost its last worker.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -22,26 +20,24 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 impl EventLoop {
     /// The serving generation has ended by itself: a new one gets its sockets from custody.
     pub(super) async fn restart(&mut self) {
-        let Some(down) = &self.supervisor.down else { return };
-        let use_known_good = down.use_known_good();
-        let ask = ReloadRequest { kind: Kind::Restart, asked: Instant::now(), coalesced: 0, use_known_good };
+        let Some(outage) = self.supervisor.outage().current() else { return };
+        let use_known_good = outage.use_known_good();
+        let ask = ReloadRequest { use_known_good, ..ReloadRequest::now(Kind::Restart) };
         let mut receipt = run_reload(&mut self.supervisor, ask, &|_| {}).await;
         if receipt.result != Outcome::Failed && !matches!(self.resync().await, None | Some(Resync::NoLocalPeer)) {
             receipt.notes.push("the stick tables were lost with the process that ended".into());
         }
-        self.supervisor.store_receipt(&receipt);
-        match (&mut self.supervisor.down, &self.start_failure) {
-            (Some(down), _) => {
-                down.failed(Instant::now(), self.supervisor.start_timed_out);
-                let sentence = sentence_of(&receipt);
-                self.supervisor.warning = Some(format!("nothing serves: {sentence}"));
-                self.start_failure = Some(sentence);
-                self.supervisor.tick();
-            }
-            (None, Some(why)) if use_known_good && self.supervisor.known_good.config().is_some() => {
-                self.supervisor.warning = Some(runs_known_good(why))
-            }
-            (None, _) => {}
+        self.supervisor.store_receipt(&receipt).await;
+        if self.supervisor.count_failed_start() {
+            let sentence = sentence_of(&receipt);
+            self.supervisor.warn(Notice::NothingServes, format!("nothing serves: {sentence}"));
+            self.start_failure = Some(sentence);
+            self.supervisor.tick();
+        } else if let Some(why) = &self.start_failure
+            && use_known_good
+            && self.supervisor.last_known_good().is_some()
+        {
+            self.supervisor.warn(Notice::LastKnownGood, runs_known_good(why));
         }
         if receipt.result != Outcome::Failed {
             self.start_failure = None;
@@ -58,11 +54,13 @@ impl EventLoop {
 
     /// Ends a draining generation because the configuration asks for it; what that cuts is counted in a receipt.
     pub(super) async fn end_early(&mut self, number: u64, setting: &str) {
-        let Some(generation) = self.supervisor.draining.iter().find(|generation| generation.number == number) else {
+        let Some(generation) =
+            self.supervisor.generations().draining().iter().find(|generation| generation.number == number)
+        else {
             return;
         };
         let mut recorder =
-            Recorder::begin(Some(&self.supervisor.name), Kind::End, Instant::now(), 0, Some(generation.id()));
+            Recorder::begin(Some(self.supervisor.name()), Kind::End, Instant::now(), 0, Some(generation.id()));
         recorder.receipt().lost.cut = generation.open_connections();
         recorder.note(format!("generation {number} was ended while it drained, as {setting} asks"));
         generation.process.signal(Signal::TERM);
@@ -70,7 +68,7 @@ impl EventLoop {
             generation.kill().await;
         }
         let receipt = recorder.finish(Ok(()));
-        self.supervisor.store_receipt(&receipt);
+        self.supervisor.store_receipt(&receipt).await;
         self.supervisor.reap_draining();
         self.supervisor.publish();
     }
@@ -79,17 +77,15 @@ impl EventLoop {
     /// connections keep: they outlive the daemon.
     pub(super) async fn retire_serving(&mut self) -> Vec<u32> {
         let served = self.supervisor.endpoints();
-        detach_now(&mut self.supervisor);
-        self.supervisor.server.leave(&self.supervisor.custody);
-        self.supervisor.custody.drop_all();
-        self.supervisor.store_custody();
-        self.supervisor.fd_store.settle().await;
-        self.supervisor.warning = Some("the daemon was told to end, and nothing new is served".into());
-        if let Some(generation) = self.supervisor.serving.take() {
-            let ending = generation.ending();
-            self.supervisor.begin_draining(generation);
-            self.supervisor.server.retire(&ending);
-            log::info!("process {} was told to drain and end", ending.process.pid());
+        self.supervisor.detach_steering_now();
+        self.supervisor.leave_sockets();
+        self.supervisor.settle_service_manager().await;
+        self.supervisor.warn(Notice::Ending, "the daemon was told to end, and nothing new is served");
+        if let Some(generation) = self.supervisor.take_serving() {
+            let request = generation.retire_request();
+            self.supervisor.begin_draining(generation).await;
+            self.supervisor.server().retire(&request);
+            log::info!("process {} was told to drain and end", request.process.pid());
             self.supervisor.publish();
         }
         self.wait_for_the_idle().await;
@@ -99,20 +95,21 @@ impl EventLoop {
             return Vec::new();
         }
         self.supervisor.publish();
-        self.supervisor.draining.iter().map(|generation| generation.process.pid()).collect()
+        self.supervisor.generations().draining().iter().map(|generation| generation.process.pid()).collect()
     }
 
     /// Whether it is the master of a draining generation, with other programs beside its workers.
     pub(super) fn keeps_programs(&self, pid: u32) -> bool {
         let is_master = |generation: &Generation| generation.process.pid() == pid && generation.has_workers;
-        self.supervisor.draining.iter().any(is_master) && runs_programs(pid)
+        self.supervisor.generations().draining().iter().any(is_master) && runs_programs(pid)
     }
 
     /// Generations without connections end at once, and no later daemon should have to clean up after them.
     async fn wait_for_the_idle(&mut self) {
         let deadline = Instant::now() + HOUSEKEEPING_INTERVAL;
         while Instant::now() < deadline {
-            let all = join_all(self.supervisor.draining.iter().map(|generation| generation.process.ended()));
+            let all =
+                join_all(self.supervisor.generations().draining().iter().map(|generation| generation.process.ended()));
             if tokio::time::timeout(POLL_INTERVAL, all).await.is_ok() {
                 break;
             }

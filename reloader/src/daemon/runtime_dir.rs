@@ -8,6 +8,7 @@ use super::control::{Control, ControlSocket};
 use super::event_loop::EventLoop;
 use super::{DaemonError, setup};
 use crate::config::Config;
+use crate::supervision::Notice;
 
 /// Held as long as the daemon runs.
 pub(super) struct RuntimeDir {
@@ -52,29 +53,27 @@ impl SharedRuntimeDir {
 }
 
 impl EventLoop {
-    /// Makes again what is no longer there. Without the broker the next generation would get no sockets.
+    /// Creates again what is no longer there. Without the broker the next generation would get no sockets.
     pub(super) fn restore_runtime_dir(&mut self) {
-        let mut runtime_dir = self.runtime_dir.0.borrow_mut();
-        let config = &self.supervisor.config;
-        let directory = config.runtime_dir.display().to_string();
-        let shared = runtime_dir.restore(config);
-        if shared.is_ok() && runtime_dir.restorations == self.restorations {
+        let (shared, restorations) = {
+            let mut runtime_dir = self.runtime_dir.0.borrow_mut();
+            (runtime_dir.restore(self.supervisor.config()), runtime_dir.restorations)
+        };
+        if shared.is_ok() && restorations == self.restorations {
             return;
         }
-        let restorations = runtime_dir.restorations;
-        drop(runtime_dir);
-        let supervisor = &mut self.supervisor;
-        let mut own =
-            || supervisor.server.restore_files(&supervisor.place).map_err(DaemonError::io("taking its place again"));
+        let directory = self.supervisor.config().runtime_dir.display().to_string();
+        let mut own = || self.supervisor.restore_files().map_err(DaemonError::io("creating its files again"));
         match shared.and_then(|()| own()) {
             Ok(()) => {
                 self.restorations = restorations;
-                self.supervisor.record_or_log();
-                log::error!("{directory} was emptied by somebody: lock, sockets and records are made again");
+                self.supervisor.clear_warning(Notice::RuntimeDir);
+                log::error!("{directory} was emptied by another process; recreated the lock, sockets and records");
             }
             Err(error) => {
-                log::error!("{directory} was emptied by somebody, and cannot be used again: {error}");
-                self.supervisor.warning = Some(format!("{directory} was emptied by somebody: {error}"));
+                let sentence = format!("{directory} was emptied by another process, and cannot be used again: {error}");
+                log::error!("{sentence}");
+                self.supervisor.warn(Notice::RuntimeDir, sentence);
             }
         }
         self.supervisor.publish();

@@ -61,7 +61,7 @@ pub(super) struct Signals {
 /// Catches signals from before anything is started: the default of each is death, and as PID 1 to be lost.
 pub(super) fn catch(services: usize) -> Result<Signals, DaemonError> {
     let (stop, stopping) = watch::channel(false);
-    let (senders, told): (Vec<_>, Vec<_>) = (0..services).map(|_| mpsc::unbounded_channel()).unzip();
+    let (senders, actions): (Vec<_>, Vec<_>) = (0..services).map(|_| mpsc::unbounded_channel()).unzip();
     for (kind, name, meaning) in signal_meanings(process::is_init()) {
         let mut caught = signal(kind).map_err(DaemonError::io("catching signals"))?;
         let (stop, senders) = (stop.clone(), senders.clone());
@@ -81,7 +81,7 @@ pub(super) fn catch(services: usize) -> Result<Signals, DaemonError> {
             }
         });
     }
-    Ok(Signals { stop, stopping, actions: told })
+    Ok(Signals { stop, stopping, actions })
 }
 
 /// As PID 1, waits for the orphans of the container from now on.

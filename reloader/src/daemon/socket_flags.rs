@@ -4,10 +4,9 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::kernel::sock_diag::{self, ListenSocket};
+use crate::kernel::sock_diag;
 use crate::model::listener::Address;
-use crate::process::{self, Handle};
-use crate::receipt::Recorder;
+use crate::process::{self, Handle, run_blocking};
 use crate::server::Server;
 use crate::sockets::custody::make_nonblocking;
 use crate::supervision::Generation;
@@ -19,27 +18,31 @@ const MOST_BURSTS: usize = 100;
 /// How long a connection that wakes a thread may take.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 
-/// HAProxy waits on none of its listeners in accept(2); of other servers' those are `recorded` that do not.
-pub(super) fn give_back(server: &Server, generation: &Generation, recorded: &[u64], recorder: &mut Recorder) {
-    let Ok(machine) = sock_diag::listeners() else { return };
-    let processes = generation.processes();
-    let sockets = process::sockets_of(&processes);
-    let had_it = |found: &&ListenSocket| server.haproxy().is_some() || recorded.contains(&found.inode);
+/// Sets the flag again where it was cleared: HAProxy waits on none of its listeners in accept(2); of another server's those are `recorded` that do
+/// not. Returns what the receipt is to say, where it did anything.
+pub(super) async fn give_back(server: &Server, generation: &Generation, recorded: Vec<u64>) -> Option<String> {
+    let (all, processes) = (server.never_blocks_in_accept(), generation.processes());
+    // It connects to a server that may hang.
+    let changed = run_blocking(move || set_again(&processes, |inode| all || recorded.contains(&inode))).await;
+    (!changed.is_empty())
+        .then(|| format!("O_NONBLOCK was set again on {}: it had been cleared while no daemon ran", changed.join(", ")))
+}
+
+/// The addresses of the listeners where it was set.
+fn set_again(processes: &[u32], had_it: impl Fn(u64) -> bool) -> Vec<String> {
+    let machine = sock_diag::listeners().unwrap_or_default();
+    let sockets = process::sockets_of(processes);
     let mut changed = Vec::new();
-    for found in machine.iter().filter(had_it) {
+    for found in machine.iter().filter(|found| had_it(found.inode)) {
         let Some(owner) = sockets.get(&found.inode) else { continue };
         // Where it cannot be had, neither can custody, which says so.
         if Handle::duplicate(*owner, found.inode).is_ok_and(|socket| make_nonblocking(&socket)) {
-            changed.push((found.inode, found.address.clone()));
+            changed.push(found);
         }
     }
-    if changed.is_empty() {
-        return;
-    }
-    changed.iter().for_each(|(inode, address)| wake(address, || process::is_in_accept(&processes, *inode)));
-    let listeners: Vec<String> = changed.iter().map(|(_, address)| address.to_string()).collect();
-    recorder
-        .note(format!("O_NONBLOCK was set again on {}: it had been cleared while no daemon ran", listeners.join(", ")));
+    let is_stuck = |inode| process::is_in_accept(processes, inode);
+    changed.iter().for_each(|found| wake(&found.address, || is_stuck(found.inode)));
+    changed.iter().map(|found| found.address.to_string()).collect()
 }
 
 /// A thread that is in accept(2) already stays there until a client comes.

@@ -15,14 +15,11 @@ use crate::supervision::{Supervisor, since_epoch};
 
 /// Adds them to the recorded ones. Of a number whose recorded process lives there is no other.
 pub(super) fn with_unrecorded(supervisor: &Supervisor, recorded: Vec<GenerationRecord>) -> Vec<GenerationRecord> {
-    let place = &supervisor.place;
+    let place = supervisor.place();
     let mut all = recorded;
     let lives = |record: &GenerationRecord| process::start_time(record.pid) == Some(record.start_time);
     let taken: Vec<u64> = all.iter().filter(|record| lives(record)).map(|record| record.number).collect();
-    let unrecorded = match supervisor.server.haproxy() {
-        Some(_) => haproxies(place),
-        None => noted(place),
-    };
+    let unrecorded = if supervisor.server().notes_its_pid() { noted(place) } else { haproxies(place) };
     for (number, pid, start_time) in unrecorded {
         if taken.contains(&number) || all.iter().any(|record| record.number == number && record.pid == pid) {
             continue;

@@ -1,13 +1,15 @@
-//! Which HAProxy a program file is.
+//! Asks a program file which HAProxy it is.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::process::children;
+use crate::process::{children, output_within};
 
 /// Major and minor version: what decides how it behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -35,18 +37,42 @@ pub enum VersionError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// It did not answer.
+    #[error(
+        "{binary} did not answer `-v` within {}; find out what it waits for, or raise start-timeout if it needs longer",
+        humantime::format_duration(*.timeout)
+    )]
+    TimedOut {
+        /// The program file.
+        binary: String,
+        /// How long was waited.
+        timeout: Duration,
+    },
     /// It does not say what it is.
     #[error("{0} does not name a HAProxy version under `-v`; set `binary` under [haproxy] to the HAProxy program")]
     NotHaproxy(String),
 }
 
 impl Version {
-    /// Asks a program with `-v`.
+    /// Runs a program with `-v`, and waits for its end. For commands: a daemon uses [`VersionCache`].
+    ///
+    /// # Errors
+    /// Where it cannot be run, or does not name a HAProxy version.
     pub fn from_binary(binary: &Path) -> Result<Version, VersionError> {
         let name = binary.display().to_string();
-        let (_, said) = children::output(Command::new(binary).arg("-v"))
+        let (_, output) = children::output(Command::new(binary).arg("-v"))
             .map_err(|source| VersionError::Run { binary: name.clone(), source })?;
-        parse(&String::from_utf8_lossy(&said)).ok_or(VersionError::NotHaproxy(name))
+        parse(&String::from_utf8_lossy(&output)).ok_or(VersionError::NotHaproxy(name))
+    }
+
+    async fn ask(binary: &Path, timeout: Duration) -> Result<Version, VersionError> {
+        let name = binary.display().to_string();
+        let answer = output_within(Command::new(binary).arg("-v"), timeout).await;
+        let (_, output) = answer.map_err(|source| match source.kind() {
+            io::ErrorKind::TimedOut => VersionError::TimedOut { binary: name.clone(), timeout },
+            _ => VersionError::Run { binary: name.clone(), source },
+        })?;
+        parse(&String::from_utf8_lossy(&output)).ok_or(VersionError::NotHaproxy(name))
     }
 
     /// The version in HAProxy's own words, such as `2.6.12-1+deb12u4`.
@@ -76,26 +102,34 @@ impl Version {
     }
 }
 
-/// Versions by program file, so that a reload does not run `-v` again while the file is the same.
+/// The version of a program file, kept as long as the file is the same.
 #[derive(Debug, Default)]
-pub struct VersionCache(Option<(PathBuf, FileIdentity, Version)>);
+pub struct VersionCache(RefCell<Option<(PathBuf, FileIdentity, Version)>>);
 
 type FileIdentity = (u64, u64, i64, i64, u64);
 
 impl VersionCache {
-    /// The version of `binary`, asked again when the file was replaced.
-    pub fn get(&mut self, binary: &Path) -> Result<Version, VersionError> {
+    /// The version of `binary`. The program is asked again when its file was replaced, and killed when it does not answer within `timeout`.
+    ///
+    /// # Errors
+    /// Where it cannot be run, does not answer, or does not name a HAProxy version.
+    pub async fn refresh(&self, binary: &Path, timeout: Duration) -> Result<Version, VersionError> {
         let identity =
             identity(binary).map_err(|source| VersionError::Run { binary: binary.display().to_string(), source })?;
-        if let Some((path, known, version)) = &self.0
+        if let Some((path, known, version)) = &*self.0.borrow()
             && path == binary
             && *known == identity
         {
             return Ok(*version);
         }
-        let version = Version::from_binary(binary)?;
-        self.0 = Some((binary.to_owned(), identity, version));
+        let version = Version::ask(binary, timeout).await?;
+        self.0.replace(Some((binary.to_owned(), identity, version)));
         Ok(version)
+    }
+
+    /// What the last [`refresh`](Self::refresh) found out about `binary`.
+    pub fn known(&self, binary: &Path) -> Option<Version> {
+        self.0.borrow().as_ref().filter(|(path, ..)| path == binary).map(|(.., version)| *version)
     }
 }
 

@@ -18,10 +18,10 @@ use self::window::{BindWindow, Waited};
 use crate::gate::hold::{Backend, Hold, HoldError, HoldRequest};
 use crate::kernel::sock_diag::{self, SockDiagError};
 use crate::process::{Handle, ProcessError};
-use crate::receipt::{Failure, Recorder};
+use crate::receipt::Recorder;
 use crate::receipt::{Kind, Receipt};
 use crate::reload::drain::Drain;
-use crate::reload::held;
+use crate::reload::protection::held;
 use crate::sys::Inheritance;
 
 pub use listen::{Listen, ListenError, parse as parse_listen};
@@ -153,7 +153,7 @@ pub async fn run(
     let unserved = window.without_listener(&now).filter(|_| !matches!(waited, Waited::Blind(_)));
     let nothing_listens = unserved.is_some();
     proof::record(&mut recorder, &window, &now, &drain, &waited, backend, &ended);
-    let failed = proof::failure(&waited, unserved.as_deref(), command.try_ended()).map(Failure::new);
+    let failed = proof::failure(&waited, unserved.as_deref(), command.try_ended());
     let receipt = recorder.finish(failed.map_or(Ok(()), Err));
     let was_interrupted = matches!(waited, Waited::Signal(_));
     Ok(Outcome { receipt, command, nothing_listens, was_interrupted })

@@ -7,11 +7,10 @@ use super::window::{BindWindow, Waited};
 use crate::gate::hold::{Backend, EndReason, HoldOutcome};
 use crate::model::listener::{Listener, Role};
 use crate::process;
-use crate::receipt::Recorder;
-use crate::receipt::{ListenerReceipt, Rung};
+use crate::receipt::{Doubt, Failure, ListenerReceipt, ReasonCode, Recorder, Rung};
 use crate::reload::drain::Drain;
-use crate::reload::held::{general_doubt, judge_held, no_room, rung, syns};
-use crate::reload::retire::undrained;
+use crate::reload::protection::held::{general_doubt, judge_held, no_room, rung, syns};
+use crate::reload::steps::retire::undrained;
 
 /// An old listener, and what took its place; a new one without an old one.
 type Pair<'a> = (Option<&'a Listener>, Option<&'a Listener>);
@@ -36,7 +35,7 @@ pub(super) fn over(ended: &HoldOutcome) -> String {
 }
 
 /// Why the whole hold counts as failed, in a sentence. `unserved` is where nobody listens.
-pub(super) fn failure(waited: &Waited, unserved: Option<&str>, command: Option<process::Ended>) -> Option<String> {
+pub(super) fn failure(waited: &Waited, unserved: Option<&str>, command: Option<process::Ended>) -> Option<Failure> {
     let refused = |place: &str| {
         let command = match command {
             Some(process::Ended::Exited(0)) => "the command has ended".into(),
@@ -45,17 +44,23 @@ pub(super) fn failure(waited: &Waited, unserved: Option<&str>, command: Option<p
         };
         format!("SYNs to {place} are refused now; {command}")
     };
-    match (waited, unserved) {
+    let (code, reason) = match (waited, unserved) {
         (Waited::TimeOver, Some(place)) => {
-            Some(format!("the hold ended before a new listener was there: {}", refused(place)))
+            (ReasonCode::NoNewListener, format!("the hold ended before a new listener was there: {}", refused(place)))
         }
-        (Waited::Signal(_), Some(place)) => Some(format!("{}: {}", by_signal(waited)?, refused(place))),
-        (Waited::Blind(error), _) => {
-            Some(format!("released, because it could not be seen whether a new listener is there: {error}"))
+        (Waited::Signal(_), Some(place)) => {
+            (ReasonCode::Interrupted, format!("{}: {}", by_signal(waited)?, refused(place)))
         }
-        (Waited::Failed(ended), _) => Some(format!("the command {ended}; what listened before still does")),
-        _ => None,
-    }
+        (Waited::Blind(error), _) => (
+            ReasonCode::Unobservable,
+            format!("released, because it could not be seen whether a new listener is there: {error}"),
+        ),
+        (Waited::Failed(ended), _) => {
+            (ReasonCode::CommandFailed, format!("the command {ended}; what listened before still does"))
+        }
+        _ => return None,
+    };
+    Some(Failure::new(code, reason))
 }
 
 fn by_signal(waited: &Waited) -> Option<String> {
@@ -75,7 +80,8 @@ pub(super) fn record(
 ) {
     ended.notes.iter().for_each(|note| recorder.note(note));
     recorder.receipt().syns = syns(ended);
-    let general = general_doubt(ended).or_else(|| by_signal(waited));
+    let general =
+        general_doubt(ended).or_else(|| by_signal(waited).map(|why| Doubt::new(ReasonCode::Interrupted, why)));
     let mut listed = HashSet::new();
     let mut receipts = Vec::new();
     for (place, (before, after)) in window.places.iter().zip(window.before.listeners_of.iter().zip(&now.listeners_of)) {
@@ -83,7 +89,7 @@ pub(super) fn record(
             let is_served = old.is_none_or(|old| is_served(place, old, after));
             let key = (old.map(|listener| listener.inode), new.map(|listener| listener.inode));
             if listed.insert(key) {
-                receipts.extend(entry((old, new), is_served, drain, waited, backend, general.as_deref()));
+                receipts.extend(entry((old, new), is_served, drain, waited, backend, general.as_ref()));
             }
         }
     }
@@ -120,7 +126,7 @@ fn entry(
     drain: &Drain,
     waited: &Waited,
     backend: Backend,
-    general: Option<&str>,
+    general: Option<&Doubt>,
 ) -> Option<ListenerReceipt> {
     let endpoint = &old.or(new)?.endpoint;
     let mut receipt = ListenerReceipt::new(endpoint, Role::Traffic, rung(backend));
@@ -129,10 +135,12 @@ fn entry(
     let left = old.map(|old| drain.undrained(old)).unwrap_or_default();
     if old.is_none() || receipt.inode_before != receipt.inode_after {
         let doubt = match new {
-            None => Some("no new listener took its place".into()),
-            Some(_) if !is_served => Some("no new listener took the place of a part of it".into()),
+            None => Some(Doubt::new(ReasonCode::NoNewListener, "no new listener took its place")),
+            Some(_) if !is_served => {
+                Some(Doubt::new(ReasonCode::NoNewListener, "no new listener took the place of a part of it"))
+            }
             // What passed a lapsed lease would be taken for something that came by another way.
-            Some(_) => general.map(Into::into).or_else(|| drain.doubt(endpoint)),
+            Some(_) => general.cloned().or_else(|| drain.doubt(endpoint)),
         };
         judge_held(&mut receipt, left, doubt, backend);
         if old.is_none() {
@@ -140,9 +148,11 @@ fn entry(
             (receipt.undrained_queue, receipt.undrained_half_open, receipt.half_open_silent) = (None, None, None);
         }
     } else if matches!(waited, Waited::Both | Waited::TimeOver | Waited::Signal(_)) {
-        receipt.rung = Rung::Unproven;
         let stays = "the old server has not closed it: what it queues from now on is lost when it does";
-        receipt.why = Some(general.map_or(stays.into(), |general| format!("{general}; {stays}")));
+        receipt.doubt(match general {
+            None => Doubt::new(ReasonCode::OldStillOpen, stays),
+            Some(general) => Doubt::new(general.code, format!("{}; {stays}", general.why)),
+        });
     } else {
         receipt.rung = Rung::Passed;
     }

@@ -1,6 +1,6 @@
-//! Runs the commands that a configuration names.
+//! Runs commands to their end, beside the loop.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,6 +13,9 @@ use crate::sys::NotForChildren;
 /// How long to wait for the rest of a command's standard error after the command has ended.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Bytes of a command's output that are read. The rest is thrown away.
+const LONGEST_OUTPUT: u64 = 64 << 10;
+
 /// Runs a command to its end. A command that hangs is killed when this future is dropped.
 ///
 /// # Errors
@@ -20,25 +23,55 @@ const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn run_to_success(command: &mut Command) -> Result<(), Vec<String>> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |error: &dyn std::fmt::Display| vec![format!("cannot run {program}: {error}")];
-    let (mut reader, writer) = std::io::pipe().map_err(|error| failed(&error))?;
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);
-    remove_service_variables(command);
-    let running = Running(Handle::spawn(command).map_err(|error| failed(&error))?);
-    // This closes our end of the pipe. The reader then reaches the end of the file when the process closes its own.
-    command.stderr(Stdio::null());
-    let output = tokio::task::spawn_blocking(move || {
-        let mut output = Vec::new();
-        let _ = reader.read_to_end(&mut output);
-        output
-    });
-    let ended = match running.0.ended().await {
-        Ended::Exited(0) => return Ok(()),
-        ended => ended,
-    };
-    // A child of the command may keep the standard error open.
-    let output = tokio::time::timeout(OUTPUT_TIMEOUT, output).await.map(Result::unwrap_or_default).unwrap_or_default();
+    let (reader, writer) = std::io::pipe().map_err(|error| failed(&error))?;
+    command.stdout(Stdio::null()).stderr(writer);
+    let (ended, output) = run(command, reader, |command| {
+        command.stderr(Stdio::null());
+    })
+    .await
+    .map_err(|error| failed(&error))?;
+    if ended == Ended::Exited(0) {
+        return Ok(());
+    }
     let lines: Vec<String> = String::from_utf8_lossy(&output).lines().map(str::to_owned).collect();
     Err(if lines.is_empty() { vec![format!("{program} {ended}")] } else { lines })
+}
+
+/// Runs a command for at most `timeout`; how it ended, and what it wrote on standard output.
+///
+/// # Errors
+/// Where it cannot be started, and `TimedOut`: then it is killed.
+pub async fn output_within(command: &mut Command, timeout: Duration) -> io::Result<(Ended, Vec<u8>)> {
+    let (reader, writer) = std::io::pipe()?;
+    command.stdout(writer).stderr(Stdio::null());
+    let output = run(command, reader, |command| {
+        command.stdout(Stdio::null());
+    });
+    tokio::time::timeout(timeout, output).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Runs a command that writes to the other end of `reader`; `let_go` closes our copy of that end.
+async fn run(
+    command: &mut Command,
+    reader: std::io::PipeReader,
+    let_go: impl FnOnce(&mut Command),
+) -> io::Result<(Ended, Vec<u8>)> {
+    command.stdin(Stdio::null());
+    remove_service_variables(command);
+    let running = Running(Handle::spawn(command).map_err(io::Error::other)?);
+    let_go(command);
+    let output = tokio::task::spawn_blocking(move || {
+        let mut output = Vec::new();
+        let mut reader = reader.take(LONGEST_OUTPUT);
+        let _ = reader.read_to_end(&mut output);
+        // A pipe that is full would stop the process.
+        let _ = std::io::copy(&mut reader.into_inner(), &mut std::io::sink());
+        output
+    });
+    let ended = running.0.ended().await;
+    // A child of its own may keep the pipe open.
+    let output = tokio::time::timeout(OUTPUT_TIMEOUT, output).await.map(Result::unwrap_or_default).unwrap_or_default();
+    Ok((ended, output))
 }
 
 /// Starts a command and returns at once. A task reaps it and logs a failure.
@@ -48,7 +81,7 @@ pub async fn run_to_success(command: &mut Command) -> Result<(), Vec<String>> {
 pub fn start_detached(command: &mut Command) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     remove_service_variables(command);
-    // A process group of its own keeps a Ctrl-C at the daemon's terminal away from it.
+    // In a group of its own a Ctrl-C at the daemon's terminal does not reach it.
     command.stdin(Stdio::null()).process_group(0);
     let process = Handle::spawn(command).map_err(|error| error.to_string())?;
     tokio::spawn(async move {
@@ -114,12 +147,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_returns_standard_error_or_the_status() {
+    async fn a_failed_command_returns_its_standard_error() {
         assert_eq!(
             run_to_success(&mut shell("echo this is wrong >&2; exit 1")).await,
             Err(vec!["this is wrong".into()])
         );
         assert_eq!(run_to_success(&mut shell("exit 3")).await, Err(vec!["/bin/sh exited with status 3".into()]));
         assert_eq!(run_to_success(&mut shell("exit 0")).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn output_is_read_and_a_command_that_hangs_is_given_up() {
+        let (ended, output) = output_within(&mut shell("echo one; exit 3"), Duration::from_secs(60)).await.unwrap();
+        assert_eq!((ended, output), (Ended::Exited(3), b"one\n".to_vec()));
+        let error = output_within(&mut shell("exec sleep 1000"), Duration::from_millis(20)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

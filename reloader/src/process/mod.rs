@@ -1,5 +1,6 @@
 //! Starts, follows, signals and inspects processes. The rest of the crate passes pids on, and leaves their use to this room.
 
+mod blocking;
 pub mod children;
 mod command;
 mod handle;
@@ -10,7 +11,8 @@ mod scope;
 mod signals;
 mod waiting;
 
-pub use command::{run_to_success, start_detached};
+pub use blocking::{BlockingLane, run_blocking};
+pub use command::{output_within, run_to_success, start_detached};
 pub use handle::{Ended, Handle, ProcessError, kill_if_same};
 pub use namespaces::{network_namespace, shares_processes};
 pub use procfs::{

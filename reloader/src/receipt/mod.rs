@@ -1,13 +1,17 @@
 //! The receipt: the record of one reload. Its JSON is an interface; see `docs/reference/receipts.md`.
 
+mod doubt;
 mod identity;
+mod reason_code;
 mod recorder;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::listener::{Endpoint, Family, Role};
 
+pub use doubt::Doubt;
 pub(crate) use identity::{receipt_id, rfc3339};
+pub use reason_code::ReasonCode;
 pub(crate) use recorder::{Failure, Recorder};
 
 /// What happened.
@@ -106,6 +110,9 @@ pub struct ListenerReceipt {
     pub rung: Rung,
     /// Why not a stronger rung.
     pub why: Option<String>,
+    /// Why it has no proof, for programs; `null` where it has one.
+    #[serde(default)]
+    pub why_code: Option<ReasonCode>,
     /// Its inode in the old generation.
     pub inode_before: Option<u64>,
     /// Its inode in the new generation.
@@ -172,6 +179,9 @@ pub struct Receipt {
     pub result: Outcome,
     /// Why it failed or is unproven, in a sentence.
     pub reason: Option<String>,
+    /// The same for programs; `null` where it is proven.
+    #[serde(default)]
+    pub reason_code: Option<ReasonCode>,
     /// Further requests that this one answered too.
     pub coalesced: u64,
     /// The generation before.
@@ -198,6 +208,17 @@ pub struct Receipt {
 }
 
 impl ListenerReceipt {
+    /// It has no proof, for this reason.
+    pub(crate) fn doubt(&mut self, doubt: Doubt) {
+        self.rung = Rung::Unproven;
+        (self.why, self.why_code) = (Some(doubt.why), Some(doubt.code));
+    }
+
+    /// It has its proof by this rung. It stays with why the rung is not a stronger one.
+    pub(crate) fn prove(&mut self, rung: Rung) {
+        (self.rung, self.why_code) = (rung, None);
+    }
+
     /// An entry without evidence yet.
     pub fn new(endpoint: &Endpoint, role: Role, rung: Rung) -> ListenerReceipt {
         ListenerReceipt {
@@ -206,6 +227,7 @@ impl ListenerReceipt {
             role,
             rung,
             why: None,
+            why_code: None,
             inode_before: None,
             inode_after: None,
             migrated: None,
@@ -217,7 +239,7 @@ impl ListenerReceipt {
 }
 
 /// The outcome that the listeners' rungs amount to, with the reason when it is not proven.
-pub fn judge(listeners: &[ListenerReceipt]) -> (Outcome, Option<String>) {
+pub fn judge(listeners: &[ListenerReceipt]) -> (Outcome, Option<(ReasonCode, String)>) {
     let mut unproven =
         listeners.iter().filter(|listener| listener.role == Role::Traffic && listener.rung == Rung::Unproven);
     let Some(first) = unproven.next() else { return (Outcome::Proven, None) };
@@ -226,5 +248,6 @@ pub fn judge(listeners: &[ListenerReceipt]) -> (Outcome, Option<String>) {
         0 => String::new(),
         others => format!(" (and {others} more)"),
     };
-    (Outcome::Unproven, Some(format!("{}: {why}{others}", first.address)))
+    let code = first.why_code.unwrap_or(ReasonCode::NotPassed);
+    (Outcome::Unproven, Some((code, format!("{}: {why}{others}", first.address))))
 }

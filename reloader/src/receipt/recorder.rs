@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::{GenerationId, Kind, Lost, Outcome, Phases, Receipt, Syns, judge, receipt_id, rfc3339};
+use super::{GenerationId, Kind, Lost, Outcome, Phases, ReasonCode, Receipt, Syns, judge, receipt_id, rfc3339};
 use crate::kernel::syncookies::SynCookies;
 
 /// A receipt in the making.
@@ -17,6 +17,8 @@ pub(crate) struct Recorder {
 /// Why a reload came to nothing.
 #[derive(Debug)]
 pub(crate) struct Failure {
+    /// For programs.
+    pub(crate) code: ReasonCode,
     /// A sentence.
     pub(crate) reason: String,
     /// HAProxy's own lines.
@@ -26,9 +28,19 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// A failure of which HAProxy said nothing.
-    pub(crate) fn new(reason: impl Into<String>) -> Failure {
-        Failure { reason: reason.into(), server_log: Vec::new(), ends_custody: false }
+    /// A failure of which the server said nothing.
+    pub(crate) fn new(code: ReasonCode, reason: impl Into<String>) -> Failure {
+        Failure { code, reason: reason.into(), server_log: Vec::new(), ends_custody: false }
+    }
+
+    /// A fault of reloader itself.
+    pub(crate) fn internal(what: &str) -> Failure {
+        Failure::new(ReasonCode::InternalError, format!("internal error: {what}"))
+    }
+
+    /// What is given up when the daemon is asked to stop.
+    pub(crate) fn daemon_stopping() -> Failure {
+        Failure::new(ReasonCode::DaemonStopping, "the daemon was asked to stop")
     }
 }
 
@@ -49,6 +61,7 @@ impl Recorder {
             kind,
             result: Outcome::Failed,
             reason: None,
+            reason_code: None,
             coalesced,
             old,
             new: None,
@@ -92,14 +105,22 @@ impl Recorder {
         self.receipt.notes.push(note);
     }
 
+    /// Something that leaves the whole reload without a proof. The first that is noted stays.
+    pub(crate) fn doubt(&mut self, code: ReasonCode, reason: impl Into<String>) {
+        if self.receipt.reason.is_none() {
+            (self.receipt.reason, self.receipt.reason_code) = (Some(reason.into()), Some(code));
+        }
+    }
+
     /// The finished receipt.
     pub(crate) fn finish(mut self, outcome: Result<(), Failure>) -> Receipt {
         match outcome {
             Ok(()) => {
-                let (result, reason) = judge(&self.receipt.listeners);
-                self.receipt.result = result;
-                // A reason that was noted on the way (somebody else on the port) stands before the listeners' own.
-                self.receipt.reason = self.receipt.reason.or(reason);
+                self.receipt.result = Outcome::Proven;
+                // What was noted on the way (another server on the port) stands before the listeners' own reason.
+                if let (Outcome::Unproven, Some((code, reason))) = judge(&self.receipt.listeners) {
+                    self.doubt(code, reason);
+                }
                 if self.receipt.reason.is_some() {
                     self.receipt.result = Outcome::Unproven;
                 }
@@ -107,6 +128,7 @@ impl Recorder {
             Err(failure) => {
                 self.receipt.result = Outcome::Failed;
                 self.receipt.reason = Some(failure.reason);
+                self.receipt.reason_code = Some(failure.code);
                 self.receipt.server_log = failure.server_log;
             }
         }

@@ -7,20 +7,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::run_blocking::run_blocking;
+use super::timing::{IN_FLIGHT, POLL_INTERVAL};
 use crate::gate::hold::Exception;
 use crate::kernel::sock_diag::{self, Connection, Endpoints, SockDiagError};
 use crate::kernel::syncookies::SynCookies;
 use crate::model::listener::{Address, Endpoint, Listener};
+use crate::process::run_blocking;
+use crate::receipt::{Doubt, ReasonCode};
 
 /// A drain inside a hold ends after this time, empty or not.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// No event tells that a queue has changed.
-pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(1);
-
-/// What passed a guard a moment before it stood has reached TCP after this time: it came by no other way.
-pub(super) const IN_FLIGHT: Duration = Duration::from_millis(2);
 
 /// So long at least it is looked whether a connection appears that the hold should have prevented.
 const WATCHED: Duration = Duration::from_millis(6);
@@ -169,37 +165,37 @@ impl Drain {
     }
 
     /// Why the hold proves nothing for an endpoint, if so.
-    pub(crate) fn doubt(&self, endpoint: &Endpoint) -> Option<String> {
+    pub(crate) fn doubt(&self, endpoint: &Endpoint) -> Option<Doubt> {
+        let unobservable = |why: String| Some(Doubt::new(ReasonCode::Unobservable, why));
         if let Some(reason) = &self.blind {
-            return Some(format!("it could not be seen whether its queue was empty: {reason}"));
+            return unobservable(format!("it could not be seen whether its queue was empty: {reason}"));
         }
         if !self.looked {
-            return Some("the hold ended before its queue was looked at".into());
+            return unobservable("the hold ended before its queue was looked at".into());
         }
-        match (self.cookies, SynCookies::read()) {
-            (_, Some(now)) if now.always => {
-                return Some(
-                    "tcp_syncookies = 2 hides half-open handshakes, so it cannot be seen that none was lost".into(),
-                );
-            }
-            (Some(before), Some(now)) if now.sent > before.sent => {
-                return Some(
-                    "the kernel sent SYN cookies during the hold, so it cannot be seen that no half-open handshake was lost"
-                        .into(),
-                );
-            }
-            (Some(_), Some(_)) => {}
-            _ => {
-                return Some(
-                    "the kernel does not tell whether it sent SYN cookies, which hide half-open handshakes".into(),
-                );
-            }
+        if let Some(why) = hidden_by_cookies(self.cookies, SynCookies::read()) {
+            return unobservable(why.into());
         }
         let (_, client) = self.strangers.iter().find(|(local, _)| endpoint.covers(*local))?;
-        Some(format!(
+        let why = format!(
             "a connection from {client} reached it during the hold: its SYN came by a way that is not covered (DNAT, REDIRECT, \
              IPVS or TPROXY), and others of that way may have been refused"
-        ))
+        );
+        Some(Doubt::new(ReasonCode::Diverted, why))
+    }
+}
+
+/// Why SYN cookies may have hidden half-open handshakes. Pure.
+fn hidden_by_cookies(before: Option<SynCookies>, now: Option<SynCookies>) -> Option<&'static str> {
+    match (before, now) {
+        (_, Some(now)) if now.always => {
+            Some("tcp_syncookies = 2 hides half-open handshakes, so it cannot be seen that none was lost")
+        }
+        (Some(before), Some(now)) if now.sent > before.sent => Some(
+            "the kernel sent SYN cookies during the hold, so it cannot be seen that no half-open handshake was lost",
+        ),
+        (Some(_), Some(_)) => None,
+        _ => Some("the kernel does not tell whether it sent SYN cookies, which hide half-open handshakes"),
     }
 }
 

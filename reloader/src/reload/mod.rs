@@ -1,18 +1,13 @@
-//! A reload: planned and judged by pure functions, run in two phases, told in a receipt.
+//! A reload: planned and judged by pure functions, carried out by a strategy over shared steps, told in a receipt.
+//!
+//! [`attempt`] owns what one reload works on. `overlap`, `replace` and `companion` are the strategies; each is a sequence of `steps`.
 
-pub(crate) mod abandon;
+pub(crate) mod attempt;
 pub(crate) mod companion;
-pub(crate) mod count;
 pub(crate) mod drain;
-pub(crate) mod held;
+mod overlap;
 pub(crate) mod protection;
-pub(crate) mod replace;
-pub(crate) mod replaced;
-pub(crate) mod reserved;
-pub(crate) mod retire;
-pub(crate) mod run;
-mod run_blocking;
-pub(crate) mod start;
-pub(crate) mod steered;
-mod stop_listening;
+mod replace;
+pub(crate) mod steps;
+mod timing;
 pub mod verdict;

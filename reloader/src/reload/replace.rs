@@ -1,42 +1,35 @@
-//! A reload whose generations cannot be bound beside each other (`noreuseport`): the old one makes room while SYNs are held,
-//! and when the new one fails, the last-known-good one is started under the same hold.
+//! The strategy for generations that cannot be bound beside each other (`noreuseport`): the old one makes room while SYNs are held. When
+//! the new one fails, the last-known-good one is started under the same hold.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::abandon::abandon;
-use super::held::{self, HeldListeners};
-use super::protection::Protection;
-use super::retire::{retire, stopped_listening};
-use super::run::{ReloadRequest, prove};
-use super::start;
-use super::stop_listening::{Closed, OldListeners};
-use crate::config::{Require, Strategy};
+use super::attempt::Attempt;
+use super::protection::held::HeldListeners;
+use super::steps::check::ENDED;
+use super::steps::retire::stopped_listening;
+use super::steps::stop_listening::{Closed, OldListeners};
 use crate::model::listener::{Address, Listener, Owned};
 use crate::plan::keeps_tcp_back;
-use crate::receipt::{Failure, Recorder};
+use crate::process::Handle;
+use crate::receipt::{Failure, ReasonCode};
 use crate::server::Prepared;
-use crate::supervision::Supervisor;
+use crate::supervision::{Notice, Supervisor};
 
-const ENDED: &str = "the serving generation ended before the new one was started; another is started now";
-
-/// How often the daemon does what is due while HAProxy checks its configuration.
-const PULSE: Duration = Duration::from_secs(1);
-
-/// Whether the new generation can bind its listeners only after the old one has closed its own: neither is it given all of them, nor
-/// can they be bound twice. An abstract name never can.
-pub(crate) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
-    let Some(serving) = supervisor.serving.as_ref().filter(|_| supervisor.is_served()) else { return false };
-    let strategy = supervisor.config.reload.strategy;
-    if strategy == Strategy::FdPass && supervisor.server.haproxy().is_some() {
+/// Whether the new generation can bind its listeners only after the old one has closed its own: neither is it given all of them, nor can they
+/// be bound twice. An abstract name never can.
+pub(super) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
+    let Some(serving) = supervisor.serving().filter(|_| supervisor.is_served()) else { return false };
+    let strategy = supervisor.config().reload.strategy;
+    if !supervisor.server().is_replaced_under(strategy) {
         return false;
     }
     let alone = prepared.binds_alone || serving.noreuseport;
     let passes = prepared.capabilities.why_not_passed.is_none();
-    let given: HashSet<u64> = supervisor.custody.kept().iter().map(|held| held.listener.inode).collect();
+    let given: HashSet<u64> = supervisor.custody().kept().iter().map(|kept| kept.listener.inode).collect();
     let is_in_the_way = |listener: &Listener| {
         let in_custody = given.contains(&listener.inode);
-        if let Some(blocks) = supervisor.server.is_blocked_by(&listener.endpoint, in_custody) {
+        if let Some(blocks) = supervisor.server().is_blocked_by(&listener.endpoint, in_custody) {
             return alone && blocks;
         }
         let is_given = passes && in_custody;
@@ -48,237 +41,177 @@ pub(crate) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
     serving.listeners.iter().any(|owned| is_in_the_way(&owned.listener))
 }
 
-/// Runs it. Up to the moment when the old generation is told to make room, every failure leaves it serving. What fails after
-/// that does so under the hold, which the caller ends.
-pub(crate) async fn run(
-    supervisor: &mut Supervisor,
-    ask: ReloadRequest,
-    prepared: &Prepared,
-    recorder: &mut Recorder,
-    guards: &mut Protection,
-    tell: &dyn Fn(&str),
-) -> Result<(), Failure> {
-    tell("checking the configuration");
-    check(supervisor).await?;
-    let old = supervisor.present_listeners();
-    recorder.phase(|phases| &mut phases.plan);
+/// Runs it. Up to the moment when the old generation is asked to make room, every failure leaves it serving. What fails after that does so
+/// under the hold, which the caller ends.
+pub(super) async fn run(attempt: &mut Attempt<'_>, prepared: &Prepared) -> Result<(), Failure> {
+    attempt.tell("checking the configuration");
+    attempt.check().await?;
+    let old = attempt.supervisor.present_listeners();
+    attempt.recorder.phase(|phases| &mut phases.plan);
 
-    tell("holding SYNs");
-    guards.held = guard(supervisor, &old, recorder).await;
-    refuse_unproven(supervisor, guards.held.as_ref())?;
+    attempt.tell("holding SYNs");
+    attempt.hold_all(&old).await;
+    attempt.refuse_unproven_hold()?;
 
-    still_serves(supervisor)?;
-    tell("replacing the old generation");
-    replace(supervisor, ask, prepared, &old, guards.held.as_mut(), recorder).await?;
-    std::mem::take(guards).release(supervisor, recorder, tell).await;
-    start::keep_as_known_good(supervisor, prepared, recorder);
+    attempt.refuse_if_old_has_ended()?;
+    attempt.tell("replacing the old generation");
+    attempt.replace(prepared, &old).await?;
+    attempt.release().await;
+    attempt.keep_as_known_good(prepared).await;
     Ok(())
 }
 
-/// The configuration is read twice here: it must not be found wanting when nobody serves any more.
-pub(super) async fn check(supervisor: &mut Supervisor) -> Result<(), Failure> {
-    let Some(check) = supervisor.check() else { return Ok(()) };
-    let patience = supervisor.config.reload.start_timeout;
-    let mut stopping = supervisor.stopping.clone();
-    let serving = supervisor.serving.as_ref().map(|serving| serving.process.clone());
-    let ended = async {
-        match &serving {
-            Some(process) => process.ended().await,
-            None => std::future::pending().await,
+impl Attempt<'_> {
+    /// Holds SYNs for all TCP listeners of the old generation, and drains their queues.
+    pub(super) async fn hold_all(&mut self, old: &[Owned]) {
+        let ours: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
+        let listeners = old.iter().map(|owned| owned.listener.clone());
+        let tcp = listeners.filter(|listener| listener.endpoint.is_tcp_here()).collect();
+        let Some(mut held) = HeldListeners::begin(self.supervisor, tcp, &ours, &mut self.recorder).await else {
+            return;
+        };
+        self.recorder.phase(|phases| &mut phases.guard);
+        held.drain(!self.supervisor.server().finishes_what_it_accepted()).await;
+        self.recorder.phase(|phases| &mut phases.drain);
+        self.protection.held = Some(held);
+    }
+
+    /// What was held and drained were the listeners of a living generation, and they are at the last moment before it makes room: otherwise
+    /// their port has been refused, whatever was held since.
+    fn refuse_if_old_has_ended(&self) -> Result<(), Failure> {
+        let serves = self.supervisor.is_served() && self.supervisor.custody().is_still_owned();
+        if serves { Ok(()) } else { Err(Failure::new(ReasonCode::OldGenerationEnded, ENDED)) }
+    }
+
+    async fn replace(&mut self, prepared: &Prepared, old: &[Owned]) -> Result<(), Failure> {
+        let held_until = self.protection.held.as_ref().map(HeldListeners::ends);
+        self.make_room(old, held_until).await?;
+        self.supervisor.settle_service_manager().await;
+        self.recorder.phase(|phases| &mut phases.retire);
+        // Without a last-known-good one there is no second try to leave time for.
+        let held_until = held_until.filter(|_| self.supervisor.last_known_good().is_some());
+        let last_start = self.supervisor.generations().last_start();
+        let timeout =
+            held_until.map_or(Duration::MAX, |end| first_try_timeout(end - Instant::now().min(end), last_start));
+        let Err(failure) = self.bring_up(prepared, old, timeout).await else { return Ok(()) };
+        self.abandon(failure.ends_custody).await;
+        let failure = self.second_chance(old, failure).await;
+        if !self.supervisor.is_served() {
+            self.supervisor.note_refused_listeners(old);
+            self.supervisor.begin_outage_after_failed_starts();
         }
-    };
-    let beats = async {
-        let mut beat = tokio::time::interval(PULSE);
-        loop {
-            beat.tick().await;
-            supervisor.tick();
+        Err(failure)
+    }
+
+    /// The old generation closes its listeners. An error where it serves on.
+    async fn make_room(&mut self, old: &[Owned], held_until: Option<Instant>) -> Result<(), Failure> {
+        let listeners: Vec<&Listener> = old.iter().map(|owned| &owned.listener).collect();
+        let old_listeners = OldListeners::new(self.supervisor, &listeners);
+        // Before it is on record: the next daemon retires it again from then on, and should this one die in between, its listeners must not
+        // count for the guard of the hold.
+        self.protection.held.iter().for_each(HeldListeners::old_leaves);
+        let Some((request, listened)) = self.supervisor.vacate(held_until).await else { return Ok(()) };
+        self.supervisor.server().retire(&request);
+        let process = request.process;
+        let last_start = self.supervisor.generations().last_start();
+        let timeout = close_timeout(self.supervisor.config().reload.drain_timeout, held_until, last_start);
+        let closed = async {
+            let began = Instant::now();
+            match (stopped_listening(&process, &listened, timeout).await, old_listeners) {
+                (true, Some(listeners)) => listeners.stop(timeout.saturating_sub(began.elapsed())).await,
+                (true, None) => Closed::Gone,
+                (false, _) => Closed::Attended,
+            }
+        };
+        let closed = self.supervisor.heartbeat().during(closed).await;
+        let stays = closed == Closed::Attended && process.try_ended().is_none();
+        if stays && !self.supervisor.server().starts_beside_a_stuck_one() {
+            return Err(self.reinstate(&process, timeout));
         }
-    };
-    tokio::select! {
-        checked = check.run() => checked
-            .map_err(|server_log| Failure { server_log, ..Failure::new(format!("{} refuses the configuration", check.who)) }),
-        _ = ended => Err(Failure::new(ENDED)),
-        _ = stopping.wait_for(|stopping| *stopping) => Err(Failure::new("the daemon was asked to stop")),
-        () = tokio::time::sleep(patience) => Err(Failure::new(format!(
-            "the check of the configuration was not done within {}; raise start-timeout if it needs longer",
-            humantime::format_duration(patience)
-        ))),
-        () = beats => Ok(()),
+        self.note_close(closed, &process);
+        Ok(())
     }
-}
 
-/// What was held and drained were the listeners of a living generation, and they are at the last moment before it makes room:
-/// otherwise their port has been refused, whatever was held since.
-fn still_serves(supervisor: &Supervisor) -> Result<(), Failure> {
-    if supervisor.is_served() && supervisor.custody.is_still_owned() { Ok(()) } else { Err(Failure::new(ENDED)) }
-}
-
-pub(super) async fn guard(supervisor: &Supervisor, old: &[Owned], recorder: &mut Recorder) -> Option<HeldListeners> {
-    let ours: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
-    let listeners = old.iter().map(|owned| owned.listener.clone());
-    let held = listeners.filter(|listener| listener.endpoint.is_tcp_here()).collect();
-    let mut guarded = held::guard(supervisor, held, &ours, recorder).await?;
-    recorder.phase(|phases| &mut phases.guard);
-    // HAProxy finishes what it has accepted.
-    guarded.drain(supervisor.server.haproxy().is_none()).await;
-    recorder.phase(|phases| &mut phases.drain);
-    Some(guarded)
-}
-
-pub(super) fn refuse_unproven(supervisor: &Supervisor, guarded: Option<&HeldListeners>) -> Result<(), Failure> {
-    if supervisor.config.reload.require != Require::Proven {
-        return Ok(());
-    }
-    let reason = match guarded {
-        Some(guarded) => guarded.doubts(),
-        None => Some("a listener, because no SYN can be held".into()),
-    };
-    reason
-        .map_or(Ok(()), |reason| Err(Failure::new(format!("require = \"proven\", and there is no proof for {reason}"))))
-}
-
-async fn replace(
-    supervisor: &mut Supervisor,
-    ask: ReloadRequest,
-    prepared: &Prepared,
-    old: &[Owned],
-    guarded: Option<&mut HeldListeners>,
-    recorder: &mut Recorder,
-) -> Result<(), Failure> {
-    let held_until = guarded.as_ref().map(|guarded| guarded.ends());
-    make_room(supervisor, old, guarded, recorder).await?;
-    supervisor.fd_store.settle().await;
-    recorder.phase(|phases| &mut phases.retire);
-    // Without a last-known-good one there is no second try to leave time for.
-    let held_until = held_until.filter(|_| supervisor.known_good.config().is_some());
-    let patience =
-        held_until.map_or(Duration::MAX, |end| first_try(end - Instant::now().min(end), supervisor.last_start));
-    let Err(failure) = bring_up(supervisor, ask, prepared, old, patience, recorder).await else { return Ok(()) };
-    abandon(supervisor, failure.ends_custody, recorder).await;
-    let failure = second_chance(supervisor, ask, old, failure, recorder).await;
-    if !supervisor.is_served() {
-        supervisor.note_refused_listeners(old);
-        supervisor.note_failed_starts();
-    }
-    Err(failure)
-}
-
-/// The old generation closes its listeners. An error where it serves on.
-async fn make_room(
-    supervisor: &mut Supervisor,
-    old: &[Owned],
-    mut guarded: Option<&mut HeldListeners>,
-    recorder: &mut Recorder,
-) -> Result<(), Failure> {
-    let held_until = guarded.as_ref().map(|guarded| guarded.ends());
-    let listeners: Vec<&Listener> = old.iter().map(|owned| &owned.listener).collect();
-    let old_listeners = OldListeners::new(supervisor, &listeners);
-    // Before it is on record: the next daemon retires it again from then on, and should this one die in between, its listeners must not
-    // count for the guard.
-    guarded.iter().for_each(|guarded| guarded.old_leaves());
-    let Some((ending, listened)) = supervisor.vacate(held_until) else { return Ok(()) };
-    supervisor.server.retire(&ending);
-    let process = ending.process;
-    let patience = patience(supervisor.config.reload.drain_timeout, held_until, supervisor.last_start);
-    let closed = async {
-        let began = Instant::now();
-        match (stopped_listening(&process, &listened, patience).await, old_listeners) {
-            (true, Some(listeners)) => listeners.stop(patience.saturating_sub(began.elapsed())).await,
-            (true, None) => Closed::Gone,
-            (false, _) => Closed::Attended,
-        }
-    };
-    let closed = supervisor.board.with_heartbeat(&supervisor.name, closed).await;
-    if closed == Closed::Gone {
-        return Ok(());
-    }
-    if closed == Closed::Attended && supervisor.server.haproxy().is_none() && process.try_ended().is_none() {
-        supervisor.reinstate(&process);
-        guarded.iter().for_each(|guarded| guarded.old_stays());
-        return Err(Failure::new(format!(
+    /// The old generation has not made room: it serves on.
+    fn reinstate(&mut self, process: &Handle, timeout: Duration) -> Failure {
+        self.supervisor.reinstate(process);
+        self.protection.held.iter().for_each(HeldListeners::old_stays);
+        let reason = format!(
             "the serving generation (process {}) still has its listeners {} after it was asked to end, and may end yet: nothing \
              else was started; see `stop` of the service, or raise hold.max and drain-timeout",
             process.pid(),
-            humantime::format_duration(patience)
-        )));
+            humantime::format_duration(timeout)
+        );
+        Failure::new(ReasonCode::OldGenerationStays, reason)
     }
-    guarded.iter_mut().for_each(|guarded| guarded.doubt_the_close());
-    recorder.note(match closed {
-        Closed::Listening => {
-            "the old generation has closed its listeners, and the kernel listens on: a thread of its waits for a \
-             connection on one, and it could not be had to be stopped (Linux 5.6 and CAP_SYS_PTRACE)"
-                .into()
+
+    fn note_close(&mut self, closed: Closed, process: &Handle) {
+        let note = match closed {
+            Closed::Gone => return,
+            Closed::Listening => {
+                "the old generation has closed its listeners, and the kernel listens on: a thread of its waits for a \
+                 connection on one, and it could not be had to be stopped (Linux 5.6 and CAP_SYS_PTRACE)"
+                    .into()
+            }
+            Closed::Attended => format!(
+                "the old generation (process {}) still has its listeners: the new one may be unable to bind",
+                process.pid()
+            ),
+        };
+        self.protection.held.iter_mut().for_each(HeldListeners::doubt_the_close);
+        self.recorder.note(note);
+    }
+
+    async fn bring_up(&mut self, prepared: &Prepared, old: &[Owned], timeout: Duration) -> Result<(), Failure> {
+        self.start(prepared, timeout).await?;
+        self.recorder.phase(|phases| &mut phases.start);
+        let (inspection, verdicts) = self.prove(old).await?;
+        self.recorder.phase(|phases| &mut phases.confirm);
+        self.retire(inspection, verdicts).await;
+        Ok(())
+    }
+
+    /// The new generation came to nothing: what served before is started again, from the copy of its configuration.
+    async fn second_chance(&mut self, old: &[Owned], failure: Failure) -> Failure {
+        let again = match self.read_configuration(true).await {
+            Ok(known_good) if known_good.is_known_good => self.bring_up(&known_good, old, Duration::MAX).await,
+            Ok(_) if !self.supervisor.server().keeps_last_known_good() => return failure,
+            Ok(_) => {
+                let reason = format!("{}; and there is no last-known-good configuration yet", failure.reason);
+                return Failure { reason, ..failure };
+            }
+            Err(error) => Err(error),
+        };
+        match again {
+            Ok(()) => {
+                let reason = format!("{}; HAProxy runs the last-known-good configuration again", failure.reason);
+                self.supervisor.warn(Notice::LastKnownGood, reason.clone());
+                Failure { reason, ..failure }
+            }
+            Err(second) => {
+                self.abandon(second.ends_custody).await;
+                let reason = format!(
+                    "{}; and the last-known-good configuration did not start: {}",
+                    failure.reason, second.reason
+                );
+                Failure { reason, server_log: [failure.server_log, second.server_log].concat(), ..failure }
+            }
         }
-        _ => format!(
-            "the old generation (process {}) still has its listeners: the new one may be unable to bind",
-            process.pid()
-        ),
-    });
-    Ok(())
+    }
 }
 
-/// How long the old generation may take to make room: as long as SYNs are held, less the time that the new one takes as a rule.
-fn patience(drain_timeout: Duration, held_until: Option<Instant>, last_start: Option<Duration>) -> Duration {
+/// How long the old generation may take to make room: as long as SYNs are held, less the time that the new one usually takes.
+fn close_timeout(drain_timeout: Duration, held_until: Option<Instant>, last_start: Option<Duration>) -> Duration {
     let held = held_until.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
     let left = held.saturating_sub(last_start.unwrap_or(Duration::from_secs(1)));
     drain_timeout.max(Duration::from_millis(left.as_millis() as u64))
 }
 
-/// How long the new generation may take before the last-known-good one is tried: it is to come up within the hold too, but
-/// nobody is given up who merely takes as long as his predecessor took.
-fn first_try(left: Duration, last_start: Option<Duration>) -> Duration {
+/// How long the new generation may take before the last-known-good one is tried, which is to come up within the hold too. Never shorter than
+/// the previous start took.
+fn first_try_timeout(left: Duration, last_start: Option<Duration>) -> Duration {
     let usual = last_start.unwrap_or_default();
     left.saturating_sub(usual * 2).max(usual * 2 + Duration::from_secs(1))
-}
-
-async fn bring_up(
-    supervisor: &mut Supervisor,
-    ask: ReloadRequest,
-    prepared: &Prepared,
-    old: &[Owned],
-    patience: Duration,
-    recorder: &mut Recorder,
-) -> Result<(), Failure> {
-    start::start(supervisor, prepared, patience, recorder).await?;
-    recorder.phase(|phases| &mut phases.start);
-    let (inspection, verdicts) = prove(supervisor, ask, old, recorder).await?;
-    recorder.phase(|phases| &mut phases.confirm);
-    retire(supervisor, inspection, verdicts, recorder).await;
-    Ok(())
-}
-
-/// The new generation came to nothing: what served before is started again, from the copy of its configuration.
-async fn second_chance(
-    supervisor: &mut Supervisor,
-    ask: ReloadRequest,
-    old: &[Owned],
-    failure: Failure,
-    recorder: &mut Recorder,
-) -> Failure {
-    let again = match start::prepare(supervisor, true) {
-        Ok(known_good) if known_good.is_known_good => {
-            bring_up(supervisor, ask, &known_good, old, Duration::MAX, recorder).await
-        }
-        Ok(_) if supervisor.server.haproxy().is_none() => return failure,
-        Ok(_) => {
-            let reason = format!("{}; and there is no last-known-good configuration yet", failure.reason);
-            return Failure { reason, ..failure };
-        }
-        Err(error) => Err(error),
-    };
-    match again {
-        Ok(()) => {
-            let reason = format!("{}; HAProxy runs the last-known-good configuration again", failure.reason);
-            supervisor.warning = Some(reason.clone());
-            Failure { reason, ..failure }
-        }
-        Err(second) => {
-            abandon(supervisor, second.ends_custody, recorder).await;
-            let reason =
-                format!("{}; and the last-known-good configuration did not start: {}", failure.reason, second.reason);
-            Failure { reason, server_log: [failure.server_log, second.server_log].concat(), ..failure }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -288,10 +221,10 @@ mod tests {
     #[test]
     fn a_new_generation_leaves_time_for_the_last_known_good_one() {
         let seconds = Duration::from_secs;
-        assert_eq!(first_try(seconds(5), Some(seconds(1))), seconds(3));
-        assert_eq!(first_try(seconds(5), None), seconds(5));
+        assert_eq!(first_try_timeout(seconds(5), Some(seconds(1))), seconds(3));
+        assert_eq!(first_try_timeout(seconds(5), None), seconds(5));
         // A server that takes longer than any hold is not cut for it.
-        assert_eq!(first_try(seconds(5), Some(seconds(20))), seconds(41));
-        assert_eq!(first_try(Duration::ZERO, Some(seconds(1))), seconds(3));
+        assert_eq!(first_try_timeout(seconds(5), Some(seconds(20))), seconds(41));
+        assert_eq!(first_try_timeout(Duration::ZERO, Some(seconds(1))), seconds(3));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::kernel::sock_diag::ListenSocket;
 use crate::model::listener::{Address, Endpoint, Listener, Owned, SocketType};
-use crate::receipt::{ListenerReceipt, Rung};
+use crate::receipt::{Doubt, ListenerReceipt, ReasonCode, Rung};
 
 /// A verdict, with the old listener when it goes away with the old generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +21,10 @@ pub struct Verdict {
 
 impl Verdict {
     /// Says of a listener that was given up and bound again that its port was refused meanwhile.
-    pub fn nobody_listened_for(&mut self, time: Duration) {
+    pub fn note_refused(&mut self, time: Duration) {
         if self.receipt.rung == Rung::Unproven {
-            self.receipt.why = Some(format!("nobody listened on it for {} ms", time.as_millis()));
+            let why = format!("the port had no listener for {} ms", time.as_millis());
+            self.receipt.doubt(Doubt::new(ReasonCode::PortRefused, why));
             // It was closed long ago: nothing is left to be measured.
             self.closing = None;
         }
@@ -81,7 +82,7 @@ fn passed(owned: &Owned) -> Verdict {
 fn rebound(before: &Owned, after: &Owned) -> Verdict {
     let why = why_rebound(&before.listener.endpoint, &after.listener.endpoint);
     let mut receipt = ListenerReceipt::new(&after.listener.endpoint, after.role, Rung::Unproven);
-    receipt.why = Some(why.into());
+    receipt.doubt(Doubt::new(ReasonCode::NotPassed, why));
     receipt.inode_before = Some(before.listener.inode);
     receipt.inode_after = Some(after.listener.inode);
     Verdict { receipt, closing: Some(before.listener.clone()), serving_port: after.listener.endpoint.port() }
@@ -103,16 +104,16 @@ fn why_rebound(before: &Endpoint, after: &Endpoint) -> &'static str {
 
 fn one_shard_less(before: &Owned) -> Verdict {
     let mut verdict = removed(before);
-    verdict.receipt.rung = Rung::Unproven;
-    verdict.receipt.why = Some("the new generation has fewer sockets on this address".into());
+    let why = "the new generation has fewer sockets on this address";
+    verdict.receipt.doubt(Doubt::new(ReasonCode::NotPassed, why));
     verdict
 }
 
 /// Until it closes, the kernel may prefer it to the new one; what is queued on it then is lost with it.
 fn served_elsewhere(before: &Owned, after: &Owned) -> Verdict {
     let mut verdict = removed(before);
-    verdict.receipt.rung = Rung::Unproven;
-    verdict.receipt.why = Some(format!("the new generation serves its clients by {}", after.listener.endpoint));
+    let why = format!("the new generation serves its clients by {}", after.listener.endpoint);
+    verdict.receipt.doubt(Doubt::new(ReasonCode::NotPassed, why));
     verdict
 }
 

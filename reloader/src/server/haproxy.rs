@@ -1,9 +1,11 @@
 //! HAProxy as a kind of server.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{Capabilities, Check, LaunchContext, Launched, Prepared, Readiness};
-use crate::config::{Haproxy, Mode};
+use super::{Check, LaunchContext, Launched, Prepared, Readiness, RetireRequest};
+use crate::config::{Config, Haproxy};
 use crate::haproxy::appearance::Appearance;
 use crate::haproxy::broker::Broker;
 use crate::haproxy::check::check_command;
@@ -13,19 +15,20 @@ use crate::haproxy::master::tell_to_drain;
 use crate::haproxy::overlay::overlay;
 use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
 use crate::haproxy::version::{Version, VersionCache, VersionError};
-use crate::process::Handle;
-use crate::server::RetireRequest;
+use crate::process::{Handle, run_blocking};
 use crate::sockets::inspection::{InspectError, Inspection};
 
-/// HAProxy, with what hands it its sockets.
+/// HAProxy, with the broker that hands it its sockets.
 #[derive(Debug)]
 pub(crate) struct HaproxyServer {
-    pub(crate) config: Haproxy,
-    pub(crate) broker: Broker,
+    config: Haproxy,
+    broker: Broker,
     versions: VersionCache,
+    /// How long the program may take to say which version it is.
+    start_timeout: Duration,
 }
 
-/// One HAProxy that is to be started.
+/// A HAProxy that is to be started.
 #[derive(Debug)]
 pub(super) struct LaunchSpec {
     version: Version,
@@ -34,67 +37,82 @@ pub(super) struct LaunchSpec {
     facts: Facts,
 }
 
-impl From<Version> for Capabilities {
-    fn from(version: Version) -> Capabilities {
-        let unable = || format!("HAProxy {version} cannot be given sockets (1.8 is the first that can)");
-        // From 2.3 on (`sock_find_compatible_fd`); what a bind says is known to HAProxy alone.
-        Capabilities { why_not_passed: (!version.passes_sockets()).then(unable), wants_v6only: version.at_least(2, 3) }
-    }
-}
-
 impl HaproxyServer {
-    pub(super) fn new(config: Haproxy, broker: Broker) -> HaproxyServer {
-        HaproxyServer { config, broker, versions: VersionCache::default() }
+    pub(super) fn new(config: Haproxy, broker: Broker, start_timeout: Duration) -> HaproxyServer {
+        HaproxyServer { config, broker, versions: VersionCache::default(), start_timeout }
+    }
+
+    pub(crate) fn config(&self) -> &Haproxy {
+        &self.config
+    }
+
+    pub(super) fn configure(&mut self, config: &Config) {
+        if let Some(haproxy) = &config.haproxy {
+            self.config.clone_from(haproxy);
+        }
+        self.start_timeout = config.reload.start_timeout;
+    }
+
+    pub(super) fn restore_broker(&mut self, place: &Path) -> io::Result<()> {
+        self.broker = Broker::listen(place)?;
+        Ok(())
     }
 
     /// The HAProxy that the next generation will be.
-    pub(super) fn version(&mut self) -> Result<Version, VersionError> {
-        self.versions.get(&self.config.binary)
+    pub(super) async fn refresh_version(&self) -> Result<Version, VersionError> {
+        self.versions.refresh(&self.config.binary, self.start_timeout).await
     }
 
-    pub(super) fn prepare(&mut self, known_good: Option<Vec<PathBuf>>) -> Result<Prepared, String> {
-        let version = self.version().map_err(|error| error.to_string())?;
+    /// The same, as far as it was found out last.
+    pub(super) fn version(&self) -> Option<Version> {
+        self.versions.known(&self.config.binary)
+    }
+
+    pub(super) async fn prepare(&self, known_good: Option<Vec<PathBuf>>) -> Result<Prepared, String> {
+        let version = self.refresh_version().await.map_err(|error| error.to_string())?;
         let is_known_good = known_good.is_some();
         let config = known_good.unwrap_or_else(|| self.config.config.clone());
-        let (sources, facts) = scan::load(&config)?;
-        let (abilities, binds_alone) = (version.into(), facts.noreuseport);
+        let files = config.clone();
+        let (sources, facts) = run_blocking(move || scan::load(&files)).await?;
+        let (capabilities, binds_alone) = (version.into(), facts.noreuseport);
         let ends_by_reload = facts.lasting_program_sentence();
-        let recipe = super::LaunchSpec::Haproxy(LaunchSpec { version, config, sources, facts });
-        Ok(Prepared { capabilities: abilities, binds_alone, is_known_good, ends_by_reload, spec: recipe })
+        let spec = super::launch::LaunchSpec::Haproxy(LaunchSpec { version, config, sources, facts });
+        Ok(Prepared { capabilities, binds_alone, is_known_good, ends_by_reload, spec })
     }
 
-    pub(super) fn launch(&mut self, recipe: &LaunchSpec, ways: LaunchContext<'_>) -> Result<Launched, String> {
-        let files = ways.files;
-        let overlay = overlay(&files.socket, &recipe.facts, recipe.version, ways.spread);
-        let sockets = if recipe.version.passes_sockets() { ways.custody.offer() } else { Vec::new() };
+    pub(super) fn launch(&self, spec: &LaunchSpec, context: LaunchContext<'_>) -> Result<Launched, String> {
+        let files = context.files;
+        let overlay = overlay(&files.socket, &spec.facts, spec.version, context.spread);
+        let sockets = if spec.version.passes_sockets() { context.custody.offer() } else { Vec::new() };
         let offers = !sockets.is_empty();
         let broker = offers.then(|| self.broker.path());
         let appearance = Appearance::watch(&files.socket).map_err(|error| error.to_string())?;
-        let mut command = launch::command(&self.config, &recipe.config, files, &overlay, broker)
-            .map_err(|error| error.to_string())?;
-        ways.inheritance.apply_to(&mut command);
+        let mut command =
+            launch::command(&self.config, &spec.config, files, &overlay, broker).map_err(|error| error.to_string())?;
+        context.inheritance.apply_to(&mut command);
         let process = Handle::spawn(&mut command).map_err(|error| error.to_string())?;
         // No await between the start and the offer: see `Broker::offer`.
         self.broker.offer(process.pid(), sockets);
-        let label = launch::label(&recipe.config);
+        let label = launch::label(&spec.config);
         Ok(Launched { process, label, given: Vec::new(), readiness: Readiness::Haproxy(appearance), offers })
     }
 
+    pub(super) fn withdraw(&self) -> bool {
+        self.broker.withdraw()
+    }
+
     pub(super) async fn inspect(
-        &mut self,
+        &self,
         process: &Handle,
         socket: &Path,
         place: &Path,
     ) -> Result<Inspection, InspectError> {
-        let exports = self.version().map_or(true, Version::passes_sockets);
+        let exports = self.version().is_none_or(Version::passes_sockets);
         inspect(process.pid(), socket.to_owned(), place.to_owned(), exports).await
     }
 
-    /// A companion's worker is its master's to tell.
-    pub(super) fn retire(&self, ending: &RetireRequest) {
-        if self.config.mode == Mode::Supervised {
-            tell_to_drain(&ending.process, &ending.sockets);
-        }
+    pub(super) fn retire(&self, request: &RetireRequest) {
+        tell_to_drain(&request.process, &request.sockets);
     }
 
     pub(super) fn check(&self) -> Check {
@@ -104,21 +122,14 @@ impl HaproxyServer {
     }
 }
 
-impl Prepared {
-    /// What an old generation does to clients whose socket is passed all the same.
-    pub(crate) fn retires_with_loss(&self) -> Option<&'static str> {
-        let super::LaunchSpec::Haproxy(recipe) = &self.spec else { return None };
-        recipe.facts.quic.then_some(QUIC_LOSES)
+impl LaunchSpec {
+    pub(super) fn retires_with_loss(&self) -> Option<&'static str> {
+        self.facts.quic.then_some(QUIC_LOSES)
     }
 
-    /// The configuration that a new HAProxy has read, where it is still the one on disk.
-    ///
-    /// # Errors
-    /// A sentence.
-    pub(crate) fn confirmed_sources(&self) -> Result<Option<&[Source]>, &'static str> {
-        let super::LaunchSpec::Haproxy(recipe) = &self.spec else { return Ok(None) };
-        match scan::read(&recipe.config) {
-            Ok(sources) if sources == recipe.sources => Ok(Some(&recipe.sources)),
+    pub(super) fn confirmed_sources(&self) -> Result<Vec<Source>, &'static str> {
+        match scan::read(&self.config) {
+            Ok(sources) if sources == self.sources => Ok(sources),
             _ => Err("the configuration changed on disk while HAProxy read it: not kept as last-known-good"),
         }
     }

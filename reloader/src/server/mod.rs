@@ -1,7 +1,13 @@
-//! What a supervisor runs: HAProxy, or another server that the configuration describes. Each kind says how a generation is started,
-//! how it shows that it is ready, what it listens on, and how it is asked to end.
+//! Runs servers of three kinds: HAProxy that the daemon starts, HAProxy under a master of its own unit, and any other server that the
+//! configuration describes. Each kind says how a generation is started, how it shows that it is ready, what it listens on, and how it
+//! is asked to end. The rest of the daemon asks [`Server`] what a kind does, never which kind it is.
 
+mod capabilities;
+mod check;
+mod companion;
 mod haproxy;
+mod launch;
+mod questions;
 mod retire_request;
 mod service;
 
@@ -10,167 +16,129 @@ use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::config::{Config, HAPROXY, Stop};
-use crate::fs::generation_files::GenerationFiles;
+use crate::config::{Config, HAPROXY, Mode, Stop};
 use crate::haproxy::broker::Broker;
 use crate::haproxy::inspect::stats_socket_inode;
+use crate::haproxy::runtime_api;
 use crate::haproxy::version::VersionError;
 use crate::kernel::sock_diag::ListenSocket;
 use crate::model::listener::{Endpoint, Owned};
-use crate::process::readiness::NotReady;
-use crate::process::{Handle, ProcessScope, SocketOwner};
-use crate::sockets::custody::{Custody, KeptSocket};
+use crate::process::{Handle, SocketOwner};
+use crate::sockets::custody::Custody;
 use crate::sockets::inspection::{InspectError, Inspection};
-use crate::sys::Inheritance;
 
+pub use capabilities::Capabilities;
+pub(crate) use check::Check;
+pub(crate) use companion::{CompanionServer, Worker, exposes, stats_sockets};
 pub(crate) use haproxy::HaproxyServer;
+pub(crate) use launch::{LaunchContext, Launched, Prepared, Readiness};
 pub(crate) use retire_request::RetireRequest;
 pub(crate) use service::ServiceServer;
 
 /// A server of one kind.
 #[derive(Debug)]
 pub(crate) enum Server {
-    /// The kind that the daemon knows best.
+    /// HAProxy, started by the daemon.
     Haproxy(HaproxyServer),
-    /// Any other.
+    /// HAProxy in master-worker mode, which its own unit starts.
+    Companion(CompanionServer),
+    /// Any other server.
     Service(ServiceServer),
 }
 
-/// What a server can do with listeners, as the plan asks it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Capabilities {
-    /// Why it cannot be given listeners; `None` where it can.
-    pub why_not_passed: Option<String>,
-    /// It takes over the socket of a single IPv6 address only where its bind says `v6only`.
-    pub wants_v6only: bool,
-}
-
-/// What is known before the process starts.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    /// What this server can do with listeners.
-    pub(crate) capabilities: Capabilities,
-    /// No other socket can be bound beside its own.
-    pub(crate) binds_alone: bool,
-    /// It is the last-known-good configuration.
-    pub(crate) is_known_good: bool,
-    /// What of it no reload can keep, in a sentence.
-    pub(crate) ends_by_reload: Option<String>,
-    spec: LaunchSpec,
-}
-
-#[derive(Debug)]
-enum LaunchSpec {
-    Haproxy(haproxy::LaunchSpec),
-    Service(service::LaunchSpec),
-}
-
-/// What a start gets besides its recipe.
-pub(crate) struct LaunchContext<'a> {
-    /// The files of the new generation.
-    pub(crate) files: &'a GenerationFiles,
-    /// What it may be given.
-    pub(crate) custody: Custody,
-    /// What every child gets.
-    pub(crate) inheritance: &'a Inheritance,
-    /// HAProxy's `close-spread-time`.
-    pub(crate) spread: Option<&'a str>,
-}
-
-/// A process that was just started.
-pub(crate) struct Launched {
-    /// Its root process.
-    pub(crate) process: Handle,
-    /// What it was started from, for people.
-    pub(crate) label: String,
-    /// What it was given by descriptor.
-    pub(crate) given: Vec<KeptSocket>,
-    /// How it will show that it is ready.
-    pub(crate) readiness: Readiness,
-    /// Sockets are on offer at the broker.
-    pub(crate) offers: bool,
-}
-
-/// How a new generation shows that it is ready.
-pub(crate) enum Readiness {
-    /// Its private stats socket answers.
-    Haproxy(crate::haproxy::appearance::Appearance),
-    /// As its configuration says.
-    Service(service::Readiness),
-}
-
-impl Readiness {
-    /// Waits until it is ready.
-    pub(crate) async fn reached(&self) -> Result<(), NotReady> {
-        match self {
-            Readiness::Haproxy(appearance) => appearance.answered().await,
-            Readiness::Service(readiness) => readiness.reached().await,
-        }
-    }
-
-    /// What it lacks at this moment, as a sentence, where that can be told.
-    pub(crate) fn why_not_ready(&self) -> Option<String> {
-        match self {
-            Readiness::Haproxy(_) => None,
-            Readiness::Service(readiness) => readiness.why_not_ready(),
-        }
-    }
-}
-
 impl Server {
-    /// The server called `name`, with its place below runtime-dir; `None` where the configuration has none of that name.
+    /// The server called `name`, with its directory below runtime-dir; `None` where the configuration has none of that name.
+    ///
+    /// # Errors
+    /// Where the directory, or the broker's socket in it, cannot be created.
     pub(crate) fn new(config: &Config, name: &str) -> io::Result<Option<Server>> {
         let place = config.place(name);
         if let Some(haproxy) = config.haproxy.as_ref().filter(|_| name == HAPROXY) {
-            let broker = Broker::listen(&place)?;
-            return Ok(Some(Server::Haproxy(HaproxyServer::new(haproxy.clone(), broker))));
+            let server = HaproxyServer::new(haproxy.clone(), Broker::listen(&place)?, config.reload.start_timeout);
+            return Ok(Some(match haproxy.mode {
+                Mode::Supervised => Server::Haproxy(server),
+                Mode::Companion => Server::Companion(CompanionServer::new(server)),
+            }));
         }
         let Some(service) = config.services.get(name) else { return Ok(None) };
-        make_place(&place)?;
+        create_service_dir(&place)?;
         Ok(Some(Server::Service(ServiceServer::new(service.clone()))))
     }
 
-    /// Makes again what it has in its place below runtime-dir.
+    /// Creates again what it has in its directory below runtime-dir.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
     pub(crate) fn restore_files(&mut self, place: &Path) -> io::Result<()> {
         match self {
-            Server::Haproxy(server) => server.broker = Broker::listen(place)?,
-            Server::Service(_) => make_place(place)?,
+            Server::Haproxy(server) => server.restore_broker(place),
+            Server::Companion(companion) => companion.haproxy_mut().restore_broker(place),
+            Server::Service(_) => create_service_dir(place),
         }
-        Ok(())
     }
 
-    /// Takes what the configuration says of it now.
+    /// Takes what the configuration says about it now.
     pub(crate) fn configure(&mut self, config: &Config, name: &str) {
         match self {
-            Server::Haproxy(server) => server.config = config.haproxy.clone().unwrap_or_else(|| server.config.clone()),
-            Server::Service(server) => {
-                server.config = config.services.get(name).cloned().unwrap_or_else(|| server.config.clone());
-            }
+            Server::Haproxy(server) => server.configure(config),
+            Server::Companion(companion) => companion.haproxy_mut().configure(config),
+            Server::Service(server) => server.configure(config, name),
         }
     }
 
-    /// HAProxy, where it is that.
-    pub(crate) fn haproxy(&self) -> Option<&HaproxyServer> {
+    /// The HAProxy that runs under its own unit, where it is that.
+    pub(crate) fn companion(&self) -> Option<&CompanionServer> {
+        match self {
+            Server::Companion(companion) => Some(companion),
+            Server::Haproxy(_) | Server::Service(_) => None,
+        }
+    }
+
+    /// As [`companion`](Self::companion), to change what is known of it.
+    pub(crate) fn companion_mut(&mut self) -> Option<&mut CompanionServer> {
+        match self {
+            Server::Companion(companion) => Some(companion),
+            Server::Haproxy(_) | Server::Service(_) => None,
+        }
+    }
+
+    fn haproxy(&self) -> Option<&HaproxyServer> {
         match self {
             Server::Haproxy(server) => Some(server),
+            Server::Companion(companion) => Some(companion.haproxy()),
             Server::Service(_) => None,
         }
     }
 
-    /// What the next generation can do with listeners.
-    pub(crate) fn capabilities(&mut self) -> Result<Capabilities, VersionError> {
+    /// What the next generation can do with listeners. A HAProxy whose program file was replaced is asked which version it is.
+    ///
+    /// # Errors
+    /// Where HAProxy does not say which version it is.
+    pub(crate) async fn refresh_capabilities(&self) -> Result<Capabilities, VersionError> {
         match self {
-            Server::Haproxy(server) => server.version().map(Capabilities::from),
             Server::Service(server) => Ok(server.capabilities()),
+            Server::Haproxy(server) => server.refresh_version().await.map(Capabilities::from),
+            Server::Companion(companion) => companion.haproxy().refresh_version().await.map(Capabilities::from),
+        }
+    }
+
+    /// What the next generation can do with listeners, as far as it was found out last; `None` where HAProxy has not said which
+    /// version it is.
+    pub(crate) fn capabilities(&self) -> Option<Capabilities> {
+        match self {
+            Server::Service(server) => Some(server.capabilities()),
+            Server::Haproxy(server) => server.version().map(Capabilities::from),
+            Server::Companion(companion) => companion.haproxy().version().map(Capabilities::from),
         }
     }
 
     /// Whether the next generation could be given a listener there.
-    pub(crate) fn can_be_given(&mut self, endpoint: &Endpoint) -> bool {
+    pub(crate) fn can_be_given(&self, endpoint: &Endpoint) -> bool {
         match self {
-            Server::Haproxy(server) => server.version().map_or(true, |version| version.passes_sockets()),
             Server::Service(server) => server.can_be_given(endpoint),
+            _ => self.haproxy().and_then(HaproxyServer::version).is_none_or(|version| version.passes_sockets()),
         }
     }
 
@@ -178,66 +146,64 @@ impl Server {
     /// will bind.
     pub(crate) fn is_blocked_by(&self, endpoint: &Endpoint, in_custody: bool) -> Option<bool> {
         match self {
-            Server::Haproxy(_) => None,
+            Server::Haproxy(_) | Server::Companion(_) => None,
             Server::Service(server) => Some(server.is_blocked_by(endpoint, in_custody)),
         }
     }
 
-    /// Which processes of a generation's tree may serve.
-    pub(crate) fn process_scope(&self) -> ProcessScope {
-        match self {
-            Server::Haproxy(_) => ProcessScope::SameProgram,
-            Server::Service(_) => ProcessScope::All,
-        }
-    }
-
-    /// Reads the configuration and refuses what cannot become a generation.
+    /// Reads the configuration and refuses what cannot become a generation. `known_good` are the copies of the last-known-good one, where
+    /// they are to be used instead of the files on disk.
     ///
     /// # Errors
     /// A sentence.
-    pub(crate) fn prepare(&mut self, known_good: Option<Vec<PathBuf>>) -> Result<Prepared, String> {
+    pub(crate) async fn prepare(&self, known_good: Option<Vec<PathBuf>>) -> Result<Prepared, String> {
         match self {
-            Server::Haproxy(server) => server.prepare(known_good),
+            Server::Haproxy(server) => server.prepare(known_good).await,
+            Server::Companion(_) => Err("internal error: the daemon starts no HAProxy in companion mode".into()),
             Server::Service(server) => Ok(server.prepare()),
         }
     }
 
-    /// Starts a process. Whatever fails, nothing runs, and none of its files is left.
+    /// Starts a process. Where that fails, nothing runs, and none of its files is left.
     ///
     /// # Errors
     /// A sentence.
-    pub(crate) fn launch(&mut self, prepared: &Prepared, ways: LaunchContext<'_>) -> Result<Launched, String> {
-        let files = ways.files;
-        let launched = match (self, &prepared.spec) {
-            (Server::Haproxy(server), LaunchSpec::Haproxy(recipe)) => server.launch(recipe, ways),
-            (Server::Service(server), LaunchSpec::Service(recipe)) => server.launch(recipe, ways),
-            _ => Err("internal error: the recipe is for another kind of server".into()),
+    pub(crate) fn launch(&self, prepared: &Prepared, context: LaunchContext<'_>) -> Result<Launched, String> {
+        let files = context.files;
+        let launched = match (self, prepared.spec()) {
+            (Server::Haproxy(server), launch::LaunchSpec::Haproxy(spec)) => server.launch(spec, context),
+            (Server::Service(server), launch::LaunchSpec::Service(spec)) => server.launch(spec, context),
+            _ => Err("internal error: the launch spec is for another kind of server".into()),
         };
         launched.inspect_err(|_| files.remove())
     }
 
-    /// Nothing is on offer any more. True where it was taken, or where nothing was on offer.
-    pub(crate) fn withdraw(&mut self) -> bool {
+    /// Endpoints the offer of sockets. True where they were taken, or where none were on offer.
+    pub(crate) fn withdraw(&self) -> bool {
         match self {
-            Server::Haproxy(server) => server.broker.withdraw(),
-            Server::Service(_) => true,
+            Server::Haproxy(server) => server.withdraw(),
+            Server::Companion(_) | Server::Service(_) => true,
         }
     }
 
-    /// What a generation listens on; `socket` is that between it and the daemon.
+    /// What a generation listens on; `socket` is the one between it and the daemon.
+    ///
+    /// # Errors
+    /// Where the kernel does not list its sockets.
     pub(crate) async fn inspect(
-        &mut self,
+        &self,
         process: &Handle,
         socket: &Path,
         place: &Path,
     ) -> Result<Inspection, InspectError> {
         match self {
             Server::Haproxy(server) => server.inspect(process, socket, place).await,
+            Server::Companion(companion) => companion.haproxy().inspect(process, socket, place).await,
             Server::Service(server) => server.inspect(process).await,
         }
     }
 
-    /// A listener that shows that a generation serves; `socket` is that between it and the daemon.
+    /// A listener that shows that a generation serves; `socket` is the one between it and the daemon.
     pub(crate) fn sentinel(
         &self,
         socket: &Path,
@@ -245,7 +211,7 @@ impl Server {
         sockets: &HashMap<u64, SocketOwner>,
     ) -> Option<u64> {
         match self {
-            Server::Haproxy(_) => stats_socket_inode(socket, machine, sockets),
+            Server::Haproxy(_) | Server::Companion(_) => stats_socket_inode(socket, machine, sockets),
             Server::Service(_) => machine.iter().map(|found| found.inode).find(|inode| sockets.contains_key(inode)),
         }
     }
@@ -253,7 +219,7 @@ impl Server {
     /// What listens at this moment where a generation would; empty where only HAProxy knows that, or the kernel does not say.
     pub(crate) fn listeners_at_its_addresses(&self) -> Vec<Owned> {
         match self {
-            Server::Haproxy(_) => Vec::new(),
+            Server::Haproxy(_) | Server::Companion(_) => Vec::new(),
             Server::Service(server) => server.listeners_at_its_addresses(),
         }
     }
@@ -261,53 +227,50 @@ impl Server {
     /// Where it is to serve, as far as reloader's own configuration says.
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
         match self {
-            Server::Haproxy(_) => Vec::new(),
-            Server::Service(server) => server.config.listen.iter().cloned().map(Endpoint::stream).collect(),
+            Server::Haproxy(_) | Server::Companion(_) => Vec::new(),
+            Server::Service(server) => server.endpoints(),
         }
     }
 
-    /// Tells a generation to close its listeners, to finish what it has, and to end.
-    pub(crate) fn retire(&self, ending: &RetireRequest) {
-        match (self, &ending.stop) {
-            (Server::Haproxy(server), _) => server.retire(ending),
-            (Server::Service(server), None) => server.retire(&ending.process, &server.config.stop),
-            (Server::Service(server), Some(stop)) => server.retire(&ending.process, stop),
+    /// Asks a generation to close its listeners, to finish what it has, and to end. The workers of a companion are for their master to ask.
+    pub(crate) fn retire(&self, request: &RetireRequest) {
+        match (self, &request.stop) {
+            (Server::Haproxy(server), _) => server.retire(request),
+            (Server::Companion(_), _) => {}
+            (Server::Service(server), None) => server.retire(&request.process, server.stop()),
+            (Server::Service(server), Some(stop)) => server.retire(&request.process, stop),
         }
     }
 
-    /// Whether an old generation that still listens is told again: of others than HAProxy a second signal may mean "at once".
-    pub(crate) fn may_be_asked_twice(&self) -> bool {
-        matches!(self, Server::Haproxy(_))
-    }
-
-    /// How the next generation will be asked to end.
+    /// How the next generation will be asked to end; `None` for HAProxy, which has one way.
     pub(crate) fn stop(&self) -> Option<Stop> {
         match self {
-            Server::Haproxy(_) => None,
-            Server::Service(server) => Some(server.config.stop.clone()),
+            Server::Haproxy(_) | Server::Companion(_) => None,
+            Server::Service(server) => Some(server.stop().clone()),
         }
     }
 
-    /// Where the next generation must serve and does not, as a sentence.
+    /// The addresses at which the next generation must serve and does not, as a sentence.
     pub(crate) fn missing_addresses(&self, owned: &[Owned]) -> Option<String> {
         match self {
-            Server::Haproxy(_) => None,
+            Server::Haproxy(_) | Server::Companion(_) => None,
             Server::Service(server) => server.missing_addresses(owned),
         }
     }
 
-    /// Whether a generation that was never proven serves: somebody waits on each of its sockets.
-    pub(crate) fn is_attended(&self, root: u32) -> bool {
+    /// Whether a generation that was never proven serves: HAProxy answers on `socket`, another server waits on each of its sockets. With
+    /// sockets that it was given a server listens from its beginning.
+    pub(crate) async fn serves_already(&self, root: u32, socket: &Path, timeout: Duration) -> bool {
         match self {
-            Server::Haproxy(_) => true,
-            Server::Service(server) => service::is_attended(root, &server.config.listen),
+            Server::Haproxy(_) | Server::Companion(_) => runtime_api::info(socket, timeout).await.is_ok(),
+            Server::Service(server) => server.is_attended(root),
         }
     }
 
-    /// It is not to be started again: what the daemon made for its clients, and has in custody, is removed.
+    /// Removes what the daemon made for clients of a server that is not to be started again, and has in `custody`.
     pub(crate) fn leave(&self, custody: &Custody) {
         match self {
-            Server::Haproxy(_) => {}
+            Server::Haproxy(_) | Server::Companion(_) => {}
             Server::Service(server) => server.leave(custody),
         }
     }
@@ -316,40 +279,18 @@ impl Server {
     pub(crate) fn check(&self) -> Option<Check> {
         match self {
             Server::Haproxy(server) => Some(server.check()),
+            Server::Companion(companion) => Some(companion.check()),
             Server::Service(server) => server.check(),
         }
     }
 }
 
-/// Entered by all: a service that is another user's says there that it is ready.
-fn make_place(place: &Path) -> io::Result<()> {
+/// Creates a directory that every user may enter: a service of another user tells there that it is ready.
+fn create_service_dir(place: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).create(place)?;
     // Whatever the umask is.
     for directory in place.ancestors().take(2) {
         std::fs::set_permissions(directory, Permissions::from_mode(0o755))?;
     }
     Ok(())
-}
-
-/// A command that says whether a configuration is good.
-#[derive(Debug, Clone)]
-pub(crate) struct Check {
-    /// The program and its arguments.
-    pub(crate) words: Vec<std::ffi::OsString>,
-    /// Who refuses, for people.
-    pub(crate) who: String,
-    /// `NAME=VALUE`; `None` for the daemon's own environment.
-    pub(crate) environment: Option<Vec<String>>,
-}
-
-impl Check {
-    /// Runs it; what it said when it refuses.
-    pub(crate) async fn run(&self) -> Result<(), Vec<String>> {
-        let mut command = std::process::Command::new(&self.words[0]);
-        command.args(&self.words[1..]);
-        if let Some(environment) = &self.environment {
-            command.env_clear().envs(environment.iter().filter_map(|entry| entry.split_once('=')));
-        }
-        crate::process::run_to_success(&mut command).await
-    }
 }

@@ -135,7 +135,7 @@ impl Generation {
     }
 
     /// Whom to ask to end, and how.
-    pub(crate) fn ending(&self) -> RetireRequest {
+    pub(crate) fn retire_request(&self) -> RetireRequest {
         let listeners = self.listeners.iter().map(|owned| owned.listener.inode);
         let sockets = listeners.chain(self.sentinel).collect();
         RetireRequest { process: self.process.clone(), sockets, stop: self.stop.clone() }

@@ -17,7 +17,7 @@ const ROTATE_AT: u64 = 64 << 20;
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The file that receipts are appended to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Journal {
     path: PathBuf,
     group: u32,

@@ -1,4 +1,4 @@
-//! The last-known-good configuration: what the last confirmed generation was started from.
+//! Keeps copies of the last configuration that started: the last-known-good one, in `state-dir/last-known-good`.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
@@ -6,44 +6,33 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::haproxy::scan::Source;
+use crate::process::BlockingLane;
 
-/// Copies of the configuration files, in `state-dir/last-known-good`.
+/// Copies of the configuration files.
 #[derive(Debug)]
 pub(crate) struct LastKnownGood {
     directory: PathBuf,
     saved: Vec<Source>,
+    lane: BlockingLane,
 }
 
 impl LastKnownGood {
     /// The copies in `state_dir`, as an earlier daemon left them.
     pub(crate) fn open(state_dir: &Path) -> LastKnownGood {
-        LastKnownGood { directory: state_dir.join("last-known-good"), saved: Vec::new() }
+        LastKnownGood { directory: state_dir.join("last-known-good"), saved: Vec::new(), lane: BlockingLane::default() }
     }
 
-    /// Keeps `sources`; writes only when they differ from what is kept.
-    pub(crate) fn save(&mut self, sources: &[Source]) -> io::Result<()> {
+    /// Keeps `sources`, written beside the loop. Nothing is written where they are kept already.
+    ///
+    /// # Errors
+    /// Where the file system refuses, or hangs. The earlier copies stay.
+    pub(crate) async fn save(&mut self, sources: Vec<Source>) -> io::Result<()> {
         if self.saved == sources {
             return Ok(());
         }
-        let [fresh, old] = ["new", "old"].map(|ending| self.directory.with_extension(ending));
-        remove(&fresh)?;
-        // The originals may be readable by root only: they hold passwords.
-        DirBuilder::new().recursive(true).mode(0o700).create(&fresh)?;
-        for (number, (path, bytes)) in sources.iter().enumerate() {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            // The number keeps HAProxy's order, in which it reads the files of a directory too.
-            let mut file = File::create(fresh.join(format!("{number:04}-{}.cfg", name.trim_end_matches(".cfg"))))?;
-            file.write_all(bytes)?;
-            // A power cut after the renames must not leave empty copies under the good name.
-            file.sync_all()?;
-        }
-        if self.directory.is_dir() {
-            remove(&old)?;
-            std::fs::rename(&self.directory, &old)?;
-        }
-        std::fs::rename(&fresh, &self.directory)?;
-        remove(&old)?;
-        self.saved = sources.to_vec();
+        let (directory, copies) = (self.directory.clone(), sources.clone());
+        self.lane.run("storing the copies", move || write(&directory, &copies)).await?;
+        self.saved = sources;
         Ok(())
     }
 
@@ -53,6 +42,27 @@ impl LastKnownGood {
         let candidates = [self.directory.clone(), self.directory.with_extension("old")];
         candidates.into_iter().find(|directory| directory.is_dir()).map(|directory| vec![directory])
     }
+}
+
+fn write(directory: &Path, sources: &[Source]) -> io::Result<()> {
+    let [fresh, old] = ["new", "old"].map(|ending| directory.with_extension(ending));
+    remove(&fresh)?;
+    // The originals may be readable by root only: they hold passwords.
+    DirBuilder::new().recursive(true).mode(0o700).create(&fresh)?;
+    for (number, (path, bytes)) in sources.iter().enumerate() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // The number keeps HAProxy's order, in which it reads the files of a directory too.
+        let mut file = File::create(fresh.join(format!("{number:04}-{}.cfg", name.trim_end_matches(".cfg"))))?;
+        file.write_all(bytes)?;
+        // A power cut after the renames must not leave empty copies under the good name.
+        file.sync_all()?;
+    }
+    if directory.is_dir() {
+        remove(&old)?;
+        std::fs::rename(directory, &old)?;
+    }
+    std::fs::rename(&fresh, directory)?;
+    remove(&old)
 }
 
 fn remove(directory: &Path) -> io::Result<()> {
@@ -67,22 +77,22 @@ mod tests {
     use super::*;
     use crate::haproxy::scan;
 
-    #[test]
-    fn what_is_saved_is_read_back_in_order_by_a_later_daemon() {
+    #[tokio::test]
+    async fn saved_copies_are_read_back_in_order_by_a_later_daemon() {
         let state = tempfile::tempdir().unwrap();
         let sources: Vec<Source> =
             vec![("/etc/z.cfg".into(), b"global\n".to_vec()), ("/etc/a.cfg".into(), b"# \xff\n".to_vec())];
-        LastKnownGood::open(state.path()).save(&[("/etc/old.cfg".into(), b"old".to_vec())]).unwrap();
-        LastKnownGood::open(state.path()).save(&sources).unwrap();
+        LastKnownGood::open(state.path()).save(vec![("/etc/old.cfg".into(), b"old".to_vec())]).await.unwrap();
+        LastKnownGood::open(state.path()).save(sources.clone()).await.unwrap();
         let config = LastKnownGood::open(state.path()).config().unwrap();
         let read: Vec<Vec<u8>> = scan::read(&config).unwrap().into_iter().map(|(_, bytes)| bytes).collect();
         assert_eq!(read, [sources[0].1.clone(), sources[1].1.clone()]);
     }
 
-    #[test]
-    fn a_save_cut_short_leaves_the_earlier_copies() {
+    #[tokio::test]
+    async fn a_save_cut_short_leaves_the_earlier_copies() {
         let state = tempfile::tempdir().unwrap();
-        LastKnownGood::open(state.path()).save(&[("/etc/a.cfg".into(), b"one".to_vec())]).unwrap();
+        LastKnownGood::open(state.path()).save(vec![("/etc/a.cfg".into(), b"one".to_vec())]).await.unwrap();
         std::fs::rename(state.path().join("last-known-good"), state.path().join("last-known-good.old")).unwrap();
         assert!(LastKnownGood::open(state.path()).config().is_some());
         assert!(LastKnownGood::open(&state.path().join("none")).config().is_none());

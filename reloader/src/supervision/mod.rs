@@ -1,30 +1,40 @@
-//! What the daemon looks after: the generations, custody, and the records of both. It decides when nothing serves any
-//! more; what to do next is decided in `daemon/`, and how a reload goes in `reload/`.
+//! The state of each service: its generations, its sockets, and the records of both. It decides when nothing serves any more. What to do
+//! next is decided in `daemon/`, and how a reload goes in `reload/`.
 
-mod companion;
+mod board;
 pub(crate) mod fd_store;
 mod generation;
-mod housekeeping;
+mod generations;
+mod host;
 mod journal;
 mod last_known_good;
 mod log_tail;
+mod notices;
 pub(crate) mod notify;
-mod orphans;
-mod published;
+mod outage;
+mod receipts;
+mod record_writer;
 pub(crate) mod records;
 mod restart_policy;
+mod service;
 mod shared_qdiscs;
+mod socket_store;
 pub mod status;
 pub(crate) mod steering;
 mod supervisor;
 
-pub(crate) use companion::Companion;
+pub(crate) use board::{Heartbeat, Published, StatusBoard};
 pub(crate) use generation::{Generation, open_connections, since_epoch};
+pub(crate) use generations::Generations;
+pub(crate) use host::Host;
 pub(crate) use journal::Journal;
 pub use journal::read_newest;
 pub(crate) use last_known_good::LastKnownGood;
 pub(crate) use log_tail::LogTail;
-pub(crate) use published::{Published, StatusBoard};
-pub(crate) use restart_policy::Outage;
+pub(crate) use notices::{Notice, Notices};
+pub(crate) use outage::ServiceOutage;
+pub(crate) use receipts::Receipts;
+pub(crate) use service::Service;
 pub(crate) use shared_qdiscs::SharedQdiscs;
+pub(crate) use socket_store::SocketStore;
 pub(crate) use supervisor::Supervisor;

@@ -1,7 +1,7 @@
-//! The master is asked to reload, and the new worker awaited.
+//! Asks the master to reload, and waits for the new worker.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::haproxy::master::{self, Answer, Found, Image};
 use crate::haproxy::version::Version;
 use crate::process::{self, Handle};
-use crate::receipt::Failure;
+use crate::receipt::{Failure, ReasonCode};
 use crate::supervision::Supervisor;
 
 /// No event tells that a worker of somebody else's begins to listen.
@@ -19,33 +19,24 @@ const ASK_INTERVAL: Duration = Duration::from_millis(10);
 /// A master that only waits for so long has no worker to come: right after a reload it executes itself once more, and answers the
 /// next signal after that.
 const STILL: Duration = Duration::from_secs(1);
-/// How often the daemon does what is due meanwhile.
-const PULSE: Duration = Duration::from_secs(1);
 
 /// Whether the master itself tells of a worker that fails: otherwise HAProxy checks its configuration before it is asked.
 pub(super) fn tells_failures(supervisor: &Supervisor) -> bool {
-    let asked = supervisor.companion.as_ref().is_some_and(|companion| companion.haproxy.master_cli.is_some());
-    let runs = supervisor.companion.as_ref().and_then(|companion| companion.version);
-    asked && runs.is_some_and(Version::answers_reload)
+    supervisor.server().companion().is_some_and(|companion| {
+        companion.config().master_cli.is_some() && companion.running_version().is_some_and(Version::answers_reload)
+    })
 }
 
 /// Asks, and waits until another worker serves, no longer than `start-timeout`.
 pub(super) async fn reload(supervisor: &mut Supervisor, sockets: &[PathBuf]) -> Result<Found, Failure> {
     let asking = Asking::new(supervisor, sockets)?;
-    let limit = supervisor.config.reload.start_timeout;
-    let mut stopping = supervisor.stopping.clone();
-    let (board, name) = (supervisor.board.clone(), supervisor.name.clone());
-    let beats = async {
-        let mut beat = tokio::time::interval(PULSE);
-        loop {
-            beat.tick().await;
-            // And no more: custody must not follow a worker that closes because it was asked to.
-            board.heartbeat(&name);
-        }
-    };
-    let old = supervisor.serving.as_ref().map(|serving| serving.process.clone());
+    let limit = supervisor.config().reload.start_timeout;
+    let mut stopping = supervisor.stopping();
+    // Beats and no ticks: custody must not follow a worker that closes because it was asked to.
+    let heartbeat = supervisor.heartbeat();
+    let old = supervisor.serving().map(|serving| serving.process.clone());
     let custody_max = supervisor.custody_max();
-    let unserved = async {
+    let custody_over = async {
         match &old {
             Some(old) => drop(old.ended().await),
             None => std::future::pending().await,
@@ -54,18 +45,20 @@ pub(super) async fn reload(supervisor: &mut Supervisor, sockets: &[PathBuf]) -> 
         supervisor.drop_custody();
         std::future::pending().await
     };
-    tokio::select! {
-        found = asking.run() => found,
-        never = unserved => never,
-        () = tokio::time::sleep(limit) => Err(Failure::new(format!(
-            "the master (process {}) did not bring up a new worker within {}: should one come yet, it is followed; look at the log of \
-             HAProxy's unit, or raise start-timeout if it needs longer",
-            asking.master.pid(),
-            humantime::format_duration(limit)
-        ))),
-        _ = stopping.wait_for(|stopping| *stopping) => Err(Failure::new("the daemon was asked to stop")),
-        () = beats => unreachable!("it beats without end"),
-    }
+    let answer = async {
+        tokio::select! {
+            found = asking.run() => found,
+            never = custody_over => never,
+            () = tokio::time::sleep(limit) => Err(Failure::new(ReasonCode::WorkerTimedOut, format!(
+                "the master (process {}) did not bring up a new worker within {}: should one come yet, it is followed; look at the log of \
+                 HAProxy's unit, or raise start-timeout if it needs longer",
+                asking.master.pid(),
+                humantime::format_duration(limit)
+            ))),
+            _ = stopping.wait_for(|stopping| *stopping) => Err(Failure::daemon_stopping()),
+        }
+    };
+    heartbeat.during(answer).await
 }
 
 struct Asking {
@@ -80,58 +73,73 @@ struct Asking {
 
 impl Asking {
     fn new(supervisor: &Supervisor, sockets: &[PathBuf]) -> Result<Asking, Failure> {
-        let companion = supervisor.companion.as_ref();
-        let Some((companion, master)) = companion.and_then(|found| Some((found, found.master.clone()?))) else {
-            return Err(Failure::new("internal error: a worker without a master"));
+        let companion = supervisor.server().companion();
+        let Some((companion, master)) = companion.and_then(|found| Some((found, found.master()?.clone()))) else {
+            return Err(Failure::internal("a worker without a master"));
         };
-        if master.try_ended().is_some() {
-            return Err(Failure::new(format!("HAProxy's master (process {}) has ended", master.pid())));
+        let asking = Asking {
+            known: master::workers(master.pid()).into_iter().collect(),
+            image: Image::from_master(master.pid()),
+            master,
+            cli: companion.config().master_cli.clone(),
+            binary: companion.config().binary.clone(),
+            sockets: companion.with_known_sockets(sockets.to_vec()),
+        };
+        asking.refuse_if_master_has_ended()?;
+        Ok(asking)
+    }
+
+    fn refuse_if_master_has_ended(&self) -> Result<(), Failure> {
+        match self.master.try_ended() {
+            None => Ok(()),
+            Some(_) => {
+                let reason = format!("HAProxy's master (process {}) has ended", self.master.pid());
+                Err(Failure::new(ReasonCode::MasterGone, reason))
+            }
         }
-        let mut all = sockets.to_vec();
-        all.extend(companion.sockets.iter().filter(|socket| !sockets.contains(socket)).cloned());
-        let known = master::workers(master.pid()).into_iter().collect();
-        let image = Image::from_master(master.pid());
-        let (cli, binary) = (companion.haproxy.master_cli.clone(), companion.haproxy.binary.clone());
-        Ok(Asking { master, known, image, cli, binary, sockets: all })
     }
 
     async fn run(&self) -> Result<Found, Failure> {
         match &self.cli {
             None => self.signal()?,
-            Some(path) => match master::reload(path).await {
-                Ok(Answer::Done | Answer::Nothing) => {}
-                Ok(Answer::Refused(said)) => {
-                    return Err(Failure {
-                        server_log: said.lines().map(str::to_owned).collect(),
-                        ..Failure::new(format!(
-                            "haproxy.master-cli: {} does not take `reload`; it must be the path behind the `-S` of HAProxy's unit, with \
-                             level admin",
-                            path.display()
-                        ))
-                    });
-                }
-                Ok(Answer::Failed(server_log)) => {
-                    let reason = "HAProxy's master could not bring up a new worker";
-                    return Err(Failure { server_log, ..Failure::new(reason) });
-                }
-                Err(error) => {
-                    return Err(Failure::new(format!(
-                        "haproxy.master-cli: {} cannot be asked: {error}; it must be the path behind the `-S` of HAProxy's unit",
-                        path.display()
-                    )));
-                }
-            },
+            Some(path) => self.ask(path).await?,
         }
         self.await_worker().await
+    }
+
+    async fn ask(&self, path: &Path) -> Result<(), Failure> {
+        match master::reload(path).await {
+            Ok(Answer::Done | Answer::Nothing) => Ok(()),
+            Ok(Answer::Refused(answer)) => {
+                let reason = format!(
+                    "haproxy.master-cli: {} does not take `reload`; it must be the path behind the `-S` of HAProxy's unit, with level admin",
+                    path.display()
+                );
+                let server_log = answer.lines().map(str::to_owned).collect();
+                Err(Failure { server_log, ..Failure::new(ReasonCode::MasterUnreachable, reason) })
+            }
+            Ok(Answer::Failed(server_log)) => {
+                let reason = "HAProxy's master could not bring up a new worker";
+                Err(Failure { server_log, ..Failure::new(ReasonCode::WorkerFailed, reason) })
+            }
+            Err(error) => {
+                let reason = format!(
+                    "haproxy.master-cli: {} cannot be asked: {error}; it must be the path behind the `-S` of HAProxy's unit",
+                    path.display()
+                );
+                Err(Failure::new(ReasonCode::MasterUnreachable, reason))
+            }
+        }
     }
 
     /// To a process that does not expect it SIGUSR2 is the end. A master that is executing itself has it blocked.
     fn signal(&self) -> Result<(), Failure> {
         let pid = self.master.pid();
         if !process::handles_signal(pid, Signal::USR2) {
-            return Err(Failure::new(format!(
-                "process {pid} does not expect SIGUSR2, which would end it: it is no master of HAProxy, and nothing was done"
-            )));
+            let reason = format!(
+                "process {pid} does not expect SIGUSR2, which would end it: it is not a master of HAProxy, and nothing was done"
+            );
+            return Err(Failure::new(ReasonCode::MasterGone, reason));
         }
         self.master.signal(Signal::USR2);
         Ok(())
@@ -142,9 +150,7 @@ impl Asking {
         let mut others: HashSet<u32> = HashSet::new();
         let (mut last, mut since) = (self.image, Instant::now());
         loop {
-            if self.master.try_ended().is_some() {
-                return Err(Failure::new(format!("HAProxy's master (process {}) has ended", self.master.pid())));
-            }
+            self.refuse_if_master_has_ended()?;
             // Read before the workers: one that a waiting master has forked is among them then.
             let image = Image::from_master(self.master.pid());
             if image != last {
@@ -164,7 +170,7 @@ impl Asking {
             }
             let waits = image.waits && image.is_another(self.image) && since.elapsed() >= STILL;
             if let Some(reason) = is_over(waits, &seen) {
-                return Err(Failure::new(reason));
+                return Err(Failure::new(ReasonCode::WorkerFailed, reason));
             }
             tokio::time::sleep(if fresh.is_empty() { POLL_INTERVAL } else { ASK_INTERVAL }).await;
         }

@@ -1,18 +1,18 @@
-//! Workers that come and go without being asked for: somebody else reloads HAProxy, its unit starts it again, or it was there before
-//! the daemon.
+//! Follows workers that come and go without being asked for: another process reloads HAProxy, its unit starts it again, or it was there
+//! before the daemon.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use super::take_over::{generation, note, take_over};
+use super::take_over::{generation, note};
 use crate::haproxy::binds::Binds;
 use crate::haproxy::master::{self, Found};
 use crate::haproxy::scan;
-use crate::process;
-use crate::receipt::{Failure, Recorder};
-use crate::receipt::{Kind, Receipt};
-use crate::reload::protection::Protection;
+use crate::process::{self, run_blocking};
+use crate::receipt::{Failure, Kind, ReasonCode, Receipt};
+use crate::reload::attempt::{Attempt, ReloadRequest};
 use crate::reload::verdict::verdicts;
+use crate::server;
 use crate::supervision::records::GenerationRecord;
 use crate::supervision::{Generation, Supervisor};
 
@@ -22,63 +22,58 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// Looks whether the worker that serves is another one than is known, and follows it.
 pub(crate) async fn follow(supervisor: &mut Supervisor) -> Option<Receipt> {
     let found = look_for(supervisor).await?;
-    if supervisor
-        .serving
-        .as_ref()
-        .is_some_and(|serving| serving.process.pid() == found.worker && supervisor.is_served())
-    {
+    let known = supervisor.serving().map(|serving| serving.process.pid());
+    if known == Some(found.worker) && supervisor.is_served() {
         return None;
     }
-    let before = supervisor.serving.as_ref().map(Generation::id);
     log::info!("process {} serves now, and reloader did not ask for it: it is followed", found.worker);
-    let mut recorder = Recorder::begin(Some(&supervisor.name), Kind::Adopt, Instant::now(), 0, before);
-    if !supervisor.is_served() {
+    let mut attempt = Attempt::new(supervisor, ReloadRequest::now(Kind::Adopt), &|_| {});
+    if !attempt.supervisor.is_served() {
         // What was inside the worker that ended went with it, uncounted.
-        recorder.receipt().lost.cut = None;
+        attempt.recorder.receipt().lost.cut = None;
     }
-    let (old, mut guards) = (supervisor.present_listeners(), Protection::default());
-    let outcome = take_over(supervisor, &found, &old, &mut recorder, &mut guards, &|_| {}).await;
-    guards.release(supervisor, &mut recorder, &|_| {}).await;
-    note_binds(supervisor, found.worker);
-    Some(recorder.finish(outcome))
+    let old = attempt.supervisor.present_listeners();
+    let outcome = attempt.take_over(&found, &old).await;
+    attempt.release().await;
+    note_binds(attempt.supervisor, found.worker).await;
+    Some(attempt.recorder.finish(outcome))
 }
 
 /// The first look of a daemon. `recorded` is the worker that its predecessor saw serve: one that is still the same keeps its number.
 pub(crate) async fn adopt(supervisor: &mut Supervisor, recorded: Option<&GenerationRecord>) -> Option<Receipt> {
     let found = look_for(supervisor).await?;
-    let mut recorder = Recorder::begin(Some(&supervisor.name), Kind::Adopt, Instant::now(), 0, None);
-    let outcome = adopt_found(supervisor, &found, recorded, &mut recorder).await;
-    note_binds(supervisor, found.worker);
-    Some(recorder.finish(outcome))
+    let mut attempt = Attempt::new(supervisor, ReloadRequest::now(Kind::Adopt), &|_| {});
+    let outcome = attempt.adopt_found(&found, recorded).await;
+    note_binds(attempt.supervisor, found.worker).await;
+    Some(attempt.recorder.finish(outcome))
 }
 
-async fn adopt_found(
-    supervisor: &mut Supervisor,
-    found: &Found,
-    recorded: Option<&GenerationRecord>,
-    recorder: &mut Recorder,
-) -> Result<(), Failure> {
-    let next = supervisor.next_number;
-    let mut generation = generation(supervisor, found)?;
-    if let Some(record) = recorded.filter(|record| is_same(record, &generation)) {
-        supervisor.next_number = next;
-        generation.number = record.number;
-        generation.since = SystemTime::UNIX_EPOCH + Duration::from_secs(record.since);
+impl Attempt<'_> {
+    async fn adopt_found(&mut self, found: &Found, recorded: Option<&GenerationRecord>) -> Result<(), Failure> {
+        let next = self.supervisor.generations().next_number();
+        let mut generation = generation(self.supervisor, found).await?;
+        if let Some(record) = recorded.filter(|record| is_same(record, &generation)) {
+            self.supervisor.count_from(next);
+            generation.number = record.number;
+            generation.since = SystemTime::UNIX_EPOCH + Duration::from_secs(record.since);
+        }
+        let server = self.supervisor.server();
+        let inspected = server.inspect(&generation.process, &found.socket, self.supervisor.place()).await;
+        let mut inspection =
+            inspected.map_err(|error| Failure::new(ReasonCode::InspectionFailed, error.to_string()))?;
+        inspection.doubt.iter().for_each(|doubt| self.recorder.note(doubt));
+        note(&inspection, &mut self.recorder);
+        self.recorder.phase(|phases| &mut phases.confirm);
+        self.recorder.receipt().new = Some(generation.id());
+        let owned = inspection.owned;
+        let receipts = verdicts(&owned, &owned).into_iter().map(|verdict| verdict.receipt);
+        self.recorder.receipt().listeners = receipts.collect();
+        generation.listeners = owned;
+        generation.sentinel = inspection.sentinel;
+        self.supervisor.limit_custody(&mut inspection.custody);
+        self.supervisor.promote(generation, inspection.custody);
+        Ok(())
     }
-    let place = supervisor.place.clone();
-    let inspected = supervisor.server.inspect(&generation.process, &found.socket, &place).await;
-    let mut inspection = inspected.map_err(|error| Failure::new(error.to_string()))?;
-    inspection.doubt.iter().for_each(|doubt| recorder.note(doubt));
-    note(&inspection, recorder);
-    recorder.phase(|phases| &mut phases.confirm);
-    recorder.receipt().new = Some(generation.id());
-    let owned = inspection.owned;
-    recorder.receipt().listeners = verdicts(&owned, &owned).into_iter().map(|verdict| verdict.receipt).collect();
-    generation.listeners = owned;
-    generation.sentinel = inspection.sentinel;
-    supervisor.limit_custody(&mut inspection.custody);
-    supervisor.promote(generation, inspection.custody);
-    Ok(())
 }
 
 fn is_same(record: &GenerationRecord, generation: &Generation) -> bool {
@@ -86,29 +81,28 @@ fn is_same(record: &GenerationRecord, generation: &Generation) -> bool {
 }
 
 async fn look_for(supervisor: &mut Supervisor) -> Option<Found> {
-    let companion = supervisor.companion.as_ref()?;
-    let mut sockets: Vec<PathBuf> =
-        scan::facts(&scan::read(&companion.haproxy.config).unwrap_or_default()).stats_sockets;
-    let known: Vec<PathBuf> = companion.sockets.iter().filter(|socket| !sockets.contains(socket)).cloned().collect();
-    sockets.extend(known);
-    let found = master::find(&sockets, &companion.haproxy.binary, |_| true).await;
-    let absent = found.as_ref().err().map(ToString::to_string);
-    let companion = supervisor.companion.as_mut()?;
-    if absent.is_some() && absent != companion.absent {
-        log::warn!("{}", absent.as_deref().unwrap_or_default());
-    }
-    companion.absent = absent;
+    let companion = supervisor.server().companion()?;
+    let (files, binary) = (companion.config().config.clone(), companion.config().binary.clone());
+    let named = run_blocking(move || server::stats_sockets(&files)).await;
+    let sockets = supervisor.server().companion()?.with_known_sockets(named);
+    let found = master::find(&sockets, &binary, |_| true).await;
+    supervisor.set_absent(found.as_ref().err().map(ToString::to_string));
     found.ok()
 }
 
 /// What the worker has read is known only if the files have not changed since before it began.
-fn note_binds(supervisor: &mut Supervisor, worker: u32) {
-    let Some(companion) = &mut supervisor.companion else { return };
-    let sources = scan::read(&companion.haproxy.config).unwrap_or_default();
+async fn note_binds(supervisor: &mut Supervisor, worker: u32) {
+    let Some(companion) = supervisor.server().companion() else { return };
+    let files = companion.config().config.clone();
+    supervisor.set_binds(run_blocking(move || binds_read_by(worker, &files)).await);
+}
+
+fn binds_read_by(worker: u32, files: &[PathBuf]) -> Option<Binds> {
+    let sources = scan::read(files).unwrap_or_default();
     let is_older = |path: &PathBuf| {
         let changed = scan::changed_at(path)?;
         Some(changed + MARGIN < process::started_at(worker)?)
     };
     let known = !sources.is_empty() && sources.iter().all(|(path, _)| is_older(path).unwrap_or(false));
-    companion.binds = known.then(|| Binds::from_sources(&sources));
+    known.then(|| Binds::from_sources(&sources))
 }

@@ -1,4 +1,4 @@
-//! Another worker serves: what became of the old one's listeners, and what is done about those that it did not get.
+//! Takes over another worker that serves: judges the old one's listeners, and protects those that the new one did not get.
 
 use std::time::{Duration, Instant};
 
@@ -10,98 +10,135 @@ use crate::haproxy::master::Found;
 use crate::haproxy::scan;
 use crate::haproxy::version::Version;
 use crate::model::listener::{Owned, Role};
-use crate::process::{self, Handle, ProcessScope};
-use crate::receipt::{Failure, Recorder};
-use crate::reload::held;
-use crate::reload::protection::Protection;
-use crate::reload::reserved::ReservedGroups;
-use crate::reload::retire::{retire, stopped_listening};
-use crate::reload::run::{find_stranger, judged};
-use crate::reload::steered;
+use crate::process::{self, Handle, ProcessScope, run_blocking};
+use crate::receipt::{Failure, ReasonCode, Recorder};
+use crate::reload::attempt::Attempt;
+use crate::reload::protection::held;
+use crate::reload::steps::prove::{find_foreign_listener, verdicts};
+use crate::reload::steps::retire::stopped_listening;
 use crate::reload::verdict::Verdict;
+use crate::server::Worker;
 use crate::sockets::inspection::Inspection;
 use crate::supervision::{Generation, Supervisor};
-
-use super::guard::migrates;
 
 /// Said in place of [`UNEXPORTED`]: the next worker gets its sockets from HAProxy itself.
 const UNSEEN: &str = "its stats socket does not export listeners: those in other network namespaces are not known, and no receipt says \
     anything of them; add `expose-fd listeners` to it if there are any";
 
 /// An old worker that is told to stop closes its listeners within this time, or it hangs.
-const LETS_GO: Duration = Duration::from_millis(50);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The old worker may answer in the new one's place as long as it has not closed the stats socket that they share.
 const LOOKS: u32 = 5;
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Makes the worker the serving generation. `old` are the listeners from before, of a worker or of custody.
-pub(super) async fn take_over(
-    supervisor: &mut Supervisor,
-    found: &Found,
-    old: &[Owned],
-    recorder: &mut Recorder,
-    guards: &mut Protection,
-    tell: &dyn Fn(&str),
-) -> Result<(), Failure> {
-    let generation = generation(supervisor, found)?;
-    recorder.receipt().new = Some(generation.id());
-    supervisor.starting = Some(generation);
-    old_lets_go(supervisor).await;
-
-    tell("confirming its listeners");
-    let inspection = look(supervisor, found, recorder).await?;
-    if let Some(stranger) = find_stranger(supervisor, &inspection, old) {
-        recorder.receipt().reason = Some(stranger);
+impl Attempt<'_> {
+    /// Makes the worker the serving generation. `old` are the listeners from before, of a worker or of custody.
+    pub(super) async fn take_over(&mut self, found: &Found, old: &[Owned]) -> Result<(), Failure> {
+        let generation = generation(self.supervisor, found).await?;
+        self.recorder.receipt().new = Some(generation.id());
+        self.supervisor.begin_start(generation);
+        await_old_close(self.supervisor).await;
+        self.tell("confirming its listeners");
+        let inspection = self.inspect_worker(found).await?;
+        if let Some(sentence) = find_foreign_listener(self.supervisor, &inspection, old) {
+            self.recorder.doubt(ReasonCode::ForeignListener, sentence);
+        }
+        let verdicts = verdicts(self.supervisor, old, &inspection);
+        self.recorder.phase(|phases| &mut phases.confirm);
+        if self.steer_what_changed(&inspection, &verdicts).await {
+            let before = self.recorder.receipt().phases_us.guard;
+            self.recorder.phase(|phases| &mut phases.guard);
+            let guard = &mut self.recorder.receipt().phases_us.guard;
+            *guard = guard.map(|time| time + before.unwrap_or_default());
+        }
+        // What the old one did not hand over is closed here: it is the daemon's alone by now.
+        let closed = self.retire(inspection, verdicts).await;
+        self.recorder.phase(|phases| &mut phases.retire);
+        self.protection.after_close(closed).await;
+        self.release().await;
+        Ok(())
     }
-    let verdicts = judged(supervisor, old, &inspection);
-    recorder.phase(|phases| &mut phases.confirm);
 
-    if steer(supervisor, &inspection, &verdicts, recorder, guards) {
-        let before = recorder.receipt().phases_us.guard;
-        recorder.phase(|phases| &mut phases.guard);
-        let guard = &mut recorder.receipt().phases_us.guard;
-        *guard = guard.map(|time| time + before.unwrap_or_default());
+    /// It serves, whatever cannot be proven of it: a doubt does not end the attempt.
+    async fn inspect_worker(&mut self, found: &Found) -> Result<Inspection, Failure> {
+        let Some(process) = self.supervisor.generations().starting().map(|new| new.process.clone()) else {
+            return Err(Failure::internal("no worker is being taken over"));
+        };
+        let mut looks = 0;
+        loop {
+            let inspected = self.supervisor.server().inspect(&process, &found.socket, self.supervisor.place()).await;
+            looks += 1;
+            match inspected {
+                Ok(inspection) if inspection.doubt.is_none() || looks >= LOOKS => {
+                    return Ok(self.note_inspection(inspection));
+                }
+                Err(error) if looks >= LOOKS => {
+                    self.supervisor.take_starting();
+                    let reason = format!("another worker (process {}) serves, but {error}", found.worker);
+                    return Err(Failure::new(ReasonCode::InspectionFailed, reason));
+                }
+                _ => tokio::time::sleep(POLL_INTERVAL).await,
+            }
+        }
     }
-    // What the old one did not hand over is closed here: it is the daemon's alone by now.
-    let closed = retire(supervisor, inspection, verdicts, recorder).await;
-    recorder.phase(|phases| &mut phases.retire);
-    guards.after_close(closed).await;
-    std::mem::take(guards).release(supervisor, recorder, tell).await;
-    Ok(())
+
+    fn note_inspection(&mut self, mut inspection: Inspection) -> Inspection {
+        if let Some(doubt) = inspection.doubt.take() {
+            self.recorder.doubt(ReasonCode::InspectionFailed, doubt);
+        }
+        note(&inspection, &mut self.recorder);
+        if !inspection.owned.iter().any(|owned| owned.role == Role::Traffic) {
+            let why = "HAProxy's configuration has no listener for traffic (an empty or half-written file?)";
+            self.recorder.doubt(ReasonCode::NoTrafficListener, why);
+        }
+        inspection
+    }
+
+    /// What is queued on sockets that only the daemon has by now moves over to the new worker's. False where there is no need, or no means.
+    /// What is held was drained before: a listener has one protection, and both at once were seen to cost a connection now and then. A hold
+    /// that is over protects nothing.
+    async fn steer_what_changed(&mut self, inspection: &Inspection, verdicts: &[Verdict]) -> bool {
+        let at_risk = held::at_risk(verdicts);
+        let wanted = matches!(self.supervisor.config().reload.strategy, Strategy::Auto | Strategy::Steer);
+        let is_held = self.protection.held.as_ref().is_some_and(|held| held.ends() > Instant::now());
+        if at_risk.is_empty() || !wanted || is_held || !self.supervisor.load_steering().await {
+            return false;
+        }
+        self.steer(at_risk, &inspection.custody).await;
+        self.protection.steered.is_some()
+    }
 }
 
 /// The worker as a generation, and its master as the one to ask from now on.
-pub(super) fn generation(supervisor: &mut Supervisor, found: &Found) -> Result<Generation, Failure> {
+pub(super) async fn generation(supervisor: &mut Supervisor, found: &Found) -> Result<Generation, Failure> {
     let adopt = |pid: u32| process::start_time(pid).and_then(|start_time| Handle::adopt(pid, start_time));
     let (Some(master), Some(worker)) = (adopt(found.master), adopt(found.worker)) else {
-        return Err(Failure::new(format!("the new worker (process {}) ended at once", found.worker)));
+        let reason = format!("the new worker (process {}) ended at once", found.worker);
+        return Err(Failure::new(ReasonCode::WorkerFailed, reason));
     };
-    // One that did not answer when the daemon started was taken for a retired one.
-    supervisor.draining.retain(|draining| draining.process.pid() != found.worker);
-    let number = supervisor.take_number();
-    let Some(companion) = &mut supervisor.companion else { return Err(Failure::new("internal error: no companion")) };
-    companion.master = Some(master);
-    companion.absent = None;
-    companion.version = Version::from_words(&found.version);
-    let sources = scan::read(&companion.haproxy.config).unwrap_or_default();
-    let facts = scan::facts(&sources);
-    companion.sockets = facts.stats_sockets;
-    if !companion.sockets.contains(&found.socket) {
-        companion.sockets.push(found.socket.clone());
+    let Some(companion) = supervisor.server().companion() else { return Err(Failure::internal("no companion")) };
+    let files = companion.config().config.clone();
+    let config = label(&files);
+    let facts = run_blocking(move || scan::facts(&scan::read(&files).unwrap_or_default())).await;
+    let mut sockets = facts.stats_sockets;
+    if !sockets.contains(&found.socket) {
+        sockets.push(found.socket.clone());
     }
+    let version = Version::from_words(&found.version);
+    supervisor.set_worker(found.worker, Worker { master, version, sockets });
+    let number = supervisor.take_number();
     let files = GenerationFiles { overlay: Default::default(), socket: found.socket.clone(), log: Default::default() };
-    let config = label(&companion.haproxy.config);
     let mut generation = Generation::started(number, worker, ProcessScope::SameProgram, files, config);
     (generation.files, generation.log, generation.noreuseport) = (None, None, facts.noreuseport);
     Ok(generation)
 }
 
-/// The master has told the old worker to stop; until it has, it may answer on the stats socket too. One that hangs is not waited
-/// for: what comes to sockets that only it and the daemon have waits as well.
-async fn old_lets_go(supervisor: &Supervisor) {
-    if let Some(old) = &supervisor.serving {
-        stopped_listening(&old.process, &supervisor.custody, LETS_GO).await;
+/// The master has told the old worker to stop; until it has, it may answer on the stats socket too. One that hangs is not waited for: what
+/// comes to sockets that only it and the daemon have waits as well.
+async fn await_old_close(supervisor: &Supervisor) {
+    if let Some(old) = supervisor.serving() {
+        stopped_listening(&old.process, supervisor.custody(), CLOSE_TIMEOUT).await;
     }
 }
 
@@ -110,57 +147,4 @@ pub(super) fn note(inspection: &Inspection, recorder: &mut Recorder) {
     for note in &inspection.notes {
         recorder.note(if note == UNEXPORTED { UNSEEN } else { note });
     }
-}
-
-async fn look(supervisor: &mut Supervisor, found: &Found, recorder: &mut Recorder) -> Result<Inspection, Failure> {
-    let Some(process) = supervisor.starting.as_ref().map(|new| new.process.clone()) else {
-        return Err(Failure::new("internal error: no worker is being taken over"));
-    };
-    let place = supervisor.place.clone();
-    let mut looks = 0;
-    loop {
-        let inspected = supervisor.server.inspect(&process, &found.socket, &place).await;
-        looks += 1;
-        match inspected {
-            Ok(mut inspection) if inspection.doubt.is_none() || looks >= LOOKS => {
-                // It serves, whatever cannot be proven of it.
-                if let Some(doubt) = inspection.doubt.take() {
-                    recorder.receipt().reason = Some(doubt);
-                }
-                note(&inspection, recorder);
-                if !inspection.owned.iter().any(|owned| owned.role == Role::Traffic) {
-                    let why = "HAProxy's configuration has no listener for traffic (an empty or half-written file?)";
-                    recorder.receipt().reason = Some(why.into());
-                }
-                return Ok(inspection);
-            }
-            Err(error) if looks >= LOOKS => {
-                supervisor.starting = None;
-                return Err(Failure::new(format!("another worker (process {}) serves, but {error}", found.worker)));
-            }
-            _ => tokio::time::sleep(POLL_INTERVAL).await,
-        }
-    }
-}
-
-/// What is queued on sockets that only the daemon has by now moves over to the new worker's. False where there is no need, or no
-/// means. What is held was drained before: a listener has one guard, and both at once were seen to cost a connection now and then. A
-/// hold that is over guards nothing.
-fn steer(
-    supervisor: &mut Supervisor,
-    inspection: &Inspection,
-    verdicts: &[Verdict],
-    recorder: &mut Recorder,
-    guards: &mut Protection,
-) -> bool {
-    let at_risk = held::at_risk(verdicts);
-    let wanted = matches!(supervisor.config.reload.strategy, Strategy::Auto | Strategy::Steer);
-    let is_held = guards.held.as_ref().is_some_and(|held| held.ends() > Instant::now());
-    if at_risk.is_empty() || !wanted || is_held || !migrates(supervisor) {
-        return false;
-    }
-    // The master started it: nothing was reserved.
-    let nothing = &mut ReservedGroups::default();
-    (guards.steered, _) = steered::begin(supervisor, at_risk, &inspection.custody, nothing, recorder);
-    guards.steered.is_some()
 }

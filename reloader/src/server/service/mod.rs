@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use command_fds::{CommandFdExt, FdMapping};
 
 use super::{Capabilities, Check, LaunchContext, Launched, Prepared};
-use crate::config::{Ready, Service, Sockets, Stop};
+use crate::config::{Config, Ready, Service, Sockets, Stop};
 use crate::fs::generation_files::{GenerationFiles, create_private};
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::model::listener::{Address, Endpoint, Listener, Owned, Role, SocketType};
@@ -20,7 +20,7 @@ use crate::process::{self, Handle, ProcessScope, SocketOwner};
 use crate::sockets::custody::{Custody, KeptSocket};
 use crate::sockets::inspection::{InspectError, InspectRequest, Inspection, look};
 
-pub(super) use readiness::{Readiness, is_attended};
+pub(super) use readiness::Readiness;
 
 /// The first descriptor that sd_listen_fds(3) tells of.
 const FIRST_DESCRIPTOR: RawFd = 3;
@@ -28,7 +28,7 @@ const FIRST_DESCRIPTOR: RawFd = 3;
 /// A server by its `[service.NAME]`.
 #[derive(Debug)]
 pub(crate) struct ServiceServer {
-    pub(crate) config: Service,
+    config: Service,
 }
 
 /// One that is to be started.
@@ -42,13 +42,31 @@ impl ServiceServer {
         ServiceServer { config }
     }
 
+    pub(super) fn configure(&mut self, config: &Config, name: &str) {
+        if let Some(service) = config.services.get(name) {
+            self.config.clone_from(service);
+        }
+    }
+
+    pub(super) fn stop(&self) -> &Stop {
+        &self.config.stop
+    }
+
+    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
+        self.config.listen.iter().cloned().map(Endpoint::stream).collect()
+    }
+
+    pub(super) fn is_attended(&self, root: u32) -> bool {
+        readiness::is_attended(root, &self.config.listen)
+    }
+
     pub(super) fn capabilities(&self) -> Capabilities {
-        let not_given = match self.config.sockets {
+        let why_not_passed = match self.config.sockets {
             Sockets::ListenFds => None,
             Sockets::Reuseport => Some("it binds its sockets itself (sockets = \"reuseport\")".into()),
             Sockets::Replace => Some("it binds its sockets itself, alone (sockets = \"replace\")".into()),
         };
-        Capabilities { why_not_passed: not_given, wants_v6only: false }
+        Capabilities { why_not_passed, wants_v6only: false }
     }
 
     pub(super) fn can_be_given(&self, endpoint: &Endpoint) -> bool {
@@ -70,24 +88,24 @@ impl ServiceServer {
             binds_alone: self.config.sockets != Sockets::Reuseport,
             is_known_good: false,
             ends_by_reload: None,
-            spec: super::LaunchSpec::Service(LaunchSpec { config: self.config.clone() }),
+            spec: super::launch::LaunchSpec::Service(LaunchSpec { config: self.config.clone() }),
         }
     }
 
-    pub(super) fn launch(&mut self, recipe: &LaunchSpec, ways: LaunchContext<'_>) -> Result<Launched, String> {
-        let config = &recipe.config;
+    pub(super) fn launch(&self, spec: &LaunchSpec, context: LaunchContext<'_>) -> Result<Launched, String> {
+        let config = &spec.config;
         let given = match config.sockets {
-            Sockets::ListenFds => given(&config.listen, ways.custody.kept())?,
+            Sockets::ListenFds => given(&config.listen, context.custody.kept())?,
             Sockets::Reuseport | Sockets::Replace => Vec::new(),
         };
-        let mut command = self.command(config, ways.files, &given).map_err(|error| error.to_string())?;
-        ways.inheritance.apply_to(&mut command);
+        let mut command = self.command(config, context.files, &given).map_err(|error| error.to_string())?;
+        context.inheritance.apply_to(&mut command);
         let notify = match config.ready {
-            Ready::Notify => Some(notify::Socket::bind(&ways.files.socket, config.user.as_deref())?),
+            Ready::Notify => Some(notify::Socket::bind(&context.files.socket, config.user.as_deref())?),
             _ => None,
         };
         // What the daemon itself was told by such variables is kept from its children; this one is the child's own.
-        command.envs(notify.iter().map(|_| ("NOTIFY_SOCKET", &ways.files.socket)));
+        command.envs(notify.iter().map(|_| ("NOTIFY_SOCKET", &context.files.socket)));
         let process = Handle::spawn(&mut command).map_err(|error| error.to_string())?;
         let readiness = Readiness::new(config, process.clone(), &given, notify);
         let label = config.start.join(" ");

@@ -1,39 +1,132 @@
-//! What stays of steering after a reload: the program waits for handshakes that are late.
+//! Keeps the steering program of one service between reloads, and takes it off once nothing waits for it.
 
 mod closing_listeners;
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::Supervisor;
+use crate::gate::steer::{self, Steer, SteerError};
 use crate::kernel::sock_diag::Endpoints;
+use crate::model::listener::Address;
+use crate::process::run_blocking;
+
 pub(crate) use closing_listeners::ClosingListeners;
 
-/// Handshakes of closed listeners that wait for a slow client, or for one whose ACK came while the accept queue was full: they
-/// are migrated as long as the program stands, which does nothing else any more.
+/// Handshakes of closed listeners whose client is slow, or whose ACK came while the accept queue was full. The program migrates them as long
+/// as it is attached, and does nothing else any more.
 pub(crate) struct PendingHandshakes {
-    pub(crate) old: Arc<ClosingListeners>,
-    pub(crate) pending: Option<HashSet<Endpoints>>,
+    listeners: Arc<ClosingListeners>,
+    /// Those that have been there at each look so far; `None` before the first.
+    pending: Option<HashSet<Endpoints>>,
 }
 
-/// Takes the program off once nothing waits for it any more. Due about once a second.
-pub(crate) fn detach_when_idle(supervisor: &mut Supervisor) {
-    if let Some(unsettled) = &mut supervisor.pending_handshakes {
-        // What cannot be seen may still wait.
-        let Ok(now) = unsettled.old.half_open(true) else { return };
-        let pending = unsettled.pending.get_or_insert_with(|| now.clone());
+impl PendingHandshakes {
+    /// Of listeners that have closed a moment ago.
+    pub(crate) fn new(listeners: Arc<ClosingListeners>) -> PendingHandshakes {
+        PendingHandshakes { listeners, pending: None }
+    }
+
+    /// Whether one may still be there. What cannot be seen may.
+    fn wait(&mut self) -> bool {
+        let Ok(now) = self.listeners.half_open(true) else { return true };
+        let pending = self.pending.get_or_insert_with(|| now.clone());
         pending.retain(|ends| now.contains(ends));
-        if !pending.is_empty() {
-            return;
+        !pending.is_empty()
+    }
+}
+
+/// The steering program of one service. It is loaded once, when something is to be steered, and lent to a reload.
+#[derive(Default)]
+pub(crate) struct Steering {
+    program: Option<Steer>,
+    pending: Option<PendingHandshakes>,
+    /// A daemon that was killed has left the program on groups.
+    is_left_behind: bool,
+}
+
+impl Steering {
+    /// Whether a daemon that was killed has left the program on groups. Nothing else may be steered until [`take_over`](Self::take_over).
+    pub(crate) fn is_left_behind(&self) -> bool {
+        self.is_left_behind
+    }
+
+    /// Whether what is queued on a closed listener moves over; false where no program is loaded.
+    pub(crate) fn migrates(&self) -> bool {
+        self.program.as_ref().is_some_and(Steer::migrates)
+    }
+
+    /// Whether the program is attached to a group at this address.
+    pub(crate) fn is_attached_at(&self, address: &Address) -> bool {
+        self.program.as_ref().is_some_and(|steer| steer.stands_at(address))
+    }
+
+    /// Notes what a daemon that was killed has left, by the trace in `place`.
+    pub(super) fn note_left_behind(&mut self, place: &Path) {
+        self.is_left_behind = steer::is_left(place);
+    }
+
+    /// Loads the program, unless it is there. Where that is impossible, steering is.
+    pub(super) async fn load(&mut self) {
+        if self.program.is_none() {
+            let loaded = run_blocking(Steer::load).await;
+            self.program = loaded.inspect_err(|error| log::debug!("{error}")).ok();
         }
     }
-    detach_now(supervisor);
-}
 
-/// Takes the program off, whoever waits: the socket by which it is taken off must not outlive its server.
-pub(crate) fn detach_now(supervisor: &mut Supervisor) {
-    supervisor.pending_handshakes = None;
-    if let Some(Err(error)) = supervisor.steer.as_mut().map(|steer| steer.end(&[])) {
-        log::error!("{error}");
+    /// Lends the program to a reload, attached to nothing. Handshakes that it waited for are not waited for any more.
+    pub(super) async fn lend(&mut self) -> Result<Steer, SteerError> {
+        self.pending = None;
+        match self.program.take() {
+            Some(mut steer) => steer.end(&[]).map(|()| steer),
+            None => run_blocking(Steer::load).await,
+        }
+    }
+
+    /// Takes the program back. It stays attached where handshakes are `pending`.
+    pub(super) fn give_back(&mut self, steer: Steer, pending: Option<PendingHandshakes>) {
+        self.program = Some(steer);
+        self.pending = pending;
+    }
+
+    /// Steers the groups of the last reload to their present listeners for `lease`. False where it is attached to none, or cannot.
+    pub(super) fn renew(&mut self, lease: Duration) -> bool {
+        let attached = self.program.as_mut().filter(|steer| steer.is_in_force());
+        attached.is_some_and(|steer| steer.renew(lease).is_ok())
+    }
+
+    /// Endpoints what [`renew`](Self::renew) began.
+    pub(super) fn end_renewal(&mut self) {
+        if let Some(Err(error)) = self.program.as_mut().map(|steer| steer.renew(Duration::ZERO)) {
+            log::warn!("{error}");
+        }
+    }
+
+    /// Whether it waits for handshakes.
+    pub(super) fn has_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Takes the program off once no handshake waits for it. Due about once a second.
+    pub(super) fn detach_when_idle(&mut self) {
+        if !self.pending.as_mut().is_some_and(PendingHandshakes::wait) {
+            self.detach_now();
+        }
+    }
+
+    /// Takes the program off, even if handshakes wait for it: the socket by which it is taken off must not outlive its server.
+    pub(super) fn detach_now(&mut self) {
+        self.pending = None;
+        if let Some(Err(error)) = self.program.as_mut().map(|steer| steer.end(&[])) {
+            log::error!("{error}");
+        }
+    }
+
+    /// Takes off what a daemon that was killed has left.
+    pub(super) fn take_over(&mut self, place: &Path) {
+        self.is_left_behind = false;
+        let groups = steer::clean_up(place);
+        log::warn!("took the steering program of an earlier daemon off {groups} sockets");
     }
 }

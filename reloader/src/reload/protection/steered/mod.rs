@@ -1,36 +1,32 @@
 //! Listeners whose socket changes within one SO_REUSEPORT group: the new sockets get all that is new, and what is queued on an old
 //! one moves over when that closes, or, on kernels that do not migrate, is drained before.
 
+mod groups;
+mod loan;
+mod losses;
+
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::drain::{IN_FLIGHT, POLL_INTERVAL};
-use super::reserved::ReservedGroups;
-use super::retire::undrained;
-use super::run_blocking::run_blocking;
-use super::stop_listening::stop_listening;
-use crate::gate::steer::{Steer, Trace};
+use self::groups::{by_endpoint, successors};
+use self::loan::Loan;
+use self::losses::{Counters, lost_by_migration, lost_by_selection};
+use crate::gate::steer::Steer;
 use crate::kernel::sock_diag::{Endpoints, SockDiagError};
 use crate::model::listener::Listener;
-use crate::process::Handle;
-use crate::receipt::Recorder;
-use crate::receipt::{ListenerReceipt, Rung};
+use crate::process::{Handle, run_blocking};
+use crate::receipt::{Doubt, ListenerReceipt, ReasonCode, Recorder, Rung};
+use crate::reload::attempt::Attempt;
+use crate::reload::steps::retire::undrained;
+use crate::reload::steps::stop_listening::stop_listening;
+use crate::reload::timing::{IN_FLIGHT, POLL_INTERVAL};
 use crate::sockets::custody::Custody;
 use crate::supervision::Supervisor;
-use crate::supervision::steering::{ClosingListeners, PendingHandshakes, detach_now, detach_when_idle};
+use crate::supervision::steering::{ClosingListeners, PendingHandshakes};
 
-mod groups;
-mod losses;
-
-use groups::{Successor, add, by_endpoint, successors};
-use losses::{Counters, lost_by_migration, lost_by_selection};
-
-/// The lease outlives all waits of a reload by this time.
-const LEASE_MARGIN: Duration = Duration::from_secs(5);
-
-/// ClosingListeners listeners that are steered away from.
+/// Old listeners that are steered away from.
 pub(crate) struct SteeredListeners {
     steer: Steer,
     lines: Vec<Line>,
@@ -39,14 +35,14 @@ pub(crate) struct SteeredListeners {
     from: Vec<Arc<OwnedFd>>,
     /// Duplicates of the new ones, without those that the old generation has too.
     fresh: Vec<Arc<OwnedFd>>,
-    patience: Duration,
+    timeout: Duration,
     before: Counters,
     /// The new generation.
     new: Option<Handle>,
     /// It was given up.
     rolled_back: bool,
     /// Why the old listeners may have lost something.
-    doubt: Option<String>,
+    doubt: Option<Doubt>,
 }
 
 struct Line {
@@ -54,74 +50,35 @@ struct Line {
     group: usize,
 }
 
-/// Steers away from those of the `old` listeners that have successors in their group; the others are returned. A group has one program:
-/// what is `reserved` is free from here on, unless nothing can be steered.
-pub(crate) fn begin(
-    supervisor: &mut Supervisor,
-    old: Vec<Listener>,
-    new: &Custody,
-    reserved: &mut ReservedGroups,
-    recorder: &mut Recorder,
-) -> (Option<SteeredListeners>, Vec<Listener>) {
-    let successors = successors(new);
-    let (candidates, mut rest): (Vec<_>, Vec<_>) =
-        old.into_iter().partition(|listener| successors.contains_key(&listener.endpoint));
-    if candidates.is_empty() {
-        detach_now(supervisor);
-        return (None, rest);
-    }
-    if supervisor.inherits_steering {
-        supervisor.take_over_steering();
-    }
-    supervisor.pending_handshakes = None;
-    let mut steer = match supervisor.steer.take().map_or_else(Steer::load, |mut steer| steer.end(&[]).map(|()| steer)) {
-        Ok(steer) => steer,
-        Err(error) => {
-            recorder.note(error.to_string());
-            rest.extend(candidates);
-            return (None, rest);
+impl Attempt<'_> {
+    /// Steers away from those of the `old` listeners that have successors in their group; the others are returned. A group has one program:
+    /// what is reserved is free from here on, unless nothing can be steered.
+    pub(in crate::reload) async fn steer(&mut self, old: Vec<Listener>, new: &Custody) -> Vec<Listener> {
+        let successors = successors(new);
+        let (candidates, mut rest): (Vec<_>, Vec<_>) =
+            old.into_iter().partition(|listener| successors.contains_key(&listener.endpoint));
+        if candidates.is_empty() {
+            self.supervisor.detach_steering_now();
+            return rest;
         }
-    };
-    let to = new.kept().iter().map(|held| held.listener.inode).collect();
-    match Trace::leave(&supervisor.place, &to) {
-        Ok(trace) => steer.keep(trace),
-        Err(error) => {
-            recorder.note(format!("cannot steer: it cannot be recorded in {}: {error}", supervisor.place.display()));
-            supervisor.steer = Some(steer);
-            rest.extend(candidates);
-            return (None, rest);
-        }
-    }
-    reserved.end(supervisor);
-    let (mut lines, mut from, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
-    for (endpoint, group) in by_endpoint(candidates) {
-        let to = &successors[&endpoint];
-        match add(&mut steer, &supervisor.custody, &endpoint, &group, to) {
-            Ok(added) => {
-                lines.extend(group.into_iter().map(|old| Line { old, group: added.place }));
-                from.extend(added.from);
-                let is_fresh = |successor: &&Successor| supervisor.custody.owner(successor.inode).is_none();
-                fresh.extend(to.iter().filter(is_fresh).map(|successor| successor.fd.clone()));
-            }
+        let mut loan = match Loan::take(self.supervisor, new).await {
+            Ok(loan) => loan,
             Err(error) => {
-                recorder.note(error);
+                self.recorder.note(error);
+                rest.extend(candidates);
+                return rest;
+            }
+        };
+        self.protection.reserved.end(loan.supervisor());
+        for (endpoint, group) in by_endpoint(candidates) {
+            if let Err(error) = loan.add(&endpoint, &group, &successors[&endpoint]) {
+                self.recorder.note(error);
                 rest.extend(group);
             }
         }
+        self.protection.steered = loan.into_steered(&mut self.recorder);
+        rest
     }
-    let patience = supervisor.config.reload.drain_timeout;
-    if lines.is_empty() {
-        if let Err(error) = steer.end(&from) {
-            recorder.note(error.to_string());
-        }
-        supervisor.steer = Some(steer);
-        return (None, rest);
-    }
-    let doubt = steer.renew(patience * 3 + LEASE_MARGIN).err().map(|error| error.to_string());
-    let before = Counters::read(&mut steer);
-    let old = Arc::new(ClosingListeners::new(lines.iter().map(|line| &line.old)));
-    let new = supervisor.starting.as_ref().map(|new| new.process.clone());
-    (Some(SteeredListeners { steer, lines, old, from, fresh, patience, before, new, rolled_back: false, doubt }), rest)
 }
 
 impl SteeredListeners {
@@ -133,11 +90,11 @@ impl SteeredListeners {
         tokio::time::sleep(IN_FLIGHT).await;
         // A connection that was left to the kernel before it was steered is on an old queue, or on a new one.
         self.before = Counters::read(&mut self.steer);
-        let patience = humantime::format_duration(self.patience);
+        let timeout = humantime::format_duration(self.timeout);
         self.until_nothing_is_left(ClosingListeners::queued, |queued, half_open| {
             format!(
                 "this kernel does not migrate, and {queued} connections and {half_open} handshakes were left on the old \
-                 socket after {patience}"
+                 socket after {timeout}"
             )
         })
         .await;
@@ -158,22 +115,22 @@ impl SteeredListeners {
 
     /// Of sockets that are closed: what was in their queues has moved already.
     async fn until_handshakes_are_done(&mut self) {
-        let patience = humantime::format_duration(self.patience);
+        let timeout = humantime::format_duration(self.timeout);
         let closed_have_no_queue = |_: &ClosingListeners| Ok(0);
         self.until_nothing_is_left(closed_have_no_queue, |_, half_open| {
-            format!("{half_open} handshakes were not done {patience} after their listener had closed")
+            format!("{half_open} handshakes were not done {timeout} after their listener had closed")
         })
         .await;
     }
 
     /// Waits until nothing is queued on the old listeners any more and the handshakes that they have begun are done. What is
-    /// left when the patience ends is a doubt, which `left` puts into words.
+    /// left at the timeout is a doubt, which `left` puts into words.
     async fn until_nothing_is_left(
         &mut self,
         queued: fn(&ClosingListeners) -> Result<u64, SockDiagError>,
         left: impl Fn(u64, usize) -> String,
     ) {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         let mut awaited: Option<HashSet<Endpoints>> = None;
         loop {
             let old = self.old.clone();
@@ -189,7 +146,7 @@ impl SteeredListeners {
                 return;
             }
             if Instant::now() >= deadline {
-                return self.doubt = Some(left(queued, awaited.len()));
+                return self.doubt = Some(Doubt::new(ReasonCode::Undrained, left(queued, awaited.len())));
             }
             if !self.rolled_back && self.new_has_ended() {
                 return;
@@ -219,14 +176,14 @@ impl SteeredListeners {
     }
 
     /// What stands against a proof by now.
-    pub(crate) fn doubts(&self) -> Option<String> {
+    pub(crate) fn doubts(&self) -> Option<Doubt> {
         let first = self.lines.first()?;
-        self.doubt.as_ref().map(|doubt| format!("{}: {doubt}", first.old.endpoint))
+        self.doubt.as_ref().map(|doubt| doubt.about(&first.old.endpoint))
     }
 
     /// The old generation was told to close its listeners, and was not seen to do so.
     pub(crate) fn doubt_the_close(&mut self) {
-        self.doubt = Some("the old generation has not closed it yet: what it queues from now on is lost".into());
+        self.doubt = Some(super::held::still_open());
     }
 
     /// Whether the old listener with this inode is steered away from.
@@ -238,7 +195,7 @@ impl SteeredListeners {
     pub(crate) fn release(mut self, supervisor: &mut Supervisor, recorder: &mut Recorder) {
         if self.rolled_back {
             match self.steer.end(&self.from) {
-                Ok(()) => supervisor.steer = Some(self.steer),
+                Ok(()) => supervisor.give_back_steering(self.steer, None),
                 Err(error) => recorder.note(error.to_string()),
             }
             return;
@@ -260,40 +217,42 @@ impl SteeredListeners {
         if let Err(error) = self.steer.renew(Duration::ZERO) {
             recorder.note(error.to_string());
         }
-        supervisor.pending_handshakes =
-            self.steer.migrates().then_some(PendingHandshakes { old: self.old, pending: None });
-        supervisor.steer = Some(self.steer);
-        detach_when_idle(supervisor);
+        let pending = self.steer.migrates().then(|| PendingHandshakes::new(self.old));
+        supervisor.give_back_steering(self.steer, pending);
+        supervisor.detach_steering_when_idle();
     }
 
     /// What the kernel counted of connections that went another way.
-    fn losses(&mut self) -> Option<String> {
+    fn losses(&mut self) -> Option<Doubt> {
         if self.new_has_ended() {
-            return Some("the new generation has ended".into());
+            return Some(Doubt::new(ReasonCode::StartFailed, "the new generation has ended"));
         }
         if !self.steer.stands() {
-            return Some("somebody else took the program off the reuseport group".into());
+            let why = "another process took the program off the reuseport group";
+            return Some(Doubt::new(ReasonCode::Diverted, why));
         }
         let now = Counters::read(&mut self.steer);
         if self.steer.migrates() { lost_by_migration(self.before, now) } else { lost_by_selection(self.before, now) }
     }
 }
 
-fn unseen(error: &SockDiagError) -> String {
-    format!("it could not be seen what was left on the old socket: {error}")
+fn unseen(error: &SockDiagError) -> Doubt {
+    let why = format!("it could not be seen what was left on the old socket: {error}");
+    Doubt::new(ReasonCode::Unobservable, why)
 }
 
 /// The verdict on a listener that was steered away from.
-fn judge_steered(entry: &mut ListenerReceipt, migrates: bool, migrated: Option<u64>, doubt: Option<String>) {
+fn judge_steered(entry: &mut ListenerReceipt, migrates: bool, migrated: Option<u64>, doubt: Option<Doubt>) {
     entry.migrated = migrated.filter(|_| migrates);
     if entry.rung != Rung::Unproven {
         return;
     }
-    if doubt.is_none() {
-        entry.rung = Rung::Steered;
-        // What was in its queue has moved, or there was nothing.
-        (entry.undrained_queue, entry.undrained_half_open) = (Some(0), Some(0));
+    match doubt {
+        Some(doubt) => entry.doubt(doubt),
+        None => {
+            entry.prove(Rung::Steered);
+            // What was in its queue has moved, or there was nothing.
+            (entry.undrained_queue, entry.undrained_half_open) = (Some(0), Some(0));
+        }
     }
-    // Without a doubt it stays with why the socket was not passed.
-    entry.why = doubt.or(entry.why.take());
 }

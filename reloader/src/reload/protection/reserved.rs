@@ -4,19 +4,16 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
 
 use crate::gate::reserve::{reserve, unreserve};
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::plan::Planned;
 use crate::process::{Handle, SocketOwner};
 use crate::receipt::Rung;
+use crate::reload::timing::LEASE_MARGIN;
 use crate::server::Prepared;
 use crate::sockets::custody::{Custody, KeptSocket};
 use crate::supervision::Supervisor;
-
-/// The lease outlives a start by this time.
-const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 /// Reserved reuseport groups: where the serving generation has one socket of each. No duplicate is kept beyond custody: with nobody behind
 /// it, it would swallow what the group gets.
@@ -34,24 +31,21 @@ impl ReservedGroups {
     pub(crate) fn begin(supervisor: &mut Supervisor, prepared: &Prepared) -> ReservedGroups {
         let mut reserved = ReservedGroups::default();
         // A program of a dead daemon that is still there waits for handshakes of its own.
-        if supervisor.serving.is_none() || supervisor.inherits_steering {
+        if supervisor.serving().is_none() || supervisor.steering().is_left_behind() {
             return reserved;
         }
         let bound_anew = may_be_bound_anew(&supervisor.plan(&prepared.capabilities));
         if bound_anew.is_empty() {
             return reserved;
         }
-        let lease = supervisor.config.reload.start_timeout + LEASE_MARGIN;
-        if let Some(steer) = supervisor.steer.as_mut().filter(|steer| steer.is_in_force()) {
-            reserved.renewed = steer.renew(lease).is_ok();
-        }
+        reserved.renewed = supervisor.renew_steering(supervisor.config().reload.start_timeout + LEASE_MARGIN);
         let sockets = sock_diag::tcp_listeners().unwrap_or_default();
-        let held = by_inode(&supervisor.custody);
+        let held = by_inode(supervisor.custody());
         for (socket, count) in groups(&sockets, &bound_anew) {
-            if supervisor.steer.as_ref().is_some_and(|steer| steer.stands_at(&socket.address)) {
+            if supervisor.steering().is_attached_at(&socket.address) {
                 continue;
             }
-            let Some(owner) = supervisor.custody.owner(socket.inode) else { continue };
+            let Some(owner) = supervisor.custody().owner(socket.inode) else { continue };
             match with_socket(&held, owner, socket.inode, |socket| reserve(socket, count)) {
                 Ok(()) => reserved.groups.push((socket.inode, owner)),
                 Err(error) => log::debug!("{} is not reserved for the serving generation: {error}", socket.address),
@@ -62,26 +56,23 @@ impl ReservedGroups {
 
     /// The kernel shares out again. A group whose sockets are all closed is free by itself.
     pub(crate) fn end(&mut self, supervisor: &mut Supervisor) {
-        let renewed = std::mem::take(&mut self.renewed);
         // Where a reload steers again, that has ended already.
-        if let Some(steer) = supervisor.steer.as_mut().filter(|_| renewed)
-            && let Err(error) = steer.renew(Duration::ZERO)
-        {
-            log::warn!("{error}");
+        if std::mem::take(&mut self.renewed) {
+            supervisor.end_steering_renewal();
         }
-        free(&supervisor.custody, std::mem::take(&mut self.groups));
+        free(supervisor.custody(), std::mem::take(&mut self.groups));
     }
 }
 
 /// Frees what a daemon that was killed during a start may have left reserved. HAProxy has no program of its own on a TCP listener.
 pub(crate) fn free_left_behind(supervisor: &Supervisor) {
-    let Some(serving) = supervisor.serving.as_ref().filter(|_| supervisor.server.haproxy().is_some()) else { return };
-    if supervisor.inherits_steering {
+    let Some(serving) = supervisor.serving().filter(|_| supervisor.server().attaches_no_program()) else { return };
+    if supervisor.steering().is_left_behind() {
         return;
     }
     let tcp = serving.listeners.iter().filter(|owned| owned.listener.endpoint.is_tcp_here());
-    let owner = |inode| Some((inode, supervisor.custody.owner(inode)?));
-    free(&supervisor.custody, tcp.filter_map(|owned| owner(owned.listener.inode)));
+    let owner = |inode| Some((inode, supervisor.custody().owner(inode)?));
+    free(supervisor.custody(), tcp.filter_map(|owned| owner(owned.listener.inode)));
 }
 
 fn free(custody: &Custody, groups: impl IntoIterator<Item = (u64, SocketOwner)>) {

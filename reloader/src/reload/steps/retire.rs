@@ -1,78 +1,83 @@
-//! Makes the proven generation the serving one, tells the old one to drain, and measures what its listeners leave behind.
+//! Makes the proven generation the serving one, asks the old one to drain, and measures what its listeners leave behind.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::stop_listening::{Closed, OldListeners};
-use super::verdict::Verdict;
 use crate::kernel::sock_diag::{self, Connection, SockDiagError};
 use crate::model::listener::{Address, Listener};
 use crate::process::Handle;
-use crate::receipt::Recorder;
-use crate::receipt::{ListenerReceipt, Rung};
+use crate::receipt::{ListenerReceipt, Recorder, Rung};
+use crate::reload::attempt::Attempt;
+use crate::reload::timing::POLL_INTERVAL;
+use crate::reload::verdict::Verdict;
 use crate::sockets::custody::Custody;
 use crate::sockets::inspection::Inspection;
-use crate::supervision::{Generation, Supervisor};
+use crate::supervision::Generation;
 
-/// How often the old generation's listeners are looked at: no event tells of close(2) in another process.
-pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(1);
+impl Attempt<'_> {
+    /// Carries out the second phase. From here on the new generation serves, whatever the old one does. False where the old one was not seen
+    /// to close its listeners.
+    pub(in crate::reload) async fn retire(&mut self, inspection: Inspection, verdicts: Vec<Verdict>) -> bool {
+        let Some(new) = self.supervisor.take_starting() else { return true };
+        let old = self.supervisor.serving().map(Generation::retire_request);
+        let closing: Vec<&Listener> = verdicts.iter().filter_map(|verdict| verdict.closing.as_ref()).collect();
+        let old_listeners = OldListeners::new(self.supervisor, &closing);
+        let before = self.promote(new, inspection);
 
-/// Carries out the second phase. From here on the new generation serves, whatever the old one does. False where the old one was
-/// not seen to close its listeners.
-pub(crate) async fn retire(
-    supervisor: &mut Supervisor,
-    inspection: Inspection,
-    verdicts: Vec<Verdict>,
-    recorder: &mut Recorder,
-) -> bool {
-    let Some(mut new) = supervisor.starting.take() else { return true };
-    new.listeners = inspection.owned;
-    new.sentinel = inspection.sentinel;
-    new.serving_since = Instant::now();
-    new.note_worker_processes(&inspection.sockets);
-    let mut custody = inspection.custody;
-    custody.complete_from(supervisor.custody.kept(), &inspection.sockets);
-    custody.complete_from(&std::mem::take(&mut new.given), &inspection.sockets);
-    supervisor.limit_custody(&mut custody);
-    let old = supervisor.serving.as_ref().map(Generation::ending);
-    let closing: Vec<&Listener> = verdicts.iter().filter_map(|verdict| verdict.closing.as_ref()).collect();
-    let old_listeners = OldListeners::new(supervisor, &closing);
-    let before = supervisor.promote(new, custody);
+        let mut closed = true;
+        if let Some(old) = old {
+            self.supervisor.server().retire(&old);
+            closed = self.await_close(&old.process, &before).await;
+        }
+        self.supervisor.settle_service_manager().await;
+        // Now the daemon's duplicates are the last: what their queues hold is what the drop below loses.
+        let measured = if closed { Measured::now(&verdicts, &before, &mut self.recorder) } else { Measured::default() };
+        let receipts: Vec<ListenerReceipt> = verdicts.into_iter().map(|verdict| measured.fill(verdict)).collect();
+        drop(before);
+        if let Some(listeners) = old_listeners.filter(|_| closed)
+            && listeners.stop(self.supervisor.config().reload.drain_timeout).await != Closed::Gone
+        {
+            self.recorder.note("the kernel still listens on an old listener, though the old generation has closed it");
+            closed = false;
+        }
+        self.recorder.receipt().lost.undrained = undrained(&receipts);
+        self.recorder.receipt().listeners = receipts;
+        closed
+    }
 
-    let mut closed = true;
-    if let Some(old) = old {
-        supervisor.server.retire(&old);
-        let old = old.process;
-        let patience = supervisor.config.reload.drain_timeout;
-        let (board, name) = (&supervisor.board, &supervisor.name);
-        closed = board.with_heartbeat(name, stopped_listening(&old, &before, patience)).await;
+    /// The custody from before is returned.
+    fn promote(&mut self, mut new: Generation, inspection: Inspection) -> Custody {
+        new.listeners = inspection.owned;
+        new.sentinel = inspection.sentinel;
+        new.serving_since = Instant::now();
+        new.note_worker_processes(&inspection.sockets);
+        let mut custody = inspection.custody;
+        custody.complete_from(self.supervisor.custody().kept(), &inspection.sockets);
+        custody.complete_from(&std::mem::take(&mut new.given), &inspection.sockets);
+        self.supervisor.limit_custody(&mut custody);
+        self.supervisor.promote(new, custody)
+    }
+
+    /// False where the old generation still has a listener after `drain-timeout`.
+    async fn await_close(&mut self, old: &Handle, before: &Custody) -> bool {
+        let timeout = self.supervisor.config().reload.drain_timeout;
+        let heartbeat = self.supervisor.heartbeat();
+        let closed = heartbeat.during(stopped_listening(old, before, timeout)).await;
         if !closed {
-            recorder.note(format!(
+            self.recorder.note(format!(
                 "the old generation (process {}) still has its listeners {} after it was told to drain",
                 old.pid(),
-                humantime::format_duration(patience)
+                humantime::format_duration(timeout)
             ));
         }
+        closed
     }
-    supervisor.fd_store.settle().await;
-    // Now the daemon's duplicates are the last: what their queues hold is what the drop below loses.
-    let measured = if closed { Measured::now(&verdicts, &before, recorder) } else { Measured::default() };
-    let receipts: Vec<ListenerReceipt> = verdicts.into_iter().map(|verdict| measured.fill(verdict)).collect();
-    drop(before);
-    if let Some(listeners) = old_listeners.filter(|_| closed)
-        && listeners.stop(supervisor.config.reload.drain_timeout).await != Closed::Gone
-    {
-        recorder.note("the kernel still listens on an old listener, though the old generation has closed it");
-        closed = false;
-    }
-    recorder.receipt().lost.undrained = undrained(&receipts);
-    recorder.receipt().listeners = receipts;
-    closed
 }
 
-/// False when it still listens after `patience`.
-pub(crate) async fn stopped_listening(old: &Handle, custody: &Custody, patience: Duration) -> bool {
-    let deadline = Instant::now() + patience;
+/// False when it still listens after `timeout`.
+pub(in crate::reload) async fn stopped_listening(old: &Handle, custody: &Custody, timeout: Duration) -> bool {
+    let deadline = Instant::now() + timeout;
     while custody.is_still_owned() && old.try_ended().is_none() {
         if Instant::now() >= deadline {
             return false;

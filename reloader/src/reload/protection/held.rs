@@ -3,16 +3,15 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::drain::{Drain, Undrained};
-use super::retire::undrained;
-use super::run_blocking::run_blocking;
-use super::verdict::Verdict;
 use crate::config::Strategy;
 use crate::gate::hold::{Backend, Exception, Hold, HoldError, HoldOutcome, HoldRequest, HoldStats, Target};
 use crate::kernel::{devices, sock_diag};
 use crate::model::listener::Listener;
-use crate::receipt::Recorder;
-use crate::receipt::{ListenerReceipt, Rung, Syns};
+use crate::process::run_blocking;
+use crate::receipt::{Doubt, ListenerReceipt, ReasonCode, Recorder, Rung, Syns};
+use crate::reload::drain::{Drain, Undrained};
+use crate::reload::steps::retire::undrained;
+use crate::reload::verdict::Verdict;
 use crate::supervision::Supervisor;
 
 /// A hold in force, and what it is for.
@@ -23,7 +22,7 @@ pub(crate) struct HeldListeners {
     drain: Drain,
     old: Vec<Listener>,
     /// Why the old listeners cannot be known to be closed.
-    still_open: Option<String>,
+    still_open: Option<Doubt>,
 }
 
 /// The old listeners that lose what is queued on them when they close, and that a gate can guard.
@@ -32,43 +31,9 @@ pub(crate) fn at_risk(verdicts: &[Verdict]) -> Vec<Listener> {
     unproven.filter_map(|verdict| verdict.closing.clone()).filter(|old| old.endpoint.is_tcp_here()).collect()
 }
 
-/// Holds SYNs for the old listeners. `None` where there are none, or where nothing can hold, which is noted. `ours` are all
-/// sockets of both generations.
-pub(crate) async fn guard(
-    supervisor: &Supervisor,
-    old: Vec<Listener>,
-    ours: &HashSet<u64>,
-    recorder: &mut Recorder,
-) -> Option<HeldListeners> {
-    let cookies = recorder.cookies();
-    if old.is_empty() {
-        return None;
-    }
-    let wanted = match wanted(supervisor, &old, ours) {
-        Ok(wanted) => wanted,
-        Err(error) => {
-            recorder.note(error);
-            return None;
-        }
-    };
-    let held = old.iter().map(|listener| listener.endpoint.clone()).collect();
-    let (exceptions, max) = (wanted.exceptions.clone(), wanted.max);
-    match begin(wanted).await {
-        Ok(hold) => {
-            hold.armed().notes.iter().for_each(|note| recorder.note(note));
-            let (ends, drain) = (hold.armed().at + max, Drain::begin(old.clone(), held, &exceptions, cookies));
-            Some(HeldListeners { hold, ends, drain, old, still_open: None })
-        }
-        Err(error) => {
-            recorder.note(error.to_string());
-            None
-        }
-    }
-}
-
 /// [`Hold::begin`], beside the caller's own thread.
-pub(crate) async fn begin(wanted: HoldRequest) -> Result<Hold, HoldError> {
-    run_blocking(|| Hold::begin(wanted)).await
+pub(crate) async fn begin(request: HoldRequest) -> Result<Hold, HoldError> {
+    run_blocking(|| Hold::begin(request)).await
 }
 
 /// [`Hold::release`], beside the caller's own thread.
@@ -76,7 +41,7 @@ pub(crate) async fn release(hold: Hold) -> HoldOutcome {
     run_blocking(|| hold.release()).await
 }
 
-fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Result<HoldRequest, String> {
+fn hold_request(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Result<HoldRequest, String> {
     let sockets = sock_diag::tcp_listeners().map_err(|error| error.to_string())?;
     let target = |listener: &Listener| {
         let address = listener.endpoint.inet()?;
@@ -92,7 +57,7 @@ fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Res
     };
     let others = sockets.iter().filter(|found| !ours.contains(&found.inode));
     let exceptions = others.filter_map(Exception::from_listener);
-    let config = &supervisor.config;
+    let config = supervisor.config();
     Ok(HoldRequest {
         exceptions: exceptions.filter(on_held_port).collect(),
         old: old.iter().map(|listener| listener.inode).collect(),
@@ -102,25 +67,46 @@ fn wanted(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Res
         max: config.hold.max,
         netns_path: None,
         runtime_dir: config.runtime_dir.clone(),
-        program: supervisor.program.clone(),
-        inheritance: supervisor.inheritance.clone(),
+        program: supervisor.host().program().to_owned(),
+        inheritance: supervisor.host().inheritance().clone(),
     })
 }
 
 impl HeldListeners {
+    /// Holds SYNs for the old listeners. `None` where there are none, or where nothing can hold, which is noted. `ours` are all sockets of both
+    /// generations.
+    pub(crate) async fn begin(
+        supervisor: &Supervisor,
+        old: Vec<Listener>,
+        ours: &HashSet<u64>,
+        recorder: &mut Recorder,
+    ) -> Option<HeldListeners> {
+        let cookies = recorder.cookies();
+        if old.is_empty() {
+            return None;
+        }
+        let request = hold_request(supervisor, &old, ours).inspect_err(|error| recorder.note(error)).ok()?;
+        let held = old.iter().map(|listener| listener.endpoint.clone()).collect();
+        let (exceptions, max) = (request.exceptions.clone(), request.max);
+        let hold = begin(request).await.inspect_err(|error| recorder.note(error.to_string())).ok()?;
+        hold.armed().notes.iter().for_each(|note| recorder.note(note));
+        let (ends, drain) = (hold.armed().at + max, Drain::begin(old.clone(), held, &exceptions, cookies));
+        Some(HeldListeners { hold, ends, drain, old, still_open: None })
+    }
+
     /// Waits until the old queues are empty; with `answers`, also until the old server owes nobody an answer.
     pub(crate) async fn drain(&mut self, answers: bool) {
         self.drain.until_empty(answers).await;
     }
 
     /// What stands against a proof by now.
-    pub(crate) fn doubts(&self) -> Option<String> {
-        let general = self.hold.doubt();
+    pub(crate) fn doubts(&self) -> Option<Doubt> {
+        let general = self.hold.doubt().map(|why| Doubt::new(ReasonCode::HoldFailed, why));
         self.old.iter().find_map(|listener| {
             let doubt = general.clone();
             let doubt = doubt.or_else(|| undrained_doubt(self.drain.undrained(listener)));
             let doubt = doubt.or_else(|| self.drain.doubt(&listener.endpoint));
-            Some(format!("{}: {}", listener.endpoint, doubt?))
+            Some(doubt?.about(&listener.endpoint))
         })
     }
 
@@ -141,7 +127,7 @@ impl HeldListeners {
 
     /// The old generation was told to close its listeners, and was not seen to do so.
     pub(crate) fn doubt_the_close(&mut self) {
-        self.still_open = Some("the old generation has not closed it yet: what it queues from now on is lost".into());
+        self.still_open = Some(still_open());
     }
 
     /// Whether the hold covers the old listener with this inode.
@@ -149,7 +135,7 @@ impl HeldListeners {
         self.old.iter().any(|listener| Some(listener.inode) == inode)
     }
 
-    /// Ends the hold and writes into the receipt what it proves.
+    /// Endpoints the hold and writes into the receipt what it proves.
     pub(crate) async fn release(mut self, recorder: &mut Recorder) {
         self.drain.look(false).await;
         let HeldListeners { hold, drain, old, still_open, .. } = self;
@@ -182,24 +168,31 @@ impl HeldListeners {
     }
 }
 
+/// The old generation was asked to close its listeners, and was not seen to do so.
+pub(super) fn still_open() -> Doubt {
+    let why = "the old generation has not closed it yet: what it queues from now on is lost";
+    Doubt::new(ReasonCode::OldStillOpen, why)
+}
+
 /// The verdict on a listener that was held.
-pub(crate) fn judge_held(entry: &mut ListenerReceipt, undrained: Undrained, doubt: Option<String>, backend: Backend) {
+pub(crate) fn judge_held(entry: &mut ListenerReceipt, undrained: Undrained, doubt: Option<Doubt>, backend: Backend) {
     // What was measured on the closed socket itself says more.
     let queue = *entry.undrained_queue.get_or_insert(undrained.queue);
     let half_open = *entry.undrained_half_open.get_or_insert(undrained.half_open);
     entry.half_open_silent.get_or_insert(undrained.silent);
-    let doubt = undrained_doubt(Undrained { queue, half_open, silent: 0 }).or(doubt);
-    entry.rung = if doubt.is_some() { Rung::Unproven } else { rung(backend) };
-    // Without a doubt it stays with why the socket was not passed.
-    entry.why = doubt.or(entry.why.take());
+    match undrained_doubt(Undrained { queue, half_open, silent: 0 }).or(doubt) {
+        Some(doubt) => entry.doubt(doubt),
+        None => entry.prove(rung(backend)),
+    }
 }
 
-fn undrained_doubt(undrained: Undrained) -> Option<String> {
+fn undrained_doubt(undrained: Undrained) -> Option<Doubt> {
     (undrained.queue + undrained.half_open > 0).then(|| {
-        format!(
+        let why = format!(
             "its queue did not run empty within 500 ms: {} connections and {} handshakes were left on the old socket",
             undrained.queue, undrained.half_open
-        )
+        );
+        Doubt::new(ReasonCode::Undrained, why)
     })
 }
 
@@ -224,23 +217,20 @@ pub(crate) fn no_room(figures: &HoldStats) -> Option<String> {
 }
 
 /// Why a hold proves nothing for any of its listeners, if so.
-pub(crate) fn general_doubt(ended: &HoldOutcome) -> Option<String> {
-    if ended.figures.lease_lapsed > 0 {
-        return Some(format!(
+pub(crate) fn general_doubt(ended: &HoldOutcome) -> Option<Doubt> {
+    let figures = ended.figures;
+    let why = match &ended.trouble {
+        _ if figures.lease_lapsed > 0 => Some(format!(
             "{} SYNs passed while the lease of the hold had run out: this process was stopped, or starved",
-            ended.figures.lease_lapsed
-        ));
-    }
-    if ended.figures.device_gone > 0 {
-        return Some(format!(
-            "{} SYNs were not delivered: the device by which they came has gone",
-            ended.figures.device_gone
-        ));
-    }
-    if let Some(trouble) = &ended.trouble {
-        return Some(trouble.clone());
-    }
-    ended.why.doubt().map(Into::into)
+            figures.lease_lapsed
+        )),
+        _ if figures.device_gone > 0 => {
+            Some(format!("{} SYNs were not delivered: the device by which they came has gone", figures.device_gone))
+        }
+        Some(trouble) => Some(trouble.clone()),
+        None => ended.why.doubt().map(Into::into),
+    };
+    why.map(|why| Doubt::new(ReasonCode::HoldFailed, why))
 }
 
 /// The rung that a gate stands for.
@@ -272,17 +262,17 @@ mod tests {
         let (note, doubt) = with(3, 0);
         assert!(note.unwrap().starts_with("3 SYNs found no room") && doubt.is_none());
         let (note, doubt) = with(0, 2);
-        assert!(note.is_none() && doubt.unwrap().starts_with("2 SYNs were not delivered"));
+        assert!(note.is_none() && doubt.unwrap().why.starts_with("2 SYNs were not delivered"));
     }
 
     #[test]
     fn a_hold_that_failed_proves_nothing() {
         assert_eq!(general_doubt(&ended(EndReason::Asked, None)), None);
         assert_eq!(
-            general_doubt(&ended(EndReason::Asked, Some("2 SYNs were not delivered"))).unwrap(),
+            general_doubt(&ended(EndReason::Asked, Some("2 SYNs were not delivered"))).unwrap().why,
             "2 SYNs were not delivered"
         );
-        assert_eq!(general_doubt(&ended(EndReason::Lifted, Some("it stood still"))).unwrap(), "it stood still");
+        assert_eq!(general_doubt(&ended(EndReason::Lifted, Some("it stood still"))).unwrap().why, "it stood still");
         assert!(general_doubt(&ended(EndReason::Failed, None)).is_some());
     }
 }

@@ -6,15 +6,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::retire::POLL_INTERVAL;
-use super::run_blocking::run_blocking;
 use crate::kernel::sock_diag;
 use crate::model::listener::Listener;
-use crate::process::{self, Handle};
+use crate::process::{self, Handle, run_blocking};
+use crate::reload::timing::POLL_INTERVAL;
 use crate::supervision::Supervisor;
 
 /// The TCP listeners of a server that is to close them, and duplicates of them, as far as they could be had.
-pub(super) struct OldListeners {
+pub(in crate::reload) struct OldListeners {
     root: Handle,
     inodes: HashSet<u64>,
     duplicates: Vec<OwnedFd>,
@@ -22,7 +21,7 @@ pub(super) struct OldListeners {
 
 /// What became of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Closed {
+pub(in crate::reload) enum Closed {
     /// The kernel lists them no more.
     Gone,
     /// A process of the server still waits for connections on one.
@@ -34,9 +33,12 @@ pub(super) enum Closed {
 impl OldListeners {
     /// Those of the serving generation, while it has them. `None` for HAProxy: it waits for connections in none of its threads, so its
     /// listeners are gone with its descriptors.
-    pub(super) fn new(supervisor: &Supervisor, listeners: &[&Listener]) -> Option<OldListeners> {
-        let root = supervisor.serving.as_ref().filter(|_| supervisor.server.haproxy().is_none())?.process.clone();
-        let custody = &supervisor.custody;
+    pub(in crate::reload) fn new(supervisor: &Supervisor, listeners: &[&Listener]) -> Option<OldListeners> {
+        if supervisor.server().never_blocks_in_accept() {
+            return None;
+        }
+        let root = supervisor.serving()?.process.clone();
+        let custody = supervisor.custody();
         let tcp = || listeners.iter().filter(|listener| listener.endpoint.is_tcp_here());
         let duplicate = |listener: &&Listener| {
             let owner = custody.owner(listener.inode)?;
@@ -47,19 +49,19 @@ impl OldListeners {
     }
 
     /// Once the process that was seen with them has closed them: waits until no other of the server waits for connections on one, at most
-    /// `patience`, and stops what the kernel still listens on then.
-    pub(super) async fn stop(self, patience: Duration) -> Closed {
-        let deadline = Instant::now() + patience;
+    /// `timeout`, and stops what the kernel still listens on then.
+    pub(in crate::reload) async fn stop(self, timeout: Duration) -> Closed {
+        let deadline = Instant::now() + timeout;
         let OldListeners { root, inodes, duplicates } = self;
         let (root, inodes) = (root.pid(), Arc::new(inodes));
-        while aside_with(&inodes, move |inodes| are_attended(root, inodes)).await {
+        while look_beside(&inodes, move |inodes| are_attended(root, inodes)).await {
             if Instant::now() >= deadline {
                 return Closed::Attended;
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
         run_blocking(move || duplicates.iter().for_each(stop_listening)).await;
-        while aside_with(&inodes, listen).await {
+        while look_beside(&inodes, listen).await {
             if Instant::now() >= deadline {
                 return Closed::Listening;
             }
@@ -69,7 +71,7 @@ impl OldListeners {
     }
 }
 
-async fn aside_with(inodes: &Arc<HashSet<u64>>, look: impl FnOnce(&HashSet<u64>) -> bool + Send + 'static) -> bool {
+async fn look_beside(inodes: &Arc<HashSet<u64>>, look: impl FnOnce(&HashSet<u64>) -> bool + Send + 'static) -> bool {
     let inodes = inodes.clone();
     run_blocking(move || look(&inodes)).await
 }
@@ -91,10 +93,10 @@ fn listen(inodes: &HashSet<u64>) -> bool {
     sock_diag::tcp_listeners().is_ok_and(|all| all.iter().any(|found| inodes.contains(&found.inode)))
 }
 
-/// Ends the listener for all processes that have it, before this returns: shutdown(2) runs `inet_csk_listen_stop`, or waits for who runs it. A
+/// Endpoints the listener for all processes that have it, before this returns: shutdown(2) runs `inet_csk_listen_stop`, or waits for who runs it. A
 /// queue that migrates does so now, and not when the process that closed the socket comes round to its release, long after its descriptor
 /// is gone from /proc. accept(2) returns with EINVAL.
-pub(super) fn stop_listening(socket: &OwnedFd) {
+pub(in crate::reload) fn stop_listening(socket: &OwnedFd) {
     match rustix::net::shutdown(socket, rustix::net::Shutdown::Both) {
         Ok(()) | Err(rustix::io::Errno::NOTCONN) => {}
         Err(error) => log::error!("a listener was not stopped: {error}"),

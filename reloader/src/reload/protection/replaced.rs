@@ -10,15 +10,14 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::drain::POLL_INTERVAL;
-use super::retire::undrained;
-use super::run_blocking::run_blocking;
-use super::verdict::Verdict;
 use crate::kernel::sock_diag::{self, SockDiagError};
 use crate::model::listener::{Address, Listener, Owned};
 use crate::plan::REFUSES;
-use crate::receipt::Recorder;
-use crate::receipt::Rung;
+use crate::process::run_blocking;
+use crate::receipt::{Doubt, ReasonCode, Recorder, Rung};
+use crate::reload::steps::retire::undrained;
+use crate::reload::timing::POLL_INTERVAL;
+use crate::reload::verdict::Verdict;
 
 /// Links to the old sockets, by which their paths can be given back: a new generation that fails after it has renamed would leave
 /// paths that refuse everybody.
@@ -28,7 +27,7 @@ pub(crate) struct Links(Vec<(PathBuf, PathBuf)>);
 impl Links {
     /// Links the unix sockets among `listeners`, passed or not: what is on offer HAProxy may bind anew all the same, with no more
     /// than a line in its log.
-    pub(crate) fn make(listeners: &[Owned], recorder: &mut Recorder) -> Links {
+    pub(crate) fn new(listeners: &[Owned], recorder: &mut Recorder) -> Links {
         let mut links = Links::default();
         for owned in listeners {
             let Address::Unix(path) = &owned.listener.endpoint.address else { continue };
@@ -92,7 +91,7 @@ pub(crate) struct ReplacedPath {
     /// The inode of the socket to which it leads.
     new: u64,
     /// Why it may have lost something.
-    doubt: Option<String>,
+    doubt: Option<Doubt>,
 }
 
 /// Those among the verdicts.
@@ -104,38 +103,39 @@ pub(crate) fn among(verdicts: &[Verdict]) -> Vec<ReplacedPath> {
 }
 
 /// Why the path is not known to lead to the new socket.
-fn leads_elsewhere(old: &Listener, new: u64) -> Option<String> {
+fn leads_elsewhere(old: &Listener, new: u64) -> Option<Doubt> {
     let Address::Unix(path) = &old.endpoint.address else { return None };
     let there = fs::metadata(path).map(|found| found.ino() as u32);
     match (there, sock_diag::bound_file(new)) {
         (Ok(there), Ok(Some(file))) if there == file => None,
-        (Ok(_), Ok(_)) => Some("its path does not lead to the new socket".into()),
-        (Err(error), _) => Some(format!("its path cannot be looked at: {error}")),
-        (_, Err(error)) => Some(error.to_string()),
+        (Ok(_), Ok(_)) => Some(Doubt::new(ReasonCode::Diverted, "its path does not lead to the new socket")),
+        (Err(error), _) => Some(unobservable(format!("its path cannot be looked at: {error}"))),
+        (_, Err(error)) => Some(unobservable(error.to_string())),
     }
 }
 
 impl ReplacedPath {
-    /// Waits until the old generation has accepted what is queued, no longer than `patience`.
-    pub(crate) async fn drain(&mut self, patience: Duration) {
-        let deadline = Instant::now() + patience;
+    /// Waits until the old generation has accepted what is queued, no longer than `timeout`.
+    pub(crate) async fn drain(&mut self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
         let inode = self.old.inode;
         while self.doubt.is_none() {
             match run_blocking(move || queued(inode)).await {
                 Ok(Some(0)) => return,
-                Ok(None) => self.doubt = Some("it closed before its queue was seen empty".into()),
+                Ok(None) => self.doubt = Some(unobservable("it closed before its queue was seen empty".into())),
                 Ok(Some(left)) if Instant::now() >= deadline => {
-                    self.doubt = Some(format!("{left} connections were left on the old socket"));
+                    let why = format!("{left} connections were left on the old socket");
+                    self.doubt = Some(Doubt::new(ReasonCode::Undrained, why));
                 }
                 Ok(_) => tokio::time::sleep(POLL_INTERVAL).await,
-                Err(error) => self.doubt = Some(error.to_string()),
+                Err(error) => self.doubt = Some(unobservable(error.to_string())),
             }
         }
     }
 
     /// The path leads back to the old socket: waits until the new generation has accepted what came to it meanwhile.
-    pub(crate) async fn drain_back(&self, patience: Duration) {
-        let (deadline, inode) = (Instant::now() + patience, self.new);
+    pub(crate) async fn drain_back(&self, timeout: Duration) {
+        let (deadline, inode) = (Instant::now() + timeout, self.new);
         while Instant::now() < deadline && matches!(run_blocking(move || queued(inode)).await, Ok(Some(1..))) {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
@@ -147,14 +147,18 @@ impl ReplacedPath {
         for entry in receipt.listeners.iter_mut().filter(|entry| entry.inode_before == Some(self.old.inode)) {
             match &self.doubt {
                 None => {
-                    entry.why = Some(REFUSES.into());
+                    entry.doubt(Doubt::new(ReasonCode::PortRefused, REFUSES));
                     (entry.undrained_queue, entry.undrained_half_open) = (Some(0), Some(0));
                 }
-                Some(doubt) => entry.why = Some(doubt.clone()),
+                Some(doubt) => entry.doubt(doubt.clone()),
             }
         }
         receipt.lost.undrained = undrained(&receipt.listeners);
     }
+}
+
+fn unobservable(why: String) -> Doubt {
+    Doubt::new(ReasonCode::Unobservable, why)
 }
 
 /// Connections in the accept queue of a unix listener.

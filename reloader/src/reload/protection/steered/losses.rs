@@ -2,6 +2,7 @@
 
 use crate::gate::steer::{Left, Steer};
 use crate::kernel::netstat;
+use crate::receipt::{Doubt, ReasonCode};
 
 /// Each counts up; `None` where it could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,20 +28,27 @@ impl Counters {
 }
 
 /// Where the kernel migrates. What stands against a proof.
-pub(super) fn lost_by_migration(before: Counters, now: Counters) -> Option<String> {
+pub(super) fn lost_by_migration(before: Counters, now: Counters) -> Option<Doubt> {
     match grown(before.failed_migrations, now.failed_migrations) {
         Some(0) => None,
-        Some(failed) => Some(format!("{failed} connections did not move over: the new socket's accept queue was full")),
-        None => Some("the kernel does not tell whether all connections moved over (TCPMigrateReqFailure)".into()),
+        Some(failed) => {
+            let why = format!("{failed} connections did not move over: the new socket's accept queue was full");
+            Some(Doubt::new(ReasonCode::Undrained, why))
+        }
+        None => {
+            let why = "the kernel does not tell whether all connections moved over (TCPMigrateReqFailure)";
+            Some(Doubt::new(ReasonCode::Unobservable, why))
+        }
     }
 }
 
 /// Where the program only selects. What stands against a proof.
-pub(super) fn lost_by_selection(before: Counters, now: Counters) -> Option<String> {
+pub(super) fn lost_by_selection(before: Counters, now: Counters) -> Option<Doubt> {
     let connections = grown(before.left.map(|left| left.connections), now.left.map(|left| left.connections));
     let answers = grown(before.left.map(|left| left.answers), now.left.map(|left| left.answers));
     let (Some(connections), Some(answers)) = (connections, answers) else {
-        return Some("it could not be read whether all connections were steered".into());
+        let why = "it could not be read whether all connections were steered";
+        return Some(Doubt::new(ReasonCode::Unobservable, why));
     };
     // Late segments of connections that are closed are answers too. One that began a connection is counted by the kernel.
     let cookies = match grown(before.answered_cookies, now.answered_cookies) {
@@ -50,7 +58,9 @@ pub(super) fn lost_by_selection(before: Counters, now: Counters) -> Option<Strin
     match connections + cookies {
         0 => None,
         left => {
-            Some(format!("{left} connections were left to the kernel's choice, and may have gone to the old socket"))
+            let why =
+                format!("{left} connections were left to the kernel's choice, and may have gone to the old socket");
+            Some(Doubt::new(ReasonCode::Diverted, why))
         }
     }
 }
@@ -69,7 +79,7 @@ mod tests {
         left: Some(Left { connections: 5, answers: 11 }),
     };
 
-    fn selected(connections: u64, answers: u64, cookies: Option<u64>) -> Option<String> {
+    fn selected(connections: u64, answers: u64, cookies: Option<u64>) -> Option<Doubt> {
         let left = Left { connections: 5 + connections, answers: 11 + answers };
         let answered_cookies = cookies.map(|cookies| 7 + cookies);
         lost_by_selection(BEFORE, Counters { left: Some(left), answered_cookies, ..BEFORE })
@@ -85,7 +95,7 @@ mod tests {
         for (connections, answers, cookies, expected) in
             [(1, 0, Some(0), "1 "), (0, 9, Some(2), "2 "), (1, 1, Some(4), "2 "), (0, 4, None, "4 ")]
         {
-            let doubt = selected(connections, answers, cookies).unwrap();
+            let doubt = selected(connections, answers, cookies).unwrap().why;
             assert!(doubt.starts_with(expected), "{doubt}");
         }
         assert!(lost_by_selection(BEFORE, Counters { left: None, ..BEFORE }).is_some());
@@ -95,7 +105,7 @@ mod tests {
     fn a_migration_that_failed_is_a_loss() {
         assert_eq!(lost_by_migration(BEFORE, BEFORE), None);
         let failed = |failed_migrations| lost_by_migration(BEFORE, Counters { failed_migrations, ..BEFORE });
-        assert!(failed(Some(4)).unwrap().starts_with("1 connections"));
+        assert!(failed(Some(4)).unwrap().why.starts_with("1 connections"));
         assert!(failed(None).is_some());
     }
 }

@@ -1,0 +1,111 @@
+//! Why a reload failed or is unproven, for programs. The sentences beside it are for people, and may change.
+
+use serde::{Deserialize, Serialize};
+
+/// The `reason-code` of a receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReasonCode {
+    /// The server, or its check, refuses the configuration.
+    ConfigurationRefused,
+    /// The configuration has no listener for traffic.
+    NoTrafficListener,
+    /// The new generation does not listen where the configuration of the service says.
+    AddressesMissing,
+    /// What the old generation runs would be lost with it.
+    ReloadLoses,
+    /// `require = "proven"`, and the plan cannot prove a listener.
+    PlanUnproven,
+    /// `require = "proven"`, and a listener has no proof.
+    ProofMissing,
+    /// The new generation ended, or could not be started.
+    StartFailed,
+    /// The new generation, or a check of its configuration, was not done in time.
+    StartTimedOut,
+    /// Nothing served, and custody could be kept no longer.
+    CustodyMax,
+    /// The sockets of the new generation could not be inspected.
+    InspectionFailed,
+    /// Another server listens on one of the addresses.
+    ForeignListener,
+    /// The handover could not be recorded.
+    RecordFailed,
+    /// The serving generation ended before it was replaced.
+    OldGenerationEnded,
+    /// The serving generation did not make room.
+    OldGenerationStays,
+    /// The daemon was asked to stop.
+    DaemonStopping,
+    /// Companion mode: no worker of HAProxy serves.
+    WorkerAbsent,
+    /// Companion mode: HAProxy's master has ended, or is not one.
+    MasterGone,
+    /// Companion mode: HAProxy's master could not be asked.
+    MasterUnreachable,
+    /// Companion mode: the new worker failed.
+    WorkerFailed,
+    /// Companion mode: no new worker came in time.
+    WorkerTimedOut,
+    /// A listener was opened again instead of being passed, and nothing closed the gap.
+    NotPassed,
+    /// Connections or handshakes were left on the old socket.
+    Undrained,
+    /// Connections went another way than to the new socket.
+    Diverted,
+    /// A hold lapsed, was lifted, or could not deliver.
+    HoldFailed,
+    /// The kernel does not show whether anything was lost.
+    Unobservable,
+    /// The old generation was not seen to close its listener.
+    OldStillOpen,
+    /// The port had no listener for some time.
+    PortRefused,
+    /// `reloader hold`: no new listener took the place of the old one.
+    NoNewListener,
+    /// The command of `reloader hold` failed.
+    CommandFailed,
+    /// A signal ended the hold.
+    Interrupted,
+    /// A fault of reloader itself.
+    InternalError,
+}
+
+impl ReasonCode {
+    /// All of them, in the order of the reference.
+    pub const ALL: [ReasonCode; 31] = {
+        use ReasonCode::*;
+        [
+            ConfigurationRefused,
+            NoTrafficListener,
+            AddressesMissing,
+            ReloadLoses,
+            PlanUnproven,
+            ProofMissing,
+            StartFailed,
+            StartTimedOut,
+            CustodyMax,
+            InspectionFailed,
+            ForeignListener,
+            RecordFailed,
+            OldGenerationEnded,
+            OldGenerationStays,
+            DaemonStopping,
+            WorkerAbsent,
+            MasterGone,
+            MasterUnreachable,
+            WorkerFailed,
+            WorkerTimedOut,
+            NotPassed,
+            Undrained,
+            Diverted,
+            HoldFailed,
+            Unobservable,
+            OldStillOpen,
+            PortRefused,
+            NoNewListener,
+            CommandFailed,
+            Interrupted,
+            InternalError,
+        ]
+    };
+}

@@ -1,0 +1,138 @@
+//! Protects listeners whose socket changes: TCP is steered where that is possible, and held where it is not; a unix path is drained.
+
+pub(crate) mod held;
+pub(crate) mod replaced;
+pub(crate) mod reserved;
+pub(super) mod steered;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use self::held::HeldListeners;
+use self::replaced::{Links, ReplacedPath};
+use self::reserved::ReservedGroups;
+use self::steered::SteeredListeners;
+use super::attempt::Attempt;
+use super::verdict::Verdict;
+use crate::config::Strategy;
+use crate::model::listener::Owned;
+use crate::receipt::{Doubt, Recorder};
+use crate::server::Prepared;
+use crate::sockets::inspection::Inspection;
+use crate::supervision::Supervisor;
+
+/// What protects the listeners of one reload.
+#[derive(Default)]
+pub(crate) struct Protection {
+    pub(super) steered: Option<SteeredListeners>,
+    pub(super) held: Option<HeldListeners>,
+    replaced: Vec<ReplacedPath>,
+    links: Links,
+    reserved: ReservedGroups,
+}
+
+impl Attempt<'_> {
+    /// Before the new generation is started: what it may rename over can be given back, and what it binds again gets no connection.
+    pub(super) fn protect_before_start(&mut self, prepared: &Prepared) {
+        if self.supervisor.is_served() {
+            self.protection.links = Links::new(&self.supervisor.present_listeners(), &mut self.recorder);
+        }
+        self.protection.reserved = ReservedGroups::begin(self.supervisor, prepared);
+    }
+
+    /// Protects the old sockets that the new generation did not take over, until they are closed, and waits until those that need it are
+    /// drained.
+    pub(super) async fn protect(&mut self, inspection: &Inspection, old: &[Owned], verdicts: &[Verdict]) {
+        let strategy = self.supervisor.config().reload.strategy;
+        if !self.supervisor.is_served() || strategy == Strategy::FdPass {
+            return;
+        }
+        let mut at_risk = held::at_risk(verdicts);
+        self.protection.replaced = replaced::among(verdicts);
+        let timeout = self.supervisor.config().reload.drain_timeout;
+        join_all(self.protection.replaced.iter_mut().map(|replaced| replaced.drain(timeout))).await;
+        if matches!(strategy, Strategy::Auto | Strategy::Steer) {
+            at_risk = self.steer(at_risk, &inspection.custody).await;
+        }
+        let mut ours: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
+        ours.extend(inspection.owned.iter().map(|owned| owned.listener.inode));
+        self.protection.held = HeldListeners::begin(self.supervisor, at_risk, &ours, &mut self.recorder).await;
+        if self.protection.steered.is_none() && self.protection.held.is_none() {
+            return;
+        }
+        self.recorder.phase(|phases| &mut phases.guard);
+        self.tell("draining old queues");
+        if let Some(held) = &mut self.protection.held {
+            held.drain(false).await;
+        }
+        if let Some(steered) = &mut self.protection.steered {
+            steered.drain().await;
+        }
+        self.recorder.phase(|phases| &mut phases.drain);
+    }
+}
+
+impl Protection {
+    /// The new generation is about to take over: it gets its connections. Before, what may still give it up would cost them; later, no
+    /// socket is left by which a group could be freed.
+    pub(super) fn open_to_new_generation(&mut self, supervisor: &mut Supervisor) {
+        self.reserved.end(supervisor);
+    }
+
+    /// Whether the old listener with this inode is protected. A unix path that is bound again never is: its drain is no proof.
+    pub(super) fn protects(&self, inode: Option<u64>) -> bool {
+        self.steered.as_ref().is_some_and(|steered| steered.covers(inode))
+            || self.held.as_ref().is_some_and(|held| held.covers(inode))
+    }
+
+    /// What stands against a proof by now.
+    pub(super) fn doubts(&self) -> Option<Doubt> {
+        let steered = self.steered.as_ref().and_then(SteeredListeners::doubts);
+        let held = || self.held.as_ref().and_then(HeldListeners::doubts);
+        steered.or_else(held)
+    }
+
+    /// The old generation was asked to close its listeners; `closed` where it was seen to have done so.
+    pub(super) async fn after_close(&mut self, closed: bool) {
+        if !closed {
+            self.held.iter_mut().for_each(HeldListeners::doubt_the_close);
+            self.steered.iter_mut().for_each(SteeredListeners::doubt_the_close);
+        }
+        if let Some(steered) = &mut self.steered {
+            steered.settle().await;
+        }
+    }
+
+    /// The new generation is given up: nothing goes to it any more that could go to the old one.
+    pub(super) async fn roll_back(&mut self, timeout: Duration) {
+        self.links.put_back();
+        if let Some(steered) = &mut self.steered {
+            steered.roll_back().await;
+        }
+        join_all(self.replaced.iter().map(|replaced| replaced.drain_back(timeout))).await;
+    }
+
+    /// Lifts it, and writes into the receipt what it proves.
+    pub(super) async fn release(
+        mut self,
+        supervisor: &mut Supervisor,
+        recorder: &mut Recorder,
+        progress: &dyn Fn(&str),
+    ) {
+        self.reserved.end(supervisor);
+        self.replaced.into_iter().for_each(|replaced| replaced.record(recorder));
+        if self.steered.is_none() && self.held.is_none() {
+            return;
+        }
+        if let Some(steered) = self.steered {
+            steered.release(supervisor, recorder);
+        }
+        if let Some(held) = self.held {
+            progress("releasing what was held");
+            held.release(recorder).await;
+        }
+        recorder.phase(|phases| &mut phases.release);
+    }
+}

@@ -1,0 +1,10 @@
+//! The steps that the strategies share: methods of an [`Attempt`](super::attempt::Attempt), and what they need.
+
+mod abandon;
+pub(super) mod check;
+pub(super) mod count;
+pub(super) mod prove;
+mod refuse;
+pub(crate) mod retire;
+mod start;
+pub(crate) mod stop_listening;

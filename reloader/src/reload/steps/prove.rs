@@ -1,0 +1,156 @@
+//! Proves from the kernel what the new generation listens on.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::kernel::sock_diag::ListenSocket;
+use crate::model::listener::{Owned, Role};
+use crate::process;
+use crate::receipt::{Failure, ReasonCode};
+use crate::reload::attempt::Attempt;
+use crate::reload::verdict::{self, Verdict};
+use crate::sockets::inspection::Inspection;
+use crate::supervision::{Generation, Supervisor};
+
+/// How long a process that does not answer any more may take to end, before it is called silent.
+const END_TIMEOUT: Duration = Duration::from_millis(200);
+
+impl Attempt<'_> {
+    /// Looks again at a server that binds sockets while it serves: it may have others than when it was looked at.
+    pub(in crate::reload) async fn look_again(&mut self) {
+        let supervisor = &mut *self.supervisor;
+        let Some(serving) = supervisor.serving().filter(|_| supervisor.server().binds_while_it_serves()) else {
+            return;
+        };
+        let (process, socket) = (serving.process.clone(), serving.socket.clone());
+        match supervisor.server().inspect(&process, &socket, supervisor.place()).await {
+            Ok(inspection) => supervisor.update_serving(inspection),
+            Err(error) => log::warn!("what process {} listens on could not be looked at: {error}", process.pid()),
+        }
+    }
+
+    /// Inspects the generation that is starting, and judges each listener. `old` are those that it must take over.
+    pub(in crate::reload) async fn prove(&mut self, old: &[Owned]) -> Result<(Inspection, Vec<Verdict>), Failure> {
+        let inspection = self.inspect_starting().await?;
+        if let Some(doubt) = inspection.doubt {
+            return Err(unproven(ReasonCode::InspectionFailed, doubt));
+        }
+        inspection.notes.iter().for_each(|note| self.recorder.note(note));
+        if let Some(missing) = self.supervisor.server().missing_addresses(&inspection.owned) {
+            return Err(unproven(ReasonCode::AddressesMissing, missing));
+        }
+        if !inspection.owned.iter().any(|owned| owned.role == Role::Traffic) {
+            // HAProxy by itself refuses a configuration without a listener; only our stats socket lets it start.
+            let why = "its configuration has no listener for traffic (an empty or half-written file?)";
+            return Err(unproven(ReasonCode::NoTrafficListener, why));
+        }
+        if let Some(sentence) = find_foreign_listener(self.supervisor, &inspection, old) {
+            if !self.must_serve() {
+                return Err(Failure::new(ReasonCode::ForeignListener, sentence));
+            }
+            self.recorder.doubt(ReasonCode::ForeignListener, sentence);
+        }
+        let verdicts = verdicts(self.supervisor, old, &inspection);
+        Ok((inspection, verdicts))
+    }
+
+    async fn inspect_starting(&mut self) -> Result<Inspection, Failure> {
+        let new = self.supervisor.generations().starting();
+        let new = new.ok_or_else(|| Failure::internal("no generation is starting"))?;
+        self.recorder.receipt().new = Some(new.id());
+        let (process, socket) = (new.process.clone(), new.socket.clone());
+        let inspected = self.supervisor.server().inspect(&process, &socket, self.supervisor.place()).await;
+        if inspected.as_ref().map_or(true, |inspection| inspection.doubt.is_some()) {
+            // A process that ends closes its sockets first: whether that is the reason shows a moment later.
+            let _ = tokio::time::timeout(END_TIMEOUT, process.ended()).await;
+        }
+        self.refuse_if_new_has_ended()?;
+        inspected.map_err(|error| unproven(ReasonCode::InspectionFailed, error.to_string()))
+    }
+
+    /// What was seen of the new generation was seen on a living process, and it lives at the last moment before the old one is asked to
+    /// drain.
+    pub(in crate::reload) fn refuse_if_new_has_ended(&mut self) -> Result<(), Failure> {
+        match self.supervisor.generations().starting().and_then(|new| new.process.try_ended()) {
+            Some(ended) => {
+                let reason = format!("the new generation {ended} before it was proven");
+                Err(self.failure_with_log(ReasonCode::StartFailed, reason))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Records that the new generation serves and the old one drains, before either is so.
+    pub(in crate::reload) async fn record_handover(&self) -> Result<(), Failure> {
+        let place = self.supervisor.place().display();
+        match self.supervisor.record_handover().await {
+            Ok(()) => Ok(()),
+            Err(error) if self.supervisor.is_served() => {
+                let reason = format!("the handover cannot be recorded in {place}: {error}; make room there");
+                Err(Failure::new(ReasonCode::RecordFailed, reason))
+            }
+            // With nothing to retire there is nothing to confuse: serving goes first.
+            Err(error) => {
+                log::error!("the handover cannot be recorded: {error}");
+                Ok(())
+            }
+        }
+    }
+}
+
+fn unproven(code: ReasonCode, why: impl std::fmt::Display) -> Failure {
+    Failure::new(code, format!("the new generation cannot be proven: {why}"))
+}
+
+/// The verdicts, with what is known beyond the two lists of listeners.
+pub(in crate::reload) fn verdicts(supervisor: &Supervisor, old: &[Owned], inspection: &Inspection) -> Vec<Verdict> {
+    let mut new = inspection.owned.clone();
+    let listed: HashSet<u64> = new.iter().map(|owned| owned.listener.inode).collect();
+    // What the new generation has is passed, even where it could not be described again.
+    let also_has = old.iter().filter(|owned| inspection.sockets.contains_key(&owned.listener.inode));
+    new.extend(also_has.filter(|owned| !listed.contains(&owned.listener.inode)).cloned());
+    let mut verdicts = verdict::verdicts(old, &new);
+    if let (None, Some(refused)) = (supervisor.serving(), supervisor.outage().refused()) {
+        let time = refused.since.elapsed();
+        let was_refused = |verdict: &&mut Verdict| {
+            let before = verdict.receipt.inode_before;
+            refused.listeners.iter().any(|owned| Some(owned.listener.inode) == before)
+        };
+        verdicts.iter_mut().filter(was_refused).for_each(|verdict| verdict.note_refused(time));
+    }
+    verdicts
+}
+
+/// Another server on one of our addresses, as a sentence.
+pub(in crate::reload) fn find_foreign_listener(
+    supervisor: &Supervisor,
+    inspection: &Inspection,
+    old: &[Owned],
+) -> Option<String> {
+    let ours: Vec<Owned> = old.iter().chain(&inspection.owned).cloned().collect();
+    let mut known: HashSet<u64> = inspection.sockets.keys().copied().collect();
+    known.extend(old.iter().map(|owned| owned.listener.inode));
+    let suspects = verdict::foreign(&inspection.machine, &ours, &known);
+    if suspects.is_empty() {
+        return None;
+    }
+    let own_generations = supervisor.serving().into_iter().chain(supervisor.generations().draining());
+    let own_processes: Vec<u32> = own_generations.flat_map(Generation::tree).collect();
+    known.extend(process::sockets_of(&own_processes).keys());
+    verdict::foreign(&suspects, &ours, &known).first().map(foreign_sentence)
+}
+
+fn foreign_sentence(socket: &ListenSocket) -> String {
+    let owner = process::sockets_of(&process::pids()).get(&socket.inode).copied();
+    let who = owner.map_or_else(
+        || "a process that cannot be seen".into(),
+        |owner| {
+            let name = process::executable(owner.pid).map_or_else(String::new, |path| format!(" ({})", path.display()));
+            format!("process {}{name}", owner.pid)
+        },
+    );
+    format!(
+        "foreign listener: {who} also listens on {}, so the kernel shares new connections out between it and the server; stop it and reload again",
+        socket.address
+    )
+}

@@ -1,0 +1,59 @@
+//! What is refused with `require = "proven"`: the old generation is not touched while anything speaks against a proof.
+
+use crate::config::Require;
+use crate::plan;
+use crate::receipt::{Failure, ListenerReceipt, ReasonCode, judge};
+use crate::reload::attempt::Attempt;
+use crate::reload::protection::held::HeldListeners;
+use crate::reload::verdict::Verdict;
+use crate::server::Capabilities;
+
+impl Attempt<'_> {
+    fn requires_proof(&self) -> bool {
+        self.supervisor.config().reload.require == Require::Proven
+    }
+
+    /// Refuses what the plan cannot prove, before anything is started. When nothing serves, nothing is lost by going on.
+    pub(in crate::reload) fn refuse_unproven_plan(&self, capabilities: &Capabilities) -> Result<(), Failure> {
+        if !self.requires_proof() || !self.supervisor.is_served() {
+            return Ok(());
+        }
+        match plan::unproven(&self.supervisor.plan(capabilities)) {
+            Some(why) => {
+                let reason = format!("require = \"proven\", and the plan cannot prove {why}");
+                Err(Failure::new(ReasonCode::PlanUnproven, reason))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses what the new generation's listeners do not prove.
+    pub(in crate::reload) fn refuse_unproven(&mut self, verdicts: &[Verdict]) -> Result<(), Failure> {
+        if !self.requires_proof() || self.must_serve() {
+            return Ok(());
+        }
+        let receipts: Vec<ListenerReceipt> = verdicts.iter().map(|verdict| verdict.receipt.clone()).collect();
+        let is_open = |entry: &&ListenerReceipt| !self.protection.protects(entry.inode_before);
+        let open: Vec<ListenerReceipt> = receipts.iter().filter(is_open).cloned().collect();
+        let doubt = judge(&open).1.map(|(_, reason)| reason);
+        let Some(reason) = doubt.or_else(|| self.protection.doubts().map(|doubt| doubt.why)) else { return Ok(()) };
+        self.recorder.receipt().listeners = receipts;
+        Err(no_proof(&reason))
+    }
+
+    /// Refuses a hold that proves nothing, before the old generation makes room.
+    pub(in crate::reload) fn refuse_unproven_hold(&self) -> Result<(), Failure> {
+        if !self.requires_proof() {
+            return Ok(());
+        }
+        let reason = match &self.protection.held {
+            Some(held) => HeldListeners::doubts(held).map(|doubt| doubt.why),
+            None => Some("a listener, because no SYN can be held".into()),
+        };
+        reason.map_or(Ok(()), |reason| Err(no_proof(&reason)))
+    }
+}
+
+fn no_proof(reason: &str) -> Failure {
+    Failure::new(ReasonCode::ProofMissing, format!("require = \"proven\", and there is no proof for {reason}"))
+}

@@ -1,0 +1,125 @@
+//! Starts a new generation without touching the old one.
+
+use std::time::{Duration, Instant};
+
+use crate::process::readiness::{self, Limits, NotReady};
+use crate::process::{Ended, is_init};
+use crate::receipt::{Failure, ReasonCode};
+use crate::reload::attempt::Attempt;
+use crate::server::{LaunchContext, Launched, Prepared, Readiness};
+use crate::supervision::{Generation, Supervisor};
+
+impl Attempt<'_> {
+    /// Reads the configuration, or the last-known-good one, and refuses what cannot become a generation.
+    pub(in crate::reload) async fn read_configuration(&self, use_known_good: bool) -> Result<Prepared, Failure> {
+        let known_good = self.supervisor.last_known_good().filter(|_| use_known_good);
+        let heartbeat = self.supervisor.heartbeat();
+        let prepared = heartbeat.during(self.supervisor.server().prepare(known_good)).await;
+        prepared.map_err(|reason| Failure::new(ReasonCode::ConfigurationRefused, reason))
+    }
+
+    /// Starts the process with its sockets on offer, and waits until it is ready. It is the supervisor's starting generation from the moment
+    /// it exists. It may take no longer than `timeout`, nor than `start-timeout`.
+    pub(in crate::reload) async fn start(&mut self, prepared: &Prepared, timeout: Duration) -> Result<(), Failure> {
+        let began = Instant::now();
+        let number = self.supervisor.take_number();
+        let launched = launch(self.supervisor, prepared, number);
+        let Launched { process, label, given, readiness, offers } =
+            launched.map_err(|reason| Failure::new(ReasonCode::StartFailed, reason))?;
+        let (scope, files) = (self.supervisor.server().process_scope(), self.supervisor.service().files(number));
+        let mut generation = Generation::started(number, process.clone(), scope, files, label);
+        generation.given = given;
+        generation.noreuseport = prepared.binds_alone;
+        generation.stop = self.supervisor.server().stop();
+        self.supervisor.begin_start(generation);
+        // Its process asks the broker within a second or gives up: the record is written beside the loop. A failure is in the log.
+        let _ = self.supervisor.record_now().await;
+
+        let limits = limits(self.supervisor, timeout);
+        let ready = readiness::wait_until_ready(&process, readiness.reached(), limits, || {
+            self.supervisor.tick();
+            self.supervisor.custody_ends()
+        })
+        .await;
+        let taken = self.supervisor.server().withdraw();
+        if let Err(error) = ready {
+            return Err(self.start_failure(&error, &readiness));
+        }
+        log::debug!("generation {number}: process {} is ready", process.pid());
+        if offers && !taken {
+            self.recorder.note("the new generation did not take its sockets from the broker");
+        }
+        self.supervisor.note_start_time(began.elapsed());
+        Ok(())
+    }
+
+    fn start_failure(&mut self, error: &NotReady, readiness: &Readiness) -> Failure {
+        let ends_custody = matches!(error, NotReady::NothingServes(_));
+        let is_late = ends_custody || matches!(error, NotReady::TimedOut(_));
+        let why_not_ready = readiness.why_not_ready().filter(|_| is_late);
+        let has_exited = matches!(error, NotReady::Ended(Ended::Exited(0)));
+        let forked = has_exited && self.supervisor.server().may_fork_away();
+        let foreground = forked.then(|| "a server has to stay in the foreground".to_owned());
+        let reason = match why_not_ready.or(foreground) {
+            Some(more) => format!("{error}; {more}"),
+            None => error.to_string(),
+        };
+        let code = match error {
+            NotReady::NothingServes(_) => ReasonCode::CustodyMax,
+            NotReady::TimedOut(_) => ReasonCode::StartTimedOut,
+            NotReady::Stopping => ReasonCode::DaemonStopping,
+            NotReady::Ended(_) | NotReady::Watch(_) | NotReady::Unseen(_) => ReasonCode::StartFailed,
+        };
+        Failure { ends_custody, ..self.failure_with_log(code, reason) }
+    }
+
+    /// A failure of the generation that is starting, with what it wrote on standard error.
+    pub(in crate::reload) fn failure_with_log(&mut self, code: ReasonCode, reason: String) -> Failure {
+        let server_log = self.supervisor.starting_log_lines();
+        Failure { server_log, ..Failure::new(code, reason) }
+    }
+
+    /// After a proven start this configuration is the last-known-good one, provided it is still what HAProxy read.
+    pub(in crate::reload) async fn keep_as_known_good(&mut self, prepared: &Prepared) {
+        if prepared.is_known_good {
+            self.recorder.note("HAProxy runs the last-known-good configuration: the one on disk did not start");
+            return;
+        }
+        match prepared.confirmed_sources() {
+            Ok(Some(sources)) => {
+                if let Err(error) = self.supervisor.keep_last_known_good(sources).await {
+                    self.recorder.note(format!("the last-known-good configuration was not stored: {error}"));
+                }
+            }
+            Ok(None) => {}
+            Err(why) => self.recorder.note(why),
+        }
+    }
+}
+
+fn launch(supervisor: &Supervisor, prepared: &Prepared, number: u64) -> Result<Launched, String> {
+    let files = supervisor.service().files(number);
+    let context = LaunchContext {
+        files: &files,
+        custody: supervisor.offer(),
+        inheritance: supervisor.host().inheritance(),
+        spread: supervisor.config().reload.close_spread_time.value(),
+    };
+    supervisor.server().launch(prepared, context)
+}
+
+fn limits(supervisor: &Supervisor, timeout: Duration) -> Limits {
+    Limits {
+        start_timeout: supervisor.config().reload.start_timeout.min(timeout),
+        old: supervisor.serving().map(|old| old.process.clone()),
+        custody_max: supervisor.custody_max(),
+        custody_ends: supervisor.custody_ends(),
+        stopping: may_be_given_up(supervisor).then(|| supervisor.stopping()),
+    }
+}
+
+/// A daemon that is asked to stop gives up a start, unless nothing would serve then that is meant to.
+fn may_be_given_up(supervisor: &Supervisor) -> bool {
+    let is_down = supervisor.outage().current().is_some();
+    supervisor.is_served() || !is_down || supervisor.config().on_stop.retires(is_init())
+}

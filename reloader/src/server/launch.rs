@@ -1,0 +1,111 @@
+//! What is known before a process starts, what a start gets, and what comes of it.
+
+use super::{Capabilities, haproxy, service};
+use crate::fs::generation_files::GenerationFiles;
+use crate::haproxy::appearance::Appearance;
+use crate::haproxy::scan::Source;
+use crate::process::Handle;
+use crate::process::readiness::NotReady;
+use crate::sockets::custody::{Custody, KeptSocket};
+use crate::sys::Inheritance;
+
+/// A configuration that can become a generation.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// What this server can do with listeners.
+    pub(crate) capabilities: Capabilities,
+    /// No other socket can be bound beside its own.
+    pub(crate) binds_alone: bool,
+    /// It is the last-known-good configuration.
+    pub(crate) is_known_good: bool,
+    /// What of it no reload can keep, in a sentence.
+    pub(crate) ends_by_reload: Option<String>,
+    pub(super) spec: LaunchSpec,
+}
+
+/// What a kind of server needs to start a generation.
+#[derive(Debug)]
+pub(super) enum LaunchSpec {
+    Haproxy(haproxy::LaunchSpec),
+    Service(service::LaunchSpec),
+}
+
+impl Prepared {
+    pub(super) fn spec(&self) -> &LaunchSpec {
+        &self.spec
+    }
+
+    /// What an old generation does to clients whose socket is passed all the same.
+    pub(crate) fn retires_with_loss(&self) -> Option<&'static str> {
+        match &self.spec {
+            LaunchSpec::Haproxy(spec) => spec.retires_with_loss(),
+            LaunchSpec::Service(_) => None,
+        }
+    }
+
+    /// The configuration that a new HAProxy has read, where it is still the one on disk.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(crate) fn confirmed_sources(&self) -> Result<Option<Vec<Source>>, &'static str> {
+        match &self.spec {
+            LaunchSpec::Haproxy(spec) => spec.confirmed_sources().map(Some),
+            LaunchSpec::Service(_) => Ok(None),
+        }
+    }
+}
+
+/// What a start gets besides its spec.
+pub(crate) struct LaunchContext<'a> {
+    /// The files of the new generation.
+    pub(crate) files: &'a GenerationFiles,
+    /// What it may be given.
+    pub(crate) custody: Custody,
+    /// What every child gets.
+    pub(crate) inheritance: &'a Inheritance,
+    /// HAProxy's `close-spread-time`.
+    pub(crate) spread: Option<&'a str>,
+}
+
+/// A process that was just started.
+pub(crate) struct Launched {
+    /// Its root process.
+    pub(crate) process: Handle,
+    /// What it was started from, for people.
+    pub(crate) label: String,
+    /// What it was given by descriptor.
+    pub(crate) given: Vec<KeptSocket>,
+    /// How it will show that it is ready.
+    pub(crate) readiness: Readiness,
+    /// Sockets are on offer at the broker.
+    pub(crate) offers: bool,
+}
+
+/// How a new generation shows that it is ready.
+pub(crate) enum Readiness {
+    /// Its private stats socket answers.
+    Haproxy(Appearance),
+    /// As its configuration says.
+    Service(service::Readiness),
+}
+
+impl Readiness {
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// Where that cannot be seen.
+    pub(crate) async fn reached(&self) -> Result<(), NotReady> {
+        match self {
+            Readiness::Haproxy(appearance) => appearance.answered().await,
+            Readiness::Service(readiness) => readiness.reached().await,
+        }
+    }
+
+    /// What it lacks at this moment, as a sentence, where that can be told.
+    pub(crate) fn why_not_ready(&self) -> Option<String> {
+        match self {
+            Readiness::Haproxy(_) => None,
+            Readiness::Service(readiness) => readiness.why_not_ready(),
+        }
+    }
+}

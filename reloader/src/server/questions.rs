@@ -1,0 +1,103 @@
+//! Answers what the daemon asks about a kind of server before it decides. One place shows how the kinds differ.
+
+use super::Server;
+use crate::config::{Haproxy, Strategy};
+use crate::model::listener::Endpoint;
+use crate::process::ProcessScope;
+
+impl Server {
+    /// The daemon starts it, starts it again after a crash, and ends it. A companion is for its unit and its master.
+    pub(crate) fn owns_lifecycle(&self) -> bool {
+        !matches!(self, Server::Companion(_))
+    }
+
+    /// An old generation that still listens may be asked to end once more. To other servers than HAProxy a second signal may mean "at once".
+    pub(crate) fn may_be_asked_twice(&self) -> bool {
+        self.is_haproxy()
+    }
+
+    /// It binds and closes sockets while it serves, so its listeners are looked at again before each reload. HAProxy binds all at its start.
+    pub(crate) fn binds_while_it_serves(&self) -> bool {
+        !self.is_haproxy()
+    }
+
+    /// What it has accepted is answered before it ends. Another server may be killed by its `stop` with answers still owed.
+    pub(crate) fn finishes_what_it_accepted(&self) -> bool {
+        self.is_haproxy()
+    }
+
+    /// None of its threads waits in accept(2): its listeners are gone with its descriptors, and all have O_NONBLOCK.
+    pub(crate) fn never_blocks_in_accept(&self) -> bool {
+        self.is_haproxy()
+    }
+
+    /// A new generation is started even beside an old one that does not close its listeners.
+    pub(crate) fn starts_beside_a_stuck_one(&self) -> bool {
+        self.is_haproxy()
+    }
+
+    /// A copy of the last configuration that started is kept, and used when the one on disk does not start.
+    pub(crate) fn keeps_last_known_good(&self) -> bool {
+        matches!(self, Server::Haproxy(_))
+    }
+
+    /// With `strategy = "fd-pass"` the old generation is replaced where the new one cannot be given its sockets. HAProxy is not: that
+    /// strategy promises that the old one serves on.
+    pub(crate) fn is_replaced_under(&self, strategy: Strategy) -> bool {
+        strategy != Strategy::FdPass || !self.is_haproxy()
+    }
+
+    /// Its generations answer HAProxy's runtime API on their socket.
+    pub(crate) fn answers_runtime_api(&self) -> bool {
+        self.is_haproxy()
+    }
+
+    /// It attaches no program of its own to a reuseport group: one that is found there is a dead daemon's.
+    pub(crate) fn attaches_no_program(&self) -> bool {
+        self.is_haproxy()
+    }
+
+    /// A process that exits with status 0 may have gone into the background.
+    pub(crate) fn may_fork_away(&self) -> bool {
+        !self.is_haproxy()
+    }
+
+    /// Its masters are ended when only programs of theirs are left.
+    pub(crate) fn ends_idle_masters(&self) -> bool {
+        matches!(self, Server::Haproxy(_))
+    }
+
+    /// The service manager keeps its sockets while no daemon runs. The successors of a companion's worker bind beside it: what only the
+    /// store has would take their connections.
+    pub(crate) fn stores_sockets(&self) -> bool {
+        self.owns_lifecycle()
+    }
+
+    /// Each process writes its pid down before it becomes the server, by `reloader launch`.
+    pub(crate) fn notes_its_pid(&self) -> bool {
+        !self.is_haproxy()
+    }
+
+    /// Which processes of a generation's tree may serve.
+    pub(crate) fn process_scope(&self) -> ProcessScope {
+        if self.is_haproxy() { ProcessScope::SameProgram } else { ProcessScope::All }
+    }
+
+    /// Custody is of use only to a successor that can be given it: of others it would keep a port from being bound. Those of a companion
+    /// bind for themselves, beside what shares its address (`shares`); custody keeps for them what can be moved over.
+    pub(crate) fn has_use_for(&self, endpoint: &Endpoint, shares: impl FnOnce() -> bool) -> bool {
+        match self {
+            Server::Companion(_) => endpoint.is_tcp_here() && shares(),
+            Server::Haproxy(_) | Server::Service(_) => self.can_be_given(endpoint),
+        }
+    }
+
+    /// The configuration of a HAProxy that may run already without the daemon, and that the daemon would take over.
+    pub(crate) fn adoptable_haproxy(&self) -> Option<&Haproxy> {
+        self.haproxy().map(super::HaproxyServer::config)
+    }
+
+    fn is_haproxy(&self) -> bool {
+        !matches!(self, Server::Service(_))
+    }
+}

@@ -1,0 +1,178 @@
+//! What the services have reported: read by the control socket without their loops, and told to the service manager.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::generation::open_connections;
+use super::notify;
+use super::status::{Draining, ServiceStatus, Serving};
+use crate::gate::hold::HoldRegistry;
+use crate::model::listener::Owned;
+use crate::process::{Handle, ProcessScope};
+use crate::server::Check;
+
+/// As often as a loop that has nothing to do comes round.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What one service has reported.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    pub(crate) status: ServiceStatus,
+    /// The draining generations, to count their connections when asked.
+    pub(crate) draining: Vec<DrainingNow>,
+    /// How the configuration is checked, for a dry run.
+    pub(crate) check: Option<Check>,
+    /// The serving HAProxy's stats socket.
+    pub(crate) socket: Option<PathBuf>,
+    /// Where holds are on record.
+    pub(crate) holds: Option<HoldRegistry>,
+    /// For the service manager.
+    pub(super) line: String,
+    /// Its loop has come round since the service manager was told that all have.
+    pub(super) has_beaten: bool,
+}
+
+/// What all services have reported, by name. HAProxy is the first, where there is one.
+#[derive(Debug, Clone)]
+pub(crate) struct StatusBoard(Arc<Mutex<Vec<(String, Published)>>>);
+
+impl StatusBoard {
+    /// With nothing reported yet.
+    pub(crate) fn new(names: &[String]) -> StatusBoard {
+        let empty = names.iter().map(|name| (name.clone(), Published::default()));
+        StatusBoard(Arc::new(Mutex::new(empty.collect())))
+    }
+
+    /// Reads all of it.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&[(String, Published)]) -> T) -> T {
+        read(&self.all())
+    }
+
+    /// The heartbeat of one service's loop.
+    pub(crate) fn heartbeat_of(&self, name: &str) -> Heartbeat {
+        Heartbeat { board: self.clone(), name: name.to_owned() }
+    }
+
+    /// Replaces what one service has reported, and returns the line about all.
+    pub(super) fn put(&self, name: &str, published: Published) -> String {
+        let mut all = self.all();
+        if let Some((_, place)) = all.iter_mut().find(|(known, _)| known == name) {
+            *place = Published { has_beaten: place.has_beaten, ..published };
+        }
+        line_about(&all, |published| published.line.clone())
+    }
+
+    /// What the service manager is left with when the daemon ends.
+    pub(crate) fn parting_line(&self) -> String {
+        self.read(|all| line_about(all, |published| parting(published.status.serving.as_ref())))
+    }
+
+    /// Notes that the loop of one service has come round. True once those of all have.
+    fn is_complete_with(&self, name: &str) -> bool {
+        let mut all = self.all();
+        all.iter_mut().filter(|(known, _)| known == name).for_each(|(_, published)| published.has_beaten = true);
+        let complete = all.iter().all(|(_, published)| published.has_beaten);
+        if complete {
+            all.iter_mut().for_each(|(_, published)| published.has_beaten = false);
+        }
+        complete
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<(String, Published)>> {
+        self.0.lock().expect("no panic under this lock")
+    }
+}
+
+/// Tells the service manager's watchdog that the loop of one service is alive. The watchdog hears of it once the loops of all services are:
+/// one that is stuck must not be hidden by the others.
+#[derive(Debug, Clone)]
+pub(crate) struct Heartbeat {
+    board: StatusBoard,
+    name: String,
+}
+
+impl Heartbeat {
+    /// The loop has come round.
+    pub(crate) fn beat(&self) {
+        if self.board.is_complete_with(&self.name) {
+            notify::watchdog();
+        }
+    }
+
+    /// Beats during a wait that has an end, and that may be longer than the watchdog allows: `drain-timeout` is the operator's.
+    pub(crate) async fn during<T>(&self, wait: impl Future<Output = T>) -> T {
+        let beats = async {
+            let mut interval = tokio::time::interval(HEARTBEAT_INTERVAL);
+            loop {
+                interval.tick().await;
+                self.beat();
+            }
+        };
+        tokio::select! {
+            done = wait => done,
+            never = beats => never,
+        }
+    }
+}
+
+fn line_about(all: &[(String, Published)], line: impl Fn(&Published) -> String) -> String {
+    match all {
+        [(_, alone)] => line(alone),
+        several => {
+            let named = several.iter().map(|(name, published)| format!("{name}: {}", line(published)));
+            named.collect::<Vec<_>>().join("; ")
+        }
+    }
+}
+
+fn parting(serving: Option<&Serving>) -> String {
+    match serving {
+        Some(serving) => {
+            format!(
+                "the daemon has ended; generation {} (process {}) was left serving",
+                serving.generation, serving.pid
+            )
+        }
+        None => "the daemon has ended, and nothing serves".into(),
+    }
+}
+
+/// A draining generation as the control socket sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct DrainingNow {
+    pub(crate) number: u64,
+    pub(crate) process: Handle,
+    pub(crate) scope: ProcessScope,
+    pub(crate) retired: Instant,
+    pub(crate) listeners: Arc<Vec<Owned>>,
+}
+
+impl DrainingNow {
+    /// The entry for `status`, with the connections counted now.
+    pub(crate) fn status(&self) -> Draining {
+        let endpoints: Vec<_> = self.listeners.iter().map(|owned| owned.listener.endpoint.clone()).collect();
+        Draining {
+            generation: self.number,
+            pid: self.process.pid(),
+            age_s: self.retired.elapsed().as_secs(),
+            connections: open_connections(&self.scope.processes(self.process.pid()), &endpoints),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_that_is_stuck_is_not_hidden_by_the_others() {
+        let board = StatusBoard::new(&["haproxy".into(), "web".into()]);
+        assert!(!board.is_complete_with("haproxy") && !board.is_complete_with("haproxy"));
+        assert!(board.is_complete_with("web"));
+        assert!(!board.is_complete_with("web"));
+        // What is published meanwhile takes nothing back.
+        board.put("web", Published::default());
+        assert!(board.is_complete_with("haproxy"));
+    }
+}

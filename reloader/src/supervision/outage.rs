@@ -1,0 +1,131 @@
+//! Keeps what is known about a service that serves nothing: since when, what is due next, and which ports are refused.
+
+use std::time::{Duration, Instant};
+
+use super::restart_policy::{self, Outage};
+use crate::model::listener::Owned;
+
+/// A generation whose descriptors are gone for so many looks in a row, while its root lives, serves no more.
+const LOOKS_UNTIL_GONE: u32 = 2;
+
+/// Listeners that were given up because nothing served for too long.
+#[derive(Debug)]
+pub(crate) struct RefusedListeners {
+    /// Since then their ports are refused.
+    pub(crate) since: Instant,
+    /// What listened there.
+    pub(crate) listeners: Vec<Owned>,
+}
+
+/// What one service knows about its outages.
+#[derive(Debug, Default)]
+pub(crate) struct ServiceOutage {
+    current: Option<Outage>,
+    last: Option<Outage>,
+    refused: Option<RefusedListeners>,
+    /// The last start that failed was only too slow.
+    start_timed_out: bool,
+    /// For how many looks the serving generation has had no descriptors.
+    looks_without_descriptors: u32,
+    /// Why a server that runs could not be adopted: nothing is started beside it.
+    adoption_blocked: Option<String>,
+}
+
+impl ServiceOutage {
+    /// The outage that goes on, if nothing serves.
+    pub(crate) fn current(&self) -> Option<&Outage> {
+        self.current.as_ref()
+    }
+
+    /// What is refused, until a generation serves again.
+    pub(crate) fn refused(&self) -> Option<&RefusedListeners> {
+        self.refused.as_ref()
+    }
+
+    /// Why a server that runs could not be adopted.
+    pub(crate) fn adoption_blocked(&self) -> Option<&str> {
+        self.adoption_blocked.as_deref()
+    }
+
+    /// When custody is dropped, if an outage goes on.
+    pub(super) fn custody_ends(&self, custody_max: Duration) -> Option<Instant> {
+        self.current.as_ref().map(|outage| outage.custody_ends(custody_max))
+    }
+
+    /// Whether something speaks for dropping custody by now.
+    pub(super) fn custody_is_over(&self, custody_max: Duration) -> bool {
+        self.current.as_ref().is_some_and(|outage| outage.custody_is_over(Instant::now(), custody_max))
+    }
+
+    /// Nothing serves since `since`; the last generation had served for so long.
+    pub(super) fn begin(&mut self, since: Instant, served: Duration) {
+        self.current = Some(Outage::begin(since, served, self.last.as_ref()));
+        self.looks_without_descriptors = 0;
+    }
+
+    /// A generation serves.
+    pub(super) fn end(&mut self) {
+        self.last = self.current.take().or(self.last.take());
+        self.refused = None;
+        self.looks_without_descriptors = 0;
+    }
+
+    /// The generation that was to make room serves on: there was no outage.
+    pub(super) fn revoke(&mut self) {
+        self.current = None;
+    }
+
+    /// A start during the outage has failed. False where there is no outage.
+    pub(super) fn note_failed_start(&mut self) -> bool {
+        let Some(outage) = &mut self.current else { return false };
+        outage.failed(Instant::now(), self.start_timed_out);
+        true
+    }
+
+    /// Two starts have failed, from the configuration on disk and from the last-known-good one: what is due then counts from now.
+    pub(super) fn begin_after_failed_starts(&mut self) {
+        let now = Instant::now();
+        let mut outage = Outage::begin(now, Duration::MAX, None);
+        outage.failed(now, self.start_timed_out);
+        outage.failed(now, self.start_timed_out);
+        self.current = Some(outage);
+    }
+
+    pub(super) fn set_start_timed_out(&mut self, timed_out: bool) {
+        self.start_timed_out = timed_out;
+    }
+
+    pub(super) fn block_adoption(&mut self, why: String) {
+        self.adoption_blocked = Some(why);
+    }
+
+    /// These listeners are refused from now on.
+    pub(super) fn refuse(&mut self, listeners: Vec<Owned>) {
+        if !listeners.is_empty() {
+            self.refused = Some(RefusedListeners { since: Instant::now(), listeners });
+        }
+    }
+
+    /// These listeners are refused too. The time counts from the first.
+    pub(super) fn refuse_also(&mut self, mut listeners: Vec<Owned>) {
+        let earlier = self.refused.take();
+        let since = earlier.as_ref().map_or_else(Instant::now, |refused| refused.since);
+        listeners.extend(earlier.into_iter().flat_map(|refused| refused.listeners));
+        self.refused = Some(RefusedListeners { since, listeners });
+    }
+
+    pub(super) fn note_descriptors(&mut self) {
+        self.looks_without_descriptors = 0;
+    }
+
+    /// The serving generation has no descriptors. True once that has lasted.
+    pub(super) fn note_no_descriptors(&mut self) -> bool {
+        self.looks_without_descriptors += 1;
+        self.looks_without_descriptors >= LOOKS_UNTIL_GONE
+    }
+}
+
+/// How long custody is kept with nothing serving: as configured, or by how long the last start took.
+pub(super) fn custody_max(configured: Option<Duration>, last_start: Option<Duration>) -> Duration {
+    restart_policy::custody_max(configured, last_start)
+}

@@ -1,0 +1,68 @@
+//! Stores the receipts of one service, and keeps the last one for `status`.
+
+use std::path::PathBuf;
+
+use super::Journal;
+use crate::process::BlockingLane;
+use crate::receipt::{GenerationId, Kind, Outcome, Receipt};
+
+/// The receipts of one service.
+#[derive(Debug)]
+pub(crate) struct Receipts {
+    journal: Journal,
+    state_dir: PathBuf,
+    lane: BlockingLane,
+    last: Option<Receipt>,
+}
+
+impl Receipts {
+    /// Those that `journal` stores in `state_dir`. The last one of an earlier daemon is read for the service called `name`.
+    pub(crate) fn new(journal: Journal, state_dir: PathBuf, name: &str) -> Receipts {
+        let last = journal.last_reload(name);
+        Receipts { journal, state_dir, lane: BlockingLane::default(), last }
+    }
+
+    /// The last one, those of ended generations excepted.
+    pub(crate) fn last(&self) -> Option<&Receipt> {
+        self.last.as_ref()
+    }
+
+    /// Keeps it as the last one.
+    pub(super) fn note(&mut self, receipt: &Receipt) {
+        log(receipt);
+        if receipt.kind != Kind::End {
+            self.last = Some(receipt.clone());
+        }
+    }
+
+    /// Stores it, beside the loop.
+    ///
+    /// # Errors
+    /// Why the journal did not take it, as a sentence.
+    pub(super) async fn store(&self, receipt: &Receipt) -> Result<(), String> {
+        let (journal, receipt) = (self.journal.clone(), receipt.clone());
+        let stored = self.lane.run("storing the receipt", move || journal.append(&receipt)).await;
+        stored.map_err(|error| format!("the receipt was not stored in {}: {error}", self.state_dir.display()))
+    }
+}
+
+/// One line for each receipt, so that the log alone tells what happened.
+fn log(receipt: &Receipt) {
+    let generation = |id: Option<GenerationId>| id.map_or("none".into(), |id| id.generation.to_string());
+    let what = format!(
+        "{} {:?} {:?}: generation {} -> {}, {} listeners",
+        receipt.service.as_deref().unwrap_or_default(),
+        receipt.kind,
+        receipt.result,
+        generation(receipt.old),
+        generation(receipt.new),
+        receipt.listeners.len()
+    )
+    .to_lowercase();
+    let server_log: String = receipt.server_log.iter().map(|line| format!("\n  {line}")).collect();
+    match (&receipt.reason, receipt.result) {
+        (Some(reason), Outcome::Failed) => log::error!("{what}: {reason}{server_log}"),
+        (Some(reason), _) => log::warn!("{what}: {reason}"),
+        (None, _) => log::info!("{what}"),
+    }
+}

@@ -1,0 +1,197 @@
+//! What the next reload would do, and what it needs between reloads.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::Supervisor;
+use crate::config::{Config, Strategy};
+use crate::gate::hold::{Backend, HoldRegistry};
+use crate::gate::steer::{Steer, SteerError};
+use crate::gate::syn_counter::{CounterError, SynCounter};
+use crate::haproxy::version::VersionError;
+use crate::plan::companion::{self, CompanionPlanInputs};
+use crate::plan::{self, PlanInputs, Planned, Present};
+use crate::process::run_blocking;
+use crate::receipt::Rung;
+use crate::server::{self, Capabilities, Check, CompanionServer};
+use crate::sockets::custody::{Custody, KeptSocket};
+use crate::supervision::steering::PendingHandshakes;
+
+impl Supervisor {
+    /// What the next reload would do.
+    pub(crate) fn plan(&self, capabilities: &Capabilities) -> Vec<Planned> {
+        let owned = self.present_listeners();
+        let in_custody: HashSet<u64> = self.custody().kept().iter().map(|kept| kept.listener.inode).collect();
+        let present: Vec<Present> = owned
+            .iter()
+            .map(|owned| Present {
+                endpoint: owned.listener.endpoint.clone(),
+                role: owned.role,
+                inode: owned.listener.inode,
+                in_custody: in_custody.contains(&owned.listener.inode),
+            })
+            .collect();
+        let strategy = self.config().reload.strategy;
+        if let Some(companion) = self.server().companion() {
+            return self.companion_plan(companion, &present, strategy);
+        }
+        let noreuseport = self.serving().is_some_and(|serving| serving.noreuseport);
+        plan::plan(&present, PlanInputs { server: capabilities, strategy, noreuseport, gates: self.host.gates() })
+    }
+
+    fn companion_plan(&self, companion: &CompanionServer, present: &[Present], strategy: Strategy) -> Vec<Planned> {
+        // With no worker there is nothing to plan for.
+        let Some(haproxy) = companion.running_version() else { return Vec::new() };
+        let holds = self.host.gates().best(strategy).ok().map(|backend| match backend {
+            Backend::Ebpf => Rung::HeldEbpf,
+            Backend::Qdisc => Rung::HeldQdisc,
+        });
+        let inputs = CompanionPlanInputs {
+            haproxy,
+            exposes: companion.exposes(),
+            strategy,
+            migrates: self.steering.migrates(),
+            holds,
+        };
+        companion::plan(present, inputs)
+    }
+
+    /// Takes out of `custody` what no successor of this server has a use for.
+    pub(crate) fn limit_custody(&self, custody: &mut Custody) {
+        let server = self.server();
+        custody.retain(|kept| server.has_use_for(&kept.listener.endpoint, || kept.shares_its_address()));
+        if server.owns_lifecycle() && plan::keeps_tcp_back(self.config().reload.strategy) {
+            custody.retain(is_not_tcp);
+        }
+    }
+
+    /// What the next generation may be given: with a strategy that keeps TCP back, everything else.
+    pub(crate) fn offer(&self) -> Custody {
+        let mut custody = self.custody().clone();
+        // With nothing serving there is nothing to bind again beside.
+        if plan::keeps_tcp_back(self.config().reload.strategy) && self.is_served() {
+            custody.retain(is_not_tcp);
+        }
+        custody
+    }
+
+    /// How the configuration is checked.
+    pub(crate) fn check(&self) -> Option<Check> {
+        self.server().check()
+    }
+
+    /// Takes a new configuration, and what it needs between reloads.
+    pub(crate) async fn configure(&mut self, config: &Config) {
+        self.service.configure(config);
+        if let Err(error) = self.refresh_server().await {
+            log::warn!("{}: {error}", self.name());
+        }
+        self.prepare_holds().await;
+    }
+
+    /// Finds out again what the plan follows from and only files or programs tell.
+    ///
+    /// # Errors
+    /// Where HAProxy does not say which version it is: the one that is known stays.
+    pub(crate) async fn refresh_server(&mut self) -> Result<Capabilities, VersionError> {
+        if let Some(files) = self.server().companion().map(|companion| companion.config().config.clone()) {
+            let exposes = run_blocking(move || server::exposes(&files)).await;
+            self.service.update_companion(|companion| companion.set_exposes(exposes));
+        }
+        self.heartbeat().during(self.server().refresh_capabilities()).await
+    }
+
+    /// Where every reload is a hold, installs what holds need on the devices between reloads.
+    pub(crate) async fn prepare_holds(&mut self) {
+        let strategy = self.config().reload.strategy;
+        let passes = self.server().capabilities().is_some_and(|capabilities| capabilities.why_not_passed.is_none());
+        let gates = self.host.gates();
+        let binds_again = plan::keeps_tcp_back(strategy) || (strategy == Strategy::Auto && !passes);
+        let held_beside = !self.server().owns_lifecycle() && strategy == Strategy::Auto && !self.steering.migrates();
+        let always = plan::holds_tcp(strategy) || (binds_again && gates.steer.is_some()) || held_beside;
+        let needed = gates.needs_persistent_qdiscs(strategy).filter(|_| always);
+        let registry = HoldRegistry::new(&self.config().runtime_dir);
+        let heartbeat = self.heartbeat();
+        let name = self.service.name();
+        if let Err(error) = heartbeat.during(self.host.need_qdiscs(name, needed, registry)).await {
+            log::warn!(
+                "{name}: each hold may cost clients a packet, because no qdisc could be installed for it: {error}"
+            );
+        }
+    }
+
+    /// Loads the steering program, unless it is there. Whether it moves what is queued on a closed listener.
+    pub(crate) async fn load_steering(&mut self) -> bool {
+        self.steering.load().await;
+        self.steering.migrates()
+    }
+
+    /// Notes the steering program of a daemon that was killed.
+    pub(crate) fn note_steering_left_behind(&mut self) {
+        self.steering.note_left_behind(self.service.place());
+    }
+
+    /// Takes off the steering program of a daemon that was killed.
+    pub(crate) fn take_over_steering(&mut self) {
+        self.steering.take_over(self.service.place());
+    }
+
+    /// Lends the steering program to a reload.
+    ///
+    /// # Errors
+    /// Where it cannot be loaded, or not be taken off the groups of the last reload.
+    pub(crate) async fn lend_steering(&mut self) -> Result<Steer, SteerError> {
+        self.steering.lend().await
+    }
+
+    /// Takes the steering program back. It stays attached where handshakes are `pending`.
+    pub(crate) fn give_back_steering(&mut self, program: Steer, pending: Option<PendingHandshakes>) {
+        self.steering.give_back(program, pending);
+    }
+
+    /// Takes the steering program off, even if handshakes wait for it.
+    pub(crate) fn detach_steering_now(&mut self) {
+        self.steering.detach_now();
+    }
+
+    /// Takes it off once no handshake waits for it.
+    pub(crate) fn detach_steering_when_idle(&mut self) {
+        self.steering.detach_when_idle();
+    }
+
+    /// Steers the groups of the last reload to the serving generation for `lease`. False where none is steered.
+    pub(crate) fn renew_steering(&mut self, lease: Duration) -> bool {
+        self.steering.renew(lease)
+    }
+
+    /// Ends what [`renew_steering`](Self::renew_steering) began.
+    pub(crate) fn end_steering_renewal(&mut self) {
+        self.steering.end_renewal();
+    }
+
+    /// Lends the SYN counter to a reload. It is loaded where it is not there.
+    ///
+    /// # Errors
+    /// Where it cannot be loaded.
+    pub(crate) async fn lend_counter(&mut self) -> Result<SynCounter, CounterError> {
+        self.host.take_counter().await
+    }
+
+    /// Takes the SYN counter back.
+    pub(crate) fn give_back_counter(&mut self, counter: SynCounter) {
+        self.host.give_back_counter(counter);
+    }
+
+    /// Loads the SYN counter where reloads are to count.
+    pub(crate) async fn prepare_counter(&mut self) {
+        if self.config().reload.count_syns
+            && let Err(error) = self.host.load_counter().await
+        {
+            log::warn!("{error}");
+        }
+    }
+}
+
+fn is_not_tcp(kept: &KeptSocket) -> bool {
+    !kept.listener.endpoint.is_tcp_here()
+}

@@ -1,0 +1,248 @@
+//! What the daemon does between reloads: custody follows the server, ends are noticed, limits are kept.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::Supervisor;
+use crate::config::Limit;
+use crate::haproxy::master::has_programs_alone;
+use crate::model::listener::Owned;
+use crate::process::{Ended, ProcessScope};
+use crate::sockets::custody::Followed;
+use crate::supervision::{Generation, Notice};
+
+/// A retired generation has closed its listeners after this time, or is asked again.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long programs of a HAProxy may take to end after the last worker has. They are killed then.
+const PROGRAMS_END_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Supervisor {
+    /// What is due about once a second: custody follows the server, its log is forwarded, limits are kept.
+    pub(crate) fn tick(&mut self) {
+        self.heartbeat().beat();
+        match self.server().owns_lifecycle() {
+            true => self.follow_custody(),
+            false => self.follow_closings(),
+        }
+        self.forward_logs();
+        self.follow_flags();
+        self.ask_orphans();
+        self.remind_draining();
+        self.end_idle_masters();
+        self.drop_custody_when_over();
+        // While a generation starts, the program keeps its group's connections from it (`reload/protection/reserved.rs`).
+        if self.steering.has_pending() && self.generations.starting().is_none() {
+            self.detach_steering_when_idle();
+        }
+        // What a draining generation has queued moves by that program when it closes.
+        if self.steering.is_left_behind() && !self.generations.draining().iter().any(Generation::listens) {
+            self.take_over_steering();
+        }
+    }
+
+    fn forward_logs(&mut self) {
+        let name = self.service.name();
+        self.generations.update_serving(|serving| forward_log(name, serving));
+        self.generations.update_draining(|draining| forward_log(name, draining));
+    }
+
+    /// Ends masters whose workers have drained, and that only their programs keep. A new worker may be on its way, so a master is looked at
+    /// twice.
+    pub(crate) fn end_idle_masters(&mut self) {
+        if !self.server().ends_idle_masters() {
+            return;
+        }
+        let name = self.service.name();
+        self.generations.update_draining(|generation| {
+            if generation.has_workers && generation.retired.is_some() {
+                end_when_idle(name, generation);
+            }
+        });
+    }
+
+    /// A server may set O_NONBLOCK late: the next daemon is to find the record as it is now.
+    fn follow_flags(&mut self) {
+        if self.sockets.has_other_flags(&self.nonblocking()) {
+            self.record_with_flags();
+        }
+    }
+
+    /// The serving generation ended by itself.
+    pub(crate) fn serving_ended(&mut self, ended: Ended) {
+        let Some(mut dead) = self.generations.take_serving() else { return };
+        log::error!("generation {} (process {}) {ended} while it served", dead.number, dead.process.pid());
+        self.detach_steering_now();
+        self.follow_orphans(&dead);
+        self.note_refused_listeners(&dead.listeners);
+        forward_last_words(self.name(), &mut dead);
+        dead.clean_up();
+        self.begin_outage(&dead, format!("nothing serves: generation {} {ended}", dead.number));
+        self.record();
+    }
+
+    /// The serving generation lives and listens no more: another process told it to stop, or its worker is dead.
+    fn serving_stopped(&mut self) {
+        let Some(mut stopped) = self.generations.take_serving() else { return };
+        let warning = format!(
+            "nothing serves: generation {} (process {}) closed its listeners without being told by reloader",
+            stopped.number,
+            stopped.process.pid()
+        );
+        log::error!("{warning}");
+        let request = stopped.retire_request();
+        self.detach_steering_now();
+        self.note_refused_listeners(&stopped.listeners);
+        stopped.retired = Some(Instant::now());
+        self.begin_outage(&stopped, warning);
+        self.generations.add_draining(stopped);
+        self.record();
+        self.server().retire(&request);
+    }
+
+    fn begin_outage(&mut self, last: &Generation, warning: String) {
+        // Counted from the end itself: the loop may have been busy with a reload meanwhile.
+        let since = last.process.ended_at().unwrap_or_else(Instant::now);
+        self.outage.begin(since, last.serving_since.elapsed());
+        self.warn(Notice::NothingServes, warning);
+    }
+
+    /// Removes draining generations that have ended.
+    pub(crate) fn reap_draining(&mut self) {
+        for mut generation in self.generations.take_ended() {
+            forward_last_words(self.name(), &mut generation);
+            let (number, pid) = (generation.number, generation.process.pid());
+            log::info!("{}: generation {number} (process {pid}) has drained and ended", self.name());
+            generation.clean_up();
+            // A script may have ended without its server.
+            if generation.scope == ProcessScope::All && !generation.closed_listeners {
+                self.follow_orphans(&generation);
+            }
+        }
+        self.record();
+    }
+
+    /// Custody follows what the serving generation owns now.
+    pub(super) fn follow_custody(&mut self) {
+        let Some(serving) = self.serving().filter(|serving| serving.process.try_ended().is_none()) else { return };
+        let (root, scope, sentinel) = (serving.process.pid(), serving.scope, serving.sentinel);
+        match self.sockets.follow(sentinel, || scope.processes(root)) {
+            Followed::Unchanged => self.outage.note_descriptors(),
+            Followed::Ending => {
+                if self.outage.note_no_descriptors() {
+                    self.serving_stopped();
+                    self.publish();
+                }
+            }
+            Followed::StoppedListening => {
+                self.serving_stopped();
+                self.publish();
+            }
+            Followed::Closed(closed) => {
+                self.forget_closed(&closed);
+                self.detach_steering_now();
+                self.hand_sockets_to_service_manager();
+                self.publish();
+            }
+        }
+    }
+
+    /// The serving generation has closed these listeners by itself.
+    fn forget_closed(&mut self, closed: &[u64]) {
+        self.generations.update_serving(|serving| {
+            let is_closed = |owned: &Owned| closed.contains(&owned.listener.inode);
+            for owned in serving.listeners.iter().filter(|owned| is_closed(owned)) {
+                log::warn!("the server closed {} by itself: it leaves custody", owned.listener.endpoint);
+            }
+            serving.listeners.retain(|owned| !is_closed(owned));
+        });
+    }
+
+    /// A retired generation that still listens takes its share of new connections: it is asked again, and `status` says so.
+    fn remind_draining(&mut self) {
+        let again = self.server().may_be_asked_twice();
+        let then = match (self.server().owns_lifecycle(), again) {
+            (false, _) => "its master is to tell it again",
+            (true, true) => "it is told again",
+            (true, false) => "look at its log",
+        };
+        let (name, server) = (self.service.name(), self.service.server());
+        self.generations.update_draining(|generation| {
+            if !is_overdue_to_close(generation) {
+                return;
+            }
+            let listens = generation.listens();
+            if listens && (again || !generation.retired_listens) {
+                let (number, pid) = (generation.number, generation.process.pid());
+                log::warn!("{name}: generation {number} (process {pid}) still listens though it was retired: {then}");
+                if again {
+                    server.retire(&generation.retire_request());
+                }
+            }
+            generation.retired_listens = listens;
+            generation.closed_listeners = !listens;
+        });
+    }
+
+    /// Drops custody where something speaks for that by now.
+    fn drop_custody_when_over(&mut self) {
+        if !self.custody().is_empty() && self.outage.custody_is_over(self.custody_max()) {
+            self.drop_custody();
+            self.publish();
+        }
+    }
+
+    /// Draining generations that are past `hard-stop-after`.
+    pub(crate) fn overdue(&self) -> Vec<u64> {
+        let Limit::After(limit) = self.config().reload.hard_stop_after else { return Vec::new() };
+        let overdue = |generation: &&Generation| generation.retired.is_some_and(|retired| retired.elapsed() >= limit);
+        self.generations.draining().iter().filter(overdue).map(|generation| generation.number).collect()
+    }
+
+    /// True while a generation drains that was retired so lately that it may still begin to teach its stick tables.
+    pub(crate) fn predecessor_may_teach(&self, within: Duration) -> bool {
+        let lately = |generation: &Generation| generation.retired.is_some_and(|retired| retired.elapsed() < within);
+        let draining = self.generations.draining().iter();
+        draining.filter(|generation| generation.process.try_ended().is_none()).any(lately)
+    }
+}
+
+/// It was asked to close its listeners for so long that it is to be looked at.
+fn is_overdue_to_close(generation: &Generation) -> bool {
+    !generation.awaits_retirement
+        && !generation.closed_listeners
+        && generation.retired.is_some_and(|retired| retired.elapsed() >= CLOSE_TIMEOUT)
+}
+
+/// Ends a retired master that has programs and no worker.
+fn end_when_idle(service: &str, generation: &mut Generation) {
+    if !has_programs_alone(generation.process.pid()) {
+        generation.idle_since = None;
+        return;
+    }
+    match generation.idle_since {
+        None => generation.idle_since = Some(Instant::now()),
+        Some(since) if since.elapsed() < PROGRAMS_END_TIMEOUT => generation.process.signal(Signal::TERM),
+        Some(_) => {
+            let number = generation.number;
+            log::warn!("{service}: programs of generation {number} have not ended by SIGTERM: they are killed");
+            generation.kill_now();
+        }
+    }
+}
+
+fn forward_log(service: &str, generation: &mut Generation) {
+    let lines = generation.new_log_lines();
+    forward(service, generation.number, &lines);
+}
+
+/// What it wrote up to its end, a last line without an end among it.
+fn forward_last_words(service: &str, generation: &mut Generation) {
+    let lines = generation.last_log_lines();
+    forward(service, generation.number, &lines);
+}
+
+fn forward(service: &str, number: u64, lines: &[String]) {
+    lines.iter().for_each(|line| log::info!(target: service, "[{number}] {line}"));
+}

@@ -1,0 +1,201 @@
+//! One service of the daemon, as a few parts that keep their own invariants. What changes several parts at once is a method here.
+
+mod companion;
+mod decisions;
+mod housekeeping;
+mod orphans;
+mod reporting;
+mod storing;
+mod transitions;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::record_writer::RecordWriter;
+use super::steering::Steering;
+use super::{
+    Generation, Generations, Heartbeat, Host, LastKnownGood, Notice, Notices, Receipts, Service, ServiceOutage,
+    SocketStore, StatusBoard, outage,
+};
+use crate::config::Config;
+use crate::model::listener::{Endpoint, Owned};
+use crate::server::Server;
+use crate::sockets::custody::Custody;
+
+/// The state of one service.
+pub(crate) struct Supervisor {
+    service: Service,
+    host: Host,
+    generations: Generations,
+    sockets: SocketStore,
+    steering: Steering,
+    outage: ServiceOutage,
+    notices: Notices,
+    receipts: Receipts,
+    last_known_good: LastKnownGood,
+    records: RecordWriter,
+    board: StatusBoard,
+    /// Becomes true when the daemon is asked to stop.
+    stopping: watch::Receiver<bool>,
+    /// Why the check that comes before a reload refused the configuration, until one is carried out.
+    refused: Option<String>,
+    /// What a reload that is wanted waits for, where nothing says how long.
+    waits: Option<&'static str>,
+}
+
+impl Supervisor {
+    /// A service that serves nothing yet.
+    pub(crate) fn new(
+        service: Service,
+        host: Host,
+        sockets: SocketStore,
+        receipts: Receipts,
+        (board, stopping): (StatusBoard, watch::Receiver<bool>),
+    ) -> Supervisor {
+        Supervisor {
+            last_known_good: LastKnownGood::open(&service.last_known_good_dir()),
+            records: RecordWriter::new(service.place().to_owned()),
+            service,
+            host,
+            generations: Generations::default(),
+            sockets,
+            steering: Steering::default(),
+            outage: ServiceOutage::default(),
+            notices: Notices::default(),
+            receipts,
+            board,
+            stopping,
+            refused: None,
+            waits: None,
+        }
+    }
+
+    /// What the service is called.
+    pub(crate) fn name(&self) -> &str {
+        self.service.name()
+    }
+
+    /// The directory below runtime-dir with the files of its generations.
+    pub(crate) fn place(&self) -> &Path {
+        self.service.place()
+    }
+
+    /// Which service this is.
+    pub(crate) fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// The configuration, with the strategy of this service.
+    pub(crate) fn config(&self) -> &Config {
+        self.service.config()
+    }
+
+    /// The kind of server.
+    pub(crate) fn server(&self) -> &Server {
+        self.service.server()
+    }
+
+    /// The machine.
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The generations.
+    pub(crate) fn generations(&self) -> &Generations {
+        &self.generations
+    }
+
+    /// The generation that serves.
+    pub(crate) fn serving(&self) -> Option<&Generation> {
+        self.generations.serving()
+    }
+
+    /// The sockets that the daemon keeps.
+    pub(crate) fn sockets(&self) -> &SocketStore {
+        &self.sockets
+    }
+
+    /// The daemon's duplicates of the serving generation's listeners.
+    pub(crate) fn custody(&self) -> &Custody {
+        self.sockets.custody()
+    }
+
+    /// What is steered between reloads.
+    pub(crate) fn steering(&self) -> &Steering {
+        &self.steering
+    }
+
+    /// What is known about an outage.
+    pub(crate) fn outage(&self) -> &ServiceOutage {
+        &self.outage
+    }
+
+    /// The warnings.
+    pub(crate) fn notices(&self) -> &Notices {
+        &self.notices
+    }
+
+    /// Becomes true when the daemon is asked to stop.
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.clone()
+    }
+
+    /// Tells the service manager, during a wait, that the loop of this service is alive.
+    pub(crate) fn heartbeat(&self) -> Heartbeat {
+        self.board.heartbeat_of(self.name())
+    }
+
+    /// Sets a warning.
+    pub(crate) fn warn(&mut self, notice: Notice, text: impl Into<String>) {
+        self.notices.set(notice, text);
+    }
+
+    /// Clears a warning whose cause has gone.
+    pub(crate) fn clear_warning(&mut self, notice: Notice) {
+        self.notices.clear(notice);
+    }
+
+    /// Whether the serving generation lives at this moment: the loop hears of an end only when it is back from a reload.
+    pub(crate) fn is_served(&self) -> bool {
+        self.generations.is_served()
+    }
+
+    /// Whether clients of this service are served at this moment: a companion's worker may live and have let go of its listeners.
+    pub(crate) fn serves(&self) -> bool {
+        self.is_served() && !self.worker_has_let_go()
+    }
+
+    /// The listeners that a new generation must take over: the serving one's, what custody kept of a dead one, or what was given up since.
+    pub(crate) fn present_listeners(&self) -> Vec<Owned> {
+        if let Some(serving) = self.serving() {
+            return serving.listeners.clone();
+        }
+        let refused = self.outage.refused().into_iter().flat_map(|refused| refused.listeners.iter().cloned());
+        self.custody_as_owned().into_iter().chain(refused).collect()
+    }
+
+    /// Where it serves, has served, or was to serve.
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        self.generations.endpoints().chain(self.server().endpoints()).collect()
+    }
+
+    /// What is in custody, each socket once.
+    pub(crate) fn custody_as_owned(&self) -> Vec<Owned> {
+        let mut listed = HashSet::new();
+        let kept = self.custody().kept().iter().filter(|kept| listed.insert(kept.listener.inode));
+        kept.map(|kept| Owned { listener: kept.listener.clone(), role: kept.role }).collect()
+    }
+
+    /// How long custody is kept with nothing serving.
+    pub(crate) fn custody_max(&self) -> Duration {
+        outage::custody_max(self.config().reload.custody_max, self.generations.last_start())
+    }
+
+    /// When custody is dropped, while nothing serves and there is any.
+    pub(crate) fn custody_ends(&self) -> Option<Instant> {
+        self.outage.custody_ends(self.custody_max()).filter(|_| !self.custody().is_empty())
+    }
+}

@@ -1,0 +1,167 @@
+//! Reports how the service stands: to the control socket, and to the service manager.
+
+use std::sync::Arc;
+
+use super::Supervisor;
+use crate::gate::hold::HoldRegistry;
+use crate::model::listener::{Listener, Role};
+use crate::receipt::{Kind, Outcome, Receipt, rfc3339};
+use crate::server::CompanionServer;
+use crate::supervision::board::{DrainingNow, Published};
+use crate::supervision::status::{ListenerStatus, ServiceStatus, Serving};
+use crate::supervision::{Generation, notify};
+
+/// From this many draining generations on `status` has a warning.
+const MANY_DRAINING: usize = 8;
+
+impl Supervisor {
+    /// The check that comes before a reload refused the configuration: no reload was begun.
+    pub(crate) fn note_refused_check(&mut self, reason: String) {
+        self.refused = Some(reason);
+    }
+
+    /// A reload is carried out, whatever a check said before.
+    pub(crate) fn forget_refused_check(&mut self) {
+        self.refused = None;
+    }
+
+    /// What a reload that is wanted waits for, where nothing says how long; `None` when it waits for nothing. True where that is news.
+    pub(crate) fn set_waits(&mut self, phase: Option<&'static str>) -> bool {
+        std::mem::replace(&mut self.waits, phase).is_some() != phase.is_some()
+    }
+
+    /// Reports the present state.
+    pub(crate) fn publish(&self) {
+        let published = Published {
+            status: self.status(),
+            draining: self.generations.draining().iter().map(draining_now).collect(),
+            check: self.check(),
+            socket: self
+                .serving()
+                .filter(|_| self.server().answers_runtime_api())
+                .map(|serving| serving.socket.clone()),
+            holds: Some(HoldRegistry::new(&self.config().runtime_dir)),
+            line: self.status_line(),
+            has_beaten: false,
+        };
+        notify::status(&self.board.put(self.name(), published));
+    }
+
+    fn status(&self) -> ServiceStatus {
+        let plan = self.server().capabilities().map(|capabilities| self.plan(&capabilities));
+        let missing_capabilities = self.host.missing_capabilities().iter().cloned();
+        ServiceStatus {
+            service: Some(self.name().to_owned()),
+            serving: self.serving().map(serving_status),
+            draining: Vec::new(),
+            custody: self.custody_as_owned().iter().map(|kept| listener_status(&kept.listener, kept.role)).collect(),
+            last_reload: self.receipts.last().cloned(),
+            warnings: self.warnings(),
+            notes: self
+                .server()
+                .companion()
+                .map(CompanionServer::note)
+                .into_iter()
+                .chain(missing_capabilities)
+                .collect(),
+            plan: plan.unwrap_or_default(),
+            connection_rate: None,
+        }
+    }
+
+    fn status_line(&self) -> String {
+        let mut line = match self.serving() {
+            Some(serving) => format!(
+                "generation {} serves {} listeners, {} draining",
+                serving.number,
+                serving.listeners.len(),
+                self.generations.draining().len()
+            ),
+            None => "nothing serves".into(),
+        };
+        line.extend(self.receipts.last().map(outcome_of));
+        line.extend(self.refused.iter().map(|reason| format!("; not reloaded since: {reason}")));
+        // The service manager reads lines.
+        line.lines().next().unwrap_or_default().to_owned()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> = self.notices.sentences().map(str::to_owned).collect();
+        let refused = self.refused.iter();
+        warnings.extend(refused.map(|reason| format!("the last reload that was wanted was not begun: {reason}")));
+        warnings.extend(self.waits.map(|phase| format!("a reload is wanted, and not begun: {phase}")));
+        warnings.extend(self.drain_warnings());
+        if let Some(companion) = self.server().companion().filter(|_| self.serving().is_none()) {
+            let absent = companion.absent().unwrap_or("no worker was looked for yet");
+            warnings.push(format!("waiting for HAProxy: {absent}; reloader does not start it in companion mode"));
+        }
+        if self.serving().is_none() && self.custody().is_empty() {
+            warnings.push("nothing serves, and nothing is in custody: the ports are refused".into());
+        }
+        warnings
+    }
+
+    fn drain_warnings(&self) -> Vec<String> {
+        let draining = self.generations.draining();
+        let many = (draining.len() >= MANY_DRAINING).then(|| {
+            format!(
+                "{} generations are draining: long connections keep them; see hard-stop-after and max-draining",
+                draining.len()
+            )
+        });
+        let listening = draining.iter().filter(|generation| generation.retired_listens).map(|generation| {
+            format!(
+                "generation {} (process {}) was retired and still listens: it takes its share of new connections",
+                generation.number,
+                generation.process.pid()
+            )
+        });
+        many.into_iter().chain(listening).collect()
+    }
+}
+
+fn outcome_of(last: &Receipt) -> String {
+    let outcome = match last.result {
+        Outcome::Proven => "proven",
+        Outcome::Unproven => "done, but unproven",
+        Outcome::Failed => "failed",
+    };
+    let kind = match last.kind {
+        Kind::Start | Kind::Hold => "start",
+        Kind::Reload => "reload",
+        Kind::Restart => "restart",
+        Kind::Adopt => "adoption",
+        Kind::End => "end",
+    };
+    let reason = last.reason.as_ref().map(|reason| format!(": {reason}"));
+    format!("; last {kind} {outcome}{}", reason.unwrap_or_default())
+}
+
+fn draining_now(generation: &Generation) -> DrainingNow {
+    DrainingNow {
+        number: generation.number,
+        process: generation.process.clone(),
+        scope: generation.scope,
+        retired: generation.retired.unwrap_or(generation.serving_since),
+        listeners: Arc::new(generation.listeners.clone()),
+    }
+}
+
+fn serving_status(generation: &Generation) -> Serving {
+    Serving {
+        generation: generation.number,
+        pid: generation.process.pid(),
+        config: generation.config.clone(),
+        since: rfc3339(generation.since),
+        listeners: generation.listeners.iter().map(|owned| listener_status(&owned.listener, owned.role)).collect(),
+    }
+}
+
+fn listener_status(listener: &Listener, role: Role) -> ListenerStatus {
+    ListenerStatus {
+        address: listener.endpoint.to_string(),
+        family: listener.endpoint.address.family(),
+        role,
+        inode: listener.inode,
+    }
+}

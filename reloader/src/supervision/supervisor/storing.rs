@@ -1,0 +1,97 @@
+//! What is written for the next daemon and for people: the record of running generations, receipts, the last-known-good configuration.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::Supervisor;
+use crate::haproxy::scan::Source;
+use crate::receipt::Receipt;
+use crate::supervision::Notice;
+use crate::supervision::records::{GenerationRecords, State};
+
+impl Supervisor {
+    /// Records that the starting generation serves and the serving one drains, before either is so.
+    ///
+    /// A daemon that is killed from here on leaves a successor that retires the old one again. Without this record the successor would
+    /// retire the new one, while the old one drains already: so the reload is given up when it cannot be written.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub(crate) async fn record_handover(&self) -> io::Result<()> {
+        let mut records = self.generation_records();
+        for record in &mut records.generations {
+            record.state = match record.state {
+                State::Starting => State::Serving,
+                _ => State::Draining,
+            };
+        }
+        self.heartbeat().during(self.records.store(records)).await
+    }
+
+    /// Records the running generations, and waits until that is written. A failure is in the log.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub(crate) async fn record_now(&self) -> io::Result<()> {
+        self.heartbeat().during(self.records.store(self.generation_records())).await
+    }
+
+    /// Records the running generations beside the loop. A failure is in the log.
+    pub(crate) fn record(&self) {
+        self.records.submit(self.generation_records());
+    }
+
+    /// As [`record`](Self::record), and notes which flags are recorded with it.
+    pub(super) fn record_with_flags(&mut self) {
+        self.record();
+        self.sockets.note_recorded_flags(self.nonblocking());
+    }
+
+    fn generation_records(&self) -> GenerationRecords {
+        GenerationRecords {
+            next: self.generations.next_number(),
+            last_start_ms: self.generations.last_start().map(|time| time.as_millis() as u64),
+            companion: !self.server().owns_lifecycle(),
+            generations: self.generations.records(),
+            nonblocking: self.nonblocking(),
+        }
+    }
+
+    /// Which sockets in custody have O_NONBLOCK. Empty for HAProxy, all of whose listeners have it.
+    pub(super) fn nonblocking(&self) -> Vec<u64> {
+        if self.server().never_blocks_in_accept() { Vec::new() } else { self.custody().nonblocking() }
+    }
+
+    /// Stores a receipt; the reason when the journal did not take it.
+    pub(crate) async fn store_receipt(&mut self, receipt: &Receipt) -> Option<String> {
+        self.receipts.note(receipt);
+        let stored = self.heartbeat().during(self.receipts.store(receipt)).await;
+        let refused = stored.inspect_err(|message| log::error!("{message}")).err();
+        self.notices.replace(Notice::Journal, refused.clone());
+        refused
+    }
+
+    /// The files of the last-known-good configuration, where there are any.
+    pub(crate) fn last_known_good(&self) -> Option<Vec<PathBuf>> {
+        self.last_known_good.config()
+    }
+
+    /// Keeps copies of a configuration that has started.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    pub(crate) async fn keep_last_known_good(&mut self, sources: Vec<Source>) -> io::Result<()> {
+        let heartbeat = self.heartbeat();
+        heartbeat.during(self.last_known_good.save(sources)).await
+    }
+
+    /// Creates again what the server has in its directory, and the record.
+    ///
+    /// # Errors
+    /// Where that is impossible.
+    pub(crate) fn restore_files(&mut self) -> io::Result<()> {
+        self.service.restore_files()?;
+        self.record();
+        Ok(())
+    }
+}

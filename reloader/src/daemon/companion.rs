@@ -1,6 +1,6 @@
 //! Companion mode in the main loop: HAProxy is found, followed and let go of, never started and never stopped.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::event_loop::EventLoop;
 use crate::fs::generation_files::GenerationFiles;
@@ -10,9 +10,6 @@ use crate::process::{self, Ended, Handle, ProcessScope};
 use crate::reload::companion;
 use crate::supervision::records::{GenerationRecord, GenerationRecords, State};
 use crate::supervision::{Generation, Notice, Supervisor};
-
-/// No event tells that another worker has the sockets; what comes to one that only the daemon has waits so long.
-pub(super) const WORKER_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Finds what serves. Without it the daemon waits: units start in any order.
 pub(super) async fn begin(supervisor: &mut Supervisor) {

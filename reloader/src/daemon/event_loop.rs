@@ -1,24 +1,18 @@
 //! The main loop: one thing at a time, in the order it comes.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 
-use super::companion;
 use super::events::{Event, pending_reply};
 use super::protocol::Reply;
 use super::queue::Queue;
 use super::runtime_dir::SharedRuntimeDir;
 use super::signals::SignalAction;
+use super::timing::{HOUSEKEEPING_INTERVAL, RECHECK_INTERVAL, WORKER_POLL_INTERVAL};
 use crate::process::{Ended, is_init};
 use crate::supervision::Supervisor;
-
-/// The rhythm of custody checks: a listener that the server closed leaves custody within twice this time.
-pub(super) const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a wait before a reload (resync, min-interval, max-draining) is looked at.
-const RECHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// All state of the daemon, owned by one task.
 pub(super) struct EventLoop {
@@ -112,6 +106,9 @@ impl EventLoop {
             LoopEvent::HousekeepingDue => {
                 self.supervisor.tick();
                 self.restore_runtime_dir();
+                if self.supervisor.refresh_companion().await {
+                    self.supervisor.publish();
+                }
                 self.end_overdue().await;
             }
             LoopEvent::Signal(action) => self.act_on_signal(action).await,
@@ -170,7 +167,7 @@ impl EventLoop {
             supervisor.generations().draining().iter().map(|generation| generation.process.ended()).collect();
         let follow = async {
             match supervisor.server().companion() {
-                Some(_) => tokio::time::sleep(companion::WORKER_POLL_INTERVAL).await,
+                Some(_) => tokio::time::sleep(WORKER_POLL_INTERVAL).await,
                 None => std::future::pending().await,
             }
         };

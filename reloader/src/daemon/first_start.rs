@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use super::{DaemonError, adopt, companion};
 use crate::haproxy::version::VersionError;
 use crate::receipt::{Kind, Outcome, Receipt};
-use crate::reload::attempt::{ReloadRequest, run as run_reload};
+use crate::reload::attempt::ReloadRequest;
 use crate::reload::protection::replaced;
+use crate::reload::run::run as run_reload;
 use crate::server::Capabilities;
 use crate::sockets::custody::Custody;
 use crate::supervision::{Notice, Supervisor};
@@ -35,6 +36,8 @@ pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), Dae
         // The daemon may end with this. A failure is in the log.
         let _ = supervisor.record_now().await;
     }
+    // What no successor has a use for must not stay in the service manager's share.
+    supervisor.hand_sockets_to_service_manager();
     replaced::clean_up(&supervisor.present_listeners());
     supervisor.publish();
     begun

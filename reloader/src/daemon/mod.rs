@@ -12,12 +12,15 @@ mod first_start;
 mod pid1_drain;
 pub mod protocol;
 mod queue;
+mod reloads;
 mod restart;
+mod restore;
 mod runtime_dir;
 mod setup;
 mod signals;
 mod socket_flags;
 mod startup;
+mod timing;
 mod unrecorded;
 
 pub use errors::DaemonError;

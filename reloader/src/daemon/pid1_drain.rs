@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::event_loop::{EventLoop, HOUSEKEEPING_INTERVAL};
+use super::event_loop::EventLoop;
+use super::timing::HOUSEKEEPING_INTERVAL;
 use crate::config::Limit;
 use crate::model::listener::Endpoint;
 use crate::process::{self, ProcessScope};

@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use rustix::process::Signal;
 
-use super::event_loop::{EventLoop, HOUSEKEEPING_INTERVAL};
+use super::event_loop::EventLoop;
 use super::first_start::{runs_known_good, sentence_of};
+use super::timing::HOUSEKEEPING_INTERVAL;
 use crate::haproxy::master::runs_programs;
 use crate::haproxy::peers::Resync;
 use crate::process;
 use crate::receipt::{Kind, Outcome, Recorder};
-use crate::reload::attempt::{ReloadRequest, run as run_reload};
+use crate::reload::attempt::ReloadRequest;
+use crate::reload::run::run as run_reload;
 use crate::supervision::{Generation, Notice};
 
 /// No event tells that a master has lost its last worker.

@@ -5,10 +5,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::control::{Control, ControlSocket};
-use super::event_loop::EventLoop;
 use super::{DaemonError, setup};
 use crate::config::Config;
-use crate::supervision::Notice;
 
 /// Held as long as the daemon runs.
 pub(super) struct RuntimeDir {
@@ -47,35 +45,13 @@ impl RuntimeDir {
 }
 
 impl SharedRuntimeDir {
+    /// Creates again what all services share, where it is gone. How often that was done so far.
+    pub(super) fn restore(&self, config: &Config) -> (Result<(), DaemonError>, u64) {
+        let mut runtime_dir = self.0.borrow_mut();
+        (runtime_dir.restore(config), runtime_dir.restorations)
+    }
+
     pub(super) fn new(runtime_dir: RuntimeDir) -> SharedRuntimeDir {
         SharedRuntimeDir(Rc::new(RefCell::new(runtime_dir)))
-    }
-}
-
-impl EventLoop {
-    /// Creates again what is no longer there. Without the broker the next generation would get no sockets.
-    pub(super) fn restore_runtime_dir(&mut self) {
-        let (shared, restorations) = {
-            let mut runtime_dir = self.runtime_dir.0.borrow_mut();
-            (runtime_dir.restore(self.supervisor.config()), runtime_dir.restorations)
-        };
-        if shared.is_ok() && restorations == self.restorations {
-            return;
-        }
-        let directory = self.supervisor.config().runtime_dir.display().to_string();
-        let mut own = || self.supervisor.restore_files().map_err(DaemonError::io("creating its files again"));
-        match shared.and_then(|()| own()) {
-            Ok(()) => {
-                self.restorations = restorations;
-                self.supervisor.clear_warning(Notice::RuntimeDir);
-                log::error!("{directory} was emptied by another process; recreated the lock, sockets and records");
-            }
-            Err(error) => {
-                let sentence = format!("{directory} was emptied by another process, and cannot be used again: {error}");
-                log::error!("{sentence}");
-                self.supervisor.warn(Notice::RuntimeDir, sentence);
-            }
-        }
-        self.supervisor.publish();
     }
 }

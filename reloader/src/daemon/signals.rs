@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::DaemonError;
-use super::event_loop::HOUSEKEEPING_INTERVAL;
+use super::timing::HOUSEKEEPING_INTERVAL;
 use crate::process::{self, children};
 
 /// What a signal means.

@@ -1,5 +1,6 @@
 //! Holds SYNs around a command that stops one server and starts another: `reloader hold --listen ADDR:PORT -- CMD`.
 
+mod caught_signal;
 mod listen;
 mod presence;
 mod proof;
@@ -24,6 +25,7 @@ use crate::reload::drain::Drain;
 use crate::reload::protection::held;
 use crate::sys::Inheritance;
 
+pub use caught_signal::CaughtSignal;
 pub use listen::{Listen, ListenError, parse as parse_listen};
 
 /// What is asked.
@@ -45,24 +47,6 @@ pub struct HoldCommand {
     pub program: PathBuf,
     /// What the guard is started with.
     pub inheritance: Inheritance,
-}
-
-/// A signal that came.
-#[derive(Debug, Clone, Copy)]
-pub struct CaughtSignal {
-    /// Which one.
-    pub signal: Signal,
-    /// The terminal sent it to the command as well.
-    pub reached_command: bool,
-}
-
-impl CaughtSignal {
-    /// Sends it to the command, unless that has it already: many programs take a second one for impatience.
-    pub fn pass_on(self, command: &Handle) {
-        if !self.reached_command {
-            command.signal(self.signal);
-        }
-    }
 }
 
 /// What came of it.

@@ -7,10 +7,9 @@ use super::window::{BindWindow, Waited};
 use crate::gate::hold::{Backend, EndReason, HoldOutcome};
 use crate::model::listener::{Listener, Role};
 use crate::process;
-use crate::receipt::{Doubt, Failure, ListenerReceipt, ReasonCode, Recorder, Rung};
+use crate::receipt::{Doubt, Failure, ListenerReceipt, ReasonCode, Recorder, Rung, undrained};
 use crate::reload::drain::Drain;
 use crate::reload::protection::held::{general_doubt, judge_held, no_room, rung, syns};
-use crate::reload::steps::retire::undrained;
 
 /// An old listener, and what took its place; a new one without an old one.
 type Pair<'a> = (Option<&'a Listener>, Option<&'a Listener>);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::CaughtSignal;
+use super::caught_signal::CaughtSignal;
 use super::listen::Listen;
 use super::presence::{ListenerTransition, Presence, transition};
 use super::targets::{self, RequestedListener};

@@ -251,3 +251,13 @@ pub fn judge(listeners: &[ListenerReceipt]) -> (Outcome, Option<(ReasonCode, Str
     let code = first.why_code.unwrap_or(ReasonCode::NotPassed);
     (Outcome::Unproven, Some((code, format!("{}: {why}{others}", first.address))))
 }
+
+/// The sum over all listeners that went away; `None` when one of them could not be measured.
+pub(crate) fn undrained(receipts: &[ListenerReceipt]) -> Option<u64> {
+    let gone = receipts.iter().filter(|receipt| match receipt.rung {
+        Rung::Removed => true,
+        Rung::Unproven => receipt.inode_before.is_some(),
+        _ => false,
+    });
+    gone.map(|receipt| Some(receipt.undrained_queue? + receipt.undrained_half_open?)).sum()
+}

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The `reason-code` of a receipt.
+/// The `reason-code` of a receipt, and the `why-code` of a listener. What to do about each is in `docs/reference/receipts.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReasonCode {
@@ -108,4 +108,35 @@ impl ReasonCode {
             InternalError,
         ]
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::ReasonCode;
+
+    const SCHEMA: &str = include_str!("../../../docs/reference/receipt.schema.json");
+    const REFERENCE: &str = include_str!("../../../docs/reference/receipts.md");
+
+    fn names() -> Vec<String> {
+        let name = |code: &ReasonCode| serde_json::to_value(code).unwrap().as_str().unwrap().to_owned();
+        ReasonCode::ALL.iter().map(name).collect()
+    }
+
+    #[test]
+    fn the_schema_lists_each_code_once() {
+        let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+        assert_eq!(schema["$defs"]["reason-code"]["enum"], serde_json::json!(names()));
+        assert_eq!(names().into_iter().collect::<BTreeSet<_>>().len(), ReasonCode::ALL.len());
+    }
+
+    #[test]
+    fn the_reference_says_what_to_do_about_each_code() {
+        for name in names() {
+            let row = REFERENCE.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+            let cells = row.unwrap_or_else(|| panic!("no row for {name}")).split(" | ").count();
+            assert_eq!(cells, 3, "{name}: what happened, and what to do");
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::launch::{HaproxySpec, LaunchSpec};
 use super::{Check, LaunchContext, Launched, Prepared, Readiness, RetireRequest};
 use crate::config::{Config, Haproxy};
 use crate::haproxy::appearance::Appearance;
@@ -13,7 +14,7 @@ use crate::haproxy::inspect::inspect;
 use crate::haproxy::launch;
 use crate::haproxy::master::tell_to_drain;
 use crate::haproxy::overlay::overlay;
-use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
+use crate::haproxy::scan;
 use crate::haproxy::version::{Version, VersionCache, VersionError};
 use crate::process::{Handle, run_blocking};
 use crate::sockets::inspection::{InspectError, Inspection};
@@ -26,15 +27,6 @@ pub(crate) struct HaproxyServer {
     versions: VersionCache,
     /// How long the program may take to say which version it is.
     start_timeout: Duration,
-}
-
-/// A HAProxy that is to be started.
-#[derive(Debug)]
-pub(super) struct LaunchSpec {
-    version: Version,
-    config: Vec<PathBuf>,
-    sources: Vec<Source>,
-    facts: Facts,
 }
 
 impl HaproxyServer {
@@ -76,11 +68,11 @@ impl HaproxyServer {
         let (sources, facts) = run_blocking(move || scan::load(&files)).await?;
         let (capabilities, binds_alone) = (version.into(), facts.noreuseport);
         let ends_by_reload = facts.lasting_program_sentence();
-        let spec = super::launch::LaunchSpec::Haproxy(LaunchSpec { version, config, sources, facts });
+        let spec = LaunchSpec::Haproxy(HaproxySpec { version, config, sources, facts });
         Ok(Prepared { capabilities, binds_alone, is_known_good, ends_by_reload, spec })
     }
 
-    pub(super) fn launch(&self, spec: &LaunchSpec, context: LaunchContext<'_>) -> Result<Launched, String> {
+    pub(super) fn launch(&self, spec: &HaproxySpec, context: LaunchContext<'_>) -> Result<Launched, String> {
         let files = context.files;
         let overlay = overlay(&files.socket, &spec.facts, spec.version, context.spread);
         let sockets = if spec.version.passes_sockets() { context.custody.offer() } else { Vec::new() };
@@ -119,18 +111,5 @@ impl HaproxyServer {
         let command = check_command(&self.config);
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         Check { words: words.map(ToOwned::to_owned).collect(), who: "HAProxy".into(), environment: None }
-    }
-}
-
-impl LaunchSpec {
-    pub(super) fn retires_with_loss(&self) -> Option<&'static str> {
-        self.facts.quic.then_some(QUIC_LOSES)
-    }
-
-    pub(super) fn confirmed_sources(&self) -> Result<Vec<Source>, &'static str> {
-        match scan::read(&self.config) {
-            Ok(sources) if sources == self.sources => Ok(sources),
-            _ => Err("the configuration changed on disk while HAProxy read it: not kept as last-known-good"),
-        }
     }
 }

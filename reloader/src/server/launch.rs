@@ -1,9 +1,13 @@
 //! What is known before a process starts, what a start gets, and what comes of it.
 
-use super::{Capabilities, haproxy, service};
+use std::path::PathBuf;
+
+use super::{Capabilities, service};
+use crate::config::Service;
 use crate::fs::generation_files::GenerationFiles;
 use crate::haproxy::appearance::Appearance;
-use crate::haproxy::scan::Source;
+use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
+use crate::haproxy::version::Version;
 use crate::process::Handle;
 use crate::process::readiness::NotReady;
 use crate::sockets::custody::{Custody, KeptSocket};
@@ -26,8 +30,23 @@ pub(crate) struct Prepared {
 /// What a kind of server needs to start a generation.
 #[derive(Debug)]
 pub(super) enum LaunchSpec {
-    Haproxy(haproxy::LaunchSpec),
-    Service(service::LaunchSpec),
+    Haproxy(HaproxySpec),
+    Service(ServiceSpec),
+}
+
+/// A HAProxy that is to be started.
+#[derive(Debug)]
+pub(super) struct HaproxySpec {
+    pub(super) version: Version,
+    pub(super) config: Vec<PathBuf>,
+    pub(super) sources: Vec<Source>,
+    pub(super) facts: Facts,
+}
+
+/// Another server that is to be started.
+#[derive(Debug)]
+pub(super) struct ServiceSpec {
+    pub(super) config: Service,
 }
 
 impl Prepared {
@@ -51,6 +70,19 @@ impl Prepared {
         match &self.spec {
             LaunchSpec::Haproxy(spec) => spec.confirmed_sources().map(Some),
             LaunchSpec::Service(_) => Ok(None),
+        }
+    }
+}
+
+impl HaproxySpec {
+    fn retires_with_loss(&self) -> Option<&'static str> {
+        self.facts.quic.then_some(QUIC_LOSES)
+    }
+
+    fn confirmed_sources(&self) -> Result<Vec<Source>, &'static str> {
+        match scan::read(&self.config) {
+            Ok(sources) if sources == self.sources => Ok(sources),
+            _ => Err("the configuration changed on disk while HAProxy read it: not kept as last-known-good"),
         }
     }
 }

@@ -16,6 +16,7 @@ use super::attempt::Attempt;
 use crate::haproxy::binds::Binds;
 use crate::haproxy::master::Absent;
 use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
+use crate::haproxy::version::VersionError;
 use crate::process::run_blocking;
 use crate::receipt::{Failure, ReasonCode};
 use crate::supervision::Supervisor;
@@ -34,11 +35,12 @@ struct Prepared {
 /// Runs it. A master that fails leaves the old worker serving.
 pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<(), Failure> {
     let prepared = prepare(attempt.supervisor).await?;
-    let capabilities = attempt.supervisor.server().refresh_capabilities().await;
-    let capabilities =
-        capabilities.map_err(|error| Failure::new(ReasonCode::ConfigurationRefused, error.to_string()))?;
     // Once the master was asked there is no way back: a reload can only be refused before.
-    attempt.refuse_unproven_plan(&capabilities)?;
+    if attempt.requires_proof() {
+        let capabilities = attempt.supervisor.refresh_server().await;
+        let refused = |error: VersionError| Failure::new(ReasonCode::ConfigurationRefused, error.to_string());
+        attempt.refuse_unproven_plan(&capabilities.map_err(refused)?)?;
+    }
     if !ask::tells_failures(attempt.supervisor) {
         attempt.tell("checking the configuration");
         attempt.check().await?;

@@ -8,9 +8,8 @@ use crate::gate::hold::{Backend, Exception, Hold, HoldError, HoldOutcome, HoldRe
 use crate::kernel::{devices, sock_diag};
 use crate::model::listener::Listener;
 use crate::process::run_blocking;
-use crate::receipt::{Doubt, ListenerReceipt, ReasonCode, Recorder, Rung, Syns};
+use crate::receipt::{Doubt, ListenerReceipt, ReasonCode, Recorder, Rung, Syns, undrained};
 use crate::reload::drain::{Drain, Undrained};
-use crate::reload::steps::retire::undrained;
 use crate::reload::verdict::Verdict;
 use crate::supervision::Supervisor;
 

@@ -5,7 +5,6 @@ pub(crate) mod replaced;
 pub(crate) mod reserved;
 pub(super) mod steered;
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -14,13 +13,7 @@ use self::held::HeldListeners;
 use self::replaced::{Links, ReplacedPath};
 use self::reserved::ReservedGroups;
 use self::steered::SteeredListeners;
-use super::attempt::Attempt;
-use super::verdict::Verdict;
-use crate::config::Strategy;
-use crate::model::listener::Owned;
 use crate::receipt::{Doubt, Recorder};
-use crate::server::Prepared;
-use crate::sockets::inspection::Inspection;
 use crate::supervision::Supervisor;
 
 /// What protects the listeners of one reload.
@@ -28,50 +21,9 @@ use crate::supervision::Supervisor;
 pub(crate) struct Protection {
     pub(super) steered: Option<SteeredListeners>,
     pub(super) held: Option<HeldListeners>,
-    replaced: Vec<ReplacedPath>,
-    links: Links,
-    reserved: ReservedGroups,
-}
-
-impl Attempt<'_> {
-    /// Before the new generation is started: what it may rename over can be given back, and what it binds again gets no connection.
-    pub(super) fn protect_before_start(&mut self, prepared: &Prepared) {
-        if self.supervisor.is_served() {
-            self.protection.links = Links::new(&self.supervisor.present_listeners(), &mut self.recorder);
-        }
-        self.protection.reserved = ReservedGroups::begin(self.supervisor, prepared);
-    }
-
-    /// Protects the old sockets that the new generation did not take over, until they are closed, and waits until those that need it are
-    /// drained.
-    pub(super) async fn protect(&mut self, inspection: &Inspection, old: &[Owned], verdicts: &[Verdict]) {
-        let strategy = self.supervisor.config().reload.strategy;
-        if !self.supervisor.is_served() || strategy == Strategy::FdPass {
-            return;
-        }
-        let mut at_risk = held::at_risk(verdicts);
-        self.protection.replaced = replaced::among(verdicts);
-        let timeout = self.supervisor.config().reload.drain_timeout;
-        join_all(self.protection.replaced.iter_mut().map(|replaced| replaced.drain(timeout))).await;
-        if matches!(strategy, Strategy::Auto | Strategy::Steer) {
-            at_risk = self.steer(at_risk, &inspection.custody).await;
-        }
-        let mut ours: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
-        ours.extend(inspection.owned.iter().map(|owned| owned.listener.inode));
-        self.protection.held = HeldListeners::begin(self.supervisor, at_risk, &ours, &mut self.recorder).await;
-        if self.protection.steered.is_none() && self.protection.held.is_none() {
-            return;
-        }
-        self.recorder.phase(|phases| &mut phases.guard);
-        self.tell("draining old queues");
-        if let Some(held) = &mut self.protection.held {
-            held.drain(false).await;
-        }
-        if let Some(steered) = &mut self.protection.steered {
-            steered.drain().await;
-        }
-        self.recorder.phase(|phases| &mut phases.drain);
-    }
+    pub(super) replaced: Vec<ReplacedPath>,
+    pub(super) links: Links,
+    pub(super) reserved: ReservedGroups,
 }
 
 impl Protection {

@@ -14,8 +14,7 @@ use crate::kernel::sock_diag::{self, SockDiagError};
 use crate::model::listener::{Address, Listener, Owned};
 use crate::plan::REFUSES;
 use crate::process::run_blocking;
-use crate::receipt::{Doubt, ReasonCode, Recorder, Rung};
-use crate::reload::steps::retire::undrained;
+use crate::receipt::{Doubt, ReasonCode, Recorder, Rung, undrained};
 use crate::reload::timing::POLL_INTERVAL;
 use crate::reload::verdict::Verdict;
 

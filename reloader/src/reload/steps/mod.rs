@@ -3,6 +3,7 @@
 mod abandon;
 pub(super) mod check;
 pub(super) mod count;
+mod protect;
 pub(super) mod prove;
 mod refuse;
 pub(crate) mod retire;

@@ -9,7 +9,8 @@ use crate::reload::verdict::Verdict;
 use crate::server::Capabilities;
 
 impl Attempt<'_> {
-    fn requires_proof(&self) -> bool {
+    /// Whether a reload without a proof is refused.
+    pub(in crate::reload) fn requires_proof(&self) -> bool {
         self.supervisor.config().reload.require == Require::Proven
     }
 

@@ -7,7 +7,7 @@ use super::stop_listening::{Closed, OldListeners};
 use crate::kernel::sock_diag::{self, Connection, SockDiagError};
 use crate::model::listener::{Address, Listener};
 use crate::process::Handle;
-use crate::receipt::{ListenerReceipt, Recorder, Rung};
+use crate::receipt::{ListenerReceipt, Recorder, undrained};
 use crate::reload::attempt::Attempt;
 use crate::reload::timing::POLL_INTERVAL;
 use crate::reload::verdict::Verdict;
@@ -140,14 +140,4 @@ fn half_open_of(listener: &Listener, pending: &[Connection]) -> (u64, u64) {
     let mine = pending.iter().filter(|connection| listener.endpoint.covers(connection.local));
     let (silent, answering): (Vec<_>, Vec<_>) = mine.partition(|connection| connection.retransmits > 0);
     (answering.len() as u64, silent.len() as u64)
-}
-
-/// The sum over all listeners that went away; `None` when one of them could not be measured.
-pub(crate) fn undrained(receipts: &[ListenerReceipt]) -> Option<u64> {
-    let gone = receipts.iter().filter(|receipt| match receipt.rung {
-        Rung::Removed => true,
-        Rung::Unproven => receipt.inode_before.is_some(),
-        _ => false,
-    });
-    gone.map(|receipt| Some(receipt.undrained_queue? + receipt.undrained_half_open?)).sum()
 }

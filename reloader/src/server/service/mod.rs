@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
 
+use super::launch::{LaunchSpec, ServiceSpec};
 use super::{Capabilities, Check, LaunchContext, Launched, Prepared};
 use crate::config::{Config, Ready, Service, Sockets, Stop};
 use crate::fs::generation_files::{GenerationFiles, create_private};
@@ -28,12 +29,6 @@ const FIRST_DESCRIPTOR: RawFd = 3;
 /// A server by its `[service.NAME]`.
 #[derive(Debug)]
 pub(crate) struct ServiceServer {
-    config: Service,
-}
-
-/// One that is to be started.
-#[derive(Debug)]
-pub(super) struct LaunchSpec {
     config: Service,
 }
 
@@ -88,11 +83,11 @@ impl ServiceServer {
             binds_alone: self.config.sockets != Sockets::Reuseport,
             is_known_good: false,
             ends_by_reload: None,
-            spec: super::launch::LaunchSpec::Service(LaunchSpec { config: self.config.clone() }),
+            spec: LaunchSpec::Service(ServiceSpec { config: self.config.clone() }),
         }
     }
 
-    pub(super) fn launch(&self, spec: &LaunchSpec, context: LaunchContext<'_>) -> Result<Launched, String> {
+    pub(super) fn launch(&self, spec: &ServiceSpec, context: LaunchContext<'_>) -> Result<Launched, String> {
         let config = &spec.config;
         let given = match config.sockets {
             Sockets::ListenFds => given(&config.listen, context.custody.kept())?,

@@ -94,11 +94,17 @@ impl Supervisor {
     /// # Errors
     /// Where HAProxy does not say which version it is: the one that is known stays.
     pub(crate) async fn refresh_server(&mut self) -> Result<Capabilities, VersionError> {
-        if let Some(files) = self.server().companion().map(|companion| companion.config().config.clone()) {
-            let exposes = run_blocking(move || server::exposes(&files)).await;
-            self.service.update_companion(|companion| companion.set_exposes(exposes));
-        }
+        self.refresh_companion().await;
         self.heartbeat().during(self.server().refresh_capabilities()).await
+    }
+
+    /// Reads again what the plan of a companion follows from. True where that has changed.
+    pub(crate) async fn refresh_companion(&mut self) -> bool {
+        let Some(companion) = self.server().companion() else { return false };
+        let (files, before) = (companion.config().config.clone(), companion.exposes());
+        let exposes = run_blocking(move || server::exposes(&files)).await;
+        self.service.update_companion(|companion| companion.set_exposes(exposes));
+        exposes != before
     }
 
     /// Where every reload is a hold, installs what holds need on the devices between reloads.

@@ -153,6 +153,7 @@ impl Supervisor {
     /// Custody of what served before this daemon, with nothing serving now.
     pub(crate) fn begin_from_the_dead(&mut self, custody: Custody) {
         self.sockets.replace(custody);
+        self.hand_sockets_to_service_manager();
         self.outage.begin(Instant::now(), Duration::MAX);
     }
 
@@ -197,7 +198,7 @@ impl Supervisor {
     }
 
     /// The service manager keeps what is in custody while no daemon runs.
-    pub(super) fn hand_sockets_to_service_manager(&mut self) {
+    pub(crate) fn hand_sockets_to_service_manager(&mut self) {
         let stores = self.server().stores_sockets();
         self.sockets.hand_to_service_manager(stores);
     }

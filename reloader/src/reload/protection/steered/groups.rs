@@ -11,21 +11,21 @@ use crate::process::Handle;
 use crate::sockets::custody::Custody;
 
 /// A socket of the new generation.
-pub(super) struct Successor {
-    pub(super) inode: u64,
-    pub(super) fd: Arc<OwnedFd>,
+pub(in crate::reload) struct Successor {
+    pub(in crate::reload) inode: u64,
+    pub(in crate::reload) fd: Arc<OwnedFd>,
 }
 
 /// A group that is steered.
-pub(super) struct Added {
+pub(in crate::reload) struct Added {
     /// Its place in the gate.
-    pub(super) place: usize,
+    pub(in crate::reload) place: usize,
     /// Duplicates of the old sockets.
-    pub(super) from: Vec<Arc<OwnedFd>>,
+    pub(in crate::reload) from: Vec<Arc<OwnedFd>>,
 }
 
 /// The new generation's sockets by where they listen.
-pub(super) fn successors(new: &Custody) -> HashMap<Endpoint, Vec<Successor>> {
+pub(in crate::reload) fn successors(new: &Custody) -> HashMap<Endpoint, Vec<Successor>> {
     let mut listed = HashSet::new();
     let mut found: HashMap<Endpoint, Vec<Successor>> = HashMap::new();
     for held in new.kept().iter().filter(|held| listed.insert(held.listener.inode)) {
@@ -38,7 +38,7 @@ pub(super) fn successors(new: &Custody) -> HashMap<Endpoint, Vec<Successor>> {
 }
 
 /// Those that listen at one place together.
-pub(super) fn by_endpoint(listeners: Vec<Listener>) -> Vec<(Endpoint, Vec<Listener>)> {
+pub(in crate::reload) fn by_endpoint(listeners: Vec<Listener>) -> Vec<(Endpoint, Vec<Listener>)> {
     let mut groups: Vec<(Endpoint, Vec<Listener>)> = Vec::new();
     for listener in listeners {
         match groups.iter_mut().find(|(endpoint, _)| *endpoint == listener.endpoint) {
@@ -53,7 +53,7 @@ pub(super) fn by_endpoint(listeners: Vec<Listener>) -> Vec<(Endpoint, Vec<Listen
 ///
 /// # Errors
 /// A sentence; nothing is steered there then.
-pub(super) fn add(
+pub(in crate::reload) fn add(
     steer: &mut Steer,
     custody: &Custody,
     endpoint: &Endpoint,

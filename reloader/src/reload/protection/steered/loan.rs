@@ -15,7 +15,7 @@ use crate::supervision::Supervisor;
 use crate::supervision::steering::ClosingListeners;
 
 /// The steering program while groups are added to it. Dropped, it is given back.
-pub(super) struct Loan<'a> {
+pub(in crate::reload) struct Loan<'a> {
     supervisor: &'a mut Supervisor,
     program: Option<Steer>,
     lines: Vec<Line>,
@@ -28,7 +28,7 @@ impl<'a> Loan<'a> {
     ///
     /// # Errors
     /// A sentence.
-    pub(super) async fn take(supervisor: &'a mut Supervisor, new: &Custody) -> Result<Loan<'a>, String> {
+    pub(in crate::reload) async fn take(supervisor: &'a mut Supervisor, new: &Custody) -> Result<Loan<'a>, String> {
         if supervisor.steering().is_left_behind() {
             supervisor.take_over_steering();
         }
@@ -44,7 +44,7 @@ impl<'a> Loan<'a> {
     }
 
     /// The service that lent it.
-    pub(super) fn supervisor(&mut self) -> &mut Supervisor {
+    pub(in crate::reload) fn supervisor(&mut self) -> &mut Supervisor {
         self.supervisor
     }
 
@@ -52,7 +52,12 @@ impl<'a> Loan<'a> {
     ///
     /// # Errors
     /// A sentence; nothing is steered there then.
-    pub(super) fn add(&mut self, endpoint: &Endpoint, old: &[Listener], to: &[Successor]) -> Result<(), String> {
+    pub(in crate::reload) fn add(
+        &mut self,
+        endpoint: &Endpoint,
+        old: &[Listener],
+        to: &[Successor],
+    ) -> Result<(), String> {
         let Some(program) = &mut self.program else { return Ok(()) };
         let custody = self.supervisor.custody();
         let Added { place, from } = add(program, custody, endpoint, old, to)?;
@@ -64,7 +69,7 @@ impl<'a> Loan<'a> {
     }
 
     /// The listeners that are steered away from; `None` where none are.
-    pub(super) fn into_steered(mut self, recorder: &mut Recorder) -> Option<SteeredListeners> {
+    pub(in crate::reload) fn into_steered(mut self, recorder: &mut Recorder) -> Option<SteeredListeners> {
         if self.lines.is_empty() {
             let from = std::mem::take(&mut self.from);
             if let Err(error) = self.program().end(&from) {

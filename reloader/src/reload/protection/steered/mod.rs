@@ -1,8 +1,8 @@
 //! Listeners whose socket changes within one SO_REUSEPORT group: the new sockets get all that is new, and what is queued on an old
 //! one moves over when that closes, or, on kernels that do not migrate, is drained before.
 
-mod groups;
-mod loan;
+pub(in crate::reload) mod groups;
+pub(in crate::reload) mod loan;
 mod losses;
 
 use std::collections::HashSet;
@@ -10,19 +10,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::groups::{by_endpoint, successors};
-use self::loan::Loan;
 use self::losses::{Counters, lost_by_migration, lost_by_selection};
 use crate::gate::steer::Steer;
 use crate::kernel::sock_diag::{Endpoints, SockDiagError};
 use crate::model::listener::Listener;
 use crate::process::{Handle, run_blocking};
-use crate::receipt::{Doubt, ListenerReceipt, ReasonCode, Recorder, Rung};
-use crate::reload::attempt::Attempt;
-use crate::reload::steps::retire::undrained;
+use crate::receipt::{Doubt, ListenerReceipt, ReasonCode, Recorder, Rung, undrained};
 use crate::reload::steps::stop_listening::stop_listening;
 use crate::reload::timing::{IN_FLIGHT, POLL_INTERVAL};
-use crate::sockets::custody::Custody;
 use crate::supervision::Supervisor;
 use crate::supervision::steering::{ClosingListeners, PendingHandshakes};
 
@@ -48,37 +43,6 @@ pub(crate) struct SteeredListeners {
 struct Line {
     old: Listener,
     group: usize,
-}
-
-impl Attempt<'_> {
-    /// Steers away from those of the `old` listeners that have successors in their group; the others are returned. A group has one program:
-    /// what is reserved is free from here on, unless nothing can be steered.
-    pub(in crate::reload) async fn steer(&mut self, old: Vec<Listener>, new: &Custody) -> Vec<Listener> {
-        let successors = successors(new);
-        let (candidates, mut rest): (Vec<_>, Vec<_>) =
-            old.into_iter().partition(|listener| successors.contains_key(&listener.endpoint));
-        if candidates.is_empty() {
-            self.supervisor.detach_steering_now();
-            return rest;
-        }
-        let mut loan = match Loan::take(self.supervisor, new).await {
-            Ok(loan) => loan,
-            Err(error) => {
-                self.recorder.note(error);
-                rest.extend(candidates);
-                return rest;
-            }
-        };
-        self.protection.reserved.end(loan.supervisor());
-        for (endpoint, group) in by_endpoint(candidates) {
-            if let Err(error) = loan.add(&endpoint, &group, &successors[&endpoint]) {
-                self.recorder.note(error);
-                rest.extend(group);
-            }
-        }
-        self.protection.steered = loan.into_steered(&mut self.recorder);
-        rest
-    }
 }
 
 impl SteeredListeners {

@@ -17,6 +17,8 @@ pub enum Behaviour {
     FailAfterCheck,
     /// Do nothing for as long as it lives.
     Hang,
+    /// Do nothing when asked for its version, until the behaviour is another one. Else become HAProxy.
+    HangAtVersion,
     /// Check a configuration well. Become HAProxy once the behaviour is another one.
     WaitForChange,
     /// Become a HAProxy that serves but does not have the stats socket which the daemon waits for.
@@ -70,6 +72,18 @@ impl Wrapper {
         (lines.next().unwrap_or_default(), lines.collect())
     }
 
+    /// Makes the script another file of the same name, as an upgrade of HAProxy does.
+    pub fn upgrade(&self) {
+        let new = self.dir.path().join("upgraded");
+        fs::copy(self.path(), &new).expect("copying");
+        fs::rename(new, self.path()).expect("renaming");
+    }
+
+    /// Whether the script was asked for its version since it hangs at that.
+    pub fn hangs_at_version(&self) -> bool {
+        self.dir.path().join("asked-version").exists()
+    }
+
     /// Takes the program away.
     pub fn remove(&self) {
         fs::rename(self.path(), self.removed_path()).expect("renaming");
@@ -92,6 +106,7 @@ pub fn hanging_process(config: &Path) -> Option<Process> {
 
 /// Every process that stands in for HAProxy keeps its arguments, by which a rig finds all processes that it must end.
 const SCRIPT: &str = r#"#!/bin/sh
+while [ "$1" = -v ] && [ "$(cat HERE/behaviour)" = HangAtVersion ]; do touch HERE/asked-version; sleep 0.02; done
 [ "$1" = -v ] && exec /usr/sbin/haproxy -v
 ask='use IO::Socket::UNIX; $s = IO::Socket::UNIX->new(Peer => $ARGV[0]); print $s "$ARGV[1]\n"; $s->flush; sysread $s, $x, 4;'
 broker() {

@@ -231,6 +231,29 @@ fn sighup_reads_the_configuration_and_keeps_the_old_one_if_it_is_broken() {
     assert!(!refuses("127.0.0.1:8082"));
 }
 
+/// The warning has an owner of its own: a good reload says nothing about a file that was not read.
+#[test]
+fn broken_configuration_stays_reported_through_good_reloads_until_it_is_mended() {
+    netns::enter();
+    let rig = Rig::with(&Config::web(WEB)).start();
+    let file = rig.path("reloader.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let socket = rig.path("run/control.sock");
+    let ask = |command| rig.run(&["--socket", socket.to_str().unwrap(), command, "--json"]).expect_status(0);
+    let is_reported = || ask("status").at("/warnings").to_string().contains("nonsense");
+
+    fs::write(&file, text.clone() + "\nnonsense = 1\n").unwrap();
+    hang_up(&rig);
+    assert!(is_reported());
+    for _ in 0..2 {
+        assert_eq!(ask("reload").at("/result"), "proven");
+        assert!(is_reported(), "after a good reload");
+    }
+    fs::write(&file, text).unwrap();
+    hang_up(&rig);
+    assert!(!is_reported());
+}
+
 #[test]
 fn watchdog_is_served_while_a_start_hangs() {
     netns::enter();

@@ -54,7 +54,7 @@ fn externally_retired_server_without_custody_is_replaced_unproven() {
     rig.until_replaced(old);
     let restart = rig.last_receipt();
     assert_eq!((&restart["kind"], &restart["result"]), (&"restart".into(), &"unproven".into()), "{restart}");
-    assert!(restart["reason"].as_str().unwrap().contains("nobody listened"), "{restart}");
+    assert!(restart["reason"].as_str().unwrap().contains("the port had no listener"), "{restart}");
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub(crate) use tiers::Tier;
 use tiers::Tiers;
 
 /// The packages of the integration tests: the servers, the tools that check from outside, and those that unpack other versions.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 13] = [
     "debootstrap",
     "haproxy",
     "iproute2",
@@ -52,6 +52,7 @@ const PACKAGES: [&str; 12] = [
     "openssl",
     "patchelf",
     "python3-pip",
+    "strace",
     "systemd-container",
     "util-linux",
 ];

@@ -51,6 +51,14 @@ pub fn veth_pair() -> (Namespace, Namespace) {
     (left, right)
 }
 
+/// A pair of namespaces as [`veth_pair`] makes it, with addresses: `left` has host 1, and `right` has host 2.
+pub fn addressed_pair() -> (Namespace, Namespace) {
+    let (left, right) = veth_pair();
+    left.run(|| add_addresses("left", 1));
+    right.run(|| add_addresses("right", 2));
+    (left, right)
+}
+
 /// Gives a device an address of each family.
 pub fn add_addresses(device: &str, host: u8) {
     ip(&format!("addr add 10.0.0.{host}/24 dev {device}"));
@@ -82,6 +90,13 @@ pub fn command(program: &str, arguments: &str) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     text
+}
+
+/// The number of packets that the action of the only filter in this place has seen: `dev right ingress`.
+pub fn packets_seen_by_filter(place: &str) -> u64 {
+    let text = command("tc", &format!("-s filter show {place}"));
+    let sent = text.lines().find_map(|line| line.trim().strip_prefix("Sent ")).unwrap_or_else(|| panic!("{text}"));
+    sent.split_whitespace().nth(2).unwrap().parse().unwrap()
 }
 
 /// Accepts connections on the address and closes them, until the test ends.

@@ -55,7 +55,8 @@ pub fn start_clients(address: SocketAddr, clients: usize) -> Vec<Client> {
 /// Waits until all clients have been answered.
 #[track_caller]
 pub fn until_connected(clients: &[Client]) {
-    until(Duration::from_secs(20), "connections", || clients.iter().all(Client::is_connected));
+    // Longer than this takes with an emulated kernel.
+    until(Duration::from_secs(30), "connections", || clients.iter().all(Client::is_connected));
 }
 
 /// A listener with room for all clients. Nothing is accepted until it is dropped.
@@ -82,10 +83,20 @@ pub fn raise_backlog_limits() {
 
 /// The number of segments that the calling thread's namespace has sent again, including SYNs and SYN-ACKs.
 pub fn retransmits() -> u64 {
-    let text = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
-    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
+    tcp_counter("snmp", "Tcp:", "RetransSegs")
+}
+
+/// The number of SYNs that the calling thread's namespace has sent again.
+pub fn retransmitted_syns() -> u64 {
+    tcp_counter("netstat", "TcpExt:", "TCPSynRetrans")
+}
+
+/// A counter of the calling thread's namespace, from a file with a line of names and a line of values for each group.
+fn tcp_counter(file: &str, group: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with(group));
     let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
-    let position = names.split(' ').position(|name| name == "RetransSegs").unwrap();
+    let position = names.split(' ').position(|known| known == name).unwrap();
     values.split(' ').nth(position).unwrap().parse().unwrap()
 }
 

@@ -1,6 +1,6 @@
-//! HAProxy reloaded under a hold, by the gate of this row of the kernel matrix (on the host: eBPF). With `noreuseport` old and new
-//! cannot be bound beside each other, as on a kernel before 3.9: nothing is refused, reset or slow all the same. Beside it in
-//! the same run the same reloads without a gate.
+//! Reloads HAProxy under a hold, by the gate of this row of the kernel matrix (on the host: eBPF). With `noreuseport`
+//! old and new cannot bind at the same time, as on a kernel before 3.9. Still no connection is refused, reset or slow.
+//! The same run does the same reloads without a gate for comparison.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use reloader_tests::tier;
 
 const WEB: &str = "127.0.0.1:8000";
 const RATE: u32 = 2000;
-/// Between two reloads.
+/// Connections between two reloads.
 const FURTHER: u64 = 400;
 
 fn reloads() -> u32 {
@@ -33,13 +33,13 @@ fn reloads_with_noreuseport_lose_nothing_under_a_hold() {
     println!("held:    {}", held.summary());
     println!("no gate: {}", plain.summary());
     held.assert_lossless();
-    // A host may be so busy that a hold itself takes long; a guest's clock stands still meanwhile.
+    // On a busy host a hold itself may take long. In a guest the clock stands still meanwhile.
     let may_be_slow = !guest::is_guest() && longest > Duration::from_millis(500);
     assert!(held.summary().slow == 0 || may_be_slow, "the longest hold: {longest:?}; {held}");
-    assert!(plain.summary().failed() > 0, "the load would not have seen a loss: {}", plain.summary());
+    assert!(plain.summary().failed() > 0, "the load does not see losses: {}", plain.summary());
 }
 
-/// With the time of the longest hold.
+/// Gives the outcomes, and the time of the longest hold.
 fn with_reloader() -> (Outcomes, Duration) {
     let (strategy, rung) = expected();
     let config = Config::web(WEB).global("noreuseport");
@@ -63,7 +63,8 @@ fn with_reloader() -> (Outcomes, Duration) {
     (outcomes, Duration::from_micros(longest))
 }
 
-/// Where bpf(2) is denied, the best gate is the qdisc gate; where it is not, it has to be asked for.
+/// The strategy, and the rung that it must end in. Where bpf(2) is denied, the qdisc gate is the best one. Otherwise it
+/// has to be asked for.
 fn expected() -> (&'static str, &'static str) {
     match (guest::gate(), guest::expects(guest::Feature::Bpf)) {
         (Some(Gate::Qdisc), true) => ("kernel-fallback", "held-qdisc"),

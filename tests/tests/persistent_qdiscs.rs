@@ -1,5 +1,5 @@
-//! What stands on the devices between the holds of a daemon that holds at every reload and has no TCX: it costs a device a
-//! millisecond to be given a qdisc, so it is given once, and taken away by whoever comes last.
+//! Checks the qdiscs that a daemon keeps on its devices between holds, if it holds at every reload and has no TCX.
+//! Adding a qdisc costs a device a millisecond, so it is added once, and removed by the last process that uses it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn in_a_namespace(test: impl FnOnce(&Path, &HoldRegistry)) {
     let dir = tempfile::tempdir().unwrap();
     ip("link add left type veth peer name right");
     ip("link set left up");
-    // Its peer is down, and the kernel says so a little later.
+    // The peer of the link is down, and the kernel reports that a little later.
     until(Duration::from_secs(10), "the link to settle", || command("ip", "link show left").contains("LOWERLAYERDOWN"));
     let before = Footprint::take(dir.path());
     test(dir.path(), &HoldRegistry::new(dir.path()));
@@ -87,7 +87,8 @@ fn qdisc_with_a_foreign_filter_stays_until_it_is_free() {
     });
 }
 
-/// A guard that goes on when its daemon was killed keeps it from being removed: the next daemon removes what the first has placed.
+/// A guard that outlives its killed daemon keeps the qdisc from being removed. The next daemon removes what the killed
+/// one has added.
 #[test]
 fn next_daemon_removes_the_qdiscs_of_a_killed_one() {
     in_a_namespace(|dir, records| {
@@ -95,7 +96,7 @@ fn next_daemon_removes_the_qdiscs_of_a_killed_one() {
         let file = dir.join("holds/standing.json");
         let placed = std::fs::read_to_string(&file).unwrap();
         drop(standing);
-        // As it was left, with a foreign filter on it.
+        // The state that the killed daemon left, with a foreign filter on the qdisc.
         tc("qdisc add dev left clsact");
         tc("qdisc add dev lo clsact");
         tc("filter add dev left ingress protocol ip prio 7 u32 match u32 0 0 flowid 1:1");
@@ -114,21 +115,21 @@ fn daemon_keeps_qdiscs_from_start_to_end_if_a_hold_needs_them() {
         let strategy = if guest::gate() == Some(Gate::Qdisc) { "kernel-fallback" } else { "hold" };
         let tables = format!("[reload]\nstrategy = \"{strategy}\"\n[hold]\nmax = \"60s\"\n");
         let mut rig = Rig::with(&Config::web("127.0.0.1:8000")).tables(&tables).start();
-        let stands = |when: &str| {
+        let assert_as_needed = |when: &str| {
             let found = qdiscs();
             assert_eq!(found.contains("clsact ffff: dev left"), needed, "{when}: {found}");
             assert_eq!(found.contains("qdisc prio"), guest::gate() == Some(Gate::Qdisc), "{when}: {found}");
         };
-        stands("after the start");
+        assert_as_needed("after the start");
         let receipt = rig.reload();
         let rung = listener(&receipt, "127.0.0.1:8000")["rung"].as_str().unwrap().to_owned();
         assert!(rung.starts_with("held-"), "{}", receipt.stdout);
-        stands("after a hold");
+        assert_as_needed("after a hold");
         rig.kill9_daemon();
         rig.run(&["release"]).expect_status(0);
         assert!(!qdiscs().contains("clsact") && !qdiscs().contains("prio"), "{}", qdiscs());
         rig.start_daemon();
-        stands("after a kill -9");
+        assert_as_needed("after a kill -9");
         rig.run(&["stop"]).expect_status(0);
     });
 }

@@ -1,10 +1,10 @@
-//! Socket activation: the socket stays, and other hands take it.
+//! Holds around socket activation: the socket stays, and another process takes it.
 
 use reloader_tests::netns;
 
 use reloader_tests::hold_rig::{HoldRig, WEB};
 
-/// In the place of init: it keeps a listening socket, and starts the server that gets it anew when it is told to.
+/// Plays init: keeps a listening socket, and on SIGHUP starts a new server with it.
 const INIT: &str = r#"
 use IO::Socket::IP; use POSIX ":sys_wait_h";
 my $address = shift; my ($host, $port) = $address =~ /^(.*):(\d+)$/;
@@ -19,7 +19,7 @@ while (1) {
     select undef, undef, undef, 0.01;
 }"#;
 
-/// The inode is the old one, and so are init's hands; but the server is another process.
+/// The inode stays the same, and init still has the socket, but the server is another process.
 #[test]
 fn socket_kept_by_its_activator_counts_as_passed() {
     netns::enter();

@@ -1,4 +1,4 @@
-//! What `--listen` takes.
+//! Checks the addresses that `--listen` accepts.
 
 use reloader_tests::load::Load;
 use reloader_tests::netns;
@@ -7,9 +7,9 @@ use reloader_tests::service::{Kind, Service};
 
 use reloader_tests::hold_rig::{HoldRig, WEB, assert_held};
 
-/// A restart of a server on `binds`, held by `listen`, under load to `clients`.
+/// Restarts a server on `binds` under a hold on `listen`, with a load to `clients`.
 #[track_caller]
-fn held(binds: &[&str], listen: &[&str], clients: &[&str]) -> Answer {
+fn restart_under_a_hold(binds: &[&str], listen: &[&str], clients: &[&str]) -> Answer {
     netns::enter();
     let hold_rig = HoldRig::new();
     let service = Service::started(Kind::Perl, hold_rig.rig.dir(), binds);
@@ -27,7 +27,7 @@ fn held(binds: &[&str], listen: &[&str], clients: &[&str]) -> Answer {
     answer
 }
 
-/// What the receipt lists, in order.
+/// The addresses in the receipt, sorted.
 fn listed(answer: &Answer) -> Vec<&str> {
     let listeners = answer.at("/listeners").as_array().expect("listeners");
     let mut listed: Vec<&str> = listeners.iter().filter_map(|listener| listener["address"].as_str()).collect();
@@ -39,45 +39,45 @@ fn listed(answer: &Answer) -> Vec<&str> {
 #[ignore = "alone: loads"]
 fn several_addresses_are_held() {
     let both = ["127.0.0.1:8080", "127.0.0.1:8081"];
-    held(&both, &both, &both);
+    restart_under_a_hold(&both, &both, &both);
 }
 
 #[test]
 #[ignore = "alone: loads"]
 fn ipv6_wildcard_holds_both_families() {
-    held(&["[::]:8080"], &["[::]:8080"], &["127.0.0.1:8080", "[::1]:8080"]);
+    restart_under_a_hold(&["[::]:8080"], &["[::]:8080"], &["127.0.0.1:8080", "[::1]:8080"]);
 }
 
 #[test]
 #[ignore = "alone: loads"]
 fn port_alone_holds_every_address() {
-    held(&["[::]:8080"], &[":8080"], &["127.0.0.1:8080", "[::1]:8080"]);
+    restart_under_a_hold(&["[::]:8080"], &[":8080"], &["127.0.0.1:8080", "[::1]:8080"]);
 }
 
-/// As nginx does, whose `[::]` leaves IPv4 to the other.
+/// nginx listens like this: its `[::]` socket leaves IPv4 to the other one.
 #[test]
 #[ignore = "alone: loads"]
 fn port_alone_holds_a_listener_for_each_family() {
     let both = ["0.0.0.0:8080", "[::]:8080"];
-    let answer = held(&both, &[":8080"], &["127.0.0.1:8080", "[::1]:8080"]);
+    let answer = restart_under_a_hold(&both, &[":8080"], &["127.0.0.1:8080", "[::1]:8080"]);
     assert_eq!(listed(&answer), both);
 }
 
 #[test]
 #[ignore = "alone: loads"]
 fn port_alone_holds_the_one_address_with_a_listener() {
-    let answer = held(&[WEB], &[":8080"], &[WEB]);
+    let answer = restart_under_a_hold(&[WEB], &[":8080"], &[WEB]);
     assert_eq!(listed(&answer), [WEB]);
 }
 
 #[test]
 #[ignore = "alone: loads"]
 fn port_alone_holds_a_wildcard_and_an_address_of_the_other_family() {
-    let answer = held(&["0.0.0.0:8080", "[::1]:8080"], &[":8080"], &["127.0.0.1:8080", "[::1]:8080"]);
+    let answer = restart_under_a_hold(&["0.0.0.0:8080", "[::1]:8080"], &[":8080"], &["127.0.0.1:8080", "[::1]:8080"]);
     assert_eq!(listed(&answer), ["0.0.0.0:8080", "[::1]:8080"]);
 }
 
-/// The clients of the other family are refused: what was held for them proves nothing.
+/// The clients of the other family are refused, so the SYNs that were held prove nothing for them.
 #[test]
 fn port_alone_is_unproven_if_one_family_stays_refused() {
     netns::enter();
@@ -94,25 +94,25 @@ fn port_alone_is_unproven_if_one_family_stays_refused() {
 #[test]
 #[ignore = "alone: loads"]
 fn ipv4_wildcard_is_held() {
-    held(&["0.0.0.0:8080"], &["0.0.0.0:8080"], &["127.0.0.1:8080"]);
+    restart_under_a_hold(&["0.0.0.0:8080"], &["0.0.0.0:8080"], &["127.0.0.1:8080"]);
 }
 
-/// The server listens on every address, of which one is held.
+/// The server listens on every address, and one of them is held.
 #[test]
 #[ignore = "alone: loads"]
 fn one_address_of_a_wildcard_listener_is_held() {
-    held(&["0.0.0.0:8080"], &[WEB], &[WEB]);
+    restart_under_a_hold(&["0.0.0.0:8080"], &[WEB], &[WEB]);
 }
 
 #[test]
 #[ignore = "alone: loads"]
 fn host_name_is_held() {
-    held(&["127.0.0.1:8080"], &["localhost:8080"], &["127.0.0.1:8080"]);
+    restart_under_a_hold(&["127.0.0.1:8080"], &["localhost:8080"], &["127.0.0.1:8080"]);
 }
 
-/// It listens on one of the addresses that its name stands for, as most servers do.
+/// The server listens on one of the addresses of its name, as most servers do.
 #[track_caller]
-fn held_by_a_name_of_two_addresses(service: impl FnOnce(&HoldRig) -> Service, verb: &str) {
+fn restart_under_a_hold_on_a_name(service: impl FnOnce(&HoldRig) -> Service, verb: &str) {
     netns::enter();
     let hold_rig = HoldRig::new();
     let service = service(&hold_rig);
@@ -131,20 +131,20 @@ fn held_by_a_name_of_two_addresses(service: impl FnOnce(&HoldRig) -> Service, ve
 
 #[test]
 fn host_name_with_two_addresses_holds_the_one_with_a_listener() {
-    held_by_a_name_of_two_addresses(|hold_rig| Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]), "restart");
+    restart_under_a_hold_on_a_name(|hold_rig| Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]), "restart");
 }
 
-/// Until it is there, nobody knows on which.
+/// Until the server listens, it is not known which of the addresses it uses.
 #[test]
 fn host_name_with_two_addresses_holds_a_listener_that_comes_later() {
-    held_by_a_name_of_two_addresses(|hold_rig| Service::new(Kind::Perl, hold_rig.rig.dir(), &[WEB]), "start");
+    restart_under_a_hold_on_a_name(|hold_rig| Service::new(Kind::Perl, hold_rig.rig.dir(), &[WEB]), "start");
 }
 
 #[test]
 fn addresses_that_cannot_be_held_are_refused() {
     netns::enter();
     let hold_rig = HoldRig::new();
-    for (listen, sentence) in [
+    for (listen, message) in [
         ("/run/app.sock", "a unix socket has no SYNs"),
         ("unix@/run/app.sock", "a unix socket has no SYNs"),
         ("udp@:53", "only TCP has SYNs"),
@@ -155,10 +155,10 @@ fn addresses_that_cannot_be_held_are_refused() {
         ("no-such-host.invalid:80", "cannot be resolved"),
     ] {
         let answer = hold_rig.run(&["--listen", listen], ["true"]).expect_status(2);
-        assert!(answer.stderr.contains(sentence) && answer.stderr.contains(listen), "{}", answer.stderr);
+        assert!(answer.stderr.contains(message) && answer.stderr.contains(listen), "{}", answer.stderr);
     }
     hold_rig.run(&["--listen", WEB, "--max", "0s"], ["true"]).expect_status(2);
     hold_rig.run(&["--listen", WEB], [""; 0]).expect_status(2);
     hold_rig.run(&[], ["true"]).expect_status(2);
-    assert!(!hold_rig.rig.path("run").exists(), "nothing was begun");
+    assert!(!hold_rig.rig.path("run").exists(), "no hold was begun");
 }

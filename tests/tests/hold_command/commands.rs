@@ -1,4 +1,4 @@
-//! What a command may do, and with which status the hold ends then.
+//! Checks what the command of a hold may do, and with which status the hold then ends.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use reloader_tests::sockets::{listening, refuses};
 
 use reloader_tests::hold_rig::{HoldRig, WEB, assert_held};
 
-/// So long that a hold which waits for its end would fail the test.
+/// This is so long that a test would fail if its hold lasted until then.
 const FOREVER: &str = "1h";
 
 fn sh(script: impl Into<String>) -> [String; 3] {
     ["sh".into(), "-c".into(), script.into()]
 }
 
-/// A shell line that runs the service's script.
+/// The shell line that runs the service's script.
 fn line(service: &Service, verb: &str) -> String {
     service.command(verb).join(" ")
 }
@@ -80,14 +80,14 @@ fn status_of_the_command_is_passed_on() {
     for (end, status) in [("exit 7", 7), ("kill -9 $$", 137), ("kill $$", 143), ("exit 0", 0)] {
         let command = sh(format!("{}; {end}", line(&service, "restart")));
         let answer = hold_rig.run(&["--json", "--listen", WEB], command).expect_status(status);
-        // It failed, and the server that it has started is there.
+        // Even if the command fails, the server that it has started is there.
         assert_held(&answer);
     }
     drop(service);
     hold_rig.assert_gone();
 }
 
-/// What the command has started is no affair of the hold's.
+/// The hold does not end the processes that the command has started.
 #[test]
 fn hold_without_a_new_listener_exits_with_124() {
     netns::enter();
@@ -98,9 +98,12 @@ fn hold_without_a_new_listener_exits_with_124() {
     let answer = hold_rig.run(&["--json", "--max", "300ms", "--listen", WEB], command).expect_status(124);
     assert_eq!(answer.at("/result"), "failed");
     assert!(answer.at("/reason").as_str().unwrap().contains("listener"), "{}", answer.stdout);
-    assert!(refuses(WEB), "released all the same");
+    assert!(refuses(WEB), "the hold was released");
     let started = mentioning(&hold_rig.rig.path("started"));
-    assert!(!started.is_empty() && started.iter().all(Process::is_alive), "what the command has started lives");
+    assert!(
+        !started.is_empty() && started.iter().all(Process::is_alive),
+        "the processes that the command has started live"
+    );
     for process in started {
         process.children().iter().for_each(Process::end);
         process.end();
@@ -108,7 +111,7 @@ fn hold_without_a_new_listener_exits_with_124() {
     hold_rig.assert_gone();
 }
 
-/// `hold -- server` in the place of `server`: released as soon as it listens, and signals go to it.
+/// `hold -- server` replaces `server`. It releases as soon as the server listens, and passes signals to it.
 #[test]
 #[ignore = "alone: loads"]
 fn command_may_become_the_new_server() {
@@ -132,7 +135,7 @@ fn command_may_become_the_new_server() {
     hold_rig.assert_gone();
 }
 
-/// A command that is to run under a hold is not run without one.
+/// A command that should run under a hold is not run without one.
 #[test]
 fn command_is_not_run_after_the_hold_has_ended() {
     netns::enter();
@@ -148,7 +151,7 @@ fn command_is_not_run_after_the_hold_has_ended() {
     assert!(late.stdout.is_empty() && !ran.exists(), "{}", late.stdout);
 
     let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
-    // Nobody accepts it, so the drain lasts half a second, in which the hold is lifted.
+    // This connection is not accepted, so the drain lasts half a second. In that time the hold is lifted.
     service.process().stop();
     let slow = std::net::TcpStream::connect(WEB).unwrap();
     let pending = hold_rig.spawn(&["--listen", WEB], &command);
@@ -160,33 +163,33 @@ fn command_is_not_run_after_the_hold_has_ended() {
     hold_rig.assert_gone();
 }
 
-/// The hold takes what it needs for itself, and a server counts what it is given.
+/// The hold raises limits for itself only, because a server derives its capacity from the limits that it gets.
 #[test]
 fn command_has_the_limits_that_hold_was_started_with() {
     netns::enter();
     let hold_rig = HoldRig::new();
-    let said = "ulimit -Sn; ulimit -Hn; ulimit -l; sed -n 's/^Max open files *//p' /proc/$PPID/limits";
+    let script = "ulimit -Sn; ulimit -Hn; ulimit -l; sed -n 's/^Max open files *//p' /proc/$PPID/limits";
     let answer = hold_rig.rig.run_under(
         &["prlimit", "--nofile=256:1024", "--memlock=65536:65536"],
-        &["hold", "--max", "300ms", "--listen", WEB, "--", "sh", "-c", said],
+        &["hold", "--max", "300ms", "--listen", WEB, "--", "sh", "-c", script],
     );
     let lines: Vec<Vec<&str>> = answer.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines, [&["256"][..], &["1024"], &["64"], &["1024", "1024", "files"]], "{}", answer.stderr);
     hold_rig.assert_gone();
 }
 
-/// Standard output is one receipt; what the command says is said elsewhere.
+/// Standard output has only the receipt. The output of the command goes to standard error.
 #[test]
 fn output_of_the_command_stays_apart_from_the_receipt() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
-    let command = || sh(format!("echo talk; {}; echo more", line(&service, "restart")));
+    let command = || sh(format!("echo before; {}; echo after", line(&service, "restart")));
     let answer = hold_rig.run(&["--json", "--listen", WEB], command()).expect_status(0);
     assert_eq!(answer.stdout.lines().count(), 1, "{}", answer.stdout);
     assert_eq!(answer.at("/kind"), "hold");
-    assert!(answer.stderr.contains("talk\nmore"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("before\nafter"), "{}", answer.stderr);
 
     let plain = hold_rig.run(&["--listen", WEB], command()).expect_status(0);
-    assert_eq!((plain.stdout.as_str(), plain.stderr.as_str()), ("talk\nmore\n", ""));
+    assert_eq!((plain.stdout.as_str(), plain.stderr.as_str()), ("before\nafter\n", ""));
 }

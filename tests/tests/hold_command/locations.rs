@@ -1,4 +1,4 @@
-//! Where a hold is: in which network namespace, and in which directory it is on record.
+//! Checks in which network namespace a hold is made, and in which directory it is recorded.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -8,15 +8,15 @@ use reloader_tests::service::{Kind, Service};
 
 use reloader_tests::hold_rig::{HoldRig, WEB, assert_held};
 
-/// A namespace with a name, for as long as this lives.
-struct Named(String);
+/// A named network namespace, which is removed with this value.
+struct NamedNamespace(String);
 
-impl Named {
-    fn new() -> Named {
+impl NamedNamespace {
+    fn new() -> NamedNamespace {
         let name = format!("hold-{}", std::process::id());
         netns::ip(&["netns", "add", &name]);
         netns::ip(&["-netns", &name, "link", "set", "lo", "up"]);
-        Named(name)
+        NamedNamespace(name)
     }
 
     fn path(&self) -> String {
@@ -28,37 +28,37 @@ impl Named {
     }
 }
 
-impl Drop for Named {
+impl Drop for NamedNamespace {
     fn drop(&mut self) {
         let _ = std::process::Command::new("ip").args(["netns", "delete", &self.0]).status();
     }
 }
 
-/// SYNs are held there, and the command runs here.
+/// SYNs are held in the other namespace, and the command runs in this one.
 #[test]
 #[ignore = "alone: loads"]
 fn hold_in_another_namespace_runs_the_command_in_this_one() {
     netns::enter();
     let hold_rig = HoldRig::new();
-    let there = Named::new();
-    let service = there.run(|| Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]));
-    let load = there.run(|| Load::to([WEB]).rate(400).start());
+    let other = NamedNamespace::new();
+    let service = other.run(|| Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]));
+    let load = other.run(|| Load::to([WEB]).rate(400).start());
     load.until_started(200);
     let script = format!(
         "readlink /proc/self/ns/net >{}; ip netns exec {} {}",
         hold_rig.rig.path("seen").display(),
-        there.0,
+        other.0,
         service.command("restart").join(" ")
     );
-    let args = ["--json", "--netns", &there.path(), "--listen", WEB];
+    let args = ["--json", "--netns", &other.path(), "--listen", WEB];
     let answer = hold_rig.run(&args, ["sh", "-c", &script]).expect_status(0);
     assert_held(&answer);
     assert!(answer.at("/syns/held").as_u64() > Some(0), "{}", answer.stdout);
     load.until_further(200);
     load.stop().assert_lossless();
-    let here = std::fs::read_link("/proc/thread-self/ns/net").unwrap().display().to_string();
-    assert_eq!(std::fs::read_to_string(hold_rig.rig.path("seen")).unwrap().trim(), here);
-    there.run(|| drop(service));
+    let own = std::fs::read_link("/proc/thread-self/ns/net").unwrap().display().to_string();
+    assert_eq!(std::fs::read_to_string(hold_rig.rig.path("seen")).unwrap().trim(), own);
+    other.run(|| drop(service));
     hold_rig.assert_gone();
 }
 
@@ -73,8 +73,8 @@ fn invalid_namespace_exits_with_125() {
     }
 }
 
-/// A hold is often the first to need the runtime directory. The daemon that comes later has its control socket there, which
-/// others than root may use.
+/// A hold is often the first to need the runtime directory. A daemon that comes later has its control socket in it,
+/// which other users than root may use.
 #[test]
 fn missing_runtime_directory_is_created_so_that_a_daemon_can_use_it() {
     netns::enter();
@@ -89,7 +89,7 @@ fn missing_runtime_directory_is_created_so_that_a_daemon_can_use_it() {
     hold_rig.rig.start_daemon();
 }
 
-/// Beside those of the daemon, whose directory it is: a hold makes none.
+/// A hold stores its receipt beside those of the daemon, but does not create the daemon's directory.
 #[test]
 fn receipt_is_stored_only_if_a_journal_directory_exists() {
     netns::enter();
@@ -105,8 +105,8 @@ fn receipt_is_stored_only_if_a_journal_directory_exists() {
     drop(service);
     hold_rig.assert_gone();
 
-    let told = hold_rig.rig.run(&["history"]).expect_status(0);
-    assert!(told.stdout.contains("hold") && told.stdout.contains("SYNs held"), "{}", told.stdout);
+    let history = hold_rig.rig.run(&["history"]).expect_status(0);
+    assert!(history.stdout.contains("hold") && history.stdout.contains("SYNs held"), "{}", history.stdout);
     hold_rig.rig.start_daemon();
     assert_eq!(hold_rig.rig.history().at("/1/id"), answer.at("/id"));
 
@@ -116,7 +116,7 @@ fn receipt_is_stored_only_if_a_journal_directory_exists() {
     assert!(!refused.stderr.contains("receipts.jsonl"), "{}", refused.stderr);
 }
 
-/// Who may write to it could name any process as the guard that is to be told.
+/// A user who may write to it could name any process as the guard that is to be signalled.
 #[test]
 fn runtime_directory_writable_by_others_is_refused() {
     netns::enter();

@@ -1,5 +1,5 @@
-//! `reloader hold --listen ADDR:PORT -- CMD`, around the stop and start of servers that know nothing of it. Every test needs
-//! root, for a network namespace of its own.
+//! Runs `reloader hold --listen ADDR:PORT -- CMD` around the stop and start of servers that know nothing of it. Every
+//! test needs root to create a network namespace.
 
 mod activation;
 mod addresses;

@@ -1,4 +1,4 @@
-//! Without the privileges that a hold takes.
+//! Checks that a hold without its privileges fails and names what is missing.
 
 use reloader_tests::netns;
 use reloader_tests::service::{Kind, Service};

@@ -1,4 +1,4 @@
-//! Real servers, stopped and started under load.
+//! Stops and starts real servers under load.
 
 use reloader_tests::load::{Load, Outcomes};
 use reloader_tests::netns;
@@ -8,7 +8,7 @@ use reloader_tests::sockets::listening;
 
 use reloader_tests::hold_rig::{HoldRig, WEB, assert_held};
 
-/// One restart under a hold, in the middle of a load.
+/// Restarts a server under a hold, in the middle of a load.
 fn restarted_under_load(kind: Kind, rate: u32) -> (Answer, Outcomes) {
     netns::enter();
     let hold_rig = HoldRig::new();
@@ -37,7 +37,8 @@ fn perl_server_is_replaced_without_loss() {
     outcomes.assert_lossless();
 }
 
-/// At this rate the five places of its queue are enough: what more there is TCP drops, and the client sends it again.
+/// At this rate the five places of its accept queue are enough. Beyond them TCP drops the SYN, and the client sends it
+/// again.
 #[test]
 #[ignore = "alone: loads"]
 fn python_server_is_replaced_without_loss() {
@@ -54,7 +55,7 @@ fn nginx_is_replaced_without_loss() {
     outcomes.assert_lossless();
 }
 
-/// More than a thousand SYNs wait for it.
+/// Many SYNs wait for this server.
 #[test]
 #[ignore = "alone: loads"]
 fn slow_server_is_replaced_without_loss() {

@@ -1,4 +1,4 @@
-//! Signals to the process that holds.
+//! Sends signals to the process that holds.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use reloader_tests::sockets::listening;
 
 use reloader_tests::hold_rig::{HoldRig, WEB};
 
-/// The command hears of it too, and what it makes of it is its own affair.
+/// The command gets the signal too, and decides itself what to do.
 #[test]
 fn signal_releases_the_hold_and_reaches_the_command() {
     netns::enter();
@@ -41,14 +41,14 @@ fn signal_releases_the_hold_and_reaches_the_command() {
     }
 }
 
-/// The command of a hold that was given up before it began is not run: it would stop the old server.
+/// The command is not run if the hold was cancelled before it began: it would stop the old server.
 #[test]
 fn signal_before_the_command_runs_cancels_it() {
     netns::enter();
     let hold_rig = HoldRig::new();
     let service = Service::started(Kind::Perl, hold_rig.rig.dir(), &[WEB]);
     let before = listening(8080);
-    // Nobody accepts it, so the drain lasts half a second, in which the signal comes.
+    // This connection is not accepted, so the drain lasts half a second. In that time the signal comes.
     service.process().stop();
     let slow = std::net::TcpStream::connect(WEB).unwrap();
     let pending = hold_rig.spawn(&["--listen", WEB], service.command("restart"));
@@ -64,7 +64,7 @@ fn signal_before_the_command_runs_cancels_it() {
     hold_rig.assert_gone();
 }
 
-/// The command is not done when nothing is held any more: what it comes to is seen then, and its status is the answer.
+/// The command still runs when the hold has ended. The hold waits for its result, and passes its status on.
 #[test]
 fn command_that_outlives_its_hold_is_waited_for() {
     netns::enter();

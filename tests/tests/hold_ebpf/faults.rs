@@ -1,4 +1,4 @@
-//! What goes wrong while a hold is on.
+//! Tests faults while a hold is active.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use reloader::gate::ebpf::{EbpfError, EbpfGate, Hook, remove_stale};
 use reloader::gate::hold::{Gate as _, LEASE, Living};
 use reloader_tests::footprint::Footprint;
 use reloader_tests::limits::keep_only;
-use reloader_tests::network::{Namespace, add_addresses, command, connect, ip, listen, packet_path};
+use reloader_tests::network::{Namespace, add_addresses, addressed_pair, command, connect, ip, listen, packet_path};
 use reloader_tests::poll::until;
 use reloader_tests::waiting::{Client, listener, retransmits, start_clients, until_connected};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
 use super::at;
-use super::rig::{addressed, best, hold, hooks, release, spec, until_held};
+use super::rig::{best, hold, hooks, release, spec, until_held};
 
 #[test]
 fn full_ring_drops_and_counts_and_other_ports_are_served() {
@@ -35,7 +35,7 @@ fn full_ring_drops_and_counts_and_other_ports_are_served() {
         let figures = gate.release().unwrap();
         assert!(figures.held > 10 && figures.dropped > 10, "{figures:?}");
         assert_eq!((figures.held + figures.dropped, figures.released), (100, figures.held));
-        // The others' clients try again after a second.
+        // Clients whose SYNs were dropped try again after a second.
         until_connected(&clients);
     });
 }
@@ -48,7 +48,7 @@ fn syns_pass_when_the_lease_lapses() {
             let mut gate = hold(hook, &spec(&["127.0.0.1:8080"]));
             let mut clients = start_clients(at("127.0.0.1:8080"), 1);
             assert!(!clients[0].is_connected());
-            until(Duration::from_secs(10), "the lease to run out", || {
+            until(Duration::from_secs(10), "the lease to lapse", || {
                 clients.push(Client::start(at("127.0.0.1:8080")));
                 clients.iter().any(Client::is_connected)
             });
@@ -77,15 +77,15 @@ fn new_devices_are_held_and_removed_ones_are_forgotten() {
                     ip("link set left up");
                     add_addresses("left", 1);
                 });
-                assert!(gate.follow(&mut || ()).into_result().unwrap(), "{hook:?}, {device} came");
+                assert!(gate.follow(&mut || ()).into_result().unwrap(), "{hook:?}, {device} was added");
                 assert!(!gate.follow(&mut || ()).into_result().unwrap(), "{hook:?}, {device} is known");
                 let clients = client.run(|| start_clients(at("10.0.0.2:8080"), 1));
                 until_held(&mut gate, round as u64 + 1);
                 drop(clients);
                 ip(&format!("link del {device}"));
-                assert!(gate.follow(&mut || ()).into_result().unwrap(), "{hook:?}, {device} went");
+                assert!(gate.follow(&mut || ()).into_result().unwrap(), "{hook:?}, {device} was removed");
             }
-            let here = start_clients(at("127.0.0.1:8080"), 1);
+            let local = start_clients(at("127.0.0.1:8080"), 1);
             until_held(&mut gate, 3);
             let _listener = listener("0.0.0.0:8080");
             let figures = gate.release().unwrap();
@@ -94,13 +94,14 @@ fn new_devices_are_held_and_removed_ones_are_forgotten() {
                 (3, 1, 0, 2),
                 "{hook:?}"
             );
-            until_connected(&here);
+            until_connected(&local);
             assert_eq!(packet_path(), before, "{hook:?}");
         });
     }
 }
 
-/// What many devices take must not cost the hold its lease, nor its guard the belief that somebody lives.
+/// Following many devices takes time. Meanwhile the lease must be renewed, and the guard must see that its holder
+/// lives.
 #[test]
 fn following_many_devices_sends_signs_of_life() {
     Namespace::new().run(|| {
@@ -126,32 +127,32 @@ fn following_many_devices_sends_signs_of_life() {
 #[test]
 fn guard_releases_syns_parked_by_a_dead_holder() {
     for hook in hooks() {
-        let (client, server) = addressed();
+        let (client, server) = addressed_pair();
         server.run(|| {
             let before = packet_path();
             let mut gate = EbpfGate::prepare_by(&spec(&["0.0.0.0:8080", "[::]:8081"]), Some(hook)).unwrap();
-            // As it is before anything is parked: that has to be enough.
-            let keepsake = gate.keepsake().unwrap();
+            // The handover is taken before anything is parked: it must be enough.
+            let handover = gate.keepsake().unwrap();
             gate.arm().unwrap();
             let mut clients = client.run(|| start_clients(at("10.0.0.2:8080"), 20));
             clients.extend(client.run(|| start_clients(at("[fd00::2]:8081"), 20)));
             clients.extend(start_clients(at("127.0.0.1:8080"), 20));
             until_held(&mut gate, 60);
-            // No destructor runs after a kill -9.
+            // No destructor runs after SIGKILL.
             std::mem::forget(gate);
 
             let _listeners = [listener("0.0.0.0:8080"), listener("[::]:8081")];
-            let mut guard = EbpfGate::restore(keepsake).unwrap();
+            let mut guard = EbpfGate::restore(handover).unwrap();
             let figures = release(&mut guard, 60);
             until_connected(&clients);
             assert_eq!((client.run(retransmits), retransmits()), (0, 0), "{hook:?}");
             assert_eq!(packet_path(), before, "{hook:?}");
-            assert_eq!(guard.release().unwrap(), figures, "{hook:?}: nothing to do any more");
+            assert_eq!(guard.release().unwrap(), figures, "{hook:?}: a second call has nothing to do");
         });
     }
 }
 
-/// The guard delivers in the place of a holder that goes on afterwards: nothing is delivered twice, or counted twice.
+/// The guard delivers in place of a holder that continues afterwards: no SYN is delivered or counted twice.
 #[test]
 fn syns_delivered_by_the_guard_are_not_delivered_again() {
     Namespace::new().run(|| {
@@ -166,19 +167,19 @@ fn syns_delivered_by_the_guard_are_not_delivered_again() {
     });
 }
 
-/// A guard that was never told of a device drops what is parked for it: without our program at egress the frames would go out to
-/// the network.
+/// A guard that does not know a device drops the SYNs parked for it: without our program at egress the frames would go
+/// out to the network.
 #[test]
 fn guard_drops_syns_of_a_device_it_does_not_know() {
-    let (client, server) = addressed();
+    let (client, server) = addressed_pair();
     server.run(|| {
         let mut gate = hold(Hook::Clsact, &spec(&["0.0.0.0:8080"]));
         let clients = client.run(|| start_clients(at("10.0.0.2:8080"), 5));
         until_held(&mut gate, 5);
-        let mut keepsake = gate.keepsake().unwrap();
-        let known = keepsake.manifest["attachments"].as_array_mut().unwrap();
+        let mut handover = gate.keepsake().unwrap();
+        let known = handover.manifest["attachments"].as_array_mut().unwrap();
         known.retain(|attachment| attachment["device"] != "right");
-        let figures = EbpfGate::restore(keepsake).unwrap().deliver().into_result().unwrap();
+        let figures = EbpfGate::restore(handover).unwrap().deliver().into_result().unwrap();
         assert_eq!((figures.held, figures.released, figures.dropped, figures.device_gone), (5, 0, 0, 5));
         drop(clients);
     });
@@ -188,16 +189,16 @@ fn guard_drops_syns_of_a_device_it_does_not_know() {
 fn incomplete_handover_is_refused() {
     Namespace::new().run(|| {
         let gate = EbpfGate::prepare(&spec(&["0.0.0.0:8080"])).unwrap();
-        let mut keepsake = gate.keepsake().unwrap();
-        keepsake.descriptors.truncate(2);
-        let error = EbpfGate::restore(keepsake).err().unwrap();
+        let mut handover = gate.keepsake().unwrap();
+        handover.descriptors.truncate(2);
+        let error = EbpfGate::restore(handover).err().unwrap();
         assert!(matches!(error, EbpfError::Keepsake { .. }), "{error}");
     });
 }
 
 #[test]
 fn stale_programs_are_removed_and_living_holds_stay() {
-    let (_client, server) = addressed();
+    let (_client, server) = addressed_pair();
     server.run(|| {
         let before = packet_path();
         let dead = spec(&["0.0.0.0:8080"]);
@@ -207,7 +208,7 @@ fn stale_programs_are_removed_and_living_holds_stay() {
         std::mem::forget(hold(Hook::Clsact, &dead));
         let both: Living = [dead.id, living.id].into();
         assert_eq!(remove_stale(&both).unwrap(), 0);
-        // On `lo` one program, on `right` two.
+        // `lo` has one program, and `right` has two.
         assert_eq!(remove_stale(&Living::from([living.id])).unwrap(), 3);
         assert_eq!(packet_path(), alone);
         drop(gate);
@@ -241,13 +242,15 @@ fn hold_leaves_no_program_and_no_map() {
     }
 }
 
-/// What the unit file grants: no CAP_PERFMON, which the verifier would ask for if a program looped over a pointer. Below Linux 5.11
-/// BPF memory counts against RLIMIT_MEMLOCK, which the unit lifts (`LimitMEMLOCK=infinity`).
+/// The unit file grants these capabilities. CAP_PERFMON is not among them; the verifier would need it if a program
+/// looped over a pointer. Below Linux 5.11 BPF memory counts against RLIMIT_MEMLOCK, which the unit lifts
+/// (`LimitMEMLOCK=infinity`).
 #[test]
 fn three_capabilities_suffice_and_a_missing_one_is_named() {
     Namespace::new().run(|| {
         let spec = spec(&["127.0.0.1:8080"]);
-        // Refused without CAP_SYS_RESOURCE, which a container's root may lack: where it matters, what follows fails.
+        // This is refused without CAP_SYS_RESOURCE, which a container's root may not have. Where the limit matters, the
+        // steps below fail.
         let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
         let all = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
         keep_only(all);

@@ -1,11 +1,11 @@
-//! The eBPF gate against the running kernel: what it parks it delivers, in time, and it touches nothing else. Every test
-//! needs root, for network namespaces of its own.
+//! Tests the eBPF gate with the running kernel: it delivers what it parks, in time, and affects nothing else. Every
+//! test needs root to create network namespaces.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use reloader::kernel::sock_diag;
-use reloader_tests::network::{Namespace, packet_path};
+use reloader_tests::network::{Namespace, addressed_pair, packet_path};
 
 use reloader_tests::poll::until;
 use reloader_tests::waiting::{
@@ -17,7 +17,7 @@ mod neighbours;
 mod packets;
 mod rig;
 
-use rig::{addressed, best, hold, hooks, release, spec, until_held};
+use rig::{best, hold, hooks, release, spec, until_held};
 
 fn at(address: &str) -> SocketAddr {
     address.parse().unwrap()
@@ -47,7 +47,7 @@ fn syns_on_lo_wait_for_their_listener() {
     }
 }
 
-/// A handshake by SYN cookie has no request: its ACK, which nobody sends twice, finds the listener, and is right there.
+/// A handshake by SYN cookie has no request socket. Its ACK, which clients do not send twice, finds the listener.
 #[test]
 fn syn_cookie_handshakes_complete() {
     for hook in hooks() {
@@ -70,7 +70,7 @@ fn syn_cookie_handshakes_complete() {
 #[test]
 fn syns_from_another_host_wait_for_their_listener() {
     for hook in hooks() {
-        let (client, server) = addressed();
+        let (client, server) = addressed_pair();
         server.run(|| {
             raise_backlog_limits();
             let before = packet_path();
@@ -88,18 +88,18 @@ fn syns_from_another_host_wait_for_their_listener() {
     }
 }
 
-/// More than the listener's queue takes at once: a SYN that meets a full one is dropped without a word.
+/// More SYNs than the listener's queue takes at once: a full queue drops a SYN without an answer.
 #[test]
 fn many_syns_fit_into_a_short_accept_queue() {
     reloader_tests::limits::raise_open_files();
     for address in ["127.0.0.1:8080", "10.0.0.2:8080"] {
-        let (client, server) = addressed();
+        let (client, server) = addressed_pair();
         server.run(|| {
             raise_backlog_limits();
             let mut gate = hold(best(), &spec(&[address]));
             let is_local = at(address).ip().is_loopback();
             let mut clients = Vec::new();
-            // In turns, for the lease's sake.
+            // In several turns, because the lease must be renewed between them.
             for turn in 1..=4 {
                 let more = || start_clients(at(address), 500);
                 clients.extend(if is_local { more() } else { client.run(more) });
@@ -108,12 +108,12 @@ fn many_syns_fit_into_a_short_accept_queue() {
             let listener = listener_with(address, 256);
             std::thread::scope(|scope| {
                 scope.spawn(|| {
-                    // Nothing is accepted before the queue has stopped to grow.
-                    let mut looks = [0; 10];
-                    until(Duration::from_secs(10), "a long queue", || {
-                        looks.rotate_left(1);
-                        looks[9] = queued();
-                        looks[0] > 200 && looks[0] == looks[9]
+                    // Accepts only after the queue has stopped to grow.
+                    let mut lengths = [0; 10];
+                    until(Duration::from_secs(10), "the queue to stop growing", || {
+                        lengths.rotate_left(1);
+                        lengths[9] = queued();
+                        lengths[0] > 200 && lengths[0] == lengths[9]
                     });
                     for _ in 0..2000 {
                         listener.accept().unwrap();

@@ -1,4 +1,4 @@
-//! What is somebody else's goes on as before.
+//! Checks that a hold does not affect foreign filters, qdiscs, listeners and other holds.
 
 use std::net::SocketAddr;
 
@@ -7,22 +7,23 @@ use reloader::gate::hold::{Exception, Gate as _};
 use reloader::gate::syn_counter::{SynCounter, Watched};
 use reloader::kernel::devices;
 use reloader_tests::network::{
-    Namespace, add_addresses, command, connect, ip, listen, packet_path, tc, try_add_device,
+    Namespace, add_addresses, addressed_pair, connect, ip, listen, packet_path, packets_seen_by_filter, tc,
+    try_add_device,
 };
 use reloader_tests::waiting::{Client, listener, retransmits, start_clients, until_connected};
 
 use super::at;
-use super::rig::{addressed, best, hold, hooks, release, spec, until_held};
+use super::rig::{best, hold, hooks, release, spec, until_held};
 
 #[test]
 fn dropping_and_counting_filters_act_as_before() {
-    // A hold by clsact comes behind every TCX program, so it is not taken where the kernel has TCX.
+    // A hold by clsact comes after every TCX program, so it is not used where the kernel has TCX.
     let ways = [(Hook::Tcx, Hook::Tcx), (Hook::Tcx, Hook::Clsact), (Hook::Clsact, Hook::Clsact)];
     for (hook, others) in ways.into_iter().filter(|(hook, _)| hooks().contains(hook)) {
-        let (client, server) = addressed();
+        let (client, server) = addressed_pair();
         server.run(|| {
             tc("qdisc add dev right clsact");
-            // To a device that is down: the packet is lost.
+            // The filter redirects to a device that is down, so the packet is lost.
             ip("link add sink type veth peer name other");
             let lose = "u32 match ip dport 8081 0xffff action mirred egress redirect dev sink";
             tc(&format!("filter add dev right ingress pref 10 protocol ip {lose}"));
@@ -43,23 +44,16 @@ fn dropping_and_counting_filters_act_as_before() {
             release(&mut gate, 21);
             until_connected(&clients);
             assert_eq!(packet_path(), before, "{hook:?} beside {others:?}");
-            // A clsact filter sees it behind a TCX program only where that lets it go on. What was parked is counted once.
+            // A clsact filter after a TCX program sees a packet only if that program lets it go on. A parked SYN is
+            // counted once.
             assert_eq!(counter.detach().unwrap().each, [20, 5], "{hook:?} beside {others:?}");
             assert!(!lost[0].is_connected(), "{hook:?} beside {others:?}: the filter was skipped");
-            assert_eq!(dropped_by_filter(), 1, "{hook:?} beside {others:?}");
+            assert_eq!(packets_seen_by_filter("dev right ingress"), 1, "{hook:?} beside {others:?}");
         });
     }
 }
 
-/// What tc says of the one mirred action.
-fn dropped_by_filter() -> u64 {
-    let filters = command("tc", "-s filter show dev right ingress");
-    let sent =
-        filters.lines().find_map(|line| line.trim().strip_prefix("Sent ")).unwrap_or_else(|| panic!("{filters}"));
-    sent.split(' ').nth(2).unwrap().parse().unwrap()
-}
-
-/// Without TCX whoever has preference 1 decides first: what he lets in was never parked.
+/// Without TCX the filter with preference 1 decides first: a SYN that it lets in was never parked.
 #[test]
 fn filter_that_decides_first_is_a_doubt() {
     for (hook, preference, decides) in [(Hook::Clsact, 1, true), (Hook::Clsact, 2, false), (Hook::Tcx, 1, false)] {
@@ -67,17 +61,17 @@ fn filter_that_decides_first_is_a_doubt() {
             continue;
         }
         for direction in ["ingress", "egress"] {
-            let (client, server) = addressed();
+            let (client, server) = addressed_pair();
             server.run(|| {
                 tc("qdisc add dev right clsact");
                 let accept = "protocol ip u32 match ip dport 8080 0xffff flowid 1:1";
                 tc(&format!("filter add dev right {direction} pref {preference} {accept}"));
                 let mut gate = hold(hook, &spec(&["10.0.0.2:8080"]));
                 let doubt = gate.doubt();
-                let told =
+                let names_it =
                     doubt.as_ref().is_some_and(|doubt| doubt.contains("other filters") && doubt.contains("right"));
                 assert_eq!(
-                    (doubt.is_some(), told),
+                    (doubt.is_some(), names_it),
                     (decides, decides),
                     "{hook:?}, {preference} {direction}: {doubt:?}"
                 );
@@ -85,7 +79,7 @@ fn filter_that_decides_first_is_a_doubt() {
                 let clients = client.run(|| start_clients(at("10.0.0.2:8080"), 3));
                 if decides && direction == "ingress" {
                     until_connected(&clients);
-                    assert_eq!(gate.figures().unwrap().held, 0, "they were not parked");
+                    assert_eq!(gate.figures().unwrap().held, 0, "no SYN was parked");
                 }
                 gate.release().unwrap();
             });
@@ -97,7 +91,7 @@ fn filter_that_decides_first_is_a_doubt() {
 fn existing_qdiscs_stay() {
     let ways = [(Hook::Tcx, "clsact"), (Hook::Tcx, "ingress"), (Hook::Clsact, "clsact")];
     for (hook, qdisc) in ways.into_iter().filter(|(hook, _)| hooks().contains(hook)) {
-        let (client, server) = addressed();
+        let (client, server) = addressed_pair();
         server.run(|| {
             tc(&format!("qdisc add dev right {qdisc}"));
             let before = packet_path();
@@ -115,7 +109,7 @@ fn existing_qdiscs_stay() {
 
 #[test]
 fn ingress_qdisc_without_tcx_is_refused_with_a_reason() {
-    let (_client, server) = addressed();
+    let (_client, server) = addressed_pair();
     server.run(|| {
         tc("qdisc add dev right ingress");
         let before = packet_path();
@@ -129,7 +123,7 @@ fn ingress_qdisc_without_tcx_is_refused_with_a_reason() {
 #[test]
 fn forwarded_syns_are_not_delayed() {
     for hook in hooks() {
-        let (client, router) = addressed();
+        let (client, router) = addressed_pair();
         let server = Namespace::new();
         router.run(|| {
             ip("link add inner type veth peer name server");
@@ -156,7 +150,7 @@ fn forwarded_syns_are_not_delayed() {
 #[test]
 fn bridged_syns_pass_and_syns_to_the_bridge_are_held() {
     for hook in hooks() {
-        let (client, bridge) = addressed();
+        let (client, bridge) = addressed_pair();
         let server = Namespace::new();
         let has_bridge = bridge.run(|| {
             ip("link add inner type veth peer name server");
@@ -212,7 +206,7 @@ fn foreign_listener_of_one_address_is_not_held() {
 
 #[test]
 fn listener_bound_to_a_device_is_held_there_only() {
-    let (client, server) = addressed();
+    let (client, server) = addressed_pair();
     server.run(|| {
         let device = devices::list().unwrap().into_iter().find(|device| device.name == "right").unwrap();
         let mut spec = spec(&["0.0.0.0:8080"]);
@@ -234,7 +228,7 @@ fn listener_bound_to_a_device_is_held_there_only() {
 fn two_holds_do_not_affect_each_other() {
     for (first, second) in hooks().into_iter().flat_map(|first| hooks().into_iter().map(move |second| (first, second)))
     {
-        let (client, server) = addressed();
+        let (client, server) = addressed_pair();
         server.run(|| {
             let before = packet_path();
             let mut one = hold(first, &spec(&["0.0.0.0:8080"]));

@@ -1,4 +1,4 @@
-//! SYNs of every shape.
+//! Holds SYNs of every shape.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -6,24 +6,24 @@ use std::process::{Child, Command, Stdio};
 
 use reloader::gate::hold::Gate as _;
 use reloader_tests::guest;
-use reloader_tests::network::{Namespace, command, ip};
+use reloader_tests::network::{Namespace, addressed_pair, command, ip};
 use reloader_tests::packet::{SYN, segment};
 use reloader_tests::waiting::{listener, retransmits};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::at;
-use super::rig::{addressed, best, hold, hooks, release, spec, until_held};
+use super::rig::{best, hold, hooks, release, spec, until_held};
 
-/// Guests have no Python: these packets are looked at on the host only.
-fn lacks_python() -> bool {
-    let lacks = guest::is_guest() && Command::new("python3").arg("-V").output().is_err();
-    if lacks {
-        guest::report_skipped("no python3 in guests, which sends these packets");
+/// Whether Python is missing. Guests have none, so only the host sends these packets.
+fn has_no_python() -> bool {
+    let is_missing = guest::is_guest() && Command::new("python3").arg("-V").output().is_err();
+    if is_missing {
+        guest::report_skipped("guests have no python3 to send these packets");
     }
-    lacks
+    is_missing
 }
 
-/// Python's sockets have the options that Rust's want unsafe code for.
+/// Starts a client with a socket option for which Rust would need unsafe code.
 fn client(kind: &str, address: &str) -> Python {
     let address = at(address);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hold_ebpf/client.py");
@@ -36,7 +36,7 @@ fn client(kind: &str, address: &str) -> Python {
     Python(child)
 }
 
-/// Does not outlive a test that fails.
+/// A Python process, which is ended when the test fails.
 struct Python(Child);
 
 impl Drop for Python {
@@ -52,7 +52,7 @@ fn line(output: &mut impl BufRead) -> String {
     line.trim().to_owned()
 }
 
-/// Accepts one connection, answers it, and returns how much it had sent.
+/// Accepts one connection, answers it, and returns the number of bytes that it had sent.
 fn greet(listener: &TcpListener) -> usize {
     let (mut stream, _) = listener.accept().unwrap();
     stream.write_all(b"hello").unwrap();
@@ -63,37 +63,37 @@ fn greet(listener: &TcpListener) -> usize {
 
 #[test]
 fn syns_with_ip_options_and_extension_headers_are_held() {
-    each_way("options", 0);
+    assert_held_each_way("options", 0);
 }
 
 #[test]
 fn fast_open_syn_keeps_its_data() {
-    each_way("fastopen", 1000);
+    assert_held_each_way("fastopen", 1000);
 }
 
-fn each_way(kind: &str, data: usize) {
-    if lacks_python() {
+fn assert_held_each_way(kind: &str, data: usize) {
+    if has_no_python() {
         return;
     }
-    // Without cookies: send (4) and accept (0x200) data in a SYN, at every listener (0x400).
+    // Without cookies: send (4) and accept (0x200) data in a SYN, for every listener (0x400).
     let fast_open = || std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "1543").unwrap();
     for hook in hooks() {
-        let (there, here) = addressed();
-        there.run(fast_open);
-        here.run(|| {
+        let (remote, local) = addressed_pair();
+        remote.run(fast_open);
+        local.run(|| {
             fast_open();
             for address in ["127.0.0.1:8080", "[::1]:8080", "10.0.0.2:8080", "[fd00::2]:8080"] {
                 let by_lo = at(address).ip().is_loopback();
                 let start = || client(kind, address);
                 let mut gate = hold(hook, &spec(&[address]));
-                let mut client = if by_lo { start() } else { there.run(start) };
+                let mut client = if by_lo { start() } else { remote.run(start) };
                 until_held(&mut gate, 1);
                 let listener = listener(address);
                 release(&mut gate, 1);
                 assert_eq!(greet(&listener), data, "{kind}, {hook:?}, {address}");
                 assert_eq!(line(&mut BufReader::new(client.0.stdout.take().unwrap())), "hello");
                 assert!(client.0.wait().unwrap().success());
-                assert_eq!((retransmits(), there.run(retransmits)), (0, 0), "{kind}, {hook:?}, {address}");
+                assert_eq!((retransmits(), remote.run(retransmits)), (0, 0), "{kind}, {hook:?}, {address}");
             }
         });
     }
@@ -120,7 +120,7 @@ fn link_local_address_of_this_host_is_held() {
     });
 }
 
-/// `/sys` shows another namespace's devices.
+/// The index is asked of `ip`, because `/sys` shows another namespace's devices.
 fn index_of(device: &str) -> u32 {
     let link = command("ip", &format!("-oneline link show dev {device}"));
     link.split(':').next().unwrap().parse().unwrap()
@@ -128,7 +128,7 @@ fn index_of(device: &str) -> u32 {
 
 #[test]
 fn device_without_a_link_header_is_held() {
-    if lacks_python() {
+    if has_no_python() {
         return;
     }
     for hook in hooks() {

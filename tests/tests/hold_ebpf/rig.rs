@@ -1,4 +1,4 @@
-//! A hold in a network namespace, and clients that connect while it is on.
+//! Makes a hold in a network namespace, and clients that connect during the hold.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -6,16 +6,15 @@ use std::time::Duration;
 use reloader::gate::ebpf::{EbpfGate, Hook};
 use reloader::gate::hold::{Gate as _, HoldStats, Spec, Target};
 use reloader_tests::guest::{self, Feature};
-use reloader_tests::network::{Namespace, add_addresses};
 use reloader_tests::poll::until;
 
-/// The ways in that this kernel must have, the better one first.
+/// The hooks that this kernel must have, the better one first.
 pub(crate) fn hooks() -> Vec<Hook> {
     let tcx = guest::expects(Feature::Tcx).then_some(Hook::Tcx);
     tcx.into_iter().chain([Hook::Clsact]).collect()
 }
 
-/// The better one.
+/// The better hook.
 pub(crate) fn best() -> Hook {
     hooks()[0]
 }
@@ -32,14 +31,14 @@ pub(crate) fn spec(targets: &[&str]) -> Spec {
     }
 }
 
-/// An armed gate.
+/// Prepares and arms a gate.
 pub(crate) fn hold(hook: Hook, spec: &Spec) -> EbpfGate {
     let mut gate = EbpfGate::prepare_by(spec, Some(hook)).unwrap();
     gate.arm().unwrap();
     gate
 }
 
-/// Waits until that many SYNs are parked. Renews the lease meanwhile: no test is about how quick this machine is.
+/// Waits until that many SYNs are parked, and renews the lease meanwhile: no test depends on the speed of this machine.
 pub(crate) fn until_held(gate: &mut EbpfGate, held: u64) {
     until(LONG, "SYNs to be parked", || {
         gate.renew().unwrap();
@@ -48,17 +47,9 @@ pub(crate) fn until_held(gate: &mut EbpfGate, held: u64) {
     assert_eq!(gate.figures().unwrap().held, held);
 }
 
-/// Releases, and expects that each of these SYNs was delivered.
+/// Releases, and expects that all `held` SYNs were delivered.
 pub(crate) fn release(gate: &mut EbpfGate, held: u64) -> HoldStats {
     let figures = gate.release().unwrap();
     assert_eq!((figures.held, figures.released, figures.dropped, figures.lease_lapsed), (held, held, 0, 0));
     figures
-}
-
-/// Two connected namespaces, `left` at .1 and `right` at .2.
-pub(crate) fn addressed() -> (Namespace, Namespace) {
-    let (left, right) = reloader_tests::network::veth_pair();
-    left.run(|| add_addresses("left", 1));
-    right.run(|| add_addresses("right", 2));
-    (left, right)
 }

@@ -1,8 +1,7 @@
-//! Several holds, and devices that come and go.
+//! Runs several holds, and adds and removes devices during a hold.
 
 use reloader_tests::network::{ip, packet_path};
 use reloader_tests::poll::until;
-use reloader_tests::service::{Kind, Service};
 use reloader_tests::waiting::{listener, start_clients, until_connected};
 
 use super::scene::{ADDRESS, LONG, Scene};
@@ -13,7 +12,7 @@ const OTHER: &str = "10.0.0.2:8081";
 #[test]
 fn holds_on_two_ports_both_succeed() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS, OTHER]));
+    let service = scene.start_service(&[ADDRESS, OTHER]);
     let (one, two) = (scene.hold(&[]), scene.hold_on(OTHER, &[]));
     let clients = scene.clients(10);
     let others = scene.client.run(|| start_clients(OTHER.parse().unwrap(), 10));
@@ -25,7 +24,7 @@ fn holds_on_two_ports_both_succeed() {
         assert_held(&answer);
         assert_eq!(answer.at("/syns/released"), 10);
     }
-    scene.server.run(|| drop(service));
+    scene.stop_service(service);
     scene.assert_gone();
     assert_eq!(scene.retransmits(), 0);
 }
@@ -50,7 +49,7 @@ fn second_hold_on_the_same_port_is_refused() {
 #[test]
 fn devices_added_and_removed_during_a_hold_are_followed() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &["0.0.0.0:8080"]));
+    let service = scene.start_service(&["0.0.0.0:8080"]);
     scene.server.run(|| ip("link add leaving type veth peer name lost"));
     scene.server.run(|| ip("link set leaving up"));
     let held = scene.hold_on("0.0.0.0:8080", &[]);
@@ -76,12 +75,12 @@ fn devices_added_and_removed_during_a_hold_are_followed() {
     assert_held(&answer);
     assert_eq!((answer.at("/syns/released"), answer.at("/notes").to_string()), (&20.into(), "[]".into()));
     scene.server.run(|| ip("link delete coming"));
-    scene.server.run(|| drop(service));
+    scene.stop_service(service);
     scene.assert_gone();
     assert_eq!(scene.retransmits(), 0);
 }
 
-/// The guard knows of a device that came later.
+/// The guard knows a device that was added after the hold began.
 #[test]
 fn guard_knows_a_device_that_was_added_later() {
     let scene = Scene::new();

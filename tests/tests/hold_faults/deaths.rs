@@ -1,4 +1,4 @@
-//! Killed with -9: the holder, its guard, both.
+//! Kills the holder, its guard, or both with SIGKILL.
 
 use std::time::Duration;
 
@@ -7,15 +7,14 @@ use reloader::gate::hold::{Backend, HoldRegistry, PersistentQdiscs};
 use reloader_tests::guest::{self, Feature, Gate};
 use reloader_tests::poll::until;
 use reloader_tests::process::Process;
-use reloader_tests::service::{Kind, Service};
 use reloader_tests::waiting::{Client, until_connected};
 
 use super::scene::{ADDRESS, LONG, Scene, backend};
 use reloader_tests::hold_rig::assert_held;
 use reloader_tests::tier;
 
-/// Where a device is given a qdisc it loses what it sends in that millisecond, and a client its SYN-ACK: nothing is sent again where
-/// there is TCX.
+/// A device that is given a qdisc loses the packets that it sends in that millisecond, and so a client's SYN-ACK. With
+/// TCX no packet is sent again.
 #[test]
 fn holder_killed_at_any_moment_of_its_start_leaves_nothing() {
     let scene = Scene::new();
@@ -26,7 +25,7 @@ fn holder_killed_at_any_moment_of_its_start_leaves_nothing() {
     scene.assert_gone();
 }
 
-/// As between the holds of a daemon: nobody sends anything again, whatever the gate.
+/// The qdiscs are in place already, as between the holds of a daemon. No client sends anything again, with either gate.
 #[test]
 fn holder_killed_at_any_moment_with_persistent_qdiscs_delays_no_client() {
     let mut scene = Scene::new();
@@ -43,11 +42,12 @@ fn holder_killed_at_any_moment_with_persistent_qdiscs_delays_no_client() {
     scene.server.run(|| drop(standing));
 }
 
-/// From before the holder has done anything until after it is armed, and as many clsact filters, qdiscs and devices are there as
-/// this row's gate takes. No pause stands for readiness here: where it is met is left to chance.
+/// Kills the holder at times from before it has done anything until after it is armed. At that time as many clsact
+/// filters, qdiscs and devices exist as this row's gate needs. No pause stands for readiness here: the moment is left
+/// to chance.
 fn kill_at_any_moment(scene: &Scene) {
     let _listener = scene.listener();
-    let mut records = 0;
+    let mut entries = 0;
     for round in tier::moments(24) {
         let args = [backend(), &["--max", "1h", "--listen", ADDRESS]].concat();
         let pending = scene.server.run(|| scene.hold_rig.spawn(&args, ["sleep", "0.3"]));
@@ -59,12 +59,12 @@ fn kill_at_any_moment(scene: &Scene) {
         println!("round {round}: {} segments sent again so far", scene.retransmits());
         until(LONG, "the guard to end", || scene.guards().is_empty());
         scene.assert_path_clean();
-        records += scene.hold_rig.records().len();
-        // One that died before its guard had anything is on record, and harmless.
-        scene.server.run(|| scene.hold_rig.rig.run(&["release"])).expect_status(0);
+        entries += scene.hold_rig.records().len();
+        // A holder that died before its guard had anything leaves a harmless registry entry.
+        scene.run_reloader(&["release"]).expect_status(0);
         assert_eq!(scene.hold_rig.records().len(), 0);
     }
-    println!("{records} died before there was a guard");
+    println!("{entries} died before they had a guard");
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn holder_killed_with_parked_syns_delays_no_client() {
     assert_eq!(scene.retransmits(), 0);
 }
 
-/// A release would refuse them: the guard holds on.
+/// A release would let the clients be refused, so the guard holds on.
 #[test]
 fn guard_holds_on_while_nothing_listens() {
     let scene = Scene::new();
@@ -102,7 +102,7 @@ fn guard_holds_on_while_nothing_listens() {
         let clients = scene.clients(200);
         held.holder.signal(Signal::SIGKILL);
         held.kill();
-        // The lease of a gate that has one is over by then.
+        // By then the lease has lapsed, for a gate that has one.
         let later = scene.clients(20);
         assert_eq!(scene.guards().len(), 1);
         assert!(clients.iter().chain(&later).all(|client| !client.is_connected()));
@@ -123,7 +123,7 @@ fn guard_lets_go_when_the_longest_time_is_over() {
     scene.assert_gone();
 }
 
-/// The holder was stopped when its guard was asked to release, and is killed with that unread.
+/// The holder was stopped when its guard was asked to release. It is killed before it has read the guard's message.
 #[test]
 fn holder_killed_before_it_read_a_release_leaves_nothing() {
     let scene = Scene::new();
@@ -136,7 +136,8 @@ fn holder_killed_before_it_read_a_release_leaves_nothing() {
     scene.assert_gone();
 }
 
-/// What its guard has said last is unread then, and the kernel makes an error of that: no reason to leave anything parked.
+/// The guard's last message is then unread, and the kernel makes an error of that. The guard must release in spite of
+/// the error.
 #[test]
 fn holder_killed_with_an_unread_message_delays_no_client() {
     let scene = Scene::new();
@@ -146,7 +147,7 @@ fn holder_killed_with_an_unread_message_delays_no_client() {
         let clients = scene.clients(20);
         held.holder.stop();
         held.guard().signal(Signal::SIGTERM);
-        // Whether it has been said by then is left to chance.
+        // Whether the guard has sent its message by then is left to chance.
         std::thread::sleep(Duration::from_millis(round * 20));
         held.holder.signal(Signal::SIGKILL);
         until_connected(&clients);
@@ -156,7 +157,7 @@ fn holder_killed_with_an_unread_message_delays_no_client() {
     assert_eq!(scene.retransmits(), 0);
 }
 
-/// A listener comes, the parked SYNs are on their way, and the holder dies: anywhere among them.
+/// A listener comes, the parked SYNs are being delivered, and the holder dies in the middle of them.
 #[test]
 fn holder_killed_in_the_middle_of_a_release_delays_no_client() {
     let scene = Scene::new();
@@ -180,7 +181,7 @@ fn holder_killed_in_the_middle_of_a_release_delays_no_client() {
 #[test]
 fn killed_guard_is_replaced_and_the_hold_goes_on() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
+    let service = scene.start_service(&[ADDRESS]);
     let held = scene.hold(&[]);
     let clients = scene.clients(20);
     let first = held.guard();
@@ -195,28 +196,28 @@ fn killed_guard_is_replaced_and_the_hold_goes_on() {
     let notes = answer.at("/notes").to_string();
     assert!(notes.contains("was replaced"), "{notes}");
     assert_eq!(answer.stderr.matches("was replaced").count(), 1, "{}", answer.stderr);
-    scene.server.run(|| drop(service));
+    scene.stop_service(service);
     scene.assert_gone();
     assert_eq!(scene.retransmits(), 0);
 }
 
-/// One that does not react is no reason to wait for ever.
+/// A guard that does not react must not delay the release for ever.
 #[test]
 fn stopped_guard_does_not_prevent_the_release() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
+    let service = scene.start_service(&[ADDRESS]);
     let held = scene.hold(&[]);
     let clients = scene.clients(20);
     held.guard().stop();
     scene.server.run(|| service.run("restart"));
     until_connected(&clients);
     assert_held(&held.go_on().expect_status(3));
-    scene.server.run(|| drop(service));
+    scene.stop_service(service);
     scene.assert_gone();
     assert_eq!(scene.retransmits(), 0);
 }
 
-/// The replacement is a guard like the first.
+/// The replacement does what the first guard would have done.
 #[test]
 fn replacement_guard_releases_after_the_holders_death() {
     let scene = Scene::new();
@@ -224,7 +225,7 @@ fn replacement_guard_releases_after_the_holders_death() {
     let held = scene.hold(&[]);
     let first = held.guard();
     first.end();
-    until(LONG, "another guard on record", || {
+    until(LONG, "another guard in the registry", || {
         let record = scene.hold_rig.records().pop();
         record.is_some_and(|record| record["guard"]["pid"].as_i64().is_some_and(|pid| pid != i64::from(first.pid)))
     });
@@ -235,7 +236,7 @@ fn replacement_guard_releases_after_the_holders_death() {
     assert_eq!(scene.retransmits(), 0);
 }
 
-/// What is parked is lost then, and its clients send again; but nothing stays in the way of anybody else.
+/// Parked SYNs are lost then, and their clients send them again. But nothing stays in the way of other clients.
 #[test]
 fn dead_holder_and_guard_leave_the_packet_path_clean() {
     let scene = Scene::new();
@@ -244,7 +245,7 @@ fn dead_holder_and_guard_leave_the_packet_path_clean() {
         let held = scene.hold(&[]);
         let parked = scene.clients(5);
         let guard = held.guard();
-        // Stopped first: neither can do anything about the other's death.
+        // Both are stopped first, so that neither can react to the other's death.
         guard.stop();
         held.holder.stop();
         guard.signal(Signal::SIGKILL);
@@ -265,7 +266,7 @@ fn dead_holder_and_guard_leave_the_packet_path_clean() {
 fn clean_up(scene: &Scene, cleaner: &str) {
     match cleaner {
         "release" => {
-            let answer = scene.server.run(|| scene.hold_rig.rig.run(&["release"])).expect_status(0);
+            let answer = scene.run_reloader(&["release"]).expect_status(0);
             assert!(answer.stdout.contains("cleaned up after 1 dead hold"), "{}", answer.stdout);
         }
         "daemon" => scene.server.run(|| {
@@ -274,7 +275,7 @@ fn clean_up(scene: &Scene, cleaner: &str) {
             rig.share_runtime_dir(&scene.hold_rig.rig);
             rig.start_daemon();
         }),
-        // The next hold works, on the same port and beside the record, and tidies up.
+        // The next hold works on the same port beside the registry entry, and cleans up.
         _ => drop(scene.hold(&[]).go_on().expect_status(3)),
     }
 }

@@ -1,4 +1,4 @@
-//! What a hold cannot prove, it does not claim.
+//! Checks that a hold claims no proof for what it cannot prove.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use reloader_tests::load::Load;
 use reloader_tests::network::{command, ip};
 use reloader_tests::poll::until;
 use reloader_tests::rig::Answer;
-use reloader_tests::service::{Kind, Service};
+use reloader_tests::service::Service;
 use reloader_tests::sockets::half_open;
 use reloader_tests::waiting::until_connected;
 
@@ -22,11 +22,11 @@ fn assert_unproven(answer: &Answer, reason: &str) {
     assert!(answer.at("/listeners/0/why").as_str().unwrap().contains(reason), "{}", answer.stdout);
 }
 
-/// Stopped for longer than its lease: SYNs pass and are counted.
+/// The holder is stopped for longer than its lease: SYNs pass and are counted.
 #[test]
 fn stopped_holder_makes_the_hold_unproven() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
+    let service = scene.start_service(&[ADDRESS]);
     let held = scene.hold(&[]);
     let parked = scene.clients(5);
     held.holder.stop();
@@ -41,11 +41,11 @@ fn stopped_holder_makes_the_hold_unproven() {
     let answer = held.go_on().expect_status(3);
     assert_unproven(&answer, "lease");
     assert!(answer.at("/syns/lease-lapsed").as_u64() >= Some(1), "{}", answer.stdout);
-    scene.server.run(|| drop(service));
+    scene.stop_service(service);
     scene.assert_gone();
 }
 
-/// Stopped when its time is over: the guard delivers what is parked, without being asked.
+/// The holder is stopped when its longest time is over: the guard delivers the parked SYNs without being asked.
 #[test]
 fn guard_delivers_once_when_a_stopped_holders_time_is_over() {
     let scene = Scene::new();
@@ -69,29 +69,29 @@ fn restart(scene: &Scene, service: &Service) -> Answer {
         .expect_status(0)
 }
 
-/// Somebody whose SYN-ACKs nobody answers, and who would have the drain wait until TCP gives up.
+/// The SYN-ACKs to this client are not answered. The drain would have to wait until TCP gives up.
 #[test]
 fn silent_client_does_not_delay_the_hold() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
-    silence(&scene);
+    let service = scene.start_service(&[ADDRESS]);
+    route_silent_address_to_client(&scene);
     send_syn(&scene, SILENT, 5000);
     until(LONG, "its SYN-ACK to be sent again", || scene.server.run(|| half_open(8080)).iter().any(|sent| *sent > 0));
     let answer = restart(&scene, &service);
     assert_held(&answer);
     assert_eq!((answer.at("/listeners/0/half-open-silent"), answer.at("/lost/undrained")), (&1.into(), &0.into()));
-    scene.server.run(|| drop(service));
+    scene.stop_service(service);
 }
 
-/// One that may answer yet is waited for, and lost if it does not in time: the receipt says so.
+/// A client that may still answer is waited for. It is lost if it does not answer in time, and the receipt says so.
 #[test]
 fn unanswered_handshakes_make_the_hold_unproven() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
-    silence(&scene);
+    let service = scene.start_service(&[ADDRESS]);
+    route_silent_address_to_client(&scene);
     let mut held =
         scene.server.run(|| scene.hold_rig.spawn(&["--json", "--listen", ADDRESS], service.command("restart")));
-    // The last one before the hold is armed is half-open then, and half a second later too.
+    // The last SYN before the hold is armed is half-open then, and still half a second later.
     let mut port = 5000;
     while held.is_running() {
         send_syn(&scene, SILENT, port);
@@ -102,24 +102,24 @@ fn unanswered_handshakes_make_the_hold_unproven() {
     assert_unproven(&answer, "handshakes were left");
     assert!(answer.at("/listeners/0/undrained-half-open").as_u64() > Some(0), "{}", answer.stdout);
     assert!(answer.at("/syns/held").as_u64() > Some(0), "the others are parked: {}", answer.stdout);
-    scene.server.run(|| drop(service));
+    scene.stop_service(service);
 }
 
 const SILENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 77);
 
-/// The address is the client's as far as the server knows, and the client knows nothing of it.
-fn silence(scene: &Scene) {
+/// Makes the server send packets for `SILENT` to the client, which does not have that address.
+fn route_silent_address_to_client(scene: &Scene) {
     let shown = scene.client.run(|| command("ip", "-oneline link show left"));
     let (_, link) = shown.split_once("link/ether ").unwrap();
     let link = link.split(' ').next().unwrap();
     scene.server.run(|| ip(&format!("neigh add {SILENT} lladdr {link} dev right nud permanent")));
 }
 
-/// Its SYNs reach the port under another number than the one that is held.
+/// SYNs reach the port under another number than the one that is held.
 #[test]
 fn redirect_rule_makes_the_hold_unproven() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
+    let service = scene.start_service(&[ADDRESS]);
     scene.server.run(|| {
         command("nft", "add table ip nat");
         command("nft", "add chain ip nat pre { type nat hook prerouting priority -100 ; }");
@@ -130,14 +130,14 @@ fn redirect_rule_makes_the_hold_unproven() {
     let answer = restart(&scene, &service);
     assert_unproven(&answer, "REDIRECT");
     load.stop();
-    scene.server.run(|| drop(service));
+    scene.stop_service(service);
 }
 
 #[test]
 fn unconditional_syn_cookies_make_the_hold_unproven() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
+    let service = scene.start_service(&[ADDRESS]);
     scene.server.run(|| std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").unwrap());
     assert_unproven(&restart(&scene, &service), "tcp_syncookies = 2");
-    scene.server.run(|| drop(service));
+    scene.stop_service(service);
 }

@@ -1,5 +1,5 @@
-//! Holds under faults: whoever dies, SYNs are let go, and nothing is left. Every test needs root, for network namespaces of its
-//! own.
+//! Kills, stops and floods holds: SYNs are always released, and nothing is left. Every test needs root to create
+//! network namespaces.
 
 mod concurrent;
 mod deaths;

@@ -1,4 +1,4 @@
-//! `reloader release`, the emergency exit.
+//! Ends holds by `reloader release`, the emergency exit.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -17,7 +17,6 @@ use reloader::process::network_namespace;
 use reloader_tests::netns;
 use reloader_tests::network::ip;
 use reloader_tests::poll::until;
-use reloader_tests::service::{Kind, Service};
 use reloader_tests::waiting::{Client, listener_with, until_connected};
 
 use super::scene::{ADDRESS, LONG, Scene};
@@ -26,24 +25,24 @@ use reloader_tests::hold_rig::HoldRig;
 #[test]
 fn running_hold_is_released() {
     let scene = Scene::new();
-    let service = scene.server.run(|| Service::started(Kind::Perl, scene.hold_rig.rig.dir(), &[ADDRESS]));
+    let service = scene.start_service(&[ADDRESS]);
     let held = scene.hold(&[]);
     let clients = scene.clients(20);
-    let answer = scene.server.run(|| scene.hold_rig.rig.run(&["release", "--json"])).expect_status(0);
+    let answer = scene.run_reloader(&["release", "--json"]).expect_status(0);
     assert!(answer.at("/lifted/0").as_str().unwrap().contains(ADDRESS), "{}", answer.stdout);
     until_connected(&clients);
     until(LONG, "the hold to end", || scene.hold_rig.records().is_empty());
-    assert!(held.command.is_alive(), "the command runs on");
+    assert!(held.command.is_alive(), "the command still runs");
     let answer = held.go_on().expect_status(3);
     assert_eq!(answer.at("/result"), "unproven", "{}", answer.stdout);
     assert!(answer.at("/reason").as_str().unwrap().contains("lifted by `reloader release`"), "{}", answer.stdout);
     assert_eq!((&answer.json["syns"]["held"], &answer.json["syns"]["released"]), (&20.into(), &20.into()));
-    scene.server.run(|| drop(service));
+    scene.stop_service(service);
     scene.assert_gone();
     assert_eq!(scene.retransmits(), 0);
 }
 
-/// A holder or a guard that was stopped does not keep SYNs parked.
+/// A stopped holder or guard does not keep SYNs parked.
 #[test]
 fn hold_with_stopped_processes_is_released() {
     let scene = Scene::new();
@@ -52,15 +51,16 @@ fn hold_with_stopped_processes_is_released() {
     let clients = scene.clients(20);
     held.holder.stop();
     held.guard().stop();
-    scene.server.run(|| scene.hold_rig.rig.run(&["release"])).expect_status(0);
+    scene.run_reloader(&["release"]).expect_status(0);
     until_connected(&clients);
     assert_eq!(scene.retransmits(), 0);
     held.kill();
-    scene.server.run(|| scene.hold_rig.rig.run(&["release"])).expect_status(0);
+    scene.run_reloader(&["release"]).expect_status(0);
     scene.assert_gone();
 }
 
-/// It has the turn to deliver, and keeps it: the guard goes on all the same, and no more than one is delivered twice.
+/// The stopped holder keeps the delivery lock. The guard goes on in spite of that, and at most one SYN is delivered
+/// twice.
 #[test]
 fn hold_whose_holder_is_stopped_while_it_delivers_is_released() {
     const CLIENTS: usize = 300;
@@ -68,14 +68,14 @@ fn hold_whose_holder_is_stopped_while_it_delivers_is_released() {
     let was_met = (0..10).any(|_| {
         let held = scene.hold(&[]);
         let clients = scene.clients(CLIENTS);
-        // Whoever delivers waits for a full queue.
+        // A process that delivers waits while the accept queue is full.
         let listener = scene.server.run(|| listener_with(ADDRESS, 64));
         until(LONG, "the release to begin", || clients.iter().any(Client::is_connected));
         held.holder.stop();
         let met = delivers(&scene);
         let accepting = Accepting::on(listener);
         if met {
-            let answer = scene.server.run(|| scene.hold_rig.rig.run(&["release", "--json"])).expect_status(0);
+            let answer = scene.run_reloader(&["release", "--json"]).expect_status(0);
             assert!(answer.at("/lifted/0").as_str().unwrap().contains(ADDRESS), "{}", answer.stdout);
         }
         held.holder.signal(Signal::SIGCONT);
@@ -84,7 +84,7 @@ fn hold_whose_holder_is_stopped_while_it_delivers_is_released() {
         let count = |name: &str| answer.at(&format!("/syns/{name}")).as_u64();
         assert_eq!(count("held"), Some(CLIENTS as u64), "{}", answer.stdout);
         let twice = count("released").unwrap() - CLIENTS as u64;
-        assert!(twice <= 1, "no more than the one that it had in its hands: {}", answer.stdout);
+        assert!(twice <= 1, "at most the SYN that the holder was delivering: {}", answer.stdout);
         drop(accepting);
         scene.assert_gone();
         met
@@ -92,7 +92,7 @@ fn hold_whose_holder_is_stopped_while_it_delivers_is_released() {
     assert!(was_met, "no holder was stopped while it delivered");
 }
 
-/// Accepts what comes, until it is dropped.
+/// Accepts connections until it is dropped.
 struct Accepting(Arc<AtomicBool>, Option<JoinHandle<()>>);
 
 impl Accepting {
@@ -120,14 +120,14 @@ impl Drop for Accepting {
     }
 }
 
-/// Whether somebody has the turn to deliver.
+/// Whether a process has the delivery lock.
 fn delivers(scene: &Scene) -> bool {
     let files = std::fs::read_dir(scene.hold_rig.rig.path("run/holds")).unwrap().flatten().map(|file| file.path());
-    let turn = files.filter(|path| path.extension().is_some_and(|extension| extension == "deliver"));
-    turn.map(|path| File::open(path).unwrap()).any(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err())
+    let locks = files.filter(|path| path.extension().is_some_and(|extension| extension == "deliver"));
+    locks.map(|path| File::open(path).unwrap()).any(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err())
 }
 
-/// Its guard dead and its holder stopped, nobody can let go: that is not to be called a release.
+/// The guard is dead and the holder is stopped, so no process can release: that must not be reported as a release.
 #[test]
 fn hold_with_a_dead_guard_is_reported_as_unanswered() {
     let scene = Scene::new();
@@ -135,15 +135,15 @@ fn hold_with_a_dead_guard_is_reported_as_unanswered() {
     let held = scene.hold(&[]);
     held.holder.stop();
     held.guard().signal(Signal::SIGKILL);
-    let answer = scene.server.run(|| scene.hold_rig.rig.run(&["release", "--json"])).expect_status(1);
+    let answer = scene.run_reloader(&["release", "--json"]).expect_status(1);
     assert_eq!(answer.at("/lifted"), &serde_json::json!([]), "{}", answer.stdout);
     assert!(answer.at("/unanswered/0").as_str().unwrap().contains(ADDRESS), "{}", answer.stdout);
     held.kill();
-    scene.server.run(|| scene.hold_rig.rig.run(&["release"])).expect_status(0);
+    scene.run_reloader(&["release"]).expect_status(0);
     scene.assert_gone();
 }
 
-/// A namespace that has a name and no process is there all the same.
+/// A namespace with a name and without a process still exists.
 #[test]
 fn named_namespace_without_processes_is_found() {
     netns::enter();
@@ -155,10 +155,10 @@ fn named_namespace_without_processes_is_found() {
     let by_path = network_namespace(inode, Some(&path)).unwrap().is_some();
     ip(&format!("netns delete {name}"));
     assert_eq!((found, by_path), (Some(inode), true));
-    assert!(network_namespace(inode, Some(&path)).unwrap().is_none(), "it is gone");
+    assert!(network_namespace(inode, Some(&path)).unwrap().is_none(), "the namespace is gone");
 }
 
-/// Who keeps his records elsewhere is alive all the same, and has another id.
+/// A hold with another registry is alive too, and has another id.
 #[test]
 fn living_hold_of_another_runtime_directory_is_not_cleaned_up() {
     netns::enter();
@@ -184,6 +184,6 @@ fn release_without_holds_reports_nothing() {
     assert_eq!(hold_rig.rig.run(&["release"]).expect_status(0).stdout, "nothing was held\n");
     let json = hold_rig.rig.run(&["release", "--json"]).expect_status(0);
     assert_eq!(json.json, serde_json::json!({"lifted": [], "unanswered": [], "dead": 0, "removed": 0}));
-    let told = hold_rig.rig.run_as(65534, &["release"]).expect_status(77).stderr;
-    assert!(told.contains("only root may release holds"), "{told}");
+    let stderr = hold_rig.rig.run_as(65534, &["release"]).expect_status(77).stderr;
+    assert!(stderr.contains("only root may release holds"), "{stderr}");
 }

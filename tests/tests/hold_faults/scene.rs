@@ -1,4 +1,4 @@
-//! A hold in one namespace with its clients in another, connected by veth.
+//! Makes a hold in one namespace with its clients in another, connected by veth.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
@@ -13,6 +13,7 @@ use reloader_tests::packet::{SYN, segment};
 use reloader_tests::poll::until;
 use reloader_tests::process::{Process, guards};
 use reloader_tests::rig::{Answer, Pending};
+use reloader_tests::service::{Kind, Service};
 use reloader_tests::waiting::{Client, listener, raise_backlog_limits, retransmits, start_clients};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -21,14 +22,14 @@ use reloader_tests::hold_rig::HoldRig;
 pub(crate) const ADDRESS: &str = "10.0.0.2:8080";
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
-/// Two connected namespaces; everything but the clients happens on `server`.
+/// Two connected namespaces. Everything but the clients runs in `server`.
 pub(crate) struct Scene {
     pub(crate) client: Namespace,
     pub(crate) server: Namespace,
     pub(crate) hold_rig: HoldRig,
     before: Footprint,
     path_before: String,
-    /// In the clients' namespace, for packets with a header of our own.
+    /// A socket in the clients' namespace for packets with their own IP header.
     raw: Socket,
 }
 
@@ -37,7 +38,7 @@ impl Scene {
         Scene::with("")
     }
 
-    /// With further tables in reloader.toml.
+    /// A scene with further tables in reloader.toml.
     pub(crate) fn with(tables: &str) -> Scene {
         let (client, server) = veth_pair();
         client.run(|| address("left", 1));
@@ -52,7 +53,7 @@ impl Scene {
         Scene { client, server, hold_rig, before, path_before, raw }
     }
 
-    /// A hold that is armed, around a command that touches nothing: it waits until it is told to end, see [`Held::go_on`].
+    /// Starts a hold and waits until it is armed. Its command does nothing and waits until [`Held::go_on`].
     pub(crate) fn hold(&self, args: &[&str]) -> Held<'_> {
         self.hold_on(ADDRESS, args)
     }
@@ -70,14 +71,14 @@ impl Scene {
         let max: &[&str] = if args.contains(&"--max") { &[] } else { &["--max", "1h"] };
         let all = [&["--json", "--listen", listen], max, backend(), args].concat();
         let pending = self.server.run(|| self.hold_rig.spawn(&all, ["sh", "-c", &script]));
-        // The command is run when the hold is armed and drained.
+        // The command runs once the hold is armed and drained.
         until(LONG, "the hold", || runs.exists());
         let command = std::fs::read_to_string(&runs).unwrap().trim().parse().unwrap();
         let holder = Process::with_pid(pending.pid() as i32).expect("the holder runs");
         Held { scene: self, pending, holder, command: Process::with_pid(command).expect("the command runs"), go }
     }
 
-    /// Nothing is left in the packet path, of processes, and on record.
+    /// Panics unless nothing is left in the packet path, of processes, and in the registry.
     #[track_caller]
     pub(crate) fn assert_gone(&self) {
         self.server.run(|| {
@@ -87,13 +88,13 @@ impl Scene {
         until(LONG, "the record to be removed", || self.hold_rig.records().is_empty());
     }
 
-    /// Nothing is in the packet path that was not there before.
+    /// Panics if the packet path has anything that was not in it before.
     #[track_caller]
     pub(crate) fn assert_path_clean(&self) {
         assert_eq!(self.server.run(packet_path), self.path_before);
     }
 
-    /// What stands in the packet path now is to be there afterwards.
+    /// Takes the packet path as it is now for the one that must be there at the end.
     pub(crate) fn take_path_as_it_is(&mut self) {
         self.path_before = self.server.run(packet_path);
     }
@@ -102,11 +103,26 @@ impl Scene {
         self.server.run(guards)
     }
 
+    /// Starts a perl server.
+    pub(crate) fn start_service(&self, addresses: &[&str]) -> Service {
+        self.server.run(|| Service::started(Kind::Perl, self.hold_rig.rig.dir(), addresses))
+    }
+
+    /// Stops a server, in the namespace in which it listens.
+    pub(crate) fn stop_service(&self, service: Service) {
+        self.server.run(|| drop(service));
+    }
+
+    /// Runs a command of reloader on the server.
+    pub(crate) fn run_reloader(&self, args: &[&str]) -> Answer {
+        self.server.run(|| self.hold_rig.rig.run(args))
+    }
+
     pub(crate) fn listener(&self) -> TcpListener {
         self.server.run(|| listener(ADDRESS))
     }
 
-    /// Clients whose SYNs have arrived.
+    /// Starts clients and waits until their SYNs have arrived.
     pub(crate) fn clients(&self, count: usize) -> Vec<Client> {
         reloader_tests::limits::raise_open_files();
         let before = self.server.run(received);
@@ -115,13 +131,13 @@ impl Scene {
         clients
     }
 
-    /// Segments that the clients have sent again.
+    /// The number of segments that the clients have sent again.
     pub(crate) fn retransmits(&self) -> u64 {
         self.client.run(retransmits)
     }
 }
 
-/// A hold in force.
+/// An active hold.
 pub(crate) struct Held<'a> {
     scene: &'a Scene,
     pub(crate) pending: Pending,
@@ -137,13 +153,13 @@ impl Held<'_> {
         guards[0]
     }
 
-    /// The command ends with status 3, which ends the hold where the old listener is the only one.
+    /// Lets the command end with status 3. That ends the hold, because the old listener is the only one.
     pub(crate) fn go_on(self) -> Answer {
         File::create(&self.go).unwrap();
         self.pending.wait()
     }
 
-    /// The holder is killed; its command is ended too.
+    /// Kills the holder, and ends its command too.
     pub(crate) fn kill(self) -> Answer {
         self.holder.signal(Signal::SIGKILL);
         let answer = self.pending.wait();
@@ -153,7 +169,7 @@ impl Held<'_> {
     }
 }
 
-/// The arguments that ask for the gate of this row of the kernel matrix.
+/// The arguments that select the gate of this row of the kernel matrix.
 pub(crate) fn backend() -> &'static [&'static str] {
     match guest::gate() {
         Some(Gate::Qdisc) => &["--backend", "qdisc"],
@@ -165,14 +181,14 @@ fn address(device: &str, host: u8) {
     ip(&format!("addr add 10.0.0.{host}/24 dev {device}"));
 }
 
-/// Packets that came in by the device.
+/// The number of packets that the device has received.
 fn received() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     let line = text.lines().find_map(|line| line.trim().strip_prefix("right:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// A SYN from an address that is nobody's.
+/// Sends a SYN from an address that no host has.
 pub(crate) fn send_syn(scene: &Scene, from: Ipv4Addr, port: u16) {
     let to: SocketAddrV4 = ADDRESS.parse().unwrap();
     let packet = segment(SocketAddrV4::new(from, port), to, SYN);

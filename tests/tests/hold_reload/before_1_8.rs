@@ -1,5 +1,5 @@
-//! HAProxy before 1.8 cannot be given sockets. None can be had: a newer one stands in that calls itself 1.7, and is neither asked
-//! for its sockets nor given any.
+//! Reloads a HAProxy that cannot be given sockets, as before 1.8. No such version is available, so a newer one calls
+//! itself 1.7. It is neither asked for its sockets nor given any.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -25,8 +25,8 @@ fn stand_in(dir: &Path) -> PathBuf {
     fake
 }
 
-/// HAProxy renames a socket into place before it listens: a refusal is possible, and said. Nothing that was queued is lost, and the
-/// path leads back when the next generation comes to nothing.
+/// HAProxy renames a Unix socket into place before it listens. A refusal is possible, and the receipt says so. No
+/// queued connection is lost, and the path leads back to the old socket if the next generation fails.
 #[test]
 #[ignore = "alone: loads"]
 fn unix_paths_are_replaced_without_losing_their_queues() {
@@ -51,7 +51,7 @@ fn unix_paths_are_replaced_without_losing_their_queues() {
     assert_eq!(outcomes.summary().reset(), 0, "{outcomes}");
 
     let temporary = rig.path("run/generations.tmp");
-    // Not even root can write a file where a directory is.
+    // Even root cannot write a file where a directory is.
     fs::create_dir_all(temporary.join("in the way")).unwrap();
     for _ in 0..4 {
         let old = rig.serving();
@@ -64,7 +64,8 @@ fn unix_paths_are_replaced_without_losing_their_queues() {
     assert!(!dir.path().join("web.sock.reloader").exists());
 }
 
-/// The plan takes a stats socket's path for one that need not be proven: that clients come to it shows in the new generation.
+/// The plan takes the path for that of a stats socket, which needs no proof. Only the new generation shows that clients
+/// connect to it.
 #[test]
 #[ignore = "alone: loads"]
 fn unix_path_that_cannot_be_proven_is_given_back() {
@@ -75,8 +76,8 @@ fn unix_path_that_cannot_be_proven_is_given_back() {
     let control = Config::web(WEB).stats_socket(&path);
     let rig = Rig::with(&control).haproxy_at(&stand_in(dir.path())).tables("[reload]\nrequire = \"proven\"\n").start();
     rig.reload().expect_status(0);
-    let there = || fs::metadata(&path).unwrap().ino();
-    let old = (rig.serving(), there());
+    let inode = || fs::metadata(&path).unwrap().ino();
+    let old = (rig.serving(), inode());
 
     rig.configure(&Config::new().frontend("web", &[WEB, &unix]));
     let load = Load::to([WEB]).rate(1000).start();
@@ -86,11 +87,12 @@ fn unix_path_that_cannot_be_proven_is_given_back() {
     assert!(reason.contains(path.to_str().unwrap()) && reason.contains("require"), "{reason}");
     load.until_further(300);
     load.stop().assert_lossless();
-    assert_eq!((rig.serving(), there()), old);
+    assert_eq!((rig.serving(), inode()), old);
     assert_eq!(info(&path, "Pid").unwrap(), rig.serving_pid().to_string());
 }
 
-/// Nobody can bind it beside its owner: it is refused for a moment, and that is said. TCP is held meanwhile.
+/// No other process can bind an abstract name beside its owner. It is refused for a moment, and the receipt says so.
+/// TCP is held meanwhile.
 #[test]
 #[ignore = "alone: loads"]
 fn abstract_names_are_unproven_and_tcp_is_held() {
@@ -110,7 +112,7 @@ fn abstract_names_are_unproven_and_tcp_is_held() {
     load.stop().assert_lossless();
 }
 
-fn reloaded(global: &str, rung: &str) {
+fn assert_rebound_without_loss(global: &str, rung: &str) {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let fake = stand_in(dir.path());
@@ -130,11 +132,11 @@ fn reloaded(global: &str, rung: &str) {
 #[test]
 #[ignore = "alone: loads"]
 fn tcp_listeners_are_steered() {
-    reloaded("nbthread 1", "steered");
+    assert_rebound_without_loss("nbthread 1", "steered");
 }
 
 #[test]
 #[ignore = "alone: loads"]
 fn tcp_listeners_are_held_with_noreuseport() {
-    reloaded("noreuseport", "held-ebpf");
+    assert_rebound_without_loss("noreuseport", "held-ebpf");
 }

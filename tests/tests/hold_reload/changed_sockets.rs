@@ -1,5 +1,5 @@
-//! An otherwise passed reload in which confirm finds one listener whose socket changed: that one is steered where it stays in its
-//! reuseport group, and held where it does not.
+//! Reloads in which all sockets are passed except one, whose socket changes. That one is steered if it stays in its
+//! reuseport group, and held if it does not.
 
 use reloader_tests::config::Config;
 use reloader_tests::load::Load;
@@ -11,9 +11,9 @@ use super::assert_slow_only_by;
 
 const FIRST: &str = "127.0.0.1:8000";
 
-/// Reloads under load, from one configuration to the other, and expects so many listeners passed, steered and held.
+/// Reloads under load from one configuration to the other, and expects this many listeners passed, steered and held.
 #[track_caller]
-fn reloaded(from: &[&str], to: &[&str], clients: &[&str], expected: (usize, usize, usize)) {
+fn assert_reload(from: &[&str], to: &[&str], clients: &[&str], expected: (usize, usize, usize)) {
     netns::enter();
     let rig = Rig::with(&Config::new().frontend("web", from)).start();
     let load = Load::to(clients.iter().copied()).rate(1000).start();
@@ -21,7 +21,7 @@ fn reloaded(from: &[&str], to: &[&str], clients: &[&str], expected: (usize, usiz
     rig.configure(&Config::new().frontend("web", to));
     let receipt = rig.reload().expect_status(0);
     assert_eq!(receipt.at("/result"), "proven", "{}", receipt.stdout);
-    let found = (with(&receipt, "passed"), with(&receipt, "steered"), with(&receipt, "held-ebpf"));
+    let found = (count_with(&receipt, "passed"), count_with(&receipt, "steered"), count_with(&receipt, "held-ebpf"));
     assert_eq!(found, expected, "{}", receipt.stdout);
     load.until_further(200);
     let outcomes = load.stop();
@@ -30,7 +30,7 @@ fn reloaded(from: &[&str], to: &[&str], clients: &[&str], expected: (usize, usiz
     assert_slow_only_by(&[receipt], &outcomes);
 }
 
-fn with(receipt: &Answer, rung: &str) -> usize {
+fn count_with(receipt: &Answer, rung: &str) -> usize {
     traffic(receipt).iter().filter(|listener| listener["rung"] == rung).count()
 }
 
@@ -38,20 +38,20 @@ fn with(receipt: &Answer, rung: &str) -> usize {
 #[ignore = "alone: loads"]
 fn single_ipv6_address_is_steered() {
     let binds = [FIRST, "[::1]:8081"];
-    reloaded(&binds, &binds, &binds, (1, 1, 0));
+    assert_reload(&binds, &binds, &binds, (1, 1, 0));
 }
 
 #[test]
 #[ignore = "alone: loads"]
 fn removed_shard_is_steered() {
-    reloaded(&["127.0.0.1:8000 shards 2"], &["127.0.0.1:8000 shards 1"], &[FIRST], (1, 1, 0));
+    assert_reload(&["127.0.0.1:8000 shards 2"], &["127.0.0.1:8000 shards 1"], &[FIRST], (1, 1, 0));
 }
 
 #[test]
 #[ignore = "alone: loads"]
 fn changed_interface_is_held() {
     let other = "127.0.0.1:8081";
-    reloaded(&[FIRST, other], &[FIRST, "127.0.0.1:8081 interface lo"], &[FIRST, other], (1, 0, 1));
+    assert_reload(&[FIRST, other], &[FIRST, "127.0.0.1:8081 interface lo"], &[FIRST, other], (1, 0, 1));
 }
 
 #[test]
@@ -61,5 +61,5 @@ fn fd_pass_never_holds() {
     let rig = Rig::with(&config).tables("[reload]\nstrategy = \"fd-pass\"").start();
     let receipt = rig.reload().expect_status(3);
     assert_eq!((receipt.at("/result"), receipt.at("/phases-us/guard")), (&"unproven".into(), &serde_json::Value::Null));
-    assert_eq!((with(&receipt, "passed"), with(&receipt, "unproven")), (1, 1), "{}", receipt.stdout);
+    assert_eq!((count_with(&receipt, "passed"), count_with(&receipt, "unproven")), (1, 1), "{}", receipt.stdout);
 }

@@ -1,4 +1,4 @@
-//! The daemon dies while it holds, and what `status` says of holds.
+//! Kills the daemon while it holds, and checks what `status` reports about holds.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn rig(wrapper: &Wrapper) -> Rig {
     Rig::with(&config).haproxy_at(&wrapper.path()).tables(&format!("{HOLD}\n[hold]\nmax = \"60s\"")).start()
 }
 
-/// A reload whose new generation serves and never says so: the hold is on.
+/// Starts a reload whose new generation serves but never becomes ready: the hold stays active.
 fn in_a_hold(rig: &Rig, wrapper: &Wrapper) -> Pending {
     wrapper.set(Behaviour::NoStatsSocket);
     let reload = rig.spawn(&["reload", "--json"]);
@@ -37,7 +37,7 @@ fn status_lists_a_hold() {
     let rig = rig(&wrapper);
     assert!(rig.run(&["status"]).stdout.lines().any(|line| line.starts_with("held") && line.ends_with("nothing")));
     let _reload = in_a_hold(&rig, &wrapper);
-    until(LIMIT, "the gate to be on record", || rig.status().at("/holds/0/backend").is_string());
+    until(LIMIT, "the gate in the registry", || rig.status().at("/holds/0/backend").is_string());
     let status = rig.status();
     let hold = status.at("/holds/0");
     assert_eq!((&hold["backend"], &hold["listen"]), (&"ebpf".into(), &serde_json::json!([WEB])));
@@ -48,7 +48,7 @@ fn status_lists_a_hold() {
     assert!(line.contains(WEB) && line.contains("ebpf"), "{text}");
 }
 
-/// The guard lets go; the new generation serves, though nobody knows yet; the next daemon makes order.
+/// The guard releases. The new generation serves, although no daemon knows it yet, and the next daemon cleans up.
 #[test]
 #[ignore = "alone: loads"]
 fn daemon_killed_during_a_hold_loses_nothing() {
@@ -67,7 +67,7 @@ fn daemon_killed_during_a_hold_loses_nothing() {
     rig.kill9_daemon();
     reload.wait().expect_status(69);
     until(LIMIT, "the guard to end", || guards().is_empty());
-    assert_eq!(std::fs::read_dir(rig.path("run/holds")).unwrap().count(), 0, "on record");
+    assert_eq!(std::fs::read_dir(rig.path("run/holds")).unwrap().count(), 0, "registry entries");
     load.until_further(100);
     let outcomes = load.stop();
     println!("the daemon killed: {outcomes}");
@@ -81,7 +81,8 @@ fn daemon_killed_during_a_hold_loses_nothing() {
     outcomes.assert_lossless();
 }
 
-/// The old generation has made room, and the new one has not begun: the guard holds until the next daemon's generation is there.
+/// The old generation has vacated, and the new one has not begun: the guard holds until the next daemon's generation
+/// listens.
 #[test]
 #[ignore = "alone: loads"]
 fn daemon_killed_while_nothing_listens_loses_nothing() {
@@ -92,7 +93,7 @@ fn daemon_killed_while_nothing_listens_loses_nothing() {
     load.until_started(100);
     wrapper.set(Behaviour::WaitForChange);
     let reload = rig.spawn(&["reload", "--json"]);
-    until(LIMIT, "the old generation to make room", || listening(8000).is_empty());
+    until(LIMIT, "the old generation to vacate", || listening(8000).is_empty());
     load.until_further(50);
     rig.kill9_daemon();
     reload.wait().expect_status(69);
@@ -121,7 +122,8 @@ fn daemon_killed_at_any_moment_loses_nothing() {
     load.until_started(100);
     for kill in tier::moments(8) {
         let reload = rig.spawn(&["reload", "--json"]);
-        // From the check of the configuration to the new generation: where it comes is not known, and need not be.
+        // A moment between the check of the configuration and the start of the new generation. Which one it is does not
+        // matter.
         std::thread::sleep(Duration::from_millis(40 + 12 * kill));
         rig.kill9_daemon();
         reload.wait();
@@ -136,7 +138,7 @@ fn daemon_killed_at_any_moment_loses_nothing() {
     outcomes.assert_lossless();
 }
 
-/// The guard does not hold for ever: `reloader release` ends it.
+/// `reloader release` ends a guard whose holder is dead.
 #[test]
 #[ignore = "alone: loads"]
 fn release_ends_a_guard_without_a_holder() {
@@ -145,7 +147,7 @@ fn release_ends_a_guard_without_a_holder() {
     let mut rig = rig(&wrapper);
     wrapper.set(Behaviour::WaitForChange);
     let reload = rig.spawn(&["reload", "--json"]);
-    until(LIMIT, "the old generation to make room", || listening(8000).is_empty());
+    until(LIMIT, "the old generation to vacate", || listening(8000).is_empty());
     let client = Client::start(WEB.parse().unwrap());
     rig.kill9_daemon();
     reload.wait().expect_status(69);
@@ -154,5 +156,5 @@ fn release_ends_a_guard_without_a_holder() {
     let released = rig.run(&["release", "--json"]).expect_status(0);
     assert_eq!(released.at("/lifted").as_array().map(Vec::len), Some(1), "{}", released.stdout);
     assert!(guards().is_empty());
-    assert_eq!(std::fs::read_dir(rig.path("run/holds")).unwrap().count(), 0, "on record");
+    assert_eq!(std::fs::read_dir(rig.path("run/holds")).unwrap().count(), 0, "registry entries");
 }

@@ -1,4 +1,5 @@
-//! A hold that ends while old queues are still drained proves nothing, and that is known before the old generation is touched.
+//! Ends holds while old queues are still drained. They prove nothing, and the daemon knows that before it touches the
+//! old generation.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -13,15 +14,15 @@ use super::WEB;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn refused(config: &Config) {
+fn assert_refused(config: &Config) {
     netns::enter();
     let tables = "[reload]\nstrategy = \"hold\"\nrequire = \"proven\"\n[hold]\nmax = \"150ms\"\n";
     let rig = Rig::with(config).tables(tables).start();
     let old = rig.serving();
     let first = TcpStream::connect(WEB).unwrap();
-    until(LIMIT, "the one connection that is accepted", || accepted_by(old.unwrap(), 8000) == 1);
+    until(LIMIT, "one connection to be accepted", || accepted_by(old.unwrap(), 8000) == 1);
     let second = TcpStream::connect(WEB).unwrap();
-    until(LIMIT, "one in the queue, which keeps the drain going", || queued(8000) == 1);
+    until(LIMIT, "a queued connection, which prolongs the drain", || queued(8000) == 1);
 
     let mut reload = rig.spawn(&["reload", "--json"]);
     let holds = || std::fs::read_dir(rig.path("run/holds")).into_iter().flatten().count();
@@ -29,7 +30,7 @@ fn refused(config: &Config) {
     while reload.is_running() {
         held |= holds() > 0;
         if held && holds() == 0 {
-            // Now the queue runs empty, and nothing but the hold's end speaks against a proof.
+            // Now the queue becomes empty, and only the end of the hold stands against a proof.
             first = None;
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -44,10 +45,10 @@ fn refused(config: &Config) {
 
 #[test]
 fn proven_reload_fails_if_its_hold_ends_early() {
-    refused(&Config::web("127.0.0.1:8000 maxconn 1"));
+    assert_refused(&Config::web("127.0.0.1:8000 maxconn 1"));
 }
 
 #[test]
 fn proven_reload_fails_if_its_hold_ends_early_with_noreuseport() {
-    refused(&Config::web("127.0.0.1:8000 maxconn 1").global("noreuseport"));
+    assert_refused(&Config::web("127.0.0.1:8000 maxconn 1").global("noreuseport"));
 }

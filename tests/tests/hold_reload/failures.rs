@@ -1,4 +1,4 @@
-//! A new generation that comes to nothing, where the old one has to make room for it first.
+//! Starts new generations that fail, where the old one has to vacate first.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn web() -> Config {
     Config::web(WEB).global("noreuseport")
 }
 
-/// `haproxy -c` says so before anything is held.
+/// `haproxy -c` refuses it before anything is held.
 #[test]
 #[ignore = "alone: loads"]
 fn refused_configuration_holds_nothing() {
@@ -40,7 +40,8 @@ fn refused_configuration_holds_nothing() {
     assert_eq!(outcomes.summary().slow, 0, "{outcomes}");
 }
 
-/// What parses may be unable to bind: what served before is started again, and nobody is refused meanwhile.
+/// A valid configuration may be unable to bind. The last-known-good one is started, and no connection is refused
+/// meanwhile.
 #[test]
 #[ignore = "alone: loads"]
 fn configuration_that_does_not_start_falls_back_to_last_known_good() {
@@ -69,7 +70,7 @@ fn configuration_that_does_not_start_falls_back_to_last_known_good() {
     drop(taken);
 }
 
-/// Something of a configuration that is not done being checked, for example a name that nobody resolves.
+/// The check of a configuration may hang, for example on a name that is not resolved.
 #[test]
 fn check_that_does_not_end_fails_the_reload() {
     netns::enter();
@@ -88,7 +89,7 @@ fn check_that_does_not_end_fails_the_reload() {
     until(LIMIT, "the check to be ended", || !check.is_alive());
 }
 
-/// What is held from then on proves nothing: its port was refused before.
+/// A hold that begins then proves nothing, because the port was refused before.
 #[test]
 fn server_that_ends_during_the_check_is_restarted_unproven() {
     netns::enter();
@@ -113,7 +114,7 @@ fn server_that_ends_during_the_check_is_restarted_unproven() {
 fn failed_fallback_reports_that_nothing_serves() {
     netns::enter();
     let wrapper = Wrapper::new();
-    // What is tried next does not wait for the end of a hold that was released.
+    // The next attempt does not wait for the longest time of a hold that was released.
     let hold = format!("{HOLD}[hold]\nmax = \"60s\"\n");
     let rig = Rig::with(&web()).haproxy_at(&wrapper.path()).tables(&hold).start();
     wrapper.set(Behaviour::FailAfterCheck);
@@ -130,14 +131,14 @@ fn failed_fallback_reports_that_nothing_serves() {
     assert_eq!(rig.status().at("/holds"), &serde_json::json!([]));
 }
 
-/// It has bound the first address beside the old generation when it finds the second one taken: what it had been given by then
-/// would end with it.
+/// It has bound the first address beside the old generation when it fails to bind the second one. Connections that it
+/// had been given by then would end with it.
 #[test]
 #[ignore = "alone: loads"]
 fn generation_that_cannot_bind_loses_no_connection() {
     netns::enter();
     let _taken = TcpListener::bind("127.0.0.1:8090").unwrap();
-    // A single IPv6 address is bound anew whatever the strategy, without `v6only`.
+    // A single IPv6 address without `v6only` is bound again with every strategy.
     for (strategy, address) in [("hold", WEB), ("steer", WEB), ("auto", "[::1]:8080"), ("fd-pass", "[::1]:8080")] {
         let web = format!("{address} shards 3");
         let good = Config::new().frontend("web", &[&web]);
@@ -145,7 +146,7 @@ fn generation_that_cannot_bind_loses_no_connection() {
         let load = Load::to([address]).rate(4000).start();
         load.until_started(100);
         let cannot_bind = Config::new().frontend("web", &[&web, "127.0.0.1:8090"]);
-        // Without a guard the queue of the old generation is lost with each reload that succeeds.
+        // Without protection each successful reload loses the queue of the old generation.
         for _ in 0..if strategy == "fd-pass" { 1 } else { 2 } {
             if strategy != "fd-pass" {
                 rig.configure(&good);
@@ -161,12 +162,12 @@ fn generation_that_cannot_bind_loses_no_connection() {
         let outcomes = load.stop();
         println!("{strategy}: {outcomes}");
         outcomes.assert_lossless();
-        let share = share_of_who_joins(&rig, address);
+        let share = share_of_a_joining_socket(&rig, address);
         assert!(share > 0, "{strategy}: the group is still reserved");
     }
 }
 
-/// The next daemon frees what one that was killed in the middle of a start has reserved.
+/// The next daemon frees the group that a daemon killed during a start had reserved.
 #[test]
 #[ignore = "alone: loads"]
 fn killed_daemon_leaves_no_group_reserved() {
@@ -176,25 +177,26 @@ fn killed_daemon_leaves_no_group_reserved() {
     wrapper.set(Behaviour::Hang);
     let reload = rig.spawn(&["reload", "--json"]);
     until(LIMIT, "a start that hangs", || hanging_process(&rig.haproxy_cfg()).is_some());
-    assert_eq!(share_of_who_joins(&rig, WEB), 0);
+    assert_eq!(share_of_a_joining_socket(&rig, WEB), 0);
     rig.kill9_daemon();
     reload.wait();
     wrapper.set(Behaviour::Normal);
     rig.start_daemon();
-    assert!(share_of_who_joins(&rig, WEB) > 0);
+    assert!(share_of_a_joining_socket(&rig, WEB) > 0);
 }
 
-/// How many of a hundred connections another socket of the port is given, which joins its group. They are not served.
-fn share_of_who_joins(rig: &Rig, address: &str) -> u32 {
+/// The number of connections, of a hundred, that another socket of the port gets when it joins the group. They are not
+/// served.
+fn share_of_a_joining_socket(rig: &Rig, address: &str) -> u32 {
     let serving = rig.serving().expect("a serving generation");
-    // Nobody is to accept what is counted.
+    // The counted connections must not be accepted.
     serving.signal(Signal::SIGSTOP);
-    let place: SocketAddr = address.parse().expect("an address");
-    let late = Socket::new(Domain::for_address(place), Type::STREAM, None).expect("a socket");
+    let address: SocketAddr = address.parse().expect("an address");
+    let late = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
     late.set_reuse_port(true).expect("SO_REUSEPORT");
-    late.bind(&place.into()).expect("binding");
+    late.bind(&address.into()).expect("binding");
     late.listen(200).expect("listening");
-    let _clients: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(place).expect("connecting")).collect();
+    let _clients: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).expect("connecting")).collect();
     late.set_nonblocking(true).expect("O_NONBLOCK");
     let share = std::iter::from_fn(|| late.accept().ok()).count() as u32;
     serving.signal(Signal::SIGCONT);

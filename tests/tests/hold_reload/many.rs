@@ -1,4 +1,4 @@
-//! More listeners than a message to the guard has room for.
+//! Holds more listeners than fit into one message to the guard.
 
 use reloader_tests::config::Config;
 use reloader_tests::load::Load;

@@ -1,4 +1,4 @@
-//! HAProxy reloaded under a hold. Every test needs root, for a network namespace of its own.
+//! Reloads HAProxy under a hold. Every test needs root to create a network namespace.
 
 use reloader_tests::load::Outcomes;
 use reloader_tests::rig::Answer;
@@ -15,7 +15,8 @@ mod side_by_side;
 const WEB: &str = "127.0.0.1:8000";
 const HOLD: &str = "[reload]\nstrategy = \"hold\"\n";
 
-/// A connection is slow because a hold was long, on a busy machine, or because its SYN was lost: only the one may be.
+/// Panics if a connection was slow without a long hold. On a busy machine a hold can be long, which is allowed. A lost
+/// SYN is not.
 #[track_caller]
 fn assert_slow_only_by(receipts: &[Answer], outcomes: &Outcomes) {
     let long = |receipt: &Answer| receipt.at("/syns/longest-hold-us").as_u64() > Some(500_000);

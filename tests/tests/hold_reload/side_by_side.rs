@@ -1,4 +1,5 @@
-//! `strategy = "hold"` where the generations can be bound beside each other: TCP is kept back, everything else is passed.
+//! Reloads with `strategy = "hold"` where both generations can bind at the same time: TCP is held, and everything else
+//! is passed.
 
 use reloader_tests::config::Config;
 use reloader_tests::footprint::Footprint;
@@ -9,7 +10,7 @@ use reloader_tests::rig::{Answer, Rig};
 
 use super::{HOLD, WEB, assert_slow_only_by};
 
-fn reloaded(globals: &[&str], tables: &str) -> Vec<Answer> {
+fn assert_tcp_held(globals: &[&str], tables: &str) -> Vec<Answer> {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let unix = format!("unix@{}/web.sock", dir.path().display());
@@ -48,19 +49,19 @@ fn reloaded(globals: &[&str], tables: &str) -> Vec<Answer> {
 #[test]
 #[ignore = "alone: loads"]
 fn tcp_is_held_and_a_unix_socket_is_passed() {
-    let receipts = reloaded(&[], HOLD);
+    let receipts = assert_tcp_held(&[], HOLD);
     assert!(receipts.iter().any(|receipt| receipt.at("/syns/held").as_u64() > Some(0)));
 }
 
 #[test]
 #[ignore = "alone: loads"]
 fn tcp_is_held_and_a_unix_socket_is_passed_with_noreuseport() {
-    reloaded(&["noreuseport"], HOLD);
+    assert_tcp_held(&["noreuseport"], HOLD);
 }
 
 #[test]
 #[ignore = "alone: loads"]
 fn hold_satisfies_require_proven() {
-    reloaded(&[], "[reload]\nstrategy = \"hold\"\nrequire = \"proven\"\n");
-    reloaded(&["noreuseport"], "[reload]\nstrategy = \"hold\"\nrequire = \"proven\"\n");
+    assert_tcp_held(&[], "[reload]\nstrategy = \"hold\"\nrequire = \"proven\"\n");
+    assert_tcp_held(&["noreuseport"], "[reload]\nstrategy = \"hold\"\nrequire = \"proven\"\n");
 }

@@ -4,6 +4,9 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+/// Addresses that clients of [`Config::alternating_binds`] connect to.
+pub const ALTERNATING: [&str; 3] = ["127.0.0.1:8000", "127.0.0.1:8001", "[::1]:8002"];
+
 /// A configuration under construction.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -24,6 +27,17 @@ impl Config {
     /// One frontend that answers 200 by itself.
     pub fn web(bind: &str) -> Config {
         Config::new().frontend("web", &[bind])
+    }
+
+    /// One frontend whose binds change in every round: the number of shards, the interface and `v6only`. HAProxy's own reload
+    /// loses connections over such changes.
+    pub fn alternating_binds(round: usize) -> Config {
+        let config = Config::new().global("nbthread 4");
+        if round.is_multiple_of(2) {
+            config.frontend("web", &["127.0.0.1:8000 shards 4", "127.0.0.1:8001", "[::]:8002"])
+        } else {
+            config.frontend("web", &["127.0.0.1:8000 shards 1", "127.0.0.1:8001 interface lo", "[::]:8002 v6only"])
+        }
     }
 
     /// Adds a line to `global`: `noreuseport`, `master-worker`, `nbthread 1`.

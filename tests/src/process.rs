@@ -51,11 +51,19 @@ impl Process {
 
     /// Whether the signal is pending: the process is stopped, or has not run since it was sent.
     pub fn has_pending(&self, signal: Signal) -> bool {
+        ["SigPnd:", "ShdPnd:"].iter().any(|key| self.has_in_mask(key, signal))
+    }
+
+    /// Whether the process has a handler for the signal.
+    pub fn catches(&self, signal: Signal) -> bool {
+        self.has_in_mask("SigCgt:", signal)
+    }
+
+    fn has_in_mask(&self, key: &str, signal: Signal) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        let masks = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
-        masks
-            .map(|mask| u64::from_str_radix(mask.trim(), 16).unwrap_or(0))
-            .any(|mask| mask >> (signal as u64 - 1) & 1 == 1)
+        let mask = status.lines().find_map(|line| line.strip_prefix(key));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        mask >> (signal as u64 - 1) & 1 == 1
     }
 
     /// Waits until the process has ended.

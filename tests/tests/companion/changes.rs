@@ -1,16 +1,15 @@
 //! Reloads HAProxy so that the new worker does not get all sockets of the old one.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use reloader_tests::config::Config;
+use reloader_tests::config::{ALTERNATING, Config};
 use reloader_tests::guest::Feature;
 use reloader_tests::haproxy::{HaproxyBinary, Version};
 use reloader_tests::load::{Load, Outcomes, Span};
 use reloader_tests::poll::until;
-use reloader_tests::process::{Process, cmdline};
+use reloader_tests::process::cmdline;
 use reloader_tests::receipt::{assert_proven, listener, traffic};
 use reloader_tests::tier;
 use reloader_tests::{guest, netns, probe, versions};
@@ -19,7 +18,6 @@ use super::{LIMIT, Scene, WEB, Way};
 
 const RATE: u32 = 3000;
 const STALL: Duration = Duration::from_millis(30);
-const CLIENTS: [&str; 3] = ["127.0.0.1:8000", "127.0.0.1:8001", "[::1]:8002"];
 /// HAProxy by itself loses connections in a few of these rounds.
 const MOST_ROUNDS: usize = 300;
 
@@ -32,13 +30,13 @@ fn reloads() -> usize {
 #[ignore = "alone: loads with 3,000 connections a second"]
 fn changed_shards_and_bind_options_lose_nothing() {
     netns::enter();
-    let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, changing(0), "");
-    let load = Load::to(CLIENTS).rate(RATE).start();
+    let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, Config::alternating_binds(0), "");
+    let load = Load::to(ALTERNATING).rate(RATE).start();
     let (mut rungs, mut migrated) = (BTreeMap::<String, u64>::new(), 0);
     let mut windows = Vec::new();
     for round in 1..=reloads() {
         load.until_further(u64::from(RATE) / 5);
-        scene.configure(changing(round));
+        scene.configure(Config::alternating_binds(round));
         let span = Span::begin(format!("reload {round}"));
         let receipt = scene.rig.reload();
         windows.push(span.end());
@@ -66,26 +64,17 @@ fn changed_shards_and_bind_options_lose_nothing() {
 }
 
 fn until_haproxy_alone_loses() -> (usize, Outcomes) {
-    let mut plain = Scene::prepare(&HaproxyBinary::installed(), Way::Signal, changing(0), "");
+    let mut plain = Scene::prepare(&HaproxyBinary::installed(), Way::Signal, Config::alternating_binds(0), "");
     plain.start_haproxy();
-    let load = Load::to(CLIENTS).rate(RATE).start();
+    let load = Load::to(ALTERNATING).rate(RATE).start();
     let mut rounds = 0;
     while load.failed() == 0 && rounds < MOST_ROUNDS {
         rounds += 1;
         load.until_further(u64::from(RATE) / 10);
-        plain.configure(changing(rounds));
+        plain.configure(Config::alternating_binds(rounds));
         plain.master().reload();
     }
     (rounds, load.stop())
-}
-
-fn changing(round: usize) -> Config {
-    let config = Config::new().global("nbthread 4");
-    if round.is_multiple_of(2) {
-        config.frontend("web", &["127.0.0.1:8000 shards 4", "127.0.0.1:8001", "[::]:8002"])
-    } else {
-        config.frontend("web", &["127.0.0.1:8000 shards 1", "127.0.0.1:8001 interface lo", "[::]:8002 v6only"])
-    }
 }
 
 /// Only the number of sockets changes, so no SYN is held: the queues of the removed sockets move over.
@@ -163,7 +152,7 @@ fn stalled(scene: &Scene, mut reload: impl FnMut()) -> Outcomes {
                 let begins = format!(" -sf {} ", old.pid);
                 until(LIMIT, "the master to begin", || cmdline(master.pid).contains(&begins));
                 old.stop();
-                until(LIMIT, "the old worker to be retired", || is_pending(old, Signal::SIGUSR1));
+                until(LIMIT, "the old worker to be retired", || old.has_pending(Signal::SIGUSR1));
                 std::thread::sleep(STALL);
                 old.signal(Signal::SIGCONT);
             });
@@ -172,13 +161,6 @@ fn stalled(scene: &Scene, mut reload: impl FnMut()) -> Outcomes {
     }
     load.until_further(u64::from(RATE) / 5);
     load.stop()
-}
-
-/// Whether the signal is pending until the process runs again.
-fn is_pending(process: Process, signal: Signal) -> bool {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
-    let masks = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
-    masks.map(|mask| u64::from_str_radix(mask.trim(), 16).unwrap_or(0)).any(|mask| mask >> (signal as u64 - 1) & 1 == 1)
 }
 
 /// Without migration no queue can be moved over afterwards, so SYNs are held beforehand.
@@ -196,11 +178,11 @@ fn strategies_hold_and_kernel_fallback_hold_syns() {
             continue;
         }
         let tables = format!("[reload]\nstrategy = \"{strategy}\"\n[hold]\nmax = \"60s\"\n");
-        let scene = Scene::begin(&HaproxyBinary::installed(), Way::Signal, changing(0), &tables);
-        let load = Load::to(CLIENTS).rate(1000).start();
+        let scene = Scene::begin(&HaproxyBinary::installed(), Way::Signal, Config::alternating_binds(0), &tables);
+        let load = Load::to(ALTERNATING).rate(1000).start();
         for round in 1..=4 {
             load.until_further(200);
-            scene.configure(changing(round));
+            scene.configure(Config::alternating_binds(round));
             let receipt = scene.rig.reload();
             assert_proven(&receipt);
             assert!(traffic(&receipt).iter().any(|listener| listener["rung"] == rung), "{}", receipt.stdout);
@@ -219,8 +201,8 @@ fn strategies_hold_and_kernel_fallback_hold_syns() {
 fn fd_pass_leaves_changed_listeners_unproven() {
     netns::enter();
     let tables = "[reload]\nstrategy = \"fd-pass\"\n";
-    let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, changing(0), tables);
-    scene.configure(changing(1));
+    let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, Config::alternating_binds(0), tables);
+    scene.configure(Config::alternating_binds(1));
     let receipt = scene.rig.reload().expect_status(3);
     let options = listener(&receipt, "127.0.0.1:8001%lo");
     assert_eq!((&options["rung"], &options["undrained-queue"]), (&"unproven".into(), &0.into()), "{}", receipt.stdout);

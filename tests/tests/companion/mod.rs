@@ -8,6 +8,7 @@ use reloader_tests::config::Config;
 use reloader_tests::haproxy::HaproxyBinary;
 use reloader_tests::master::Master;
 use reloader_tests::rig::Rig;
+use reloader_tests::versions;
 
 mod changes;
 mod daemon;
@@ -22,6 +23,11 @@ const LIMIT: Duration = Duration::from_secs(20);
 enum Way {
     Cli,
     Signal,
+}
+
+/// Every version of HAProxy, with each way to reload it.
+fn every_version_both_ways() -> impl Iterator<Item = (HaproxyBinary, Way)> {
+    versions::all().into_iter().flat_map(|binary| [Way::Cli, Way::Signal].map(|way| (binary.clone(), way)))
 }
 
 /// HAProxy under its unit, and a daemon beside it. Fields are dropped in order: the master ends before the rig's

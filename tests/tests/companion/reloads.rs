@@ -3,11 +3,11 @@
 use reloader_tests::config::Config;
 use reloader_tests::haproxy::{HaproxyBinary, Version};
 use reloader_tests::load::Load;
+use reloader_tests::netns;
 use reloader_tests::receipt::{assert_passed, listener};
 use reloader_tests::tier;
-use reloader_tests::{netns, versions};
 
-use super::{Scene, WEB, Way};
+use super::{Scene, WEB, Way, every_version_both_ways};
 
 const RATE: u32 = 3000;
 
@@ -50,23 +50,21 @@ fn reload_unchanged_configuration(way: Way) {
 #[ignore = "alone: loads with 3,000 connections a second"]
 fn every_version_reloads_without_loss_both_ways() {
     netns::enter();
-    for binary in versions::all() {
-        for way in [Way::Cli, Way::Signal] {
-            let scene = Scene::begin(&binary, way, Config::web(WEB), "");
-            let passes = binary.version >= Version { major: 2, minor: 6 };
-            scene.rig.reload().expect_status(0);
-            let load = Load::to([WEB]).rate(1500).start();
-            for _ in 0..4 {
-                load.until_further(300);
-                let receipt = scene.rig.reload();
-                assert!(receipt.status == 0, "{binary}: {}{}", receipt.stdout, receipt.stderr);
-                let rung = if passes { "passed" } else { "steered" };
-                assert_eq!(listener(&receipt, WEB)["rung"], rung, "{binary}: {}", receipt.stdout);
-            }
+    for (binary, way) in every_version_both_ways() {
+        let scene = Scene::begin(&binary, way, Config::web(WEB), "");
+        let passes = binary.version >= Version { major: 2, minor: 6 };
+        scene.rig.reload().expect_status(0);
+        let load = Load::to([WEB]).rate(1500).start();
+        for _ in 0..4 {
             load.until_further(300);
-            let outcomes = load.stop();
-            println!("{binary} {way:?}: {outcomes}");
-            outcomes.assert_lossless();
+            let receipt = scene.rig.reload();
+            assert!(receipt.status == 0, "{binary}: {}{}", receipt.stdout, receipt.stderr);
+            let rung = if passes { "passed" } else { "steered" };
+            assert_eq!(listener(&receipt, WEB)["rung"], rung, "{binary}: {}", receipt.stdout);
         }
+        load.until_further(300);
+        let outcomes = load.stop();
+        println!("{binary} {way:?}: {outcomes}");
+        outcomes.assert_lossless();
     }
 }

@@ -13,7 +13,7 @@ use reloader_tests::rig::Answer;
 use reloader_tests::sockets::{holders, listening, refuses, until_refused};
 use reloader_tests::{netns, versions};
 
-use super::{LIMIT, Scene, WEB, Way};
+use super::{LIMIT, Scene, WEB, Way, every_version_both_ways};
 
 /// The newest receipt as an answer.
 fn last(scene: &Scene) -> Answer {
@@ -24,25 +24,23 @@ fn last(scene: &Scene) -> Answer {
 #[test]
 fn failed_configuration_leaves_the_old_worker_serving() {
     netns::enter();
-    for binary in versions::all() {
-        for way in [Way::Cli, Way::Signal] {
-            let scene = Scene::begin(&binary, way, Config::web(WEB), "");
-            let old = scene.master().worker().unwrap();
-            let load = Load::to([WEB]).start();
-            load.until_started(100);
-            scene.configure(Config::web(WEB).section("frobnicate\n"));
-            let refused = scene.rig.reload().expect_status(1);
-            assert_eq!((refused.at("/result"), refused.at("/new")), (&"failed".into(), &serde_json::Value::Null));
-            let log = refused.at("/server-log").to_string();
-            assert!(log.contains("frobnicate"), "{binary} {way:?}: {}", refused.stdout);
-            assert_eq!(scene.rig.serving(), Some(old));
-            load.until_further(100);
-            scene.configure(Config::web(WEB));
-            let receipt = scene.rig.reload().expect_status(0);
-            assert_eq!(receipt.at("/old/pid"), old.pid, "{binary} {way:?}");
-            load.until_further(100);
-            load.stop().assert_lossless();
-        }
+    for (binary, way) in every_version_both_ways() {
+        let scene = Scene::begin(&binary, way, Config::web(WEB), "");
+        let old = scene.master().worker().unwrap();
+        let load = Load::to([WEB]).start();
+        load.until_started(100);
+        scene.configure(Config::web(WEB).section("frobnicate\n"));
+        let refused = scene.rig.reload().expect_status(1);
+        assert_eq!((refused.at("/result"), refused.at("/new")), (&"failed".into(), &serde_json::Value::Null));
+        let log = refused.at("/server-log").to_string();
+        assert!(log.contains("frobnicate"), "{binary} {way:?}: {}", refused.stdout);
+        assert_eq!(scene.rig.serving(), Some(old));
+        load.until_further(100);
+        scene.configure(Config::web(WEB));
+        let receipt = scene.rig.reload().expect_status(0);
+        assert_eq!(receipt.at("/old/pid"), old.pid, "{binary} {way:?}");
+        load.until_further(100);
+        load.stop().assert_lossless();
     }
 }
 
@@ -50,26 +48,24 @@ fn failed_configuration_leaves_the_old_worker_serving() {
 #[test]
 fn occupied_port_fails_the_reload() {
     netns::enter();
-    for binary in versions::all() {
-        for way in [Way::Cli, Way::Signal] {
-            let scene = Scene::begin(&binary, way, Config::web(WEB), "");
-            let old = scene.master().worker().unwrap();
-            let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = taken.local_addr().unwrap();
-            scene.configure(Config::web(WEB).frontend("taken", &[&port.to_string()]));
-            let load = Load::to([WEB]).start();
-            let began = Instant::now();
-            let refused = scene.rig.reload().expect_status(1);
-            println!("{binary} {way:?}: {} after {:?}", refused.at("/reason"), began.elapsed());
-            assert!(began.elapsed() < LIMIT, "the failure was noticed before the time limit");
-            assert_eq!(scene.rig.serving(), Some(old), "{binary} {way:?}");
-            load.until_further(100);
-            // HAProxy makes its old worker pause all listeners while the new one tries to bind (SIGTTOU). Its clients
-            // wait, and some are reset, whichever process asked for the reload.
-            println!("meanwhile: {}", load.stop());
-            let after = Load::to([WEB]).connections(200).run();
-            after.assert_lossless();
-        }
+    for (binary, way) in every_version_both_ways() {
+        let scene = Scene::begin(&binary, way, Config::web(WEB), "");
+        let old = scene.master().worker().unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap();
+        scene.configure(Config::web(WEB).frontend("taken", &[&port.to_string()]));
+        let load = Load::to([WEB]).start();
+        let began = Instant::now();
+        let refused = scene.rig.reload().expect_status(1);
+        println!("{binary} {way:?}: {} after {:?}", refused.at("/reason"), began.elapsed());
+        assert!(began.elapsed() < LIMIT, "the failure was noticed before the time limit");
+        assert_eq!(scene.rig.serving(), Some(old), "{binary} {way:?}");
+        load.until_further(100);
+        // HAProxy makes its old worker pause all listeners while the new one tries to bind (SIGTTOU). Its clients
+        // wait, and some are reset, whichever process asked for the reload.
+        println!("meanwhile: {}", load.stop());
+        let after = Load::to([WEB]).connections(200).run();
+        after.assert_lossless();
     }
 }
 

@@ -54,7 +54,7 @@ fn signal_before_the_command_runs_cancels_it() {
     let pending = hold_rig.spawn(&["--listen", WEB], service.command("restart"));
     until(Duration::from_secs(20), "the hold", || hold_rig.records().iter().any(|record| record["guard"].is_object()));
     let holder = Process::with_pid(pending.pid() as i32).unwrap();
-    until(Duration::from_secs(20), "signals to be caught", || catches(holder, 2));
+    until(Duration::from_secs(20), "signals to be caught", || holder.catches(Signal::SIGINT));
     holder.signal(Signal::SIGINT);
     let answer = pending.wait().expect_status(130);
     assert!(answer.stderr.contains("not run"), "{}", answer.stderr);
@@ -95,10 +95,4 @@ fn command_that_outlives_its_hold_is_waited_for() {
         drop(service);
         hold_rig.assert_gone();
     }
-}
-
-fn catches(process: Process, signal: u64) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

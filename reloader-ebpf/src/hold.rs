@@ -1,5 +1,5 @@
-//! The programs of a hold: one parks SYNs, the other turns those that are delivered back into the device they came by. An
-//! object of its own: kernels before 5.8 have no ring buffer, and all maps of an object are made when it is loaded.
+//! Holds SYNs on a device: one program parks them, the other turns delivered SYNs back into the device at which they arrived. The programs are
+//! a separate object, because kernels before 5.8 have no ring buffer, and loading an object makes all of its maps.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -33,31 +33,31 @@ use settle::{Settled, settle};
 #[map]
 static ABI: Array<u32> = Array::with_max_entries(ABI_VERSION, 0);
 
-/// What is held, put there by user space when the hold begins.
+/// The held addresses, written by user space when the hold begins.
 #[map]
 static HELD: HashMap<HeldKey, u32> = HashMap::with_max_entries(MAX_WATCHED, BPF_F_NO_PREALLOC);
 
-/// Written by user space: see [`control`].
+/// Settings written by user space, see [`control`].
 #[map]
 static CONTROL: Array<u64> = Array::with_max_entries(control::ENTRIES, 0);
 
-/// See [`count`].
+/// Counters, see [`count`].
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(count::ENTRIES, 0);
 
-/// Where a record is put together: it does not fit on a program's stack.
+/// The place in which a record is composed: it does not fit on a program's stack.
 #[map]
 static SCRATCH: PerCpuArray<Record> = PerCpuArray::with_max_entries(1, 0);
 
-/// User space says how large it is.
+/// The parked SYNs. User space sets the size before it loads the object.
 #[map]
 static RING: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 /// `LOOPBACK_IFINDEX` of the kernel.
 const LO: u32 = 1;
 
-/// Parks the SYNs of a hold, and once it is over settles the handshakes of those that are delivered. Whatever else it sees, the
-/// next program decides about the packet.
+/// Parks the SYNs of a hold. After the hold, it settles the handshakes of the delivered SYNs. The next program decides about all other
+/// packets.
 #[classifier]
 fn reloader_hold(ctx: TcContext) -> i32 {
     let packet = Packet { skb: ctx.as_ptr().cast() };
@@ -78,7 +78,7 @@ fn reloader_hold(ctx: TcContext) -> i32 {
         add_one(count::LAPSED);
         return TC_ACT_UNSPEC;
     }
-    // A SYN for which there is no room is dropped all the same: the port would refuse it, its client tries again.
+    // A SYN for which there is no room is dropped as well: the port would refuse it, while its client repeats a dropped SYN.
     add_one(if park(&packet, now).is_some() { count::HELD } else { count::DROPPED });
     TC_ACT_SHOT
 }
@@ -98,7 +98,7 @@ fn settling(packet: &Packet) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// A parked SYN that is delivered leaves by the device that it came by, and is turned back here.
+/// Turns a delivered SYN back. It leaves by the device at which it arrived.
 #[classifier]
 fn reloader_back(ctx: TcContext) -> i32 {
     let packet = Packet { skb: ctx.as_ptr().cast() };
@@ -124,7 +124,8 @@ impl Packet {
                 .is_some_and(|syn| self.is_to_a_held_port(&syn) && self.is_for_this_host(&syn))
     }
 
-    /// As the kernel finds a listener: the exact address first, and of two the one that is bound to the device.
+    /// Looks up the destination in the order in which the kernel finds a listener: the exact address first, and a listener that is bound to
+    /// the device before one that is not.
     #[inline(always)]
     fn is_to_a_held_port(&self, syn: &Syn) -> bool {
         // SAFETY: `skb` is the context of this program.
@@ -140,18 +141,18 @@ impl Packet {
     }
 }
 
-/// Copies the frame, from its link header on, to the ring.
+/// Copies the frame with its link header to the ring. None if there is no room, or if the frame is too long.
 #[inline(always)]
 fn park(packet: &Packet, now: u64) -> Option<()> {
     let record = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: `skb` is the context of this program. The record is this CPU's, and nobody else writes it meanwhile: programs at
+    // SAFETY: `skb` is the context of this program. The record belongs to this CPU, and no other program writes it meanwhile: programs at
     // ingress run with bottom halves off, one at a time.
     unsafe {
         (*record).arrived = now;
         (*record).device = (*packet.skb).ifindex;
         (*record).ethertype = packet.ethertype().into();
-        // Two comparisons, and of the register that is used: of one of the difference the verifier learns nothing, nor, before
-        // Linux 6.8, of one with 0. No SYN is shorter.
+        // Two comparisons of the register that is used. The verifier learns nothing from a comparison of the difference, nor, before Linux
+        // 6.8, from one with 0. No SYN is shorter than 40 bytes.
         let length = opaque((*packet.skb).len.into());
         if length < 40 {
             return None;

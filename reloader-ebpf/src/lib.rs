@@ -1,7 +1,7 @@
-//! What the eBPF programs and user space share, and the pure SYN parser.
+//! Shares types between the eBPF programs and user space, and parses SYNs.
 //!
-//! The programs themselves are in `main.rs`, `hold.rs` and `steer.rs`, which only `cargo xtask build-ebpf` compiles. This library builds on the host
-//! with no BPF toolchain, so that the code which looks at packets in the kernel is the code that the unit tests run.
+//! The programs are in `main.rs`, `hold.rs` and `steer.rs`, which only `cargo xtask build-ebpf` compiles. This library builds on the host
+//! without a BPF toolchain, so that the unit tests run the same parser as the kernel.
 #![no_std]
 
 mod abi;

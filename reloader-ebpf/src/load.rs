@@ -1,4 +1,4 @@
-//! What the programs of every object need.
+//! Reads packets, and declares the license and the panic handler of every object.
 
 use core::{ffi::c_void, mem::MaybeUninit};
 
@@ -8,21 +8,21 @@ use aya_ebpf::{bindings::bpf_hdr_start_off::BPF_HDR_START_NET, helpers::generate
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// Of the packet of the program that was called with this context, from its network header on: right for devices with any link
-/// header or none.
+/// The `N` bytes at `offset` from the network header of the packet of this context. The link header does not matter. None if the packet ends
+/// before.
 #[inline(always)]
 pub(crate) fn bytes<const N: usize>(context: *mut c_void, offset: usize) -> Option<[u8; N]> {
     let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-    // SAFETY: the context is that of this program, and the buffer has room for the N bytes asked for.
+    // SAFETY: the context is that of this program, and the buffer has room for N bytes.
     let result = unsafe {
         bpf_skb_load_bytes_relative(context, offset as u32, bytes.as_mut_ptr().cast(), N as u32, BPF_HDR_START_NET)
     };
-    // SAFETY: where the helper succeeds it has written all N bytes.
+    // SAFETY: a helper that succeeds has written all N bytes.
     (result == 0).then(|| unsafe { bytes.assume_init() })
 }
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses an endless loop, so a program that can panic does not load: the first load in a test finds it.
+    // The verifier refuses an endless loop, so a program that can panic does not load, and the first test fails.
     loop {}
 }

@@ -1,4 +1,4 @@
-//! The program that counts SYNs. `cargo xtask build-ebpf` compiles it for the BPF virtual machine; the built object is committed.
+//! Counts SYNs on a device. `cargo xtask build-ebpf` compiles the program for the BPF virtual machine; the object is committed.
 #![no_std]
 #![no_main]
 #![allow(
@@ -20,17 +20,17 @@ mod packet;
 
 use packet::Packet;
 
-/// Its number of entries is the version: see [`ABI_VERSION`].
+/// The number of entries is the version, see [`ABI_VERSION`].
 #[map]
 static ABI: Array<u32> = Array::with_max_entries(ABI_VERSION, 0);
 
-/// The watched addresses, put there by user space, and how many SYNs each CPU saw for them. Not preallocated: the room for
-/// the largest number of listeners would be wasted on nearly everybody.
+/// The watched addresses, written by user space, with the number of SYNs that each CPU has seen. The map is not preallocated, because few
+/// machines need room for the largest number of listeners.
 #[map]
 static SYNS: PerCpuHashMap<SynKey, u64> = PerCpuHashMap::with_max_entries(MAX_WATCHED, BPF_F_NO_PREALLOC);
 
-/// Counts the SYNs for this host to a watched address. Whatever it sees, the next program decides about the packet:
-/// `TC_ACT_OK` would end the chain and skip other people's policy.
+/// Counts the SYNs for this host to a watched address. The next program decides about the packet: `TC_ACT_OK` would end the chain and skip
+/// the filters of others.
 #[classifier]
 fn reloader_syns(ctx: TcContext) -> i32 {
     count(&ctx);
@@ -50,13 +50,14 @@ fn count(ctx: &TcContext) {
         return;
     };
     if packet.is_for_this_host(&syn) {
-        // SAFETY: the pointer is to this CPU's value, which no other context writes while a classifier runs: classifiers run
-        // with bottom halves off. The element stays allocated until the RCU read section that surrounds the program ends.
+        // SAFETY: the pointer is to this CPU's value, which no other context writes while a classifier runs, because classifiers run with
+        // bottom halves off. The element stays allocated until the RCU read section that surrounds the program ends.
         unsafe { *counter += 1 }
     }
 }
 
-/// As the kernel finds a listener: the exact address first, then any address of the same family.
+/// The counter of a SYN, looked up in the order in which the kernel finds a listener: the exact address first, then the wildcard of the same
+/// family.
 #[inline(always)]
 fn counter_of(syn: &Syn) -> Option<*mut u64> {
     SYNS.get_ptr_mut(syn_key(syn.destination, syn.port))

@@ -1,4 +1,4 @@
-//! What the tc programs of both objects need: how a packet is read, and whether it is for this host.
+//! Reads the packet of a tc program, and decides whether it is for this host.
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup as FibLookup},
@@ -28,8 +28,8 @@ impl Packet {
         u16::from_be(protocol as u16)
     }
 
-    /// A frame with a VLAN tag is counted on the VLAN's device, and one to another MAC address (a macvlan's, or seen by a
-    /// promiscuous device) on that of its owner, if that is on this host at all. VLAN 0 is a priority, not a VLAN.
+    /// Whether the packet is for this device. A frame with a VLAN tag counts on the VLAN's device. A frame to another MAC address (a macvlan's,
+    /// or one seen by a promiscuous device) counts on the device of its owner, if that is on this host. VLAN 0 is a priority, not a VLAN.
     #[inline(always)]
     pub(crate) fn is_for_this_device(&self) -> bool {
         const PACKET_HOST: u32 = 0;
@@ -39,14 +39,14 @@ impl Packet {
         kind == PACKET_HOST && (tagged == 0 || tag & VLAN_ID == 0)
     }
 
-    /// Whether the routing tables deliver the packet here, rather than forward it to somebody else's port of the same number.
+    /// Whether the routing tables deliver the packet on this host, rather than forward it to another host's port of the same number.
     #[inline(always)]
     pub(crate) fn is_for_this_host(&self, syn: &Syn) -> bool {
         let mut lookup = self.route_of(syn);
         // SAFETY: both pointers are valid for the call, and the length is that of the structure.
         let result = unsafe { bpf_fib_lookup(self.skb.cast(), &raw mut lookup, size_of::<FibLookup>() as i32, 0) };
-        // The helper asks "where would this be forwarded to?" and answers NOT_FWDED for a local address. A device that does
-        // not forward at all gets FWD_DISABLED before any lookup (bpf_ipv4_fib_lookup in net/core/filter.c).
+        // The helper looks up where the packet would be forwarded to, and gives NOT_FWDED for a local address. A device that does not forward
+        // gets FWD_DISABLED before any lookup (bpf_ipv4_fib_lookup in net/core/filter.c).
         result == i64::from(BPF_FIB_LKUP_RET_NOT_FWDED) || result == i64::from(BPF_FIB_LKUP_RET_FWD_DISABLED)
     }
 
@@ -54,7 +54,7 @@ impl Packet {
     fn route_of(&self, syn: &Syn) -> FibLookup {
         const AF_INET: u8 = 2;
         const AF_INET6: u8 = 10;
-        // SAFETY: the structure is made of integers only, for which zero is a value.
+        // SAFETY: the structure consists of integers only, for which zero is a valid value.
         let mut lookup: FibLookup = unsafe { core::mem::zeroed() };
         lookup.l4_protocol = 6;
         // SAFETY: `skb` is the context of this program.

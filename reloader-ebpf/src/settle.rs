@@ -1,10 +1,10 @@
-//! Finds the socket of a segment for the kernel, which for an instant may not find it itself.
+//! Finds the socket of a segment for the kernel, which may not find it itself for an instant.
 //!
-//! When a handshake ends, kernels before 6.19 take its request out of their table and then put the connection in
-//! (`inet_ehash_insert`): what looks it up in between finds neither, takes the listener, and is answered by a reset. It needs two CPUs
-//! at one moment, one with the client's ACK and one with its first data: hardly ever those of a client elsewhere, whose packets
-//! come in order by one queue. A client on this host sends its data from whichever CPU it runs on, while its handshake is done on
-//! that of whoever delivers its SYN.
+//! When a handshake ends, kernels before 6.19 remove its request from their table and then insert the connection (`inet_ehash_insert`). A
+//! lookup between the two steps finds neither, takes the listener, and is answered by a reset. This needs two CPUs at the same moment, one
+//! with the client's ACK and one with its first data. It hardly ever happens to a client on another host, because its packets arrive in order
+//! by one queue. A client on this host sends its data from the CPU on which it runs, while its handshake ends on the CPU that delivers its
+//! SYN.
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_TCP_LISTEN, BPF_TCP_NEW_SYN_RECV},
@@ -21,42 +21,42 @@ use crate::packet::Packet;
 
 const CURRENT_NETNS: u64 = u64::MAX;
 
-/// The kernel is between its two steps for some ten nanoseconds, a look takes a hundred.
+/// How often a segment is looked up. The kernel is between its two steps for some ten nanoseconds, and a lookup takes a hundred.
 const LOOKS: usize = 4;
 
-/// Not on the stack: where the word of an IPv4-mapped address that is always the same has been written, kernels before 6.8
-/// refuse what is written beside it, unless the loader has CAP_PERFMON ("attempt to corrupt spilled pointer on stack").
+/// The key of a lookup. It is not on the stack: once the constant word of an IPv4-mapped address was written there, kernels before 6.8 refuse
+/// a write beside it, unless the loader has CAP_PERFMON ("attempt to corrupt spilled pointer on stack").
 #[map]
 static SETTLE_KEY: PerCpuArray<HeldKey> = PerCpuArray::with_max_entries(1, 0);
 
-/// What became of a segment.
+/// The result for a segment.
 #[repr(u32)]
 pub(crate) enum Settled {
-    /// It was given to its handshake, which is not done yet. There the kernel itself tells a request that another CPU has just
-    /// made a connection of (`req_stolen` in `tcp_v4_rcv`), and looks again.
+    /// The segment was given to its handshake, which is not done yet. The kernel recognises a request that another CPU has just turned into a
+    /// connection (`req_stolen` in `tcp_v4_rcv`), and looks it up again.
     Given,
-    /// The kernel will find its connection, nobody listens, or it is none of ours.
+    /// The kernel will find the connection, no socket listens, or the segment is not for a held port.
     Known,
-    /// It has data, and would be answered by a reset. Perhaps the CPU that is between the steps was stopped there, as a virtual one
-    /// is at any time: a client on this host sends data again that nobody has answered. By another device than `lo` it may be one
-    /// that this program cannot know: what comes by the slave of a VRF is looked up without it.
+    /// The segment has data and would be answered by a reset. The CPU between the two steps may have been stopped there, as a virtual CPU can
+    /// be at any time. A client on this host sends unanswered data again, so the segment can be dropped on `lo`. On another device the
+    /// connection may be invisible to this program: a segment that arrives by the slave of a VRF is looked up without the VRF.
     Unknown,
 }
 
-/// Whose segment it is. What this program would look for elsewhere than the kernel does is left to the kernel: IPv6 with extension
-/// headers, and link-local addresses, whose connections are bound to a device although they come by `lo`.
+/// The connection of a segment. Segments that this program would look up differently from the kernel are left to the kernel: IPv6 with
+/// extension headers, and link-local addresses, whose connections are bound to a device although they arrive by `lo`.
 struct Ends {
     source: Address,
     destination: Address,
-    /// Both ports, as they stand in the segment.
+    /// Both ports, in the byte order of the segment.
     ports: u32,
     ipv4: bool,
-    /// A segment without is the ACK of a handshake, or of no consequence: nobody sends it again, and where the kernel sent a SYN
-    /// cookie it finds the listener and is right there.
+    /// Whether the segment has data. A segment without data is the ACK of a handshake, or does not matter: its client does not repeat it, and
+    /// if the kernel sent a SYN cookie, the listener is the right socket for it.
     has_data: bool,
 }
 
-/// Gives a later segment of a connection to its handshake, if that is not done yet. A function of its own, with a stack of its own.
+/// Gives a later segment of a connection to its handshake, if that is not done yet. It is not inlined, so that it has a stack of its own.
 #[inline(never)]
 pub(crate) fn settle(skb: *mut __sk_buff) -> Settled {
     let packet = Packet { skb };
@@ -80,7 +80,7 @@ pub(crate) fn settle(skb: *mut __sk_buff) -> Settled {
                 return Settled::Known;
             }
             let state = (*socket).state;
-            // A request that was taken out of the table since cannot be given.
+            // A request that was removed from the table in the meantime is refused.
             let is_given = state == BPF_TCP_NEW_SYN_RECV && bpf_sk_assign(skb.cast(), socket.cast(), 0) == 0;
             bpf_sk_release(socket.cast());
             if is_given {
@@ -124,7 +124,7 @@ fn ends(packet: &Packet) -> Option<Ends> {
     (header[13] & SYN_RST_ACK == ACK).then_some(Ends { source, destination, ports, ipv4, has_data })
 }
 
-/// As the hold's own program finds it: the first key that there is decides.
+/// Looks up the destination as the program of the hold does: the first key in the map decides.
 #[inline(always)]
 fn is_to_a_held_port(packet: &Packet, ends: &Ends) -> bool {
     let [_, _, high, low] = ends.ports.to_ne_bytes();
@@ -142,8 +142,8 @@ fn is_to_a_held_port(packet: &Packet, ends: &Ends) -> bool {
 #[inline(always)]
 fn verdict(key: HeldKey) -> Option<u32> {
     let place = SETTLE_KEY.get_ptr_mut(0)?;
-    // SAFETY: the place is this CPU's, and programs at ingress run with bottom halves off, one at a time. The elements stay
-    // allocated until the RCU read section that surrounds the program ends.
+    // SAFETY: the entry belongs to this CPU, and programs at ingress run with bottom halves off, one at a time. The elements stay allocated
+    // until the RCU read section that surrounds the program ends.
     unsafe {
         *place = key;
         HELD.get_ptr(&*place).map(|verdict| *verdict)

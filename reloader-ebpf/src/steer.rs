@@ -1,5 +1,5 @@
-//! The programs that steer: new connections go to the new generation's sockets, and what is queued on an old one goes there when
-//! that closes. An object of its own: kernels before 4.19 have no array of sockets.
+//! Steers new connections to the new generation's sockets, and moves the queue of an old socket there when it closes. The programs are a
+//! separate object, because kernels before 4.19 have no array of sockets.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -31,23 +31,23 @@ const AF_INET: u32 = 2;
 #[map]
 static ABI: Array<u32> = Array::with_max_entries(ABI_VERSION, 0);
 
-/// The groups and what became of their connections.
+/// The groups, and the counters of their connections.
 #[map]
 static GROUPS: PerCpuHashMap<HeldKey, Steered> = PerCpuHashMap::with_max_entries(MAX_WATCHED, BPF_F_NO_PREALLOC);
 
-/// The sockets to steer to, those of a group beside each other.
+/// The sockets to steer to. Those of a group are adjacent.
 #[map]
 static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(MAX_STEERED, 0);
 
-/// Until when it is steered: nanoseconds of CLOCK_MONOTONIC.
+/// The time until which the program steers, in nanoseconds of CLOCK_MONOTONIC.
 #[map]
 static LEASE: Array<u64> = Array::with_max_entries(1, 0);
 
-/// What was left to the kernel's own choice, see [`left`].
+/// The counters of segments that were left to the kernel, see [`left`].
 #[map]
 static LEFT: PerCpuArray<u64> = PerCpuArray::with_max_entries(left::ENTRIES, 0);
 
-/// Where the kernel migrates (5.14): asked for new connections, and for those of a listener that has closed.
+/// For kernels with migration (5.14): called for new connections, and for those of a listener that has closed.
 #[sk_reuseport(migrate)]
 fn reloader_steer(ctx: SkReuseportContext) -> u32 {
     // SAFETY: `md` is the context of this program, in which both pointers may be read; `sk` is a socket of the group, whose
@@ -61,8 +61,8 @@ fn reloader_steer(ctx: SkReuseportContext) -> u32 {
     steer(&ctx, &key, migrates)
 }
 
-/// Where it does not: asked for each segment that no connection takes (`inet_lookup_listener`), and not told the listener. Only a
-/// SYN is steered.
+/// For kernels without migration: called for each segment that belongs to no connection (`inet_lookup_listener`), without the listener. Only
+/// a SYN is steered.
 #[sk_reuseport]
 fn reloader_select(ctx: SkReuseportContext) -> u32 {
     let ethertype = u16::from_be(ctx.eth_protocol() as u16);
@@ -76,23 +76,24 @@ fn reloader_select(ctx: SkReuseportContext) -> u32 {
     steer(&ctx, &held_key(address, syn.port, 0), false)
 }
 
-/// Whatever fails, the kernel chooses as if there were no program.
+/// Steers a connection. If anything fails, the kernel chooses as if there were no program.
 #[inline(always)]
 fn steer(ctx: &SkReuseportContext, key: &HeldKey, migrates: bool) -> u32 {
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
-    // In stores of eight bytes: from 5.16 until 6.8 the verifier wants CAP_PERFMON of who writes one half of a stack slot after the other
-    // (`check_stack_write_fixed_off`, "attempt to corrupt spilled pointer"). The object is built for little-endian machines.
+    // Stored in units of eight bytes: from 5.16 until 6.8 the verifier demands CAP_PERFMON of a program that writes the two halves of a stack
+    // slot one after the other (`check_stack_write_fixed_off`, "attempt to corrupt spilled pointer"). The object is built for little-endian
+    // machines.
     let words = [0, 1, 2].map(|word| opaque(key[2 * word] as u64 | (key[2 * word + 1] as u64) << 32));
-    // SAFETY: three words are as long as the six halves, and no less aligned.
+    // SAFETY: three words are as long as the six halves, and at least as aligned.
     let key: &HeldKey = unsafe { &*words.as_ptr().cast() };
     let Some(group) = GROUPS.get_ptr_mut(key).filter(|_| LEASE.get(0).is_some_and(|lease| now < *lease)) else {
         return leave(left::CONNECTIONS);
     };
-    // Counted without an offset that a branch decides: without CAP_PERFMON the verifier refuses to add one to the pointer.
+    // Both counters are updated without a branch: without CAP_PERFMON the verifier refuses to add an offset that depends on one.
     let migrated = opaque(migrates as u64);
-    // SAFETY: the pointer is to this CPU's value, which no other context writes: the kernel asks with bottom halves off. The
-    // element stays allocated until the RCU read section that surrounds the program ends.
+    // SAFETY: the pointer is to this CPU's value, which no other context writes, because the kernel calls the program with bottom halves off.
+    // The element stays allocated until the RCU read section that surrounds the program ends.
     unsafe {
         if SOCKETS.select_reuseport(ctx, member((*group)[0], ctx.hash())).is_err() {
             return leave(left::CONNECTIONS);
@@ -112,8 +113,8 @@ fn leave(kind: u32) -> u32 {
     SK_PASS
 }
 
-/// Of two addresses one, by arithmetic: a branch would become a choice between two pointers into the socket, and the verifier
-/// wants each field read at a constant offset.
+/// One of two addresses, chosen by arithmetic. A branch would become a choice between two pointers into the socket, and the verifier demands
+/// that each field is read at a constant offset.
 #[inline(always)]
 fn one_of(first: bool, one: Address, other: Address) -> Address {
     let mask = opaque(0_u64.wrapping_sub(first as u64)) as u32;

@@ -9,7 +9,7 @@ use crate::packages::run as run_command;
 use crate::test::{self, MachineLock, Report, Tier};
 use crate::{build_ebpf, demo, dist, interrupt};
 
-/// What `cargo xtask ci` takes.
+/// The arguments of `cargo xtask ci`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// For a release: run every test, and build the committed and published objects again

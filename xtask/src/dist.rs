@@ -12,7 +12,7 @@ use crate::profile;
 /// The packages of `ldd` and `unshare`.
 const PACKAGES: [&str; 2] = ["libc-bin", "util-linux"];
 
-/// What `cargo xtask dist` takes.
+/// The arguments of `cargo xtask dist`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The cargo profile to build with

@@ -1,4 +1,4 @@
-//! Finds the SYN of a new TCP connection in a packet. Pure: the kernel program and the unit tests run the same code.
+//! Finds the SYN of a new TCP connection in a packet. The code is pure: the programs in the kernel and the unit tests run the same.
 
 use crate::abi::{Address, v4_mapped, v6};
 
@@ -43,40 +43,40 @@ impl Bytes for [u8] {
 /// The first packet of a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Syn {
-    /// Who wants to connect.
+    /// The address of the client.
     pub source: Address,
-    /// Whereto.
+    /// The address to which the client connects.
     pub destination: Address,
     /// The destination port, in host byte order.
     pub port: u16,
-    /// Whether the packet is IPv4: an IPv6 packet to an IPv4-mapped address is possible.
+    /// Whether the packet is IPv4. The address does not tell, because an IPv6 packet may go to an IPv4-mapped address.
     pub ipv4: bool,
 }
 
-/// What a TCP segment that belongs to no connection can begin at a listener.
+/// What a TCP segment that belongs to no connection may begin at a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
     /// A connection.
     Syn(Syn),
     /// A connection, if it answers a SYN cookie (`cookie_v4_check`: ACK without SYN and RST).
     Answer,
-    /// Nothing: it is dropped, or answered with a RST.
+    /// Nothing: the segment is dropped, or answered by a RST.
     None,
-    /// Perhaps a connection: its header could not be read, or its lengths are odd.
+    /// Possibly a connection: the header could not be read, or its lengths are inconsistent.
     Unread,
 }
 
-/// The SYN in an Ethernet frame; `None` where it is none, or where the frame has a VLAN tag (the VLAN device sees it untagged).
+/// The SYN in an Ethernet frame. `None` if the frame has no SYN, or if it has a VLAN tag (the VLAN device sees it untagged).
 #[inline(always)]
 pub fn syn_in_frame<B: Bytes + ?Sized>(frame: &B) -> Option<Syn> {
     let ethertype = u16::from_be_bytes(frame.read(ETHERNET_HEADER - 2)?);
     syn_in_packet(frame, ETHERNET_HEADER, ethertype)
 }
 
-/// The SYN in the packet whose IP header is at `start`: for devices without a link header, and where the kernel has taken it off.
+/// The SYN in the packet whose IP header is at `start`, for devices without a link header, or where the kernel has removed it.
 ///
-/// Only a SYN without ACK, RST or FIN counts. The second and later fragments of a packet have no TCP header and are `None`;
-/// so are lengths that the kernel's own TCP would drop, and IPv6 extension headers that are not for this host to skip.
+/// Only a SYN without ACK, RST or FIN counts. `None` also for the second and later fragments of a packet, which have no TCP header, for
+/// lengths with which the kernel's TCP would drop the packet, and for IPv6 extension headers that this host must not skip.
 #[inline(always)]
 pub fn syn_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16) -> Option<Syn> {
     match ethertype {
@@ -86,7 +86,7 @@ pub fn syn_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16
     }
 }
 
-/// What the segment in the packet whose IP header is at `start` can begin. For packets that are known to be TCP.
+/// What the segment in the packet whose IP header is at `start` may begin. The packet must be TCP.
 #[inline(always)]
 pub fn opening_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16) -> Opening {
     if let Some(syn) = syn_in_packet(packet, start, ethertype) {
@@ -103,8 +103,8 @@ pub fn opening_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype:
     }
 }
 
-/// Where the TCP header of a SYN begins and where its packet ends, in bytes from the beginning of `packet`. For what
-/// [`syn_in_packet`] has found a SYN in, or that is known to be TCP.
+/// The beginning of the TCP header and the end of the IP packet, in bytes from the beginning of `packet`. The packet must be TCP, such as one
+/// in which [`syn_in_packet`] has found a SYN.
 pub fn tcp_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16) -> Option<(usize, usize)> {
     if ethertype == ETHERTYPE_IPV4 {
         let [first, _, high, low] = packet.read(start)?;
@@ -159,7 +159,7 @@ fn skip_extension_headers<B: Bytes + ?Sized>(packet: &B, mut offset: usize, mut 
         let header: [u8; 4] = packet.read(offset)?;
         offset += match next {
             HOP_BY_HOP | DESTINATION_OPTIONS => extension_length(header),
-            // While segments are left, the destination address is a hop on the way.
+            // While segments are left, the destination address is an intermediate hop.
             ROUTING if header[3] == 0 => extension_length(header),
             FRAGMENT if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 == 0 => 8,
             _ => return None,
@@ -174,8 +174,8 @@ fn extension_length(header: [u8; 4]) -> usize {
     (usize::from(header[1]) + 1) * 8
 }
 
-/// The destination port, if what lies from `tcp` to `end` is a SYN. `end` is where IP says that the packet ends: a frame may
-/// be padded behind it.
+/// The destination port, if the bytes from `tcp` to `end` are a SYN. `end` is the end of the packet by its IP header: the frame may be padded
+/// behind it.
 #[inline(always)]
 fn syn_port<B: Bytes + ?Sized>(packet: &B, tcp: usize, end: usize) -> Option<u16> {
     let header: [u8; TCP_HEADER] = packet.read(tcp)?;

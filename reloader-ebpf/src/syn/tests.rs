@@ -1,4 +1,4 @@
-//! Packets are built byte by byte, so that a mistake in the parser is not repeated in the test.
+//! Tests the parser with packets that are built byte by byte, so that the tests do not share its mistakes.
 
 extern crate std;
 use std::vec::Vec;
@@ -77,14 +77,14 @@ fn extension(next: u8, more: u8, fourth: u8) -> Vec<u8> {
 }
 
 #[test]
-fn ipv4_with_and_without_a_link_header() {
+fn ipv4_syn_is_found_with_and_without_a_link_header() {
     let packet = ipv4(&[], TCP, 0x4000, &tcp(SYN, &[]));
     assert_eq!(in_v4(&packet), expected4());
     assert_eq!(syn_in_frame(&frame(0x0800, &packet)[..]), expected4());
 }
 
 #[test]
-fn ipv4_with_options() {
+fn ipv4_syn_is_found_behind_options() {
     for words in 1..=10 {
         let packet = ipv4(&std::vec![1; words * 4], TCP, 0, &tcp(SYN, &[]));
         assert_eq!(in_v4(&packet), expected4(), "{words} words of options");
@@ -92,7 +92,7 @@ fn ipv4_with_options() {
 }
 
 #[test]
-fn ipv4_header_that_cannot_be() {
+fn invalid_ipv4_header_is_refused() {
     // Four words, and a SYN right behind them.
     let mut short = ipv4(&[], TCP, 0, &tcp(SYN, &[]));
     short[0] = 0x44;
@@ -105,7 +105,7 @@ fn ipv4_header_that_cannot_be() {
 }
 
 #[test]
-fn ipv6_with_and_without_a_link_header() {
+fn ipv6_syn_is_found_with_and_without_a_link_header() {
     let packet = ipv6(TCP, &tcp(SYN, &[]));
     assert_eq!(in_v6(&packet), expected6());
     assert_eq!(syn_in_frame(&frame(0x86dd, &packet)[..]), expected6());
@@ -115,7 +115,7 @@ fn ipv6_with_and_without_a_link_header() {
 }
 
 #[test]
-fn ipv6_with_extension_headers() {
+fn ipv6_syn_is_found_behind_extension_headers() {
     let mut payload = extension(DESTINATION_OPTIONS, 0, 0);
     payload.extend(extension(ROUTING, 2, 0));
     payload.extend(extension(FRAGMENT, 4, 0));
@@ -126,14 +126,14 @@ fn ipv6_with_extension_headers() {
 }
 
 #[test]
-fn ipv6_on_its_way_to_another_hop() {
+fn ipv6_syn_for_another_hop_is_refused() {
     let mut payload = extension(TCP, 2, 1);
     payload.extend(tcp(SYN, &[]));
     assert_eq!(in_v6(&ipv6(ROUTING, &payload)), None);
 }
 
 #[test]
-fn ipv6_with_endless_or_unknown_extension_headers() {
+fn too_many_or_unknown_extension_headers_are_refused() {
     let chain = |length: usize| {
         let mut payload = Vec::new();
         for i in 1..=length {
@@ -145,7 +145,7 @@ fn ipv6_with_endless_or_unknown_extension_headers() {
     };
     assert_eq!(in_v6(&chain(MAX_EXTENSION_HEADERS)), expected6());
     assert_eq!(in_v6(&chain(MAX_EXTENSION_HEADERS + 1)), None);
-    // Even where the first header that is not read could be taken for a SYN.
+    // Even if the first header that is not read looks like a SYN.
     let mut masked = chain(MAX_EXTENSION_HEADERS + 2);
     let unread = 40 + MAX_EXTENSION_HEADERS * 8;
     masked[unread + 12..unread + 14].copy_from_slice(&[0x50, SYN]);
@@ -158,18 +158,18 @@ fn ipv6_with_endless_or_unknown_extension_headers() {
 }
 
 #[test]
-fn a_tagged_frame_is_left_alone() {
+fn tagged_frame_has_no_syn() {
     for tag in [0x8100, 0x88a8] {
         let mut tagged = std::vec![0, 10, 0x08, 0x00];
         tagged.extend(ipv4(&[], TCP, 0, &tcp(SYN, &[])));
         assert_eq!(syn_in_frame(&frame(tag, &tagged)[..]), None);
-        // Even where what follows the tag would do as an IP header.
+        // Even if an IP header follows the tag.
         assert_eq!(syn_in_packet(&tagged[4..], 0, tag), None);
     }
 }
 
 #[test]
-fn truncated_at_every_length() {
+fn truncated_frame_has_no_syn() {
     let mut payload = extension(TCP, 1, 0);
     payload.extend(tcp(SYN, &[]));
     let whole = [frame(0x0800, &ipv4(&[1; 8], TCP, 0, &tcp(SYN, &[]))), frame(0x86dd, &ipv6(HOP_BY_HOP, &payload))];
@@ -197,7 +197,7 @@ fn padding_is_not_part_of_the_packet() {
 }
 
 #[test]
-fn fragments() {
+fn only_the_first_fragment_has_a_syn() {
     const MORE: u16 = 0x2000;
     let segment = tcp(SYN, &[]);
     assert_eq!(in_v4(&ipv4(&[], TCP, MORE, &segment)), expected4());
@@ -217,7 +217,7 @@ fn fragments() {
 }
 
 #[test]
-fn not_tcp() {
+fn other_protocols_have_no_syn() {
     const UDP: u8 = 17;
     let segment = tcp(SYN, &[]);
     assert_eq!(in_v4(&ipv4(&[], UDP, 0, &segment)), None);
@@ -226,7 +226,7 @@ fn not_tcp() {
 }
 
 #[test]
-fn only_a_syn_without_ack_rst_or_fin() {
+fn only_a_syn_without_ack_rst_or_fin_counts() {
     for flags in 0..=u8::MAX {
         let seen = in_v4(&ipv4(&[], TCP, 0, &tcp(flags, &[]))).is_some();
         let wanted = flags & SYN != 0 && flags & (ACK | 0x04 | 0x01) == 0;
@@ -235,7 +235,7 @@ fn only_a_syn_without_ack_rst_or_fin() {
 }
 
 #[test]
-fn a_fast_open_syn_carries_data() {
+fn fast_open_syn_with_data_is_found() {
     let mut segment = tcp(SYN, &[]);
     segment[12] = 0x80;
     segment.extend([34, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1]);
@@ -245,7 +245,7 @@ fn a_fast_open_syn_carries_data() {
 }
 
 #[test]
-fn a_tcp_header_that_cannot_be() {
+fn invalid_tcp_header_is_refused() {
     let mut short = tcp(SYN, &[]);
     short[12] = 0x40;
     assert_eq!(in_v4(&ipv4(&[], TCP, 0, &short)), None);
@@ -255,7 +255,7 @@ fn a_tcp_header_that_cannot_be() {
 }
 
 #[test]
-fn what_a_segment_can_begin() {
+fn segments_begin_what_their_flags_allow() {
     const FIN: u8 = 0x01;
     const RST: u8 = 0x04;
     const PSH: u8 = 0x08;
@@ -278,7 +278,7 @@ fn what_a_segment_can_begin() {
 }
 
 #[test]
-fn what_cannot_be_read_may_begin_a_connection() {
+fn unreadable_segment_may_begin_a_connection() {
     let whole = ipv4(&[], TCP, 0, &tcp(ACK, &[]));
     for length in 0..20 + TCP_FLAGS {
         assert_eq!(opening_in_packet(&whole[..length], 0, ETHERTYPE_IPV4), Opening::Unread, "{length} bytes");

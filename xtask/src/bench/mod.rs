@@ -25,7 +25,7 @@ use reloader_tests::versions::cache_dir;
 use document::{Document, Row};
 use plan::Load;
 
-/// What `cargo xtask bench` takes.
+/// The arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Connections for each way of reloader; at 4,000/s a million take more than four minutes. Of such a large load, the ways

@@ -1,4 +1,4 @@
-//! The digest of everything that the committed objects were built from; it is committed beside them.
+//! Computes the digest of the objects and of everything that they are built from. It is committed beside the objects.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,10 +10,10 @@ use ring::digest::{Context, SHA256};
 use super::{OBJECTS, PROFILE};
 use crate::content;
 
-/// Written by `cargo xtask build-ebpf`.
+/// The file of the digest, written by `cargo xtask build-ebpf`.
 pub(super) const FILE: &str = "reloader/src/gate/programs/inputs.sha256";
 
-/// The crate, and what calls the compiler, with its version and its flags.
+/// The sources of the crate, and of the task that calls the compiler with its version and flags.
 const SOURCES: [&str; 5] = [
     ".cargo/config.toml",
     "reloader-ebpf/Cargo.toml",
@@ -24,13 +24,13 @@ const SOURCES: [&str; 5] = [
 
 const CRATE: &str = "reloader-ebpf";
 
-/// Whether objects and inputs are those of the committed digest.
+/// Whether the objects and their inputs have the committed digest.
 pub(super) fn are_unchanged(root: &Path) -> Result<bool> {
     let committed = fs::read_to_string(root.join(FILE)).unwrap_or_default();
     Ok(committed == digest(root)?)
 }
 
-/// Of the inputs and the objects, so that an object that was changed by itself is noticed as well.
+/// The digest of the inputs and the objects. It includes the objects, so that a change of an object alone is noticed.
 pub(super) fn digest(root: &Path) -> Result<String> {
     let mut context = Context::new(&SHA256);
     for path in SOURCES.into_iter().chain(OBJECTS.map(|(_, object)| object)) {
@@ -49,7 +49,7 @@ pub(super) fn digest(root: &Path) -> Result<String> {
     Ok(content::hexadecimal(context))
 }
 
-/// The crate's dependencies in the lock file, theirs included: name, version and checksum.
+/// The crate and all its transitive dependencies in the lock file, each with name, version and checksum.
 fn packages(lock: &toml::Table) -> BTreeSet<String> {
     let all: Vec<&toml::Table> = lock
         .get("package")
@@ -62,7 +62,7 @@ fn packages(lock: &toml::Table) -> BTreeSet<String> {
         |package: &toml::Table, key: &str| package.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
     let (mut found, mut waiting) = (BTreeSet::new(), vec![CRATE.to_owned()]);
     while let Some(name) = waiting.pop() {
-        // A dependency is `name`, or `name version` where the lock file has several of that name.
+        // A dependency is `name`, or `name version` if the lock file has several versions.
         let (name, version) =
             name.split_once(' ').map_or((name.as_str(), None), |(name, version)| (name, Some(version)));
         let fits =
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_crates_own_dependencies_count_and_all_of_them() {
+    fn packages_are_the_transitive_dependencies_of_the_crate() {
         let lock = "[[package]]\nname = \"reloader-ebpf\"\nversion = \"1\"\ndependencies = [\"a\"]\n\
                     [[package]]\nname = \"a\"\nversion = \"2\"\nchecksum = \"x\"\ndependencies = [\"b 3\"]\n\
                     [[package]]\nname = \"b\"\nversion = \"3\"\n[[package]]\nname = \"b\"\nversion = \"4\"\n\
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_source_a_changed_object_and_a_changed_flag_are_each_noticed() {
+    fn changed_source_object_or_flag_is_noticed() {
         let root = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = root.path().join(name);

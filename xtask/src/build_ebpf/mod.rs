@@ -1,5 +1,5 @@
-//! Builds the eBPF programs. The object is committed, so that nobody else needs the BPF toolchain, and it is the same bytes
-//! wherever it is built: `--check` holds the project to that.
+//! Builds the eBPF programs. The objects are committed, so that only a change of their sources needs the BPF toolchain. They have the same
+//! bytes wherever they are built, which `--check` verifies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,15 @@ mod toolchain;
 
 use toolchain::Toolchain;
 
-/// What cargo calls an object, and where `reloader` includes it from, seen from the workspace's root.
+/// The objects: cargo's name, and the path in the workspace from which `reloader` includes them.
 const OBJECTS: [(&str, &str); 3] = [
     ("reloader-ebpf", "reloader/src/gate/programs/reloader.o"),
     ("reloader-hold", "reloader/src/gate/programs/hold.o"),
     ("reloader-steer", "reloader/src/gate/programs/steer.o"),
 ];
 
-/// The sources of the programs, which run in the kernel where a mistake is costly: they stay small enough to be read at once.
-/// The library beside them is tested on the host.
+/// The sources of the programs. They run in the kernel, where a mistake is costly, so they must stay small enough to be read at once. The
+/// library beside them is tested on the host.
 const PROGRAMS: [&str; 7] = [
     "reloader-ebpf/src/load.rs",
     "reloader-ebpf/src/opaque.rs",
@@ -37,19 +37,19 @@ const MAX_LINES: usize = 460;
 const TARGET: &str = "bpfel-unknown-none";
 const PROFILE: &str = "ebpf";
 
-/// What `cargo xtask build-ebpf` takes.
+/// The arguments of `cargo xtask build-ebpf`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Build aside and compare with the committed object byte for byte, changing nothing
+    /// Compare the committed objects with a separate build, byte for byte, and change nothing
     #[arg(long)]
     check: bool,
 }
 
-/// Builds, and writes or compares the objects.
+/// Builds the objects, and writes or compares them.
 ///
 /// # Errors
-/// Where the toolchain is missing and cannot be installed, where the build fails, where `--check` finds a difference, and where
-/// the programs have grown too long.
+/// If the toolchain is missing and cannot be installed, if the build fails, if `--check` finds a difference, or if the programs have grown
+/// too long.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let root = workspace_root()?;
     check_length(&root)?;
@@ -60,8 +60,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     fs::write(root.join(inputs::FILE), inputs::digest(&root)?).context(inputs::FILE)
 }
 
-/// Sees that the committed objects are what their sources build: by building them, unless nothing has changed since they were
-/// built and the word of the one who committed them is enough.
+/// Verifies that the committed objects are built from their sources. Unless `always` is set, the committed digest is enough if neither the
+/// objects nor their inputs have changed since.
 ///
 /// # Errors
 /// As [`run`] with `--check`.
@@ -69,13 +69,13 @@ pub(crate) fn check(always: bool) -> anyhow::Result<()> {
     let root = workspace_root()?;
     if !always && inputs::are_unchanged(&root)? {
         check_length(&root)?;
-        println!("the eBPF objects and all that they are built from are as committed together: not built again");
+        println!("the eBPF objects and their inputs are as committed: not built again");
         return Ok(());
     }
     run(&Arguments { check: true })?;
     ensure!(
         inputs::are_unchanged(&root)?,
-        "{} does not fit what the objects are built from, though they are the same: run `cargo xtask build-ebpf` and commit it",
+        "{} does not fit the inputs of the objects, although the objects are the same: run `cargo xtask build-ebpf` and commit it",
         inputs::FILE
     );
     Ok(())
@@ -83,7 +83,7 @@ pub(crate) fn check(always: bool) -> anyhow::Result<()> {
 
 fn build_or_compare(arguments: &Arguments, root: &Path) -> anyhow::Result<()> {
     let toolchain = Toolchain::find_or_install()?;
-    // A folder of its own to check in, so that nothing built before can hide a difference.
+    // The check builds in a separate folder, so that no earlier build can hide a difference.
     let target = root.join(if arguments.check { "target/ebpf-check" } else { "target/ebpf" });
     if arguments.check {
         remove(&target)?;
@@ -91,7 +91,7 @@ fn build_or_compare(arguments: &Arguments, root: &Path) -> anyhow::Result<()> {
     build(root, &target, &toolchain)?;
     for (name, object) in OBJECTS {
         let built = target.join(TARGET).join(PROFILE).join(name);
-        let built = fs::read(&built).with_context(|| format!("cargo built no {}", built.display()))?;
+        let built = fs::read(&built).with_context(|| format!("cargo did not build {}", built.display()))?;
         if arguments.check {
             compare(&built, root, object, &toolchain)?;
         } else {
@@ -109,15 +109,15 @@ fn check_length(root: &Path) -> anyhow::Result<()> {
     }
     ensure!(
         lines <= MAX_LINES,
-        "the eBPF programs ({}) have {lines} lines of code, and {MAX_LINES} are the limit. What can be tested on the host belongs into \
-         the library beside them",
+        "the eBPF programs ({}) have {lines} lines of code, and {MAX_LINES} are the limit: move what can be tested on the host into the \
+         library beside them",
         PROGRAMS.join(", ")
     );
     println!("the eBPF programs have {lines} lines of code; {MAX_LINES} are the limit");
     Ok(())
 }
 
-/// Comments and empty lines are free: they make it quicker to read.
+/// Counts lines without comments and empty lines, which make the code easier to read.
 fn lines_of_code(source: &str) -> usize {
     source.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count()
 }
@@ -152,21 +152,21 @@ fn build(root: &Path, target: &Path, toolchain: &Toolchain) -> anyhow::Result<()
     run_command(&mut cargo)
 }
 
-/// Without debug info and with every folder's name replaced, nothing in the object tells where it was built.
+/// The flags of rustc. Without debug information, and with the names of all folders replaced, an object does not depend on where it was built.
 fn flags(root: &Path, target: &Path, toolchain: &Toolchain) -> anyhow::Result<String> {
     let mut flags = vec![
-        // Which machine's registers aya's tracing programs read. We have none, so that one object serves every architecture.
+        // The machine whose registers aya's tracing programs read. Reloader has no such program, so one object fits every architecture.
         r#"--cfg=bpf_target_arch="x86_64""#.to_owned(),
         "-Cdebuginfo=0".to_owned(),
-        // Else to zero a structure is a call of memset, and the verifier allows its loop over a pointer only to those who have
-        // CAP_PERFMON: the programs must load with CAP_BPF and CAP_NET_ADMIN.
+        // Otherwise a structure is zeroed by a call of memset, whose loop over a pointer the verifier allows only with CAP_PERFMON. The
+        // programs must load with CAP_BPF and CAP_NET_ADMIN.
         "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
     ];
     let folders = [
         (root.to_path_buf(), "/reloader"),
         (cargo_home()?, "/cargo"),
         (toolchain.sysroot()?, "/rust"),
-        // rustc takes the last that fits: the target folder is usually inside the root.
+        // The last prefix that fits wins: the target folder is usually inside the root.
         (target.to_path_buf(), "/target"),
     ];
     for (folder, name) in folders {
@@ -179,22 +179,22 @@ fn cargo_home() -> anyhow::Result<PathBuf> {
     std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))
-        .context("there is neither CARGO_HOME nor HOME")
+        .context("neither CARGO_HOME nor HOME is set")
 }
 
 fn compare(built: &[u8], root: &Path, object: &str, toolchain: &Toolchain) -> anyhow::Result<()> {
     let committed =
-        fs::read(root.join(object)).with_context(|| format!("there is no {object}: run `cargo xtask build-ebpf`"))?;
+        fs::read(root.join(object)).with_context(|| format!("{object} is missing: run `cargo xtask build-ebpf`"))?;
     let difference = first_difference(&committed, built);
     ensure!(
         difference.is_none(),
-        "{object} is not what its source builds: {} bytes are committed, {toolchain} built {}, and they differ from byte {} on. \
-         Where the source was changed, run `cargo xtask build-ebpf` and commit the object",
+        "{object} was not built from its source: {} bytes are committed, {toolchain} built {}, and they differ from byte {} on. \
+         If the source was changed, run `cargo xtask build-ebpf` and commit the object",
         committed.len(),
         built.len(),
         difference.unwrap_or_default()
     );
-    println!("{object}: its {} bytes are what {toolchain} builds", built.len());
+    println!("{object}: {toolchain} builds the same {} bytes", built.len());
     Ok(())
 }
 
@@ -203,7 +203,7 @@ fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
     (common < a.len().max(b.len())).then_some(common)
 }
 
-/// What a command prints, without the line's end.
+/// The output of a command without the final line end; none if the command fails.
 fn output_of(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

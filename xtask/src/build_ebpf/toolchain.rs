@@ -1,4 +1,4 @@
-//! The compiler, its sources and the linker, in the very versions that built the committed object.
+//! Finds or installs the compiler, its sources and the linker, in the versions that built the committed objects.
 
 use std::fmt;
 use std::fs;
@@ -17,11 +17,11 @@ const BPF_LINKER: &str = "0.10.3";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
 
-/// Where the compiler comes from. Core's sources must be of the same version: `-Z build-std` compiles them.
+/// The origin of the compiler. The sources of `core` must have the same version, because `-Z build-std` compiles them.
 pub(super) enum Toolchain {
-    /// Debian's `rustc-web`, driven by whatever cargo runs this task.
+    /// Debian's `rustc-web`, called by the cargo that runs this task.
     Debian {
-        /// As `rustc -vV` says, for example 22.1.8.
+        /// The version of LLVM that `rustc -vV` prints, for example 22.1.8.
         llvm: String,
     },
     /// A toolchain of rustup's, with its component `rust-src`.
@@ -29,7 +29,7 @@ pub(super) enum Toolchain {
 }
 
 impl Toolchain {
-    /// The toolchain that is there, or after installing it where Debian has it.
+    /// The installed toolchain. If there is none, it is installed from Debian's packages.
     pub(super) fn find_or_install() -> anyhow::Result<Self> {
         let toolchain = match Self::find() {
             Some(toolchain) => toolchain,
@@ -66,10 +66,10 @@ impl Toolchain {
         })
     }
 
-    /// Cargo, told to use this compiler.
+    /// A cargo command that uses this compiler.
     pub(super) fn cargo(&self) -> Command {
         let mut cargo = Command::new("cargo");
-        // `-Z build-std` is not stable. What `cargo xtask` sets for its own toolchain must not reach this one.
+        // `-Z build-std` is unstable. The variables that `cargo xtask` sets for its own toolchain must not reach this one.
         cargo
             .env("RUSTC_BOOTSTRAP", "1")
             .env_remove("RUSTFLAGS")
@@ -94,8 +94,8 @@ impl Toolchain {
         output_of(rustc.args(["--print", "sysroot"])).map(PathBuf::from).context("rustc does not name its sysroot")
     }
 
-    /// The linker to give cargo. It generates the code, by the first libLLVM in LD_LIBRARY_PATH: under rustup's cargo that
-    /// of rustup's default toolchain, whatever that is today. So Debian's is run with the compiler's own LLVM.
+    /// The linker for cargo. The linker generates the code with the first libLLVM in LD_LIBRARY_PATH. Under rustup's cargo that is the libLLVM
+    /// of rustup's default toolchain, which changes. Therefore Debian's compiler is used with its own LLVM.
     pub(super) fn linker(&self, folder: &Path) -> anyhow::Result<PathBuf> {
         let Self::Debian { llvm } = self else {
             return Ok(PathBuf::from("bpf-linker"));
@@ -123,7 +123,7 @@ impl fmt::Display for Toolchain {
     }
 }
 
-/// The version of LLVM in Debian's compiler, if that is the one we want and its sources are there.
+/// The version of LLVM in Debian's compiler, if the compiler has the right version and its sources are installed.
 fn debian_llvm() -> Option<String> {
     let version = output_of(Command::new(DEBIAN_RUSTC).arg("-vV"))?;
     let field = |name| version.lines().find_map(|line| line.strip_prefix(name));
@@ -131,17 +131,17 @@ fn debian_llvm() -> Option<String> {
     (field("release: ") == Some(RUST) && sources.is_dir()).then(|| field("LLVM version: ")).flatten().map(str::to_owned)
 }
 
-/// Debian names the library by the first two numbers of its version.
+/// The path of LLVM's library, which Debian names by the first two numbers of its version.
 fn debian_libllvm(version: &str) -> anyhow::Result<PathBuf> {
     let short: Vec<&str> = version.split('.').take(2).collect();
     let name = format!("libLLVM.so.{}", short.join("."));
     let machine = std::env::consts::ARCH;
     let path = Path::new("/usr/lib").join(format!("{machine}-linux-gnu")).join(name);
-    anyhow::ensure!(path.exists(), "there is no {}: {DEBIAN_RUSTC} is not as Debian packages it", path.display());
+    anyhow::ensure!(path.exists(), "{} is missing: {DEBIAN_RUSTC} does not come from Debian's package", path.display());
     Ok(path)
 }
 
-/// Whether apt can install the version we want, by its lists of today.
+/// Whether apt can install the right version, by its current package lists.
 fn debian_has_it() -> anyhow::Result<bool> {
     if !in_path("apt-get") {
         return Ok(false);

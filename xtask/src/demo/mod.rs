@@ -16,7 +16,7 @@ use reloader_tests::footprint::Footprint;
 use crate::packages::{ensure_apt, in_path, run as run_command};
 use crate::profile;
 
-/// What `cargo xtask demo` takes.
+/// The arguments of `cargo xtask demo`.
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
     /// The reloader to show: set when this program calls itself as root

@@ -30,7 +30,7 @@ use check::{KNOWN, Kind, Picture, Violations};
 use table::Table;
 use tree::{Source, Tree};
 
-/// What `cargo xtask layers` takes.
+/// The arguments of `cargo xtask layers`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Write the list of known violations as the tree has them now

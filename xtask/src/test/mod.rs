@@ -57,7 +57,7 @@ const PACKAGES: [&str; 13] = [
     "util-linux",
 ];
 
-/// What `cargo xtask test` takes.
+/// The arguments of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// While working: the unit tests, and a few integration tests of each area

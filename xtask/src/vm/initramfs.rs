@@ -76,7 +76,7 @@ impl Packer {
         }
         let mut rest = GuestArchive::default();
         for (folder, target) in &load.trees {
-            rest.archive.tree(folder, target, &|path| !path.strip_prefix(target).is_ok_and(is_dead_weight))?;
+            rest.archive.tree(folder, target, &|path| !path.strip_prefix(target).is_ok_and(is_unneeded))?;
         }
         let commands = load.commands.iter().map(plan).collect::<Result<Vec<_>>>()?;
         let plan = json!({ "modules": modules.names, "commands": commands, "environment": load.environment });
@@ -134,8 +134,8 @@ fn inside(path: &Path) -> Result<PathBuf> {
     Ok(Path::new(PROGRAMS).join(path.file_name().with_context(|| format!("{} has no name", path.display()))?))
 }
 
-/// What a system can be booted without.
-const DEAD_WEIGHT: [&str; 9] = [
+/// Folders without which a system still boots.
+const UNNEEDED: [&str; 9] = [
     "usr/share/doc",
     "usr/share/man",
     "usr/share/locale",
@@ -147,8 +147,8 @@ const DEAD_WEIGHT: [&str; 9] = [
     "var/lib/dpkg",
 ];
 
-fn is_dead_weight(path: &Path) -> bool {
-    DEAD_WEIGHT.iter().any(|folder| path == Path::new(folder))
+fn is_unneeded(path: &Path) -> bool {
+    UNNEEDED.iter().any(|folder| path == Path::new(folder))
 }
 
 #[derive(Default)]

@@ -35,7 +35,7 @@ pub(crate) const PROFILE: &str = "guest";
 /// With KVM a guest boots and ends within a few seconds.
 const KVM_LIMIT: Duration = Duration::from_secs(30);
 
-/// What `cargo xtask vm` takes.
+/// The arguments of `cargo xtask vm`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The kernel: 5.10, 6.1, 6.12 or newest

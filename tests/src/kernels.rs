@@ -118,7 +118,7 @@ fn find(tree: &Path, release: &str) -> Result<Kernel> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pages::table;
+    use crate::documents::table;
 
     #[test]
     fn the_documented_kernels_are_the_tested_ones() {

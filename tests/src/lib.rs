@@ -22,7 +22,6 @@ pub mod master;
 pub mod netns;
 pub mod network;
 pub mod packet;
-pub mod pages;
 pub mod plain;
 pub mod poll;
 pub mod probe;

@@ -13,6 +13,8 @@ mod ci;
 mod content;
 mod demo;
 mod dist;
+#[cfg(test)]
+mod documented_code;
 mod interrupt;
 mod layers;
 mod packages;

@@ -2,12 +2,14 @@
 
 mod output;
 mod steps;
+mod table;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use output::{difference, shape};
 pub use steps::Step;
+pub use table::table;
 
 /// A fenced block.
 #[derive(Debug, Clone)]

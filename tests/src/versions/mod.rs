@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_documented_versions_are_the_tested_ones() {
-        let documented = crate::pages::table("docs/reference/haproxy.md", "## Tested versions");
+        let documented = crate::documents::table("docs/reference/haproxy.md", "## Tested versions");
         let source = |version: &TestedVersion| match version.origin {
             Origin::Suite(suite) => format!("Debian {suite}"),
             Origin::Wheel(package) => format!("PyPI `{package}`"),

@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn documented_rows_are_those_that_run() {
         let page = "docs/reference/kernels.md";
-        let mut documented = reloader_tests::pages::table(
+        let mut documented = reloader_tests::documents::table(
             page,
             "Each row is one virtual machine. *Gate* is the gate in which a hold must end there.",
         );

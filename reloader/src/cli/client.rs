@@ -127,7 +127,7 @@ fn timed_out(request: &Request, limit: Duration) -> CliError {
     let limit = humantime::format_duration(limit);
     let message = match request {
         Request::Reload { dry_run: false, .. } => {
-            format!("no outcome within {limit}; the daemon still carries out the reload, see `reloader status`")
+            format!("no outcome within {limit}; the daemon goes on with the reload, see `reloader status`")
         }
         _ => format!("the daemon did not answer within {limit}: it is busy, or stopped (see its log)"),
     };

@@ -1,4 +1,4 @@
-//! Conversations over the control socket that are under way: the end of the daemon waits for them.
+//! Counts the clients that talk over the control socket: the end of the daemon waits for them.
 
 use std::time::Duration;
 
@@ -6,30 +6,30 @@ use tokio::sync::watch;
 
 use crate::process;
 
-/// The longest that a client may put off the end of PID 1, which would be the client's own.
+/// How long a client may delay the end of PID 1, which ends the client as well.
 pub(super) const FAREWELL: Duration = Duration::from_secs(5);
-/// Of any other daemon: nobody looks after its server any more, and the next one waits.
+/// The same for any other daemon: its server is not supervised meanwhile, and the next daemon waits.
 const ELSEWHERE: Duration = Duration::from_secs(1);
 
-/// How many there are.
+/// The number of clients.
 #[derive(Debug, Clone)]
 pub(super) struct ActiveClients(watch::Sender<usize>);
 
-/// One of them, until it is dropped.
+/// One client, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Conversation(watch::Sender<usize>);
+pub(super) struct ActiveClient(watch::Sender<usize>);
 
 impl ActiveClients {
     pub(super) fn new() -> ActiveClients {
         ActiveClients(watch::Sender::new(0))
     }
 
-    pub(super) fn begin(&self) -> Conversation {
+    pub(super) fn begin(&self) -> ActiveClient {
         self.0.send_modify(|count| *count += 1);
-        Conversation(self.0.clone())
+        ActiveClient(self.0.clone())
     }
 
-    /// Waits until there is none, though not for long.
+    /// Waits until there is none, for a limited time.
     pub(super) async fn over(&self) {
         let mut count = self.0.subscribe();
         let patience = if process::is_init() { FAREWELL } else { ELSEWHERE };
@@ -37,7 +37,7 @@ impl ActiveClients {
     }
 }
 
-impl Drop for Conversation {
+impl Drop for ActiveClient {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count -= 1);
     }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_is_over_with_the_last_one() {
+    async fn wait_ends_with_the_last_client() {
         let active_clients = ActiveClients::new();
         assert_eq!(active_clients.over().now_or_never(), Some(()));
         let (one, other) = (active_clients.begin(), active_clients.clone().begin());

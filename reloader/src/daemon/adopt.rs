@@ -31,7 +31,7 @@ pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>
     let mut records = GenerationRecords::load(supervisor.place());
     let nonblocking = std::mem::take(&mut records.nonblocking);
     if records.companion {
-        // Workers of somebody else's master: one that serves is found as any other.
+        // They are workers of a master that the daemon did not start: one that serves is found as any other.
         records.generations.clear();
     }
     supervisor.continue_from(&records);
@@ -50,7 +50,7 @@ async fn own_generations(
     supervisor: &mut Supervisor,
     records: GenerationRecords,
 ) -> Result<Option<Generation>, DaemonError> {
-    // Asked before anything is signalled: without an answer nobody can be told from anybody.
+    // The kernel is asked before anything is signalled: without its answer no process can be told from another.
     let machine = sock_diag::listeners().map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
     let (mut found, mut ended) = (Vec::new(), Vec::new());
     for record in with_unrecorded(supervisor, records.generations) {
@@ -80,7 +80,7 @@ async fn own_generations(
             chosen = Some(generation);
             continue;
         }
-        // For the first time for one whose daemon was killed before.
+        // For one whose daemon was killed before it could, this is the first time.
         let was_told = record.state == State::Draining && !generation.listens_somewhere(&machine);
         if !was_told || supervisor.server().may_be_asked_twice() {
             supervisor.server().retire(&generation.retire_request());
@@ -91,8 +91,8 @@ async fn own_generations(
     Ok(chosen)
 }
 
-/// Follows those of a service's generation that have a listener though its first process has ended: it did while there was no daemon.
-/// The next generation is given their sockets.
+/// Follows the processes of a service's generation that still have a listener although its first process ended while no daemon ran. The next
+/// generation is given their sockets.
 async fn follow_outlived(supervisor: &mut Supervisor, record: &GenerationRecord) {
     if supervisor.server().process_scope() != ProcessScope::All {
         return;
@@ -115,7 +115,7 @@ async fn follow_outlived(supervisor: &mut Supervisor, record: &GenerationRecord)
     supervisor.ask_orphans();
 }
 
-/// The recorded serving generation; when it has ended, or listens no more, the newest started one that answers.
+/// The recorded serving generation. Where that has ended, or does not listen any more, the newest started one that answers.
 async fn choose_serving(
     server: &Server,
     found: &[(GenerationRecord, Handle)],
@@ -201,7 +201,7 @@ async fn foreign_haproxy(supervisor: &mut Supervisor) -> Result<Option<Generatio
     Ok(None)
 }
 
-/// True for a socket that only we and the service manager, our parent, have: it takes connections, and nobody would answer.
+/// True for a socket that only this process and the service manager, its parent, have: it takes connections that no process answers.
 fn is_kept_of_the_dead(path: &Path, received: &[KeptSocket]) -> bool {
     let Some(held) = received.iter().find(|held| held.listener.endpoint.address == Address::Unix(path.into())) else {
         return false;
@@ -225,7 +225,7 @@ fn adopted(number: u64, process: Handle, socket: PathBuf, config: &[PathBuf], no
 async fn refuse_if_restarted_by_systemd(pid: u32) -> Result<(), DaemonError> {
     let own = units(std::process::id());
     let Some(unit) = units(pid).into_iter().find(|unit| !own.contains(unit)) else { return Ok(()) };
-    // What reloader does to it is a clean exit: the other settings leave that alone (systemd.service(5)).
+    // reloader ends it by a clean exit, after which the other settings do not start it again (systemd.service(5)).
     if restart_setting(&unit).await.is_some_and(|setting| !matches!(setting.as_str(), "always" | "on-success")) {
         return Ok(());
     }
@@ -275,7 +275,7 @@ async fn take_over(
     let owned: Vec<Owned> = inspection.owned;
     recorder.receipt().new = Some(generation.id());
     recorder.receipt().listeners = verdicts(&owned, &owned).into_iter().map(|verdict| verdict.receipt).collect();
-    // What the kernel does not list is looked for by what serves alone.
+    // Without this list the listeners of the serving generation are all that is looked for.
     let machine = sock_diag::tcp_listeners().unwrap_or_default();
     supervisor.update_draining(|draining| {
         let sockets = process::sockets_of(&draining.processes());

@@ -1,4 +1,4 @@
-//! Companion mode in the main loop: HAProxy is found, followed and let go of, never started and never stopped.
+//! Finds and follows a HAProxy that its own unit runs (companion mode). The daemon never starts it and never stops it.
 
 use std::time::Instant;
 
@@ -78,7 +78,7 @@ impl EventLoop {
         }
     }
 
-    /// The worker has ended: by itself, or because it was retired and had nothing left to drain.
+    /// The worker has ended: on its own, or because it was retired and had nothing left to drain.
     pub(super) async fn companion_ended(&mut self, ended: Ended) {
         self.follow_now().await;
         if !self.supervisor.is_served() && self.supervisor.serving().is_some() {

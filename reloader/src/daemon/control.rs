@@ -1,4 +1,4 @@
-//! The control socket: who may ask, and the answers that need no main loop.
+//! Serves the control socket: checks the peer, and gives the answers that need no service's loop.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -73,7 +73,7 @@ fn listen(path: &Path, group: u32) -> io::Result<UnixListener> {
             std::fs::remove_file(path)?;
         }
         Ok(_) => {
-            return Err(io::Error::other("something that is no socket is there: remove it, or set control-socket"));
+            return Err(io::Error::other("something that is not a socket is there: remove it, or set control-socket"));
         }
         Err(_) => {}
     }
@@ -92,7 +92,7 @@ pub(super) struct Control {
     /// The loops of the services, by name.
     pub(super) services: Arc<BTreeMap<String, mpsc::UnboundedSender<Event>>>,
     pub(super) board: StatusBoard,
-    /// With all clients.
+    /// The clients that are served at present.
     pub(super) active_clients: ActiveClients,
 }
 
@@ -146,7 +146,7 @@ async fn converse(mut stream: UnixStream, control: Control) -> io::Result<()> {
     }
 }
 
-/// The service that is meant.
+/// The service that a request is about.
 fn chosen(control: &Control, named: Option<String>) -> Result<String, String> {
     let names: Vec<&str> = control.services.keys().map(String::as_str).collect();
     match (named, names.as_slice()) {
@@ -188,8 +188,8 @@ async fn reload(mut stream: UnixStream, control: &Control, name: &str) -> io::Re
     Ok(())
 }
 
-/// Gives an answer that the daemon's end may follow. The end of PID 1 kills whoever is in the container, and a client that is killed
-/// before it has ended has not the exit status that it was told: the conversation goes on until it has.
+/// Gives an answer that may be followed by the daemon's end. The end of PID 1 kills every process of the container, and a client that is killed
+/// does not exit with the status that it was told. So this waits until the client has ended.
 async fn part(mut stream: UnixStream, reply: &Reply) -> io::Result<()> {
     let client = process::is_init().then(|| client_of(&stream)).flatten();
     write_frame(&mut stream, reply).await?;
@@ -201,13 +201,13 @@ async fn part(mut stream: UnixStream, reply: &Reply) -> io::Result<()> {
     Ok(())
 }
 
-/// Who asks, unless it is a process of another namespace, or has ended.
+/// The process that asks, unless it is in another namespace, or has ended.
 fn client_of(stream: &UnixStream) -> Option<process::Handle> {
     let pid = stream.peer_cred().ok()?.pid().and_then(|pid| u32::try_from(pid).ok())?;
     process::Handle::adopt(pid, process::start_time(pid)?)
 }
 
-/// The service that a reload would have been of hears why there was none.
+/// Tells the service that was to be reloaded why it was not.
 fn note_refused(control: &Control, reason: &str) -> Reply {
     let refused = |message: String, exit: u8| Reply::Refused { message, exit };
     let name = match chosen(control, None) {
@@ -262,7 +262,7 @@ async fn plan(control: &Control, name: &str) -> Reply {
     Reply::Plan { plan, serving, refused, checked_by: check.map(|check| check.who), notes }
 }
 
-/// What is published, with what must be fresh: connections that drain, holds, and the rate.
+/// What the services have published, with figures of this moment: draining connections, holds, and the connection rate.
 async fn status(control: &Control) -> Status {
     let names: Vec<String> = control.board.read(|all| all.iter().map(|(name, _)| name.clone()).collect());
     let mut status = Status::default();

@@ -1,4 +1,4 @@
-//! Why the daemon cannot run, in the sentences the operator reads.
+//! Reasons why the daemon cannot run, as sentences for the operator.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The main loop: one thing at a time, in the order it comes.
+//! The loop of one service: handles one event at a time, in the order in which they come.
 
 use std::path::PathBuf;
 
@@ -14,14 +14,14 @@ use super::timing::{HOUSEKEEPING_INTERVAL, RECHECK_INTERVAL, WORKER_POLL_INTERVA
 use crate::process::{Ended, is_init};
 use crate::supervision::Supervisor;
 
-/// All state of the daemon, owned by one task.
+/// The state of one service's loop.
 pub(super) struct EventLoop {
     pub(super) supervisor: Supervisor,
     pub(super) config_path: Option<PathBuf>,
     pub(super) events: mpsc::UnboundedReceiver<Event>,
     signal_actions: mpsc::UnboundedReceiver<SignalAction>,
     pub(super) runtime_dir: SharedRuntimeDir,
-    /// How often the ground under it was made again, when it looked last.
+    /// How often runtime-dir had been restored when this loop looked last.
     pub(super) restorations: u64,
     pub(super) queue: Queue,
     /// Why the last start after a crash failed.
@@ -121,14 +121,14 @@ impl EventLoop {
         while let Ok(further) = self.signal_actions.try_recv() {
             action = action.max(further);
         }
-        // With a configuration that is wrong nothing is reloaded: it was meant to be another one.
+        // Where the configuration cannot be read, nothing is reloaded: the reload was meant for the new one.
         if self.read_configuration().await && action == SignalAction::Reload {
             // No client waits for the answer.
             self.queue.pending.push(pending_reply().0);
         }
     }
 
-    /// What came over the control socket.
+    /// Takes a request from the control socket.
     pub(super) fn take(&mut self, event: Event) {
         match event {
             Event::Reload(waiter) => self.queue.pending.push(waiter),

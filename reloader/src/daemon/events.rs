@@ -1,4 +1,4 @@
-//! Requests from the control socket on their way to the main loop.
+//! Passes requests from the control socket to the loops of the services.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::protocol::Reply;
 
-/// Somebody who waits for an answer.
+/// A client that waits for an answer, or a signal that nothing waits for.
 #[derive(Debug)]
 pub(crate) struct PendingReply {
     replies: mpsc::UnboundedSender<Reply>,
@@ -16,7 +16,7 @@ pub(crate) struct PendingReply {
 }
 
 impl PendingReply {
-    /// Tells what happens; one who has gone is no error.
+    /// Sends a reply. A client that has gone is not an error.
     pub(crate) fn send(&self, reply: Reply) {
         let _ = self.replies.send(reply);
     }
@@ -33,7 +33,7 @@ pub(super) enum Event {
     Refused(String),
 }
 
-/// Where requests for each service go, by name, and where they arrive, in the order of `names`.
+/// The channels by which requests reach each service: senders by name, receivers in the order of `names`.
 pub(super) fn channels(
     names: &[String],
 ) -> (BTreeMap<String, mpsc::UnboundedSender<Event>>, Vec<mpsc::UnboundedReceiver<Event>>) {
@@ -44,7 +44,7 @@ pub(super) fn channels(
     made.unzip()
 }
 
-/// A waiter and the end at which its replies arrive.
+/// A pending reply, and the end at which the replies arrive.
 pub(super) fn pending_reply() -> (PendingReply, mpsc::UnboundedReceiver<Reply>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     (PendingReply { replies: sender, asked: Instant::now() }, receiver)

@@ -1,4 +1,4 @@
-//! The end of PID 1 kills every other process of the container: it comes with the last connection.
+//! Delays the end of PID 1, which kills every other process of the container, until the last connection has ended.
 
 use std::time::Instant;
 
@@ -13,7 +13,8 @@ use crate::receipt::{Kind, Recorder};
 use crate::supervision::{Generation, Notice, open_connections};
 
 impl EventLoop {
-    /// Waits until nothing drains any more, and nobody has a connection that one of the endpoints `served` accepted. Answers meanwhile.
+    /// Waits until nothing drains any more, and no process has a connection that one of the endpoints `served` accepted. Requests are answered
+    /// meanwhile.
     pub(super) async fn drain_all(&mut self, served: &[Endpoint]) {
         let limit = self.supervisor.config().reload.hard_stop_after;
         if !self.supervisor.generations().draining().is_empty() {
@@ -84,7 +85,8 @@ impl EventLoop {
     }
 }
 
-/// Who cannot be signalled was never told, and would serve for ever. A worker of HAProxy is told by a master who may do no more than we.
+/// Whether it can be asked to end. One that cannot be signalled was never asked, and would serve for ever. HAProxy's master has no more rights
+/// over its workers than the daemon.
 fn may_end(generation: &Generation) -> bool {
     let told = match generation.scope {
         ProcessScope::SameProgram => generation.processes(),
@@ -93,8 +95,8 @@ fn may_end(generation: &Generation) -> bool {
     !told.into_iter().any(process::cannot_signal)
 }
 
-/// Connections of whoever is in the container, wherever his parents are: a server may answer by processes that outlive its first one.
-/// What the kernel does not tell is not waited for.
+/// Connections of all processes of the container: a server may answer by processes that outlive its first one. Where the kernel does not say,
+/// none are waited for.
 fn connections_left(served: &[Endpoint]) -> u64 {
     open_connections(&process::tree(std::process::id()), served).unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! The control socket's protocol: frames of a 4-byte big-endian length and that many bytes of JSON.
+//! Defines the control socket's protocol: frames of a 4-byte big-endian length and that many bytes of JSON.
 
 use std::io;
 
@@ -62,7 +62,7 @@ pub enum Reply {
         serving: bool,
         /// What the check of the configuration on disk said, when that is refused.
         refused: Vec<String>,
-        /// Who was asked for that.
+        /// Which program was asked for that.
         checked_by: Option<String>,
         /// What else the operator should know, in sentences.
         notes: Vec<String>,
@@ -111,7 +111,7 @@ pub async fn read_frame<T: DeserializeOwned>(
     };
     let length = u32::from_be_bytes(length);
     if length > longest {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes is no message")));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes is not a message")));
     }
     let mut body = Vec::new();
     stream.take(length.into()).read_to_end(&mut body).await?;
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rubbish_is_an_error_and_takes_no_memory() {
+    async fn malformed_frame_is_an_error_and_takes_no_memory() {
         assert!(read_frame::<Request>(&mut &b"\xff\xff\xff\xff"[..], 4096).await.is_err());
         assert!(read_frame::<Request>(&mut &b"\0\0\0\x02{}"[..], 4096).await.is_err());
         assert!(read_frame::<Request>(&mut &b"\0\0\0\x09{}"[..], 4096).await.is_err());

@@ -14,7 +14,7 @@ pub(super) struct Queue {
     pub(super) last_reload: Option<Instant>,
     /// When the present wait for a resync began.
     pub(super) waits_since: Option<Instant>,
-    /// What those who wait were told last, and how many they were.
+    /// What the waiting clients were told last, and how many they were.
     told: Option<(String, usize)>,
 }
 
@@ -24,7 +24,7 @@ impl Queue {
         (self.waits_since, self.told) = (None, None);
     }
 
-    /// Answers everybody who waits for a reload that will not come.
+    /// Answers all clients that wait for a reload which will not come.
     pub(super) fn refuse_all(&mut self) {
         for waiter in self.pending.drain(..) {
             waiter.send(Reply::Refused { message: "the daemon is ending".into(), exit: 69 });
@@ -32,7 +32,7 @@ impl Queue {
     }
 
     pub(super) fn tell_all(&mut self, service: &str, phase: String) {
-        // Who asks by a signal has the log only.
+        // A reload that was asked for by a signal shows in the log only.
         if self.told.as_ref().is_none_or(|(told, _)| *told != phase) {
             log::info!("{service}: {phase}, before it is reloaded");
         }

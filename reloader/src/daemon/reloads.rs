@@ -45,7 +45,7 @@ impl EventLoop {
         }
         self.queue.end_wait();
         self.restore_runtime_dir();
-        // Somebody else may have reloaded a moment ago.
+        // Another process may have reloaded HAProxy a moment ago.
         self.follow_companion().await;
         let batch = std::mem::take(&mut self.queue.pending);
         self.reload_for(&batch, note).await;
@@ -86,7 +86,7 @@ impl EventLoop {
             match settings.at_max_draining {
                 AtMaxDraining::Wait => {
                     let phase = "waiting for a draining generation to end (max-draining)";
-                    // Nothing says how long: it is told to whoever reads `status`, too.
+                    // Nothing says how long the wait is, so `status` has a warning about it.
                     if self.supervisor.set_waits(Some(phase)) {
                         self.supervisor.publish();
                     }

@@ -1,4 +1,4 @@
-//! Generations that end: by themselves, because the configuration asks for it, or because the daemon is to stop.
+//! Starts a generation again after a crash, ends generations early where the configuration asks for it, and retires them when the daemon stops.
 
 use std::time::{Duration, Instant};
 
@@ -106,7 +106,7 @@ impl EventLoop {
         self.supervisor.generations().draining().iter().any(is_master) && runs_programs(pid)
     }
 
-    /// Generations without connections end at once, and no later daemon should have to clean up after them.
+    /// Waits a moment for generations without connections, which end at once: no later daemon should have to clean up after them.
     async fn wait_for_the_idle(&mut self) {
         let deadline = Instant::now() + HOUSEKEEPING_INTERVAL;
         while Instant::now() < deadline {

@@ -1,5 +1,4 @@
-//! What the daemon stands on in runtime-dir: lock and control socket, and what each service has there. Somebody may empty the
-//! directory.
+//! Keeps the daemon's lock and control socket in runtime-dir. Another process may empty the directory.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,16 +7,16 @@ use super::control::{Control, ControlSocket};
 use super::{DaemonError, setup};
 use crate::config::Config;
 
-/// Held as long as the daemon runs.
+/// What all services share there. It is kept as long as the daemon runs.
 pub(super) struct RuntimeDir {
     lock: setup::Lock,
     control_socket: ControlSocket,
     control: Control,
-    /// How often it was made again.
+    /// How often it was created again.
     restorations: u64,
 }
 
-/// One for all services.
+/// Shared by the loops of all services.
 #[derive(Clone)]
 pub(super) struct SharedRuntimeDir(Rc<RefCell<RuntimeDir>>);
 
@@ -26,7 +25,7 @@ impl RuntimeDir {
         RuntimeDir { lock, control_socket, control, restorations: 0 }
     }
 
-    /// Makes again what all services share. Without the lock a second daemon could start.
+    /// Creates it again where it is gone. Without the lock a second daemon could start.
     fn restore(&mut self, config: &Config) -> Result<(), DaemonError> {
         if self.lock.is_in_place() {
             return Ok(());

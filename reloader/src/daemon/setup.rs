@@ -1,4 +1,4 @@
-//! What must be there before the daemon runs: privileges, directories, the lock.
+//! Checks and creates what the daemon needs before it runs: privileges, directories, the lock.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
@@ -39,12 +39,12 @@ const WANTED: [Capability; 3] = [
     Capability {
         number: 19,
         name: "CAP_SYS_PTRACE (to see which sockets a HAProxy that changed its user owns)",
-        lack: "CAP_SYS_PTRACE is missing: a server that changes its user cannot be proven, and a stranger's process cannot be named",
+        lack: "CAP_SYS_PTRACE is missing: a server that changes its user cannot be proven, and the process of a foreign listener cannot be named",
     },
 ];
 
-/// Refuses to go on without the wanted capabilities, naming each that is missing. Containers are given few, and do with them as long
-/// as the server keeps the daemon's user: PID 1 goes on, and gets the sentences that say what does not work.
+/// Refuses to go on without the wanted capabilities, and names each that is missing. PID 1 of a container goes on: few capabilities are enough as
+/// long as the server keeps the daemon's user. It gets the sentences that say what does not work.
 pub(super) fn check_privileges() -> Result<Vec<String>, DaemonError> {
     let missing: Vec<&Capability> = missing(process::effective_capabilities()).collect();
     if process::is_init() {
@@ -68,8 +68,8 @@ pub(super) fn control_group(config: &Config) -> Result<u32, DaemonError> {
     found.ok_or_else(|| DaemonError::NoSuchGroup(name.clone()))
 }
 
-/// Creates runtime-dir and state-dir. runtime-dir can be entered by all, because the control socket may be in it;
-/// what is secret in it has a mode of its own.
+/// Creates runtime-dir and state-dir. All users may enter runtime-dir, because the control socket may be in it. Secret files in it have a mode of
+/// their own.
 pub(super) fn directories(config: &Config, group: u32) -> Result<(), DaemonError> {
     directory("runtime-dir", &config.runtime_dir, 0o755)?;
     let is_new = !config.state_dir.exists();
@@ -81,14 +81,14 @@ pub(super) fn directories(config: &Config, group: u32) -> Result<(), DaemonError
     Ok(())
 }
 
-/// With runtime-dir spelled without links: the kernel and /proc name what is in it that way, whoever asks.
+/// The configuration with runtime-dir spelled without symbolic links, as the kernel and /proc spell it.
 pub(super) fn with_plain_runtime_dir(config: Config) -> Result<Config, DaemonError> {
     let place = config.runtime_dir.display().to_string();
     let runtime_dir = config.runtime_dir.canonicalize().map_err(DaemonError::io(format!("looking for {place}")))?;
     Ok(Config { runtime_dir, ..config })
 }
 
-/// A directory that is there already keeps its mode: it may be somebody else's too.
+/// Creates a directory. One that exists keeps its mode: other programs may use it as well.
 fn directory(key: &'static str, path: &Path, mode: u32) -> Result<(), DaemonError> {
     let create = || {
         if path.is_dir() {
@@ -111,7 +111,7 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// False when the file is no longer the one at its path: somebody emptied runtime-dir.
+    /// False when the file is no longer the one at its path: another process emptied runtime-dir.
     pub(super) fn is_in_place(&self) -> bool {
         let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
         match (self.file.metadata(), std::fs::metadata(&self.path)) {
@@ -121,7 +121,7 @@ impl Lock {
     }
 }
 
-/// So long a process that was killed, or a child that it was starting, may still have the lock.
+/// How long a process that was killed, or a child that it was starting, may still have the lock.
 const DEAD_KEEPS_IT: Duration = Duration::from_secs(1);
 
 /// Takes the lock of runtime-dir.
@@ -134,7 +134,7 @@ pub(super) fn lock(runtime_dir: &Path) -> Result<Lock, DaemonError> {
         .write(true)
         .create(true)
         .truncate(false)
-        // Who can open it can lock it.
+        // A user who can open it can lock it.
         .mode(0o600)
         .open(&path)
         .map_err(failed())?;

@@ -1,7 +1,8 @@
-//! What the daemon makes of signals.
+//! Turns signals into actions.
 //!
-//! The default of each is death, which recipes for HAProxy do not mean; and PID 1 of a container has no defaults: there a signal that is not
-//! caught does nothing, SIGKILL and SIGSTOP from outside excepted. So each is caught by which people and images stop or reload a server.
+//! The default action of most signals ends the process, which recipes for HAProxy do not intend. PID 1 of a container has no default actions:
+//! there a signal that is not caught does nothing, apart from SIGKILL and SIGSTOP from outside. So the daemon catches each signal by which people and
+//! images stop or reload a server.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -13,9 +14,9 @@ use crate::process::{self, children};
 /// What a signal means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SignalMeaning {
-    /// The end.
+    /// The daemon ends.
     Stop,
-    /// This, to each service's loop.
+    /// Each service's loop takes this action.
     Tell(SignalAction),
     /// Nothing but a line in the log.
     Nothing,
@@ -30,11 +31,11 @@ pub(super) enum SignalAction {
     Reload,
 }
 
-/// What is caught, and what it means. Pure. The table for people is in docs/reference/commands.md.
+/// The signals that are caught, and their meaning. Pure. The table for people is in docs/reference/commands.md.
 fn signal_meanings(is_init: bool) -> Vec<(SignalKind, &'static str, SignalMeaning)> {
     let tells = |kind, name, told| (kind, name, SignalMeaning::Tell(told));
-    // `STOPSIGNAL` of HAProxy's image and of nginx's: an image that is made from them inherits it. Elsewhere they come from recipes for
-    // HAProxy and nginx, which mean to end an old process softly: this one is not old.
+    // `STOPSIGNAL` of HAProxy's image and of nginx's, which an image made from them inherits. Elsewhere these signals come from recipes for
+    // HAProxy and nginx that end an old process gracefully, and this process is not an old one.
     let from_recipes = if is_init { SignalMeaning::Stop } else { SignalMeaning::Nothing };
     vec![
         (SignalKind::terminate(), "SIGTERM", SignalMeaning::Stop),
@@ -58,7 +59,7 @@ pub(super) struct Signals {
     pub(super) actions: Vec<mpsc::UnboundedReceiver<SignalAction>>,
 }
 
-/// Catches signals from before anything is started: the default of each is death, and as PID 1 to be lost.
+/// Catches signals before anything is started.
 pub(super) fn catch(services: usize) -> Result<Signals, DaemonError> {
     let (stop, stopping) = watch::channel(false);
     let (senders, actions): (Vec<_>, Vec<_>) = (0..services).map(|_| mpsc::unbounded_channel()).unzip();
@@ -93,7 +94,7 @@ pub(super) fn reap_as_init() -> Result<(), DaemonError> {
     let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     tokio::spawn(async move {
         loop {
-            // A child that nobody waits for any more is an orphan only then, and no signal tells of that.
+            // A child that the daemon stops waiting for becomes an orphan at that moment, and no signal tells of it.
             tokio::select! {
                 _ = ended.recv() => {}
                 _ = tick.tick() => {}
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn pid_1_answers_to_what_stops_and_reloads_containers() {
+    fn pid_1_obeys_the_signals_that_stop_and_reload_containers() {
         for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::user_defined1()]
         {
             assert_eq!(meaning(true, kind), Some(SignalMeaning::Stop));
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_daemon_reloads_by_sigusr2_and_ends_by_no_signal_of_a_recipe() {
+    fn daemon_that_is_not_pid_1_reloads_by_sigusr2_and_ignores_the_signals_of_recipes() {
         assert_eq!(meaning(false, SignalKind::terminate()), Some(SignalMeaning::Stop));
         assert_eq!(meaning(false, SignalKind::hangup()), Some(SignalMeaning::Tell(SignalAction::Read)));
         assert_eq!(meaning(false, SignalKind::user_defined2()), Some(SignalMeaning::Tell(SignalAction::Reload)));
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_says_more_than_reading() {
+    fn reload_outranks_a_read_of_the_configuration() {
         assert!(SignalAction::Reload > SignalAction::Read);
     }
 }

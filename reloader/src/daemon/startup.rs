@@ -1,4 +1,4 @@
-//! From the process's start to the first generation that serves.
+//! Starts the daemon: from the process's start to the first generation that serves.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -104,7 +104,7 @@ async fn run_services(
         error = none_serves(first_starts, count, board) => {
             let was_asked = *stopping.borrow();
             if process::is_init() {
-                // What could not be proven may have accepted connections.
+                // A generation that could not be proven may have accepted connections.
                 let _ = stop.send(true);
                 (&mut services).await;
             }
@@ -242,7 +242,7 @@ fn remove_stale_counter() {
     }
 }
 
-/// Services that an earlier daemon ran and that have no table any more.
+/// Services that an earlier daemon ran and that the configuration does not have any more.
 fn forgotten(config: &Config) -> Option<String> {
     let places = std::fs::read_dir(config.runtime_dir.join("services")).ok()?.flatten();
     let unknown = places.filter(|place| !config.services.contains_key(&*place.file_name().to_string_lossy()));

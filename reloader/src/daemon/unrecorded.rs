@@ -1,5 +1,5 @@
 //! Finds generations that are in no record: their daemon was killed between the start and the record, or the record is lost. Any user may run a
-//! process with any command line, so a process is believed by what only the daemon can have given it.
+//! process with any command line, so a process counts as ours only by what the daemon alone can have given it.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +13,7 @@ use crate::process;
 use crate::supervision::records::{GenerationRecord, State};
 use crate::supervision::{Supervisor, since_epoch};
 
-/// Adds them to the recorded ones. Of a number whose recorded process lives there is no other.
+/// Adds them to the recorded ones. A number whose recorded process lives has no other.
 pub(super) fn with_unrecorded(supervisor: &Supervisor, recorded: Vec<GenerationRecord>) -> Vec<GenerationRecord> {
     let place = supervisor.place();
     let mut all = recorded;
@@ -45,7 +45,7 @@ pub(super) fn with_unrecorded(supervisor: &Supervisor, recorded: Vec<GenerationR
     all
 }
 
-/// Number, pid and start time of HAProxys of this runtime-dir. What one of them runs beside itself has inherited its log.
+/// Number, pid and start time of the HAProxy processes of this runtime-dir. Programs that one of them runs have inherited its log.
 fn haproxies(place: &Path) -> Vec<(u64, u32, u64)> {
     let found = process::pids().into_iter();
     let found: Vec<(u64, u32, u64)> =
@@ -56,7 +56,7 @@ fn haproxies(place: &Path) -> Vec<(u64, u32, u64)> {
     found.iter().filter(|one| !is_below_another(one)).copied().collect()
 }
 
-/// The same of other servers, as each has noted it before it became one (`cli/launch.rs`), in a file that only root can write.
+/// The same of other servers, as `cli/launch.rs` notes it before the process becomes the server, in a file that only root can write.
 fn noted(place: &Path) -> Vec<(u64, u32, u64)> {
     let read = |path: &Path| {
         let number = number_of(place, path, "cfg")?;
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_one_that_could_have_been_given() {
+    fn only_numbers_that_could_have_been_given_are_read() {
         let place = Path::new("/run/r");
         assert_eq!(number_in(place, &words("7")), Some(7));
         assert_eq!(number_in(place, &words(&LAST_NUMBER.to_string())), Some(LAST_NUMBER));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_writes_the_log_is_believed_and_no_other() {
+    fn only_the_process_that_writes_the_log_counts_as_ours() {
         let dir = tempfile::tempdir().unwrap();
         let (log, other) = (dir.path().join("generation-7.log"), dir.path().join("other.log"));
         let mut ours = writing_to(create_private(&log).unwrap().into());

@@ -1,4 +1,4 @@
-//! Directories that are the caller's alone: who may write there could have root signal any process.
+//! Refuses directories that other users may write to: such a user could have root signal any process.
 
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -7,7 +7,7 @@ use std::path::Path;
 /// Refuses a directory that others own or may write to. One that is not there yet is made by us.
 ///
 /// # Errors
-/// Where it is so, in words for after its name; and where it cannot be looked at.
+/// Where other users may write there, as the end of a sentence that begins with its name; and where it cannot be looked at.
 pub(crate) fn refuse_others_writing(path: &Path) -> io::Result<()> {
     let metadata = match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

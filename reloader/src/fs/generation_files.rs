@@ -1,4 +1,4 @@
-//! The daemon's own files for one generation.
+//! Names the daemon's own files for one generation.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -35,7 +35,7 @@ impl GenerationFiles {
     }
 }
 
-/// The last number that a generation can have: what is beyond was never given.
+/// The last number that a generation can have.
 pub(crate) const LAST_NUMBER: u64 = u32::MAX as u64;
 
 /// The generation that a file of this place belongs to.

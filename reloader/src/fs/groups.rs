@@ -1,10 +1,10 @@
-//! Groups by name.
+//! Finds groups by name.
 
 use std::fs;
 
 use nix::unistd::Group;
 
-/// The number of a group; none where nobody knows it. `/etc/group` is read first: for a static program every other source of names is
+/// The number of a group; `None` where there is none of that name. `/etc/group` is read first: for a static program every other source of names is
 /// a library of the machine, made for another libc than the one inside.
 pub(crate) fn group_id(name: &str) -> nix::Result<Option<u32>> {
     let listed = fs::read("/etc/group").unwrap_or_default();

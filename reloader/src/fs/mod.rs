@@ -13,20 +13,20 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-/// Writes the file whole or not at all: whoever reads it finds what was there before, or this.
+/// Writes the file whole or not at all: a reader finds what was there before, or this.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     std::fs::write(&temporary, bytes)?;
     std::fs::rename(temporary, path)
 }
 
-/// Locks the file for this process alone. Whoever has it locked may have been stopped: nobody waits without end.
+/// Locks the file for this process alone, within `timeout`: the process that has it locked may have been stopped.
 ///
 /// # Errors
-/// `TimedOut` where somebody else keeps the lock for so long.
+/// `TimedOut` where another process keeps the lock for that long.
 #[expect(clippy::disallowed_methods, reason = "flock(2) has no time limit of its own; each caller sets one")]
-pub(crate) fn lock_within(file: &File, patience: Duration) -> io::Result<()> {
-    let end = Instant::now() + patience;
+pub(crate) fn lock_within(file: &File, timeout: Duration) -> io::Result<()> {
+    let end = Instant::now() + timeout;
     loop {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),

@@ -1,4 +1,4 @@
-//! How HAProxy shows that it is ready: its private stats socket appears, and answers.
+//! Waits until HAProxy is ready: its private stats socket appears, and answers.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::runtime_api;
 use crate::process::readiness::NotReady;
 use crate::sys;
 
-/// Tells when a socket appears in a directory. Made before the process starts, so that nothing is missed.
+/// Tells when a socket appears in a directory. It is created before the process starts, so that no event is missed.
 #[derive(Debug)]
 pub struct Appearance {
     path: PathBuf,
@@ -36,7 +36,7 @@ impl Appearance {
         while !self.path.exists() {
             let mut ready = self.events.readable().await?;
             let mut buffer = [0; 4096];
-            // What happened does not matter, only that the directory changed.
+            // Any change of the directory counts.
             while rustix::io::read(self.events.get_ref(), &mut buffer).is_ok_and(|length| length > 0) {}
             ready.clear_ready();
         }

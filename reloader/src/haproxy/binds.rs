@@ -1,7 +1,7 @@
-//! Which sockets a configuration asks for, as far as it decides whether a listener stays in its reuseport group. Pure.
+//! Compares the `bind` lines of two configurations: which listeners leave their reuseport group. Pure.
 //!
-//! Companion mode learns what the new worker bound when the old one is retired already: what leaves its group then has lost what
-//! was queued, so SYNs are held from before. Lines are compared as they are written: a change in doubt costs a hold, not a proof.
+//! Companion mode learns what the new worker bound when the old one is retired already. A listener that leaves its group has lost its queue by
+//! then, so SYNs are held from before. Lines are compared as they are written: a doubtful change costs a hold, not a proof.
 
 use std::collections::BTreeSet;
 
@@ -11,13 +11,13 @@ use super::scan::{Source, words};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Binds(BTreeSet<String>);
 
-/// Options with a value that belong to a socket's group.
+/// Options with a value that choose a socket's group.
 const WITH_VALUE: [&str; 2] = ["interface", "namespace"];
-/// And those without.
+/// Options without a value that choose a socket's group.
 const ALONE: [&str; 3] = ["v6only", "v4v6", "transparent"];
 
 impl Binds {
-    /// Reads them.
+    /// Reads the `bind` lines of a configuration.
     pub fn from_sources(sources: &[Source]) -> Binds {
         let mut binds = BTreeSet::new();
         for (_, text) in sources {
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_its_group_is_seen() {
+    fn bind_that_leaves_its_group_is_found() {
         let before = "frontend a\n  bind 127.0.0.1:80\n  bind [::]:81\n";
         assert_eq!(gone(before, before), None);
         assert_eq!(gone(before, "frontend a\n bind [::]:81\n"), Some("127.0.0.1:80".into()));
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_in_its_group_is_no_change() {
+    fn bind_that_stays_in_its_group_is_not_a_change() {
         let before = "frontend a\n  bind 127.0.0.1:80 shards 4\n";
         assert_eq!(gone(before, "frontend b\n\tbind 127.0.0.1:80 shards 1 ssl crt /a # else\n  bind :81\n"), None);
         assert_eq!(gone(before, "frontend a\n # bind 127.0.0.1:81\n bind 127.0.0.1:80 name x"), None);

@@ -78,7 +78,7 @@ impl Broker {
     /// Offers `sockets` to the tree of `root` until [`Broker::withdraw`].
     ///
     /// Call it without an await between the start of `root` and this: the runtime has one thread, so a child that
-    /// connects at once is still looked at only afterwards.
+    /// connects at once is served only afterwards.
     pub fn offer(&self, root: u32, sockets: Vec<OfferedSocket>) {
         *self.lock() = Some(Offer { root, sockets: Arc::new(sockets), state: Transfer::Waiting });
     }
@@ -99,7 +99,7 @@ async fn accept(listener: UnixListener, offer: Arc<Mutex<Option<Offer>>>) {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of descriptors, most likely: the one thing that helps is that others are closed.
+                // Most likely there are no descriptors left: only the end of other connections helps.
                 log::error!("broker: cannot accept: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_gets_every_socket_once_and_in_order() {
+    fn child_gets_every_socket_once_and_in_order() {
         let (_directory, broker) = broker();
         broker.offer(std::process::id(), listeners(600));
         let taken = get_sockets(broker.path()).unwrap();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_gets_nothing() {
+    fn process_outside_the_tree_gets_nothing() {
         let (_directory, broker) = broker();
         // This process does not descend from its own child.
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn rubbish_and_a_half_transfer_leave_the_offer_standing() {
+    fn malformed_request_and_half_transfer_leave_the_offer_open() {
         let (_directory, broker) = broker();
         broker.offer(std::process::id(), listeners(600));
         let mut rubbish = UnixStream::connect(broker.path()).unwrap();

@@ -1,4 +1,4 @@
-//! `haproxy -c`: whether HAProxy would take its configuration.
+//! Lets HAProxy check its configuration (`haproxy -c`).
 
 use std::process::{Command, Stdio};
 

@@ -92,7 +92,7 @@ fn receive(stream: &UnixStream) -> Result<Vec<(OwnedFd, SocketMetadata)>, Client
             }
             Descriptors::All(all) => sockets.extend(all.into_iter().zip(records)),
         }
-        // A server before 3.2 does not read the last one and may be gone.
+        // A server before 3.2 does not read the last acknowledgement and may be gone.
         let _ = io::Write::write_all(&mut &*stream, &0i32.to_ne_bytes());
     }
     Ok(sockets)
@@ -122,7 +122,7 @@ pub fn send_sockets<'a>(
 fn send_message(stream: &UnixStream, data: &[u8], descriptors: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<()> {
     let sent = scm_rights::send(stream, data, descriptors, SendFlags::empty())?;
     if sent != data.len() {
-        // The receiver reads a batch with one recvmsg: half a batch is no batch.
+        // The receiver reads a batch with one recvmsg: half a batch is useless to it.
         return Err(io::Error::new(io::ErrorKind::WriteZero, "the receiver took only part of a batch"));
     }
     Ok(())

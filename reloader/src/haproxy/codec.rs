@@ -1,4 +1,4 @@
-//! The bytes of `_getsocks`, without the sockets that travel beside them.
+//! Encodes and decodes the bytes of `_getsocks`; the sockets travel beside them.
 //!
 //! Source: `cli_io_handler_getsocks` / `_getsocks` and `get_old_sockets` in HAProxy 1.8 to 3.2 (`cli.c`, `haproxy.c`,
 //! `sock.c`). A transfer is one message with the total number of descriptors, then batches of one message each; a

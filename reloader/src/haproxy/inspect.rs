@@ -1,4 +1,4 @@
-//! What a running HAProxy really owns: asked over its stats socket, checked against /proc and sock_diag.
+//! Inspects what a running HAProxy really owns: asks over its stats socket, and checks that against /proc and sock_diag.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Said of an adopted HAProxy whose stats socket lacks `expose-fd listeners`.
 pub const UNEXPORTED: &str = "its stats socket does not export listeners: those on TCP and unix sockets of this network \
-    namespace were duplicated one by one, others (UDP, other namespaces) are not known and are bound anew by the next reload";
+    namespace were duplicated one by one, others (UDP, other namespaces) are not known and are bound again by the next reload";
 
 /// Looks at the HAProxy whose root process is `root` and that answers on `socket`.
 ///
@@ -58,7 +58,7 @@ fn ask_and_look(
         }
         Vec::new()
     });
-    // A master keeps its own as long as its workers drain, and nobody takes it over.
+    // A master keeps its own CLI as long as its workers drain, and no successor takes that over.
     let master = master_cli(&process::command_line(root).unwrap_or_default());
     let is_masters = |address: &Address| master.as_ref().is_some_and(|name| *name == cli_name(address));
     let is_private = |address: &Address| {
@@ -76,7 +76,7 @@ fn ask_and_look(
     })
 }
 
-/// The CLI of a master that somebody else started (`-S`), which workers do not list; named as they would.
+/// The CLI of a master that the daemon did not start (`-S`), by the name that workers would list it under.
 fn master_cli(words: &[String]) -> Option<String> {
     let value = words.iter().skip_while(|word| *word != "-S").nth(1)?;
     let address = value.split(',').next()?;
@@ -89,7 +89,7 @@ fn master_cli(words: &[String]) -> Option<String> {
 
 /// The inode of the stats socket at `path`, when one of `sockets` listens there.
 ///
-/// Whoever answers on a path says any pid: only the kernel tells whose socket it is.
+/// A process that answers on a path can claim any pid: only the kernel tells whose socket it is.
 pub fn stats_socket_inode(path: &Path, machine: &[ListenSocket], sockets: &HashMap<u64, SocketOwner>) -> Option<u64> {
     let here = machine.iter().filter(|found| matches!(&found.address, Address::Unix(at) if is_same_path(at, path)));
     here.map(|found| found.inode).find(|inode| sockets.contains_key(inode))

@@ -1,4 +1,4 @@
-//! One generation of HAProxy: its files, and the command that starts it.
+//! Builds the command that starts a generation of HAProxy, and its files.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

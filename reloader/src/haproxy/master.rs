@@ -1,5 +1,4 @@
-//! A HAProxy in master-worker mode that somebody else started: who its master is, which worker serves, and how the master is told
-//! to reload.
+//! Finds and asks the master of a HAProxy in master-worker mode: which worker serves, who its master is, and how the master reloads.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,10 +40,10 @@ pub enum Absent {
          add `stats socket /run/haproxy/admin.sock level admin` to its global section"
     )]
     NoSocket,
-    /// Nobody answers.
+    /// No process answers.
     #[error("no HAProxy answers on {0}; start its unit, whose configuration must have that stats socket")]
     Silent(String),
-    /// Somebody else's process, or one of another pid namespace.
+    /// Another process, or one of another pid namespace.
     #[error("{socket} answers as process {pid}, but no such process listens there (another pid namespace?)")]
     Elsewhere {
         /// The socket.
@@ -119,7 +118,7 @@ pub async fn find(sockets: &[PathBuf], binary: &Path, wanted: impl Fn(u32) -> bo
     Err(reason.unwrap_or_else(|| Absent::Silent(names.join(", "))))
 }
 
-/// Whoever answers may say any pid: it is the worker only if it holds the socket on which it answered, and is a HAProxy.
+/// A process that answers can claim any pid: it is the worker only if it has the socket on which it answered, and is a HAProxy.
 fn located(socket: &Path, binary: &Path, worker: u32, version: String) -> Result<Found, Absent> {
     let name = || socket.display().to_string();
     let sockets = process::sockets_of(&[worker]);
@@ -166,7 +165,7 @@ pub enum Answer {
     Failed(Vec<String>),
     /// Nothing: a HAProxy before 2.7 closes the connection and begins.
     Nothing,
-    /// It is no master's CLI, or one that may not reload: what it said.
+    /// It is not a master's CLI, or one that may not reload: its words.
     Refused(String),
 }
 
@@ -194,7 +193,7 @@ fn understood(answer: &str) -> Answer {
     }
 }
 
-/// Which program image a master is: it becomes another with each reload, and keeps its pid and its start time.
+/// Identifies a master's program image: the master executes itself with each reload, and keeps its pid and its start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Image {
     stack: Option<u64>,
@@ -209,7 +208,7 @@ impl Image {
         Image { stack: process::stack_start(master), waits }
     }
 
-    /// Where the kernel lets nobody tell two images apart (no address space randomisation), they are the same.
+    /// Whether it is another image than `before`. Without address space randomisation two images cannot be told apart, and count as the same.
     pub fn is_another(self, before: Image) -> bool {
         self.stack != before.stack
     }
@@ -238,7 +237,7 @@ pub fn tell_to_drain(root: &Handle, sockets: &[u64]) {
 /// The workers, by pid and start time, where SIGUSR1 has to go to them and not to their master, see [`tell_to_drain`].
 pub fn workers_to_be_told(root: u32, sockets: &[u64]) -> Option<Vec<(u32, u64)>> {
     let crew = Crew::from_root(root);
-    // The sockets of a process with many connections take a while to read: they are looked at only where it matters.
+    // The sockets of a process with many connections take a while to read, so they are read only where that matters.
     let serves_by_itself = || {
         let own = process::sockets_of(&[root]);
         sockets.iter().any(|inode| own.contains_key(inode))

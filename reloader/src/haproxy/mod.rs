@@ -1,4 +1,4 @@
-//! HAProxy: the protocol that passes sockets, the process, its configuration and its runtime API.
+//! Speaks to HAProxy: the protocol that passes sockets, the process, its configuration and its runtime API.
 
 pub mod appearance;
 pub mod binds;

@@ -1,4 +1,4 @@
-//! The daemon's own configuration file, read by HAProxy after the user's: `global` sections add up.
+//! Writes the daemon's own configuration file, which HAProxy reads after the user's: `global` sections add up.
 
 use std::path::Path;
 

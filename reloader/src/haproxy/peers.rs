@@ -1,4 +1,4 @@
-//! Whether a HAProxy has finished learning its stick tables from its predecessor, read from `show peers`.
+//! Reads from `show peers` whether a HAProxy has finished learning its stick tables from its predecessor.
 
 /// How far the local peers sections are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

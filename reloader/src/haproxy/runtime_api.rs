@@ -1,4 +1,4 @@
-//! HAProxy's runtime API: one command, one answer, over a stats socket.
+//! Asks HAProxy's runtime API: one command, one answer, over a stats socket.
 
 use std::io;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub struct Info {
 }
 
 /// Sends one command and reads the answer to its end.
-pub async fn ask(socket: &Path, command: &str, patience: Duration) -> io::Result<String> {
+pub async fn ask(socket: &Path, command: &str, timeout: Duration) -> io::Result<String> {
     let exchange = async {
         let mut stream = UnixStream::connect(socket).await?;
         stream.write_all(format!("{command}\n").as_bytes()).await?;
@@ -27,12 +27,12 @@ pub async fn ask(socket: &Path, command: &str, patience: Duration) -> io::Result
         stream.read_to_string(&mut answer).await?;
         Ok(answer)
     };
-    tokio::time::timeout(patience, exchange).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    tokio::time::timeout(timeout, exchange).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-/// Asks who answers on `socket`. Waits as long as the process takes to begin serving, at most `patience`.
-pub async fn info(socket: &Path, patience: Duration) -> io::Result<Info> {
-    let answer = ask(socket, "show info", patience).await?;
+/// Asks which process answers on `socket`. Waits as long as the process takes to begin serving, at most `timeout`.
+pub async fn info(socket: &Path, timeout: Duration) -> io::Result<Info> {
+    let answer = ask(socket, "show info", timeout).await?;
     parse_info(&answer).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, "`show info` names no Pid: not a HAProxy stats socket")
     })
@@ -50,8 +50,8 @@ fn parse_info(answer: &str) -> Option<Info> {
 }
 
 /// The addresses of all CLI sockets, as `show cli sockets` prints them (`unix@PATH`, `ipv4@ADDRESS:PORT`, ...).
-pub async fn cli_sockets(socket: &Path, patience: Duration) -> io::Result<Vec<String>> {
-    let answer = ask(socket, "show cli sockets", patience).await?;
+pub async fn cli_sockets(socket: &Path, timeout: Duration) -> io::Result<Vec<String>> {
+    let answer = ask(socket, "show cli sockets", timeout).await?;
     let lines = answer.lines().filter(|line| !line.starts_with('#'));
     Ok(lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
 }

@@ -1,6 +1,6 @@
-//! The few facts that the daemon needs from the user's HAProxy configuration before a process reads it.
+//! Collects the few facts that the daemon needs from the user's HAProxy configuration before a process reads it.
 //!
-//! This is no parser: HAProxy itself judges the configuration. Conditional blocks (`.if`) are read as if they held.
+//! This is not a parser: HAProxy itself judges the configuration. Conditional blocks (`.if`) are read as if they held.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -209,7 +209,7 @@ pub(super) fn words(line: &str) -> Vec<String> {
 }
 
 impl Facts {
-    /// Why a reload would end what is to live on, in a sentence.
+    /// Why a reload would end a program that is to live on, in a sentence.
     pub fn lasting_program_sentence(&self) -> Option<String> {
         self.lasting_program.as_ref().map(|place| {
             format!(
@@ -259,18 +259,18 @@ mod tests {
     }
 
     #[test]
-    fn a_bind_of_quic_is_seen_among_others() {
+    fn quic_bind_is_found_among_others() {
         assert!(scan("frontend f\n  bind :443,quic4@:443 ssl crt a.pem alpn h3\n").quic);
         assert!(!scan("frontend f\n  bind :443 name quic4@ # quic4@:443\n").quic);
     }
 
     #[test]
-    fn comments_say_nothing() {
+    fn comments_are_ignored() {
         assert_eq!(scan("global\n # stats maxconn 3\n #close-spread-time 1s\n"), Facts::default());
     }
 
     #[test]
-    fn what_cannot_be_reloaded_is_refused_with_its_place() {
+    fn configuration_that_cannot_be_reloaded_is_refused_with_its_place() {
         let refusal = scan("global\n  nbproc 4\n").refusal().unwrap();
         assert!(refusal.starts_with("a.cfg:2: `nbproc 4`"), "{refusal}");
         assert!(scan("global\n nbproc 1\n").refusal().is_none());

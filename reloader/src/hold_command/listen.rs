@@ -1,9 +1,9 @@
-//! What `--listen` says, in the sentences that the operator reads where it cannot be held. Pure, but for names.
+//! Parses `--listen`. What cannot be held is refused with a sentence for the operator. Pure, apart from the resolution of names.
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-/// What one `--listen` says.
+/// One `--listen`, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
     /// `:PORT` and `*:PORT`: every address of both families.
@@ -36,7 +36,7 @@ pub enum ListenError {
     /// It names UDP.
     #[error("--listen {0}: only TCP has SYNs to hold")]
     Udp(String),
-    /// It has no port, or none that can be.
+    /// It has no port, or an impossible one.
     #[error("--listen {0}: there is no port in it; write ADDR:PORT, [ADDR]:PORT for IPv6, or :PORT for every address")]
     Port(String),
     /// It is a range.
@@ -45,7 +45,7 @@ pub enum ListenError {
     /// An IPv6 address without brackets.
     #[error("--listen {0}: write IPv6 addresses in brackets: [ADDR]:PORT")]
     Brackets(String),
-    /// A name that nobody knows.
+    /// A name that does not resolve.
     #[error("--listen {name}: the name cannot be resolved: {reason}")]
     Unknown {
         /// The argument.
@@ -55,10 +55,10 @@ pub enum ListenError {
     },
 }
 
-/// Reads one.
+/// Parses one.
 ///
 /// # Errors
-/// Where it is no TCP address.
+/// Where it is not a TCP address.
 pub fn parse(text: &str) -> Result<Listen, ListenError> {
     let own = || text.to_owned();
     if text.starts_with('/') || text.starts_with("unix@") || text.starts_with("abns@") {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses() {
+    fn addresses_and_names_are_parsed() {
         let one = |address: &str| Listen::OneOf(vec![address.parse().unwrap()]);
         for text in ["127.0.0.1:80", "[::1]:80", "[::]:80", "0.0.0.0:80"] {
             assert_eq!(parse(text), Ok(one(text)));
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_held_is_refused_with_the_reason() {
+    fn address_that_cannot_be_held_is_refused_with_the_reason() {
         let refused = |text: &str| parse(text).unwrap_err();
         assert!(matches!(refused("/run/app.sock"), ListenError::Unix(_)));
         assert!(matches!(refused("unix@/run/app.sock"), ListenError::Unix(_)));

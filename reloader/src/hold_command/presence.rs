@@ -1,4 +1,4 @@
-//! Who listens on the held ports, before the command and after: from plain data to a decision. Pure.
+//! Compares the listeners on the held ports before the command and after it. Pure.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,26 +7,26 @@ use super::targets::{RequestedListener, is_wildcard, listener};
 use crate::kernel::sock_diag::ListenSocket;
 use crate::model::listener::{Endpoint, Listener};
 
-/// The listeners of the held places at one moment.
+/// The listeners of each `--listen` at one moment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Presence {
     places: Vec<RequestedListener>,
-    /// One list for each place, in their order.
+    /// One list for each `--listen`, in their order.
     pub(super) listeners_of: Vec<Vec<Listener>>,
 }
 
-/// What stands on the held places, compared with what stood there before the command. The worst comes first.
+/// How the listeners have changed since before the command. The worst comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ListenerTransition {
-    /// A place has no listener.
+    /// One `--listen` has no listener.
     Missing,
-    /// Each place has a new listener, but not on every address that was listened on before.
+    /// Each has a new listener, but not on every address that was listened on before.
     Partly,
-    /// A place has only the listener that was there before.
+    /// One has only the listener that was there before.
     Before,
-    /// Each place has a new listener, but the one before has not closed on some of them.
+    /// Each has a new listener, but some earlier ones have not closed.
     Both,
-    /// Each place has its new listener, or the same one in new hands.
+    /// Each has its new listener, or the same one in another process.
     New,
 }
 
@@ -49,8 +49,8 @@ impl Presence {
     }
 }
 
-/// The decision. `owners` are the processes that hold a socket now, `owners_before` those that did before the command: a
-/// socket that a process has which had it not is in new hands (socket activation), and as good as a new one.
+/// The decision. `owners` are the processes that have a socket now, `owners_before` those that had it before the command. A socket that another
+/// process has now (socket activation) is as good as a new one.
 pub(super) fn transition(
     before: &Presence,
     now: &Presence,
@@ -79,18 +79,18 @@ pub(super) fn transition(
     stand
 }
 
-/// Whether the clients of an earlier listener of this place find one of these, be it the same one.
+/// Whether the clients of an earlier listener find one of these, be it the same one.
 pub(super) fn is_served(place: &RequestedListener, old: &Listener, listeners: &[Listener]) -> bool {
     let mut shared = place.endpoints.iter().filter(|endpoint| endpoint.overlaps(&old.endpoint));
     shared.all(|endpoint| is_served_by(&old.endpoint, endpoint, listeners))
 }
 
-/// Whether those clients of an earlier listener that were meant by an endpoint find one of these.
+/// Whether the clients of an earlier listener at this endpoint find one of these.
 fn is_served_by(old: &Endpoint, meant: &Endpoint, listeners: &[Listener]) -> bool {
     let found = |by: SocketAddr| listeners.iter().any(|now| now.endpoint.covers(by));
     let (Some(bound), Some(meant_address)) = (old.inet(), meant.inet()) else { return true };
     if !is_wildcard(meant) {
-        // Of one address all clients find whichever there is.
+        // All clients of one address find any listener of it.
         return found(meant_address);
     }
     if !is_wildcard(old) {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_inode_on_every_port_is_what_is_waited_for() {
+    fn wait_ends_with_a_new_inode_on_every_port() {
         let ports = [one_of(&["127.0.0.1:80"]), one_of(&["127.0.0.1:81"])];
         let stand = standing(&ports, &[socket("0.0.0.0:80", 1), socket("127.0.0.1:81", 2)]);
         assert_eq!(stand(&[socket("0.0.0.0:80", 1), socket("127.0.0.1:81", 2)]), ListenerTransition::Before);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn every_address_that_was_listened_on_is_waited_for() {
+    fn wait_includes_every_address_that_was_listened_on() {
         let pair = standing(&[Listen::EveryAddress(80)], &[socket("0.0.0.0:80", 1), v6only("[::]:80", 2)]);
         assert_eq!(pair(&[socket("0.0.0.0:80", 3)]), ListenerTransition::Partly);
         assert_eq!(pair(&[v6only("[::]:80", 3)]), ListenerTransition::Partly);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_name_one_address_is_enough_unless_more_were_listened_on() {
+    fn one_address_of_a_name_is_enough_unless_more_were_listened_on() {
         let name = || [one_of(&["[::1]:80", "127.0.0.1:80"])];
         assert_eq!(standing(&name(), &[])(&[socket("127.0.0.1:80", 1)]), ListenerTransition::New);
         assert_eq!(standing(&name(), &[])(&[]), ListenerTransition::Missing);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_in_new_hands_is_as_good_as_a_new_one() {
+    fn socket_in_another_process_is_as_good_as_a_new_one() {
         let sockets = [socket("127.0.0.1:80", 1)];
         let before = Presence::new(&places(&[one_of(&["127.0.0.1:80"])], &sockets), &sockets);
         let stand =

@@ -1,4 +1,4 @@
-//! What a hold around a command proves for each listener.
+//! Judges what a hold around a command proves for each listener.
 
 use std::collections::HashSet;
 
@@ -11,10 +11,10 @@ use crate::receipt::{Doubt, Failure, ListenerReceipt, ReasonCode, Recorder, Rung
 use crate::reload::drain::Drain;
 use crate::reload::protection::held::{general_doubt, judge_held, no_room, rung, syns};
 
-/// An old listener, and what took its place; a new one without an old one.
+/// An old listener and the one that took its place, or a new one without an old one.
 type Pair<'a> = (Option<&'a Listener>, Option<&'a Listener>);
 
-/// Says which requests may be cut: the command is about to stop their server.
+/// Notes how many requests may be cut, because the command is about to stop their server.
 pub(super) fn note_unanswered(drain: &Drain, recorder: &mut Recorder) {
     match drain.unanswered() {
         0 => {}
@@ -33,7 +33,7 @@ pub(super) fn over(ended: &HoldOutcome) -> String {
     }
 }
 
-/// Why the whole hold counts as failed, in a sentence. `unserved` is where nobody listens.
+/// Why the whole hold counts as failed. `unserved` names the addresses without a listener.
 pub(super) fn failure(waited: &Waited, unserved: Option<&str>, command: Option<process::Ended>) -> Option<Failure> {
     let refused = |place: &str| {
         let command = match command {
@@ -97,7 +97,7 @@ pub(super) fn record(
     recorder.receipt().listeners = receipts;
 }
 
-/// Which new listener took the place of which old one. Several can have given theirs to one.
+/// Pairs each old listener with the new one that took its place. One can take the place of several.
 fn pairs<'a>(before: &'a [Listener], after: &'a [Listener]) -> Vec<Pair<'a>> {
     let is_fresh = |new: &&Listener| before.iter().all(|old| old.inode != new.inode);
     let fresh: Vec<&Listener> = after.iter().filter(is_fresh).collect();
@@ -138,7 +138,7 @@ fn entry(
             Some(_) if !is_served => {
                 Some(Doubt::new(ReasonCode::NoNewListener, "no new listener took the place of a part of it"))
             }
-            // What passed a lapsed lease would be taken for something that came by another way.
+            // The drain would take what passed a lapsed lease for something that came by another way.
             Some(_) => general.cloned().or_else(|| drain.doubt(endpoint)),
         };
         judge_held(&mut receipt, left, doubt, backend);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_of_the_same_address_takes_the_place_before_others() {
+    fn listener_of_the_same_address_is_paired_first() {
         let pair = [socket("0.0.0.0:80", 1), v6only("[::]:80", 2)];
         assert_eq!(paired(&pair, &[v6only("[::]:80", 4), socket("0.0.0.0:80", 3)]), [(1, 3), (2, 4)]);
         assert_eq!(paired(&pair, &[v6only("[::]:80", 4)]), [(1, 0), (2, 4)], "of the other family");
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asked_for_a_hold_is_told_why_it_was_over() {
+    fn message_says_why_the_hold_was_over() {
         let over = |why, trouble: Option<&str>| {
             let at = std::time::Instant::now();
             over(&HoldOutcome {

@@ -1,4 +1,4 @@
-//! What each `--listen` means on this machine, and what a gate holds for it: from plain data to a decision. Pure.
+//! Decides what a gate holds for each `--listen`, by the listeners of this machine. Pure.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{Ipv6Addr, SocketAddr};
@@ -8,14 +8,14 @@ use crate::gate::hold::{Exception, Target};
 use crate::kernel::sock_diag::ListenSocket;
 use crate::model::listener::{Address, Endpoint, Listener, SocketType};
 
-/// What one `--listen` stands for. Whoever listens on one of these serves it.
+/// What one `--listen` stands for. A listener on one of these endpoints serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RequestedListener {
     pub(super) endpoints: Vec<Endpoint>,
 }
 
 impl RequestedListener {
-    /// Whether a listener serves some of it. What counts for it is what is held for it.
+    /// Whether a listener serves some of it: the same endpoints are held for it.
     pub(super) fn has(&self, listener: &Endpoint) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.overlaps(listener))
     }
@@ -38,8 +38,8 @@ pub(super) fn listener(found: &ListenSocket) -> Option<Listener> {
     })
 }
 
-/// Of a name that stands for several addresses (`localhost`) those are meant on which somebody listens: a server of one family
-/// is not waited for on the other. All of them where nobody does.
+/// What the arguments stand for. Of a name with several addresses (`localhost`) those that are listened on: a server of one family is not waited
+/// for on the other. All of them where none is.
 pub(super) fn places(listen: &[Listen], sockets: &[ListenSocket]) -> Vec<RequestedListener> {
     let listeners: Vec<Listener> = sockets.iter().filter_map(listener).collect();
     let mut places = Vec::new();
@@ -58,7 +58,7 @@ pub(super) fn places(listen: &[Listen], sockets: &[ListenSocket]) -> Vec<Request
     places
 }
 
-/// `[::]` is of both families, unless whoever listens there leaves IPv4 alone.
+/// `[::]` is of both families, unless the listener there leaves IPv4 alone.
 fn as_it_is_bound(address: SocketAddr, sockets: &[ListenSocket]) -> Endpoint {
     let is_here = |found: &&ListenSocket| match found.address {
         Address::Inet(bound) => (bound.ip(), bound.port()) == (address.ip(), address.port()),
@@ -69,7 +69,7 @@ fn as_it_is_bound(address: SocketAddr, sockets: &[ListenSocket]) -> Endpoint {
     Endpoint { v6only, ..Endpoint::stream(Address::Inet(address)) }
 }
 
-/// What a gate is to hold, so that it holds for every listener of the places. `sockets` are without those of others.
+/// What a gate is to hold, so that it holds for every listener of the requests. `sockets` are without foreign ones.
 pub(super) fn targets(places: &[RequestedListener], sockets: &[ListenSocket]) -> Vec<Target> {
     let mut targets = Vec::new();
     for endpoint in places.iter().flat_map(|place| &place.endpoints) {
@@ -86,8 +86,8 @@ pub(super) fn targets(places: &[RequestedListener], sockets: &[ListenSocket]) ->
     targets
 }
 
-/// Listeners on single addresses of a wildcard that is held, of processes that have no wildcard of it: theirs are not ours to
-/// hold up. Without a wildcard's listener nothing says whose they are, so none is left out.
+/// Foreign listeners on single addresses of a wildcard that is held: their processes have no listener on the wildcard. They are left alone. Without
+/// a listener on the wildcard nothing says whose they are, so none is left out.
 pub(super) fn exceptions(
     places: &[RequestedListener],
     sockets: &[ListenSocket],
@@ -153,7 +153,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_address_is_of_both_families_however_it_is_bound() {
+    fn wildcard_covers_both_families_however_it_is_bound() {
         let any = || Listen::EveryAddress(80);
         for sockets in [
             vec![],
@@ -194,7 +194,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn of_a_name_only_those_addresses_are_meant_that_are_listened_on() {
+    fn name_stands_for_the_addresses_that_are_listened_on() {
         let name = || one_of(&["[::1]:80", "127.0.0.1:80"]);
         assert_eq!(held(name(), &[socket("127.0.0.1:80", 1)]), ["127.0.0.1:80/4%0"]);
         assert_eq!(held(name(), &[socket("[::]:80", 1)]).len(), 2);
@@ -208,7 +208,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_wildcard_leaves_other_peoples_listeners_alone_and_takes_its_own_servers_along() {
+    fn wildcard_leaves_foreign_listeners_alone_and_holds_its_own_servers() {
         let sockets =
             [socket("0.0.0.0:80", 1), socket("10.0.0.1:80", 2), socket("10.0.0.2:80", 3), socket("10.0.0.2:81", 4)];
         let owned: &[(u64, &[u32])] = &[(1, &[50]), (2, &[60]), (3, &[50]), (4, &[60])];
@@ -220,11 +220,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_nobody_is_known_to_share_is_nobody_elses() {
+    fn listener_without_a_known_owner_is_not_foreign() {
         let any = [Listen::EveryAddress(80)];
         let single = [socket("127.0.0.1:80", 1), socket("10.0.0.1:80", 2), socket("0.0.0.0:81", 3)];
         let owned: &[(u64, &[u32])] = &[(1, &[50]), (2, &[60]), (3, &[70])];
-        assert_eq!(excepted(&any, &single, owned), [""; 0], "nobody has the wildcard of this port");
+        assert_eq!(excepted(&any, &single, owned), [""; 0], "no process has the wildcard of this port");
         assert_eq!(excepted(&[Listen::EveryAddress(80), Listen::EveryAddress(81)], &single, owned), [""; 0]);
         let other_family = [socket("0.0.0.0:80", 1), socket("[fd00::5]:80", 2)];
         assert_eq!(excepted(&any, &other_family, &[(1, &[50]), (2, &[50])]), [""; 0]);

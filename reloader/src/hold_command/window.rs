@@ -1,4 +1,4 @@
-//! The bind window: from before the command until each held place has its new listener, as far as it can be seen.
+//! Watches the bind window: from before the command until each `--listen` has its new listener.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -16,22 +16,22 @@ use crate::model::listener::Endpoint;
 use crate::process::{self, Handle};
 use crate::reload::drain::{self, Drain};
 
-/// No event tells that another process listens: this often it is looked.
+/// No event tells that another process listens.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Whose hands a socket is in takes a look at every process: this often while only the old one is there.
+/// To find the owner of a socket every process is looked at. This is how often that is done while only the old one is there.
 const OWNERS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why the wait for a new listener ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Waited {
-    /// Each place has a new listener, and the old ones are closed.
+    /// Each `--listen` has a new listener, and the old ones are closed.
     New,
-    /// Each place has a new listener, but some old ones are there still.
+    /// Each has a new listener, but some old ones are still there.
     Both,
-    /// The command failed, and each place has a listener.
+    /// The command failed, and each has a listener.
     Failed(process::Ended),
-    /// The hold ended: its time was over, or somebody released it.
+    /// The hold ended: its time was over, or it was released.
     TimeOver,
     /// A signal.
     Signal(Signal),
@@ -42,7 +42,7 @@ pub(super) enum Waited {
 /// What is held, and what was there before the command.
 pub(super) struct BindWindow {
     pub(super) places: Vec<RequestedListener>,
-    /// What was asked for, one for each place.
+    /// The `--listen` arguments, in their order.
     names: Vec<String>,
     pub(super) targets: Vec<Target>,
     pub(super) exceptions: Vec<Exception>,
@@ -74,15 +74,14 @@ impl BindWindow {
         Ok(Presence::new(&self.places, &sockets))
     }
 
-    /// The places on which nobody listens, in words.
+    /// The `--listen` arguments without a listener, in words.
     pub(super) fn without_listener(&self, now: &Presence) -> Option<String> {
         let unserved = self.names.iter().zip(&now.listeners_of).filter(|(_, listeners)| listeners.is_empty());
         let names: Vec<&str> = unserved.map(|(name, _)| name.as_str()).collect();
         (!names.is_empty()).then(|| names.join(", "))
     }
 
-    /// Nothing is held any more, and the command is not done: whether anybody listens shows until it has ended, and a moment
-    /// longer.
+    /// Nothing is held any more, and the command is not done: waits for a listener until the command has ended, and a moment longer.
     pub(super) async fn wait_unheld(
         &self,
         command: &Handle,
@@ -130,7 +129,7 @@ impl BindWindow {
                     drain.look(false).await;
                     return Waited::New;
                 }
-                // What listened before and is not there yet may come until the command has ended, and a moment longer.
+                // A listener that is missing may come until the command has ended, and a moment longer.
                 (ListenerTransition::Partly, Some(_))
                     if partly_since.get_or_insert_with(Instant::now).elapsed() >= drain::DRAIN_TIMEOUT =>
                 {
@@ -149,7 +148,7 @@ impl BindWindow {
                     return Waited::Failed(ended);
                 }
                 (ListenerTransition::Missing, _) => {}
-                // Somebody listens: who connects does so by a way that is not held.
+                // There is a listener: a client that connects now does so by a way that is not held.
                 _ => drain.look(false).await,
             }
             tokio::select! {
@@ -167,8 +166,8 @@ fn leave_out(exceptions: &[Exception], sockets: &mut Vec<ListenSocket>) {
     sockets.retain(|found| !Exception::from_listener(found).is_some_and(|found| exceptions.contains(&found)));
 }
 
-/// Who holds the old sockets now, looked at now and then, and only when the command has ended: until then whoever has one may
-/// be a child that the old server forked.
+/// The processes that have the old sockets now. They are read at intervals, and only when the command has ended: until then a new owner may be a
+/// child that the old server forked.
 #[derive(Default)]
 struct Owners {
     looked: Option<Instant>,
@@ -184,7 +183,7 @@ impl Owners {
             self.found = process::holders_of(&inodes);
             for (inode, pids) in &mut self.found {
                 let before = window.owners_before.get(inode);
-                // What an old server forks is no new server; but under init every process is a descendant.
+                // A child that an old server forks is not a new server; but under init every process is a descendant.
                 let forked = |pid: u32, old: u32| old != 1 && pid != old && process::is_descendant(pid, old);
                 pids.retain(|pid| before.is_none_or(|old| !old.iter().any(|old| forked(*pid, *old))));
             }

@@ -1,4 +1,4 @@
-//! The plan of a reload that HAProxy's master carries out: it passes the sockets by itself. Pure.
+//! Decides, for a reload that HAProxy's master carries out, which rung each listener gets. The master passes the sockets by itself. Pure.
 
 use crate::config::Strategy;
 use crate::haproxy::version::Version;
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_binds_anew_is_steered_or_held() {
+    fn listeners_that_it_binds_again_are_steered_or_held() {
         assert_eq!(rung_of(web(), (2, 2), |_| {}), Rung::Steered);
         assert_eq!(rung_of(web(), (2, 2), |means| means.migrates = false), Rung::HeldEbpf);
         assert_eq!(rung_of(web(), (2, 2), |means| means.strategy = Strategy::Hold), Rung::HeldEbpf);

@@ -1,4 +1,4 @@
-//! The plan: for each listener the rung it will get, and why not a stronger one. Pure.
+//! Decides, before a reload starts, which rung each listener gets, and why not a stronger one. Pure.
 
 pub(crate) mod companion;
 
@@ -13,8 +13,7 @@ use crate::receipt::Rung;
 use crate::server::Capabilities;
 
 /// Why a unix path that HAProxy binds again is not proven.
-pub(crate) const REFUSES: &str =
-    "HAProxy renames a unix socket into place a moment before it listens on it: who connected in between was refused";
+pub(crate) const REFUSES: &str = "HAProxy renames a unix socket into place a moment before it listens on it: a client that connected in between was refused";
 
 /// What the plan knows of a listener of the serving generation.
 #[derive(Debug, Clone)]
@@ -92,7 +91,7 @@ fn held(means: PlanInputs<'_>, why: String) -> (Rung, Option<String>) {
     }
 }
 
-/// The inner reason is absent where the strategy wants it so and its name has said it already.
+/// The outer `None` means that it can be steered. The inner one stands for the strategy, which `why_not_passed` has named already.
 fn why_not_steered(means: PlanInputs<'_>) -> Option<Option<String>> {
     if holds_tcp(means.strategy) {
         return Some(None);
@@ -108,7 +107,7 @@ pub(crate) fn holds_tcp(strategy: Strategy) -> bool {
     matches!(strategy, Strategy::Hold | Strategy::KernelFallback)
 }
 
-/// Whether the strategy wants TCP listeners bound anew rather than passed.
+/// Whether the strategy wants TCP listeners bound again rather than passed.
 pub(crate) fn keeps_tcp_back(strategy: Strategy) -> bool {
     holds_tcp(strategy) || strategy == Strategy::Steer
 }
@@ -154,14 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_custody_is_passed() {
+    fn listener_in_custody_is_passed() {
         let planned = planned_with(present(true), (2, 6), Strategy::Auto, &Gates::default());
         assert_eq!((planned.rung, &planned.why), (Rung::Passed, &None));
         assert_eq!(unproven(&[planned]), None);
     }
 
     #[test]
-    fn what_cannot_be_passed_says_why() {
+    fn plan_says_why_a_listener_cannot_be_passed() {
         let old = planned_with(present(true), (1, 7), Strategy::FdPass, &Gates::default());
         assert!(unproven(&[old]).unwrap().contains("HAProxy 1.7 cannot be given sockets"));
         let unexported = planned_with(present(false), (2, 6), Strategy::FdPass, &Gates::default());
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_passed_is_steered_and_where_that_is_impossible_held() {
+    fn listener_that_cannot_be_passed_is_steered_or_else_held() {
         let rung =
             |in_custody, strategy, gates: &Gates| planned_with(present(in_custody), (2, 6), strategy, gates).rung;
         let no_steering = Gates { steer: Some("reuseport-selection: no".into()), ..Gates::default() };
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_bound_twice_is_not_steered() {
+    fn listener_that_cannot_be_bound_twice_is_not_steered() {
         let server = Capabilities::from(Version { major: 1, minor: 7 });
         let means =
             PlanInputs { server: &server, strategy: Strategy::Auto, noreuseport: true, gates: &Gates::default() };

@@ -84,7 +84,7 @@ pub struct Phases {
     pub start: Option<u64>,
     /// Until every listener had its verdict.
     pub confirm: Option<u64>,
-    /// Until listeners at risk were guarded.
+    /// Until listeners at risk were protected.
     pub guard: Option<u64>,
     /// Until old queues were empty.
     pub drain: Option<u64>,
@@ -137,7 +137,7 @@ pub struct Syns {
     pub held: u64,
     /// Delivered after parking.
     pub released: u64,
-    /// Not parked for want of room.
+    /// Not parked because there was no room.
     pub dropped: u64,
     /// Times the lease ran out.
     pub lease_lapsed: u64,
@@ -170,7 +170,7 @@ pub struct Receipt {
     pub id: String,
     /// When it was asked for, RFC 3339 in UTC.
     pub at: String,
-    /// Which service: "haproxy", or the NAME of a `[service.NAME]`; `null` where a hold stood around a command.
+    /// Which service: "haproxy", or the NAME of a `[service.NAME]`; `null` for a hold around a command.
     #[serde(default)]
     pub service: Option<String>,
     /// What happened.

@@ -1,6 +1,6 @@
-//! Inside a hold: the old listeners' queues run empty, and it is seen whether SYNs come by a way that the hold does not cover.
+//! Drains the old listeners inside a hold, and watches for SYNs that reach them by a way that the hold does not cover.
 //!
-//! Both are read from sock_diag, which no event accompanies: it is looked each millisecond, for half a second at most.
+//! Both are read from sock_diag. No event tells of a change there, so it is read each millisecond, for half a second at most.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -18,14 +18,14 @@ use crate::receipt::{Doubt, ReasonCode};
 /// A drain inside a hold ends after this time, empty or not.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// So long at least it is looked whether a connection appears that the hold should have prevented.
+/// How long at least to watch for a connection that the hold should have prevented.
 const WATCHED: Duration = Duration::from_millis(6);
 
-/// From this many ports on one list of all connections costs less than a list for each.
+/// From this many ports on, one list of all connections costs less than a list for each port.
 const MANY_PORTS: usize = 8;
 
-/// From this many closed connections on a list of them takes too long inside a hold. Where there are so many, some are open at
-/// every look.
+/// From this many closed connections on, a list of them takes too long inside a hold. Where there are so many, each look finds some that are
+/// open.
 const MANY_CLOSED: usize = 4000;
 
 /// What the kernel shows of the held ports at one moment.
@@ -37,13 +37,13 @@ pub(crate) struct Look {
     pub(crate) half_open: Vec<Connection>,
     /// Connections, accepted or not.
     pub(crate) open: Vec<Connection>,
-    /// Connections that the server has closed: one that is answered at once lives from one look to the next in no other state.
+    /// Connections that the server has closed. One that is answered at once is in no other state at the time of a look.
     pub(crate) closed: Vec<Connection>,
-    /// Connections past their handshake whose server owes an answer, where that was asked.
+    /// Established connections whose server owes an answer, where that was asked.
     pub(crate) unanswered: usize,
 }
 
-/// What a listener still has.
+/// What is left on a listener.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Undrained {
     /// In its accept queue.
@@ -60,7 +60,7 @@ impl Undrained {
     }
 }
 
-/// What is looked at.
+/// Which sockets a look covers.
 #[derive(Debug)]
 struct View {
     /// Where SYNs are held.
@@ -78,19 +78,18 @@ pub(crate) struct Drain {
     began: Instant,
     known: HashSet<Endpoints>,
     strangers: Vec<Endpoints>,
-    /// As of the beginning of the whole: one that was sent then may be answered in the bind window.
+    /// As of the beginning of the reload: a cookie that was sent then may be answered in the bind window.
     cookies: Option<SynCookies>,
     last: Look,
     looked: bool,
     /// What each listener had when the drain ended.
     left: HashMap<u64, Undrained>,
-    /// Why it could not be looked.
+    /// Why the kernel could not be asked.
     blind: Option<String>,
 }
 
 impl Drain {
-    /// Begins, with the hold armed a moment ago. `cookies` are those of a moment before, `exceptions` the addresses that the
-    /// hold leaves to others.
+    /// Begins a moment after the hold. `cookies` were read before it; `exceptions` are the addresses that it leaves to other servers.
     pub(crate) fn begin(
         listeners: Vec<Listener>,
         held: Vec<Endpoint>,
@@ -99,7 +98,7 @@ impl Drain {
     ) -> Drain {
         let view = View {
             held,
-            // Of a connection it is not known by which device it came: one to a listener that is bound to one stays a doubt.
+            // The kernel does not say by which device a connection came. One to a listener that is bound to a device stays a doubt.
             exceptions: exceptions.iter().filter(|found| found.interface == 0).map(|found| found.address).collect(),
             closed: sock_diag::time_wait_count().is_some_and(|count| count < MANY_CLOSED),
         };
@@ -117,7 +116,7 @@ impl Drain {
         }
     }
 
-    /// Waits until queues and handshakes are empty, at most [`DRAIN_TIMEOUT`]. With `answers`, also until the server owes nobody an
+    /// Waits until queues and handshakes are empty, for at most [`DRAIN_TIMEOUT`]. With `answers` it also waits until the server owes no
     /// answer: for a server that is going to be killed.
     pub(crate) async fn until_empty(&mut self, answers: bool) {
         loop {
@@ -136,7 +135,7 @@ impl Drain {
 
     /// Looks once more for connections that the hold should have prevented.
     ///
-    /// With very many connections a look takes longer than the main loop may be kept.
+    /// It runs beside the loop: with very many connections a look takes long.
     pub(crate) async fn look(&mut self, answers: bool) {
         let view = self.view.clone();
         let look = match run_blocking(move || Look::now(&view, answers)).await {
@@ -154,7 +153,7 @@ impl Drain {
         (self.last, self.looked) = (look, true);
     }
 
-    /// What the listener had when the drain ended: later looks find it closed, and that is no proof of anything.
+    /// What was left on the listener when the drain ended. Later looks find it closed, which proves nothing.
     pub(crate) fn undrained(&self, listener: &Listener) -> Undrained {
         self.left.get(&listener.inode).copied().unwrap_or_default()
     }
@@ -220,7 +219,7 @@ impl Look {
         let ports: HashSet<u16> = held.iter().filter_map(Endpoint::port).collect();
         let asked: Vec<u16> = if ports.len() < MANY_PORTS { ports.into_iter().collect() } else { vec![0] };
         let mut look = Look::default();
-        // A connection goes from half-open to the accept queue to the server. Read in this order, none is missed on its way.
+        // A connection goes from half-open to the accept queue to the server. Read in this order, each is seen on its way.
         for port in &asked {
             look.half_open.extend(sock_diag::half_open(*port)?.into_iter().filter(covered));
         }
@@ -251,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_connection_to_a_held_listener_is_seen_and_no_other() {
+    fn connections_to_held_listeners_are_seen_and_no_others() {
         let connected = || {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let client = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
@@ -265,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_client_is_told_apart() {
+    fn silent_client_is_counted_apart() {
         let look = Look {
             queues: HashMap::from([(7, 3)]),
             half_open: vec![connection("127.0.0.1:1000", 0), connection("127.0.0.1:1001", 2)],

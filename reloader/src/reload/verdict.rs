@@ -1,4 +1,4 @@
-//! Confirm: from the listeners of both generations, a verdict for each. Pure.
+//! Judges each listener by comparing the old generation's with the new one's. Pure.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use crate::receipt::{Doubt, ListenerReceipt, ReasonCode, Rung};
 pub struct Verdict {
     /// For the receipt.
     pub receipt: ListenerReceipt,
-    /// The old socket that nobody serves once the old generation is retired.
+    /// The old socket that no process serves once the old generation is retired.
     pub closing: Option<Listener>,
     /// The port on which the new generation listens here.
     pub serving_port: Option<u16>,
@@ -66,7 +66,7 @@ fn same_place(one: &Listener, other: &Listener) -> bool {
     one.address == other.address && one.socket_type == other.socket_type && one.netns == other.netns
 }
 
-/// One is an address, the other is any: what comes to the one may have been meant for the other.
+/// Whether one is a single address and the other any address: a client of the one may have meant the other.
 fn overlap(one: &Listener, other: &Listener) -> bool {
     let (one, other) = (&one.endpoint, &other.endpoint);
     one.overlaps(other) && one.socket_type == other.socket_type && one.is_here() && other.is_here()
@@ -129,9 +129,8 @@ fn added_verdict(after: &Owned) -> Verdict {
     Verdict { receipt, closing: None, serving_port: after.listener.endpoint.port() }
 }
 
-/// Listening sockets on the address of one of `ours` whose inode nobody we know holds: SO_REUSEPORT lets another
-/// server in without an error, and the kernel then shares the connections out. Sockets bound to different interfaces
-/// share nothing.
+/// Listening sockets on the address of one of `ours` that are not in `known`. SO_REUSEPORT lets another server in without an error, and the kernel
+/// then distributes the connections among them. Sockets bound to different interfaces share nothing.
 pub fn foreign(sockets: &[ListenSocket], ours: &[Owned], known: &HashSet<u64>) -> Vec<ListenSocket> {
     let addresses: HashSet<&Address> = ours
         .iter()
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn any_serves_what_came_to_one_address_by_the_same_protocol() {
+    fn wildcard_serves_the_clients_of_one_address_of_the_same_protocol() {
         let datagram = |address: &str, inode| {
             let mut owned = owned(address, inode);
             owned.listener.endpoint.socket_type = SocketType::Datagram;
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_instead_of_any_is_no_removal_and_the_reverse_neither() {
+    fn one_address_instead_of_any_is_not_a_removal_nor_the_reverse() {
         for (before, after) in [
             ("127.0.0.1:80", "0.0.0.0:80"),
             ("0.0.0.0:80", "127.0.0.1:80"),
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_on_our_address_is_found_and_others_are_left_alone() {
+    fn foreign_listener_on_our_address_is_found_and_others_are_not() {
         let socket = |address: &str, inode| ListenSocket {
             inode,
             address: Address::Inet(address.parse().unwrap()),
@@ -269,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_on_another_interface_is_no_stranger() {
+    fn socket_on_another_interface_is_not_foreign() {
         let socket = |inode, interface| ListenSocket {
             inode,
             address: Address::Inet("0.0.0.0:443".parse().unwrap()),

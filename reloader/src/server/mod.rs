@@ -178,7 +178,7 @@ impl Server {
         launched.inspect_err(|_| files.remove())
     }
 
-    /// Endpoints the offer of sockets. True where they were taken, or where none were on offer.
+    /// Ends the offer of sockets. True where they were taken, or where none were on offer.
     pub(crate) fn withdraw(&self) -> bool {
         match self {
             Server::Haproxy(server) => server.withdraw(),

@@ -1,7 +1,7 @@
-//! Custody: the daemon's own duplicates of the serving generation's listeners.
+//! Keeps custody: the daemon's own duplicates of the serving generation's listeners.
 //!
-//! A listening socket that only the daemon still holds swallows connections: the kernel completes handshakes and
-//! nobody accepts. So custody follows what the serving generation owns, and is dropped when nothing serves for long.
+//! A listening socket that only the daemon still has swallows connections: the kernel completes handshakes and no
+//! process accepts. So custody follows what the serving generation owns, and is dropped when nothing serves for long.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,7 +27,7 @@ pub struct KeptSocket {
     pub role: Role,
     /// The duplicate.
     pub fd: Arc<OwnedFd>,
-    /// What HAProxy said beside it.
+    /// What travels beside it.
     pub metadata: SocketMetadata,
 }
 
@@ -38,7 +38,7 @@ impl KeptSocket {
     }
 }
 
-/// All listeners in custody, and where the serving generation holds the same sockets, and those that custody leaves to it.
+/// All listeners in custody, and where the serving generation has its listeners, those included that are not in custody.
 #[derive(Debug, Clone, Default)]
 pub struct Custody {
     kept: Vec<KeptSocket>,
@@ -46,17 +46,17 @@ pub struct Custody {
 }
 
 impl Custody {
-    /// Custody of `held`; `owners` are the serving generation's listeners, those included that could not be duplicated.
+    /// Custody of `kept`; `owners` are the serving generation's listeners, those included that could not be duplicated.
     pub fn new(kept: Vec<KeptSocket>, owners: HashMap<u64, SocketOwner>) -> Custody {
         Custody { kept, owners }
     }
 
-    /// What is held.
+    /// What is kept.
     pub fn kept(&self) -> &[KeptSocket] {
         &self.kept
     }
 
-    /// True when nothing is held.
+    /// True when nothing is kept.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
@@ -66,7 +66,7 @@ impl Custody {
         self.kept.iter().map(|held| (held.fd.clone(), held.metadata.clone())).collect()
     }
 
-    /// Where the serving generation holds this listener.
+    /// Where the serving generation has this listener.
     pub fn owner(&self, inode: u64) -> Option<SocketOwner> {
         self.owners.get(&inode).copied()
     }
@@ -92,7 +92,7 @@ impl Custody {
         self.kept.iter().filter(|held| is_nonblocking(&held.fd)).map(|held| held.listener.inode).collect()
     }
 
-    /// Only what `wanted` says; where the serving generation has the others is known all the same.
+    /// Keeps only what is `wanted`. Where the serving generation has the other sockets stays known.
     pub fn retain(&mut self, wanted: impl FnMut(&KeptSocket) -> bool) {
         self.kept.retain(wanted);
     }
@@ -104,8 +104,8 @@ impl Custody {
 
     /// Compares custody with what the serving generation owns now, and lets go of what it closed by itself.
     ///
-    /// `lifeline` is the inode of the listener that it closes only when it stops, `None` where it serves while it has any. `tree` is asked only when a listener is not where it was seen
-    /// last: the cost is one readlink a listener, not one a connection.
+    /// `sentinel` is the inode of the listener that it closes only when it stops; `None` where it serves while it has any. `tree` is called only
+    /// when a listener is not where it was seen last: the cost is one readlink a listener, not one a connection.
     pub fn follow(&mut self, sentinel: Option<u64>, tree: impl FnOnce() -> Vec<u32>) -> Followed {
         if self.owners.iter().all(|(inode, owner)| process::socket_at(*owner) == Some(*inode)) {
             return Followed::Unchanged;
@@ -150,33 +150,33 @@ pub fn make_nonblocking(socket: &OwnedFd) -> bool {
 pub enum Followed {
     /// It owns them all.
     Unchanged,
-    /// Its descriptors are gone at once: it is ending. The kernel empties the table before it closes the sockets and
-    /// long before it tells of the end (`exit_files` in `do_exit`): nothing may be let go of now.
+    /// All its descriptors are gone: it is ending. The kernel empties the table before it closes the sockets and long before it tells of the end
+    /// (`exit_files` in `do_exit`), so nothing may be let go of now.
     Ending,
-    /// It closed its lifeline, or all it had: somebody else told it to stop.
+    /// It closed its sentinel listener, or all it had: another process told it to stop.
     StoppedListening,
     /// It closed these by itself and serves on.
     Closed(Vec<u64>),
 }
 
 /// The decision behind [`Custody::follow`]. The listeners in `Closed` are left to the caller. Pure.
-fn followed(held: &[u64], owned: &HashSet<u64>, lifeline: Option<u64>, owners_show_nothing: bool) -> Followed {
+fn followed(held: &[u64], owned: &HashSet<u64>, sentinel: Option<u64>, owners_show_nothing: bool) -> Followed {
     if held.iter().all(|inode| owned.contains(inode)) {
         return Followed::Unchanged;
     }
     if owners_show_nothing {
         return Followed::Ending;
     }
-    match lifeline {
+    match sentinel {
         None if !held.iter().any(|inode| owned.contains(inode)) => Followed::StoppedListening,
-        Some(lifeline) if !owned.contains(&lifeline) => Followed::StoppedListening,
+        Some(sentinel) if !owned.contains(&sentinel) => Followed::StoppedListening,
         _ => Followed::Closed(Vec::new()),
     }
 }
 
-/// The listener behind a descriptor; `None` when it is no listening socket (nor a bound datagram one).
+/// The listener behind a descriptor; `None` when it is neither a listening socket nor a bound datagram one.
 ///
-/// The address, type and flags come from the socket itself, the namespace from HAProxy's record.
+/// The address, type and flags come from the socket itself, the namespace from the metadata beside it.
 pub fn describe(fd: BorrowedFd<'_>, record: &SocketMetadata) -> Option<Listener> {
     let socket = SockRef::from(&fd);
     let socket_type = match socket.r#type().ok()? {
@@ -203,7 +203,7 @@ fn unix_address(local: &socket2::SockAddr) -> Option<Address> {
     Address::from_unix_name(local.as_pathname()?.as_os_str().as_bytes())
 }
 
-/// Takes received sockets into custody form; what is no listener, or is not wanted, is closed.
+/// Turns received sockets into kept ones. What is not a listener, or is not wanted, is closed.
 pub fn take_in(
     sockets: Vec<(OwnedFd, SocketMetadata)>,
     wanted: impl Fn(&Listener) -> bool,
@@ -211,7 +211,7 @@ pub fn take_in(
 ) -> Vec<KeptSocket> {
     let described = sockets.into_iter().filter_map(|(fd, mut record)| {
         let listener = describe(fd.as_fd(), &record).filter(&wanted)?;
-        // HAProxy says it of TCP only, and compares it for QUIC too: unsaid, an `interface` that stays would be bound anew, and one
+        // HAProxy says it of TCP only, and compares it for QUIC too: unsaid, an `interface` that stays would be bound again, and one
         // that is taken away would stay.
         if record.interface.is_empty() {
             record.interface = listener.endpoint.interface.clone().unwrap_or_default().into_bytes();
@@ -240,13 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_listen_is_not_kept() {
+    fn socket_that_does_not_listen_is_not_kept() {
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         assert!(take_in(vec![(one.into(), SocketMetadata::default())], |_| true, |_| Role::Traffic).is_empty());
     }
 
     #[test]
-    fn of_what_others_hold_the_owned_sockets_that_are_lacking_are_taken_over() {
+    fn owned_sockets_that_custody_lacks_are_taken_over_from_others() {
         let listening = || held(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         let inode = |held: &KeptSocket| held.listener.inode;
         let (own, lacking, not_owned) = (listening(), listening(), listening());
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cleared_flag_is_seen_and_set_again() {
+    fn cleared_flag_is_seen_and_set_again() {
         let [waits, does_not] = [0, 1].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         does_not.set_nonblocking(true).unwrap();
         let sockets = [&waits, &does_not].map(|socket| held(socket.try_clone().unwrap()));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_has_ended_takes_nothing_out_of_custody() {
+    fn ended_process_takes_nothing_out_of_custody() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let held = held(listener.try_clone().unwrap());
         let mut child = std::process::Command::new("true").spawn().unwrap();

@@ -1,4 +1,4 @@
-//! What a running server really listens on: read from /proc and sock_diag, with duplicates of what can be duplicated.
+//! Inspects what a running server really listens on, by /proc and sock_diag, and duplicates what can be duplicated.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,7 +28,7 @@ pub enum InspectError {
          CAP_SYS_PTRACE, and a /proc that shows it; give the daemon that, or let the server keep the daemon's user"
     )]
     Unseen(u32),
-    /// It could never be told to end.
+    /// It could never be asked to end.
     #[error(
         "process {0} cannot be signalled: a server that changes its user takes CAP_KILL; give the daemon that, or let the server keep the \
          daemon's user"
@@ -46,7 +46,7 @@ pub struct Inspection {
     pub owned: Vec<Owned>,
     /// Duplicates of what can be passed on.
     pub custody: Custody,
-    /// The inode of the listener that it closes only when it stops; `None` when it is not among its sockets, or there is none such.
+    /// The inode of the sentinel listener, which it closes only when it stops; `None` where there is none.
     pub sentinel: Option<u64>,
     /// All sockets of its processes.
     pub sockets: HashMap<u64, SocketOwner>,
@@ -66,7 +66,7 @@ pub struct InspectRequest<R, L> {
     pub given: Vec<KeptSocket>,
     /// What a listener at this address is for; `None` for one of the daemon's own.
     pub role: R,
-    /// Finds the listener that it closes only when it stops.
+    /// Finds the sentinel listener, which it closes only when it stops.
     pub sentinel: L,
     /// What could not be taken, in sentences.
     pub notes: Vec<String>,
@@ -76,7 +76,7 @@ pub struct InspectRequest<R, L> {
     pub datagrams: bool,
 }
 
-/// Looks at it. Blocks for as long as the kernel takes.
+/// Inspects it. Blocks for as long as the kernel takes.
 pub fn look<R, L>(known: InspectRequest<R, L>) -> Result<Inspection, InspectError>
 where
     R: Fn(&Address) -> Option<Role>,
@@ -135,7 +135,7 @@ fn datagrams(sockets: &HashMap<u64, SocketOwner>, known: &HashSet<u64>) -> Resul
     let mut held = Vec::new();
     for inode in unknown {
         match duplicate(inode, sockets[&inode]) {
-            // What it only sends by is not shared.
+            // A socket that it only sends by is not shared.
             Ok((listener, fd)) if SockRef::from(&fd).reuse_port().is_ok_and(|shared| shared) => {
                 held.push(KeptSocket {
                     listener,
@@ -151,7 +151,7 @@ fn datagrams(sockets: &HashMap<u64, SocketOwner>, known: &HashSet<u64>) -> Resul
     Ok(held)
 }
 
-/// What a server does not give out is duplicated by the kernel.
+/// Duplicates, by the kernel, a socket that the server does not give out.
 fn duplicate(inode: u64, owner: SocketOwner) -> Result<(Listener, OwnedFd), String> {
     let fd = Handle::duplicate(owner, inode).map_err(|error| error.to_string())?;
     let mut record = SocketMetadata::default();

@@ -1,7 +1,7 @@
-//! Custody in the service manager's hands while no daemon runs: systemd's file descriptor store (sd_notify(3), `FDSTORE=1`).
+//! Lets the service manager keep custody while no daemon runs: systemd's file descriptor store (sd_notify(3), `FDSTORE=1`).
 //!
 //! HAProxy keeps its listeners while the daemon is restarted. Should it die in that time, they live on in the store, and the next
-//! daemon starts a generation from them. The store is let go of by systemd itself when the unit stops for good.
+//! daemon starts a generation from them. systemd empties the store when the unit stops for good.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -16,20 +16,21 @@ use crate::sockets::custody::{Custody, KeptSocket, take_in};
 /// The longest name that systemd takes (`fdname_is_valid`).
 const LONGEST_NAME: usize = 255;
 
-/// How many sockets the store takes (`FileDescriptorStoreMax=`). systemd says so by itself from version 254 on; for those before it, the unit does.
+/// The variable that says how many sockets the store takes (`FileDescriptorStoreMax=`). systemd sets it from version 254 on; for earlier versions
+/// the unit does.
 pub(crate) const CAPACITY: &str = "FDSTORE";
 
-/// What of one service's custody is in the store.
+/// One service's share of the store.
 #[derive(Debug, Default)]
 pub(crate) struct FdStore {
     service: String,
-    /// For all services together, of which each clone is a share: `None` where there is no store.
+    /// Room for all services together; `None` where there is no store.
     room: Option<Arc<Room>>,
     /// Names by inode.
     stored: BTreeMap<u64, String>,
     /// Something was taken out, and systemd may have it still.
     unsettled: bool,
-    /// It was said that there is no room.
+    /// The log says already that there is no room.
     is_full: bool,
 }
 
@@ -54,7 +55,7 @@ impl Room {
 }
 
 impl FdStore {
-    /// The share of one service, and what an earlier daemon put there for it. Only those of `received` are looked at that bear its name.
+    /// The share of one service, and the sockets that an earlier daemon put there for it. Those that bear its name are taken out of `received`.
     pub(crate) fn open(
         service: &str,
         room: Option<Arc<Room>>,
@@ -79,7 +80,7 @@ impl FdStore {
         (store, found)
     }
 
-    /// Makes the store what custody is.
+    /// Makes the store equal to custody.
     pub(crate) fn follow(&mut self, custody: &Custody) {
         let Some(room) = &self.room else { return };
         let is_held = |inode: &u64| custody.kept().iter().any(|held| held.listener.inode == *inode);
@@ -110,7 +111,7 @@ impl FdStore {
         self.is_full = false;
     }
 
-    /// Waits until systemd has closed what was taken out: a socket that it still has would take connections that nobody accepts, and keep
+    /// Waits until systemd has closed what was taken out: a socket that it still has would take connections that no process accepts, and keep
     /// its address from being bound.
     pub(crate) async fn settle(&mut self) {
         if std::mem::take(&mut self.unsettled) {
@@ -119,7 +120,7 @@ impl FdStore {
     }
 }
 
-/// What an entry is called: everything that the socket itself does not tell.
+/// The name of an entry. It holds everything that the socket itself does not tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Label {
     service: String,
@@ -162,7 +163,7 @@ impl Label {
     }
 }
 
-/// Takes out of the store what no service of this daemon owns any more.
+/// Removes from the store what belongs to no service of this daemon.
 pub(crate) fn forget(received: Vec<(String, OwnedFd)>) {
     for (name, _) in received.iter().filter(|(name, _)| name.starts_with("reloader/")) {
         log::warn!("{name} was in the fd store, and no service of that name is configured: it is closed");
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_tells_what_the_socket_does_not() {
+    fn name_holds_what_the_socket_does_not_tell() {
         for netns in ["", "blue", "a/b"] {
             assert_eq!(Label::parse(&label(netns).name().unwrap()), Some(label(netns)));
         }
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_systemd_would_not_take_is_not_stored() {
+    fn name_that_systemd_refuses_is_not_stored() {
         assert_eq!(label("a:b").name(), None);
         assert_eq!(label("ä").name(), None);
         assert_eq!(label(&"n".repeat(250)).name(), None);
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stored_is_found_again_by_the_service_whose_it_is() {
+    fn stored_socket_is_found_again_by_its_own_service() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
         let name = Label { inode, role: Role::Traffic, ..label("") }.name().unwrap();

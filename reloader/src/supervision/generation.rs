@@ -38,7 +38,7 @@ pub(crate) struct Generation {
     pub(crate) scope: ProcessScope,
     /// The socket between it and the daemon: of a HAProxy the stats socket it answers on.
     pub(crate) socket: PathBuf,
-    /// The inode of the listener that it closes only when it stops, once it was seen.
+    /// The inode of the sentinel listener, which it closes only when it stops, once it was seen.
     pub(crate) sentinel: Option<u64>,
     /// How it is asked to end; `None` for a HAProxy, which has one way.
     pub(crate) stop: Option<Stop>,
@@ -52,7 +52,7 @@ pub(crate) struct Generation {
     pub(crate) config: String,
     /// When it was started.
     pub(crate) since: SystemTime,
-    /// When it began to serve, for reckoning.
+    /// When it began to serve, on the monotonic clock.
     pub(crate) serving_since: Instant,
     /// When it was retired.
     pub(crate) retired: Option<Instant>,
@@ -62,7 +62,7 @@ pub(crate) struct Generation {
     pub(crate) closed_listeners: bool,
     /// After it was retired: it was seen to listen all the same.
     pub(crate) retired_listens: bool,
-    /// It outlived its master, and was not told to end so far.
+    /// It outlived its master, and was not asked to end so far.
     pub(crate) awaits_retirement: bool,
     /// Its standard error.
     pub(crate) log: Option<LogTail>,
@@ -134,7 +134,7 @@ impl Generation {
         GenerationId { generation: self.number, pid: self.process.pid() }
     }
 
-    /// Whom to ask to end, and how.
+    /// Which process is asked to end, and how.
     pub(crate) fn retire_request(&self) -> RetireRequest {
         let listeners = self.listeners.iter().map(|owned| owned.listener.inode);
         let sockets = listeners.chain(self.sentinel).collect();
@@ -178,7 +178,7 @@ impl Generation {
         self.has_workers |= !self.worker_processes.is_empty();
     }
 
-    /// True while one of its processes holds one of the listeners, or the lifeline, that it was seen with.
+    /// True while one of its processes has one of the listeners, or the sentinel listener, that it was seen with.
     pub(crate) fn listens(&self) -> bool {
         let mut sockets = process::sockets_of(&self.processes());
         let inodes = self.listeners.iter().map(|owned| owned.listener.inode).chain(self.sentinel);
@@ -191,8 +191,8 @@ impl Generation {
         self.listeners.iter().any(|owned| process::waits_on(&processes, owned.listener.inode))
     }
 
-    /// What it may still listen on, after an earlier daemon retired it: what the `serving` one has, and further sockets of its own, which
-    /// are in no record: those that connections were steered away from. `sockets` are those of its processes.
+    /// Notes what it may still listen on after an earlier daemon retired it: the listeners of the `serving` generation, and sockets of its own that
+    /// connections were steered away from, which are in no record. `sockets` are those of its processes.
     pub(crate) fn note_listeners(
         &mut self,
         serving: &[Owned],

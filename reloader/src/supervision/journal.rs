@@ -1,4 +1,4 @@
-//! The journal: one receipt a line in `state-dir/receipts.jsonl`.
+//! Stores receipts in the journal: one a line in `state-dir/receipts.jsonl`.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -51,7 +51,7 @@ impl Journal {
     }
 
     /// `reloader hold` appends beside a daemon: one could rotate away, or take back with a torn line of its own, what the other
-    /// has just written. Whoever has the directory locked for long is no journal, and is not waited for.
+    /// has just written. A process that keeps the directory locked for long is not a journal, and is not waited for.
     fn lock(&self) -> Option<File> {
         let directory = File::open(self.path.parent()?).ok()?;
         lock_within(&directory, LOCK_TIMEOUT).ok()?;
@@ -68,7 +68,7 @@ impl Journal {
         }
     }
 
-    /// The newest receipt of a service: a hold around a command is no reload.
+    /// The newest receipt of a service. A hold around a command does not count.
     pub(crate) fn last_reload(&self, service: &str) -> Option<Receipt> {
         // Before there were other services, receipts had no name.
         let named = |receipt: &Receipt| receipt.service.as_deref().unwrap_or(HAPROXY) == service;
@@ -100,7 +100,7 @@ fn path(state_dir: &Path) -> PathBuf {
 
 /// The newest receipts of `state_dir`, newest first, at most `count`.
 ///
-/// Lines that are no receipts (of a newer version, or damaged) are passed over with a warning.
+/// Lines that are not receipts (of a newer version, or damaged) are passed over with a warning.
 pub fn read_newest(state_dir: &Path, count: usize) -> io::Result<Vec<Receipt>> {
     let newest = path(state_dir);
     let mut receipts = read_newest_in(&newest, count)?;
@@ -127,7 +127,7 @@ fn read_newest_in(path: &Path, count: usize) -> io::Result<Vec<Receipt>> {
         let all_read = lines.len() < wanted;
         if receipts.len() >= count || all_read {
             if receipts.len() < lines.len() {
-                log::warn!("{}: {} lines are no receipts", path.display(), lines.len() - receipts.len());
+                log::warn!("{}: {} lines are not receipts", path.display(), lines.len() - receipts.len());
             }
             return Ok(receipts.into_iter().take(count).collect());
         }
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_is_no_reload() {
+    fn hold_does_not_count_as_a_reload() {
         let state = tempfile::tempdir().unwrap();
         let journal = journal(state.path());
         let last = || journal.last_reload(HAPROXY).map(|receipt| receipt.coalesced);
@@ -209,7 +209,7 @@ mod tests {
 
     /// A journal that finds the file too large while another has just rotated it would rotate the new one over the old.
     #[test]
-    fn two_journals_of_a_directory_lose_nothing() {
+    fn two_journals_of_one_directory_lose_nothing() {
         for _ in 0..100 {
             let state = tempfile::tempdir().unwrap();
             let [newest, rotated] = [path(state.path()), rotated(&path(state.path()))];
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn who_else_locks_the_directory_keeps_no_receipt_away() {
+    fn foreign_lock_on_the_directory_does_not_keep_receipts_away() {
         let state = tempfile::tempdir().unwrap();
         let directory = File::open(state.path()).unwrap();
         flock(&directory, FlockOperation::LockExclusive).unwrap();

@@ -1,4 +1,4 @@
-//! What a generation writes on standard error: read for the operator, forwarded to the log, kept small.
+//! Reads what a generation writes on standard error, for the operator and for the log, and keeps the file small.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Cut the file when all of it was forwarded and it has grown past this many bytes.
 const CUT_AT: u64 = 1 << 20;
 
-/// A reader that remembers how far it came.
+/// A reader that remembers its position.
 #[derive(Debug)]
 pub(crate) struct LogTail {
     path: PathBuf,
@@ -15,7 +15,7 @@ pub(crate) struct LogTail {
 }
 
 impl LogTail {
-    /// Reads `path` from its beginning, or from its end for a generation whose past was already told.
+    /// Reads `path` from its beginning, or from its end where an earlier daemon has forwarded it.
     pub(crate) fn new(path: &Path, skip_past: bool) -> LogTail {
         let read = if skip_past { std::fs::metadata(path).map_or(0, |metadata| metadata.len()) } else { 0 };
         LogTail { path: path.to_owned(), read }
@@ -50,7 +50,7 @@ impl LogTail {
         file.seek(SeekFrom::Start(self.read))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        // A line that is still being written is told when it is whole, unless it is endless.
+        // A line that is still being written is returned when it is whole, unless it is endless.
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
         if !to_the_end && (whole > 0 || (bytes.len() as u64) < CUT_AT) {
             bytes.truncate(whole);
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_line_is_told_once_and_the_file_stays_small() {
+    fn each_line_is_returned_once_and_the_file_stays_small() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let append = |text: &str| {

@@ -1,4 +1,4 @@
-//! The service manager: readiness, status, watchdog, descriptors that it keeps (sd_notify(3)). Silent without NOTIFY_SOCKET.
+//! Tells the service manager about readiness, status, the watchdog and descriptors to keep (sd_notify(3)). Silent without NOTIFY_SOCKET.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use sd_notify::NotifyState;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
-/// How long systemd may take to read what it was told.
+/// How long systemd may take to read its messages.
 const BARRIER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The first generation serves.

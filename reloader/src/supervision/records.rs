@@ -1,4 +1,4 @@
-//! The record of running generations in `runtime-dir/generations.json`: what a daemon that was killed leaves its successor.
+//! Reads and writes the record of running generations, `runtime-dir/generations.json`, for the daemon that follows one that was killed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ pub(crate) struct GenerationRecord {
     /// Its configuration says `noreuseport`.
     #[serde(default)]
     pub(crate) noreuseport: bool,
-    /// How it is asked to end, where it is no HAProxy: as it was configured when it was started.
+    /// How it is asked to end, as configured when it was started; `None` for HAProxy.
     #[serde(default)]
     pub(crate) stop: Option<Stop>,
 }
@@ -62,7 +62,7 @@ pub(crate) struct GenerationRecords {
     /// How long the last start took, in milliseconds: custody-max follows from it.
     #[serde(default)]
     pub(crate) last_start_ms: Option<u64>,
-    /// They are workers of a master that is somebody else's.
+    /// They are workers of a master that the daemon did not start.
     #[serde(default)]
     pub(crate) companion: bool,
     /// Those that were running.
@@ -90,7 +90,7 @@ impl GenerationRecords {
     }
 }
 
-/// Numbers are counted on from. An earlier version could be led to believe any.
+/// The next number counts on from these, and an earlier version could be led to record any.
 fn without_impossible_numbers(mut records: GenerationRecords) -> GenerationRecords {
     records.next = records.next.clamp(1, LAST_NUMBER);
     records.generations.retain(|record| {

@@ -1,4 +1,4 @@
-//! What follows when the serving generation ends by itself: how often it is tried again, and when custody is given up. Pure.
+//! Decides when a generation that ended by itself is started again, and when custody is given up. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ const STABLE_AFTER: Duration = Duration::from_secs(1);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// Between failed starts.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// Between crashes of generations that did serve: shorter than custody is kept, so that a crash loop refuses nobody.
+/// Between crashes of generations that did serve: shorter than custody is kept, so that a crash loop refuses no client.
 const LONGEST_CRASH_DELAY: Duration = Duration::from_secs(1);
 /// After this many failed starts custody is dropped, so that clients and health checks fail over.
 const STARTS_BEFORE_CUSTODY_IS_DROPPED: u32 = 2;
@@ -43,16 +43,16 @@ impl Outage {
         self.next_try
     }
 
-    /// A start failed at `now`; `was_cut` when it was only too slow, which says nothing against its configuration.
-    pub(crate) fn failed(&mut self, now: Instant, was_cut: bool) {
+    /// A start failed at `now`. One that was only too slow (`timed_out`) says nothing against its configuration.
+    pub(crate) fn failed(&mut self, now: Instant, timed_out: bool) {
         self.failures += 1;
-        self.known_good_next ^= !was_cut;
+        self.known_good_next ^= !timed_out;
         // The second start is made at once: it uses the last-known-good configuration.
         let tries = self.failures + self.crashes;
         self.next_try = now + if self.failures == 1 && self.crashes == 0 { Duration::ZERO } else { delay(tries) };
     }
 
-    /// Tries use the configuration on disk and the last-known-good one in turn.
+    /// Whether the next start uses the last-known-good configuration: the two are used in turn.
     pub(crate) fn use_known_good(&self) -> bool {
         self.known_good_next
     }
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn crashes_in_quick_succession_are_answered_ever_later() {
+    fn crashes_in_quick_succession_are_answered_later_each_time() {
         let now = Instant::now();
         let mut down = Outage::begin(now, SHORT, None);
         let mut waits = Vec::new();

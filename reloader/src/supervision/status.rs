@@ -1,4 +1,4 @@
-//! What `status` tells. Its JSON is an interface.
+//! The answer to `status`. Its JSON is an interface: see `docs/reference/status.md`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -12,12 +12,12 @@ use crate::process::{self, Handle};
 use crate::receipt::{Failure, ReasonCode};
 use crate::supervision::Supervisor;
 
-/// No event tells that a worker of somebody else's begins to listen.
+/// No event tells that a worker of another process's begins to listen.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// While a worker reads its configuration it is asked less often: another one answers meanwhile.
 const ASK_INTERVAL: Duration = Duration::from_millis(10);
-/// A master that only waits for so long has no worker to come: right after a reload it executes itself once more, and answers the
-/// next signal after that.
+/// A master that has only waited for this long has no worker to come. Right after a reload it executes itself once more, and answers the next
+/// signal after that.
 const STILL: Duration = Duration::from_secs(1);
 
 /// Whether the master itself tells of a worker that fails: otherwise HAProxy checks its configuration before it is asked.
@@ -157,7 +157,7 @@ impl Asking {
                 (last, since) = (image, Instant::now());
             }
             let mut fresh = self.fresh();
-            // Until it takes the signal, it is busy with somebody else's reload.
+            // Until it takes the signal, it is busy with a reload that another process asked for.
             if self.cli.is_none() && process::is_pending(self.master.pid(), Signal::USR2) {
                 others.extend(&fresh);
             }
@@ -181,7 +181,7 @@ impl Asking {
     }
 }
 
-/// Why no worker is to be expected any more. `seen` are those that came.
+/// Why no worker will come any more. `seen` are those that came.
 fn is_over(waits: bool, seen: &HashSet<u32>) -> Option<String> {
     let log = "look at the log of HAProxy's unit";
     match seen.iter().max() {

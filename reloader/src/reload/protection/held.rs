@@ -1,4 +1,4 @@
-//! Listeners whose socket changes are guarded by a hold: armed, drained, and judged by what was seen meanwhile.
+//! Holds SYNs for listeners whose socket changes, drains them, and judges what was seen meanwhile.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -24,18 +24,18 @@ pub(crate) struct HeldListeners {
     still_open: Option<Doubt>,
 }
 
-/// The old listeners that lose what is queued on them when they close, and that a gate can guard.
+/// The old listeners that lose what is queued on them when they close, and that a hold can protect.
 pub(crate) fn at_risk(verdicts: &[Verdict]) -> Vec<Listener> {
     let unproven = verdicts.iter().filter(|verdict| verdict.receipt.rung == Rung::Unproven);
     unproven.filter_map(|verdict| verdict.closing.clone()).filter(|old| old.endpoint.is_tcp_here()).collect()
 }
 
-/// [`Hold::begin`], beside the caller's own thread.
+/// [`Hold::begin`], beside the loop.
 pub(crate) async fn begin(request: HoldRequest) -> Result<Hold, HoldError> {
     run_blocking(|| Hold::begin(request)).await
 }
 
-/// [`Hold::release`], beside the caller's own thread.
+/// [`Hold::release`], beside the loop.
 pub(crate) async fn release(hold: Hold) -> HoldOutcome {
     run_blocking(|| hold.release()).await
 }
@@ -93,7 +93,7 @@ impl HeldListeners {
         Some(HeldListeners { hold, ends, drain, old, still_open: None })
     }
 
-    /// Waits until the old queues are empty; with `answers`, also until the old server owes nobody an answer.
+    /// Waits until the old queues are empty; with `answers`, also until the old server owes no answer.
     pub(crate) async fn drain(&mut self, answers: bool) {
         self.drain.until_empty(answers).await;
     }
@@ -114,7 +114,7 @@ impl HeldListeners {
         self.ends
     }
 
-    /// The old generation is about to be told to close its listeners, before there are others.
+    /// The old generation is about to be asked to close its listeners, before new ones are there.
     pub(crate) fn old_leaves(&self) {
         self.hold.old_leaves();
     }
@@ -124,7 +124,7 @@ impl HeldListeners {
         self.hold.old_stays();
     }
 
-    /// The old generation was told to close its listeners, and was not seen to do so.
+    /// The old generation was asked to close its listeners, and was not seen to do so.
     pub(crate) fn doubt_the_close(&mut self) {
         self.still_open = Some(still_open());
     }
@@ -134,7 +134,7 @@ impl HeldListeners {
         self.old.iter().any(|listener| Some(listener.inode) == inode)
     }
 
-    /// Endpoints the hold and writes into the receipt what it proves.
+    /// Ends the hold and writes into the receipt what it proves.
     pub(crate) async fn release(mut self, recorder: &mut Recorder) {
         self.drain.look(false).await;
         let HeldListeners { hold, drain, old, still_open, .. } = self;
@@ -158,7 +158,7 @@ impl HeldListeners {
             if entry.rung != Rung::Unproven {
                 continue;
             }
-            // What passed a lapsed lease would be taken for something that came by another way.
+            // The drain would take what passed a lapsed lease for something that came by another way.
             let doubt = still_open.clone().or_else(|| general.clone());
             let doubt = doubt.or_else(|| drain.doubt(&listener.endpoint));
             judge_held(entry, drain.undrained(listener), doubt, backend);
@@ -175,7 +175,7 @@ pub(super) fn still_open() -> Doubt {
 
 /// The verdict on a listener that was held.
 pub(crate) fn judge_held(entry: &mut ListenerReceipt, undrained: Undrained, doubt: Option<Doubt>, backend: Backend) {
-    // What was measured on the closed socket itself says more.
+    // What was measured on the closed socket itself is more exact.
     let queue = *entry.undrained_queue.get_or_insert(undrained.queue);
     let half_open = *entry.undrained_half_open.get_or_insert(undrained.half_open);
     entry.half_open_silent.get_or_insert(undrained.silent);
@@ -208,7 +208,7 @@ pub(crate) fn syns(ended: &HoldOutcome) -> Syns {
     }
 }
 
-/// What became of those that could not be parked.
+/// A note about SYNs that could not be parked.
 pub(crate) fn no_room(figures: &HoldStats) -> Option<String> {
     let dropped = figures.dropped;
     (dropped > 0)
@@ -232,7 +232,7 @@ pub(crate) fn general_doubt(ended: &HoldOutcome) -> Option<Doubt> {
     why.map(|why| Doubt::new(ReasonCode::HoldFailed, why))
 }
 
-/// The rung that a gate stands for.
+/// The rung of a listener that was held by this gate.
 pub(crate) fn rung(backend: Backend) -> Rung {
     match backend {
         Backend::Ebpf => Rung::HeldEbpf,
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_found_no_room_is_a_note_and_what_had_no_device_a_doubt() {
+    fn full_buffer_is_a_note_and_a_device_that_went_is_a_doubt() {
         let with = |dropped, homeless| {
             let mut ended = ended(EndReason::Asked, None);
             (ended.figures.dropped, ended.figures.device_gone) = (dropped, homeless);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_that_failed_proves_nothing() {
+    fn failed_hold_proves_nothing() {
         assert_eq!(general_doubt(&ended(EndReason::Asked, None)), None);
         assert_eq!(
             general_doubt(&ended(EndReason::Asked, Some("2 SYNs were not delivered"))).unwrap().why,

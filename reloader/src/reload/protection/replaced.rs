@@ -1,8 +1,8 @@
-//! Unix paths that the new generation binds anew (HAProxy before 1.8): it renames its own socket over the old one. The old socket
-//! keeps what is queued on it, which the old generation accepts before it is retired.
+//! Drains old unix sockets whose path the new generation binds again (HAProxy before 1.8). It renames its own socket over the old one. The
+//! old socket keeps what is queued on it, and the old generation accepts that before it is retired.
 //!
-//! That is no proof: HAProxy renames the socket into place a moment before it listens (`sock_unix_bind_receiver`, then
-//! `uxst_bind_listener`), and who connects in between is refused: seen for 1 or 2 of 6,000 connections in 8 reloads at 2,000/s.
+//! A drain is not a proof. HAProxy renames the socket into place a moment before it listens (`sock_unix_bind_receiver`, then
+//! `uxst_bind_listener`), and a client that connects in between is refused: 1 or 2 of 6,000 connections in 8 reloads at 2,000/s.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -18,14 +18,13 @@ use crate::receipt::{Doubt, ReasonCode, Recorder, Rung, undrained};
 use crate::reload::timing::POLL_INTERVAL;
 use crate::reload::verdict::Verdict;
 
-/// Links to the old sockets, by which their paths can be given back: a new generation that fails after it has renamed would leave
-/// paths that refuse everybody.
+/// Hard links to the old sockets. They give the paths back when a new generation fails after it has renamed its sockets: the paths would
+/// refuse every client otherwise.
 #[derive(Default)]
 pub(crate) struct Links(Vec<(PathBuf, PathBuf)>);
 
 impl Links {
-    /// Links the unix sockets among `listeners`, passed or not: what is on offer HAProxy may bind anew all the same, with no more
-    /// than a line in its log.
+    /// Links the unix sockets among `listeners`. HAProxy may bind again even what is passed to it, and only writes a line into its log.
     pub(crate) fn new(listeners: &[Owned], recorder: &mut Recorder) -> Links {
         let mut links = Links::default();
         for owned in listeners {
@@ -34,10 +33,10 @@ impl Links {
             let _ = fs::remove_file(&link);
             match fs::hard_link(path, &link) {
                 Ok(()) => links.0.push((path.clone(), link)),
-                // Nothing leads to it that could be given back.
+                // There is no path that could be given back.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => recorder.note(format!(
-                    "{} could not be linked, and will refuse everybody if the new generation binds it anew and fails: {error}",
+                    "{} could not be linked, and will refuse every client if the new generation binds it again and fails: {error}",
                     path.display()
                 )),
             }
@@ -93,7 +92,7 @@ pub(crate) struct ReplacedPath {
     doubt: Option<Doubt>,
 }
 
-/// Those among the verdicts.
+/// The old sockets of this kind among the verdicts.
 pub(crate) fn among(verdicts: &[Verdict]) -> Vec<ReplacedPath> {
     let unproven = verdicts.iter().filter(|verdict| verdict.receipt.rung == Rung::Unproven);
     let found = unproven.filter_map(|verdict| Some((verdict.closing.clone()?, verdict.receipt.inode_after?)));

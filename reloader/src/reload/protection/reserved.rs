@@ -1,5 +1,5 @@
-//! What a new generation binds beside the old one gets no connection before it is proven: one that exits while it starts, because
-//! it cannot bind the next address, would take with it what it was given.
+//! Keeps connections from sockets that a new generation binds beside the old one, until it is proven. A generation that exits while it starts,
+//! because it cannot bind the next address, would reset the connections that it had got.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -15,8 +15,8 @@ use crate::server::Prepared;
 use crate::sockets::custody::{Custody, KeptSocket};
 use crate::supervision::Supervisor;
 
-/// Reserved reuseport groups: where the serving generation has one socket of each. No duplicate is kept beyond custody: with nobody behind
-/// it, it would swallow what the group gets.
+/// Reserved reuseport groups: where the serving generation has one socket of each. No duplicate is kept beyond custody: one that no process
+/// accepts on would swallow what the group gets.
 #[derive(Default)]
 pub(crate) struct ReservedGroups {
     groups: Vec<(u64, SocketOwner)>,
@@ -30,18 +30,18 @@ impl ReservedGroups {
     /// two generations.
     pub(crate) fn begin(supervisor: &mut Supervisor, prepared: &Prepared) -> ReservedGroups {
         let mut reserved = ReservedGroups::default();
-        // A program of a dead daemon that is still there waits for handshakes of its own.
+        // The program of a daemon that was killed still waits for handshakes.
         if supervisor.serving().is_none() || supervisor.steering().is_left_behind() {
             return reserved;
         }
-        let bound_anew = may_be_bound_anew(&supervisor.plan(&prepared.capabilities));
-        if bound_anew.is_empty() {
+        let bound_again = may_be_bound_again(&supervisor.plan(&prepared.capabilities));
+        if bound_again.is_empty() {
             return reserved;
         }
         reserved.renewed = supervisor.renew_steering(supervisor.config().reload.start_timeout + LEASE_MARGIN);
         let sockets = sock_diag::tcp_listeners().unwrap_or_default();
         let held = by_inode(supervisor.custody());
-        for (socket, count) in groups(&sockets, &bound_anew) {
+        for (socket, count) in groups(&sockets, &bound_again) {
             if supervisor.steering().is_attached_at(&socket.address) {
                 continue;
             }
@@ -54,7 +54,7 @@ impl ReservedGroups {
         reserved
     }
 
-    /// The kernel shares out again. A group whose sockets are all closed is free by itself.
+    /// The kernel distributes connections again. A group whose sockets are all closed is free by itself.
     pub(crate) fn end(&mut self, supervisor: &mut Supervisor) {
         // Where a reload steers again, that has ended already.
         if std::mem::take(&mut self.renewed) {
@@ -91,7 +91,7 @@ fn by_inode(custody: &Custody) -> HashMap<u64, &KeptSocket> {
     custody.kept().iter().map(|held| (held.listener.inode, held)).collect()
 }
 
-/// By the duplicate in custody; of a socket that HAProxy does not give out, or that is kept back, by one for this moment.
+/// Acts on the duplicate in custody. Of a socket that HAProxy does not give out, or that is kept back, a duplicate is made for this moment.
 fn with_socket(
     held: &HashMap<u64, &KeptSocket>,
     owner: SocketOwner,
@@ -104,20 +104,21 @@ fn with_socket(
     }
 }
 
-/// What is not passed, or under a condition only: whether a bind to a single IPv6 address says `v6only` is not known. Pure.
-fn may_be_bound_anew(plan: &[Planned]) -> HashSet<u64> {
+/// The inodes of what is not passed, or passed under a condition only: whether a bind to a single IPv6 address says `v6only` is not known.
+/// Pure.
+fn may_be_bound_again(plan: &[Planned]) -> HashSet<u64> {
     let may_be = |planned: &&Planned| planned.rung != Rung::Passed || planned.why.is_some();
     plan.iter().filter(may_be).map(|planned| planned.inode).collect()
 }
 
-/// One socket of each group, and how many the group has, where all of them are in `bound_anew`: among others the first ones need not be
-/// ours. Pure.
-fn groups<'a>(sockets: &'a [ListenSocket], bound_anew: &HashSet<u64>) -> Vec<(&'a ListenSocket, u32)> {
+/// One socket of each group, and how many the group has, where all of them are in `bound_again`. In a group with foreign sockets the first
+/// ones need not be ours. Pure.
+fn groups<'a>(sockets: &'a [ListenSocket], bound_again: &HashSet<u64>) -> Vec<(&'a ListenSocket, u32)> {
     let mut groups: HashMap<_, Vec<&ListenSocket>> = HashMap::new();
     for socket in sockets {
         groups.entry((&socket.address, socket.interface, socket.v6only)).or_default().push(socket);
     }
-    let is_ours = |group: &Vec<&ListenSocket>| group.iter().all(|socket| bound_anew.contains(&socket.inode));
+    let is_ours = |group: &Vec<&ListenSocket>| group.iter().all(|socket| bound_again.contains(&socket.inode));
     groups.into_values().filter(is_ours).map(|group| (group[0], group.len() as u32)).collect()
 }
 
@@ -129,7 +130,7 @@ mod tests {
     use crate::model::listener::{Address, Family, Role};
 
     #[test]
-    fn a_group_is_reserved_where_all_of_it_is_bound_anew() {
+    fn group_is_reserved_only_where_all_of_it_is_bound_again() {
         let socket = |inode, address: &str, interface| ListenSocket {
             inode,
             address: Address::Inet(address.parse().unwrap()),
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_passed_under_a_condition_may_be_bound_anew() {
+    fn listener_that_is_passed_under_a_condition_may_be_bound_again() {
         let planned = |inode, rung, why: Option<&str>| Planned {
             address: String::new(),
             family: Family::Inet,
@@ -167,6 +168,6 @@ mod tests {
             planned(2, Rung::Passed, Some("provided that its bind says `v6only`")),
             planned(3, Rung::Steered, Some("kept back")),
         ];
-        assert_eq!(may_be_bound_anew(&plan), HashSet::from([2, 3]));
+        assert_eq!(may_be_bound_again(&plan), HashSet::from([2, 3]));
     }
 }

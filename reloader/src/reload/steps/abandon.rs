@@ -69,14 +69,14 @@ impl Attempt<'_> {
 
 /// The listening sockets it had when it was given up.
 struct Observed {
-    /// Those it shares, and its stats socket.
+    /// Those that it shares with the serving generation, and its stats socket.
     known: Vec<(u64, SocketOwner)>,
-    /// It bound others; `None` when the kernel does not say.
+    /// Whether it bound others; `None` when the kernel does not say.
     has_own: Option<bool>,
 }
 
 impl Observed {
-    /// The generation is told which of its processes have them.
+    /// Looks now, and notes in the generation which of its processes have them.
     fn now(generation: &mut Generation, supervisor: &Supervisor) -> Observed {
         let sockets = process::sockets_of(&generation.processes());
         let machine = sock_diag::listeners();
@@ -89,7 +89,7 @@ impl Observed {
             is_tcp && sockets.contains_key(&found.inode) && !shared.contains(&found.inode)
         };
         let has_own = machine.as_ref().ok().map(|all| all.iter().any(own));
-        // Of another server than HAProxy all that it listens on is its traffic.
+        // Everything that another server than HAProxy listens on is traffic.
         let all = machine.as_ref().ok().filter(|_| generation.scope == ProcessScope::All).into_iter().flatten();
         let known = shared.iter().copied().chain(stats).chain(all.map(|found| found.inode));
         let known = known.filter_map(|inode| Some((inode, *sockets.get(&inode)?))).collect();

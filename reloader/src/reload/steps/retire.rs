@@ -46,7 +46,7 @@ impl Attempt<'_> {
         closed
     }
 
-    /// The custody from before is returned.
+    /// Makes `new` the serving generation. Returns the custody from before.
     fn promote(&mut self, mut new: Generation, inspection: Inspection) -> Custody {
         new.listeners = inspection.owned;
         new.sentinel = inspection.sentinel;
@@ -87,10 +87,10 @@ pub(in crate::reload) async fn stopped_listening(old: &Handle, custody: &Custody
     true
 }
 
-/// What the closing listeners held at the moment between the old generation's close and the daemon's.
+/// What was queued on the closing listeners at the moment between the old generation's close and the daemon's.
 #[derive(Default)]
 struct Measured {
-    /// Accept queues by inode, of listeners that the daemon holds: of others the queue is gone already.
+    /// Accept queues by inode, of listeners in custody: of others the queue is gone already.
     queues: HashMap<u64, u32>,
     half_open: Option<Vec<Connection>>,
     /// Ports on which the new generation listens.
@@ -121,7 +121,7 @@ impl Measured {
         let Some(listener) = closing else { return receipt };
         let Some(queued) = self.queues.get(&listener.inode) else { return receipt };
         receipt.undrained_queue = Some((*queued).into());
-        // A half-open handshake names its address only: with another listener on that port there is no telling whose it is.
+        // The kernel lists a half-open handshake by its address only. With another listener on that port it may belong to either.
         let shares_port = listener.endpoint.port().is_some_and(|port| self.ports.contains(&port));
         if !shares_port && let Some(pending) = &self.half_open {
             let (answering, silent) = half_open_of(&listener, pending);
@@ -132,7 +132,7 @@ impl Measured {
     }
 }
 
-/// Half-open handshakes of a listener: those in time, and those whose SYN-ACK was already sent again.
+/// Half-open handshakes of a listener: those whose SYN-ACK was sent once, and those whose client is silent.
 fn half_open_of(listener: &Listener, pending: &[Connection]) -> (u64, u64) {
     if !matches!(listener.endpoint.address, Address::Inet(_)) {
         return (0, 0);

@@ -1,5 +1,5 @@
-//! Stops the listeners of an old server. A listener whose descriptor is closed is not closed yet while a thread sits in accept(2) on it, or
-//! another process has it too: the kernel listens on.
+//! Stops the listeners of an old server. The kernel goes on listening after the descriptor is closed, while a thread is in accept(2) on it or
+//! another process has it too.
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -31,8 +31,8 @@ pub(in crate::reload) enum Closed {
 }
 
 impl OldListeners {
-    /// Those of the serving generation, while it has them. `None` for HAProxy: it waits for connections in none of its threads, so its
-    /// listeners are gone with its descriptors.
+    /// Those of the serving generation, while it has them. `None` for HAProxy: none of its threads waits in accept(2), so its listeners are gone
+    /// with its descriptors.
     pub(in crate::reload) fn new(supervisor: &Supervisor, listeners: &[&Listener]) -> Option<OldListeners> {
         if supervisor.server().never_blocks_in_accept() {
             return None;
@@ -48,8 +48,8 @@ impl OldListeners {
         Some(OldListeners { root, inodes: tcp().map(|listener| listener.inode).collect(), duplicates })
     }
 
-    /// Once the process that was seen with them has closed them: waits until no other of the server waits for connections on one, at most
-    /// `timeout`, and stops what the kernel still listens on then.
+    /// Waits, for at most `timeout`, until no process of the server waits for connections on one of them. Then it stops what the kernel still
+    /// listens on. To be called once the process that was seen with them has closed them.
     pub(in crate::reload) async fn stop(self, timeout: Duration) -> Closed {
         let deadline = Instant::now() + timeout;
         let OldListeners { root, inodes, duplicates } = self;
@@ -88,14 +88,14 @@ fn are_attended(root: u32, inodes: &HashSet<u64>) -> bool {
     })
 }
 
-/// Where the kernel does not say, the start of the next server will.
+/// Whether the kernel still lists one. Where it does not say, the start of the next server will.
 fn listen(inodes: &HashSet<u64>) -> bool {
     sock_diag::tcp_listeners().is_ok_and(|all| all.iter().any(|found| inodes.contains(&found.inode)))
 }
 
-/// Endpoints the listener for all processes that have it, before this returns: shutdown(2) runs `inet_csk_listen_stop`, or waits for who runs it. A
-/// queue that migrates does so now, and not when the process that closed the socket comes round to its release, long after its descriptor
-/// is gone from /proc. accept(2) returns with EINVAL.
+/// Ends the listener for all processes that have it, before this returns: shutdown(2) runs `inet_csk_listen_stop`, or waits for the task that runs
+/// it. A queue that migrates does so now. Without this it would when the process that closed the socket releases it, long after its descriptor is
+/// gone from /proc. accept(2) returns with EINVAL.
 pub(in crate::reload) fn stop_listening(socket: &OwnedFd) {
     match rustix::net::shutdown(socket, rustix::net::Shutdown::Both) {
         Ok(()) | Err(rustix::io::Errno::NOTCONN) => {}
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_listener_whose_thread_sits_in_accept_is_stopped() {
+    async fn listener_with_a_thread_in_accept_is_stopped() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_listener_that_another_process_of_the_server_has_is_left_to_it() {
+    async fn listener_that_another_process_of_the_server_serves_is_left_to_it() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
         let duplicate = listener.as_fd().try_clone_to_owned().unwrap();

@@ -1,4 +1,4 @@
-//! Listeners that the daemon binds for a server.
+//! Binds listeners for a server.
 
 use std::ffi::OsStr;
 use std::io;
@@ -15,10 +15,10 @@ use crate::model::SocketMetadata;
 use crate::model::listener::{Address, Role};
 use crate::sockets::custody::{KeptSocket, take_in};
 
-/// The kernel takes net.core.somaxconn where that is less.
+/// The kernel uses net.core.somaxconn where that is less.
 const BACKLOG: i32 = i32::MAX;
 
-/// Who may reach a port may reach a path: the server knows its clients.
+/// Every user who can reach a port can reach a path too: the server decides about its clients.
 const MODE: u32 = 0o666;
 
 /// A socket that listens on `address`, one of `all`.
@@ -28,7 +28,7 @@ const MODE: u32 = 0o666;
 pub(super) fn listener(address: &Address, all: &[Address]) -> Result<KeptSocket, String> {
     let bound = bind(address, all).map_err(|error| {
         let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => "; somebody else has it: stop that server, or take the address from `listen`",
+            io::ErrorKind::AddrInUse => "; another server has it: stop that server, or take the address from `listen`",
             io::ErrorKind::AddrNotAvailable => "; no device has that address",
             _ => "",
         };
@@ -53,7 +53,7 @@ fn bind(address: &Address, all: &[Address]) -> io::Result<Socket> {
         Address::Unix(path) => {
             remove_stale(path)?;
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-            // The file gets the socket's mode (`unix_bind_bsd`), less the umask. By its path it would be whatever somebody who may
+            // The file gets the socket's mode (`unix_bind_bsd`), less the umask. A change by its path would reach whatever another user who may
             // write to the directory has put there meanwhile.
             fchmod(&socket, Mode::from_raw_mode(MODE))?;
             let umask = rustix::process::umask(Mode::empty());
@@ -73,7 +73,7 @@ fn bind(address: &Address, all: &[Address]) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// What a server left behind that does not run any more.
+/// Removes a socket file that a server left behind which does not run any more.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
@@ -87,7 +87,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Waits for nobody: a full queue is somebody's.
+/// Connects without waiting: a full queue belongs to a living server.
 fn connect(path: &Path) -> io::Result<()> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -123,14 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_nobody_serves_is_taken_and_others_are_left() {
+    fn path_without_a_server_is_taken_and_others_are_left() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let address = Address::Unix(path.clone());
         let first = listener(&address, &[]).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
         assert_eq!(mode & 0o777, MODE);
-        assert!(listener(&address, &[]).unwrap_err().contains("somebody else has it"));
+        assert!(listener(&address, &[]).unwrap_err().contains("another server has it"));
         drop(first);
         let _second = listener(&address, &[]).unwrap();
         std::fs::remove_file(&path).unwrap();

@@ -1,4 +1,4 @@
-//! A server that the configuration describes.
+//! Runs a server that the configuration describes by a `[service.NAME]` table.
 
 mod bind;
 mod notify;
@@ -79,7 +79,7 @@ impl ServiceServer {
     pub(super) fn prepare(&self) -> Prepared {
         Prepared {
             capabilities: self.capabilities(),
-            // What the daemon binds for it stands alone as well.
+            // Nothing can be bound beside what the daemon binds for it either.
             binds_alone: self.config.sockets != Sockets::Reuseport,
             is_known_good: false,
             ends_by_reload: None,
@@ -99,7 +99,7 @@ impl ServiceServer {
             Ready::Notify => Some(notify::Socket::bind(&context.files.socket, config.user.as_deref())?),
             _ => None,
         };
-        // What the daemon itself was told by such variables is kept from its children; this one is the child's own.
+        // The daemon's own NOTIFY_SOCKET is kept from its children; this one is the child's own.
         command.envs(notify.iter().map(|_| ("NOTIFY_SOCKET", &context.files.socket)));
         let process = Handle::spawn(&mut command).map_err(|error| error.to_string())?;
         let readiness = Readiness::new(config, process.clone(), &given, notify);
@@ -166,8 +166,7 @@ impl ServiceServer {
         }
     }
 
-    /// Clients of a unix socket are told by its path that nobody serves there. A path that leads to somebody else's socket by now
-    /// is somebody else's.
+    /// Removes the paths of unix sockets, so that clients see that nothing serves there. A path that leads to a foreign socket by now stays.
     pub(super) fn leave(&self, custody: &Custody) {
         for held in custody.kept() {
             let Address::Unix(path) = &held.listener.endpoint.address else { continue };
@@ -182,7 +181,7 @@ impl ServiceServer {
         }
     }
 
-    /// What the configuration promises has to be there, whatever showed that it is ready.
+    /// The addresses of the configuration on which it does not listen, whatever showed that it is ready.
     pub(super) fn missing_addresses(&self, owned: &[Owned]) -> Option<String> {
         let missing = |address: &&Address| !owned.iter().any(|owned| is_at(&owned.listener.endpoint, address));
         let missing: Vec<String> = self.config.listen.iter().filter(missing).map(ToString::to_string).collect();
@@ -211,7 +210,7 @@ fn is_at(endpoint: &Endpoint, address: &Address) -> bool {
         && endpoint.netns.is_none()
 }
 
-/// What it listens on beyond its addresses counts where clients may come by TCP; its own unix sockets are its own affair.
+/// TCP listeners beyond its addresses count as traffic, because clients may come by them. Its further unix sockets do not.
 fn role(listen: &[Address], address: &Address) -> Role {
     if listen.contains(address) || matches!(address, Address::Inet(_)) { Role::Traffic } else { Role::Control }
 }

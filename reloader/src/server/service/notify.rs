@@ -1,4 +1,4 @@
-//! Where a server says that it is ready: a datagram socket as sd_notify(3) wants it.
+//! Receives the readiness of a server by the protocol of sd_notify(3).
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use crate::process;
 use crate::sys;
 
-/// One message at most.
+/// The longest message, in bytes.
 const LONGEST: usize = 4096;
 
 /// The socket of one generation.
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_processes_of_the_tree_are_believed() {
+    async fn readiness_counts_only_from_processes_of_the_tree() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let socket = Socket::bind(&path, None).unwrap();

@@ -1,4 +1,4 @@
-//! How a server that is not HAProxy shows that it serves.
+//! Decides when a server that is not HAProxy is ready.
 
 use std::collections::HashSet;
 use std::process::Command;
@@ -12,9 +12,9 @@ use crate::process::readiness::NotReady;
 use crate::process::{self, Handle, ProcessScope};
 use crate::sockets::custody::KeptSocket;
 
-/// How often it is looked: no event tells of listen(2), or of a wait, in another process.
+/// No event tells of listen(2), or of a wait, in another process.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// A command that did not succeed is run again after this time.
+/// The pause before a readiness command that failed is run again.
 const NEXT_TRY: Duration = Duration::from_millis(100);
 
 /// What is waited for.

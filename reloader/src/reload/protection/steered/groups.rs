@@ -1,4 +1,4 @@
-//! From listeners to reuseport groups, with the descriptors that it takes.
+//! Finds the reuseport groups of listeners, and the descriptors by which they are steered.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,7 +37,7 @@ pub(in crate::reload) fn successors(new: &Custody) -> HashMap<Endpoint, Vec<Succ
     found
 }
 
-/// Those that listen at one place together.
+/// The listeners by endpoint: those of one endpoint are one group.
 pub(in crate::reload) fn by_endpoint(listeners: Vec<Listener>) -> Vec<(Endpoint, Vec<Listener>)> {
     let mut groups: Vec<(Endpoint, Vec<Listener>)> = Vec::new();
     for listener in listeners {

@@ -1,4 +1,4 @@
-//! What the kernel and the programs count of connections that went another way than to a new socket.
+//! Counts connections that went another way than to a new socket, by the counters of the kernel and of the program.
 
 use crate::gate::steer::{Left, Steer};
 use crate::kernel::netstat;
@@ -50,7 +50,7 @@ pub(super) fn lost_by_selection(before: Counters, now: Counters) -> Option<Doubt
         let why = "it could not be read whether all connections were steered";
         return Some(Doubt::new(ReasonCode::Unobservable, why));
     };
-    // Late segments of connections that are closed are answers too. One that began a connection is counted by the kernel.
+    // Late segments of closed connections count as answers too. The kernel counts those that began a connection.
     let cookies = match grown(before.answered_cookies, now.answered_cookies) {
         Some(cookies) => cookies.min(answers),
         None => answers,
@@ -86,12 +86,12 @@ mod tests {
     }
 
     #[test]
-    fn late_segments_are_no_connections() {
+    fn late_segments_are_not_counted_as_connections() {
         assert_eq!(selected(0, 9, Some(0)), None);
     }
 
     #[test]
-    fn new_connections_and_answers_to_cookies_are() {
+    fn new_connections_and_answered_cookies_are_counted() {
         for (connections, answers, cookies, expected) in
             [(1, 0, Some(0), "1 "), (0, 9, Some(2), "2 "), (1, 1, Some(4), "2 "), (0, 4, None, "4 ")]
         {
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_migration_that_failed_is_a_loss() {
+    fn failed_migration_is_a_loss() {
         assert_eq!(lost_by_migration(BEFORE, BEFORE), None);
         let failed = |failed_migrations| lost_by_migration(BEFORE, Counters { failed_migrations, ..BEFORE });
         assert!(failed(Some(4)).unwrap().why.starts_with("1 connections"));

@@ -1,5 +1,5 @@
-//! Listeners whose socket changes within one SO_REUSEPORT group: the new sockets get all that is new, and what is queued on an old
-//! one moves over when that closes, or, on kernels that do not migrate, is drained before.
+//! Steers between two sockets of one SO_REUSEPORT group. The new socket gets all new connections. What is queued on the old one moves over when
+//! that closes; on kernels that do not migrate it is drained before.
 
 pub(in crate::reload) mod groups;
 pub(in crate::reload) mod loan;
@@ -46,13 +46,13 @@ struct Line {
 }
 
 impl SteeredListeners {
-    /// Before the old generation is told to close: where the kernel does not migrate, its queues have to be empty.
+    /// Before the old generation is asked to close: where the kernel does not migrate, its queues have to be empty.
     pub(crate) async fn drain(&mut self) {
         if self.steer.migrates() {
             return;
         }
         tokio::time::sleep(IN_FLIGHT).await;
-        // A connection that was left to the kernel before it was steered is on an old queue, or on a new one.
+        // What was left to the kernel before the program was attached is in an old queue, or in a new one.
         self.before = Counters::read(&mut self.steer);
         let timeout = humantime::format_duration(self.timeout);
         self.until_nothing_is_left(ClosingListeners::queued, |queued, half_open| {
@@ -64,10 +64,10 @@ impl SteeredListeners {
         .await;
     }
 
-    /// After the old generation has closed its listeners: a handshake that one of them began is migrated when its client answers,
-    /// and the answers that are to be expected belong into the receipt.
+    /// After the old generation has closed its listeners: waits for the handshakes that they began. The program migrates each when its client
+    /// answers, and the receipt is to count those answers.
     pub(crate) async fn settle(&mut self) {
-        // From here on they are the new generation's alone, but for one of each group: what nobody accepts on must not listen.
+        // The daemon keeps one socket of each group only: a socket that no process accepts on must not listen.
         self.fresh.clear();
         let from = std::mem::take(&mut self.from);
         if !self.steer.migrates() || self.doubt.is_some() {
@@ -77,7 +77,7 @@ impl SteeredListeners {
         self.until_handshakes_are_done().await;
     }
 
-    /// Of sockets that are closed: what was in their queues has moved already.
+    /// As [`until_nothing_is_left`](Self::until_nothing_is_left), for sockets that are closed: what was in their queues has moved already.
     async fn until_handshakes_are_done(&mut self) {
         let timeout = humantime::format_duration(self.timeout);
         let closed_have_no_queue = |_: &ClosingListeners| Ok(0);
@@ -98,7 +98,7 @@ impl SteeredListeners {
         let mut awaited: Option<HashSet<Endpoints>> = None;
         loop {
             let old = self.old.clone();
-            // A connection goes from half-open to the accept queue: read in this order none is missed.
+            // A connection goes from half-open to the accept queue: read in this order, each is seen.
             let look = move || old.half_open(false).and_then(|half_open| Ok((half_open, queued(&old)?)));
             let (half_open, queued) = match run_blocking(look).await {
                 Ok(found) => found,
@@ -145,7 +145,7 @@ impl SteeredListeners {
         self.doubt.as_ref().map(|doubt| doubt.about(&first.old.endpoint))
     }
 
-    /// The old generation was told to close its listeners, and was not seen to do so.
+    /// The old generation was asked to close its listeners, and was not seen to do so.
     pub(crate) fn doubt_the_close(&mut self) {
         self.doubt = Some(super::held::still_open());
     }

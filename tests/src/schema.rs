@@ -68,7 +68,6 @@ impl Document {
                 "enum" => operand.as_array().is_some_and(|values| values.contains(value)),
                 "minimum" => value.as_f64().is_none_or(|number| Some(number) >= operand.as_f64()),
                 "format" => operand == "date-time" && value.as_str().is_none_or(is_utc),
-                "pattern" => operand == KEBAB_CASE && value.as_str().is_none_or(is_kebab_case),
                 other => panic!("the keyword `{other}` of a schema is not known here"),
             };
             if !fits {
@@ -142,16 +141,6 @@ fn is_utc(text: &str) -> bool {
 
 fn is_fraction(text: &str) -> bool {
     text.strip_prefix('.').is_some_and(|digits| !digits.is_empty() && digits.chars().all(|letter| letter == '0'))
-}
-
-/// The one pattern that the schemas use.
-const KEBAB_CASE: &str = "^[a-z0-9]+(-[a-z0-9]+)*$";
-
-fn is_kebab_case(text: &str) -> bool {
-    let is_word = |word: &str| {
-        !word.is_empty() && word.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit())
-    };
-    text.split('-').all(is_word)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ pub(super) fn run(context: &Context, inheritance: io::Result<Inheritance>) -> Re
     let config = context.config()?;
     let inheritance = inheritance
         .map_err(|error| CliError::new(Exit::Internal, format!("cannot read this process's limits: {error}")))?;
-    sys::hear_signals().map_err(|error| CliError::new(Exit::Internal, format!("cannot set up signals: {error}")))?;
+    sys::unblock_signals().map_err(|error| CliError::new(Exit::Internal, format!("cannot set up signals: {error}")))?;
     let runtime = Context::runtime()?;
     let ended = runtime.block_on(daemon::run(config, context.config_path.clone(), inheritance));
     // A thread may still wait for a client that stopped in the middle of a transfer.

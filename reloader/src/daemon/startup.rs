@@ -24,7 +24,7 @@ use crate::supervision::records::{GenerationRecord, GenerationRecords};
 use crate::supervision::{
     Host, Journal, Notice, Receipts, Service, SharedQdiscs, SocketStore, StatusBoard, Supervisor, notify,
 };
-use crate::sys::{Inheritance, raise_descriptor_limit, take_given};
+use crate::sys::{Inheritance, raise_descriptor_limit, take_passed_descriptors};
 
 /// Runs the daemon until it is told to end.
 ///
@@ -163,7 +163,7 @@ impl Common {
     /// One for each service. What the machine may have left of an earlier daemon is looked at by the first.
     async fn supervisors(&self, names: &[String]) -> Result<Vec<Supervisor>, DaemonError> {
         let mut supervisors = Vec::new();
-        let (room, mut received) = (Room::from_environment(), take_given());
+        let (room, mut received) = (Room::from_environment(), take_passed_descriptors());
         for name in names {
             let (fd_store, sockets) = FdStore::open(name, room.clone(), &mut received);
             let mut supervisor = self.supervisor(name, SocketStore::new(fd_store, sockets))?;

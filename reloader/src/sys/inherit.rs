@@ -1,4 +1,4 @@
-//! What a child gets from this process: exactly what the process itself was started with.
+//! Makes children inherit limits, signal mask and descriptors as this process found them at its start.
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -11,14 +11,14 @@ use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocma
 use rustix::io::FdFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
 
-/// SD_LISTEN_FDS_START
-const FIRST_GIVEN: RawFd = 3;
+/// SD_LISTEN_FDS_START of sd_listen_fds(3): the number of the first passed descriptor.
+const FIRST_PASSED: RawFd = 3;
 
-/// Environment variables that speak to one process only and must not reach a child.
+/// Environment variables that are meant for one process only, and that no child may inherit.
 pub struct NotForChildren;
 
 impl NotForChildren {
-    /// systemd's sockets, watchdog and notification address (sd_listen_fds(3), sd_notify(3)).
+    /// systemd's variables for sockets, watchdog and notifications (sd_listen_fds(3), sd_notify(3)).
     pub const VARIABLES: [&'static str; 8] = [
         "NOTIFY_SOCKET",
         "LISTEN_FDS",
@@ -31,9 +31,9 @@ impl NotForChildren {
     ];
 }
 
-/// The limits and the signal mask the daemon was started with.
+/// The limits, the signal mask and the descriptors with which this process was started.
 ///
-/// The OOM score needs no entry: the daemon never changes its own, so a child inherits the right one.
+/// The OOM score needs no entry: the daemon never changes its own, so that a child inherits the right one.
 #[derive(Debug, Clone)]
 pub struct Inheritance {
     nofile: Rlimit,
@@ -42,14 +42,17 @@ pub struct Inheritance {
     descriptors: Vec<RawFd>,
 }
 
-/// Returns those that were not so before.
+/// Marks all descriptors above 2 close-on-exec. Returns those that were not marked before.
+///
+/// # Errors
+/// `/proc/self/fd` cannot be read, or fcntl(2) fails.
 fn close_inherited_on_exec() -> io::Result<Vec<RawFd>> {
     let mut inherited = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         if number > 2 {
-            // SAFETY: the descriptor is borrowed for two calls. It was open when the directory was read, and this runs
-            // before there is a second thread; the directory's own is only closed after the loop.
+            // SAFETY: the descriptor is borrowed for two calls. It was open when the directory was read, and this runs before
+            // there is a second thread. The directory's own descriptor is closed only after the loop.
             let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
             if !rustix::io::fcntl_getfd(descriptor)?.contains(FdFlags::CLOEXEC) {
                 inherited.push(number);
@@ -60,9 +63,9 @@ fn close_inherited_on_exec() -> io::Result<Vec<RawFd>> {
     Ok(inherited)
 }
 
-/// What the service manager gave to this process, with its names (sd_listen_fds_with_names(3)): each descriptor once, to whoever asks
-/// first.
-pub fn take_given() -> Vec<(String, OwnedFd)> {
+/// Takes the descriptors that the service manager passed to this process, with their names (sd_listen_fds_with_names(3)). Only the
+/// first call returns them.
+pub fn take_passed_descriptors() -> Vec<(String, OwnedFd)> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let variable = |name| std::env::var(name).ok();
     let is_for_us = variable("LISTEN_PID").is_some_and(|pid| pid == std::process::id().to_string());
@@ -71,23 +74,29 @@ pub fn take_given() -> Vec<(String, OwnedFd)> {
         return Vec::new();
     }
     let names = variable("LISTEN_FDNAMES").unwrap_or_default();
-    let numbered = (FIRST_GIVEN..).take(count).zip(names.split(':'));
-    // A number that is not open was not given.
-    let given = numbered.filter(|(number, _)| std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok());
-    // SAFETY: the descriptor is open, whoever started this process says that it is ours, and it is taken only once.
-    given.map(|(number, name)| (name.to_owned(), unsafe { OwnedFd::from_raw_fd(number) })).collect()
+    let numbered = (FIRST_PASSED..).take(count).zip(names.split(':'));
+    // A number that is not open was not passed.
+    let passed = numbered.filter(|(number, _)| std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok());
+    // SAFETY: the descriptor is open, LISTEN_PID says that it is ours, and TAKEN sees to it that it is taken only once.
+    passed.map(|(number, name)| (name.to_owned(), unsafe { OwnedFd::from_raw_fd(number) })).collect()
 }
 
-/// Lifts this process's own limit of descriptors to the hard one: custody needs one for each listener, a hold several for each
-/// device.
+/// Raises this process's soft limit of descriptors to the hard limit. Custody needs one descriptor for each listener, and a hold
+/// needs several for each device.
+///
+/// # Errors
+/// The error of setrlimit(2).
 pub fn raise_descriptor_limit() -> io::Result<()> {
     let hard = getrlimit(Resource::Nofile).maximum;
     Ok(setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard })?)
 }
 
 impl Inheritance {
-    /// Reads the present limits and signal mask: call it before the daemon changes any of them, and before it opens
-    /// anything: what it was started with (systemd's stored sockets) is marked close-on-exec.
+    /// Reads limits and signal mask, and marks every inherited descriptor (systemd's stored sockets) close-on-exec. Call it
+    /// before the process changes any of them, opens a file or starts a thread.
+    ///
+    /// # Errors
+    /// The descriptors or the signal mask cannot be read.
     pub fn capture() -> io::Result<Inheritance> {
         let descriptors = close_inherited_on_exec()?;
         let mut signals = SigSet::empty();
@@ -96,11 +105,11 @@ impl Inheritance {
         Ok(Inheritance { nofile, memlock, signals, descriptors })
     }
 
-    /// Makes `command` inherit the descriptors that this process was started with, as under any other wrapper.
+    /// Makes `command` inherit the descriptors with which this process was started, as under any other wrapper.
     pub fn pass_descriptors_to(&self, command: &mut Command) {
         let descriptors = self.descriptors.clone();
-        // SAFETY: the closure runs between fork and exec. It makes one system call a descriptor (fcntl), which is
-        // async-signal-safe, and neither allocates nor takes a lock. The descriptors were inherited, nobody here closes them.
+        // SAFETY: the closure runs between fork and exec. It makes one system call for each descriptor (fcntl), which is
+        // async-signal-safe, and neither allocates nor takes a lock. The descriptors were inherited, and no code here closes them.
         unsafe {
             command.pre_exec(move || {
                 for number in &descriptors {
@@ -111,10 +120,10 @@ impl Inheritance {
         }
     }
 
-    /// Makes `command` start with the limits that this process was started with, as under any other wrapper.
+    /// Makes `command` start with the limits with which this process was started, as under any other wrapper.
     pub fn pass_limits_to(&self, command: &mut Command) {
         let (nofile, memlock) = (self.nofile, self.memlock);
-        // SAFETY: the closure runs between fork and exec. It makes two system calls (setrlimit), which is async-signal-safe,
+        // SAFETY: the closure runs between fork and exec. It makes two system calls (setrlimit), both async-signal-safe,
         // and neither allocates nor takes a lock.
         unsafe {
             command.pre_exec(move || {
@@ -125,10 +134,10 @@ impl Inheritance {
         }
     }
 
-    /// Makes `command` start with these limits, in a session of its own, without the daemon's service variables.
+    /// Makes `command` start with these limits and this signal mask, in a session of its own, without the daemon's service variables.
     ///
-    /// HAProxy derives its maxconn from RLIMIT_NOFILE, so the daemon's raised limit must not leak. A session of
-    /// its own keeps a Ctrl-C at the daemon's terminal away from the server.
+    /// HAProxy derives its maxconn from RLIMIT_NOFILE, so the daemon's raised limit must not reach it. A session of its own
+    /// keeps a Ctrl-C at the daemon's terminal away from the server.
     pub fn apply_to(&self, command: &mut Command) {
         for variable in NotForChildren::VARIABLES {
             command.env_remove(variable);
@@ -147,8 +156,8 @@ impl Inheritance {
     }
 }
 
-/// Makes `command` start in a session of its own: without a terminal that it could ask, and be stopped for asking, and out
-/// of reach of a Ctrl-C.
+/// Makes `command` start in a session of its own. It has no terminal to read from, which would stop it, and a Ctrl-C does not
+/// reach it.
 pub fn start_in_own_session(command: &mut Command) {
     // SAFETY: the closure runs between fork and exec. It makes one system call (setsid), which is async-signal-safe, and
     // neither allocates nor takes a lock.
@@ -157,21 +166,28 @@ pub fn start_in_own_session(command: &mut Command) {
     }
 }
 
-/// Lets this process learn how its children end, whatever its parent made of SIGCHLD: ignored, the kernel would not tell.
-pub fn wait_for_children() -> io::Result<()> {
-    // SAFETY: the default action installs no code of ours.
+/// Sets SIGCHLD to its default action, so that this process can wait for its children. If the parent ignored SIGCHLD, the kernel
+/// would discard their statuses (wait(2)).
+///
+/// # Errors
+/// The error of signal(2).
+pub fn reset_sigchld() -> io::Result<()> {
+    // SAFETY: the default action installs no handler.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     Ok(())
 }
 
-/// Lets this process, and threads that it has later, hear all signals and how its children end, whatever its parent has blocked or ignored:
-/// as PID 1 there is nobody else to end it.
-pub fn hear_signals() -> io::Result<()> {
-    wait_for_children()?;
+/// Unblocks all signals for this thread and the threads that it starts later, and calls [`reset_sigchld`]. The parent may have
+/// blocked or ignored them, and a PID 1 that hears no signal cannot be asked to end.
+///
+/// # Errors
+/// The error of signal(2) or sigprocmask(2).
+pub fn unblock_signals() -> io::Result<()> {
+    reset_sigchld()?;
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }
 
-/// Makes `command` start in the network namespace that `namespace` is a file of.
+/// Makes `command` start in the network namespace to which the file `namespace` refers (setns(2)).
 pub fn start_in_network_namespace(command: &mut Command, namespace: OwnedFd) {
     // SAFETY: the closure runs between fork and exec. It makes one system call (setns), which is async-signal-safe, and
     // neither allocates nor takes a lock.

@@ -1,4 +1,4 @@
-//! All unsafe code of this crate. Each block says why it is sound.
+//! All unsafe code of this crate: what a child inherits, and system calls that no crate wraps. Each block says why it is sound.
 #![expect(unsafe_code, reason = "calls of the kernel that no crate wraps safely")]
 
 mod inherit;
@@ -8,8 +8,8 @@ mod tcx;
 mod watch;
 
 pub use inherit::{
-    Inheritance, NotForChildren, hear_signals, raise_descriptor_limit, start_in_network_namespace,
-    start_in_own_session, take_given, wait_for_children,
+    Inheritance, NotForChildren, raise_descriptor_limit, reset_sigchld, start_in_network_namespace,
+    start_in_own_session, take_passed_descriptors, unblock_signals,
 };
 pub(crate) use link_address::link_address;
 pub(crate) use tcp_info::{TcpInfo, tcp_info};

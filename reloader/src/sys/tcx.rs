@@ -1,4 +1,4 @@
-//! The two commands of bpf(2) about links that aya has no name for: its own links cannot be handed to another process.
+//! Attaches TCX programs through links of our own: two commands of bpf(2). aya's links cannot be passed to another process.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -14,7 +14,7 @@ pub(crate) enum TcxHook {
     Egress = 47,
 }
 
-/// `union bpf_attr` for BPF_LINK_CREATE, as far as TCX uses it.
+/// The part of `union bpf_attr` that BPF_LINK_CREATE uses for TCX.
 #[repr(C)]
 struct LinkCreate {
     program: u32,
@@ -26,10 +26,11 @@ struct LinkCreate {
     expected_revision: u64,
 }
 
-/// Attaches a tc program to a device (its number), before all others. It stays for as long as somebody has the link open.
+/// Attaches a tc program to the device with this index, before all other programs. It stays attached while any process has the
+/// link open.
 ///
 /// # Errors
-/// EINVAL from a kernel before 6.6, ENODEV where there is no such device, EPERM.
+/// EINVAL on a kernel before 6.6, ENODEV if there is no such device, EPERM without the privilege.
 pub(crate) fn attach_tcx(program: BorrowedFd<'_>, device: u32, hook: TcxHook) -> io::Result<OwnedFd> {
     const BPF_LINK_CREATE: libc::c_long = 28;
     const BPF_F_BEFORE: u32 = 8;
@@ -42,24 +43,24 @@ pub(crate) fn attach_tcx(program: BorrowedFd<'_>, device: u32, hook: TcxHook) ->
         padding: 0,
         expected_revision: 0,
     };
-    // SAFETY: the kernel reads as many bytes as are said, all of them initialised, and keeps no pointer to them.
+    // SAFETY: the kernel reads as many bytes as the size says. All of them are initialised, and it keeps no pointer to them.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const attributes, size_of::<LinkCreate>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just opened it (close-on-exec) for us, and nobody else knows of it.
+    // SAFETY: the kernel has just opened this descriptor (close-on-exec) for us, and no other code has it.
     Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
 }
 
-/// Detaches a link's program now, whoever else has the link open.
+/// Detaches a link's program now, even if other processes have the link open.
 ///
 /// # Errors
-/// Where the descriptor is no link.
+/// EINVAL if the descriptor is not a link.
 pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     const BPF_LINK_DETACH: libc::c_long = 34;
     let attributes = link.as_raw_fd() as u32;
-    // SAFETY: the kernel reads as many bytes as are said, all of them initialised, and keeps no pointer to them.
+    // SAFETY: the kernel reads as many bytes as the size says. All of them are initialised, and it keeps no pointer to them.
     let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw const attributes, size_of::<u32>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

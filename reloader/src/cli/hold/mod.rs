@@ -34,7 +34,7 @@ pub(super) fn run(
     }
     let config = context.config()?;
     let inheritance = inheritance.map_err(|error| failed(format!("cannot read this process's limits: {error}")))?;
-    sys::wait_for_children().map_err(|error| failed(format!("cannot set SIGCHLD: {error}")))?;
+    sys::reset_sigchld().map_err(|error| failed(format!("cannot set SIGCHLD: {error}")))?;
     if let Err(error) = sys::raise_descriptor_limit() {
         log::debug!("cannot raise the limit of open files: {error}");
     }

@@ -31,7 +31,7 @@ pub(super) fn run(
 ) -> Result<Exit, CliError> {
     let target = check_usage(&arguments)?;
     let inheritance = inheritance.map_err(|error| internal("cannot read this process's limits", error))?;
-    sys::wait_for_children().map_err(|error| internal("cannot set SIGCHLD", error))?;
+    sys::reset_sigchld().map_err(|error| internal("cannot set SIGCHLD", error))?;
     if let Err(error) = sys::raise_descriptor_limit() {
         log::debug!("cannot raise the limit of open files: {error}");
     }

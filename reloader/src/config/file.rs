@@ -1,90 +1,16 @@
-//! The file as it is written: defaults, spelling, nothing unknown.
+//! Describes the file as it is written: its tables, keys and defaults. Unknown keys are refused.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use super::companion::MasterCli;
+use super::service::Service;
+use super::settings::{Config, Haproxy, Hold, Reload};
 use super::size::Size;
 use super::span::{Limit, OrAuto, Span, SpreadTime};
-use super::{Config, Haproxy, Hold, Reload, Service};
-
-/// What SIGTERM does with the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnStop {
-    /// Leave it serving.
-    Leave,
-    /// Retire it.
-    Retire,
-}
-
-impl OnStop {
-    /// Whether the server is retired when the daemon ends. The end of PID 1 is the end of all: it has no choice. Pure.
-    pub fn retires(self, is_init: bool) -> bool {
-        is_init || self == OnStop::Retire
-    }
-}
-
-/// Who runs HAProxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// The daemon: it starts and retires each generation.
-    Supervised,
-    /// Its own unit, in master-worker mode: the daemon asks its master to reload.
-    Companion,
-}
-
-/// Which rungs may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Strategy {
-    /// The strongest that applies.
-    Auto,
-    /// Passed sockets only.
-    FdPass,
-    /// Steering only.
-    Steer,
-    /// The best gate that holds SYNs.
-    Hold,
-    /// The qdisc gate.
-    KernelFallback,
-}
-
-impl std::fmt::Display for Strategy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Strategy::Auto => "auto",
-            Strategy::FdPass => "fd-pass",
-            Strategy::Steer => "steer",
-            Strategy::Hold => "hold",
-            Strategy::KernelFallback => "kernel-fallback",
-        })
-    }
-}
-
-/// Whether an unproven reload is allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Require {
-    /// It is allowed, and said.
-    BestEffort,
-    /// It is refused.
-    Proven,
-}
-
-/// What a reload does when the most generations drain already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AtMaxDraining {
-    /// Wait until one has ended.
-    Wait,
-    /// End the oldest.
-    EndOldest,
-}
+use super::values::{AtMaxDraining, Mode, OnStop, Require, Strategy};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -107,13 +33,24 @@ impl Default for File {
             control_group: "root".into(),
             runtime_dir: "/run/reloader".into(),
             state_dir: "/var/lib/reloader".into(),
-            // PID 1 of a container: when it ends, everything else is killed, so draining must come first.
+            // When PID 1 of a container ends, the kernel kills everything else. So it drains first.
             on_stop: if crate::process::is_init() { OnStop::Retire } else { OnStop::Leave },
             haproxy: None,
             service: BTreeMap::new(),
             reload: ReloadTable::default(),
             hold: HoldTable::default(),
         }
+    }
+}
+
+/// A path, or `"none"`.
+#[derive(Debug, Clone)]
+struct MasterCli(Option<PathBuf>);
+
+impl<'de> Deserialize<'de> for MasterCli {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<MasterCli, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(MasterCli((text != "none").then(|| text.into())))
     }
 }
 

@@ -1,14 +1,14 @@
-//! Amounts of memory as the configuration writes them: "16MiB".
+//! Reads amounts of memory: "16MiB".
 
 use serde::{Deserialize, Deserializer, de::Error};
 
-/// Bytes.
+/// An amount of memory in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Size(pub(super) u32);
 
-/// Room for some thirty SYNs.
+/// The smallest amount has room for about thirty SYNs.
 const SMALLEST: u64 = 4 << 10;
-/// A BPF ring buffer of a gibibyte is the largest that all kernels take.
+/// The largest BPF ring buffer that all kernels accept has one gibibyte.
 const LARGEST: u64 = 1 << 30;
 
 impl<'de> Deserialize<'de> for Size {
@@ -18,7 +18,7 @@ impl<'de> Deserialize<'de> for Size {
 }
 
 fn parse(text: &str) -> Result<u32, String> {
-    let wrong = || format!("`{text}` is no size: write a number with its unit, such as \"512KiB\" or \"16MiB\"");
+    let wrong = || format!("`{text}` is not a size: write a number with its unit, such as \"512KiB\" or \"16MiB\"");
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let shift = match unit.trim() {
@@ -39,7 +39,7 @@ mod tests {
     use super::parse;
 
     #[test]
-    fn sizes_need_a_unit_and_sense() {
+    fn a_size_needs_a_unit_and_lies_in_the_range() {
         assert_eq!(parse("16MiB"), Ok(16 << 20));
         assert_eq!(parse("4 KiB"), Ok(4 << 10));
         for wrong in ["16", "16MB", "MiB", "-1MiB", "3KiB", "2GiB", "99999999999999999999GiB"] {

@@ -1,4 +1,4 @@
-//! Durations as the configuration writes them: "250ms", "5s", and the words beside them.
+//! Reads durations: "250ms", "5s", and the words that stand in their place.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// A moment so far ahead can still be told on every clock.
+/// A hundred years. Every clock can still represent a moment so far ahead.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Reads a duration.
 ///
 /// # Errors
-/// A sentence.
+/// The text is not a duration, or the duration is too long. The message is a sentence.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if time > LONGEST => Err(format!("`{text}` is longer than a hundred years")),
         Ok(time) => Ok(time),
-        Err(_) => Err(format!("`{text}` is no duration: write a number with its unit, such as \"250ms\" or \"5s\"")),
+        Err(_) => Err(format!("`{text}` is not a duration: write a number with its unit, such as \"250ms\" or \"5s\"")),
     }
 }
 
@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for Limit {
     }
 }
 
-/// A duration, or the daemon's own reckoning.
+/// A duration, or `"auto"`: the daemon derives it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OrAuto(pub(super) Option<Duration>);
 
@@ -73,12 +73,12 @@ impl<'de> Deserialize<'de> for OrAuto {
     }
 }
 
-/// What HAProxy is given as `close-spread-time`, in HAProxy's notation.
+/// The `close-spread-time` that the daemon gives to HAProxy, in HAProxy's notation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SpreadTime {
-    /// Nothing is given.
+    /// The daemon gives none.
     Off,
-    /// This is given where the version knows it and the user set none.
+    /// The daemon gives this, if this version of HAProxy knows the setting and the user has set none.
     Given(String),
 }
 
@@ -97,7 +97,7 @@ impl<'de> Deserialize<'de> for SpreadTime {
         match String::deserialize(deserializer)?.as_str() {
             "off" => Ok(SpreadTime::Off),
             text => match parse(text) {
-                // HAProxy knows fewer units than we do: say it in milliseconds unless it is already HAProxy's own way.
+                // HAProxy knows fewer units. A value that is not in its notation is written in milliseconds.
                 Ok(_) if text.chars().all(|c| c.is_ascii_digit() || matches!(c, 's' | 'm')) => {
                     Ok(SpreadTime::Given(text.into()))
                 }

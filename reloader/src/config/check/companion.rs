@@ -1,40 +1,35 @@
-//! What `mode = "companion"` asks of the other keys.
+//! Checks the keys that depend on `mode = "companion"`.
 
-use std::path::PathBuf;
-
-use serde::{Deserialize, Deserializer};
-
-use super::{AtMaxDraining, Config, Haproxy, Limit, Mode, Reload};
-
-/// A path, or `"none"`.
-#[derive(Debug, Clone)]
-pub(super) struct MasterCli(pub(super) Option<PathBuf>);
-
-impl<'de> Deserialize<'de> for MasterCli {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<MasterCli, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Ok(MasterCli((text != "none").then(|| text.into())))
-    }
-}
+use crate::config::settings::{Config, Haproxy, Reload};
+use crate::config::span::Limit;
+use crate::config::values::{AtMaxDraining, Mode};
 
 impl Config {
-    /// Whether a daemon that is a companion can take this configuration: the mode stays until it is started again, and it ends
-    /// nobody's workers.
+    /// Checks whether a daemon in companion mode can use this configuration. The mode stays until the daemon is started again, and
+    /// in this mode the daemon does not end workers.
+    ///
+    /// # Errors
+    /// It cannot. The text is a sentence.
     pub(crate) fn fits_companion(&self) -> Result<(), String> {
         match &self.haproxy {
-            None => Err("haproxy: a companion needs its table; to leave HAProxy alone, stop the daemon".into()),
+            None => {
+                Err("haproxy: companion mode needs the table [haproxy]; to leave HAProxy alone, stop the daemon".into())
+            }
             Some(haproxy) => check(&Haproxy { mode: Mode::Companion, ..haproxy.clone() }, &self.reload),
         }
     }
 }
 
-/// Refuses what does not go together, in a sentence.
+/// Checks `[haproxy]` and `[reload]` against the mode.
+///
+/// # Errors
+/// Two keys do not fit together. The text is a sentence that begins with the key.
 pub(super) fn check(haproxy: &Haproxy, reload: &Reload) -> Result<(), String> {
     if haproxy.mode == Mode::Supervised {
         return match &haproxy.master_cli {
             None => Ok(()),
             Some(_) => {
-                Err("haproxy.master-cli: only a companion asks HAProxy's master; set mode = \"companion\" as well, \
+                Err("haproxy.master-cli: the daemon asks HAProxy's master only in companion mode; set mode = \"companion\" as well, \
                             or remove it"
                     .into())
             }
@@ -42,7 +37,7 @@ pub(super) fn check(haproxy: &Haproxy, reload: &Reload) -> Result<(), String> {
     }
     if let Some(path) = haproxy.master_cli.as_ref().filter(|path| !path.is_absolute()) {
         return Err(format!(
-            "haproxy.master-cli: `{}` must be an absolute path: that of the unix socket behind HAProxy's `-S`, or \"none\"",
+            "haproxy.master-cli: `{}` must be an absolute path, that of the unix socket which HAProxy's `-S` names, or \"none\"",
             path.display()
         ));
     }
@@ -52,7 +47,7 @@ pub(super) fn check(haproxy: &Haproxy, reload: &Reload) -> Result<(), String> {
             .into());
     }
     if reload.at_max_draining == AtMaxDraining::EndOldest {
-        return Err("reload.at-max-draining: in companion mode reloader ends no worker; use \"wait\", or `mworker-max-reloads` \
+        return Err("reload.at-max-draining: in companion mode reloader does not end workers; use \"wait\", or `mworker-max-reloads` \
                     in the global section of HAProxy's configuration"
             .into());
     }
@@ -68,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_companion_names_its_master_or_signals_it() {
+    fn the_socket_of_the_master_is_optional() {
         let config = Config::parse("[haproxy]\nmode = \"companion\"\n").unwrap();
         let haproxy = config.haproxy.unwrap();
         assert_eq!((haproxy.mode, haproxy.master_cli), (Mode::Companion, None));
@@ -77,16 +72,16 @@ mod tests {
     }
 
     #[test]
-    fn a_companion_stays_one_and_ends_no_worker() {
+    fn a_configuration_that_a_companion_cannot_use_is_refused() {
         let fits = |text: &str| Config::parse(text).unwrap().fits_companion();
         assert_eq!(fits("[haproxy]\nmode = \"supervised\"\n"), Ok(()));
         assert!(fits("[reload]\nhard-stop-after = \"1m\"\n").unwrap_err().contains("hard-stop-after"));
         let another = "[service.web]\nstart = [\"/bin/web\"]\nsockets = \"replace\"\nlisten = [\"0.0.0.0:80\"]\n";
-        assert!(fits(another).unwrap_err().contains("its table"));
+        assert!(fits(another).unwrap_err().contains("needs the table"));
     }
 
     #[test]
-    fn what_does_not_go_together_is_refused_in_a_sentence() {
+    fn keys_that_do_not_fit_the_mode_are_refused_with_a_remedy() {
         let alone = refusal("[haproxy]\nmaster-cli = \"/run/m.sock\"\n");
         assert!(alone.contains("haproxy.master-cli") && alone.contains("mode = \"companion\""), "{alone}");
         let companion = "[haproxy]\nmode = \"companion\"\n";

@@ -1,0 +1,124 @@
+//! Checks one table `[service.NAME]`.
+
+use std::path::Path;
+
+use crate::config::service::{HAPROXY, Ready, Service, Sockets, Stop};
+use crate::model::listener::Address;
+
+/// The longest name. It is part of file names and of the addresses of unix sockets.
+const LONGEST_NAME: usize = 32;
+
+impl Service {
+    /// Checks the table of the service `name`.
+    ///
+    /// # Errors
+    /// A value cannot be used. The text is a sentence that begins with the key.
+    pub(super) fn check(&self, name: &str) -> Result<(), String> {
+        check_name(name).map_err(|what| format!("service.{name}: {what}"))?;
+        let checked = self.check_commands().and_then(|()| self.check_listen()).and_then(|()| self.check_environment());
+        checked.map_err(|(key, what)| format!("service.{name}.{key}: {what}"))
+    }
+
+    fn check_commands(&self) -> Result<(), Wrong> {
+        let mut commands = vec![("start", &self.start)];
+        commands.extend((!self.check.is_empty()).then_some(("check", &self.check)));
+        if let Stop::Command(command) = &self.stop {
+            commands.push(("stop", command));
+        }
+        if let Ready::Command(command) = &self.ready {
+            commands.push(("ready", command));
+        }
+        for (key, command) in commands {
+            match command.first() {
+                None => return Err((key, "name the program and its arguments".into())),
+                Some(program) if !Path::new(program).is_absolute() => {
+                    return Err((key, format!("`{program}` must be an absolute path")));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_listen(&self) -> Result<(), Wrong> {
+        let wrong = |what: String| Err(("listen", what));
+        if self.listen.is_empty() {
+            return wrong("name the addresses that the service serves, such as [\"0.0.0.0:8080\"]".into());
+        }
+        for (place, address) in self.listen.iter().enumerate() {
+            match address {
+                Address::Inet(inet) if inet.port() == 0 => {
+                    return wrong(format!("`{inet}` needs a port other than 0"));
+                }
+                Address::Abstract(name) if name.is_empty() => return wrong("`@` needs a name after it".into()),
+                Address::Unix(_) | Address::Abstract(_) if self.sockets != Sockets::ListenFds => {
+                    return wrong(
+                        "a unix socket can neither be steered nor held: pass it with sockets = \"listen-fds\", or leave it out"
+                            .into(),
+                    );
+                }
+                _ => {}
+            }
+            if self.listen[..place].contains(address) {
+                return wrong(format!("`{address}` is listed twice"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_environment(&self) -> Result<(), Wrong> {
+        match self.environment.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
+            Some(variable) => Err(("environment", format!("`{variable}` cannot be the name of a variable"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A key of the table, and what is wrong with its value.
+type Wrong = (&'static str, String);
+
+fn check_name(name: &str) -> Result<(), &'static str> {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    if name.is_empty() || name.len() > LONGEST_NAME || name.starts_with('.') || !name.chars().all(is_plain) {
+        return Err("a name has at most 32 letters, digits, `-`, `_` and `.`, and does not begin with `.`");
+    }
+    if name == HAPROXY {
+        return Err("HAProxy has a table of its own, [haproxy]; give this service another name");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+
+    const WEB: &str = "[service.web]\nstart = [\"/bin/web\"]\nsockets = \"listen-fds\"\nlisten = [\"0.0.0.0:80\"]\n";
+
+    #[test]
+    fn an_unusable_value_is_refused_with_its_key() {
+        for (lines, expected) in [
+            ("stop = \"SIGNOTHING\"", "not a signal that asks a server to end"),
+            ("stop = \"SIGKILL\"", "not a signal that asks a server to end"),
+            ("ready = \"soon\"", "not a kind of readiness"),
+            ("ready = []", "service.web.ready"),
+            ("check = [\"web\"]", "absolute path"),
+            ("environment = { \"A=B\" = \"c\" }", "cannot be the name"),
+            ("sokets = \"replace\"", "sokets"),
+        ] {
+            let message = Config::parse(&format!("{WEB}{lines}\n")).unwrap_err();
+            assert!(message.contains(expected), "{lines}: {message}");
+        }
+        for (from, to) in [
+            ("0.0.0.0:80", "80"),
+            ("[\"0.0.0.0:80\"]", "[]"),
+            ("[\"0.0.0.0:80\"]", "[\"/a\", \"/a\"]"),
+            ("[\"0.0.0.0:80\"]", "[\"@\"]"),
+            ("0.0.0.0:80", "0.0.0.0:0"),
+            ("/bin/web", "web"),
+            ("service.web", "service.haproxy"),
+            ("service.web", "service.\"a/b\""),
+        ] {
+            assert!(Config::parse(&WEB.replace(from, to)).is_err(), "{to}");
+        }
+    }
+}

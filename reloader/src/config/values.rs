@@ -1,0 +1,78 @@
+//! The words that a configuration uses as values.
+
+use serde::Deserialize;
+
+/// What SIGTERM does with the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnStop {
+    /// Leave it serving.
+    Leave,
+    /// Retire it.
+    Retire,
+}
+
+impl OnStop {
+    /// Whether the server is retired when the daemon ends. PID 1 always retires it, because its end kills all other processes. Pure.
+    pub fn retires(self, is_init: bool) -> bool {
+        is_init || self == OnStop::Retire
+    }
+}
+
+/// Which process runs HAProxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// The daemon. It starts and retires each generation.
+    Supervised,
+    /// HAProxy's own unit, in master-worker mode. The daemon asks its master to reload.
+    Companion,
+}
+
+/// Which rungs a reload may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// The strongest that applies.
+    Auto,
+    /// Passed sockets only.
+    FdPass,
+    /// Steering only.
+    Steer,
+    /// The best gate that can hold SYNs.
+    Hold,
+    /// The qdisc gate.
+    KernelFallback,
+}
+
+impl std::fmt::Display for Strategy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Strategy::Auto => "auto",
+            Strategy::FdPass => "fd-pass",
+            Strategy::Steer => "steer",
+            Strategy::Hold => "hold",
+            Strategy::KernelFallback => "kernel-fallback",
+        })
+    }
+}
+
+/// Whether an unproven reload is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Require {
+    /// It is allowed, and the receipt says that it is unproven.
+    BestEffort,
+    /// It is refused.
+    Proven,
+}
+
+/// What a reload does while `max-draining` generations drain already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AtMaxDraining {
+    /// Wait until one has ended.
+    Wait,
+    /// End the oldest.
+    EndOldest,
+}

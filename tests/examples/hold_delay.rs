@@ -89,7 +89,7 @@ fn deliveries(address: SocketAddr, inheritance: &Inheritance) {
         println!(
             "round {round}: {BATCH} handshakes that were not held {:.0} ms; {} parked SYNs, from release to the last handshake {:.0} ms",
             free.as_secs_f64() * 1000.0,
-            ended.figures.released,
+            ended.stats.released,
             held.as_secs_f64() * 1000.0
         );
         emptied_queue(_listener);

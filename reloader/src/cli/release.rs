@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::{CliError, Context, Exit, output};
 use crate::fs::exclusive_dir::refuse_others_writing;
-use crate::gate::hold::{CleanUp, HoldEntry, HoldError, HoldRecord, HoldRegistry, clean_up, lift_all};
+use crate::gate::failures::Failures;
+use crate::gate::hold::{CleanUp, HoldEntry, HoldError, HoldRecord, HoldRegistry, clean_up, release_all};
 use crate::process;
 
 /// What was released and removed. `--json` prints it.
@@ -31,7 +32,7 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Cli
         CliError::new(Exit::BadConfiguration, format!("runtime-dir {}: {error}", directory.display()))
     })?;
     let registry = HoldRegistry::new(directory);
-    let (lifted, unanswered) = lift_all(&registry).map_err(|error| CliError::new(Exit::Failed, error))?;
+    let (lifted, unanswered) = release_all(&registry).map_err(|error| CliError::new(Exit::Failed, error))?;
     let mut released = Released {
         lifted: lifted.iter().map(hold_name).collect(),
         unanswered: unanswered.iter().map(hold_name).collect(),
@@ -44,39 +45,39 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Cli
     Ok(if released.unanswered.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-/// Cleans up after dead holds in all network namespaces. An error in one of them does not stop the others; the first error is
-/// returned.
+/// Cleans up after dead holds in all network namespaces. An error in one of them does not stop the others.
 fn clean_up_everywhere(registry: &HoldRegistry, released: &mut Released) -> Result<(), HoldError> {
     let mut add = |done: CleanUp| {
         released.dead += done.dead.len();
         released.removed += done.removed;
         done.elsewhere
     };
-    let mut result = clean_up(registry).map(&mut add).map(drop);
-    let dead = registry.list()?.into_iter().filter(|entry| !entry.lives);
-    for entry in dead {
-        let Some(record) = entry.record.filter(|record| !record.is_of_this_namespace()) else { continue };
-        let done = clean_up_in(registry, &record).map(|done| drop(add(done)));
-        result = result.and(done);
+    let mut failures = Failures::new();
+    failures.note(clean_up(registry).map(&mut add));
+    let entries = failures.note(registry.list()).unwrap_or_default();
+    for dead in entries.into_iter().filter(|entry| !entry.lives) {
+        let Some(record) = dead.record.filter(|record| !record.is_of_this_namespace()) else { continue };
+        failures.note(clean_up_in(registry, &record).map(&mut add));
     }
-    result
+    failures.into_result(())
 }
 
 /// Cleans up after a dead hold of another network namespace, in a thread that enters it. Where the namespace is gone, nothing but
 /// the record is left of the hold.
 fn clean_up_in(registry: &HoldRegistry, record: &HoldRecord) -> Result<CleanUp, HoldError> {
-    let Some(namespace) = process::network_namespace(record.netns, record.netns_path.as_deref())? else {
+    let namespace = process::network_namespace(record.netns, record.netns_path.as_deref());
+    let Some(namespace) = namespace.map_err(HoldError::CleanUp)? else {
         registry.forget(record.id, &registry.lock()?)?;
         return Ok(CleanUp { dead: vec![record.id], ..CleanUp::default() });
     };
     let registry = registry.clone();
     let thread = std::thread::spawn(move || {
-        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from)?;
+        let entered = nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET);
+        entered.map_err(|errno| HoldError::CleanUp(errno.into()))?;
         clean_up(&registry)
     });
-    thread
-        .join()
-        .unwrap_or_else(|_| Err(std::io::Error::other("cleaning up in another network namespace failed").into()))
+    let panicked = || std::io::Error::other("the thread in its network namespace panicked");
+    thread.join().unwrap_or_else(|_| Err(HoldError::CleanUp(panicked())))
 }
 
 fn hold_name(entry: &HoldEntry) -> String {

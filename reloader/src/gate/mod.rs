@@ -1,7 +1,10 @@
-//! What stands in the packet path while it stands there: never outside a reload or a hold.
+//! Everything that intercepts packets: holding SYNs, steering connections and counting SYNs. Nothing is attached outside a reload or a
+//! hold.
 
 mod attachment;
+mod contract;
 pub mod ebpf;
+pub(crate) mod failures;
 pub mod hold;
 pub mod probe;
 pub(crate) mod programs;
@@ -10,4 +13,5 @@ pub mod reserve;
 pub mod steer;
 pub mod syn_counter;
 
+pub use failures::ErrorList;
 pub use programs::ProgramsError;

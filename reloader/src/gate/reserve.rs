@@ -1,9 +1,9 @@
-//! Keeps the new connections of an SO_REUSEPORT group with the sockets that are there: whoever joins later gets none.
+//! Reserves an SO_REUSEPORT group for the sockets that it has: a socket that joins later gets no new connection.
 //!
-//! A group has its sockets in an array, and one that joins becomes the last (`__reuseport_add_sock` in net/core/sock_reuseport.c). A
-//! classic BPF program that chooses among the first ones (Linux 4.5) takes no privilege. When a socket leaves, the last one takes
-//! its place: with the old sockets gone the program chooses among the new ones, and an index that the group does not have leaves
-//! the choice to the kernel (`reuseport_select_sock`). So one that is forgotten refuses nobody.
+//! A group has its sockets in an array, and a socket that joins becomes the last one (`__reuseport_add_sock` in
+//! net/core/sock_reuseport.c). A classic BPF program that chooses among the first sockets (Linux 4.5) takes no privilege. When a socket
+//! leaves, the last one takes its place. So with the old sockets gone, the program chooses among the new ones. An index that the group
+//! does not have leaves the choice to the kernel (`reuseport_select_sock`). So a reservation that is never undone refuses no connection.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -17,8 +17,7 @@ use crate::kernel::bpf::errno;
 /// Reserves the group of `socket` for its first `count` sockets, which get the same share each.
 ///
 /// # Errors
-/// The kernel's: EINVAL for a socket that was bound without SO_REUSEPORT, ENOPROTOOPT before Linux 5.3, where a program cannot be taken off
-/// again.
+/// EINVAL for a socket that was bound without SO_REUSEPORT. ENOPROTOOPT before Linux 5.3, where a program cannot be detached again.
 pub fn reserve(socket: impl AsFd, count: u32) -> io::Result<()> {
     match unreserve(&socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -29,14 +28,15 @@ pub fn reserve(socket: impl AsFd, count: u32) -> io::Result<()> {
     Ok(setsockopt(&socket, AttachReusePortCbpf, &program)?)
 }
 
-/// The kernel chooses again.
+/// Undoes [`reserve`]: the kernel chooses among all sockets again.
 ///
 /// # Errors
-/// The kernel's: ENOENT where nothing is reserved.
+/// ENOENT where nothing is reserved.
 pub fn unreserve(socket: impl AsFd) -> io::Result<()> {
     SkReuseport::detach(socket).map_err(|error| errno(&error).map_or_else(|| io::Error::other(error), Into::into))
 }
 
+/// A program that chooses one of the first `count` sockets at random.
 fn among_first(count: u32) -> Vec<sock_filter> {
     let step = |code: u32, k: u32| sock_filter { code: code as u16, jt: 0, jf: 0, k };
     if count <= 1 {
@@ -46,7 +46,7 @@ fn among_first(count: u32) -> Vec<sock_filter> {
     vec![
         step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, random),
         step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, count),
-        // BPF_A: what the accumulator holds.
+        // BPF_A: the value of the accumulator.
         step(libc::BPF_RET | 0x10, 0),
     ]
 }
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_later_gets_nothing_until_the_group_is_free_again() {
+    fn a_socket_that_joins_later_gets_no_connection_until_the_reservation_is_undone() {
         let first = listener(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let address = first.local_addr().unwrap().as_socket().unwrap();
         let second = listener(address);
@@ -83,7 +83,7 @@ mod tests {
         let streams = connect();
         let shares = [&first, &second, &late].map(accepted);
         assert_eq!((shares[0] + shares[1], shares[2]), (100, 0), "{shares:?}");
-        // By chance: 1 in 2^100 that one of them gets none.
+        // The chance that one of them gets none is 1 in 2^99.
         assert!(shares[0] > 0 && shares[1] > 0, "{shares:?}");
         drop(streams);
         unreserve(&second).unwrap();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn with_the_old_ones_gone_the_new_one_is_served() {
+    fn once_the_old_sockets_are_gone_the_new_one_gets_the_connections() {
         let first = listener(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let address = first.local_addr().unwrap().as_socket().unwrap();
         reserve(&first, 1).unwrap();

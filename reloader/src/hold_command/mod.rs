@@ -101,8 +101,8 @@ pub async fn run(
 
     tell("holding");
     let hold = begin(around, &window).await?;
-    hold.armed().notes.iter().for_each(|note| recorder.note(note));
-    let ends = hold.armed().at + max;
+    hold.started().notes.iter().for_each(|note| recorder.note(note));
+    let ends = hold.started().at + max;
     recorder.phase(|phases| &mut phases.guard);
 
     tell("draining");
@@ -127,7 +127,7 @@ pub async fn run(
     recorder.phase(|phases| &mut phases.start);
 
     tell("releasing");
-    let backend = hold.armed().backend;
+    let backend = hold.started().backend;
     let ended = held::release(hold).await;
     recorder.phase(|phases| &mut phases.release);
     // Lifted, or ended by a signal: the command runs on.

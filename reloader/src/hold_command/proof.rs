@@ -25,9 +25,9 @@ pub(super) fn note_unanswered(drain: &Drain, recorder: &mut Recorder) {
 
 /// Why a hold was over before the command could be run.
 pub(super) fn over(ended: &HoldOutcome) -> String {
-    match (ended.why, &ended.trouble) {
+    match (ended.reason, &ended.doubt) {
         (EndReason::Max | EndReason::Asked, _) => "its longest time (--max) was over".into(),
-        (_, Some(trouble)) => trouble.clone(),
+        (_, Some(doubt)) => doubt.clone(),
         (EndReason::Lifted, None) => "it was lifted by `reloader release`".into(),
         (EndReason::Failed, None) => "it failed".into(),
     }
@@ -92,7 +92,7 @@ pub(super) fn record(
             }
         }
     }
-    no_room(&ended.figures).into_iter().for_each(|note| recorder.note(note));
+    no_room(&ended.stats).into_iter().for_each(|note| recorder.note(note));
     recorder.receipt().lost.undrained = undrained(&receipts);
     recorder.receipt().listeners = receipts;
 }
@@ -186,13 +186,13 @@ mod tests {
 
     #[test]
     fn message_says_why_the_hold_was_over() {
-        let over = |why, trouble: Option<&str>| {
+        let over = |reason, doubt: Option<&str>| {
             let at = std::time::Instant::now();
             over(&HoldOutcome {
-                figures: Default::default(),
+                stats: Default::default(),
                 at,
-                why,
-                trouble: trouble.map(Into::into),
+                reason,
+                doubt: doubt.map(Into::into),
                 notes: Vec::new(),
             })
         };

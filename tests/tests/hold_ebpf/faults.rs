@@ -27,7 +27,7 @@ fn full_ring_drops_and_counts_and_other_ports_are_served() {
         let clients = start_clients(at("127.0.0.1:8080"), 100);
         until(Duration::from_secs(10), "all SYNs to be seen", || {
             gate.renew().unwrap();
-            let figures = gate.figures().unwrap();
+            let figures = gate.stats().unwrap();
             figures.held + figures.dropped == 100
         });
         connect(at("127.0.0.1:8081"), 5);
@@ -117,7 +117,7 @@ fn following_many_devices_sends_signs_of_life() {
         };
         assert!(gate.follow(&mut slow).into_result().unwrap());
         let clients = start_clients(at("127.0.0.1:8080"), 1);
-        assert_eq!((signs, gate.figures().unwrap().held), (5, 1));
+        assert_eq!((signs, gate.stats().unwrap().held), (5, 1));
         let _listener = listener("127.0.0.1:8080");
         release(&mut gate, 1);
         until_connected(&clients);
@@ -132,7 +132,7 @@ fn guard_releases_syns_parked_by_a_dead_holder() {
             let before = packet_path();
             let mut gate = EbpfGate::prepare_by(&spec(&["0.0.0.0:8080", "[::]:8081"]), Some(hook)).unwrap();
             // The handover is taken before anything is parked: it must be enough.
-            let handover = gate.keepsake().unwrap();
+            let handover = gate.handover().unwrap();
             gate.arm().unwrap();
             let mut clients = client.run(|| start_clients(at("10.0.0.2:8080"), 20));
             clients.extend(client.run(|| start_clients(at("[fd00::2]:8081"), 20)));
@@ -160,7 +160,7 @@ fn syns_delivered_by_the_guard_are_not_delivered_again() {
         let clients = start_clients(at("127.0.0.1:8080"), 10);
         until_held(&mut gate, 10);
         let _listener = listener("127.0.0.1:8080");
-        let mut guard = EbpfGate::restore(gate.keepsake().unwrap()).unwrap();
+        let mut guard = EbpfGate::restore(gate.handover().unwrap()).unwrap();
         assert_eq!(guard.deliver().into_result().unwrap().released, 10);
         assert_eq!(gate.deliver().into_result().unwrap().released, 0);
         until_connected(&clients);
@@ -176,7 +176,7 @@ fn guard_drops_syns_of_a_device_it_does_not_know() {
         let mut gate = hold(Hook::Clsact, &spec(&["0.0.0.0:8080"]));
         let clients = client.run(|| start_clients(at("10.0.0.2:8080"), 5));
         until_held(&mut gate, 5);
-        let mut handover = gate.keepsake().unwrap();
+        let mut handover = gate.handover().unwrap();
         let known = handover.manifest["attachments"].as_array_mut().unwrap();
         known.retain(|attachment| attachment["device"] != "right");
         let figures = EbpfGate::restore(handover).unwrap().deliver().into_result().unwrap();
@@ -189,10 +189,10 @@ fn guard_drops_syns_of_a_device_it_does_not_know() {
 fn incomplete_handover_is_refused() {
     Namespace::new().run(|| {
         let gate = EbpfGate::prepare(&spec(&["0.0.0.0:8080"])).unwrap();
-        let mut handover = gate.keepsake().unwrap();
+        let mut handover = gate.handover().unwrap();
         handover.descriptors.truncate(2);
         let error = EbpfGate::restore(handover).err().unwrap();
-        assert!(matches!(error, EbpfError::Keepsake { .. }), "{error}");
+        assert!(matches!(error, EbpfError::Handover { .. }), "{error}");
     });
 }
 

@@ -79,7 +79,7 @@ fn filter_that_decides_first_is_a_doubt() {
                 let clients = client.run(|| start_clients(at("10.0.0.2:8080"), 3));
                 if decides && direction == "ingress" {
                     until_connected(&clients);
-                    assert_eq!(gate.figures().unwrap().held, 0, "no SYN was parked");
+                    assert_eq!(gate.stats().unwrap().held, 0, "no SYN was parked");
                 }
                 gate.release().unwrap();
             });

@@ -42,9 +42,9 @@ pub(crate) fn hold(hook: Hook, spec: &Spec) -> EbpfGate {
 pub(crate) fn until_held(gate: &mut EbpfGate, held: u64) {
     until(LONG, "SYNs to be parked", || {
         gate.renew().unwrap();
-        gate.figures().unwrap().held >= held
+        gate.stats().unwrap().held >= held
     });
-    assert_eq!(gate.figures().unwrap().held, held);
+    assert_eq!(gate.stats().unwrap().held, held);
 }
 
 /// Releases, and expects that all `held` SYNs were delivered.

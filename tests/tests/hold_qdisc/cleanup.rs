@@ -16,7 +16,7 @@ fn guard_releases_from_the_handover() {
     server.run(|| {
         let before = footprint();
         let mut gate = QdiscGate::prepare(&spec(3, &["0.0.0.0:8080"])).unwrap();
-        let handover = gate.keepsake().unwrap();
+        let handover = gate.handover().unwrap();
         assert!(handover.descriptors.is_empty());
         gate.arm().unwrap();
         std::mem::forget(gate);

@@ -1,17 +1,19 @@
-//! Why SYNs cannot be held by eBPF, in the sentences that the operator reads.
+//! The errors of the eBPF gate, in the sentences that the operator reads.
 
 use std::io;
 
 use aya::maps::MapError;
 
 use crate::gate::attachment::AttachError;
+use crate::gate::contract::GateError;
+use crate::gate::failures::ErrorList;
 use crate::gate::programs::ProgramsError;
 use crate::kernel::bpf::{denial, error_chain};
 
 /// Why the eBPF gate cannot hold.
 #[derive(Debug, thiserror::Error)]
 pub enum EbpfError {
-    /// The programs cannot be had.
+    /// The programs cannot be loaded.
     #[error("cannot hold SYNs by eBPF, which takes Linux 5.8: {0}. Or hold by qdisc (kernel-fallback)")]
     Programs(#[from] ProgramsError),
     /// A map could not be read or written.
@@ -24,7 +26,7 @@ pub enum EbpfError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The kernel does not give the sockets by which SYNs are delivered.
+    /// The kernel refuses a socket by which SYNs are delivered.
     #[error(
         "cannot hold SYNs by eBPF: the kernel gives no socket to deliver them by: {source}. Give this process CAP_NET_RAW and \
          CAP_NET_ADMIN, and load the module af_packet, or hold by qdisc (kernel-fallback)"
@@ -47,7 +49,7 @@ pub enum EbpfError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// Something stayed behind.
+    /// A program could not be detached.
     #[error(
         "could not take the hold off {device}: {reason}. `tc filter show dev {device} ingress` and `egress` show what is left; \
          `reloader release` tries again"
@@ -63,17 +65,20 @@ pub enum EbpfError {
     Undelivered {
         /// How many.
         count: u64,
-        /// What the kernel said about the first.
+        /// What the kernel said about the first one.
         source: io::Error,
     },
-    /// What a guard was given is no hold.
+    /// What the guard was given does not describe an eBPF gate.
     #[error(
         "the guard cannot take the hold over: {reason}. Its SYNs are lost, and its port is free after half a second"
     )]
-    Keepsake {
+    Handover {
         /// What is missing.
         reason: String,
     },
+    /// Several of these.
+    #[error(transparent)]
+    Several(#[from] ErrorList<EbpfError>),
 }
 
 impl EbpfError {
@@ -92,7 +97,13 @@ impl EbpfError {
         Self::Map { what, source: io::Error::other(error) }
     }
 
-    pub(super) fn keepsake(reason: impl ToString) -> Self {
-        Self::Keepsake { reason: reason.to_string() }
+    pub(super) fn handover(reason: impl ToString) -> Self {
+        Self::Handover { reason: reason.to_string() }
+    }
+}
+
+impl From<EbpfError> for GateError {
+    fn from(error: EbpfError) -> GateError {
+        GateError::new(error)
     }
 }

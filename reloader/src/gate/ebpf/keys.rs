@@ -1,12 +1,12 @@
-//! What the programs look up. Pure.
+//! The keys by which the programs find out what to do with a SYN. Pure.
 
 use reloader_ebpf::{HeldKey, PARK, PASS, held_key};
 
-use crate::gate::hold::Spec;
+use crate::gate::contract::Spec;
 use crate::gate::programs::listened_addresses;
 use crate::kernel::devices::Device;
 
-/// The keys of a hold with what is to become of their SYNs. A target counts for more than an exception of the same address.
+/// The keys of a hold, each with the verdict on its SYNs. Targets come last: for one address, the later verdict counts.
 pub(super) fn keys(spec: &Spec, devices: &[Device]) -> Vec<(HeldKey, u32)> {
     let mut keys = Vec::new();
     for exception in &spec.exceptions {
@@ -26,7 +26,7 @@ pub(super) fn keys(spec: &Spec, devices: &[Device]) -> Vec<(HeldKey, u32)> {
     keys
 }
 
-/// A listener that is bound to a VRF gets what arrives by the VRF's slaves: the programs see packets there.
+/// The device indices in the keys of a listener: `interface`, and for a VRF its slaves too, because the programs see packets there.
 fn arriving_by(interface: u32, devices: &[Device]) -> impl Iterator<Item = u32> {
     let slaves = devices.iter().filter(move |device| interface != 0 && device.master == Some(interface));
     std::iter::once(interface).chain(slaves.map(|device| device.index))
@@ -35,7 +35,7 @@ fn arriving_by(interface: u32, devices: &[Device]) -> impl Iterator<Item = u32> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::hold::{Exception, Target};
+    use crate::gate::contract::{Exception, Target};
     use reloader_ebpf::{any_address, v4_mapped};
 
     fn target(address: &str, v6only: bool, interface: u32) -> Target {
@@ -60,13 +60,13 @@ mod tests {
         let address = held_key(v4_mapped([10, 0, 0, 1]), 80, 0);
         let wildcard = target("0.0.0.0:80", false, 0);
         assert!(keys_of(vec![wildcard], &["10.0.0.1:80"], &[]).contains(&(address, PASS)));
-        // The later one is what the map keeps.
+        // The map keeps the later one.
         let keys = keys_of(vec![wildcard, target("10.0.0.1:80", false, 0)], &["10.0.0.1:80"], &[]);
         assert_eq!(keys.iter().rfind(|(key, _)| *key == address), Some(&(address, PARK)));
     }
 
     #[test]
-    fn an_exception_that_is_bound_to_a_device_passes_there_alone() {
+    fn an_exception_that_is_bound_to_a_device_passes_on_that_device_only() {
         let address = v4_mapped([10, 0, 0, 1]);
         let exceptions = vec![Exception { address: "10.0.0.1:80".parse().unwrap(), interface: 3 }];
         let keys = keys(&Spec { id: 1, targets: vec![target("0.0.0.0:80", false, 0)], exceptions, capacity: 0 }, &[]);

@@ -1,4 +1,4 @@
-//! The maps of a hold, as any process has them that was given their descriptors.
+//! The maps of a hold. Each process that has their descriptors uses them in the same way.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
@@ -8,7 +8,8 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use reloader_ebpf::{HeldKey, control, count};
 
 use super::error::EbpfError;
-use crate::gate::hold::LEASE;
+use super::timing::SETTLING_LIMIT;
+use crate::gate::contract::LEASE;
 use crate::gate::programs::ProgramsError;
 use crate::kernel::bpf::MapMemory;
 use crate::kernel::clock::monotonic_ns;
@@ -19,11 +20,10 @@ const COUNTS: &str = "COUNTS";
 /// The map whose size is the hold's capacity.
 pub(super) const RING: &str = "RING";
 
-/// The programs settle handshakes while SYNs are delivered, and at most so long where nobody is left to take them off.
-const SETTLING: Duration = Duration::from_secs(5);
-
+/// The names of the maps, in the order of their descriptors.
 const NAMES: [&str; Maps::NUMBER] = [HELD, CONTROL, COUNTS, RING];
 
+/// The maps of a hold.
 pub(super) struct Maps {
     descriptors: Vec<OwnedFd>,
     held: HashMap<MapData, HeldKey, u32>,
@@ -33,10 +33,10 @@ pub(super) struct Maps {
 }
 
 impl Maps {
-    /// How many descriptors they are.
+    /// How many maps there are.
     pub(super) const NUMBER: usize = 4;
 
-    /// Those of a loaded object.
+    /// The maps of a loaded object.
     pub(super) fn from_ebpf(ebpf: &mut Ebpf) -> Result<Self, EbpfError> {
         let mut descriptors = Vec::new();
         for what in NAMES {
@@ -49,10 +49,10 @@ impl Maps {
         Self::open(descriptors)
     }
 
-    /// From their descriptors, in the order of [`descriptors`](Self::descriptors).
+    /// The maps from their descriptors, in the order of [`descriptors`](Self::descriptors).
     pub(super) fn open(descriptors: Vec<OwnedFd>) -> Result<Self, EbpfError> {
         let [held, control, counts, ring] = descriptors.as_slice() else {
-            return Err(EbpfError::keepsake("it has too few maps"));
+            return Err(EbpfError::handover("it has too few maps"));
         };
         Ok(Self {
             held: HashMap::try_from(open(HELD, held)?).map_err(|error| EbpfError::map(HELD, error))?,
@@ -67,21 +67,24 @@ impl Maps {
         &self.descriptors
     }
 
-    /// A ring knows only of what was taken out of it by itself.
+    /// Opens the ring again. An open ring knows only of records that this process has taken out.
     pub(super) fn reopen_ring(&mut self) -> Result<(), EbpfError> {
         let [.., ring] = self.descriptors.as_slice() else { return Ok(()) };
         self.ring = RingBuf::try_from(open(RING, ring)?).map_err(|error| EbpfError::map(RING, error))?;
         Ok(())
     }
 
+    /// Sets the mark by which the programs know delivered SYNs.
     pub(super) fn set_mark(&mut self, mark: u32) -> Result<(), EbpfError> {
         self.control.set(control::MARK, u64::from(mark), 0).map_err(|error| EbpfError::map(CONTROL, error))
     }
 
+    /// Extends the lease to [`LEASE`] from now.
     pub(super) fn renew_lease(&mut self) -> Result<(), EbpfError> {
         self.set_deadline(control::LEASE, LEASE)
     }
 
+    /// Adds keys with their verdicts. The programs obey them from then on.
     pub(super) fn hold(&mut self, keys: &[(HeldKey, u32)]) -> Result<(), EbpfError> {
         let mut memory = MapMemory::new();
         keys.iter()
@@ -89,9 +92,9 @@ impl Maps {
             .map_err(|error| EbpfError::map(HELD, error))
     }
 
-    /// Lets all SYNs pass that the programs see from now on, and has them settle handshakes.
+    /// Lets all SYNs pass that the programs see from now on, and makes the programs settle handshakes.
     pub(super) fn let_pass(&mut self) -> Result<(), EbpfError> {
-        self.set_deadline(control::SETTLING, SETTLING)
+        self.set_deadline(control::SETTLING, SETTLING_LIMIT)
     }
 
     fn set_deadline(&mut self, index: u32, time: Duration) -> Result<(), EbpfError> {
@@ -99,12 +102,12 @@ impl Maps {
         self.control.set(index, end, 0).map_err(|error| EbpfError::map(CONTROL, error))
     }
 
-    /// Held, dropped, lapsed.
+    /// How many SYNs were held, were dropped, and passed a lapsed lease.
     pub(super) fn counts(&self) -> Result<[u64; 3], EbpfError> {
         Ok([self.count(count::HELD)?, self.count(count::DROPPED)?, self.count(count::LAPSED)?])
     }
 
-    /// What one of [`count`]'s entries says, of all CPUs together.
+    /// One of the counts of [`count`], for all CPUs together.
     pub(super) fn count(&self, index: u32) -> Result<u64, EbpfError> {
         let values = self.counts.get(&index, 0).map_err(|error| EbpfError::map(COUNTS, error))?;
         Ok(values.iter().sum())
@@ -116,7 +119,7 @@ fn open(what: &'static str, descriptor: &OwnedFd) -> Result<Map, EbpfError> {
     MapData::from_fd(descriptor).and_then(Map::from_map_data).map_err(|error| EbpfError::map(what, error))
 }
 
-/// How long ago that was, by the clock of the programs.
+/// How long ago `arrived` was, in nanoseconds of CLOCK_MONOTONIC, which is the clock of the programs.
 pub(super) fn since(arrived: u64) -> Duration {
     Duration::from_nanos(monotonic_ns().saturating_sub(arrived))
 }

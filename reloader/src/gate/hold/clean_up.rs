@@ -1,62 +1,76 @@
-//! What is left of holds whose holder and guard have both died, and the emergency exit for those that live.
+//! Removes what is left of dead holds: those whose holder and guard have both died.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
-use super::registry::{GuardId, HoldEntry, HoldRegistry};
-use super::{HoldError, Living, liveness_socket, persistent_qdiscs};
-use crate::gate::{ebpf, qdisc};
+use super::error::HoldError;
+use super::registry::{HoldEntry, HoldRegistry, Locked};
+use super::{factory, liveness_socket, persistent_qdiscs};
+use crate::gate::contract::Living;
+use crate::gate::failures::Failures;
 use crate::kernel::{devices, tc};
-use crate::process;
-
-/// How long a living guard may take to release: for half a second it leaves that to the holder, then it may wait for its turn.
-const LIFT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What was done.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct CleanUp {
-    /// Filters, qdiscs and devices of dead holds that were removed.
+    /// How many filters, qdiscs and devices of dead holds were removed.
     pub removed: usize,
-    /// Holds that had lost holder and guard.
+    /// The ids of the dead holds.
     pub dead: Vec<u16>,
-    /// Holds of other network namespaces whose traces, if any, are there still.
+    /// The ids of dead holds in other network namespaces. What they left there is untouched.
     pub elsewhere: Vec<u16>,
 }
 
-/// Removes what dead holds left in the network namespace of the calling thread. Living ones are left alone.
+/// Removes what dead holds left in the network namespace of the calling thread. Living holds are left alone.
 ///
 /// # Errors
-/// Where the records cannot be read or something cannot be removed, after everything else was.
-pub fn clean_up(records: &HoldRegistry) -> Result<CleanUp, HoldError> {
-    // A hold that begins meanwhile would be taken for a dead one: it waits.
-    let lock = records.lock()?;
-    let all = records.list()?;
+/// Where the registry cannot be read or something cannot be removed. Everything else is removed then. The entries stay where something
+/// of a hold stays, so that the next cleanup tries again.
+pub fn clean_up(registry: &HoldRegistry) -> Result<CleanUp, HoldError> {
+    // A hold that begins meanwhile would look like a dead one. It waits for the lock.
+    let lock = registry.lock()?;
+    let entries = registry.list()?;
     let named = liveness_socket::bound();
-    let living = records.living()?;
-    let removed = remove_traces(&living)? + persistent_qdiscs::remove_stale(records)?;
-    let mut done = CleanUp { removed, ..CleanUp::default() };
-    for dead in all.iter().filter(|found| !found.lives) {
+    let living = registry.living()?;
+    let mut failures = Failures::new();
+    let of_gates = failures.note(remove_stale(&living));
+    let persistent = failures.note(persistent_qdiscs::remove_stale(registry).map_err(HoldError::PersistentQdisc));
+    let (Some(of_gates), Some(persistent)) = (of_gates, persistent) else {
+        return failures.into_result(CleanUp::default());
+    };
+    let done = CleanUp { removed: of_gates + persistent, ..CleanUp::default() };
+    forget_dead(registry, &lock, &entries, &named, done)
+}
+
+/// Removes the entries of the dead holds of this network namespace. `named` are the ids with a liveness socket.
+fn forget_dead(
+    registry: &HoldRegistry,
+    lock: &Locked,
+    entries: &[HoldEntry],
+    named: &Living,
+    mut done: CleanUp,
+) -> Result<CleanUp, HoldError> {
+    let mut failures = Failures::new();
+    for dead in entries.iter().filter(|entry| !entry.lives) {
         if dead.record.as_ref().is_some_and(|record| !record.is_of_this_namespace()) {
             done.elsewhere.push(dead.id);
             continue;
         }
-        // Somebody lives who has the same id and other records: what is there may be his.
+        // A hold of another registry lives that has the same id. What is left may be its own.
         if named.contains(&dead.id) {
             continue;
         }
-        records.forget(dead.id, &lock)?;
-        done.dead.push(dead.id);
+        if failures.note(registry.forget(dead.id, lock)).is_some() {
+            done.dead.push(dead.id);
+        }
     }
-    Ok(done)
+    failures.into_result(done)
 }
 
-/// The same before a hold begins, which fails for no trace of another.
-pub(super) fn clean_up_after_the_dead(records: &HoldRegistry) {
-    let any = records.list().is_ok_and(|all| all.iter().any(|found| !found.lives));
-    match any.then(|| clean_up(records)) {
+/// [`clean_up`] before a hold begins. What another hold has left does not make this one fail.
+pub(super) fn clean_up_after_the_dead(registry: &HoldRegistry) {
+    let any = registry.list().is_ok_and(|entries| entries.iter().any(|entry| !entry.lives));
+    match any.then(|| clean_up(registry)) {
         Some(Ok(done)) if !done.dead.is_empty() => {
             log::info!("cleaned up after {} holds that had lost holder and guard", done.dead.len());
         }
@@ -65,63 +79,26 @@ pub(super) fn clean_up_after_the_dead(records: &HoldRegistry) {
     }
 }
 
-/// Asks the guards of all living holds to release, and waits until they have. Returns the holds that were lifted, and those that
-/// were not: their guards are dead, or do not answer, or could not.
-///
-/// # Errors
-/// Where the records cannot be read.
-#[expect(clippy::disallowed_methods, reason = "only `reloader release` waits here")]
-pub fn lift_all(records: &HoldRegistry) -> Result<(Vec<HoldEntry>, Vec<HoldEntry>), HoldError> {
-    let mut waiting: Vec<HoldEntry> = records.list()?.into_iter().filter(HoldEntry::holds).collect();
-    let (mut lifted, mut asked) = (Vec::new(), Vec::new());
-    let end = Instant::now() + LIFT_TIMEOUT;
-    loop {
-        let now = records.list()?;
-        let is_over = |was: &mut HoldEntry| {
-            now.iter().find(|found| found.is_of_the_same_hold(was)).is_none_or(|found| !found.holds())
-        };
-        lifted.extend(waiting.extract_if(.., is_over));
-        // Another one may have taken a dead guard's place.
-        let waits = |found: &&HoldEntry| waiting.iter().any(|waiting| found.is_of_the_same_hold(waiting));
-        for guard in now.iter().filter(waits).filter_map(|found| found.record.as_ref()?.guard) {
-            if !asked.contains(&guard) {
-                ask(guard);
-                asked.push(guard);
-            }
-        }
-        if waiting.is_empty() || Instant::now() >= end {
-            return Ok((lifted, waiting));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn ask(guard: GuardId) {
-    // One that was stopped hears of it when it goes on.
-    for signal in [Signal::TERM, Signal::CONT] {
-        process::kill_if_same(guard.pid, guard.start_time, signal);
-    }
-}
-
-/// Removes the traces of one hold, whose process calls this, and from the devices that were `bare` before what it was to make a
-/// filter in, and died first: nothing tells whose an empty one is.
-pub(super) fn remove_traces_of(id: u16, bare: &BTreeSet<u32>, records: &HoldRegistry) -> Result<(), HoldError> {
-    records.alone(|| {
-        let mut others = records.living()?;
+/// Removes the traces of the calling guard's own hold, whose holder died before the gate was complete. `bare` are the devices without `ingress` and
+/// `clsact` before the hold: there an empty one is removed too, because nothing tells whose it is.
+pub(super) fn remove_traces_of(id: u16, bare: &BTreeSet<u32>, registry: &HoldRegistry) -> Result<(), HoldError> {
+    registry.under_lock(|| {
+        let mut others = registry.living()?;
         others.remove(&id);
-        let traces = remove_traces(&others).map(drop);
-        let empty = bare.iter().map(|device| remove_unused(*device));
-        empty.fold(traces, Result::and)
+        let mut failures = Failures::new();
+        failures.note(remove_stale(&others));
+        for &device in bare {
+            failures.note(tc::remove_unused(device).map_err(|source| HoldError::UnusedQdisc { device, source }));
+        }
+        failures.into_result(())
     })
 }
 
-fn remove_unused(device: u32) -> Result<(), HoldError> {
-    let removed = tc::remove_unused(device).map(drop);
-    let named = |error: io::Error| format!("removing the empty qdisc of device {device}: {error}");
-    removed.map_err(|error| io::Error::new(error.kind(), named(error)).into())
+fn remove_stale(living: &Living) -> Result<usize, HoldError> {
+    Ok(factory::remove_stale(living)?)
 }
 
-/// The devices that have neither `ingress` nor `clsact`.
+/// The devices that have neither `ingress` nor `clsact`, by index.
 pub(super) fn bare_devices() -> io::Result<BTreeSet<u32>> {
     let qdiscs = tc::qdisc::list()?;
     let is_bare =
@@ -129,8 +106,26 @@ pub(super) fn bare_devices() -> io::Result<BTreeSet<u32>> {
     Ok(devices::list()?.iter().map(|device| device.index).filter(is_bare).collect())
 }
 
-fn remove_traces(living: &Living) -> Result<usize, HoldError> {
-    let of_qdisc = qdisc::remove_stale(living);
-    let of_ebpf = ebpf::remove_stale(living);
-    Ok(of_qdisc? + of_ebpf?)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_entry_that_cannot_be_removed_is_reported_and_the_others_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = HoldRegistry::new(dir.path());
+        let lock = registry.lock().unwrap();
+        for id in 1..=3 {
+            std::fs::write(registry.path_of(id), "").unwrap();
+        }
+        // Directories cannot be removed as files.
+        for id in [1, 3] {
+            std::fs::create_dir(registry.path_of(id).with_extension("deliver")).unwrap();
+        }
+        let entries = registry.list().unwrap();
+        let error = forget_dead(&registry, &lock, &entries, &Living::new(), CleanUp::default()).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("/1.deliver: ") && error.contains("/3.deliver: "), "{error}");
+        assert!(registry.list().unwrap().is_empty());
+    }
 }

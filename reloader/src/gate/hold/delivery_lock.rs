@@ -1,4 +1,4 @@
-//! Whose turn it is to deliver.
+//! Keeps holder and guard from delivering the same SYNs at the same time.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -7,31 +7,31 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::DELIVERY_TIMEOUT;
 use crate::fs::lock_within;
+use crate::gate::contract::DELIVERY_TIMEOUT;
 
-/// Keeps holder and guard from delivering the same SYNs at once: `reloader release` asks the guard while the holder lives. On a
-/// file of its own, because the two share the lock of the record.
+/// Locks the delivery of a hold: `reloader release` asks the guard to deliver while the holder lives. The lock has a file of its own,
+/// because the two share the lock of the registry entry.
 ///
 /// # Errors
-/// Where the file cannot be opened or locked, `TimedOut` where the other one does not come to an end: both may deliver then.
-pub(super) fn only_one_delivers(record: &Path) -> io::Result<File> {
-    // A record that is gone has nobody who would remove the file.
-    std::fs::metadata(record)?;
+/// Where the file cannot be opened or locked. `TimedOut` where the other process does not finish: both may deliver then.
+pub(super) fn lock_delivery(entry: &Path) -> io::Result<File> {
+    // Without the entry, no process would remove the lock file.
+    std::fs::metadata(entry)?;
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-        .open(delivery_lock_path(record))?;
+        .open(delivery_lock_path(entry))?;
     lock_within(&file, DELIVERY_TIMEOUT)?;
     Ok(file)
 }
 
-/// The file that says whose turn it is to deliver.
-pub(super) fn delivery_lock_path(record: &Path) -> PathBuf {
-    record.with_extension("deliver")
+/// The path of the delivery lock beside a registry entry.
+pub(super) fn delivery_lock_path(entry: &Path) -> PathBuf {
+    entry.with_extension("deliver")
 }
 
 #[cfg(test)]
@@ -39,14 +39,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_keeps_the_turn_to_deliver_is_not_waited_for_without_end() {
+    fn waiting_for_the_delivery_lock_ends_with_timed_out() {
         let dir = tempfile::tempdir().unwrap();
-        let record = dir.path().join("1.json");
-        File::create(&record).unwrap();
-        let first = only_one_delivers(&record).unwrap();
-        let error = only_one_delivers(&record).unwrap_err();
+        let entry = dir.path().join("1.json");
+        File::create(&entry).unwrap();
+        let first = lock_delivery(&entry).unwrap();
+        let error = lock_delivery(&entry).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(first);
-        only_one_delivers(&record).unwrap();
+        lock_delivery(&entry).unwrap();
     }
 }

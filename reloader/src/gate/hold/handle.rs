@@ -1,111 +1,45 @@
-//! A hold, as it is asked for and got.
+//! A hold in force, as its owner has it: a handle on the thread that operates the gate.
 
-use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::error::HoldError;
 use super::health::HoldHealth;
+use super::request::{EndReason, HoldOutcome, HoldRequest, HoldStarted};
 use super::worker::HoldWorker;
-use super::{Backend, Exception, HoldError, HoldStats, Target};
-use crate::sys::Inheritance;
 
-/// What is asked of a hold.
-#[derive(Debug)]
-pub struct HoldRequest {
-    /// What is held.
-    pub targets: Vec<Target>,
-    /// Listeners of others, which a wildcard target leaves alone.
-    pub exceptions: Vec<Exception>,
-    /// The old server's listeners, by inode. See [`Hold::old_leaves`].
-    pub old: HashSet<u64>,
-    /// The gate; `None` for the best that can be had.
-    pub backend: Option<Backend>,
-    /// Bytes of room for parked SYNs.
-    pub capacity: u32,
-    /// The hold ends by itself after this time.
-    pub max: Duration,
-    /// Where the record is kept.
-    pub runtime_dir: PathBuf,
-    /// The path by which the network namespace was asked for, if it was not the caller's own: who cleans up finds it by that.
-    pub netns_path: Option<PathBuf>,
-    /// The program whose command `guard` is the guard; this program.
-    pub program: PathBuf,
-    /// What the guard is started with.
-    pub inheritance: Inheritance,
-}
-
-/// A hold in force. Dropped, it is released.
+/// A hold in force. It is released when this is dropped.
 #[derive(Debug)]
 pub struct Hold {
-    armed: HoldStarted,
-    pulse: Arc<HoldHealth>,
-    orders: OwnedFd,
-    leaving: OwnedFd,
+    started: HoldStarted,
+    health: Arc<HoldHealth>,
+    /// An eventfd: readable once the worker is to release.
+    stop: OwnedFd,
+    /// An eventfd: readable while the old server closes its listeners.
+    old_leaving: OwnedFd,
     thread: Option<JoinHandle<HoldOutcome>>,
 }
 
-/// How the hold began.
-#[derive(Debug)]
-pub struct HoldStarted {
-    /// The gate.
-    pub backend: Backend,
-    /// Since when SYNs are parked.
-    pub at: Instant,
-    /// What the operator should know.
-    pub notes: Vec<String>,
-}
-
-/// Why a hold ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndReason {
-    /// It was asked to.
-    Asked,
-    /// Its time was over.
-    Max,
-    /// Somebody called `reloader release`, or its guard did not hear of it any more.
-    Lifted,
-    /// It could not go on.
-    Failed,
-}
-
-/// How the hold ended.
-#[derive(Debug, Clone)]
-pub struct HoldOutcome {
-    /// What became of the SYNs.
-    pub figures: HoldStats,
-    /// When new SYNs passed again and all parked ones were delivered.
-    pub at: Instant,
-    /// Why it ended.
-    pub why: EndReason,
-    /// The first thing that went wrong and leaves the hold without a proof, as a sentence.
-    pub trouble: Option<String>,
-    /// What the operator should know.
-    pub notes: Vec<String>,
-}
-
 impl Hold {
-    /// Holds from the moment this returns, in the network namespace of the calling thread.
+    /// Starts a hold in the network namespace of the calling thread. SYNs are held from the moment this returns.
     ///
     /// # Errors
-    /// Where nothing can be held; nothing is left then.
-    pub fn begin(wanted: HoldRequest) -> Result<Hold, HoldError> {
-        let orders = eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
-        let heard = orders.try_clone()?;
-        let leaving = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
-        let seen = leaving.try_clone()?;
+    /// Where nothing can be held. Nothing is left in the kernel then.
+    pub fn begin(request: HoldRequest) -> Result<Hold, HoldError> {
+        let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
+        let stop_of_worker = stop.try_clone()?;
+        let old_leaving = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
+        let old_leaving_of_worker = old_leaving.try_clone()?;
         let (sender, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new().name("holder".into()).spawn(move || {
-            let armed = HoldWorker::begin(wanted, seen);
-            match armed {
-                Ok((holder, armed)) => {
-                    let _ = sender.send(Ok((armed, holder.pulse())));
-                    holder.hold(&heard)
+            match HoldWorker::begin(request, old_leaving_of_worker) {
+                Ok((worker, started)) => {
+                    let _ = sender.send(Ok((started, worker.health())));
+                    worker.run(&stop_of_worker)
                 }
                 Err(error) => {
                     let _ = sender.send(Err(error));
@@ -114,7 +48,7 @@ impl Hold {
             }
         })?;
         match receiver.recv() {
-            Ok(Ok((armed, pulse))) => Ok(Hold { armed, pulse, orders, leaving, thread: Some(thread) }),
+            Ok(Ok((started, health))) => Ok(Hold { started, health, stop, old_leaving, thread: Some(thread) }),
             Ok(Err(error)) => {
                 let _ = thread.join();
                 Err(error)
@@ -124,21 +58,21 @@ impl Hold {
     }
 
     /// How it began.
-    pub fn armed(&self) -> &HoldStarted {
-        &self.armed
+    pub fn started(&self) -> &HoldStarted {
+        &self.started
     }
 
-    /// The old server is about to be told to close its listeners. Should this process die from now on, the guard holds until others are
-    /// there, or until the hold's time is over.
+    /// Call this before the old server is told to close its listeners. If this process dies from then on, the guard does not count
+    /// them: it holds until other listeners are there, or until the hold's longest time is over.
     pub fn old_leaves(&self) {
-        if let Err(error) = rustix::io::write(&self.leaving, &1_u64.to_ne_bytes()) {
+        if let Err(error) = rustix::io::write(&self.old_leaving, &1_u64.to_ne_bytes()) {
             log::error!("the guard of a hold does not know that the old server leaves: {error}");
         }
     }
 
-    /// The old server has not closed its listeners after all.
+    /// Undoes [`old_leaves`](Self::old_leaves): the old server has not closed its listeners after all.
     pub fn old_stays(&self) {
-        let _ = rustix::io::read(&self.leaving, &mut [0_u8; 8]);
+        let _ = rustix::io::read(&self.old_leaving, &mut [0_u8; 8]);
     }
 
     /// Whether it has ended by itself.
@@ -146,42 +80,21 @@ impl Hold {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// What speaks against a proof by now: also that it has ended by itself.
+    /// What stands against a proof by now. That the hold has ended by itself is a doubt too.
     pub fn doubt(&self) -> Option<String> {
-        let failed = || self.has_ended().then_some(EndReason::Failed).and_then(EndReason::doubt).map(Into::into);
-        self.pulse.doubt().or_else(failed)
+        let ended = || self.has_ended().then_some(EndReason::Failed).and_then(EndReason::doubt).map(Into::into);
+        self.health.doubt().or_else(ended)
     }
 
-    /// Releases, and returns when everything is delivered and removed.
+    /// Releases. Returns when everything is delivered and removed.
     pub fn release(mut self) -> HoldOutcome {
         self.end().unwrap_or_else(|| HoldOutcome::failed(vec!["the thread that held SYNs has panicked".into()]))
     }
 
     fn end(&mut self) -> Option<HoldOutcome> {
         let thread = self.thread.take()?;
-        let _ = rustix::io::write(&self.orders, &1_u64.to_ne_bytes());
+        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
         thread.join().ok()
-    }
-}
-
-impl EndReason {
-    /// Why a hold that ended so proves nothing, as a sentence.
-    pub fn doubt(self) -> Option<&'static str> {
-        match self {
-            EndReason::Asked => None,
-            EndReason::Failed => Some("the hold failed before the new listener was there"),
-            EndReason::Max => {
-                Some("the hold ended before the new listener was there, because its longest time was over")
-            }
-            EndReason::Lifted => Some("the hold was lifted by `reloader release` before the new listener was there"),
-        }
-    }
-}
-
-impl HoldOutcome {
-    fn failed(notes: Vec<String>) -> HoldOutcome {
-        let trouble = notes.first().cloned();
-        HoldOutcome { figures: HoldStats::default(), at: Instant::now(), why: EndReason::Failed, trouble, notes }
     }
 }
 

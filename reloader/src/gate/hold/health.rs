@@ -1,48 +1,52 @@
-//! What is known of a hold while it stands: the holder's thread writes it, whoever asked for the hold reads it.
+//! The health of a hold in force: the worker's thread writes it, the owner of the hold reads it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::LEASE;
+use crate::gate::contract::LEASE;
+
+/// The health of a hold in force.
+#[derive(Debug)]
+pub(super) struct HoldHealth(Mutex<State>);
 
 #[derive(Debug)]
-pub(super) struct HoldHealth(Mutex<Seen>);
-
-#[derive(Debug)]
-struct Seen {
-    /// When the holder was last there in time.
-    beat: Instant,
-    /// What speaks against a proof, the first of it.
+struct State {
+    /// When the worker last renewed the lease.
+    last_heartbeat: Instant,
+    /// The first fact that stands against a proof.
     doubt: Option<String>,
 }
 
 impl HoldHealth {
     pub(super) fn new() -> HoldHealth {
-        HoldHealth(Mutex::new(Seen { beat: Instant::now(), doubt: None }))
+        HoldHealth(Mutex::new(State { last_heartbeat: Instant::now(), doubt: None }))
     }
 
+    /// The worker has renewed the lease.
     pub(super) fn heartbeat(&self) {
-        self.seen().beat = Instant::now();
+        self.state().last_heartbeat = Instant::now();
     }
 
-    /// The first that is said is kept.
+    /// Notes a doubt. The first one is kept.
     pub(super) fn note(&self, doubt: &str) {
-        self.seen().doubt.get_or_insert_with(|| doubt.to_owned());
+        self.state().doubt.get_or_insert_with(|| doubt.to_owned());
     }
 
+    /// What stands against a proof by now.
     pub(super) fn doubt(&self) -> Option<String> {
-        let seen = self.seen();
-        seen.doubt.clone().or_else(|| standstill(&seen, Instant::now()))
+        let state = self.state();
+        state.doubt.clone().or_else(|| standstill(&state, Instant::now()))
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whoever asks may be awake again before the holder is, which would tell.
-fn standstill(seen: &Seen, now: Instant) -> Option<String> {
-    let still = now.saturating_duration_since(seen.beat);
+/// A worker that has stood still for longer than its lease. After a stop of the whole process, the reader may run before the worker,
+/// which would note it.
+fn standstill(state: &State, now: Instant) -> Option<String> {
+    let still = now.saturating_duration_since(state.last_heartbeat);
     (still > LEASE).then(|| format!("the hold was not renewed for {} ms", still.as_millis()))
 }
 
@@ -54,17 +58,17 @@ mod tests {
 
     #[test]
     fn the_first_doubt_is_kept() {
-        let pulse = HoldHealth::new();
-        pulse.note("one");
-        pulse.note("another");
-        assert_eq!(pulse.doubt().as_deref(), Some("one"));
+        let health = HoldHealth::new();
+        health.note("one");
+        health.note("another");
+        assert_eq!(health.doubt().as_deref(), Some("one"));
     }
 
     #[test]
-    fn a_holder_that_stands_still_is_a_doubt_once_its_lease_is_over() {
-        let seen = Seen { beat: Instant::now(), doubt: None };
-        assert_eq!(standstill(&seen, seen.beat + LEASE), None);
-        let later = seen.beat + LEASE + Duration::from_millis(1);
-        assert_eq!(standstill(&seen, later).as_deref(), Some("the hold was not renewed for 501 ms"));
+    fn a_worker_that_stands_still_for_longer_than_its_lease_is_a_doubt() {
+        let state = State { last_heartbeat: Instant::now(), doubt: None };
+        assert_eq!(standstill(&state, state.last_heartbeat + LEASE), None);
+        let later = state.last_heartbeat + LEASE + Duration::from_millis(1);
+        assert_eq!(standstill(&state, later).as_deref(), Some("the hold was not renewed for 501 ms"));
     }
 }

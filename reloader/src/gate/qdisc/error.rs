@@ -1,16 +1,19 @@
-//! Why the qdisc gate cannot hold, in the sentences that the operator reads.
+//! The errors of the qdisc gate, in the sentences that the operator reads.
 
 use std::io;
 
 use rustix::io::Errno;
 
+use crate::gate::contract::GateError;
+use crate::gate::failures::ErrorList;
+
 /// Why the qdisc gate cannot hold, or not as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum QdiscError {
-    /// EPERM.
+    /// The kernel says EPERM.
     #[error("cannot hold SYNs by qdisc: the process lacks CAP_NET_ADMIN. Give it that capability, or run it as root")]
     Denied,
-    /// The kernel does not have it, and could not load it.
+    /// The kernel does not have a module, and could not load it.
     #[error(
         "cannot hold SYNs by qdisc: this kernel has no {module}. `modprobe {module}` says why; on a machine without modules, \
          use a kernel that has it built in"
@@ -30,10 +33,10 @@ pub enum QdiscError {
         /// The upper half of its handle.
         major: u16,
     },
-    /// All bands of the prio on `lo` are other holds'.
+    /// All bands of the prio on `lo` are taken by other holds.
     #[error("cannot hold SYNs of local clients: 15 other holds are on lo already. Wait for one of them to end")]
     TooManyHolds,
-    /// An id that is in use.
+    /// The id is in use.
     #[error(
         "cannot hold SYNs by qdisc: hold {id} is there already. End it, or let `reloader release` remove what is left of it"
     )]
@@ -49,7 +52,7 @@ pub enum QdiscError {
         /// How many there are.
         number: usize,
     },
-    /// The filters of the device are a block that several devices share.
+    /// The filters of the device are a block that it shares with other devices.
     #[error(
         "cannot hold SYNs that arrive on {device}: its ingress filters are a block shared with other devices. Give it an \
          ingress qdisc of its own, or use the eBPF gate"
@@ -58,7 +61,7 @@ pub enum QdiscError {
         /// The device's name.
         device: String,
     },
-    /// Anything else that the kernel refuses.
+    /// The kernel refuses something else.
     #[error("cannot hold SYNs by qdisc: {what} on {device} failed: {source}")]
     Device {
         /// The device's name.
@@ -68,7 +71,7 @@ pub enum QdiscError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// A list that the kernel does not give.
+    /// The kernel does not give a list.
     #[error("cannot hold SYNs by qdisc: the kernel does not list {what}: {source}")]
     List {
         /// What was asked for.
@@ -76,7 +79,7 @@ pub enum QdiscError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// Parked SYNs that the kernel does not deliver.
+    /// The kernel does not deliver parked SYNs.
     #[error(
         "{packets} parked SYNs of hold {id} were not delivered within {seconds} s; their qdisc is open and left in place. \
          `tc -s qdisc` shows it, `reloader release` removes it"
@@ -86,29 +89,39 @@ pub enum QdiscError {
         id: u16,
         /// How many.
         packets: u64,
-        /// How long was waited.
+        /// How long they were waited for.
         seconds: u64,
     },
-    /// Something stayed behind.
+    /// Something of a hold could not be removed.
     #[error("could not remove {what} of hold {id}: {source}. `tc qdisc` and `ip link` show what is left")]
     LeftBehind {
         /// The hold.
         id: u16,
-        /// What.
+        /// The thing.
         what: &'static str,
         /// What the kernel said.
         source: io::Error,
     },
-    /// A manifest that no gate of this kind has written.
+    /// The prio that holds share could not be removed.
+    #[error("could not remove the prio on lo: {source}. `tc qdisc show dev lo` shows it")]
+    PrioStays {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The manifest is not that of a qdisc gate.
     #[error("cannot release a hold by qdisc: its manifest is {manifest}, where {{\"hold\": ID}} is expected")]
     Manifest {
         /// What was given.
         manifest: serde_json::Value,
     },
+    /// Several of these.
+    #[error(transparent)]
+    Several(#[from] ErrorList<QdiscError>),
 }
 
 impl QdiscError {
-    /// What the kernel said when `what` was tried. `module` is what ENOENT (for a device's kind: EOPNOTSUPP) means.
+    /// The error for what the kernel said when `what` was tried. ENOENT means that `module` is missing; for the kind of a device
+    /// EOPNOTSUPP means it.
     pub(super) fn adding(device: &str, what: &'static str, module: &'static str, source: io::Error) -> Self {
         match Errno::from_io_error(&source) {
             Some(Errno::PERM) => Self::Denied,
@@ -119,12 +132,22 @@ impl QdiscError {
         }
     }
 
+    pub(super) fn prio_stays(source: io::Error) -> Self {
+        Self::PrioStays { source }
+    }
+
     pub(super) fn list(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::List { what, source }
     }
 }
 
-/// Whether there was nothing to do, or no longer.
+impl From<QdiscError> for GateError {
+    fn from(error: QdiscError) -> GateError {
+        GateError::new(error)
+    }
+}
+
+/// Whether there was nothing to do, or there is nothing left to do.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NODEV | Errno::NXIO | Errno::INVAL))
 }
@@ -134,6 +157,7 @@ pub(super) fn is_busy(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::BUSY)
 }
 
+/// Whether another hold has it already.
 pub(super) fn is_taken(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::EXIST | Errno::NOSPC))
 }

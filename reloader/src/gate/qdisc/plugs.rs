@@ -1,101 +1,53 @@
-//! Where SYNs are parked: a plug in a band of the prio on `lo`, and a plug on an ifb device for all others.
+//! The plugs in which SYNs are parked: one in a band of the prio on `lo`, and one on an ifb device for all other devices.
 
 use std::io;
 
 use super::error::{QdiscError, is_gone, is_taken};
+use super::lo_prio::{BANDS, ensure_prio, is_in_a_band, prio_exists};
 use crate::kernel::devices::{self, Device, LO};
 use crate::kernel::tc::qdisc::{self, Qdisc, ROOT};
 
-/// The handle of the prio on `lo`, which all holds share.
-pub(super) const PRIO: u32 = 0xfe1d_0000;
+/// What comes before the id in the name of an ifb device.
+const IFB_PREFIX: &str = "rlr-hold-";
 
-/// The bands that holds may take, as classes; what is not held goes through the first.
-const BANDS: std::ops::RangeInclusive<u32> = PRIO | 2..=PRIO | 15;
+/// How often a plug is tried where a hold that ends removes the prio in between.
+const ATTEMPTS: u32 = 3;
 
-/// A queue in the last band, through which nothing goes: it says that the prio is to stay between holds.
-const KEEPER: u32 = 0xfe1e_0000;
-const LAST_BAND: u32 = PRIO | 16;
-
-/// Puts the prio on `lo`, to stay until [`release_prio`].
-pub(super) fn keep_prio() -> Result<(), QdiscError> {
-    ensure_prio()?;
-    match qdisc::add_pfifo(LO, LAST_BAND, KEEPER) {
-        Err(error) if is_taken(&error) => Ok(()),
-        added => added.map_err(|source| QdiscError::adding("lo", "adding a pfifo", "sch_fifo", source)),
-    }
-}
-
-/// The prio goes with the last hold from now on, or at once.
-pub(super) fn release_prio() -> io::Result<()> {
-    match qdisc::remove(LO, LAST_BAND, KEEPER) {
-        Err(error) if is_gone(&error) => Ok(()),
-        removed => removed.and_then(|()| super::discovery::remove_unused_prio()),
-    }
-}
-
-/// Whether a hold needs the prio, or a daemon wants it to stay.
-pub(super) fn needs_prio(qdisc: &Qdisc) -> bool {
-    let in_a_band = qdisc.device == LO && qdisc.parent & 0xffff_0000 == PRIO;
-    in_a_band && (qdisc.kind == "plug" || qdisc.handle == KEEPER)
-}
-
-/// The handle of a hold's plug: the id is a major number.
+/// The handle of a hold's plug: the id is its major number.
 fn plug_handle(id: u16) -> u32 {
     u32::from(id) << 16
 }
 
 fn ifb_name(id: u16) -> String {
-    format!("rlr-hold-{id}")
+    format!("{IFB_PREFIX}{id}")
 }
 
 /// The hold whose ifb device this is.
 pub(super) fn ifb_of(device: &Device) -> Option<u16> {
-    let id = device.name.strip_prefix("rlr-hold-")?;
+    let id = device.name.strip_prefix(IFB_PREFIX)?;
     id.parse().ok().filter(|_| device.kind.as_deref() == Some("ifb"))
 }
 
-/// The hold whose plug this is, `devices` being all there are.
+/// The hold whose plug this is. `devices` are all devices of the network namespace.
 pub(super) fn plug_of(qdisc: &Qdisc, devices: &[Device]) -> Option<u16> {
     let id = (qdisc.handle >> 16) as u16;
-    let on_lo = qdisc.device == LO && qdisc.parent & 0xffff_0000 == PRIO;
     let on_ifb = || devices.iter().any(|device| device.index == qdisc.device && ifb_of(device) == Some(id));
-    (qdisc.kind == "plug" && id != 0 && (on_lo || on_ifb())).then_some(id)
+    (qdisc.kind == "plug" && id != 0 && (is_in_a_band(qdisc) || on_ifb())).then_some(id)
 }
 
-pub(super) fn is_our_prio(qdisc: &Qdisc) -> bool {
-    qdisc.device == LO && qdisc.parent == ROOT && qdisc.handle == PRIO && qdisc.kind == "prio"
-}
-
-/// Makes the parking place for local clients, and returns its class.
-pub(super) fn make_on_lo(id: u16, capacity: u32) -> Result<u32, QdiscError> {
-    let mut attempts = 3;
+/// Adds the plug for local clients. Returns its class.
+pub(super) fn add_on_lo(id: u16, capacity: u32) -> Result<u32, QdiscError> {
+    let mut attempts = ATTEMPTS;
     loop {
         ensure_prio()?;
         match plug_in_free_band(id, capacity) {
-            // The last hold before us ended in between and took the prio along.
-            Err(error) if is_gone(&error) && attempts > 0 && !prio_is_there()? => attempts -= 1,
+            // The last hold before this one has ended in between, and removed the prio.
+            Err(error) if is_gone(&error) && attempts > 0 && !prio_exists()? => attempts -= 1,
             Err(source) => return Err(QdiscError::adding("lo", "adding a plug", "sch_plug", source)),
             Ok(None) => return Err(QdiscError::TooManyHolds),
             Ok(Some(class)) => return Ok(class),
         }
     }
-}
-
-fn ensure_prio() -> Result<(), QdiscError> {
-    let all = qdisc::list().map_err(QdiscError::list("qdiscs"))?;
-    // The kernel's own default has no handle.
-    match all.iter().find(|qdisc| qdisc.device == LO && qdisc.parent == ROOT && qdisc.handle != 0) {
-        Some(ours) if is_our_prio(ours) => Ok(()),
-        Some(other) => Err(QdiscError::LoopbackTaken { kind: other.kind.clone(), major: (other.handle >> 16) as u16 }),
-        None => match qdisc::add_prio(LO, PRIO) {
-            Err(error) if is_taken(&error) => Ok(()),
-            added => added.map_err(|source| QdiscError::adding("lo", "adding a prio", "sch_prio", source)),
-        },
-    }
-}
-
-fn prio_is_there() -> Result<bool, QdiscError> {
-    Ok(qdisc::list().map_err(QdiscError::list("qdiscs"))?.iter().any(is_our_prio))
 }
 
 fn plug_in_free_band(id: u16, capacity: u32) -> io::Result<Option<u32>> {
@@ -108,8 +60,8 @@ fn plug_in_free_band(id: u16, capacity: u32) -> io::Result<Option<u32>> {
     Ok(None)
 }
 
-/// Makes the parking place for clients from outside, and returns its device.
-pub(super) fn make_ifb(id: u16, capacity: u32) -> Result<u32, QdiscError> {
+/// Adds an ifb device with the plug for clients from outside. Returns the index of the device.
+pub(super) fn add_ifb(id: u16, capacity: u32) -> Result<u32, QdiscError> {
     let name = ifb_name(id);
     match devices::add_ifb(&name) {
         Err(error) if is_taken(&error) => return Err(QdiscError::IdTaken { id }),
@@ -127,13 +79,14 @@ pub(super) fn make_ifb(id: u16, capacity: u32) -> Result<u32, QdiscError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::qdisc::lo_prio::PRIO;
 
     fn plug(device: u32, parent: u32, handle: u32) -> Qdisc {
         Qdisc { device, parent, handle, kind: "plug".into(), ..Qdisc::default() }
     }
 
     #[test]
-    fn plugs_of_holds_are_told_from_others() {
+    fn the_plug_of_a_hold_is_told_from_other_plugs() {
         let ifb = Device { index: 5, name: ifb_name(0x7fff), kind: Some("ifb".into()), ..Device::default() };
         assert!(ifb.name.len() < 16, "IFNAMSIZ");
         let devices = [ifb];

@@ -1,22 +1,23 @@
-//! Why connections cannot be steered, in the sentences that the operator reads.
+//! The errors of steering, in the sentences that the operator reads.
 
 use std::io;
 use std::net::SocketAddr;
 
+use crate::gate::failures::ErrorList;
 use crate::gate::programs::ProgramsError;
 
-/// Why there is no steering.
+/// Why connections cannot be steered.
 #[derive(Debug, thiserror::Error)]
 pub enum SteerError {
-    /// The program cannot be had.
+    /// The program cannot be loaded.
     #[error("cannot steer: {0}. Or hold SYNs (strategy = \"hold\")")]
     Programs(#[from] ProgramsError),
     /// The kernel does not take a socket into the array, or the program on the group.
     #[error("cannot steer {address}: the kernel refuses {what}: {source}")]
     Refused {
-        /// Where the group listens.
+        /// The address of the group.
         address: SocketAddr,
-        /// A socket, or the program.
+        /// What the kernel refuses: a socket, or the program.
         what: &'static str,
         /// What the kernel said.
         source: io::Error,
@@ -27,32 +28,35 @@ pub enum SteerError {
          SO_REUSEPORT)"
     )]
     Apart {
-        /// Where they listen.
+        /// The address of the group.
         address: SocketAddr,
     },
-    /// Two groups would have one key.
+    /// Two groups would have the same key.
     #[error("cannot steer {address}: another group that is steered cannot be told from it by this kernel")]
     Ambiguous {
-        /// Where it listens.
+        /// The address of the group.
         address: SocketAddr,
     },
     /// More sockets than the array has room for.
     #[error("cannot steer {address}: more than {most} sockets would have to be steered to")]
     TooMany {
-        /// Where it listens.
+        /// The address of the group.
         address: SocketAddr,
         /// How many there is room for.
         most: u32,
     },
-    /// Something stayed behind.
+    /// The program could not be detached.
     #[error(
         "the steering program could not be taken off {address}: {source}. It has no effect any more, and goes with the last of the \
          sockets"
     )]
     Detach {
-        /// Where the group listens.
+        /// The address of the group.
         address: SocketAddr,
         /// What the kernel said.
         source: io::Error,
     },
+    /// Several of these.
+    #[error(transparent)]
+    Several(#[from] ErrorList<SteerError>),
 }

@@ -1,88 +1,49 @@
-//! Steers the connections of SO_REUSEPORT groups: new ones go to some of a group's sockets only, and, where the kernel migrates
-//! (Linux 5.14), what is queued on another goes there when that is closed.
+//! Steers the connections of SO_REUSEPORT groups: new connections go to some of a group's sockets only. Where the kernel migrates (Linux
+//! 5.14), what is queued on another socket moves there when that one is closed.
 //!
-//! The program stands on the group, which belongs to the kernel and to whoever has one of its sockets. It steers until its lease
-//! ends; after that the kernel chooses as if there were none, so that a daemon that dies leaves nothing that acts.
+//! The program is attached to the group. The group exists in the kernel while a process has one of its sockets open. The program steers
+//! until its lease ends. After that the kernel chooses as if there were no program, so a daemon that dies leaves nothing that acts.
 
+mod error;
+mod group;
+mod loaded_program;
+mod trace;
+
+use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::Ebpf;
-use aya::maps::{Array, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, ReusePortSockArray};
 use aya::programs::SkReuseport;
-use aya::util::nr_cpus;
-use reloader_ebpf::{HeldKey, MAX_STEERED, Steered, held_key, left, span};
+use reloader_ebpf::{HeldKey, MAX_STEERED, held_key};
 use rustix::io::Errno;
 use socket2::SockRef;
 
-use super::programs::{self, ProgramsError, SELECT_PROGRAM, STEER_OBJECT, STEER_PROGRAM, listened_addresses};
-use crate::kernel::bpf::{self, MapMemory, errno};
-use crate::kernel::clock;
+use super::failures::{Failures, joined};
+use super::programs::{SELECT_PROGRAM, STEER_PROGRAM, listened_addresses};
+use crate::kernel::bpf::{self, errno};
 use crate::model::listener::Address;
-
-mod error;
-mod trace;
+use loaded_program::LoadedProgram;
 
 pub use error::SteerError;
+pub use group::{Counts, Group, Left};
 pub(crate) use trace::{Trace, clean_up, is_left};
 
-const GROUPS: &str = "GROUPS";
-const SOCKETS: &str = "SOCKETS";
-const LEASE: &str = "LEASE";
-const LEFT: &str = "LEFT";
-
-/// One SO_REUSEPORT group: what is steered, and whereto.
-#[derive(Debug)]
-pub struct Group<'a> {
-    /// Where all of its sockets listen.
-    pub address: SocketAddr,
-    /// IPv6 without the IPv4 half.
-    pub v6only: bool,
-    /// The number of the device that they are bound to, 0 for none.
-    pub interface: u32,
-    /// The sockets that are to get everything.
-    pub to: Vec<Arc<OwnedFd>>,
-    /// Those that are to get nothing any more.
-    pub from: Vec<BorrowedFd<'a>>,
-}
-
-/// What became of the connections of one group.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// New connections that were steered.
-    pub steered: u64,
-    /// Connections that moved over from a closed listener.
-    pub migrated: u64,
-}
-
-/// What was left to the kernel's own choice.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Left {
-    /// New connections.
-    pub connections: u64,
-    /// Segments of no connection that may answer a SYN cookie: each began a connection only if the kernel took it for a valid
-    /// answer (`SyncookiesRecv`). Those of connections that are closed already are among them.
-    pub answers: u64,
-}
-
-/// The programs, loaded once, and the groups on which they stand.
+/// A steering program, and the groups that it is attached to.
 pub struct Steer {
-    ebpf: Ebpf,
-    program: &'static str,
-    standing: Vec<AttachedGroup>,
-    places: u32,
+    loaded: LoadedProgram,
+    attached: Vec<AttachedGroup>,
+    /// How many entries of the array of sockets are in use.
+    used: u32,
     trace: Option<Trace>,
-    /// For the groups of one reload together.
-    map_memory: MapMemory,
 }
 
-/// A group that is steered.
+/// A group that the program is attached to.
 struct AttachedGroup {
     address: SocketAddr,
     keys: Vec<HeldKey>,
-    /// One of its sockets: what the program is taken off by.
+    /// One of its sockets, through which the program is detached.
     socket: Arc<OwnedFd>,
 }
 
@@ -92,7 +53,8 @@ impl Steer {
     /// # Errors
     /// Where bpf(2) is denied or missing, and where the kernel takes neither.
     pub fn load() -> Result<Steer, SteerError> {
-        Ok(Steer::load_one(STEER_PROGRAM).or_else(|_| Steer::load_one(SELECT_PROGRAM))?)
+        let loaded = LoadedProgram::load(STEER_PROGRAM).or_else(|_| LoadedProgram::load(SELECT_PROGRAM))?;
+        Ok(Steer::new(loaded))
     }
 
     /// As [`load`](Self::load), without migration: for tests on kernels that migrate.
@@ -100,65 +62,56 @@ impl Steer {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_selecting() -> Result<Steer, SteerError> {
-        Ok(Steer::load_one(SELECT_PROGRAM)?)
+        Ok(Steer::new(LoadedProgram::load(SELECT_PROGRAM)?))
     }
 
-    fn load_one(program: &'static str) -> Result<Steer, ProgramsError> {
-        let ebpf = bpf::with_memlock_restored(|| {
-            let mut ebpf = programs::load(STEER_OBJECT, |_| {})?;
-            let loaded: &mut SkReuseport = programs::program(&mut ebpf, program)?;
-            loaded.load().map_err(|error| ProgramsError::from_error(&error))?;
-            Ok(ebpf)
-        })?;
-        Ok(Steer { ebpf, program, standing: Vec::new(), places: 0, trace: None, map_memory: MapMemory::new() })
+    fn new(loaded: LoadedProgram) -> Steer {
+        Steer { loaded, attached: Vec::new(), used: 0, trace: None }
     }
 
     /// Whether what is queued on a closed listener moves over.
     pub fn migrates(&self) -> bool {
-        self.program == STEER_PROGRAM
+        self.loaded.migrates()
     }
 
-    /// Steers until `lease` is over, all groups that stand included.
+    /// Steers all groups until `lease` is over, counted from now. A lease of zero ends the steering.
     ///
     /// # Errors
-    /// Where the map cannot be written: nothing is steered from then on.
+    /// Where the map cannot be written. Then nothing is steered once the last lease is over.
     pub fn renew(&mut self, lease: Duration) -> Result<(), SteerError> {
-        let end = clock::monotonic_ns().saturating_add(lease.as_nanos() as u64);
-        let mut map: Array<&mut MapData, u64> = self.map(LEASE)?;
-        Ok(map.set(0, if lease.is_zero() { 0 } else { end }, 0).map_err(|error| ProgramsError::map(LEASE, error))?)
+        Ok(self.loaded.set_lease(lease)?)
     }
 
-    /// Keeps a record for as long as a program stands anywhere.
+    /// Keeps a trace for as long as a program is attached.
     pub(crate) fn keep(&mut self, trace: Trace) {
         self.trace = Some(trace);
     }
 
-    /// Steers a group. Its place among the groups is returned.
+    /// Attaches the program to a group. Returns the group's number.
     ///
     /// # Errors
-    /// Where the kernel refuses; nothing of the group stays then.
+    /// Where the kernel refuses. The program is not attached to the group then.
     pub fn add(&mut self, group: &Group<'_>) -> Result<usize, SteerError> {
         let keys = self.keys(group)?;
         let address = group.address;
         let Some(socket) = group.to.first().cloned() else { return Err(SteerError::Apart { address }) };
-        if self.standing.iter().any(|standing| standing.keys.iter().any(|key| keys.contains(key))) {
+        if self.attached.iter().any(|attached| attached.keys.iter().any(|key| keys.contains(key))) {
             return Err(SteerError::Ambiguous { address });
         }
         let count = group.to.len() as u32;
-        if self.places + count > MAX_STEERED {
+        if self.used + count > MAX_STEERED {
             return Err(SteerError::TooMany { address, most: MAX_STEERED });
         }
-        let first = self.places;
-        self.places += count;
-        self.standing.push(AttachedGroup { address, keys, socket });
-        let added = self.place(group, first).and_then(|()| self.attach(group));
-        if added.is_err()
-            && let Some(standing) = self.standing.pop()
-        {
-            let _ = self.take_off(&standing, &[]);
-            self.clear(first..first + count);
+        let first = self.used;
+        self.used += count;
+        let attached = AttachedGroup { address, keys, socket };
+        if let Err(error) = self.attach(group, &attached.keys, first) {
+            let detached = self.detach(&attached, &[]);
+            self.loaded.clear_sockets(first..first + count);
+            return Err(joined(error, detached.err()));
         }
-        added.map(|()| self.standing.len() - 1)
+        self.attached.push(attached);
+        Ok(self.attached.len() - 1)
     }
 
     /// What became of the connections of a group.
@@ -166,70 +119,58 @@ impl Steer {
     /// # Errors
     /// Where the map cannot be read.
     pub fn counts(&mut self, group: usize) -> Result<Counts, SteerError> {
-        let keys = self.standing.get(group).map(|standing| standing.keys.clone()).unwrap_or_default();
-        let map: PerCpuHashMap<&mut MapData, HeldKey, Steered> = self.map(GROUPS)?;
-        let mut counts = Counts::default();
-        for key in keys {
-            let values = map.get(&key, 0).map_err(|error| ProgramsError::map(GROUPS, error))?;
-            for [_, steered, migrated] in values.iter() {
-                counts.steered += steered;
-                counts.migrated += migrated;
-            }
+        match self.attached.get(group) {
+            Some(attached) => Ok(self.loaded.counts(&attached.keys)?),
+            None => Ok(Counts::default()),
         }
-        Ok(counts)
     }
 
-    /// What the programs have left to the kernel's own choice, of all groups since they were loaded.
+    /// What the program has left to the kernel's own choice, for all groups since it was loaded.
     ///
     /// # Errors
     /// Where the map cannot be read.
     pub fn left(&mut self) -> Result<Left, SteerError> {
-        let map: PerCpuArray<&mut MapData, u64> = self.map(LEFT)?;
-        let sum = |kind| map.get(&kind, 0).map(|values| values.iter().sum());
-        let refused = |error| ProgramsError::map(LEFT, error);
-        let (connections, answers) = (sum(left::CONNECTIONS).map_err(refused)?, sum(left::ANSWERS).map_err(refused)?);
-        Ok(Left { connections, answers })
+        Ok(self.loaded.left()?)
     }
 
-    /// Whether it stands anywhere.
+    /// Whether the program is attached to a group.
     pub fn is_in_force(&self) -> bool {
-        !self.standing.is_empty()
+        !self.attached.is_empty()
     }
 
-    /// Whether it stands on a group at this address.
-    pub(crate) fn stands_at(&self, address: &Address) -> bool {
-        self.standing.iter().any(|standing| Address::Inet(standing.address) == *address)
+    /// Whether the program is attached to a group at this address.
+    pub(crate) fn is_attached_at(&self, address: &Address) -> bool {
+        self.attached.iter().any(|attached| Address::Inet(attached.address) == *address)
     }
 
-    /// Whether the program still stands on all groups: somebody else may have put another there.
-    pub fn stands(&mut self) -> bool {
-        let Ok(program) = programs::program::<SkReuseport>(&mut self.ebpf, self.program) else { return false };
-        let stands = |standing: &AttachedGroup| {
-            SkReuseport::detach(&*standing.socket).is_ok() && program.attach(&*standing.socket).is_ok()
+    /// Whether the program is still attached to all groups. Another program may have taken its place.
+    pub fn is_still_attached(&mut self) -> bool {
+        let Ok(program) = self.loaded.program() else { return false };
+        let is_attached = |attached: &AttachedGroup| {
+            SkReuseport::detach(&*attached.socket).is_ok() && program.attach(&*attached.socket).is_ok()
         };
-        self.standing.iter().all(stands)
+        self.attached.iter().all(is_attached)
     }
 
-    /// Takes the program off all groups. `others` are further sockets of theirs: through one that does not listen any more it cannot
-    /// be taken off.
+    /// Detaches the program from all groups. `others` are further sockets of the groups: the program cannot be detached through a socket
+    /// that no longer listens.
     ///
     /// # Errors
-    /// Where one could not be freed, after all others were.
+    /// Where the program could not be detached from a group. It is detached from all others then.
     pub fn end(&mut self, others: &[Arc<OwnedFd>]) -> Result<(), SteerError> {
-        let mut first_error = self.renew(Duration::ZERO).err();
-        for standing in std::mem::take(&mut self.standing) {
-            if let Err(error) = self.take_off(&standing, others) {
-                first_error.get_or_insert(error);
-            }
+        let mut failures = Failures::new();
+        failures.note(self.renew(Duration::ZERO));
+        for attached in std::mem::take(&mut self.attached) {
+            failures.note(self.detach(&attached, others));
         }
-        let places = std::mem::take(&mut self.places);
-        self.clear(0..places);
+        let used = std::mem::take(&mut self.used);
+        self.loaded.clear_sockets(0..used);
         self.trace = None;
-        self.map_memory = MapMemory::new();
-        first_error.map_or(Ok(()), Err)
+        self.loaded.renew_memory();
+        failures.into_result(())
     }
 
-    /// How the program finds the group: it is told the listener itself where the kernel migrates, and else has only the packet.
+    /// How the program finds the group. Where the kernel migrates, the program gets the listener. Elsewhere it has only the packet.
     fn keys(&self, group: &Group<'_>) -> Result<Vec<HeldKey>, SteerError> {
         let (ip, port) = (group.address.ip(), group.address.port());
         if self.migrates() {
@@ -241,42 +182,20 @@ impl Steer {
         Ok(listened_addresses(ip, group.v6only).into_iter().map(|address| held_key(address, port, 0)).collect())
     }
 
-    fn place(&mut self, group: &Group<'_>, first: u32) -> Result<(), SteerError> {
-        let refused = |error: MapError| SteerError::Refused {
-            address: group.address,
-            what: "a socket",
-            source: errno(&error).map_or_else(|| std::io::Error::other(error), Into::into),
-        };
-        let mut sockets: ReusePortSockArray<&mut MapData> = self.map(SOCKETS)?;
-        for (place, socket) in (first..).zip(&group.to) {
-            sockets.set(place, &**socket, 0).map_err(refused)?;
-        }
-        let cpus = nr_cpus().map_err(|(what, source)| ProgramsError::Map { what, source })?;
-        let value = || PerCpuValues::try_from(vec![[span(first, group.to.len() as u32), 0, 0]; cpus]);
-        let keys = self.standing.last().map(|standing| standing.keys.clone()).unwrap_or_default();
-        let mut memory = std::mem::replace(&mut self.map_memory, MapMemory::new());
-        let mut groups: PerCpuHashMap<&mut MapData, HeldKey, Steered> = self.map(GROUPS)?;
-        for key in keys {
-            memory.insert(|| groups.insert(key, value()?, 0)).map_err(|error| ProgramsError::map(GROUPS, error))?;
-        }
-        self.map_memory = memory;
-        Ok(())
-    }
-
-    /// Through a new socket. That each old one is in the same group shows in that the program can be taken off by it.
-    fn attach(&mut self, group: &Group<'_>) -> Result<(), SteerError> {
+    /// Fills the maps, and attaches the program through a new socket. That each old socket is in the same group shows in that the program
+    /// can be detached through it.
+    fn attach(&mut self, group: &Group<'_>, keys: &[HeldKey], first: u32) -> Result<(), SteerError> {
         let address = group.address;
+        self.loaded.set_sockets(address, &group.to, first)?;
+        self.loaded.add_keys(keys, first, group.to.len() as u32)?;
         let refused = |source| SteerError::Refused { address, what: "the program", source };
-        let program: &mut SkReuseport = programs::program(&mut self.ebpf, self.program)?;
+        let program = self.loaded.program()?;
         let Some(socket) = group.to.first() else { return Ok(()) };
         let attach = || program.attach(socket.as_fd()).map_err(|error| refused(number(&error)));
         attach()?;
         for old in &group.from {
             match SkReuseport::detach(old).map_err(|error| number(&error)) {
-                // The one where its group has no program, the other where it is in none.
-                Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::INVAL)) => {
-                    return Err(SteerError::Apart { address });
-                }
+                Err(error) if is_without_program(&error) => return Err(SteerError::Apart { address }),
                 detached => detached.map_err(refused)?,
             }
             attach()?;
@@ -284,34 +203,17 @@ impl Steer {
         Ok(())
     }
 
-    fn take_off(&mut self, standing: &AttachedGroup, others: &[Arc<OwnedFd>]) -> Result<(), SteerError> {
-        if let Ok(mut groups) = self.map::<PerCpuHashMap<&mut MapData, HeldKey, Steered>>(GROUPS) {
-            standing.keys.iter().for_each(|key| drop(groups.remove(key)));
-        }
+    fn detach(&mut self, attached: &AttachedGroup, others: &[Arc<OwnedFd>]) -> Result<(), SteerError> {
+        self.loaded.remove_keys(&attached.keys);
         let listening =
-            [&standing.socket].into_iter().chain(others).find(|socket| listens_at(socket, standing.address));
+            [&attached.socket].into_iter().chain(others).find(|socket| listens_at(socket, attached.address));
         // With its last listener the group has gone, and the program with it.
         let Some(listening) = listening else { return Ok(()) };
         match SkReuseport::detach(&**listening).map_err(|error| number(&error)) {
-            // Somebody else has taken it off.
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => Ok(()),
-            detached => detached.map_err(|source| SteerError::Detach { address: standing.address, source }),
+            // It was not attached, or another process has detached it.
+            Err(error) if is_without_program(&error) => Ok(()),
+            detached => detached.map_err(|source| SteerError::Detach { address: attached.address, source }),
         }
-    }
-
-    /// A socket is in one array only, so it must be let go of for the next reload. One that was closed has gone by itself.
-    fn clear(&mut self, places: std::ops::Range<u32>) {
-        if let Ok(mut sockets) = self.map::<ReusePortSockArray<&mut MapData>>(SOCKETS) {
-            places.for_each(|place| drop(sockets.clear_index(&place)));
-        }
-    }
-
-    fn map<'a, M>(&'a mut self, what: &'static str) -> Result<M, ProgramsError>
-    where
-        M: TryFrom<&'a mut aya::maps::Map, Error = MapError>,
-    {
-        let map = self.ebpf.map_mut(what).ok_or(ProgramsError::Damaged { what })?;
-        M::try_from(map).map_err(|error| ProgramsError::map(what, error))
     }
 }
 
@@ -323,12 +225,18 @@ impl Drop for Steer {
     }
 }
 
-fn listens_at(socket: &OwnedFd, address: SocketAddr) -> bool {
-    let socket = SockRef::from(socket);
-    let there = socket.local_addr().ok().and_then(|found| found.as_socket());
-    socket.is_listener().is_ok_and(|listens| listens) && there == Some(address)
+/// ENOENT means that the socket's group has no program, EINVAL that the socket is in no group.
+fn is_without_program(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::INVAL))
 }
 
-fn number(error: &(dyn std::error::Error + 'static)) -> std::io::Error {
-    errno(error).map_or_else(|| std::io::Error::other(bpf::error_chain(error)), Into::into)
+fn listens_at(socket: &OwnedFd, address: SocketAddr) -> bool {
+    let socket = SockRef::from(socket);
+    let local = socket.local_addr().ok().and_then(|local| local.as_socket());
+    socket.is_listener().is_ok_and(|listens| listens) && local == Some(address)
+}
+
+/// The error number in an error of aya.
+fn number(error: &(dyn std::error::Error + 'static)) -> io::Error {
+    errno(error).map_or_else(|| io::Error::other(bpf::error_chain(error)), Into::into)
 }

@@ -1,4 +1,4 @@
-//! What is steered, written down before it is, so that the next daemon takes the program off where this one was killed.
+//! Records which groups are steered before they are, so that the next daemon can detach the program where this one was killed.
 
 use std::collections::HashSet;
 use std::io;
@@ -11,17 +11,17 @@ use crate::process::{self, Handle};
 
 const FILE: &str = "steered.json";
 
-/// The record of the groups that are steered.
+/// The record of the groups that are steered. It is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Trace {
     path: PathBuf,
 }
 
 impl Trace {
-    /// Records that a program is going to stand on the groups of these sockets.
+    /// Records that a program is about to be attached to the groups of these sockets, by inode.
     ///
     /// # Errors
-    /// Where the file cannot be written: nothing may be steered then.
+    /// Where the file cannot be written. Nothing may be steered then.
     pub(crate) fn leave(runtime_dir: &Path, sockets: &HashSet<u64>) -> io::Result<Trace> {
         let path = runtime_dir.join(FILE);
         write_whole(&path, &serde_json::to_vec(sockets)?)?;
@@ -42,7 +42,8 @@ pub(crate) fn is_left(runtime_dir: &Path) -> bool {
     runtime_dir.join(FILE).exists()
 }
 
-/// Takes off what a daemon that was killed left on groups that are still there: on how many. It did nothing any more.
+/// Detaches what a daemon that was killed has left on groups that still exist. Its lease is over, so it did nothing any more. Returns the
+/// number of groups.
 pub(crate) fn clean_up(runtime_dir: &Path) -> usize {
     let path = runtime_dir.join(FILE);
     let Ok(text) = std::fs::read(&path) else { return 0 };

@@ -1,4 +1,4 @@
-//! Why SYNs cannot be counted, in the sentences that the operator reads.
+//! The errors of the SYN counter, in the sentences that the operator reads.
 
 use std::io;
 
@@ -6,16 +6,17 @@ use aya::maps::MapError;
 use rustix::io::Errno;
 
 use crate::gate::attachment::AttachError;
+use crate::gate::failures::ErrorList;
 use crate::gate::programs::ProgramsError;
 use crate::kernel::bpf::{denial, errno, error_chain};
 
 /// Why SYNs cannot be counted.
 #[derive(Debug, thiserror::Error)]
 pub enum CounterError {
-    /// The program cannot be had.
+    /// The program cannot be loaded.
     #[error("cannot count SYNs: {0}. Or set count-syns = false")]
     Programs(#[from] ProgramsError),
-    /// The map has no room, or no memory could be had for it.
+    /// The map has no room, or the kernel has no memory for it.
     #[error("cannot count SYNs for {listeners} listeners: {source}. Set count-syns = false")]
     TooMany {
         /// How many were to be watched.
@@ -31,7 +32,7 @@ pub enum CounterError {
         /// What the kernel said.
         reason: String,
     },
-    /// Something stayed behind.
+    /// The program could not be detached.
     #[error(
         "could not take the SYN counter off {device}: {reason}. `tc filter show dev {device} ingress` shows what is left"
     )]
@@ -47,6 +48,9 @@ pub enum CounterError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Several of these.
+    #[error(transparent)]
+    Several(#[from] ErrorList<CounterError>),
 }
 
 impl CounterError {
@@ -61,10 +65,10 @@ impl CounterError {
         Self::Detach { reason: error_chain(error.source.as_ref()), device: error.device }
     }
 
-    pub(super) fn watching(listeners: usize, error: MapError) -> Self {
+    pub(super) fn watching(map: &'static str, listeners: usize, error: MapError) -> Self {
         match errno(&error) {
             Some(errno @ (Errno::TOOBIG | Errno::NOMEM)) => Self::TooMany { listeners, source: errno.into() },
-            _ => ProgramsError::map(super::SYNS, error).into(),
+            _ => ProgramsError::map(map, error).into(),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Counts the SYNs that arrive for watched addresses, by a tc program that stands in the packet path from
-//! [`SynCounter::attach`] to [`SynCounter::detach`] and not a moment longer.
+//! Counts the SYNs that arrive for watched addresses, by a tc program that is in the packet path from [`SynCounter::attach`] to
+//! [`SynCounter::detach`] only.
 //!
-//! A SYN is counted once, on the device that hands it to IP ([`receivers`]), whatever is stacked below; every
-//! retransmission is a SYN of its own. Not seen: devices that come up after `attach`, IPsec in transport mode (the packet is
-//! decrypted behind the program), and what a rule delivers here although the routing tables do not (TPROXY by mark).
+//! A SYN is counted once, on the device that hands it to IP ([`receivers`]), whatever is stacked below. Each retransmission counts as a
+//! SYN. Not counted are SYNs on devices that come up after `attach`, in IPsec transport mode (the packet is decrypted behind the program),
+//! and those that a rule delivers here although the routing tables do not (TPROXY by mark).
 
 use std::net::SocketAddr;
 
@@ -13,8 +13,8 @@ use aya::programs::SchedClassifier;
 use aya::util::nr_cpus;
 use reloader_ebpf::{SynKey, syn_key};
 
-pub use super::attachment::Hook;
 use super::attachment::{Attachment, COUNTER};
+use super::failures::{Failures, joined};
 use super::programs::{self, OBJECT, ProgramsError, SYN_PROGRAM, listened_addresses};
 use crate::kernel::bpf::{self, MapMemory};
 use crate::kernel::devices::{Device, receivers};
@@ -22,18 +22,22 @@ use crate::kernel::tc::Direction;
 
 mod error;
 mod stale;
+#[cfg(test)]
+mod tests;
 
+pub use super::attachment::Hook;
 pub use error::CounterError;
 pub use stale::remove_stale;
 
+/// The name of the map.
 const SYNS: &str = "SYNS";
 
-/// Where a listener listens.
+/// A listener whose SYNs are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watched {
-    /// The listener's address; 0.0.0.0 and `::` are any address of the host.
+    /// The listener's address. 0.0.0.0 and `::` stand for any address of the host.
     pub address: SocketAddr,
-    /// Whether an IPv6 listener leaves IPv4 alone. Without it, `::` is any address of both families.
+    /// Whether an IPv6 listener refuses IPv4 (IPV6_V6ONLY). Without it, `::` stands for any address of both families.
     pub v6only: bool,
 }
 
@@ -42,12 +46,12 @@ pub struct Watched {
 pub struct SynCounts {
     /// All SYNs for watched addresses.
     pub seen: u64,
-    /// Those of each watched address, in the order that was given to `attach`. Two listeners of one address (a reuseport
-    /// group) share their SYNs, and each is given all of them: the sum can be more than `seen`.
+    /// The SYNs of each watched address, in the order that was given to `attach`. Two listeners of one address (a reuseport group) share
+    /// their SYNs, and each is given all of them. So the sum can be more than `seen`.
     pub each: Vec<u64>,
 }
 
-/// The counter: loaded once, attached as often as one likes.
+/// The counter. It is loaded once, and can be attached any number of times.
 pub struct SynCounter {
     ebpf: Ebpf,
     hook: Option<Hook>,
@@ -56,7 +60,7 @@ pub struct SynCounter {
 }
 
 impl SynCounter {
-    /// Loads the program into the kernel, without putting it anywhere.
+    /// Loads the program into the kernel, without attaching it.
     ///
     /// # Errors
     /// Where bpf(2) is denied or missing, where the kernel refuses the program, and where the object was built for another
@@ -65,7 +69,7 @@ impl SynCounter {
         Self::load_for(None)
     }
 
-    /// As [`load`](Self::load), with the way of attaching given rather than found by trying.
+    /// As [`load`](Self::load), with the way of attaching given. Without it, TCX is tried first.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -74,42 +78,47 @@ impl SynCounter {
         Ok(Self { ebpf, hook, attachments: Vec::new(), watched: Vec::new() })
     }
 
-    /// Starts counting on those of the devices that hand packets to IP. `devices` are those of the calling thread's network
-    /// namespace, all of them. One that has vanished meanwhile is passed over.
+    /// Starts counting on the devices that hand packets to IP. `devices` are all devices of the calling thread's network namespace. A
+    /// device that has vanished meanwhile is passed over.
     ///
     /// # Errors
-    /// Where a device refuses the program, or where more addresses are watched than the kernel was asked to make room for.
-    /// Nothing stays attached then.
+    /// Where a device refuses the program, or where more addresses are watched than the map has room for. Nothing stays attached then.
     pub fn attach(&mut self, devices: &[Device], watched: &[Watched]) -> Result<(), CounterError> {
         self.detach()?;
-        let result = self.watch(watched).and_then(|()| self.attach_all(devices));
-        if result.is_err() {
-            // The first error is the one to report: what could not be attached cannot be counted either.
-            let _ = self.detach();
+        match self.watch(watched).and_then(|()| self.attach_all(devices)) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(joined(error, self.remove_all())),
         }
-        result
     }
 
-    /// Stops counting and takes everything out of the packet path.
+    /// Stops counting and removes everything from the packet path.
     ///
     /// # Errors
-    /// Where something could not be removed, after everything else was.
+    /// Where something could not be removed, or the counts cannot be read. Everything else is removed then.
     pub fn detach(&mut self) -> Result<SynCounts, CounterError> {
-        let mut first_error = None;
-        for attachment in self.attachments.drain(..) {
-            if let Err(error) = attachment.remove() {
-                first_error.get_or_insert(CounterError::detach(error));
-            }
-        }
-        let counts = self.read();
+        let mut failures = self.take_off();
+        let counts = failures.note(self.read());
         self.forget();
-        first_error.map_or(counts, Err)
+        failures.into_result(counts.unwrap_or_default())
+    }
+
+    /// Undoes an attempt to attach. Returns what failed.
+    fn remove_all(&mut self) -> Option<CounterError> {
+        let failures = self.take_off();
+        self.watched.clear();
+        self.forget();
+        failures.into_error()
+    }
+
+    fn take_off(&mut self) -> Failures<CounterError> {
+        let detached = self.attachments.drain(..).map(Attachment::remove);
+        detached.filter_map(Result::err).map(CounterError::detach).collect()
     }
 
     fn attach_all(&mut self, devices: &[Device]) -> Result<(), CounterError> {
         let program = program(&mut self.ebpf)?;
         for device in receivers(devices) {
-            let made = Attachment::make(program, &mut self.hook, device, Direction::Ingress, COUNTER);
+            let made = Attachment::attach(program, &mut self.hook, device, Direction::Ingress, COUNTER);
             self.attachments.extend(made.map_err(CounterError::attach)?);
         }
         Ok(())
@@ -122,7 +131,7 @@ impl SynCounter {
         for key in watched.iter().flat_map(keys) {
             memory
                 .insert(|| map.insert(key, PerCpuValues::try_from(vec![0_u64; cpus])?, 0))
-                .map_err(|error| CounterError::watching(watched.len(), error))?;
+                .map_err(|error| CounterError::watching(SYNS, watched.len(), error))?;
         }
         self.watched = watched.to_vec();
         Ok(())
@@ -147,7 +156,7 @@ impl SynCounter {
         Ok(counts)
     }
 
-    /// Leaves the map empty, also where a key was put there by an `attach` that failed half way.
+    /// Empties the map. An `attach` that failed half way may have added keys.
     fn forget(&mut self) {
         if let Ok(mut map) = self.map() {
             let keys: Vec<SynKey> = map.keys().flatten().collect();
@@ -181,11 +190,8 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, ProgramsError> {
     programs::program(ebpf, SYN_PROGRAM)
 }
 
-/// What the program looks up for packets to this listener.
+/// The keys that the program looks up for packets to this listener.
 fn keys(watched: &Watched) -> Vec<SynKey> {
     let addresses = listened_addresses(watched.address.ip(), watched.v6only);
     addresses.into_iter().map(|address| syn_key(address, watched.address.port())).collect()
 }
-
-#[cfg(test)]
-mod tests;

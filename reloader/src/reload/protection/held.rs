@@ -88,8 +88,8 @@ impl HeldListeners {
         let held = old.iter().map(|listener| listener.endpoint.clone()).collect();
         let (exceptions, max) = (request.exceptions.clone(), request.max);
         let hold = begin(request).await.inspect_err(|error| recorder.note(error.to_string())).ok()?;
-        hold.armed().notes.iter().for_each(|note| recorder.note(note));
-        let (ends, drain) = (hold.armed().at + max, Drain::begin(old.clone(), held, &exceptions, cookies));
+        hold.started().notes.iter().for_each(|note| recorder.note(note));
+        let (ends, drain) = (hold.started().at + max, Drain::begin(old.clone(), held, &exceptions, cookies));
         Some(HeldListeners { hold, ends, drain, old, still_open: None })
     }
 
@@ -138,13 +138,13 @@ impl HeldListeners {
     pub(crate) async fn release(mut self, recorder: &mut Recorder) {
         self.drain.look(false).await;
         let HeldListeners { hold, drain, old, still_open, .. } = self;
-        let backend = hold.armed().backend;
+        let backend = hold.started().backend;
         let ended = self::release(hold).await;
         ended.notes.iter().for_each(|note| recorder.note(note));
         let general = general_doubt(&ended);
         let receipt = recorder.receipt();
         receipt.syns = Syns { seen: receipt.syns.seen, ..syns(&ended) };
-        receipt.notes.extend(no_room(&ended.figures));
+        receipt.notes.extend(no_room(&ended.stats));
         for entry in &mut receipt.listeners {
             let Some(listener) = old.iter().find(|listener| Some(listener.inode) == entry.inode_before) else {
                 continue;
@@ -197,37 +197,37 @@ fn undrained_doubt(undrained: Undrained) -> Option<Doubt> {
 
 /// What became of SYNs, as receipts tell it.
 pub(crate) fn syns(ended: &HoldOutcome) -> Syns {
-    let figures = ended.figures;
+    let stats = ended.stats;
     Syns {
         seen: None,
-        held: figures.held,
-        released: figures.released,
-        dropped: figures.dropped + figures.device_gone,
-        lease_lapsed: figures.lease_lapsed,
-        longest_hold_us: figures.longest.as_micros() as u64,
+        held: stats.held,
+        released: stats.released,
+        dropped: stats.dropped + stats.device_gone,
+        lease_lapsed: stats.lease_lapsed,
+        longest_hold_us: stats.longest.as_micros() as u64,
     }
 }
 
 /// A note about SYNs that could not be parked.
-pub(crate) fn no_room(figures: &HoldStats) -> Option<String> {
-    let dropped = figures.dropped;
+pub(crate) fn no_room(stats: &HoldStats) -> Option<String> {
+    let dropped = stats.dropped;
     (dropped > 0)
         .then(|| format!("{dropped} SYNs found no room: their clients send them again after a second (hold.capacity)"))
 }
 
 /// Why a hold proves nothing for any of its listeners, if so.
 pub(crate) fn general_doubt(ended: &HoldOutcome) -> Option<Doubt> {
-    let figures = ended.figures;
-    let why = match &ended.trouble {
-        _ if figures.lease_lapsed > 0 => Some(format!(
+    let stats = ended.stats;
+    let why = match &ended.doubt {
+        _ if stats.lease_lapsed > 0 => Some(format!(
             "{} SYNs passed while the lease of the hold had run out: this process was stopped, or starved",
-            figures.lease_lapsed
+            stats.lease_lapsed
         )),
-        _ if figures.device_gone > 0 => {
-            Some(format!("{} SYNs were not delivered: the device by which they came has gone", figures.device_gone))
+        _ if stats.device_gone > 0 => {
+            Some(format!("{} SYNs were not delivered: the device by which they came has gone", stats.device_gone))
         }
-        Some(trouble) => Some(trouble.clone()),
-        None => ended.why.doubt().map(Into::into),
+        Some(doubt) => Some(doubt.clone()),
+        None => ended.reason.doubt().map(Into::into),
     };
     why.map(|why| Doubt::new(ReasonCode::HoldFailed, why))
 }
@@ -245,17 +245,17 @@ mod tests {
     use super::*;
     use crate::gate::hold::EndReason;
 
-    fn ended(why: EndReason, trouble: Option<&str>) -> HoldOutcome {
+    fn ended(reason: EndReason, doubt: Option<&str>) -> HoldOutcome {
         let at = std::time::Instant::now();
-        HoldOutcome { figures: Default::default(), at, why, trouble: trouble.map(Into::into), notes: Vec::new() }
+        HoldOutcome { stats: Default::default(), at, reason, doubt: doubt.map(Into::into), notes: Vec::new() }
     }
 
     #[test]
     fn full_buffer_is_a_note_and_a_device_that_went_is_a_doubt() {
         let with = |dropped, homeless| {
             let mut ended = ended(EndReason::Asked, None);
-            (ended.figures.dropped, ended.figures.device_gone) = (dropped, homeless);
-            (no_room(&ended.figures), general_doubt(&ended))
+            (ended.stats.dropped, ended.stats.device_gone) = (dropped, homeless);
+            (no_room(&ended.stats), general_doubt(&ended))
         };
         assert_eq!(with(0, 0), (None, None));
         let (note, doubt) = with(3, 0);

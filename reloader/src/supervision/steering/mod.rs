@@ -59,7 +59,7 @@ impl Steering {
 
     /// Whether the program is attached to a group at this address.
     pub(crate) fn is_attached_at(&self, address: &Address) -> bool {
-        self.program.as_ref().is_some_and(|steer| steer.stands_at(address))
+        self.program.as_ref().is_some_and(|steer| steer.is_attached_at(address))
     }
 
     /// Notes what a daemon that was killed has left, by the trace in `place`.

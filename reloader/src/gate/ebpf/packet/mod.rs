@@ -1,27 +1,29 @@
-//! Parked SYNs as bytes. Pure.
+//! Reads parked SYNs from the records of the ring, and completes their checksums. Pure.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use reloader_ebpf::{Address, Record, Syn, syn_in_packet, tcp_in_packet};
 
+/// The length of an Ethernet header, in bytes.
 const ETHERNET_HEADER: usize = 14;
+/// The number of TCP in an IP header.
 const TCP: u32 = 6;
 
 /// A record of the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Parked<'a> {
-    /// Nanoseconds of CLOCK_MONOTONIC.
+    /// When the SYN arrived, in nanoseconds of CLOCK_MONOTONIC.
     pub(super) arrived: u64,
-    /// The number of the device that it came by.
+    /// The index of the device by which it arrived.
     pub(super) device: u32,
-    /// What follows the link header.
+    /// The protocol behind the link header, in host byte order.
     pub(super) ethertype: u16,
-    /// From the link header on.
+    /// The packet, from the link header on.
     pub(super) frame: &'a [u8],
 }
 
 impl<'a> Parked<'a> {
-    /// As the program has put it together.
+    /// Reads a record as the program writes it. `None` where it is too short.
     pub(super) fn read(record: &'a [u8]) -> Option<Self> {
         let (header, frame) = record.split_at_checked(Record::HEADER as usize)?;
         let (arrived, header) = header.split_first_chunk()?;
@@ -34,7 +36,7 @@ impl<'a> Parked<'a> {
         })
     }
 
-    /// The SYN in it. Where the device's packets begin with no Ethernet header, they begin with IP, or with the four bytes that
+    /// Finds the SYN. Where the packets of the device begin without an Ethernet header, they begin with IP, or with the four bytes that
     /// Infiniband has there.
     pub(super) fn segment(&self, ethernet: bool) -> Option<Segment> {
         let starts: &[usize] = if ethernet { &[ETHERNET_HEADER] } else { &[0, 4] };
@@ -42,7 +44,7 @@ impl<'a> Parked<'a> {
     }
 }
 
-/// What tells one attempt to connect from another: a SYN that is sent again has the same.
+/// Identifies one attempt to connect. A SYN that is sent again has the same flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Flow {
     source: Address,
@@ -51,7 +53,7 @@ pub(super) struct Flow {
     sequence: [u8; 4],
 }
 
-/// Where in a frame the SYN is.
+/// Where in a frame the SYN is, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segment {
     pub(super) syn: Syn,
@@ -72,19 +74,19 @@ impl Segment {
         Some(Self { syn, flow, ip, tcp, end })
     }
 
-    /// To which address and port.
+    /// The address and port to which it goes.
     pub(super) fn destination(&self) -> SocketAddr {
         SocketAddr::new(ip(self.syn.destination, self.syn.ipv4), self.syn.port)
     }
 
-    /// From which address and port.
+    /// The address and port from which it comes.
     pub(super) fn source(&self) -> SocketAddr {
         let [high, low, ..] = self.flow.ports;
         SocketAddr::new(ip(self.syn.source, self.syn.ipv4), u16::from_be_bytes([high, low]))
     }
 
-    /// Completes the TCP checksum where the sender left that to a device (CHECKSUM_PARTIAL: over `lo` and veth no device ever
-    /// does it), so that only the sum of the pseudo header is there. One that is wrong stays wrong.
+    /// Completes the TCP checksum where the sender left that to a device, so that only the sum of the pseudo header is there
+    /// (CHECKSUM_PARTIAL; over `lo` and veth no device ever completes it). A wrong checksum stays wrong.
     pub(super) fn complete_checksum(&self, frame: &mut [u8]) {
         const FIELD: usize = 16;
         let pseudo = self.pseudo_header();
@@ -99,7 +101,7 @@ impl Segment {
         segment[FIELD..FIELD + 2].copy_from_slice(&checksum.to_be_bytes());
     }
 
-    /// Its sum: addresses (the last word is all there is of an IPv4 one), protocol and length.
+    /// The sum of the pseudo header: addresses, protocol and length. Of an IPv4 address only the last word counts.
     fn pseudo_header(&self) -> u32 {
         let words = if self.syn.ipv4 { 3.. } else { 0.. };
         let addresses = self.syn.source[words.clone()].iter().chain(&self.syn.destination[words]);
@@ -108,6 +110,7 @@ impl Segment {
     }
 }
 
+/// An address of the maps as an IP address.
 fn ip(words: Address, ipv4: bool) -> IpAddr {
     let mut octets = [0; 16];
     octets.as_chunks_mut::<4>().0.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_ne_bytes());
@@ -115,13 +118,14 @@ fn ip(words: Address, ipv4: bool) -> IpAddr {
     if ipv4 { IpAddr::V6(address).to_canonical() } else { address.into() }
 }
 
-/// Of 16-bit words in network order. A frame is too short for an overflow.
+/// The sum of the 16-bit words in network byte order. A frame is too short for an overflow.
 fn sum(bytes: &[u8]) -> u32 {
     let (words, last) = bytes.as_chunks::<2>();
     let odd = last.first().map_or(0, |&byte| u32::from(byte) << 8);
     words.iter().map(|&word| u32::from(u16::from_be_bytes(word))).sum::<u32>() + odd
 }
 
+/// Folds the carries of a sum back into 16 bits.
 fn fold(mut sum: u32) -> u16 {
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);

@@ -1,7 +1,7 @@
 use super::*;
 use reloader_ebpf::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 
-/// 10.0.0.1:40000 -> 10.0.0.2:8080, as tcpdump showed it on a device that completes checksums.
+/// A SYN from 10.0.0.1:40000 to 10.0.0.2:8080, as tcpdump showed it on a device that completes checksums.
 fn ipv4(payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x45, 0, 0, (40 + payload.len()) as u8, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
     packet.extend(tcp(payload));
@@ -41,7 +41,7 @@ fn with_field(mut packet: Vec<u8>, value: u16) -> Vec<u8> {
     packet
 }
 
-/// As the kernel leaves it, computed by hand: the addresses' words, the protocol and the length.
+/// The partial checksum as the kernel leaves it, computed by hand: the words of the addresses, the protocol and the length.
 fn partial(packet: &[u8]) -> u16 {
     let length = (parse(packet).end - parse(packet).tcp) as u32;
     let addresses = if packet[0] >> 4 == 4 { 2 * 0x0a00 + 1 + 2 } else { 2 * 0xfd00 + 1 + 2 };
@@ -57,7 +57,7 @@ fn a_partial_checksum_is_completed() {
         assert_eq!(fold(segment.pseudo_header() + sum(&packet[segment.tcp..segment.end])), 0xffff);
         let complete = packet.clone();
         segment.complete_checksum(&mut packet);
-        assert_eq!(packet, complete, "what is right stays");
+        assert_eq!(packet, complete, "a right checksum stays");
     }
 }
 
@@ -111,7 +111,7 @@ fn a_syn_sent_again_is_the_same_flow() {
 }
 
 #[test]
-fn records_are_read_as_the_program_writes_them() {
+fn a_record_is_read_as_the_program_writes_it() {
     let mut record = [7_u64.to_ne_bytes().to_vec(), 3_u32.to_ne_bytes().to_vec()].concat();
     record.extend(u32::from(ETHERTYPE_IPV4).to_ne_bytes());
     assert_eq!(Parked::read(&record[..15]), None);

@@ -1,4 +1,4 @@
-//! The guard: a small process that releases a hold in its holder's place, the moment the holder dies.
+//! The guard: a process that releases a hold in its holder's place, the moment the holder dies. This file has the holder's end.
 
 use std::fs::File;
 use std::io;
@@ -12,38 +12,31 @@ use rustix::io::retry_on_intr;
 
 use super::channel::{self, ToGuard, ToHolder};
 use super::own_entry::OwnEntry;
-use super::worker::RENEWAL_INTERVAL;
-use super::{Backend, Handover, HoldStats, LEASE};
+use super::timing::{
+    GUARD_EXIT_POLL_INTERVAL, GUARD_REPLACEMENT_TIMEOUT, GUARD_TIMEOUT, GUARD_TIMEOUT_WHILE_HOLDING, RENEWAL_INTERVAL,
+};
+use crate::gate::contract::{Backend, Handover, HoldStats};
 use crate::kernel::clock::{monotonic_ns, timespec};
 use crate::process::children;
 use crate::sys::Inheritance;
 
+mod ports;
 mod process;
+mod release;
 mod state;
 mod succession;
 
+pub(super) use ports::Ports;
 pub use process::run;
-pub(super) use succession::Ports;
 
-/// How long a guard may take to answer before anything is held, or when nothing is held any more.
-const CHANNEL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The same while SYNs are held: nobody hears an order to release meanwhile.
-const PATIENCE_WHILE_HELD: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 2);
-
-/// How long it is given to start in the place of another, while SYNs are held.
-const PATIENCE_WITH_REPLACEMENT: Duration = Duration::from_secs(2);
-
-/// How often something else is done while a guard is waited for.
-const SLICE: Duration = RENEWAL_INTERVAL;
-
-/// The holder's end.
+/// The guard, as its holder has it.
 pub(super) struct Guard {
     process: Child,
     channel: OwnedFd,
-    patience: Duration,
-    /// Said while something else was waited for.
-    unheard: Option<ToHolder>,
+    /// How long the holder waits for an answer.
+    timeout: Duration,
+    /// A message that came while the holder waited for another one.
+    unread: Option<ToHolder>,
 }
 
 impl Guard {
@@ -54,94 +47,95 @@ impl Guard {
         // In a session of its own: a Ctrl-C at the terminal is for the holder.
         inheritance.apply_to(&mut command);
         command.arg("guard").stdin(theirs).stdout(Stdio::null());
-        let mut guard =
-            Guard { process: children::spawn(&mut command)?, channel: ours, patience: CHANNEL_TIMEOUT, unheard: None };
-        guard.set_patience(CHANNEL_TIMEOUT)?;
+        let process = children::spawn(&mut command)?;
+        let mut guard = Guard { process, channel: ours, timeout: GUARD_TIMEOUT, unread: None };
+        guard.set_timeout(GUARD_TIMEOUT)?;
         Ok(guard)
     }
 
-    /// SYNs are held already, by the holder of a guard that died.
+    /// This guard takes the place of one that has died. SYNs are parked already.
     pub(super) fn is_replacement(&mut self) -> io::Result<()> {
-        self.set_patience(PATIENCE_WITH_REPLACEMENT)
+        self.set_timeout(GUARD_REPLACEMENT_TIMEOUT)
     }
 
-    /// SYNs are held from now on.
+    /// SYNs are parked from now on.
     pub(super) fn is_on_duty(&mut self) -> io::Result<()> {
-        self.set_patience(PATIENCE_WHILE_HELD)
+        self.set_timeout(GUARD_TIMEOUT_WHILE_HOLDING)
     }
 
-    fn set_patience(&mut self, patience: Duration) -> io::Result<()> {
-        self.patience = patience;
-        channel::set_patience(self.channel.as_fd(), patience)
-    }
-
-    /// The holder lives. A guard that is stopped hears of it later, or not.
-    pub(super) fn reassure(&self) {
-        let _ = channel::send_if_room(self.channel.as_fd(), &ToGuard::Alive);
-    }
-
-    /// The holder delivers from now on.
-    pub(super) fn delivers(&self) {
-        let _ = channel::send_if_room(self.channel.as_fd(), &ToGuard::Delivers);
+    fn set_timeout(&mut self, timeout: Duration) -> io::Result<()> {
+        self.timeout = timeout;
+        channel::set_send_timeout(self.channel.as_fd(), timeout)
     }
 
     pub(super) fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// Tells it which hold it is about: should the holder die from now on, it removes what is there of it.
-    pub(super) fn in_charge_of(
+    /// Tells the guard that the holder lives. A guard that is stopped gets the message later, or not at all.
+    pub(super) fn show_life(&self) {
+        let _ = channel::send_if_room(self.channel.as_fd(), &ToGuard::Alive);
+    }
+
+    /// Tells the guard that the holder delivers from now on.
+    pub(super) fn announce_delivery(&self) {
+        let _ = channel::send_if_room(self.channel.as_fd(), &ToGuard::Delivers);
+    }
+
+    /// Tells the guard which hold it is for. If the holder dies from now on, the guard removes what there is of the hold. Calls
+    /// `meanwhile` while it waits.
+    pub(super) fn assign(
         mut self,
-        claim: &OwnEntry,
+        entry: &OwnEntry,
         ports: &File,
-        leaving: &OwnedFd,
+        old_leaving: &OwnedFd,
         meanwhile: &mut dyn FnMut(),
     ) -> io::Result<Guard> {
-        channel::send_charge(self.channel.as_fd(), claim, ports, leaving)?;
-        self.agreed(meanwhile)?;
+        channel::send_assignment(self.channel.as_fd(), entry, ports, old_leaving)?;
+        self.wait_for_ack(meanwhile)?;
         Ok(self)
     }
 
-    /// Gives the guard what it needs, and waits until it has it; `meanwhile` is done every now and then.
-    pub(super) fn entrust(
+    /// Gives the guard what it needs in order to release, and waits until it has it. Calls `meanwhile` while it waits.
+    pub(super) fn hand_over(
         &mut self,
         backend: Backend,
         ends: Instant,
-        keepsake: Handover,
+        handover: Handover,
         meanwhile: &mut dyn FnMut(),
     ) -> io::Result<()> {
         let end = monotonic_ns() + ends.saturating_duration_since(Instant::now()).as_nanos() as u64;
-        channel::send_keepsake(self.channel.as_fd(), backend, end, keepsake)?;
-        self.agreed(meanwhile)
+        channel::send_handover(self.channel.as_fd(), backend, end, handover)?;
+        self.wait_for_ack(meanwhile)
     }
 
-    /// Tells it that nothing is parked any more; it lets go of its duplicates.
-    pub(super) fn delivered(&mut self) -> io::Result<()> {
-        self.set_patience(CHANNEL_TIMEOUT)?;
+    /// Tells the guard that nothing is parked any more, and waits until it has closed its duplicates.
+    pub(super) fn finish_delivery(&mut self) -> io::Result<()> {
+        self.set_timeout(GUARD_TIMEOUT)?;
         channel::send(self.channel.as_fd(), &ToGuard::Delivered)?;
-        self.agreed(&mut || ())
+        self.wait_for_ack(&mut || ())
     }
 
-    /// Lets it end.
+    /// Lets the guard end.
     #[expect(clippy::disallowed_methods, reason = "only the thread of a hold has a guard")]
     pub(super) fn dismiss(mut self) {
         let _ = channel::send(self.channel.as_fd(), &ToGuard::Done);
-        let end = Instant::now() + CHANNEL_TIMEOUT;
+        let end = Instant::now() + GUARD_TIMEOUT;
         while matches!(children::try_wait(&mut self.process), Ok(None)) && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(GUARD_EXIT_POLL_INTERVAL);
         }
     }
 
-    fn agreed(&mut self, meanwhile: &mut dyn FnMut()) -> io::Result<()> {
+    fn wait_for_ack(&mut self, meanwhile: &mut dyn FnMut()) -> io::Result<()> {
         let silent = || io::Error::new(io::ErrorKind::TimedOut, "the guard does not answer");
         loop {
-            match self.answer(meanwhile)?.ok_or_else(silent)? {
+            match self.wait_for_message(meanwhile)?.ok_or_else(silent)? {
                 Some(ToHolder::Ack) => return Ok(()),
-                // Its answer follows.
-                Some(ToHolder::Asked) => self.unheard = Some(ToHolder::Asked),
+                // The answer follows.
+                Some(ToHolder::Asked) => self.unread = Some(ToHolder::Asked),
                 // Nothing follows.
                 Some(lifted) => {
-                    self.unheard = Some(lifted);
+                    self.unread = Some(lifted);
                     return Err(io::ErrorKind::BrokenPipe.into());
                 }
                 None => return Err(io::ErrorKind::BrokenPipe.into()),
@@ -149,56 +143,57 @@ impl Guard {
         }
     }
 
-    /// It said something that nobody has heard of yet.
-    pub(super) fn has_more_to_say(&self) -> bool {
-        self.unheard.is_some()
-    }
-
-    /// What it says while there is patience; one that was stopped says nothing.
-    fn answer(&self, meanwhile: &mut dyn FnMut()) -> io::Result<Option<Option<ToHolder>>> {
-        let end = Instant::now() + self.patience;
+    /// Waits for the next message. The outer `None` means that the time is over, for instance because the guard was stopped. The inner
+    /// `None` means that the guard has ended.
+    fn wait_for_message(&self, meanwhile: &mut dyn FnMut()) -> io::Result<Option<Option<ToHolder>>> {
+        let end = Instant::now() + self.timeout;
         loop {
             meanwhile();
             let time = end.saturating_duration_since(Instant::now());
             let mut ready = [PollFd::new(&self.channel, PollFlags::IN)];
-            match retry_on_intr(|| poll(&mut ready, Some(&timespec(time.min(SLICE)))))? {
+            match retry_on_intr(|| poll(&mut ready, Some(&timespec(time.min(RENEWAL_INTERVAL)))))? {
                 0 if time.is_zero() => return Ok(None),
                 0 => {}
-                _ => return self.next().map(Some),
+                _ => return self.receive().map(Some),
             }
         }
     }
 
-    /// What it says next; `None` when it has ended.
-    pub(super) fn hear(&mut self) -> io::Result<Option<ToHolder>> {
-        match self.unheard.take() {
+    /// Whether a message was received and not read yet.
+    pub(super) fn has_unread(&self) -> bool {
+        self.unread.is_some()
+    }
+
+    /// The next message. `None` when the guard has ended.
+    pub(super) fn read(&mut self) -> io::Result<Option<ToHolder>> {
+        match self.unread.take() {
             Some(message) => Ok(Some(message)),
-            None => self.next(),
+            None => self.receive(),
         }
     }
 
-    fn next(&self) -> io::Result<Option<ToHolder>> {
+    fn receive(&self) -> io::Result<Option<ToHolder>> {
         Ok(channel::receive(self.channel.as_fd())?.map(|(message, _)| message))
     }
 
-    /// What it did when it was asked to release, if nobody has heard of it yet.
+    /// What the guard did when it released by itself, with the doubt that comes of it. `None` where it has not said that it did.
     pub(super) fn lifted(&mut self) -> Option<(HoldStats, Option<String>)> {
-        self.patience = Duration::ZERO;
+        self.timeout = Duration::ZERO;
         loop {
-            let said = match self.unheard.take() {
-                Some(said) => said,
-                // What it said last is behind the error that it ended with something unread.
-                None => self.answer(&mut || ()).or_else(|_| self.answer(&mut || ())).ok()???,
+            let message = match self.unread.take() {
+                Some(message) => message,
+                // Where the guard ended with a message unread, the first attempt gives an error, and the second one its last message.
+                None => self.wait_for_message(&mut || ()).or_else(|_| self.wait_for_message(&mut || ())).ok()???,
             };
-            if let ToHolder::Lifted { figures, trouble } = said {
-                return Some((figures, trouble));
+            if let ToHolder::Lifted { stats, doubt } = message {
+                return Some((stats, doubt));
             }
         }
     }
 }
 
 impl Drop for Guard {
-    /// No zombie stays, and no guard that is good for nothing.
+    /// Ends the process, and leaves no zombie.
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = children::wait(&mut self.process);

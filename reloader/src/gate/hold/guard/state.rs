@@ -1,103 +1,94 @@
-//! What a guard was given, and what it does with it when the holder does not.
+//! Keeps what a guard knows of its hold.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::sys::signalfd::SignalFd;
-use rustix::event::{PollFd, PollFlags, poll};
-
-use super::super::channel::{self, Assignment, Entrusted, ToHolder};
-use super::super::delivery_lock::only_one_delivers;
-use super::super::registry::HoldRegistry;
-use super::super::worker::RENEWAL_INTERVAL;
-use super::super::{Backend, Gate, Handover, HoldError, HoldStats, LEASE, Partial, clean_up, own_entry, restore};
-use super::succession::{Ports, Succession};
-use crate::kernel::clock::{monotonic_ns, timespec};
-
-/// How long a holder may take to deliver, unheard: the gates wait 2 and 5 s for what listeners and the kernel do soon.
-const DELIVERY: Duration = Duration::from_secs(10);
-
-/// How often a guard without a holder looks whether something listens: no event tells of listen(2) in another process.
-const POLL_INTERVAL: Duration = Duration::from_millis(5);
-
-/// How long a holder may take to begin a release that somebody asked for, before its guard does it.
-const HOLDER_RELEASE_TIMEOUT: Duration = LEASE;
+use super::ports::Ports;
+use super::succession::Succession;
+use crate::gate::contract::{Backend, Gate, Handover, LEASE};
+use crate::gate::hold::channel::{Assignment, HandoverMessage};
+use crate::gate::hold::clean_up;
+use crate::gate::hold::timing::{HOLDER_DELIVERY_TIMEOUT, HOLDER_RELEASE_TIMEOUT};
+use crate::kernel::clock::monotonic_ns;
 
 /// A hold that is guarded, from before anything of it is in the kernel.
 pub(super) struct GuardState {
-    id: u16,
-    record: PathBuf,
-    /// Keeps the hold on record as living.
-    lock: File,
-    /// Keeps it living for whoever knows nothing of the record.
-    _name: Option<OwnedFd>,
-    succession: Succession,
+    pub(super) id: u16,
+    /// The path of the registry entry.
+    pub(super) entry: PathBuf,
+    /// The open registry entry. Its lock shows that the hold lives.
+    pub(super) lock: File,
+    /// Shows to processes with another registry that the hold lives.
+    _liveness_socket: Option<OwnedFd>,
+    pub(super) succession: Succession,
     /// When the release was asked for.
-    asked: Option<Instant>,
-    progress: Progress,
-    /// When the holder has to be heard of; for ever where the kernel itself ends a hold that nobody renews.
-    heartbeat: Option<Instant>,
+    pub(super) asked: Option<Instant>,
+    pub(super) phase: Phase,
+    /// When the guard must have heard of the holder. `None` where the kernel itself ends a hold whose lease is not renewed.
+    heartbeat_due: Option<Instant>,
 }
 
-enum Progress {
-    /// Nothing is parked yet; on these devices there was no `ingress` or `clsact` before.
-    Prepares { bare: BTreeSet<u32> },
-    /// SYNs may be parked until the end, when a holder that stands still is waited for no longer.
-    /// Once the holder `delivers`, new SYNs pass.
-    Holds { backend: Backend, keepsake: Handover, end: Instant, delivers: bool },
-    /// The holder is dead, and this is its gate.
-    Alone(Box<dyn Gate>),
+pub(super) enum Phase {
+    /// Nothing is parked yet. The devices in `bare` had neither `ingress` nor `clsact`.
+    Preparing { bare: BTreeSet<u32> },
+    /// SYNs may be parked. The guard releases at `end`, even where the holder stands still. Once the holder `delivers`, new SYNs pass.
+    Holding { backend: Backend, handover: Handover, end: Instant, delivers: bool },
+    /// The holder is dead, and the guard operates its gate.
+    HolderDead(Box<dyn Gate>),
     /// Everything is delivered.
     Delivered,
 }
 
-/// EndReason a guard releases although the holder lives.
+/// Why a guard releases although the holder lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
+    /// `reloader release` asked for it.
     Asked,
-    Silent,
-    Over,
+    /// The holder gave no sign of life.
+    HolderSilent,
+    /// The longest time of the hold is over.
+    TimeOver,
 }
 
 impl GuardState {
-    pub(super) fn new(charge: Assignment, descriptors: Vec<OwnedFd>) -> io::Result<GuardState> {
-        let Assignment { id, record } = charge;
+    pub(super) fn new(assignment: Assignment, descriptors: Vec<OwnedFd>) -> io::Result<GuardState> {
+        let Assignment { id, entry } = assignment;
         let mut descriptors = descriptors.into_iter();
         let mut next =
-            |what| descriptors.next().ok_or_else(|| io::Error::other(format!("the charge came without {what}")));
-        let (lock, ports, leaving) = (next("the record's lock")?, next("its ports")?, next("its eventfd")?);
-        let succession = Succession::new(Ports::from_file(ports.into())?, leaving);
-        let progress = Progress::Prepares { bare: clean_up::bare_devices().unwrap_or_default() };
+            |what| descriptors.next().ok_or_else(|| io::Error::other(format!("the assignment came without {what}")));
+        let (lock, ports, old_leaving) = (next("the registry entry")?, next("its ports")?, next("its eventfd")?);
+        let succession = Succession::new(Ports::from_file(ports.into())?, old_leaving);
+        let phase = Phase::Preparing { bare: clean_up::bare_devices().unwrap_or_default() };
         Ok(GuardState {
             id,
-            record,
+            entry,
             lock: lock.into(),
-            _name: descriptors.next(),
+            _liveness_socket: descriptors.next(),
             succession,
             asked: None,
-            progress,
-            heartbeat: None,
+            phase,
+            heartbeat_due: None,
         })
     }
 
-    /// From now on SYNs can be parked. It is another keepsake where devices came during the hold.
-    pub(super) fn complete(&mut self, entrusted: Entrusted, descriptors: Vec<OwnedFd>) {
-        let Entrusted { backend, end, manifest } = entrusted;
+    /// SYNs can be parked from now on. A second handover comes where devices were added during the hold.
+    pub(super) fn accept_handover(&mut self, message: HandoverMessage, descriptors: Vec<OwnedFd>) {
+        let HandoverMessage { backend, end, manifest } = message;
         let end = Instant::now() + Duration::from_nanos(end.saturating_sub(monotonic_ns())) + LEASE;
-        self.progress = Progress::Holds { backend, keepsake: Handover { manifest, descriptors }, end, delivers: false };
-        // It arms now, on many devices perhaps.
-        self.expect_holder_within(DELIVERY);
+        self.phase = Phase::Holding { backend, handover: Handover { manifest, descriptors }, end, delivers: false };
+        // The holder arms now, on many devices perhaps.
+        self.expect_holder_within(HOLDER_DELIVERY_TIMEOUT);
     }
 
-    pub(super) fn is_entrusted(&self) -> bool {
-        !matches!(self.progress, Progress::Prepares { .. })
+    pub(super) fn has_handover(&self) -> bool {
+        !matches!(self.phase, Phase::Preparing { .. })
     }
 
-    /// The release is asked for: the holder is told, and given time to begin. One that cannot be told is dead, or far behind.
+    /// The release was asked for. The holder is told and given time to begin. A holder that cannot be told is dead, or far behind.
     pub(super) fn note_request(&mut self, tell_holder: impl FnOnce()) {
         if self.asked.is_none() {
             self.asked = Some(Instant::now());
@@ -109,138 +100,44 @@ impl GuardState {
         self.expect_holder_within(LEASE);
     }
 
-    /// A plug has no lease: the guard has to be told that somebody is there.
+    /// Only for the qdisc gate. A plug has no lease, so the guard must hear that the holder lives.
     fn expect_holder_within(&mut self, time: Duration) {
-        let is_needed = matches!(self.progress, Progress::Holds { backend: Backend::Qdisc, delivers: false, .. });
-        self.heartbeat = is_needed.then(|| Instant::now() + time);
+        let is_needed = matches!(self.phase, Phase::Holding { backend: Backend::Qdisc, delivers: false, .. });
+        self.heartbeat_due = is_needed.then(|| Instant::now() + time);
     }
 
     pub(super) fn holder_delivers(&mut self) {
-        self.heartbeat = None;
-        if let Progress::Holds { end, delivers, .. } = &mut self.progress {
-            *end = Instant::now() + DELIVERY;
+        self.heartbeat_due = None;
+        if let Phase::Holding { end, delivers, .. } = &mut self.phase {
+            *end = Instant::now() + HOLDER_DELIVERY_TIMEOUT;
             *delivers = true;
         }
     }
 
-    /// Its duplicates keep nothing in the kernel any more.
-    pub(super) fn holder_delivered(&mut self) {
-        self.progress = Progress::Delivered;
+    /// Closes the duplicates, which keep nothing in the kernel from then on.
+    pub(super) fn holder_has_delivered(&mut self) {
+        self.phase = Phase::Delivered;
     }
 
-    /// When the guard does not wait for the holder any longer, and why. While nothing is parked, only who asks hurries.
+    /// When the guard stops waiting for the holder, and why. While nothing is parked, only a request to release sets a limit.
     pub(super) fn due(&self) -> Option<(Instant, Cause)> {
         let asked = self.asked.map(|asked| (asked + HOLDER_RELEASE_TIMEOUT, Cause::Asked));
-        let Progress::Holds { end, .. } = &self.progress else { return asked };
-        let silent = self.heartbeat.map(|at| (at, Cause::Silent));
-        [asked, silent, Some((*end, Cause::Over))].into_iter().flatten().min_by_key(|(at, _)| *at)
-    }
-
-    /// The holder is dead. While nothing listens, a release would be a refusal.
-    pub(super) fn take_over(mut self, signals: &SignalFd) -> Result<(), HoldError> {
-        log::warn!("the process that held SYNs has died, and its guard takes over");
-        self.progress = match std::mem::replace(&mut self.progress, Progress::Delivered) {
-            Progress::Holds { backend, keepsake, end, delivers: false } if self.asked.is_none() => {
-                let mut gate = restore(backend, keepsake)?;
-                let why = self.hold_on(gate.as_mut(), end, signals);
-                log::warn!("the guard releases what was held: {why}");
-                Progress::Alone(gate)
-            }
-            other => other,
-        };
-        self.release()
-    }
-
-    /// Returns why there is nothing to wait for any more.
-    fn hold_on(&mut self, gate: &mut dyn Gate, end: Instant, signals: &SignalFd) -> String {
-        let mut renewal = Instant::now();
-        loop {
-            if Instant::now() >= renewal {
-                if let Err(error) = gate.renew() {
-                    return format!("it cannot go on: {error}");
-                }
-                renewal = Instant::now() + RENEWAL_INTERVAL;
-            }
-            if self.succession.is_complete() {
-                return "something listens".into();
-            }
-            if Instant::now() >= end {
-                return "its longest time is over".into();
-            }
-            let mut ready = [PollFd::new(signals, PollFlags::IN)];
-            if poll(&mut ready, Some(&timespec(POLL_INTERVAL))).is_ok_and(|ready| ready > 0) {
-                return "it was asked to".into();
-            }
-        }
-    }
-
-    /// Releases in the place of a holder that is dead.
-    fn release(mut self) -> Result<(), HoldError> {
-        // On record it stays while something of it is left: whoever comes next cleans up.
-        self.lift()?.into_result()?;
-        self.forget();
-        Ok(())
-    }
-
-    /// The holder was stopped, or hangs.
-    pub(super) fn lift_for_holder(mut self, cause: Cause, channel: BorrowedFd<'_>) -> Result<(), HoldError> {
-        let (figures, trouble) = match self.lift() {
-            Ok(Partial { done, trouble }) => (done, trouble),
-            Err(error) => (HoldStats::default(), Some(error)),
-        };
-        let is_lifted = trouble.is_none();
-        if is_lifted && let Err(error) = own_entry::mark_lifted(&self.lock) {
-            log::warn!("the record does not say that the hold was lifted: {error}");
-        }
-        let trouble = trouble.map(|error| error.to_string()).or_else(|| cause.sentence());
-        // A holder that is gone needs no answer, but nobody else removes the record then.
-        if channel::send(channel, &ToHolder::Lifted { figures, trouble }).is_err() && is_lifted {
-            self.forget();
-        }
-        Ok(())
-    }
-
-    fn lift(&mut self) -> Result<Partial<HoldStats>, HoldError> {
-        // A record that somebody removed, or a turn that somebody keeps, is no reason to leave SYNs parked.
-        let _alone: Option<File> = only_one_delivers(&self.record).ok();
-        let none = BTreeSet::new();
-        let mut gate = match std::mem::replace(&mut self.progress, Progress::Delivered) {
-            Progress::Holds { backend, keepsake, .. } => restore(backend, keepsake)?,
-            Progress::Alone(gate) => gate,
-            Progress::Prepares { bare } => return self.remove_traces(&bare),
-            Progress::Delivered => return self.remove_traces(&none),
-        };
-        let delivered = gate.deliver();
-        let removed = self.records().alone(|| gate.remove()).err();
-        Ok(Partial { trouble: delivered.trouble.or(removed), ..delivered })
-    }
-
-    fn remove_traces(&self, bare: &BTreeSet<u32>) -> Result<Partial<HoldStats>, HoldError> {
-        clean_up::remove_traces_of(self.id, bare, &self.records())?;
-        Ok(Partial { done: HoldStats::default(), trouble: None })
-    }
-
-    fn forget(&self) {
-        if let Err(error) = own_entry::remove(&self.record) {
-            log::debug!("the record {}: {error}", self.record.display());
-        }
-    }
-
-    fn records(&self) -> HoldRegistry {
-        HoldRegistry::new(self.record.parent().and_then(Path::parent).unwrap_or(Path::new("/")))
+        let Phase::Holding { end, .. } = &self.phase else { return asked };
+        let silent = self.heartbeat_due.map(|at| (at, Cause::HolderSilent));
+        [asked, silent, Some((*end, Cause::TimeOver))].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }
 
 impl Cause {
-    /// What stands against a proof, where nobody asked for it.
-    fn sentence(self) -> Option<String> {
+    /// What stands against a proof. There is nothing where the release was asked for.
+    pub(super) fn doubt(self) -> Option<String> {
         match self {
             Cause::Asked => None,
-            Cause::Silent => Some(format!(
+            Cause::HolderSilent => Some(format!(
                 "the guard lifted the hold, because the process that holds had stood still for {} ms",
                 LEASE.as_millis()
             )),
-            Cause::Over => Some("the guard lifted the hold, because its longest time was over".into()),
+            Cause::TimeOver => Some("the guard lifted the hold, because its longest time was over".into()),
         }
     }
 }

@@ -1,4 +1,7 @@
-//! The holder: what its thread does, from before a gate is armed until everything of it is gone.
+//! The worker: the holder's thread, from before the gate is armed until everything of it is gone.
+
+mod guarding;
+mod start;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,115 +10,66 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::clean_up::clean_up_after_the_dead;
-use super::delivery_lock::only_one_delivers;
-use super::guard::{Guard, Ports};
-use super::handle::{EndReason, HoldOutcome, HoldRequest, HoldStarted};
+use super::delivery_lock::lock_delivery;
+use super::guard::Guard;
 use super::health::HoldHealth;
 use super::own_entry::OwnEntry;
 use super::registry::HoldRegistry;
-use super::{Backend, Gate, HoldError, HoldStats, LEASE, Partial, Spec, prepare};
+use super::request::{EndReason, HoldOutcome, HoldRequest};
+use super::timing::RENEWAL_INTERVAL;
+use crate::gate::contract::{Backend, Gate, GateError, HoldStats, Partial};
 use crate::kernel::clock::timespec;
 use crate::kernel::monitor::Monitor;
 
-/// How often the lease is renewed: a renewal may come late by four times that.
-pub(super) const RENEWAL_INTERVAL: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 5);
-
-mod guarded;
-
+/// Holds SYNs by one gate.
 pub(super) struct HoldWorker {
-    // Dropped in this order: the gate may be restored by a guard only while the claim stands.
+    // Dropped in this order: a guard may restore the gate only while the entry exists.
     gate: Box<dyn Gate>,
     guard: Option<Guard>,
-    records: HoldRegistry,
-    claim: OwnEntry,
+    registry: HoldRegistry,
+    entry: OwnEntry,
     monitor: Monitor,
-    pulse: Arc<HoldHealth>,
+    health: Arc<HoldHealth>,
     backend: Backend,
-    wanted: HoldRequest,
+    request: HoldRequest,
+    /// What each guard gets: the ports, and the eventfd that says that the old server leaves.
     ports: File,
-    leaving: OwnedFd,
+    old_leaving: OwnedFd,
+    /// When the longest time of the hold is over.
     ends: Instant,
+    /// How many guards have been replaced.
     replacements: u32,
+    /// What the guard did when it released by itself.
     lifted: Option<HoldStats>,
-    trouble: Option<String>,
+    doubt: Option<String>,
     notes: Vec<String>,
 }
 
+/// What ended a wait.
+struct Events {
+    stopped: bool,
+    devices_changed: bool,
+    guard_spoke: bool,
+}
+
 impl HoldWorker {
-    /// Everything is in place and guarded before the first SYN is parked. `leaving` is the eventfd that says that the old server leaves.
-    pub(super) fn begin(wanted: HoldRequest, leaving: OwnedFd) -> Result<(HoldWorker, HoldStarted), HoldError> {
-        let records = HoldRegistry::new(&wanted.runtime_dir);
-        clean_up_after_the_dead(&records);
-        let claim = records.claim(&wanted.targets, wanted.netns_path.as_deref())?;
-        let spec = Spec {
-            id: claim.id(),
-            targets: wanted.targets.clone(),
-            exceptions: wanted.exceptions.clone(),
-            capacity: wanted.capacity,
-        };
-        let monitor = Monitor::begin()?;
-        // Before anything is put anywhere: whenever this process dies, somebody takes it away again.
-        let guard = Guard::start(&wanted.program, &wanted.inheritance);
-        let (targets, exceptions, old) = (wanted.targets.clone(), wanted.exceptions.clone(), wanted.old.clone());
-        let ports = Ports { targets, exceptions, old }.to_file()?;
-        let guard = guard.and_then(|guard| guard.in_charge_of(&claim, &ports, &leaving, &mut || ()));
-        let guard = guard.map_err(HoldError::Guard)?;
-        // What one hold takes for unused, another may be about to use.
-        let lock = records.lock()?;
-        let prepared = prepare(&spec, wanted.backend);
-        drop(lock);
-        let (backend, gate, note) = match prepared {
-            Ok(prepared) => prepared,
-            Err(error) => {
-                guard.dismiss();
-                return Err(error);
-            }
-        };
-        let mut holder = HoldWorker {
-            gate,
-            guard: None,
-            records,
-            claim,
-            monitor,
-            pulse: Arc::new(HoldHealth::new()),
-            backend,
-            ends: Instant::now() + wanted.max,
-            wanted,
-            ports,
-            leaving,
-            replacements: 0,
-            lifted: None,
-            trouble: None,
-            notes: note.into_iter().collect(),
-        };
-        let armed = holder.entrust(guard, &mut |_| ()).map_err(HoldError::Guard).and_then(|()| holder.gate.arm());
-        if let Err(error) = armed {
-            holder.take_down();
-            return Err(error);
+    pub(super) fn health(&self) -> Arc<HoldHealth> {
+        Arc::clone(&self.health)
+    }
+
+    /// Holds until `stop` is readable or the hold ends by itself, then releases.
+    pub(super) fn run(mut self, stop: &OwnedFd) -> HoldOutcome {
+        let reason = self.hold(stop);
+        reason.doubt().into_iter().for_each(|doubt| self.health.note(doubt));
+        let (stats, at) = self.deliver();
+        if let Some(error) = self.take_down() {
+            self.note(error.to_string());
         }
-        holder.pulse.heartbeat();
-        holder.look_for_doubt();
-        let at = Instant::now();
-        holder.ends = at + holder.wanted.max;
-        let armed = HoldStarted { backend, at, notes: std::mem::take(&mut holder.notes) };
-        Ok((holder, armed))
+        let stats = self.lifted.map_or(stats, |lifted| combined(self.backend, stats, lifted));
+        HoldOutcome { stats, at, reason, doubt: self.doubt.take(), notes: std::mem::take(&mut self.notes) }
     }
 
-    pub(super) fn pulse(&self) -> Arc<HoldHealth> {
-        Arc::clone(&self.pulse)
-    }
-
-    pub(super) fn hold(mut self, orders: &OwnedFd) -> HoldOutcome {
-        let why = self.until_ended(orders);
-        why.doubt().into_iter().for_each(|doubt| self.pulse.note(doubt));
-        let (figures, at) = self.deliver();
-        self.take_down();
-        let figures = self.lifted.map_or(figures, |lifted| together(self.backend, figures, lifted));
-        HoldOutcome { figures, at, why, trouble: self.trouble.take(), notes: std::mem::take(&mut self.notes) }
-    }
-
-    fn until_ended(&mut self, orders: &OwnedFd) -> EndReason {
+    fn hold(&mut self, stop: &OwnedFd) -> EndReason {
         let mut renewal = Instant::now();
         loop {
             let now = Instant::now();
@@ -124,105 +78,107 @@ impl HoldWorker {
             }
             if now >= renewal {
                 if let Err(error) = self.gate.renew() {
-                    self.doubt(format!("the hold ended early: {error}"));
+                    self.note_doubt(format!("the hold ended early: {error}"));
                     return EndReason::Failed;
                 }
-                self.look_for_doubt();
-                alive(self.guard.as_ref(), &self.pulse);
+                self.check_gate();
+                show_life(self.guard.as_ref(), &self.health);
                 renewal = now + RENEWAL_INTERVAL;
             }
-            let (ordered, changed, guard) = self.wait(orders, renewal.min(self.ends) - now);
-            if ordered {
+            let events = self.wait(stop, renewal.min(self.ends) - now);
+            if events.stopped {
                 return EndReason::Asked;
             }
-            if changed {
-                self.follow();
+            if events.devices_changed {
+                self.follow_devices();
             }
-            if guard && self.hear_guard() {
+            if events.guard_spoke && self.hear_guard() {
                 return EndReason::Lifted;
             }
         }
     }
 
-    /// Waits for an order, a change of devices, or word of the guard.
-    fn wait(&self, orders: &OwnedFd, time: Duration) -> (bool, bool, bool) {
+    /// Waits for the order to stop, a change of devices or addresses, or a message of the guard.
+    fn wait(&self, stop: &OwnedFd, time: Duration) -> Events {
         let mut watched = vec![
-            PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.monitor.as_fd(), PollFlags::IN),
         ];
         watched.extend(self.guard.as_ref().map(|guard| PollFd::from_borrowed_fd(guard.as_fd(), PollFlags::IN)));
-        if self.guard.as_ref().is_some_and(Guard::has_more_to_say) {
-            return (false, false, true);
+        if self.guard.as_ref().is_some_and(Guard::has_unread) {
+            return Events { stopped: false, devices_changed: false, guard_spoke: true };
         }
-        if poll(&mut watched, Some(&timespec(time))).is_err() {
-            return (false, false, false);
-        }
-        let ready = |index: usize| watched.get(index).is_some_and(|fd: &PollFd<'_>| !fd.revents().is_empty());
-        (ready(0), ready(1), ready(2))
+        let polled = poll(&mut watched, Some(&timespec(time))).is_ok();
+        let ready = |index: usize| polled && watched.get(index).is_some_and(|fd: &PollFd<'_>| !fd.revents().is_empty());
+        Events { stopped: ready(0), devices_changed: ready(1), guard_spoke: ready(2) }
     }
 
-    fn follow(&mut self) {
+    fn follow_devices(&mut self) {
         self.monitor.take();
-        // Whoever has the lock may have been stopped, and the lease waits for nobody.
-        let lock = self.records.lock_within(RENEWAL_INTERVAL);
-        let (guard, pulse) = (self.guard.as_ref(), &self.pulse);
-        let Partial { done: changed, trouble } = self.gate.follow(&mut || alive(guard, pulse));
+        // The process that has the lock may be stopped, and the lease must be renewed in time.
+        let lock = self.registry.lock_within(RENEWAL_INTERVAL);
+        let (guard, health) = (self.guard.as_ref(), &self.health);
+        let Partial { done: needs_handover, trouble } = self.gate.follow(&mut || show_life(guard, health));
         drop(lock);
-        if changed {
-            self.entrust_again();
+        if needs_handover {
+            self.hand_over_again();
         }
         if let Some(error) = trouble {
-            self.doubt(error.to_string());
+            self.note_doubt(error.to_string());
         }
-        self.look_for_doubt();
+        self.check_gate();
     }
 
-    fn look_for_doubt(&mut self) {
+    /// Notes a doubt of the gate, once.
+    fn check_gate(&mut self) {
         match self.gate.doubt() {
-            Some(doubt) if !self.notes.contains(&doubt) && self.trouble.as_ref() != Some(&doubt) => self.doubt(doubt),
+            Some(doubt) if !self.notes.contains(&doubt) && self.doubt.as_ref() != Some(&doubt) => {
+                self.note_doubt(doubt);
+            }
             _ => {}
         }
     }
 
+    /// Delivers. Returns what became of the SYNs, and when that was done.
     fn deliver(&mut self) -> (HoldStats, Instant) {
-        // The guard delivers when it is asked to by `reloader release`; never both at once.
-        self.guard.iter().for_each(Guard::delivers);
-        let alone = only_one_delivers(self.claim.path());
+        // The guard delivers when `reloader release` asks it to. The lock keeps both from delivering at once.
+        self.guard.iter().for_each(Guard::announce_delivery);
+        let lock = lock_delivery(self.entry.path());
         let Partial { done, trouble } = self.gate.deliver();
-        drop(alone);
+        drop(lock);
         let at = Instant::now();
         if let Some(error) = trouble {
-            self.doubt(error.to_string());
+            self.note_doubt(error.to_string());
         }
         (done, at)
     }
 
-    fn take_down(&mut self) {
+    /// Removes everything from the kernel, and lets the guard end. Returns what could not be removed.
+    fn take_down(&mut self) -> Option<GateError> {
         let mut lifted = None;
         if let Some(guard) = &mut self.guard
-            && let Err(error) = guard.delivered()
+            && let Err(error) = guard.finish_delivery()
         {
             log::debug!("the guard is gone: {error}");
             lifted = guard.lifted();
         }
-        // Asked to at the same moment, it may have delivered what was not left for us.
-        if let Some((figures, trouble)) = lifted {
-            self.was_lifted(figures, trouble);
+        // If it was asked to release at the same moment, it may have delivered some of the SYNs.
+        if let Some((stats, doubt)) = lifted {
+            self.note_lifted(stats, doubt);
         }
         let gate = &mut self.gate;
-        if let Err(error) = self.records.alone(|| gate.remove()) {
-            self.note(error.to_string());
-        }
+        let removed = self.registry.under_lock(|| gate.remove());
         if let Some(guard) = self.guard.take() {
             guard.dismiss();
         }
+        removed.err()
     }
 
     /// Notes what leaves the hold without a proof.
-    fn doubt(&mut self, sentence: String) {
-        self.trouble.get_or_insert_with(|| sentence.clone());
-        self.pulse.note(&sentence);
-        self.note(sentence);
+    fn note_doubt(&mut self, doubt: String) {
+        self.doubt.get_or_insert_with(|| doubt.clone());
+        self.health.note(&doubt);
+        self.note(doubt);
     }
 
     fn note(&mut self, note: impl Into<String>) {
@@ -230,14 +186,15 @@ impl HoldWorker {
     }
 }
 
-/// The holder is there in time, for all who wait for word of it.
-fn alive(guard: Option<&Guard>, pulse: &HoldHealth) {
-    guard.into_iter().for_each(Guard::reassure);
-    pulse.heartbeat();
+/// Tells the guard and the owner of the hold that the worker goes on.
+fn show_life(guard: Option<&Guard>, health: &HoldHealth) {
+    guard.into_iter().for_each(Guard::show_life);
+    health.heartbeat();
 }
 
-/// The counts are in maps, or qdiscs, that both have. How many it has delivered itself, each eBPF gate knows alone.
-fn together(backend: Backend, ours: HoldStats, guards: HoldStats) -> HoldStats {
+/// What became of the SYNs where holder and guard have both delivered. Both read the counts of SYNs that were parked from the same
+/// maps or qdiscs. How many an eBPF gate has delivered, only that gate knows.
+fn combined(backend: Backend, ours: HoldStats, guards: HoldStats) -> HoldStats {
     let both = |ours: u64, guards: u64| match backend {
         Backend::Ebpf => ours + guards,
         Backend::Qdisc => ours.max(guards),

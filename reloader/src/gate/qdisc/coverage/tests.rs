@@ -1,5 +1,5 @@
 use super::*;
-use crate::gate::hold::Exception;
+use crate::gate::contract::Exception;
 
 fn prefix(text: &str) -> Prefix {
     let (address, length) = text.split_once('/').unwrap();
@@ -34,7 +34,7 @@ fn covered(device_index: u32, targets: &[Target], exceptions: &[&str]) -> Vec<St
 }
 
 #[test]
-fn any_address_is_every_local_one_of_its_family() {
+fn a_wildcard_covers_all_local_addresses_of_its_family() {
     assert_eq!(covered(2, &[target("0.0.0.0:80")], &[]), ["10.0.0.2/32 {80}"]);
     assert_eq!(covered(LO, &[target("0.0.0.0:80")], &[]), ["10.0.0.2/32 {80}", "127.0.0.0/8 {80}"]);
     let dual = ["10.0.0.2/32 {80}", "fd00::2/128 {80}", "fe80::2/128 {80}"];
@@ -54,20 +54,20 @@ fn a_single_address_is_held_where_it_is_local() {
 }
 
 #[test]
-fn an_exception_is_a_hole() {
+fn an_exception_is_cut_out_of_the_coverage() {
     assert_eq!(covered(2, &[target("0.0.0.0:80")], &["10.0.0.2:80"]), [""; 0]);
     assert_eq!(covered(2, &[target("0.0.0.0:80")], &["10.0.0.2:81"]), ["10.0.0.2/32 {80}"]);
     let with_hole = covered(LO, &[target("0.0.0.0:80"), target("0.0.0.0:81")], &["127.0.0.1:80"]);
     assert!(with_hole.contains(&"127.0.0.1/32 {81}".into()), "{with_hole:?}");
     assert!(with_hole.contains(&"127.0.0.0/32 {80, 81}".into()), "{with_hole:?}");
     assert_eq!(with_hole.len(), 24 + 1 + 1);
-    // The exact listener is what is held, not the exception.
+    // A target of the same address counts for more than the exception.
     let both = covered(LO, &[target("0.0.0.0:80"), target("10.0.0.2:80")], &["10.0.0.2:80"]);
     assert_eq!(both, ["10.0.0.2/32 {80}", "127.0.0.0/8 {80}"]);
 }
 
 #[test]
-fn an_exception_that_is_bound_to_a_device_is_a_hole_there_alone() {
+fn an_exception_that_is_bound_to_a_device_is_cut_out_on_that_device_only() {
     let mut spec = spec(&[target("0.0.0.0:80")], &["10.0.0.2:80"]);
     spec.exceptions[0].interface = 3;
     assert_eq!(shown(&coverage(&spec, &device(2), &local())), ["10.0.0.2/32 {80}"]);
@@ -81,7 +81,7 @@ fn an_address_within_a_prefix_has_the_ports_of_both() {
 }
 
 #[test]
-fn a_listener_of_a_device_hears_that_device() {
+fn a_listener_that_is_bound_to_a_device_is_held_on_that_device() {
     let bound = Target { interface: 2, ..target("0.0.0.0:80") };
     assert_eq!(covered(2, &[bound], &[]), ["10.0.0.2/32 {80}"]);
     assert_eq!(covered(3, &[bound], &[]), [""; 0]);

@@ -1,4 +1,5 @@
-//! The u32 tables for a coverage: pure. Addresses lead to ports, so that their number is the sum of the two.
+//! Computes the u32 tables for a coverage. Pure. Addresses lead to ports, so that the number of entries is the sum of both, not the
+//! product.
 //!
 //! ```text
 //! IPv4  root: TCP, no later fragment -> addresses -> (behind the header, with its options) ports
@@ -19,9 +20,9 @@ use crate::kernel::tc::u32_filter::{HeaderSkip, Key, LengthField, MAX_ENTRIES, P
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) protocol: Protocol,
-    /// What the entry of the root table compares: with it the hold begins and ends. It leads to table 0.
+    /// What the entry of the root table compares. It leads to table 0. With this entry the hold begins and ends.
     pub(super) gate: Vec<Key>,
-    /// Each with its entries, in the order in which they are tried.
+    /// The tables, each with its entries in the order in which they are tried.
     pub(super) tables: Vec<Vec<Entry>>,
 }
 
@@ -35,15 +36,17 @@ pub(super) struct Entry {
 /// What an entry leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// The plug.
+    /// Puts the packet into the plug.
     Hold,
-    /// Another table, by its number.
+    /// Looks into another table, by its number.
     Go(usize, Option<HeaderSkip>),
 }
 
+/// The number of TCP in an IP header.
 const TCP: u8 = 6;
-/// Extension headers of the same form: hop-by-hop options, routing, destination options.
+/// IPv6 extension headers of one form: hop-by-hop options, routing, destination options.
 const EXTENSIONS: [u8; 3] = [0, 43, 60];
+/// The IPv6 extension header of a fragment.
 const FRAGMENT: u8 = 44;
 
 /// The tables for this coverage, for each protocol that it has addresses of.
@@ -63,12 +66,13 @@ pub(super) fn layouts(coverage: &Coverage) -> Result<Vec<Layout>, QdiscError> {
     Ok(layouts)
 }
 
+/// Refuses more entries than a table takes.
 fn check(what: &'static str, number: usize) -> Result<(), QdiscError> {
     if number > MAX_ENTRIES { Err(QdiscError::TooMany { what, number }) } else { Ok(()) }
 }
 
 fn ipv4(coverage: &Coverage) -> Layout {
-    /// The lower half of the first byte counts words.
+    /// The length of the header: the lower half of the first byte, in units of four bytes.
     const HEADER: HeaderSkip =
         HeaderSkip { bytes: 0, length_field: Some(LengthField { offset: 0, mask: 0x0f00, shift: 6 }) };
     let gate = vec![
@@ -78,8 +82,8 @@ fn ipv4(coverage: &Coverage) -> Layout {
     ];
     let mut tables = vec![Vec::new()];
     let mut known = BTreeMap::new();
-    for (prefix, held) in coverage {
-        let behind = *known.entry(held).or_insert_with(|| add(&mut tables, ports(held)));
+    for (prefix, covered) in coverage {
+        let behind = *known.entry(covered).or_insert_with(|| add(&mut tables, ports(covered)));
         tables[0].push(Entry { keys: destination(prefix, 16), then: Step::Go(behind, Some(HEADER)) });
     }
     Layout { protocol: Protocol::Ipv4, gate, tables }
@@ -89,21 +93,21 @@ fn ipv6(coverage: &Coverage) -> Layout {
     let gate = vec![Key { offset: 0, mask: 0xf000_0000, value: 0x6000_0000 }];
     let mut tables = vec![Vec::new()];
     let mut known = BTreeMap::new();
-    for (prefix, held) in coverage {
-        let behind = *known.entry(held).or_insert_with(|| next_headers(&mut tables, held));
+    for (prefix, covered) in coverage {
+        let behind = *known.entry(covered).or_insert_with(|| next_headers(&mut tables, covered));
         tables[0].push(Entry { keys: destination(prefix, 24), then: Step::Go(behind, None) });
     }
     Layout { protocol: Protocol::Ipv6, gate, tables }
 }
 
-/// The tables behind an IPv6 address: TCP directly, or behind one or two extension headers.
-fn next_headers(tables: &mut Vec<Vec<Entry>>, held: &Ports) -> usize {
+/// Adds the tables behind an IPv6 address: TCP follows directly, or behind one or two extension headers. Returns the first table.
+fn next_headers(tables: &mut Vec<Vec<Entry>>, covered: &Ports) -> usize {
     const HEADER: HeaderSkip = HeaderSkip { bytes: 40, length_field: None };
-    /// Eight bytes, and as many again as the second byte says. tc refuses the odd position, the kernel does not.
+    /// Eight bytes, and eight more for each unit that the second byte says. tc refuses the odd position, the kernel does not.
     const EXTENSION: HeaderSkip =
         HeaderSkip { bytes: 8, length_field: Some(LengthField { offset: 1, mask: 0xff00, shift: 5 }) };
 
-    let ports = add(tables, ports(held));
+    let ports = add(tables, ports(covered));
     let second = add(tables, vec![extension(TCP, ports, EXTENSION)]);
     let further = [43, 60].map(|next| extension(next, second, EXTENSION));
     let first = add(tables, [vec![extension(TCP, ports, EXTENSION)], further.to_vec()].concat());
@@ -117,6 +121,7 @@ fn next_headers(tables: &mut Vec<Vec<Entry>>, held: &Ports) -> usize {
     add(tables, entries)
 }
 
+/// An entry for an extension header whose next header is `next`.
 fn extension(next: u8, table: usize, skip: HeaderSkip) -> Entry {
     Entry {
         keys: vec![Key { offset: 0, mask: 0xff00_0000, value: u32::from(next) << 24 }],
@@ -124,13 +129,14 @@ fn extension(next: u8, table: usize, skip: HeaderSkip) -> Entry {
     }
 }
 
-/// Counted from the TCP header.
-fn ports(held: &Ports) -> Vec<Entry> {
+/// The entries for the ports. Their positions count from the TCP header.
+fn ports(covered: &Ports) -> Vec<Entry> {
     const SYN: Key = Key { offset: 12, mask: 0x0017_0000, value: 0x0002_0000 };
     let port = |port: &u16| Key { offset: 0, mask: 0x0000_ffff, value: u32::from(*port) };
-    held.iter().map(|number| Entry { keys: vec![SYN, port(number)], then: Step::Hold }).collect()
+    covered.iter().map(|number| Entry { keys: vec![SYN, port(number)], then: Step::Hold }).collect()
 }
 
+/// What an entry compares for the destination address, which begins `offset` bytes into the IP header.
 fn destination(prefix: &Prefix, offset: i32) -> Vec<Key> {
     let bytes = match prefix.address {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -143,10 +149,11 @@ fn destination(prefix: &Prefix, offset: i32) -> Vec<Key> {
         Key { offset: offset + index as i32 * 4, mask, value: value & mask }
     });
     let keys: Vec<Key> = keys.filter(|key| key.mask != 0).collect();
-    // An entry without a key agrees with everything, and tc could not show it.
+    // An entry without a key would match everything, and tc could not show it.
     if keys.is_empty() { vec![Key { offset, mask: 0, value: 0 }] } else { keys }
 }
 
+/// Adds a table. Returns its number.
 fn add(tables: &mut Vec<Vec<Entry>>, entries: Vec<Entry>) -> usize {
     tables.push(entries);
     tables.len() - 1

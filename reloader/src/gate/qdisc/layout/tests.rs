@@ -8,7 +8,7 @@ fn coverage(entries: &[(&str, &[u16])]) -> Coverage {
     entries.iter().map(|(text, ports)| (prefix(text), ports.iter().copied().collect())).collect()
 }
 
-/// What `u32_classify` of net/sched/cls_u32.c does with a packet that begins with the network header.
+/// Does what `u32_classify` of net/sched/cls_u32.c does with a packet that begins with the network header.
 fn holds(layout: &Layout, packet: &[u8]) -> bool {
     agrees(&layout.gate, packet) && walk(layout, 0, packet)
 }
@@ -69,25 +69,25 @@ fn option_header(next: u8, units: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn ipv4_with_and_without_options() {
+fn ipv4_syns_are_held_with_and_without_options() {
     let layouts = layouts(&coverage(&[("10.0.0.2/32", &[80, 443]), ("127.0.0.0/8", &[80])])).unwrap();
     assert_eq!(layouts.len(), 1);
     let held = |packet: &[u8]| holds(&layouts[0], packet);
     assert!(held(&v4([10, 0, 0, 2], 0, &tcp(80, SYN))));
     assert!(held(&v4([10, 0, 0, 2], 12, &tcp(443, SYN))));
     assert!(held(&v4([127, 9, 9, 9], 40, &tcp(80, SYN))));
-    // With ECN, as a SYN may have it.
+    // A SYN may have the ECN flags.
     assert!(held(&v4([10, 0, 0, 2], 0, &tcp(80, SYN | 0xc0))));
-    assert!(!held(&v4([127, 9, 9, 9], 0, &tcp(443, SYN))), "another address's port");
+    assert!(!held(&v4([127, 9, 9, 9], 0, &tcp(443, SYN))), "the port of another address");
     assert!(!held(&v4([10, 0, 0, 3], 0, &tcp(80, SYN))), "not for this host");
     assert!(!held(&v4([10, 0, 0, 2], 0, &tcp(8080, SYN))), "another port");
     for flags in [0x12, 0x10, 0x06, 0x03, 0] {
-        assert!(!held(&v4([10, 0, 0, 2], 0, &tcp(80, flags))), "no SYN: {flags:#x}");
+        assert!(!held(&v4([10, 0, 0, 2], 0, &tcp(80, flags))), "not a SYN: {flags:#x}");
     }
 }
 
 #[test]
-fn ipv4_that_is_not_tcp_or_a_later_fragment() {
+fn ipv4_packets_that_are_not_tcp_or_are_later_fragments_pass() {
     let layouts = layouts(&coverage(&[("10.0.0.2/32", &[80])])).unwrap();
     let mut packet = v4([10, 0, 0, 2], 0, &tcp(80, SYN));
     packet[6] = 0x40;
@@ -100,7 +100,7 @@ fn ipv4_that_is_not_tcp_or_a_later_fragment() {
 }
 
 #[test]
-fn ipv6_with_and_without_extension_headers() {
+fn ipv6_syns_are_held_behind_up_to_two_extension_headers() {
     let layouts = layouts(&coverage(&[("fd00::2/128", &[80]), ("fd01::/64", &[81])])).unwrap();
     let held = |packet: &[u8]| holds(&layouts[0], packet);
     let syn = tcp(80, SYN);
@@ -129,7 +129,7 @@ fn addresses_with_the_same_ports_share_their_tables() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn more_ports_than_a_table_takes_are_refused() {
     let ports: Vec<u16> = (1..=4096).collect();
     let error = layouts(&coverage(&[("10.0.0.2/32", &ports)])).unwrap_err();
     assert!(matches!(error, QdiscError::TooMany { what: "ports", number: 4096 }), "{error}");

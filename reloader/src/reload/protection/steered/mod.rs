@@ -191,7 +191,7 @@ impl SteeredListeners {
         if self.new_has_ended() {
             return Some(Doubt::new(ReasonCode::StartFailed, "the new generation has ended"));
         }
-        if !self.steer.stands() {
+        if !self.steer.is_still_attached() {
             let why = "another process took the program off the reuseport group";
             return Some(Doubt::new(ReasonCode::Diverted, why));
         }

@@ -1,24 +1,24 @@
-//! Which gates this machine has, for the plan: what is true shows when one is put in place.
+//! Tells which gates this machine offers, for the plan of a reload. The final answer comes when a gate is put in place.
 
-use super::Backend;
 use crate::config::Strategy;
+use crate::gate::contract::Backend;
 use crate::gate::probe::{Ability, abilities};
 
-/// Why a gate cannot be had; `None` where nothing speaks against it.
+/// Why each gate cannot be used, `None` where no reason is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gates {
-    /// Against steering.
+    /// Why connections cannot be steered.
     pub steer: Option<String>,
-    /// Against the eBPF gate.
+    /// Why the eBPF gate cannot be used.
     pub ebpf: Option<String>,
-    /// Against the qdisc gate.
+    /// Why the qdisc gate cannot be used.
     pub qdisc: Option<String>,
-    /// tc programs need no qdisc (TCX).
+    /// Whether tc programs need no qdisc (TCX).
     pub tcx: bool,
 }
 
 impl Gates {
-    /// Tries what the gates are made of, without changing anything. Takes some tens of milliseconds; blocking.
+    /// Tries the parts of the gates, without changing anything. Blocks for some tens of milliseconds.
     pub fn probe() -> Gates {
         Gates::from_abilities(&abilities())
     }
@@ -36,15 +36,15 @@ impl Gates {
         }
     }
 
-    /// The gate whose holds need something to stand on the devices, where `strategy` has one that does.
+    /// The gate that `strategy` would use, where holds by it need a qdisc on the devices.
     pub fn needs_persistent_qdiscs(&self, strategy: Strategy) -> Option<Backend> {
         self.best(strategy).ok().filter(|backend| *backend == Backend::Qdisc || !self.tcx)
     }
 
-    /// The gate that `strategy` would use, or why there is none.
+    /// The gate that `strategy` would use.
     ///
     /// # Errors
-    /// A sentence.
+    /// A sentence that says why no gate can be used.
     pub fn best(&self, strategy: Strategy) -> Result<Backend, String> {
         match (&self.ebpf, &self.qdisc, strategy) {
             (_, Some(qdisc), Strategy::KernelFallback) => Err(format!("no SYN can be held by qdisc ({qdisc})")),
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernel_fallback_knows_one_gate_only() {
+    fn kernel_fallback_uses_the_qdisc_gate_only() {
         let both = Gates::default();
         assert_eq!(both.best(Strategy::Auto), Ok(Backend::Ebpf));
         assert_eq!(both.best(Strategy::KernelFallback), Ok(Backend::Qdisc));

@@ -1,4 +1,4 @@
-//! Runs what may block in a thread beside the loop.
+//! Runs blocking work in a thread beside the daemon's loop.
 
 use std::io;
 use std::sync::Arc;
@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-/// How long the loop waits for a file system, or for a lock that another process holds, before it goes on without the answer.
+/// How long the loop waits for a file system, or for a lock that another process holds, before it continues without the result.
 const BLOCKING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs `work` in a thread of the runtime and waits for its end. The thread is in the network namespace in which the runtime was made.
 ///
-/// For work that the kernel always ends, such as reading its tables. What a file system or another process can delay goes through
-/// a [`BlockingLane`].
+/// Use it for work that the kernel always finishes, such as reading its tables. Work that a file system or another process can
+/// delay needs a [`BlockingLane`].
 ///
 /// # Panics
-/// Where `work` does.
+/// `work` panics.
 pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
@@ -23,16 +23,16 @@ pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
     }
 }
 
-/// Runs work that may hang, one at a time: what waits behind it takes no thread. Clones share the lane.
+/// Runs work that may hang, one piece at a time. Work that waits for its turn takes no thread. Clones share the lane.
 #[derive(Debug, Clone, Default)]
 pub struct BlockingLane(Arc<Mutex<()>>);
 
 impl BlockingLane {
-    /// Runs `work` in a thread of the runtime, and waits for at most [`BLOCKING_TIMEOUT`]. The thread goes on after that: nothing can end a
-    /// thread that the kernel keeps.
+    /// Runs `work` in a thread of the runtime, and waits for at most [`BLOCKING_TIMEOUT`]. After that the thread continues, because
+    /// nothing can end a thread that is blocked in the kernel.
     ///
     /// # Errors
-    /// What `work` returns, and `TimedOut` with `what` in it.
+    /// The error of `work`, or `TimedOut` with `what` in its text.
     pub async fn run<T: Send + 'static>(
         &self,
         what: &str,
@@ -72,7 +72,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(20);
 
     #[tokio::test]
-    async fn work_that_hangs_is_not_waited_for_without_end_and_work_behind_it_does_not_begin() {
+    async fn work_that_hangs_times_out_and_the_next_work_does_not_begin() {
         let (release, hangs) = std::sync::mpsc::channel::<()>();
         let lane = BlockingLane::default();
         let error =
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_work_returns_is_returned() {
+    async fn the_result_of_the_work_is_returned() {
         assert_eq!(run_blocking(|| 7).await, 7);
         let refused = BlockingLane::default().run("x", || Err::<(), _>(io::ErrorKind::StorageFull.into())).await;
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::StorageFull);

@@ -1,4 +1,4 @@
-//! Runs commands to their end, beside the loop.
+//! Runs commands without blocking the daemon's loop.
 
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
@@ -13,8 +13,8 @@ use crate::sys::NotForChildren;
 /// How long to wait for the rest of a command's standard error after the command has ended.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Bytes of a command's output that are read. The rest is thrown away.
-const LONGEST_OUTPUT: u64 = 64 << 10;
+/// How many bytes of a command's output are kept. The rest is read and discarded.
+const MAX_OUTPUT: u64 = 64 << 10;
 
 /// Runs a command to its end. A command that hangs is killed when this future is dropped.
 ///
@@ -37,10 +37,10 @@ pub async fn run_to_success(command: &mut Command) -> Result<(), Vec<String>> {
     Err(if lines.is_empty() { vec![format!("{program} {ended}")] } else { lines })
 }
 
-/// Runs a command for at most `timeout`; how it ended, and what it wrote on standard output.
+/// Runs a command for at most `timeout`. Returns how it ended, and its standard output.
 ///
 /// # Errors
-/// Where it cannot be started, and `TimedOut`: then it is killed.
+/// The command cannot be started, or `TimedOut`. Then it is killed.
 pub async fn output_within(command: &mut Command, timeout: Duration) -> io::Result<(Ended, Vec<u8>)> {
     let (reader, writer) = std::io::pipe()?;
     command.stdout(writer).stderr(Stdio::null());
@@ -50,7 +50,8 @@ pub async fn output_within(command: &mut Command, timeout: Duration) -> io::Resu
     tokio::time::timeout(timeout, output).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Runs a command that writes to the other end of `reader`; `let_go` closes our copy of that end.
+/// Runs a command that writes to the other end of `reader`. `let_go` closes our copy of that end, so that the reader reaches the
+/// end of the file when the command closes its own.
 async fn run(
     command: &mut Command,
     reader: std::io::PipeReader,
@@ -62,14 +63,14 @@ async fn run(
     let_go(command);
     let output = tokio::task::spawn_blocking(move || {
         let mut output = Vec::new();
-        let mut reader = reader.take(LONGEST_OUTPUT);
+        let mut reader = reader.take(MAX_OUTPUT);
         let _ = reader.read_to_end(&mut output);
-        // A pipe that is full would stop the process.
+        // A full pipe would stop the process.
         let _ = std::io::copy(&mut reader.into_inner(), &mut std::io::sink());
         output
     });
     let ended = running.0.ended().await;
-    // A child of its own may keep the pipe open.
+    // A child of the command may keep the pipe open.
     let output = tokio::time::timeout(OUTPUT_TIMEOUT, output).await.map(Result::unwrap_or_default).unwrap_or_default();
     Ok((ended, output))
 }
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn output_is_read_and_a_command_that_hangs_is_given_up() {
+    async fn output_is_returned_and_a_command_that_hangs_times_out() {
         let (ended, output) = output_within(&mut shell("echo one; exit 3"), Duration::from_secs(60)).await.unwrap();
         assert_eq!((ended, output), (Ended::Exited(3), b"one\n".to_vec()));
         let error = output_within(&mut shell("exec sleep 1000"), Duration::from_millis(20)).await.unwrap_err();

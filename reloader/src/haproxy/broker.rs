@@ -111,8 +111,14 @@ async fn accept(listener: UnixListener, offer: Arc<Mutex<Option<Offer>>>) {
             Ok((root, sockets)) => {
                 let offer = offer.clone();
                 tokio::task::spawn_blocking(move || {
-                    let served = stream.into_std().and_then(|stream| serve(&stream, &sockets));
+                    let stream = stream.into_std();
+                    let served = match &stream {
+                        Ok(stream) => serve(stream, &sockets),
+                        Err(error) => Err(error.kind().into()),
+                    };
+                    // The stream is still open: a client that sees it close may ask again at once.
                     finish(&offer, root, &served);
+                    drop(stream);
                     match served {
                         Ok(()) => log::debug!("broker: passed {} sockets to process {peer}", sockets.len()),
                         Err(error) => log::warn!("broker: transfer to process {peer} failed: {error}"),

@@ -91,6 +91,9 @@ pub enum Reply {
 }
 
 /// Writes one frame.
+///
+/// # Errors
+/// Where the message is longer than [`LONGEST_FRAME`], or the other side does not take it.
 pub async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> io::Result<()> {
     let body = serde_json::to_vec(message)?;
     let length = u32::try_from(body.len()).ok().filter(|length| *length <= LONGEST_FRAME);
@@ -100,6 +103,9 @@ pub async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), message: &impl 
 }
 
 /// Reads one frame of at most `longest` bytes; `None` when the other side has closed between frames.
+///
+/// # Errors
+/// Where the frame is longer, is not JSON of this type, or ends early.
 pub async fn read_frame<T: DeserializeOwned>(
     stream: &mut (impl AsyncRead + Unpin),
     longest: u32,

@@ -22,6 +22,9 @@ const LISTEN_RETRY: Duration = Duration::from_millis(1);
 
 impl Appearance {
     /// Watches for `path`, whose directory must exist.
+    ///
+    /// # Errors
+    /// Where the directory cannot be watched.
     pub fn watch(path: &Path) -> Result<Appearance, NotReady> {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let prepare = || {
@@ -44,6 +47,9 @@ impl Appearance {
     }
 
     /// Waits for the socket, then for the answer to `show info`: HAProxy answers once it has bound everything and runs.
+    ///
+    /// # Errors
+    /// Where the directory cannot be watched any more, or the socket does not answer as HAProxy does.
     pub async fn answered(&self) -> Result<(), NotReady> {
         self.appeared().await.map_err(NotReady::Watch)?;
         loop {

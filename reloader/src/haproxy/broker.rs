@@ -52,6 +52,9 @@ enum Transfer {
 impl Broker {
     /// Creates the socket (mode 0600) in a directory of its own (mode 0700) below `runtime_dir` and answers on it
     /// from a task of the current runtime.
+    ///
+    /// # Errors
+    /// Where the directory or the socket cannot be created.
     pub fn listen(runtime_dir: &Path) -> io::Result<Broker> {
         let directory = runtime_dir.join("broker");
         match std::fs::DirBuilder::new().mode(0o700).create(&directory) {

@@ -52,6 +52,9 @@ pub enum ClientError {
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Takes duplicates of all listeners that the HAProxy behind `path` exports; every one is close-on-exec.
+///
+/// # Errors
+/// Where the socket cannot be reached, exports nothing, or breaks off.
 pub fn get_sockets(path: &Path) -> Result<Vec<(OwnedFd, SocketMetadata)>, ClientError> {
     let connected = || {
         let stream = UnixStream::connect(path)?;
@@ -101,6 +104,9 @@ fn receive(stream: &UnixStream) -> Result<Vec<(OwnedFd, SocketMetadata)>, Client
 /// Sends descriptors and their records: the server's side of one transfer.
 ///
 /// Returns when the receiver has acknowledged the last batch, or closed after it.
+///
+/// # Errors
+/// Where the receiver does not take a batch, or a name is too long for it.
 pub fn send_sockets<'a>(
     stream: &UnixStream,
     sockets: &[(std::os::fd::BorrowedFd<'a>, SocketMetadata)],

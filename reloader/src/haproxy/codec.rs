@@ -52,6 +52,9 @@ pub fn encode_count(count: usize) -> [u8; 4] {
 }
 
 /// Reads the first message.
+///
+/// # Errors
+/// Where these are not four bytes, or the count cannot be true.
 pub fn decode_count(bytes: &[u8]) -> Result<usize, CodecError> {
     let count = i32::from_ne_bytes(bytes.try_into().map_err(|_| CodecError::Truncated(bytes.len()))?);
     match usize::try_from(count) {
@@ -61,6 +64,9 @@ pub fn decode_count(bytes: &[u8]) -> Result<usize, CodecError> {
 }
 
 /// The data part of one batch.
+///
+/// # Errors
+/// Where a name is longer than every receiver reads correctly.
 pub fn encode_batch<'a>(records: impl IntoIterator<Item = &'a SocketMetadata>) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::new();
     for record in records {
@@ -81,6 +87,9 @@ fn push_name(bytes: &mut Vec<u8>, name: &[u8]) -> Result<(), CodecError> {
 }
 
 /// Reads the data part of one batch.
+///
+/// # Errors
+/// Where the bytes end inside a record.
 pub fn decode_batch(mut bytes: &[u8]) -> Result<Vec<SocketMetadata>, CodecError> {
     let mut records = Vec::new();
     while !bytes.is_empty() {

@@ -23,6 +23,9 @@ pub const UNEXPORTED: &str = "its stats socket does not export listeners: those 
 /// Looks at the HAProxy whose root process is `root` and that answers on `socket`.
 ///
 /// One that does not export (`exports`: HAProxy before 1.8) is not asked for its sockets: the kernel is.
+///
+/// # Errors
+/// Where the kernel does not list its sockets, or none of them is seen.
 pub async fn inspect(
     root: u32,
     socket: PathBuf,

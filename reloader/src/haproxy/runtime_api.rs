@@ -19,6 +19,9 @@ pub struct Info {
 }
 
 /// Sends one command and reads the answer to its end.
+///
+/// # Errors
+/// Where the socket does not answer, or not within `timeout` (`TimedOut`).
 pub async fn ask(socket: &Path, command: &str, timeout: Duration) -> io::Result<String> {
     let exchange = async {
         let mut stream = UnixStream::connect(socket).await?;
@@ -31,6 +34,9 @@ pub async fn ask(socket: &Path, command: &str, timeout: Duration) -> io::Result<
 }
 
 /// Asks which process answers on `socket`. Waits as long as the process takes to begin serving, at most `timeout`.
+///
+/// # Errors
+/// As [`ask`], and where the answer names no process.
 pub async fn info(socket: &Path, timeout: Duration) -> io::Result<Info> {
     let answer = ask(socket, "show info", timeout).await?;
     parse_info(&answer).ok_or_else(|| {
@@ -50,6 +56,9 @@ fn parse_info(answer: &str) -> Option<Info> {
 }
 
 /// The addresses of all CLI sockets, as `show cli sockets` prints them (`unix@PATH`, `ipv4@ADDRESS:PORT`, ...).
+///
+/// # Errors
+/// As [`ask`].
 pub async fn cli_sockets(socket: &Path, timeout: Duration) -> io::Result<Vec<String>> {
     let answer = ask(socket, "show cli sockets", timeout).await?;
     let lines = answer.lines().filter(|line| !line.starts_with('#'));

@@ -55,6 +55,9 @@ pub type Source = (PathBuf, Vec<u8>);
 
 /// Reads the configuration files the way HAProxy finds them: a directory stands for its `*.cfg` files in
 /// alphabetical order (`cfgfiles_expand_directories` in HAProxy's `haproxy.c`).
+///
+/// # Errors
+/// Where a file or directory cannot be read.
 pub fn read(paths: &[PathBuf]) -> io::Result<Vec<Source>> {
     let mut sources = Vec::new();
     for path in paths {
@@ -90,6 +93,9 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Reads the configuration and refuses, in a sentence, what cannot be read or cannot become a generation.
+///
+/// # Errors
+/// A sentence.
 pub fn load(paths: &[PathBuf]) -> Result<(Vec<Source>, Facts), String> {
     let sources = read(paths).map_err(|error| format!("HAProxy's configuration: {error}"))?;
     if sources.is_empty() {

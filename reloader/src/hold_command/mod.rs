@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use self::window::{BindWindow, Waited};
+use self::proof::Evidence;
+use self::window::{BindWindow, HeldCommand, Waited};
 use crate::gate::hold::{Backend, Hold, HoldError, HoldRequest};
 use crate::kernel::sock_diag::{self, SockDiagError};
 use crate::process::{Handle, ProcessError};
@@ -123,7 +124,8 @@ pub async fn run(
 
     tell("running the command");
     let command = Handle::spawn(&mut command).map_err(HoldCommandError::Command)?;
-    let waited = window.wait(&command, &hold, &mut drain, ends, signals).await;
+    let held_command = HeldCommand { command: &command, hold: &hold, ends };
+    let waited = window.wait(held_command, &mut drain, signals).await;
     recorder.phase(|phases| &mut phases.start);
 
     tell("releasing");
@@ -136,7 +138,8 @@ pub async fn run(
     let now = window.now().unwrap_or_else(|_| window.before.clone());
     let unserved = window.without_listener(&now).filter(|_| !matches!(waited, Waited::Blind(_)));
     let nothing_listens = unserved.is_some();
-    proof::record(&mut recorder, &window, &now, &drain, &waited, backend, &ended);
+    let evidence = Evidence { window: &window, now: &now, drain: &drain, waited: &waited, backend, outcome: &ended };
+    evidence.record(&mut recorder);
     let failed = proof::failure(&waited, unserved.as_deref(), command.try_ended());
     let receipt = recorder.finish(failed.map_or(Ok(()), Err));
     let was_interrupted = matches!(waited, Waited::Signal(_));

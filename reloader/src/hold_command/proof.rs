@@ -67,34 +67,73 @@ fn by_signal(waited: &Waited) -> Option<String> {
     Some(format!("released by signal {} before a new listener was there", signal.as_raw()))
 }
 
-/// Fills the receipt.
-pub(super) fn record(
-    recorder: &mut Recorder,
-    window: &BindWindow,
-    now: &Presence,
-    drain: &Drain,
-    waited: &Waited,
-    backend: Backend,
-    ended: &HoldOutcome,
-) {
-    ended.notes.iter().for_each(|note| recorder.note(note));
-    recorder.receipt().syns = syns(ended);
-    let general =
-        general_doubt(ended).or_else(|| by_signal(waited).map(|why| Doubt::new(ReasonCode::Interrupted, why)));
-    let mut listed = HashSet::new();
-    let mut receipts = Vec::new();
-    for (place, (before, after)) in window.places.iter().zip(window.before.listeners_of.iter().zip(&now.listeners_of)) {
-        for (old, new) in pairs(before, after) {
-            let is_served = old.is_none_or(|old| is_served(place, old, after));
-            let key = (old.map(|listener| listener.inode), new.map(|listener| listener.inode));
-            if listed.insert(key) {
-                receipts.extend(entry((old, new), is_served, drain, waited, backend, general.as_ref()));
+/// What was seen of a hold around a command.
+pub(super) struct Evidence<'a> {
+    pub(super) window: &'a BindWindow,
+    /// The listeners when the hold was over.
+    pub(super) now: &'a Presence,
+    pub(super) drain: &'a Drain,
+    pub(super) waited: &'a Waited,
+    pub(super) backend: Backend,
+    pub(super) outcome: &'a HoldOutcome,
+}
+
+impl Evidence<'_> {
+    /// Fills the receipt.
+    pub(super) fn record(&self, recorder: &mut Recorder) {
+        let Evidence { window, now, waited, outcome, .. } = self;
+        outcome.notes.iter().for_each(|note| recorder.note(note));
+        recorder.receipt().syns = syns(outcome);
+        let interrupted = || by_signal(waited).map(|why| Doubt::new(ReasonCode::Interrupted, why));
+        let general = general_doubt(outcome).or_else(interrupted);
+        let mut listed = HashSet::new();
+        let mut receipts = Vec::new();
+        let before_and_after = window.before.listeners_of.iter().zip(&now.listeners_of);
+        for (place, (before, after)) in window.places.iter().zip(before_and_after) {
+            for (old, new) in pairs(before, after) {
+                let is_served = old.is_none_or(|old| is_served(place, old, after));
+                let key = (old.map(|listener| listener.inode), new.map(|listener| listener.inode));
+                if listed.insert(key) {
+                    receipts.extend(self.entry((old, new), is_served, general.as_ref()));
+                }
             }
         }
+        no_room(&outcome.stats).into_iter().for_each(|note| recorder.note(note));
+        recorder.receipt().lost.undrained = undrained(&receipts);
+        recorder.receipt().listeners = receipts;
     }
-    no_room(&ended.stats).into_iter().for_each(|note| recorder.note(note));
-    recorder.receipt().lost.undrained = undrained(&receipts);
-    recorder.receipt().listeners = receipts;
+
+    fn entry(&self, (old, new): Pair, is_served: bool, general: Option<&Doubt>) -> Option<ListenerReceipt> {
+        let endpoint = &old.or(new)?.endpoint;
+        let mut receipt = ListenerReceipt::new(endpoint, Role::Traffic, rung(self.backend));
+        receipt.inode_before = old.map(|listener| listener.inode);
+        receipt.inode_after = new.map(|listener| listener.inode);
+        let left = old.map(|old| self.drain.undrained(old)).unwrap_or_default();
+        if old.is_none() || receipt.inode_before != receipt.inode_after {
+            let doubt = match new {
+                None => Some(Doubt::new(ReasonCode::NoNewListener, "no new listener took its place")),
+                Some(_) if !is_served => {
+                    Some(Doubt::new(ReasonCode::NoNewListener, "no new listener took the place of a part of it"))
+                }
+                // The drain would take what passed a lapsed lease for something that came by another way.
+                Some(_) => general.cloned().or_else(|| self.drain.doubt(endpoint)),
+            };
+            judge_held(&mut receipt, left, doubt, self.backend);
+            if old.is_none() {
+                // There was nothing to be drained.
+                (receipt.undrained_queue, receipt.undrained_half_open, receipt.half_open_silent) = (None, None, None);
+            }
+        } else if matches!(self.waited, Waited::Both | Waited::TimeOver | Waited::Signal(_)) {
+            let stays = "the old server has not closed it: what it queues from now on is lost when it does";
+            receipt.doubt(match general {
+                None => Doubt::new(ReasonCode::OldStillOpen, stays),
+                Some(general) => Doubt::new(general.code, format!("{}; {stays}", general.why)),
+            });
+        } else {
+            receipt.rung = Rung::Passed;
+        }
+        Some(receipt)
+    }
 }
 
 /// Pairs each old listener with the new one that took its place. One can take the place of several.
@@ -117,45 +156,6 @@ fn pairs<'a>(before: &'a [Listener], after: &'a [Listener]) -> Vec<Pair<'a>> {
     }
     pairs.extend(free.into_iter().map(|new| (None, Some(new))));
     pairs
-}
-
-fn entry(
-    (old, new): Pair,
-    is_served: bool,
-    drain: &Drain,
-    waited: &Waited,
-    backend: Backend,
-    general: Option<&Doubt>,
-) -> Option<ListenerReceipt> {
-    let endpoint = &old.or(new)?.endpoint;
-    let mut receipt = ListenerReceipt::new(endpoint, Role::Traffic, rung(backend));
-    receipt.inode_before = old.map(|listener| listener.inode);
-    receipt.inode_after = new.map(|listener| listener.inode);
-    let left = old.map(|old| drain.undrained(old)).unwrap_or_default();
-    if old.is_none() || receipt.inode_before != receipt.inode_after {
-        let doubt = match new {
-            None => Some(Doubt::new(ReasonCode::NoNewListener, "no new listener took its place")),
-            Some(_) if !is_served => {
-                Some(Doubt::new(ReasonCode::NoNewListener, "no new listener took the place of a part of it"))
-            }
-            // The drain would take what passed a lapsed lease for something that came by another way.
-            Some(_) => general.cloned().or_else(|| drain.doubt(endpoint)),
-        };
-        judge_held(&mut receipt, left, doubt, backend);
-        if old.is_none() {
-            // There was nothing to be drained.
-            (receipt.undrained_queue, receipt.undrained_half_open, receipt.half_open_silent) = (None, None, None);
-        }
-    } else if matches!(waited, Waited::Both | Waited::TimeOver | Waited::Signal(_)) {
-        let stays = "the old server has not closed it: what it queues from now on is lost when it does";
-        receipt.doubt(match general {
-            None => Doubt::new(ReasonCode::OldStillOpen, stays),
-            Some(general) => Doubt::new(general.code, format!("{}; {stays}", general.why)),
-        });
-    } else {
-        receipt.rung = Rung::Passed;
-    }
-    Some(receipt)
 }
 
 #[cfg(test)]

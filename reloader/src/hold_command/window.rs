@@ -39,6 +39,15 @@ pub(super) enum Waited {
     Blind(String),
 }
 
+/// A command that runs under a hold.
+#[derive(Clone, Copy)]
+pub(super) struct HeldCommand<'a> {
+    pub(super) command: &'a Handle,
+    pub(super) hold: &'a Hold,
+    /// When the hold ends by itself.
+    pub(super) ends: Instant,
+}
+
 /// What is held, and what was there before the command.
 pub(super) struct BindWindow {
     pub(super) places: Vec<RequestedListener>,
@@ -107,10 +116,8 @@ impl BindWindow {
 
     pub(super) async fn wait(
         &self,
-        command: &Handle,
-        hold: &Hold,
+        HeldCommand { command, hold, ends }: HeldCommand<'_>,
         drain: &mut Drain,
-        ends: Instant,
         signals: &mut UnboundedReceiver<CaughtSignal>,
     ) -> Waited {
         let (mut both_since, mut partly_since) = (None, None);

@@ -77,6 +77,9 @@ pub struct InspectRequest<R, L> {
 }
 
 /// Inspects it. Blocks for as long as the kernel takes.
+///
+/// # Errors
+/// Where the kernel does not list the sockets, or none of them is seen.
 pub fn look<R, L>(known: InspectRequest<R, L>) -> Result<Inspection, InspectError>
 where
     R: Fn(&Address) -> Option<Role>,

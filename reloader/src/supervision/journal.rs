@@ -101,6 +101,9 @@ fn path(state_dir: &Path) -> PathBuf {
 /// The newest receipts of `state_dir`, newest first, at most `count`.
 ///
 /// Lines that are not receipts (of a newer version, or damaged) are passed over with a warning.
+///
+/// # Errors
+/// Where the journal cannot be read. That there is none is not an error.
 pub fn read_newest(state_dir: &Path, count: usize) -> io::Result<Vec<Receipt>> {
     let newest = path(state_dir);
     let mut receipts = read_newest_in(&newest, count)?;

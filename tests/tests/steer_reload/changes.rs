@@ -1,29 +1,20 @@
 //! Tests changes of binds that cost resets with HAProxy's own reload in master-worker mode: fewer shards, other bind options. That mode
 //! passes sockets and retires the old worker at once. The same changes are made by reloader and by HAProxy alone.
 
-use reloader_tests::config::Config;
+use reloader_tests::config::{ALTERNATING, Config};
 use reloader_tests::haproxy::HaproxyBinary;
 use reloader_tests::load::{Load, Outcomes};
 use reloader_tests::master::Master;
 use reloader_tests::netns;
+use reloader_tests::receipt::assert_proven;
 use reloader_tests::rig::Rig;
 use reloader_tests::tier;
 
-const CLIENTS: [&str; 3] = ["127.0.0.1:8000", "127.0.0.1:8001", "[::1]:8002"];
 const RATE: u32 = 3000;
 const MOST_ROUNDS: usize = 400;
 
 fn reloads() -> usize {
     tier::rounds(24)
-}
-
-fn config(round: usize) -> Config {
-    let config = Config::new().global("nbthread 4");
-    if round.is_multiple_of(2) {
-        config.frontend("web", &["127.0.0.1:8000 shards 4", "127.0.0.1:8001", "[::]:8002"])
-    } else {
-        config.frontend("web", &["127.0.0.1:8000 shards 1", "127.0.0.1:8001 interface lo", "[::]:8002 v6only"])
-    }
 }
 
 #[test]
@@ -42,13 +33,13 @@ fn reloader_loses_nothing_where_master_worker_mode_loses() {
 }
 
 fn run_with_reloader() -> Outcomes {
-    let rig = Rig::with(&config(0)).start();
-    let load = Load::to(CLIENTS).rate(RATE).start();
+    let rig = Rig::with(&Config::alternating_binds(0)).start();
+    let load = Load::to(ALTERNATING).rate(RATE).start();
     for round in 1..=reloads() {
         load.until_further(u64::from(RATE) / 5);
-        rig.configure(&config(round));
+        rig.configure(&Config::alternating_binds(round));
         let receipt = rig.reload();
-        assert!(receipt.status == 0 && receipt.at("/result") == "proven", "{}{}", receipt.stdout, receipt.stderr);
+        assert_proven(&receipt);
     }
     load.until_further(u64::from(RATE) / 5);
     load.stop()
@@ -60,14 +51,14 @@ fn run_with_master_worker_mode() -> (Outcomes, usize) {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let (file, stats) = (path("haproxy.cfg"), path("stats.sock"));
-    config(0).exposing_stats_socket(&stats).write(&file);
+    Config::alternating_binds(0).exposing_stats_socket(&stats).write(&file);
     let master = Master::start(&HaproxyBinary::installed(), &file, &path("master.sock"), &stats, &[]);
-    let load = Load::to(CLIENTS).rate(RATE).start();
+    let load = Load::to(ALTERNATING).rate(RATE).start();
     let mut rounds = 0;
     while rounds < reloads() || load.failed() == 0 && rounds < MOST_ROUNDS {
         rounds += 1;
         load.until_further(u64::from(RATE) / 5);
-        config(rounds).exposing_stats_socket(&stats).write(&file);
+        Config::alternating_binds(rounds).exposing_stats_socket(&stats).write(&file);
         master.reload();
     }
     load.until_further(u64::from(RATE) / 5);

@@ -24,7 +24,7 @@ struct NoEgress;
 pub(super) fn attach(program: &mut SchedClassifier, site: Site<'_>) -> Attached {
     // aya attaches by name. For another name the kernel would say ENODEV, as for a device that has gone.
     if !site.device.has_readable_name() {
-        return Err("a filter can be put on it by its name only; give it another".into());
+        return Err("a filter is attached by the device's name, which is not readable; rename the device".into());
     }
     let added = match tc::add_clsact(site.device.index) {
         Ok(()) => true,

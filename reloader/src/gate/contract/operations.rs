@@ -94,7 +94,7 @@ pub(in crate::gate) fn doubt_behind_others<'a>(devices: impl Iterator<Item = &'a
     let devices: BTreeSet<&str> = devices.collect();
     (!devices.is_empty()).then(|| {
         let devices = Vec::from_iter(devices).join(", ");
-        format!("other filters stand before the hold on {devices}: a SYN that one of them decides on is not held")
+        format!("other filters come before the hold on {devices}: a SYN is not held where one of them decides on it")
     })
 }
 

@@ -17,9 +17,7 @@ pub enum EbpfError {
     #[error("cannot hold SYNs by eBPF, which takes Linux 5.8: {0}. Or hold by qdisc (kernel-fallback)")]
     Programs(#[from] ProgramsError),
     /// A map could not be read or written.
-    #[error(
-        "the hold failed: the map {what} of the eBPF gate: {source}. A port of it may be held for half a second more"
-    )]
+    #[error("the hold failed: the map {what} of the eBPF gate: {source}. Its ports may be held for half a second more")]
     Map {
         /// The map.
         what: &'static str,
@@ -28,7 +26,7 @@ pub enum EbpfError {
     },
     /// The kernel refuses a socket by which SYNs are delivered.
     #[error(
-        "cannot hold SYNs by eBPF: the kernel gives no socket to deliver them by: {source}. Give this process CAP_NET_RAW and \
+        "cannot hold SYNs by eBPF: the kernel refuses a socket to deliver them by: {source}. Give this process CAP_NET_RAW and \
          CAP_NET_ADMIN, and load the module af_packet, or hold by qdisc (kernel-fallback)"
     )]
     Socket {

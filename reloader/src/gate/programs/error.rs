@@ -20,8 +20,8 @@ pub enum ProgramsError {
     Denied,
     /// bpf(2) answered ENOSYS.
     #[error(
-        "bpf(2) is not there (ENOSYS). Either this kernel is built without it, or a seccomp filter (a container's, or \
-         SystemCallFilter=) hides it: allow bpf in the filter"
+        "bpf(2) is missing (ENOSYS): this kernel is built without it, or a seccomp filter (a container's, or \
+         SystemCallFilter=) hides it. Allow bpf in the filter"
     )]
     Missing,
     /// The object was built for another version of this program.

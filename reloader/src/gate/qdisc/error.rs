@@ -34,11 +34,14 @@ pub enum QdiscError {
         major: u16,
     },
     /// All bands of the prio on `lo` are taken by other holds.
-    #[error("cannot hold SYNs of local clients: 15 other holds are on lo already. Wait for one of them to end")]
-    TooManyHolds,
+    #[error("cannot hold SYNs of local clients: {most} other holds are on lo already. Wait for one of them to end")]
+    TooManyHolds {
+        /// How many there is room for.
+        most: usize,
+    },
     /// The id is in use.
     #[error(
-        "cannot hold SYNs by qdisc: hold {id} is there already. End it, or let `reloader release` remove what is left of it"
+        "cannot hold SYNs by qdisc: hold {id} exists already. End it, or let `reloader release` remove what is left of it"
     )]
     IdTaken {
         /// The id.

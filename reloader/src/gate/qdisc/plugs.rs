@@ -44,7 +44,7 @@ pub(super) fn add_on_lo(id: u16, capacity: u32) -> Result<u32, QdiscError> {
             // The last hold before this one has ended in between, and removed the prio.
             Err(error) if is_gone(&error) && attempts > 0 && !prio_exists()? => attempts -= 1,
             Err(source) => return Err(QdiscError::adding("lo", "adding a plug", "sch_plug", source)),
-            Ok(None) => return Err(QdiscError::TooManyHolds),
+            Ok(None) => return Err(QdiscError::TooManyHolds { most: BANDS.count() }),
             Ok(Some(class)) => return Ok(class),
         }
     }

@@ -32,13 +32,13 @@ pub enum SteerError {
         address: SocketAddr,
     },
     /// Two groups would have the same key.
-    #[error("cannot steer {address}: another group that is steered cannot be told from it by this kernel")]
+    #[error("cannot steer {address}: this kernel cannot tell its group from another one that is steered")]
     Ambiguous {
         /// The address of the group.
         address: SocketAddr,
     },
     /// More sockets than the array has room for.
-    #[error("cannot steer {address}: more than {most} sockets would have to be steered to")]
+    #[error("cannot steer {address}: there is room for {most} sockets to steer to, and it would need more")]
     TooMany {
         /// The address of the group.
         address: SocketAddr,
@@ -47,8 +47,8 @@ pub enum SteerError {
     },
     /// The program could not be detached.
     #[error(
-        "the steering program could not be taken off {address}: {source}. It has no effect any more, and goes with the last of the \
-         sockets"
+        "the steering program could not be detached from {address}: {source}. It has no effect any more, and goes when the last of the \
+         sockets is closed"
     )]
     Detach {
         /// The address of the group.

@@ -3,6 +3,7 @@
 mod blocks;
 mod host;
 mod names;
+mod reference;
 mod runner;
 mod systemd;
 mod sysv;

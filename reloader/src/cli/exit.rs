@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// The text about exit statuses below `reloader --help`.
 pub(super) fn help() -> String {
-    format!("{STATUSES}\n{HOLD}")
+    format!("{STATUSES}\n\n{HOLD}")
 }
 
 /// The statuses that all commands have in common.

@@ -36,7 +36,10 @@ impl Stream {
     pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
         match &mut self.session {
             Some(session) => session.send(&self.socket, bytes),
-            None => Ok(self.socket.send(bytes).map(|_| ())?),
+            None => {
+                self.socket.send(bytes)?;
+                Ok(())
+            }
         }
     }
 

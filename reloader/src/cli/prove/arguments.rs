@@ -34,8 +34,8 @@ pub(in crate::cli) struct Arguments {
     /// Use TLS, with --http inside it. The certificate is not verified: the run proves that there is service, not whose.
     #[arg(long)]
     pub(super) tls: bool,
-    /// Keep 50 connections, or this many, and send the requests on them. A request on a connection that the service closes
-    /// or resets is lost.
+    /// Keep 50 connections, or this many, and send the requests on them. A request is lost if the service closes or resets
+    /// its connection.
     #[arg(
         long,
         value_name = "CONNECTIONS",

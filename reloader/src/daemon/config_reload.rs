@@ -1,7 +1,7 @@
 //! Reads reloader's own configuration again (SIGHUP).
 
 use super::event_loop::EventLoop;
-use super::startup::clean_up_holds;
+use super::startup::{clean_up_holds, forgotten};
 use crate::config::{Config, Haproxy, Mode};
 use crate::process::run_blocking;
 use crate::supervision::{Notice, notify};
@@ -11,7 +11,8 @@ impl EventLoop {
     pub(super) async fn read_configuration(&mut self) -> bool {
         notify::reloading();
         let path = self.config_path.clone();
-        let read = run_blocking(move || Config::load(path.as_deref()).map_err(|error| error.to_string())).await;
+        let read = run_blocking(move || Config::load(path.as_deref()).map_err(|error| error.to_string()));
+        let read = self.supervisor.heartbeat().during(read).await;
         let taken = match read.and_then(|config| self.checked(config)) {
             Ok(config) => {
                 self.take_configuration(config).await;
@@ -40,8 +41,14 @@ impl EventLoop {
     async fn take_configuration(&mut self, new: Config) {
         let config = with_fixed_values(self.supervisor.config(), new);
         self.supervisor.configure(&config).await;
+        // What a dead hold left must go before anything is put in its place.
         if self.supervisor.notices().has(Notice::HoldResidue) {
             clean_up_holds(&mut self.supervisor).await;
+        }
+        self.supervisor.prepare_holds().await;
+        self.supervisor.clear_warning(Notice::SupervisedGeneration);
+        if self.supervisor.notices().has(Notice::ForgottenServices) {
+            self.supervisor.replace_warning(Notice::ForgottenServices, forgotten(self.supervisor.config()));
         }
         self.supervisor.clear_warning(Notice::Configuration);
         log::info!("{}: reloader's configuration was read again", self.supervisor.name());

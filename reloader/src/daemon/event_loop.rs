@@ -80,6 +80,7 @@ impl EventLoop {
                 event => self.handle(event).await,
             }
             self.reload_when_possible().await;
+            self.supervisor.retire_stopped().await;
             if !self.queue.stops.is_empty() {
                 return self.stop().await;
             }
@@ -106,9 +107,6 @@ impl EventLoop {
             LoopEvent::HousekeepingDue => {
                 self.supervisor.tick();
                 self.restore_runtime_dir();
-                if self.supervisor.refresh_companion().await {
-                    self.supervisor.publish();
-                }
                 self.end_overdue().await;
             }
             LoopEvent::Signal(action) => self.act_on_signal(action).await,
@@ -149,6 +147,8 @@ impl EventLoop {
             self.take(event);
         }
         self.queue.refuse_all();
+        // Whoever hears of the end may ask the next daemon at once. A failure is in the log.
+        let _ = self.supervisor.record_now().await;
         let with_programs: Vec<u32> = drains.iter().copied().filter(|pid| self.keeps_programs(*pid)).collect();
         for waiter in std::mem::take(&mut self.queue.stops) {
             waiter.send(Reply::Stopped { drains: drains.clone(), with_programs: with_programs.clone(), stays });

@@ -31,13 +31,15 @@ impl RuntimeDir {
             return Ok(());
         }
         setup::directories(config, self.control.group)?;
-        self.lock = setup::lock(&config.runtime_dir)?;
+        let lock = setup::lock(&config.runtime_dir)?;
         if !config.control_socket.exists() {
             let mut control_socket = ControlSocket::listen(&config.control_socket, self.control.group)?;
             control_socket.serve(self.control.clone());
             // The earlier one's path is this one's now: it must not remove it.
             std::mem::replace(&mut self.control_socket, control_socket).forget_path();
         }
+        // Last: with the lock in place nothing else is looked for.
+        self.lock = lock;
         self.restorations += 1;
         Ok(())
     }

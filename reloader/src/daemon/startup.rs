@@ -17,7 +17,7 @@ use super::{DaemonError, setup};
 use crate::config::{Config, OnStop, Strategy};
 use crate::gate::hold::{self, Gates, HoldRegistry};
 use crate::gate::syn_counter;
-use crate::process::{self, BlockingLane, run_blocking};
+use crate::process::{self, BlockingLane};
 use crate::server::Server;
 use crate::supervision::fd_store::{self, FdStore, Room};
 use crate::supervision::records::{GenerationRecord, GenerationRecords};
@@ -43,7 +43,8 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     signals::reap_as_init()?;
     note_on_stop(&config);
     let mut control_socket = ControlSocket::listen(&config.control_socket, group)?;
-    let gates = run_blocking(Gates::probe).await;
+    // Without an answer no gate is used, and HAProxy is served all the same.
+    let gates = tokio::task::spawn_blocking(Gates::probe).await.unwrap_or_default();
     remove_stale_counter();
     let common = Common {
         config,
@@ -67,9 +68,11 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     let supervisors = common.supervisors(&names).await?;
     control_socket.serve(control.clone());
     let runtime_dir = SharedRuntimeDir::new(RuntimeDir::new(lock, control_socket, control));
-    let loops = Loops { supervisors, receivers, actions, config_path, runtime_dir };
+    let loops = Loops { supervisors, receivers, actions, config_path, runtime_dir: runtime_dir.clone() };
     let ended = run_services(loops, &common.board, stop, stopping).await;
     active_clients.over().await;
+    // The lock and the control socket stay until the last client has its answer.
+    drop(runtime_dir);
     ended
 }
 
@@ -205,7 +208,8 @@ async fn prepare(supervisor: &mut Supervisor) {
     supervisor.note_steering_left_behind();
     let strategy = supervisor.config().reload.strategy;
     if strategy == Strategy::Steer || !supervisor.server().owns_lifecycle() {
-        supervisor.load_steering().await;
+        let loaded = supervisor.load_steering().await;
+        loaded.inspect_err(|error| log::warn!("{}: {error}", supervisor.name())).ok();
     }
 }
 
@@ -243,7 +247,7 @@ fn remove_stale_counter() {
 }
 
 /// Services that an earlier daemon ran and that the configuration does not have any more.
-fn forgotten(config: &Config) -> Option<String> {
+pub(super) fn forgotten(config: &Config) -> Option<String> {
     let places = std::fs::read_dir(config.runtime_dir.join("services")).ok()?.flatten();
     let unknown = places.filter(|place| !config.services.contains_key(&*place.file_name().to_string_lossy()));
     let lives = |record: &GenerationRecord| process::start_time(record.pid) == Some(record.start_time);

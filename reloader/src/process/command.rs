@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::task::JoinHandle;
 
 use super::{Ended, Handle};
 use crate::sys::NotForChildren;
@@ -13,8 +14,8 @@ use crate::sys::NotForChildren;
 /// How long to wait for the rest of a command's standard error after the command has ended.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many bytes of a command's output are kept. The rest is read and discarded.
-const MAX_OUTPUT: u64 = 64 << 10;
+/// How many bytes of a command's output are kept, the last ones.
+const MAX_OUTPUT: usize = 64 << 10;
 
 /// Runs a command to its end. A command that hangs is killed when this future is dropped.
 ///
@@ -33,6 +34,7 @@ pub async fn run_to_success(command: &mut Command) -> Result<(), Vec<String>> {
     if ended == Ended::Exited(0) {
         return Ok(());
     }
+    let output = last_words(output).await;
     let lines: Vec<String> = String::from_utf8_lossy(&output).lines().map(str::to_owned).collect();
     Err(if lines.is_empty() { vec![format!("{program} {ended}")] } else { lines })
 }
@@ -44,35 +46,46 @@ pub async fn run_to_success(command: &mut Command) -> Result<(), Vec<String>> {
 pub async fn output_within(command: &mut Command, timeout: Duration) -> io::Result<(Ended, Vec<u8>)> {
     let (reader, writer) = std::io::pipe()?;
     command.stdout(writer).stderr(Stdio::null());
-    let output = run(command, reader, |command| {
-        command.stdout(Stdio::null());
-    });
+    let output = async {
+        let (ended, output) = run(command, reader, |command| {
+            command.stdout(Stdio::null());
+        })
+        .await?;
+        Ok((ended, last_words(output).await))
+    };
     tokio::time::timeout(timeout, output).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Runs a command that writes to the other end of `reader`. `let_go` closes our copy of that end, so that the reader reaches the
-/// end of the file when the command closes its own.
+/// end of the file when the command closes its own. Returns how the command ended, and the task that reads.
 async fn run(
     command: &mut Command,
     reader: std::io::PipeReader,
     let_go: impl FnOnce(&mut Command),
-) -> io::Result<(Ended, Vec<u8>)> {
+) -> io::Result<(Ended, JoinHandle<Vec<u8>>)> {
     command.stdin(Stdio::null());
     remove_service_variables(command);
     let running = Running(Handle::spawn(command).map_err(io::Error::other)?);
     let_go(command);
-    let output = tokio::task::spawn_blocking(move || {
-        let mut output = Vec::new();
-        let mut reader = reader.take(MAX_OUTPUT);
-        let _ = reader.read_to_end(&mut output);
-        // A full pipe would stop the process.
-        let _ = std::io::copy(&mut reader.into_inner(), &mut std::io::sink());
-        output
-    });
-    let ended = running.0.ended().await;
-    // A child of the command may keep the pipe open.
-    let output = tokio::time::timeout(OUTPUT_TIMEOUT, output).await.map(Result::unwrap_or_default).unwrap_or_default();
-    Ok((ended, output))
+    let output = tokio::task::spawn_blocking(move || read_tail(reader));
+    Ok((running.0.ended().await, output))
+}
+
+/// The last bytes of what a command writes: what it ends with says why it failed. All of it is read, because a full pipe would stop it.
+fn read_tail(mut reader: impl Read) -> Vec<u8> {
+    let (mut tail, mut block) = (Vec::new(), [0; 4096]);
+    while let Ok(length @ 1..) = reader.read(&mut block) {
+        tail.extend(&block[..length]);
+        if tail.len() > 2 * MAX_OUTPUT {
+            tail.drain(..tail.len() - MAX_OUTPUT);
+        }
+    }
+    tail.split_off(tail.len().saturating_sub(MAX_OUTPUT))
+}
+
+/// The rest of the output of a command that has ended. A child of it may keep the pipe open.
+async fn last_words(output: JoinHandle<Vec<u8>>) -> Vec<u8> {
+    tokio::time::timeout(OUTPUT_TIMEOUT, output).await.map(Result::unwrap_or_default).unwrap_or_default()
 }
 
 /// Starts a command and returns at once. A task reaps it and logs a failure.
@@ -163,5 +176,13 @@ mod tests {
         assert_eq!((ended, output), (Ended::Exited(3), b"one\n".to_vec()));
         let error = output_within(&mut shell("exec sleep 1000"), Duration::from_millis(20)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn end_of_a_long_output_is_kept() {
+        let text = [vec![b'x'; 5 * MAX_OUTPUT], b"the reason".to_vec()].concat();
+        let tail = read_tail(&text[..]);
+        assert_eq!(tail.len(), MAX_OUTPUT);
+        assert!(tail.ends_with(b"the reason"));
     }
 }

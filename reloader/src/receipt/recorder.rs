@@ -105,11 +105,11 @@ impl Recorder {
         self.receipt.notes.push(note);
     }
 
-    /// Something that leaves the whole reload without a proof. The first that is noted stays.
+    /// Something that leaves the whole reload without a proof. An earlier doubt becomes a note.
     pub(crate) fn doubt(&mut self, code: ReasonCode, reason: impl Into<String>) {
-        if self.receipt.reason.is_none() {
-            (self.receipt.reason, self.receipt.reason_code) = (Some(reason.into()), Some(code));
-        }
+        self.receipt.reason_code = Some(code);
+        let earlier = self.receipt.reason.replace(reason.into());
+        self.receipt.notes.extend(earlier);
     }
 
     /// The finished receipt.
@@ -118,7 +118,7 @@ impl Recorder {
             Ok(()) => {
                 self.receipt.result = Outcome::Proven;
                 // What was noted on the way (another server on the port) stands before the listeners' own reason.
-                if let (Outcome::Unproven, Some((code, reason))) = judge(&self.receipt.listeners) {
+                if let (None, Some((code, reason))) = (&self.receipt.reason, judge(&self.receipt.listeners).1) {
                     self.doubt(code, reason);
                 }
                 if self.receipt.reason.is_some() {

@@ -16,7 +16,7 @@ use crate::haproxy::master::tell_to_drain;
 use crate::haproxy::overlay::overlay;
 use crate::haproxy::scan;
 use crate::haproxy::version::{Version, VersionCache, VersionError};
-use crate::process::{Handle, run_blocking};
+use crate::process::{BlockingLane, Handle};
 use crate::sockets::inspection::{InspectError, Inspection};
 
 /// HAProxy, with the broker that hands it its sockets.
@@ -25,13 +25,21 @@ pub(crate) struct HaproxyServer {
     config: Haproxy,
     broker: Broker,
     versions: VersionCache,
+    /// Reads of its configuration files, whose file system may hang.
+    files: BlockingLane,
     /// How long the program may take to say which version it is.
     start_timeout: Duration,
 }
 
 impl HaproxyServer {
     pub(super) fn new(config: Haproxy, broker: Broker, start_timeout: Duration) -> HaproxyServer {
-        HaproxyServer { config, broker, versions: VersionCache::default(), start_timeout }
+        HaproxyServer {
+            config,
+            broker,
+            versions: VersionCache::default(),
+            files: BlockingLane::default(),
+            start_timeout,
+        }
     }
 
     pub(crate) fn config(&self) -> &Haproxy {
@@ -65,7 +73,9 @@ impl HaproxyServer {
         let is_known_good = known_good.is_some();
         let config = known_good.unwrap_or_else(|| self.config.config.clone());
         let files = config.clone();
-        let (sources, facts) = run_blocking(move || scan::load(&files)).await?;
+        let load = move || Ok(scan::load(&files));
+        let loaded = self.files.run("reading HAProxy's configuration", load).await;
+        let (sources, facts) = loaded.map_err(|error| error.to_string())??;
         let (capabilities, binds_alone) = (version.into(), facts.noreuseport);
         let ends_by_reload = facts.lasting_program_sentence();
         let spec = LaunchSpec::Haproxy(HaproxySpec { version, config, sources, facts });

@@ -1,5 +1,6 @@
 //! What is known before a process starts, what a start gets, and what comes of it.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use super::{Capabilities, service};
@@ -8,8 +9,8 @@ use crate::fs::generation_files::GenerationFiles;
 use crate::haproxy::appearance::Appearance;
 use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
 use crate::haproxy::version::Version;
-use crate::process::Handle;
 use crate::process::readiness::NotReady;
+use crate::process::{BlockingLane, Handle};
 use crate::sockets::custody::{Custody, KeptSocket};
 use crate::sys::Inheritance;
 
@@ -66,9 +67,9 @@ impl Prepared {
     ///
     /// # Errors
     /// A sentence.
-    pub(crate) fn confirmed_sources(&self) -> Result<Option<Vec<Source>>, &'static str> {
+    pub(crate) async fn confirmed_sources(&self) -> Result<Option<Vec<Source>>, String> {
         match &self.spec {
-            LaunchSpec::Haproxy(spec) => spec.confirmed_sources().map(Some),
+            LaunchSpec::Haproxy(spec) => spec.confirmed_sources().await.map(Some),
             LaunchSpec::Service(_) => Ok(None),
         }
     }
@@ -79,10 +80,14 @@ impl HaproxySpec {
         self.facts.quic.then_some(QUIC_LOSES)
     }
 
-    fn confirmed_sources(&self) -> Result<Vec<Source>, &'static str> {
-        match scan::read(&self.config) {
+    async fn confirmed_sources(&self) -> Result<Vec<Source>, String> {
+        let files = self.config.clone();
+        let now =
+            BlockingLane::default().run("reading HAProxy's configuration again", move || scan::read(&files)).await;
+        match now {
             Ok(sources) if sources == self.sources => Ok(sources),
-            _ => Err("the configuration changed on disk while HAProxy read it: not kept as last-known-good"),
+            Err(error) if error.kind() == ErrorKind::TimedOut => Err(format!("not kept as last-known-good: {error}")),
+            _ => Err("the configuration changed on disk while HAProxy read it: not kept as last-known-good".into()),
         }
     }
 }

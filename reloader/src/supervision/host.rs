@@ -19,8 +19,6 @@ pub(crate) struct Host {
     /// What every child gets.
     inheritance: Inheritance,
     qdiscs: SharedQdiscs,
-    /// The qdiscs that this service has asked for.
-    needed: Option<Backend>,
     /// Loaded once, when SYNs are to be counted: its load time would else be part of each reload.
     counter: Option<SynCounter>,
 }
@@ -35,7 +33,7 @@ impl Host {
     ) -> Host {
         // The same file as long as this process lives, though a package manager may replace its path.
         let program = PathBuf::from("/proc/self/exe");
-        Host { gates, missing_capabilities, program, inheritance, qdiscs, needed: None, counter: None }
+        Host { gates, missing_capabilities, program, inheritance, qdiscs, counter: None }
     }
 
     /// What can hold or steer SYNs here.
@@ -63,17 +61,12 @@ impl Host {
     /// # Errors
     /// Where it could not be put there: each hold then puts it there for itself.
     pub(super) async fn need_qdiscs(
-        &mut self,
+        &self,
         service: &str,
         backend: Option<Backend>,
         registry: HoldRegistry,
     ) -> io::Result<()> {
-        if self.needed == backend {
-            return Ok(());
-        }
-        self.qdiscs.need(service, backend, registry).await?;
-        self.needed = backend;
-        Ok(())
+        self.qdiscs.need(service, backend, registry).await
     }
 
     /// Loads the SYN counter, unless it is there.

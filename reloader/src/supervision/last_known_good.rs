@@ -25,11 +25,13 @@ impl LastKnownGood {
     /// Keeps `sources`, written beside the loop. Nothing is written where they are kept already.
     ///
     /// # Errors
-    /// Where the file system refuses, or hangs. The earlier copies stay.
+    /// Where the file system refuses, or hangs: then the copies may be written later.
     pub(crate) async fn save(&mut self, sources: Vec<Source>) -> io::Result<()> {
         if self.saved == sources {
             return Ok(());
         }
+        // A write that hangs may be done later: what is kept is not known until one has succeeded.
+        self.saved.clear();
         let (directory, copies) = (self.directory.clone(), sources.clone());
         self.lane.run("storing the copies", move || write(&directory, &copies)).await?;
         self.saved = sources;

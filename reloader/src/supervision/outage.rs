@@ -23,8 +23,8 @@ pub(crate) struct ServiceOutage {
     current: Option<Outage>,
     last: Option<Outage>,
     refused: Option<RefusedListeners>,
-    /// The last start that failed was only too slow.
-    start_timed_out: bool,
+    /// The last start that failed was cut short by custody-max.
+    cut_by_custody_max: bool,
     /// For how many looks the serving generation has had no descriptors.
     looks_without_descriptors: u32,
     /// Why a server that runs could not be adopted: nothing is started beside it.
@@ -76,9 +76,9 @@ impl ServiceOutage {
     }
 
     /// A start during the outage has failed. False where there is no outage.
-    pub(super) fn note_failed_start(&mut self) -> bool {
+    pub(super) fn count_failed_start(&mut self) -> bool {
         let Some(outage) = &mut self.current else { return false };
-        outage.failed(Instant::now(), self.start_timed_out);
+        outage.failed(Instant::now(), self.cut_by_custody_max);
         true
     }
 
@@ -86,13 +86,13 @@ impl ServiceOutage {
     pub(super) fn begin_after_failed_starts(&mut self) {
         let now = Instant::now();
         let mut outage = Outage::begin(now, Duration::MAX, None);
-        outage.failed(now, self.start_timed_out);
-        outage.failed(now, self.start_timed_out);
+        outage.failed(now, self.cut_by_custody_max);
+        outage.failed(now, self.cut_by_custody_max);
         self.current = Some(outage);
     }
 
-    pub(super) fn set_start_timed_out(&mut self, timed_out: bool) {
-        self.start_timed_out = timed_out;
+    pub(super) fn set_cut_by_custody_max(&mut self, cut: bool) {
+        self.cut_by_custody_max = cut;
     }
 
     pub(super) fn block_adoption(&mut self, why: String) {

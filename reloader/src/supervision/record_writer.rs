@@ -1,12 +1,16 @@
 //! Writes the record of running generations beside the loop, in the order in which the records were made.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::records::GenerationRecords;
 use crate::process::BlockingLane;
+
+/// The pause before a record that could not be written is written again.
+const REWRITE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A record that is to be written, and where the outcome is wanted.
 struct Job {
@@ -42,20 +46,38 @@ impl RecordWriter {
     }
 }
 
+/// A record that could not be written is written again until it is, or until a newer one is: what hung may write an older one afterwards.
 async fn write_all(place: PathBuf, mut waiting: mpsc::UnboundedReceiver<Job>) {
     let lane = BlockingLane::default();
-    while let Some(mut job) = waiting.recv().await {
+    let mut unwritten: Option<GenerationRecords> = None;
+    loop {
+        let again = async {
+            match &unwritten {
+                Some(records) => {
+                    tokio::time::sleep(REWRITE_INTERVAL).await;
+                    Job { records: records.clone(), reply: None }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let next = tokio::select! {
+            biased;
+            job = waiting.recv() => job,
+            job = again => Some(job),
+        };
+        let Some(mut job) = next else { return };
         let mut replies: Vec<_> = job.reply.take().into_iter().collect();
         while let Ok(newer) = waiting.try_recv() {
             job = newer;
             replies.extend(job.reply.take());
         }
-        let (records, directory) = (job.records, place.clone());
-        let write = move || records.store(&directory);
-        let written = lane.run("recording the running generations", write).await;
-        if let Err(error) = &written {
+        let written = write(&lane, &place, job.records.clone()).await;
+        if let Err(error) = &written
+            && unwritten.is_none()
+        {
             log::error!("cannot record the running generations in {}: {error}", place.display());
         }
+        unwritten = written.is_err().then_some(job.records);
         for reply in replies {
             let _ = reply.send(match &written {
                 Ok(()) => Ok(()),
@@ -63,6 +85,11 @@ async fn write_all(place: PathBuf, mut waiting: mpsc::UnboundedReceiver<Job>) {
             });
         }
     }
+}
+
+async fn write(lane: &BlockingLane, place: &Path, records: GenerationRecords) -> io::Result<()> {
+    let directory = place.to_owned();
+    lane.run("recording the running generations", move || records.store(&directory)).await
 }
 
 #[cfg(test)]
@@ -84,5 +111,17 @@ mod tests {
         assert_eq!(GenerationRecords::load(directory.path()).next, 20);
         let nowhere = RecordWriter::new(directory.path().join("none"));
         assert_eq!(nowhere.store(numbered(1)).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn record_that_could_not_be_written_is_written_once_that_is_possible() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("later");
+        let writer = RecordWriter::new(place.clone());
+        writer.store(numbered(7)).await.unwrap_err();
+        std::fs::create_dir(&place).unwrap();
+        while GenerationRecords::load(&place).next != 7 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }

@@ -43,10 +43,10 @@ impl Outage {
         self.next_try
     }
 
-    /// A start failed at `now`. One that was only too slow (`timed_out`) says nothing against its configuration.
-    pub(crate) fn failed(&mut self, now: Instant, timed_out: bool) {
+    /// A start failed at `now`. One that was `cut` short by custody-max says nothing against its configuration.
+    pub(crate) fn failed(&mut self, now: Instant, cut: bool) {
         self.failures += 1;
-        self.known_good_next ^= !timed_out;
+        self.known_good_next ^= !cut;
         // The second start is made at once: it uses the last-known-good configuration.
         let tries = self.failures + self.crashes;
         self.next_try = now + if self.failures == 1 && self.crashes == 0 { Duration::ZERO } else { delay(tries) };

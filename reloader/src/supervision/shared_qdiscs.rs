@@ -1,5 +1,6 @@
 //! Keeps empty qdiscs on the devices where reloads are holds, once for all services that need them.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
@@ -7,16 +8,31 @@ use std::rc::Rc;
 use tokio::sync::Mutex;
 
 use crate::gate::hold::{Backend, HoldRegistry, PersistentQdiscs};
-use crate::process::run_blocking;
+use crate::process::BlockingLane;
 
 /// Shared by all services of a daemon.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct SharedQdiscs(Rc<Mutex<State>>);
+pub(crate) struct SharedQdiscs(Rc<Shared>);
 
 #[derive(Debug, Default)]
-struct State {
-    needs: BTreeMap<String, Backend>,
-    installed: Option<(Backend, PersistentQdiscs)>,
+struct Shared {
+    needs: RefCell<Needs>,
+    installed: Mutex<Option<PersistentQdiscs>>,
+    lane: BlockingLane,
+}
+
+#[derive(Debug, Default)]
+struct Needs {
+    by_service: BTreeMap<String, Backend>,
+    /// What is installed; `None` also while that changes.
+    installed: Option<Backend>,
+}
+
+impl Needs {
+    /// What the qdisc gate needs serves the other too.
+    fn backend(&self) -> Option<Backend> {
+        self.by_service.values().copied().max_by_key(|backend| *backend == Backend::Qdisc)
+    }
 }
 
 impl SharedQdiscs {
@@ -26,22 +42,30 @@ impl SharedQdiscs {
     /// # Errors
     /// Where they could not be installed.
     pub(crate) async fn need(&self, service: &str, backend: Option<Backend>, registry: HoldRegistry) -> io::Result<()> {
-        let mut state = self.0.lock().await;
+        let is_done = || {
+            let needs = self.0.needs.borrow();
+            needs.backend() == needs.installed
+        };
         match backend {
-            Some(backend) => drop(state.needs.insert(service.to_owned(), backend)),
-            None => drop(state.needs.remove(service)),
+            Some(backend) => drop(self.0.needs.borrow_mut().by_service.insert(service.to_owned(), backend)),
+            None => drop(self.0.needs.borrow_mut().by_service.remove(service)),
         }
-        // What the qdisc gate needs serves the other too.
-        let needed = state.needs.values().copied().max_by_key(|backend| *backend == Backend::Qdisc);
-        if needed == state.installed.as_ref().map(|(backend, _)| *backend) {
+        if is_done() {
             return Ok(());
         }
-        let before = state.installed.take();
-        let install = move || -> io::Result<_> {
+        let mut installed = self.0.installed.lock().await;
+        if is_done() {
+            return Ok(());
+        }
+        let needed = self.0.needs.borrow().backend();
+        self.0.needs.borrow_mut().installed = None;
+        let before = installed.take();
+        let install = move || {
             drop(before);
-            needed.map(|backend| Ok((backend, PersistentQdiscs::install(&registry, backend)?))).transpose()
+            needed.map(|backend| PersistentQdiscs::install(&registry, backend)).transpose()
         };
-        state.installed = run_blocking(install).await?;
+        *installed = self.0.lane.run("installing qdiscs for holds", install).await?;
+        self.0.needs.borrow_mut().installed = needed;
         Ok(())
     }
 }

@@ -16,8 +16,15 @@ impl Attempt<'_> {
         self.refuse_unproven_hold()
     }
 
+    /// Whether what is queued on a socket of the old worker can be moved when it has closed that.
+    pub(super) async fn migrates(&mut self) -> bool {
+        let heartbeat = self.supervisor.heartbeat();
+        let loaded = heartbeat.during(self.supervisor.load_steering()).await;
+        loaded.inspect_err(|error| log::debug!("{error}")).unwrap_or(false)
+    }
+
     async fn why_hold(&mut self, prepared: &Prepared) -> Option<String> {
-        let migrates = self.supervisor.load_steering().await;
+        let migrates = self.migrates().await;
         let noreuseport =
             prepared.facts.noreuseport || self.supervisor.serving().is_some_and(|serving| serving.noreuseport);
         let change = match self.supervisor.server().companion().and_then(|companion| companion.binds()) {

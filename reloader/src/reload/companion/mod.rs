@@ -68,7 +68,7 @@ pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn prepare(supervisor: &Supervisor) -> Result<Prepared, Failure> {
+async fn prepare(supervisor: &mut Supervisor) -> Result<Prepared, Failure> {
     let Some(companion) = supervisor.server().companion() else { return Err(Failure::internal("no companion")) };
     if !supervisor.is_served() {
         let why = companion.absent().unwrap_or("its worker has ended");
@@ -76,12 +76,14 @@ async fn prepare(supervisor: &Supervisor) -> Result<Prepared, Failure> {
         return Err(Failure::new(ReasonCode::WorkerAbsent, reason));
     }
     let files = companion.config().config.clone();
-    let (sources, facts) = run_blocking(move || read(&files)).await?;
+    let read = run_blocking(move || read(&files));
+    let (sources, facts) = supervisor.heartbeat().during(read).await?;
     // It would serve, and could not be found.
     if facts.stats_sockets.is_empty() {
         return Err(Failure::new(ReasonCode::ConfigurationRefused, Absent::NoSocket.to_string()));
     }
     let binds = Binds::from_sources(&sources);
+    supervisor.set_exposes(facts.exposes);
     Ok(Prepared { sources, facts, binds })
 }
 
@@ -101,7 +103,8 @@ fn read(config: &[PathBuf]) -> Result<(Vec<Source>, Facts), Failure> {
 async fn remember_binds(supervisor: &mut Supervisor, prepared: Prepared) {
     let Some(companion) = supervisor.server().companion() else { return };
     let files = companion.config().config.clone();
-    let now = run_blocking(move || scan::read(&files)).await;
+    let read = run_blocking(move || scan::read(&files));
+    let now = supervisor.heartbeat().during(read).await;
     let unchanged = now.is_ok_and(|now| now == prepared.sources);
     supervisor.set_binds(unchanged.then_some(prepared.binds));
 }

@@ -55,7 +55,8 @@ impl Attempt<'_> {
         // What the old one did not hand over is closed here: it is the daemon's alone by now.
         let closed = self.retire(inspection, verdicts).await;
         self.recorder.phase(|phases| &mut phases.retire);
-        self.protection.after_close(closed).await;
+        let heartbeat = self.supervisor.heartbeat();
+        heartbeat.during(self.protection.after_close(closed)).await;
         self.release().await;
         Ok(())
     }
@@ -102,7 +103,7 @@ impl Attempt<'_> {
         let at_risk = held::at_risk(verdicts);
         let wanted = matches!(self.supervisor.config().reload.strategy, Strategy::Auto | Strategy::Steer);
         let is_held = self.protection.held.as_ref().is_some_and(|held| held.ends() > Instant::now());
-        if at_risk.is_empty() || !wanted || is_held || !self.supervisor.load_steering().await {
+        if at_risk.is_empty() || !wanted || is_held || !self.migrates().await {
             return false;
         }
         self.steer(at_risk, &inspection.custody).await;

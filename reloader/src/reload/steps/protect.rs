@@ -36,7 +36,9 @@ impl Attempt<'_> {
         let mut at_risk = held::at_risk(verdicts);
         self.protection.replaced = replaced::among(verdicts);
         let timeout = self.supervisor.config().reload.drain_timeout;
-        join_all(self.protection.replaced.iter_mut().map(|replaced| replaced.drain(timeout))).await;
+        let heartbeat = self.supervisor.heartbeat();
+        let drains = join_all(self.protection.replaced.iter_mut().map(|replaced| replaced.drain(timeout)));
+        heartbeat.during(drains).await;
         if matches!(strategy, Strategy::Auto | Strategy::Steer) {
             at_risk = self.steer(at_risk, &inspection.custody).await;
         }
@@ -49,10 +51,10 @@ impl Attempt<'_> {
         self.recorder.phase(|phases| &mut phases.guard);
         self.tell("draining old queues");
         if let Some(held) = &mut self.protection.held {
-            held.drain(false).await;
+            heartbeat.during(held.drain(false)).await;
         }
         if let Some(steered) = &mut self.protection.steered {
-            steered.drain().await;
+            heartbeat.during(steered.drain()).await;
         }
         self.recorder.phase(|phases| &mut phases.drain);
     }

@@ -35,8 +35,9 @@ impl Attempt<'_> {
         let measured = if closed { Measured::now(&verdicts, &before, &mut self.recorder) } else { Measured::default() };
         let receipts: Vec<ListenerReceipt> = verdicts.into_iter().map(|verdict| measured.fill(verdict)).collect();
         drop(before);
+        let (heartbeat, timeout) = (self.supervisor.heartbeat(), self.supervisor.config().reload.drain_timeout);
         if let Some(listeners) = old_listeners.filter(|_| closed)
-            && listeners.stop(self.supervisor.config().reload.drain_timeout).await != Closed::Gone
+            && heartbeat.during(listeners.stop(timeout)).await != Closed::Gone
         {
             self.recorder.note("the kernel still listens on an old listener, though the old generation has closed it");
             closed = false;

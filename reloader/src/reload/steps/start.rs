@@ -10,12 +10,23 @@ use crate::server::{LaunchContext, Launched, Prepared, Readiness};
 use crate::supervision::{Generation, Supervisor};
 
 impl Attempt<'_> {
-    /// Reads the configuration, or the last-known-good one, and refuses what cannot become a generation.
+    /// Reads the configuration, or the last-known-good one, and refuses what cannot become a generation. It may take no longer than
+    /// `start-timeout`, nor than custody is kept with nothing serving.
     pub(in crate::reload) async fn read_configuration(&self, use_known_good: bool) -> Result<Prepared, Failure> {
         let known_good = self.supervisor.last_known_good().filter(|_| use_known_good);
+        let left = self.supervisor.custody_ends().map(|ends| ends.saturating_duration_since(Instant::now()));
+        let timeout = self.supervisor.config().reload.start_timeout.min(left.unwrap_or(Duration::MAX));
         let heartbeat = self.supervisor.heartbeat();
-        let prepared = heartbeat.during(self.supervisor.server().prepare(known_good)).await;
-        prepared.map_err(|reason| Failure::new(ReasonCode::ConfigurationRefused, reason))
+        let prepared = heartbeat.during(self.supervisor.server().prepare(known_good));
+        match tokio::time::timeout(timeout, prepared).await {
+            Ok(prepared) => prepared.map_err(|reason| Failure::new(ReasonCode::ConfigurationRefused, reason)),
+            Err(_) => {
+                let time = humantime::format_duration(timeout);
+                let reason =
+                    format!("the configuration was not read within {time}: its file system, or `haproxy -v`, hangs");
+                Err(Failure::new(ReasonCode::StartTimedOut, reason))
+            }
+        }
     }
 
     /// Starts the process with its sockets on offer, and waits until it is ready. It is the supervisor's starting generation from the moment
@@ -85,7 +96,8 @@ impl Attempt<'_> {
             self.recorder.note("HAProxy runs the last-known-good configuration: the one on disk did not start");
             return;
         }
-        match prepared.confirmed_sources() {
+        let heartbeat = self.supervisor.heartbeat();
+        match heartbeat.during(prepared.confirmed_sources()).await {
             Ok(Some(sources)) => {
                 if let Err(error) = self.supervisor.keep_last_known_good(sources).await {
                     self.recorder.note(format!("the last-known-good configuration was not stored: {error}"));

@@ -68,11 +68,11 @@ impl Steering {
     }
 
     /// Loads the program, unless it is there. Where that is impossible, steering is.
-    pub(super) async fn load(&mut self) {
+    pub(super) async fn load(&mut self) -> Result<(), SteerError> {
         if self.program.is_none() {
-            let loaded = run_blocking(Steer::load).await;
-            self.program = loaded.inspect_err(|error| log::debug!("{error}")).ok();
+            self.program = Some(run_blocking(Steer::load).await?);
         }
+        Ok(())
     }
 
     /// Lends the program to a reload, attached to nothing. Handshakes that it waited for are not waited for any more.
@@ -96,7 +96,7 @@ impl Steering {
         attached.is_some_and(|steer| steer.renew(lease).is_ok())
     }
 
-    /// Endpoints what [`renew`](Self::renew) began.
+    /// Ends what [`renew`](Self::renew) began.
     pub(super) fn end_renewal(&mut self) {
         if let Some(Err(error)) = self.program.as_mut().map(|steer| steer.renew(Duration::ZERO)) {
             log::warn!("{error}");

@@ -80,13 +80,12 @@ impl Supervisor {
         self.server().check()
     }
 
-    /// Takes a new configuration, and what it needs between reloads.
+    /// Takes a new configuration. What it needs between reloads is for [`prepare_holds`](Self::prepare_holds).
     pub(crate) async fn configure(&mut self, config: &Config) {
         self.service.configure(config);
         if let Err(error) = self.refresh_server().await {
             log::warn!("{}: {error}", self.name());
         }
-        self.prepare_holds().await;
     }
 
     /// Finds out again what the plan follows from and only files or programs tell.
@@ -98,13 +97,17 @@ impl Supervisor {
         self.heartbeat().during(self.server().refresh_capabilities()).await
     }
 
-    /// Reads again what the plan of a companion follows from. True where that has changed.
-    pub(crate) async fn refresh_companion(&mut self) -> bool {
-        let Some(companion) = self.server().companion() else { return false };
-        let (files, before) = (companion.config().config.clone(), companion.exposes());
-        let exposes = run_blocking(move || server::exposes(&files)).await;
+    /// Reads again what the plan of a companion follows from.
+    async fn refresh_companion(&mut self) {
+        let Some(companion) = self.server().companion() else { return };
+        let files = companion.config().config.clone();
+        let exposes = self.heartbeat().during(run_blocking(move || server::exposes(&files))).await;
+        self.set_exposes(exposes);
+    }
+
+    /// What the configuration on disk of a companion says: a stats socket exports listeners.
+    pub(crate) fn set_exposes(&mut self, exposes: bool) {
         self.service.update_companion(|companion| companion.set_exposes(exposes));
-        exposes != before
     }
 
     /// Where every reload is a hold, installs what holds need on the devices between reloads.
@@ -127,9 +130,12 @@ impl Supervisor {
     }
 
     /// Loads the steering program, unless it is there. Whether it moves what is queued on a closed listener.
-    pub(crate) async fn load_steering(&mut self) -> bool {
-        self.steering.load().await;
-        self.steering.migrates()
+    ///
+    /// # Errors
+    /// Where it cannot be loaded: then nothing can be steered.
+    pub(crate) async fn load_steering(&mut self) -> Result<bool, SteerError> {
+        self.steering.load().await?;
+        Ok(self.steering.migrates())
     }
 
     /// Notes the steering program of a daemon that was killed.

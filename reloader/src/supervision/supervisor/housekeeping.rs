@@ -28,6 +28,8 @@ impl Supervisor {
         }
         self.forward_logs();
         self.follow_flags();
+        // A share of the service manager that was full may have room by now.
+        self.hand_sockets_to_service_manager();
         self.ask_orphans();
         self.remind_draining();
         self.end_idle_masters();
@@ -97,14 +99,25 @@ impl Supervisor {
         stopped.retired = Some(Instant::now());
         self.begin_outage(&stopped, warning);
         self.generations.add_draining(stopped);
-        self.record();
-        self.server().retire(&request);
+        self.stopped.push(request);
+    }
+
+    /// Asks generations that stopped listening to end, once it is recorded that they drain: the next daemon must not ask them a second time.
+    pub(crate) async fn retire_stopped(&mut self) {
+        let requests = std::mem::take(&mut self.stopped);
+        if requests.is_empty() {
+            return;
+        }
+        // A failure is in the log, and the record is written again.
+        let _ = self.record_now().await;
+        requests.iter().for_each(|request| self.server().retire(request));
     }
 
     fn begin_outage(&mut self, last: &Generation, warning: String) {
         // Counted from the end itself: the loop may have been busy with a reload meanwhile.
         let since = last.process.ended_at().unwrap_or_else(Instant::now);
         self.outage.begin(since, last.serving_since.elapsed());
+        self.clear_warning(Notice::LastKnownGood);
         self.warn(Notice::NothingServes, warning);
     }
 

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::config::Config;
 use crate::model::listener::{Endpoint, Owned};
-use crate::server::Server;
+use crate::server::{RetireRequest, Server};
 use crate::sockets::custody::Custody;
 
 /// The state of one service.
@@ -44,6 +44,8 @@ pub(crate) struct Supervisor {
     refused: Option<String>,
     /// What a reload that is wanted waits for, where nothing says how long.
     waits: Option<&'static str>,
+    /// Generations that stopped listening, and are asked to end once that is recorded.
+    stopped: Vec<RetireRequest>,
 }
 
 impl Supervisor {
@@ -70,6 +72,7 @@ impl Supervisor {
             stopping,
             refused: None,
             waits: None,
+            stopped: Vec::new(),
         }
     }
 
@@ -151,6 +154,11 @@ impl Supervisor {
     /// Sets a warning.
     pub(crate) fn warn(&mut self, notice: Notice, text: impl Into<String>) {
         self.notices.set(notice, text);
+    }
+
+    /// Sets a warning, or clears it.
+    pub(crate) fn replace_warning(&mut self, notice: Notice, text: Option<String>) {
+        self.notices.replace(notice, text);
     }
 
     /// Clears a warning whose cause has gone.

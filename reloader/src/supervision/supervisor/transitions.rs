@@ -1,6 +1,6 @@
 //! How a generation comes to serve, and how it goes: what changes generations, sockets and outage together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::Supervisor;
@@ -34,14 +34,14 @@ impl Supervisor {
         self.generations.set_last_start(Some(time));
     }
 
-    /// Notes whether the start that failed was only too slow.
-    pub(crate) fn note_failed_start(&mut self, timed_out: bool) {
-        self.outage.set_start_timed_out(timed_out);
+    /// Notes whether the start that failed was cut short by custody-max, which says nothing against its configuration.
+    pub(crate) fn note_failed_start(&mut self, cut_by_custody_max: bool) {
+        self.outage.set_cut_by_custody_max(cut_by_custody_max);
     }
 
     /// A start during an outage has failed: what is due next counts from now. False where something serves.
     pub(crate) fn count_failed_start(&mut self) -> bool {
-        self.outage.note_failed_start()
+        self.outage.count_failed_start()
     }
 
     /// The generation that made room has no successor, neither from the configuration on disk nor from the last-known-good one: what is
@@ -109,6 +109,7 @@ impl Supervisor {
         let request = old.retire_request();
         // While SYNs are held no client waits in vain: custody of the other sockets is kept as long.
         self.outage.begin(held_until.unwrap_or_else(Instant::now), old.serving_since.elapsed());
+        self.clear_warning(Notice::LastKnownGood);
         self.warn(Notice::NothingServes, format!("nothing serves: generation {} made room for the next", old.number));
         self.sockets.retain(|kept| !kept.listener.endpoint.is_tcp_here());
         self.hand_sockets_to_service_manager();
@@ -169,10 +170,9 @@ impl Supervisor {
 
     /// What of a generation's listeners the daemon has no duplicate of: their ports are refused from now on.
     pub(crate) fn note_refused_listeners(&mut self, listeners: &[Owned]) {
-        let is_kept =
-            |owned: &&Owned| self.custody().kept().iter().any(|kept| kept.listener.inode == owned.listener.inode);
-        let (_, lost): (Vec<_>, Vec<_>) = listeners.iter().partition(is_kept);
-        self.outage.refuse(lost.into_iter().cloned().collect());
+        let kept: HashSet<u64> = self.custody().kept().iter().map(|kept| kept.listener.inode).collect();
+        let lost = listeners.iter().filter(|owned| !kept.contains(&owned.listener.inode));
+        self.outage.refuse(lost.cloned().collect());
     }
 
     /// Drops custody: nothing serves, so what comes to the ports would wait in vain.

@@ -1,12 +1,13 @@
 //! Gives O_NONBLOCK back to the listeners of a server that is adopted. The flag belongs to the open file, and systemd clears it of the sockets
 //! that it passes from a socket unit, although a server listens on them (`flags_fds`): a server that relies on it hangs in accept(2).
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 use crate::kernel::sock_diag;
 use crate::model::listener::Address;
-use crate::process::{self, Handle, run_blocking};
+use crate::process::{self, AcceptState, AcceptWaiters, Handle, run_blocking};
 use crate::server::Server;
 use crate::sockets::custody::make_nonblocking;
 use crate::supervision::Generation;
@@ -14,6 +15,12 @@ use crate::supervision::Generation;
 /// Connections are made in bursts, so that threads that poll do not take them all, and so many times at most.
 const BURST: usize = 8;
 const MOST_BURSTS: usize = 100;
+
+/// A thread that runs is looked at again after this time: the kernel does not say when a thread goes to sleep.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+
+/// Bounds the looks at a server whose threads hardly ever sleep. Such a thread does not hang.
+const MOST_LOOKS: usize = 500;
 
 /// How long a connection that wakes a thread may take.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
@@ -40,27 +47,38 @@ fn set_again(processes: &[u32], had_it: impl Fn(u64) -> bool) -> Vec<String> {
             changed.push(found);
         }
     }
-    let is_stuck = |inode| process::is_in_accept(processes, inode);
-    changed.iter().for_each(|found| wake(&found.address, || is_stuck(found.inode)));
+    changed.iter().for_each(|found| wake(&found.address, AcceptWaiters::new(processes, found.inode)));
     changed.iter().map(|found| found.address.to_string()).collect()
 }
 
 /// A thread that is in accept(2) already stays there until a client comes.
-fn wake(address: &Address, is_stuck: impl Fn() -> bool) {
+#[expect(clippy::disallowed_methods, reason = "it runs on a blocking thread")]
+fn wake(address: &Address, mut waiters: AcceptWaiters) {
     let Address::Inet(address) = address else { return };
-    let ip = match address.ip() {
-        ip if !ip.is_unspecified() => ip,
-        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-    };
-    let address = SocketAddr::new(ip, address.port());
-    for _ in 0..MOST_BURSTS {
-        if !is_stuck() {
-            return;
-        }
-        let clients: Vec<_> = (0..BURST).map(|_| TcpStream::connect_timeout(&address, SETTLE_TIME)).collect();
-        if clients.iter().any(Result::is_err) {
-            return;
+    let address = reachable(*address);
+    let mut bursts = 0;
+    for _ in 0..MOST_LOOKS {
+        match waiters.look() {
+            AcceptState::Free => return,
+            AcceptState::Unknown => thread::sleep(BETWEEN_LOOKS),
+            AcceptState::Blocked if bursts == MOST_BURSTS => return,
+            AcceptState::Blocked => {
+                bursts += 1;
+                let clients: Vec<_> = (0..BURST).map(|_| TcpStream::connect_timeout(&address, SETTLE_TIME)).collect();
+                if clients.iter().any(Result::is_err) {
+                    return;
+                }
+            }
         }
     }
+}
+
+/// An address of this machine that reaches a listener on `address`.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(ip, address.port())
 }

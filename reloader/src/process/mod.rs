@@ -4,6 +4,7 @@ mod blocking;
 pub mod children;
 mod command;
 mod handle;
+mod in_accept;
 mod namespaces;
 mod procfs;
 pub mod readiness;
@@ -14,6 +15,7 @@ mod waiting;
 pub use blocking::{BlockingLane, run_blocking};
 pub use command::{output_within, run_to_success, start_detached};
 pub use handle::{Ended, Handle, ProcessError, kill_if_same};
+pub use in_accept::{AcceptState, AcceptWaiters};
 pub use namespaces::{network_namespace, shares_processes};
 pub use procfs::{
     SocketOwner, command_line, control_groups, effective_capabilities, environment, executable, family, groups_of,
@@ -22,4 +24,4 @@ pub use procfs::{
 };
 pub use scope::ProcessScope;
 pub use signals::{cannot_signal, handles_signal, is_pending};
-pub use waiting::{is_in_accept, waits_on};
+pub use waiting::waits_on;

@@ -55,14 +55,6 @@ fn targets(fdinfo: &str) -> Vec<u32> {
     fdinfo.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_whitespace().next()?.parse().ok()).collect()
 }
 
-/// True if a thread of one of `pids` is blocked in accept(2) on the socket with this inode.
-pub fn is_in_accept(pids: &[u32], inode: u64) -> bool {
-    pids.iter().any(|pid| {
-        let is_the_socket = |fd: u32| socket_at(SocketOwner { pid: *pid, fd }) == Some(inode);
-        calls(*pid).any(|call| number::ACCEPT.contains(&call.number) && is_the_socket(call.arguments[0] as u32))
-    })
-}
-
 /// The descriptors for which a thread of the process waits in a system call.
 fn waited_for(pid: u32) -> Vec<u32> {
     calls(pid).flat_map(|call| call.descriptors(pid)).collect()
@@ -70,14 +62,22 @@ fn waited_for(pid: u32) -> Vec<u32> {
 
 /// The system calls in which the threads of the process sleep.
 fn calls(pid: u32) -> impl Iterator<Item = Call> {
-    let threads = numbers_in(Path::new(&format!("/proc/{pid}/task"))).into_iter();
-    let text = threads.filter_map(move |thread| fs::read_to_string(format!("/proc/{pid}/task/{thread}/syscall")).ok());
-    text.filter_map(|call| Call::parse(&call))
+    threads_of(pid).into_iter().filter_map(move |thread| call_of(pid, thread).flatten())
+}
+
+pub(super) fn threads_of(pid: u32) -> Vec<u32> {
+    numbers_in(Path::new(&format!("/proc/{pid}/task")))
+}
+
+/// The system call in which a thread sleeps: `Some(None)` for a thread that runs, `None` for one that is gone.
+pub(super) fn call_of(pid: u32, thread: u32) -> Option<Option<Call>> {
+    let line = fs::read_to_string(format!("/proc/{pid}/task/{thread}/syscall")).ok()?;
+    Some(Call::parse(&line))
 }
 
 /// A system call in which a thread sleeps.
 #[derive(Debug, PartialEq, Eq)]
-struct Call {
+pub(super) struct Call {
     number: u64,
     arguments: [u64; 2],
 }
@@ -91,11 +91,16 @@ impl Call {
         Some(Call { number, arguments: [argument()?, argument()?] })
     }
 
+    /// The descriptor, where the call is accept(2).
+    pub(super) fn accepts_on(&self) -> Option<u32> {
+        number::ACCEPT.contains(&self.number).then_some(self.arguments[0] as u32)
+    }
+
     /// The descriptors that the call waits for.
     fn descriptors(&self, pid: u32) -> Vec<u32> {
         let [first, second] = self.arguments;
-        if number::ACCEPT.contains(&self.number) {
-            return vec![first as u32];
+        if let Some(fd) = self.accepts_on() {
+            return vec![fd];
         }
         if number::POLL.contains(&self.number) {
             let entries = memory(pid, first, second.min(MAX_POLLED) as usize * 8);

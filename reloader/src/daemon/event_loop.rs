@@ -147,7 +147,7 @@ impl EventLoop {
             self.take(event);
         }
         self.queue.refuse_all();
-        // Whoever hears of the end may ask the next daemon at once. A failure is in the log.
+        // Who hears of the end may ask the next daemon at once. A failure is in the log.
         let _ = self.supervisor.record_now().await;
         let with_programs: Vec<u32> = drains.iter().copied().filter(|pid| self.keeps_programs(*pid)).collect();
         for waiter in std::mem::take(&mut self.queue.stops) {

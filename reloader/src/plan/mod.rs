@@ -1,4 +1,5 @@
-//! Decides, before a reload starts, which rung each listener gets, and why not a stronger one. Pure.
+//! Forecasts, before a reload starts, which rung each listener gets, and why not a stronger one. Pure. What is done is chosen in
+//! `reload/steps/protect.rs`, when the new generation has shown what it owns.
 
 pub(crate) mod companion;
 
@@ -59,23 +60,23 @@ pub struct PlanInputs<'a> {
 }
 
 /// Decides for each listener.
-pub fn plan(present: &[Present], means: PlanInputs<'_>) -> Vec<Planned> {
-    present.iter().map(|listener| planned(listener, means)).collect()
+pub fn plan(present: &[Present], inputs: PlanInputs<'_>) -> Vec<Planned> {
+    present.iter().map(|listener| planned(listener, inputs)).collect()
 }
 
-fn planned(listener: &Present, means: PlanInputs<'_>) -> Planned {
-    let (rung, why) = match why_not_passed(listener, means) {
-        None => (Rung::Passed, single_ipv6(&listener.endpoint, means.server)),
-        Some(why) if means.strategy != Strategy::FdPass && matches!(listener.endpoint.address, Address::Unix(_)) => {
+fn planned(listener: &Present, inputs: PlanInputs<'_>) -> Planned {
+    let (rung, why) = match why_not_passed(listener, inputs) {
+        None => (Rung::Passed, single_ipv6(&listener.endpoint, inputs.server)),
+        Some(why) if inputs.strategy != Strategy::FdPass && matches!(listener.endpoint.address, Address::Unix(_)) => {
             (Rung::Unproven, Some(format!("{why}; {REFUSES}")))
         }
-        Some(why) if means.strategy == Strategy::FdPass || !listener.endpoint.is_tcp_here() => {
+        Some(why) if inputs.strategy == Strategy::FdPass || !listener.endpoint.is_tcp_here() => {
             (Rung::Unproven, Some(why))
         }
-        Some(why) => match why_not_steered(means) {
+        Some(why) => match why_not_steered(inputs) {
             None => (Rung::Steered, Some(why)),
             Some(not_steered) => {
-                held(means, [Some(why), not_steered].into_iter().flatten().collect::<Vec<_>>().join("; "))
+                held(inputs, [Some(why), not_steered].into_iter().flatten().collect::<Vec<_>>().join("; "))
             }
         },
     };
@@ -83,8 +84,8 @@ fn planned(listener: &Present, means: PlanInputs<'_>) -> Planned {
     Planned { address: endpoint.to_string(), family: endpoint.address.family(), role: *role, rung, why, inode: *inode }
 }
 
-fn held(means: PlanInputs<'_>, why: String) -> (Rung, Option<String>) {
-    match means.gates.best(means.strategy) {
+fn held(inputs: PlanInputs<'_>, why: String) -> (Rung, Option<String>) {
+    match inputs.gates.best(inputs.strategy) {
         Ok(Backend::Ebpf) => (Rung::HeldEbpf, Some(why)),
         Ok(Backend::Qdisc) => (Rung::HeldQdisc, Some(why)),
         Err(neither) => (Rung::Unproven, Some(format!("{why}; {neither}"))),
@@ -92,14 +93,16 @@ fn held(means: PlanInputs<'_>, why: String) -> (Rung, Option<String>) {
 }
 
 /// The outer `None` means that it can be steered. The inner one stands for the strategy, which `why_not_passed` has named already.
-fn why_not_steered(means: PlanInputs<'_>) -> Option<Option<String>> {
-    if holds_tcp(means.strategy) {
+fn why_not_steered(inputs: PlanInputs<'_>) -> Option<Option<String>> {
+    if holds_tcp(inputs.strategy) {
         return Some(None);
     }
-    if means.noreuseport {
-        return Some(Some("`noreuseport` keeps two generations from sharing a reuseport group".into()));
+    if inputs.noreuseport {
+        return Some(Some(
+            "two generations cannot be bound side by side (`noreuseport`, or what the service says)".into(),
+        ));
     }
-    means.gates.steer.as_ref().map(|reason| Some(format!("no connection can be steered ({reason})")))
+    inputs.gates.steer.as_ref().map(|reason| Some(format!("no connection can be steered ({reason})")))
 }
 
 /// Whether the strategy wants TCP listeners held rather than passed or steered.
@@ -112,9 +115,9 @@ pub(crate) fn keeps_tcp_back(strategy: Strategy) -> bool {
     holds_tcp(strategy) || strategy == Strategy::Steer
 }
 
-fn why_not_passed(listener: &Present, means: PlanInputs<'_>) -> Option<String> {
-    let strategy = means.strategy;
-    if let Some(why) = &means.server.why_not_passed {
+fn why_not_passed(listener: &Present, inputs: PlanInputs<'_>) -> Option<String> {
+    let strategy = inputs.strategy;
+    if let Some(why) = &inputs.server.why_not_passed {
         return Some(why.clone());
     }
     if keeps_tcp_back(strategy) && listener.endpoint.is_tcp_here() {
@@ -148,8 +151,8 @@ mod tests {
 
     fn planned_with(listener: Present, haproxy: (u32, u32), strategy: Strategy, gates: &Gates) -> Planned {
         let server = Capabilities::from(Version { major: haproxy.0, minor: haproxy.1 });
-        let means = PlanInputs { server: &server, strategy, noreuseport: false, gates };
-        plan(&[listener], means).remove(0)
+        let inputs = PlanInputs { server: &server, strategy, noreuseport: false, gates };
+        plan(&[listener], inputs).remove(0)
     }
 
     #[test]
@@ -193,9 +196,9 @@ mod tests {
     #[test]
     fn listener_that_cannot_be_bound_twice_is_not_steered() {
         let server = Capabilities::from(Version { major: 1, minor: 7 });
-        let means =
+        let inputs =
             PlanInputs { server: &server, strategy: Strategy::Auto, noreuseport: true, gates: &Gates::default() };
-        let planned = plan(&[present(true)], means).remove(0);
+        let planned = plan(&[present(true)], inputs).remove(0);
         assert_eq!(planned.rung, Rung::HeldEbpf);
         let why = planned.why.unwrap();
         assert!(why.contains("1.7 cannot be given") && why.contains("noreuseport"), "{why}");

@@ -29,7 +29,7 @@ pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
 pub struct BlockingLane(Arc<Mutex<()>>);
 
 impl BlockingLane {
-    /// Runs `work` in a thread of the runtime, and waits for at most [`BLOCKING_TIMEOUT`]. After that the thread continues, because
+    /// Runs `work` in a thread of the runtime, and waits for at most `BLOCKING_TIMEOUT`. After that the thread continues, because
     /// nothing can end a thread that is blocked in the kernel.
     ///
     /// # Errors

@@ -56,7 +56,7 @@ pub enum Rung {
     HeldEbpf,
     /// SYNs were parked by a qdisc.
     HeldQdisc,
-    /// A unix path was renamed atomically.
+    /// Reserved: a unix path was renamed atomically. No receipt says it, because a client between the old and the new path is not seen.
     Replaced,
     /// It was not there before.
     Added,
@@ -202,7 +202,7 @@ pub struct Receipt {
     /// What else the operator should know.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// HAProxy's own lines, when it refused.
+    /// The server's own lines, where it did not start or refused its configuration.
     #[serde(default)]
     pub server_log: Vec<String>,
 }

@@ -1,6 +1,6 @@
 //! A reload: planned and judged by pure functions, carried out by a strategy over shared steps, told in a receipt.
 //!
-//! [`attempt`] owns what one reload works on, [`run`] chooses the strategy. `overlap`, `replace` and `companion` are the strategies; each is a sequence of `steps`.
+//! `attempt` owns what one reload works on, `run` chooses the strategy. `overlap`, `replace` and `companion` are the strategies; each is a sequence of `steps`.
 
 pub(crate) mod attempt;
 pub(crate) mod companion;

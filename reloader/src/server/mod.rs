@@ -1,6 +1,7 @@
 //! Runs servers of three kinds: HAProxy that the daemon starts, HAProxy under a master of its own unit, and any other server that the
 //! configuration describes. Each kind says how a generation is started, how it shows that it is ready, what it listens on, and how it
-//! is asked to end. The rest of the daemon asks [`Server`] what a kind does, never which kind it is.
+//! is asked to end. The rest of the daemon asks `Server` what a kind does. It asks which kind only for a companion, whose reload has an order of
+//! its own.
 
 mod capabilities;
 mod check;
@@ -138,7 +139,9 @@ impl Server {
     pub(crate) fn can_be_given(&self, endpoint: &Endpoint) -> bool {
         match self {
             Server::Service(server) => server.can_be_given(endpoint),
-            _ => self.haproxy().and_then(HaproxyServer::version).is_none_or(|version| version.passes_sockets()),
+            Server::Haproxy(_) | Server::Companion(_) => {
+                self.haproxy().and_then(HaproxyServer::version).is_none_or(|version| version.passes_sockets())
+            }
         }
     }
 

@@ -8,7 +8,10 @@ use crate::process::ProcessScope;
 impl Server {
     /// The daemon starts it, starts it again after a crash, and ends it. A companion is for its unit and its master.
     pub(crate) fn owns_lifecycle(&self) -> bool {
-        !matches!(self, Server::Companion(_))
+        match self {
+            Server::Haproxy(_) | Server::Service(_) => true,
+            Server::Companion(_) => false,
+        }
     }
 
     /// An old generation that still listens may be asked to end once more. To other servers than HAProxy a second signal may mean "at once".
@@ -38,7 +41,7 @@ impl Server {
 
     /// A copy of the last configuration that started is kept, and used when the one on disk does not start.
     pub(crate) fn keeps_last_known_good(&self) -> bool {
-        matches!(self, Server::Haproxy(_))
+        self.is_haproxy_of_the_daemon()
     }
 
     /// With `strategy = "fd-pass"` the old generation is replaced where the new one cannot be given its sockets. HAProxy is not: that
@@ -64,7 +67,7 @@ impl Server {
 
     /// Its masters are ended when only programs of theirs are left.
     pub(crate) fn ends_idle_masters(&self) -> bool {
-        matches!(self, Server::Haproxy(_))
+        self.is_haproxy_of_the_daemon()
     }
 
     /// The service manager keeps its sockets while no daemon runs. The successors of a companion's worker bind beside it: what only the
@@ -97,7 +100,17 @@ impl Server {
         self.haproxy().map(super::HaproxyServer::config)
     }
 
+    fn is_haproxy_of_the_daemon(&self) -> bool {
+        match self {
+            Server::Haproxy(_) => true,
+            Server::Companion(_) | Server::Service(_) => false,
+        }
+    }
+
     fn is_haproxy(&self) -> bool {
-        !matches!(self, Server::Service(_))
+        match self {
+            Server::Haproxy(_) | Server::Companion(_) => true,
+            Server::Service(_) => false,
+        }
     }
 }

@@ -2,107 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
-
 use super::arrows::{Arrow, Arrows, Need};
 use super::graph::{self, Graph};
 use super::table::Table;
 use super::tree::Tree;
-
-/// The violations that the tree still has. The check fails when one is not here, and when one that is here is gone.
-pub(super) const KNOWN: &str = "reloader/layers-known.toml";
-
-/// What is wrong with a tree, in texts that do not change with every edit: rooms, files and names, without numbers of lines.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub(super) struct Violations {
-    /// Each kind of violation, except circles of files.
-    pub(super) violations: BTreeMap<Kind, BTreeSet<String>>,
-    /// How many files of a room are in circles. While they are being taken apart they change with every step, so that a
-    /// list of their names would be old at once; the number may go down.
-    pub(super) files_in_circles: BTreeMap<String, usize>,
-}
-
-/// A kind of violation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Kind {
-    /// A room that is not in the table, or only there.
-    Room,
-    /// `server -> supervision: Ending`.
-    UpwardArrow,
-    /// The same in a unit test.
-    UpwardArrowOfTests,
-    /// Rooms that need each other.
-    CircleOfRooms,
-    /// A crate that only another room may use.
-    CrateOfAnotherRoom,
-    /// Methods for a type of another room.
-    MethodsElsewhere,
-    /// A path that cannot be followed, or a file that no module declares.
-    NotRead,
-    /// A circle that the table allows and that is gone.
-    CircleGone,
-}
-
-impl Kind {
-    fn word(self) -> &'static str {
-        match self {
-            Kind::Room => "room",
-            Kind::UpwardArrow => "upward arrow",
-            Kind::UpwardArrowOfTests => "upward arrow of unit tests",
-            Kind::CircleOfRooms => "circle of rooms",
-            Kind::CrateOfAnotherRoom => "crate of another room",
-            Kind::MethodsElsewhere => "methods for a type of another room",
-            Kind::NotRead => "not read",
-            Kind::CircleGone => "allowed circle that is gone",
-        }
-    }
-}
-
-impl Violations {
-    /// # Errors
-    /// When the text is no list of violations.
-    pub(super) fn parse(text: &str) -> Result<Violations> {
-        toml::from_str(text).context(KNOWN)
-    }
-
-    pub(super) fn add(&mut self, kind: Kind, texts: impl IntoIterator<Item = String>) {
-        let mut texts = texts.into_iter().peekable();
-        if texts.peek().is_some() {
-            self.violations.entry(kind).or_default().extend(texts);
-        }
-    }
-
-    /// What is here and not in `known`, and what is in `known` and no longer here.
-    pub(super) fn differences(&self, known: &Violations) -> Vec<String> {
-        let gone = format!("gone, so take it out of {KNOWN}");
-        let mut found: Vec<String> = self.lines_not_in(known).map(|line| format!("new {line}")).collect();
-        found.extend(known.lines_not_in(self).map(|line| format!("{gone}: {line}")));
-        for (room, files) in &self.files_in_circles {
-            let limit = known.files_in_circles.get(room).copied().unwrap_or(0);
-            if *files > limit {
-                found.push(format!("{files} files of {room} are in circles, {limit} were"));
-            }
-        }
-        let clean = known.files_in_circles.keys().filter(|room| !self.files_in_circles.contains_key(*room));
-        found.extend(clean.map(|room| format!("{gone}: circles of files in {room}")));
-        found
-    }
-
-    fn lines_not_in(&self, other: &Violations) -> impl Iterator<Item = String> {
-        let without =
-            |kind: &Kind, text: &String| !other.violations.get(kind).is_some_and(|texts| texts.contains(text));
-        self.violations.iter().flat_map(move |(kind, texts)| {
-            texts.iter().filter(move |text| without(kind, text)).map(|text| format!("{}: {text}", kind.word()))
-        })
-    }
-
-    pub(super) fn lines(&self) -> Vec<String> {
-        self.lines_not_in(&Violations::default()).collect()
-    }
-}
 
 /// A tree with its arrows and the table.
 pub(super) struct Picture {
@@ -158,27 +61,27 @@ impl Picture {
         graph::circles(&graph(arrows))
     }
 
-    /// Everything that is wrong.
-    pub(super) fn violations(&self) -> Violations {
+    /// Everything that is wrong with the tree, in one line each.
+    pub(super) fn violations(&self) -> Vec<String> {
         let (tests, product): (Vec<&Arrow>, Vec<&Arrow>) =
             self.between_rooms().filter(|arrow| self.is_upward(arrow)).partition(|arrow| arrow.test);
-        let rooms =
-            self.between_rooms().filter(|arrow| !arrow.test).map(|arrow| (self.room(arrow.from), self.room(arrow.to)));
+        let product_arrows = self.between_rooms().filter(|arrow| !arrow.test);
+        let rooms = graph::circles(&graph(product_arrows.map(|arrow| (self.room(arrow.from), self.room(arrow.to)))));
         let lost = self.arrows.lost.iter().map(|lost| format!("{}: {}", self.file(lost.module), lost.path));
-        let mut found = Violations::default();
-        found.add(Kind::Room, self.rooms_only_in_one_place());
-        found.add(Kind::UpwardArrow, self.by_rooms(&product));
-        found.add(Kind::UpwardArrowOfTests, self.by_rooms(&tests));
-        found.add(Kind::CircleOfRooms, graph::circles(&graph(rooms)).iter().map(joined));
-        found.add(Kind::CrateOfAnotherRoom, self.confined());
-        found.add(Kind::MethodsElsewhere, self.methods_elsewhere());
-        found.add(Kind::NotRead, lost);
-        found.add(Kind::CircleGone, self.allowed_circles_that_are_gone());
-        for file in self.circles_of_files().iter().flatten() {
-            let room = file.split(['/', '.']).next().unwrap_or(file);
-            *found.files_in_circles.entry(room.to_owned()).or_default() += 1;
-        }
-        found
+        [
+            ("room", self.rooms_only_in_one_place()),
+            ("upward arrow", self.by_rooms(&product)),
+            ("upward arrow of unit tests", self.by_rooms(&tests)),
+            ("circle of rooms", rooms.iter().map(joined).collect()),
+            ("crate of another room", self.confined()),
+            ("methods for a type of another room", self.methods_elsewhere()),
+            ("circle of files", self.circles_of_files().iter().map(joined).collect()),
+            ("allowed circle that is gone", self.allowed_circles_that_are_gone()),
+            ("path that leads nowhere", lost.collect()),
+        ]
+        .into_iter()
+        .flat_map(|(kind, texts)| texts.into_iter().map(move |text| format!("{kind}: {text}")))
+        .collect()
     }
 
     fn rooms_only_in_one_place(&self) -> BTreeSet<String> {
@@ -204,7 +107,7 @@ impl Picture {
         found.map(|(module, name)| format!("{}: {name}", self.file(*module))).collect()
     }
 
-    fn allowed_circles_that_are_gone(&self) -> Vec<String> {
+    fn allowed_circles_that_are_gone(&self) -> BTreeSet<String> {
         let found = self.all_circles_of_files();
         let gone = self.table.circles.iter().filter(|allowed| !found.contains(&allowed.files));
         gone.map(|allowed| joined(&allowed.files)).collect()

@@ -11,7 +11,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 
 mod arrows;
 mod attributes;
@@ -26,16 +26,13 @@ mod tokens;
 mod tree;
 
 use arrows::Arrows;
-use check::{KNOWN, Kind, Picture, Violations};
+use check::Picture;
 use table::Table;
 use tree::{Source, Tree};
 
 /// The arguments of `cargo xtask layers`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Write the list of known violations as the tree has them now
-    #[arg(long)]
-    record: bool,
     /// Only the arrows from this room, line by line
     from: Option<String>,
     /// Of those, only the arrows to this room
@@ -45,7 +42,7 @@ pub(crate) struct Arguments {
 /// Prints the arrows between the rooms, and what is wrong with them.
 ///
 /// # Errors
-/// When a file cannot be read, or an arrow is wrong and not listed.
+/// A file cannot be read, or an arrow is wrong.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let picture = picture()?;
     if let Some(from) = &arguments.from {
@@ -53,17 +50,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let violations = violations(&picture)?;
-    if arguments.record {
-        let head = "# Written by `cargo xtask layers --record`. Only ever to shrink.\n";
-        return Ok(fs::write(
-            crate::repository().join(KNOWN),
-            format!("{head}{}", toml::to_string_pretty(&violations)?),
-        )?);
-    }
     print!("{}\n{}", report::matrix(&picture), report::details(&picture));
-    violations.lines().iter().for_each(|line| println!("{line}"));
-    let differences = violations.differences(&known()?);
-    if differences.is_empty() { Ok(()) } else { bail!("{}", differences.join("\n")) }
+    ensure!(violations.is_empty(), "{}", violations.join("\n"));
+    Ok(())
 }
 
 /// The product as it is in the repository.
@@ -84,13 +73,13 @@ fn draw(source: Source, table: Table) -> Result<Picture> {
 }
 
 /// What is wrong with the picture, and the files that it leaves out.
-fn violations(picture: &Picture) -> Result<Violations> {
+fn violations(picture: &Picture) -> Result<Vec<String>> {
     let mut violations = picture.violations();
     let read = picture.tree.files();
     let folder = source_folder();
     let unread =
         files_below(&folder)?.into_iter().filter(|file| !read.contains(file.strip_prefix(&folder).unwrap_or(file)));
-    violations.add(Kind::NotRead, unread.map(|file| format!("no module declares {}", file.display())));
+    violations.extend(unread.map(|file| format!("no module declares {}", file.display())));
     Ok(violations)
 }
 
@@ -105,13 +94,4 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
-}
-
-/// The violations that are listed. Without the file there are none.
-fn known() -> Result<Violations> {
-    match fs::read_to_string(crate::repository().join(KNOWN)) {
-        Ok(text) => Violations::parse(&text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Violations::default()),
-        Err(error) => Err(error).context(KNOWN),
-    }
 }

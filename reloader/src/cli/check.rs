@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::unistd::User;
 
@@ -50,7 +51,7 @@ fn check(context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
     let mut checked = vec!["reloader's".to_owned()];
     if let Some(haproxy) = &config.haproxy {
-        check_haproxy(haproxy)?;
+        check_haproxy(haproxy, config.reload.start_timeout)?;
         checked.push("HAProxy's".into());
     }
     for (name, service) in &config.services {
@@ -67,12 +68,12 @@ fn invalid(message: String) -> CliError {
     CliError::new(Exit::BadConfiguration, message)
 }
 
-fn check_haproxy(haproxy: &Haproxy) -> Result<(), CliError> {
+fn check_haproxy(haproxy: &Haproxy, timeout: Duration) -> Result<(), CliError> {
     if haproxy.mode == Mode::Supervised {
         let (_, facts) = scan::load(&haproxy.config).map_err(invalid)?;
         facts.lasting_program_sentence().map_or(Ok(()), |sentence| Err(invalid(sentence)))?;
     }
-    Version::from_binary(&haproxy.binary).map_err(|error| invalid(error.to_string()))?;
+    Version::from_binary(&haproxy.binary, timeout).map_err(|error| invalid(error.to_string()))?;
     // HAProxy writes its own messages to this process's standard output and error.
     let status = children::status(&mut check_command(haproxy)).map_err(|error| {
         invalid(format!("cannot run {}: {error}; set `binary` under [haproxy]", haproxy.binary.display()))

@@ -1,5 +1,7 @@
 //! `reloader probe`: shows what this kernel and this HAProxy can do, and the rung that each listener would get.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::{CliError, Context, Exit, client, output};
@@ -62,7 +64,7 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Cli
     let sockets = sock_diag::listeners().map_err(|error| CliError::new(Exit::Privilege, error))?;
     let probe = Probe {
         abilities: abilities(),
-        haproxy: config.haproxy.as_ref().map(haproxy),
+        haproxy: config.haproxy.as_ref().map(|configured| haproxy(configured, config.reload.start_timeout)),
         backlogs: status.all().flat_map(|service| backlogs(service, &sockets)).collect(),
         connection_rate: status.main.connection_rate,
         listeners: status.all().flat_map(|service| service.plan.clone()).collect(),
@@ -77,9 +79,9 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Cli
     Ok(Exit::Done)
 }
 
-fn haproxy(configured: &config::Haproxy) -> Haproxy {
+fn haproxy(configured: &config::Haproxy, timeout: Duration) -> Haproxy {
     let binary = configured.binary.display().to_string();
-    match Version::from_binary(&configured.binary) {
+    match Version::from_binary(&configured.binary, timeout) {
         Ok(version) => Haproxy {
             binary,
             version: Some(version.to_string()),

@@ -54,25 +54,17 @@ pub enum VersionError {
 }
 
 impl Version {
-    /// Runs a program with `-v`, and waits for its end. For commands: a daemon uses [`VersionCache`].
+    /// Runs a program with `-v`, and blocks until it ends, for at most `timeout`. For commands: a daemon uses [`VersionCache`].
     ///
     /// # Errors
-    /// Where it cannot be run, or does not name a HAProxy version.
-    pub fn from_binary(binary: &Path) -> Result<Version, VersionError> {
-        let name = binary.display().to_string();
-        let (_, output) = children::output(Command::new(binary).arg("-v"))
-            .map_err(|source| VersionError::Run { binary: name.clone(), source })?;
-        parse(&String::from_utf8_lossy(&output)).ok_or(VersionError::NotHaproxy(name))
+    /// Where it cannot be run, does not answer, or does not name a HAProxy version.
+    pub fn from_binary(binary: &Path, timeout: Duration) -> Result<Version, VersionError> {
+        from_answer(binary, timeout, children::output_within(Command::new(binary).arg("-v"), timeout))
     }
 
     async fn ask(binary: &Path, timeout: Duration) -> Result<Version, VersionError> {
-        let name = binary.display().to_string();
         let answer = output_within(Command::new(binary).arg("-v"), timeout).await;
-        let (_, output) = answer.map_err(|source| match source.kind() {
-            io::ErrorKind::TimedOut => VersionError::TimedOut { binary: name.clone(), timeout },
-            _ => VersionError::Run { binary: name.clone(), source },
-        })?;
-        parse(&String::from_utf8_lossy(&output)).ok_or(VersionError::NotHaproxy(name))
+        from_answer(binary, timeout, answer.map(|(_, output)| output))
     }
 
     /// The version in HAProxy's own words, such as `2.6.12-1+deb12u4`.
@@ -136,6 +128,15 @@ impl VersionCache {
 fn identity(binary: &Path) -> io::Result<FileIdentity> {
     let metadata = std::fs::metadata(binary)?;
     Ok((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
+}
+
+fn from_answer(binary: &Path, timeout: Duration, answer: io::Result<Vec<u8>>) -> Result<Version, VersionError> {
+    let name = binary.display().to_string();
+    let output = answer.map_err(|source| match source.kind() {
+        io::ErrorKind::TimedOut => VersionError::TimedOut { binary: name.clone(), timeout },
+        _ => VersionError::Run { binary: name.clone(), source },
+    })?;
+    parse(&String::from_utf8_lossy(&output)).ok_or(VersionError::NotHaproxy(name))
 }
 
 fn parse(output: &str) -> Option<Version> {

@@ -5,10 +5,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::Signal;
 use tokio::task::JoinHandle;
 
-use super::{Ended, Handle};
+use super::{Ended, Handle, children};
 use crate::sys::NotForChildren;
 
 /// How long to wait for the rest of a command's standard error after the command has ended.
@@ -63,7 +62,8 @@ async fn run(
     reader: std::io::PipeReader,
     let_go: impl FnOnce(&mut Command),
 ) -> io::Result<(Ended, JoinHandle<Vec<u8>>)> {
-    command.stdin(Stdio::null());
+    // In a group of its own it is killed with what it has started.
+    command.stdin(Stdio::null()).process_group(0);
     remove_service_variables(command);
     let running = Running(Handle::spawn(command).map_err(io::Error::other)?);
     let_go(command);
@@ -114,13 +114,13 @@ fn remove_service_variables(command: &mut Command) {
     }
 }
 
-/// Kills and reaps its process when it is dropped.
+/// Kills the group of its process, and reaps the process, when it is dropped.
 struct Running(Handle);
 
 impl Drop for Running {
     fn drop(&mut self) {
         if self.0.try_ended().is_none() {
-            self.0.signal(Signal::KILL);
+            children::kill_group(self.0.pid());
             let process = self.0.clone();
             tokio::spawn(async move { process.ended().await });
         }
@@ -130,6 +130,7 @@ impl Drop for Running {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::{has_ended, start_time};
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("/bin/sh");
@@ -176,6 +177,26 @@ mod tests {
         assert_eq!((ended, output), (Ended::Exited(3), b"one\n".to_vec()));
         let error = output_within(&mut shell("exec sleep 1000"), Duration::from_millis(20)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn children_of_a_command_that_hangs_are_killed_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pid");
+        for blocks in [false, true] {
+            let timeout = Duration::from_secs(1);
+            let mut command = shell(&format!("sleep 1000 & echo $! >{}; wait", file.display()));
+            let error = if blocks {
+                children::output_within(&mut command, timeout).unwrap_err()
+            } else {
+                output_within(&mut command, timeout).await.unwrap_err()
+            };
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            let child: u32 = std::fs::read_to_string(&file).unwrap().trim_end().parse().unwrap();
+            while start_time(child).is_some_and(|started| !has_ended(child, started)) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::launch::{HaproxySpec, LaunchSpec};
+use super::refusal::{unknown_version, unread_configuration};
 use super::{Check, LaunchContext, Launched, Prepared, Readiness, RetireRequest};
 use crate::config::{Config, Haproxy};
 use crate::haproxy::appearance::Appearance;
@@ -17,6 +18,7 @@ use crate::haproxy::overlay::overlay;
 use crate::haproxy::scan;
 use crate::haproxy::version::{Version, VersionCache, VersionError};
 use crate::process::{BlockingLane, Handle};
+use crate::receipt::{Failure, ReasonCode};
 use crate::sockets::inspection::{InspectError, Inspection};
 
 /// HAProxy, with the broker that hands it its sockets.
@@ -68,14 +70,15 @@ impl HaproxyServer {
         self.versions.known(&self.config.binary)
     }
 
-    pub(super) async fn prepare(&self, known_good: Option<Vec<PathBuf>>) -> Result<Prepared, String> {
-        let version = self.refresh_version().await.map_err(|error| error.to_string())?;
+    pub(super) async fn prepare(&self, known_good: Option<Vec<PathBuf>>) -> Result<Prepared, Failure> {
+        let version = self.refresh_version().await.map_err(unknown_version)?;
         let is_known_good = known_good.is_some();
         let config = known_good.unwrap_or_else(|| self.config.config.clone());
         let files = config.clone();
         let load = move || Ok(scan::load(&files));
         let loaded = self.files.run("reading HAProxy's configuration", load).await;
-        let (sources, facts) = loaded.map_err(|error| error.to_string())??;
+        let refused = |reason| Failure::new(ReasonCode::ConfigurationRefused, reason);
+        let (sources, facts) = loaded.map_err(unread_configuration)?.map_err(refused)?;
         let (capabilities, binds_alone) = (version.into(), facts.noreuseport);
         let ends_by_reload = facts.lasting_program_sentence();
         let spec = LaunchSpec::Haproxy(HaproxySpec { version, config, sources, facts });

@@ -9,6 +9,7 @@ mod companion;
 mod haproxy;
 mod launch;
 mod questions;
+mod refusal;
 mod retire_request;
 mod service;
 
@@ -27,6 +28,7 @@ use crate::haproxy::version::VersionError;
 use crate::kernel::sock_diag::ListenSocket;
 use crate::model::listener::{Endpoint, Owned};
 use crate::process::{Handle, SocketOwner};
+use crate::receipt::{Failure, ReasonCode};
 use crate::sockets::custody::Custody;
 use crate::sockets::inspection::{InspectError, Inspection};
 
@@ -35,6 +37,7 @@ pub(crate) use check::Check;
 pub(crate) use companion::{CompanionServer, Worker, exposes, stats_sockets};
 pub(crate) use haproxy::HaproxyServer;
 pub(crate) use launch::{LaunchContext, Launched, Prepared, Readiness};
+pub(crate) use refusal::unknown_version;
 pub(crate) use retire_request::RetireRequest;
 pub(crate) use service::ServiceServer;
 
@@ -158,11 +161,14 @@ impl Server {
     /// they are to be used instead of the files on disk.
     ///
     /// # Errors
-    /// A sentence.
-    pub(crate) async fn prepare(&self, known_good: Option<Vec<PathBuf>>) -> Result<Prepared, String> {
+    /// Why the reload fails.
+    pub(crate) async fn prepare(&self, known_good: Option<Vec<PathBuf>>) -> Result<Prepared, Failure> {
         match self {
             Server::Haproxy(server) => server.prepare(known_good).await,
-            Server::Companion(_) => Err("internal error: the daemon starts no HAProxy in companion mode".into()),
+            Server::Companion(_) => {
+                let reason = "internal error: the daemon starts no HAProxy in companion mode";
+                Err(Failure::new(ReasonCode::StartFailed, reason))
+            }
             Server::Service(server) => Ok(server.prepare()),
         }
     }

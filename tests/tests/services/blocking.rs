@@ -57,6 +57,24 @@ fn version_query_that_hangs_holds_up_its_own_service_only() {
     reload.wait().expect_status(0);
 }
 
+#[test]
+fn version_query_that_hangs_fails_when_start_timeout_is_over() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let config = Config::web("127.0.0.1:8082");
+    let rig = start(Rig::with(&config).tables("[reload]\nstart-timeout = \"2s\"\n").haproxy_at(&wrapper.path()));
+    wrapper.set(Behaviour::HangAtVersion);
+    wrapper.upgrade();
+    let failed = rig.run(&["reload", "haproxy", "--json"]).expect_status(1);
+    assert_eq!(failed.at("/reason-code"), "start-timed-out");
+    let sentence = "did not answer `-v` within 2s";
+    assert!(failed.at("/reason").to_string().contains(sentence), "{}", failed.at("/reason"));
+    let check = rig.run(&["check"]).expect_status(78).stderr;
+    assert!(check.contains(sentence), "{check}");
+    let probe = rig.run(&["probe", "--json"]).expect_status(0);
+    assert!(probe.at("/haproxy/problem").to_string().contains(sentence), "{}", probe.at("/haproxy/problem"));
+}
+
 /// Delays fsync(2) of a process by ptrace until it is ended: the call blocks in the kernel, as on a disk that does not answer.
 struct BlockedFsync(Child);
 

@@ -16,9 +16,9 @@ use super::attempt::Attempt;
 use crate::haproxy::binds::Binds;
 use crate::haproxy::master::Absent;
 use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
-use crate::haproxy::version::VersionError;
 use crate::process::run_blocking;
 use crate::receipt::{Failure, ReasonCode};
+use crate::server::unknown_version;
 use crate::supervision::Supervisor;
 
 /// Said in each receipt: the second phase of a reload is not the daemon's here.
@@ -38,8 +38,7 @@ pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<(), Failure> {
     // Once the master was asked there is no way back: a reload can only be refused before.
     if attempt.requires_proof() {
         let capabilities = attempt.supervisor.refresh_server().await;
-        let refused = |error: VersionError| Failure::new(ReasonCode::ConfigurationRefused, error.to_string());
-        attempt.refuse_unproven_plan(&capabilities.map_err(refused)?)?;
+        attempt.refuse_unproven_plan(&capabilities.map_err(unknown_version)?)?;
     }
     if !ask::tells_failures(attempt.supervisor) {
         attempt.tell("checking the configuration");

@@ -19,7 +19,7 @@ impl Attempt<'_> {
         let heartbeat = self.supervisor.heartbeat();
         let prepared = heartbeat.during(self.supervisor.server().prepare(known_good));
         match tokio::time::timeout(timeout, prepared).await {
-            Ok(prepared) => prepared.map_err(|reason| Failure::new(ReasonCode::ConfigurationRefused, reason)),
+            Ok(prepared) => prepared,
             Err(_) => {
                 let time = humantime::format_duration(timeout);
                 let reason =

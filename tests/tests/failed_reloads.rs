@@ -17,7 +17,8 @@ use reloader_tests::sockets::{accepted_by, listening, open_sockets};
 use reloader_tests::wrapper::{Behaviour, Wrapper};
 
 const WEB: &str = "127.0.0.1:8080";
-const IMPATIENT: &str = "[reload]\nstart-timeout = \"1s\"";
+/// Short for a generation that hangs, and long enough for a good one on a busy machine.
+const SHORT_START_TIMEOUT: &str = "[reload]\nstart-timeout = \"3s\"";
 
 #[test]
 fn rejected_configuration_keeps_the_old_generation() {
@@ -81,7 +82,7 @@ fn generation_that_dies_after_ready_is_abandoned() {
 fn generation_that_hangs_before_it_has_a_socket_is_abandoned() {
     netns::enter();
     let wrapper = Wrapper::new();
-    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables(IMPATIENT).start();
+    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).tables(SHORT_START_TIMEOUT).start();
     let answer = fail_reload_under_load(&rig, || wrapper.set(Behaviour::Hang), || wrapper.set(Behaviour::Normal));
     assert!(answer.at("/reason").to_string().contains("start-timeout"), "{}", answer.at("/reason"));
     until_only_serving(&rig);

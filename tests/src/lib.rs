@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the rig starts programs and waits for them; no daemon's loop is here")]
 
 pub mod bench;
+pub mod blocked_call;
 pub mod booted;
 pub mod cargo;
 pub mod config;

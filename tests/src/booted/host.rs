@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::process::Process;
+use crate::process::{Process, in_process_namespace_of};
 
 /// The child of `ancestor` that is the first process of a new process namespace.
 pub(crate) fn first_process_under(ancestor: u32) -> Option<Process> {
@@ -18,6 +18,16 @@ pub(crate) fn first_process_under(ancestor: u32) -> Option<Process> {
         is_first && line(&text, "PPid:").is_some_and(|parent| parent == ancestor.to_string())
     });
     found.next().and_then(Process::with_pid)
+}
+
+/// The process that has this pid in the process namespace of `first`. The last field of `NSpid:` is its pid there.
+pub(super) fn process_inside(first: Process, pid: u32) -> Option<Process> {
+    let is_it = |process: &Process| {
+        let text = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
+        let pids = text.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        pids.and_then(|pids| pids.split_whitespace().next_back()) == Some(&pid.to_string())
+    };
+    in_process_namespace_of(first).into_iter().find(is_it)
 }
 
 /// A path of the machine with this first process as the host sees it, including the machine's mounts.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 use serde_json::Value;
 
-use super::host::{ControlGroups, first_process_under, path_inside, write_file};
+use super::host::{ControlGroups, first_process_under, path_inside, process_inside, write_file};
 use super::layer::Layer;
 use super::{Setup, root};
 use crate::netns;
@@ -165,6 +165,11 @@ impl Machine {
     pub fn pids_of(&self, program: &str) -> Vec<u32> {
         let found = self.run(&["pgrep", "-x", program]);
         found.stdout.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// The process with this pid in the machine, as this process sees it.
+    pub fn process(&self, pid: u32) -> Option<Process> {
+        process_inside(self.leader(), pid)
     }
 
     fn leader(&self) -> Process {

@@ -2,12 +2,11 @@
 //! call still blocks. The tests assert this order, and no time.
 
 use std::fs::{self, File};
-use std::process::{Child, Command};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
+use reloader_tests::blocked_call::BlockedCall;
 use reloader_tests::config::Config;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
@@ -75,30 +74,6 @@ fn version_query_that_hangs_fails_when_start_timeout_is_over() {
     assert!(probe.at("/haproxy/problem").to_string().contains(sentence), "{}", probe.at("/haproxy/problem"));
 }
 
-/// Delays fsync(2) of a process by ptrace until it is ended: the call blocks in the kernel, as on a disk that does not answer.
-struct BlockedFsync(Child);
-
-impl BlockedFsync {
-    fn of(process: Process) -> BlockedFsync {
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=3600s"]);
-        let strace = strace.arg("-p").arg(process.pid.to_string()).spawn().expect("strace");
-        let traced = || {
-            let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
-            status.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
-        };
-        until(LIMIT, "strace to be attached", traced);
-        BlockedFsync(strace)
-    }
-}
-
-impl Drop for BlockedFsync {
-    fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
-        let _ = self.0.wait();
-    }
-}
-
 /// Whether a thread of the process is in fsync(2), by its number on this machine.
 fn is_in_fsync(process: Process) -> bool {
     let call = format!("{} ", nix::libc::SYS_fsync);
@@ -115,7 +90,7 @@ fn fsync_that_hangs_holds_up_its_own_service_only() {
     let rig = start(setup());
     let daemon = rig.daemon_process();
     Config::web("127.0.0.1:8082").global("maxconn 77").write(&rig.haproxy_cfg());
-    let blocked = BlockedFsync::of(daemon);
+    let blocked = BlockedCall::in_all_threads(daemon, "fsync");
     let reload = rig.spawn(&["reload", "haproxy", "--json"]);
     until(LIMIT, "fsync", || is_in_fsync(daemon));
     assert_daemon_works(&rig);

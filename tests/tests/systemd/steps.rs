@@ -1,11 +1,10 @@
 //! Steps that an operator takes, or an accident causes, with the unit that runs the daemon. After each step `systemctl status` must tell the
 //! truth.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::thread::sleep;
 use std::time::Duration;
 
+use reloader_tests::blocked_call::BlockedCall;
 use reloader_tests::poll::until;
 use reloader_tests::sockets::refuses;
 use reloader_tests::tier;
@@ -134,25 +133,16 @@ pub(crate) fn the_watchdog_is_served(scene: &Scene) {
     until(LIMIT, "systemd to hear of the daemon's loop", || last_report() != before);
 }
 
-/// Only the main loop hangs: it reads a configuration that never ends. systemd ends the daemon and starts another one.
+/// Only the loop hangs: it does not return from its wait for events. systemd ends the daemon and starts another one.
 pub(crate) fn the_watchdog_ends_a_daemon_whose_loop_hangs(scene: &Scene) {
     let (serving, daemon) = (scene.serving(), scene.main_pid());
-    scene.machine.write(TOML, "");
-    std::fs::remove_file(scene.machine.inside(TOML)).unwrap();
-    scene.machine.run(&["mkfifo", TOML]).expect_status(0);
-    scene.machine.run(&["kill", "-HUP", &daemon]).expect_status(0);
-    // The open succeeds once the daemon reads (fifo(7)).
-    let mut open = OpenOptions::new();
-    open.write(true).custom_flags(nix::libc::O_NONBLOCK);
-    let mut end = None;
-    until(LIMIT, "the daemon to read its configuration", || {
-        end = open.open(scene.machine.inside(TOML)).ok();
-        end.is_some()
-    });
-    std::fs::remove_file(scene.machine.inside(TOML)).unwrap();
+    let process = scene.machine.process(daemon.parse().expect("a pid")).expect("the daemon");
     assert_eq!(scene.watchdog_timeouts(), 0);
+    let blocked = BlockedCall::in_first_thread(process, "?epoll_wait,?epoll_pwait");
+    until(LIMIT, "the watchdog to end the daemon", || scene.watchdog_timeouts() == 1);
+    // A traced thread is not ended by the watchdog's SIGABRT.
+    drop(blocked);
     scene.until_another_main_pid(&daemon);
-    drop(end);
     assert_eq!(scene.watchdog_timeouts(), 1);
     assert_eq!(scene.serving(), serving);
     scene.assert_status("last adoption proven");

@@ -52,7 +52,7 @@ fn check_without_tests(tier: Tier, report: &mut Report) -> Result<()> {
     })?;
     report.time("eBPF objects", || build_ebpf::check(tier == Tier::All))?;
     if tier == Tier::All {
-        // The guests run one that is built faster; every run checks that it is static.
+        // The guests run another static binary, which is built faster. Every run checks that it is static.
         report.time("static binary", || dist::run(&dist::Arguments::default()))?;
     }
     Ok(())

@@ -96,7 +96,7 @@ impl Code {
         ROOTS.iter().any(|root| self.files.contains(&Path::new(root).join(path)))
     }
 
-    /// A module may be a file alone; the names of other crates are not looked for.
+    /// Whether the code defines the name. A module may have no item but a file. Names of other crates are not looked for.
     fn has_name(&self, name: &str) -> bool {
         let is_module = |part: &str| {
             let file = format!("{part}.rs");

@@ -15,7 +15,7 @@ use crate::haproxy::scan;
 use crate::haproxy::version::Version;
 use crate::process::children;
 
-/// The end of a message after output of the server itself, which says what is wrong.
+/// The end of a message that follows the server's own output. That output says what is wrong.
 const SEE_ABOVE: &str = " (see above)";
 
 /// Arguments of `reloader check`.

@@ -48,7 +48,7 @@ pub(super) fn unexpected(reply: &Reply) -> CliError {
 
 struct ControlSocket {
     path: PathBuf,
-    /// The group that may use it.
+    /// The group that may use the control socket.
     group: String,
 }
 

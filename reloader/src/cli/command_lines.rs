@@ -1,4 +1,4 @@
-//! Checks that each command line of reloader in the documents is one.
+//! Checks that reloader accepts each of its command lines in the documents.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use clap::Parser;
 
 use super::Arguments;
 
-/// README.md and docs/.
+/// The paths of README.md and of all pages in docs/.
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let (mut found, mut directories) = (vec![root.join("README.md")], vec![root.join("docs")]);
@@ -34,7 +34,7 @@ fn command_lines(text: &str) -> Vec<String> {
     blocks.flat_map(str::lines).filter_map(command).collect()
 }
 
-/// As a shell would split it, up to a comment, a pipe or a redirection. Single quotes are all that the documents use.
+/// Splits a line as a shell does, up to a comment, a pipe or a redirection. It knows single quotes only, because the documents use no others.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut is_quoted) = (Vec::new(), String::new(), false);
     for character in line.chars() {

@@ -13,7 +13,7 @@ pub(super) fn run(context: &Context, inheritance: io::Result<Inheritance>) -> Re
     sys::unblock_signals().map_err(|error| CliError::new(Exit::Internal, format!("cannot set up signals: {error}")))?;
     let runtime = Context::runtime()?;
     let ended = runtime.block_on(daemon::run(config, context.config_path.clone(), inheritance));
-    // A thread may still wait for a client that stopped in the middle of a transfer.
+    // Do not wait for the runtime's threads: one may still wait for a client that stopped in the middle of a transfer.
     runtime.shutdown_background();
     match ended {
         Ok(()) => Ok(Exit::Done),

@@ -19,7 +19,7 @@ pub(super) struct Arguments {
     /// Number of listeners among the descriptors, from 3 on.
     #[arg(long)]
     sockets: usize,
-    /// File for its pid and start time, written before it becomes the server.
+    /// File for the pid and start time of this process, written before the process becomes the server.
     #[arg(long)]
     record: PathBuf,
     /// User that the server runs as.

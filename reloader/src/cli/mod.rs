@@ -79,7 +79,7 @@ enum Command {
     /// Release a hold when its holder dies; `hold` and the daemon start it.
     #[command(hide = true)]
     Guard,
-    /// Become the server of a service; the daemon starts it.
+    /// Become the server of a service; only the daemon runs this command.
     #[command(hide = true)]
     Launch(launch::Arguments),
 }

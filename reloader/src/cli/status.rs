@@ -26,7 +26,7 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Cli
     Ok(Exit::Done)
 }
 
-/// Adds the generations that run without a daemon to the error that no daemon answers.
+/// Extends the error "no daemon answers" by the generations that run without a daemon.
 fn with_survivors(context: &Context, mut error: CliError) -> CliError {
     if let (Exit::NoDaemon, Ok(config)) = (error.exit, context.config()) {
         let lines = config.names().into_iter().flat_map(|name| survivors(&config.place(&name), &name));
@@ -109,7 +109,7 @@ fn service_rows(status: &ServiceStatus) -> Vec<Vec<String>> {
     rows
 }
 
-/// One row for each value. Only the first one has the key.
+/// One row for each value. Only the first row shows the key.
 fn listed(key: &str, values: &[String]) -> Vec<Vec<String>> {
     if values.is_empty() {
         return vec![vec![key.to_owned(), "nothing".into()]];

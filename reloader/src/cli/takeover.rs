@@ -50,7 +50,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, CliE
     let announces = !context.quiet && !arguments.format.json && !arguments.dry_run && std::io::stderr().is_terminal();
     let announce = |step: &Step| {
         if announces {
-            // A terminal that is gone must not stop the takeover halfway.
+            // The terminal may have closed. That error must not stop the takeover halfway.
             let _ = writeln!(std::io::stderr(), "{step}");
         }
     };
@@ -64,13 +64,13 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, CliE
     Ok(Exit::Done)
 }
 
-/// Catches the signals of a Ctrl-C and of a lost connection to the machine. A takeover that has begun is finished or rolled
-/// back.
+/// Catches SIGINT (Ctrl-C), SIGTERM and SIGHUP (a lost connection to the machine), so that a takeover that has begun is finished or
+/// rolled back.
 fn catch_signals() -> std::io::Result<[Signal; 3]> {
     Ok([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?])
 }
 
-/// The command that starts this program in a unit, with `--config` where it was given.
+/// The command by which a unit starts this program. It has `--config` if this process was started with it.
 fn own_command(context: &Context) -> Result<String, CliError> {
     let program = std::env::current_exe();
     let program = program
@@ -113,7 +113,7 @@ fn show(context: &Context, arguments: &Arguments, report: &TakeoverReport) -> Re
     Ok(())
 }
 
-/// The daemon, asked over its control socket.
+/// Asks the daemon over its control socket.
 struct ControlSocket<'a> {
     context: &'a Context,
 }

@@ -9,19 +9,19 @@ use super::runtime_api;
 use crate::process::readiness::NotReady;
 use crate::sys;
 
-/// Tells when a socket appears in a directory. It is created before the process starts, so that no event is missed.
+/// Watches a directory for a socket. Create it before the process starts, so that no event is missed.
 #[derive(Debug)]
 pub struct Appearance {
     path: PathBuf,
     events: tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>,
 }
 
-/// How soon a socket that exists but does not listen yet is tried again: HAProxy renames it into place just before
-/// it listens (`sock_unix_bind_receiver`, then `uxst_bind_listener`), and no event tells of listen(2).
+/// How long to wait before the next try when the socket exists but does not answer. HAProxy renames the socket to its path just before
+/// listen(2) (`sock_unix_bind_receiver`, then `uxst_bind_listener`), and inotify reports no listen(2).
 const LISTEN_RETRY: Duration = Duration::from_millis(1);
 
 impl Appearance {
-    /// Watches for `path`, whose directory must exist.
+    /// Watches for the socket at `path`. The directory of `path` must exist.
     ///
     /// # Errors
     /// Where the directory cannot be watched.
@@ -46,10 +46,10 @@ impl Appearance {
         Ok(())
     }
 
-    /// Waits for the socket, then for the answer to `show info`: HAProxy answers once it has bound everything and runs.
+    /// Waits for the socket, then for an answer to `show info`. HAProxy answers when it has bound all its listeners and runs.
     ///
     /// # Errors
-    /// Where the directory cannot be watched any more, or the socket does not answer as HAProxy does.
+    /// The directory cannot be watched any more. If the socket does not answer as HAProxy does, the request is repeated without end.
     pub async fn answered(&self) -> Result<(), NotReady> {
         self.appeared().await.map_err(NotReady::Watch)?;
         loop {

@@ -1,13 +1,14 @@
-//! Compares the `bind` lines of two configurations: which listeners leave their reuseport group. Pure.
+//! Finds the listeners that a new configuration moves out of their reuseport group, from the `bind` lines of both configurations. Pure.
 //!
-//! Companion mode learns what the new worker bound when the old one is retired already. A listener that leaves its group has lost its queue by
-//! then, so SYNs are held from before. Lines are compared as they are written: a doubtful change costs a hold, not a proof.
+//! In companion mode the daemon sees the new worker's listeners only when the old worker is already retired. A listener that left its group
+//! has then lost its queue. So the hold of SYNs must begin before the reload. Lines are compared as they are written: a change of spelling
+//! alone may cost a needless hold, but not the proof.
 
 use std::collections::BTreeSet;
 
 use super::scan::{Source, words};
 
-/// The binds of a configuration: address, and the options that choose a reuseport group.
+/// The binds of a configuration: each is an address with the options that choose its reuseport group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Binds(BTreeSet<String>);
 
@@ -28,7 +29,7 @@ impl Binds {
         Binds(binds)
     }
 
-    /// The first bind that is not among those of `next`, neither there nor in its group.
+    /// The first bind for which `next` has no bind with the same address and the same group options.
     pub fn first_gone(&self, next: &Binds) -> Option<String> {
         self.0.iter().find(|bind| !next.0.contains(*bind)).cloned()
     }

@@ -80,14 +80,14 @@ impl Broker {
 
     /// Offers `sockets` to the tree of `root` until [`Broker::withdraw`].
     ///
-    /// Call it without an await between the start of `root` and this: the runtime has one thread, so a child that
-    /// connects at once is served only afterwards.
+    /// Call this without an await after the start of `root`. The runtime has one thread, so a child that connects at once is
+    /// served only after this call.
     pub fn offer(&self, root: u32, sockets: Vec<OfferedSocket>) {
         *self.lock() = Some(Offer { root, sockets: Arc::new(sockets), state: Transfer::Waiting });
     }
 
-    /// Ends the offer; true when it was taken. A transfer that still runs counts: the receiver may have become ready
-    /// before its last acknowledgement was read here.
+    /// Ends the offer. True if a client took it. A transfer that still runs counts as taken: the receiver may become ready before the
+    /// broker has read its last acknowledgement.
     pub fn withdraw(&self) -> bool {
         self.lock().take().is_some_and(|offer| offer.state != Transfer::Waiting)
     }
@@ -102,7 +102,7 @@ async fn accept(listener: UnixListener, offer: Arc<Mutex<Option<Offer>>>) {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Most likely there are no descriptors left: only the end of other connections helps.
+                // Most likely this process has no free descriptor. Then accept(2) works again only after other connections end.
                 log::error!("broker: cannot accept: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -119,7 +119,7 @@ async fn accept(listener: UnixListener, offer: Arc<Mutex<Option<Offer>>>) {
                         Ok(stream) => serve(stream, &sockets),
                         Err(error) => Err(error.kind().into()),
                     };
-                    // The stream is still open: a client that sees it close may ask again at once.
+                    // This comes before the stream is closed, because a client may ask again as soon as it sees the close.
                     finish(&offer, root, &served);
                     drop(stream);
                     match served {
@@ -176,7 +176,7 @@ mod tests {
     use crate::haproxy::client::{ClientError, get_sockets};
     use crate::model::SocketMetadata;
 
-    /// It answers on a thread of its own, until the process ends.
+    /// Starts a broker that answers on a thread of its own until the process ends.
     fn broker() -> (tempfile::TempDir, Broker) {
         let directory = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -51,10 +51,10 @@ pub enum ClientError {
 /// How long one answer may take. HAProxy itself waits one second for its peer.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Takes duplicates of all listeners that the HAProxy behind `path` exports; every one is close-on-exec.
+/// Returns duplicates of all listeners that the HAProxy at the stats socket `path` exports. Each descriptor is close-on-exec.
 ///
 /// # Errors
-/// Where the socket cannot be reached, exports nothing, or breaks off.
+/// The socket cannot be reached, it exports nothing, or the transfer stops before its end.
 pub fn get_sockets(path: &Path) -> Result<Vec<(OwnedFd, SocketMetadata)>, ClientError> {
     let connected = || {
         let stream = UnixStream::connect(path)?;

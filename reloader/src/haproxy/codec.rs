@@ -1,4 +1,4 @@
-//! Encodes and decodes the bytes of `_getsocks`; the sockets travel beside them.
+//! Encodes and decodes the bytes of a `_getsocks` transfer. The sockets themselves are sent with these bytes as SCM_RIGHTS.
 //!
 //! Source: `cli_io_handler_getsocks` / `_getsocks` and `get_old_sockets` in HAProxy 1.8 to 3.2 (`cli.c`, `haproxy.c`,
 //! `sock.c`). A transfer is one message with the total number of descriptors, then batches of one message each; a
@@ -10,16 +10,17 @@ use crate::model::SocketMetadata;
 /// The request, as HAProxy's `get_old_sockets` writes it.
 pub const REQUEST: &[u8] = b"_getsocks\n";
 
-/// Descriptors in one batch: HAProxy's MAX_SEND_FD is 253 before 2.6 and 252 from it on; the smaller fits all receivers.
+/// The number of descriptors in one batch. HAProxy's MAX_SEND_FD is 253 before 2.6 and 252 from 2.6 on. All receivers accept the smaller
+/// number.
 pub const BATCH: usize = 252;
 
 /// The longest name that every receiver reads correctly: the length is a signed char on x86.
 const LONGEST_NAME: usize = 127;
 
-/// The most descriptors that a count is believed for: the kernel's default ceiling of RLIMIT_NOFILE (fs.nr_open).
+/// The largest count of descriptors that is accepted: the kernel's default maximum of RLIMIT_NOFILE (fs.nr_open).
 const MOST_DESCRIPTORS: usize = 1 << 20;
 
-/// Why bytes are not `_getsocks`.
+/// Why bytes are not a valid `_getsocks` transfer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     /// A record or the count ended early.
@@ -37,7 +38,7 @@ pub enum CodecError {
         length: usize,
     },
     /// Fewer or more descriptors than records.
-    #[error("the socket transfer carries {descriptors} descriptors with {records} descriptions")]
+    #[error("the socket transfer has {descriptors} descriptors, but {records} records for them")]
     Mismatch {
         /// Descriptors received.
         descriptors: usize,

@@ -1,4 +1,4 @@
-//! Inspects what a running HAProxy really owns: asks over its stats socket, and checks that against /proc and sock_diag.
+//! Finds the listeners that a running HAProxy really has: asks over its stats socket, and compares the answer with /proc and sock_diag.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -16,16 +16,16 @@ use crate::sockets::inspection::{InspectError, InspectRequest, Inspection, look}
 /// How long one answer of the runtime API may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Said of an adopted HAProxy whose stats socket lacks `expose-fd listeners`.
+/// The note about an adopted HAProxy whose stats socket lacks `expose-fd listeners`.
 pub const UNEXPORTED: &str = "its stats socket does not export listeners: those on TCP and unix sockets of this network \
     namespace were duplicated one by one, others (UDP, other namespaces) are not known and are bound again by the next reload";
 
-/// Looks at the HAProxy whose root process is `root` and that answers on `socket`.
+/// Inspects the HAProxy whose root process is `root` and whose stats socket is `socket`.
 ///
-/// One that does not export (`exports`: HAProxy before 1.8) is not asked for its sockets: the kernel is.
+/// `exports` is false for a HAProxy before 1.8, which cannot export sockets. Then only the kernel is asked for them.
 ///
 /// # Errors
-/// Where the kernel does not list its sockets, or none of them is seen.
+/// The errors of [`look`], or the thread that asks fails.
 pub async fn inspect(
     root: u32,
     socket: PathBuf,
@@ -61,7 +61,7 @@ fn ask_and_look(
         }
         Vec::new()
     });
-    // A master keeps its own CLI as long as its workers drain, and no successor takes that over.
+    // A master keeps its own CLI while its workers drain. No later generation takes that CLI over.
     let master = master_cli(&process::command_line(root).unwrap_or_default());
     let is_masters = |address: &Address| master.as_ref().is_some_and(|name| *name == cli_name(address));
     let is_private = |address: &Address| {
@@ -79,7 +79,7 @@ fn ask_and_look(
     })
 }
 
-/// The CLI of a master that the daemon did not start (`-S`), by the name that workers would list it under.
+/// The CLI (`-S`) of a master that the daemon did not start, as its address would appear in `show cli sockets`.
 fn master_cli(words: &[String]) -> Option<String> {
     let value = words.iter().skip_while(|word| *word != "-S").nth(1)?;
     let address = value.split(',').next()?;
@@ -90,15 +90,15 @@ fn master_cli(words: &[String]) -> Option<String> {
     })
 }
 
-/// The inode of the stats socket at `path`, when one of `sockets` listens there.
+/// The inode of the stats socket at `path`, if one of `sockets` listens there.
 ///
-/// A process that answers on a path can claim any pid: only the kernel tells whose socket it is.
+/// A process that answers on a path can claim any pid. Only the kernel knows which process owns the socket.
 pub fn stats_socket_inode(path: &Path, machine: &[ListenSocket], sockets: &HashMap<u64, SocketOwner>) -> Option<u64> {
     let here = machine.iter().filter(|found| matches!(&found.address, Address::Unix(at) if is_same_path(at, path)));
     here.map(|found| found.inode).find(|inode| sockets.contains_key(inode))
 }
 
-/// The same file name in the same directory, however that is spelled (`/var/run` and `/run`).
+/// Whether both paths name the same file in the same directory. The directory may have two names, such as `/var/run` and `/run`.
 fn is_same_path(one: &Path, other: &Path) -> bool {
     let directory = |path: &Path| path.parent().and_then(|parent| parent.canonicalize().ok());
     one == other

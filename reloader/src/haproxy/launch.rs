@@ -12,12 +12,12 @@ pub fn is_private_socket(runtime_dir: &Path, path: &Path) -> bool {
     number_of(runtime_dir, path, "sock").is_some()
 }
 
-/// What a generation was started from, for people.
+/// The paths of a generation's configuration, as text for people.
 pub fn label(config: &[PathBuf]) -> String {
     config.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
 }
 
-/// The command that runs a generation in the foreground, with its sockets from `broker` when there are any.
+/// The command that runs a generation in the foreground. With `broker`, the generation takes its sockets from there.
 ///
 /// Standard error goes to a file, not to a pipe: a generation outlives the daemon, and a pipe would then have no reader.
 pub(crate) fn command(

@@ -13,7 +13,7 @@ use super::version::Version;
 use crate::kernel::sock_diag::{self, SockDiagError};
 use crate::process::{self, Handle};
 
-/// How long a worker that serves may take to say who it is.
+/// How long a serving worker may take to answer `show info`.
 const ANSWER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// A worker that serves, and its master.
@@ -31,27 +31,27 @@ pub struct Found {
     pub version: String,
 }
 
-/// Why there is none.
+/// Why no worker with a master was found.
 #[derive(Debug, thiserror::Error)]
 pub enum Absent {
-    /// Nothing to look by.
+    /// The configuration names no stats socket.
     #[error(
         "HAProxy's configuration has no `stats socket` with a path that is written out there, by which its worker could be found; \
          add `stats socket /run/haproxy/admin.sock level admin` to its global section"
     )]
     NoSocket,
-    /// No process answers.
+    /// No process answers on these stats sockets.
     #[error("no HAProxy answers on {0}; start its unit, whose configuration must have that stats socket")]
     Silent(String),
-    /// Another process, or one of another pid namespace.
+    /// The process with this pid does not have the socket. The answer may come from another pid namespace.
     #[error("{socket} answers as process {pid}, but no such process listens there (another pid namespace?)")]
     Elsewhere {
         /// The socket.
         socket: String,
-        /// The pid that it names.
+        /// The pid in the answer.
         pid: u32,
     },
-    /// One process alone.
+    /// The process that answers has no master.
     #[error(
         "the HAProxy that answers on {socket} (process {pid}) has no master: a companion needs master-worker mode; start it with \
          -Ws, or set mode = \"supervised\""
@@ -62,7 +62,7 @@ pub enum Absent {
         /// The process.
         pid: u32,
     },
-    /// Its parent would end by the signal that asks a master to reload.
+    /// HAProxy before 1.8 has no master: SIGUSR2, which asks a master to reload, would end the process.
     #[error(
         "the HAProxy that answers on {socket} (process {pid}) is of version {version}: master-worker mode came with 1.8, and before it \
          SIGUSR2 ends the process; set mode = \"supervised\""
@@ -75,7 +75,7 @@ pub enum Absent {
         /// Its version in its own words.
         version: String,
     },
-    /// Another program.
+    /// The process that answers does not run the configured program.
     #[error(
         "who answers on {socket} (process {pid}) runs {program}, and haproxy.binary is {binary}: it is not asked for anything; if it is \
          the HAProxy that is meant, name its program there"
@@ -85,12 +85,12 @@ pub enum Absent {
         socket: String,
         /// The process.
         pid: u32,
-        /// What it runs.
+        /// The program that the process runs.
         program: String,
-        /// What the configuration says.
+        /// The value of `haproxy.binary`.
         binary: String,
     },
-    /// The kernel did not tell.
+    /// The kernel did not list the listeners (sock_diag).
     #[error(transparent)]
     SockDiag(#[from] SockDiagError),
 }
@@ -98,7 +98,8 @@ pub enum Absent {
 /// Looks for a worker that serves and whose pid is `wanted`, by the stats sockets of its configuration.
 ///
 /// # Errors
-/// Why there is none: of several reasons the one that says most.
+/// The reason for the first stats socket whose process is `wanted` but is not such a worker. [`Absent::Silent`] if there is no such process,
+/// [`Absent::NoSocket`] without stats sockets.
 pub async fn find(sockets: &[PathBuf], binary: &Path, wanted: impl Fn(u32) -> bool) -> Result<Found, Absent> {
     if sockets.is_empty() {
         return Err(Absent::NoSocket);
@@ -118,7 +119,7 @@ pub async fn find(sockets: &[PathBuf], binary: &Path, wanted: impl Fn(u32) -> bo
     Err(reason.unwrap_or_else(|| Absent::Silent(names.join(", "))))
 }
 
-/// A process that answers can claim any pid: it is the worker only if it has the socket on which it answered, and is a HAProxy.
+/// Checks that the process `worker` has the stats socket and runs HAProxy, because a process can claim any pid in its answer.
 fn located(socket: &Path, binary: &Path, worker: u32, version: String) -> Result<Found, Absent> {
     let name = || socket.display().to_string();
     let sockets = process::sockets_of(&[worker]);
@@ -140,7 +141,7 @@ fn located(socket: &Path, binary: &Path, worker: u32, version: String) -> Result
     Ok(Found { master, worker, socket: socket.to_owned(), inode, version })
 }
 
-/// By the name alone: an upgrade may have put another file, or the target of a link elsewhere, in its place since it was started.
+/// Compares the file names only. After the start of the program, an upgrade may have replaced the file or changed the target of the link.
 fn is_named_as(program: &Path, binary: &Path) -> bool {
     let target = binary.canonicalize().unwrap_or_default();
     program.file_name().is_some_and(|name| [binary, &target].iter().any(|known| known.file_name() == Some(name)))
@@ -156,28 +157,28 @@ pub fn root_of(worker: u32) -> u32 {
     root
 }
 
-/// What the master's CLI said to `reload`.
+/// The answer of the master's CLI to `reload`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The new worker serves.
     Done,
-    /// There is none, with HAProxy's own lines.
+    /// No new worker serves. HAProxy's messages say why.
     Failed(Vec<String>),
-    /// Nothing: a HAProxy before 2.7 closes the connection and begins.
+    /// No answer: a HAProxy before 2.7 closes the connection and begins the reload.
     Nothing,
-    /// It is not a master's CLI, or one that may not reload: its words.
+    /// The socket is not a master's CLI, or that CLI may not reload. The text is its answer.
     Refused(String),
 }
 
-/// Asks the master to reload, and waits for its answer, which from 2.7 on comes when the new worker is there.
+/// Asks the master to reload, and waits for its answer. From 2.7 on the master answers when the new worker is ready.
 ///
 /// # Errors
-/// Where it could not be asked: nothing has happened then.
+/// The request could not be sent, so the master does not reload.
 pub async fn reload(cli: &Path) -> io::Result<Answer> {
     let mut stream = UnixStream::connect(cli).await?;
     stream.write_all(b"reload\n").await?;
     let mut answer = Vec::new();
-    // A master that begins at once takes the connection with it: it has been asked all the same.
+    // A master that reloads at once closes the connection. A read error then does not mean that the request was lost.
     let _ = stream.read_to_end(&mut answer).await;
     Ok(understood(&String::from_utf8_lossy(&answer)))
 }
@@ -193,38 +194,40 @@ fn understood(answer: &str) -> Answer {
     }
 }
 
-/// Identifies a master's program image: the master executes itself with each reload, and keeps its pid and its start time.
+/// Identifies a master's program image. The master executes its program again with each reload. Its pid and its start time stay the same, so
+/// they cannot tell two images apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Image {
     stack: Option<u64>,
-    /// It only waits: before 3.1 a master executes itself once more when the worker is there, or when there will be none.
+    /// The master is in wait mode. Before 3.1 a master executes itself once more, into this mode, when the new worker is ready or has failed.
     pub waits: bool,
 }
 
 impl Image {
-    /// Of this master now.
+    /// The image that this master runs now.
     pub fn from_master(master: u32) -> Image {
         let waits = process::environment(master, "HAPROXY_MWORKER_WAIT_ONLY").is_some_and(|value| value == "1");
         Image { stack: process::stack_start(master), waits }
     }
 
-    /// Whether it is another image than `before`. Without address space randomisation two images cannot be told apart, and count as the same.
+    /// Whether this image differs from `before`. Without address space randomisation all images look the same, and the
+    /// result is false.
     pub fn is_another(self, before: Image) -> bool {
         self.stack != before.stack
     }
 }
 
-/// The processes that the master itself has forked, other programs left out.
+/// The children of the master that run HAProxy. Other programs are left out.
 pub fn workers(master: u32) -> Vec<u32> {
     Crew::from_root(master).workers.into_iter().map(|(pid, _)| pid).collect()
 }
 
-/// Tells a HAProxy to close its listeners, and to end when its last connection has. `sockets` are listeners of its own: a process that has
-/// one of them serves by itself, and a master has none.
+/// Tells a HAProxy to close its listeners, and to end when its last connection has ended. `sockets` are listeners of this HAProxy. If the
+/// root process has one of them, it serves by itself; a master has none.
 ///
-/// A master passes SIGUSR1 on to the programs of its `program` sections too (HAProxy 2.0 to 3.2). One that ends by it takes every session
-/// along: with exit-on-failure, which is the default, the master then ends its workers (`mworker_catch_sigchld`). So where there are
-/// programs, the workers are told and the master is not.
+/// A master passes SIGUSR1 on to the programs of its `program` sections too (HAProxy 2.0 to 3.2). The signal may end such a program. With
+/// exit-on-failure, which is the default, the master then ends its workers and with them every session (`mworker_catch_sigchld`). So if there
+/// are programs, the signal is sent to the workers and not to the master.
 pub fn tell_to_drain(root: &Handle, sockets: &[u64]) {
     match workers_to_be_told(root.pid(), sockets) {
         Some(workers) => {
@@ -234,10 +237,10 @@ pub fn tell_to_drain(root: &Handle, sockets: &[u64]) {
     }
 }
 
-/// The workers, by pid and start time, where SIGUSR1 has to go to them and not to their master, see [`tell_to_drain`].
+/// The workers, by pid and start time, if SIGUSR1 must be sent to them and not to their master (see [`tell_to_drain`]). Otherwise `None`.
 pub fn workers_to_be_told(root: u32, sockets: &[u64]) -> Option<Vec<(u32, u64)>> {
     let crew = Crew::from_root(root);
-    // The sockets of a process with many connections take a while to read, so they are read only where that matters.
+    // Reading the sockets of a process with many connections takes long. So they are read only if the other conditions hold.
     let serves_by_itself = || {
         let own = process::sockets_of(&[root]);
         sockets.iter().any(|inode| own.contains_key(inode))
@@ -250,8 +253,8 @@ pub fn runs_programs(master: u32) -> bool {
     Crew::from_root(master).has_others
 }
 
-/// Whether a master has no worker any more, and programs that keep it: without exit-on-failure, and after an end in good order, it waits
-/// for them.
+/// Whether a master has no workers left, but still has programs. Without exit-on-failure, or when all workers ended without a failure, the
+/// master does not end until these programs end.
 pub fn has_programs_alone(master: u32) -> bool {
     let crew = Crew::from_root(master);
     crew.workers.is_empty() && crew.has_others
@@ -259,9 +262,9 @@ pub fn has_programs_alone(master: u32) -> bool {
 
 /// The children of a HAProxy.
 struct Crew {
-    /// Those that run HAProxy, by pid and start time.
+    /// The children that run HAProxy, by pid and start time.
     workers: Vec<(u32, u64)>,
-    /// There are others. One whose program may not be read counts as such.
+    /// Whether a child runs another program, or a program that may not be read.
     has_others: bool,
 }
 
@@ -270,7 +273,7 @@ impl Crew {
         let program = process::executable(root);
         let mut crew = Crew { workers: Vec::new(), has_others: false };
         for pid in process::tree(root).into_iter().filter(|pid| process::parent(*pid) == Some(root)) {
-            // One that has ended has none.
+            // A child that has ended has no start time.
             let Some(start_time) = process::start_time(pid) else { continue };
             match process::executable(pid) {
                 found if found.is_some() && found == program => crew.workers.push((pid, start_time)),

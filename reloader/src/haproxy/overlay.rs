@@ -1,4 +1,4 @@
-//! Writes the daemon's own configuration file, which HAProxy reads after the user's: `global` sections add up.
+//! Writes the daemon's own configuration file. HAProxy reads it after the user's files, and merges all `global` sections.
 
 use std::path::Path;
 
@@ -8,11 +8,11 @@ use super::version::Version;
 /// HAProxy's default of `stats maxconn` (`cli.c`).
 const DEFAULT_STATS_MAXCONN: u32 = 10;
 
-/// Room for the daemon on the CLI: the limit counts all stats sockets together, so ten idle clients on the user's
-/// socket would silence the daemon's.
+/// How many CLI connections the daemon adds to the limit. The limit is one for all stats sockets together. Without the addition, ten idle
+/// clients on the user's stats socket would keep the daemon out of its own.
 const OWN_STATS_CONNECTIONS: u32 = 16;
 
-/// The text of the file for one generation.
+/// The text of the daemon's configuration file for one generation.
 pub fn overlay(private_socket: &Path, facts: &Facts, version: Version, close_spread_time: Option<&str>) -> String {
     let socket = quoted(&private_socket.display().to_string());
     let expose = if version.passes_sockets() { " expose-fd listeners" } else { "" };
@@ -23,7 +23,7 @@ pub fn overlay(private_socket: &Path, facts: &Facts, version: Version, close_spr
     let users_limit = match facts.stats_maxconn {
         StatsMaxconn::Default => Some(DEFAULT_STATS_MAXCONN),
         StatsMaxconn::Set(limit) => Some(limit),
-        // A line of ours could lower it.
+        // A `stats maxconn` from the daemon could lower the user's limit.
         StatsMaxconn::Unreadable => None,
     };
     if let Some(limit) = users_limit {

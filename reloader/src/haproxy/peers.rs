@@ -1,24 +1,25 @@
 //! Reads from `show peers` whether a HAProxy has finished learning its stick tables from its predecessor.
 
-/// How far the local peers sections are.
+/// How far the resynchronisation of the peers sections is. A later variant is less far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resync {
-    /// No peers section with a local peer: stick tables are not handed over at all.
+    /// No peers section has a local peer, so stick tables are not handed over.
     NoLocalPeer,
     /// All sections have finished.
     Finished,
-    /// No predecessor has taught a section anything so far. From 3.0 on HAProxy calls this finished too.
+    /// A section has learned nothing from a predecessor so far. From 3.0 on HAProxy reports this state as finished too.
     Untaught,
-    /// A section is still learning: a reload now would leave its successor empty.
+    /// A section is still learning. After a reload now, the stick tables of the next generation would be empty.
     Running,
 }
 
-/// PEERS_F_RESYNC_LOCAL_FINISHED | PEERS_F_RESYNC_REMOTE_FINISHED (`include/haproxy/peers-t.h`, 2.2 to 3.2). Started
-/// without `-sf`, 2.2 to 2.8 set the second after 5 s without a remote peer, and 2.6 and 2.8 teach their successor
-/// nothing before that (measured); from 3.0 on both are set from the beginning.
+/// PEERS_F_RESYNC_LOCAL_FINISHED | PEERS_F_RESYNC_REMOTE_FINISHED (`include/haproxy/peers-t.h`, 2.2 to 3.2).
+///
+/// Started without `-sf` and without a remote peer, 2.2 to 2.8 set the second flag after 5 s. Until then, 2.6 and 2.8 teach their successor
+/// nothing (measured). From 3.0 on both flags are set from the beginning.
 const RESYNC_FINISHED: u64 = 0x3;
 
-/// Reads the answer to `show peers`: the state of the section that is the least far.
+/// Reads the answer to `show peers`. Returns the state of the section that is the least advanced.
 pub fn resync(answer: &str) -> Resync {
     let mut state = Resync::NoLocalPeer;
     let mut section_finished = false;
@@ -34,7 +35,8 @@ pub fn resync(answer: &str) -> Resync {
     state
 }
 
-/// The predecessor connects to the local peer and keeps the connection, `active` here, until it has taught everything.
+/// The state of one section. The predecessor connects to the local peer, and keeps the connection until it has taught all its entries.
+/// `show peers` shows this connection as `active`.
 fn section(finished: bool, local_peer: &str) -> Resync {
     if !finished || local_peer.contains("(local,active)") {
         return Resync::Running;

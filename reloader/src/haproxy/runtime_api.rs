@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-/// What `show info` says that matters here.
+/// The parts of the answer to `show info` that the daemon uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Info {
-    /// HAProxy's version as it names itself.
+    /// HAProxy's version, as HAProxy writes it.
     pub version: String,
     /// The process that answers: in master-worker mode the worker.
     pub pid: u32,
-    /// New connections in the last second, where this version tells.
+    /// New connections in the last second. `None` if this version does not report them.
     pub connection_rate: Option<u64>,
 }
 
@@ -36,7 +36,7 @@ pub async fn ask(socket: &Path, command: &str, timeout: Duration) -> io::Result<
 /// Asks which process answers on `socket`. Waits as long as the process takes to begin serving, at most `timeout`.
 ///
 /// # Errors
-/// As [`ask`], and where the answer names no process.
+/// The errors of [`ask`], or the answer names no process.
 pub async fn info(socket: &Path, timeout: Duration) -> io::Result<Info> {
     let answer = ask(socket, "show info", timeout).await?;
     parse_info(&answer).ok_or_else(|| {

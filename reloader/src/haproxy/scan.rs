@@ -1,6 +1,7 @@
 //! Collects the few facts that the daemon needs from the user's HAProxy configuration before a process reads it.
 //!
-//! This is not a parser: HAProxy itself judges the configuration. Conditional blocks (`.if`) are read as if they held.
+//! This is not a full parser: HAProxy itself validates the configuration. Conditional blocks (`.if`) are read as if their conditions were
+//! true.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -9,11 +10,11 @@ use std::time::{Duration, SystemTime};
 
 use super::launch::label;
 
-/// What HAProxy does to QUIC clients whose socket is passed all the same.
+/// What QUIC clients lose in a reload, although their socket is passed on.
 pub const QUIC_LOSES: &str = "QUIC: HAProxy serves no connection whose handshake ended after it was told to stop, and no request that comes \
     on an older connection after that: these clients have to connect again";
 
-/// What the configuration says in passing.
+/// The facts that the daemon needs from the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     /// `stats maxconn` of the `global` section.
@@ -28,33 +29,33 @@ pub struct Facts {
     pub many_processes: Option<(u32, String)>,
     /// The place of the first `program` section.
     pub program: Option<String>,
-    /// The place of the first `no option start-on-reload`: a program that is to live on over reloads.
+    /// The place of the first `no option start-on-reload`: a program that a reload must not restart.
     pub lasting_program: Option<String>,
-    /// A bind speaks QUIC.
+    /// At least one bind uses QUIC.
     pub quic: bool,
     /// Paths of the stats sockets, as written.
     pub stats_sockets: Vec<PathBuf>,
-    /// One of them exports the listeners.
+    /// At least one stats socket exports the listeners.
     pub exposes: bool,
 }
 
 /// The limit of connections to HAProxy's CLI.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum StatsMaxconn {
-    /// HAProxy's own.
+    /// The configuration sets no limit: HAProxy's default applies.
     #[default]
     Default,
-    /// The user's.
+    /// The limit that the user set.
     Set(u32),
-    /// The user's, written in a way that only HAProxy can read (an environment variable).
+    /// The user set a limit in a form that only HAProxy can read, such as an environment variable.
     Unreadable,
 }
 
 /// A configuration file and its bytes.
 pub type Source = (PathBuf, Vec<u8>);
 
-/// Reads the configuration files the way HAProxy finds them: a directory stands for its `*.cfg` files in
-/// alphabetical order (`cfgfiles_expand_directories` in HAProxy's `haproxy.c`).
+/// Reads the configuration files in the order in which HAProxy reads them. A directory stands for its `*.cfg` files in alphabetical order
+/// (`cfgfiles_expand_directories` in HAProxy's `haproxy.c`).
 ///
 /// # Errors
 /// Where a file or directory cannot be read.
@@ -76,7 +77,7 @@ pub fn read(paths: &[PathBuf]) -> io::Result<Vec<Source>> {
     Ok(sources)
 }
 
-/// When a file was changed last, or took the place of another.
+/// When a file was last changed, or renamed to this path (ctime).
 pub fn changed_at(path: &Path) -> Option<SystemTime> {
     let seconds = std::fs::metadata(path).ok()?.ctime();
     Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.try_into().ok()?))
@@ -92,10 +93,10 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
         .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))
 }
 
-/// Reads the configuration and refuses, in a sentence, what cannot be read or cannot become a generation.
+/// Reads the configuration and collects its facts.
 ///
 /// # Errors
-/// A sentence.
+/// The configuration cannot be read, or no generation can run it. The text is a sentence.
 pub fn load(paths: &[PathBuf]) -> Result<(Vec<Source>, Facts), String> {
     let sources = read(paths).map_err(|error| format!("HAProxy's configuration: {error}"))?;
     if sources.is_empty() {
@@ -215,7 +216,7 @@ pub(super) fn words(line: &str) -> Vec<String> {
 }
 
 impl Facts {
-    /// Why a reload would end a program that is to live on, in a sentence.
+    /// A sentence that says why a reload would end a program although the configuration forbids it. `None` without such a program.
     pub fn lasting_program_sentence(&self) -> Option<String> {
         self.lasting_program.as_ref().map(|place| {
             format!(
@@ -225,7 +226,7 @@ impl Facts {
         })
     }
 
-    /// Why this configuration cannot be a generation, in a sentence.
+    /// A sentence that says why no generation can run this configuration. `None` if one can.
     pub fn refusal(&self) -> Option<String> {
         if let Some((processes, place)) = &self.many_processes {
             return Some(format!(

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::process::{children, output_within};
 
-/// Major and minor version: what decides how it behaves.
+/// The major and minor version of HAProxy. They decide which features it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Version {
     /// The first number.
@@ -37,7 +37,7 @@ pub enum VersionError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// It did not answer.
+    /// The program did not answer in time.
     #[error(
         "{binary} did not answer `-v` within {}; find out what it waits for, or raise start-timeout if it needs longer",
         humantime::format_duration(*.timeout)
@@ -45,10 +45,10 @@ pub enum VersionError {
     TimedOut {
         /// The program file.
         binary: String,
-        /// How long was waited.
+        /// The time limit.
         timeout: Duration,
     },
-    /// It does not say what it is.
+    /// The answer names no HAProxy version.
     #[error("{0} does not name a HAProxy version under `-v`; set `binary` under [haproxy] to the HAProxy program")]
     NotHaproxy(String),
 }
@@ -67,7 +67,7 @@ impl Version {
         from_answer(binary, timeout, answer.map(|(_, output)| output))
     }
 
-    /// The version in HAProxy's own words, such as `2.6.12-1+deb12u4`.
+    /// Parses a version as HAProxy writes it, such as `2.6.12-1+deb12u4`.
     pub fn from_words(words: &str) -> Option<Version> {
         let mut numbers = words.split(['.', '-']);
         Some(Version { major: numbers.next()?.parse().ok()?, minor: numbers.next()?.parse().ok()? })
@@ -83,7 +83,7 @@ impl Version {
         self.at_least(1, 8)
     }
 
-    /// The master's CLI answers `reload` when it is done: from 2.7 on.
+    /// From 2.7 on, the master's CLI answers `reload` when the reload is done.
     pub fn answers_reload(self) -> bool {
         self.at_least(2, 7)
     }
@@ -119,7 +119,7 @@ impl VersionCache {
         Ok(version)
     }
 
-    /// What the last [`refresh`](Self::refresh) found out about `binary`.
+    /// The version of `binary` that the last [`refresh`](Self::refresh) found.
     pub fn known(&self, binary: &Path) -> Option<Version> {
         self.0.borrow().as_ref().filter(|(path, ..)| path == binary).map(|(.., version)| *version)
     }

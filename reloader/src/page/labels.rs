@@ -1,4 +1,4 @@
-//! Labels of charts: times and counts.
+//! Formats the labels of charts: times and counts.
 
 /// The label of a decade on a latency axis: whole units of time.
 pub fn decade_label(micros: u64) -> String {
@@ -9,8 +9,8 @@ pub fn decade_label(micros: u64) -> String {
     }
 }
 
-/// The step between labels on an axis of this many seconds, so that there are at most `max_labels`: 1, 2 or 5 times a power of
-/// ten for seconds, and for minutes and hours the steps of a clock.
+/// The step in seconds between the labels of an axis that is `seconds` long. It is the smallest step with at most `max_labels` labels.
+/// Short steps are 1, 2 or 5 times a power of ten. Steps from half a minute on divide a minute, an hour or a day.
 pub fn axis_step(seconds: f64, max_labels: usize) -> f64 {
     let steps = [
         0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// HTML elements that have no end tag, and SVG elements that may do without.
+/// HTML elements that have no end tag, and SVG elements that need none.
 const VOID_ELEMENTS: [&str; 7] = ["circle", "line", "link", "meta", "path", "polygon", "rect"];
 
 /// An element with its attributes and content.
@@ -17,7 +17,7 @@ pub struct Element {
 enum Node {
     Element(Element),
     Text(String),
-    /// A style sheet: browsers do not unescape it, and the ones of this program hold nothing to escape.
+    /// A style sheet, written without escapes: browsers do not unescape style sheets. Those of this program have no character to escape.
     Verbatim(&'static str),
 }
 

@@ -1,8 +1,8 @@
-//! A logarithmic scale for charts.
+//! Places values on a logarithmic scale of a chart.
 
 use std::ops::RangeInclusive;
 
-/// The fewest decades on a scale. On a finer one, noise would look alarming.
+/// The smallest number of decades on a scale. On a scale with fewer decades, noise would look like a large change.
 const MIN_DECADES: f64 = 2.0;
 
 /// A logarithmic scale of microseconds, from a whole decade to a whole decade.
@@ -16,7 +16,7 @@ pub struct LogScale {
 }
 
 impl LogScale {
-    /// A scale that holds these microseconds, between two coordinates: `from` is that of its lower end. It spans at least two
+    /// A scale that covers the range `micros`. Its lower end is at the coordinate `from`, its upper end at `to`. It spans at least two
     /// decades.
     pub fn new(micros: RangeInclusive<u64>, from: f64, to: f64) -> LogScale {
         let high = ((*micros.end()).max(1) as f64).log10().ceil();
@@ -24,13 +24,13 @@ impl LogScale {
         LogScale { low, high: high.max(low + MIN_DECADES), from, to }
     }
 
-    /// The coordinate of this number of microseconds.
+    /// The coordinate of a value in microseconds. A value outside the scale has the coordinate of the nearer end.
     pub fn position(&self, micros: u64) -> f64 {
         let exponent = (micros.max(1) as f64).log10().clamp(self.low, self.high);
         self.from + (self.to - self.from) * (exponent - self.low) / (self.high - self.low)
     }
 
-    /// The decades of the scale, in microseconds.
+    /// The powers of ten on the scale, in microseconds, with both ends.
     pub fn ticks(&self) -> Vec<u64> {
         (self.low as u32..=self.high as u32).map(|exponent| 10_u64.pow(exponent)).collect()
     }

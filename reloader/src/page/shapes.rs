@@ -1,4 +1,4 @@
-//! SVG shapes, with coordinates rounded to a tenth of a unit.
+//! Makes SVG shapes. Coordinates are rounded to a tenth of a unit.
 
 use super::markup::{Element, element};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// How long the loop waits for a file system, or for a lock that another process holds, before it continues without the result.
-/// Longer than the limits of what is called: those name the file.
+/// It is longer than the limits of the called functions, because their messages name the file.
 const BLOCKING_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Runs `work` in a thread of the runtime and waits for its end. The thread is in the network namespace in which the runtime was made.

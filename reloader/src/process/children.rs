@@ -1,8 +1,9 @@
 //! Tells this process's own children from orphans, so that PID 1 can reap the orphans.
 //!
 //! PID 1 inherits every process whose parent has ended. Each stays a zombie until PID 1 waits for it. A wait for any child
-//! (`waitpid(-1)`) would also take the status of a child that another part of the daemon waits for. So each child that is started
-//! here is on a list, from before it can end until its status was taken. A child that is not on the list is an orphan.
+//! (`waitpid(-1)`) would also take the status of a child that another part of the daemon waits for. So this module lists each child
+//! that it starts: it adds the child before the child can end, and removes it when its status was taken. A child that is not on the
+//! list is an orphan.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -81,7 +82,7 @@ pub fn output_within(command: &mut Command, timeout: Duration) -> io::Result<Vec
         std::thread::spawn(move || {
             let mut output = Vec::new();
             let read = stdout.take(MAX_OUTPUT).read_to_end(&mut output);
-            // Where the time is over, no one receives it.
+            // After the time limit the receiver is gone, and the result is dropped.
             let _ = sender.send(read.map(|_| output));
         });
     }
@@ -96,7 +97,7 @@ pub fn output_within(command: &mut Command, timeout: Duration) -> io::Result<Vec
 /// Kills the process group of a child that was started in a group of its own and whose status was not taken yet.
 pub(super) fn kill_group(pid: u32) {
     if let Some(group) = raw(pid) {
-        // Where all of it has ended already, there is nothing to kill.
+        // If all processes of the group have ended already, there is nothing to kill.
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
 }

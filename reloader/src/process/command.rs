@@ -62,7 +62,7 @@ async fn run(
     reader: std::io::PipeReader,
     let_go: impl FnOnce(&mut Command),
 ) -> io::Result<(Ended, JoinHandle<Vec<u8>>)> {
-    // In a group of its own it is killed with what it has started.
+    // The command gets a process group of its own, so that it can be killed together with all processes that it started.
     command.stdin(Stdio::null()).process_group(0);
     remove_service_variables(command);
     let running = Running(Handle::spawn(command).map_err(io::Error::other)?);
@@ -71,7 +71,8 @@ async fn run(
     Ok((running.0.ended().await, output))
 }
 
-/// The last bytes of what a command writes: what it ends with says why it failed. All of it is read, because a full pipe would stop it.
+/// The last bytes of a command's output, because they usually say why the command failed. All output is read, because a full pipe would
+/// stop the command.
 fn read_tail(mut reader: impl Read) -> Vec<u8> {
     let (mut tail, mut block) = (Vec::new(), [0; 4096]);
     while let Ok(length @ 1..) = reader.read(&mut block) {
@@ -95,7 +96,7 @@ async fn last_words(output: JoinHandle<Vec<u8>>) -> Vec<u8> {
 pub fn start_detached(command: &mut Command) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     remove_service_variables(command);
-    // In a group of its own a Ctrl-C at the daemon's terminal does not reach it.
+    // The command gets a process group of its own, so that a Ctrl-C at the daemon's terminal does not reach it.
     command.stdin(Stdio::null()).process_group(0);
     let process = Handle::spawn(command).map_err(|error| error.to_string())?;
     tokio::spawn(async move {

@@ -80,7 +80,7 @@ pub struct Handle(Arc<Followed>);
 struct Followed {
     pid: u32,
     start_time: u64,
-    /// Linux 5.3 and later. On older kernels the process is looked up by pid and start time.
+    /// `None` on kernels before 5.3. There the process is looked up by pid and start time.
     pidfd: Option<AsyncFd<OwnedFd>>,
     is_child: bool,
     ended: Mutex<Option<(Ended, Instant)>>,
@@ -210,7 +210,7 @@ impl Handle {
 
 /// Sends a signal to a process that is known by pid and start time only. It does nothing if the process has ended.
 pub fn kill_if_same(pid: u32, start_time: u64, signal: Signal) {
-    // A `Handle` needs a tokio runtime, this does not.
+    // This function opens its own pidfd, because a `Handle` needs a tokio runtime.
     let pidfd = raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     // An open pidfd never refers to another process. So the start time is compared after the pidfd was opened.
     if super::start_time(pid) == Some(start_time) {

@@ -1,4 +1,4 @@
-//! Starts, follows, signals and inspects processes. The rest of the crate passes pids on, and leaves their use to this room.
+//! Starts, follows, signals and inspects processes. The rest of the crate passes pids on, and calls this room to use them.
 
 mod blocking;
 pub mod children;

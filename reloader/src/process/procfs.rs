@@ -158,7 +158,7 @@ pub fn is_descendant(pid: u32, ancestor: u32) -> bool {
 pub fn sockets_of(pids: &[u32]) -> HashMap<u64, SocketOwner> {
     let mut sockets = HashMap::new();
     for &pid in pids {
-        // A process that ends meanwhile holds nothing. Entries that were read before do no harm.
+        // The process may end during the read. Then it holds no sockets any more, and the entries that were already read do no harm.
         let _ = add_sockets_of(pid, &mut sockets);
     }
     sockets

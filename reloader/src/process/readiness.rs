@@ -37,7 +37,7 @@ pub struct Limits {
     pub old: Option<Handle>,
     /// How long custody is kept while nothing serves, counted from the old generation's end.
     pub custody_max: Duration,
-    /// When that time is over, if nothing serves already and something is in custody.
+    /// When custody ends, if no generation serves at the beginning and custody has listeners. Otherwise `None`.
     pub custody_ends: Option<std::time::Instant>,
     /// Becomes true when the daemon is asked to stop. `None` if that must not interrupt the start.
     pub stopping: Option<tokio::sync::watch::Receiver<bool>>,

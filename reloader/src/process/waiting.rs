@@ -184,7 +184,7 @@ mod tests {
             }
         }
         let idle = server(&listener, "time.sleep(60)");
-        // It sleeps in a call that waits for no socket: it will not go further.
+        // The server sleeps in a call that waits for no socket, so it will not accept later.
         let sleeps = || {
             fs::read_to_string(format!("/proc/{}/syscall", idle.0.id())).is_ok_and(|call| !call.starts_with("running"))
         };

@@ -1,7 +1,8 @@
 //! Keeps custody: the daemon's own duplicates of the serving generation's listeners.
 //!
-//! A listening socket that only the daemon still has swallows connections: the kernel completes handshakes and no
-//! process accepts. So custody follows what the serving generation owns, and is dropped when nothing serves for long.
+//! If only the daemon has a listening socket, its clients hang: the kernel completes their handshakes, but no process accepts them.
+//! So custody follows the serving generation: it drops each listener that the generation closes. It drops all listeners when no
+//! generation has served for a long time.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,30 +16,31 @@ use crate::model::SocketMetadata;
 use crate::model::listener::{Address, Endpoint, Listener, Role, SocketType};
 use crate::process::{self, SocketOwner};
 
-/// A socket on offer to the next generation, with what is told beside it.
+/// A socket that the broker offers to the next generation, and the metadata that is sent with it.
 pub type OfferedSocket = (Arc<OwnedFd>, SocketMetadata);
 
 /// One listener in custody.
 #[derive(Debug, Clone)]
 pub struct KeptSocket {
-    /// Which one.
+    /// The listener's endpoint and inode.
     pub listener: Listener,
-    /// What it is for.
+    /// The role of the listener.
     pub role: Role,
-    /// The duplicate.
+    /// The daemon's duplicate of the listener.
     pub fd: Arc<OwnedFd>,
-    /// What travels beside it.
+    /// The metadata that is sent with the descriptor.
     pub metadata: SocketMetadata,
 }
 
 impl KeptSocket {
-    /// Others may be bound to its address (SO_REUSEPORT).
+    /// True if the listener has SO_REUSEPORT, so that other sockets may be bound to the same address.
     pub fn shares_its_address(&self) -> bool {
         SockRef::from(&*self.fd).reuse_port().is_ok_and(|shares| shares)
     }
 }
 
-/// All listeners in custody, and where the serving generation has its listeners, those included that are not in custody.
+/// All listeners in custody, and the owner (process and descriptor) of each listener of the serving generation. The owners include those
+/// of listeners that are not in custody.
 #[derive(Debug, Clone, Default)]
 pub struct Custody {
     kept: Vec<KeptSocket>,
@@ -46,37 +48,37 @@ pub struct Custody {
 }
 
 impl Custody {
-    /// Custody of `kept`; `owners` are the serving generation's listeners, those included that could not be duplicated.
+    /// Custody of `kept`. `owners` has all listeners of the serving generation, by inode. It includes listeners that could not be duplicated.
     pub fn new(kept: Vec<KeptSocket>, owners: HashMap<u64, SocketOwner>) -> Custody {
         Custody { kept, owners }
     }
 
-    /// What is kept.
+    /// The listeners in custody.
     pub fn kept(&self) -> &[KeptSocket] {
         &self.kept
     }
 
-    /// True when nothing is kept.
+    /// True if no listener is in custody.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
-    /// What the broker offers to the next generation.
+    /// The sockets that the broker offers to the next generation.
     pub fn offer(&self) -> Vec<OfferedSocket> {
         self.kept.iter().map(|held| (held.fd.clone(), held.metadata.clone())).collect()
     }
 
-    /// Where the serving generation has this listener.
+    /// The process and descriptor by which the serving generation owns this listener.
     pub fn owner(&self, inode: u64) -> Option<SocketOwner> {
         self.owners.get(&inode).copied()
     }
 
-    /// True while a process still has one of these sockets where it was seen last.
+    /// True if at least one owner still has its listener at the same descriptor.
     pub fn is_still_owned(&self) -> bool {
         self.owners.iter().any(|(inode, owner)| process::socket_at(*owner) == Some(*inode))
     }
 
-    /// Takes over what is in `others` of the sockets that `sockets` lists and this one lacks.
+    /// Adds each listener of `others` that `sockets` lists and that is not in this custody yet.
     pub fn complete_from(&mut self, others: &[KeptSocket], sockets: &HashMap<u64, SocketOwner>) {
         let own: HashSet<u64> = self.kept.iter().map(|held| held.listener.inode).collect();
         for held in others.iter().filter(|held| !own.contains(&held.listener.inode)) {
@@ -87,25 +89,26 @@ impl Custody {
         }
     }
 
-    /// Which have O_NONBLOCK, by inode. The flag belongs to the open file, which a server shares with its custody.
+    /// The inodes of the listeners in custody that have O_NONBLOCK. The flag belongs to the open file, which the server and the daemon share.
     pub fn nonblocking(&self) -> Vec<u64> {
         self.kept.iter().filter(|held| is_nonblocking(&held.fd)).map(|held| held.listener.inode).collect()
     }
 
-    /// Keeps only what is `wanted`. Where the serving generation has the other sockets stays known.
+    /// Drops the listeners that are not `wanted`. Their owners stay known.
     pub fn retain(&mut self, wanted: impl FnMut(&KeptSocket) -> bool) {
         self.kept.retain(wanted);
     }
 
-    /// Lets go of everything.
+    /// Drops all listeners and forgets their owners.
     pub fn drop_all(&mut self) {
         *self = Custody::default();
     }
 
-    /// Compares custody with what the serving generation owns now, and lets go of what it closed by itself.
+    /// Compares custody with the listeners that the serving generation owns now. Drops each listener that the generation closed by itself.
     ///
-    /// `sentinel` is the inode of the listener that it closes only when it stops; `None` where it serves while it has any. `tree` is called only
-    /// when a listener is not where it was seen last: the cost is one readlink a listener, not one a connection.
+    /// `sentinel` is the inode of the sentinel listener, which the generation closes only when it stops. With `None`, the generation serves as
+    /// long as it owns any listener. `tree` lists the generation's processes. It is called only if an owner no longer has its listener at the
+    /// same descriptor. So the usual cost is one readlink for each listener, not one for each connection.
     pub fn follow(&mut self, sentinel: Option<u64>, tree: impl FnOnce() -> Vec<u32>) -> Followed {
         if self.owners.iter().all(|(inode, owner)| process::socket_at(*owner) == Some(*inode)) {
             return Followed::Unchanged;
@@ -117,7 +120,7 @@ impl Custody {
         match followed(&inodes, &sockets.keys().copied().collect(), sentinel, owners_show_nothing) {
             Followed::Closed(_) => Followed::Closed(self.let_go(&sockets)),
             Followed::Unchanged => {
-                // Another process of the tree has them now: a master started a new worker.
+                // Another process of the tree owns the listeners now: a master started a new worker.
                 let found = inodes.iter().map(|inode| (*inode, sockets[inode]));
                 self.owners = found.collect();
                 Followed::Unchanged
@@ -139,27 +142,27 @@ fn is_nonblocking(socket: &OwnedFd) -> bool {
     fcntl_getfl(socket).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
 }
 
-/// Sets O_NONBLOCK, for all who have the socket. True where it was not set.
+/// Sets O_NONBLOCK, which applies to all processes that have the socket. True if this call changed the flag.
 pub fn make_nonblocking(socket: &OwnedFd) -> bool {
     let Ok(flags) = fcntl_getfl(socket) else { return false };
     !flags.contains(OFlags::NONBLOCK) && fcntl_setfl(socket, flags | OFlags::NONBLOCK).is_ok()
 }
 
-/// What became of the listeners that the serving generation owned.
+/// The result of [`Custody::follow`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Followed {
-    /// It owns them all.
+    /// The generation still owns all its listeners.
     Unchanged,
-    /// All its descriptors are gone: it is ending. The kernel empties the table before it closes the sockets and long before it tells of the end
-    /// (`exit_files` in `do_exit`), so nothing may be let go of now.
+    /// The owners' descriptors are gone: the generation is ending. The kernel empties a process's descriptor table before it closes the
+    /// sockets, and long before it reports the end of the process (`exit_files` in `do_exit`). So custody must drop nothing now.
     Ending,
-    /// It closed its sentinel listener, or all it had: another process told it to stop.
+    /// The generation closed its sentinel listener, or without a sentinel all its listeners: another process told it to stop.
     StoppedListening,
-    /// It closed these by itself and serves on.
+    /// The generation closed these listeners (inodes) by itself, and continues to serve.
     Closed(Vec<u64>),
 }
 
-/// The decision behind [`Custody::follow`]. The listeners in `Closed` are left to the caller. Pure.
+/// Decides for [`Custody::follow`]. The list in `Closed` is empty; the caller fills it. Pure.
 fn followed(held: &[u64], owned: &HashSet<u64>, sentinel: Option<u64>, owners_show_nothing: bool) -> Followed {
     if held.iter().all(|inode| owned.contains(inode)) {
         return Followed::Unchanged;
@@ -174,9 +177,9 @@ fn followed(held: &[u64], owned: &HashSet<u64>, sentinel: Option<u64>, owners_sh
     }
 }
 
-/// The listener behind a descriptor; `None` when it is neither a listening socket nor a bound datagram one.
+/// The listener behind a descriptor. `None` if the descriptor is neither a listening socket nor a bound datagram socket.
 ///
-/// The address, type and flags come from the socket itself, the namespace from the metadata beside it.
+/// The address, type and flags are read from the socket. The namespace comes from `record`.
 pub fn describe(fd: BorrowedFd<'_>, record: &SocketMetadata) -> Option<Listener> {
     let socket = SockRef::from(&fd);
     let socket_type = match socket.r#type().ok()? {
@@ -203,7 +206,7 @@ fn unix_address(local: &socket2::SockAddr) -> Option<Address> {
     Address::from_unix_name(local.as_pathname()?.as_os_str().as_bytes())
 }
 
-/// Turns received sockets into kept ones. What is not a listener, or is not wanted, is closed.
+/// Makes kept sockets of received sockets. Closes a socket that is not a listener or is not `wanted`.
 pub fn take_in(
     sockets: Vec<(OwnedFd, SocketMetadata)>,
     wanted: impl Fn(&Listener) -> bool,
@@ -211,8 +214,9 @@ pub fn take_in(
 ) -> Vec<KeptSocket> {
     let described = sockets.into_iter().filter_map(|(fd, mut record)| {
         let listener = describe(fd.as_fd(), &record).filter(&wanted)?;
-        // HAProxy says it of TCP only, and compares it for QUIC too: unsaid, an `interface` that stays would be bound again, and one
-        // that is taken away would stay.
+        // HAProxy sends the interface of its TCP sockets only, but the new HAProxy compares it for QUIC sockets too. Without the name it
+        // would bind a QUIC listener with an unchanged `interface` again. A listener whose `interface` was removed would keep its socket,
+        // which is still bound to the interface.
         if record.interface.is_empty() {
             record.interface = listener.endpoint.interface.clone().unwrap_or_default().into_bytes();
         }
@@ -286,7 +290,7 @@ mod tests {
     #[test]
     fn a_generation_that_ends_or_was_stopped_has_closed_nothing_by_itself() {
         assert_eq!(followed(&[1, 2], &HashSet::new(), Some(9), true), Followed::Ending);
-        // A worker that ends while its master lives: other sockets are still there.
+        // A worker ends while its master lives: the master still has other sockets.
         assert_eq!(followed(&[1, 2], &HashSet::from([5]), Some(9), true), Followed::Ending);
         assert_eq!(followed(&[1, 2], &HashSet::from([5]), Some(9), false), Followed::StoppedListening);
     }

@@ -1,4 +1,4 @@
-//! Inspects what a running server really listens on, by /proc and sock_diag, and duplicates what can be duplicated.
+//! Finds the listeners that a running server really has, from /proc and sock_diag, and duplicates those that can be duplicated.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,25 +16,25 @@ use crate::sockets::custody::{Custody, KeptSocket, describe};
 /// Why a generation's listeners are not known.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
-    /// The kernel did not tell.
+    /// The kernel did not list the listeners (sock_diag).
     #[error(transparent)]
     SockDiag(#[from] SockDiagError),
-    /// /proc did not tell.
+    /// /proc/net did not list the UDP sockets.
     #[error("the kernel does not list its UDP sockets in /proc/net: {0}")]
     Udp(std::io::Error),
-    /// Not one of its sockets is seen.
+    /// /proc shows no socket of this process.
     #[error(
         "the sockets of process {0} cannot be seen in /proc: a server that changes its user (`user`, `uid` or `chroot` of HAProxy) takes \
          CAP_SYS_PTRACE, and a /proc that shows it; give the daemon that, or let the server keep the daemon's user"
     )]
     Unseen(u32),
-    /// It could never be asked to end.
+    /// The daemon may not send signals to this process, so it could never ask the process to end.
     #[error(
         "process {0} cannot be signalled: a server that changes its user takes CAP_KILL; give the daemon that, or let the server keep the \
          daemon's user"
     )]
     BeyondSignals(u32),
-    /// The thread that asked died.
+    /// The thread that inspected the generation panicked or was cancelled.
     #[error("internal error while looking at the new generation: {0}")]
     Thread(#[from] tokio::task::JoinError),
 }
@@ -42,44 +42,44 @@ pub enum InspectError {
 /// A generation's listeners at one moment.
 #[derive(Debug)]
 pub struct Inspection {
-    /// What it owns, the daemon's private sockets left out.
+    /// The listeners of the generation, except for the daemon's private sockets.
     pub owned: Vec<Owned>,
-    /// Duplicates of what can be passed on.
+    /// Duplicates of the listeners that can be passed on.
     pub custody: Custody,
-    /// The inode of the sentinel listener, which it closes only when it stops; `None` where there is none.
+    /// The inode of the sentinel listener, which the generation closes only when it stops. `None` if it has no such listener.
     pub sentinel: Option<u64>,
-    /// All sockets of its processes.
+    /// All sockets of the generation's processes, by inode.
     pub sockets: HashMap<u64, SocketOwner>,
-    /// All TCP listeners of the machine at that moment.
+    /// All listeners (TCP and unix) that sock_diag listed at that moment.
     pub machine: Vec<ListenSocket>,
-    /// Why what was seen may not be what it serves: it did not answer, or ended meanwhile.
+    /// Why this inspection may be wrong: the server did not answer, or a process ended meanwhile.
     pub doubt: Option<String>,
-    /// What could not be taken, in sentences.
+    /// The sockets that could not be duplicated, a sentence each.
     pub notes: Vec<String>,
 }
 
-/// What is known of a server's listeners before the kernel is asked.
+/// The facts about a server's listeners that are known before the kernel is asked.
 pub struct InspectRequest<R, L> {
-    /// Its processes.
+    /// The server's processes.
     pub processes: Vec<u32>,
-    /// What it gave out itself.
+    /// The listeners that the server itself passed to the daemon.
     pub given: Vec<KeptSocket>,
-    /// What a listener at this address is for; `None` for one of the daemon's own.
+    /// Returns the role of a listener at an address. `None` for a private socket of the daemon, which is left out.
     pub role: R,
-    /// Finds the sentinel listener, which it closes only when it stops.
+    /// Finds the inode of the sentinel listener, which the server closes only when it stops.
     pub sentinel: L,
-    /// What could not be taken, in sentences.
+    /// The sockets that could not be duplicated, a sentence each.
     pub notes: Vec<String>,
-    /// Why what was given may not be what it serves.
+    /// Why `given` may not be the listeners that the server has.
     pub doubt: Option<String>,
-    /// Whether its UDP sockets are of interest.
+    /// Whether to look for UDP sockets too.
     pub datagrams: bool,
 }
 
-/// Inspects it. Blocks for as long as the kernel takes.
+/// Inspects the server that `known` describes. It blocks for as long as the kernel takes.
 ///
 /// # Errors
-/// Where the kernel does not list the sockets, or none of them is seen.
+/// The kernel does not list the sockets, /proc shows none of them, or the daemon may not send signals to a process.
 pub fn look<R, L>(known: InspectRequest<R, L>) -> Result<Inspection, InspectError>
 where
     R: Fn(&Address) -> Option<Role>,
@@ -102,7 +102,7 @@ where
     }
     let known: HashSet<u64> = held.iter().map(|held| held.listener.inode).collect();
     let mut listed = HashSet::new();
-    // Thread groups share a socket under several descriptors: each is passed on, the listener is one.
+    // HAProxy's thread groups have several descriptors of one socket. Each descriptor is passed on, but the listener is listed once.
     let once = held.iter().filter(|held| listed.insert(held.listener.inode));
     let mut owned: Vec<Owned> = once.map(|held| Owned { listener: held.listener.clone(), role: held.role }).collect();
     for found in machine.iter().filter(|found| sockets.contains_key(&found.inode) && !known.contains(&found.inode)) {
@@ -131,14 +131,14 @@ where
     Ok(Inspection { owned, custody, sentinel: lifeline, sockets, machine, doubt, notes })
 }
 
-/// HAProxy does not export the sockets of `log-forward`, and takes them over where they are offered.
+/// Duplicates UDP sockets that HAProxy does not export, such as those of `log-forward`. A new HAProxy takes them over if they are offered.
 fn datagrams(sockets: &HashMap<u64, SocketOwner>, known: &HashSet<u64>) -> Result<Vec<KeptSocket>, InspectError> {
     let unconnected = udp::unconnected_inodes().map_err(InspectError::Udp)?;
     let unknown = unconnected.into_iter().filter(|inode| sockets.contains_key(inode) && !known.contains(inode));
     let mut held = Vec::new();
     for inode in unknown {
         match duplicate(inode, sockets[&inode]) {
-            // A socket that it only sends by is not shared.
+            // A UDP socket that is used only for sending has no SO_REUSEPORT.
             Ok((listener, fd)) if SockRef::from(&fd).reuse_port().is_ok_and(|shared| shared) => {
                 held.push(KeptSocket {
                     listener,
@@ -154,7 +154,7 @@ fn datagrams(sockets: &HashMap<u64, SocketOwner>, known: &HashSet<u64>) -> Resul
     Ok(held)
 }
 
-/// Duplicates, by the kernel, a socket that the server does not give out.
+/// Duplicates, with pidfd_getfd(2), a socket that the server does not pass on itself.
 fn duplicate(inode: u64, owner: SocketOwner) -> Result<(Listener, OwnedFd), String> {
     let fd = Handle::duplicate(owner, inode).map_err(|error| error.to_string())?;
     let mut record = SocketMetadata::default();

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::machine::Machine;
 use super::plan::Load;
 
-/// If one start in a hundred is later than this, in microseconds, the generator was not an open loop.
+/// If one connection in a hundred starts later than this, in microseconds, the generator was not an open loop.
 const LATE_P99: u64 = 10_000;
-/// The same for the latest start, in microseconds.
+/// If any connection starts later than this, in microseconds, the generator was not an open loop.
 const LATE_MAX: u64 = 250_000;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub(super) struct Row {
     pub(super) machine: Option<Machine>,
     /// Why the way was not run, or not completed.
     pub(super) not_run: Option<String>,
-    /// Whether that was an error.
+    /// Whether the reason is an error.
     pub(super) failed: bool,
     /// Why the figures are in doubt.
     pub(super) doubt: Option<String>,

@@ -21,7 +21,7 @@ const PACKAGES: [&str; 4] = ["haproxy", "iproute2", "iptables", "util-linux"];
 /// The command that isolates a share. In a process namespace of its own it can count all processor time, and leaves no process behind.
 pub(super) const ISOLATED: [&str; 6] = ["unshare", "--fork", "--pid", "--mount", "--mount-proc", "--kill-child"];
 
-/// Measures these ways, and gives their rows in the same order.
+/// Measures these ways. Returns one row for each way, in the same order.
 pub(super) fn measure(ways: &[Way], load: &Load, profile: &str) -> Result<Vec<Row>> {
     if ways.is_empty() {
         return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! Draws one way around the beginnings of its reloads: latency above, losses below. Pure.
+//! Draws the latency (above) and the losses (below) of one way, in the time just before and after the beginning of a reload. Pure.
 
 use reloader::page::{Element, LogScale, decade_label, element, line, path_data, rectangle, text, thousands};
 use reloader_tests::bench::{AFTER, BEFORE, BUCKET, Moment};

@@ -65,8 +65,8 @@ impl Load {
         (0..self.rounds).map(|round| self.share(round)).collect()
     }
 
-    /// Whether a way takes part in a round. The rounds of ways that take part in some only are evenly spread, so that a drift affects them as
-    /// it affects the others.
+    /// Whether a way takes part in a round. Some ways take part in some of the rounds only. These rounds are evenly spread, so that a drift of
+    /// the machine affects these ways as much as the others.
     fn takes_part(&self, way: Way, round: u64) -> bool {
         let middle = |index: u64| (2 * index + 1) * self.rounds / (2 * self.others_rounds);
         way.rung().is_some() || (0..self.others_rounds).any(|index| middle(index) == round)

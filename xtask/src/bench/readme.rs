@@ -23,7 +23,7 @@ const PAGES: [Page; 3] = [
     Page { path: "docs/reference/measurements.md", part: everything },
 ];
 
-/// Writes the pages, and what they were made from and show, below `repository`.
+/// Writes the pages below `repository`, and the files that they show or were made from.
 ///
 /// # Errors
 /// If a page has no marks, or a file cannot be read or written.

@@ -13,7 +13,7 @@ use reloader_tests::poll::satisfied_within;
 /// # Errors
 /// If the command still runs after `limit`: it is killed, and the message ends with its stderr.
 pub(super) fn output_within(mut command: Command, limit: Duration) -> Result<Output> {
-    // Files, because a pipe would have to be read while the command runs.
+    // The output goes to files. A pipe would have to be read while the command runs.
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
     let program = command.get_program().display().to_string();

@@ -1,5 +1,5 @@
-//! Builds the eBPF programs. The objects are committed, so that only a change of their sources needs the BPF toolchain. They have the same
-//! bytes wherever they are built, which `--check` verifies.
+//! Builds the eBPF programs. The objects are committed, so that only a change of their sources needs the BPF toolchain. A build has the same
+//! bytes on every machine; `--check` verifies this.
 
 use std::fs;
 use std::path::{Path, PathBuf};

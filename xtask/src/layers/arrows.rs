@@ -1,4 +1,4 @@
-//! Collects the arrows: which module uses what of which other one, and in which line.
+//! Collects the arrows. An arrow says that a module uses a name of another module, and in which line.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ pub(super) struct Arrow {
     pub(super) to: usize,
     pub(super) name: String,
     pub(super) kind: Need,
-    /// In code that only unit tests compile.
+    /// Whether the use is in code that is compiled only for unit tests.
     pub(super) test: bool,
 }
 
@@ -28,8 +28,8 @@ pub(super) struct Arrow {
 pub(super) enum Need {
     /// The file needs the other one.
     Use,
-    /// The file passes on a name of one of its own modules. That is a door, not a need: were it one, every file that has
-    /// both a type and modules that use the type would be a circle.
+    /// The file re-exports a name of one of its own modules. This is not counted as a need. Otherwise every file that defines a type
+    /// and re-exports from modules that use this type would be a circle.
     OwnReexport,
     /// The file names a module. Each use of something in it is an arrow of its own.
     OnlyModule,
@@ -90,7 +90,7 @@ impl Reader<'_> {
         let items = targets.iter().any(|target| matches!(target, Target::Item(..)));
         for target in targets {
             let kind = match &target {
-                // A name that is both a function and a module.
+                // The name is both an item and a module: the arrow to the item is enough.
                 Target::Module(_) if items => continue,
                 Target::Module(_) => Need::OnlyModule,
                 Target::Item(module, _) if reexport && self.is_below(*module) => Need::OwnReexport,
@@ -139,7 +139,8 @@ impl Reader<'_> {
         self.add(written, false);
     }
 
-    /// A local variable may have the name of a module; a module alone is never a value or a type.
+    /// Whether the path names nothing but a module, or nothing of this crate. A single such name in code can only be a local variable or
+    /// another local name, because a module is never a value or a type.
     fn is_only_module(&self, path: &[String]) -> bool {
         match self.tree.resolve(self.id, path) {
             Resolved::Targets(targets) => targets.iter().all(|target| matches!(target, Target::Module(_))),
@@ -156,7 +157,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         self.test = before;
     }
 
-    /// A module in the same file is read by itself.
+    /// Skips an inline module: `collect` reads it as a module of its own.
     fn visit_item_mod(&mut self, _: &'ast ItemMod) {}
 
     fn visit_item_impl(&mut self, item: &'ast ItemImpl) {
@@ -167,7 +168,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         syn::visit::visit_item_impl(self, item);
     }
 
-    /// `pub(in crate::gate)` needs nothing of `gate`.
+    /// Skips the path in `pub(in crate::gate)`, because it does not use a name of `gate`.
     fn visit_vis_restricted(&mut self, _: &'ast VisRestricted) {}
 
     fn visit_item_use(&mut self, item: &'ast ItemUse) {

@@ -1,4 +1,4 @@
-//! Reads attributes: those that say where a module's file is and when it is compiled, and the paths that stand in others.
+//! Reads attributes. Some say where a module's file is, or when the module is compiled. Others contain paths.
 
 use proc_macro2::TokenTree;
 use syn::{Attribute, Expr, Lit, Meta};

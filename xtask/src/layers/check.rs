@@ -1,4 +1,4 @@
-//! Compares the arrows with the table.
+//! Compares the arrows with the table of the layers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ pub(super) struct Picture {
 }
 
 impl Picture {
-    /// The top-level module that the module is in. The crate's roots are rooms of their own: they may use everything.
+    /// The room of the module, which is its top-level module. For a root of the crate it is the root's file: a root may use every room.
     pub(super) fn room(&self, module: usize) -> String {
         let module = &self.tree.modules[module];
         module.path.first().cloned().unwrap_or_else(|| module.file.display().to_string())
@@ -29,7 +29,7 @@ impl Picture {
         self.tree.modules[module].parent.is_none()
     }
 
-    /// The arrows between two rooms. A module at the root is in no room.
+    /// The arrows from one room to another room. Arrows from a root of the crate are left out.
     pub(super) fn between_rooms(&self) -> impl Iterator<Item = &Arrow> {
         self.arrows
             .arrows
@@ -37,8 +37,8 @@ impl Picture {
             .filter(|arrow| !self.is_root(arrow.from) && self.room(arrow.from) != self.room(arrow.to))
     }
 
-    /// The arrows that say that one file of a room needs another one of it. Unit tests are left out: a module's tests may use
-    /// whatever its room has, and what they need makes the product no harder to take apart.
+    /// The arrows by which one file of a room needs another file of the same room. Unit tests are left out: they may use all of their
+    /// room, and their needs do not make it harder to split the product.
     pub(super) fn between_files(&self) -> impl Iterator<Item = &Arrow> {
         let arrows = self.arrows.arrows.iter().filter(|arrow| arrow.kind == Need::Use && !arrow.test);
         arrows.filter(|arrow| {

@@ -1,11 +1,11 @@
-//! Finds circles: groups of nodes in which each can reach each other one.
+//! Finds circles: groups of nodes in which every node can reach every other node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Who needs whom.
+/// For each node, the nodes that it needs.
 pub(super) type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// The circles of the graph, each in the order of its names.
+/// The circles of the graph. The names in a circle are sorted.
 pub(super) fn circles(graph: &Graph) -> Vec<BTreeSet<String>> {
     let reached: BTreeMap<&str, BTreeSet<&str>> =
         graph.keys().map(|node| (node.as_str(), reach(graph, node))).collect();
@@ -20,7 +20,7 @@ pub(super) fn circles(graph: &Graph) -> Vec<BTreeSet<String>> {
     found
 }
 
-/// Everything that a walk of one step or more reaches.
+/// The nodes that can be reached from `from` in one step or more.
 fn reach<'a>(graph: &'a Graph, from: &str) -> BTreeSet<&'a str> {
     let mut reached = BTreeSet::new();
     let mut open: Vec<&str> = graph.get(from).into_iter().flatten().map(String::as_str).collect();

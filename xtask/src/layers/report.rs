@@ -1,4 +1,4 @@
-//! Shows the arrows: all of them room by room, and one by one those that are wrong.
+//! Formats the arrows: a count for each pair of rooms, and a line for each arrow that is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::arrows::Arrow;
 use super::check::Picture;
 
-/// How often each room uses each other one, from the top down. What is above the diagonal's layer is marked.
+/// A table that shows how often each room uses each other room, from the top layer down. Counts that the layers forbid are marked.
 pub(super) fn matrix(picture: &Picture) -> String {
     let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
     for arrow in picture.between_rooms().filter(|arrow| !arrow.test) {
@@ -28,7 +28,7 @@ pub(super) fn matrix(picture: &Picture) -> String {
     text + "\n"
 }
 
-/// The rooms that exist, in the table's order, and after them those that are not in it.
+/// The existing rooms: first those in the table, in its order, then those that are not in it.
 fn rooms(picture: &Picture) -> Vec<String> {
     let real: BTreeSet<String> =
         picture.tree.modules.iter().filter_map(|module| module.path.first().cloned()).collect();
@@ -37,7 +37,7 @@ fn rooms(picture: &Picture) -> Vec<String> {
     [listed, rest].concat()
 }
 
-/// Every arrow from a room, to one other room if one is given.
+/// Every arrow from the room `from`. If `to` is given, only the arrows to that room.
 pub(super) fn between(picture: &Picture, from: &str, to: Option<&str>) -> String {
     let arrows = picture.between_rooms().filter(|arrow| picture.room(arrow.from) == from);
     lines(picture, arrows.filter(|arrow| to.is_none_or(|to| picture.room(arrow.to) == to)))
@@ -75,7 +75,7 @@ fn lines<'a>(picture: &Picture, arrows: impl Iterator<Item = &'a Arrow>) -> Stri
     text
 }
 
-/// The lines of a file that use another one, and what they use.
+/// The lines of a file that use another file, and the names that they use.
 type Uses<'a> = (BTreeSet<usize>, BTreeSet<&'a str>);
 
 fn by_files<'a>(picture: &Picture, arrows: impl Iterator<Item = &'a Arrow>) -> String {

@@ -8,7 +8,7 @@ use super::tree::Tree;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Target {
     Module(usize),
-    /// An item, by the module that defines it.
+    /// An item: the number of the module that defines it, and its name.
     Item(usize, String),
 }
 
@@ -20,14 +20,14 @@ impl Target {
     }
 }
 
-/// What became of a path.
+/// The result of resolving a path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Resolved {
-    /// It leads out of the crate, or it is a local name.
+    /// The path leads out of the crate, or begins with a local name.
     Outside,
-    /// It is one of this crate, but this program cannot follow it.
+    /// The path is in this crate, but this program cannot follow it.
     Unknown,
-    /// Usually one; a name can stand for a module and for a function at the same time.
+    /// What the path names. Usually this is one target, but a name can stand for a module and for a function at the same time.
     Targets(Vec<Target>),
 }
 
@@ -88,7 +88,7 @@ impl Tree {
         }
     }
 
-    /// Everything of this crate that the name stands for in the module. Nothing: it is of another crate, or local.
+    /// Everything of this crate that the name stands for in the module. Empty if the name is local or belongs to another crate.
     fn look_up(&self, module: usize, name: &str, pending: &mut Pending) -> Vec<Target> {
         if !pending.insert((module, name.to_owned())) {
             return Vec::new();

@@ -1,11 +1,11 @@
-//! The table of the layers, `reloader/layers.toml`, and its repetition in `ARCHITECTURE.md`.
+//! Reads the table of the layers, `reloader/layers.toml`, and its copy in `ARCHITECTURE.md`.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-/// Below the repository's root.
+/// The path of the table, relative to the repository's root.
 pub(super) const FILE: &str = "reloader/layers.toml";
 
 #[cfg(test)]
@@ -31,7 +31,7 @@ pub(super) struct Table {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Layer {
     pub(super) rooms: Vec<String>,
-    /// A side wing: of the layers above, only these rooms may use it.
+    /// If this list is not empty, only these rooms of the layers above may use this layer.
     #[serde(default)]
     pub(super) only_for: Vec<String>,
 }
@@ -41,7 +41,7 @@ pub(super) struct Layer {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Confined {
     pub(super) room: String,
-    /// Their names in Rust; one that ends in `*` stands for all that begin like it.
+    /// The names of the crates in Rust. A name that ends in `*` stands for all crates whose names begin with the part before it.
     pub(super) crates: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ impl Confined {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Circle {
     pub(super) files: BTreeSet<String>,
-    /// Why they stay one.
+    /// Why the circle may stay.
     pub(super) reason: String,
 }
 
@@ -80,7 +80,8 @@ impl Table {
         self.layers.iter().flat_map(|layer| &layer.rooms).map(String::as_str)
     }
 
-    /// Whether a module of the room `from` may use one of the room `to`. Rooms that are not in the table are another failure.
+    /// Whether a module of the room `from` may use a module of the room `to`. True if a room is not in the table, because the check reports
+    /// that separately.
     pub(super) fn allows(&self, from: &str, to: &str) -> bool {
         let (Some(above), Some(below)) = (self.height(from), self.height(to)) else { return true };
         let wing = &self.layers[below].only_for;
@@ -92,7 +93,7 @@ impl Table {
     }
 
     #[cfg(test)]
-    /// The layers as `ARCHITECTURE.md` shows them: a line for each, with more to say in parentheses.
+    /// The layers in the picture of `ARCHITECTURE.md`: one line for each layer, with explanations in parentheses.
     ///
     /// # Errors
     /// When the picture is missing.

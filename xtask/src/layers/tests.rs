@@ -1,4 +1,4 @@
-//! Plants what the check must find in small trees, and checks the real one.
+//! Tests the check: on small trees with planted mistakes, and on the real tree.
 
 use std::path::Path;
 

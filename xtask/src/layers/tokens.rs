@@ -59,7 +59,8 @@ fn is_colons(tokens: &[TokenTree]) -> bool {
         if first.as_char() == ':' && first.spacing() == Spacing::Joint && second.as_char() == ':')
 }
 
-/// `x.name` is a field or a method, `<T>::name` and `::name` start elsewhere.
+/// Whether the tokens end with a dot or `::`, so that the next name does not begin a path. In `x.name` it is a field or a method. In
+/// `<T>::name` and `::name` the path begins earlier.
 fn follows_a_dot_or_colons(before: &[TokenTree]) -> bool {
     let dot = matches!(before.last(), Some(TokenTree::Punct(last)) if last.as_char() == '.');
     let range = matches!(before, [.., TokenTree::Punct(first), TokenTree::Punct(_)] if first.as_char() == '.');

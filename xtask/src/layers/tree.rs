@@ -30,7 +30,7 @@ pub(super) struct Module {
     /// The names of its own items.
     pub(super) defined: BTreeSet<String>,
     pub(super) imports: Vec<Import>,
-    /// A macro defines items here, so it may have names that are not in `defined`.
+    /// Whether a macro defines items in this module. Then the module may have names that are not in `defined`.
     pub(super) opaque: bool,
     pub(super) items: Vec<Item>,
 }
@@ -38,11 +38,11 @@ pub(super) struct Module {
 /// One name of a `use` item.
 #[derive(Debug)]
 pub(super) struct Import {
-    /// The name that it gets here; without one, a glob.
+    /// The name that the import has in this module. `None` for a glob.
     pub(super) name: Option<String>,
     pub(super) path: Vec<String>,
     pub(super) line: usize,
-    /// `pub use`, whatever its restriction.
+    /// Whether the import has any visibility: `pub use`, `pub(crate) use`, and so on.
     pub(super) reexport: bool,
 }
 
@@ -173,8 +173,8 @@ fn makes_items(item: &Item) -> bool {
     matches!(item, Item::Macro(item) if item.ident.is_none()) || matches!(item, Item::Verbatim(_))
 }
 
-/// Collects the imports of a module, those inside functions too: their names are visible in a part of the module only, but
-/// to look them up in all of it finds at worst an arrow too many.
+/// Collects the imports of a module, including those inside functions. A name that a function imports is visible only there. It is looked
+/// up in the whole module all the same, which finds at worst one arrow too many.
 struct Imports {
     found: Vec<Import>,
 }
@@ -188,7 +188,7 @@ impl Imports {
 }
 
 impl<'ast> Visit<'ast> for Imports {
-    /// A nested module has its own.
+    /// Skips a nested module, which has its own imports.
     fn visit_item_mod(&mut self, _: &'ast ItemMod) {}
 
     fn visit_item_use(&mut self, item: &'ast ItemUse) {

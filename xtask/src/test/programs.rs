@@ -142,7 +142,7 @@ mod tests {
         }
     }
 
-    /// A test that is ignored for any other reason would be run all the same, in the lane `alone`.
+    /// The lane `alone` would run a test that is ignored for any other reason.
     #[test]
     fn integration_tests_are_ignored_only_to_state_their_lane() {
         let mut found = Vec::new();

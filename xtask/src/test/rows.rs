@@ -5,7 +5,7 @@ use reloader_tests::kernels;
 
 use super::programs::{Test, fits};
 
-/// What the processes of a row are denied.
+/// The system calls or capabilities that the processes of a row do not have.
 #[derive(Clone, Copy)]
 pub(super) enum Denied {
     Nothing,

@@ -17,7 +17,7 @@ use super::programs::{Programs, Test};
 use super::tiers::Tier;
 use crate::interrupt;
 
-/// How often a child is checked: std has no wait with a time limit, and none that a signal interrupts.
+/// How often a child is checked. std has no wait with a time limit, and no wait that a signal interrupts.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How long `isolated` may take to remove what a test has left behind.

@@ -21,7 +21,7 @@ use crate::interrupt;
 const MEGABYTES: &str = "768";
 
 /// The kernel's command line. 141 is cmpxchg16b: QEMU 7.2 sometimes corrupts the flags around it, and Linux 6.12 allocates memory with it,
-/// which ended in a double fault. Only the kernel is told that the processor lacks it, because HAProxy does not run without.
+/// which ended in a double fault. Only the kernel is told that the processor lacks it, because HAProxy does not run without it.
 pub(super) const COMMAND_LINE: &str =
     "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable nokaslr clearcpuid=141";
 

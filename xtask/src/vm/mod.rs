@@ -95,7 +95,7 @@ pub(crate) struct GuestSpec<'a> {
     pub(crate) name: &'a str,
     pub(crate) kernel: &'a Kernel,
     pub(crate) load: &'a Load,
-    /// After this cost the guest is ended.
+    /// The limit of the guest's cost. A guest that reaches it is ended.
     pub(crate) limit: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! The progress of a run, on a terminal.
+//! Shows the progress of a run on a terminal.
 
 use std::io::IsTerminal;
 

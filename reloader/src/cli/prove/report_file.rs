@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tempfile::{Builder, NamedTempFile};
 
-/// Checks before the load that the file can be written, so that a bad path does not cost a run. It leaves nothing behind.
+/// Checks before the load begins that the report can be written, so that no run is wasted on a bad path. The check leaves no file behind.
 ///
 /// # Errors
 /// A sentence for the operator.

@@ -13,7 +13,7 @@ pub(super) fn show(context: &Context, arguments: &Arguments, findings: &Findings
     let verdict = verdict(findings);
     show_failed_reloads(findings);
     let exit = exit(findings, &verdict);
-    // The report comes before any output on stdout: its reader may have gone, which would end the process.
+    // The report is written before any output on stdout. If the reader of stdout is gone, that output ends this process.
     let written = match &arguments.report {
         Some(path) if !is_unmeasured(&verdict) => report_file::write(path, &html(findings, &verdict)),
         _ => Ok(()),

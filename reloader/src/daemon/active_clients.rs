@@ -29,7 +29,7 @@ impl ActiveClients {
         ActiveClient(self.0.clone())
     }
 
-    /// Waits until there is none, for a limited time.
+    /// Waits until no client is left, for a limited time.
     pub(super) async fn over(&self) {
         let mut count = self.0.subscribe();
         let patience = if process::is_init() { FAREWELL } else { ELSEWHERE };

@@ -31,7 +31,7 @@ pub(super) async fn adopt(supervisor: &mut Supervisor) -> Result<Option<Receipt>
     let mut records = GenerationRecords::load(supervisor.place());
     let nonblocking = std::mem::take(&mut records.nonblocking);
     if records.companion {
-        // They are workers of a master that the daemon did not start: one that serves is found as any other.
+        // The recorded processes are workers of a master that the daemon did not start. A worker that serves is found without the records.
         records.generations.clear();
     }
     supervisor.continue_from(&records);
@@ -80,7 +80,7 @@ async fn own_generations(
             chosen = Some(generation);
             continue;
         }
-        // For one whose daemon was killed before it could, this is the first time.
+        // A generation whose daemon was killed before it could ask is asked here for the first time.
         let was_told = record.state == State::Draining && !generation.listens_somewhere(&machine);
         if !was_told || supervisor.server().may_be_asked_twice() {
             supervisor.server().retire(&generation.retire_request());
@@ -248,7 +248,7 @@ fn units(pid: u32) -> Vec<String> {
     units
 }
 
-/// What systemd says of a unit's Restart=; `None` where there is no systemd to ask, or it does not answer.
+/// The value of a unit's Restart= setting, from systemd. `None` where systemd does not run or does not answer.
 async fn restart_setting(unit: &str) -> Option<String> {
     let mut command = std::process::Command::new("systemctl");
     command.args(["show", "--property=Restart", "--value", unit]);
@@ -275,7 +275,7 @@ async fn take_over(
     let owned: Vec<Owned> = inspection.owned;
     recorder.receipt().new = Some(generation.id());
     recorder.receipt().listeners = verdicts(&owned, &owned).into_iter().map(|verdict| verdict.receipt).collect();
-    // Without this list the listeners of the serving generation are all that is looked for.
+    // Without this list, draining generations are searched only for the listeners of the serving generation.
     let machine = sock_diag::tcp_listeners().unwrap_or_default();
     supervisor.update_draining(|draining| {
         let sockets = process::sockets_of(&draining.processes());

@@ -7,7 +7,7 @@ use crate::process::run_blocking;
 use crate::supervision::{Notice, notify};
 
 impl EventLoop {
-    /// Takes the new configuration, or keeps the earlier one and says why: false.
+    /// Takes the new configuration and returns true. Where that is not possible, keeps the earlier one, says why, and returns false.
     pub(super) async fn read_configuration(&mut self) -> bool {
         notify::reloading();
         let path = self.config_path.clone();

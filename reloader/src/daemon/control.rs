@@ -41,14 +41,14 @@ impl ControlSocket {
         Ok(ControlSocket { listener: Arc::new(listener), path: path.to_owned(), task: None })
     }
 
-    /// Answers from a task of the current runtime.
+    /// Serves clients in a task of the current runtime.
     pub(super) fn serve(&mut self, control: Control) {
         self.task = Some(tokio::spawn(serve(Arc::clone(&self.listener), control)).abort_handle());
     }
 }
 
 impl ControlSocket {
-    /// Closes it without touching the file system.
+    /// Closes the socket, and leaves its path in the file system.
     pub(super) fn forget_path(mut self) {
         self.path = PathBuf::new();
     }
@@ -193,7 +193,7 @@ async fn reload(mut stream: UnixStream, control: &Control, name: &str) -> io::Re
 async fn part(mut stream: UnixStream, reply: &Reply) -> io::Result<()> {
     let client = process::is_init().then(|| client_of(&stream)).flatten();
     write_frame(&mut stream, reply).await?;
-    // It may read to the end.
+    // Closing the stream lets the client read the end of the answer.
     drop(stream);
     if let Some(client) = client {
         tokio::time::timeout(FAREWELL, client.ended()).await.ok();

@@ -18,7 +18,7 @@ pub enum DaemonError {
     AlreadyRunning {
         /// The directory.
         directory: PathBuf,
-        /// The other one's pid in words.
+        /// The pid of the other daemon, in words.
         owner: String,
     },
     /// The control group does not exist.

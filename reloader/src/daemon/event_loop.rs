@@ -115,11 +115,11 @@ impl EventLoop {
     }
 
     async fn act_on_signal(&mut self, mut action: SignalAction) {
-        // What came while the loop was busy is answered with it.
+        // Signals that came while the loop was busy are answered together with this one.
         while let Ok(further) = self.signal_actions.try_recv() {
             action = action.max(further);
         }
-        // Where the configuration cannot be read, nothing is reloaded: the reload was meant for the new one.
+        // Where the configuration cannot be read, nothing is reloaded: the reload was meant for the new configuration.
         if self.read_configuration().await && action == SignalAction::Reload {
             // No client waits for the answer.
             self.queue.pending.push(pending_reply().0);
@@ -142,12 +142,12 @@ impl EventLoop {
         self.queue.refuse_all();
         let stays = !self.supervisor.server().owns_lifecycle();
         let drains = if stays { Vec::new() } else { self.retire_serving().await };
-        // What came meanwhile is answered too.
+        // Requests that came meanwhile are answered too.
         while let Ok(event) = self.events.try_recv() {
             self.take(event);
         }
         self.queue.refuse_all();
-        // Who hears of the end may ask the next daemon at once. A failure is in the log.
+        // A client that learns of the end may ask the next daemon at once, so the record is written first. A failure is in the log.
         let _ = self.supervisor.record_now().await;
         let with_programs: Vec<u32> = drains.iter().copied().filter(|pid| self.keeps_programs(*pid)).collect();
         for waiter in std::mem::take(&mut self.queue.stops) {

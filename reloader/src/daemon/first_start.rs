@@ -21,7 +21,7 @@ pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), Dae
     if let Err(error) = &begun {
         log::error!("{}: {error}", supervisor.name());
         supervisor.warn(Notice::NothingServes, format!("nothing serves: {error}"));
-        // Beside one that runs and could not be adopted another must not be started.
+        // While a server runs that could not be adopted, no other one may be started.
         match error {
             DaemonError::CannotAdopt(_) => supervisor.block_adoption(error.to_string()),
             // The next daemon must not find sockets in the fd store for which nothing could be started.

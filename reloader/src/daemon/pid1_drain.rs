@@ -53,7 +53,7 @@ impl EventLoop {
         }
     }
 
-    /// Until one of them has ended, or until the next tick.
+    /// Waits until a draining generation has ended, or until the next tick.
     async fn wait_for_the_draining(&mut self) {
         let event = {
             let draining = self.supervisor.generations().draining().iter();
@@ -85,8 +85,8 @@ impl EventLoop {
     }
 }
 
-/// Whether it can be asked to end. One that cannot be signalled was never asked, and would serve for ever. HAProxy's master has no more rights
-/// over its workers than the daemon.
+/// Whether the generation can be asked to end. A generation that cannot be signalled was never asked to end, and would serve for ever. HAProxy's
+/// master has no more rights over its workers than the daemon has.
 fn may_end(generation: &Generation) -> bool {
     let told = match generation.scope {
         ProcessScope::SameProgram => generation.processes(),

@@ -27,7 +27,7 @@ pub enum Request {
     },
     /// Retire the serving generation and end.
     Stop,
-    /// Tell what serves.
+    /// Tell which generation serves.
     Status,
     /// A reload was wanted, and the check that comes first refused the configuration: `status` is to say so.
     Refused {
@@ -60,22 +60,22 @@ pub enum Reply {
         plan: Vec<Planned>,
         /// Whether something serves at all.
         serving: bool,
-        /// What the check of the configuration on disk said, when that is refused.
+        /// The lines of the check where it refuses the configuration on disk; empty where it does not.
         refused: Vec<String>,
-        /// Which program was asked for that.
+        /// The program that checked the configuration.
         checked_by: Option<String>,
         /// What else the operator should know, in sentences.
         notes: Vec<String>,
     },
-    /// What serves.
+    /// The answer to [`Request::Status`].
     Status(Box<Status>),
-    /// It was taken note of.
+    /// The daemon has noted the refused reload.
     Noted,
     /// The daemon ends.
     Stopped {
         /// The retired processes that open connections keep.
         drains: Vec<u32>,
-        /// Those of them that are masters of programs, which keep them when the last worker has ended.
+        /// The masters among them. Programs of the configuration keep a master alive after its last worker has ended.
         #[serde(default)]
         with_programs: Vec<u32>,
         /// HAProxy belongs to its own unit, and goes on.

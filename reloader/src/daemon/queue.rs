@@ -14,7 +14,7 @@ pub(super) struct Queue {
     pub(super) last_reload: Option<Instant>,
     /// When the present wait for a resync began.
     pub(super) waits_since: Option<Instant>,
-    /// What the waiting clients were told last, and how many they were.
+    /// The last text that the waiting clients were told, and the number of these clients.
     told: Option<(String, usize)>,
 }
 

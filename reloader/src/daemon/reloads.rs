@@ -1,4 +1,4 @@
-//! Runs one reload for all requests that wait, once nothing speaks for waiting.
+//! Runs one reload for all requests that wait, once there is no reason to wait.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ enum Wait {
 }
 
 impl EventLoop {
-    /// Runs one reload for all requests that wait, unless something speaks for waiting.
+    /// Runs one reload for all requests that wait, unless there is a reason to wait.
     pub(super) async fn reload_when_possible(&mut self) {
         if self.queue.pending.is_empty() {
             return;
@@ -104,7 +104,7 @@ impl EventLoop {
         self.resync_wait().await
     }
 
-    /// A generation that is still learning the stick tables would leave its successor with none.
+    /// Whether to wait for a resync. A generation that is still learning the stick tables would leave its successor without entries.
     async fn resync_wait(&mut self) -> Wait {
         let waits = match self.resync().await {
             None | Some(Resync::NoLocalPeer | Resync::Finished) => false,

@@ -35,10 +35,10 @@ impl RuntimeDir {
         if !config.control_socket.exists() {
             let mut control_socket = ControlSocket::listen(&config.control_socket, self.control.group)?;
             control_socket.serve(self.control.clone());
-            // The earlier one's path is this one's now: it must not remove it.
+            // The new socket has the path of the earlier one, so the earlier one must not remove that path.
             std::mem::replace(&mut self.control_socket, control_socket).forget_path();
         }
-        // Last: with the lock in place nothing else is looked for.
+        // The lock comes last, because a lock in place means that nothing else is created again.
         self.lock = lock;
         self.restorations += 1;
         Ok(())
@@ -46,7 +46,7 @@ impl RuntimeDir {
 }
 
 impl SharedRuntimeDir {
-    /// Creates again what all services share, where it is gone. How often that was done so far.
+    /// Creates again what all services share, where it is gone. Also returns how often that was done so far.
     pub(super) fn restore(&self, config: &Config) -> (Result<(), DaemonError>, u64) {
         let mut runtime_dir = self.0.borrow_mut();
         (runtime_dir.restore(config), runtime_dir.restorations)

@@ -27,7 +27,7 @@ enum SignalMeaning {
 pub(super) enum SignalAction {
     /// Read reloader's own configuration again.
     Read,
-    /// Then reload, too.
+    /// Read it again, then reload.
     Reload,
 }
 
@@ -42,7 +42,7 @@ fn signal_meanings(is_init: bool) -> Vec<(SignalKind, &'static str, SignalMeanin
         (SignalKind::interrupt(), "SIGINT", SignalMeaning::Stop),
         (SignalKind::user_defined1(), "SIGUSR1", from_recipes),
         (SignalKind::quit(), "SIGQUIT", from_recipes),
-        // What reloads a master of HAProxy, and with it HAProxy's unit and image.
+        // The signal that reloads a master of HAProxy, and with it HAProxy's unit and image.
         tells(SignalKind::user_defined2(), "SIGUSR2", SignalAction::Reload),
         // A service manager has a reload of its own, which waits for the outcome.
         tells(SignalKind::hangup(), "SIGHUP", if is_init { SignalAction::Reload } else { SignalAction::Read }),
@@ -51,7 +51,7 @@ fn signal_meanings(is_init: bool) -> Vec<(SignalKind, &'static str, SignalMeanin
 
 /// What has been caught.
 pub(super) struct Signals {
-    /// Makes it true as a signal does.
+    /// Sets `stopping` to true, as a signal does.
     pub(super) stop: watch::Sender<bool>,
     /// Becomes true with the first signal that means the end, so that a start that hangs is given up at once.
     pub(super) stopping: watch::Receiver<bool>,

@@ -1,5 +1,6 @@
-//! Gives O_NONBLOCK back to the listeners of a server that is adopted. The flag belongs to the open file, and systemd clears it of the sockets
-//! that it passes from a socket unit, although a server listens on them (`flags_fds`): a server that relies on it hangs in accept(2).
+//! Gives O_NONBLOCK back to the listeners of a server that is adopted. The flag belongs to the open file, so all processes share it. systemd
+//! clears the flag on the sockets that it passes from a socket unit, even while a server listens on them (`flags_fds`). A server that relies on
+//! the flag then hangs in accept(2).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::thread;
@@ -25,24 +26,24 @@ const MOST_LOOKS: usize = 500;
 /// How long a connection that wakes a thread may take.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 
-/// Sets the flag again where it was cleared: HAProxy waits on none of its listeners in accept(2); of another server's those are `recorded` that do
-/// not. Returns what the receipt is to say, where it did anything.
+/// Sets the flag again where it was cleared. HAProxy needs it on all of its listeners, because it waits on none in accept(2). Of another server,
+/// `recorded` has the inodes of the listeners that had the flag. Returns a note for the receipt, or `None` where no flag was set.
 pub(super) async fn give_back(server: &Server, generation: &Generation, recorded: Vec<u64>) -> Option<String> {
     let (all, processes) = (server.never_blocks_in_accept(), generation.processes());
-    // It connects to a server that may hang.
+    // `set_again` connects to a server that may hang.
     let changed = run_blocking(move || set_again(&processes, |inode| all || recorded.contains(&inode))).await;
     (!changed.is_empty())
         .then(|| format!("O_NONBLOCK was set again on {}: it had been cleared while no daemon ran", changed.join(", ")))
 }
 
-/// The addresses of the listeners where it was set.
+/// Sets the flag on the listeners for which `had_it` is true. Returns the addresses of those from which the flag was missing.
 fn set_again(processes: &[u32], had_it: impl Fn(u64) -> bool) -> Vec<String> {
     let machine = sock_diag::listeners().unwrap_or_default();
     let sockets = process::sockets_of(processes);
     let mut changed = Vec::new();
     for found in machine.iter().filter(|found| had_it(found.inode)) {
         let Some(owner) = sockets.get(&found.inode) else { continue };
-        // Where it cannot be had, neither can custody, which says so.
+        // A listener that cannot be duplicated cannot be in custody either, and custody reports that.
         if Handle::duplicate(*owner, found.inode).is_ok_and(|socket| make_nonblocking(&socket)) {
             changed.push(found);
         }

@@ -119,12 +119,12 @@ async fn run_services(
         notify::stopping();
         notify::status(&board.parting_line());
     }
-    // A client that waits for one of them hears of its end.
+    // This closes the connection of each client that waits for an answer of a loop.
     drop(services);
     ended
 }
 
-/// As PID 1 it cannot leave its server serving.
+/// Warns that the daemon, as PID 1, cannot leave its server serving.
 fn note_on_stop(config: &Config) {
     if process::is_init() && config.on_stop == OnStop::Leave {
         log::warn!("on-stop = \"leave\" is not possible as PID 1, whose end is the end of all: it is \"retire\" here");
@@ -139,7 +139,7 @@ async fn none_serves(mut first_starts: FirstStarts, count: usize, board: &Status
             failures.push(error);
         }
     }
-    // One that failed first may serve by now.
+    // A service whose first start failed may serve by now.
     let serves = board.read(|all| all.iter().any(|(_, published)| published.status.serving.is_some()));
     match failures.pop() {
         Some(error) if !serves => return error,

@@ -13,7 +13,7 @@ use crate::process;
 use crate::supervision::records::{GenerationRecord, State};
 use crate::supervision::{Supervisor, since_epoch};
 
-/// Adds them to the recorded ones. A number whose recorded process lives has no other.
+/// Adds unrecorded generations to the recorded ones. Where the recorded process of a number lives, no other process has that number.
 pub(super) fn with_unrecorded(supervisor: &Supervisor, recorded: Vec<GenerationRecord>) -> Vec<GenerationRecord> {
     let place = supervisor.place();
     let mut all = recorded;
@@ -68,7 +68,8 @@ fn noted(place: &Path) -> Vec<(u64, u32, u64)> {
     files.filter_map(|file| read(&file.path())).collect()
 }
 
-/// By the configuration file of this runtime-dir on its command line, and by its log.
+/// The generation of a HAProxy process. The process counts where its command line names a configuration file of this runtime-dir, and where it
+/// has the log or the stats socket of that generation.
 fn haproxy_generation_of(place: &Path, pid: u32) -> Option<u64> {
     let words = process::command_line(pid).unwrap_or_default();
     let number = number_in(place, &words)?;
@@ -77,20 +78,20 @@ fn haproxy_generation_of(place: &Path, pid: u32) -> Option<u64> {
         .then_some(number)
 }
 
-/// As `launch::command` writes it: others may have the file's name on their command line too.
+/// Reads the number from a command line as `launch::command` writes it. Other programs may name the file on their command line too.
 fn number_in(place: &Path, words: &[String]) -> Option<u64> {
     let is_ours = words.get(1).is_some_and(|word| word == "-db");
     let mut files = words.windows(2).filter(|pair| is_ours && pair[0] == "-f");
     files.next_back().and_then(|pair| number_of(place, Path::new(&pair[1]), "cfg"))
 }
 
-/// Whether it has what only the daemon can have given it.
+/// Whether the process has the log or the socket of the generation, which only the daemon can have given to it.
 fn is_ours(files: &GenerationFiles, pid: u32) -> bool {
     writes_log(&files.log, pid) || listens_on(&files.socket, pid)
 }
 
-/// Whether its standard error is the log that the daemon made for this generation: a file that only root can open. It may have been deleted since,
-/// with all that was in runtime-dir.
+/// Whether the standard error of the process is the log that the daemon made for this generation. Only root can open that file. The log may have
+/// been deleted since, together with everything else in runtime-dir.
 fn writes_log(log: &Path, pid: u32) -> bool {
     let descriptor = format!("/proc/{pid}/fd/2");
     let Ok(written) = fs::metadata(&descriptor) else { return false };
@@ -110,8 +111,8 @@ fn is_private(file: &Metadata) -> bool {
     file.is_file() && file.uid() == own && file.mode() & 0o077 == 0
 }
 
-/// Whether the private stats socket is its own: with `-q` HAProxy has no standard error. The name of a socket says nothing, since other mount
-/// namespaces have paths of their own; its file does.
+/// Whether the process listens on the private stats socket. This is asked because HAProxy with `-q` has no standard error. The path of a socket
+/// proves nothing, because other mount namespaces have their own paths. The file of the socket proves it.
 fn listens_on(socket: &Path, pid: u32) -> bool {
     let Ok(file) = fs::symlink_metadata(socket) else { return false };
     let sockets = process::sockets_of(&process::family(pid));

@@ -1,13 +1,14 @@
-//! Refuses directories that other users may write to: such a user could have root signal any process.
+//! Refuses directories that other users may write to. Such a user could make root send a signal to any process.
 
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-/// Refuses a directory that others own or may write to. One that is not there yet is made by us.
+/// Refuses a directory that other users own or may write to. Accepts a path that does not exist yet: reloader creates that directory itself.
 ///
 /// # Errors
-/// Where other users may write there, as the end of a sentence that begins with its name; and where it cannot be looked at.
+/// Where other users own the directory or may write to it. The error text is the end of a sentence that begins with the name of the
+/// directory. Also where the metadata of the directory cannot be read.
 pub(crate) fn refuse_others_writing(path: &Path) -> io::Result<()> {
     let metadata = match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 /// The daemon's files for one generation, in its service's place below runtime-dir.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GenerationFiles {
-    /// The daemon's own configuration file for it; of another server than HAProxy, its pid and start time.
+    /// For HAProxy, the configuration file that the daemon adds. For any other server, a file with its pid and start time.
     pub overlay: PathBuf,
-    /// The socket between it and the daemon: HAProxy's stats socket, or where another server says that it is ready.
+    /// The socket between the generation and the daemon. For HAProxy it is the stats socket. Any other server reports on it that it is ready.
     pub socket: PathBuf,
-    /// Its standard error.
+    /// The file that receives the standard error of the generation.
     pub log: PathBuf,
 }
 
@@ -23,7 +23,7 @@ impl GenerationFiles {
         GenerationFiles { overlay: file("cfg"), socket: file("sock"), log: file("log") }
     }
 
-    /// Removes them; what is not there is no error.
+    /// Removes the files. A file that does not exist is not an error.
     pub(crate) fn remove(&self) {
         for path in [&self.overlay, &self.socket, &self.log] {
             if let Err(error) = std::fs::remove_file(path)
@@ -45,8 +45,8 @@ pub(crate) fn number_of(place: &Path, path: &Path, ending: &str) -> Option<u64> 
     (number <= LAST_NUMBER).then_some(number)
 }
 
-/// A new file that only root can read. In append mode: the daemon cuts a log when it has read it, and the server goes on at the
-/// new end.
+/// Creates a file that only root can read, in append mode. The daemon truncates a log after reading it, and the server then writes at the new
+/// end.
 pub(crate) fn create_private(path: &Path) -> io::Result<File> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

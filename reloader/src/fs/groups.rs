@@ -4,8 +4,8 @@ use std::fs;
 
 use nix::unistd::Group;
 
-/// The number of a group; `None` where there is none of that name. `/etc/group` is read first: for a static program every other source of names is
-/// a library of the machine, made for another libc than the one inside.
+/// The id of a group; `None` where no group has that name. `/etc/group` is read first. Every other source of names is a shared library of the
+/// machine, which was built for another libc than the one in a static program.
 pub(crate) fn group_id(name: &str) -> nix::Result<Option<u32>> {
     let listed = fs::read("/etc/group").unwrap_or_default();
     match listed_id(&String::from_utf8_lossy(&listed), name) {

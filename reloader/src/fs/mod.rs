@@ -1,4 +1,5 @@
-//! Files and directories: whole writes, locks with a time limit, directories that belong to the caller alone, the files of a generation.
+//! Works with files and directories: whole writes, locks with a time limit, directories that belong to the caller alone, the files of a
+//! generation.
 
 pub(crate) mod exclusive_dir;
 pub(crate) mod generation_files;
@@ -13,14 +14,14 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-/// Writes the file whole or not at all: a reader finds what was there before, or this.
+/// Writes the file whole or not at all. A reader finds either the earlier content or `bytes`.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     std::fs::write(&temporary, bytes)?;
     std::fs::rename(temporary, path)
 }
 
-/// Locks the file for this process alone, within `timeout`: the process that has it locked may have been stopped.
+/// Locks the file for this process alone. Gives up after `timeout`, because another process may be stopped while it has the lock.
 ///
 /// # Errors
 /// `TimedOut` where another process keeps the lock for that long.

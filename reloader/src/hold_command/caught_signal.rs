@@ -1,4 +1,4 @@
-//! A signal that reached `reloader hold`.
+//! Describes a signal that reached `reloader hold`, and passes it on to the command.
 
 use rustix::process::Signal;
 
@@ -14,7 +14,8 @@ pub struct CaughtSignal {
 }
 
 impl CaughtSignal {
-    /// Sends it to the command, unless that has it already: many programs take a second one for impatience.
+    /// Sends the signal to the command, unless the command has received it already. Many programs end at once when they get the same signal
+    /// twice.
     pub fn pass_on(self, command: &Handle) {
         if !self.reached_command {
             command.signal(self.signal);

@@ -27,19 +27,19 @@ impl fmt::Display for Listen {
 /// Why a `--listen` cannot be held.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ListenError {
-    /// It names a unix socket.
+    /// The argument is a unix socket.
     #[error(
         "--listen {0}: a unix socket has no SYNs to hold. Let the server bind a new path and rename it over the old one: \
          clients then find either"
     )]
     Unix(String),
-    /// It names UDP.
+    /// The argument asks for UDP.
     #[error("--listen {0}: only TCP has SYNs to hold")]
     Udp(String),
-    /// It has no port, or an impossible one.
+    /// The argument has no port, or an invalid one.
     #[error("--listen {0}: there is no port in it; write ADDR:PORT, [ADDR]:PORT for IPv6, or :PORT for every address")]
     Port(String),
-    /// It is a range.
+    /// The argument is a range of ports.
     #[error("--listen {0}: a range of ports is not understood; repeat --listen for each port")]
     Range(String),
     /// An IPv6 address without brackets.

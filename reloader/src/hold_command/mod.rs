@@ -29,37 +29,37 @@ use crate::sys::Inheritance;
 pub use caught_signal::CaughtSignal;
 pub use listen::{Listen, ListenError, parse as parse_listen};
 
-/// What is asked.
+/// The arguments of `reloader hold`.
 #[derive(Debug)]
 pub struct HoldCommand {
-    /// What to hold.
+    /// The listeners whose SYNs are held.
     pub listen: Vec<Listen>,
-    /// The gate; `None` for the best that can be had.
+    /// The gate; `None` for the best one that this machine offers.
     pub backend: Option<Backend>,
     /// The longest hold.
     pub max: Duration,
     /// Bytes of room for parked SYNs.
     pub capacity: u32,
-    /// Where the hold is put on record.
+    /// The directory in which the hold is recorded.
     pub runtime_dir: PathBuf,
-    /// The network namespace, where it was named.
+    /// The path of the network namespace, where the command line names one.
     pub netns_path: Option<PathBuf>,
-    /// This program, of which the guard is a command.
+    /// The path of this program. The guard runs as one of its commands.
     pub program: PathBuf,
     /// What the guard is started with.
     pub inheritance: Inheritance,
 }
 
-/// What came of it.
+/// The outcome of a command that ran under a hold.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The record.
+    /// The receipt of the hold.
     pub receipt: Receipt,
     /// The command, which may run on.
     pub command: Handle,
     /// A held port had no listener when the hold ended.
     pub nothing_listens: bool,
-    /// A signal ended it.
+    /// A signal ended the hold.
     pub was_interrupted: bool,
 }
 
@@ -72,7 +72,7 @@ pub enum HoldCommandError {
     /// Nothing can be held.
     #[error(transparent)]
     Hold(#[from] HoldError),
-    /// It ended by itself before the command could be started, for this reason.
+    /// The hold ended by itself before the command could be started. The field has the reason.
     #[error("the hold ended before the command could be run: {0}")]
     Over(String),
     /// A signal came before the command was started. The hold was released.
@@ -87,7 +87,7 @@ pub enum HoldCommandError {
 /// on to the command.
 ///
 /// # Errors
-/// Where the hold does not come about or the command does not start; nothing is held then.
+/// Where the hold cannot be set up, or the command does not start. Nothing is held then.
 pub async fn run(
     around: HoldCommand,
     mut command: Command,
@@ -132,9 +132,9 @@ pub async fn run(
     let backend = hold.started().backend;
     let ended = held::release(hold).await;
     recorder.phase(|phases| &mut phases.release);
-    // Lifted, or ended by a signal: the command runs on.
+    // Where the hold was lifted or a signal ended it, the command still runs.
     window.wait_unheld(&command, ends, signals).await;
-    // The command runs or has run: what cannot be seen any more is a doubt, and its status counts all the same.
+    // The command runs or has run. A listener that can no longer be seen is a doubt, but the exit status of the command still counts.
     let now = window.now().unwrap_or_else(|_| window.before.clone());
     let unserved = window.without_listener(&now).filter(|_| !matches!(waited, Waited::Blind(_)));
     let nothing_listens = unserved.is_some();
@@ -150,7 +150,7 @@ async fn begin(around: HoldCommand, window: &BindWindow) -> Result<Hold, HoldCom
     let wanted = HoldRequest {
         targets: window.targets.clone(),
         exceptions: window.exceptions.clone(),
-        // The command decides when the old server leaves, and does not say.
+        // The command decides when the old server closes its listeners, and does not tell when.
         old: HashSet::new(),
         backend: around.backend,
         capacity: around.capacity,

@@ -18,20 +18,20 @@ pub(super) struct Presence {
 /// How the listeners have changed since before the command. The worst comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ListenerTransition {
-    /// One `--listen` has no listener.
+    /// At least one `--listen` has no listener.
     Missing,
-    /// Each has a new listener, but not on every address that was listened on before.
+    /// Each `--listen` has a new listener, but a new one is missing on an address that had a listener before.
     Partly,
-    /// One has only the listener that was there before.
+    /// At least one `--listen` has only the listeners that were there before the command.
     Before,
-    /// Each has a new listener, but some earlier ones have not closed.
+    /// Each `--listen` has a new listener, but some earlier listeners have not closed.
     Both,
-    /// Each has its new listener, or the same one in another process.
+    /// Each `--listen` has a new listener, or its earlier listener is now in another process.
     New,
 }
 
 impl Presence {
-    /// From all TCP listeners of the machine.
+    /// Finds the listeners of each `--listen` among all TCP listeners of the machine.
     pub(super) fn new(places: &[RequestedListener], sockets: &[ListenSocket]) -> Presence {
         let all: Vec<Listener> = sockets.iter().filter_map(listener).collect();
         let of = places.iter().map(|place| all.iter().filter(|found| place.has(&found.endpoint)).cloned().collect());
@@ -49,8 +49,8 @@ impl Presence {
     }
 }
 
-/// The decision. `owners` are the processes that have a socket now, `owners_before` those that had it before the command. A socket that another
-/// process has now (socket activation) is as good as a new one.
+/// Decides how the listeners have changed. `owners` are the processes that have a socket now. `owners_before` are those that had it before the
+/// command. A socket that another process has now (socket activation) is as good as a new one.
 pub(super) fn transition(
     before: &Presence,
     now: &Presence,
@@ -79,13 +79,13 @@ pub(super) fn transition(
     stand
 }
 
-/// Whether the clients of an earlier listener find one of these, be it the same one.
+/// Whether the clients of an earlier listener find one of `listeners`. That may be the earlier listener itself.
 pub(super) fn is_served(place: &RequestedListener, old: &Listener, listeners: &[Listener]) -> bool {
     let mut shared = place.endpoints.iter().filter(|endpoint| endpoint.overlaps(&old.endpoint));
     shared.all(|endpoint| is_served_by(&old.endpoint, endpoint, listeners))
 }
 
-/// Whether the clients of an earlier listener at this endpoint find one of these.
+/// Whether the clients of an earlier listener at this endpoint find one of `listeners`.
 fn is_served_by(old: &Endpoint, meant: &Endpoint, listeners: &[Listener]) -> bool {
     let found = |by: SocketAddr| listeners.iter().any(|now| now.endpoint.covers(by));
     let (Some(bound), Some(meant_address)) = (old.inet(), meant.inet()) else { return true };

@@ -67,7 +67,7 @@ fn by_signal(waited: &Waited) -> Option<String> {
     Some(format!("released by signal {} before a new listener was there", signal.as_raw()))
 }
 
-/// What was seen of a hold around a command.
+/// What was observed while a command ran under a hold.
 pub(super) struct Evidence<'a> {
     pub(super) window: &'a BindWindow,
     /// The listeners when the hold was over.

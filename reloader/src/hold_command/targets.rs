@@ -15,7 +15,7 @@ pub(super) struct RequestedListener {
 }
 
 impl RequestedListener {
-    /// Whether a listener serves some of it: the same endpoints are held for it.
+    /// Whether a listener overlaps one of these endpoints. Then the same endpoints are held for it.
     pub(super) fn has(&self, listener: &Endpoint) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.overlaps(listener))
     }
@@ -38,8 +38,8 @@ pub(super) fn listener(found: &ListenSocket) -> Option<Listener> {
     })
 }
 
-/// What the arguments stand for. Of a name with several addresses (`localhost`) those that are listened on: a server of one family is not waited
-/// for on the other. All of them where none is.
+/// What the `--listen` arguments stand for. A name may have several addresses (`localhost`). Then only the addresses that have a listener count,
+/// so that a server of one family is not waited for on the other. Where no address has a listener, all of them count.
 pub(super) fn places(listen: &[Listen], sockets: &[ListenSocket]) -> Vec<RequestedListener> {
     let listeners: Vec<Listener> = sockets.iter().filter_map(listener).collect();
     let mut places = Vec::new();
@@ -58,7 +58,7 @@ pub(super) fn places(listen: &[Listen], sockets: &[ListenSocket]) -> Vec<Request
     places
 }
 
-/// `[::]` is of both families, unless the listener there leaves IPv4 alone.
+/// The endpoint for an address. `[::]` stands for both families, unless the listener there refuses IPv4.
 fn as_it_is_bound(address: SocketAddr, sockets: &[ListenSocket]) -> Endpoint {
     let is_here = |found: &&ListenSocket| match found.address {
         Address::Inet(bound) => (bound.ip(), bound.port()) == (address.ip(), address.port()),
@@ -69,7 +69,7 @@ fn as_it_is_bound(address: SocketAddr, sockets: &[ListenSocket]) -> Endpoint {
     Endpoint { v6only, ..Endpoint::stream(Address::Inet(address)) }
 }
 
-/// What a gate is to hold, so that it holds for every listener of the requests. `sockets` are without foreign ones.
+/// The targets of a gate: they cover every listener that the `--listen` arguments stand for. `sockets` has no foreign listeners.
 pub(super) fn targets(places: &[RequestedListener], sockets: &[ListenSocket]) -> Vec<Target> {
     let mut targets = Vec::new();
     for endpoint in places.iter().flat_map(|place| &place.endpoints) {
@@ -86,8 +86,9 @@ pub(super) fn targets(places: &[RequestedListener], sockets: &[ListenSocket]) ->
     targets
 }
 
-/// Foreign listeners on single addresses of a wildcard that is held: their processes have no listener on the wildcard. They are left alone. Without
-/// a listener on the wildcard nothing says whose they are, so none is left out.
+/// Foreign listeners on single addresses of a wildcard that is held. The processes of a foreign listener have no listener on the wildcard. SYNs
+/// for foreign listeners are not held. Where the wildcard has no listener, it is not known which listeners are foreign, so there are no
+/// exceptions.
 pub(super) fn exceptions(
     places: &[RequestedListener],
     sockets: &[ListenSocket],

@@ -19,7 +19,7 @@ use crate::reload::drain::{self, Drain};
 /// No event tells that another process listens.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// To find the owner of a socket every process is looked at. This is how often that is done while only the old one is there.
+/// How often the owners of the old sockets are looked for while there are no new ones. Each search reads all processes.
 const OWNERS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why the wait for a new listener ended.
@@ -27,9 +27,9 @@ const OWNERS_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) enum Waited {
     /// Each `--listen` has a new listener, and the old ones are closed.
     New,
-    /// Each has a new listener, but some old ones are still there.
+    /// Each `--listen` has a new listener, but some old listeners are still open.
     Both,
-    /// The command failed, and each has a listener.
+    /// The command failed, and each `--listen` has a listener.
     Failed(process::Ended),
     /// The hold ended: its time was over, or it was released.
     TimeOver,
@@ -48,7 +48,7 @@ pub(super) struct HeldCommand<'a> {
     pub(super) ends: Instant,
 }
 
-/// What is held, and what was there before the command.
+/// The listeners whose SYNs are held, and their state before the command.
 pub(super) struct BindWindow {
     pub(super) places: Vec<RequestedListener>,
     /// The `--listen` arguments, in their order.
@@ -90,7 +90,8 @@ impl BindWindow {
         (!names.is_empty()).then(|| names.join(", "))
     }
 
-    /// Nothing is held any more, and the command is not done: waits for a listener until the command has ended, and a moment longer.
+    /// Waits for listeners after the hold, while the command still runs. Ends when the command has ended and [`drain::DRAIN_TIMEOUT`] has passed
+    /// since.
     pub(super) async fn wait_unheld(
         &self,
         command: &Handle,
@@ -136,7 +137,7 @@ impl BindWindow {
                     drain.look(false).await;
                     return Waited::New;
                 }
-                // A listener that is missing may come until the command has ended, and a moment longer.
+                // A missing listener is waited for until the command has ended, and for DRAIN_TIMEOUT after that.
                 (ListenerTransition::Partly, Some(_))
                     if partly_since.get_or_insert_with(Instant::now).elapsed() >= drain::DRAIN_TIMEOUT =>
                 {
@@ -155,7 +156,7 @@ impl BindWindow {
                     return Waited::Failed(ended);
                 }
                 (ListenerTransition::Missing, _) => {}
-                // There is a listener: a client that connects now does so by a way that is not held.
+                // There is a listener. A client that connects now comes by a way that the hold does not cover.
                 _ => drain.look(false).await,
             }
             tokio::select! {
@@ -173,8 +174,8 @@ fn leave_out(exceptions: &[Exception], sockets: &mut Vec<ListenSocket>) {
     sockets.retain(|found| !Exception::from_listener(found).is_some_and(|found| exceptions.contains(&found)));
 }
 
-/// The processes that have the old sockets now. They are read at intervals, and only when the command has ended: until then a new owner may be a
-/// child that the old server forked.
+/// The processes that have the old sockets now. They are read at intervals, and only after the command has ended. Before that, a new owner may
+/// be a child that the old server forked.
 #[derive(Default)]
 struct Owners {
     looked: Option<Instant>,

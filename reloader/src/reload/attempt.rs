@@ -1,4 +1,4 @@
-//! One attempt at a reload: what it works on, from the request to the receipt.
+//! Keeps the state of one attempt at a reload, from the request to the receipt.
 
 use std::time::Instant;
 
@@ -13,14 +13,14 @@ pub(crate) struct ReloadRequest {
     pub(crate) kind: Kind,
     /// When it was asked for.
     pub(crate) asked: Instant,
-    /// Further requests that it answers too.
+    /// The number of further requests that this reload answers.
     pub(crate) coalesced: u64,
     /// Start from the last-known-good configuration instead of the one on disk.
     pub(crate) use_known_good: bool,
 }
 
 impl ReloadRequest {
-    /// One that is asked for now, by the daemon itself.
+    /// A request that the daemon itself makes now.
     pub(crate) fn now(kind: Kind) -> ReloadRequest {
         ReloadRequest { kind, asked: Instant::now(), coalesced: 0, use_known_good: false }
     }
@@ -36,7 +36,7 @@ pub(crate) struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    /// Begins one. `progress` is told what happens, in a few words.
+    /// Begins an attempt. `progress` gets a few words about each step.
     pub(super) fn new(
         supervisor: &'a mut Supervisor,
         request: ReloadRequest,
@@ -53,7 +53,8 @@ impl<'a> Attempt<'a> {
         (self.progress)(phase);
     }
 
-    /// What served before has ended, so nothing else serves: better unproven, or shared with a foreign server, than nothing.
+    /// Whether the new generation must serve, because the earlier one has ended. An unproven listener, or one shared with a foreign server, is
+    /// better than none.
     pub(super) fn must_serve(&self) -> bool {
         self.request.kind != Kind::Start && !self.supervisor.is_served()
     }

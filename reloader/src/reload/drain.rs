@@ -37,20 +37,20 @@ pub(crate) struct Look {
     pub(crate) half_open: Vec<Connection>,
     /// Connections, accepted or not.
     pub(crate) open: Vec<Connection>,
-    /// Connections that the server has closed. One that is answered at once is in no other state at the time of a look.
+    /// Connections that the server has closed. A connection that the server answers and closes at once shows in no other state.
     pub(crate) closed: Vec<Connection>,
     /// Established connections whose server owes an answer, where that was asked.
     pub(crate) unanswered: usize,
 }
 
-/// What is left on a listener.
+/// The connections that are left on a listener.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Undrained {
-    /// In its accept queue.
+    /// Connections in its accept queue.
     pub(crate) queue: u64,
-    /// Half-open, its SYN-ACK sent once.
+    /// Half-open handshakes whose SYN-ACK was sent once.
     pub(crate) half_open: u64,
-    /// Half-open, its SYN-ACK sent again: the client is silent.
+    /// Half-open handshakes whose SYN-ACK was sent again, because the client is silent.
     pub(crate) silent: u64,
 }
 
@@ -65,7 +65,7 @@ impl Undrained {
 struct View {
     /// Where SYNs are held.
     held: Vec<Endpoint>,
-    /// Where they are not.
+    /// Where SYNs are not held.
     exceptions: Vec<SocketAddr>,
     closed: bool,
 }
@@ -82,7 +82,7 @@ pub(crate) struct Drain {
     cookies: Option<SynCookies>,
     last: Look,
     looked: bool,
-    /// What each listener had when the drain ended.
+    /// What was left on each listener when the drain ended, by inode.
     left: HashMap<u64, Undrained>,
     /// Why the kernel could not be asked.
     blind: Option<String>,

@@ -16,8 +16,8 @@ use crate::receipt::{Failure, ReasonCode};
 use crate::server::Prepared;
 use crate::supervision::{Notice, Supervisor};
 
-/// Whether the new generation can bind its listeners only after the old one has closed its own: neither is it given all of them, nor can they
-/// be bound twice. An abstract name never can.
+/// Whether the new generation can bind its listeners only after the old one has closed its own: it is not given all of them, and they cannot be
+/// bound twice. An abstract name can never be bound twice.
 pub(super) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
     let Some(serving) = supervisor.serving().filter(|_| supervisor.is_served()) else { return false };
     let strategy = supervisor.config().reload.strategy;
@@ -41,8 +41,8 @@ pub(super) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
     serving.listeners.iter().any(|owned| is_in_the_way(&owned.listener))
 }
 
-/// Runs it. Up to the moment when the old generation is asked to make room, every failure leaves it serving. What fails after that does so
-/// under the hold, which the caller ends.
+/// Runs it. Up to the moment when the old generation is asked to make room, every failure leaves it serving. Later failures happen under the
+/// hold, which the caller ends.
 pub(super) async fn run(attempt: &mut Attempt<'_>, prepared: &Prepared) -> Result<(), Failure> {
     attempt.tell("checking the configuration");
     attempt.check().await?;
@@ -76,8 +76,8 @@ impl Attempt<'_> {
         self.protection.held = Some(held);
     }
 
-    /// What was held and drained were the listeners of a living generation, and they are at the last moment before it makes room: otherwise
-    /// their port has been refused, whatever was held since.
+    /// The held and drained listeners must belong to a living generation until the last moment before it makes room. Where that generation has
+    /// ended, clients of its ports were refused, although SYNs were held since.
     fn refuse_if_old_has_ended(&self) -> Result<(), Failure> {
         let serves = self.supervisor.is_served() && self.supervisor.custody().is_still_owned();
         if serves { Ok(()) } else { Err(Failure::new(ReasonCode::OldGenerationEnded, ENDED)) }
@@ -88,7 +88,7 @@ impl Attempt<'_> {
         self.make_room(old, held_until).await?;
         self.supervisor.settle_service_manager().await;
         self.recorder.phase(|phases| &mut phases.retire);
-        // Without a last-known-good one there is no second try to leave time for.
+        // Without a last-known-good configuration there is no second try that needs time.
         let held_until = held_until.filter(|_| self.supervisor.last_known_good().is_some());
         let last_start = self.supervisor.generations().last_start();
         let timeout =
@@ -103,12 +103,12 @@ impl Attempt<'_> {
         Err(failure)
     }
 
-    /// The old generation closes its listeners. An error where it serves on.
+    /// The old generation closes its listeners. An error where it goes on serving.
     async fn make_room(&mut self, old: &[Owned], held_until: Option<Instant>) -> Result<(), Failure> {
         let listeners: Vec<&Listener> = old.iter().map(|owned| &owned.listener).collect();
         let old_listeners = OldListeners::new(self.supervisor, &listeners);
-        // Before it is on record: the next daemon retires it again from then on, and should this one die in between, its listeners must not
-        // count for the guard of the hold.
+        // The hold is told before the record is written. Once the record is written, the next daemon retires the old generation again. If this
+        // daemon dies in between, the listeners of the old generation must not count for the guard of the hold.
         self.protection.held.iter().for_each(HeldListeners::old_leaves);
         let Some((request, listened)) = self.supervisor.vacate(held_until).await else { return Ok(()) };
         self.supervisor.server().retire(&request);

@@ -1,4 +1,4 @@
-//! Judges each listener by comparing the old generation's with the new one's. Pure.
+//! Judges each listener by comparing the listeners of the old generation with those of the new one. Pure.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -66,7 +66,7 @@ fn same_place(one: &Listener, other: &Listener) -> bool {
     one.address == other.address && one.socket_type == other.socket_type && one.netns == other.netns
 }
 
-/// Whether one is a single address and the other any address: a client of the one may have meant the other.
+/// Whether one listener is on a single address and the other on any address. A client of one may then have meant the other.
 fn overlap(one: &Listener, other: &Listener) -> bool {
     let (one, other) = (&one.endpoint, &other.endpoint);
     one.overlaps(other) && one.socket_type == other.socket_type && one.is_here() && other.is_here()
@@ -109,7 +109,7 @@ fn one_shard_less(before: &Owned) -> Verdict {
     verdict
 }
 
-/// Until it closes, the kernel may prefer it to the new one; what is queued on it then is lost with it.
+/// Until the old listener closes, the kernel may prefer it to the new one. What is queued on it when it closes is lost.
 fn served_elsewhere(before: &Owned, after: &Owned) -> Verdict {
     let mut verdict = removed(before);
     let why = format!("the new generation serves its clients by {}", after.listener.endpoint);

@@ -23,7 +23,7 @@ pub(crate) struct Worker {
     pub(crate) master: Handle,
     /// Its version in HAProxy's own words.
     pub(crate) version: Option<Version>,
-    /// Where it may answer: the stats sockets of the configuration, and the one on which it did.
+    /// The paths on which it may answer: the stats sockets of the configuration, and the one on which it answered.
     pub(crate) sockets: Vec<PathBuf>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct CompanionServer {
     binds: Option<Binds>,
     /// A stats socket of the configuration on disk exports listeners.
     exposes: bool,
-    /// At the last look the worker was not where it was seen.
+    /// At the last look, the worker was not found where it was seen before.
     was_missing: bool,
     /// At the last look the worker had closed a listener.
     has_closed: bool,
@@ -105,25 +105,25 @@ impl CompanionServer {
         self.exposes
     }
 
-    /// A worker serves.
+    /// Notes a worker that serves.
     pub(crate) fn set_worker(&mut self, worker: Worker) {
         self.worker = Some(worker);
         self.absent = None;
     }
 
-    /// No worker was found, for this reason; `None` where one was. True where that is news.
+    /// Notes why no worker was found; `None` where one was found. Returns true for a reason other than the last one.
     pub(crate) fn set_absent(&mut self, absent: Option<String>) -> bool {
         let is_news = absent.is_some() && absent != self.absent;
         self.absent = absent;
         is_news
     }
 
-    /// What the worker has read; `None` where that is not known.
+    /// Notes the `bind` lines that the worker has read; `None` where they are not known.
     pub(crate) fn set_binds(&mut self, binds: Option<Binds>) {
         self.binds = binds;
     }
 
-    /// What the configuration on disk says.
+    /// Notes whether a stats socket of the configuration on disk exports listeners.
     pub(crate) fn set_exposes(&mut self, exposes: bool) {
         self.exposes = exposes;
     }
@@ -187,7 +187,7 @@ impl CompanionServer {
     fn environment(&self) -> Option<Vec<String>> {
         let master = self.master().filter(|master| process::user_of(master.pid()) == Some(0))?;
         let mut entries = process::whole_environment(master.pid());
-        // The pid was the master's while it was read.
+        // The pid belonged to the master while the environment was read.
         if master.try_ended().is_some() {
             return None;
         }

@@ -1,4 +1,4 @@
-//! What is known before a process starts, what a start gets, and what comes of it.
+//! Describes a start: what is known before it, what the new process gets, and what it returns.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -19,11 +19,11 @@ use crate::sys::Inheritance;
 pub(crate) struct Prepared {
     /// What this server can do with listeners.
     pub(crate) capabilities: Capabilities,
-    /// No other socket can be bound beside its own.
+    /// Whether no other socket can be bound beside its own.
     pub(crate) binds_alone: bool,
-    /// It is the last-known-good configuration.
+    /// Whether this is the last-known-good configuration.
     pub(crate) is_known_good: bool,
-    /// What of it no reload can keep, in a sentence.
+    /// A sentence about a part of the configuration that every reload ends, such as a program with `no option start-on-reload`.
     pub(crate) ends_by_reload: Option<String>,
     pub(super) spec: LaunchSpec,
 }
@@ -44,7 +44,7 @@ pub(super) struct HaproxySpec {
     pub(super) facts: Facts,
 }
 
-/// Another server that is to be started.
+/// A server other than HAProxy that is to be started.
 #[derive(Debug)]
 pub(super) struct ServiceSpec {
     pub(super) config: Service,
@@ -55,7 +55,7 @@ impl Prepared {
         &self.spec
     }
 
-    /// What an old generation does to clients whose socket is passed all the same.
+    /// What clients lose when an old generation retires, although their socket is passed.
     pub(crate) fn retires_with_loss(&self) -> Option<&'static str> {
         match &self.spec {
             LaunchSpec::Haproxy(spec) => spec.retires_with_loss(),
@@ -92,11 +92,11 @@ impl HaproxySpec {
     }
 }
 
-/// What a start gets besides its spec.
+/// What a start needs besides its [`LaunchSpec`].
 pub(crate) struct LaunchContext<'a> {
     /// The files of the new generation.
     pub(crate) files: &'a GenerationFiles,
-    /// What it may be given.
+    /// The sockets that the new generation may be given.
     pub(crate) custody: Custody,
     /// What every child gets.
     pub(crate) inheritance: &'a Inheritance,
@@ -110,7 +110,7 @@ pub(crate) struct Launched {
     pub(crate) process: Handle,
     /// What it was started from, for people.
     pub(crate) label: String,
-    /// What it was given by descriptor.
+    /// The sockets that it was given by descriptor.
     pub(crate) given: Vec<KeptSocket>,
     /// How it will show that it is ready.
     pub(crate) readiness: Readiness,
@@ -130,7 +130,7 @@ impl Readiness {
     /// Waits until it is ready.
     ///
     /// # Errors
-    /// Where that cannot be seen.
+    /// Where its readiness cannot be seen.
     pub(crate) async fn reached(&self) -> Result<(), NotReady> {
         match self {
             Readiness::Haproxy(appearance) => appearance.answered().await,

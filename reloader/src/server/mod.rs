@@ -71,7 +71,7 @@ impl Server {
         Ok(Some(Server::Service(ServiceServer::new(service.clone()))))
     }
 
-    /// Creates again what it has in its directory below runtime-dir.
+    /// Creates again the files that the server has in its directory below runtime-dir.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -83,7 +83,7 @@ impl Server {
         }
     }
 
-    /// Takes what the configuration says about it now.
+    /// Takes over the settings that the configuration now has for this server.
     pub(crate) fn configure(&mut self, config: &Config, name: &str) {
         match self {
             Server::Haproxy(server) => server.configure(config),
@@ -92,7 +92,7 @@ impl Server {
         }
     }
 
-    /// The HAProxy that runs under its own unit, where it is that.
+    /// The companion, where this server is one.
     pub(crate) fn companion(&self) -> Option<&CompanionServer> {
         match self {
             Server::Companion(companion) => Some(companion),
@@ -148,7 +148,7 @@ impl Server {
         }
     }
 
-    /// Whether a listener is in the way of the next generation, beside which none can be bound; `None` where only HAProxy knows what it
+    /// Whether a listener is in the way of a next generation that cannot bind its sockets beside others. `None` where only HAProxy knows what it
     /// will bind.
     pub(crate) fn is_blocked_by(&self, endpoint: &Endpoint, in_custody: bool) -> Option<bool> {
         match self {
@@ -195,7 +195,7 @@ impl Server {
         }
     }
 
-    /// What a generation listens on; `socket` is the one between it and the daemon.
+    /// What a generation listens on. `socket` is the socket between the generation and the daemon.
     ///
     /// # Errors
     /// Where the kernel does not list its sockets.
@@ -212,7 +212,7 @@ impl Server {
         }
     }
 
-    /// A listener that shows that a generation serves; `socket` is the one between it and the daemon.
+    /// A listener that shows that a generation serves. `socket` is the socket between the generation and the daemon.
     pub(crate) fn sentinel(
         &self,
         socket: &Path,
@@ -225,7 +225,8 @@ impl Server {
         }
     }
 
-    /// What listens at this moment where a generation would; empty where only HAProxy knows that, or the kernel does not say.
+    /// What listens at this moment on the addresses of a generation. Empty where only HAProxy knows the addresses, or the kernel does not list
+    /// the listeners.
     pub(crate) fn listeners_at_its_addresses(&self) -> Vec<Owned> {
         match self {
             Server::Haproxy(_) | Server::Companion(_) => Vec::new(),
@@ -233,7 +234,7 @@ impl Server {
         }
     }
 
-    /// Where it is to serve, as far as reloader's own configuration says.
+    /// Where the server is to serve, as far as reloader's own configuration says.
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
         match self {
             Server::Haproxy(_) | Server::Companion(_) => Vec::new(),
@@ -241,7 +242,8 @@ impl Server {
         }
     }
 
-    /// Asks a generation to close its listeners, to finish what it has, and to end. The workers of a companion are for their master to ask.
+    /// Asks a generation to close its listeners, to finish its open connections, and to end. Does nothing for a companion, whose master asks its
+    /// workers.
     pub(crate) fn retire(&self, request: &RetireRequest) {
         match (self, &request.stop) {
             (Server::Haproxy(server), _) => server.retire(request),
@@ -251,7 +253,7 @@ impl Server {
         }
     }
 
-    /// How the next generation will be asked to end; `None` for HAProxy, which has one way.
+    /// How the next generation will be asked to end; `None` for HAProxy, which is always asked in the same way.
     pub(crate) fn stop(&self) -> Option<Stop> {
         match self {
             Server::Haproxy(_) | Server::Companion(_) => None,
@@ -276,7 +278,7 @@ impl Server {
         }
     }
 
-    /// Removes what the daemon made for clients of a server that is not to be started again, and has in `custody`.
+    /// Removes what the daemon made for the clients of a server that is not to be started again. `custody` has the sockets of that server.
     pub(crate) fn leave(&self, custody: &Custody) {
         match self {
             Server::Haproxy(_) | Server::Companion(_) => {}

@@ -6,7 +6,7 @@ use crate::model::listener::Endpoint;
 use crate::process::ProcessScope;
 
 impl Server {
-    /// The daemon starts it, starts it again after a crash, and ends it. A companion is for its unit and its master.
+    /// The daemon starts it, starts it again after a crash, and ends it. A companion is started and ended by its unit and its master.
     pub(crate) fn owns_lifecycle(&self) -> bool {
         match self {
             Server::Haproxy(_) | Server::Service(_) => true,
@@ -55,7 +55,7 @@ impl Server {
         self.is_haproxy()
     }
 
-    /// It attaches no program of its own to a reuseport group: one that is found there is a dead daemon's.
+    /// It attaches no program of its own to a reuseport group. A program that is found there was left by a dead daemon.
     pub(crate) fn attaches_no_program(&self) -> bool {
         self.is_haproxy()
     }
@@ -65,12 +65,12 @@ impl Server {
         !self.is_haproxy()
     }
 
-    /// Its masters are ended when only programs of theirs are left.
+    /// The daemon ends a master of this server whose workers have all ended, although programs of its configuration still run.
     pub(crate) fn ends_idle_masters(&self) -> bool {
         self.is_haproxy_of_the_daemon()
     }
 
-    /// The service manager keeps its sockets while no daemon runs. The successors of a companion's worker bind beside it: what only the
+    /// The service manager keeps its sockets while no daemon runs. The successors of a companion's worker bind beside it: a socket that only the
     /// store has would take their connections.
     pub(crate) fn stores_sockets(&self) -> bool {
         self.owns_lifecycle()
@@ -86,8 +86,9 @@ impl Server {
         if self.is_haproxy() { ProcessScope::SameProgram } else { ProcessScope::All }
     }
 
-    /// Custody is of use only to a successor that can be given it: of others it would keep a port from being bound. Those of a companion
-    /// bind for themselves, beside what shares its address (`shares`); custody keeps for them what can be moved over.
+    /// Custody of a listener is of use only where the next generation can be given it. Otherwise custody would keep the port from being bound.
+    /// The workers of a companion bind for themselves, beside sockets that share their address (`shares`). Custody keeps for them what can be
+    /// moved over.
     pub(crate) fn has_use_for(&self, endpoint: &Endpoint, shares: impl FnOnce() -> bool) -> bool {
         match self {
             Server::Companion(_) => endpoint.is_tcp_here() && shares(),

@@ -17,7 +17,7 @@ use crate::sys::{TcxHook, attach_tcx, detach_link};
 /// How a program gets into the packet path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
-    /// TCX, from Linux 6.6 on. The program goes with the last process that has the link open.
+    /// TCX, from Linux 6.6 on. The kernel detaches the program when the last process that has the link open closes it.
     Tcx,
     /// A filter of the `clsact` qdisc. The program stays until the filter is removed.
     Clsact,
@@ -29,7 +29,7 @@ pub(crate) struct Attachment {
     pub(crate) device: Device,
     pub(crate) direction: Direction,
     pub(crate) way: Way,
-    /// Whether filters of others see a packet first, and may decide on it.
+    /// Whether filters of other programs see a packet first, and may decide on it.
     pub(crate) behind_others: bool,
 }
 
@@ -78,7 +78,7 @@ impl Attachment {
         }
     }
 
-    /// Detaches the program. A device that has gone took it along.
+    /// Detaches the program. Where the device has gone, the kernel has removed the program with it.
     pub(crate) fn remove(self) -> Result<(), AttachError> {
         match self.way {
             Way::Tcx(link) => detach_link(link.as_fd()).or_else(unless_gone(&self.device)),

@@ -1,10 +1,10 @@
-//! A gate for tests of its users.
+//! Provides a gate that fails, for tests of the modules that use a gate.
 
 use super::error::GateError;
 use super::operations::{Gate, Handover, Partial};
 use super::stats::HoldStats;
 
-/// A gate of which nothing can be delivered or removed.
+/// A gate that can neither deliver its SYNs nor remove anything from the kernel.
 pub(in crate::gate) struct BrokenGate;
 
 impl Gate for BrokenGate {

@@ -108,10 +108,10 @@ impl EbpfGate {
     fn let_go(&mut self) -> Failures<EbpfError> {
         let mut failures = Failures::new();
         failures.note(self.parts.maps.let_pass());
-        // A guard may have delivered some, which this process's view of the ring does not show.
+        // A guard may have delivered some SYNs. This process's view of the ring does not show that.
         failures.note(self.parts.maps.reopen_ring());
         failures.note(self.deliver_all());
-        // A program that began before may park one more.
+        // A program that began to run before new SYNs were let pass may park one more SYN.
         failures.note(wait_for_running_programs().map_err(|source| EbpfError::Socket { source }));
         failures.note(self.deliver_all());
         self.delivered.handshakes.wait();

@@ -1,4 +1,4 @@
-//! Tries pidfds, on this very process.
+//! Tries pidfds, on the calling process.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 

@@ -90,7 +90,7 @@ pub enum QdiscError {
     NotDelivered {
         /// The hold.
         id: u16,
-        /// How many.
+        /// The number of SYNs that are still parked.
         packets: u64,
         /// How long they were waited for.
         seconds: u64,
@@ -155,7 +155,7 @@ pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NODEV | Errno::NXIO | Errno::INVAL))
 }
 
-/// Whether the same may succeed a moment later.
+/// Whether the same request may succeed a moment later.
 pub(super) fn is_busy(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::BUSY)
 }

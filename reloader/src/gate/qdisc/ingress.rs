@@ -6,7 +6,7 @@ use crate::kernel::devices::Device;
 use crate::kernel::tc;
 use crate::kernel::tc::qdisc::{INGRESS_FILTERS, Qdisc};
 
-/// Adds an `ingress`, unless the device has one or a `clsact`. Returns whether a hold has added it.
+/// Adds an `ingress`, unless the device already has an `ingress` or a `clsact`. Returns whether this hold or another one added it.
 pub(super) fn ensure_ingress(device: &Device, qdiscs: &[Qdisc]) -> Result<Ownership, QdiscError> {
     if !has_ingress(device.index, qdiscs) {
         match tc::add_ingress(device.index) {
@@ -15,7 +15,7 @@ pub(super) fn ensure_ingress(device: &Device, qdiscs: &[Qdisc]) -> Result<Owners
             Err(source) => return Err(QdiscError::adding(&device.name, "adding ingress", "sch_ingress", source)),
         }
     }
-    // Another hold may have added it. The last hold to end removes it.
+    // Another hold may have added the `ingress`. The hold that ends last removes it.
     let marked = marked(device.index, INGRESS_FILTERS).map_err(QdiscError::list("filters"))?;
     let ours = marked.iter().any(|marked| marked.ownership == Ownership::Created);
     Ok(if ours { Ownership::Created } else { Ownership::Borrowed })

@@ -182,8 +182,8 @@ impl Steer {
         Ok(listened_addresses(ip, group.v6only).into_iter().map(|address| held_key(address, port, 0)).collect())
     }
 
-    /// Fills the maps, and attaches the program through a new socket. That each old socket is in the same group shows in that the program
-    /// can be detached through it.
+    /// Fills the maps, and attaches the program through a new socket. Then checks that each old socket is in the same group: it detaches the
+    /// program through the old socket, and attaches it again.
     fn attach(&mut self, group: &Group<'_>, keys: &[HeldKey], first: u32) -> Result<(), SteerError> {
         let address = group.address;
         self.loaded.set_sockets(address, &group.to, first)?;
@@ -207,7 +207,7 @@ impl Steer {
         self.loaded.remove_keys(&attached.keys);
         let listening =
             [&attached.socket].into_iter().chain(others).find(|socket| listens_at(socket, attached.address));
-        // With its last listener the group has gone, and the program with it.
+        // When the last listener of a group is closed, the kernel removes the group and its program.
         let Some(listening) = listening else { return Ok(()) };
         match SkReuseport::detach(&**listening).map_err(|error| number(&error)) {
             // It was not attached, or another process has detached it.

@@ -1,9 +1,10 @@
-//! Counts the SYNs that arrive for watched addresses, by a tc program that is in the packet path from [`SynCounter::attach`] to
-//! [`SynCounter::detach`] only.
+//! Counts the SYNs that arrive for watched addresses. A tc program counts them. It is in the packet path only from [`SynCounter::attach`] to
+//! [`SynCounter::detach`].
 //!
-//! A SYN is counted once, on the device that hands it to IP ([`receivers`]), whatever is stacked below. Each retransmission counts as a
-//! SYN. Not counted are SYNs on devices that come up after `attach`, in IPsec transport mode (the packet is decrypted behind the program),
-//! and those that a rule delivers here although the routing tables do not (TPROXY by mark).
+//! A SYN is counted once, on the device that hands it to IP ([`receivers`]). Devices below that one, such as the ports of a bridge, do not count
+//! it again. Each retransmission counts as a SYN. The counter misses SYNs on devices that come up after `attach`. It misses SYNs in IPsec
+//! transport mode, because the kernel decrypts the packet after the program has run. It misses SYNs that a rule delivers to this host although
+//! the routing tables do not (TPROXY by mark).
 
 use std::net::SocketAddr;
 

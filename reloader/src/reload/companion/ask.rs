@@ -12,9 +12,10 @@ use crate::process::{self, Handle};
 use crate::receipt::{Failure, ReasonCode};
 use crate::supervision::Supervisor;
 
-/// No event tells that a worker of another process's begins to listen.
+/// No event tells that a worker of another process begins to listen.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
-/// While a worker reads its configuration it is asked less often: another one answers meanwhile.
+/// The interval between questions on the stats sockets while a new worker reads its configuration. It is longer, because another worker has to
+/// answer these questions.
 const ASK_INTERVAL: Duration = Duration::from_millis(10);
 /// A master that has only waited for this long has no worker to come. Right after a reload it executes itself once more, and answers the next
 /// signal after that.
@@ -32,7 +33,7 @@ pub(super) async fn reload(supervisor: &mut Supervisor, sockets: &[PathBuf]) -> 
     let asking = Asking::new(supervisor, sockets)?;
     let limit = supervisor.config().reload.start_timeout;
     let mut stopping = supervisor.stopping();
-    // Beats and no ticks: custody must not follow a worker that closes because it was asked to.
+    // Only the heartbeat runs, not the housekeeping. Custody must not follow a worker that closes its listeners because it was asked to.
     let heartbeat = supervisor.heartbeat();
     let old = supervisor.serving().map(|serving| serving.process.clone());
     let custody_max = supervisor.custody_max();
@@ -63,7 +64,7 @@ pub(super) async fn reload(supervisor: &mut Supervisor, sockets: &[PathBuf]) -> 
 
 struct Asking {
     master: Handle,
-    /// Workers from before.
+    /// The workers that the master had before it was asked to reload.
     known: HashSet<u32>,
     image: Image,
     cli: Option<PathBuf>,
@@ -132,7 +133,7 @@ impl Asking {
         }
     }
 
-    /// To a process that does not expect it SIGUSR2 is the end. A master that is executing itself has it blocked.
+    /// SIGUSR2 ends a process that does not catch it. A master that executes itself again blocks the signal meanwhile.
     fn signal(&self) -> Result<(), Failure> {
         let pid = self.master.pid();
         if !process::handles_signal(pid, Signal::USR2) {
@@ -151,7 +152,7 @@ impl Asking {
         let (mut last, mut since) = (self.image, Instant::now());
         loop {
             self.refuse_if_master_has_ended()?;
-            // Read before the workers: one that a waiting master has forked is among them then.
+            // Read before the workers are listed: a master that waits has forked its worker already, so the list includes that worker.
             let image = Image::from_master(self.master.pid());
             if image != last {
                 (last, since) = (image, Instant::now());

@@ -16,7 +16,7 @@ use crate::server;
 use crate::supervision::records::GenerationRecord;
 use crate::supervision::{Generation, Supervisor};
 
-/// A configuration that was changed so shortly before a worker began may not be the one that it has read.
+/// A worker may not have read a configuration that was changed less than this time before the worker began.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// Looks whether the worker that serves is another one than is known, and follows it.
@@ -29,7 +29,7 @@ pub(crate) async fn follow(supervisor: &mut Supervisor) -> Option<Receipt> {
     log::info!("process {} serves now, and reloader did not ask for it: it is followed", found.worker);
     let mut attempt = Attempt::new(supervisor, ReloadRequest::now(Kind::Adopt), &|_| {});
     if !attempt.supervisor.is_served() {
-        // What was inside the worker that ended went with it, uncounted.
+        // The connections of the worker that ended were cut, and they were not counted.
         attempt.recorder.receipt().lost.cut = None;
     }
     let old = attempt.supervisor.present_listeners();

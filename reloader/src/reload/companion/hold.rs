@@ -1,4 +1,4 @@
-//! Holds, from before the master is asked, what could not be steered afterwards. The decision is pure.
+//! Holds SYNs, from before the master is asked, for listeners that could not be steered afterwards. The decision is pure.
 
 use super::Prepared;
 use crate::config::Strategy;
@@ -7,7 +7,8 @@ use crate::receipt::Failure;
 use crate::reload::attempt::Attempt;
 
 impl Attempt<'_> {
-    /// Holds SYNs and drains the old queues where what the new worker may bind again could not be steered to afterwards.
+    /// Holds SYNs and drains the old queues of listeners that the new worker may bind again, where connections could not be steered to it
+    /// afterwards.
     pub(super) async fn hold_what_cannot_move(&mut self, prepared: &Prepared, old: &[Owned]) -> Result<(), Failure> {
         let Some(why) = self.why_hold(prepared).await else { return Ok(()) };
         log::info!("SYNs are held for the time of this reload: {why}");
@@ -16,7 +17,7 @@ impl Attempt<'_> {
         self.refuse_unproven_hold()
     }
 
-    /// Whether what is queued on a socket of the old worker can be moved when it has closed that.
+    /// Whether connections that are queued on a socket of the old worker can be moved after the worker has closed that socket.
     pub(super) async fn migrates(&mut self) -> bool {
         let heartbeat = self.supervisor.heartbeat();
         let loaded = heartbeat.during(self.supervisor.load_steering()).await;

@@ -1,6 +1,6 @@
-//! The strategy for a HAProxy that its own unit keeps in master-worker mode: its master starts the new worker and retires the old one by
-//! itself, so the daemon learns what was bound again when the old worker closes already. Custody keeps the old sockets and what is queued
-//! on them until it has moved over; what cannot move over is held from before.
+//! The strategy for a HAProxy that its own unit keeps in master-worker mode: its master starts the new worker and retires the old one by itself,
+//! so the old worker is already closing its listeners when the daemon learns what was bound again. Custody keeps the old sockets and what is
+//! queued on them until it has moved over; what cannot move over is held from before.
 
 mod ask;
 mod follow;
@@ -77,7 +77,7 @@ async fn prepare(supervisor: &mut Supervisor) -> Result<Prepared, Failure> {
     let files = companion.config().config.clone();
     let read = run_blocking(move || read(&files));
     let (sources, facts) = supervisor.heartbeat().during(read).await?;
-    // It would serve, and could not be found.
+    // The new worker would serve, and the daemon could not find it.
     if facts.stats_sockets.is_empty() {
         return Err(Failure::new(ReasonCode::ConfigurationRefused, Absent::NoSocket.to_string()));
     }

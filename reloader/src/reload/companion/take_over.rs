@@ -61,7 +61,7 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// It serves, whatever cannot be proven of it: a doubt does not end the attempt.
+    /// Inspects the worker, which serves already. So a doubt does not end the attempt.
     async fn inspect_worker(&mut self, found: &Found) -> Result<Inspection, Failure> {
         let Some(process) = self.supervisor.generations().starting().map(|new| new.process.clone()) else {
             return Err(Failure::internal("no worker is being taken over"));
@@ -96,9 +96,9 @@ impl Attempt<'_> {
         inspection
     }
 
-    /// What is queued on sockets that only the daemon has by now moves over to the new worker's. False where there is no need, or no means.
-    /// What is held was drained before: a listener has one protection, and both at once were seen to cost a connection now and then. A hold
-    /// that is over protects nothing.
+    /// Moves what is queued on sockets that only the daemon still has to the sockets of the new worker. False where there is nothing to move, or
+    /// it cannot be moved. Nothing is steered while a hold is in force. What is held was drained before, and a listener has one protection: both
+    /// at once were seen to cost a connection now and then. A hold that is over protects nothing.
     async fn steer_what_changed(&mut self, inspection: &Inspection, verdicts: &[Verdict]) -> bool {
         let at_risk = held::at_risk(verdicts);
         let wanted = matches!(self.supervisor.config().reload.strategy, Strategy::Auto | Strategy::Steer);
@@ -135,15 +135,15 @@ pub(super) async fn generation(supervisor: &mut Supervisor, found: &Found) -> Re
     Ok(generation)
 }
 
-/// The master has told the old worker to stop; until it has, it may answer on the stats socket too. One that hangs is not waited for: what
-/// comes to sockets that only it and the daemon have waits as well.
+/// Waits until the old worker has closed its listeners, as its master told it to. Until then it may answer on the stats socket too. The wait for
+/// a worker that hangs is short: connections to sockets that only this worker and the daemon have wait as long.
 async fn await_old_close(supervisor: &Supervisor) {
     if let Some(old) = supervisor.serving() {
         stopped_listening(&old.process, supervisor.custody(), CLOSE_TIMEOUT).await;
     }
 }
 
-/// What could not be seen, or taken.
+/// Notes what could not be seen, and which sockets could not be taken into custody.
 pub(super) fn note(inspection: &Inspection, recorder: &mut Recorder) {
     for note in &inspection.notes {
         recorder.note(if note == UNEXPORTED { UNSEEN } else { note });

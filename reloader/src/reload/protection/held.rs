@@ -98,7 +98,7 @@ impl HeldListeners {
         self.drain.until_empty(answers).await;
     }
 
-    /// What stands against a proof by now.
+    /// The doubt about a proof, as far as it is known by now.
     pub(crate) fn doubts(&self) -> Option<Doubt> {
         let general = self.hold.doubt().map(|why| Doubt::new(ReasonCode::HoldFailed, why));
         self.old.iter().find_map(|listener| {
@@ -114,12 +114,12 @@ impl HeldListeners {
         self.ends
     }
 
-    /// The old generation is about to be asked to close its listeners, before new ones are there.
+    /// Tells the hold that the old generation is about to be asked to close its listeners, before new ones are there.
     pub(crate) fn old_leaves(&self) {
         self.hold.old_leaves();
     }
 
-    /// It has not closed them, and serves on.
+    /// Tells the hold that the old generation has not closed its listeners, and goes on serving.
     pub(crate) fn old_stays(&self) {
         self.hold.old_stays();
     }
@@ -158,7 +158,7 @@ impl HeldListeners {
             if entry.rung != Rung::Unproven {
                 continue;
             }
-            // The drain would take what passed a lapsed lease for something that came by another way.
+            // SYNs that passed after the lease had run out would look to the drain like SYNs that came by another way.
             let doubt = still_open.clone().or_else(|| general.clone());
             let doubt = doubt.or_else(|| drain.doubt(&listener.endpoint));
             judge_held(entry, drain.undrained(listener), doubt, backend);

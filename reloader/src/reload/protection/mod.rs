@@ -27,8 +27,8 @@ pub(crate) struct Protection {
 }
 
 impl Protection {
-    /// The new generation is about to take over: it gets its connections. Before, what may still give it up would cost them; later, no
-    /// socket is left by which a group could be freed.
+    /// Lets the new generation get connections, because it is about to take over. Earlier, a failure of the new generation would cost these
+    /// connections. Later, no socket is left through which a group could be freed.
     pub(super) fn open_to_new_generation(&mut self, supervisor: &mut Supervisor) {
         self.reserved.end(supervisor);
     }
@@ -39,7 +39,7 @@ impl Protection {
             || self.held.as_ref().is_some_and(|held| held.covers(inode))
     }
 
-    /// What stands against a proof by now.
+    /// The doubt about a proof, as far as it is known by now.
     pub(super) fn doubts(&self) -> Option<Doubt> {
         let steered = self.steered.as_ref().and_then(SteeredListeners::doubts);
         let held = || self.held.as_ref().and_then(HeldListeners::doubts);
@@ -57,7 +57,7 @@ impl Protection {
         }
     }
 
-    /// The new generation is given up: nothing goes to it any more that could go to the old one.
+    /// The new generation is given up: no connection that the old generation could get goes to it any more.
     pub(super) async fn roll_back(&mut self, timeout: Duration) {
         self.links.put_back();
         if let Some(steered) = &mut self.steered {
@@ -66,7 +66,7 @@ impl Protection {
         join_all(self.replaced.iter().map(|replaced| replaced.drain_back(timeout))).await;
     }
 
-    /// Lifts it, and writes into the receipt what it proves.
+    /// Lifts the protection, and writes into the receipt what it proves.
     pub(super) async fn release(
         mut self,
         supervisor: &mut Supervisor,

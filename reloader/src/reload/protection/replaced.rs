@@ -83,7 +83,7 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// An old socket whose path leads to another one now.
+/// An old socket whose path now leads to another socket.
 pub(crate) struct ReplacedPath {
     old: Listener,
     /// The inode of the socket to which it leads.
@@ -92,7 +92,7 @@ pub(crate) struct ReplacedPath {
     doubt: Option<Doubt>,
 }
 
-/// The old sockets of this kind among the verdicts.
+/// The old sockets among the verdicts whose path was bound again.
 pub(crate) fn among(verdicts: &[Verdict]) -> Vec<ReplacedPath> {
     let unproven = verdicts.iter().filter(|verdict| verdict.receipt.rung == Rung::Unproven);
     let found = unproven.filter_map(|verdict| Some((verdict.closing.clone()?, verdict.receipt.inode_after?)));

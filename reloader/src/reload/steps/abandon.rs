@@ -25,7 +25,7 @@ impl Attempt<'_> {
         generation.listeners = supervisor.present_listeners();
         if generation.process.try_ended().is_some() {
             generation.clean_up();
-            // Its workers may already accept.
+            // Workers that outlive the process may already accept connections.
             supervisor.follow_orphans(&generation);
             supervisor.record();
         } else {
@@ -67,16 +67,16 @@ impl Attempt<'_> {
     }
 }
 
-/// The listening sockets it had when it was given up.
+/// The listening sockets that an abandoned generation had when it was given up.
 struct Observed {
-    /// Those that it shares with the serving generation, and its stats socket.
+    /// The sockets that it shares with the serving generation, and its stats socket.
     known: Vec<(u64, SocketOwner)>,
-    /// Whether it bound others; `None` when the kernel does not say.
+    /// Whether it bound sockets of its own; `None` when the kernel does not say.
     has_own: Option<bool>,
 }
 
 impl Observed {
-    /// Looks now, and notes in the generation which of its processes have them.
+    /// Lists the sockets now, and notes in the generation which of its processes have them.
     fn now(generation: &mut Generation, supervisor: &Supervisor) -> Observed {
         let sockets = process::sockets_of(&generation.processes());
         let machine = sock_diag::listeners();
@@ -101,7 +101,7 @@ impl Observed {
     }
 }
 
-/// True when it ends, or closes the listeners it was seen with.
+/// True when the generation ends, or closes the listeners in `observed`.
 async fn reacts(generation: &Generation, observed: &Observed) -> bool {
     let deadline = Instant::now() + REACTION_TIMEOUT;
     loop {

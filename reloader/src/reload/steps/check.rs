@@ -1,4 +1,4 @@
-//! Lets the server check its configuration before anything is done that the check would come too late for.
+//! Lets the server check its configuration before the steps that a failed check must prevent.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(in crate::reload) const ENDED: &str =
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Attempt<'_> {
-    /// The configuration is read twice here: it must not be found wanting when nothing serves any more.
+    /// Runs the check. The start reads the configuration once more, but an error in it must show while the old generation still serves.
     pub(in crate::reload) async fn check(&mut self) -> Result<(), Failure> {
         let Some(check) = self.supervisor.check() else { return Ok(()) };
         let timeout = self.supervisor.config().reload.start_timeout;

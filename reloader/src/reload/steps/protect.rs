@@ -18,7 +18,8 @@ use crate::sockets::custody::Custody;
 use crate::sockets::inspection::Inspection;
 
 impl Attempt<'_> {
-    /// Before the new generation is started: what it may rename over can be given back, and what it binds again gets no connection.
+    /// Prepares for the start of the new generation. Paths that it may rename over can then be given back, and sockets that it binds again get
+    /// no connections.
     pub(in crate::reload) fn protect_before_start(&mut self, prepared: &Prepared) {
         if self.supervisor.is_served() {
             self.protection.links = Links::new(&self.supervisor.present_listeners(), &mut self.recorder);
@@ -59,8 +60,8 @@ impl Attempt<'_> {
         self.recorder.phase(|phases| &mut phases.drain);
     }
 
-    /// Steers away from those of the `old` listeners that have successors in their group; the others are returned. A group has one program:
-    /// what is reserved is free from here on, unless nothing can be steered.
+    /// Steers away from the `old` listeners that have successors in their group, and returns the others. A group has one program, so reserved
+    /// groups are free from here on, unless nothing can be steered.
     pub(in crate::reload) async fn steer(&mut self, old: Vec<Listener>, new: &Custody) -> Vec<Listener> {
         let successors = successors(new);
         let (candidates, mut rest): (Vec<_>, Vec<_>) =

@@ -16,7 +16,7 @@ use crate::supervision::{Generation, Supervisor};
 const END_TIMEOUT: Duration = Duration::from_millis(200);
 
 impl Attempt<'_> {
-    /// Looks again at a server that binds sockets while it serves: it may have others than when it was looked at.
+    /// Looks again at a server that binds sockets while it serves: it may have other sockets than at the last look.
     pub(in crate::reload) async fn look_again(&mut self) {
         let supervisor = &mut *self.supervisor;
         let Some(serving) = supervisor.serving().filter(|_| supervisor.server().binds_while_it_serves()) else {
@@ -61,7 +61,7 @@ impl Attempt<'_> {
         let (process, socket) = (new.process.clone(), new.socket.clone());
         let inspected = self.supervisor.server().inspect(&process, &socket, self.supervisor.place()).await;
         if inspected.as_ref().map_or(true, |inspection| inspection.doubt.is_some()) {
-            // A process that ends closes its sockets first: whether that is the reason shows a moment later.
+            // A process that ends closes its sockets first. Whether it has ended is known a moment later.
             let _ = tokio::time::timeout(END_TIMEOUT, process.ended()).await;
         }
         self.refuse_if_new_has_ended()?;
@@ -80,7 +80,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Records that the new generation serves and the old one drains, before either is so.
+    /// Records that the new generation serves and the old one drains, before either happens.
     pub(in crate::reload) async fn record_handover(&self) -> Result<(), Failure> {
         let place = self.supervisor.place().display();
         match self.supervisor.record_handover().await {
@@ -89,7 +89,7 @@ impl Attempt<'_> {
                 let reason = format!("the handover cannot be recorded in {place}: {error}; make room there");
                 Err(Failure::new(ReasonCode::RecordFailed, reason))
             }
-            // With nothing to retire there is nothing to confuse: serving goes first.
+            // Without an old generation the record cannot confuse two generations. Serving is more important than the record.
             Err(error) => {
                 log::error!("the handover cannot be recorded: {error}");
                 Ok(())
@@ -106,7 +106,7 @@ fn unproven(code: ReasonCode, why: impl std::fmt::Display) -> Failure {
 pub(in crate::reload) fn verdicts(supervisor: &Supervisor, old: &[Owned], inspection: &Inspection) -> Vec<Verdict> {
     let mut new = inspection.owned.clone();
     let listed: HashSet<u64> = new.iter().map(|owned| owned.listener.inode).collect();
-    // What the new generation has is passed, even where it could not be described again.
+    // A socket that the new generation has was passed, even where it could not be described again.
     let also_has = old.iter().filter(|owned| inspection.sockets.contains_key(&owned.listener.inode));
     new.extend(also_has.filter(|owned| !listed.contains(&owned.listener.inode)).cloned());
     let mut verdicts = verdict::verdicts(old, &new);

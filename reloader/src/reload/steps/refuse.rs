@@ -1,4 +1,4 @@
-//! What is refused with `require = "proven"`: the old generation is not touched while anything speaks against a proof.
+//! Refuses a reload without a proof where the configuration says `require = "proven"`. The old generation is not touched while there is a doubt.
 
 use crate::config::Require;
 use crate::plan;
@@ -28,7 +28,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Refuses what the new generation's listeners do not prove.
+    /// Refuses the reload where the new generation's listeners do not prove that nothing is lost.
     pub(in crate::reload) fn refuse_unproven(&mut self, verdicts: &[Verdict]) -> Result<(), Failure> {
         if !self.requires_proof() || self.must_serve() {
             return Ok(());

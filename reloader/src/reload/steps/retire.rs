@@ -31,7 +31,7 @@ impl Attempt<'_> {
             closed = self.await_close(&old.process, &before).await;
         }
         self.supervisor.settle_service_manager().await;
-        // Now the daemon's duplicates are the last: what their queues hold is what the drop below loses.
+        // Now only the daemon has the closing listeners open. What is in their queues is lost when `before` is dropped below.
         let measured = if closed { Measured::now(&verdicts, &before, &mut self.recorder) } else { Measured::default() };
         let receipts: Vec<ListenerReceipt> = verdicts.into_iter().map(|verdict| measured.fill(verdict)).collect();
         drop(before);
@@ -122,7 +122,7 @@ impl Measured {
         let Some(listener) = closing else { return receipt };
         let Some(queued) = self.queues.get(&listener.inode) else { return receipt };
         receipt.undrained_queue = Some((*queued).into());
-        // The kernel lists a half-open handshake by its address only. With another listener on that port it may belong to either.
+        // The kernel lists a half-open handshake by its address only. Where another listener has that port, the handshake may belong to either.
         let shares_port = listener.endpoint.port().is_some_and(|port| self.ports.contains(&port));
         if !shares_port && let Some(pending) = &self.half_open {
             let (answering, silent) = half_open_of(&listener, pending);

@@ -130,7 +130,8 @@ fn limits(supervisor: &Supervisor, timeout: Duration) -> Limits {
     }
 }
 
-/// A daemon that is asked to stop gives up a start, unless nothing would serve then that is meant to.
+/// Whether a daemon that is asked to stop gives up the start. It finishes a start after an outage where the server is meant to serve on without
+/// the daemon.
 fn may_be_given_up(supervisor: &Supervisor) -> bool {
     let is_down = supervisor.outage().current().is_some();
     supervisor.is_served() || !is_down || supervisor.config().on_stop.retires(is_init())

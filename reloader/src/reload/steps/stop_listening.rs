@@ -19,20 +19,20 @@ pub(in crate::reload) struct OldListeners {
     duplicates: Vec<OwnedFd>,
 }
 
-/// What became of them.
+/// The state of the old listeners after the wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::reload) enum Closed {
-    /// The kernel lists them no more.
+    /// The kernel no longer lists them.
     Gone,
     /// A process of the server still waits for connections on one.
     Attended,
-    /// None does, and the kernel lists one all the same.
+    /// No process of the server waits for connections, but the kernel still lists a listener.
     Listening,
 }
 
 impl OldListeners {
-    /// Those of the serving generation, while it has them. `None` for HAProxy: none of its threads waits in accept(2), so its listeners are gone
-    /// with its descriptors.
+    /// Takes the listeners of the serving generation, while it has them. `None` for HAProxy: none of its threads waits in accept(2), so its
+    /// listeners are gone with its descriptors.
     pub(in crate::reload) fn new(supervisor: &Supervisor, listeners: &[&Listener]) -> Option<OldListeners> {
         if supervisor.server().never_blocks_in_accept() {
             return None;
@@ -88,14 +88,14 @@ fn are_attended(root: u32, inodes: &HashSet<u64>) -> bool {
     })
 }
 
-/// Whether the kernel still lists one. Where it does not say, the start of the next server will.
+/// Whether the kernel still lists one of the listeners. Where the kernel does not list any sockets, the start of the next server shows it.
 fn listen(inodes: &HashSet<u64>) -> bool {
     sock_diag::tcp_listeners().is_ok_and(|all| all.iter().any(|found| inodes.contains(&found.inode)))
 }
 
-/// Ends the listener for all processes that have it, before this returns: shutdown(2) runs `inet_csk_listen_stop`, or waits for the task that runs
-/// it. A queue that migrates does so now. Without this it would when the process that closed the socket releases it, long after its descriptor is
-/// gone from /proc. accept(2) returns with EINVAL.
+/// Ends the listener for all processes that have it, before this returns: shutdown(2) runs `inet_csk_listen_stop`, or waits for the task that
+/// runs it. A queue that migrates does so now. Without this call it would migrate only when the process that closed the socket releases it. That
+/// is long after its descriptor is gone from /proc. accept(2) returns with EINVAL.
 pub(in crate::reload) fn stop_listening(socket: &OwnedFd) {
     match rustix::net::shutdown(socket, rustix::net::Shutdown::Both) {
         Ok(()) | Err(rustix::io::Errno::NOTCONN) => {}

@@ -53,8 +53,8 @@ fn bind(address: &Address, all: &[Address]) -> io::Result<Socket> {
         Address::Unix(path) => {
             remove_stale(path)?;
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-            // The file gets the socket's mode (`unix_bind_bsd`), less the umask. A change by its path would reach whatever another user who may
-            // write to the directory has put there meanwhile.
+            // The file gets the mode of the socket (`unix_bind_bsd`), less the umask. The mode is not set by path after the bind: a user who may
+            // write to the directory could have put another file there by then.
             fchmod(&socket, Mode::from_raw_mode(MODE))?;
             let umask = rustix::process::umask(Mode::empty());
             let bound = socket.bind(&SockAddr::unix(path)?);
@@ -73,7 +73,7 @@ fn bind(address: &Address, all: &[Address]) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Removes a socket file that a server left behind which does not run any more.
+/// Removes a socket file that was left behind by a server that no longer runs.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {

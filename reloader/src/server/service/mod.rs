@@ -68,7 +68,8 @@ impl ServiceServer {
         self.config.sockets == Sockets::ListenFds && self.config.listen.iter().any(|address| is_at(endpoint, address))
     }
 
-    /// Whether a listener of the serving generation is in the way of the next one, beside which none can be bound.
+    /// Whether a listener of the serving generation is in the way of the next one. The next generation is one that cannot bind its sockets
+    /// beside others.
     pub(super) fn is_blocked_by(&self, endpoint: &Endpoint, in_custody: bool) -> bool {
         let is_handed_on = in_custody && self.can_be_given(endpoint);
         let is_taken =
@@ -79,7 +80,7 @@ impl ServiceServer {
     pub(super) fn prepare(&self) -> Prepared {
         Prepared {
             capabilities: self.capabilities(),
-            // Nothing can be bound beside what the daemon binds for it either.
+            // The listeners that the daemon binds for the server leave no room for others either.
             binds_alone: self.config.sockets != Sockets::Reuseport,
             is_known_good: false,
             ends_by_reload: None,
@@ -99,7 +100,7 @@ impl ServiceServer {
             Ready::Notify => Some(notify::Socket::bind(&context.files.socket, config.user.as_deref())?),
             _ => None,
         };
-        // The daemon's own NOTIFY_SOCKET is kept from its children; this one is the child's own.
+        // Children do not inherit the daemon's own NOTIFY_SOCKET. This is a separate socket for the child.
         command.envs(notify.iter().map(|_| ("NOTIFY_SOCKET", &context.files.socket)));
         let process = Handle::spawn(&mut command).map_err(|error| error.to_string())?;
         let readiness = Readiness::new(config, process.clone(), &given, notify);
@@ -134,7 +135,7 @@ impl ServiceServer {
                 processes: ProcessScope::All.processes(root),
                 given: Vec::new(),
                 role: |address: &Address| Some(role(&listen, address)),
-                // It may close some and bind others, for each of its workers: it serves while it has any.
+                // The server may close some listeners and bind others, for each of its workers. It serves while it has any listener.
                 sentinel: |_: &[ListenSocket], _: &HashMap<u64, SocketOwner>| None,
                 notes: Vec::new(),
                 doubt: None,
@@ -194,7 +195,7 @@ impl ServiceServer {
     }
 }
 
-/// For each address the socket in custody, or a new one.
+/// Returns one socket for each address: the socket in custody, or a new one.
 fn given(listen: &[Address], custody: &[KeptSocket]) -> Result<Vec<KeptSocket>, String> {
     let socket = |address: &Address| match custody.iter().find(|held| is_at(&held.listener.endpoint, address)) {
         Some(held) => Ok(held.clone()),

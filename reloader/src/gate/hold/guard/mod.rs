@@ -96,7 +96,7 @@ impl Guard {
         Ok(self)
     }
 
-    /// Gives the guard what it needs in order to release, and waits until it has it. Calls `meanwhile` while it waits.
+    /// Gives the guard what it needs in order to release the hold, and waits until the guard has received it. Calls `meanwhile` while it waits.
     pub(super) fn hand_over(
         &mut self,
         backend: Backend,
@@ -176,7 +176,8 @@ impl Guard {
         Ok(channel::receive(self.channel.as_fd())?.map(|(message, _)| message))
     }
 
-    /// What the guard did when it released by itself, with the doubt that comes of it. `None` where it has not said that it did.
+    /// What the guard did when it released the hold by itself, with the doubt that results from it. `None` where the guard has not reported a
+    /// release.
     pub(super) fn lifted(&mut self) -> Option<(HoldStats, Option<String>)> {
         self.timeout = Duration::ZERO;
         loop {

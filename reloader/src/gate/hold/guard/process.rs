@@ -25,10 +25,10 @@ enum End {
     Due(Cause),
 }
 
-/// Guards one hold. Returns when everything of it is released and removed.
+/// Guards one hold. Returns when its SYNs are released and everything that it put into the kernel is removed.
 ///
 /// # Errors
-/// Where the guard had to release, and something could not be delivered or removed.
+/// Where the guard had to release the hold, and could not deliver or remove everything.
 pub fn run() -> Result<(), HoldError> {
     let channel = io::stdin();
     let mut state = None;

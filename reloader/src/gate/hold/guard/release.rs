@@ -83,7 +83,7 @@ impl GuardState {
             log::warn!("the registry does not say that the hold was lifted: {error}");
         }
         let doubt = trouble.map(|error| error.to_string()).or_else(|| cause.doubt());
-        // A holder that is gone needs no message. But then no other process removes the entry.
+        // A holder that has ended needs no message. Then the guard removes the entry, because no other process does.
         if channel::send(channel, &ToHolder::Lifted { stats, doubt }).is_err() && is_lifted {
             self.forget();
         }

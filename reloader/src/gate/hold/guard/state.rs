@@ -80,7 +80,7 @@ impl GuardState {
         let HandoverMessage { backend, end, manifest } = message;
         let end = Instant::now() + Duration::from_nanos(end.saturating_sub(monotonic_ns())) + LEASE;
         self.phase = Phase::Holding { backend, handover: Handover { manifest, descriptors }, end, delivers: false };
-        // The holder arms now, on many devices perhaps.
+        // The holder now arms the gate, perhaps on many devices.
         self.expect_holder_within(HOLDER_DELIVERY_TIMEOUT);
     }
 
@@ -88,7 +88,8 @@ impl GuardState {
         !matches!(self.phase, Phase::Preparing { .. })
     }
 
-    /// The release was asked for. The holder is told and given time to begin. A holder that cannot be told is dead, or far behind.
+    /// Notes that the release was asked for, and tells the holder with `tell_holder`. The holder has time to begin. A holder that cannot be told
+    /// is dead, or is far behind with its messages.
     pub(super) fn note_request(&mut self, tell_holder: impl FnOnce()) {
         if self.asked.is_none() {
             self.asked = Some(Instant::now());
@@ -129,7 +130,7 @@ impl GuardState {
 }
 
 impl Cause {
-    /// What stands against a proof. There is nothing where the release was asked for.
+    /// The doubt about a proof. `None` where the release was asked for.
     pub(super) fn doubt(self) -> Option<String> {
         match self {
             Cause::Asked => None,

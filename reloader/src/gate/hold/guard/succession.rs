@@ -19,10 +19,11 @@ pub(super) struct Succession {
     ports: Ports,
     /// An eventfd: readable while the old server closes its listeners.
     old_leaving: OwnedFd,
-    /// The inodes of the listeners at the last look, and since when they are the same.
+    /// The inodes of the listeners at the last look.
     seen: HashSet<u64>,
+    /// Since when these inodes have not changed.
     seen_since: Instant,
-    /// Since when the kernel does not list its listeners.
+    /// Since when the kernel has not listed the listeners of this machine.
     blind_since: Option<Instant>,
 }
 

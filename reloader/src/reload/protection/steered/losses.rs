@@ -16,10 +16,10 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Those of the calling thread's network namespace, and of the program.
+    /// Reads the counters of the calling thread's network namespace, and those of the program.
     pub(super) fn read(steer: &mut Steer) -> Counters {
         Counters {
-            // Only kernels that migrate have it (Linux 5.14).
+            // Only kernels that migrate (from Linux 5.14 on) have this counter.
             failed_migrations: netstat::tcp_counters(["TCPMigrateReqFailure"]).map(|[failed]| failed),
             answered_cookies: netstat::tcp_counters(["SyncookiesRecv"]).map(|[answered]| answered),
             left: steer.left().ok(),
@@ -27,7 +27,7 @@ impl Counters {
     }
 }
 
-/// Where the kernel migrates. What stands against a proof.
+/// The doubt about a proof, where the kernel migrates.
 pub(super) fn lost_by_migration(before: Counters, now: Counters) -> Option<Doubt> {
     match grown(before.failed_migrations, now.failed_migrations) {
         Some(0) => None,
@@ -42,7 +42,7 @@ pub(super) fn lost_by_migration(before: Counters, now: Counters) -> Option<Doubt
     }
 }
 
-/// Where the program only selects. What stands against a proof.
+/// The doubt about a proof, where the program only selects.
 pub(super) fn lost_by_selection(before: Counters, now: Counters) -> Option<Doubt> {
     let connections = grown(before.left.map(|left| left.connections), now.left.map(|left| left.connections));
     let answers = grown(before.left.map(|left| left.answers), now.left.map(|left| left.answers));

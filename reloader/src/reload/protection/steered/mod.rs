@@ -28,13 +28,13 @@ pub(crate) struct SteeredListeners {
     old: Arc<ClosingListeners>,
     /// Duplicates of the old sockets.
     from: Vec<Arc<OwnedFd>>,
-    /// Duplicates of the new ones, without those that the old generation has too.
+    /// Duplicates of the new sockets, except those that the old generation has too.
     fresh: Vec<Arc<OwnedFd>>,
     timeout: Duration,
     before: Counters,
     /// The new generation.
     new: Option<Handle>,
-    /// It was given up.
+    /// The new generation was given up.
     rolled_back: bool,
     /// Why the old listeners may have lost something.
     doubt: Option<Doubt>,
@@ -139,13 +139,13 @@ impl SteeredListeners {
         }
     }
 
-    /// What stands against a proof by now.
+    /// The doubt about a proof, as far as it is known by now.
     pub(crate) fn doubts(&self) -> Option<Doubt> {
         let first = self.lines.first()?;
         self.doubt.as_ref().map(|doubt| doubt.about(&first.old.endpoint))
     }
 
-    /// The old generation was asked to close its listeners, and was not seen to do so.
+    /// Notes a doubt: the old generation was asked to close its listeners, and was not seen to close them.
     pub(crate) fn doubt_the_close(&mut self) {
         self.doubt = Some(super::held::still_open());
     }

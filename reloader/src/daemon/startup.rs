@@ -223,7 +223,7 @@ pub(super) async fn clean_up_holds(supervisor: &mut Supervisor) {
     match heartbeat.during(BlockingLane::default().run("cleaning up after dead holds", clean_up)).await {
         Ok(done) if done.removed == 0 && done.dead.is_empty() => {}
         Ok(done) => log::warn!(
-            "cleaned up after {} holds that had lost holder and guard: {} filters, qdiscs and devices",
+            "cleaned up after {} holds whose holder and guard had died: {} filters, qdiscs and devices",
             done.dead.len(),
             done.removed
         ),

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn only_numbers_that_could_have_been_given_are_read() {
+    fn impossible_generation_numbers_are_ignored() {
         let place = Path::new("/run/r");
         assert_eq!(number_in(place, &words("7")), Some(7));
         assert_eq!(number_in(place, &words(&LAST_NUMBER.to_string())), Some(LAST_NUMBER));

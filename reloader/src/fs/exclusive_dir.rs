@@ -19,6 +19,6 @@ pub(crate) fn refuse_others_writing(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::other(
-        "it is there, and others own it or may write to it: give it to root with mode 0755, or name another directory",
+        "it exists, and other users own it or may write to it: give it to root with mode 0755, or name another directory",
     ))
 }

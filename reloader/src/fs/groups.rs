@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_knows_root_and_no_other() {
+    fn root_group_is_found_and_unknown_group_is_none() {
         assert_eq!(group_id("root"), Ok(Some(0)));
         assert_eq!(group_id("no-such-group-of-reloader"), Ok(None));
     }

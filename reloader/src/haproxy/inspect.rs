@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_masters_cli_is_read_off_its_command_line() {
+    fn master_cli_address_is_read_from_the_command_line() {
         let of = |line: &str| master_cli(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
         assert_eq!(of("haproxy -Ws -S /run/m.sock,level,admin -f a"), Some("unix@/run/m.sock".into()));
         assert_eq!(of("haproxy -S 127.0.0.1:9000"), Some("ipv4@127.0.0.1:9000".into()));

@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn close_spread_time_is_given_only_where_known_and_unset() {
+    fn close_spread_time_is_written_if_supported_and_not_set_by_the_user() {
         assert!(text(&Facts::default(), 6).contains("close-spread-time 2s\n"));
         assert!(!text(&Facts::default(), 2).contains("close-spread-time"));
         assert!(!text(&Facts { close_spread_time: true, ..Facts::default() }, 6).contains("close-spread-time"));

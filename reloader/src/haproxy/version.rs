@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_spellings_are_read() {
+    fn version_is_read_in_both_spellings_of_the_program_name() {
         let version = |major, minor| Some(Version { major, minor });
         assert_eq!(parse("HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/\n"), version(2, 6));
         assert_eq!(parse("HA-Proxy version 1.8.4-1deb90d 2018/02/08\n"), version(1, 8));

@@ -55,7 +55,7 @@ pub(super) fn failure(waited: &Waited, unserved: Option<&str>, command: Option<p
             format!("released, because it could not be seen whether a new listener is there: {error}"),
         ),
         (Waited::Failed(ended), _) => {
-            (ReasonCode::CommandFailed, format!("the command {ended}; what listened before still does"))
+            (ReasonCode::CommandFailed, format!("the command {ended}; the old listeners are still open"))
         }
         _ => return None,
     };
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn message_says_why_the_hold_was_over() {
+    fn message_says_why_the_hold_ended() {
         let over = |reason, doubt: Option<&str>| {
             let at = std::time::Instant::now();
             over(&HoldOutcome {

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_those_of_a_clock() {
+    fn times_and_counts_are_formatted_for_people() {
         assert_eq!([100, 10_000, 1_000_000].map(decade_label), ["0.1 ms", "10 ms", "1 s"]);
         assert_eq!((axis_step(12.0, 8), axis_step(300.0, 8), axis_step(0.5, 8)), (2.0, 60.0, 0.1));
         assert_eq!((time_label(0.5, 0.1), time_label(90.0, 30.0)), ("0.5 s".into(), "1:30".into()));

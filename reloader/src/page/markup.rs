@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_text_stays_text() {
+    fn text_is_escaped() {
         let nasty = "</td><script>alert('x & \"y\"')</script>\u{1b}[31m\u{0}";
         let written = element("td").attr("title", nasty).text(nasty).to_string();
         let parsed = roxmltree::Document::parse(&written).unwrap();

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn reaping_leaves_the_status_of_an_own_child_alone() {
+    fn reaping_orphans_keeps_the_status_of_own_children() {
         let mut child = spawn(Command::new("/bin/sh").args(["-c", "exit 7"])).unwrap();
         let id = WaitId::Pid(Pid::from_child(&child));
         waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_of_another_spawn_is_an_orphan() {
+    fn child_not_on_the_list_is_an_orphan() {
         let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
         assert!(orphans(&own_children(), &own()).contains(&child.id()));
         child.kill().unwrap();

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_waits_is_detected_and_one_that_only_has_the_socket_is_not() {
+    fn only_a_server_that_waits_on_the_socket_is_detected() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let own = SocketOwner { pid: std::process::id(), fd: listener.as_raw_fd() as u32 };
         let inode = socket_at(own).unwrap();

@@ -188,7 +188,7 @@ impl Drain {
 fn hidden_by_cookies(before: Option<SynCookies>, now: Option<SynCookies>) -> Option<&'static str> {
     match (before, now) {
         (_, Some(now)) if now.always => {
-            Some("tcp_syncookies = 2 hides half-open handshakes, so it cannot be seen that none was lost")
+            Some("tcp_syncookies = 2 hides half-open handshakes, so lost handshakes cannot be seen")
         }
         (Some(before), Some(now)) if now.sent > before.sent => Some(
             "the kernel sent SYN cookies during the hold, so it cannot be seen that no half-open handshake was lost",

@@ -206,13 +206,13 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_comes_or_goes_is_added_or_removed() {
+    fn new_address_is_added_and_missing_address_is_removed() {
         let found = rungs(&[owned("127.0.0.1:80", 1)], &[owned("127.0.0.1:81", 2)]);
         assert_eq!(found, [(Rung::Removed, Some(1), None), (Rung::Added, None, Some(2))]);
     }
 
     #[test]
-    fn one_address_instead_of_any_is_not_a_removal_nor_the_reverse() {
+    fn change_between_single_address_and_wildcard_is_unproven() {
         for (before, after) in [
             ("127.0.0.1:80", "0.0.0.0:80"),
             ("0.0.0.0:80", "127.0.0.1:80"),

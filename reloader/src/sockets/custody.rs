@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn owned_sockets_that_custody_lacks_are_taken_over_from_others() {
+    fn owned_listeners_missing_from_custody_are_added_from_another_custody() {
         let listening = || held(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         let inode = |held: &KeptSocket| held.listener.inode;
         let (own, lacking, not_owned) = (listening(), listening(), listening());
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_that_serves_on_has_closed_what_is_missing() {
+    fn missing_listener_of_a_serving_generation_was_closed() {
         let owned = |inodes: &[u64]| inodes.iter().copied().collect::<HashSet<u64>>();
         assert_eq!(followed(&[1, 2], &owned(&[1, 2, 9]), Some(9), false), Followed::Unchanged);
         assert_eq!(followed(&[1, 2], &owned(&[1, 9]), Some(9), false), Followed::Closed(vec![]));
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_that_ends_or_was_stopped_has_closed_nothing_by_itself() {
+    fn ending_or_stopped_generation_closes_no_listener_by_itself() {
         assert_eq!(followed(&[1, 2], &HashSet::new(), Some(9), true), Followed::Ending);
         // A worker ends while its master lives: the master still has other sockets.
         assert_eq!(followed(&[1, 2], &HashSet::from([5]), Some(9), true), Followed::Ending);

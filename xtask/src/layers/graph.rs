@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn arrows_that_only_join_again_are_no_circle() {
+    fn two_paths_to_one_node_are_no_circle() {
         assert!(circles(&graph(&[("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])).is_empty());
     }
 }

@@ -41,7 +41,7 @@ fn wrong(files: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn rooms_may_use_what_is_below_and_beside() {
+fn room_may_use_rooms_of_its_own_and_lower_layers() {
     let files =
         [("top.rs", "use crate::left::x;"), ("left.rs", "pub use crate::right::x;"), ("right.rs", "pub fn x() {}")];
     assert!(wrong(&files).is_empty());

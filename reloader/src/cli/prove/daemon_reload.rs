@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn target_of_another_service_raises_a_doubt() {
+    fn target_that_the_service_does_not_serve_raises_a_doubt() {
         let status = Status {
             main: service("haproxy", "0.0.0.0:80", Family::Inet),
             services: [("app".to_owned(), service("app", "/run/app:8000", Family::Unix))].into(),

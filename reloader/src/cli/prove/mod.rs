@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn error_that_is_not_a_mistake_of_the_command_line_is_internal() {
+    fn unexpected_error_has_the_internal_status() {
         assert_eq!(load_error(LoadError::ZeroRate).exit, Exit::Usage);
         assert_eq!(load_error(LoadError::Panicked).exit, Exit::Internal);
     }

@@ -35,7 +35,9 @@ pub(super) fn attach(program: &mut SchedClassifier, site: Site<'_>) -> Attached 
     match attached {
         Err(error) if added => Err(match remove_unused_clsact(site.device) {
             Ok(()) => error,
-            Err(AttachError { source, .. }) => format!("{error}; also, its empty clsact stays: {source}").into(),
+            Err(AttachError { source, .. }) => {
+                format!("{error}; also, the empty clsact that was added for it could not be removed: {source}").into()
+            }
         }),
         attached => attached,
     }

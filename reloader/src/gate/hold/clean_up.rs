@@ -72,7 +72,7 @@ pub(super) fn clean_up_after_the_dead(registry: &HoldRegistry) {
     let any = registry.list().is_ok_and(|entries| entries.iter().any(|entry| !entry.lives));
     match any.then(|| clean_up(registry)) {
         Some(Ok(done)) if !done.dead.is_empty() => {
-            log::info!("cleaned up after {} holds that had lost holder and guard", done.dead.len());
+            log::info!("cleaned up after {} holds whose holder and guard had died", done.dead.len());
         }
         Some(Err(error)) => log::warn!("cleaning up after a hold that had lost holder and guard: {error}"),
         _ => {}

@@ -12,7 +12,7 @@ fn a_dual_stack_listener_is_two_keys() {
 }
 
 #[test]
-fn a_mapped_address_is_the_ipv4_address() {
+fn ipv4_mapped_address_is_treated_as_ipv4() {
     assert_eq!(keys(&watched("[::ffff:192.0.2.1]:80", false)), keys(&watched("192.0.2.1:80", false)));
     assert_ne!(keys(&watched("192.0.2.1:80", false)), keys(&watched("192.0.2.1:81", false)));
 }

@@ -35,7 +35,8 @@ pub(super) fn listener(address: &Address, all: &[Address]) -> Result<KeptSocket,
         format!("cannot listen on {address}: {error}{hint}")
     })?;
     let mut held = take_in(vec![(OwnedFd::from(bound), SocketMetadata::default())], |_| true, |_| Role::Traffic);
-    held.pop().ok_or_else(|| format!("cannot listen on {address}: the kernel does not call that a listener"))
+    held.pop()
+        .ok_or_else(|| format!("cannot listen on {address}: the kernel does not list the new socket as a listener"))
 }
 
 fn bind(address: &Address, all: &[Address]) -> io::Result<Socket> {
@@ -77,7 +78,7 @@ fn bind(address: &Address, all: &[Address]) -> io::Result<Socket> {
 fn remove_stale(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            Err(io::Error::other("something that is no socket is there: remove it, or take the path from `listen`"))
+            Err(io::Error::other("a file that is not a socket is there: remove it, or take the path from `listen`"))
         }
         Ok(_) => match connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn path_without_a_server_is_taken_and_others_are_left() {
+    fn stale_socket_path_is_replaced_and_other_paths_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let address = Address::Unix(path.clone());

@@ -17,7 +17,7 @@ use reloader_tests::sockets::{accepted_by, listening, open_sockets};
 use reloader_tests::wrapper::{Behaviour, Wrapper};
 
 const WEB: &str = "127.0.0.1:8080";
-/// Short for a generation that hangs, and long enough for a good one on a busy machine.
+/// Short, because a generation that hangs uses all of it, but long enough for a good generation on a busy machine.
 const SHORT_START_TIMEOUT: &str = "[reload]\nstart-timeout = \"3s\"";
 
 #[test]

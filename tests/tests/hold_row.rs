@@ -1,6 +1,6 @@
-//! Reloads HAProxy under a hold, by the gate of this row of the kernel matrix (on the host: eBPF). With `noreuseport`
-//! old and new cannot bind at the same time, as on a kernel before 3.9. Still no connection is refused, reset or slow.
-//! The same run does the same reloads without a gate for comparison.
+//! Reloads HAProxy under a hold, with the gate of this row of the kernel matrix (on the host: eBPF). With `noreuseport`
+//! the old and the new generation cannot bind at the same time, as on a kernel before 3.9. Still no connection is
+//! refused, reset or slow. The same run does the same reloads without a gate for comparison.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ fn reloads_with_noreuseport_lose_nothing_under_a_hold() {
     assert!(plain.summary().failed() > 0, "the load does not see losses: {}", plain.summary());
 }
 
-/// Gives the outcomes, and the time of the longest hold.
+/// Returns the outcomes, and the time of the longest hold.
 fn with_reloader() -> (Outcomes, Duration) {
     let (strategy, rung) = expected();
     let config = Config::web(WEB).global("noreuseport");
@@ -63,8 +63,8 @@ fn with_reloader() -> (Outcomes, Duration) {
     (outcomes, Duration::from_micros(longest))
 }
 
-/// The strategy, and the rung that it must end in. Where bpf(2) is denied, the qdisc gate is the best one. Otherwise it
-/// has to be asked for.
+/// The strategy, and the rung that a reload must reach with it. If bpf(2) is denied, `hold` chooses the qdisc gate.
+/// Otherwise only `kernel-fallback` chooses it.
 fn expected() -> (&'static str, &'static str) {
     match (guest::gate(), guest::expects(guest::Feature::Bpf)) {
         (Some(Gate::Qdisc), true) => ("kernel-fallback", "held-qdisc"),

@@ -8,7 +8,7 @@ use crate::model::listener::Address;
 /// Reads a list of addresses.
 ///
 /// # Errors
-/// One of them is not an address.
+/// If one of the words is not an address.
 pub(super) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Address>, D::Error> {
     let words = Vec::<String>::deserialize(deserializer)?;
     words.iter().map(|word| address(word).map_err(D::Error::custom)).collect()

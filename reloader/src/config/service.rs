@@ -44,11 +44,11 @@ pub struct Service {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sockets {
-    /// The daemon binds them, keeps them, and passes them as sd_listen_fds(3) describes.
+    /// The daemon binds the sockets, keeps them, and passes them as sd_listen_fds(3) describes.
     ListenFds,
-    /// The server binds them, with SO_REUSEPORT. Two generations overlap, and connections are steered.
+    /// The server binds the sockets with SO_REUSEPORT. Two generations overlap, and connections are steered.
     Reuseport,
-    /// The server binds them without SO_REUSEPORT. It is replaced while SYNs are held.
+    /// The server binds the sockets without SO_REUSEPORT. The server is replaced while SYNs are held.
     Replace,
 }
 
@@ -64,12 +64,12 @@ pub enum Stop {
 /// How a server shows that it is ready.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Ready {
-    /// Its processes listen on every address of `listen`. On sockets that were passed to them, they wait for connections.
+    /// The server's processes listen on every address of `listen`. On sockets that were passed to them, they wait for connections.
     #[default]
     Listening,
-    /// It sends `READY=1` (sd_notify(3)).
+    /// The server sends `READY=1` (sd_notify(3)).
     Notify,
-    /// This command succeeds. It is repeated until it does.
+    /// This command succeeds. The daemon repeats the command until then.
     Command(Vec<String>),
 }
 

@@ -36,13 +36,14 @@ pub struct Config {
 pub struct Haproxy {
     /// The program.
     pub binary: PathBuf,
-    /// Its configuration files or directories.
+    /// The configuration files of HAProxy, or directories of them.
     pub config: Vec<PathBuf>,
     /// Additional arguments.
     pub args: Vec<String>,
-    /// Which process runs it.
+    /// Which process runs HAProxy.
     pub mode: Mode,
-    /// The socket of its master's CLI (`-S`), in companion mode. `None`: a reload sends SIGUSR2 to the master.
+    /// The socket of the CLI of HAProxy's master (`-S`), in companion mode. `None`: a reload sends SIGUSR2 to the
+    /// master.
     pub master_cli: Option<PathBuf>,
 }
 
@@ -63,11 +64,11 @@ pub struct Reload {
     pub hard_stop_after: Limit,
     /// How many generations may drain at once. 0: any number.
     pub max_draining: usize,
-    /// What a reload does while that many generations drain.
+    /// What a reload does while `max_draining` generations drain.
     pub at_max_draining: AtMaxDraining,
     /// How long custody is kept while nothing serves. `None` derives it from the measured start time.
     pub custody_max: Option<Duration>,
-    /// The `close-spread-time` that the daemon gives to HAProxy when its configuration has none.
+    /// The `close-spread-time` that the daemon gives to HAProxy when HAProxy's configuration has none.
     pub close_spread_time: SpreadTime,
     /// Whether a tc program counts SYNs during reloads.
     pub count_syns: bool,
@@ -103,7 +104,8 @@ impl Config {
         own
     }
 
-    /// The directory of the files of one service's generations. Those of HAProxy are in runtime-dir itself.
+    /// The directory of the files of one service's generations. The files of HAProxy's generations are in runtime-dir
+    /// itself.
     pub fn place(&self, name: &str) -> PathBuf {
         if name == HAPROXY { self.runtime_dir.clone() } else { self.runtime_dir.join(own_directory(name)) }
     }

@@ -6,9 +6,9 @@ use serde::{Deserialize, Deserializer, de::Error};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Size(pub(super) u32);
 
-/// The smallest amount has room for about thirty SYNs.
+/// The smallest amount. It has room for about thirty SYNs.
 const SMALLEST: u64 = 4 << 10;
-/// The largest BPF ring buffer that all kernels accept has one gibibyte.
+/// The largest amount: one gibibyte, the size of the largest BPF ring buffer that all kernels accept.
 const LARGEST: u64 = 1 << 30;
 
 impl<'de> Deserialize<'de> for Size {

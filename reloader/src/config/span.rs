@@ -78,7 +78,7 @@ impl<'de> Deserialize<'de> for OrAuto {
 pub enum SpreadTime {
     /// The daemon gives none.
     Off,
-    /// The daemon gives this, if this version of HAProxy knows the setting and the user has set none.
+    /// The daemon gives this value, if this version of HAProxy knows the setting and the user has set none.
     Given(String),
 }
 

@@ -1,4 +1,4 @@
-//! The words that a configuration uses as values.
+//! Defines the words that a configuration uses as values.
 
 use serde::Deserialize;
 
@@ -6,9 +6,9 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnStop {
-    /// Leave it serving.
+    /// Leave the server serving.
     Leave,
-    /// Retire it.
+    /// Retire the server.
     Retire,
 }
 
@@ -23,9 +23,9 @@ impl OnStop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// The daemon. It starts and retires each generation.
+    /// The daemon runs HAProxy. It starts and retires each generation.
     Supervised,
-    /// HAProxy's own unit, in master-worker mode. The daemon asks its master to reload.
+    /// HAProxy's own unit runs HAProxy, in master-worker mode. The daemon asks the master to reload.
     Companion,
 }
 
@@ -33,7 +33,7 @@ pub enum Mode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
-    /// The strongest that applies.
+    /// The strongest rung that applies.
     Auto,
     /// Passed sockets only.
     FdPass,
@@ -61,9 +61,9 @@ impl std::fmt::Display for Strategy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Require {
-    /// It is allowed, and the receipt says that it is unproven.
+    /// An unproven reload is allowed, and its receipt says that it is unproven.
     BestEffort,
-    /// It is refused.
+    /// An unproven reload is refused.
     Proven,
 }
 
@@ -71,8 +71,8 @@ pub enum Require {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AtMaxDraining {
-    /// Wait until one has ended.
+    /// Wait until one of these generations has ended.
     Wait,
-    /// End the oldest.
+    /// End the oldest of these generations.
     EndOldest,
 }

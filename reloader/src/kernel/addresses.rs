@@ -14,9 +14,9 @@ use super::netlink;
 /// All addresses that begin with the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Prefix {
-    /// The lowest of them.
+    /// The lowest of these addresses.
     pub(crate) address: IpAddr,
-    /// How many bits are the same; 32 (IPv4) or 128 (IPv6) for a single address.
+    /// The number of leading bits that these addresses share: 32 (IPv4) or 128 (IPv6) for a single address.
     pub(crate) length: u8,
 }
 
@@ -26,7 +26,7 @@ impl Prefix {
         Self { address, length: width(address) }
     }
 
-    /// Whether this prefix has all addresses of the other.
+    /// Whether this prefix contains all addresses of `other`.
     pub(crate) fn contains(&self, other: &Self) -> bool {
         width(self.address) == width(other.address)
             && self.length <= other.length
@@ -41,7 +41,7 @@ impl Prefix {
         if !self.contains(hole) {
             return vec![*self];
         }
-        // One bit longer at each step towards the hole: the half without the hole is part of the result.
+        // Each step halves the prefix, towards the hole. The half without the hole is part of the result.
         let sibling = |length: u8| {
             let lowest = 1_u128 << (width(self.address) - length);
             let address = (bits(hole.address) ^ lowest) & mask(self.address, length);
@@ -75,8 +75,9 @@ fn mask(family: IpAddr, length: u8) -> u128 {
     u128::MAX.checked_shl(rest).unwrap_or(0) & all
 }
 
-/// The prefixes of this host in the calling thread's network namespace, sorted. They are the routes of the table `local`, which
-/// has whole networks too (127.0.0.0/8), and every interface address, because its route may be in the table of a VRF.
+/// The prefixes of this host in the calling thread's network namespace, sorted. They are the destinations of the routes in the table `local`,
+/// which may be whole networks (127.0.0.0/8). The addresses of all interfaces are added, because the route of an address may be in the table of
+/// a VRF.
 ///
 /// # Errors
 /// The kernel's error number where it refuses to list them.
@@ -128,7 +129,8 @@ fn interface_addresses() -> io::Result<Vec<Prefix>> {
         .collect())
 }
 
-/// IFA_LOCAL is this end of a point-to-point link, where IFA_ADDRESS is the other one; IPv6 has IFA_ADDRESS only.
+/// The address of this host in an interface address. On a point-to-point link IFA_LOCAL is the address of this end, and
+/// IFA_ADDRESS is the address of the other end. IPv6 has IFA_ADDRESS only.
 fn own_address(message: &AddressMessage) -> Option<Prefix> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),

@@ -1,4 +1,4 @@
-//! Common parts of all callers of bpf(2): reading errors, the memory limit, and waiting for memory.
+//! Reads errors, lifts the memory limit and waits for memory, for all callers of bpf(2).
 
 use std::error::Error;
 use std::io;
@@ -10,8 +10,8 @@ use aya::programs::tc::TcError;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The error number at the bottom of an error. Many of aya's errors are transparent: their source is the source of the error
-/// that they wrap. Those have to be opened by name.
+/// The error number at the bottom of an error. Many of aya's errors are transparent: `source` skips the error that they wrap, and returns the
+/// source of that error. So the wrapped error is taken from the variant.
 pub(crate) fn errno(error: &(dyn Error + 'static)) -> Option<Errno> {
     std::iter::successors(Some(error), |&error| error.source()).find_map(own_number).map(Errno::from_raw_os_error)
 }
@@ -32,7 +32,7 @@ fn own_number(error: &(dyn Error + 'static)) -> Option<i32> {
     }
 }
 
-/// The text of an error with its causes. A cause whose text is part of what is written already is left out.
+/// The text of an error with its causes. A cause is left out if the text before it already contains it.
 pub(crate) fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -60,13 +60,14 @@ fn has_verifier_log(error: &(dyn Error + 'static)) -> bool {
     }
 }
 
-/// Lifts RLIMIT_MEMLOCK for as long as `work` takes, because below Linux 5.11 BPF memory counts against it. aya does that only once
-/// in a process, so not again after the limit was restored. It is restored because the server that this daemon starts must
-/// get the limits that the daemon was given.
+/// Lifts RLIMIT_MEMLOCK for as long as `work` takes, because below Linux 5.11 BPF memory counts against it. aya lifts it only once in a process,
+/// and so not again after the limit was restored. The limit is restored, because the server that this daemon starts must get the limits that the
+/// daemon was given.
 pub(crate) fn with_memlock_restored<T>(work: impl FnOnce() -> T) -> T {
     let before = getrlimit(Resource::Memlock);
     let lifted = Rlimit { current: None, maximum: None };
-    // Without the right to lift it: a later kernel does not need it, and an earlier one answers EPERM to bpf(2).
+    // Without the right to lift the limit, only the soft limit is raised. Kernels from 5.11 on need no higher limit. An
+    // earlier kernel may answer EPERM to bpf(2).
     if before != lifted && setrlimit(Resource::Memlock, lifted).is_err() {
         let _ = setrlimit(Resource::Memlock, Rlimit { current: before.maximum, ..before });
     }

@@ -7,7 +7,7 @@ use rtnetlink::MulticastGroup;
 
 use super::netlink::Notices;
 
-/// Readable whenever a device or an address of its network namespace has changed.
+/// Watches a network namespace. It is readable when a device or an address of the namespace has changed.
 pub(crate) struct Monitor(Notices);
 
 impl Monitor {

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-/// The counters with these names, of the calling thread's network namespace since it exists. `None` where the kernel lacks
-/// one of them.
+/// Reads the counters with these names. They count events in the calling thread's network namespace, since its creation. `None` if the kernel
+/// lacks one of them.
 pub(crate) fn tcp_counters<const N: usize>(names: [&str; N]) -> Option<[u64; N]> {
-    // /proc/thread-self came with Linux 3.17.
+    // Not by /proc/thread-self, which exists only since Linux 3.17.
     let path = format!("/proc/self/task/{}/net/netstat", rustix::thread::gettid());
     values(&fs::read_to_string(path).ok()?, names)
 }

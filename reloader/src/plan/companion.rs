@@ -1,4 +1,5 @@
-//! Decides, for a reload that HAProxy's master carries out, which rung each listener gets. The master passes the sockets by itself. Pure.
+//! Decides, for a reload that HAProxy's master carries out, which rung each listener gets. The master passes the sockets by itself. The code is
+//! pure.
 
 use crate::config::Strategy;
 use crate::haproxy::version::Version;
@@ -7,22 +8,22 @@ use crate::plan::REFUSES;
 use crate::plan::{Planned, Present};
 use crate::receipt::Rung;
 
-/// What the plan follows from, besides the listeners.
+/// The inputs of the plan, besides the listeners.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CompanionPlanInputs {
-    /// The HAProxy that the next worker will be.
+    /// The version of HAProxy that the next worker will run.
     pub(crate) haproxy: Version,
-    /// A stats socket of the configuration exports listeners.
+    /// Whether a stats socket of the configuration exports listeners.
     pub(crate) exposes: bool,
     /// What the configuration asks for.
     pub(crate) strategy: Strategy,
-    /// What is queued on a closed listener can be moved over.
+    /// Whether the kernel can move connections that are queued on a closed listener to another listener.
     pub(crate) migrates: bool,
-    /// What SYNs can be held by.
+    /// The rung of the gate that can hold SYNs. `None`: no gate can.
     pub(crate) holds: Option<Rung>,
 }
 
-/// Decides for each listener.
+/// Plans the rung of each listener.
 pub(crate) fn plan(present: &[Present], means: CompanionPlanInputs) -> Vec<Planned> {
     present.iter().map(|listener| planned(listener, means)).collect()
 }

@@ -1,5 +1,5 @@
-//! Forecasts, before a reload starts, which rung each listener gets, and why not a stronger one. Pure. What is done is chosen in
-//! `reload/steps/protect.rs`, when the new generation has shown what it owns.
+//! Forecasts, before a reload starts, which rung each listener gets, and why not a stronger one. The code is pure. What a reload does is chosen
+//! later, in `reload/steps/protect.rs`, when the new generation has shown which sockets it owns.
 
 pub(crate) mod companion;
 
@@ -25,7 +25,7 @@ pub struct Present {
     pub role: Role,
     /// Its inode.
     pub inode: u64,
-    /// The daemon has a duplicate to hand out.
+    /// Whether the daemon has a duplicate of the socket to pass.
     pub in_custody: bool,
 }
 
@@ -34,32 +34,32 @@ pub struct Present {
 pub struct Planned {
     /// Where it listens.
     pub address: String,
-    /// Its address family.
+    /// The address family of the listener.
     pub family: Family,
     /// What it is for.
     pub role: Role,
-    /// The rung it will get if the new configuration keeps it.
+    /// The rung that the listener will get if the new configuration keeps it.
     pub rung: Rung,
-    /// Why not a stronger one.
+    /// Why the listener does not get a stronger rung.
     pub why: Option<String>,
     /// Its inode.
     pub inode: u64,
 }
 
-/// What the plan follows from, besides the listeners.
+/// The inputs of the plan, besides the listeners.
 #[derive(Debug, Clone, Copy)]
 pub struct PlanInputs<'a> {
     /// What the next generation can do.
     pub server: &'a Capabilities,
     /// What the configuration asks for.
     pub strategy: Strategy,
-    /// HAProxy binds without SO_REUSEPORT: nothing can be bound beside it.
+    /// Whether the server binds without SO_REUSEPORT. Then no other socket can be bound beside its sockets.
     pub noreuseport: bool,
-    /// What this machine has.
+    /// The gates that this machine has.
     pub gates: &'a Gates,
 }
 
-/// Decides for each listener.
+/// Plans the rung of each listener.
 pub fn plan(present: &[Present], inputs: PlanInputs<'_>) -> Vec<Planned> {
     present.iter().map(|listener| planned(listener, inputs)).collect()
 }
@@ -92,7 +92,7 @@ fn held(inputs: PlanInputs<'_>, why: String) -> (Rung, Option<String>) {
     }
 }
 
-/// The outer `None` means that it can be steered. The inner one stands for the strategy, which `why_not_passed` has named already.
+/// `None`: the listener can be steered. `Some(None)`: the strategy excludes steering, which `why_not_passed` has already said.
 fn why_not_steered(inputs: PlanInputs<'_>) -> Option<Option<String>> {
     if holds_tcp(inputs.strategy) {
         return Some(None);
@@ -105,12 +105,12 @@ fn why_not_steered(inputs: PlanInputs<'_>) -> Option<Option<String>> {
     inputs.gates.steer.as_ref().map(|reason| Some(format!("no connection can be steered ({reason})")))
 }
 
-/// Whether the strategy wants TCP listeners held rather than passed or steered.
+/// Whether TCP listeners are held with this strategy, instead of being passed or steered.
 pub(crate) fn holds_tcp(strategy: Strategy) -> bool {
     matches!(strategy, Strategy::Hold | Strategy::KernelFallback)
 }
 
-/// Whether the strategy wants TCP listeners bound again rather than passed.
+/// Whether TCP listeners are bound again with this strategy, instead of being passed.
 pub(crate) fn keeps_tcp_back(strategy: Strategy) -> bool {
     holds_tcp(strategy) || strategy == Strategy::Steer
 }

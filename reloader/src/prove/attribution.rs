@@ -3,15 +3,15 @@
 use super::findings::{Findings, TimedReload};
 use super::loss::Loss;
 
-/// The number of losses of each reload, in order, and as the last element the number before the first reload. `None` where
-/// so many were lost that they were not kept one by one.
+/// The number of losses of each reload, in order. The last element is the number of losses before the first reload. `None` if there were too
+/// many losses to record each of them.
 pub(super) fn losses_per_reload(findings: &Findings) -> Option<Vec<u64>> {
     let all_kept = findings.tally.losses.len() as u64 == findings.tally.lost();
     all_kept.then(|| count_losses(&findings.tally.losses, &findings.reloads))
 }
 
-/// A connection belongs to the first reload that it overlaps in time. One that overlaps none belongs to the reload before it:
-/// the old process may end well after the reload.
+/// A connection belongs to the first reload that it overlaps in time. A connection that overlaps no reload belongs to the reload before it,
+/// because the old process may end well after the reload.
 fn count_losses(losses: &[Loss], reloads: &[TimedReload]) -> Vec<u64> {
     let mut counts = vec![0; reloads.len() + 1];
     for loss in losses {

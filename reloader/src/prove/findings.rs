@@ -17,14 +17,13 @@ pub struct ProofSettings {
     pub rate: u32,
     /// The number of reloads.
     pub reloads: u32,
-    /// From the beginning of one reload to the beginning of the next.
+    /// The time from the beginning of one reload to the beginning of the next.
     pub interval: Duration,
     /// The command that reloads; `None`: the daemon reloads.
     pub command: Option<String>,
     /// The whole command line of the run, quoted for a shell.
     pub command_line: String,
-    /// Why the service that is reloaded may not be the target. A run with a doubt proves nothing about the target, whatever
-    /// its verdict.
+    /// The reason to doubt that the reloaded service is the target. A run with a doubt proves nothing about the target, whatever its verdict.
     pub doubt: Option<String>,
 }
 
@@ -62,14 +61,14 @@ pub struct Findings {
     pub reloads: Vec<TimedReload>,
     /// The signal that ended the run early.
     pub cut_short: Option<i32>,
-    /// The largest delay of a start. It includes a start that was due and not made when the load ended.
+    /// The largest delay of a start. A start that was due when the load ended, but was not made, counts too.
     pub max_start_delay: Duration,
-    /// Connections or requests that a signal abandoned. Their outcome is unknown.
+    /// Connections or requests that were abandoned because of a signal. Their outcome is unknown.
     pub unfinished: u64,
 }
 
 impl Findings {
-    /// Whether the kernel told of at least one connection how often its SYN was sent.
+    /// Whether the kernel reported, for at least one connection, how often its SYN was sent.
     pub fn sees_syns(&self) -> bool {
         self.tally.total.connections > self.tally.total.syn_unknown
     }

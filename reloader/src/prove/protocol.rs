@@ -1,4 +1,4 @@
-//! The protocol of a run: TCP, TLS, HTTP or HTTPS, on new or on kept connections.
+//! Defines the protocol of a run: TCP, TLS, HTTP or HTTPS, on new or on kept connections.
 
 use std::fmt;
 
@@ -38,7 +38,7 @@ impl Protocol {
         }
     }
 
-    /// The word for it in the JSON object: `tcp`, `tls`, `http` or `https`.
+    /// The word for the protocol in the JSON object: `tcp`, `tls`, `http` or `https`.
     pub fn word(&self) -> &'static str {
         match (self.tls, &self.http) {
             (false, None) => "tcp",
@@ -81,7 +81,7 @@ impl Protocol {
     }
 }
 
-/// Writes it for a sentence: `HTTP requests for /health`.
+/// Writes the protocol for a sentence: `HTTP requests for /health`.
 impl fmt::Display for Protocol {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.tls, &self.http) {

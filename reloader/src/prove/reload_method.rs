@@ -1,4 +1,4 @@
-//! What reloads the service during a run, and what it reports.
+//! Defines what reloads the service during a run, and what a reload reports.
 
 /// A way to reload the service.
 pub trait ReloadMethod {
@@ -31,7 +31,7 @@ pub enum ReloadResult {
 }
 
 impl ReloadResult {
-    /// The word for it in the JSON object and the reports.
+    /// The word for this result in the JSON object and the reports.
     pub fn word(self) -> &'static str {
         match self {
             ReloadResult::Done => "done",
@@ -43,7 +43,7 @@ impl ReloadResult {
 }
 
 impl ReloadReport {
-    /// A reload that ended with this result, and has nothing more to tell.
+    /// A reload that ended with this result, without a reason and without output.
     pub fn plain(result: ReloadResult) -> ReloadReport {
         ReloadReport { result, reason: None, output: Vec::new() }
     }

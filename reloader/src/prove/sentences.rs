@@ -1,4 +1,4 @@
-//! Sentences about findings that the text, the JSON object and the HTML report share.
+//! Writes the sentences about findings that the text, the JSON object and the HTML report share.
 
 use super::attribution::losses_per_reload;
 use super::findings::Findings;
@@ -49,7 +49,7 @@ pub(super) fn exclusions(findings: &Findings) -> Vec<String> {
     sentences
 }
 
-/// How many were served late, and why.
+/// How many connections or requests were served late, and why.
 pub(super) fn late_sentence(findings: &Findings) -> String {
     let total = &findings.tally.total;
     let mut words = format!("{} served late: {} took over 900 ms", findings.tally.late, total.slow);
@@ -59,7 +59,7 @@ pub(super) fn late_sentence(findings: &Findings) -> String {
     words
 }
 
-/// How late the generator started its connections. It tells whether the load was an open loop.
+/// How late the generator started its connections. This tells whether the load was an open loop.
 pub(super) fn schedule_sentence(findings: &Findings) -> String {
     let (all, within) = (&findings.tally.total.lag, &findings.tally.lag_in_reloads);
     let mut words = format!(
@@ -77,7 +77,7 @@ pub(super) fn schedule_sentence(findings: &Findings) -> String {
     words
 }
 
-/// Formats microseconds in milliseconds with one decimal. The same unit everywhere makes several runs comparable.
+/// Formats microseconds as milliseconds with one decimal. The same unit everywhere makes several runs comparable.
 pub(super) fn tenths(micros: u64) -> String {
     format!("{:.1} ms", micros as f64 / 1000.0)
 }

@@ -9,9 +9,9 @@ use crate::load::{LoadError, Target};
 pub struct TargetSpec {
     /// The argument.
     pub text: String,
-    /// The host in it, without brackets; `None` for a unix socket.
+    /// The host in the argument, without brackets; `None` for a unix socket.
     pub host: Option<String>,
-    /// Its addresses, in the order in which a client tries them.
+    /// The addresses of the host, in the order in which a client tries them.
     pub addresses: Vec<Target>,
 }
 

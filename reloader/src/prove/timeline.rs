@@ -1,4 +1,5 @@
-//! Latency over time, in a bounded number of buckets. Its size does not depend on the length of the load.
+//! Records latency over time, in a bounded number of buckets. The size of the record does not depend on the length of
+//! the load.
 
 use std::time::Duration;
 
@@ -6,12 +7,13 @@ use hdrhistogram::Histogram;
 
 use crate::units::to_micros;
 
-/// At this number of buckets, each two of them become one.
+/// When there are this many buckets, each two neighbours become one bucket.
 const MAX_BUCKETS: usize = 480;
 /// The first width of a bucket. It gives a load of a few seconds enough points for a curve.
 const INITIAL_WIDTH: Duration = Duration::from_millis(20);
 
-/// Counts and latencies of the connections that were due in each of equal spans of time.
+/// Counts and latencies of connections, in buckets of equal width. A connection belongs to the bucket in which it was
+/// due.
 #[derive(Clone)]
 pub(super) struct Timeline {
     width: Duration,
@@ -23,24 +25,24 @@ struct Bucket {
     connections: u64,
     failed: u64,
     late: u64,
-    /// Microseconds, exact to one digit, which is what a chart can show.
+    /// In microseconds, exact to one digit. A chart cannot show more.
     latency: Histogram<u32>,
-    /// Microseconds.
+    /// In microseconds.
     slowest: u64,
 }
 
 /// One point of a chart: one bucket, or several together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Point {
-    /// Its beginning, from the start of the load.
+    /// The beginning of the point, from the start of the load.
     pub(super) from: Duration,
-    /// Connections that were due in it.
+    /// Connections that were due in this point.
     pub(super) connections: u64,
-    /// Those of them that were lost.
+    /// Connections that were due in this point and were lost.
     pub(super) failed: u64,
-    /// Those that were served late: slow, or after a SYN was sent again.
+    /// Connections that were served late: slow, or after a SYN was sent again.
     pub(super) late: u64,
-    /// The median latency of those served, in microseconds; `None` where none was served.
+    /// The median latency of the served connections, in microseconds; `None` if none was served.
     pub(super) p50: Option<u64>,
     /// The 99th percentile, in microseconds.
     pub(super) p99: Option<u64>,

@@ -1,5 +1,5 @@
-//! One connection before the load. A service that does not answer is not reloaded, and the protocol must be one that it
-//! speaks.
+//! Makes one connection before the load, so that a service that does not answer is not reloaded. The connection also
+//! shows whether the service speaks the protocol.
 
 use std::time::Duration;
 

@@ -15,12 +15,12 @@ pub enum Verdict {
     Lost,
     /// Nothing was lost, but a reload failed.
     ReloadFailed,
-    /// Nothing, for this reason: the figures would describe the load generator and not the service.
+    /// The run proves nothing, for this reason. Its figures would describe the load generator and not the service.
     Unmeasured(String),
 }
 
 impl Verdict {
-    /// The word for it in the JSON object and the reports.
+    /// The word for this verdict in the JSON object and the reports.
     pub fn word(&self) -> &'static str {
         match self {
             Verdict::Lossless => "lossless",
@@ -36,8 +36,8 @@ pub fn verdict(findings: &Findings) -> Verdict {
     if let Some(reason) = fell_behind(findings) {
         return Verdict::Unmeasured(reason);
     }
-    // This comes before the limits of this machine. A service that hangs uses up the machine's descriptors, and what was lost
-    // by then is lost all the same.
+    // Losses are checked before the limits of this machine. A service that hangs uses up the machine's descriptors, but the connections that
+    // were lost before that are losses all the same.
     if findings.tally.lost() > 0 {
         return Verdict::Lost;
     }
@@ -53,8 +53,8 @@ pub fn verdict(findings: &Findings) -> Verdict {
     }
 }
 
-/// Checks the start delays of the whole load, and once more those during reloads. Reloads may take the processor from the
-/// generator, and it is during reloads that the proof is made.
+/// Checks the start delays of the whole load, and then the start delays during reloads alone. Reloads may take the processor from the generator,
+/// and only the time of the reloads proves anything.
 fn fell_behind(findings: &Findings) -> Option<String> {
     let tally = &findings.tally;
     let behind = match (kept_schedule(&tally.total.lag), kept_schedule(&tally.lag_in_reloads)) {

@@ -1,13 +1,13 @@
-//! What stands against a proof.
+//! Defines the reason why something has no proof.
 
 use super::ReasonCode;
 
 /// Why something has no proof: for programs and for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doubt {
-    /// For programs.
+    /// The reason as a code, for programs.
     pub code: ReasonCode,
-    /// A sentence.
+    /// The reason as a sentence, for people.
     pub why: String,
 }
 

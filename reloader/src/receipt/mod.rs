@@ -1,4 +1,4 @@
-//! The receipt: the record of one reload. Its JSON is an interface; see `docs/reference/receipts.md`.
+//! Defines the receipt, the record of one reload. Its JSON is an interface; see `docs/reference/receipts.md`.
 
 mod doubt;
 mod identity;
@@ -18,13 +18,13 @@ pub(crate) use recorder::{Failure, Recorder};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// The first generation of a daemon that found none.
+    /// The daemon found no generation, and started the first one.
     Start,
-    /// Asked for.
+    /// A reload was requested.
     Reload,
     /// A generation that ended by itself was replaced.
     Restart,
-    /// A generation that was there before the daemon came under its care.
+    /// The daemon took over the care of a generation that ran before it.
     Adopt,
     /// SYNs were held while a command ran.
     Hold,
@@ -32,13 +32,13 @@ pub enum Kind {
     End,
 }
 
-/// How it came out.
+/// The outcome of what the receipt records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Every traffic listener has its proof.
     Proven,
-    /// Done, but at least one traffic listener has none.
+    /// Done, but at least one traffic listener has no proof.
     Unproven,
     /// Not done.
     Failed,
@@ -50,96 +50,97 @@ pub enum Outcome {
 pub enum Rung {
     /// The new generation owns the same socket.
     Passed,
-    /// New SYNs were steered to the new socket, queued ones moved over.
+    /// New SYNs were steered to the new socket, and queued connections were moved to it.
     Steered,
     /// SYNs were parked by an eBPF program.
     HeldEbpf,
     /// SYNs were parked by a qdisc.
     HeldQdisc,
-    /// Reserved: a unix path was renamed atomically. No receipt says it, because a client between the old and the new path is not seen.
+    /// Reserved: a unix path was renamed atomically. No receipt has this rung, because a client that connects between the old and the new path
+    /// cannot be seen.
     Replaced,
-    /// It was not there before.
+    /// The old generation had no such listener.
     Added,
-    /// It is not there any more.
+    /// The new generation has no such listener.
     Removed,
-    /// Nothing applied.
+    /// No rung applied.
     Unproven,
 }
 
 /// A generation in a receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerationId {
-    /// Its number.
+    /// The number of the generation.
     pub generation: u64,
-    /// Its root process.
+    /// The pid of the generation's root process.
     pub pid: u32,
 }
 
 /// Microseconds in each phase; `null` for a phase that did not take place.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phases {
-    /// Deciding.
+    /// The time to decide.
     pub plan: Option<u64>,
-    /// Until the new generation answered.
+    /// The time until the new generation answered.
     pub start: Option<u64>,
-    /// Until every listener had its verdict.
+    /// The time until every listener had its verdict.
     pub confirm: Option<u64>,
-    /// Until listeners at risk were protected.
+    /// The time until the listeners at risk were protected.
     pub guard: Option<u64>,
-    /// Until old queues were empty.
+    /// The time until the old queues were empty.
     pub drain: Option<u64>,
-    /// Until the old generation listened no more.
+    /// The time until the old generation no longer listened.
     pub retire: Option<u64>,
-    /// Until held SYNs were delivered.
+    /// The time until the held SYNs were delivered.
     pub release: Option<u64>,
-    /// From request to receipt.
+    /// The time from the request to the receipt.
     pub total: Option<u64>,
 }
 
-/// One listening inode.
+/// The part of a receipt about one listening inode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ListenerReceipt {
-    /// Where it listens.
+    /// The address of the listener.
     pub address: String,
     /// Its address family.
     pub family: Family,
-    /// What it is for.
+    /// What the listener is for.
     pub role: Role,
     /// How its bind window was closed.
     pub rung: Rung,
-    /// Why not a stronger rung.
+    /// Why the rung is not a stronger one.
     pub why: Option<String>,
-    /// Why it has no proof, for programs; `null` where it has one.
+    /// Why the listener has no proof, for programs; `null` if it has a proof.
     #[serde(default)]
     pub why_code: Option<ReasonCode>,
-    /// Its inode in the old generation.
+    /// The listener's inode in the old generation.
     pub inode_before: Option<u64>,
-    /// Its inode in the new generation.
+    /// The listener's inode in the new generation.
     pub inode_after: Option<u64>,
-    /// Connections that moved over.
+    /// Connections that moved to the new socket.
     pub migrated: Option<u64>,
-    /// Connections in the accept queue when the last holder closed it.
+    /// Connections in the accept queue when the last holder closed the listener.
     pub undrained_queue: Option<u64>,
-    /// Half-open connections at that moment.
+    /// Half-open connections at that time, without those in `half_open_silent`.
     pub undrained_half_open: Option<u64>,
-    /// Those of them whose client did not answer a first SYN-ACK.
+    /// Half-open connections at that time whose client did not answer the first SYN-ACK.
     pub half_open_silent: Option<u64>,
 }
 
-/// What became of SYNs.
+/// What happened to SYNs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Syns {
-    /// Seen during the reload; `null` unless counted.
+    /// SYNs seen during the reload; `null` unless they were counted.
     pub seen: Option<u64>,
-    /// Parked.
+    /// SYNs that were parked.
     pub held: u64,
-    /// Delivered after parking.
+    /// Parked SYNs that were delivered.
     pub released: u64,
-    /// Not parked because there was no room.
+    /// SYNs that were not parked because there was no room.
     pub dropped: u64,
-    /// Times the lease ran out.
+    /// The number of times that the lease expired.
     pub lease_lapsed: u64,
     /// The longest time a SYN was parked, in microseconds.
     pub longest_hold_us: u64,
@@ -168,34 +169,34 @@ impl Default for Lost {
 pub struct Receipt {
     /// Unique, and sorts by time.
     pub id: String,
-    /// When it was asked for, RFC 3339 in UTC.
+    /// When the reload was requested, RFC 3339 in UTC.
     pub at: String,
-    /// Which service: "haproxy", or the NAME of a `[service.NAME]`; `null` for a hold around a command.
+    /// The service: "haproxy", or the NAME of a `[service.NAME]`; `null` for a hold around a command.
     #[serde(default)]
     pub service: Option<String>,
     /// What happened.
     pub kind: Kind,
-    /// How it came out.
+    /// The outcome.
     pub result: Outcome,
-    /// Why it failed or is unproven, in a sentence.
+    /// Why the reload failed or is unproven, in a sentence.
     pub reason: Option<String>,
-    /// The same for programs; `null` where it is proven.
+    /// The reason for programs; `null` if the reload is proven.
     #[serde(default)]
     pub reason_code: Option<ReasonCode>,
-    /// Further requests that this one answered too.
+    /// The number of further requests that this reload answered too.
     pub coalesced: u64,
-    /// The generation before.
+    /// The generation before the reload.
     pub old: Option<GenerationId>,
-    /// The generation after.
+    /// The generation after the reload.
     pub new: Option<GenerationId>,
-    /// It failed, and nothing serves: the old generation had ended, or had made room.
+    /// Whether the reload failed and nothing serves, because the old generation had ended or had made room.
     #[serde(default)]
     pub nothing_serves: bool,
     /// Where the time went.
     pub phases_us: Phases,
     /// One entry for each listening inode.
     pub listeners: Vec<ListenerReceipt>,
-    /// What became of SYNs.
+    /// What happened to SYNs.
     pub syns: Syns,
     /// What was lost.
     pub lost: Lost,
@@ -208,13 +209,13 @@ pub struct Receipt {
 }
 
 impl ListenerReceipt {
-    /// It has no proof, for this reason.
+    /// Records that the listener has no proof, for this reason.
     pub(crate) fn doubt(&mut self, doubt: Doubt) {
         self.rung = Rung::Unproven;
         (self.why, self.why_code) = (Some(doubt.why), Some(doubt.code));
     }
 
-    /// It has its proof by this rung. It stays with why the rung is not a stronger one.
+    /// Records that the listener has its proof by this rung. `why` stays: it says why the rung is not a stronger one.
     pub(crate) fn prove(&mut self, rung: Rung) {
         (self.rung, self.why_code) = (rung, None);
     }
@@ -238,7 +239,7 @@ impl ListenerReceipt {
     }
 }
 
-/// The outcome that the listeners' rungs amount to, with the reason when it is not proven.
+/// The outcome that follows from the listeners' rungs, with the reason if it is not proven.
 pub fn judge(listeners: &[ListenerReceipt]) -> (Outcome, Option<(ReasonCode, String)>) {
     let mut unproven =
         listeners.iter().filter(|listener| listener.role == Role::Traffic && listener.rung == Rung::Unproven);
@@ -252,7 +253,8 @@ pub fn judge(listeners: &[ListenerReceipt]) -> (Outcome, Option<(ReasonCode, Str
     (Outcome::Unproven, Some((code, format!("{}: {why}{others}", first.address))))
 }
 
-/// The sum over all listeners that went away; `None` when one of them could not be measured.
+/// The number of connections left on all listeners that went away; `None` if one of these listeners could not be
+/// measured.
 pub(crate) fn undrained(receipts: &[ListenerReceipt]) -> Option<u64> {
     let gone = receipts.iter().filter(|receipt| match receipt.rung {
         Rung::Removed => true,

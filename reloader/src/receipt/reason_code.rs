@@ -1,8 +1,9 @@
-//! Why a reload failed or is unproven, for programs. The sentences beside it are for people, and may change.
+//! Defines the codes that tell programs why a reload failed or is unproven. The sentences beside the codes are for
+//! people, and may change.
 
 use serde::{Deserialize, Serialize};
 
-/// The `reason-code` of a receipt, and the `why-code` of a listener. What to do about each is in `docs/reference/receipts.md`.
+/// The `reason-code` of a receipt, and the `why-code` of a listener. What to do about each code is in `docs/reference/receipts.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReasonCode {
@@ -12,7 +13,7 @@ pub enum ReasonCode {
     NoTrafficListener,
     /// The new generation does not listen where the configuration of the service says.
     AddressesMissing,
-    /// What the old generation runs would be lost with it.
+    /// The reload would end something that the old generation runs, such as a program.
     ReloadLoses,
     /// `require = "proven"`, and the plan cannot prove a listener.
     PlanUnproven,
@@ -38,7 +39,7 @@ pub enum ReasonCode {
     DaemonStopping,
     /// Companion mode: no worker of HAProxy serves.
     WorkerAbsent,
-    /// Companion mode: HAProxy's master has ended, or is not one.
+    /// Companion mode: HAProxy's master has ended, or the process is not a master.
     MasterGone,
     /// Companion mode: HAProxy's master could not be asked.
     MasterUnreachable,
@@ -71,7 +72,7 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
-    /// All of them, in the order of the reference.
+    /// All codes, in the order of the reference.
     pub const ALL: [ReasonCode; 31] = {
         use ReasonCode::*;
         [

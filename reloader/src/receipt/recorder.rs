@@ -14,21 +14,21 @@ pub(crate) struct Recorder {
     receipt: Receipt,
 }
 
-/// Why a reload came to nothing.
+/// Why a reload failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// For programs.
+    /// The reason as a code, for programs.
     pub(crate) code: ReasonCode,
-    /// A sentence.
+    /// The reason as a sentence, for people.
     pub(crate) reason: String,
-    /// HAProxy's own lines.
+    /// The lines that the server printed.
     pub(crate) server_log: Vec<String>,
-    /// Nothing has served for so long that custody must be given up.
+    /// Whether custody must be given up, because nothing has served for too long.
     pub(crate) ends_custody: bool,
 }
 
 impl Failure {
-    /// A failure of which the server said nothing.
+    /// A failure without lines of the server.
     pub(crate) fn new(code: ReasonCode, reason: impl Into<String>) -> Failure {
         Failure { code, reason: reason.into(), server_log: Vec::new(), ends_custody: false }
     }
@@ -38,14 +38,14 @@ impl Failure {
         Failure::new(ReasonCode::InternalError, format!("internal error: {what}"))
     }
 
-    /// What is given up when the daemon is asked to stop.
+    /// The failure of a reload that is given up because the daemon was asked to stop.
     pub(crate) fn daemon_stopping() -> Failure {
         Failure::new(ReasonCode::DaemonStopping, "the daemon was asked to stop")
     }
 }
 
 impl Recorder {
-    /// Begins the record of something that was asked for at `asked`, of a service where it is about one.
+    /// Begins the record of something that was requested at `asked`. `service` is `None` if it is about no service.
     pub(crate) fn begin(
         service: Option<&str>,
         kind: Kind,
@@ -75,13 +75,13 @@ impl Recorder {
         };
         let mut recorder = Recorder { asked, phase_began: Instant::now(), cookies: SynCookies::read(), receipt };
         if kind == Kind::Restart {
-            // What was inside the process that ended went with it, uncounted.
+            // The connections inside the process that ended were lost with it, and were not counted.
             recorder.receipt.lost.cut = None;
         }
         recorder
     }
 
-    /// The SYN cookies that had been sent when it began.
+    /// The SYN cookies that had been sent when the record began.
     pub(crate) fn cookies(&self) -> Option<SynCookies> {
         self.cookies
     }
@@ -91,21 +91,21 @@ impl Recorder {
         &mut self.receipt
     }
 
-    /// Ends a phase: its time goes where `place` says.
+    /// Ends a phase, and writes its time to the field that `place` selects.
     pub(crate) fn phase(&mut self, place: impl FnOnce(&mut Phases) -> &mut Option<u64>) {
         let now = Instant::now();
         *place(&mut self.receipt.phases_us) = Some((now - self.phase_began).as_micros() as u64);
         self.phase_began = now;
     }
 
-    /// Something else the operator should know.
+    /// Records something else that the operator should know.
     pub(crate) fn note(&mut self, note: impl Into<String>) {
         let note = note.into();
         log::warn!("{note}");
         self.receipt.notes.push(note);
     }
 
-    /// Something that leaves the whole reload without a proof. An earlier doubt becomes a note.
+    /// Records why the whole reload has no proof. An earlier doubt becomes a note.
     pub(crate) fn doubt(&mut self, code: ReasonCode, reason: impl Into<String>) {
         self.receipt.reason_code = Some(code);
         let earlier = self.receipt.reason.replace(reason.into());
@@ -117,7 +117,8 @@ impl Recorder {
         match outcome {
             Ok(()) => {
                 self.receipt.result = Outcome::Proven;
-                // What was noted on the way (another server on the port) stands before the listeners' own reason.
+                // A doubt that was recorded earlier (such as another server on the port) is kept instead of the
+                // listeners' reason.
                 if let (None, Some((code, reason))) = (&self.receipt.reason, judge(&self.receipt.listeners).1) {
                     self.doubt(code, reason);
                 }

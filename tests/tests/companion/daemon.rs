@@ -1,4 +1,4 @@
-//! Starts and ends the daemon beside HAProxy, which is not affected.
+//! Tests that HAProxy is not affected when the daemon beside it starts and ends.
 
 use std::path::Path;
 use std::process::{Child, Command};
@@ -99,7 +99,7 @@ fn haproxy_without_a_master_is_not_adopted_and_a_warning_says_so() {
     assert!(warnings.contains(&expected) && warnings.contains("-Ws"), "{warnings}");
 }
 
-/// Answers as HAProxy does, and has a parent that runs the same program. SIGUSR2 would end both.
+/// A program that answers like HAProxy, and whose parent runs the same program. SIGUSR2 would end both processes.
 const IMPOSTOR: &str = r#"
 import os, socket, sys
 if os.fork():
@@ -115,7 +115,7 @@ while True:
     client.close()
 "#;
 
-/// The parent process. When this is dropped, it is ended with its child.
+/// The running impostor. On drop, the parent process and its child are ended.
 struct Impostor {
     parent: Child,
     process: Process,
@@ -155,7 +155,7 @@ fn process_that_is_not_a_master_worker_haproxy_gets_no_signal() {
     }
 }
 
-/// Its worker would serve and could not be found, and the old worker would be taken for the serving one.
+/// The daemon could not find the worker of such a configuration, and would take the old worker for the serving one.
 #[test]
 fn configuration_without_a_stats_socket_is_refused_before_the_master_is_asked() {
     netns::enter();
@@ -170,7 +170,7 @@ fn configuration_without_a_stats_socket_is_refused_before_the_master_is_asked() 
     );
 }
 
-/// A companion ends no worker, whatever mode the file names by now.
+/// A daemon in companion mode ends no worker, whatever mode the changed file names.
 #[test]
 fn configuration_that_would_end_workers_is_not_applied() {
     netns::enter();

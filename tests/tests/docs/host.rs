@@ -1,4 +1,4 @@
-//! What README.md and the reference show of `status` and `prove` is what the commands print, numbers and paths aside.
+//! Tests that README.md and the reference show what `status` and `prove` print, apart from numbers and paths.
 
 use reloader_tests::config::Config;
 use reloader_tests::documents::{self, Step};
@@ -45,7 +45,7 @@ fn status_prints_what_the_documents_show() {
 fn prove_prints_what_the_documents_show() {
     netns::enter();
     let rig = Rig::with(&Config::web("127.0.0.1:8080")).start();
-    // Shorter, and slower, for machines that do something else too.
+    // The run is shorter and slower than a proof would be, for machines that do something else too.
     let words = ["prove", "--target", "127.0.0.1:8080", "--http", "--reloads", "3", "--rate", "200"];
     let mut answer = rig.run(&words);
     for _ in 0..30 {
@@ -63,8 +63,8 @@ fn prove_prints_what_the_documents_show() {
     }
 }
 
-/// Shapes hide the figures: those of a run that never took place would not add up. A second of quiet before and after the reloads,
-/// which are a second apart, at 1000/s.
+/// Checks that the figures agree with each other, because shapes hide them and a page could show invented ones. The load runs at 1000/s. The
+/// reloads are a second apart, with a second before the first and after the last.
 fn assert_plausible(shown: &str) {
     let number = |before: &str| -> f64 {
         let (_, behind) = shown.split_once(before).unwrap_or_else(|| panic!("no {before:?} in {shown}"));
@@ -91,7 +91,8 @@ fn shown((page, beginning): Place, rig: &Rig) -> Vec<String> {
     shown.iter().map(with_paths).collect()
 }
 
-/// In any order: listeners are printed by address, and the rig's paths are not the usual ones.
+/// The shapes of the lines, sorted. The order is no part of the test: listeners are printed by address, and the rig's
+/// paths are not the usual ones.
 fn shapes(lines: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<String> {
     let mut shapes: Vec<String> = lines.into_iter().map(|line| documents::shape(line.as_ref())).collect();
     shapes.sort();

@@ -78,7 +78,7 @@ impl Scene {
         Held { scene: self, pending, holder, command: Process::with_pid(command).expect("the command runs"), go }
     }
 
-    /// Panics unless nothing is left in the packet path, of processes, and in the registry.
+    /// Panics unless the hold has left nothing in the packet path, no process, and no record in the registry.
     #[track_caller]
     pub(crate) fn assert_gone(&self) {
         self.server.run(|| {
@@ -94,7 +94,7 @@ impl Scene {
         assert_eq!(self.server.run(packet_path), self.path_before);
     }
 
-    /// Takes the packet path as it is now for the one that must be there at the end.
+    /// Expects at the end the packet path as it is now.
     pub(crate) fn take_path_as_it_is(&mut self) {
         self.path_before = self.server.run(packet_path);
     }

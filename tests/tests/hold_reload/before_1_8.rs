@@ -64,8 +64,8 @@ fn unix_paths_are_replaced_without_losing_their_queues() {
     assert!(!dir.path().join("web.sock.reloader").exists());
 }
 
-/// The plan takes the path for that of a stats socket, which needs no proof. Only the new generation shows that clients
-/// connect to it.
+/// The plan takes the path for the path of a stats socket, which needs no proof. Only the new generation shows that
+/// clients connect to it.
 #[test]
 #[ignore = "alone: loads"]
 fn unix_path_that_cannot_be_proven_is_given_back() {
@@ -91,8 +91,8 @@ fn unix_path_that_cannot_be_proven_is_given_back() {
     assert_eq!(info(&path, "Pid").unwrap(), rig.serving_pid().to_string());
 }
 
-/// No other process can bind an abstract name beside its owner. It is refused for a moment, and the receipt says so.
-/// TCP is held meanwhile.
+/// No other process can bind an abstract name beside its owner. Clients are refused for a moment, and the receipt says
+/// so. TCP is held meanwhile.
 #[test]
 #[ignore = "alone: loads"]
 fn abstract_names_are_unproven_and_tcp_is_held() {

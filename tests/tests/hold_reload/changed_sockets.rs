@@ -1,5 +1,5 @@
-//! Reloads in which all sockets are passed except one, whose socket changes. That one is steered if it stays in its
-//! reuseport group, and held if it does not.
+//! Makes reloads in which all sockets are passed except one, which changes. The changed socket is steered if it stays
+//! in its reuseport group, and held if it does not.
 
 use reloader_tests::config::Config;
 use reloader_tests::load::Load;

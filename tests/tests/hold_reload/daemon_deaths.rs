@@ -48,7 +48,8 @@ fn status_lists_a_hold() {
     assert!(line.contains(WEB) && line.contains("ebpf"), "{text}");
 }
 
-/// The guard releases. The new generation serves, although no daemon knows it yet, and the next daemon cleans up.
+/// The guard releases the hold. The new generation serves, although no daemon knows it yet, and the next daemon cleans
+/// up.
 #[test]
 #[ignore = "alone: loads"]
 fn daemon_killed_during_a_hold_loses_nothing() {
@@ -81,7 +82,7 @@ fn daemon_killed_during_a_hold_loses_nothing() {
     outcomes.assert_lossless();
 }
 
-/// The old generation has vacated, and the new one has not begun: the guard holds until the next daemon's generation
+/// The old generation has vacated, and the new one has not started: the guard holds until the next daemon's generation
 /// listens.
 #[test]
 #[ignore = "alone: loads"]
@@ -122,8 +123,8 @@ fn daemon_killed_at_any_moment_loses_nothing() {
     load.until_started(100);
     for kill in tier::moments(8) {
         let reload = rig.spawn(&["reload", "--json"]);
-        // A moment between the check of the configuration and the start of the new generation. Which one it is does not
-        // matter.
+        // A moment between the check of the configuration and the start of the new generation. The exact moment does
+        // not matter.
         std::thread::sleep(Duration::from_millis(40 + 12 * kill));
         rig.kill9_daemon();
         reload.wait();

@@ -1,5 +1,5 @@
-//! Ends holds while old queues are still drained. They prove nothing, and the daemon knows that before it touches the
-//! old generation.
+//! Ends holds while old queues are still drained. Such holds prove nothing, and the daemon knows that before it touches
+//! the old generation.
 
 use std::net::TcpStream;
 use std::time::Duration;

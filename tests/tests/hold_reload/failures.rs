@@ -1,4 +1,4 @@
-//! Starts new generations that fail, where the old one has to vacate first.
+//! Makes reloads whose new generation fails and whose old generation has to vacate first.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn web() -> Config {
     Config::web(WEB).global("noreuseport")
 }
 
-/// `haproxy -c` refuses it before anything is held.
+/// `haproxy -c` refuses the configuration before anything is held.
 #[test]
 #[ignore = "alone: loads"]
 fn refused_configuration_holds_nothing() {
@@ -89,7 +89,7 @@ fn check_that_does_not_end_fails_the_reload() {
     until(LIMIT, "the check to be ended", || !check.is_alive());
 }
 
-/// A hold that begins then proves nothing, because the port was refused before.
+/// The port was refused before the hold began, so the hold proves nothing.
 #[test]
 fn server_that_ends_during_the_check_is_restarted_unproven() {
     netns::enter();
@@ -131,8 +131,8 @@ fn failed_fallback_reports_that_nothing_serves() {
     assert_eq!(rig.status().at("/holds"), &serde_json::json!([]));
 }
 
-/// It has bound the first address beside the old generation when it fails to bind the second one. Connections that it
-/// had been given by then would end with it.
+/// The new generation binds the first address beside the old one, and then fails to bind the second address.
+/// Connections that it received before would end with it.
 #[test]
 #[ignore = "alone: loads"]
 fn generation_that_cannot_bind_loses_no_connection() {
@@ -185,8 +185,8 @@ fn killed_daemon_leaves_no_group_reserved() {
     assert!(share_of_a_joining_socket(&rig, WEB) > 0);
 }
 
-/// The number of connections, of a hundred, that another socket of the port gets when it joins the group. They are not
-/// served.
+/// Of a hundred connections, the number that another socket of the port gets when it joins the reuseport group. These
+/// connections are not served.
 fn share_of_a_joining_socket(rig: &Rig, address: &str) -> u32 {
     let serving = rig.serving().expect("a serving generation");
     // The counted connections must not be accepted.

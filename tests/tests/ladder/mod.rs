@@ -24,7 +24,8 @@ const HELD: Step = Step { strategy: "hold", rung: "held-ebpf" };
 const FALLBACK: Step = Step { strategy: "kernel-fallback", rung: "held-qdisc" };
 
 impl Step {
-    /// Whether this kernel has the feature that the step needs. The rows of the qdisc gate leave eBPF to the rows of that gate.
+    /// Whether this kernel has the feature that the step needs. The rows of the qdisc gate skip the steps with eBPF, because the rows of the
+    /// eBPF gate run them.
     fn is_possible(self) -> bool {
         let feature = match self.rung {
             "passed" => return true,
@@ -74,7 +75,7 @@ fn cell(rung: &str, kind: &str, result: &str) {
     println!("cell|{rung}|{kind}|{result}");
 }
 
-/// By address, the rung of each listener in the receipt and the reason where it is unproven.
+/// The rungs of the listeners in the receipt, by address, each with the reason if it is unproven.
 fn by_address(receipt: &Answer) -> BTreeMap<String, Vec<(String, Option<String>)>> {
     let mut found: BTreeMap<String, Vec<(String, Option<String>)>> = BTreeMap::new();
     for listener in receipt.at("/listeners").as_array().unwrap().iter().filter(|found| found["role"] == "traffic") {

@@ -98,7 +98,7 @@ fn file_at_a_listen_path_is_not_removed() {
     assert_eq!(std::fs::read(rig.path("file")).unwrap(), b"precious");
 }
 
-/// The service keeps serving, and the daemon warns of it.
+/// A service whose table was removed keeps serving, and the daemon warns of it.
 #[test]
 fn service_without_a_table_keeps_serving_with_a_warning() {
     netns::enter();

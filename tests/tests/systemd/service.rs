@@ -46,7 +46,7 @@ fn unit_reloads_restarts_and_survives_kills() {
     // Connections inside a killed HAProxy are lost with it.
     assert_eq!((lost.refused, lost.timeout), (0, 0), "{outcomes}");
     haproxy_of_another_unit_is_adopted(&scene);
-    // Only the daemon whose loop hung was ended.
+    // The watchdog ended only the daemon whose main loop hung.
     assert_eq!(scene.watchdog_timeouts(), 1);
 }
 
@@ -85,7 +85,7 @@ fn restart_with(scene: &Scene, text: &str) {
     scene.machine.systemctl(&["restart", scene.unit]);
 }
 
-/// A HAProxy that Debian's own unit has started, and must not start again, is adopted.
+/// The daemon adopts a HAProxy that was started by Debian's own unit. That unit must not start HAProxy again.
 fn haproxy_of_another_unit_is_adopted(scene: &Scene) {
     scene.machine.reloader(&["stop"]).expect_status(0);
     scene.assert_unit_shows("inactive (dead)", &["the daemon has ended, and nothing serves"]);

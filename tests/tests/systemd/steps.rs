@@ -1,5 +1,5 @@
-//! Steps that an operator takes, or an accident causes, with the unit that runs the daemon. After each step `systemctl status` must tell the
-//! truth.
+//! Steps that an operator takes, or an accident causes, with the unit that runs the daemon. After each step `systemctl status` must show the
+//! real state.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::scene::{LIMIT, Scene, WEB, config};
 const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
 const TOML: &str = "/etc/reloader/reloader.toml";
 
-/// Reloads 100 ms apart, as by a hasty deployment.
+/// Reloads every 100 ms, as a hasty deployment does.
 pub(crate) fn rapid_reloads(scene: &Scene) {
     let before = scene.receipts().len();
     let reloads = tier::rounds(50);
@@ -99,7 +99,7 @@ pub(crate) fn the_unit_is_stopped(scene: &Scene) {
     scene.assert_status("last adoption proven");
 }
 
-/// More often than systemd's start limit would allow (5 in 10 s by default).
+/// Restarts the unit more often than systemd's start limit would allow (5 in 10 s by default).
 pub(crate) fn rapid_restarts(scene: &Scene) {
     let serving = scene.serving();
     for _ in 0..10 {

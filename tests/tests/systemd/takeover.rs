@@ -72,7 +72,8 @@ fn the_unit_is_taken_over(scene: &Scene, master: &str) {
     assert!(takeover(scene, &[]).expect_status(1).stderr.contains("--undo"));
 }
 
-/// The unit is not handed back while HAProxy refuses its configuration, and then without a gap in service.
+/// While HAProxy refuses its configuration, the unit is not handed back. After that it is handed back without a gap in
+/// service.
 fn the_unit_is_handed_back(scene: &Scene, load: &Running) {
     scene.machine.write("/etc/haproxy/haproxy.cfg", config().section("frobnicate\n"));
     assert!(takeover(scene, &["--undo"]).expect_status(1).stderr.contains("fix that first"));

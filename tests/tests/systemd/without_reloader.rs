@@ -1,4 +1,5 @@
-//! Debian's own haproxy.service, and the same unit once it was taken over: restarted, upgraded, and reloaded in vain.
+//! Tests Debian's own haproxy.service, and the same unit after the takeover: a restart, an upgrade, and a reload that
+//! cannot succeed.
 
 use std::net::TcpListener;
 
@@ -9,7 +10,7 @@ use super::scene::{CONNECTIONS, Scene, config};
 
 const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
 
-/// What dpkg runs when it has replaced the program.
+/// The command that dpkg runs after it has replaced HAProxy's program.
 const UPGRADE: &str = "DPKG_MAINTSCRIPT_PACKAGE=haproxy DPKG_MAINTSCRIPT_NAME=postinst \
                        /var/lib/dpkg/info/haproxy.postinst configure 2.6.0-1";
 
@@ -52,13 +53,13 @@ fn restart(scene: &Scene) -> Restart {
     Restart { lost: outcomes.summary(), alive: idle.alive() }
 }
 
-/// The check finds nothing wrong, and the new process cannot bind. Gives the exit status of `systemctl reload`.
+/// The check accepts the configuration, but the new process cannot bind. Returns the exit status of `systemctl reload`.
 fn reload_in_vain(scene: &Scene) -> (i32, Summary) {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     scene.machine.write(CONFIG, config().frontend("taken", &[&taken.local_addr().unwrap().to_string()]));
     let load = scene.load();
     let answer = scene.machine.run(&["systemctl", "reload", scene.unit]);
-    // HAProxy's own tries for two seconds, after systemctl has returned.
+    // Without reloader, HAProxy tries to bind for two seconds after systemctl has returned.
     load.until_further(3000);
     let outcomes = load.stop();
     println!("reload in vain: exit status {}, {outcomes}", answer.status);
@@ -67,7 +68,7 @@ fn reload_in_vain(scene: &Scene) -> (i32, Summary) {
     (answer.status, outcomes.summary())
 }
 
-/// Debian's package reloads the unit. No connection is lost, and what it reports is true.
+/// Debian's package reloads the unit. No connection is lost, and the receipt is proven.
 fn upgrade(scene: &Scene) {
     let (load, mut idle, before) = (scene.load(), scene.idle(), scene.receipts().len());
     scene.machine.run(&["sh", "-c", UPGRADE]).expect_status(0);

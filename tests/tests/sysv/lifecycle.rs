@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::scene::{CONFIG, CONNECTIONS, LIMIT, SCRIPT, SETTINGS, Scene, WEB, config, mode};
 
-/// Runs reloader, but its daemon ends with status 101. The trap ends the first `wait`.
+/// A program that runs reloader, but whose daemon ends with status 101. At SIGTERM the trap interrupts the first
+/// `wait`, and the second one waits for the daemon.
 const ENDS_WITH_101: &str = r#"#!/bin/sh
 case " $* " in *" daemon "*) ;; *) exec reloader "$@" ;; esac
 trap 'kill $!' TERM
@@ -118,7 +119,7 @@ fn a_failing_configuration(scene: &Scene) {
     scene.script("reload", 0);
 }
 
-/// As in an upgrade: the file of the running program was replaced.
+/// The file of the running program is replaced before the restart, as in an upgrade.
 fn the_daemon_is_restarted(scene: &Scene) {
     let (serving, daemon) = (scene.serving(), scene.assert_runs());
     let replace = format!("cp {PROGRAM} {PROGRAM}.new && mv {PROGRAM}.new {PROGRAM}");

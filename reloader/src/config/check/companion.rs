@@ -9,7 +9,7 @@ impl Config {
     /// in this mode the daemon does not end workers.
     ///
     /// # Errors
-    /// It cannot. The text is a sentence.
+    /// If it cannot. The text of the error is a sentence.
     pub(crate) fn fits_companion(&self) -> Result<(), String> {
         match &self.haproxy {
             None => {
@@ -23,7 +23,7 @@ impl Config {
 /// Checks `[haproxy]` and `[reload]` against the mode.
 ///
 /// # Errors
-/// Two keys do not fit together. The text is a sentence that begins with the key.
+/// If two keys do not fit together. The text of the error is a sentence that begins with the key.
 pub(super) fn check(haproxy: &Haproxy, reload: &Reload) -> Result<(), String> {
     if haproxy.mode == Mode::Supervised {
         return match &haproxy.master_cli {

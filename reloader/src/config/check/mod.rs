@@ -20,7 +20,7 @@ impl Config {
     /// Checks the values against each other.
     ///
     /// # Errors
-    /// A value cannot be used. The text is a sentence that begins with the key.
+    /// If a value cannot be used. The text of the error is a sentence that begins with the key.
     pub(super) fn check(&self) -> Result<(), String> {
         if let Some(haproxy) = &self.haproxy {
             haproxy.check()?;
@@ -82,8 +82,8 @@ impl Config {
     }
 }
 
-/// Whether a socket at one address is known to prevent a bind at the other. A server that binds its sockets may bind `[::]` for
-/// IPv6 alone, as the daemon does beside `0.0.0.0`.
+/// Whether a socket at one address certainly prevents a bind at the other. A server that binds its own sockets may bind `[::]` for IPv6 alone.
+/// The daemon does so if it also binds `0.0.0.0`.
 fn collide((one, how): (&Address, Sockets), (other, other_how): (&Address, Sockets)) -> bool {
     if one == other {
         return true;

@@ -12,7 +12,7 @@ impl Service {
     /// Checks the table of the service `name`.
     ///
     /// # Errors
-    /// A value cannot be used. The text is a sentence that begins with the key.
+    /// If a value cannot be used. The text of the error is a sentence that begins with the key.
     pub(super) fn check(&self, name: &str) -> Result<(), String> {
         check_name(name).map_err(|what| format!("service.{name}: {what}"))?;
         let checked = self.check_commands().and_then(|()| self.check_listen()).and_then(|()| self.check_environment());

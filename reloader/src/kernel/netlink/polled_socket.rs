@@ -1,4 +1,4 @@
-//! A netlink socket for connections that their own thread drives.
+//! Defines the netlink socket of connections that are driven by the thread that uses them.
 
 use std::io;
 use std::sync::OnceLock;
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 /// A netlink socket that never blocks and wakes no task: the thread that drives the connection waits in poll(2).
 pub(super) struct PolledSocket {
     pub(super) socket: Socket,
-    /// The first error: the connection only logs it.
+    /// The first error. It is kept, because the connection only logs it.
     failure: OnceLock<Errno>,
 }
 

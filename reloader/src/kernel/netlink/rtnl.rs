@@ -1,9 +1,8 @@
 //! Sends single requests of the crate `rtnetlink`, and subscribes to its notices, without an asynchronous runtime.
 //!
-//! The kernel handles a request of rtnetlink within send(2) (`rtnetlink_rcv` calls `netlink_rcv_skb` in net/core/rtnetlink.c): when
-//! send(2) returns, the answer is in the socket. So one thread drives the connection itself, and waits in poll(2) where it
-//! must. A runtime would have to be started in the guard process and in the threads of holds, and cannot be entered from a
-//! thread that is in one already.
+//! The kernel handles a request of rtnetlink within send(2) (`rtnetlink_rcv` calls `netlink_rcv_skb` in net/core/rtnetlink.c): when send(2)
+//! returns, the answer is in the socket. So one thread drives the connection itself, and waits in poll(2) where it must. A runtime would have to
+//! be started in the guard process and in the threads of holds. A thread that already runs in a runtime cannot enter another one.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -40,7 +39,7 @@ where
     let deadline = Instant::now() + ANSWER_TIMEOUT;
     let mut request = pin!(request(handle));
     let mut context = Context::from_waker(Waker::noop());
-    // The request gives its message to the connection.
+    // The first poll of the request hands its message to the connection.
     let mut answer = request.as_mut().poll(&mut context);
     loop {
         let ended = Pin::new(&mut connection).poll(&mut context).is_ready();
@@ -49,7 +48,7 @@ where
         }
         match answer {
             Poll::Ready(answer) => return answer.map_err(|error| into_io(what, error)),
-            // Once the connection is dropped, rtnetlink takes a request without an answer for one that succeeded.
+            // Once the connection is dropped, rtnetlink treats a request without an answer as successful.
             Poll::Pending if ended => return Err(connection.socket_mut().failure()),
             Poll::Pending => wait(connection.socket_mut(), what, deadline)?,
         }
@@ -96,10 +95,11 @@ impl Notices {
         Ok(Notices { connection, received: received.boxed(), _handle: handle, readable })
     }
 
-    /// Takes all notices that have come. A notice that cannot be parsed is dropped, as is one that the kernel had no room for
-    /// (ENOBUFS), so their number has no meaning.
+    /// Takes all notices that have arrived. A notice is dropped if it cannot be parsed, or if the kernel had no room for it (ENOBUFS). So the
+    /// number of notices has no meaning.
     pub(crate) fn take(&mut self) {
-        // Pending: the connection goes on as long as its handle lives. An error shows again at the next call.
+        // The result is ignored. The connection is pending as long as its handle lives, and an error is returned again
+        // by the next call.
         let _ = Pin::new(&mut self.connection).poll(&mut Context::from_waker(Waker::noop()));
         while let Some(Some(_)) = self.received.next().now_or_never() {}
     }

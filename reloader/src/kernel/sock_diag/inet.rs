@@ -39,7 +39,8 @@ pub fn connections(local_port: u16) -> Result<Vec<Connection>, SockDiagError> {
     Ok(list(open_states(), local_port, ExtensionFlags::empty())?.iter().map(connection).collect())
 }
 
-/// Half-open TCP connections: a SYN was answered, the client's ACK has not come. `local_port` as of [`connections`].
+/// Half-open TCP connections: the SYN was answered, but the client's ACK has not arrived. `local_port` as in
+/// [`connections`].
 ///
 /// # Errors
 /// Where the kernel does not list its sockets.
@@ -47,7 +48,7 @@ pub fn half_open(local_port: u16) -> Result<Vec<Connection>, SockDiagError> {
     Ok(list(StateFlags::SYN_RECV, local_port, ExtensionFlags::empty())?.iter().map(connection).collect())
 }
 
-/// Connections that this side has closed within the last minute, or is about to have closed. `local_port` as of
+/// Connections that this side closed within the last minute, or whose close is almost complete. `local_port` as in
 /// [`connections`].
 ///
 /// # Errors

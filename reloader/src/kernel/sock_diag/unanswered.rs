@@ -4,7 +4,8 @@ use netlink_packet_sock_diag::constants::{TCP_CLOSE_WAIT, TCP_ESTABLISHED};
 use netlink_packet_sock_diag::inet::InetResponse;
 use netlink_packet_sock_diag::inet::nlas::Nla;
 
-/// The kernel reports these times in ticks of up to 10 ms: two events within this time, in milliseconds, have no order.
+/// Two events within this time, in milliseconds, have no order, because the kernel reports times in ticks of up to 10
+/// ms.
 const SAME_TIME_MS: u32 = 20;
 
 /// A client that will speak first does so within this time, in milliseconds, even when it waits for a processor. Clients that
@@ -13,8 +14,8 @@ pub(super) const SPEAKS_FIRST_WITHIN_MS: u32 = 50;
 
 pub(super) fn owes_an_answer(response: &InetResponse) -> bool {
     if response.header.inode == 0 {
-        // Either in the listener's accept queue still, from which accept(2) takes it with an inode, or closed and left to the
-        // kernel.
+        // A connection without an inode is still in the listener's accept queue (accept(2) gives it an inode), or the server has closed it and
+        // left it to the kernel.
         return matches!(response.header.state, TCP_ESTABLISHED | TCP_CLOSE_WAIT);
     }
     let info = response.nlas.iter().find_map(|nla| match nla {
@@ -31,12 +32,13 @@ fn has_not_answered(info: &[u8]) -> bool {
     let (Some(last_data_sent), Some(last_data_recv), Some(last_ack_recv)) = (word(44), word(52), word(56)) else {
         return false;
     };
-    // tcpi_bytes_received came with 4.2; its lower half is enough here.
+    // The number of bytes that the server received (tcpi_bytes_received) exists since Linux 4.2. Its lower half is
+    // enough here.
     if word(128) == Some(0) {
-        // The ACK that completed the handshake was the last.
+        // The client's last ACK was the one that completed the handshake.
         return last_ack_recv < SPEAKS_FIRST_WITHIN_MS;
     }
-    // tcpi_data_segs_out came with 4.6.
+    // The number of data segments that the server sent (tcpi_data_segs_out) exists since Linux 4.6.
     let never_spoke = word(156) == Some(0);
     let spoke_before = last_data_sent > last_data_recv;
     let spoke_at_once = last_data_sent == last_data_recv && last_data_recv < SAME_TIME_MS;

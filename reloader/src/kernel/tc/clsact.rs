@@ -17,7 +17,8 @@ use crate::kernel::netlink::{self, CREATE};
 /// Adds `clsact` to the device with this number.
 ///
 /// # Errors
-/// EEXIST where it has one, or an `ingress`; ENOENT where the kernel has no such kind; ENODEV, EPERM.
+/// EEXIST if the device already has `clsact` or `ingress`; ENOENT if the kernel has no `clsact`; ENODEV if there is no
+/// such device; EPERM without CAP_NET_ADMIN.
 pub(crate) fn add_clsact(device: u32) -> io::Result<()> {
     netlink::execute(&format_args!("adding clsact to device {device}"), |handle| clsact_addition(handle, device))
 }
@@ -25,25 +26,26 @@ pub(crate) fn add_clsact(device: u32) -> io::Result<()> {
 /// Adds `ingress` to the device with this number.
 ///
 /// # Errors
-/// EEXIST where it has one, or a `clsact`; EPERM without CAP_NET_ADMIN.
+/// EEXIST if the device already has `ingress` or `clsact`; EPERM without CAP_NET_ADMIN.
 pub(crate) fn add_ingress(device: u32) -> io::Result<()> {
     netlink::execute(&format_args!("adding ingress to device {device}"), |handle| ingress_addition(handle, device))
 }
 
-/// Removes `ingress` (not `clsact`: EINVAL) with all its filters.
+/// Removes `ingress` with all its filters. It does not remove `clsact`: the kernel answers EINVAL.
 ///
 /// # Errors
-/// ENOENT or EINVAL where there is none, EBUSY where another process works with its filters just now.
+/// ENOENT or EINVAL if the device has no `ingress`; EBUSY while another process works with its filters.
 pub(crate) fn remove_ingress(device: u32) -> io::Result<()> {
     remove(device, "ingress")
 }
 
-/// Removes the `clsact` or `ingress` of a device, unless it has filters. True where there is none any more.
+/// Removes the `clsact` or `ingress` of a device, unless it has filters. Returns true if the device has neither of them
+/// any more.
 ///
-/// Another process may begin to use it between the look and the removal: netlink has no "remove if unused".
+/// Another process may begin to use the qdisc between the check and the removal: netlink has no "remove if unused".
 ///
 /// # Errors
-/// The kernel's error number where it refuses. That the device is gone is not an error.
+/// The kernel's error number where it refuses. It is not an error if the device is gone.
 pub(crate) fn remove_unused(device: u32) -> io::Result<bool> {
     let removed = remove_unused_clsact(device)?;
     Ok(removed && (!has_ingress(device)? || tolerate_absence(remove_ingress(device).map(|()| true))?))
@@ -79,7 +81,7 @@ fn remove(device: u32, kind: &'static str) -> io::Result<()> {
     netlink::execute(&format_args!("removing {kind} from device {device}"), |handle| removal(handle, device, kind))
 }
 
-/// `rtnetlink` has a builder for `ingress` only.
+/// Writes the message by hand: `rtnetlink` has a builder for `ingress` only.
 async fn clsact_addition(mut handle: Handle, device: u32) -> Result<(), rtnetlink::Error> {
     let mut message = message_at(device, TcHandle::CLSACT.into(), INGRESS_HANDLE);
     message.attributes.push(TcAttribute::Kind("clsact".into()));
@@ -102,7 +104,7 @@ async fn removal(handle: Handle, device: u32, kind: &str) -> Result<(), rtnetlin
     let mut request = handle.qdisc().del(device as i32);
     let message = request.message_mut();
     *message = message_at(device, TcHandle::INGRESS.into(), INGRESS_HANDLE);
-    // With its kind the kernel refuses (EINVAL) to remove the other one, which has the same handle.
+    // Both qdiscs have the same handle. The kind makes the kernel refuse (EINVAL) to remove the other one.
     message.attributes.push(TcAttribute::Kind(kind.into()));
     request.execute().await
 }

@@ -1,4 +1,4 @@
-//! The size and the axes that both charts share.
+//! Defines the size and the axes that both charts share.
 
 use crate::page::{Element, LogScale, decade_label, element, line, text};
 
@@ -13,12 +13,14 @@ pub(super) struct Canvas {
     pub(super) bottom: f64,
     /// The largest number of labels on the time axis.
     pub(super) labels: usize,
-    /// The class of the drawing. The style sheet shows the drawing that fits the page.
+    /// The CSS class of the drawing. By this class the style sheet shows the drawing that fits the page, and hides the
+    /// other.
     pub(super) class: &'static str,
 }
 
 impl Canvas {
-    /// One for a desktop and for paper, one for a phone. In both, letters have the size of the page's small print.
+    /// The drawing areas: one for a desktop and for paper, one for a phone. In both, letters have the size of the
+    /// page's small print.
     pub(super) const ALL: [Canvas; 2] = [
         Canvas { width: 960.0, left: 62.0, right: 948.0, top: 26.0, bottom: 270.0, labels: 12, class: "wide" },
         Canvas { width: 400.0, left: 54.0, right: 394.0, top: 26.0, bottom: 230.0, labels: 4, class: "narrow" },

@@ -1,4 +1,4 @@
-//! The chart of latency by percentile. Each factor of ten in rarity has the same width.
+//! Draws the chart of latency by percentile. Each factor of ten in rarity (90 %, 99 %, 99.9 %) has the same width.
 
 use super::canvas::Canvas;
 use crate::page::{Element, element, line, path_data, text};
@@ -11,7 +11,7 @@ const AXIS_HEIGHT: f64 = 30.0;
 /// The approximate width of a letter.
 const LETTER_WIDTH: f64 = 7.5;
 
-/// The chart, once for each width of page. Empty where nothing was served.
+/// The chart, drawn once for each width of a page. Empty if nothing was served.
 pub(super) fn curve(findings: &Findings) -> Vec<Element> {
     if findings.tally.total.ok == 0 {
         return Vec::new();
@@ -21,7 +21,7 @@ pub(super) fn curve(findings: &Findings) -> Vec<Element> {
 
 fn draw(canvas: Canvas, findings: &Findings) -> Element {
     let latency = &findings.tally.total.latency;
-    // Nothing rarer than one connection in all was observed.
+    // The axis ends at one connection of all, because nothing rarer was observed.
     let rarest = (latency.len() as f64).log10().max(1.0);
     let scale = canvas.latency_scale(latency.min(), latency.max());
     let point = |rarity: f64| {
@@ -51,7 +51,7 @@ fn axis(canvas: Canvas, rarest: f64) -> Element {
         let x = canvas.x(rarity / rarest);
         let rule = line((x, canvas.top), (x, canvas.bottom));
         let width = name.len() as f64 * LETTER_WIDTH;
-        // Centred, a label near the edge would be cut off.
+        // A centred label near the edge would be cut off, so the label is moved inwards.
         let from = (x - width / 2.0).min(canvas.right - width);
         if from < written {
             return element("g").child(rule);

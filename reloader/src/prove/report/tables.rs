@@ -1,4 +1,4 @@
-//! The tables of figures.
+//! Writes the tables of figures.
 
 use crate::page::{Element, element, thousands};
 use crate::prove::attribution::losses_per_reload;
@@ -20,7 +20,7 @@ pub(super) fn counts(findings: &Findings) -> Element {
     let mut rows =
         vec![row("served", tally.total.ok, ""), row("lost", tally.lost(), if tally.lost() > 0 { "bad" } else { "" })];
     let classes = LossClass::ALL.iter().map(|class| (class.words(), tally.count(*class)));
-    // The first three are what a reload does to connections. Their absence is worth a row.
+    // The first three classes are the losses that a reload causes. They have a row even if their count is 0.
     let shown = classes.enumerate().filter(|(index, (_, count))| *index < 3 || *count > 0);
     rows.extend(shown.map(|(_, (name, count))| row(name, count, if count > 0 { "part bad" } else { "part" })));
     rows.push(row("served after over 900 ms", tally.total.slow, if tally.total.slow > 0 { "late" } else { "" }));
@@ -36,7 +36,7 @@ pub(super) fn counts(findings: &Findings) -> Element {
     table(&[findings.settings.protocol.unit(), "count", "share"], rows)
 }
 
-/// Latencies of those served.
+/// The latencies of the connections that were served.
 pub(super) fn percentiles(findings: &Findings) -> Element {
     let latency = &findings.tally.total.latency;
     let shares =

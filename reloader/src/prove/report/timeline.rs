@@ -1,4 +1,4 @@
-//! The chart of latency over time, with the reloads and the losses.
+//! Draws the chart of latency over time, with the reloads and the losses.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::prove::findings::{Findings, TimedReload};
 use crate::prove::timeline::Point;
 use crate::units::format_duration;
 
-/// Between the field of latencies and the strip of losses.
+/// The distance between the field of latencies and the strip of losses.
 const STRIP_GAP: f64 = 16.0;
 const STRIP_HEIGHT: f64 = 44.0;
 /// The height of the highest bar in the strip.
@@ -20,7 +20,7 @@ const AXIS_HEIGHT: f64 = 26.0;
 const MIN_CONNECTIONS_PER_POINT: u64 = 100;
 /// Fewer points do not make a curve.
 const MIN_POINTS: usize = 60;
-/// Marks of reloads that cover a larger share of the field would hide the latencies. They are then drawn at its edge only.
+/// Marks of reloads that cover a larger share of the field would hide the latencies. Such marks are drawn only at the edge of the field.
 const MAX_COVERED_SHARE: f64 = 0.15;
 /// How far the mark of a reload reaches above the field.
 const MARK_OVERHANG: f64 = 10.0;
@@ -41,7 +41,7 @@ struct Drawing<'a> {
     duration: f64,
 }
 
-/// The chart, once for each width of page.
+/// The chart, drawn once for each width of a page.
 pub(super) fn timeline(findings: &Findings) -> Vec<Element> {
     Canvas::ALL.into_iter().map(|canvas| Drawing::new(canvas, findings).draw()).collect()
 }
@@ -164,12 +164,13 @@ impl<'a> Drawing<'a> {
         element("path").attr("d", format!("{}Z", path_data(&around))).class("band")
     }
 
-    /// The points in runs without a gap in which nothing was served.
+    /// Splits the points into runs. Between two runs nothing was served for some time.
     fn runs(&self) -> Vec<Vec<&Point>> {
         let mut runs: Vec<Vec<&Point>> = Vec::new();
         let mut last: Option<Duration> = None;
         for point in self.curve.iter().filter(|point| point.p50.is_some()) {
-            // At a low rate a bucket may be empty although everything is served.
+            // At a low rate a bucket may be empty although everything is served. So up to two empty points do not end a
+            // run.
             let is_next = last.is_some_and(|last| point.from - last <= self.curve_bucket * 3);
             match runs.last_mut() {
                 Some(run) if is_next => run.push(point),
@@ -206,7 +207,8 @@ impl<'a> Drawing<'a> {
     }
 }
 
-/// The number of buckets that have enough connections for percentiles together. It leaves enough points for a curve.
+/// The number of buckets in one point of the curve. It gives a point enough connections for percentiles, but leaves the
+/// curve enough points.
 fn buckets_per_point(points: &[Point]) -> usize {
     let connections: u64 = points.iter().map(|point| point.connections).sum();
     let each = connections.checked_div(points.len() as u64).unwrap_or(0).max(1);

@@ -15,10 +15,11 @@ use super::{ANSWER_TIMEOUT, attributes};
 
 /// How often a list that changed while it was read is read again.
 const MAX_REPEATS: u32 = 3;
-/// No list is read again after this time: the thread that holds SYNs has a lease to renew.
+/// When this time has passed since the first request, the list is not read again, because a thread that holds SYNs must
+/// renew its lease.
 const REPEAT_WITHIN: Duration = Duration::from_millis(100);
 
-/// Flags of [`request`] to create an object, and to fail with EEXIST where it exists.
+/// The flags of a [`request`] that creates an object. It fails with EEXIST if the object exists.
 pub(crate) const CREATE: u16 = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
 
 /// Where `struct nlmsghdr` has the sequence number, in bytes.
@@ -27,8 +28,8 @@ const SEQUENCE: std::ops::Range<usize> = 8..12;
 /// Sends one request in the network namespace of the calling thread. `protocol` is NETLINK_ROUTE or another of
 /// netlink(7); `flags` are added to NLM_F_REQUEST and must ask for an answer: NLM_F_ACK or NLM_F_DUMP.
 ///
-/// A list that has changed each time is returned as it was read last, with a warning: of a device that it lacks there is a
-/// notice ([`Monitor`](crate::kernel::monitor::Monitor)).
+/// If a list has changed each time it was read, the last reading is returned and a warning is logged. A device that is missing from the list
+/// causes a notice ([`Monitor`](crate::kernel::monitor::Monitor)).
 ///
 /// # Errors
 /// The kernel's error number, also of a list that fails half way; `TimedOut` where the kernel does not answer within
@@ -44,7 +45,7 @@ where
     exchange(&mut socket, encode(message, flags), REPEAT_WITHIN)
 }
 
-/// What a request is sent by.
+/// Sends a request and receives its answers. Tests implement it without a kernel.
 trait Channel {
     fn send(&mut self, request: &[u8]) -> io::Result<()>;
     fn receive(&mut self) -> io::Result<Vec<u8>>;
@@ -73,7 +74,7 @@ where
     M: NetlinkSerializable + NetlinkDeserializable + Debug,
 {
     let start = Instant::now();
-    // 0 is the number of notices, which answer nothing.
+    // Notices have the sequence number 0, and answer no request.
     let mut sequence = 0_u32;
     loop {
         sequence += 1;
@@ -102,10 +103,11 @@ pub(in crate::kernel) fn encode<M: NetlinkSerializable + Debug>(message: M, flag
 }
 
 struct Answers<M> {
-    /// Messages with another number answer another request.
+    /// The sequence number of the request. A message with another number answers another request.
     sequence: u32,
     messages: Vec<M>,
-    /// What was listed has not changed meanwhile (`nl_dump_check_consistent`). Otherwise a part may be missing.
+    /// Whether the listed objects stayed the same while the kernel listed them (`nl_dump_check_consistent`). Otherwise
+    /// a part of the list may be missing.
     consistent: bool,
 }
 

@@ -10,7 +10,7 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use super::message::{dump, message_at};
 use crate::kernel::netlink::{self, CREATE};
 
-/// The parent of a device's root qdisc, through which it sends (TC_H_ROOT).
+/// The parent of a device's root qdisc (TC_H_ROOT). The device sends all packets through its root qdisc.
 pub(crate) const ROOT: u32 = 0xffff_ffff;
 /// The handle of `ingress` and `clsact`.
 pub(crate) const INGRESS_HANDLE: u32 = 0xffff_0000;
@@ -22,7 +22,8 @@ pub(crate) const INGRESS_FILTERS: u32 = 0xffff_fff2;
 pub(crate) struct Qdisc {
     /// The device's number.
     pub(crate) device: u32,
-    /// Its number on that device, major number in the upper half. The kernel's own default has 0.
+    /// The number of the qdisc on that device, with the major number in the upper half. The kernel's default qdisc has
+    /// 0.
     pub(crate) handle: u32,
     /// The class above it, or [`ROOT`].
     pub(crate) parent: u32,
@@ -50,7 +51,7 @@ pub(crate) fn list() -> io::Result<Vec<Qdisc>> {
         .collect())
 }
 
-/// Whether the device with this number has `clsact`, rather than nothing or an `ingress`.
+/// Whether the device with this number has `clsact`. Other devices have `ingress`, or neither.
 ///
 /// # Errors
 /// The kernel's error number where it refuses to list the qdiscs.
@@ -58,7 +59,7 @@ pub(crate) fn has_clsact(device: u32) -> io::Result<bool> {
     has(device, "clsact")
 }
 
-/// Whether the device with this number has `ingress`, beside which there is no `clsact`.
+/// Whether the device with this number has `ingress`. Such a device has no `clsact`.
 ///
 /// # Errors
 /// The kernel's error number where it refuses to list the qdiscs.
@@ -81,7 +82,7 @@ pub(crate) fn add_root(device: u32, kind: &str) -> io::Result<()> {
     change(message, CREATE)
 }
 
-/// Makes `prio` with 16 bands the root of a device; every packet that no filter puts elsewhere goes to the first.
+/// Makes `prio` with 16 bands the root of a device; every packet that no filter puts elsewhere goes to the first band.
 ///
 /// # Errors
 /// EEXIST where the root is not the kernel's default, ENOENT where the kernel has no prio, EPERM without CAP_NET_ADMIN.
@@ -100,7 +101,7 @@ pub(crate) fn add_plug(device: u32, parent: u32, handle: u32, limit: u32) -> io:
 /// Releases all packets that a plug holds, and lets new packets pass.
 ///
 /// # Errors
-/// ENOENT where it is gone.
+/// ENOENT if the plug is gone.
 pub(crate) fn unplug(device: u32, parent: u32, handle: u32) -> io::Result<()> {
     change(plug(device, parent, handle, TCQ_PLUG_RELEASE_INDEFINITE, 0), NLM_F_ACK)
 }
@@ -108,7 +109,7 @@ pub(crate) fn unplug(device: u32, parent: u32, handle: u32) -> io::Result<()> {
 /// Removes a qdisc with all packets and classes that are in it.
 ///
 /// # Errors
-/// ENOENT or EINVAL where it is gone.
+/// ENOENT or EINVAL if the qdisc is gone.
 pub(crate) fn remove(device: u32, parent: u32, handle: u32) -> io::Result<()> {
     let message = RouteNetlinkMessage::DelQueueDiscipline(message_at(device, parent, handle));
     netlink::request(NETLINK_ROUTE, message, NLM_F_ACK).map(drop)
@@ -132,17 +133,18 @@ pub(crate) fn add_pfifo(device: u32, parent: u32, handle: u32) -> io::Result<()>
     change(message, CREATE)
 }
 
-/// `struct tc_prio_qopt`: int bands, u8 priomap[TC_PRIO_MAX + 1]. In the machine's byte order, not nested.
+/// The message of a `prio`. Its options are `struct tc_prio_qopt`: int bands, u8 priomap[TC_PRIO_MAX + 1]. They are in
+/// the machine's byte order, and not nested.
 fn prio(device: u32, handle: u32) -> TcMessage {
     const BANDS: i32 = 16;
     let mut options = BANDS.to_ne_bytes().to_vec();
     options.extend([0; 16]);
-    // An empty attribute (length 4, number 2) closes it, as tc sends it: room for what devices with many queues once had.
+    // The options end with an empty attribute (length 4, number 2), as tc sends them. It once had the options of devices with many queues.
     options.extend([4_u16, TCA_OPTIONS].iter().flat_map(|half| half.to_ne_bytes()));
     with_options(message_at(device, ROOT, handle), "prio", options)
 }
 
-/// `struct tc_plug_qopt`: int action, u32 limit.
+/// The message of a plug. Its options are `struct tc_plug_qopt`: int action, u32 limit.
 fn plug(device: u32, parent: u32, handle: u32, action: i32, limit: u32) -> TcMessage {
     let mut options = action.to_ne_bytes().to_vec();
     options.extend(limit.to_ne_bytes());
@@ -151,7 +153,7 @@ fn plug(device: u32, parent: u32, handle: u32, action: i32, limit: u32) -> TcMes
 
 fn with_options(mut message: TcMessage, kind: &str, options: Vec<u8>) -> TcMessage {
     message.attributes.push(TcAttribute::Kind(kind.into()));
-    // `TcAttribute::Options` would nest them.
+    // `TcAttribute::Options` would nest the options.
     message.attributes.push(TcAttribute::Other(DefaultNla::new(TCA_OPTIONS, options)));
     message
 }

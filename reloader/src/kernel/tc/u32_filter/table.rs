@@ -1,13 +1,13 @@
-//! The parts of u32 filters: tables, their entries, and what an entry compares and does.
+//! Defines the parts of u32 filters: tables, their entries, and what an entry compares and does.
 
-/// Where filters are. Those of one preference have one protocol.
+/// The position of filters. All filters with the same preference have the same protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct FilterPosition {
     /// The device's number.
     pub(crate) device: u32,
-    /// The qdisc, or its side, that asks the filters.
+    /// The parent of the filters: a qdisc, or one direction of `clsact` or `ingress`.
     pub(crate) parent: u32,
-    /// The protocol of the packets that they see.
+    /// The protocol of the packets that the filters see.
     pub(crate) protocol: Protocol,
     /// Filters with lower numbers see a packet first.
     pub(crate) preference: u16,
@@ -29,18 +29,18 @@ pub(crate) struct Key {
     pub(crate) value: u32,
 }
 
-/// What becomes of a packet that agrees with an entry. `T` names a table.
+/// What happens to a packet that matches an entry. `T` names a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum U32Action<T> {
     /// It is put into this class.
     Class(u32),
     /// It goes to the device with this number instead.
     Redirect(u32),
-    /// Another table decides. Where no entry there agrees, the entry behind this one is next.
+    /// Another table decides. If no entry of that table matches, the next entry of this table is tried.
     Jump(T, Option<HeaderSkip>),
 }
 
-/// The length of a header. Offsets of the next table count from its end.
+/// The length of a header that is skipped. The offsets of the next table count from the end of this header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeaderSkip {
     /// Bytes that every such header has.
@@ -63,7 +63,7 @@ pub(crate) const ROOT_TABLE: u32 = 0xfff0_0000;
 /// How many entries a table can have: their numbers are 1 to 0xfff.
 pub(crate) const MAX_ENTRIES: usize = 0xfff;
 
-/// The handle of an entry's table; that of a table itself.
+/// The handle of the table of an entry. The handle of a table stays as it is.
 pub(crate) fn table_handle(handle: u32) -> u32 {
     handle & 0xfff0_0000
 }

@@ -99,7 +99,7 @@ fn why_not_steered(inputs: PlanInputs<'_>) -> Option<Option<String>> {
     }
     if inputs.noreuseport {
         return Some(Some(
-            "two generations cannot be bound side by side (`noreuseport`, or what the service says)".into(),
+            "two generations cannot be bound side by side (`noreuseport`, or `sockets` of the service)".into(),
         ));
     }
     inputs.gates.steer.as_ref().map(|reason| Some(format!("no connection can be steered ({reason})")))

@@ -98,7 +98,7 @@ fn reloads_and_losses_are_drawn_at_their_times() {
 fn losses_that_were_not_all_kept_are_drawn_at_no_reload() {
     let many: Vec<(u64, Failure)> = (0..20_001).map(|millis| (1000 + millis, Failure::Refused)).collect();
     let text = page(&samples::findings(0, &many, 25));
-    assert!(!text.contains(", 0 lost") && !text.contains("reload losing"), "it is known of no reload");
+    assert!(!text.contains(", 0 lost") && !text.contains("reload losing"), "the losses are assigned to no reload");
     assert!(text.contains("reload 25 at 25.0 s, done, took 40 ms<"));
 }
 

@@ -10,7 +10,7 @@ pub const WEB: &str = "127.0.0.1:8080";
 
 /// `reloader hold` with its runtime directory, which does not exist yet.
 pub struct HoldRig {
-    /// The files. The runtime directory is `run`.
+    /// The rig that has the files. Its runtime directory is `run`.
     pub rig: Rig,
     before: Footprint,
 }

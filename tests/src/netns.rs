@@ -12,8 +12,8 @@ use nix::unistd::geteuid;
 use crate::network;
 use crate::process::Process;
 
-/// Ports below this one are for servers. If a client's random port came from among them, a server's bind would fail now and
-/// then with "Address already in use".
+/// Ports below this one are for servers. If a client got one of them as its random port, a server's bind would sometimes
+/// fail with "Address already in use".
 pub const FIRST_CLIENT_PORT: u16 = 16_384;
 
 /// Moves the calling thread into a new namespace with `lo` up.
@@ -27,7 +27,8 @@ pub fn enter() {
     prepare_for_clients();
 }
 
-/// Moves the calling thread into the network namespace of a process. What it starts from then on is a client there.
+/// Moves the calling thread into the network namespace of a process. Clients that the thread starts afterwards run in
+/// that namespace.
 pub fn enter_that_of(process: Process) {
     let namespace = File::open(format!("/proc/{}/ns/net", process.pid)).expect("the process's network namespace");
     setns(namespace, CloneFlags::CLONE_NEWNET).expect("setns");
@@ -51,7 +52,7 @@ pub fn run_in<T: Send>(namespace: &File, work: impl FnOnce() -> T + Send) -> T {
 pub fn outside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let home = File::open(format!("/proc/{}/ns/net", std::process::id())).expect("the process's namespace");
     on_own_thread(|| {
-        // It is refused to other users than root, but they cannot have left it.
+        // setns fails without root. But without root the thread cannot have left the namespace.
         let _ = setns(home, CloneFlags::CLONE_NEWNET);
         work()
     })

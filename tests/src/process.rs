@@ -35,7 +35,7 @@ impl Process {
         running && Process::with_pid(self.pid) == Some(*self)
     }
 
-    /// Sends a signal to this process, and to no other that has its pid by now.
+    /// Sends a signal to this process. If another process has its pid now, no signal is sent.
     pub fn signal(&self, signal: Signal) {
         if self.is_alive() {
             let _ = kill(Pid::from_raw(self.pid), signal);
@@ -112,7 +112,8 @@ pub fn exit_code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// Waits for a child as PID 1, and meanwhile for the orphans of the process namespace, which become children of PID 1.
+/// Waits for a child as PID 1. Meanwhile it also waits for orphans of the process namespace, which become children of PID
+/// 1.
 ///
 /// # Errors
 /// If the process is not a child.

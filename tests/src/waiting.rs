@@ -47,7 +47,7 @@ impl Client {
     }
 }
 
-/// Starts that many clients at once.
+/// Starts a number of clients at the same time.
 pub fn start_clients(address: SocketAddr, clients: usize) -> Vec<Client> {
     (0..clients).map(|_| Client::start(address)).collect()
 }
@@ -55,7 +55,7 @@ pub fn start_clients(address: SocketAddr, clients: usize) -> Vec<Client> {
 /// Waits until all clients have been answered.
 #[track_caller]
 pub fn until_connected(clients: &[Client]) {
-    // Longer than this takes with an emulated kernel.
+    // The limit is long enough for an emulated kernel.
     until(Duration::from_secs(30), "connections", || clients.iter().all(Client::is_connected));
 }
 
@@ -74,8 +74,8 @@ pub fn listener_with(address: &str, backlog: i32) -> TcpListener {
     socket.into()
 }
 
-/// Makes room for half-open connections in the calling thread's namespace. By default the kernel keeps a quarter of a
-/// small number free.
+/// Makes room for half-open connections in the calling thread's namespace. The default limit is small, and the kernel
+/// keeps a quarter of it free.
 pub fn raise_backlog_limits() {
     std::fs::write("/proc/sys/net/ipv4/tcp_max_syn_backlog", "16384").unwrap();
     std::fs::write("/proc/sys/net/core/somaxconn", "16384").unwrap();

@@ -1,4 +1,4 @@
-//! Puts a script in HAProxy's place, whose behaviour a test changes while the daemon runs.
+//! Puts a script in HAProxy's place. A test changes the script's behaviour while the daemon runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,15 +13,15 @@ pub enum Behaviour {
     Normal,
     /// Print a reason, and exit with an error.
     FailAtOnce,
-    /// Check a configuration well, and exit with an error at every start.
+    /// Accept a configuration when asked to check it, but exit with an error at every start.
     FailAfterCheck,
     /// Do nothing for as long as it lives.
     Hang,
-    /// Do nothing when asked for its version, until the behaviour is another one. Else become HAProxy.
+    /// When asked for its version, do nothing until the behaviour changes. Otherwise become HAProxy.
     HangAtVersion,
-    /// Check a configuration well. Become HAProxy once the behaviour is another one.
+    /// Accept a configuration when asked to check it. Become HAProxy once the behaviour changes.
     WaitForChange,
-    /// Become a HAProxy that serves but does not have the stats socket which the daemon waits for.
+    /// Become a HAProxy that serves, but lacks the stats socket that the daemon waits for.
     NoStatsSocket,
     /// Become a HAProxy that takes over no socket.
     IgnorePassedSockets,
@@ -79,17 +79,17 @@ impl Wrapper {
         fs::rename(new, self.path()).expect("renaming");
     }
 
-    /// Whether the script was asked for its version since it hangs at that.
+    /// Whether the script was asked for its version after it was set to [`Behaviour::HangAtVersion`].
     pub fn hangs_at_version(&self) -> bool {
         self.dir.path().join("asked-version").exists()
     }
 
-    /// Takes the program away.
+    /// Renames the script, so that no program is at its path.
     pub fn remove(&self) {
         fs::rename(self.path(), self.removed_path()).expect("renaming");
     }
 
-    /// Puts the program back.
+    /// Gives the script its path again, after [`Wrapper::remove`].
     pub fn restore(&self) {
         fs::rename(self.removed_path(), self.path()).expect("renaming");
     }

@@ -11,7 +11,7 @@ pub enum LoadError {
     /// The rate is 0.
     #[error("a rate of 0 would make no connection: give at least 1 a second")]
     ZeroRate,
-    /// Connections are to be kept, but none.
+    /// Connections are to be kept, but the number of kept connections is 0.
     #[error("keep at least one connection")]
     ZeroConnections,
     /// The text of a target is not an address.
@@ -21,7 +21,7 @@ pub enum LoadError {
     #[error("{0} is too long for a unix socket: the limit is 107 bytes")]
     AddressTooLong(String),
     /// The host cannot be used as a TLS server name.
-    #[error("{0} is not a host name that TLS can ask for")]
+    #[error("{0} cannot be a TLS server name: give a host name or an IP address")]
     InvalidHostName(String),
     /// The kernel or the TLS library refused a resource that the load needs.
     #[error("cannot start the load: {0}")]

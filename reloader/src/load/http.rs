@@ -1,6 +1,6 @@
 //! Finds the end of an HTTP/1 reply (RFC 9112, section 6.3). It does no I/O: the caller feeds it the bytes that arrive.
 
-/// A longer head is not a reply that a server means to send.
+/// The limit of a head. A longer one is an error, because no working server sends it.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
 
@@ -31,13 +31,13 @@ enum Position {
 /// Which part of a chunked body comes next.
 #[derive(Debug, PartialEq, Eq)]
 enum ChunkPosition {
-    /// The size read so far, and whether its digits have ended.
+    /// The part of the chunk size that was read so far, and whether all its digits were read.
     Size(u64, bool),
     /// This many bytes of the chunk are missing.
     Data(u64),
     /// The line break after a chunk.
     DataEnd,
-    /// The length so far of the current line of the trailer.
+    /// How long the current line of the trailer is so far.
     Trailer(usize),
 }
 
@@ -186,7 +186,7 @@ impl ChunkPosition {
 mod tests {
     use super::*;
 
-    /// Feeds the text at once and byte by byte, and checks that the result is the same.
+    /// Feeds the whole text in one call, then byte by byte. Checks that both results are the same.
     fn fed(text: &str) -> HttpReply {
         let (mut whole, mut bytewise) = (HttpReply::default(), HttpReply::default());
         whole.feed(text.as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! The result of one connection, and the trait of what takes the results.
+//! Defines the result of one connection, and the trait of a sink that takes the results.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ pub enum TlsFailure {
 }
 
 impl Failure {
-    /// `is_established` tells the two kinds of reset apart.
+    /// Makes a failure from an errno. `is_established` says which of the two kinds of reset it was.
     pub(super) fn from_errno(number: i32, is_established: bool) -> Failure {
         match Errno::from_raw(number) {
             // A missing path is to a unix socket what a closed port is to TCP.
@@ -96,9 +96,9 @@ impl fmt::Display for Failure {
 pub struct Outcome {
     /// When the connection was due to start.
     pub scheduled: Instant,
-    /// The delay of its start after that. It is the generator's fault, not the server's.
+    /// How long after `scheduled` it started. The generator causes this delay, not the server.
     pub lag: Duration,
-    /// From the time at which it was due to its end.
+    /// The time from `scheduled` to its end.
     pub latency: Duration,
     /// The index of its target in the list that the load was given.
     pub target: u32,
@@ -125,8 +125,8 @@ impl Outcome {
     }
 }
 
-/// Takes the outcomes of a load, on the generator's thread. How much memory a long load needs depends on how much the sink
-/// keeps of each.
+/// Takes the outcomes of a load, on the generator's thread. The memory that a long load needs depends on what the sink
+/// keeps of each outcome.
 pub trait Sink: Send + 'static {
     /// Called once before the first outcome, with the time at which the first connection is due.
     fn begin(&mut self, _begin: Instant) {}

@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 
 use super::error::LoadError;
 
-/// What the generator's thread and the holder of a [`RunningLoad`] tell each other.
+/// The state that the generator's thread shares with the owner of the [`RunningLoad`].
 #[derive(Default)]
 pub(super) struct Progress {
     /// Start nothing more.
     pub(super) stop: AtomicBool,
-    /// Close what is open, too.
+    /// Close the open connections, too.
     pub(super) abandon: AtomicBool,
     pub(super) started: AtomicU64,
     pub(super) finished: AtomicU64,
     pub(super) failed: AtomicU64,
-    /// Microseconds between the time at which a start was due and the start itself, the largest so far.
+    /// The largest delay of a start so far: the microseconds between the time at which it was due and the start itself.
     pub(super) max_start_delay: AtomicU64,
 }
 
-/// A load under way. Dropping it starts nothing more and closes what is open.
+/// A load under way. When it is dropped, no more connections are started, and the open ones are closed.
 pub struct RunningLoad<S> {
     progress: Arc<Progress>,
     thread: Option<JoinHandle<FinishedLoad<S>>>,
@@ -29,7 +29,7 @@ pub struct RunningLoad<S> {
 
 /// The results of a load that has ended.
 pub struct FinishedLoad<S> {
-    /// The sink, with what it made of the outcomes.
+    /// The sink, which has taken all outcomes.
     pub sink: S,
     /// Connections or requests per second that were asked for.
     pub rate: u32,
@@ -43,8 +43,8 @@ pub struct FinishedLoad<S> {
     pub connections: u64,
     /// Kept connections that the server closed between two requests.
     pub closed_between: u64,
-    /// The largest delay of a start after the time at which it was due. It includes a start that was due and not made when
-    /// the load was stopped.
+    /// The largest delay of a start after the time at which it was due. A start that was due when the load was stopped,
+    /// and not made, is included.
     pub max_start_delay: Duration,
     /// Connections or requests that were started and then abandoned. Their outcome is unknown.
     pub unfinished: u64,
@@ -55,17 +55,17 @@ impl<S> RunningLoad<S> {
         RunningLoad { progress, thread: Some(thread) }
     }
 
-    /// How many have been started so far.
+    /// How many connections or requests have been started so far.
     pub fn started(&self) -> u64 {
         self.progress.started.load(Relaxed)
     }
 
-    /// How many have ended so far, successfully or not.
+    /// How many connections or requests have ended so far, successfully or not.
     pub fn finished(&self) -> u64 {
         self.progress.finished.load(Relaxed)
     }
 
-    /// How many have failed so far.
+    /// How many connections or requests have failed so far.
     pub fn failed(&self) -> u64 {
         self.progress.failed.load(Relaxed)
     }
@@ -75,12 +75,12 @@ impl<S> RunningLoad<S> {
         Duration::from_micros(self.progress.max_start_delay.load(Relaxed))
     }
 
-    /// Starts nothing more, and returns without waiting for what is open.
+    /// Starts no more connections or requests. Returns without waiting for those that are open.
     pub fn stop_starting(&self) {
         self.progress.stop.store(true, Relaxed);
     }
 
-    /// Starts nothing more, and closes what is open without recording an outcome for it.
+    /// Starts no more connections or requests. Closes those that are open and records no outcome for them.
     pub fn abandon(&self) {
         self.progress.stop.store(true, Relaxed);
         self.progress.abandon.store(true, Relaxed);
@@ -91,7 +91,7 @@ impl<S> RunningLoad<S> {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Starts nothing more, and waits for what is open, each at most for its timeout.
+    /// Starts no more connections or requests. Waits for those that are open, for each at most its timeout.
     ///
     /// # Errors
     /// [`LoadError::Panicked`].

@@ -1,4 +1,4 @@
-//! A non-blocking stream, plain or encrypted.
+//! Provides a non-blocking stream, plain or encrypted, to one connection of a load.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
@@ -24,7 +24,7 @@ impl Stream {
         self.session.is_some()
     }
 
-    /// Goes on with the TLS handshake. True when it is complete, and at once where there is no TLS.
+    /// Continues the TLS handshake. True when it is complete. Without TLS the first call returns true.
     pub(super) fn handshake(&mut self) -> Result<bool, StreamError> {
         match &mut self.session {
             Some(session) => session.handshake(&self.socket),
@@ -32,7 +32,7 @@ impl Stream {
         }
     }
 
-    /// Sends all of it. A request fits into the empty buffer of a new or idle connection.
+    /// Sends all bytes. A request fits into the empty buffer of a new or idle connection.
     pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
         match &mut self.session {
             Some(session) => session.send(&self.socket, bytes),

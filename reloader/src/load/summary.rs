@@ -11,14 +11,14 @@ use crate::units::to_micros;
 
 /// The 99th percentile of the start delay, in microseconds, up to which the generator counts as an open loop.
 const P99_START_DELAY_US: u64 = 10_000;
-/// The same for the largest start delay.
+/// The largest start delay up to which the generator counts as an open loop.
 pub const MAX_START_DELAY: Duration = Duration::from_millis(250);
 
 /// Counts and latencies of a set of connections, or of requests where connections are kept. Its size does not depend on
 /// their number.
 #[derive(Clone)]
 pub struct Summary {
-    /// All of them.
+    /// The number of all connections.
     pub connections: u64,
     /// Served, including the slow ones.
     pub ok: u64,
@@ -26,7 +26,7 @@ pub struct Summary {
     pub slow: u64,
     /// Served, but only after the SYN was sent more than once.
     pub syn_resent: u64,
-    /// Served or failed, and the kernel does not tell whether the SYN was sent more than once.
+    /// Served or failed. The kernel does not tell whether the SYN was sent more than once.
     pub syn_unknown: u64,
     /// Segments sent more than once, including SYNs.
     pub segments_resent: u64,
@@ -42,11 +42,11 @@ pub struct Summary {
     pub timeout: u64,
     /// All other failures, by their text.
     pub other: BTreeMap<String, u64>,
-    /// Those for which the client's machine had no port, descriptor, memory or free connection, by their text.
+    /// Failures of the client's machine, by their text: it had no port, descriptor, memory or free connection.
     pub local: BTreeMap<String, u64>,
-    /// Of those served: microseconds from the time at which it was due to its end.
+    /// The latency of each served connection in microseconds, from the time at which it was due to its end.
     pub latency: Histogram<u64>,
-    /// Of all: microseconds by which the start was delayed.
+    /// The delay of each start in microseconds, for served and failed connections.
     pub lag: Histogram<u64>,
 }
 
@@ -85,7 +85,7 @@ impl Summary {
         }
     }
 
-    /// The number of those that were not served.
+    /// The number of connections that were not served.
     pub fn failed(&self) -> u64 {
         self.connections - self.ok
     }

@@ -64,7 +64,7 @@ impl Sink for StallingSink {
     }
 }
 
-/// The generator stalls, is told to start nothing more, and only then goes on.
+/// The generator stalls, is told to start nothing more, and continues only after that.
 #[test]
 fn stall_at_the_end_shows_in_the_start_delay() {
     let target = {

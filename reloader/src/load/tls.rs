@@ -69,7 +69,7 @@ impl From<io::Error> for StreamError {
 }
 
 impl TlsSession {
-    /// Goes on with the handshake. True when it is complete.
+    /// Continues the handshake. True when it is complete.
     pub(super) fn handshake(&mut self, socket: &Socket) -> Result<bool, StreamError> {
         loop {
             self.flush(socket)?;
@@ -82,7 +82,7 @@ impl TlsSession {
         }
     }
 
-    /// Encrypts and sends all of it. A request fits into an empty socket buffer.
+    /// Encrypts and sends all bytes. A request fits into an empty socket buffer.
     pub(super) fn send(&mut self, socket: &Socket, bytes: &[u8]) -> Result<(), StreamError> {
         self.connection.writer().write_all(bytes)?;
         Ok(self.flush(socket)?)

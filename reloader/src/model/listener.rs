@@ -21,13 +21,13 @@ pub enum Address {
 /// Stream (TCP, unix stream) or datagram (QUIC, UDP log).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SocketType {
-    /// A socket that is accepted on.
+    /// A socket from which a server accepts connections.
     Stream,
-    /// A socket that is read from.
+    /// A socket from which a server reads datagrams.
     Datagram,
 }
 
-/// Everything that makes two listeners "the same port", whatever socket serves it.
+/// Identifies a port independently of the socket that serves it. Two listeners with equal endpoints are "the same port".
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Endpoint {
     /// Where it listens.
@@ -47,7 +47,7 @@ pub struct Endpoint {
 pub struct Listener {
     /// Where it listens.
     pub endpoint: Endpoint,
-    /// The socket's inode: what the kernel calls this socket, in every process that shares it.
+    /// The socket's inode number. It is the same in every process that shares the socket.
     pub inode: u64,
 }
 
@@ -70,7 +70,7 @@ pub struct Owned {
     pub role: Role,
 }
 
-/// Address family in the words of the receipts.
+/// The address family, as receipts name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
@@ -95,10 +95,10 @@ impl Address {
         }
     }
 
-    /// The address behind a unix socket's name as the kernel reports it, `None` for an unnamed socket.
+    /// Makes an address from the name that the kernel reports for a unix socket. `None` for an unnamed socket.
     ///
-    /// HAProxy binds a unix socket as `PATH.PID.tmp` and renames it, but the socket keeps the first name
-    /// (`uxst_bind_listener` in HAProxy's `proto_uxst.c`); it pads abstract names with zero bytes.
+    /// HAProxy binds a unix socket as `PATH.PID.tmp` and renames it, but the kernel keeps reporting the first name
+    /// (`uxst_bind_listener` in HAProxy's `proto_uxst.c`). HAProxy pads abstract names with zero bytes.
     pub fn from_unix_name(name: &[u8]) -> Option<Address> {
         match name.split_first()? {
             (0, rest) => {
@@ -168,12 +168,13 @@ impl Endpoint {
         self.inet().map(|address| address.port())
     }
 
-    /// A TCP listener of the daemon's own network namespace: what comes to it can be held, or steered.
+    /// Whether this is a TCP listener in the daemon's own network namespace. SYNs to such a listener can be held or
+    /// steered.
     pub fn is_tcp_here(&self) -> bool {
         matches!(self.address, Address::Inet(_)) && self.socket_type == SocketType::Stream && self.is_here()
     }
 
-    /// It is in the daemon's own network namespace.
+    /// Whether it is in the daemon's own network namespace.
     pub fn is_here(&self) -> bool {
         self.netns.is_none()
     }
@@ -192,7 +193,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether some clients of the one can be clients of the other.
+    /// Whether a client of this endpoint may also be a client of `other`.
     pub fn overlaps(&self, other: &Endpoint) -> bool {
         let covers = |one: &Endpoint, other: &Endpoint| other.inet().is_some_and(|address| one.covers(address));
         covers(self, other) || covers(other, self)

@@ -1,4 +1,5 @@
-//! What the services have reported: read by the control socket without their loops, and told to the service manager.
+//! Keeps what the services have reported. The control socket reads it without their loops, and the service manager is
+//! told of it.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,7 +13,7 @@ use crate::model::listener::Owned;
 use crate::process::{Handle, ProcessScope};
 use crate::server::Check;
 
-/// As often as a loop that has nothing to do comes round.
+/// The interval at which an idle loop completes a turn.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What one service has reported.
@@ -25,26 +26,26 @@ pub(crate) struct Published {
     pub(crate) check: Option<Check>,
     /// The serving HAProxy's stats socket.
     pub(crate) socket: Option<PathBuf>,
-    /// Where holds are on record.
+    /// The registry of holds.
     pub(crate) holds: Option<HoldRegistry>,
-    /// For the service manager.
+    /// The status line for the service manager.
     pub(super) line: String,
-    /// Its loop has come round since the service manager was told that all have.
+    /// Whether its loop has completed a turn since the last message to the watchdog.
     pub(super) has_beaten: bool,
 }
 
-/// What all services have reported, by name. HAProxy is the first, where there is one.
+/// What all services have reported, by name. HAProxy comes first, if the daemon runs one.
 #[derive(Debug, Clone)]
 pub(crate) struct StatusBoard(Arc<Mutex<Vec<(String, Published)>>>);
 
 impl StatusBoard {
-    /// With nothing reported yet.
+    /// A board on which no service has reported yet.
     pub(crate) fn new(names: &[String]) -> StatusBoard {
         let empty = names.iter().map(|name| (name.clone(), Published::default()));
         StatusBoard(Arc::new(Mutex::new(empty.collect())))
     }
 
-    /// Reads all of it.
+    /// Calls `read` with what all services have reported.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&[(String, Published)]) -> T) -> T {
         read(&self.all())
     }
@@ -63,12 +64,12 @@ impl StatusBoard {
         line_about(&all, |published| published.line.clone())
     }
 
-    /// What the service manager is left with when the daemon ends.
+    /// The last status line for the service manager when the daemon ends.
     pub(crate) fn parting_line(&self) -> String {
         self.read(|all| line_about(all, |published| parting(published.status.serving.as_ref())))
     }
 
-    /// Notes that the loop of one service has come round. True once those of all have.
+    /// Notes that the loop of one service has completed a turn. True once the loops of all services have.
     fn is_complete_with(&self, name: &str) -> bool {
         let mut all = self.all();
         all.iter_mut().filter(|(known, _)| known == name).for_each(|(_, published)| published.has_beaten = true);
@@ -84,8 +85,8 @@ impl StatusBoard {
     }
 }
 
-/// Tells the service manager's watchdog that the loop of one service is alive. The watchdog hears of it once the loops of all services are:
-/// one that is stuck must not be hidden by the others.
+/// Notes that the loop of one service is alive. The service manager's watchdog is told only once the loops of all
+/// services are alive, so that the others do not hide a stuck loop.
 #[derive(Debug, Clone)]
 pub(crate) struct Heartbeat {
     board: StatusBoard,
@@ -93,14 +94,15 @@ pub(crate) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// The loop has come round.
+    /// Notes that the loop has completed a turn.
     pub(crate) fn beat(&self) {
         if self.board.is_complete_with(&self.name) {
             notify::watchdog();
         }
     }
 
-    /// Beats during a wait that has an end, and that may be longer than the watchdog allows: `drain-timeout` is the operator's.
+    /// Beats during a wait that has a limit, but that may take longer than the watchdog allows. For example, the operator
+    /// sets `drain-timeout`.
     pub(crate) async fn during<T>(&self, wait: impl Future<Output = T>) -> T {
         let beats = async {
             let mut interval = tokio::time::interval(HEARTBEAT_INTERVAL);
@@ -171,7 +173,7 @@ mod tests {
         assert!(!board.is_complete_with("haproxy") && !board.is_complete_with("haproxy"));
         assert!(board.is_complete_with("web"));
         assert!(!board.is_complete_with("web"));
-        // What is published meanwhile takes nothing back.
+        // A report in between does not take the heartbeat back.
         board.put("web", Published::default());
         assert!(board.is_complete_with("haproxy"));
     }

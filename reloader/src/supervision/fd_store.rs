@@ -1,7 +1,7 @@
 //! Lets the service manager keep custody while no daemon runs: systemd's file descriptor store (sd_notify(3), `FDSTORE=1`).
 //!
-//! HAProxy keeps its listeners while the daemon is restarted. Should it die in that time, they live on in the store, and the next
-//! daemon starts a generation from them. systemd empties the store when the unit stops for good.
+//! HAProxy keeps its listeners while the daemon is restarted. If HAProxy dies in that time, the store still keeps the
+//! listeners, and the next daemon starts a generation from them. systemd empties the store when the unit stops for good.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -24,13 +24,13 @@ pub(crate) const CAPACITY: &str = "FDSTORE";
 #[derive(Debug, Default)]
 pub(crate) struct FdStore {
     service: String,
-    /// Room for all services together; `None` where there is no store.
+    /// The room in the store, shared by all services. `None` if there is no store.
     room: Option<Arc<Room>>,
     /// Names by inode.
     stored: BTreeMap<u64, String>,
-    /// Something was taken out, and systemd may have it still.
+    /// True if a socket was taken out that systemd may not have closed yet.
     unsettled: bool,
-    /// The log says already that there is no room.
+    /// True once the log says that there is no room.
     is_full: bool,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct FdStore {
 pub(crate) struct Room(AtomicUsize);
 
 impl Room {
-    /// What the unit says; `None` where there is no store.
+    /// The room that the unit allows. `None` if there is no store.
     pub(crate) fn from_environment() -> Option<Arc<Room>> {
         let room = std::env::var(CAPACITY).ok()?.parse().ok().filter(|room| *room > 0)?;
         Some(Arc::new(Room(AtomicUsize::new(room))))
@@ -55,7 +55,8 @@ impl Room {
 }
 
 impl FdStore {
-    /// The share of one service, and the sockets that an earlier daemon put there for it. Those that bear its name are taken out of `received`.
+    /// Opens the share of one service. Returns it with the sockets that an earlier daemon stored for the service. Sockets
+    /// with the service's name are removed from `received`.
     pub(crate) fn open(
         service: &str,
         room: Option<Arc<Room>>,
@@ -80,7 +81,7 @@ impl FdStore {
         (store, found)
     }
 
-    /// Makes the store equal to custody.
+    /// Makes the service's share of the store equal to custody.
     pub(crate) fn follow(&mut self, custody: &Custody) {
         let Some(room) = &self.room else { return };
         let is_held = |inode: &u64| custody.kept().iter().any(|held| held.listener.inode == *inode);
@@ -111,8 +112,8 @@ impl FdStore {
         self.is_full = false;
     }
 
-    /// Waits until systemd has closed what was taken out: a socket that it still has would take connections that no process accepts, and keep
-    /// its address from being bound.
+    /// Waits until systemd has closed the sockets that were taken out. A socket that systemd still has would take
+    /// connections that no process accepts. It would also prevent a bind to its address.
     pub(crate) async fn settle(&mut self) {
         if std::mem::take(&mut self.unsettled) {
             notify::barrier().await;
@@ -120,7 +121,7 @@ impl FdStore {
     }
 }
 
-/// The name of an entry. It holds everything that the socket itself does not tell.
+/// The name of an entry. It contains the properties that the socket itself does not tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Label {
     service: String,
@@ -131,12 +132,12 @@ struct Label {
 
 impl Label {
     fn from_kept(service: &str, held: &KeptSocket) -> Label {
-        // The interface is read off the socket again.
+        // The interface is left out: it can be read from the socket again.
         let record = SocketMetadata { interface: Vec::new(), ..held.metadata.clone() };
         Label { service: service.into(), inode: held.listener.inode, role: held.role, record }
     }
 
-    /// `None` where systemd would not take it.
+    /// The text of the name. `None` if systemd would not accept it.
     fn name(&self) -> Option<String> {
         let role = match self.role {
             Role::Traffic => "traffic",
@@ -163,7 +164,7 @@ impl Label {
     }
 }
 
-/// Removes from the store what belongs to no service of this daemon.
+/// Removes the sockets from the store that belong to no service of this daemon.
 pub(crate) fn forget(received: Vec<(String, OwnedFd)>) {
     for (name, _) in received.iter().filter(|(name, _)| name.starts_with("reloader/")) {
         log::warn!("{name} was in the fd store, and no service of that name is configured: it is closed");

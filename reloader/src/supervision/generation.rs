@@ -1,4 +1,4 @@
-//! A generation: one run of the server.
+//! Follows a generation, which is one run of the server.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::receipt::GenerationId;
 use crate::server::RetireRequest;
 use crate::sockets::custody::KeptSocket;
 
-/// How long the end after a SIGKILL is waited for.
+/// How long to wait for the end of a process after SIGKILL.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A generation that the daemon follows.
@@ -28,27 +28,28 @@ pub(crate) struct Generation {
     pub(crate) number: u64,
     /// Its root process.
     pub(crate) process: Handle,
-    /// The processes that own the listeners, by pid and start time: they must not outlive the root unnoticed.
+    /// The processes that own the listeners, by pid and start time. The daemon must notice if they outlive the root
+    /// process.
     pub(crate) worker_processes: Vec<(u32, u64)>,
-    /// Its root has been seen without listeners that others of its processes own: it is a master.
+    /// True if other processes than its root were seen to own listeners. The root is then a master.
     pub(crate) has_workers: bool,
     /// Since when the master has had programs and no worker, after it was retired.
     pub(crate) idle_since: Option<Instant>,
     /// Which processes of its tree may serve.
     pub(crate) scope: ProcessScope,
-    /// The socket between it and the daemon: of a HAProxy the stats socket it answers on.
+    /// The socket between it and the daemon. For a HAProxy this is the stats socket on which it answers.
     pub(crate) socket: PathBuf,
-    /// The inode of the sentinel listener, which it closes only when it stops, once it was seen.
+    /// The inode of the sentinel listener, once that was seen. The generation closes this listener only when it stops.
     pub(crate) sentinel: Option<u64>,
-    /// How it is asked to end; `None` for a HAProxy, which has one way.
+    /// How it is asked to end. `None` for a HAProxy, which is always asked in the same way.
     pub(crate) stop: Option<Stop>,
-    /// What it was given by descriptor, until it is proven.
+    /// The sockets that were passed to it, until it is proven.
     pub(crate) given: Vec<KeptSocket>,
     /// The daemon's files for it; `None` when another supervisor started it.
     pub(crate) files: Option<GenerationFiles>,
-    /// No other socket can be bound beside its own (`noreuseport`).
+    /// True if no other socket can be bound beside its own (`noreuseport`).
     pub(crate) noreuseport: bool,
-    /// What it was started from, for people.
+    /// The configuration or command from which it was started, for people.
     pub(crate) config: String,
     /// When it was started.
     pub(crate) since: SystemTime,
@@ -56,13 +57,13 @@ pub(crate) struct Generation {
     pub(crate) serving_since: Instant,
     /// When it was retired.
     pub(crate) retired: Option<Instant>,
-    /// What it listens on, or did when it was retired.
+    /// The listeners that it has, or had when it was retired.
     pub(crate) listeners: Vec<Owned>,
-    /// After it was retired: it was seen to have closed its listeners.
+    /// True if it was seen to have closed its listeners after it was retired.
     pub(crate) closed_listeners: bool,
-    /// After it was retired: it was seen to listen all the same.
+    /// True if it was seen to listen still, after it was retired.
     pub(crate) retired_listens: bool,
-    /// It outlived its master, and was not asked to end so far.
+    /// True if it outlived its master and was not asked to end yet.
     pub(crate) awaits_retirement: bool,
     /// Its standard error.
     pub(crate) log: Option<LogTail>,
@@ -102,7 +103,7 @@ impl Generation {
         }
     }
 
-    /// A process of this generation that outlived its root, followed by itself.
+    /// A generation that consists of one process of this generation, which outlived the root process.
     pub(crate) fn orphan(&self, process: Handle) -> Generation {
         Generation {
             number: self.number,
@@ -129,19 +130,19 @@ impl Generation {
         }
     }
 
-    /// For receipts.
+    /// Identifies the generation in receipts.
     pub(crate) fn id(&self) -> GenerationId {
         GenerationId { generation: self.number, pid: self.process.pid() }
     }
 
-    /// Which process is asked to end, and how.
+    /// The request that tells the server which process to ask to end, and how.
     pub(crate) fn retire_request(&self) -> RetireRequest {
         let listeners = self.listeners.iter().map(|owned| owned.listener.inode);
         let sockets = listeners.chain(self.sentinel).collect();
         RetireRequest { process: self.process.clone(), sockets, stop: self.stop.clone() }
     }
 
-    /// For the record of running generations.
+    /// Makes its entry in the record of running generations.
     pub(crate) fn record(&self, state: State) -> GenerationRecord {
         let since = since_epoch(self.since);
         GenerationRecord {
@@ -159,7 +160,7 @@ impl Generation {
         }
     }
 
-    /// Those of its processes that may serve.
+    /// The processes of this generation that may serve.
     pub(crate) fn processes(&self) -> Vec<u32> {
         self.scope.processes(self.process.pid())
     }
@@ -169,7 +170,7 @@ impl Generation {
         process::tree(self.process.pid())
     }
 
-    /// Notes which processes own the listeners now; `sockets` are those of its tree.
+    /// Notes which processes own the listeners now. `sockets` are the sockets of its process tree.
     pub(crate) fn note_worker_processes(&mut self, sockets: &HashMap<u64, SocketOwner>) {
         let inodes = self.listeners.iter().map(|owned| owned.listener.inode).chain(self.sentinel);
         let owners = inodes.filter_map(|inode| sockets.get(&inode));
@@ -178,7 +179,7 @@ impl Generation {
         self.has_workers |= !self.worker_processes.is_empty();
     }
 
-    /// True while one of its processes has one of the listeners, or the sentinel listener, that it was seen with.
+    /// True while one of its processes has the sentinel listener, or one of the listeners that it was seen with.
     pub(crate) fn listens(&self) -> bool {
         let mut sockets = process::sockets_of(&self.processes());
         let inodes = self.listeners.iter().map(|owned| owned.listener.inode).chain(self.sentinel);
@@ -191,8 +192,9 @@ impl Generation {
         self.listeners.iter().any(|owned| process::waits_on(&processes, owned.listener.inode))
     }
 
-    /// Notes what it may still listen on after an earlier daemon retired it: the listeners of the `serving` generation, and sockets of its own that
-    /// connections were steered away from, which are in no record. `sockets` are those of its processes.
+    /// Notes the listeners that it may still have after an earlier daemon retired it. These are the listeners of the
+    /// `serving` generation. They are also its own sockets from which connections were steered away, which are in no
+    /// record. `sockets` are the sockets of its processes.
     pub(crate) fn note_listeners(
         &mut self,
         serving: &[Owned],
@@ -214,14 +216,14 @@ impl Generation {
         machine.iter().any(|found| sockets.contains_key(&found.inode))
     }
 
-    /// Kills all its processes: a worker whose master was killed may otherwise go on accepting.
+    /// Kills all its processes. Otherwise a worker whose master was killed might continue to accept connections.
     pub(crate) async fn kill(&self) {
         self.kill_now();
-        // A process in an uninterruptible wait ends later; it is still followed.
+        // A process in an uninterruptible wait ends later. The daemon still follows it.
         let _ = tokio::time::timeout(KILL_TIMEOUT, self.process.ended()).await;
     }
 
-    /// The same without waiting for it.
+    /// Kills all its processes without waiting for their end.
     pub(crate) fn kill_now(&self) {
         for pid in self.tree().into_iter().filter(|pid| *pid != self.process.pid()) {
             if let Some(start_time) = process::start_time(pid) {
@@ -231,12 +233,13 @@ impl Generation {
         self.process.signal(Signal::KILL);
     }
 
-    /// Lines it wrote on standard error since the last call.
+    /// The lines that it wrote on standard error since the last call.
     pub(crate) fn new_log_lines(&mut self) -> Vec<String> {
         self.log.as_mut().map(LogTail::new_lines).unwrap_or_default()
     }
 
-    /// Lines it wrote up to its end, a last one without an end among them.
+    /// The lines that it wrote on standard error before it ended, since the last call. A last line without a line break
+    /// is included.
     pub(crate) fn last_log_lines(&mut self) -> Vec<String> {
         self.log.as_mut().map(LogTail::last_lines).unwrap_or_default()
     }

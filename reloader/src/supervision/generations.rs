@@ -12,14 +12,14 @@ use crate::process::Handle;
 #[derive(Debug)]
 pub(crate) struct Generations {
     serving: Option<Generation>,
-    /// Started and not proven.
+    /// The generation that is started and not yet proven.
     starting: Option<Generation>,
-    /// Retired, oldest first.
+    /// The retired generations, oldest first.
     draining: Vec<Generation>,
     next_number: u64,
     /// How long the last start took.
     last_start: Option<Duration>,
-    /// Where one of them has served.
+    /// The endpoints on which a generation has served.
     served: HashSet<Endpoint>,
 }
 
@@ -37,17 +37,17 @@ impl Default for Generations {
 }
 
 impl Generations {
-    /// The one that serves.
+    /// The generation that serves.
     pub(crate) fn serving(&self) -> Option<&Generation> {
         self.serving.as_ref()
     }
 
-    /// The one that is started and not proven.
+    /// The generation that is started and not yet proven.
     pub(crate) fn starting(&self) -> Option<&Generation> {
         self.starting.as_ref()
     }
 
-    /// Those that drain, oldest first.
+    /// The generations that drain, oldest first.
     pub(crate) fn draining(&self) -> &[Generation] {
         &self.draining
     }
@@ -62,12 +62,13 @@ impl Generations {
         self.next_number
     }
 
-    /// Whether the serving generation lives at this moment: the loop hears of an end only when it is back from a reload.
+    /// Whether the serving generation lives at this moment. During a reload the loop does not notice that a generation
+    /// has ended.
     pub(crate) fn is_served(&self) -> bool {
         self.serving.as_ref().is_some_and(|serving| serving.process.try_ended().is_none())
     }
 
-    /// Where one has served, or listens while it drains.
+    /// The endpoints on which a generation has served, or listens while it drains.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
         let draining = self.draining.iter().flat_map(|generation| &generation.listeners);
         draining.map(|owned| owned.listener.endpoint.clone()).chain(self.served.iter().cloned())
@@ -87,7 +88,7 @@ impl Generations {
         self.next_number - 1
     }
 
-    /// The next number is `number`.
+    /// Makes `number` the number of the next generation.
     pub(super) fn count_from(&mut self, number: u64) {
         self.next_number = number.max(1);
     }
@@ -108,7 +109,7 @@ impl Generations {
         self.serving.take()
     }
 
-    /// Makes `new` the serving generation, and the one before a draining one.
+    /// Makes `new` the serving generation. The generation that served before drains.
     pub(super) fn promote(&mut self, new: Generation) {
         self.starting = None;
         self.served.extend(new.listeners.iter().map(|owned| owned.listener.endpoint.clone()));
@@ -118,12 +119,12 @@ impl Generations {
         }
     }
 
-    /// Adds one that drains. `retired` is not set here: an earlier daemon may have retired it.
+    /// Adds a draining generation. `retired` is not set here, because an earlier daemon may have retired it.
     pub(super) fn add_draining(&mut self, generation: Generation) {
         self.draining.push(generation);
     }
 
-    /// The draining generation with this root process serves again. False where there is none.
+    /// Makes the draining generation with this root process serve again. False if there is none.
     pub(super) fn reinstate(&mut self, process: &Handle) -> bool {
         let Some(place) = self.draining.iter().position(|generation| generation.process.pid() == process.pid()) else {
             return false;
@@ -134,7 +135,7 @@ impl Generations {
         true
     }
 
-    /// Takes out the draining generations that have ended.
+    /// Removes and returns the draining generations that have ended.
     pub(super) fn take_ended(&mut self) -> Vec<Generation> {
         let has_ended = |generation: &mut Generation| generation.process.try_ended().is_some();
         self.draining.extract_if(.., has_ended).collect()
@@ -145,17 +146,17 @@ impl Generations {
         self.draining.retain(|draining| draining.process.pid() != pid);
     }
 
-    /// Changes what is known of the serving generation.
+    /// Calls `change` for the serving generation, if there is one.
     pub(super) fn update_serving<T>(&mut self, change: impl FnOnce(&mut Generation) -> T) -> Option<T> {
         self.serving.as_mut().map(change)
     }
 
-    /// Changes what is known of the starting generation.
+    /// Calls `change` for the starting generation, if there is one.
     pub(super) fn update_starting<T>(&mut self, change: impl FnOnce(&mut Generation) -> T) -> Option<T> {
         self.starting.as_mut().map(change)
     }
 
-    /// Changes what is known of each draining generation.
+    /// Calls `change` for each draining generation.
     pub(super) fn update_draining(&mut self, change: impl FnMut(&mut Generation)) {
         self.draining.iter_mut().for_each(change);
     }

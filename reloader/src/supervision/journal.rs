@@ -1,4 +1,4 @@
-//! Stores receipts in the journal: one a line in `state-dir/receipts.jsonl`.
+//! Stores receipts in the journal `state-dir/receipts.jsonl`, one in each line.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -13,7 +13,7 @@ use crate::receipt::{Kind, Receipt};
 /// A journal larger than this many bytes becomes `receipts.jsonl.1`.
 const ROTATE_AT: u64 = 64 << 20;
 
-/// How long another journal of the same directory is waited for, which takes a moment to append.
+/// How long to wait while another process appends to the journal of the same directory. An append takes a moment.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The file that receipts are appended to.
@@ -31,7 +31,7 @@ impl Journal {
 
     /// Appends a receipt with one write, and tells whether it is stored.
     ///
-    /// A line that did not fit (disk full) is taken back, so that the next one does not continue it.
+    /// A line that did not fit (disk full) is removed again, so that the next receipt does not continue it.
     pub(crate) fn append(&self, receipt: &Receipt) -> io::Result<()> {
         let _alone = self.lock();
         self.rotate_when_large()?;
@@ -42,7 +42,7 @@ impl Journal {
         chown(&self.path, None, Some(self.group))?;
         let before = file.metadata()?.len();
         if !ends_with_newline(&self.path, before)? {
-            // A line that was torn (a power cut) must not swallow this one.
+            // The last line may be incomplete after a power cut. This receipt must not become part of it.
             line.insert(0, b'\n');
         }
         file.write_all(&line).inspect_err(|_| {
@@ -50,15 +50,17 @@ impl Journal {
         })
     }
 
-    /// `reloader hold` appends beside a daemon: one could rotate away, or take back with a torn line of its own, what the other
-    /// has just written. A process that keeps the directory locked for long is not a journal, and is not waited for.
+    /// Locks the directory, because `reloader hold` and a daemon may append at the same time. Without the lock one could
+    /// rotate the other's new line away, or remove it together with an incomplete line of its own. A process that keeps
+    /// the directory locked for long does not append to a journal, and is not waited for.
     fn lock(&self) -> Option<File> {
         let directory = File::open(self.path.parent()?).ok()?;
         lock_within(&directory, LOCK_TIMEOUT).ok()?;
         Some(directory)
     }
 
-    /// Keeps one earlier journal: with thousands of listeners a receipt has a megabyte.
+    /// Renames a journal that is too large, and keeps one earlier journal. With thousands of listeners a receipt has a
+    /// megabyte.
     fn rotate_when_large(&self) -> io::Result<()> {
         match std::fs::metadata(&self.path) {
             Ok(metadata) if metadata.is_file() && metadata.len() > ROTATE_AT => {
@@ -70,7 +72,7 @@ impl Journal {
 
     /// The newest receipt of a service. A hold around a command does not count.
     pub(crate) fn last_reload(&self, service: &str) -> Option<Receipt> {
-        // Before there were other services, receipts had no name.
+        // Earlier versions had only HAProxy, and their receipts had no name.
         let named = |receipt: &Receipt| receipt.service.as_deref().unwrap_or(HAPROXY) == service;
         let mut count = 1;
         loop {
@@ -103,7 +105,7 @@ fn path(state_dir: &Path) -> PathBuf {
 /// Lines that are not receipts (of a newer version, or damaged) are passed over with a warning.
 ///
 /// # Errors
-/// Where the journal cannot be read. That there is none is not an error.
+/// If the journal cannot be read. A missing journal is not an error.
 pub fn read_newest(state_dir: &Path, count: usize) -> io::Result<Vec<Receipt>> {
     let newest = path(state_dir);
     let mut receipts = read_newest_in(&newest, count)?;

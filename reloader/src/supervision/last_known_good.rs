@@ -1,4 +1,5 @@
-//! Keeps copies of the last configuration that started: the last-known-good one, in `state-dir/last-known-good`.
+//! Keeps copies of the last-known-good configuration in `state-dir/last-known-good`. It is the last configuration that
+//! started.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
@@ -22,15 +23,15 @@ impl LastKnownGood {
         LastKnownGood { directory: state_dir.join("last-known-good"), saved: Vec::new(), lane: BlockingLane::default() }
     }
 
-    /// Keeps `sources`, written beside the loop. Nothing is written where they are kept already.
+    /// Keeps copies of `sources`. They are written without blocking the loop, and not at all if they are kept already.
     ///
     /// # Errors
-    /// Where the file system refuses, or hangs: then the copies may be written later.
+    /// If the file system returns an error or hangs. After a hang the copies may still be written later.
     pub(crate) async fn save(&mut self, sources: Vec<Source>) -> io::Result<()> {
         if self.saved == sources {
             return Ok(());
         }
-        // A write that hangs may be done later: what is kept is not known until one has succeeded.
+        // A write that hangs may be done later. Until a write succeeds, it is unknown what is kept.
         self.saved.clear();
         let (directory, copies) = (self.directory.clone(), sources.clone());
         self.lane.run("storing the copies", move || write(&directory, &copies)).await?;
@@ -53,7 +54,8 @@ fn write(directory: &Path, sources: &[Source]) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(&fresh)?;
     for (number, (path, bytes)) in sources.iter().enumerate() {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // The number keeps HAProxy's order, in which it reads the files of a directory too.
+        // The number keeps the order of the files. HAProxy also reads the files of a directory in the order of their
+        // names.
         let mut file = File::create(fresh.join(format!("{number:04}-{}.cfg", name.trim_end_matches(".cfg"))))?;
         file.write_all(bytes)?;
         // A power cut after the renames must not leave empty copies under the good name.

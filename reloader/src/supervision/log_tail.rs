@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// Cut the file when all of it was forwarded and it has grown past this many bytes.
+/// The file is truncated once all of it was forwarded and it is larger than this many bytes.
 const CUT_AT: u64 = 1 << 20;
 
 /// A reader that remembers its position.
@@ -15,7 +15,7 @@ pub(crate) struct LogTail {
 }
 
 impl LogTail {
-    /// Reads `path` from its beginning, or from its end where an earlier daemon has forwarded it.
+    /// Reads `path` from its beginning, or from its end if an earlier daemon has forwarded its content.
     pub(crate) fn new(path: &Path, skip_past: bool) -> LogTail {
         let read = if skip_past { std::fs::metadata(path).map_or(0, |metadata| metadata.len()) } else { 0 };
         LogTail { path: path.to_owned(), read }
@@ -26,7 +26,7 @@ impl LogTail {
         self.lines(false)
     }
 
-    /// The lines written since the last call by a process that has ended: the last one may lack its end.
+    /// The lines written since the last call by a process that has ended. The last line may lack its line break.
     pub(crate) fn last_lines(&mut self) -> Vec<String> {
         self.lines(true)
     }
@@ -50,7 +50,7 @@ impl LogTail {
         file.seek(SeekFrom::Start(self.read))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        // A line that is still being written is returned when it is whole, unless it is endless.
+        // A line that is still being written is returned once it is complete, or once it is too long.
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
         if !to_the_end && (whole > 0 || (bytes.len() as u64) < CUT_AT) {
             bytes.truncate(whole);

@@ -1,5 +1,5 @@
-//! The state of each service: its generations, its sockets, and the records of both. It decides when nothing serves any more. What to do
-//! next is decided in `daemon/`, and how a reload goes in `reload/`.
+//! Keeps the state of each service: its generations, its sockets, and the records of both. It decides when a service no
+//! longer serves. `daemon/` decides what to do next, and `reload/` carries out reloads.
 
 mod board;
 pub(crate) mod fd_store;

@@ -1,5 +1,5 @@
-//! Keeps the warnings of one service until their cause has gone. Each has one owner, which sets and clears it: a good reload says nothing
-//! about a configuration that was not read.
+//! Keeps the warnings of one service until their cause has gone. Each warning has one owner, which sets and clears it.
+//! For example, a good reload does not clear the warning about a configuration that was not read.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub(crate) enum Notice {
     Journal,
     /// The daemon is ending. Owner: the end.
     Ending,
-    /// What a dead hold left in the packet path was not removed. Owner: the clean-up.
+    /// Programs or qdiscs that a dead hold left in the packet path were not removed. Owner: the clean-up.
     HoldResidue,
     /// Services of an earlier configuration run on. Owner: the start of the daemon.
     ForgottenServices,
@@ -36,12 +36,12 @@ impl Notices {
         self.0.insert(notice, text.into());
     }
 
-    /// Its cause has gone.
+    /// Clears the warning, because its cause has gone.
     pub(super) fn clear(&mut self, notice: Notice) {
         self.0.remove(&notice);
     }
 
-    /// Sets or clears.
+    /// Sets the warning, or clears it if there is no text.
     pub(super) fn replace(&mut self, notice: Notice, text: Option<String>) {
         match text {
             Some(text) => self.set(notice, text),
@@ -49,12 +49,12 @@ impl Notices {
         }
     }
 
-    /// Whether there is one about this.
+    /// Whether there is a warning about this.
     pub(crate) fn has(&self, notice: Notice) -> bool {
         self.0.contains_key(&notice)
     }
 
-    /// All of them, as sentences.
+    /// All warnings, as sentences.
     pub(crate) fn sentences(&self) -> impl Iterator<Item = &str> {
         self.0.values().map(String::as_str)
     }

@@ -10,12 +10,12 @@ use tokio::net::unix::pipe;
 /// How long systemd may take to read its messages.
 const BARRIER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The first generation serves.
+/// Tells that the first generation serves.
 pub(crate) fn ready() {
     send(&[NotifyState::Ready]);
 }
 
-/// The daemon reads its configuration again; [`ready`] ends it.
+/// Tells that the daemon reads its configuration again. [`ready`] tells that this is done.
 pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[NotifyState::Reloading, now]),
@@ -23,22 +23,22 @@ pub(crate) fn reloading() {
     }
 }
 
-/// The daemon ends.
+/// Tells that the daemon is ending.
 pub(crate) fn stopping() {
     send(&[NotifyState::Stopping]);
 }
 
-/// One line for `systemctl status`.
+/// Sets the line that `systemctl status` shows.
 pub(crate) fn status(line: &str) {
     send(&[NotifyState::Status(line)]);
 }
 
-/// The main loop is alive.
+/// Tells the watchdog that the loops are alive.
 pub(crate) fn watchdog() {
     send(&[NotifyState::Watchdog]);
 }
 
-/// Keeps a duplicate of the socket for the next daemon, under this name.
+/// Gives the service manager a duplicate of the socket, to keep under this name for the next daemon.
 pub(crate) fn store(name: &str, socket: &OwnedFd) {
     let states = [NotifyState::FdStore, NotifyState::FdName(name)];
     if let Err(error) = sd_notify::notify_with_fds(&states, &[socket.as_fd()]) {
@@ -46,7 +46,7 @@ pub(crate) fn store(name: &str, socket: &OwnedFd) {
     }
 }
 
-/// Closes what is kept under this name.
+/// Asks the service manager to close the socket that it keeps under this name.
 pub(crate) fn forget(name: &str) {
     send(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
 }
@@ -55,7 +55,7 @@ pub(crate) fn forget(name: &str) {
 pub(crate) async fn barrier() {
     let Ok((reader, writer)) = std::io::pipe() else { return };
     let Ok(mut reader) = pipe::Receiver::from_owned_fd(reader.into()) else { return };
-    // It closes the descriptor when its turn has come (sd_notify_barrier(3)).
+    // systemd closes the descriptor when it has handled all earlier messages (sd_notify_barrier(3)).
     if let Err(error) = sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[writer.as_fd()]) {
         return log::debug!("sd_notify: {error}");
     }

@@ -1,19 +1,20 @@
-//! Keeps what is known about a service that serves nothing: since when, what is due next, and which ports are refused.
+//! Keeps the state of a service that serves nothing: since when, when the next start is due, and which ports are refused.
 
 use std::time::{Duration, Instant};
 
 use super::restart_policy::{self, Outage};
 use crate::model::listener::Owned;
 
-/// A generation whose descriptors are gone for so many looks in a row, while its root lives, serves no more.
+/// The number of checks in a row that find no descriptors in a generation whose root process lives. After so many the
+/// generation no longer serves.
 const LOOKS_UNTIL_GONE: u32 = 2;
 
 /// Listeners that were given up because nothing served for too long.
 #[derive(Debug)]
 pub(crate) struct RefusedListeners {
-    /// Since then their ports are refused.
+    /// The time from which connections to their ports are refused.
     pub(crate) since: Instant,
-    /// What listened there.
+    /// The listeners that were given up.
     pub(crate) listeners: Vec<Owned>,
 }
 
@@ -25,19 +26,19 @@ pub(crate) struct ServiceOutage {
     refused: Option<RefusedListeners>,
     /// The last start that failed was cut short by custody-max.
     cut_by_custody_max: bool,
-    /// For how many looks the serving generation has had no descriptors.
+    /// How many checks in a row found no descriptors in the serving generation.
     looks_without_descriptors: u32,
     /// Why a server that runs could not be adopted: nothing is started beside it.
     adoption_blocked: Option<String>,
 }
 
 impl ServiceOutage {
-    /// The outage that goes on, if nothing serves.
+    /// The present outage, if nothing serves.
     pub(crate) fn current(&self) -> Option<&Outage> {
         self.current.as_ref()
     }
 
-    /// What is refused, until a generation serves again.
+    /// The listeners whose ports are refused until a generation serves again.
     pub(crate) fn refused(&self) -> Option<&RefusedListeners> {
         self.refused.as_ref()
     }
@@ -47,42 +48,43 @@ impl ServiceOutage {
         self.adoption_blocked.as_deref()
     }
 
-    /// When custody is dropped, if an outage goes on.
+    /// When custody is dropped at the latest, if there is an outage.
     pub(super) fn custody_ends(&self, custody_max: Duration) -> Option<Instant> {
         self.current.as_ref().map(|outage| outage.custody_ends(custody_max))
     }
 
-    /// Whether something speaks for dropping custody by now.
+    /// Whether custody must be dropped now.
     pub(super) fn custody_is_over(&self, custody_max: Duration) -> bool {
         self.current.as_ref().is_some_and(|outage| outage.custody_is_over(Instant::now(), custody_max))
     }
 
-    /// Nothing serves since `since`; the last generation had served for so long.
+    /// Begins an outage at `since`. The last generation had served for the time `served`.
     pub(super) fn begin(&mut self, since: Instant, served: Duration) {
         self.current = Some(Outage::begin(since, served, self.last.as_ref()));
         self.looks_without_descriptors = 0;
     }
 
-    /// A generation serves.
+    /// Ends the outage, because a generation serves.
     pub(super) fn end(&mut self) {
         self.last = self.current.take().or(self.last.take());
         self.refused = None;
         self.looks_without_descriptors = 0;
     }
 
-    /// The generation that was to make room serves on: there was no outage.
+    /// Removes the outage, because the generation that was asked to make room still serves.
     pub(super) fn revoke(&mut self) {
         self.current = None;
     }
 
-    /// A start during the outage has failed. False where there is no outage.
+    /// Counts a failed start during the outage. False if there is no outage.
     pub(super) fn count_failed_start(&mut self) -> bool {
         let Some(outage) = &mut self.current else { return false };
         outage.failed(Instant::now(), self.cut_by_custody_max);
         true
     }
 
-    /// Two starts have failed, from the configuration on disk and from the last-known-good one: what is due then counts from now.
+    /// Begins an outage now with two failed starts: one from the configuration on disk, and one from the last-known-good
+    /// configuration.
     pub(super) fn begin_after_failed_starts(&mut self) {
         let now = Instant::now();
         let mut outage = Outage::begin(now, Duration::MAX, None);
@@ -99,14 +101,14 @@ impl ServiceOutage {
         self.adoption_blocked = Some(why);
     }
 
-    /// These listeners are refused from now on.
+    /// Notes that the ports of these listeners are refused from now on.
     pub(super) fn refuse(&mut self, listeners: Vec<Owned>) {
         if !listeners.is_empty() {
             self.refused = Some(RefusedListeners { since: Instant::now(), listeners });
         }
     }
 
-    /// These listeners are refused too. The time counts from the first.
+    /// Adds listeners whose ports are refused. The time of the earlier ones stays.
     pub(super) fn refuse_also(&mut self, mut listeners: Vec<Owned>) {
         let earlier = self.refused.take();
         let since = earlier.as_ref().map_or_else(Instant::now, |refused| refused.since);
@@ -118,7 +120,7 @@ impl ServiceOutage {
         self.looks_without_descriptors = 0;
     }
 
-    /// The serving generation has no descriptors. True once that has lasted.
+    /// Counts a check that found no descriptors in the serving generation. True after enough of them in a row.
     pub(super) fn note_no_descriptors(&mut self) -> bool {
         self.looks_without_descriptors += 1;
         self.looks_without_descriptors >= LOOKS_UNTIL_GONE

@@ -16,18 +16,19 @@ pub(crate) struct Receipts {
 }
 
 impl Receipts {
-    /// Those that `journal` stores in `state_dir`. The last one of an earlier daemon is read for the service called `name`.
+    /// The receipts that `journal` stores in `state_dir`. The last receipt that an earlier daemon stored for the service
+    /// `name` is read.
     pub(crate) fn new(journal: Journal, state_dir: PathBuf, name: &str) -> Receipts {
         let last = journal.last_reload(name);
         Receipts { journal, state_dir, lane: BlockingLane::default(), last }
     }
 
-    /// The last one, those of ended generations excepted.
+    /// The last receipt. Receipts about the end of a generation do not count.
     pub(crate) fn last(&self) -> Option<&Receipt> {
         self.last.as_ref()
     }
 
-    /// Keeps it as the last one.
+    /// Logs a receipt, and keeps it as the last one unless it is about the end of a generation.
     pub(super) fn note(&mut self, receipt: &Receipt) {
         log(receipt);
         if receipt.kind != Kind::End {
@@ -35,7 +36,7 @@ impl Receipts {
         }
     }
 
-    /// Stores it, beside the loop.
+    /// Stores a receipt without blocking the loop.
     ///
     /// # Errors
     /// Why the journal did not take it, as a sentence.
@@ -46,7 +47,7 @@ impl Receipts {
     }
 }
 
-/// One line for each receipt, so that the log alone tells what happened.
+/// Logs one line for a receipt, so that the log alone tells what happened.
 fn log(receipt: &Receipt) {
     let generation = |id: Option<GenerationId>| id.map_or("none".into(), |id| id.generation.to_string());
     let what = format!(

@@ -1,4 +1,4 @@
-//! Writes the record of running generations beside the loop, in the order in which the records were made.
+//! Writes the record of running generations without blocking the loop, in the order in which the records were made.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use crate::process::BlockingLane;
 /// The pause before a record that could not be written is written again.
 const REWRITE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A record that is to be written, and where the outcome is wanted.
+/// A record to write, and the sender for the outcome if a caller waits for it.
 struct Job {
     records: GenerationRecords,
     reply: Option<oneshot::Sender<io::Result<()>>>,
 }
 
-/// Writes the record of one service, one at a time. Of several that wait only the newest is written.
+/// Writes the records of one service, one at a time. If several wait, only the newest is written.
 pub(crate) struct RecordWriter(mpsc::UnboundedSender<Job>);
 
 impl RecordWriter {
@@ -29,16 +29,16 @@ impl RecordWriter {
         RecordWriter(jobs)
     }
 
-    /// Writes, with nothing waiting for it. A failure is logged.
+    /// Writes the record without waiting for it. A failure is logged.
     pub(super) fn submit(&self, records: GenerationRecords) {
         // The task ends only with its runtime.
         let _ = self.0.send(Job { records, reply: None });
     }
 
-    /// Writes, and waits until it is done.
+    /// Writes the record, and waits until it is written.
     ///
     /// # Errors
-    /// Where the file system refuses, or hangs.
+    /// If the file system returns an error or hangs.
     pub(super) async fn store(&self, records: GenerationRecords) -> io::Result<()> {
         let (reply, written) = oneshot::channel();
         let _ = self.0.send(Job { records, reply: Some(reply) });
@@ -46,7 +46,8 @@ impl RecordWriter {
     }
 }
 
-/// A record that could not be written is written again until it is, or until a newer one is: what hung may write an older one afterwards.
+/// Writes the records that arrive. A record whose write failed is written again until it, or a newer one, is written: a
+/// write that hung may store an older record later.
 async fn write_all(place: PathBuf, mut waiting: mpsc::UnboundedReceiver<Job>) {
     let lane = BlockingLane::default();
     let mut unwritten: Option<GenerationRecords> = None;

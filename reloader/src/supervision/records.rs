@@ -1,4 +1,5 @@
-//! Reads and writes the record of running generations, `runtime-dir/generations.json`, for the daemon that follows one that was killed.
+//! Reads and writes the record of running generations, `runtime-dir/generations.json`. The next daemon needs it if this
+//! one is killed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,16 +32,16 @@ pub(crate) struct GenerationRecord {
     pub(crate) pid: u32,
     /// The start time of that process in clock ticks since boot.
     pub(crate) start_time: u64,
-    /// Its root is a master, which has no listeners of its own.
+    /// True if its root process is a master, which has no listeners of its own.
     #[serde(default)]
     pub(crate) has_workers: bool,
     /// What it was doing.
     pub(crate) state: State,
     /// The stats socket it answers on.
     pub(crate) socket: PathBuf,
-    /// What it was started from, for people.
+    /// The configuration or command from which it was started, for people.
     pub(crate) config: String,
-    /// When, in seconds since 1970.
+    /// When it was started, in seconds since 1970.
     pub(crate) since: u64,
     /// When it was retired, in seconds since 1970.
     #[serde(default)]
@@ -62,10 +63,10 @@ pub(crate) struct GenerationRecords {
     /// How long the last start took, in milliseconds: custody-max follows from it.
     #[serde(default)]
     pub(crate) last_start_ms: Option<u64>,
-    /// They are workers of a master that the daemon did not start.
+    /// True if the generations are workers of a master that the daemon did not start.
     #[serde(default)]
     pub(crate) companion: bool,
-    /// Those that were running.
+    /// The generations that were running.
     pub(crate) generations: Vec<GenerationRecord>,
     /// The sockets in custody that have O_NONBLOCK, by inode.
     #[serde(default)]
@@ -73,7 +74,7 @@ pub(crate) struct GenerationRecords {
 }
 
 impl GenerationRecords {
-    /// Reads the file; a missing one is empty, a damaged one is empty with a warning.
+    /// Reads the file. A missing or damaged file gives an empty record, and a damaged one also a warning.
     pub(crate) fn load(runtime_dir: &Path) -> GenerationRecords {
         let path = file(runtime_dir);
         let Ok(bytes) = std::fs::read(&path) else { return GenerationRecords::default() };
@@ -90,13 +91,18 @@ impl GenerationRecords {
     }
 }
 
-/// The next number counts on from these, and an earlier version could be led to record any.
+/// Corrects or removes impossible numbers. The next number follows from the recorded ones, and an earlier version could
+/// be made to record any number.
 fn without_impossible_numbers(mut records: GenerationRecords) -> GenerationRecords {
     records.next = records.next.clamp(1, LAST_NUMBER);
     records.generations.retain(|record| {
         let is_possible = record.number <= LAST_NUMBER;
         if !is_possible {
-            log::warn!("no generation has the number {}: process {} is not followed", record.number, record.pid);
+            log::warn!(
+                "the recorded generation number {} is impossible: process {} is not followed",
+                record.number,
+                record.pid
+            );
         }
         is_possible
     });

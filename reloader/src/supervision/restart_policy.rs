@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 /// A generation that served at least this long starts a new count of failures.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
-/// Between failed starts.
+/// The longest delay between failed starts.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// Between crashes of generations that did serve: shorter than custody is kept, so that a crash loop refuses no client.
+/// The longest delay before a start after crashes of generations that served. It is shorter than `SHORTEST_CUSTODY`, so
+/// that a crash loop refuses no client.
 const LONGEST_CRASH_DELAY: Duration = Duration::from_secs(1);
 /// After this many failed starts custody is dropped, so that clients and health checks fail over.
 const STARTS_BEFORE_CUSTODY_IS_DROPPED: u32 = 2;
@@ -17,16 +18,17 @@ const SHORTEST_CUSTODY: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Outage {
     since: Instant,
-    /// Failed starts since then.
+    /// The number of failed starts since `since`.
     failures: u32,
-    /// Ends in quick succession before this one.
+    /// The number of ends in quick succession before this one.
     crashes: u32,
     known_good_next: bool,
     next_try: Instant,
 }
 
 impl Outage {
-    /// The serving generation ended at `now` after it served for `served`; `earlier` is the last time this happened.
+    /// Begins an outage: the serving generation ended at `now`, after it had served for `served`. `earlier` is the outage
+    /// before.
     pub(crate) fn begin(now: Instant, served: Duration, earlier: Option<&Outage>) -> Outage {
         let crashes = if served >= STABLE_AFTER { 0 } else { earlier.map_or(0, |down| down.crashes + 1) };
         Outage {
@@ -43,7 +45,8 @@ impl Outage {
         self.next_try
     }
 
-    /// A start failed at `now`. One that was `cut` short by custody-max says nothing against its configuration.
+    /// Counts a start that failed at `now`. If custody-max `cut` the start short, the failure says nothing against the
+    /// configuration.
     pub(crate) fn failed(&mut self, now: Instant, cut: bool) {
         self.failures += 1;
         self.known_good_next ^= !cut;
@@ -52,7 +55,8 @@ impl Outage {
         self.next_try = now + if self.failures == 1 && self.crashes == 0 { Duration::ZERO } else { delay(tries) };
     }
 
-    /// Whether the next start uses the last-known-good configuration: the two are used in turn.
+    /// Whether the next start uses the last-known-good configuration. Starts use it and the configuration on disk in
+    /// turn.
     pub(crate) fn use_known_good(&self) -> bool {
         self.known_good_next
     }

@@ -1,4 +1,4 @@
-//! Says which service this is, and what its configuration says about it.
+//! Describes a service: its name, its directory, its configuration and its kind of server.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::server::{CompanionServer, Server};
 pub(crate) struct Service {
     name: String,
     place: PathBuf,
-    /// With the strategy of this service.
+    /// The configuration, with the strategy of this service.
     config: Config,
     server: Server,
 }
@@ -21,7 +21,7 @@ impl Service {
         Service { name: name.to_owned(), place: config.place(name), config, server }
     }
 
-    /// What it is called.
+    /// The name of the service.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -46,7 +46,8 @@ impl Service {
         GenerationFiles::new(&self.place, number)
     }
 
-    /// Where copies of the last-known-good configuration are. Of another server than HAProxy nothing is kept, and nothing is there.
+    /// The directory for copies of the last-known-good configuration. Only HAProxy's configuration is kept: for other
+    /// servers the directory does not exist.
     pub(super) fn last_known_good_dir(&self) -> PathBuf {
         let state_dir = &self.config.state_dir;
         if self.name == HAPROXY { state_dir.clone() } else { state_dir.join("services").join(&self.name) }
@@ -58,12 +59,12 @@ impl Service {
         self.config = config.for_service(&self.name);
     }
 
-    /// Creates again what the server has in the directory.
+    /// Creates again the files that the server has in the directory.
     pub(super) fn restore_files(&mut self) -> std::io::Result<()> {
         self.server.restore_files(&self.place)
     }
 
-    /// Changes what is known of a companion; nothing happens to another kind of server.
+    /// Calls `change` if the server is a companion. For another kind of server nothing happens.
     pub(super) fn update_companion<T>(&mut self, change: impl FnOnce(&mut CompanionServer) -> T) -> Option<T> {
         self.server.companion_mut().map(change)
     }

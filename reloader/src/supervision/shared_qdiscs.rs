@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use crate::gate::hold::{Backend, HoldRegistry, PersistentQdiscs};
 use crate::process::BlockingLane;
 
-/// Shared by all services of a daemon.
+/// The qdiscs that all services of a daemon share.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SharedQdiscs(Rc<Shared>);
 
@@ -24,23 +24,23 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Needs {
     by_service: BTreeMap<String, Backend>,
-    /// What is installed; `None` also while that changes.
+    /// The backend whose qdiscs are installed. `None` also while they are being changed.
     installed: Option<Backend>,
 }
 
 impl Needs {
-    /// What the qdisc gate needs serves the other too.
+    /// The backend to install. The qdiscs of the qdisc gate are also enough for the other gate.
     fn backend(&self) -> Option<Backend> {
         self.by_service.values().copied().max_by_key(|backend| *backend == Backend::Qdisc)
     }
 }
 
 impl SharedQdiscs {
-    /// Says what one service needs. The qdiscs are installed, changed or removed accordingly. The registry's lock, which another process may
-    /// hold for seconds, is waited for beside the loop.
+    /// Sets what one service needs, and installs, changes or removes the qdiscs accordingly. Another process may hold the
+    /// registry's lock for seconds. The wait for it does not block the loop.
     ///
     /// # Errors
-    /// Where they could not be installed.
+    /// If they could not be installed.
     pub(crate) async fn need(&self, service: &str, backend: Option<Backend>, registry: HoldRegistry) -> io::Result<()> {
         let is_done = || {
             let needs = self.0.needs.borrow();

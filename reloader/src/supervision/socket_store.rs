@@ -10,16 +10,16 @@ use crate::sockets::custody::{Custody, Followed, KeptSocket};
 #[derive(Debug, Default)]
 pub(crate) struct SocketStore {
     custody: Custody,
-    /// What of it the service manager keeps.
+    /// The share of custody that the service manager keeps.
     fd_store: FdStore,
-    /// What an earlier daemon has left with the service manager.
+    /// The sockets that an earlier daemon has left with the service manager.
     received: Vec<KeptSocket>,
-    /// Which sockets in custody have O_NONBLOCK, as it is recorded.
+    /// The sockets in custody that were recorded as having O_NONBLOCK.
     recorded_nonblocking: Vec<u64>,
 }
 
 impl SocketStore {
-    /// With the service manager's share, and what an earlier daemon has left there.
+    /// A store with the service manager's share, and with the sockets that an earlier daemon has left there.
     pub(crate) fn new(fd_store: FdStore, received: Vec<KeptSocket>) -> SocketStore {
         SocketStore { fd_store, received, ..SocketStore::default() }
     }
@@ -29,7 +29,8 @@ impl SocketStore {
         &self.custody
     }
 
-    /// What an earlier daemon has left with the service manager, and no generation has got yet.
+    /// The sockets that an earlier daemon has left with the service manager, and that were not passed to a generation
+    /// yet.
     pub(crate) fn received(&self) -> &[KeptSocket] {
         &self.received
     }
@@ -47,32 +48,32 @@ impl SocketStore {
         std::mem::take(&mut self.received)
     }
 
-    /// Makes `custody` the one that is kept; the one before is returned.
+    /// Replaces custody, and returns the earlier one.
     pub(super) fn replace(&mut self, custody: Custody) -> Custody {
         std::mem::replace(&mut self.custody, custody)
     }
 
-    /// Lets go of what is not `wanted`.
+    /// Closes the sockets that are not `wanted`.
     pub(super) fn retain(&mut self, wanted: impl FnMut(&KeptSocket) -> bool) {
         self.custody.retain(wanted);
     }
 
-    /// Takes over what is in `others` of the sockets that `sockets` lists and custody lacks.
+    /// Adds sockets from `others` to custody: those that `sockets` lists and custody lacks.
     pub(super) fn complete_from(&mut self, others: &[KeptSocket], sockets: &HashMap<u64, SocketOwner>) {
         self.custody.complete_from(others, sockets);
     }
 
-    /// Lets go of everything.
+    /// Closes all sockets in custody.
     pub(super) fn drop_custody(&mut self) {
         self.custody.drop_all();
     }
 
-    /// Custody follows what the serving generation owns now: see [`Custody::follow`].
+    /// Updates custody to the listeners that the serving generation owns now: see [`Custody::follow`].
     pub(super) fn follow(&mut self, sentinel: Option<u64>, tree: impl FnOnce() -> Vec<u32>) -> Followed {
         self.custody.follow(sentinel, tree)
     }
 
-    /// Makes the service manager's share what custody is, or nothing where the server has no use for it.
+    /// Makes the service manager's share equal to custody, or empty if the server does not use it.
     pub(super) fn hand_to_service_manager(&mut self, stores: bool) {
         match stores {
             true => self.fd_store.follow(&self.custody),
@@ -80,7 +81,7 @@ impl SocketStore {
         }
     }
 
-    /// Waits until the service manager has closed what was taken out of its share.
+    /// Waits until the service manager has closed the sockets that were taken out of its share.
     pub(super) async fn settle_service_manager(&mut self) {
         self.fd_store.settle().await;
     }

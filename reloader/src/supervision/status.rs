@@ -10,7 +10,7 @@ use crate::model::listener::{Family, Role};
 use crate::plan::Planned;
 use crate::receipt::Receipt;
 
-/// The whole answer: at its top HAProxy, or the only service there is.
+/// The whole answer. Its top level describes HAProxy, or the only service.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
@@ -35,7 +35,7 @@ impl Status {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ServiceStatus {
-    /// What it is called.
+    /// The name of the service.
     #[serde(default)]
     pub service: Option<String>,
     /// The serving generation, `null` when nothing serves.
@@ -88,18 +88,18 @@ pub struct Draining {
     pub connections: Option<u64>,
 }
 
-/// A hold of SYNs, the daemon's own or that of a `reloader hold`.
+/// A hold of SYNs by the daemon or by a `reloader hold`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldStatus {
     /// Its number.
     pub id: u16,
-    /// The process that holds.
+    /// The pid of the process that holds the SYNs.
     pub holder: u32,
     /// The gate, `null` until it is chosen.
     pub backend: Option<Backend>,
-    /// What is held.
+    /// The addresses whose SYNs are held.
     pub listen: Vec<SocketAddr>,
-    /// Since when, RFC 3339 in UTC.
+    /// When the hold began, RFC 3339 in UTC.
     pub since: String,
 }
 

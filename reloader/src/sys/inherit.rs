@@ -1,4 +1,4 @@
-//! Makes children inherit limits, signal mask and descriptors as this process found them at its start.
+//! Makes children inherit the limits, the signal mask and the descriptors with which this process was started.
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -77,7 +77,8 @@ pub fn take_passed_descriptors() -> Vec<(String, OwnedFd)> {
     let numbered = (FIRST_PASSED..).take(count).zip(names.split(':'));
     // A number that is not open was not passed.
     let passed = numbered.filter(|(number, _)| std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok());
-    // SAFETY: the descriptor is open, LISTEN_PID says that it is ours, and TAKEN sees to it that it is taken only once.
+    // SAFETY: the descriptor is open, LISTEN_PID says that it was passed to this process, and TAKEN ensures that it is
+    // taken only once.
     passed.map(|(number, name)| (name.to_owned(), unsafe { OwnedFd::from_raw_fd(number) })).collect()
 }
 
@@ -105,7 +106,8 @@ impl Inheritance {
         Ok(Inheritance { nofile, memlock, signals, descriptors })
     }
 
-    /// Makes `command` inherit the descriptors with which this process was started, as under any other wrapper.
+    /// Makes `command` inherit the descriptors with which this process was started. A wrapper program is expected to pass
+    /// them on.
     pub fn pass_descriptors_to(&self, command: &mut Command) {
         let descriptors = self.descriptors.clone();
         // SAFETY: the closure runs between fork and exec. It makes one system call for each descriptor (fcntl), which is
@@ -120,7 +122,8 @@ impl Inheritance {
         }
     }
 
-    /// Makes `command` start with the limits with which this process was started, as under any other wrapper.
+    /// Makes `command` start with the limits with which this process was started. A wrapper program is expected to pass
+    /// them on.
     pub fn pass_limits_to(&self, command: &mut Command) {
         let (nofile, memlock) = (self.nofile, self.memlock);
         // SAFETY: the closure runs between fork and exec. It makes two system calls (setrlimit), both async-signal-safe,
@@ -156,8 +159,8 @@ impl Inheritance {
     }
 }
 
-/// Makes `command` start in a session of its own. It has no terminal to read from, which would stop it, and a Ctrl-C does not
-/// reach it.
+/// Makes `command` start in a session of its own, without a terminal. A read from a terminal cannot stop it, and a Ctrl-C
+/// does not reach it.
 pub fn start_in_own_session(command: &mut Command) {
     // SAFETY: the closure runs between fork and exec. It makes one system call (setsid), which is async-signal-safe, and
     // neither allocates nor takes a lock.
@@ -177,8 +180,8 @@ pub fn reset_sigchld() -> io::Result<()> {
     Ok(())
 }
 
-/// Unblocks all signals for this thread and the threads that it starts later, and calls [`reset_sigchld`]. The parent may have
-/// blocked or ignored them, and a PID 1 that hears no signal cannot be asked to end.
+/// Unblocks all signals for this thread and the threads that it starts later, and calls [`reset_sigchld`]. The parent may
+/// have blocked or ignored signals. A PID 1 that receives no signal cannot be asked to end.
 ///
 /// # Errors
 /// The error of signal(2) or sigprocmask(2).

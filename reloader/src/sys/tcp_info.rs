@@ -22,8 +22,8 @@ pub(crate) struct TcpInfo {
 pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
-    // SAFETY: the descriptor is open for as long as it is borrowed. The kernel writes at most `length` bytes to `info`, which is
-    // that long, and the new length to `length`.
+    // SAFETY: the descriptor is open for as long as it is borrowed. The kernel writes at most `length` bytes to `info`,
+    // whose size is `length`. It writes the new length to `length`.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -36,7 +36,7 @@ pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is a struct of integers, and was zeroed before the kernel wrote to it.
+    // SAFETY: `info` is a struct of integers, and it was zeroed before the kernel wrote to it.
     let info = unsafe { info.assume_init() };
     Ok(TcpInfo { state: info.tcpi_state, total_retrans: info.tcpi_total_retrans })
 }

@@ -1,4 +1,5 @@
-//! Attaches TCX programs through links of our own: two commands of bpf(2). aya's links cannot be passed to another process.
+//! Attaches TCX programs by two commands of bpf(2), BPF_LINK_CREATE and BPF_LINK_DETACH. aya's links are not used,
+//! because they cannot be passed to another process.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -26,8 +27,8 @@ struct LinkCreate {
     expected_revision: u64,
 }
 
-/// Attaches a tc program to the device with this index, before all other programs. It stays attached while any process has the
-/// link open.
+/// Attaches a tc program to the device with this index, before all other programs. The program stays attached while any
+/// process has the link open.
 ///
 /// # Errors
 /// EINVAL on a kernel before 6.6, ENODEV if there is no such device, EPERM without the privilege.
@@ -43,7 +44,8 @@ pub(crate) fn attach_tcx(program: BorrowedFd<'_>, device: u32, hook: TcxHook) ->
         padding: 0,
         expected_revision: 0,
     };
-    // SAFETY: the kernel reads as many bytes as the size says. All of them are initialised, and it keeps no pointer to them.
+    // SAFETY: the kernel reads as many bytes as the size argument says. All of these bytes are initialised, and the
+    // kernel keeps no pointer to them.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const attributes, size_of::<LinkCreate>()) };
     if result < 0 {
@@ -60,7 +62,8 @@ pub(crate) fn attach_tcx(program: BorrowedFd<'_>, device: u32, hook: TcxHook) ->
 pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     const BPF_LINK_DETACH: libc::c_long = 34;
     let attributes = link.as_raw_fd() as u32;
-    // SAFETY: the kernel reads as many bytes as the size says. All of them are initialised, and it keeps no pointer to them.
+    // SAFETY: the kernel reads as many bytes as the size argument says. All of these bytes are initialised, and the
+    // kernel keeps no pointer to them.
     let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw const attributes, size_of::<u32>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

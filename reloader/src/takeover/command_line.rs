@@ -13,14 +13,14 @@ pub(super) struct CommandLine {
     pub config: Vec<PathBuf>,
     /// Options that generations get, too.
     pub args: Vec<String>,
-    /// What is not carried over and matters to the operator, a sentence each.
+    /// What matters to the operator and is not carried over, one sentence each.
     pub notes: Vec<String>,
 }
 
-/// Options with a value that mean the same to a generation.
+/// Options with a value that have the same meaning for a generation.
 const KEPT_OPTIONS_WITH_VALUE: [&str; 6] = ["-L", "-m", "-n", "-N", "-C", "-G"];
 
-/// Reads the words of the command line. `binary` is the program file: the first word may be any name.
+/// Reads the words of the command line. `binary` is the program file, because the first word may be any name.
 ///
 /// # Errors
 /// A sentence that says what cannot be carried over.
@@ -60,7 +60,7 @@ pub(super) fn read(binary: &Path, words: &[String]) -> Result<CommandLine, Strin
             option if option.starts_with("-dM") => line.args.push(option.to_owned()),
             other => {
                 return Err(format!(
-                    "`{other}` on HAProxy's command line is not known to reloader, which cannot give it to a generation"
+                    "reloader does not know `{other}` on HAProxy's command line, and cannot pass it to a generation"
                 ));
             }
         }

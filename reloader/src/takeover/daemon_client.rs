@@ -1,4 +1,4 @@
-//! What a takeover needs from the daemon.
+//! Defines the calls that a takeover makes to the daemon.
 
 use crate::supervision::status::Status;
 

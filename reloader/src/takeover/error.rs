@@ -39,10 +39,10 @@ pub enum TakeoverError {
         /// The pid of its main process.
         pid: u32,
     },
-    /// The unit is reloader's already.
+    /// The unit was taken over already: it runs reloader.
     #[error("{0} was taken over already; `--undo` hands it back")]
     AlreadyTaken(String),
-    /// The unit is not reloader's.
+    /// The unit was not taken over.
     #[error("{unit} was not taken over: there is no {drop_in}", drop_in = .drop_in.display())]
     NotTaken {
         /// The name of the unit.
@@ -71,10 +71,10 @@ pub enum TakeoverError {
         "a reloader daemon runs already and answers on {0}: it would not let another one start; stop it first (HAProxy serves on)"
     )]
     DaemonRuns(PathBuf),
-    /// The daemon cannot be reached, or did not do what has to come first.
+    /// The daemon cannot be reached, or did not do what must be done before the first step.
     #[error("{0}")]
     Daemon(String),
-    /// A step failed after others had been taken.
+    /// A step failed after earlier steps had been taken.
     #[error("{step} failed: {reason}\n{outcome}")]
     StepFailed {
         /// The step.

@@ -25,7 +25,7 @@ pub(super) fn handover(unit: &str) -> PathBuf {
     Path::new("/run/systemd/system").join(format!("{unit}.d")).join(HANDOVER)
 }
 
-/// The file that tells systemd the unit's main process when a takeover is aborted.
+/// The PID file from which systemd reads the unit's main process when a takeover is aborted.
 pub(super) fn pid_file(unit: &str) -> PathBuf {
     Path::new("/run").join(format!("{unit}.given-back.pid"))
 }
@@ -68,18 +68,18 @@ pub(super) const SETTINGS: [(&str, &str); 14] = [
     ("LimitMEMLOCK", "infinity"),
 ];
 
-/// For the time in which the daemon takes HAProxy's place: systemd signals no process of the unit.
+/// The drop-in that is present while the daemon takes HAProxy's place. With it systemd signals no process of the unit.
 pub(super) const KILL_NOTHING: &str = "[Service]\nKillMode=none\n";
 
-/// For the time in which HAProxy takes the daemon's place: HAProxy gets the sockets of the serving generation, and systemd ends
-/// the daemon alone. `socket` is the private stats socket of that generation.
+/// The drop-in that is present while HAProxy takes the daemon's place. With it HAProxy gets the sockets of the serving
+/// generation, and systemd ends only the daemon. `socket` is the private stats socket of that generation.
 pub(super) fn hand_back_text(unit: &Unit, socket: &Path) -> String {
     let start = unit.start_commands.first().map_or("", String::as_str);
     format!("[Service]\nKillMode=process\nExecStart=\nExecStart={start} -x {}\n", socket.display())
 }
 
-/// Makes systemd take the process in the PID file as the unit's main process again. Only a unit of the type `forking` may name
-/// its main process so.
+/// The drop-in with which systemd takes the process in the PID file as the unit's main process again. Only a unit of the
+/// type `forking` may name its main process in a PID file.
 pub(super) fn readopt_text(unit: &str) -> String {
     let pid_file = pid_file(unit).display().to_string();
     format!(
@@ -87,7 +87,7 @@ pub(super) fn readopt_text(unit: &str) -> String {
     )
 }
 
-/// The configuration for this command line of HAProxy; `None` where the defaults are the same.
+/// The configuration that corresponds to this command line of HAProxy. `None` if reloader's defaults correspond to it.
 pub(super) fn config_text(line: &CommandLine) -> Option<String> {
     let is_default = line.binary == Path::new("/usr/sbin/haproxy")
         && line.config == [Path::new("/etc/haproxy/haproxy.cfg")]

@@ -68,7 +68,8 @@ fn serving(daemon: &dyn DaemonClient) -> Result<Serving, String> {
     status.main.serving.ok_or_else(|| "the daemon serves nothing: there is nothing to hand back".into())
 }
 
-/// Whether the configuration is the one that a takeover wrote, unchanged. Then the unit's command line says all that it says.
+/// Whether the configuration is unchanged since a takeover wrote it. All its settings are then on the unit's command line
+/// as well.
 fn is_our_config() -> bool {
     fs::read_to_string(files::CONFIG).is_ok_and(|text| files::is_as_written(&text))
 }

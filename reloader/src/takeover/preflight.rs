@@ -31,7 +31,7 @@ pub(super) struct Candidate {
 /// Checks that the unit runs a HAProxy that the daemon will be able to adopt.
 ///
 /// # Errors
-/// The first reason against it.
+/// The first reason why the daemon could not take the unit over.
 pub(super) async fn check_take_over(
     name: &str,
     config_path: Option<&Path>,
@@ -65,7 +65,7 @@ pub(super) async fn check_take_over(
 /// Checks that the unit was taken over and can be handed back.
 ///
 /// # Errors
-/// The first reason against it.
+/// The first reason why the unit cannot be handed back.
 pub(super) fn check_hand_back(name: &str, config: &Config) -> Result<Unit, TakeoverError> {
     let unit = find_unit(name)?;
     let drop_in = files::drop_in(name);
@@ -81,7 +81,7 @@ pub(super) fn check_hand_back(name: &str, config: &Config) -> Result<Unit, Takeo
     }
     match unit.start_commands.len() {
         1 => Ok(unit),
-        _ => Err(obstacle("beside the drop-in it no longer has exactly one command in ExecStart=")),
+        _ => Err(obstacle("outside the drop-in its ExecStart= must have exactly one command")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the operator asks for, and what is reported in the end.
+//! Defines what the operator asks for, and what is reported at the end.
 
 use std::path::Path;
 

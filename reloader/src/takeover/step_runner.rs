@@ -111,7 +111,7 @@ impl<'a> StepRunner<'a> {
     }
 }
 
-/// A socket that is not in custody could not be passed by the first reload.
+/// Checks that all listeners are in custody. The first reload could not pass a socket that is not.
 fn check_custody(serving: &Serving, custody: &[ListenerStatus]) -> Result<(), String> {
     let is_kept = |listener: &&ListenerStatus| custody.iter().any(|kept| kept.inode == listener.inode);
     match serving.listeners.iter().find(|listener| !is_kept(listener)) {
@@ -124,7 +124,7 @@ fn check_custody(serving: &Serving, custody: &[ListenerStatus]) -> Result<(), St
     }
 }
 
-/// The TCP and unix listeners of a HAProxy, master and workers.
+/// The TCP and unix listeners of a HAProxy: those of its master and of its workers.
 fn listeners(pid: u32) -> Result<Vec<ListenSocket>, String> {
     let sockets = process::sockets_of(&process::family(pid));
     let all = sock_diag::listeners().map_err(|error| error.to_string())?;
@@ -138,7 +138,7 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
     fs::write(path, text)
 }
 
-/// Removes a file that may be missing. A drop-in directory that is empty then is removed, too.
+/// Removes a file that may be missing. Removes its drop-in directory, too, if that is empty afterwards.
 fn remove(path: &Path) -> std::io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),

@@ -1,4 +1,5 @@
-//! Lists the steps of each direction, and those of the way back where a step fails. `step_runner` takes them.
+//! Lists the steps of a takeover and of handing a unit back, and the steps that undo either after a failure.
+//! `step_runner` takes them.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +29,7 @@ pub enum Step {
         /// Its arguments.
         words: Vec<String>,
     },
-    /// Check that the daemon has adopted what the unit ran before.
+    /// Check that the daemon has adopted the HAProxy that the unit ran before.
     Adopted {
         /// The pid of HAProxy's main process.
         pid: u32,

@@ -1,4 +1,4 @@
-//! Asks and tells systemd by `systemctl`.
+//! Reads the state of units and changes it, through `systemctl`.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub(crate) fn is_booted() -> bool {
 pub(super) fn systemctl(words: &[&str]) -> Result<String, TakeoverError> {
     let failed = |message: String| TakeoverError::Systemctl { command: words.join(" "), message };
     let mut command = Command::new("systemctl");
-    // A Ctrl-C must not reach it: a takeover that has begun is finished or rolled back.
+    // A Ctrl-C must not reach `systemctl`: a takeover that has begun is finished or rolled back.
     command.process_group(0).args(words);
     let output = children::output_and_errors(&mut command).map_err(|error| failed(error.to_string()))?;
     match output.status.success() {

@@ -124,7 +124,7 @@ impl Way {
         [Way::NoReusePort, Way::HeldEbpf, Way::HeldQdisc].contains(&self)
     }
 
-    /// Whether it needs a distribution's kernel, because only that has sch_plug.
+    /// Whether this way needs the kernel of a distribution: only such a kernel has sch_plug.
     pub fn needs_guest(self) -> bool {
         self == Way::HeldQdisc
     }

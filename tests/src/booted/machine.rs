@@ -1,4 +1,4 @@
-//! Boots a Debian with systemd by systemd-nspawn, and runs commands in it.
+//! Boots Debian with systemd in a container of systemd-nspawn, and runs commands in it.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -21,7 +21,7 @@ use crate::rig::{Answer, binary};
 use crate::schema;
 use crate::versions::cache_dir;
 
-/// A boot takes seconds.
+/// The limit of a boot, which normally takes seconds.
 const BOOT: Duration = Duration::from_secs(120);
 
 /// Where systemd-nspawn looks for mounts to pass in. It exists on a host whose own init is systemd.
@@ -31,7 +31,7 @@ const PROPAGATE: &str = "/run/systemd/nspawn/propagate";
 pub struct Machine {
     nspawn: Child,
     leader: Option<Process>,
-    /// Unmounted before its directory is removed.
+    /// The machine's file system. It is unmounted before its directory is removed.
     layer: Layer,
     cgroups: ControlGroups,
 }
@@ -107,7 +107,8 @@ impl Machine {
         fs::read_to_string(self.layer.log()).unwrap_or_default()
     }
 
-    /// Moves the calling thread into the machine's network. What is started from it is a client there.
+    /// Moves the calling thread into the machine's network namespace. Clients that the thread starts afterwards run in
+    /// that namespace.
     pub fn enter_network(&self) {
         netns::enter_that_of(self.leader());
     }

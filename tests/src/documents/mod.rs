@@ -18,7 +18,7 @@ pub struct Block {
     pub page: String,
     /// The line of its fence, from 1.
     pub line: usize,
-    /// The word behind the fence, empty where there is none.
+    /// The word after the opening fence. Empty if there is none.
     pub language: String,
     /// What stands between the fences.
     pub text: String,

@@ -81,7 +81,7 @@ fn inherit_cpuset(parent: &Path, group: &Path) -> io::Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let known = group.join(file);
         if known.exists() && fs::read_to_string(&known)?.trim().is_empty() {
-            // In version 2 the file is empty because the values are inherited already.
+            // In version 2 the parent's file may be empty, too: the values are inherited already.
             let own = fs::read_to_string(parent.join(file)).unwrap_or_default();
             if !own.trim().is_empty() {
                 fs::write(known, own.trim())?;
@@ -101,7 +101,7 @@ pub(super) fn roots() -> Vec<PathBuf> {
     hierarchies().into_iter().map(|(root, _)| root).collect()
 }
 
-/// For each hierarchy, where it is mounted, and the path of this process's group below that.
+/// The mount point of each hierarchy, with the path of this process's group below it.
 fn hierarchies() -> Vec<(PathBuf, PathBuf)> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     hierarchies_in(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))

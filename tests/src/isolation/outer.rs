@@ -62,7 +62,7 @@ impl Run {
         })
     }
 
-    /// However this function ends, the inner process has ended then.
+    /// The inner process has ended when this function returns, also with an error.
     fn run_inner(&self, signals: &SignalFd, scratch: &Scratch, groups: &ControlGroups) -> Result<Event> {
         let mut inner = self.start(scratch)?;
         let event = start_command(&mut inner, groups).and_then(|()| self.wait(signals, &mut inner));
@@ -75,7 +75,7 @@ impl Run {
     fn start(&self, scratch: &Scratch) -> Result<Child> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(super::INNER).arg("--").args(&self.words).env("TMPDIR", scratch.path()).stdin(Stdio::piped());
-        // It applies to children: this process stays in its namespace.
+        // unshare applies to the children: this process stays in its namespace.
         unshare(CloneFlags::CLONE_NEWPID).context("unshare(CLONE_NEWPID)")?;
         command.spawn().context("starting the inner process")
     }

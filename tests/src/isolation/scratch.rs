@@ -9,10 +9,10 @@ use anyhow::{Context, Result};
 use super::control_groups;
 use crate::process::Process;
 
-/// It is short because the path of a Unix socket below it can have at most 107 bytes.
+/// The prefix is short because the path of a Unix socket in the directory can have at most 107 bytes.
 const PREFIX: &str = "rlr-";
 
-/// Other users may enter it, because some tests run programs as another user.
+/// Other users may enter the directory, because some tests run programs as another user.
 const MODE: u32 = 0o1777;
 
 /// The directory. `remove` removes it.
@@ -46,8 +46,8 @@ impl Scratch {
     }
 }
 
-/// The prefix with `PID-STARTTIME`. What has this name belongs to this process, and is abandoned when the process has
-/// ended.
+/// The prefix followed by `PID-STARTTIME` of this process. A directory or group with this name belongs to this process.
+/// It is abandoned when the process has ended.
 pub(super) fn name_of_this_process(prefix: &str) -> Result<String> {
     let own = Process::with_pid(std::process::id().cast_signed()).context("this process in /proc")?;
     Ok(format!("{prefix}{}-{}", own.pid, own.start_time))

@@ -34,7 +34,7 @@ impl Load {
         self
     }
 
-    /// Starts no more than this many. Without it the load goes on until `stop`.
+    /// Limits the number of starts. Without a limit the load continues until `stop`.
     pub fn connections(mut self, limit: u64) -> Load {
         self.load = self.load.connections(limit);
         self.is_limited = true;

@@ -73,7 +73,7 @@ mod tests {
         let child = process.children()[0];
         assert!(child.is_alive());
         end_all(dir.path());
-        // Checked before its input ends, which would end it as well.
+        // This is checked before the input ends, because the end of the input would end the process as well.
         assert!(!child.is_alive());
         assert!(!parent.wait().unwrap().success());
     }

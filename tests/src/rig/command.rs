@@ -11,7 +11,7 @@ use crate::poll::satisfied_within;
 use crate::process::exit_code;
 use crate::schema;
 
-/// No command of reloader takes longer. A command that does is killed and fails the test.
+/// The limit of a command of reloader. A command that takes longer is killed and fails the test.
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// The result of a command.

@@ -167,7 +167,7 @@ impl Rig {
         Pending::start(self.reloader(args))
     }
 
-    /// Runs a command as another user, whose only group has the same number.
+    /// Runs a command of reloader as `user`. The number `user` is its user id and its only group id.
     #[track_caller]
     pub fn run_as(&self, user: u32, args: &[&str]) -> Answer {
         let mut command = self.reloader_for_all(args);
@@ -175,7 +175,8 @@ impl Rig {
         Pending::start(command).wait()
     }
 
-    /// Runs a command by another program, such as `setpriv` or `unshare`, which takes it as its last arguments.
+    /// Runs a command of reloader through another program, such as `setpriv` or `unshare`. That program takes the command
+    /// as its last arguments.
     #[track_caller]
     pub fn run_under(&self, program: &[&str], args: &[&str]) -> Answer {
         let reloader = self.reloader(args);

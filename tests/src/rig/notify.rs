@@ -21,11 +21,11 @@ struct Messages {
     stored: Vec<Stored>,
 }
 
-/// The delay of a systemd that has other work. It reveals a daemon that does not wait until systemd has closed a
-/// socket.
+/// The delay before a message is handled, as in a busy systemd. A daemon that does not wait until systemd has closed a
+/// socket fails because of it.
 const BUSY: Duration = Duration::from_millis(100);
 
-/// Errors after which to read again: there was no message, or a signal came.
+/// Errors after which the receiver reads again: no message was there, or a signal came.
 const PASSING: [ErrorKind; 2] = [ErrorKind::WouldBlock, ErrorKind::Interrupted];
 
 /// Receives messages for as long as it lives. A daemon whose messages are not received would block.

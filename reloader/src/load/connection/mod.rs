@@ -18,8 +18,8 @@ use crate::sys::{TcpInfo, tcp_info};
 const TCP_SYN_SENT: u8 = 2;
 const TCP_CLOSE: u8 = 7;
 
-/// Reads of one connection in a turn of the loop. An endless reply must not keep the loop from the other connections, and
-/// from its own deadline.
+/// The largest number of reads from one connection in a turn of the loop. An endless reply must not delay the other
+/// connections or its own deadline.
 const MAX_READS_PER_TURN: usize = 16;
 const READ_BUFFER_BYTES: usize = 4096;
 
@@ -28,8 +28,8 @@ const READ_BUFFER_BYTES: usize = 4096;
 pub(super) enum Advance {
     /// An event of its socket.
     WaitForSocket,
-    /// Another call soon, because no event will tell when. Either the backlog of a unix listener is full, where a blocking
-    /// client would sleep, or there is more to read than one turn may take.
+    /// Another call soon, because no event will come. Either the backlog of a unix listener is full, and a blocking
+    /// client would sleep. Or there is more to read than one turn may read.
     RunAgain,
     /// Nothing: its exchange has ended.
     Done(Result<(), Failure>),
@@ -79,7 +79,7 @@ impl Connection {
         address: &SockAddr,
         options: Arc<ConnectionOptions>,
     ) -> Result<Connection, Failure> {
-        // One system call, where `Socket::new` makes three.
+        // This makes one system call, and `Socket::new` would make three.
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = Socket::new_raw(domain, kind, None).map_err(|error| Failure::from_errno(errno(&error), false))?;
         let session = options.tls.as_ref().map(Tls::session).transpose()?;
@@ -263,7 +263,7 @@ impl Connection {
         if !self.reply.is_complete_at_close() {
             return Err(Failure::CutShort);
         }
-        // A 503 is a reply, but the client needed a 200: to it the connection is lost.
+        // A 503 is a reply, but the client needed a 200: for the client the connection is lost.
         match self.reply.status() {
             Some(status) if !(200..400).contains(&status) => Err(Failure::Status(status)),
             _ => Ok(()),

@@ -23,7 +23,7 @@ use poller::Poller;
 use schedule::Schedule;
 use slots::Slots;
 
-/// Starts in one turn of the loop. Catching up must not starve the connections that are open.
+/// The largest number of starts in one turn of the loop. A generator that is late must not starve the open connections.
 const MAX_STARTS_PER_TURN: usize = 64;
 /// How soon a call to stop is noticed.
 const STOP_POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -31,7 +31,7 @@ const STOP_POLL_INTERVAL: Duration = Duration::from_millis(20);
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 const GENERATOR_NICE: i32 = -10;
 
-/// What the engine has to do.
+/// The load that the engine generates.
 pub(super) struct Plan {
     /// The targets, as socket(2) and connect(2) take them.
     pub(super) addresses: Vec<(Domain, SockAddr)>,
@@ -54,10 +54,10 @@ pub(super) struct Engine<S> {
     schedule: Schedule,
     finished: u64,
     open: Slots<OpenConnection>,
-    /// Of jobs that have a connection. All jobs have the same timeout, so that the order in which they got their connections
-    /// is the order of the deadlines.
+    /// The deadlines of the jobs that have a connection. All jobs have the same timeout, so the order in which they got
+    /// their connections is the order of the deadlines.
     deadlines: VecDeque<Deadline>,
-    /// Connections to drive in the next turn, although no event will tell.
+    /// Connections to drive in the next turn without an event.
     retries: Vec<u64>,
     /// Jobs that are due and wait for a connection of the pool.
     queued_jobs: VecDeque<Job>,
@@ -124,8 +124,9 @@ impl<S: Sink> Engine<S> {
 
     /// Runs the load to its end.
     pub(super) fn run(mut self) -> FinishedLoad<S> {
-        // For this thread alone. Real clients have processors of their own; without it, a compiler that runs at the same time
-        // delays the starts. Only root may do it; `kept_schedule` tells whether the load managed without.
+        // Raises the priority of this thread alone. Real clients have processors of their own. Without the priority, a
+        // compiler that runs at the same time delays the starts. Only root may raise it. `kept_schedule` tells whether
+        // the load kept its schedule all the same.
         let _ = rustix::process::setpriority_process(None, GENERATOR_NICE);
         self.schedule.begin = Instant::now();
         self.sink.begin(self.schedule.begin);
@@ -174,12 +175,12 @@ impl<S: Sink> Engine<S> {
                 self.assign_queued_jobs();
             }
         }
-        // Not earlier: a caller that waits for this count relies on the SYN having been sent.
+        // The count is published only now: a caller that waits for it relies on the SYN having been sent.
         self.progress.started.store(self.schedule.started(), Relaxed);
     }
 
-    /// Records the delay of the job that was due when the load was told to stop and will never start. A stall at the very end
-    /// shows nowhere else.
+    /// Records the delay of a job that was due when the load was told to stop, and that will never start. No other figure
+    /// shows a stall at the end of the load.
     fn notice_stop(&mut self) {
         if self.stop_seen || !self.progress.stop.load(Relaxed) {
             return;
@@ -224,7 +225,7 @@ impl<S: Sink> Engine<S> {
                 continue;
             }
             let Some(key) = self.take_idle_connection() else {
-                // The search may have closed some.
+                // The search for an idle connection may have closed some connections.
                 if self.open.len() < pool {
                     continue;
                 }

@@ -15,7 +15,7 @@ impl Schedule {
         Schedule { begin: Instant::now(), rate, limit, started: 0 }
     }
 
-    /// How many have been taken.
+    /// How many starts have been taken.
     pub(super) fn started(&self) -> u64 {
         self.started
     }

@@ -1,4 +1,4 @@
-//! Looks at what is left on the old listeners of reuseport groups.
+//! Finds handshakes and queued connections that are left on the old listeners of reuseport groups.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ impl ClosingListeners {
         ClosingListeners { endpoints, inodes: listeners.map(|listener| listener.inode).collect() }
     }
 
-    /// Handshakes that they have begun. Without `late` only those whose SYN-ACK was sent once.
+    /// The handshakes that these listeners have begun. Without `late`, only those whose SYN-ACK was sent once.
     pub(crate) fn half_open(&self, late: bool) -> Result<HashSet<Endpoints>, SockDiagError> {
         let pending = sock_diag::half_open(0)?;
         let awaited = pending.iter().filter(|found| {

@@ -1,4 +1,4 @@
-//! Keeps the steering program of one service between reloads, and takes it off once nothing waits for it.
+//! Keeps the steering program of one service between reloads, and detaches it once no handshake waits for it.
 
 mod closing_listeners;
 
@@ -14,21 +14,21 @@ use crate::process::run_blocking;
 
 pub(crate) use closing_listeners::ClosingListeners;
 
-/// Handshakes of closed listeners whose client is slow, or whose ACK came while the accept queue was full. The program migrates them as long
-/// as it is attached, and does nothing else any more.
+/// Handshakes of closed listeners whose client is slow, or whose ACK came while the accept queue was full. The program
+/// migrates them as long as it is attached. It does nothing else by then.
 pub(crate) struct PendingHandshakes {
     listeners: Arc<ClosingListeners>,
-    /// Those that have been there at each look so far; `None` before the first.
+    /// The handshakes that every check so far has found; `None` before the first check.
     pending: Option<HashSet<Endpoints>>,
 }
 
 impl PendingHandshakes {
-    /// Of listeners that have closed a moment ago.
+    /// The pending handshakes of `listeners`, which have closed a moment ago.
     pub(crate) fn new(listeners: Arc<ClosingListeners>) -> PendingHandshakes {
         PendingHandshakes { listeners, pending: None }
     }
 
-    /// Whether one may still be there. What cannot be seen may.
+    /// Whether a handshake may still be pending. True also if the kernel's tables cannot be read.
     fn wait(&mut self) -> bool {
         let Ok(now) = self.listeners.half_open(true) else { return true };
         let pending = self.pending.get_or_insert_with(|| now.clone());
@@ -52,7 +52,7 @@ impl Steering {
         self.is_left_behind
     }
 
-    /// Whether what is queued on a closed listener moves over; false where no program is loaded.
+    /// Whether the program moves connections that are queued on a closed listener. False if no program is loaded.
     pub(crate) fn migrates(&self) -> bool {
         self.program.as_ref().is_some_and(Steer::migrates)
     }
@@ -62,12 +62,12 @@ impl Steering {
         self.program.as_ref().is_some_and(|steer| steer.is_attached_at(address))
     }
 
-    /// Notes what a daemon that was killed has left, by the trace in `place`.
+    /// Notes whether a killed daemon has left the program on groups. Its files in `place` tell.
     pub(super) fn note_left_behind(&mut self, place: &Path) {
         self.is_left_behind = steer::is_left(place);
     }
 
-    /// Loads the program, unless it is there. Where that is impossible, steering is.
+    /// Loads the program if it is not loaded. Without the program, steering is impossible.
     pub(super) async fn load(&mut self) -> Result<(), SteerError> {
         if self.program.is_none() {
             self.program = Some(run_blocking(Steer::load).await?);
@@ -75,7 +75,7 @@ impl Steering {
         Ok(())
     }
 
-    /// Lends the program to a reload, attached to nothing. Handshakes that it waited for are not waited for any more.
+    /// Lends the program to a reload, attached to no group. It no longer waits for pending handshakes.
     pub(super) async fn lend(&mut self) -> Result<Steer, SteerError> {
         self.pending = None;
         match self.program.take() {
@@ -90,7 +90,8 @@ impl Steering {
         self.pending = pending;
     }
 
-    /// Steers the groups of the last reload to their present listeners for `lease`. False where it is attached to none, or cannot.
+    /// Steers the groups of the last reload to their present listeners for `lease`. False if the program is attached to
+    /// no group, or if steering fails.
     pub(super) fn renew(&mut self, lease: Duration) -> bool {
         let attached = self.program.as_mut().filter(|steer| steer.is_in_force());
         attached.is_some_and(|steer| steer.renew(lease).is_ok())
@@ -103,19 +104,20 @@ impl Steering {
         }
     }
 
-    /// Whether it waits for handshakes.
+    /// Whether the program stays attached for pending handshakes.
     pub(super) fn has_pending(&self) -> bool {
         self.pending.is_some()
     }
 
-    /// Takes the program off once no handshake waits for it. Due about once a second.
+    /// Detaches the program once no handshake waits for it. It is called about once a second.
     pub(super) fn detach_when_idle(&mut self) {
         if !self.pending.as_mut().is_some_and(PendingHandshakes::wait) {
             self.detach_now();
         }
     }
 
-    /// Takes the program off, even if handshakes wait for it: the socket by which it is taken off must not outlive its server.
+    /// Detaches the program, even if handshakes wait for it. The socket through which it is detached must not outlive its
+    /// server.
     pub(super) fn detach_now(&mut self) {
         self.pending = None;
         if let Some(Err(error)) = self.program.as_mut().map(|steer| steer.end(&[])) {
@@ -123,7 +125,7 @@ impl Steering {
         }
     }
 
-    /// Takes off what a daemon that was killed has left.
+    /// Detaches the program that a killed daemon has left on groups.
     pub(super) fn take_over(&mut self, place: &Path) {
         self.is_left_behind = false;
         let groups = steer::clean_up(place);

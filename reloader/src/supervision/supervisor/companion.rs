@@ -8,7 +8,8 @@ use crate::process;
 use crate::sockets::custody::Followed;
 
 impl Supervisor {
-    /// The companion's worker is not where it was seen last, or there is none, and it is time to look for another.
+    /// Whether it is time to look for a worker of the companion: there is none, or the worker is no longer where it was
+    /// seen last.
     pub(crate) fn misses_its_worker(&mut self) -> bool {
         let custody = self.custody();
         let missing = match self.serving() {
@@ -23,21 +24,21 @@ impl Supervisor {
         self.service.update_companion(due).unwrap_or(false)
     }
 
-    /// The worker of a companion lives and serves no more: its master has retired it.
+    /// Whether the companion's worker has closed its listeners. Its master has then retired it.
     pub(crate) fn worker_has_let_go(&self) -> bool {
         !self.server().owns_lifecycle() && !self.custody().is_still_owned()
     }
 
-    /// No worker was found in the place of the missing one. Between two workers a client may find none for a moment, so it takes two looks to
-    /// say that none serves.
+    /// Notes that no worker was found in place of the missing one. For a moment there may be no worker between two. Only
+    /// the second such check counts as a service without a worker.
     pub(crate) fn worker_is_missing(&mut self) {
         if self.service.update_companion(|companion| companion.note_missing()) == Some(true) {
             self.follow_custody();
         }
     }
 
-    /// What the worker closed by itself leaves custody, as it does in supervised mode; a worker that is being retired closes everything, and
-    /// that is another matter.
+    /// Removes from custody the listeners that the worker closed by itself, as in supervised mode. A worker that is being
+    /// retired closes all its listeners. This method does not handle that case.
     pub(super) fn follow_closings(&mut self) {
         let Some(serving) = self.serving().filter(|serving| serving.process.try_ended().is_none()) else { return };
         let root = serving.process.pid();
@@ -48,12 +49,12 @@ impl Supervisor {
         }
     }
 
-    /// What the serving worker has read; `None` where that is not known.
+    /// Sets the binds that the serving worker has read. `None` if they are unknown.
     pub(crate) fn set_binds(&mut self, binds: Option<Binds>) {
         self.service.update_companion(|companion| companion.set_binds(binds));
     }
 
-    /// No worker was found, for this reason; `None` where one was.
+    /// Sets the reason why no worker was found. `None` if one was found.
     pub(crate) fn set_absent(&mut self, absent: Option<String>) {
         let is_news = self.service.update_companion(|companion| companion.set_absent(absent.clone()));
         if let (Some(true), Some(absent)) = (is_news, absent) {

@@ -1,4 +1,4 @@
-//! What the next reload would do, and what it needs between reloads.
+//! Plans the next reload, and prepares what it needs between reloads.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Supervisor {
         companion::plan(present, inputs)
     }
 
-    /// Takes out of `custody` what no successor of this server has a use for.
+    /// Removes from `custody` the sockets that the next generation of this server cannot use.
     pub(crate) fn limit_custody(&self, custody: &mut Custody) {
         let server = self.server();
         custody.retain(|kept| server.has_use_for(&kept.listener.endpoint, || kept.shares_its_address()));
@@ -65,10 +65,11 @@ impl Supervisor {
         }
     }
 
-    /// What the next generation may be given: with a strategy that keeps TCP back, everything else.
+    /// The sockets that the next generation may be given. A strategy that keeps TCP back leaves out the TCP listeners.
     pub(crate) fn offer(&self) -> Custody {
         let mut custody = self.custody().clone();
-        // With nothing serving there is nothing to bind again beside.
+        // A TCP listener is kept back only while a generation serves: it is bound again beside the listener of that
+        // generation.
         if plan::keeps_tcp_back(self.config().reload.strategy) && self.is_served() {
             custody.retain(is_not_tcp);
         }
@@ -80,7 +81,8 @@ impl Supervisor {
         self.server().check()
     }
 
-    /// Takes a new configuration. What it needs between reloads is for [`prepare_holds`](Self::prepare_holds).
+    /// Takes a new configuration. [`prepare_holds`](Self::prepare_holds) installs what the configuration needs between
+    /// reloads.
     pub(crate) async fn configure(&mut self, config: &Config) {
         self.service.configure(config);
         if let Err(error) = self.refresh_server().await {
@@ -88,16 +90,16 @@ impl Supervisor {
         }
     }
 
-    /// Finds out again what the plan follows from and only files or programs tell.
+    /// Reads again the facts that the plan depends on and that only files or programs tell.
     ///
     /// # Errors
-    /// Where HAProxy does not say which version it is: the one that is known stays.
+    /// If HAProxy does not tell its version. The version that was known before stays in use.
     pub(crate) async fn refresh_server(&mut self) -> Result<Capabilities, VersionError> {
         self.refresh_companion().await;
         self.heartbeat().during(self.server().refresh_capabilities()).await
     }
 
-    /// Reads again what the plan of a companion follows from.
+    /// Reads again the facts that the plan of a companion depends on.
     async fn refresh_companion(&mut self) {
         let Some(companion) = self.server().companion() else { return };
         let files = companion.config().config.clone();
@@ -105,12 +107,12 @@ impl Supervisor {
         self.set_exposes(exposes);
     }
 
-    /// What the configuration on disk of a companion says: a stats socket exports listeners.
+    /// Sets whether a stats socket exports listeners, according to the companion's configuration on disk.
     pub(crate) fn set_exposes(&mut self, exposes: bool) {
         self.service.update_companion(|companion| companion.set_exposes(exposes));
     }
 
-    /// Where every reload is a hold, installs what holds need on the devices between reloads.
+    /// Installs the qdiscs that holds need on the devices between reloads, if every reload is a hold.
     pub(crate) async fn prepare_holds(&mut self) {
         let strategy = self.config().reload.strategy;
         let passes = self.server().capabilities().is_some_and(|capabilities| capabilities.why_not_passed.is_none());
@@ -129,10 +131,11 @@ impl Supervisor {
         }
     }
 
-    /// Loads the steering program, unless it is there. Whether it moves what is queued on a closed listener.
+    /// Loads the steering program if it is not loaded. Returns whether the program moves connections that are queued on a
+    /// closed listener.
     ///
     /// # Errors
-    /// Where it cannot be loaded: then nothing can be steered.
+    /// If it cannot be loaded: then nothing can be steered.
     pub(crate) async fn load_steering(&mut self) -> Result<bool, SteerError> {
         self.steering.load().await?;
         Ok(self.steering.migrates())
@@ -143,7 +146,7 @@ impl Supervisor {
         self.steering.note_left_behind(self.service.place());
     }
 
-    /// Takes off the steering program of a daemon that was killed.
+    /// Detaches the steering program of a daemon that was killed.
     pub(crate) fn take_over_steering(&mut self) {
         self.steering.take_over(self.service.place());
     }
@@ -151,7 +154,7 @@ impl Supervisor {
     /// Lends the steering program to a reload.
     ///
     /// # Errors
-    /// Where it cannot be loaded, or not be taken off the groups of the last reload.
+    /// If the program cannot be loaded, or cannot be detached from the groups of the last reload.
     pub(crate) async fn lend_steering(&mut self) -> Result<Steer, SteerError> {
         self.steering.lend().await
     }
@@ -161,12 +164,12 @@ impl Supervisor {
         self.steering.give_back(program, pending);
     }
 
-    /// Takes the steering program off, even if handshakes wait for it.
+    /// Detaches the steering program, even if handshakes wait for it.
     pub(crate) fn detach_steering_now(&mut self) {
         self.steering.detach_now();
     }
 
-    /// Takes it off once no handshake waits for it.
+    /// Detaches the steering program once no handshake waits for it.
     pub(crate) fn detach_steering_when_idle(&mut self) {
         self.steering.detach_when_idle();
     }
@@ -181,10 +184,10 @@ impl Supervisor {
         self.steering.end_renewal();
     }
 
-    /// Lends the SYN counter to a reload. It is loaded where it is not there.
+    /// Lends the SYN counter to a reload. Loads it first if it is not loaded.
     ///
     /// # Errors
-    /// Where it cannot be loaded.
+    /// If it cannot be loaded.
     pub(crate) async fn lend_counter(&mut self) -> Result<SynCounter, CounterError> {
         self.host.take_counter().await
     }
@@ -194,7 +197,7 @@ impl Supervisor {
         self.host.give_back_counter(counter);
     }
 
-    /// Loads the SYN counter where reloads are to count.
+    /// Loads the SYN counter if reloads are to count SYNs.
     pub(crate) async fn prepare_counter(&mut self) {
         if self.config().reload.count_syns
             && let Err(error) = self.host.load_counter().await

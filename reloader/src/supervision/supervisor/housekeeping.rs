@@ -1,4 +1,4 @@
-//! What the daemon does between reloads: custody follows the server, ends are noticed, limits are kept.
+//! Does the work that is due between reloads: updates custody, notices processes that ended, and enforces time limits.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,15 @@ use crate::process::{Ended, ProcessScope};
 use crate::sockets::custody::Followed;
 use crate::supervision::{Generation, Notice};
 
-/// A retired generation has closed its listeners after this time, or is asked again.
+/// The time in which a retired generation should close its listeners. After it, the generation is asked again.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long programs of a HAProxy may take to end after the last worker has. They are killed then.
+/// How long the programs of a HAProxy may run after its last worker has ended. Then they are killed.
 const PROGRAMS_END_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Supervisor {
-    /// What is due about once a second: custody follows the server, its log is forwarded, limits are kept.
+    /// Does the work that is due about once a second: updates custody, forwards the server's log, and enforces time
+    /// limits.
     pub(crate) fn tick(&mut self) {
         self.heartbeat().beat();
         match self.server().owns_lifecycle() {
@@ -28,7 +29,7 @@ impl Supervisor {
         }
         self.forward_logs();
         self.follow_flags();
-        // A share of the service manager that was full may have room by now.
+        // The service manager's store may have been full before, and may have room now.
         self.hand_sockets_to_service_manager();
         self.ask_orphans();
         self.remind_draining();
@@ -38,7 +39,7 @@ impl Supervisor {
         if self.steering.has_pending() && self.generations.starting().is_none() {
             self.detach_steering_when_idle();
         }
-        // What a draining generation has queued moves by that program when it closes.
+        // When a draining generation closes its listeners, that program moves the connections that are queued on them.
         if self.steering.is_left_behind() && !self.generations.draining().iter().any(Generation::listens) {
             self.take_over_steering();
         }
@@ -50,8 +51,8 @@ impl Supervisor {
         self.generations.update_draining(|draining| forward_log(name, draining));
     }
 
-    /// Ends masters whose workers have drained, and that only their programs keep. A new worker may be on its way, so a master is looked at
-    /// twice.
+    /// Ends masters whose workers have drained and that have only programs left. A master is checked twice, because it
+    /// may be starting a new worker.
     pub(crate) fn end_idle_masters(&mut self) {
         if !self.server().ends_idle_masters() {
             return;
@@ -64,14 +65,15 @@ impl Supervisor {
         });
     }
 
-    /// A server may set O_NONBLOCK late: the next daemon is to find the record as it is now.
+    /// Records the O_NONBLOCK flags again if they have changed. A server may set O_NONBLOCK late, and the next daemon
+    /// needs the present flags.
     fn follow_flags(&mut self) {
         if self.sockets.has_other_flags(&self.nonblocking()) {
             self.record_with_flags();
         }
     }
 
-    /// The serving generation ended by itself.
+    /// Handles a serving generation that ended by itself.
     pub(crate) fn serving_ended(&mut self, ended: Ended) {
         let Some(mut dead) = self.generations.take_serving() else { return };
         log::error!("generation {} (process {}) {ended} while it served", dead.number, dead.process.pid());
@@ -84,7 +86,8 @@ impl Supervisor {
         self.record();
     }
 
-    /// The serving generation lives and listens no more: another process told it to stop, or its worker is dead.
+    /// Handles a serving generation that still lives but has stopped listening: another process told it to stop, or its
+    /// worker is dead.
     fn serving_stopped(&mut self) {
         let Some(mut stopped) = self.generations.take_serving() else { return };
         let warning = format!(
@@ -102,19 +105,20 @@ impl Supervisor {
         self.stopped.push(request);
     }
 
-    /// Asks generations that stopped listening to end, once it is recorded that they drain: the next daemon must not ask them a second time.
+    /// Asks generations that stopped listening to end. First records that they drain, because the next daemon must not
+    /// ask them a second time.
     pub(crate) async fn retire_stopped(&mut self) {
         let requests = std::mem::take(&mut self.stopped);
         if requests.is_empty() {
             return;
         }
-        // A failure is in the log, and the record is written again.
+        // A failure is logged, and the record is written again later.
         let _ = self.record_now().await;
         requests.iter().for_each(|request| self.server().retire(request));
     }
 
     fn begin_outage(&mut self, last: &Generation, warning: String) {
-        // Counted from the end itself: the loop may have been busy with a reload meanwhile.
+        // The outage counts from the end of the process: the loop may have been busy with a reload when it ended.
         let since = last.process.ended_at().unwrap_or_else(Instant::now);
         self.outage.begin(since, last.serving_since.elapsed());
         self.clear_warning(Notice::LastKnownGood);
@@ -128,7 +132,7 @@ impl Supervisor {
             let (number, pid) = (generation.number, generation.process.pid());
             log::info!("{}: generation {number} (process {pid}) has drained and ended", self.name());
             generation.clean_up();
-            // A script may have ended without its server.
+            // A script may have ended while its server lives on.
             if generation.scope == ProcessScope::All && !generation.closed_listeners {
                 self.follow_orphans(&generation);
             }
@@ -136,7 +140,7 @@ impl Supervisor {
         self.record();
     }
 
-    /// Custody follows what the serving generation owns now.
+    /// Updates custody to the listeners that the serving generation owns now.
     pub(super) fn follow_custody(&mut self) {
         let Some(serving) = self.serving().filter(|serving| serving.process.try_ended().is_none()) else { return };
         let (root, scope, sentinel) = (serving.process.pid(), serving.scope, serving.sentinel);
@@ -161,7 +165,7 @@ impl Supervisor {
         }
     }
 
-    /// The serving generation has closed these listeners by itself.
+    /// Forgets listeners that the serving generation has closed by itself.
     fn forget_closed(&mut self, closed: &[u64]) {
         self.generations.update_serving(|serving| {
             let is_closed = |owned: &Owned| closed.contains(&owned.listener.inode);
@@ -172,11 +176,12 @@ impl Supervisor {
         });
     }
 
-    /// A retired generation that still listens takes its share of new connections: it is asked again, and `status` says so.
+    /// Asks a retired generation again if it still listens, and notes it for `status`. Such a generation gets a share of
+    /// the new connections.
     fn remind_draining(&mut self) {
         let again = self.server().may_be_asked_twice();
         let then = match (self.server().owns_lifecycle(), again) {
-            (false, _) => "its master is to tell it again",
+            (false, _) => "its master has to tell it again",
             (true, true) => "it is told again",
             (true, false) => "look at its log",
         };
@@ -198,7 +203,7 @@ impl Supervisor {
         });
     }
 
-    /// Drops custody where something speaks for that by now.
+    /// Drops custody after two failed starts, or once custody-max has passed.
     fn drop_custody_when_over(&mut self) {
         if !self.custody().is_empty() && self.outage.custody_is_over(self.custody_max()) {
             self.drop_custody();
@@ -206,14 +211,15 @@ impl Supervisor {
         }
     }
 
-    /// Draining generations that are past `hard-stop-after`.
+    /// The numbers of the draining generations that were retired longer than `hard-stop-after` ago.
     pub(crate) fn overdue(&self) -> Vec<u64> {
         let Limit::After(limit) = self.config().reload.hard_stop_after else { return Vec::new() };
         let overdue = |generation: &&Generation| generation.retired.is_some_and(|retired| retired.elapsed() >= limit);
         self.generations.draining().iter().filter(overdue).map(|generation| generation.number).collect()
     }
 
-    /// True while a generation drains that was retired so lately that it may still begin to teach its stick tables.
+    /// True while a draining generation was retired less than `within` ago. Such a generation may still begin to send its
+    /// stick tables.
     pub(crate) fn predecessor_may_teach(&self, within: Duration) -> bool {
         let lately = |generation: &Generation| generation.retired.is_some_and(|retired| retired.elapsed() < within);
         let draining = self.generations.draining().iter();
@@ -221,7 +227,7 @@ impl Supervisor {
     }
 }
 
-/// It was asked to close its listeners for so long that it is to be looked at.
+/// Whether a retired generation has had enough time to close its listeners, but was not seen to have closed them.
 fn is_overdue_to_close(generation: &Generation) -> bool {
     !generation.awaits_retirement
         && !generation.closed_listeners
@@ -250,7 +256,7 @@ fn forward_log(service: &str, generation: &mut Generation) {
     forward(service, generation.number, &lines);
 }
 
-/// What it wrote up to its end, a last line without an end among it.
+/// Forwards the lines that the generation wrote before it ended. A last line without a line break is included.
 fn forward_last_words(service: &str, generation: &mut Generation) {
     let lines = generation.last_log_lines();
     forward(service, generation.number, &lines);

@@ -40,11 +40,11 @@ pub(crate) struct Supervisor {
     board: StatusBoard,
     /// Becomes true when the daemon is asked to stop.
     stopping: watch::Receiver<bool>,
-    /// Why the check that comes before a reload refused the configuration, until one is carried out.
+    /// Why the check before a reload refused the configuration. It is kept until a reload is carried out.
     refused: Option<String>,
-    /// What a reload that is wanted waits for, where nothing says how long.
+    /// What a wanted reload waits for when the length of the wait is unknown.
     waits: Option<&'static str>,
-    /// Generations that stopped listening, and are asked to end once that is recorded.
+    /// Generations that stopped listening. They are asked to end once it is recorded that they drain.
     stopped: Vec<RetireRequest>,
 }
 
@@ -76,7 +76,7 @@ impl Supervisor {
         }
     }
 
-    /// What the service is called.
+    /// The name of the service.
     pub(crate) fn name(&self) -> &str {
         self.service.name()
     }
@@ -126,12 +126,12 @@ impl Supervisor {
         self.sockets.custody()
     }
 
-    /// What is steered between reloads.
+    /// The state of steering between reloads.
     pub(crate) fn steering(&self) -> &Steering {
         &self.steering
     }
 
-    /// What is known about an outage.
+    /// The state of an outage.
     pub(crate) fn outage(&self) -> &ServiceOutage {
         &self.outage
     }
@@ -166,17 +166,20 @@ impl Supervisor {
         self.notices.clear(notice);
     }
 
-    /// Whether the serving generation lives at this moment: the loop hears of an end only when it is back from a reload.
+    /// Whether the serving generation lives at this moment. During a reload the loop does not notice that a generation
+    /// has ended.
     pub(crate) fn is_served(&self) -> bool {
         self.generations.is_served()
     }
 
-    /// Whether clients of this service are served at this moment: a companion's worker may live and have let go of its listeners.
+    /// Whether clients of this service are served at this moment. A companion's worker may live although it has closed
+    /// its listeners.
     pub(crate) fn serves(&self) -> bool {
         self.is_served() && !self.worker_has_let_go()
     }
 
-    /// The listeners that a new generation must take over: the serving one's, what custody kept of a dead one, or what was given up since.
+    /// The listeners that a new generation must take over: those of the serving generation, those that custody kept of a
+    /// dead generation, or those that were given up since.
     pub(crate) fn present_listeners(&self) -> Vec<Owned> {
         if let Some(serving) = self.serving() {
             return serving.listeners.clone();
@@ -185,24 +188,24 @@ impl Supervisor {
         self.custody_as_owned().into_iter().chain(refused).collect()
     }
 
-    /// Where it serves, has served, or was to serve.
+    /// The endpoints on which the service serves, has served, or was to serve.
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
         self.generations.endpoints().chain(self.server().endpoints()).collect()
     }
 
-    /// What is in custody, each socket once.
+    /// The listeners in custody, each socket once.
     pub(crate) fn custody_as_owned(&self) -> Vec<Owned> {
         let mut listed = HashSet::new();
         let kept = self.custody().kept().iter().filter(|kept| listed.insert(kept.listener.inode));
         kept.map(|kept| Owned { listener: kept.listener.clone(), role: kept.role }).collect()
     }
 
-    /// How long custody is kept with nothing serving.
+    /// How long custody is kept while nothing serves.
     pub(crate) fn custody_max(&self) -> Duration {
         outage::custody_max(self.config().reload.custody_max, self.generations.last_start())
     }
 
-    /// When custody is dropped, while nothing serves and there is any.
+    /// When custody is dropped at the latest. `None` while a generation serves or custody is empty.
     pub(crate) fn custody_ends(&self) -> Option<Instant> {
         self.outage.custody_ends(self.custody_max()).filter(|_| !self.custody().is_empty())
     }

@@ -1,4 +1,5 @@
-//! Follows processes that outlived the first one of their generation. What still accepts drains like any retired generation.
+//! Follows processes that outlived the first process of their generation. A process that still accepts connections drains
+//! like any retired generation.
 
 use std::collections::HashSet;
 
@@ -8,12 +9,13 @@ use crate::process::{self, Handle, ProcessScope};
 use crate::supervision::Generation;
 
 impl Supervisor {
-    /// Follows what is left of a generation whose first process has ended: a worker of HAProxy whose master was killed, a server whose
-    /// script has ended.
+    /// Follows the processes that are left of a generation whose first process has ended. Examples are a worker of
+    /// HAProxy whose master was killed, and a server whose script has ended.
     pub(crate) fn follow_orphans(&mut self, dead: &Generation) {
         let left = match dead.scope {
             ProcessScope::SameProgram => dead.worker_processes.clone(),
-            // Those of its session, which begins with its root: a service manager may have the sockets too.
+            // All processes of the session that began with the root process. Ownership of the sockets does not tell them,
+            // because a service manager may own the sockets too.
             ProcessScope::All => process::session_members(dead.process.pid()),
         };
         if left.is_empty() {
@@ -39,8 +41,8 @@ impl Supervisor {
         self.ask_orphans();
     }
 
-    /// Asks orphans to end. One of a service is asked once it waits for connections: a process that was forked for one client ends by
-    /// itself.
+    /// Asks orphans to end. An orphan of a server other than HAProxy is asked once it waits for connections: a process
+    /// that was forked for one client ends by itself.
     pub(crate) fn ask_orphans(&mut self) {
         let (name, server) = (self.service.name(), self.service.server());
         self.generations.update_draining(|orphan| {

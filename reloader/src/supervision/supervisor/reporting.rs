@@ -15,17 +15,18 @@ use crate::supervision::{Generation, notify};
 const MANY_DRAINING: usize = 8;
 
 impl Supervisor {
-    /// The check that comes before a reload refused the configuration: no reload was begun.
+    /// Notes that the check before a reload refused the configuration, so that no reload was begun.
     pub(crate) fn note_refused_check(&mut self, reason: String) {
         self.refused = Some(reason);
     }
 
-    /// A reload is carried out, whatever a check said before.
+    /// Forgets an earlier refusal, because a reload is carried out now.
     pub(crate) fn forget_refused_check(&mut self) {
         self.refused = None;
     }
 
-    /// What a reload that is wanted waits for, where nothing says how long; `None` when it waits for nothing. True where that is news.
+    /// Sets what a wanted reload waits for when the length of the wait is unknown. `None` if it waits for nothing. True
+    /// if the reload began or ceased to wait.
     pub(crate) fn set_waits(&mut self, phase: Option<&'static str>) -> bool {
         std::mem::replace(&mut self.waits, phase).is_some() != phase.is_some()
     }

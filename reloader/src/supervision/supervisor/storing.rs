@@ -1,4 +1,5 @@
-//! What is written for the next daemon and for people: the record of running generations, receipts, the last-known-good configuration.
+//! Writes files for the next daemon and for people: the record of running generations, receipts, the last-known-good
+//! configuration.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,13 +11,14 @@ use crate::supervision::Notice;
 use crate::supervision::records::{GenerationRecords, State};
 
 impl Supervisor {
-    /// Records that the starting generation serves and the serving one drains, before either is so.
+    /// Records that the starting generation serves and that the serving one drains, before either happens.
     ///
-    /// A daemon that is killed from here on leaves a successor that retires the old one again. Without this record the successor would
-    /// retire the new one, while the old one drains already: so the reload is given up when it cannot be written.
+    /// If the daemon is killed after this, the next daemon retires the old generation again. Without this record it would
+    /// retire the new generation while the old one drains already. The reload is therefore given up if the record cannot
+    /// be written.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub(crate) async fn record_handover(&self) -> io::Result<()> {
         let mut records = self.generation_records();
         for record in &mut records.generations {
@@ -28,20 +30,20 @@ impl Supervisor {
         self.heartbeat().during(self.records.store(records)).await
     }
 
-    /// Records the running generations, and waits until that is written. A failure is in the log.
+    /// Records the running generations, and waits until the record is written. A failure is logged.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub(crate) async fn record_now(&self) -> io::Result<()> {
         self.heartbeat().during(self.records.store(self.generation_records())).await
     }
 
-    /// Records the running generations beside the loop. A failure is in the log.
+    /// Records the running generations without blocking the loop. A failure is logged.
     pub(crate) fn record(&self) {
         self.records.submit(self.generation_records());
     }
 
-    /// As [`record`](Self::record), and notes which flags are recorded with it.
+    /// Does the same as [`record`](Self::record), and notes which flags were recorded.
     pub(super) fn record_with_flags(&mut self) {
         self.record();
         self.sockets.note_recorded_flags(self.nonblocking());
@@ -62,7 +64,7 @@ impl Supervisor {
         if self.server().never_blocks_in_accept() { Vec::new() } else { self.custody().nonblocking() }
     }
 
-    /// Stores a receipt; the reason when the journal did not take it.
+    /// Stores a receipt. Returns the reason if the journal did not take it.
     pub(crate) async fn store_receipt(&mut self, receipt: &Receipt) -> Option<String> {
         self.receipts.note(receipt);
         let stored = self.heartbeat().during(self.receipts.store(receipt)).await;
@@ -79,16 +81,16 @@ impl Supervisor {
     /// Keeps copies of a configuration that has started.
     ///
     /// # Errors
-    /// Where they cannot be written.
+    /// If they cannot be written.
     pub(crate) async fn keep_last_known_good(&mut self, sources: Vec<Source>) -> io::Result<()> {
         let heartbeat = self.heartbeat();
         heartbeat.during(self.last_known_good.save(sources)).await
     }
 
-    /// Creates again what the server has in its directory, and the record.
+    /// Creates again the files that the server has in its directory, and the record.
     ///
     /// # Errors
-    /// Where that is impossible.
+    /// If that is impossible.
     pub(crate) fn restore_files(&mut self) -> io::Result<()> {
         self.service.restore_files()?;
         self.record();

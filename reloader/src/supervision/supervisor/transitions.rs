@@ -1,4 +1,5 @@
-//! How a generation comes to serve, and how it goes: what changes generations, sockets and outage together.
+//! Carries out the changes that affect generations, sockets and outage together, such as a generation that begins to
+//! serve or to drain.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -18,12 +19,12 @@ impl Supervisor {
         self.generations.take_number()
     }
 
-    /// Goes on counting from `number`.
+    /// Makes `number` the number of the next generation.
     pub(crate) fn count_from(&mut self, number: u64) {
         self.generations.count_from(number);
     }
 
-    /// Goes on where an earlier daemon has left off.
+    /// Continues with the next number and the last start time that an earlier daemon recorded.
     pub(crate) fn continue_from(&mut self, records: &GenerationRecords) {
         self.generations.count_from(records.next);
         self.generations.set_last_start(records.last_start_ms.map(Duration::from_millis));
@@ -39,23 +40,23 @@ impl Supervisor {
         self.outage.set_cut_by_custody_max(cut_by_custody_max);
     }
 
-    /// A start during an outage has failed: what is due next counts from now. False where something serves.
+    /// Counts a failed start during an outage, and sets the time of the next try from now. False if there is no outage.
     pub(crate) fn count_failed_start(&mut self) -> bool {
         self.outage.count_failed_start()
     }
 
-    /// The generation that made room has no successor, neither from the configuration on disk nor from the last-known-good one: what is
-    /// due then counts from now.
+    /// Begins an outage now, after a generation made room and both starts failed: from the configuration on disk, and
+    /// from the last-known-good one.
     pub(crate) fn begin_outage_after_failed_starts(&mut self) {
         self.outage.begin_after_failed_starts();
     }
 
-    /// A server that runs could not be adopted, for this reason: nothing is started beside it.
+    /// Notes why a running server could not be adopted. No generation is started beside it.
     pub(crate) fn block_adoption(&mut self, why: String) {
         self.outage.block_adoption(why);
     }
 
-    /// A generation is started and not proven.
+    /// Notes a generation that is started and not yet proven.
     pub(crate) fn begin_start(&mut self, generation: Generation) {
         self.generations.begin_start(generation);
     }
@@ -65,7 +66,8 @@ impl Supervisor {
         self.generations.take_starting()
     }
 
-    /// What the generation that is starting wrote on standard error since the last call; after its end a last line without an end as well.
+    /// The lines that the starting generation wrote on standard error since the last call. After its end a last line
+    /// without a line break is included.
     pub(crate) fn starting_log_lines(&mut self) -> Vec<String> {
         let lines = self.generations.update_starting(|starting| match starting.process.try_ended() {
             Some(_) => starting.last_log_lines(),
@@ -74,8 +76,8 @@ impl Supervisor {
         lines.unwrap_or_default()
     }
 
-    /// Makes `new` the serving generation with its custody, and the one before a draining one. The custody before is returned: it may hold
-    /// what the new one did not take.
+    /// Makes `new` the serving generation, with its custody. The generation that served before drains. Returns the
+    /// earlier custody, which may hold sockets that the new generation did not take.
     pub(crate) fn promote(&mut self, new: Generation, custody: Custody) -> Custody {
         self.detach_steering_now();
         let before = self.sockets.replace(custody);
@@ -88,7 +90,7 @@ impl Supervisor {
         before
     }
 
-    /// What the serving generation was seen with just now.
+    /// Updates the serving generation and its custody after an inspection.
     pub(crate) fn update_serving(&mut self, inspection: Inspection) {
         let mut custody = inspection.custody;
         custody.complete_from(self.custody().kept(), &inspection.sockets);
@@ -101,13 +103,15 @@ impl Supervisor {
         });
     }
 
-    /// The serving generation makes room for the next, which cannot be bound beside it: it is recorded as draining, and what the daemon
-    /// has of its TCP sockets is closed. Returns how it is asked to end, and where its listeners were.
+    /// Retires the serving generation before the next one starts, because the next one cannot bind beside it. Records it
+    /// as draining, and closes the daemon's duplicates of its TCP sockets. Returns how it is asked to end, and where its
+    /// listeners were.
     pub(crate) async fn vacate(&mut self, held_until: Option<Instant>) -> Option<(RetireRequest, Custody)> {
         let old = self.generations.take_serving()?;
         self.detach_steering_now();
         let request = old.retire_request();
-        // While SYNs are held no client waits in vain: custody of the other sockets is kept as long.
+        // While SYNs are held, no client waits in vain. The outage therefore counts from the end of the hold, and custody
+        // of the other sockets is kept longer.
         self.outage.begin(held_until.unwrap_or_else(Instant::now), old.serving_since.elapsed());
         self.clear_warning(Notice::LastKnownGood);
         self.warn(Notice::NothingServes, format!("nothing serves: generation {} made room for the next", old.number));
@@ -119,7 +123,7 @@ impl Supervisor {
         Some((request, listened))
     }
 
-    /// The generation that was to make room has not done so: it serves on.
+    /// Makes a generation serve again that was asked to make room and has not done so.
     pub(crate) fn reinstate(&mut self, process: &Handle) {
         if self.generations.reinstate(process) {
             self.outage.revoke();
@@ -128,11 +132,11 @@ impl Supervisor {
         }
     }
 
-    /// Puts a generation among the draining ones. It is recorded so before it is asked anything.
+    /// Adds a generation to the draining ones. This is recorded before the generation is asked to end.
     pub(crate) async fn begin_draining(&mut self, mut generation: Generation) {
         generation.retired = Some(Instant::now());
         self.generations.add_draining(generation);
-        // A failure is in the log. It must not keep the generation from being asked to end.
+        // A failure is logged. The generation is asked to end all the same.
         let _ = self.record_now().await;
     }
 
@@ -141,7 +145,7 @@ impl Supervisor {
         self.generations.add_draining(generation);
     }
 
-    /// Changes what is known of each draining generation.
+    /// Calls `change` for each draining generation.
     pub(crate) fn update_draining(&mut self, change: impl FnMut(&mut Generation)) {
         self.generations.update_draining(change);
     }
@@ -151,31 +155,32 @@ impl Supervisor {
         self.generations.take_serving()
     }
 
-    /// Custody of what served before this daemon, with nothing serving now.
+    /// Takes custody of the sockets of a server that served before this daemon. Begins an outage, because nothing serves
+    /// now.
     pub(crate) fn begin_from_the_dead(&mut self, custody: Custody) {
         self.sockets.replace(custody);
         self.hand_sockets_to_service_manager();
         self.outage.begin(Instant::now(), Duration::MAX);
     }
 
-    /// Takes what an earlier daemon has left with the service manager.
+    /// Removes and returns the sockets that an earlier daemon has left with the service manager.
     pub(crate) fn take_received(&mut self) -> Vec<KeptSocket> {
         self.sockets.take_received()
     }
 
-    /// Takes over what is in `others` of the sockets that `sockets` lists and custody lacks.
+    /// Adds sockets from `others` to custody: those that `sockets` lists and custody lacks.
     pub(crate) fn complete_custody(&mut self, others: &[KeptSocket], sockets: &HashMap<u64, SocketOwner>) {
         self.sockets.complete_from(others, sockets);
     }
 
-    /// What of a generation's listeners the daemon has no duplicate of: their ports are refused from now on.
+    /// Notes the listeners of a generation of which the daemon has no duplicate. Their ports are refused from now on.
     pub(crate) fn note_refused_listeners(&mut self, listeners: &[Owned]) {
         let kept: HashSet<u64> = self.custody().kept().iter().map(|kept| kept.listener.inode).collect();
         let lost = listeners.iter().filter(|owned| !kept.contains(&owned.listener.inode));
         self.outage.refuse(lost.cloned().collect());
     }
 
-    /// Drops custody: nothing serves, so what comes to the ports would wait in vain.
+    /// Drops custody. Nothing serves, so that new connections would wait in vain.
     pub(crate) fn drop_custody(&mut self) {
         if self.custody().is_empty() {
             return;
@@ -185,32 +190,32 @@ impl Supervisor {
         );
         self.outage.refuse_also(self.custody_as_owned());
         self.sockets.drop_custody();
-        // What is on offer is kept by the broker as well.
+        // The broker has duplicates of the sockets that it offers.
         self.server().withdraw();
         self.hand_sockets_to_service_manager();
     }
 
-    /// Lets go of all sockets, and removes what the daemon made for clients: the server is not to be started again.
+    /// Closes all kept sockets, and removes what the daemon made for clients. The server will not be started again.
     pub(crate) fn leave_sockets(&mut self) {
         self.server().leave(self.custody());
         self.sockets.drop_custody();
         self.hand_sockets_to_service_manager();
     }
 
-    /// The service manager keeps what is in custody while no daemon runs.
+    /// Gives the sockets in custody to the service manager, which keeps them while no daemon runs.
     pub(crate) fn hand_sockets_to_service_manager(&mut self) {
         let stores = self.server().stores_sockets();
         self.sockets.hand_to_service_manager(stores);
     }
 
-    /// Waits until the service manager has closed what was taken out of its share.
+    /// Waits until the service manager has closed the sockets that were taken out of its share.
     pub(crate) async fn settle_service_manager(&mut self) {
         self.sockets.settle_service_manager().await;
     }
 
-    /// A worker of a companion's master serves.
+    /// Notes that this worker of a companion's master serves.
     pub(crate) fn set_worker(&mut self, pid: u32, worker: Worker) {
-        // One that did not answer when the daemon started was taken for a retired one.
+        // A worker that did not answer when the daemon started was counted as retired.
         self.generations.forget_draining(pid);
         self.service.update_companion(|companion| companion.set_worker(worker));
     }

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn prefix_without_a_hole_is_split_into_halves() {
+    fn removing_a_hole_splits_a_prefix_into_halves() {
         let left = prefix("127.0.0.0/8").without(&prefix("127.0.0.1/32"));
         assert_eq!(left.len(), 24);
         assert!(left.contains(&prefix("127.0.0.0/32")) && left.contains(&prefix("127.128.0.0/9")), "{left:?}");

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_is_kept_as_version_and_header_say() {
+    fn version_and_connection_header_decide_keep_alive() {
         let keeps = |head: &str| fed(&format!("{head}\r\nContent-Length: 0\r\n\r\n")).keeps_connection();
         assert!(keeps("HTTP/1.1 200 OK") && !keeps("HTTP/1.0 200 OK"));
         assert!(!keeps("HTTP/1.1 200 OK\r\nConnection: foo, Close"));

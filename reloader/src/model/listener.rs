@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unix_names_lose_haproxys_temporary_suffix_and_nothing_else() {
+    fn only_the_temporary_suffix_is_removed_from_unix_names() {
         let unix = |name: &str| Address::from_unix_name(name.as_bytes()).unwrap();
         assert_eq!(unix("/run/a.sock.6385.tmp"), Address::Unix("/run/a.sock".into()));
         assert_eq!(unix("/run/a.sock"), Address::Unix("/run/a.sock".into()));

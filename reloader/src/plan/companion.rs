@@ -80,14 +80,14 @@ mod tests {
     }
 
     #[test]
-    fn the_master_passes_sockets_from_2_6_on_and_before_where_it_can_get_them() {
+    fn master_passes_sockets_since_2_6_and_earlier_if_a_stats_socket_exports_them() {
         assert_eq!(rung_of(web(), (2, 6), |_| {}), Rung::Passed);
         assert_eq!(rung_of(Address::Unix("/run/a".into()), (2, 6), |_| {}), Rung::Passed);
         assert_eq!(rung_of(web(), (2, 2), |means| means.exposes = true), Rung::Passed);
     }
 
     #[test]
-    fn listeners_that_it_binds_again_are_steered_or_held() {
+    fn listeners_that_the_master_does_not_pass_are_steered_or_held() {
         assert_eq!(rung_of(web(), (2, 2), |_| {}), Rung::Steered);
         assert_eq!(rung_of(web(), (2, 2), |means| means.migrates = false), Rung::HeldEbpf);
         assert_eq!(rung_of(web(), (2, 2), |means| means.strategy = Strategy::Hold), Rung::HeldEbpf);

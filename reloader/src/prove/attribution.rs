@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_that_were_not_all_kept_are_assigned_to_no_reload() {
+    fn incompletely_recorded_losses_are_assigned_to_no_reload() {
         let many: Vec<(u64, Failure)> = (0..20_001).map(|millis| (1000 + millis, Failure::Refused)).collect();
         assert_eq!(losses_per_reload(&samples::findings(0, &many, 3)), None);
         assert_eq!(losses_per_reload(&samples::findings(0, &many[..20_000], 3)).unwrap().iter().sum::<u64>(), 20_000);

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_that_were_not_all_kept_are_counted_for_no_reload() {
+    fn incompletely_recorded_losses_are_counted_for_no_reload() {
         let many: Vec<(u64, Failure)> = (0..20_001).map(|millis| (1000 + millis, Failure::Refused)).collect();
         let text = text_of(&samples::findings(0, &many, 25));
         assert!(text.contains("\nreloads    25, the longest"), "{text}");

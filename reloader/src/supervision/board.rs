@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loop_that_is_stuck_is_not_hidden_by_the_others() {
+    fn watchdog_is_told_only_after_every_loop_has_reported() {
         let board = StatusBoard::new(&["haproxy".into(), "web".into()]);
         assert!(!board.is_complete_with("haproxy") && !board.is_complete_with("haproxy"));
         assert!(board.is_complete_with("web"));

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn name_holds_what_the_socket_does_not_tell() {
+    fn entry_name_round_trips_through_parse() {
         for netns in ["", "blue", "a/b"] {
             assert_eq!(Label::parse(&label(netns).name().unwrap()), Some(label(netns)));
         }

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_lines_neither_count_nor_swallow_the_next_receipt() {
+    fn damaged_lines_are_skipped_and_the_next_receipt_is_read() {
         let state = tempfile::tempdir().unwrap();
         let journal = journal(state.path());
         journal.append(&receipt(Kind::Reload, 1)).unwrap();
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_lock_on_the_directory_does_not_keep_receipts_away() {
+    fn receipt_is_stored_while_another_process_locks_the_directory() {
         let state = tempfile::tempdir().unwrap();
         let directory = File::open(state.path()).unwrap();
         flock(&directory, FlockOperation::LockExclusive).unwrap();

@@ -92,7 +92,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(5);
 
     #[test]
-    fn a_crash_after_stable_service_is_answered_at_once() {
+    fn crash_after_stable_service_restarts_without_delay() {
         let now = Instant::now();
         assert_eq!(Outage::begin(now, LONG, None).next_try(), now);
         assert_eq!(Outage::begin(now, SHORT, None).next_try(), now);

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn command_line_of_debians_unit_after_a_reload_is_the_default() {
+    fn debian_command_line_after_a_reload_needs_no_configuration() {
         let line = read_line(
             "/usr/sbin/haproxy -sf 12 -x sockpair@3 -Ws -f /etc/haproxy/haproxy.cfg -p /run/haproxy.pid -S \
                           /run/haproxy-master.sock",
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_mean_the_same_are_kept() {
+    fn options_valid_for_a_generation_are_kept() {
         let line = read_line("haproxy -Ws -q -L here -dM -m 512 -f /a.cfg -- /b.cfg /c").unwrap();
         assert_eq!(line.args, ["-q", "-L", "here", "-dM", "-m", "512"]);
         assert_eq!(line.config, ["/a.cfg", "/b.cfg", "/c"].map(PathBuf::from));

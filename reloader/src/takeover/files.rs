@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn configuration_says_what_the_command_line_says() {
+    fn configuration_is_made_from_the_command_line() {
         let line = |config: &[&str], args: &[&str]| CommandLine {
             binary: "/usr/sbin/haproxy".into(),
             config: config.iter().map(PathBuf::from).collect(),

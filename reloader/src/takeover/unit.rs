@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn start_command_is_the_last_in_force_outside_the_takeover_drop_in() {
+    fn start_command_ignores_the_takeover_drop_in() {
         assert_eq!(unit("").start_commands, ["/opt/haproxy -Ws"]);
         let first = CAT.split("# /etc").next().unwrap();
         assert_eq!(Unit::parse("a", "", first, "zz").start_commands, ["/usr/sbin/haproxy -Ws   -f $CONFIG"]);

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_are_own_time_and_that_of_children_waited_for() {
+    fn cpu_time_includes_reaped_children() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 2143 0 0 0 5 6 70 80 20 0 1 0 123 9 9";
         assert_eq!(ticks(stat), Some(5 + 6 + 70 + 80));
         assert_eq!(ticks("nonsense"), None);

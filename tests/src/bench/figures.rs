@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn lateness_during_reloads_alone_is_reported() {
+    fn lag_is_reported_for_reloads_only() {
         let figures =
             Figures { lag: vec![(10, 10_000), (90, 9)], lag_in_reloads: vec![(20, 1), (90, 9)], ..Figures::default() };
         assert_eq!((figures.lag_at(0.5), figures.lag_at(0.99)), (90, 90));

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn recorded_and_mentioning_processes_are_ended_and_no_others() {
+    fn only_recorded_processes_and_processes_naming_the_directory_are_ended() {
         let dir = tempfile::tempdir().unwrap();
         let sleeper =
             |arg: &str| Command::new("sh").args(["-c", "read line", arg]).stdin(Stdio::piped()).spawn().unwrap();

@@ -15,7 +15,7 @@ fn get() -> Exchange {
 
 /// The reset must arrive before the connection is driven again. In a running load that is a matter of luck.
 #[test]
-fn reset_before_the_connection_is_seen_established_has_its_own_failure() {
+fn reset_before_connect_is_a_separate_failure() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = SockAddr::from(listener.local_addr().unwrap());
     let mut connection = Connection::open(Domain::IPV4, &address, options(get())).unwrap();
@@ -37,7 +37,7 @@ fn connection_to_itself_counts_as_refused() {
 }
 
 #[test]
-fn turn_ends_while_there_is_more_to_read() {
+fn drive_returns_before_all_data_is_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn key_is_valid_for_one_use_of_its_slot() {
+    fn key_is_invalid_after_its_slot_is_reused() {
         let mut slots = Slots::default();
         let first = slots.insert("first");
         assert_eq!(slots.remove(first), Some("first"));

@@ -136,7 +136,7 @@ mod tests {
         let _second = listener(&address, &[]).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "text").unwrap();
-        assert!(listener(&address, &[]).unwrap_err().contains("no socket"));
+        assert!(listener(&address, &[]).unwrap_err().contains("not a socket"));
         assert_eq!(std::fs::read(&path).unwrap(), b"text");
     }
 }

@@ -125,7 +125,7 @@ fn runtime_directory_writable_by_others_is_refused() {
     std::fs::create_dir_all(&run).unwrap();
     std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777)).unwrap();
     let answer = hold_rig.run(&["--listen", WEB], ["true"]).expect_status(125);
-    assert!(answer.stderr.contains("others own it or may write to it"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("other users own it or may write to it"), "{}", answer.stderr);
     let answer = hold_rig.rig.run(&["release"]).expect_status(78);
-    assert!(answer.stderr.contains("others own it or may write to it"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("other users own it or may write to it"), "{}", answer.stderr);
 }

@@ -92,7 +92,7 @@ fn file_at_a_listen_path_is_not_removed() {
     std::fs::write(rig.path("file"), "precious").unwrap();
     rig.start_daemon();
     let warnings = rig.status().at("/services/given/warnings").to_string();
-    assert!(warnings.contains("no socket is there"), "{warnings}");
+    assert!(warnings.contains("a file that is not a socket is there"), "{warnings}");
     rig.run(&["stop"]).expect_status(0);
     rig.until_daemon_ends();
     assert_eq!(std::fs::read(rig.path("file")).unwrap(), b"precious");

@@ -74,7 +74,7 @@ pub(super) fn clean_up_after_the_dead(registry: &HoldRegistry) {
         Some(Ok(done)) if !done.dead.is_empty() => {
             log::info!("cleaned up after {} holds whose holder and guard had died", done.dead.len());
         }
-        Some(Err(error)) => log::warn!("cleaning up after a hold that had lost holder and guard: {error}"),
+        Some(Err(error)) => log::warn!("cleaning up after a hold whose holder and guard had died: {error}"),
         _ => {}
     }
 }

@@ -43,8 +43,8 @@ pub const fn held_key(address: Address, port: u16, device: u32) -> HeldKey {
     [a, b, c, d, port, device]
 }
 
-/// The value of the map `GROUPS`, whose key is that of a reuseport group's listeners. It consists of the [`span`] of the sockets to steer to,
-/// which is the same on each CPU, and the numbers of connections that this CPU has steered and migrated.
+/// The value of the map `GROUPS`. The key is the [`HeldKey`] of the listeners of a reuseport group. It consists of the [`span`] of the sockets
+/// to steer to, which is the same on each CPU, and the numbers of connections that this CPU has steered and migrated.
 pub type Steered = [u64; 3];
 
 /// The maximum number of sockets to steer to at once.

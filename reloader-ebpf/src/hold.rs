@@ -124,8 +124,8 @@ impl Packet {
                 .is_some_and(|syn| self.is_to_a_held_port(&syn) && self.is_for_this_host(&syn))
     }
 
-    /// Looks up the destination in the order in which the kernel finds a listener: the exact address first, and a listener that is bound to
-    /// the device before one that is not.
+    /// Looks up the destination in the order in which the kernel finds a listener: the exact address first, and a listener that is bound to the
+    /// device before a listener that is bound to no device.
     #[inline(always)]
     fn is_to_a_held_port(&self, syn: &Syn) -> bool {
         // SAFETY: `skb` is the context of this program.
@@ -151,8 +151,8 @@ fn park(packet: &Packet, now: u64) -> Option<()> {
         (*record).arrived = now;
         (*record).device = (*packet.skb).ifindex;
         (*record).ethertype = packet.ethertype().into();
-        // Two comparisons of the register that is used. The verifier learns nothing from a comparison of the difference, nor, before Linux
-        // 6.8, from one with 0. No SYN is shorter than 40 bytes.
+        // The register that is used is compared twice, because the verifier learns nothing from a comparison of the difference. The lower bound
+        // is 40, because no SYN is shorter. Before Linux 6.8 the verifier learns nothing from a comparison with 0.
         let length = opaque((*packet.skb).len.into());
         if length < 40 {
             return None;

@@ -56,7 +56,8 @@ struct Ends {
     has_data: bool,
 }
 
-/// Gives a later segment of a connection to its handshake, if that is not done yet. It is not inlined, so that it has a stack of its own.
+/// Gives a later segment of a connection to its handshake, if the handshake is not done yet. The function is not inlined, so that it has a stack
+/// of its own.
 #[inline(never)]
 pub(crate) fn settle(skb: *mut __sk_buff) -> Settled {
     let packet = Packet { skb };

@@ -35,7 +35,7 @@ static ABI: Array<u32> = Array::with_max_entries(ABI_VERSION, 0);
 #[map]
 static GROUPS: PerCpuHashMap<HeldKey, Steered> = PerCpuHashMap::with_max_entries(MAX_WATCHED, BPF_F_NO_PREALLOC);
 
-/// The sockets to steer to. Those of a group are adjacent.
+/// The sockets to steer to. The sockets of a group are adjacent.
 #[map]
 static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(MAX_STEERED, 0);
 
@@ -47,7 +47,8 @@ static LEASE: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 static LEFT: PerCpuArray<u64> = PerCpuArray::with_max_entries(left::ENTRIES, 0);
 
-/// For kernels with migration (5.14): called for new connections, and for those of a listener that has closed.
+/// For kernels with migration (5.14): called for new connections, and for the connections of a listener that has
+/// closed.
 #[sk_reuseport(migrate)]
 fn reloader_steer(ctx: SkReuseportContext) -> u32 {
     // SAFETY: `md` is the context of this program, in which both pointers may be read; `sk` is a socket of the group, whose

@@ -86,7 +86,7 @@ pub fn syn_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16
     }
 }
 
-/// What the segment in the packet whose IP header is at `start` may begin. The packet must be TCP.
+/// What may begin with the TCP segment of this packet. The IP header is at `start`. The packet must be TCP.
 #[inline(always)]
 pub fn opening_in_packet<B: Bytes + ?Sized>(packet: &B, start: usize, ethertype: u16) -> Opening {
     if let Some(syn) = syn_in_packet(packet, start, ethertype) {

@@ -93,7 +93,7 @@ fn ipv4_syn_is_found_behind_options() {
 
 #[test]
 fn invalid_ipv4_header_is_refused() {
-    // Four words, and a SYN right behind them.
+    // An IPv4 header of four words, which is too short, with a SYN right behind it.
     let mut short = ipv4(&[], TCP, 0, &tcp(SYN, &[]));
     short[0] = 0x44;
     short.drain(16..20);
@@ -145,7 +145,7 @@ fn too_many_or_unknown_extension_headers_are_refused() {
     };
     assert_eq!(in_v6(&chain(MAX_EXTENSION_HEADERS)), expected6());
     assert_eq!(in_v6(&chain(MAX_EXTENSION_HEADERS + 1)), None);
-    // Even if the first header that is not read looks like a SYN.
+    // The packet is refused even if the first header that is not read looks like a SYN.
     let mut masked = chain(MAX_EXTENSION_HEADERS + 2);
     let unread = 40 + MAX_EXTENSION_HEADERS * 8;
     masked[unread + 12..unread + 14].copy_from_slice(&[0x50, SYN]);
@@ -163,7 +163,7 @@ fn tagged_frame_has_no_syn() {
         let mut tagged = std::vec![0, 10, 0x08, 0x00];
         tagged.extend(ipv4(&[], TCP, 0, &tcp(SYN, &[])));
         assert_eq!(syn_in_frame(&frame(tag, &tagged)[..]), None);
-        // Even if an IP header follows the tag.
+        // The packet is refused even if an IP header follows the tag.
         assert_eq!(syn_in_packet(&tagged[4..], 0, tag), None);
     }
 }

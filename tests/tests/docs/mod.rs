@@ -25,6 +25,8 @@ const UPGRADING: &str = "docs/guide/upgrading-and-rolling-back.md";
 /// Blocks of commands that no test runs, and why.
 const NOT_RUN: &[(Place, &str)] = &[
     ((README, "cargo build"), "the tests run what cargo has built"),
+    ((README, "cargo xtask demo"), "`.ci/run` runs it"),
+    ((README, "cargo xtask test"), "`.ci/run` runs it"),
     ((QUICKSTART, "cargo build"), "the tests run what cargo has built"),
     ((QUICKSTART, "# reloader daemon"), "it stays in the foreground; a machine that boots runs it by its unit"),
     (("CONTRIBUTING.md", "cargo build"), "cargo, run by CI; the demo as well"),
@@ -36,12 +38,12 @@ const NOT_RUN: &[(Place, &str)] = &[
     ((PROVE, "reloader prove"), "it loads a host of the internet; the command line's own test reads it"),
     ((SYSV, "$ cargo xtask dist"), "`cargo xtask ci --all` runs it"),
     ((SYSTEMD, "[Service]"), "for HAProxy's `namespace`, and for kernels that systemd of this machine does not boot"),
-    ((SYSV, "# modprobe"), "it takes sch_plug: `sysv::recipe` does the same in a guest that has it"),
+    ((SYSV, "# modprobe"), "it takes sch_plug: `sysv::lifecycle` does the same in a guest that has it"),
     ((SYSV, "# echo manual"), "no current distribution has Upstart"),
     ((CONTAINERS, "FROM debian"), "no engine runs here"),
     (
         (CONTAINERS, "$ docker run --detach"),
         "no engine runs here; `containers::reloads` and `containers::stops` do the same by namespaces",
     ),
-    ((CONTAINERS, "$ docker run --cap-add"), "no engine runs here; `containers::given` has a test for each"),
+    ((CONTAINERS, "$ docker run --cap-add"), "no engine runs here; `containers::privileges` has a test for each"),
 ];

@@ -73,7 +73,8 @@ fn check_haproxy(haproxy: &Haproxy, timeout: Duration) -> Result<(), CliError> {
         let (_, facts) = scan::load(&haproxy.config).map_err(invalid)?;
         facts.lasting_program_sentence().map_or(Ok(()), |sentence| Err(invalid(sentence)))?;
     }
-    Version::from_binary(&haproxy.binary, timeout).map_err(|error| invalid(error.to_string()))?;
+    let version = Version::from_binary(&haproxy.binary, timeout);
+    Context::runtime()?.block_on(version).map_err(|error| invalid(error.to_string()))?;
     // HAProxy writes its own messages to this process's standard output and error.
     let status = children::status(&mut check_command(haproxy)).map_err(|error| {
         invalid(format!("cannot run {}: {error}; set `binary` under [haproxy]", haproxy.binary.display()))

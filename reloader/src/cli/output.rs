@@ -119,19 +119,19 @@ pub(super) fn hold_line(receipt: &Receipt) -> String {
 
 /// The number of listeners on each rung, each after a comma.
 fn rungs(listeners: &[ListenerReceipt]) -> String {
-    let names = [
-        (Rung::Passed, "passed"),
-        (Rung::Steered, "steered"),
-        (Rung::HeldEbpf, "held-ebpf"),
-        (Rung::HeldQdisc, "held-qdisc"),
-        (Rung::Replaced, "replaced"),
-        (Rung::Added, "added"),
-        (Rung::Removed, "removed"),
-        (Rung::Unproven, "unproven"),
+    let order = [
+        Rung::Passed,
+        Rung::Steered,
+        Rung::HeldEbpf,
+        Rung::HeldQdisc,
+        Rung::Replaced,
+        Rung::Added,
+        Rung::Removed,
+        Rung::Unproven,
     ];
-    let counted = names.iter().filter_map(|(rung, name)| {
+    let counted = order.iter().filter_map(|rung| {
         let count = listeners.iter().filter(|listener| listener.rung == *rung).count();
-        (count > 0).then(|| format!("{count} {name}"))
+        (count > 0).then(|| format!(", {count} {}", word(rung)))
     });
-    counted.map(|text| format!(", {text}")).collect()
+    counted.collect()
 }

@@ -62,9 +62,10 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Cli
         Err(error) => (Status::default(), Some(error.message)),
     };
     let sockets = sock_diag::listeners().map_err(|error| CliError::new(Exit::Privilege, error))?;
+    let haproxy = config.haproxy.as_ref().map(|configured| haproxy(configured, config.reload.start_timeout));
     let probe = Probe {
         abilities: abilities(),
-        haproxy: config.haproxy.as_ref().map(|configured| haproxy(configured, config.reload.start_timeout)),
+        haproxy: haproxy.transpose()?,
         backlogs: status.all().flat_map(|service| backlogs(service, &sockets)).collect(),
         connection_rate: status.main.connection_rate,
         listeners: status.all().flat_map(|service| service.plan.clone()).collect(),
@@ -79,9 +80,10 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Cli
     Ok(Exit::Done)
 }
 
-fn haproxy(configured: &config::Haproxy, timeout: Duration) -> Haproxy {
+fn haproxy(configured: &config::Haproxy, timeout: Duration) -> Result<Haproxy, CliError> {
     let binary = configured.binary.display().to_string();
-    match Version::from_binary(&configured.binary, timeout) {
+    let version = Context::runtime()?.block_on(Version::from_binary(&configured.binary, timeout));
+    Ok(match version {
         Ok(version) => Haproxy {
             binary,
             version: Some(version.to_string()),
@@ -96,7 +98,7 @@ fn haproxy(configured: &config::Haproxy, timeout: Duration) -> Haproxy {
             close_spread_time: None,
             problem: Some(error.to_string()),
         },
-    }
+    })
 }
 
 fn backlogs(status: &ServiceStatus, sockets: &[ListenSocket]) -> Vec<Backlog> {

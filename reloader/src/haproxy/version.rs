@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::process::{children, output_within};
+use crate::process::output_within;
 
 /// The major and minor version of HAProxy. They decide which features it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -54,17 +54,18 @@ pub enum VersionError {
 }
 
 impl Version {
-    /// Runs a program with `-v`, and blocks until it ends, for at most `timeout`. For commands: a daemon uses [`VersionCache`].
+    /// Runs a program with `-v`. It is killed if it does not end within `timeout`. The daemon uses [`VersionCache`] instead.
     ///
     /// # Errors
-    /// Where it cannot be run, does not answer, or does not name a HAProxy version.
-    pub fn from_binary(binary: &Path, timeout: Duration) -> Result<Version, VersionError> {
-        from_answer(binary, timeout, children::output_within(Command::new(binary).arg("-v"), timeout))
-    }
-
-    async fn ask(binary: &Path, timeout: Duration) -> Result<Version, VersionError> {
+    /// The program cannot be run, does not answer, or does not name a HAProxy version.
+    pub async fn from_binary(binary: &Path, timeout: Duration) -> Result<Version, VersionError> {
+        let name = binary.display().to_string();
         let answer = output_within(Command::new(binary).arg("-v"), timeout).await;
-        from_answer(binary, timeout, answer.map(|(_, output)| output))
+        let (_, output) = answer.map_err(|source| match source.kind() {
+            io::ErrorKind::TimedOut => VersionError::TimedOut { binary: name.clone(), timeout },
+            _ => VersionError::Run { binary: name.clone(), source },
+        })?;
+        parse(&String::from_utf8_lossy(&output)).ok_or(VersionError::NotHaproxy(name))
     }
 
     /// Parses a version as HAProxy writes it, such as `2.6.12-1+deb12u4`.
@@ -114,7 +115,7 @@ impl VersionCache {
         {
             return Ok(*version);
         }
-        let version = Version::ask(binary, timeout).await?;
+        let version = Version::from_binary(binary, timeout).await?;
         self.0.replace(Some((binary.to_owned(), identity, version)));
         Ok(version)
     }
@@ -128,15 +129,6 @@ impl VersionCache {
 fn identity(binary: &Path) -> io::Result<FileIdentity> {
     let metadata = std::fs::metadata(binary)?;
     Ok((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
-}
-
-fn from_answer(binary: &Path, timeout: Duration, answer: io::Result<Vec<u8>>) -> Result<Version, VersionError> {
-    let name = binary.display().to_string();
-    let output = answer.map_err(|source| match source.kind() {
-        io::ErrorKind::TimedOut => VersionError::TimedOut { binary: name.clone(), timeout },
-        _ => VersionError::Run { binary: name.clone(), source },
-    })?;
-    parse(&String::from_utf8_lossy(&output)).ok_or(VersionError::NotHaproxy(name))
 }
 
 fn parse(output: &str) -> Option<Version> {

@@ -1,4 +1,4 @@
-//! What each connection of a load does.
+//! Describes the exchange on each connection of a load.
 
 use std::sync::Arc;
 

@@ -7,17 +7,12 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, waitid, waitpid};
 
 use super::procfs::own_children;
-
-/// How many bytes of a command's output are read.
-const MAX_OUTPUT: u64 = 64 << 10;
 
 /// The pids of the children that a part of this process waits for. It is locked while a child is started and while a status is
 /// taken, because the kernel may give the pid to another process as soon as the status was taken.
@@ -67,38 +62,6 @@ pub fn wait(child: &mut Child) -> io::Result<ExitStatus> {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-    }
-}
-
-/// Runs a command to its end, for at most `timeout`. Returns its standard output; its standard error is discarded. It blocks.
-///
-/// # Errors
-/// The command cannot be started, its output cannot be read, or `TimedOut`. Then it is killed, with what it has started.
-pub fn output_within(command: &mut Command, timeout: Duration) -> io::Result<Vec<u8>> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
-    let mut child = spawn(command)?;
-    let (sender, receiver) = mpsc::channel();
-    if let Some(stdout) = child.stdout.take() {
-        std::thread::spawn(move || {
-            let mut output = Vec::new();
-            let read = stdout.take(MAX_OUTPUT).read_to_end(&mut output);
-            // After the time limit the receiver is gone, and the result is dropped.
-            let _ = sender.send(read.map(|_| output));
-        });
-    }
-    let output = receiver.recv_timeout(timeout);
-    if output.is_err() {
-        kill_group(child.id());
-    }
-    wait(&mut child)?;
-    output.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-/// Kills the process group of a child that was started in a group of its own and whose status was not taken yet.
-pub(super) fn kill_group(pid: u32) {
-    if let Some(group) = raw(pid) {
-        // If all processes of the group have ended already, there is nothing to kill.
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
 }
 
@@ -196,12 +159,5 @@ mod tests {
         let script = "i=0; while [ $i -lt 200 ]; do printf %1000s x; printf %1000s y >&2; i=$((i+1)); done; exit 4";
         let output = output_and_errors(Command::new("/bin/sh").args(["-c", script])).unwrap();
         assert_eq!((output.stdout.len(), output.stderr.len(), output.status.code()), (200_000, 200_000, Some(4)));
-    }
-
-    #[test]
-    fn standard_output_is_returned_whatever_the_status() {
-        let mut command = Command::new("/bin/sh");
-        let output = output_within(command.args(["-c", "echo words; exit 3"]), Duration::from_secs(60)).unwrap();
-        assert_eq!(output, b"words\n");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::{Ended, Handle, children};
+use super::{Ended, Handle};
 use crate::sys::NotForChildren;
 
 /// How long to wait for the rest of a command's standard error after the command has ended.
@@ -121,7 +121,7 @@ struct Running(Handle);
 impl Drop for Running {
     fn drop(&mut self) {
         if self.0.try_ended().is_none() {
-            children::kill_group(self.0.pid());
+            self.0.kill_group();
             let process = self.0.clone();
             tokio::spawn(async move { process.ended().await });
         }
@@ -184,19 +184,12 @@ mod tests {
     async fn children_of_a_command_that_hangs_are_killed_too() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pid");
-        for blocks in [false, true] {
-            let timeout = Duration::from_secs(1);
-            let mut command = shell(&format!("sleep 1000 & echo $! >{}; wait", file.display()));
-            let error = if blocks {
-                children::output_within(&mut command, timeout).unwrap_err()
-            } else {
-                output_within(&mut command, timeout).await.unwrap_err()
-            };
-            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-            let child: u32 = std::fs::read_to_string(&file).unwrap().trim_end().parse().unwrap();
-            while start_time(child).is_some_and(|started| !has_ended(child, started)) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+        let mut command = shell(&format!("sleep 1000 & echo $! >{}; wait", file.display()));
+        let error = output_within(&mut command, Duration::from_secs(1)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let child: u32 = std::fs::read_to_string(&file).unwrap().trim_end().parse().unwrap();
+        while start_time(child).is_some_and(|started| !has_ended(child, started)) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 

@@ -192,6 +192,14 @@ impl Handle {
         send(self.0.pid, self.0.pidfd.as_ref().map(|pidfd| pidfd.get_ref().as_fd()), signal);
     }
 
+    /// Kills the process group of a child that was started as the leader of one. It does nothing if the child has ended.
+    pub(super) fn kill_group(&self) {
+        if let Some(group) = raw(self.0.pid).filter(|_| self.try_ended().is_none()) {
+            // The kernel keeps the number of the group until the leader's status is taken.
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+    }
+
     /// Duplicates the socket `inode` from a process that was seen to hold it (Linux 5.6 and later).
     ///
     /// # Errors

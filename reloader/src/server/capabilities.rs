@@ -1,4 +1,4 @@
-//! What a server can do with listeners, as the plan asks it.
+//! Describes what a server can do with listeners, for the plan.
 
 use crate::haproxy::version::Version;
 

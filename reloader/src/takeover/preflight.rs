@@ -46,7 +46,7 @@ pub(super) async fn check_take_over(
     let program = process::executable(pid).unwrap_or_default();
     // Only a program with this name is asked for its version. Another server might start instead.
     let has_name = program.file_name().is_some_and(|name| name.to_string_lossy().contains("haproxy"));
-    if !has_name || Version::from_binary(&program, config.reload.start_timeout).is_err() {
+    if !has_name || Version::from_binary(&program, config.reload.start_timeout).await.is_err() {
         return Err(TakeoverError::NotHaproxy { unit: name.into(), program: program.display().to_string(), pid });
     }
     if let Some(reason) = unit.obstacle() {

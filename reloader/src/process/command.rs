@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::{Ended, Handle};
-use crate::sys::NotForChildren;
+use crate::sys::{NotForChildren, end_with_this_thread};
 
 /// How long to wait for the rest of a command's standard error after the command has ended.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,6 +65,8 @@ async fn run(
     // The command gets a process group of its own, so that it can be killed together with all processes that it started.
     command.stdin(Stdio::null()).process_group(0);
     remove_service_variables(command);
+    // After a `kill -9` of this process, nothing else would end the command.
+    end_with_this_thread(command);
     let running = Running(Handle::spawn(command).map_err(io::Error::other)?);
     let_go(command);
     let output = tokio::task::spawn_blocking(move || read_tail(reader));

@@ -169,6 +169,24 @@ pub fn start_in_own_session(command: &mut Command) {
     }
 }
 
+/// Makes the kernel kill `command` when the thread that starts it ends, for example because this process is killed (prctl(2),
+/// PR_SET_PDEATHSIG).
+pub fn end_with_this_thread(command: &mut Command) {
+    let own = rustix::process::getpid();
+    // SAFETY: the closure runs between fork and exec. It makes two system calls (prctl, getppid), both async-signal-safe, and
+    // neither allocates nor takes a lock.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+            // The parent may have ended before: then no signal comes.
+            match rustix::process::getppid() == Some(own) {
+                true => Ok(()),
+                false => Err(rustix::io::Errno::SRCH.into()),
+            }
+        });
+    }
+}
+
 /// Sets SIGCHLD to its default action, so that this process can wait for its children. If the parent ignored SIGCHLD, the kernel
 /// would discard their statuses (wait(2)).
 ///

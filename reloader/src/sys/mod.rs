@@ -8,8 +8,8 @@ mod tcx;
 mod watch;
 
 pub use inherit::{
-    Inheritance, NotForChildren, raise_descriptor_limit, reset_sigchld, start_in_network_namespace,
-    start_in_own_session, take_passed_descriptors, unblock_signals,
+    Inheritance, NotForChildren, end_with_this_thread, raise_descriptor_limit, reset_sigchld,
+    start_in_network_namespace, start_in_own_session, take_passed_descriptors, unblock_signals,
 };
 pub(crate) use link_address::link_address;
 pub(crate) use tcp_info::{TcpInfo, tcp_info};

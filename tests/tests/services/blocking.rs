@@ -5,12 +5,13 @@ use std::fs::{self, File};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use reloader_tests::blocked_call::BlockedCall;
 use reloader_tests::config::Config;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
-use reloader_tests::process::Process;
+use reloader_tests::process::{Process, with_arguments};
 use reloader_tests::rig::{Rig, Setup};
 use reloader_tests::wrapper::{Behaviour, Wrapper};
 
@@ -72,6 +73,22 @@ fn version_query_that_hangs_fails_when_start_timeout_is_over() {
     assert!(check.contains(sentence), "{check}");
     let probe = rig.run(&["probe", "--json"]).expect_status(0);
     assert!(probe.at("/haproxy/problem").to_string().contains(sentence), "{}", probe.at("/haproxy/problem"));
+}
+
+/// `haproxy -v` has a process group of its own: a signal to the asking process does not reach it.
+#[test]
+fn version_query_ends_with_the_process_that_asks() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = start(setup().haproxy_at(&wrapper.path()));
+    wrapper.set(Behaviour::HangAtVersion);
+    let query = || with_arguments(&[&wrapper.path().display().to_string(), "-v"]);
+    let mut check = rig.spawn(&["check"]);
+    until(LIMIT, "the query for the version", || !query().is_empty());
+    kill(Pid::from_raw(check.pid() as i32), Signal::SIGKILL).unwrap();
+    until(LIMIT, "the check to end", || !check.is_running());
+    until(LIMIT, "the query to end", || query().is_empty());
+    wrapper.set(Behaviour::Normal);
 }
 
 /// Whether a thread of the process is in fsync(2), by its number on this machine.

@@ -17,6 +17,7 @@ mod debian;
 mod disk_full;
 mod docs;
 mod draining;
+mod ends;
 mod failed_reloads;
 mod fd_store;
 mod footprint;

@@ -152,6 +152,7 @@ fn followed(supervisor: &Supervisor, record: &GenerationRecord, process: Handle)
     );
     generation.has_workers = record.has_workers;
     generation.noreuseport = record.noreuseport;
+    generation.hard_stop_after = record.hard_stop_after_ms.map(Duration::from_millis);
     generation.stop = record.stop.clone().or_else(|| supervisor.server().stop());
     generation.since = since;
     generation.retired = record.retired.and_then(|at| Instant::now().checked_sub(seconds_since(at)));
@@ -196,7 +197,10 @@ async fn foreign_haproxy(supervisor: &mut Supervisor) -> Result<Option<Generatio
         let Some(process) = Handle::adopt(root, start_time) else { continue };
         let number = supervisor.take_number();
         log::info!("HAProxy {} (process {root}) already serves; found at {}", info.version, socket.display());
-        return Ok(Some(adopted(number, process, socket, &files, facts.noreuseport)));
+        let mut generation = adopted(number, process, socket, &files);
+        generation.noreuseport = facts.noreuseport;
+        generation.hard_stop_after = facts.hard_stop_after;
+        return Ok(Some(generation));
     }
     Ok(None)
 }
@@ -212,10 +216,9 @@ fn is_kept_of_the_dead(path: &Path, received: &[KeptSocket]) -> bool {
     holders.into_values().flatten().all(|pid| keepers.contains(&Some(pid)))
 }
 
-fn adopted(number: u64, process: Handle, socket: PathBuf, config: &[PathBuf], noreuseport: bool) -> Generation {
+fn adopted(number: u64, process: Handle, socket: PathBuf, config: &[PathBuf]) -> Generation {
     let files = GenerationFiles { overlay: PathBuf::new(), socket, log: PathBuf::new() };
     let mut generation = Generation::started(number, process, ProcessScope::SameProgram, files, label(config));
-    generation.noreuseport = noreuseport;
     generation.files = None;
     generation.log = None;
     generation

@@ -1,6 +1,6 @@
 //! Finds and follows a HAProxy that its own unit runs (companion mode). The daemon never starts it and never stops it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::event_loop::EventLoop;
 use crate::fs::generation_files::GenerationFiles;
@@ -44,6 +44,7 @@ fn retired(record: &GenerationRecord) -> Option<Generation> {
     let mut generation =
         Generation::started(record.number, process, ProcessScope::SameProgram, files, record.config.clone());
     (generation.files, generation.log, generation.retired) = (None, None, Some(Instant::now()));
+    generation.hard_stop_after = record.hard_stop_after_ms.map(Duration::from_millis);
     Some(generation)
 }
 
@@ -84,7 +85,7 @@ impl EventLoop {
         if !self.supervisor.is_served() && self.supervisor.serving().is_some() {
             self.supervisor.serving_ended(ended);
         }
-        self.supervisor.reap_draining();
+        self.supervisor.reap_draining().await;
         self.supervisor.publish();
     }
 

@@ -284,7 +284,7 @@ async fn service_status(control: &Control, name: &str) -> ServiceStatus {
     let (mut status, draining, socket) = with(control, name, |published| {
         (published.status.clone(), published.draining.clone(), published.socket.clone())
     });
-    let living = draining.into_iter().filter(|generation| generation.process.try_ended().is_none());
+    let living = draining.into_iter().filter(|generation| !generation.has_ended());
     let living: Vec<_> = living.collect();
     let counted = tokio::task::spawn_blocking(move || living.iter().map(|generation| generation.status()).collect());
     status.draining = counted.await.unwrap_or_default();

@@ -97,7 +97,7 @@ impl EventLoop {
             }
             LoopEvent::ServingEnded(ended) => self.companion_ended(ended).await,
             LoopEvent::DrainingEnded => {
-                self.supervisor.reap_draining();
+                self.supervisor.reap_draining().await;
                 self.supervisor.publish();
             }
             LoopEvent::RestartDue => {

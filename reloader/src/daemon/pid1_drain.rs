@@ -66,7 +66,7 @@ impl EventLoop {
         };
         event.into_iter().for_each(|event| self.take(event));
         self.queue.refuse_all();
-        self.supervisor.reap_draining();
+        self.supervisor.reap_draining().await;
         self.supervisor.tick();
     }
 

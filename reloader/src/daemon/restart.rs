@@ -70,8 +70,9 @@ impl EventLoop {
             generation.kill().await;
         }
         let receipt = recorder.finish(Ok(()));
+        self.supervisor.note_recorded_end(number);
         self.supervisor.store_receipt(&receipt).await;
-        self.supervisor.reap_draining();
+        self.supervisor.reap_draining().await;
         self.supervisor.publish();
     }
 
@@ -79,6 +80,7 @@ impl EventLoop {
     /// connections keep: they outlive the daemon.
     pub(super) async fn retire_serving(&mut self) -> Vec<u32> {
         let served = self.supervisor.endpoints();
+        self.supervisor.look_before_stop().await;
         self.supervisor.detach_steering_now();
         self.supervisor.leave_sockets();
         self.supervisor.settle_service_manager().await;
@@ -117,6 +119,6 @@ impl EventLoop {
             }
             self.supervisor.end_idle_masters();
         }
-        self.supervisor.reap_draining();
+        self.supervisor.reap_draining().await;
     }
 }

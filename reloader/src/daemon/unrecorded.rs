@@ -39,6 +39,7 @@ pub(super) fn with_unrecorded(supervisor: &Supervisor, recorded: Vec<GenerationR
             since,
             retired,
             noreuseport,
+            hard_stop_after_ms: None,
             stop,
         });
     }

@@ -6,6 +6,7 @@ pub mod broker;
 pub mod check;
 pub mod client;
 pub mod codec;
+pub mod hard_stop;
 pub mod inspect;
 pub mod launch;
 pub mod master;

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::hard_stop;
 use super::launch::label;
 
 /// What QUIC clients lose in a reload, although their socket is passed on.
@@ -21,6 +22,8 @@ pub struct Facts {
     pub stats_maxconn: StatsMaxconn,
     /// The user set `close-spread-time`.
     pub close_spread_time: bool,
+    /// `hard-stop-after`, where the file says the time itself.
+    pub hard_stop_after: Option<Duration>,
     /// `noreuseport`: listeners are bound without SO_REUSEPORT.
     pub noreuseport: bool,
     /// The configuration asks for master-worker mode.
@@ -156,6 +159,7 @@ fn note_global(facts: &mut Facts, words: &[&str], place: impl Fn() -> String) {
             }
         }
         ["close-spread-time", ..] => facts.close_spread_time = true,
+        ["hard-stop-after", value, ..] => facts.hard_stop_after = hard_stop::time(value),
         ["master-worker", ..] => facts.master_worker = true,
         ["noreuseport", ..] => facts.noreuseport = true,
         ["nbproc", value, ..] => {
@@ -287,5 +291,13 @@ mod tests {
         let lasting = scan("global\n master-worker\nprogram p\n  command x\n  no option start-on-reload\n");
         assert!(lasting.lasting_program_sentence().unwrap().starts_with("a.cfg:5: `no option start-on-reload`"));
         assert_eq!(scan("listen l\n  no option start-on-reload\n").lasting_program, None);
+    }
+
+    #[test]
+    fn hard_stop_after_is_read_where_it_is_written_out() {
+        let found = |text: &str| scan(text).hard_stop_after;
+        assert_eq!(found("global\n hard-stop-after 3s\n"), Some(Duration::from_secs(3)));
+        assert_eq!(found("global\n hard-stop-after \"${LIMIT}\"\n"), None);
+        assert_eq!(found("defaults\n hard-stop-after 3s\n"), None);
     }
 }

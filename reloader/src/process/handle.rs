@@ -13,7 +13,8 @@ use rustix::process::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{SocketOwner, children, has_ended, start_time};
+use super::ended::Ended;
+use super::{SocketOwner, children, start_time};
 
 /// Why a process cannot be started, followed or read.
 #[derive(Debug, thiserror::Error)]
@@ -49,27 +50,6 @@ pub enum ProcessError {
         /// Its descriptor.
         fd: u32,
     },
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// It exited with this status.
-    Exited(i32),
-    /// This signal killed it.
-    Killed(i32),
-    /// Its status is not known, because it was not our child.
-    Unknown,
-}
-
-impl std::fmt::Display for Ended {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Ended::Exited(status) => write!(f, "exited with status {status}"),
-            Ended::Killed(signal) => write!(f, "was killed by signal {signal}"),
-            Ended::Unknown => write!(f, "ended"),
-        }
-    }
 }
 
 /// A process that is followed. Clones follow the same process. Dropping a handle does not end the process.
@@ -160,7 +140,7 @@ impl Handle {
             let now = if self.0.is_child {
                 self.try_reap()
             } else {
-                has_ended(self.0.pid, self.0.start_time).then_some(Ended::Unknown)
+                Ended::of_stranger(self.0.pid, self.0.start_time, self.pidfd())
             };
             *ended = now.map(|how| (how, Instant::now()));
         }
@@ -174,11 +154,7 @@ impl Handle {
 
     fn try_reap(&self) -> Option<Ended> {
         match children::take_status(self.0.pid) {
-            Ok(Some(status)) => Some(match (status.exit_status(), status.terminating_signal()) {
-                (Some(status), _) => Ended::Exited(status),
-                (_, Some(signal)) => Ended::Killed(signal),
-                _ => return None,
-            }),
+            Ok(Some(status)) => Ended::from_wait_status(status.as_raw()),
             Err(Errno::CHILD) => Some(Ended::Unknown),
             _ => None,
         }
@@ -189,7 +165,11 @@ impl Handle {
         if self.try_ended().is_some() {
             return;
         }
-        send(self.0.pid, self.0.pidfd.as_ref().map(|pidfd| pidfd.get_ref().as_fd()), signal);
+        send(self.0.pid, self.pidfd(), signal);
+    }
+
+    fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.pidfd.as_ref().map(|pidfd| pidfd.get_ref().as_fd())
     }
 
     /// Kills the process group of a child that was started as the leader of one. It does nothing if the child has ended.

@@ -3,6 +3,7 @@
 mod blocking;
 pub mod children;
 mod command;
+mod ended;
 mod handle;
 mod in_accept;
 mod namespaces;
@@ -14,7 +15,8 @@ mod waiting;
 
 pub use blocking::{BlockingLane, run_blocking};
 pub use command::{output_within, run_to_success, start_detached};
-pub use handle::{Ended, Handle, ProcessError, kill_if_same};
+pub use ended::Ended;
+pub use handle::{Handle, ProcessError, kill_if_same};
 pub use in_accept::{AcceptState, AcceptWaiters};
 pub use namespaces::{network_namespace, shares_processes};
 pub use procfs::{

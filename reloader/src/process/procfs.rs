@@ -140,6 +140,15 @@ pub fn has_ended(pid: u32, start_time: u64) -> bool {
     }
 }
 
+/// The wait status, as of waitpid(2), of a process that has ended and whose parent has not taken it yet (field 52 of
+/// proc_pid_stat(5)). It is 0 too if this process may not know it. `None` for any other process.
+pub(super) fn zombie_status(pid: u32, start_time: u64) -> Option<i32> {
+    let stat = text(pid, "stat").ok()?;
+    let fields = after_command(&stat)?;
+    let is_one = fields.first() == Some(&"Z") && fields.get(19)?.parse() == Ok(start_time);
+    fields.get(49)?.parse().ok().filter(|_| is_one)
+}
+
 /// True if `pid` is `ancestor` or a descendant of it.
 pub fn is_descendant(pid: u32, ancestor: u32) -> bool {
     let mut current = pid;

@@ -28,7 +28,7 @@ pub enum Kind {
     Adopt,
     /// SYNs were held while a command ran.
     Hold,
-    /// A draining generation was ended early, as the configuration asks.
+    /// A draining generation ended before its connections did: the configuration asks for it, or it failed.
     End,
 }
 

@@ -62,6 +62,8 @@ pub enum ReasonCode {
     OldStillOpen,
     /// The port had no listener for some time.
     PortRefused,
+    /// A retired generation ended before its connections did.
+    ConnectionsCut,
     /// `reloader hold`: no new listener took the place of the old one.
     NoNewListener,
     /// The command of `reloader hold` failed.

@@ -110,6 +110,7 @@ impl Attempt<'_> {
         // The hold is told before the record is written. Once the record is written, the next daemon retires the old generation again. If this
         // daemon dies in between, the listeners of the old generation must not count for the guard of the hold.
         self.protection.held.iter().for_each(HeldListeners::old_leaves);
+        self.supervisor.look_before_stop().await;
         let Some((request, listened)) = self.supervisor.vacate(held_until).await else { return Ok(()) };
         self.supervisor.server().retire(&request);
         let process = request.process;

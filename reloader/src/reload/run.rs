@@ -19,6 +19,7 @@ pub(crate) async fn run(supervisor: &mut Supervisor, request: ReloadRequest, pro
     // What was begun under protection is given up under it.
     attempt.release().await;
     counting.end(&mut attempt);
+    attempt.account_for_the_old().await;
     let nothing_serves = outcome.is_err() && !attempt.supervisor.serves();
     attempt.recorder.receipt().nothing_serves = nothing_serves;
     attempt.supervisor.publish();
@@ -50,6 +51,15 @@ impl Attempt<'_> {
             sentence => self.recorder.receipt().notes.extend(sentence),
         }
         Ok(prepared)
+    }
+
+    /// Writes into the receipt what was cut, if the old generation has ended already and did not finish its connections.
+    async fn account_for_the_old(&mut self) {
+        let Some(old) = self.recorder.receipt().old else { return };
+        if let Some((sentence, cut)) = self.supervisor.take_cut_of(old.generation).await {
+            self.recorder.receipt().lost.cut = cut;
+            self.recorder.note(sentence);
+        }
     }
 
     /// Nothing goes to the new generation any more that could go to the old one; then the new one drains.

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{Capabilities, service};
 use crate::config::Service;
@@ -53,6 +54,14 @@ pub(super) struct ServiceSpec {
 impl Prepared {
     pub(super) fn spec(&self) -> &LaunchSpec {
         &self.spec
+    }
+
+    /// The time after which HAProxy by itself closes what is left of its connections.
+    pub(crate) fn hard_stop_after(&self) -> Option<Duration> {
+        match &self.spec {
+            LaunchSpec::Haproxy(spec) => spec.facts.hard_stop_after,
+            LaunchSpec::Service(_) => None,
+        }
     }
 
     /// What clients lose when an old generation retires, although their socket is passed.

@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::generation::open_connections;
+use super::drain_looks::Look;
 use super::notify;
 use super::status::{Draining, ServiceStatus, Serving};
 use crate::gate::hold::HoldRegistry;
-use crate::model::listener::Owned;
-use crate::process::{Handle, ProcessScope};
 use crate::server::Check;
 
 /// The interval at which an idle loop completes a turn.
@@ -144,21 +142,23 @@ fn parting(serving: Option<&Serving>) -> String {
 #[derive(Debug, Clone)]
 pub(crate) struct DrainingNow {
     pub(crate) number: u64,
-    pub(crate) process: Handle,
-    pub(crate) scope: ProcessScope,
     pub(crate) retired: Instant,
-    pub(crate) listeners: Arc<Vec<Owned>>,
+    pub(crate) look: Look,
 }
 
 impl DrainingNow {
+    /// Whether its root process has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.look.root().try_ended().is_some()
+    }
+
     /// The entry for `status`, with the connections counted now.
     pub(crate) fn status(&self) -> Draining {
-        let endpoints: Vec<_> = self.listeners.iter().map(|owned| owned.listener.endpoint.clone()).collect();
         Draining {
             generation: self.number,
-            pid: self.process.pid(),
+            pid: self.look.root().pid(),
             age_s: self.retired.elapsed().as_secs(),
-            connections: open_connections(&self.scope.processes(self.process.pid()), &endpoints),
+            connections: self.look.count(),
         }
     }
 }

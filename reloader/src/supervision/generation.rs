@@ -1,18 +1,20 @@
 //! Follows a generation, which is one run of the server.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 
+use super::connections::open_connections;
+use super::drain_ledger::DrainLedger;
 use super::log_tail::LogTail;
 use super::records::{GenerationRecord, State};
 use crate::config::Stop;
 use crate::fs::generation_files::GenerationFiles;
-use crate::kernel::sock_diag::{self, ListenSocket};
-use crate::model::listener::{Address, Endpoint, Listener, Owned, Role, SocketType};
+use crate::kernel::sock_diag::ListenSocket;
+use crate::model::listener::{Endpoint, Listener, Owned, Role};
 use crate::process::{self, Handle, ProcessScope, SocketOwner};
 use crate::receipt::GenerationId;
 use crate::server::RetireRequest;
@@ -49,6 +51,14 @@ pub(crate) struct Generation {
     pub(crate) files: Option<GenerationFiles>,
     /// True if no other socket can be bound beside its own (`noreuseport`).
     pub(crate) noreuseport: bool,
+    /// The time after which HAProxy by itself closes what is left of its connections (`hard-stop-after` in its configuration).
+    pub(crate) hard_stop_after: Option<Duration>,
+    /// True if it wrote that it stops hard.
+    pub(crate) says_hard_stop: bool,
+    /// What its processes had when they were last looked at, after it was asked to end.
+    pub(crate) ledger: Arc<Mutex<DrainLedger>>,
+    /// True if a receipt says already what its end cut.
+    pub(crate) end_is_recorded: bool,
     /// The configuration or command from which it was started, for people.
     pub(crate) config: String,
     /// When it was started.
@@ -92,6 +102,10 @@ impl Generation {
             log: Some(LogTail::new(&files.log, false)),
             files: Some(files),
             noreuseport: false,
+            hard_stop_after: None,
+            says_hard_stop: false,
+            ledger: Arc::default(),
+            end_is_recorded: false,
             config,
             since: SystemTime::now(),
             serving_since: Instant::now(),
@@ -118,6 +132,10 @@ impl Generation {
             given: Vec::new(),
             files: None,
             noreuseport: self.noreuseport,
+            hard_stop_after: self.hard_stop_after,
+            says_hard_stop: false,
+            ledger: Arc::default(),
+            end_is_recorded: false,
             config: self.config.clone(),
             since: self.since,
             serving_since: self.serving_since,
@@ -154,6 +172,7 @@ impl Generation {
             socket: self.socket.clone(),
             config: self.config.clone(),
             noreuseport: self.noreuseport,
+            hard_stop_after_ms: self.hard_stop_after.map(|after| after.as_millis() as u64),
             stop: self.stop.clone(),
             since,
             retired: self.retired.map(|retired| since_epoch(SystemTime::now() - retired.elapsed())),
@@ -261,24 +280,4 @@ impl Generation {
 /// Seconds since 1970.
 pub(crate) fn since_epoch(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-/// Connections accepted from `endpoints` that these processes hold; `None` when the kernel does not say.
-pub(crate) fn open_connections(processes: &[u32], endpoints: &[Endpoint]) -> Option<u64> {
-    let sockets = process::sockets_of(processes);
-    let mut by_port: HashMap<u16, Vec<&Endpoint>> = HashMap::new();
-    let mut unix_addresses = HashSet::new();
-    for endpoint in endpoints.iter().filter(|endpoint| endpoint.socket_type == SocketType::Stream) {
-        match &endpoint.address {
-            Address::Inet(address) => by_port.entry(address.port()).or_default().push(endpoint),
-            unix => drop(unix_addresses.insert(unix)),
-        }
-    }
-    let served =
-        |local: SocketAddr| by_port.get(&local.port()).is_some_and(|some| some.iter().any(|e| e.covers(local)));
-    let inet = sock_diag::connections(0).ok()?;
-    let inet = inet.iter().filter(|found| sockets.contains_key(&found.inode) && served(found.local)).count();
-    let unix = sock_diag::unix_connections().ok()?;
-    let unix = unix.iter().filter(|(inode, address)| sockets.contains_key(inode) && unix_addresses.contains(address));
-    Some((inet + unix.count()) as u64)
 }

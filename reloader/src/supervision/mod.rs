@@ -2,6 +2,10 @@
 //! longer serves. `daemon/` decides what to do next, and `reload/` carries out reloads.
 
 mod board;
+mod connections;
+mod drain_ledger;
+mod drain_looks;
+mod end_judgement;
 pub(crate) mod fd_store;
 mod generation;
 mod generations;
@@ -24,7 +28,8 @@ pub(crate) mod steering;
 mod supervisor;
 
 pub(crate) use board::{Heartbeat, Published, StatusBoard};
-pub(crate) use generation::{Generation, open_connections, since_epoch};
+pub(crate) use connections::open_connections;
+pub(crate) use generation::{Generation, since_epoch};
 pub(crate) use generations::Generations;
 pub(crate) use host::Host;
 pub(crate) use journal::Journal;

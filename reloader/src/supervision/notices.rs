@@ -10,6 +10,8 @@ pub(crate) enum Notice {
     NothingServes,
     /// The last-known-good configuration serves, because the one on disk does not start. Owner: what starts generations.
     LastKnownGood,
+    /// The last retired generation that ended had not finished its connections. Owner: what reaps draining generations.
+    CutShort,
     /// reloader's own configuration was not read. Owner: the read of the configuration.
     Configuration,
     /// runtime-dir was emptied, and cannot be used again. Owner: what restores it.

@@ -49,6 +49,9 @@ pub(crate) struct GenerationRecord {
     /// Its configuration says `noreuseport`.
     #[serde(default)]
     pub(crate) noreuseport: bool,
+    /// HAProxy's own `hard-stop-after`, in milliseconds.
+    #[serde(default)]
+    pub(crate) hard_stop_after_ms: Option<u64>,
     /// How it is asked to end, as configured when it was started; `None` for HAProxy.
     #[serde(default)]
     pub(crate) stop: Option<Stop>,

@@ -1,12 +1,14 @@
 //! All unsafe code of this crate: what a child inherits, and system calls that no crate wraps. Each block says why it is sound.
 #![expect(unsafe_code, reason = "calls of the kernel that no crate wraps safely")]
 
+mod exit_info;
 mod inherit;
 mod link_address;
 mod tcp_info;
 mod tcx;
 mod watch;
 
+pub(crate) use exit_info::exit_status;
 pub use inherit::{
     Inheritance, NotForChildren, end_with_this_thread, raise_descriptor_limit, reset_sigchld,
     start_in_network_namespace, start_in_own_session, take_passed_descriptors, unblock_signals,

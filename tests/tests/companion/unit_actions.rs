@@ -6,14 +6,19 @@ use nix::sys::signal::Signal;
 use reloader_tests::config::Config;
 use reloader_tests::footprint::Footprint;
 use reloader_tests::haproxy::{HaproxyBinary, runtime};
+use reloader_tests::idle::IdleConnections;
 use reloader_tests::load::Load;
 use reloader_tests::poll::until;
 use reloader_tests::receipt::{assert_passed, listener, traffic};
 use reloader_tests::rig::Answer;
+use reloader_tests::servers::{Reaction, Server};
 use reloader_tests::sockets::{holders, listening, refuses, until_refused};
 use reloader_tests::{netns, versions};
 
 use super::{LIMIT, Scene, WEB, Way, every_version_both_ways};
+
+const IDLE: &str = "127.0.0.1:8081";
+const SESSIONS: usize = 20;
 
 /// The newest receipt as an answer.
 fn last(scene: &Scene) -> Answer {
@@ -247,4 +252,29 @@ fn configuration_without_traffic_listeners_is_not_proven() {
     let reason = answer.at("/reason").as_str().unwrap_or_default().to_owned();
     assert!([1, 3].contains(&answer.status), "{}", answer.stdout);
     assert!(answer.status == 1 || reason.contains("no listener for traffic"), "{}", answer.stdout);
+}
+
+/// The master ends an old worker that has seen too many reloads. The daemon is not its parent.
+#[test]
+fn worker_that_its_master_ends_early_is_counted() {
+    netns::enter();
+    let backend = Server::start("127.0.0.1:0", Reaction::Reply);
+    let config =
+        Config::web(WEB).global("mworker-max-reloads 1").tcp_proxy("idle", &[IDLE], &backend.address.to_string());
+    let scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, config, "");
+    let old = scene.rig.serving_pid();
+    let mut idle = IdleConnections::open(IDLE, SESSIONS);
+    scene.rig.reload().expect_status(0);
+    assert_eq!(scene.rig.status().at("/draining/0/connections"), &serde_json::Value::from(SESSIONS));
+    scene.rig.reload().expect_status(0);
+    until(LIMIT, "the master to end the old worker", || idle.alive() == 0);
+    let end = |receipt: &serde_json::Value| receipt["kind"] == "end" && receipt["old"]["pid"] == old;
+    let mut found = None;
+    until(LIMIT, "a receipt of the end", || {
+        found = scene.rig.history().json.as_array().unwrap().iter().find(|receipt| end(receipt)).cloned();
+        found.is_some()
+    });
+    let found = found.unwrap();
+    assert_eq!(found["lost"]["cut"], SESSIONS, "{found}");
+    assert!(found["reason"].as_str().unwrap().contains("was killed by signal 15"), "{found}");
 }

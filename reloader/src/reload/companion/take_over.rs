@@ -132,6 +132,7 @@ pub(super) async fn generation(supervisor: &mut Supervisor, found: &Found) -> Re
     let files = GenerationFiles { overlay: Default::default(), socket: found.socket.clone(), log: Default::default() };
     let mut generation = Generation::started(number, worker, ProcessScope::SameProgram, files, config);
     (generation.files, generation.log, generation.noreuseport) = (None, None, facts.noreuseport);
+    generation.hard_stop_after = facts.hard_stop_after;
     Ok(generation)
 }
 

@@ -60,10 +60,11 @@ impl Attempt<'_> {
             return;
         }
         self.recorder.receipt().lost.abandoned = generation.open_connections();
-        let pid = generation.process.pid();
+        let (number, pid) = (generation.number, generation.process.pid());
         self.recorder.note(format!("the abandoned generation (process {pid}) did not react and was killed"));
         generation.kill().await;
-        self.supervisor.reap_draining();
+        self.supervisor.note_recorded_end(number);
+        self.supervisor.reap_draining().await;
     }
 }
 

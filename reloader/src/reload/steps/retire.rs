@@ -19,6 +19,7 @@ impl Attempt<'_> {
     /// Carries out the second phase. From here on the new generation serves, whatever the old one does. False where the old one was not seen
     /// to close its listeners.
     pub(in crate::reload) async fn retire(&mut self, inspection: Inspection, verdicts: Vec<Verdict>) -> bool {
+        self.supervisor.look_before_stop().await;
         let Some(new) = self.supervisor.take_starting() else { return true };
         let old = self.supervisor.serving().map(Generation::retire_request);
         let closing: Vec<&Listener> = verdicts.iter().filter_map(|verdict| verdict.closing.as_ref()).collect();

@@ -6,9 +6,10 @@ use rustix::process::Signal;
 
 use super::Supervisor;
 use crate::config::Limit;
+use crate::haproxy::hard_stop::says_hard_stop;
 use crate::haproxy::master::has_programs_alone;
 use crate::model::listener::Owned;
-use crate::process::{Ended, ProcessScope};
+use crate::process::Ended;
 use crate::sockets::custody::Followed;
 use crate::supervision::{Generation, Notice};
 
@@ -32,6 +33,7 @@ impl Supervisor {
         // The service manager's store may have been full before, and may have room now.
         self.hand_sockets_to_service_manager();
         self.ask_orphans();
+        self.look_at_draining();
         self.remind_draining();
         self.end_idle_masters();
         self.drop_custody_when_over();
@@ -123,21 +125,6 @@ impl Supervisor {
         self.outage.begin(since, last.serving_since.elapsed());
         self.clear_warning(Notice::LastKnownGood);
         self.warn(Notice::NothingServes, warning);
-    }
-
-    /// Removes draining generations that have ended.
-    pub(crate) fn reap_draining(&mut self) {
-        for mut generation in self.generations.take_ended() {
-            forward_last_words(self.name(), &mut generation);
-            let (number, pid) = (generation.number, generation.process.pid());
-            log::info!("{}: generation {number} (process {pid}) has drained and ended", self.name());
-            generation.clean_up();
-            // A script may have ended while its server lives on.
-            if generation.scope == ProcessScope::All && !generation.closed_listeners {
-                self.follow_orphans(&generation);
-            }
-        }
-        self.record();
     }
 
     /// Updates custody to the listeners that the serving generation owns now.
@@ -253,15 +240,18 @@ fn end_when_idle(service: &str, generation: &mut Generation) {
 
 fn forward_log(service: &str, generation: &mut Generation) {
     let lines = generation.new_log_lines();
-    forward(service, generation.number, &lines);
+    forward(service, generation, &lines);
 }
 
-/// Forwards the lines that the generation wrote before it ended. A last line without a line break is included.
-fn forward_last_words(service: &str, generation: &mut Generation) {
+/// Forwards the lines that the generation wrote before it ended, and returns them. A last line without a line break is included.
+pub(super) fn forward_last_words(service: &str, generation: &mut Generation) -> Vec<String> {
     let lines = generation.last_log_lines();
-    forward(service, generation.number, &lines);
+    forward(service, generation, &lines);
+    lines
 }
 
-fn forward(service: &str, number: u64, lines: &[String]) {
+fn forward(service: &str, generation: &mut Generation, lines: &[String]) {
+    let number = generation.number;
     lines.iter().for_each(|line| log::info!(target: service, "[{number}] {line}"));
+    generation.says_hard_stop |= generation.retired.is_some() && lines.iter().any(|line| says_hard_stop(line));
 }

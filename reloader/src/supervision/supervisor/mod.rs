@@ -2,6 +2,7 @@
 
 mod companion;
 mod decisions;
+mod ends;
 mod housekeeping;
 mod orphans;
 mod reporting;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::drain_looks::DrainLooks;
 use super::record_writer::RecordWriter;
 use super::steering::Steering;
 use super::{
@@ -37,6 +39,7 @@ pub(crate) struct Supervisor {
     receipts: Receipts,
     last_known_good: LastKnownGood,
     records: RecordWriter,
+    looks: DrainLooks,
     board: StatusBoard,
     /// Becomes true when the daemon is asked to stop.
     stopping: watch::Receiver<bool>,
@@ -60,6 +63,7 @@ impl Supervisor {
         Supervisor {
             last_known_good: LastKnownGood::open(&service.last_known_good_dir()),
             records: RecordWriter::new(service.place().to_owned()),
+            looks: DrainLooks::default(),
             service,
             host,
             generations: Generations::default(),

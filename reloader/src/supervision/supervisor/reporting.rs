@@ -1,13 +1,12 @@
 //! Reports how the service stands: to the control socket, and to the service manager.
 
-use std::sync::Arc;
-
 use super::Supervisor;
 use crate::gate::hold::HoldRegistry;
 use crate::model::listener::{Listener, Role};
 use crate::receipt::{Kind, Outcome, Receipt, rfc3339};
 use crate::server::CompanionServer;
 use crate::supervision::board::{DrainingNow, Published};
+use crate::supervision::drain_looks::Look;
 use crate::supervision::status::{ListenerStatus, ServiceStatus, Serving};
 use crate::supervision::{Generation, notify};
 
@@ -141,10 +140,8 @@ fn outcome_of(last: &Receipt) -> String {
 fn draining_now(generation: &Generation) -> DrainingNow {
     DrainingNow {
         number: generation.number,
-        process: generation.process.clone(),
-        scope: generation.scope,
         retired: generation.retired.unwrap_or(generation.serving_since),
-        listeners: Arc::new(generation.listeners.clone()),
+        look: Look::at(generation),
     }
 }
 

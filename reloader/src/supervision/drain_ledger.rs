@@ -1,0 +1,107 @@
+//! Keeps how many connections the processes of a retired generation had when they were last looked at. When a process has ended,
+//! its connections can no longer be counted.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use crate::kernel::sock_diag::Endpoints;
+use crate::process::{Ended, Handle};
+
+/// A process by its pid and start time.
+pub(super) type ProcessKey = (u32, u64);
+
+/// The connections of one process at the last look that found it alive.
+#[derive(Debug)]
+struct Entry {
+    process: Handle,
+    connections: u64,
+}
+
+/// What the looks at one generation found.
+#[derive(Debug, Default)]
+pub(crate) struct DrainLedger {
+    processes: HashMap<ProcessKey, Entry>,
+    /// The sum of each look, oldest first.
+    sums: Vec<(Instant, u64)>,
+    /// A sample of the connections of an earlier look, and when that began.
+    earlier: Option<(Instant, HashSet<Endpoints>)>,
+    /// Those of the sample that all later looks have found too.
+    lasting: HashSet<Endpoints>,
+}
+
+/// What one look found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// When the look began.
+    pub(super) at: Instant,
+    /// The connections of each process that was alive after it had been looked at.
+    pub(super) processes: Vec<(Handle, u64)>,
+    /// A sample of these connections.
+    pub(super) sample: HashSet<Endpoints>,
+}
+
+/// How many sums are kept. A hard stop asks for the last one before it, and HAProxy ends at most two seconds after that.
+const KEPT_SUMS: usize = 8;
+
+/// From this age on a connection counts as a lasting one.
+const LASTING: Duration = Duration::from_millis(500);
+
+impl DrainLedger {
+    /// Notes what a look found.
+    pub(super) fn note(&mut self, found: Found) {
+        let Found { at, processes, sample } = found;
+        self.sums.push((at, processes.iter().map(|(_, connections)| connections).sum()));
+        if self.sums.len() > KEPT_SUMS {
+            self.sums.remove(0);
+        }
+        for (process, connections) in processes {
+            self.processes.insert((process.pid(), process.start_time()), Entry { process, connections });
+        }
+        match &self.earlier {
+            // `status` may ask for looks at any moment.
+            Some((earlier, _)) if at.duration_since(*earlier) < LASTING => {
+                self.lasting.retain(|ends| sample.contains(ends))
+            }
+            Some((_, earlier)) => {
+                self.lasting = earlier.intersection(&sample).copied().collect();
+                self.earlier = Some((at, sample));
+            }
+            None => self.earlier = Some((at, sample)),
+        }
+    }
+
+    /// A sample of the connections that the last look found, and that had lived for at least half a second then.
+    pub(super) fn lasting(&self) -> &HashSet<Endpoints> {
+        &self.lasting
+    }
+
+    /// When the generation was last looked at.
+    pub(super) fn last_look(&self) -> Option<Instant> {
+        self.sums.last().map(|(at, _)| *at)
+    }
+
+    /// The connections at the last look that began before `moment`. `None` if there was no such look.
+    pub(super) fn count_before(&self, moment: Instant) -> Option<u64> {
+        self.sums.iter().rev().find(|(at, _)| *at < moment).map(|(_, connections)| *connections)
+    }
+
+    /// How each process ended that was seen with connections, and how many it had. Processes that live are left out.
+    pub(super) fn ends(&self) -> Vec<ProcessEnd> {
+        let ends = self.processes.values().filter_map(|entry| {
+            let ended = entry.process.try_ended()?;
+            Some(ProcessEnd { pid: entry.process.pid(), ended, connections: entry.connections })
+        });
+        ends.collect()
+    }
+}
+
+/// The end of one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ProcessEnd {
+    /// The process.
+    pub(super) pid: u32,
+    /// How it ended.
+    pub(super) ended: Ended,
+    /// The connections that it had when it was last looked at.
+    pub(super) connections: u64,
+}

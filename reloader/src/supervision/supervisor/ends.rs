@@ -1,0 +1,144 @@
+//! Handles the end of retired generations: judges it, and records what it cut.
+
+use std::time::Instant;
+
+use super::Supervisor;
+use super::housekeeping::forward_last_words;
+use crate::process::{Ended, ProcessScope, run_blocking};
+use crate::receipt::{Kind, ReasonCode, Receipt, Recorder};
+use crate::supervision::connections::closed_from_here;
+use crate::supervision::drain_looks::{Look, look_now};
+use crate::supervision::end_judgement::{CutShort, EndFacts, HardStop, judge};
+use crate::supervision::{Generation, Notice};
+
+impl Supervisor {
+    /// Removes draining generations that have ended, and records what their ends cut.
+    pub(crate) async fn reap_draining(&mut self) {
+        let mut receipts = Vec::new();
+        for mut generation in self.generations.take_ended() {
+            let lines = forward_last_words(self.name(), &mut generation);
+            let closed = self.heartbeat().during(closed_at_last(&generation)).await;
+            let cut_short = cut_short(&generation, closed).filter(|_| !generation.end_is_recorded);
+            match &cut_short {
+                None => self.note_drained(&generation),
+                Some(cut_short) => receipts.push(self.end_receipt(&generation, cut_short, lines)),
+            }
+            generation.clean_up();
+            // A script may have ended while its server lives on.
+            if generation.scope == ProcessScope::All && !generation.closed_listeners {
+                self.follow_orphans(&generation);
+            }
+        }
+        self.record();
+        for receipt in receipts {
+            self.store_receipt(&receipt).await;
+        }
+    }
+
+    fn note_drained(&mut self, generation: &Generation) {
+        let how = match generation.process.try_ended() {
+            Some(ended @ (Ended::Exited(1..) | Ended::Killed(_))) => format!(": it {ended}"),
+            _ => String::new(),
+        };
+        let (number, pid) = (generation.number, generation.process.pid());
+        log::info!("{}: generation {number} (process {pid}) has drained and ended{how}", self.name());
+        if !generation.end_is_recorded {
+            self.clear_warning(Notice::CutShort);
+        }
+    }
+
+    fn end_receipt(&mut self, generation: &Generation, cut_short: &CutShort, lines: Vec<String>) -> Receipt {
+        let sentence = sentence(generation, cut_short);
+        self.warn(Notice::CutShort, &sentence);
+        let mut recorder = Recorder::begin(Some(self.name()), Kind::End, Instant::now(), 0, Some(generation.id()));
+        recorder.doubt(ReasonCode::ConnectionsCut, sentence);
+        let receipt = recorder.receipt();
+        receipt.lost.cut = cut_short.cut;
+        receipt.server_log = lines;
+        recorder.finish(Ok(()))
+    }
+
+    /// What was cut when a generation ended that was retired a moment ago. `None` while it lives, and if it had finished. A receipt
+    /// of the caller says it, so none of kind `end` is written.
+    pub(crate) async fn take_cut_of(&mut self, number: u64) -> Option<(String, Option<u64>)> {
+        let has_ended = |generation: &&Generation| {
+            generation.number == number && generation.process.try_ended().is_some() && !generation.end_is_recorded
+        };
+        let generation = self.generations.draining().iter().find(has_ended)?;
+        let closed = self.heartbeat().during(closed_at_last(generation)).await;
+        let cut_short = cut_short(generation, closed)?;
+        let sentence = sentence(generation, &cut_short);
+        self.note_recorded_end(number);
+        self.warn(Notice::CutShort, &sentence);
+        Some((sentence, cut_short.cut))
+    }
+
+    /// Notes that a receipt says already what the end of this generation cuts.
+    pub(crate) fn note_recorded_end(&mut self, number: u64) {
+        self.generations.update_draining(|generation| generation.end_is_recorded |= generation.number == number);
+    }
+
+    /// Looks at the connections of the serving generation, if it may cut them when it is asked to end.
+    pub(crate) async fn look_before_stop(&self) {
+        let Some(serving) = self.serving().filter(|_| !self.server().finishes_what_it_accepted()) else { return };
+        let look = Look::at(serving);
+        self.heartbeat().during(run_blocking(move || look_now(&[look]))).await;
+    }
+
+    /// Looks at the connections of the draining generations, beside the loop.
+    pub(super) fn look_at_draining(&self) {
+        let draining = self.generations.draining().iter();
+        self.looks.begin(draining.filter(|generation| generation.process.try_ended().is_none()).map(Look::at));
+    }
+}
+
+fn sentence(generation: &Generation, cut_short: &CutShort) -> String {
+    let cut = match cut_short.cut {
+        Some(1) => "1 open connection was cut".to_owned(),
+        Some(cut) => format!("{cut} open connections were cut"),
+        None => "it is not known how many open connections were cut".to_owned(),
+    };
+    format!(
+        "generation {} (process {}) {} while it drained: {cut}",
+        generation.number,
+        generation.process.pid(),
+        cut_short.how
+    )
+}
+
+fn cut_short(generation: &Generation, closed_at_last: Option<usize>) -> Option<CutShort> {
+    let ended = generation.process.try_ended()?;
+    let ledger = generation.ledger.lock().expect("no panic under this lock");
+    let facts = EndFacts {
+        root: generation.process.pid(),
+        ended,
+        processes: ledger.ends(),
+        was_looked_at: ledger.last_look().is_some(),
+        hard_stop: hard_stop(generation, |moment| ledger.count_before(moment)),
+        root_was_idle: generation.idle_since.is_some(),
+        closed_at_last,
+    };
+    judge(&facts)
+}
+
+/// How many lasting connections a generation closed in its last moment. HAProxy exits with status 0 only when it has finished. Of other servers,
+/// and of a process whose status is not known, the kernel shows which side closed each connection.
+async fn closed_at_last(generation: &Generation) -> Option<usize> {
+    let ended = generation.process.try_ended()?;
+    if generation.scope == ProcessScope::SameProgram && ended != Ended::Unknown {
+        return None;
+    }
+    let lasting = generation.ledger.lock().expect("no panic under this lock").lasting().clone();
+    run_blocking(move || closed_from_here(&lasting)).await
+}
+
+/// HAProxy's own hard stop, if it took place: HAProxy ends once its last connection has ended, so one that still lived at that moment had some.
+fn hard_stop(generation: &Generation, count_before: impl Fn(Instant) -> Option<u64>) -> Option<HardStop> {
+    let (retired, ended) = (generation.retired?, generation.process.ended_at()?);
+    let planned = generation.hard_stop_after.map(|after| (after, retired + after)).filter(|(_, at)| *at <= ended);
+    match planned {
+        Some((after, at)) => Some(HardStop { after: Some(after), connections: count_before(at) }),
+        None if generation.says_hard_stop => Some(HardStop { after: None, connections: None }),
+        None => None,
+    }
+}

@@ -43,6 +43,7 @@ mod persistent_qdiscs;
 mod program_sections;
 mod prove;
 mod quic;
+mod reachability;
 mod reload;
 mod rig;
 mod scale;

@@ -275,9 +275,11 @@ async fn take_over(
     inspection.doubt.iter().chain(&inspection.notes).for_each(|note| recorder.note(note));
     recorder.phase(|phases| &mut phases.confirm);
 
+    let unreachable = supervisor.unreachable_now(&inspection).await;
     let owned: Vec<Owned> = inspection.owned;
     recorder.receipt().new = Some(generation.id());
-    recorder.receipt().listeners = verdicts(&owned, &owned).into_iter().map(|verdict| verdict.receipt).collect();
+    recorder.receipt().listeners =
+        verdicts(&owned, &owned, &unreachable).into_iter().map(|verdict| verdict.receipt).collect();
     // Without this list, draining generations are searched only for the listeners of the serving generation.
     let machine = sock_diag::tcp_listeners().unwrap_or_default();
     supervisor.update_draining(|draining| {

@@ -6,11 +6,10 @@ use super::{DaemonError, adopt, companion};
 use crate::haproxy::version::VersionError;
 use crate::receipt::{Kind, Outcome, Receipt};
 use crate::reload::attempt::ReloadRequest;
-use crate::reload::protection::replaced;
 use crate::reload::run::run as run_reload;
 use crate::server::Capabilities;
 use crate::sockets::custody::Custody;
-use crate::supervision::{Notice, Supervisor};
+use crate::supervision::{Notice, Supervisor, clean_up_path_links};
 
 /// The service serves, or is tried again later.
 pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
@@ -38,7 +37,7 @@ pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), Dae
     }
     // What no successor has a use for must not stay in the service manager's share.
     supervisor.hand_sockets_to_service_manager();
-    replaced::clean_up(&supervisor.present_listeners());
+    clean_up_path_links(&supervisor.present_listeners());
     supervisor.publish();
     begun
 }

@@ -119,7 +119,8 @@ fn listens_on(socket: &Path, pid: u32) -> bool {
     let sockets = process::sockets_of(&process::family(pid));
     let machine = sock_diag::unix_listeners().unwrap_or_default();
     let inode = stats_socket_inode(socket, &machine, &sockets);
-    inode.is_some_and(|inode| sock_diag::bound_file(inode).is_ok_and(|found| found == Some(file.ino() as u32)))
+    let bound = inode.and_then(|inode| sock_diag::bound_file(inode).ok().flatten());
+    bound.is_some_and(|bound| bound.inode == file.ino() as u32)
 }
 
 #[cfg(test)]

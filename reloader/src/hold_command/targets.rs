@@ -6,7 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use super::listen::Listen;
 use crate::gate::hold::{Exception, Target};
 use crate::kernel::sock_diag::ListenSocket;
-use crate::model::listener::{Address, Endpoint, Listener, SocketType};
+use crate::model::listener::{Address, Endpoint, Listener};
 
 /// What one `--listen` stands for. A listener on one of these endpoints serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,13 +27,7 @@ pub(super) fn is_wildcard(endpoint: &Endpoint) -> bool {
 
 pub(super) fn listener(found: &ListenSocket) -> Option<Listener> {
     matches!(found.address, Address::Inet(_)).then(|| {
-        let endpoint = Endpoint {
-            address: found.address.clone(),
-            socket_type: SocketType::Stream,
-            v6only: found.v6only,
-            interface: None,
-            netns: None,
-        };
+        let endpoint = Endpoint { v6only: found.v6only, ..Endpoint::stream(found.address.clone()) };
         Listener { endpoint, inode: found.inode }
     })
 }
@@ -126,7 +120,7 @@ pub(super) mod tests {
 
     pub(in super::super) fn socket(address: &str, inode: u64) -> ListenSocket {
         let address = Address::Inet(address.parse().unwrap());
-        ListenSocket { inode, address, interface: 0, v6only: false, queued: 0, backlog: 9 }
+        ListenSocket { inode, address, interface: 0, v6only: false, file: None, queued: 0, backlog: 9 }
     }
 
     pub(in super::super) fn v6only(address: &str, inode: u64) -> ListenSocket {

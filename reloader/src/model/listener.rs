@@ -34,6 +34,8 @@ pub struct Endpoint {
     pub address: Address,
     /// Stream or datagram.
     pub socket_type: SocketType,
+    /// A stream socket of Multipath TCP, as far as the socket itself could be asked.
+    pub mptcp: bool,
     /// IPv6 without the IPv4 half; false for other families.
     pub v6only: bool,
     /// The interface of SO_BINDTODEVICE.
@@ -135,8 +137,10 @@ impl fmt::Display for Address {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.socket_type == SocketType::Datagram {
-            write!(f, "udp@")?;
+        match (self.socket_type, self.mptcp) {
+            (SocketType::Datagram, _) => write!(f, "udp@")?,
+            (SocketType::Stream, true) => write!(f, "mptcp@")?,
+            (SocketType::Stream, false) => {}
         }
         write!(f, "{}", self.address)?;
         if let Some(interface) = &self.interface {
@@ -152,7 +156,7 @@ impl fmt::Display for Endpoint {
 impl Endpoint {
     /// A plain stream endpoint: no interface, no namespace.
     pub fn stream(address: Address) -> Endpoint {
-        Endpoint { address, socket_type: SocketType::Stream, v6only: false, interface: None, netns: None }
+        Endpoint { address, socket_type: SocketType::Stream, mptcp: false, v6only: false, interface: None, netns: None }
     }
 
     /// The TCP or UDP address; `None` for unix sockets.

@@ -27,6 +27,8 @@ pub struct Present {
     pub inode: u64,
     /// Whether the daemon has a duplicate of the socket to pass.
     pub in_custody: bool,
+    /// Why no client reaches it, if so.
+    pub unreachable: Option<String>,
 }
 
 /// One listener's plan.
@@ -66,6 +68,7 @@ pub fn plan(present: &[Present], inputs: PlanInputs<'_>) -> Vec<Planned> {
 
 fn planned(listener: &Present, inputs: PlanInputs<'_>) -> Planned {
     let (rung, why) = match why_not_passed(listener, inputs) {
+        _ if listener.unreachable.is_some() => (Rung::Added, listener.unreachable.as_ref().map(|why| binds_again(why))),
         None => (Rung::Passed, single_ipv6(&listener.endpoint, inputs.server)),
         Some(why) if inputs.strategy != Strategy::FdPass && matches!(listener.endpoint.address, Address::Unix(_)) => {
             (Rung::Unproven, Some(format!("{why}; {REFUSES}")))
@@ -82,6 +85,11 @@ fn planned(listener: &Present, inputs: PlanInputs<'_>) -> Planned {
     };
     let Present { endpoint, role, inode, .. } = listener;
     Planned { address: endpoint.to_string(), family: endpoint.address.family(), role: *role, rung, why, inode: *inode }
+}
+
+/// Nothing can be lost on a socket that no client reaches.
+fn binds_again(why: &str) -> String {
+    format!("no client reaches the present socket: {why}; the next generation binds another one")
 }
 
 fn held(inputs: PlanInputs<'_>, why: String) -> (Rung, Option<String>) {
@@ -146,7 +154,7 @@ mod tests {
 
     fn present(in_custody: bool) -> Present {
         let endpoint = Endpoint::stream(Address::Inet("127.0.0.1:80".parse().unwrap()));
-        Present { endpoint, role: Role::Traffic, inode: 7, in_custody }
+        Present { endpoint, role: Role::Traffic, inode: 7, in_custody, unreachable: None }
     }
 
     fn planned_with(listener: Present, haproxy: (u32, u32), strategy: Strategy, gates: &Gates) -> Planned {
@@ -160,6 +168,14 @@ mod tests {
         let planned = planned_with(present(true), (2, 6), Strategy::Auto, &Gates::default());
         assert_eq!((planned.rung, &planned.why), (Rung::Passed, &None));
         assert_eq!(unproven(&[planned]), None);
+    }
+
+    #[test]
+    fn unreachable_listener_is_bound_again() {
+        let lost = Present { unreachable: Some("the path /a is gone".into()), ..present(true) };
+        let planned = planned_with(lost, (2, 6), Strategy::Auto, &Gates::default());
+        assert_eq!(planned.rung, Rung::Added);
+        assert!(planned.why.unwrap().contains("the path /a is gone"));
     }
 
     #[test]

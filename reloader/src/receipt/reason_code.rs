@@ -52,6 +52,8 @@ pub enum ReasonCode {
     NotPassed,
     /// Connections or handshakes were left on the old socket.
     Undrained,
+    /// The address of a listener does not lead to its socket.
+    Unreachable,
     /// Connections went another way than to the new socket.
     Diverted,
     /// A hold lapsed, was lifted, or could not deliver.

@@ -38,7 +38,10 @@ pub(super) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
             _ => alone && listener.endpoint.is_tcp_here() && (!is_given || keeps_tcp_back(strategy)),
         }
     };
-    serving.listeners.iter().any(|owned| is_in_the_way(&owned.listener))
+    // A socket whose device or file has gone is in nobody's way.
+    let mut reachable =
+        serving.listeners.iter().filter(|owned| supervisor.why_unreachable(owned.listener.inode).is_none());
+    reachable.any(|owned| is_in_the_way(&owned.listener))
 }
 
 /// Runs it. Up to the moment when the old generation is asked to make room, every failure leaves it serving. Later failures happen under the

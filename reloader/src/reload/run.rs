@@ -34,6 +34,7 @@ impl Attempt<'_> {
         }
         let prepared = self.prepare().await?;
         self.look_again().await;
+        self.supervisor.look_at_reachability().await;
         self.refuse_unproven_plan(&prepared.capabilities)?;
         match replace::is_needed(self.supervisor, &prepared) {
             true => replace::run(self, &prepared).await,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::kernel::sock_diag::ListenSocket;
 use crate::model::listener::{Address, Endpoint, Listener, Owned, SocketType};
 use crate::receipt::{Doubt, ListenerReceipt, ReasonCode, Rung};
+use crate::sockets::reachability::Unreachable;
 
 /// A verdict, with the old listener when it goes away with the old generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,14 +32,35 @@ impl Verdict {
     }
 }
 
-/// One verdict for each listening inode of either generation.
-pub fn verdicts(old: &[Owned], new: &[Owned]) -> Vec<Verdict> {
+/// One verdict for each listening inode of either generation. `unreachable` has the sockets that no client reaches.
+pub fn verdicts(old: &[Owned], new: &[Owned], unreachable: &HashMap<u64, Unreachable>) -> Vec<Verdict> {
+    let new_inodes: HashSet<u64> = new.iter().map(|owned| owned.listener.inode).collect();
+    let is_left =
+        |owned: &&Owned| unreachable.contains_key(&owned.listener.inode) && !new_inodes.contains(&owned.listener.inode);
+    let (left, kept): (Vec<&Owned>, Vec<&Owned>) = old.iter().partition(is_left);
+    let mut verdicts = by_inode(&kept, new);
+    for verdict in &mut verdicts {
+        let serving = verdict.receipt.inode_after.and_then(|inode| unreachable.get(&inode));
+        if let Some(why) = serving {
+            verdict.receipt.doubt(Doubt::new(ReasonCode::Unreachable, format!("no client reaches it: {why}")));
+        }
+    }
+    // Nothing new came to a socket that no client reaches, so nothing has to take its place.
+    verdicts.extend(left.into_iter().map(|owned| {
+        let mut verdict = removed(owned);
+        verdict.receipt.why = unreachable.get(&owned.listener.inode).map(|why| format!("no client reached it: {why}"));
+        verdict
+    }));
+    verdicts
+}
+
+fn by_inode(old: &[&Owned], new: &[Owned]) -> Vec<Verdict> {
     let old_inodes: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
     let new_inodes: HashSet<u64> = new.iter().map(|owned| owned.listener.inode).collect();
     let fresh: Vec<&Owned> = new.iter().filter(|owned| !old_inodes.contains(&owned.listener.inode)).collect();
     let mut paired = HashSet::new();
     let mut verdicts = Vec::with_capacity(old.len() + fresh.len());
-    for before in old {
+    for before in old.iter().copied() {
         if new_inodes.contains(&before.listener.inode) {
             verdicts.push(passed(before));
             continue;
@@ -90,7 +112,7 @@ fn rebound(before: &Owned, after: &Owned) -> Verdict {
 
 fn why_rebound(before: &Endpoint, after: &Endpoint) -> &'static str {
     if before != after {
-        return "the new generation binds it with other options (interface, v6only), so it opened another socket";
+        return "the new generation binds it with other options (interface, v6only, protocol), so it opened another socket";
     }
     match after.address {
         // Linux sets IPV6_V6ONLY when a socket is bound to one address (`__inet6_bind`), and HAProxy from 2.3 on
@@ -164,7 +186,7 @@ mod tests {
     }
 
     fn rungs(old: &[Owned], new: &[Owned]) -> Vec<(Rung, Option<u64>, Option<u64>)> {
-        verdicts(old, new)
+        verdicts(old, new, &HashMap::new())
             .into_iter()
             .map(|verdict| (verdict.receipt.rung, verdict.receipt.inode_before, verdict.receipt.inode_after))
             .collect()
@@ -174,6 +196,20 @@ mod tests {
     fn the_same_inode_is_passed() {
         let both = [owned("127.0.0.1:80", 1), owned("127.0.0.1:81", 2)];
         assert_eq!(rungs(&both, &both), [(Rung::Passed, Some(1), Some(1)), (Rung::Passed, Some(2), Some(2))]);
+    }
+
+    #[test]
+    fn unreachable_socket_is_not_passed() {
+        let lost = HashMap::from([(1, Unreachable::DeviceGone("d0".into()))]);
+        let both = [owned("127.0.0.1:80", 1), owned("127.0.0.1:81", 2)];
+        let verdict = verdicts(&both, &both, &lost).remove(0).receipt;
+        assert_eq!((verdict.rung, verdict.why_code), (Rung::Unproven, Some(ReasonCode::Unreachable)));
+        // The new generation has bound the address again.
+        let rungs: Vec<Rung> = verdicts(&both[..1], &[owned("127.0.0.1:80", 9)], &lost)
+            .into_iter()
+            .map(|verdict| verdict.receipt.rung)
+            .collect();
+        assert_eq!(rungs, [Rung::Added, Rung::Removed]);
     }
 
     #[test]
@@ -242,13 +278,13 @@ mod tests {
         let before = owned("[::]:80", 1);
         let mut after = owned("[::]:80", 2);
         after.listener.endpoint.v6only = true;
-        let verdict = verdicts(&[before], &[after]).remove(0);
+        let verdict = verdicts(&[before], &[after], &HashMap::new()).remove(0);
         assert!(verdict.receipt.why.unwrap().contains("v6only"));
     }
 
     #[test]
     fn a_single_ipv6_address_is_told_the_word_that_helps() {
-        let verdict = verdicts(&[owned("[::1]:80", 1)], &[owned("[::1]:80", 2)]).remove(0);
+        let verdict = verdicts(&[owned("[::1]:80", 1)], &[owned("[::1]:80", 2)], &HashMap::new()).remove(0);
         assert!(verdict.receipt.why.unwrap().contains("add that word"));
     }
 
@@ -259,6 +295,7 @@ mod tests {
             address: Address::Inet(address.parse().unwrap()),
             interface: 0,
             v6only: false,
+            file: None,
             queued: 0,
             backlog: 0,
         };
@@ -274,6 +311,7 @@ mod tests {
             address: Address::Inet("0.0.0.0:443".parse().unwrap()),
             interface,
             v6only: false,
+            file: None,
             queued: 0,
             backlog: 0,
         };

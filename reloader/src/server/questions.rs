@@ -34,6 +34,12 @@ impl Server {
         self.is_haproxy()
     }
 
+    /// A generation may take the path of a unix socket away when it ends, although the next generation serves on the same socket. nginx does
+    /// (`ngx_close_listening_sockets`), if its parent has changed since it was started.
+    pub(crate) fn may_take_paths_away(&self) -> bool {
+        !self.is_haproxy()
+    }
+
     /// A new generation is started even beside an old one that does not close its listeners.
     pub(crate) fn starts_beside_a_stuck_one(&self) -> bool {
         self.is_haproxy()

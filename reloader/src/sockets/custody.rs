@@ -10,11 +10,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
 use socket2::{Domain, SockRef, Type};
 
 use crate::model::SocketMetadata;
 use crate::model::listener::{Address, Endpoint, Listener, Role, SocketType};
 use crate::process::{self, SocketOwner};
+use crate::sys;
+
+/// The protocol number of Multipath TCP (linux/in.h).
+const IPPROTO_MPTCP: i32 = 262;
+
+/// Stands for the name of a device that has gone. No device has such a name (`dev_valid_name`).
+const UNKNOWN_DEVICE: &str = "a device that has gone";
 
 /// A socket that the broker offers to the next generation, and the metadata that is sent with it.
 pub type OfferedSocket = (Arc<OwnedFd>, SocketMetadata);
@@ -193,10 +201,23 @@ pub fn describe(fd: BorrowedFd<'_>, record: &SocketMetadata) -> Option<Listener>
         None => unix_address(&local)?,
     };
     let v6only = socket.domain().ok()? == Domain::IPV6 && socket.only_v6().ok()?;
-    let interface = socket.device().ok()?.map(|name| String::from_utf8_lossy(&name).into_owned());
+    let interface = interface_of(&socket, record)?;
+    let mptcp = sys::protocol(fd).ok()? == IPPROTO_MPTCP;
     let netns = (!record.netns.is_empty()).then(|| String::from_utf8_lossy(&record.netns).into_owned());
     let inode = rustix::fs::fstat(fd).ok()?.st_ino;
-    Some(Listener { endpoint: Endpoint { address, socket_type, v6only, interface, netns }, inode })
+    Some(Listener { endpoint: Endpoint { address, socket_type, mptcp, v6only, interface, netns }, inode })
+}
+
+/// The device of a socket by its name. The kernel does not tell the name of a device that has gone (ENODEV); the name from `record` is used then.
+fn interface_of(socket: &SockRef<'_>, record: &SocketMetadata) -> Option<Option<String>> {
+    match socket.device() {
+        Ok(name) => Some(name.map(|name| String::from_utf8_lossy(&name).into_owned())),
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {
+            let known = String::from_utf8_lossy(&record.interface).into_owned();
+            Some(Some(if known.is_empty() { UNKNOWN_DEVICE.into() } else { known }))
+        }
+        Err(_) => None,
+    }
 }
 
 fn unix_address(local: &socket2::SockAddr) -> Option<Address> {

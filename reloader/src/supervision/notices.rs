@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 pub(crate) enum Notice {
     /// Nothing serves, and why. Owner: what ends or starts generations.
     NothingServes,
+    /// The address of a listener does not lead to its socket. Owner: what looks at reachability.
+    Unreachable,
     /// The last-known-good configuration serves, because the one on disk does not start. Owner: what starts generations.
     LastKnownGood,
     /// The last retired generation that ended had not finished its connections. Owner: what reaps draining generations.

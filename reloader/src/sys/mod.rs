@@ -4,6 +4,7 @@
 mod exit_info;
 mod inherit;
 mod link_address;
+mod socket_facts;
 mod tcp_info;
 mod tcx;
 mod watch;
@@ -14,6 +15,7 @@ pub use inherit::{
     start_in_network_namespace, start_in_own_session, take_passed_descriptors, unblock_signals,
 };
 pub(crate) use link_address::link_address;
+pub(crate) use socket_facts::{bound_device, network_namespace_of, protocol};
 pub(crate) use tcp_info::{TcpInfo, tcp_info};
 pub(crate) use tcx::{TcxHook, attach_tcx, detach_link};
 pub use watch::watch;

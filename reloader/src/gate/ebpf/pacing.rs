@@ -143,7 +143,7 @@ mod tests {
 
     fn listener(address: &str, queued: u32, backlog: u32) -> ListenSocket {
         let address = Address::Inet(address.parse().unwrap());
-        ListenSocket { inode: 1, address, interface: 0, v6only: false, queued, backlog }
+        ListenSocket { inode: 1, address, interface: 0, v6only: false, file: None, queued, backlog }
     }
 
     fn room_for(destination: &str, half_open: u64, listeners: &[ListenSocket]) -> Option<u64> {

@@ -24,6 +24,7 @@ pub fn tcp_listeners() -> Result<Vec<ListenSocket>, SockDiagError> {
             address: Address::Inet(local(response)),
             interface: response.header.socket_id.interface_id,
             v6only: response.nlas.contains(&Nla::SkV6Only(true)),
+            file: None,
             queued: response.header.recv_queue,
             backlog: response.header.send_queue,
         })

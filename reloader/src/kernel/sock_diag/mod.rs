@@ -8,7 +8,7 @@ mod unanswered;
 mod unix;
 
 pub use inet::{connections, half_open, tcp_listeners, time_wait, time_wait_count, unanswered};
-pub use table::{Connection, Endpoints, ListenSocket, SockDiagError};
+pub use table::{BoundFile, Connection, Endpoints, ListenSocket, SockDiagError};
 pub use unix::{bound_file, unix_connections, unix_listeners};
 
 /// All listening sockets, TCP and unix.

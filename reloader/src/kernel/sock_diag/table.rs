@@ -26,10 +26,21 @@ pub struct ListenSocket {
     pub interface: u32,
     /// IPv6 without the IPv4 half; false for other families.
     pub v6only: bool,
+    /// The file that a unix socket was bound to, whether or not it still has a name.
+    pub file: Option<BoundFile>,
     /// Connections in the accept queue.
     pub queued: u32,
     /// The accept queue's limit.
     pub backlog: u32,
+}
+
+/// The file of a unix socket in its file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BoundFile {
+    /// The lower 32 bits of the file's inode number.
+    pub inode: u32,
+    /// The major and minor number of the file system's device.
+    pub device: (u32, u32),
 }
 
 /// A TCP connection, or a half-open one.

@@ -7,7 +7,7 @@ use netlink_packet_sock_diag::unix::nlas::{Nla, UnixDiagName};
 use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags, UnixRequest, UnixResponse};
 use rtnetlink::packet_core::Nla as _;
 
-use super::table::{ListenSocket, SockDiagError, dump};
+use super::table::{BoundFile, ListenSocket, SockDiagError, dump};
 use crate::model::listener::Address;
 
 /// All listening unix stream sockets that have a name.
@@ -15,7 +15,7 @@ use crate::model::listener::Address;
 /// # Errors
 /// Where the kernel does not list its sockets.
 pub fn unix_listeners() -> Result<Vec<ListenSocket>, SockDiagError> {
-    let responses = list(StateFlags::LISTEN, ShowFlags::NAME | ShowFlags::RQLEN)?;
+    let responses = list(StateFlags::LISTEN, ShowFlags::NAME | ShowFlags::RQLEN | ShowFlags::VFS)?;
     Ok(responses.iter().filter_map(listener).collect())
 }
 
@@ -28,23 +28,25 @@ pub fn unix_connections() -> Result<Vec<(u64, Address)>, SockDiagError> {
     Ok(responses.iter().filter_map(|response| Some((response.header.inode.into(), address(response)?))).collect())
 }
 
-/// The inode, in its file system, of the file that this listening socket was bound to. `listener` is the socket's own inode. `None`
-/// where it was bound to no file, or is gone.
+/// The file that this listening socket was bound to. `listener` is the socket's own inode. `None` where it was bound to no file, or is gone.
 ///
 /// # Errors
 /// Where the kernel does not list its sockets.
-pub fn bound_file(listener: u64) -> Result<Option<u32>, SockDiagError> {
+pub fn bound_file(listener: u64) -> Result<Option<BoundFile>, SockDiagError> {
     let responses = list(StateFlags::LISTEN, ShowFlags::VFS)?;
     let found = responses.into_iter().find(|response| u64::from(response.header.inode) == listener);
-    Ok(found.and_then(|response| response.nlas.iter().find_map(file_inode)))
+    Ok(found.and_then(|response| file(&response)))
 }
 
-/// `struct unix_diag_vfs`: the file's inode and its device, 32 bits each in host byte order.
-fn file_inode(nla: &Nla) -> Option<u32> {
-    let Nla::Vfs(_) = nla else { return None };
-    let mut value = vec![0; nla.value_len()];
-    nla.emit_value(&mut value);
-    Some(u32::from_ne_bytes(*value.first_chunk()?))
+/// `struct unix_diag_vfs`: the file's inode and its device, 32 bits each in host byte order. The device is the kernel's own `dev_t`, with 20 bits
+/// of minor number (`MINORBITS`).
+fn file(response: &UnixResponse) -> Option<BoundFile> {
+    let vfs = response.nlas.iter().find(|nla| matches!(nla, Nla::Vfs(_)))?;
+    let mut value = vec![0; vfs.value_len()];
+    vfs.emit_value(&mut value);
+    let word = |offset: usize| Some(u32::from_ne_bytes(*value.get(offset..)?.first_chunk()?));
+    let device = word(4)?;
+    Some(BoundFile { inode: word(0)?, device: (device >> 20, device & 0xf_ffff) })
 }
 
 fn listener(response: &UnixResponse) -> Option<ListenSocket> {
@@ -57,6 +59,7 @@ fn listener(response: &UnixResponse) -> Option<ListenSocket> {
         address: address(response)?,
         interface: 0,
         v6only: false,
+        file: file(response),
         queued,
         backlog,
     })
@@ -87,6 +90,7 @@ fn list(state_flags: StateFlags, show_flags: ShowFlags) -> Result<Vec<UnixRespon
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::UnixListener;
 
     use super::*;
@@ -96,10 +100,13 @@ mod tests {
         let path = std::env::temp_dir().join(format!("reloader-sock-diag-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
         let found = unix_listeners().unwrap().into_iter().find(|found| found.address == Address::Unix(path.clone()));
-        let file = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).unwrap());
+        let metadata = std::fs::metadata(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let found = found.unwrap();
-        assert_eq!((found.queued, bound_file(found.inode).unwrap()), (0, Some(file as u32)));
+        let device = metadata.dev();
+        let file =
+            BoundFile { inode: metadata.ino() as u32, device: (rustix::fs::major(device), rustix::fs::minor(device)) };
+        assert_eq!((found.queued, found.file, bound_file(found.inode).unwrap()), (0, Some(file), Some(file)));
         drop(listener);
     }
 }

@@ -65,8 +65,9 @@ impl Attempt<'_> {
         note(&inspection, &mut self.recorder);
         self.recorder.phase(|phases| &mut phases.confirm);
         self.recorder.receipt().new = Some(generation.id());
+        let unreachable = self.supervisor.unreachable_now(&inspection).await;
         let owned = inspection.owned;
-        let receipts = verdicts(&owned, &owned).into_iter().map(|verdict| verdict.receipt);
+        let receipts = verdicts(&owned, &owned, &unreachable).into_iter().map(|verdict| verdict.receipt);
         self.recorder.receipt().listeners = receipts.collect();
         generation.listeners = owned;
         generation.sentinel = inspection.sentinel;

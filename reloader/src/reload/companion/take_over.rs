@@ -44,7 +44,8 @@ impl Attempt<'_> {
         if let Some(sentence) = find_foreign_listener(self.supervisor, &inspection, old) {
             self.recorder.doubt(ReasonCode::ForeignListener, sentence);
         }
-        let verdicts = verdicts(self.supervisor, old, &inspection);
+        let unreachable = self.supervisor.unreachable_now(&inspection).await;
+        let verdicts = verdicts(self.supervisor, old, &inspection, &unreachable);
         self.recorder.phase(|phases| &mut phases.confirm);
         if self.steer_what_changed(&inspection, &verdicts).await {
             let before = self.recorder.receipt().phases_us.guard;

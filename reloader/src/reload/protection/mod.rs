@@ -10,11 +10,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use self::held::HeldListeners;
-use self::replaced::{Links, ReplacedPath};
+use self::replaced::ReplacedPath;
 use self::reserved::ReservedGroups;
 use self::steered::SteeredListeners;
 use crate::receipt::{Doubt, Recorder};
-use crate::supervision::Supervisor;
+use crate::supervision::{PathLinks, Supervisor};
 
 /// What protects the listeners of one reload.
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub(crate) struct Protection {
     pub(super) steered: Option<SteeredListeners>,
     pub(super) held: Option<HeldListeners>,
     pub(super) replaced: Vec<ReplacedPath>,
-    pub(super) links: Links,
+    pub(super) links: PathLinks,
     pub(super) reserved: ReservedGroups,
 }
 
@@ -74,6 +74,7 @@ impl Protection {
         progress: &dyn Fn(&str),
     ) {
         self.reserved.end(supervisor);
+        supervisor.keep_path_links(self.links);
         self.replaced.into_iter().for_each(|replaced| replaced.record(recorder));
         if self.steered.is_none() && self.held.is_none() {
             return;

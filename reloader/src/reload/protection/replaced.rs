@@ -5,83 +5,16 @@
 //! `uxst_bind_listener`), and a client that connects in between is refused: 1 or 2 of 6,000 connections in 8 reloads at 2,000/s.
 
 use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use crate::kernel::sock_diag::{self, SockDiagError};
-use crate::model::listener::{Address, Listener, Owned};
+use crate::model::listener::{Address, Listener};
 use crate::plan::REFUSES;
 use crate::process::run_blocking;
 use crate::receipt::{Doubt, ReasonCode, Recorder, Rung, undrained};
 use crate::reload::timing::POLL_INTERVAL;
 use crate::reload::verdict::Verdict;
-
-/// Hard links to the old sockets. They give the paths back when a new generation fails after it has renamed its sockets: the paths would
-/// refuse every client otherwise.
-#[derive(Default)]
-pub(crate) struct Links(Vec<(PathBuf, PathBuf)>);
-
-impl Links {
-    /// Links the unix sockets among `listeners`. HAProxy may bind again even what is passed to it, and only writes a line into its log.
-    pub(crate) fn new(listeners: &[Owned], recorder: &mut Recorder) -> Links {
-        let mut links = Links::default();
-        for owned in listeners {
-            let Address::Unix(path) = &owned.listener.endpoint.address else { continue };
-            let link = beside(path);
-            let _ = fs::remove_file(&link);
-            match fs::hard_link(path, &link) {
-                Ok(()) => links.0.push((path.clone(), link)),
-                // There is no path that could be given back.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => recorder.note(format!(
-                    "{} could not be linked, and will refuse every client if the new generation binds it again and fails: {error}",
-                    path.display()
-                )),
-            }
-        }
-        links
-    }
-
-    /// The old sockets get their paths back, in one step each.
-    pub(crate) fn put_back(&self) {
-        for (path, link) in &self.0 {
-            if let Err(error) = fs::rename(link, path) {
-                log::error!("{} could not be given back to the old socket: {error}", path.display());
-            }
-        }
-    }
-}
-
-impl Drop for Links {
-    fn drop(&mut self) {
-        for (_, link) in &self.0 {
-            match fs::remove_file(link) {
-                Err(error) if error.kind() != ErrorKind::NotFound => log::warn!("{}: {error}", link.display()),
-                _ => {}
-            }
-        }
-    }
-}
-
-/// Removes what a daemon that was killed has left beside the paths of these listeners.
-pub(crate) fn clean_up(listeners: &[Owned]) {
-    for owned in listeners {
-        let Address::Unix(path) = &owned.listener.endpoint.address else { continue };
-        let link = beside(path);
-        if fs::symlink_metadata(&link).is_ok_and(|found| found.file_type().is_socket()) {
-            log::warn!("{}: an earlier daemon left it", link.display());
-            let _ = fs::remove_file(&link);
-        }
-    }
-}
-
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".reloader");
-    path.with_file_name(name)
-}
 
 /// An old socket whose path now leads to another socket.
 pub(crate) struct ReplacedPath {
@@ -105,7 +38,7 @@ fn leads_elsewhere(old: &Listener, new: u64) -> Option<Doubt> {
     let Address::Unix(path) = &old.endpoint.address else { return None };
     let there = fs::metadata(path).map(|found| found.ino() as u32);
     match (there, sock_diag::bound_file(new)) {
-        (Ok(there), Ok(Some(file))) if there == file => None,
+        (Ok(there), Ok(Some(file))) if there == file.inode => None,
         (Ok(_), Ok(_)) => Some(Doubt::new(ReasonCode::Diverted, "its path does not lead to the new socket")),
         (Err(error), _) => Some(unobservable(format!("its path cannot be looked at: {error}"))),
         (_, Err(error)) => Some(unobservable(error.to_string())),

@@ -136,6 +136,7 @@ mod tests {
             address: Address::Inet(address.parse().unwrap()),
             interface,
             v6only: false,
+            file: None,
             queued: 0,
             backlog: 128,
         };

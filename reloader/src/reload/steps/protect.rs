@@ -8,7 +8,7 @@ use crate::config::Strategy;
 use crate::model::listener::{Listener, Owned};
 use crate::reload::attempt::Attempt;
 use crate::reload::protection::held::{self, HeldListeners};
-use crate::reload::protection::replaced::{self, Links};
+use crate::reload::protection::replaced;
 use crate::reload::protection::reserved::ReservedGroups;
 use crate::reload::protection::steered::groups::{by_endpoint, successors};
 use crate::reload::protection::steered::loan::Loan;
@@ -16,13 +16,17 @@ use crate::reload::verdict::Verdict;
 use crate::server::Prepared;
 use crate::sockets::custody::Custody;
 use crate::sockets::inspection::Inspection;
+use crate::supervision::PathLinks;
 
 impl Attempt<'_> {
     /// Prepares for the start of the new generation. Paths that it may rename over can then be given back, and sockets that it binds again get
     /// no connections.
     pub(in crate::reload) fn protect_before_start(&mut self, prepared: &Prepared) {
         if self.supervisor.is_served() {
-            self.protection.links = Links::new(&self.supervisor.present_listeners(), &mut self.recorder);
+            self.supervisor.mend_paths();
+            let (links, notes) = PathLinks::new(&self.supervisor.present_listeners());
+            self.protection.links = links;
+            notes.into_iter().for_each(|note| self.recorder.note(note));
         }
         self.protection.reserved = ReservedGroups::begin(self.supervisor, prepared);
     }

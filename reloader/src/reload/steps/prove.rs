@@ -1,6 +1,6 @@
 //! Proves from the kernel what the new generation listens on.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::kernel::sock_diag::ListenSocket;
@@ -10,6 +10,7 @@ use crate::receipt::{Failure, ReasonCode};
 use crate::reload::attempt::Attempt;
 use crate::reload::verdict::{self, Verdict};
 use crate::sockets::inspection::Inspection;
+use crate::sockets::reachability::Unreachable;
 use crate::supervision::{Generation, Supervisor};
 
 /// How long a process that does not answer any more may take to end, before it is called silent.
@@ -50,7 +51,8 @@ impl Attempt<'_> {
             }
             self.recorder.doubt(ReasonCode::ForeignListener, sentence);
         }
-        let verdicts = verdicts(self.supervisor, old, &inspection);
+        let unreachable = self.supervisor.unreachable_now(&inspection).await;
+        let verdicts = verdicts(self.supervisor, old, &inspection, &unreachable);
         Ok((inspection, verdicts))
     }
 
@@ -103,13 +105,18 @@ fn unproven(code: ReasonCode, why: impl std::fmt::Display) -> Failure {
 }
 
 /// The verdicts, with what is known beyond the two lists of listeners.
-pub(in crate::reload) fn verdicts(supervisor: &Supervisor, old: &[Owned], inspection: &Inspection) -> Vec<Verdict> {
+pub(in crate::reload) fn verdicts(
+    supervisor: &Supervisor,
+    old: &[Owned],
+    inspection: &Inspection,
+    unreachable: &HashMap<u64, Unreachable>,
+) -> Vec<Verdict> {
     let mut new = inspection.owned.clone();
     let listed: HashSet<u64> = new.iter().map(|owned| owned.listener.inode).collect();
     // A socket that the new generation has was passed, even where it could not be described again.
     let also_has = old.iter().filter(|owned| inspection.sockets.contains_key(&owned.listener.inode));
     new.extend(also_has.filter(|owned| !listed.contains(&owned.listener.inode)).cloned());
-    let mut verdicts = verdict::verdicts(old, &new);
+    let mut verdicts = verdict::verdicts(old, &new, unreachable);
     if let (None, Some(refused)) = (supervisor.serving(), supervisor.outage().refused()) {
         let time = refused.since.elapsed();
         let was_refused = |verdict: &&mut Verdict| {

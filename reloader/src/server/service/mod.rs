@@ -171,7 +171,7 @@ impl ServiceServer {
     pub(super) fn leave(&self, custody: &Custody) {
         for held in custody.kept() {
             let Address::Unix(path) = &held.listener.endpoint.address else { continue };
-            let ours = sock_diag::bound_file(held.listener.inode).ok().flatten();
+            let ours = sock_diag::bound_file(held.listener.inode).ok().flatten().map(|file| file.inode);
             let there = std::fs::symlink_metadata(path).ok().map(|metadata| metadata.ino() as u32);
             if ours.is_none() || ours != there {
                 continue;

@@ -29,6 +29,7 @@ impl Supervisor {
                 role: owned.role,
                 inode: owned.listener.inode,
                 in_custody: in_custody.contains(&owned.listener.inode),
+                unreachable: self.why_unreachable(owned.listener.inode).map(ToString::to_string),
             })
             .collect();
         let strategy = self.config().reload.strategy;
@@ -68,6 +69,7 @@ impl Supervisor {
     /// The sockets that the next generation may be given. A strategy that keeps TCP back leaves out the TCP listeners.
     pub(crate) fn offer(&self) -> Custody {
         let mut custody = self.custody().clone();
+        self.leave_out_unreachable(&mut custody);
         // A TCP listener is kept back only while a generation serves: it is bound again beside the listener of that
         // generation.
         if plan::keeps_tcp_back(self.config().reload.strategy) && self.is_served() {

@@ -29,6 +29,7 @@ impl Supervisor {
                 self.follow_orphans(&generation);
             }
         }
+        self.mend_paths();
         self.record();
         for receipt in receipts {
             self.store_receipt(&receipt).await;

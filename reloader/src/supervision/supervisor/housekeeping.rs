@@ -34,6 +34,8 @@ impl Supervisor {
         self.hand_sockets_to_service_manager();
         self.ask_orphans();
         self.look_at_draining();
+        self.mend_paths();
+        self.follow_reachability();
         self.remind_draining();
         self.end_idle_masters();
         self.drop_custody_when_over();

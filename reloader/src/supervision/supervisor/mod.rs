@@ -5,6 +5,7 @@ mod decisions;
 mod ends;
 mod housekeeping;
 mod orphans;
+mod reachability;
 mod reporting;
 mod storing;
 mod transitions;
@@ -16,11 +17,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::drain_looks::DrainLooks;
+use super::reach::Reach;
 use super::record_writer::RecordWriter;
 use super::steering::Steering;
 use super::{
-    Generation, Generations, Heartbeat, Host, LastKnownGood, Notice, Notices, Receipts, Service, ServiceOutage,
-    SocketStore, StatusBoard, outage,
+    Generation, Generations, Heartbeat, Host, LastKnownGood, Notice, Notices, PathLinks, Receipts, Service,
+    ServiceOutage, SocketStore, StatusBoard, outage,
 };
 use crate::config::Config;
 use crate::model::listener::{Endpoint, Owned};
@@ -33,6 +35,9 @@ pub(crate) struct Supervisor {
     host: Host,
     generations: Generations,
     sockets: SocketStore,
+    reach: Reach,
+    /// Links to unix sockets whose paths a draining generation may take away.
+    path_links: PathLinks,
     steering: Steering,
     outage: ServiceOutage,
     notices: Notices,
@@ -68,6 +73,8 @@ impl Supervisor {
             host,
             generations: Generations::default(),
             sockets,
+            reach: Reach::default(),
+            path_links: PathLinks::default(),
             steering: Steering::default(),
             outage: ServiceOutage::default(),
             notices: Notices::default(),

@@ -101,7 +101,7 @@ mod tests {
 
     fn listener(inode: u64, address: &str) -> ListenSocket {
         let address = Address::Inet(address.parse().unwrap());
-        ListenSocket { inode, address, interface: 0, v6only: false, queued: 0, backlog: 0 }
+        ListenSocket { inode, address, interface: 0, v6only: false, file: None, queued: 0, backlog: 0 }
     }
 
     fn ports(targets: &[&str]) -> Ports {

@@ -1,0 +1,87 @@
+//! Keeps which listeners of a service no client reaches, and looks at them beside the loop.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::kernel::sock_diag;
+use crate::model::listener::Owned;
+use crate::process::BlockingLane;
+use crate::sockets::custody::Custody;
+use crate::sockets::reachability::{Subject, Unreachable, unreachable};
+
+/// The result of a look, once it is done.
+type Outcome = Arc<Mutex<Option<HashMap<u64, Unreachable>>>>;
+
+/// The listeners that no client reaches, by inode, as of the last look.
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    unreachable: HashMap<u64, Unreachable>,
+    /// The look that was begun beside the loop.
+    under_way: Option<Outcome>,
+    /// Looks that are waited for. The file system of a path may hang.
+    lane: BlockingLane,
+}
+
+impl Reach {
+    /// Why no client reaches the listener with this inode. `None` if one does, as far as is known.
+    pub(crate) fn why_not(&self, inode: u64) -> Option<&Unreachable> {
+        self.unreachable.get(&inode)
+    }
+
+    /// All of them, with the reason for each.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&u64, &Unreachable)> {
+        self.unreachable.iter()
+    }
+
+    /// The lane for looks that are waited for.
+    pub(super) fn lane(&self) -> &BlockingLane {
+        &self.lane
+    }
+
+    /// Sets what a look has found. True if it is news.
+    pub(super) fn set(&mut self, unreachable: HashMap<u64, Unreachable>) -> bool {
+        self.under_way = None;
+        std::mem::replace(&mut self.unreachable, unreachable) != self.unreachable
+    }
+
+    /// Takes the result of the last look beside the loop, if it is done, and begins the next one. True if the result is news.
+    pub(super) fn follow(&mut self, owned: &[Owned], custody: &Custody) -> bool {
+        let result = match &self.under_way {
+            None => None,
+            Some(place) => match place.lock().expect("no panic under this lock").take() {
+                Some(result) => Some(result),
+                None => return false,
+            },
+        };
+        let is_news = result.is_some_and(|result| self.set(result));
+        self.begin(Subject::among(owned, custody));
+        is_news
+    }
+
+    fn begin(&mut self, subjects: Vec<Subject>) {
+        let place = Outcome::default();
+        self.under_way = Some(place.clone());
+        if subjects.is_empty() {
+            *place.lock().expect("no panic under this lock") = Some(HashMap::new());
+            return;
+        }
+        tokio::task::spawn_blocking(move || {
+            let found = look(&subjects);
+            *place.lock().expect("no panic under this lock") = Some(found);
+        });
+    }
+}
+
+/// Looks now, in `lane`. `None` if a file system does not answer in time.
+pub(super) async fn look_in(lane: &BlockingLane, subjects: Vec<Subject>) -> Option<HashMap<u64, Unreachable>> {
+    let looked = lane.run("looking at the paths of listeners", move || Ok(look(&subjects))).await;
+    looked.inspect_err(|error| log::warn!("it is not known whether clients reach all listeners: {error}")).ok()
+}
+
+/// Looks now. Where the kernel does not list its sockets, nothing is known to be unreachable.
+fn look(subjects: &[Subject]) -> HashMap<u64, Unreachable> {
+    if subjects.is_empty() {
+        return HashMap::new();
+    }
+    unreachable(subjects, &sock_diag::listeners().unwrap_or_default())
+}

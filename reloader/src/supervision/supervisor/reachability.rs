@@ -1,0 +1,86 @@
+//! Follows which listeners clients can reach.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Supervisor;
+use crate::model::listener::Owned;
+use crate::sockets::custody::Custody;
+use crate::sockets::inspection::Inspection;
+use crate::sockets::reachability::{Subject, Unreachable};
+use crate::supervision::reach::look_in;
+use crate::supervision::{Notice, PathLinks};
+
+impl Supervisor {
+    /// Looks again which of the present listeners clients reach.
+    pub(crate) async fn look_at_reachability(&mut self) {
+        let owned = self.present_listeners();
+        let subjects = Subject::among(&owned, self.custody());
+        let found = self.heartbeat().during(look_in(self.reach.lane(), subjects)).await;
+        if found.is_some_and(|found| self.reach.set(found)) {
+            self.note_reachability(&owned);
+        }
+    }
+
+    /// Why no client reaches a present listener. `None` if one does, as far as is known.
+    pub(crate) fn why_unreachable(&self, inode: u64) -> Option<&Unreachable> {
+        self.reach.why_not(inode)
+    }
+
+    /// The listeners of a new generation that no client reaches now, and those of the old one that none reached before: since then the new
+    /// generation may have taken paths over.
+    pub(crate) async fn unreachable_now(&self, new: &Inspection) -> HashMap<u64, Unreachable> {
+        let subjects = Subject::among(&new.owned, &new.custody);
+        let mut found = self.heartbeat().during(look_in(self.reach.lane(), subjects)).await.unwrap_or_default();
+        found.extend(self.reach.all().map(|(inode, why)| (*inode, why.clone())));
+        found
+    }
+
+    /// Follows it between reloads, beside the loop.
+    pub(super) fn follow_reachability(&mut self) {
+        let owned = self.present_listeners();
+        if self.reach.follow(&owned, self.sockets.custody()) {
+            self.note_reachability(&owned);
+            self.publish();
+        }
+    }
+
+    /// Keeps links to unix sockets that the serving generation was passed, as long as a generation drains that may take their paths away.
+    pub(crate) fn keep_path_links(&mut self, links: PathLinks) {
+        let serving =
+            self.serving().map(|serving| serving.listeners.iter().map(|owned| owned.listener.inode).collect());
+        let serving: HashSet<u64> = serving.unwrap_or_default();
+        self.path_links.absorb(links);
+        if self.server().may_take_paths_away() && !self.generations.draining().is_empty() {
+            self.path_links.retain(&serving);
+        } else {
+            self.path_links = PathLinks::default();
+        }
+    }
+
+    /// Puts back the paths of passed sockets that a draining generation has taken away.
+    pub(crate) fn mend_paths(&mut self) {
+        for path in self.path_links.mend() {
+            log::warn!("{}: a retired generation removed {}: it is put back", self.name(), path.display());
+        }
+        if self.generations.draining().is_empty() {
+            self.path_links = PathLinks::default();
+        }
+    }
+
+    fn note_reachability(&mut self, owned: &[Owned]) {
+        let lost = owned.iter().filter_map(|owned| {
+            let listener = &owned.listener;
+            Some(format!("{} ({})", listener.endpoint, self.reach.why_not(listener.inode)?))
+        });
+        let lost: Vec<String> = lost.collect();
+        let text =
+            (!lost.is_empty()).then(|| format!("no client reaches {}; a reload binds it again", lost.join(", ")));
+        text.iter().for_each(|text| log::error!("{}: {text}", self.name()));
+        self.replace_warning(Notice::Unreachable, text);
+    }
+
+    /// Removes from `custody` the sockets that no client reaches: the next generation is to bind them again.
+    pub(super) fn leave_out_unreachable(&self, custody: &mut Custody) {
+        custody.retain(|kept| self.reach.why_not(kept.listener.inode).is_none());
+    }
+}

@@ -1,0 +1,50 @@
+//! Asks the kernel what a socket is bound to.
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::libc;
+
+/// `SIOCGSKNS` of linux/sockios.h.
+const GET_NETWORK_NAMESPACE: libc::c_ulong = 0x894C;
+
+/// The network namespace that a socket belongs to, as a descriptor of that namespace (Linux 4.9, CAP_NET_ADMIN).
+///
+/// # Errors
+/// The error of ioctl(2).
+pub(crate) fn network_namespace_of(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor is open for as long as it is borrowed. The call takes no argument.
+    let fd = unsafe { libc::ioctl(socket.as_raw_fd(), GET_NETWORK_NAMESPACE as _) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has opened this descriptor for the caller (`open_related_ns`), close-on-exec. Nothing else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The number of the device that a socket is bound to, 0 for none (`SO_BINDTOIFINDEX`, Linux 5.0). The number stays when the device has gone.
+///
+/// # Errors
+/// The error of getsockopt(2).
+pub(crate) fn bound_device(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    socket_option(socket, libc::SO_BINDTOIFINDEX).map(i32::cast_unsigned)
+}
+
+/// The protocol of a socket (`SO_PROTOCOL`): one of the IPPROTO_ numbers.
+///
+/// # Errors
+/// The error of getsockopt(2).
+pub(crate) fn protocol(socket: BorrowedFd<'_>) -> io::Result<i32> {
+    socket_option(socket, libc::SO_PROTOCOL)
+}
+
+fn socket_option(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<i32> {
+    let mut value: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for as long as it is borrowed. The kernel writes at most `length` bytes to `value`, whose size is `length`.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length)
+    };
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,172 @@
+//! Checks that a listener is called passed only if a client reaches it by its address. A socket is bound to a device, a file or a network
+//! namespace, not to its name.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use reloader_tests::config::Config;
+use reloader_tests::netns;
+use reloader_tests::network::{self, Namespace};
+use reloader_tests::poll::until;
+use reloader_tests::receipt::listener;
+use reloader_tests::rig::{Answer, Rig};
+
+const BIND: &str = "10.9.0.1:8081 interface d0";
+const AT: &str = "10.9.0.1:8081%d0";
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A device `d0` of the calling thread's namespace, which leads to the clients.
+fn make_device(clients: &Namespace) {
+    network::ip("link add d0 type veth peer name p0");
+    clients.take_device("p0");
+    network::ip("addr add 10.9.0.1/24 dev d0");
+    network::ip("link set d0 up");
+    clients.run(|| {
+        network::ip("addr add 10.9.0.2/24 dev p0");
+        network::ip("link set p0 up");
+    });
+}
+
+fn replace_device(clients: &Namespace) {
+    network::ip("link del d0");
+    make_device(clients);
+}
+
+fn gets_an_answer(clients: &Namespace) -> bool {
+    let address: SocketAddr = "10.9.0.1:8081".parse().unwrap();
+    clients.run(|| TcpStream::connect_timeout(&address, Duration::from_secs(5)).is_ok_and(answers))
+}
+
+fn answers(mut stream: impl Read + Write) -> bool {
+    let mut answer = String::new();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").is_ok()
+        && stream.read_to_string(&mut answer).is_ok()
+        && answer.contains(" 200 ")
+}
+
+/// The rungs of the entries for this address, in the order of the receipt.
+fn rungs_at(receipt: &Answer, address: &str) -> Vec<String> {
+    let listeners = receipt.at("/listeners").as_array().unwrap().iter();
+    let at = listeners.filter(|found| found["address"] == address);
+    at.map(|found| found["rung"].as_str().unwrap().to_owned()).collect()
+}
+
+fn path_answers(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok_and(answers)
+}
+
+#[test]
+fn listener_of_a_replaced_device_is_bound_again_by_a_reload() {
+    netns::enter();
+    let clients = Namespace::new();
+    make_device(&clients);
+    let rig = Rig::with(&Config::new().frontend("web", &["127.0.0.1:8080", BIND])).start();
+    assert!(gets_an_answer(&clients));
+    replace_device(&clients);
+    assert!(!gets_an_answer(&clients));
+    // Before any reload.
+    until(LIMIT, "a warning", || rig.warnings().contains("another device is called d0"));
+    let plan = rig.status().at("/plan").to_string();
+    assert!(plan.contains("binds another one"), "{plan}");
+    let receipt = rig.reload().expect_status(0);
+    assert_eq!(rungs_at(&receipt, AT), ["added", "removed"], "{}", receipt.stdout);
+    assert!(receipt.stdout.contains("another device is called d0"), "{}", receipt.stdout);
+    assert!(gets_an_answer(&clients));
+    until(LIMIT, "the warning to be cleared", || !rig.warnings().contains("d0"));
+    assert_eq!(listener(&rig.reload().expect_status(0), AT)["rung"], "passed");
+    assert!(gets_an_answer(&clients));
+}
+
+#[test]
+fn listener_of_a_replaced_device_is_bound_again_after_a_crash() {
+    netns::enter();
+    let clients = Namespace::new();
+    make_device(&clients);
+    let rig = Rig::with(&Config::new().frontend("web", &["127.0.0.1:8080", BIND])).start();
+    replace_device(&clients);
+    let old = rig.serving().unwrap();
+    old.signal(Signal::SIGKILL);
+    rig.until_replaced(old);
+    assert!(gets_an_answer(&clients));
+}
+
+#[test]
+fn adoption_does_not_prove_a_listener_that_no_client_reaches() {
+    netns::enter();
+    let clients = Namespace::new();
+    make_device(&clients);
+    let mut rig = Rig::with(&Config::new().frontend("web", &["127.0.0.1:8080", BIND])).start();
+    rig.terminate_daemon();
+    replace_device(&clients);
+    rig.start_daemon();
+    let receipt = rig.last_receipt();
+    assert_eq!((&receipt["kind"], &receipt["result"]), (&"adopt".into(), &"unproven".into()), "{receipt}");
+    assert_eq!(receipt["reason-code"], "unreachable", "{receipt}");
+    assert!(!gets_an_answer(&clients));
+    rig.reload().expect_status(0);
+    assert!(gets_an_answer(&clients));
+}
+
+#[test]
+fn unix_socket_whose_path_is_gone_is_bound_again() {
+    netns::enter();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web.sock");
+    let rig =
+        Rig::with(&Config::new().frontend("web", &["127.0.0.1:8080", &format!("unix@{}", path.display())])).start();
+    assert!(path_answers(&path));
+    fs::remove_file(&path).unwrap();
+    until(LIMIT, "a warning", || rig.warnings().contains("is gone"));
+    let receipt = rig.reload().expect_status(0);
+    assert_eq!(rungs_at(&receipt, &path.display().to_string()), ["added", "removed"], "{}", receipt.stdout);
+    assert!(receipt.stdout.contains("is gone"), "{}", receipt.stdout);
+    assert!(path_answers(&path));
+    assert_eq!(listener(&rig.reload().expect_status(0), &path.display().to_string())["rung"], "passed");
+    // After a crash too.
+    fs::remove_file(&path).unwrap();
+    let old = rig.serving().unwrap();
+    old.signal(Signal::SIGKILL);
+    rig.until_replaced(old);
+    assert!(path_answers(&path));
+}
+
+/// nginx removes the path when it ends, unless the parent that started it is still there (`ngx_close_listening_sockets`).
+#[test]
+fn path_that_a_retired_nginx_removes_is_put_back() {
+    netns::enter();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web.sock");
+    let table = format!(
+        "[service.nginx]\nstart = [\"/usr/sbin/nginx\", \"-e\", \"DIR/nginx.log\", \"-c\", \"DIR/nginx.conf\"]\n\
+         sockets = \"listen-fds\"\nlisten = [\"{}\"]\nstop = \"SIGQUIT\"\nenvironment = {{ NGINX = \"3;\" }}\n",
+        path.display()
+    );
+    let mut rig = Rig::with(&Config::new()).without_haproxy().tables(&table).prepare();
+    let conf = format!(
+        "daemon off; user root; worker_processes 2; pid {dir}/nginx.pid; events {{ worker_connections 1000; }}\n\
+         http {{ access_log off; server {{ listen unix:{}; location / {{ return 200 ok; }} }} }}\n",
+        path.display(),
+        dir = rig.dir().display()
+    );
+    fs::write(rig.path("nginx.conf"), conf).unwrap();
+    rig.start_daemon();
+    assert!(path_answers(&path));
+    rig.restart_daemon();
+    let old = rig.serving().unwrap();
+    let receipt = rig.reload().expect_status(0);
+    assert_eq!(rungs_at(&receipt, &path.display().to_string()), ["passed"], "{}", receipt.stdout);
+    old.until_gone(LIMIT);
+    until(LIMIT, "the path to be put back", || rig.log().contains("it is put back"));
+    assert!(path_answers(&path));
+    let receipt = rig.reload().expect_status(0);
+    assert_eq!(rungs_at(&receipt, &path.display().to_string()), ["passed"], "{}", receipt.stdout);
+    assert!(path_answers(&path));
+    // No link is left when nothing drains.
+    let names = || fs::read_dir(dir.path()).unwrap().count();
+    until(LIMIT, "the link to be removed", || names() == 1);
+}

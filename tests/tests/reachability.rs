@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use reloader_tests::config::Config;
-use reloader_tests::netns;
+use reloader_tests::load::Load;
 use reloader_tests::network::{self, Namespace};
 use reloader_tests::poll::until;
 use reloader_tests::receipt::listener;
 use reloader_tests::rig::{Answer, Rig};
+use reloader_tests::{netns, versions};
 
 const BIND: &str = "10.9.0.1:8081 interface d0";
 const AT: &str = "10.9.0.1:8081%d0";
@@ -169,4 +170,27 @@ fn path_that_a_retired_nginx_removes_is_put_back() {
     // No link is left when nothing drains.
     let names = || fs::read_dir(dir.path()).unwrap().count();
     until(LIMIT, "the link to be removed", || names() == 1);
+}
+
+/// HAProxy takes over a socket of the same address whatever its protocol is.
+#[test]
+fn bind_that_changes_to_mptcp_and_back_takes_effect() {
+    const WEB: &str = "127.0.0.1:8080";
+    netns::enter();
+    let binary = versions::all().into_iter().max_by_key(|binary| binary.version).unwrap();
+    let config = |bind: &str| Config::new().frontend("web", &[bind, "127.0.0.1:8081"]);
+    let rig = Rig::with(&config(WEB)).haproxy(&binary).start();
+    let load = Load::to([WEB]).rate(500).start();
+    load.until_started(100);
+    for bind in [format!("mptcp@{WEB}"), WEB.to_owned()] {
+        rig.configure(&config(&bind));
+        let receipt = rig.reload().expect_status(0);
+        let now = &listener(&receipt, &bind)["rung"];
+        assert!(now == "steered" || now == "held-ebpf", "{bind}: {}", receipt.stdout);
+        assert!(rig.status().at("/serving/listeners").to_string().contains(&format!("\"{bind}\"")));
+        load.until_further(100);
+        // The same configuration again.
+        assert_eq!(listener(&rig.reload().expect_status(0), &bind)["rung"], "passed");
+    }
+    load.stop().assert_lossless();
 }

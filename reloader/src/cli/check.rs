@@ -10,6 +10,7 @@ use nix::unistd::User;
 use super::{CliError, Context, Exit, client};
 use crate::config::{Config, Haproxy, Mode, Service};
 use crate::daemon::protocol::Request;
+use crate::fs::groups::group_id;
 use crate::haproxy::check::check_command;
 use crate::haproxy::scan;
 use crate::haproxy::version::Version;
@@ -93,9 +94,16 @@ fn check_program_and_user(name: &str, service: &Service) -> Result<(), CliError>
         Ok(_) => return Err(invalid(format!("service.{name}.start: {program} is not an executable file"))),
         Err(error) => return Err(invalid(format!("service.{name}.start: {program}: {error}"))),
     }
-    let user = service.user.as_deref().filter(|user| !User::from_name(user).is_ok_and(|found| found.is_some()));
-    match user {
-        Some(user) => Err(invalid(format!("service.{name}.user: there is no user `{user}` on this machine"))),
+    let is_unknown = |user: &str| !User::from_name(user).is_ok_and(|found| found.is_some());
+    for (key, user) in [("user", &service.user), ("socket-user", &service.socket_user)] {
+        if let Some(user) = user.as_deref().filter(|user| is_unknown(user)) {
+            return Err(invalid(format!("service.{name}.{key}: there is no user `{user}` on this machine")));
+        }
+    }
+    match service.socket_group.as_deref().filter(|group| !matches!(group_id(group), Ok(Some(_)))) {
+        Some(group) => {
+            Err(invalid(format!("service.{name}.socket-group: there is no group `{group}` on this machine")))
+        }
         None => Ok(()),
     }
 }

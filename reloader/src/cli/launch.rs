@@ -19,6 +19,9 @@ pub(super) struct Arguments {
     /// Number of listeners among the descriptors, from 3 on.
     #[arg(long)]
     sockets: usize,
+    /// Names of these listeners, separated by colons.
+    #[arg(long, default_value = "")]
+    names: String,
     /// File for the pid and start time of this process, written before the process becomes the server.
     #[arg(long)]
     record: PathBuf,
@@ -36,7 +39,8 @@ pub(super) fn run(arguments: &Arguments, inheritance: io::Result<Inheritance>) -
     let mut command = Command::new(&arguments.command[0]);
     command.args(&arguments.command[1..]);
     if arguments.sockets > 0 {
-        command.env("LISTEN_PID", std::process::id().to_string()).env("LISTEN_FDS", arguments.sockets.to_string());
+        command.env("LISTEN_PID", std::process::id().to_string());
+        command.env("LISTEN_FDS", arguments.sockets.to_string()).env("LISTEN_FDNAMES", &arguments.names);
         inheritance.pass_descriptors_to(&mut command);
     }
     let own = std::process::id();

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use rustix::process::Signal;
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
-use super::address::addresses;
+use super::address::endpoints;
 use super::values::Strategy;
-use crate::model::listener::Address;
+use crate::model::listener::Endpoint;
 
 /// The name of HAProxy among the services.
 pub const HAPROXY: &str = "haproxy";
@@ -24,8 +25,20 @@ pub struct Service {
     /// How sockets reach the server.
     pub sockets: Sockets,
     /// The addresses on which the server serves.
-    #[serde(deserialize_with = "addresses")]
-    pub listen: Vec<Address>,
+    #[serde(deserialize_with = "endpoints")]
+    pub listen: Vec<Endpoint>,
+    /// The names that `LISTEN_FDNAMES` has for the sockets, in the order of `listen`. Empty: each has the name of the service.
+    #[serde(default)]
+    pub socket_names: Vec<String>,
+    /// The mode of the unix sockets that the daemon binds. `None`: see [`Service::unix_mode`].
+    #[serde(default, deserialize_with = "octal")]
+    pub socket_mode: Option<u32>,
+    /// The user who owns these sockets. `None`: `user`.
+    #[serde(default)]
+    pub socket_user: Option<String>,
+    /// The group that owns these sockets. `None`: the first group of the owner.
+    #[serde(default)]
+    pub socket_group: Option<String>,
     /// How the server shows that it is ready.
     #[serde(default)]
     pub ready: Ready,
@@ -79,7 +92,24 @@ impl Default for Stop {
     }
 }
 
+/// The mode of a unix socket that every user may connect to.
+const OPEN_MODE: u32 = 0o666;
+/// The mode of a unix socket of a service with a `user`.
+const OWNERS_MODE: u32 = 0o660;
+
 impl Service {
+    /// The mode of the unix sockets that the daemon binds. Every user who can reach a port can reach a path too, unless the service runs as a
+    /// user of its own.
+    pub fn unix_mode(&self) -> u32 {
+        let has_owner = self.user.is_some() || self.socket_user.is_some() || self.socket_group.is_some();
+        self.socket_mode.unwrap_or(if has_owner { OWNERS_MODE } else { OPEN_MODE })
+    }
+
+    /// The name of the user who owns these sockets. `None`: the daemon's user.
+    pub fn unix_owner(&self) -> Option<&str> {
+        self.socket_user.as_deref().or(self.user.as_deref())
+    }
+
     /// The strategy that follows from `sockets`, when `global` is the strategy of the `[reload]` table.
     pub fn strategy(&self, global: Strategy) -> Strategy {
         match (self.sockets, global) {
@@ -88,6 +118,15 @@ impl Service {
             (Sockets::Reuseport, Strategy::Hold) | (Sockets::Replace, _) => Strategy::Hold,
             (Sockets::Reuseport, _) => Strategy::Steer,
         }
+    }
+}
+
+/// Reads the mode of a file, in octal digits.
+fn octal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match u32::from_str_radix(&text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(Some(mode)),
+        _ => Err(D::Error::custom(format!("`{text}` is not the mode of a file: write \"0660\""))),
     }
 }
 
@@ -105,6 +144,20 @@ mod tests {
         assert_eq!((&web.stop, &web.ready), (&Stop::Signal(Signal::TERM), &Ready::Listening));
         assert!(config.haproxy.is_none());
         assert!(Config::parse(&format!("{WEB}[haproxy]\n")).unwrap().haproxy.is_some());
+    }
+
+    #[test]
+    fn unix_sockets_are_open_to_all_unless_the_service_has_a_user() {
+        let unix = WEB.replace("0.0.0.0:80", "/run/web");
+        let web = |lines: &str| Config::parse(&format!("{unix}{lines}")).unwrap().services["web"].clone();
+        assert_eq!((web("").unix_mode(), web("").unix_owner()), (0o666, None));
+        let own = web("user = \"www-data\"\n");
+        assert_eq!((own.unix_mode(), own.unix_owner()), (0o660, Some("www-data")));
+        let set = web("user = \"www-data\"\nsocket-user = \"nginx\"\nsocket-mode = \"0600\"\n");
+        assert_eq!((set.unix_mode(), set.unix_owner()), (0o600, Some("nginx")));
+        for wrong in ["socket-mode = \"rw\"", "socket-mode = \"7777\"", "socket-mode = 660"] {
+            assert!(Config::parse(&format!("{unix}{wrong}\n")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -96,13 +96,14 @@ impl<'de> Deserialize<'de> for SpreadTime {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SpreadTime, D::Error> {
         match String::deserialize(deserializer)?.as_str() {
             "off" => Ok(SpreadTime::Off),
+            "infinite" => Ok(SpreadTime::Given("infinite".into())),
             text => match parse(text) {
                 // HAProxy knows fewer units. A value that is not in its notation is written in milliseconds.
                 Ok(_) if text.chars().all(|c| c.is_ascii_digit() || matches!(c, 's' | 'm')) => {
                     Ok(SpreadTime::Given(text.into()))
                 }
                 Ok(time) => Ok(SpreadTime::Given(format!("{}ms", time.as_millis()))),
-                Err(message) => Err(D::Error::custom(format!("{message}, or \"off\""))),
+                Err(message) => Err(D::Error::custom(format!("{message}, or \"infinite\", or \"off\""))),
             },
         }
     }

@@ -1,14 +1,17 @@
 //! Finds the listeners that a running HAProxy really has: asks over its stats socket, and compares the answer with /proc and sock_diag.
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use socket2::SockRef;
 
 use super::client::{self, ClientError};
 use super::launch::is_private_socket;
 use super::runtime_api;
 use crate::kernel::sock_diag::ListenSocket;
-use crate::model::listener::{Address, Role};
+use crate::model::listener::{Address, Endpoint, Role};
 use crate::process::{self, SocketOwner};
 use crate::sockets::custody::take_in;
 use crate::sockets::inspection::{InspectError, InspectRequest, Inspection, look};
@@ -75,7 +78,8 @@ fn ask_and_look(
         sentinel: |machine: &[ListenSocket], sockets: &_| stats_socket_inode(socket, machine, sockets),
         notes,
         doubt,
-        datagrams: true,
+        // A UDP socket that is used only for sending has no SO_REUSEPORT.
+        serves: |_: &Endpoint, fd: &OwnedFd| SockRef::from(fd).reuse_port().is_ok_and(|shared| shared),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Speaks to HAProxy: the protocol that passes sockets, the process, its configuration and its runtime API.
 
 pub mod appearance;
+pub mod bind_protocol;
 pub mod binds;
 pub mod broker;
 pub mod check;

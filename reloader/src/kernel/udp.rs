@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::ops::RangeInclusive;
 
 /// The inodes of the UDP sockets of the calling thread's network namespace that are bound but not connected. A socket that has
 /// sent a packet is bound too.
@@ -21,6 +22,14 @@ pub(crate) fn unconnected_inodes() -> io::Result<HashSet<u64>> {
         }
     }
     Ok(found)
+}
+
+/// The ports from which the kernel chooses one for a socket that is bound to none (ip_local_port_range of ip(7)), in the calling thread's network
+/// namespace. The kernel's default where it cannot be read.
+pub(crate) fn ephemeral_ports() -> RangeInclusive<u16> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ports = text.split_whitespace().map_while(|port| port.parse().ok());
+    ports.next().unwrap_or(32768)..=ports.next().unwrap_or(60999)
 }
 
 /// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode …`

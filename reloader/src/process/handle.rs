@@ -75,6 +75,9 @@ impl Drop for Followed {
     }
 }
 
+/// `PIDFD_THREAD` of linux/pidfd.h: the number is that of a thread (Linux 6.9).
+const PIDFD_THREAD: u32 = 0o200;
+
 /// How often the state of a process without a pidfd is read (kernels before 5.3).
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -180,14 +183,16 @@ impl Handle {
         }
     }
 
-    /// Duplicates the socket `inode` from a process that was seen to hold it (Linux 5.6 and later).
+    /// Duplicates the socket `inode` from a process that was seen to hold it (Linux 5.6 and later; 6.9 and later where a thread has it in a table
+    /// of its own).
     ///
     /// # Errors
     /// [`ProcessError::Duplicate`] if the kernel refuses, [`ProcessError::Another`] if the descriptor is no longer this socket.
     pub fn duplicate(owner: SocketOwner, inode: u64) -> Result<OwnedFd, ProcessError> {
-        let SocketOwner { pid, fd } = owner;
+        let SocketOwner { pid, thread, fd } = owner;
         let failed = |source: Errno| ProcessError::Duplicate { pid, fd, source: source.into() };
-        let pidfd = pidfd_open(raw(pid).ok_or(ProcessError::Gone(pid))?, PidfdFlags::empty()).map_err(failed)?;
+        let flags = if thread == pid { PidfdFlags::empty() } else { PidfdFlags::from_bits_retain(PIDFD_THREAD) };
+        let pidfd = pidfd_open(raw(thread).ok_or(ProcessError::Gone(pid))?, flags).map_err(failed)?;
         let duplicate = pidfd_getfd(pidfd, fd as i32, PidfdGetfdFlags::empty()).map_err(failed)?;
         if fstat(&duplicate).map_err(failed)?.st_ino != inode {
             return Err(ProcessError::Another { pid, fd });
@@ -232,7 +237,7 @@ mod tests {
     #[test]
     fn a_descriptor_that_is_another_socket_now_is_not_duplicated() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let owner = SocketOwner { pid: std::process::id(), fd: listener.as_raw_fd() as u32 };
+        let owner = SocketOwner::of_process(std::process::id(), listener.as_raw_fd() as u32);
         let inode = fstat(&listener).unwrap().st_ino;
         assert_eq!(fstat(Handle::duplicate(owner, inode).unwrap()).unwrap().st_ino, inode);
         assert!(matches!(Handle::duplicate(owner, inode + 1), Err(ProcessError::Another { .. })));

@@ -1,6 +1,7 @@
 //! Finds out whether threads of a server are blocked in accept(2) on a socket.
 
-use super::waiting::{Call, call_of, threads_of};
+use super::procfs::threads_of;
+use super::waiting::{Call, call_of};
 use super::{SocketOwner, socket_at};
 
 /// The threads of a server that may be blocked in accept(2) on a socket.
@@ -38,7 +39,7 @@ impl AcceptWaiters {
             let seen = match call_of(*pid, *thread) {
                 None => AcceptState::Free,
                 Some(None) => AcceptState::Unknown,
-                Some(Some(call)) if is_accept_on(&call, *pid, inode) => AcceptState::Blocked,
+                Some(Some(call)) if is_accept_on(&call, (*pid, *thread), inode) => AcceptState::Blocked,
                 Some(Some(_)) => AcceptState::Free,
             };
             if state != AcceptState::Blocked && seen != AcceptState::Free {
@@ -50,8 +51,8 @@ impl AcceptWaiters {
     }
 }
 
-fn is_accept_on(call: &Call, pid: u32, inode: u64) -> bool {
-    call.accepts_on().is_some_and(|fd| socket_at(SocketOwner { pid, fd }) == Some(inode))
+fn is_accept_on(call: &Call, (pid, thread): (u32, u32), inode: u64) -> bool {
+    call.accepts_on().is_some_and(|fd| socket_at(SocketOwner { pid, thread, fd }) == Some(inode))
 }
 
 #[cfg(test)]
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     fn inode_of(listener: &TcpListener) -> u64 {
-        socket_at(SocketOwner { pid: std::process::id(), fd: listener.as_raw_fd() as u32 }).unwrap()
+        socket_at(SocketOwner::of_process(std::process::id(), listener.as_raw_fd() as u32)).unwrap()
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod procfs;
 pub mod readiness;
 mod scope;
 mod signals;
+mod sockets;
 mod waiting;
 
 pub use blocking::{BlockingLane, run_blocking};
@@ -20,10 +21,11 @@ pub use handle::{Handle, ProcessError, kill_if_same};
 pub use in_accept::{AcceptState, AcceptWaiters};
 pub use namespaces::{network_namespace, shares_processes};
 pub use procfs::{
-    SocketOwner, command_line, control_groups, effective_capabilities, environment, executable, family, groups_of,
-    has_ended, holders_of, is_descendant, is_init, is_stopped, parent, pids, session_members, socket_at, sockets_of,
-    stack_start, start_time, started_at, tree, user_of, whole_environment,
+    command_line, control_groups, effective_capabilities, environment, executable, family, groups_of, has_ended,
+    is_descendant, is_init, is_stopped, parent, pids, session_members, stack_start, start_time, started_at, tree,
+    user_of, whole_environment,
 };
 pub use scope::ProcessScope;
 pub use signals::{cannot_signal, handles_signal, is_pending};
+pub use sockets::{SocketOwner, holders_of, socket_at, sockets_of};
 pub use waiting::waits_on;

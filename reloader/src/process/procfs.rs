@@ -1,20 +1,8 @@
 //! Reads `/proc/PID`. For a process that has ended, most functions return `None` or nothing.
 
-use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-
-use rustix::fs::{Dir, readlinkat};
-
-/// A process that holds a socket, and its descriptor of the socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SocketOwner {
-    /// The process.
-    pub pid: u32,
-    /// Its descriptor number.
-    pub fd: u32,
-}
 
 /// The start time of a process in clock ticks since boot (field 22 of proc_pid_stat(5)). Pid and start time together identify a
 /// process for good. `None` for a zombie.
@@ -80,7 +68,17 @@ fn after_command(stat: &str) -> Option<Vec<&str>> {
 
 /// All process ids.
 pub fn pids() -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    numbers_in(Path::new("/proc"))
+}
+
+/// The threads of a process.
+pub(super) fn threads_of(pid: u32) -> Vec<u32> {
+    numbers_in(Path::new(&format!("/proc/{pid}/task")))
+}
+
+/// The entries of a directory whose names are numbers.
+pub(super) fn numbers_in(directory: &Path) -> Vec<u32> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
@@ -160,61 +158,6 @@ pub fn is_descendant(pid: u32, ancestor: u32) -> bool {
         current = up;
     }
     current == ancestor
-}
-
-/// The sockets that these processes hold, by inode. If several hold the same one, the first of `pids` is its owner: a child
-/// between fork and exec shows all sockets of its parent.
-pub fn sockets_of(pids: &[u32]) -> HashMap<u64, SocketOwner> {
-    let mut sockets = HashMap::new();
-    for &pid in pids {
-        // The process may end during the read. Then it holds no sockets any more, and the entries that were already read do no harm.
-        let _ = add_sockets_of(pid, &mut sockets);
-    }
-    sockets
-}
-
-/// Links are read relative to the directory. With thousands of listeners, resolving each path from `/` is most of the cost.
-fn add_sockets_of(pid: u32, sockets: &mut HashMap<u64, SocketOwner>) -> rustix::io::Result<()> {
-    let directory = fs::File::open(format!("/proc/{pid}/fd")).map_err(|_| rustix::io::Errno::SRCH)?;
-    let mut buffer = Vec::new();
-    for entry in Dir::read_from(&directory)? {
-        let entry = entry?;
-        let Some(fd) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) else { continue };
-        let Ok(target) = readlinkat(&directory, entry.file_name(), buffer) else {
-            buffer = Vec::new();
-            continue;
-        };
-        if let Some(inode) = inode_in(target.to_bytes()) {
-            sockets.entry(inode).or_insert(SocketOwner { pid, fd });
-        }
-        buffer = target.into_bytes();
-    }
-    Ok(())
-}
-
-/// All processes that hold these sockets.
-pub fn holders_of(inodes: &HashSet<u64>) -> HashMap<u64, HashSet<u32>> {
-    let mut holders: HashMap<u64, HashSet<u32>> = HashMap::new();
-    for pid in pids() {
-        for inode in sockets_of(&[pid]).into_keys().filter(|inode| inodes.contains(inode)) {
-            holders.entry(inode).or_default().insert(pid);
-        }
-    }
-    holders
-}
-
-/// The inode of the socket behind one descriptor of a process.
-pub fn socket_at(owner: SocketOwner) -> Option<u64> {
-    socket_inode(Path::new(&format!("/proc/{}/fd/{}", owner.pid, owner.fd)))
-}
-
-fn socket_inode(link: &Path) -> Option<u64> {
-    inode_in(fs::read_link(link).ok()?.as_os_str().as_encoded_bytes())
-}
-
-/// The inode in a link target `socket:[INODE]`.
-fn inode_in(target: &[u8]) -> Option<u64> {
-    std::str::from_utf8(target).ok()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// The words of the command line.
@@ -314,12 +257,8 @@ mod tests {
     }
 
     #[test]
-    fn this_process_descends_from_its_parent_and_holds_its_sockets() {
+    fn this_process_descends_from_its_parent() {
         let own = std::process::id();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let inode = std::os::fd::AsRawFd::as_raw_fd(&listener);
-        let inode = socket_at(SocketOwner { pid: own, fd: inode as u32 }).unwrap();
-        assert_eq!(sockets_of(&[own])[&inode].pid, own);
         assert!(is_descendant(own, parent(own).unwrap()));
         assert!(!is_descendant(parent(own).unwrap(), own));
         assert!(tree(parent(own).unwrap()).contains(&own));

@@ -7,18 +7,22 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::procfs::{numbers_in, threads_of};
+use super::sockets::tables_of;
 use super::{SocketOwner, socket_at};
 
 /// System calls that wait, by number.
 #[cfg(target_arch = "x86_64")]
 mod number {
     pub(super) const ACCEPT: [u64; 2] = [43, 288];
+    pub(super) const RECEIVE: [u64; 3] = [45, 47, 299];
     pub(super) const POLL: [u64; 2] = [7, 271];
     pub(super) const SELECT: [u64; 2] = [23, 270];
 }
 #[cfg(target_arch = "aarch64")]
 mod number {
     pub(super) const ACCEPT: [u64; 2] = [202, 242];
+    pub(super) const RECEIVE: [u64; 3] = [207, 212, 243];
     pub(super) const POLL: [u64; 1] = [73];
     pub(super) const SELECT: [u64; 1] = [72];
 }
@@ -26,27 +30,25 @@ mod number {
 /// At most this many entries of a call of poll or select are read.
 const MAX_POLLED: u64 = 1 << 16;
 
-/// True if one of `pids` waits for connections on the socket with this inode: through an epoll set, or in accept, poll or select.
+/// True if one of `pids` waits for connections on the socket with this inode: through an epoll set, or in accept, poll or select. On a
+/// UDP socket it may also wait in recvfrom.
 pub fn waits_on(pids: &[u32], inode: u64) -> bool {
     pids.iter().any(|pid| {
-        let is_the_socket = |fd: u32| socket_at(SocketOwner { pid: *pid, fd }) == Some(inode);
-        in_epoll_sets(*pid).into_iter().any(is_the_socket) || waited_for(*pid).into_iter().any(is_the_socket)
+        let is_the_socket = |thread: u32, fd: u32| socket_at(SocketOwner { pid: *pid, thread, fd }) == Some(inode);
+        let in_a_set = |table: u32| in_epoll_sets(*pid, table).into_iter().any(|fd| is_the_socket(table, fd));
+        let in_a_call = |thread: u32| waited_for(*pid, thread).into_iter().any(|fd| is_the_socket(thread, fd));
+        tables_of(*pid).into_iter().any(in_a_set) || threads_of(*pid).into_iter().any(in_a_call)
     })
 }
 
-fn numbers_in(directory: &Path) -> Vec<u32> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-}
-
-/// The descriptors in a process's epoll sets.
-fn in_epoll_sets(pid: u32) -> Vec<u32> {
-    let directory = format!("/proc/{pid}/fd");
+/// The descriptors in the epoll sets of a descriptor table, which is that of `thread`.
+fn in_epoll_sets(pid: u32, thread: u32) -> Vec<u32> {
+    let place = format!("/proc/{pid}/task/{thread}");
     let is_epoll = |fd: &u32| {
-        fs::read_link(format!("{directory}/{fd}")).is_ok_and(|target| target == Path::new("anon_inode:[eventpoll]"))
+        fs::read_link(format!("{place}/fd/{fd}")).is_ok_and(|target| target == Path::new("anon_inode:[eventpoll]"))
     };
-    let sets = numbers_in(Path::new(&directory)).into_iter().filter(is_epoll);
-    let text = sets.filter_map(|fd| fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok());
+    let sets = numbers_in(Path::new(&format!("{place}/fd"))).into_iter().filter(is_epoll);
+    let text = sets.filter_map(|fd| fs::read_to_string(format!("{place}/fdinfo/{fd}")).ok());
     text.flat_map(|text| targets(&text)).collect()
 }
 
@@ -55,18 +57,9 @@ fn targets(fdinfo: &str) -> Vec<u32> {
     fdinfo.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_whitespace().next()?.parse().ok()).collect()
 }
 
-/// The descriptors for which a thread of the process waits in a system call.
-fn waited_for(pid: u32) -> Vec<u32> {
-    calls(pid).flat_map(|call| call.descriptors(pid)).collect()
-}
-
-/// The system calls in which the threads of the process sleep.
-fn calls(pid: u32) -> impl Iterator<Item = Call> {
-    threads_of(pid).into_iter().filter_map(move |thread| call_of(pid, thread).flatten())
-}
-
-pub(super) fn threads_of(pid: u32) -> Vec<u32> {
-    numbers_in(Path::new(&format!("/proc/{pid}/task")))
+/// The descriptors for which a thread waits in a system call.
+fn waited_for(pid: u32, thread: u32) -> Vec<u32> {
+    call_of(pid, thread).flatten().map(|call| call.descriptors(pid)).unwrap_or_default()
 }
 
 /// The system call in which a thread sleeps: `Some(None)` for a thread that runs, `None` for one that is gone.
@@ -101,6 +94,10 @@ impl Call {
         let [first, second] = self.arguments;
         if let Some(fd) = self.accepts_on() {
             return vec![fd];
+        }
+        // recvfrom(2), recvmsg(2) or recvmmsg(2) of a UDP server.
+        if number::RECEIVE.contains(&self.number) {
+            return vec![first as u32];
         }
         if number::POLL.contains(&self.number) {
             let entries = memory(pid, first, second.min(MAX_POLLED) as usize * 8);
@@ -170,7 +167,7 @@ mod tests {
     #[test]
     fn only_a_server_that_waits_on_the_socket_is_detected() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let own = SocketOwner { pid: std::process::id(), fd: listener.as_raw_fd() as u32 };
+        let own = SocketOwner::of_process(std::process::id(), listener.as_raw_fd() as u32);
         let inode = socket_at(own).unwrap();
         for script in [
             "s.accept()",

@@ -85,7 +85,8 @@ impl HaproxyServer {
         Ok(Prepared { capabilities, binds_alone, is_known_good, ends_by_reload, spec })
     }
 
-    pub(super) fn launch(&self, spec: &HaproxySpec, context: LaunchContext<'_>) -> Result<Launched, String> {
+    pub(super) fn launch(&self, spec: &HaproxySpec, mut context: LaunchContext<'_>) -> Result<Launched, String> {
+        spec.leave_out_other_protocols(&mut context.custody);
         let files = context.files;
         let overlay = overlay(&files.socket, &spec.facts, spec.version, context.spread);
         let sockets = if spec.version.passes_sockets() { context.custody.offer() } else { Vec::new() };

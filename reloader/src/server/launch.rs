@@ -8,8 +8,10 @@ use super::{Capabilities, service};
 use crate::config::Service;
 use crate::fs::generation_files::GenerationFiles;
 use crate::haproxy::appearance::Appearance;
+use crate::haproxy::bind_protocol::BindProtocols;
 use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
 use crate::haproxy::version::Version;
+use crate::model::listener::SocketType;
 use crate::process::readiness::NotReady;
 use crate::process::{BlockingLane, Handle};
 use crate::sockets::custody::{Custody, KeptSocket};
@@ -85,6 +87,17 @@ impl Prepared {
 }
 
 impl HaproxySpec {
+    /// Leaves out the sockets that have another protocol than the configuration says: HAProxy would use them all the same.
+    pub(super) fn leave_out_other_protocols(&self, custody: &mut Custody) {
+        let protocols = BindProtocols::from_sources(&self.sources);
+        custody.retain(|kept| {
+            let endpoint = &kept.listener.endpoint;
+            let wanted = endpoint.inet().filter(|_| endpoint.socket_type == SocketType::Stream);
+            let wanted = wanted.and_then(|address| protocols.speaks_mptcp(address));
+            wanted.is_none_or(|mptcp| mptcp == endpoint.mptcp)
+        });
+    }
+
     fn retires_with_loss(&self) -> Option<&'static str> {
         self.facts.quic.then_some(QUIC_LOSES)
     }

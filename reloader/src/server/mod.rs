@@ -68,7 +68,7 @@ impl Server {
         }
         let Some(service) = config.services.get(name) else { return Ok(None) };
         create_service_dir(&place)?;
-        Ok(Some(Server::Service(ServiceServer::new(service.clone()))))
+        Ok(Some(Server::Service(ServiceServer::new(name, service.clone()))))
     }
 
     /// Creates again the files that the server has in its directory below runtime-dir.

@@ -275,7 +275,7 @@ mod tests {
         let listening = || held(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         let inode = |held: &KeptSocket| held.listener.inode;
         let (own, lacking, not_owned) = (listening(), listening(), listening());
-        let owner = SocketOwner { pid: std::process::id(), fd: 3 };
+        let owner = SocketOwner::of_process(std::process::id(), 3);
         let sockets = HashMap::from([(inode(&own), owner), (inode(&lacking), owner)]);
         let mut custody = Custody::new(vec![own.clone()], HashMap::from([(inode(&own), owner)]));
         custody.complete_from(&[own.clone(), lacking.clone(), not_owned], &sockets);
@@ -321,7 +321,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let held = held(listener.try_clone().unwrap());
         let mut child = std::process::Command::new("true").spawn().unwrap();
-        let owner = SocketOwner { pid: child.id(), fd: 3 };
+        let owner = SocketOwner::of_process(child.id(), 3);
         child.wait().unwrap();
         let inode = held.listener.inode;
         let mut custody = Custody::new(vec![held], HashMap::from([(inode, owner)]));
@@ -337,7 +337,7 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         child.wait().unwrap();
         let (inode, own) = (copy.listener.inode, std::process::id());
-        let mut custody = Custody::new(vec![copy], HashMap::from([(inode, SocketOwner { pid: child.id(), fd: 3 })]));
+        let mut custody = Custody::new(vec![copy], HashMap::from([(inode, SocketOwner::of_process(child.id(), 3))]));
         assert_eq!(custody.follow(Some(1), || vec![own]), Followed::Unchanged);
         assert_eq!(custody.owners[&inode].pid, own);
         assert!([listener.as_raw_fd(), custody.kept[0].fd.as_raw_fd()].contains(&(custody.owners[&inode].fd as i32)));

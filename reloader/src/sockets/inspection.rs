@@ -4,8 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use socket2::SockRef;
-
 use crate::kernel::sock_diag::{self, ListenSocket, SockDiagError};
 use crate::kernel::udp;
 use crate::model::SocketMetadata;
@@ -59,7 +57,7 @@ pub struct Inspection {
 }
 
 /// The facts about a server's listeners that are known before the kernel is asked.
-pub struct InspectRequest<R, L> {
+pub struct InspectRequest<R, L, D> {
     /// The server's processes.
     pub processes: Vec<u32>,
     /// The listeners that the server itself passed to the daemon.
@@ -72,21 +70,21 @@ pub struct InspectRequest<R, L> {
     pub notes: Vec<String>,
     /// Why `given` may not be the listeners that the server has.
     pub doubt: Option<String>,
-    /// Whether to look for UDP sockets too.
-    pub datagrams: bool,
+    /// Whether a UDP socket that is bound and not connected serves clients: from its address and a duplicate of it.
+    pub serves: D,
 }
 
 /// Inspects the server that `known` describes. It blocks for as long as the kernel takes.
 ///
 /// # Errors
 /// The kernel does not list the sockets, /proc shows none of them, or the daemon may not send signals to a process.
-pub fn look<R, L>(known: InspectRequest<R, L>) -> Result<Inspection, InspectError>
+pub fn look<R, L, D>(known: InspectRequest<R, L, D>) -> Result<Inspection, InspectError>
 where
     R: Fn(&Address) -> Option<Role>,
     L: FnOnce(&[ListenSocket], &HashMap<u64, SocketOwner>) -> Option<u64>,
+    D: Fn(&Endpoint, &OwnedFd) -> bool,
 {
-    let InspectRequest { processes, given, role, sentinel: lifeline, mut notes, mut doubt, datagrams: wants_datagrams } =
-        known;
+    let InspectRequest { processes, given, role, sentinel: lifeline, mut notes, mut doubt, serves } = known;
     let sockets = process::sockets_of(&processes);
     if sockets.is_empty() {
         return Err(InspectError::Unseen(processes.first().copied().unwrap_or_default()));
@@ -119,8 +117,7 @@ where
             }
         }
     }
-    let datagrams = if wants_datagrams { datagrams(&sockets, &known)? } else { Vec::new() };
-    for datagram in datagrams {
+    for datagram in datagrams(&sockets, &known, serves)? {
         owned.push(Owned { listener: datagram.listener.clone(), role: Role::Traffic });
         held.push(datagram);
     }
@@ -131,15 +128,18 @@ where
     Ok(Inspection { owned, custody, sentinel: lifeline, sockets, machine, doubt, notes })
 }
 
-/// Duplicates UDP sockets that HAProxy does not export, such as those of `log-forward`. A new HAProxy takes them over if they are offered.
-fn datagrams(sockets: &HashMap<u64, SocketOwner>, known: &HashSet<u64>) -> Result<Vec<KeptSocket>, InspectError> {
+/// Duplicates the UDP sockets that serve, and that the server did not pass on itself. HAProxy does not export those of `log-forward`.
+fn datagrams(
+    sockets: &HashMap<u64, SocketOwner>,
+    known: &HashSet<u64>,
+    serves: impl Fn(&Endpoint, &OwnedFd) -> bool,
+) -> Result<Vec<KeptSocket>, InspectError> {
     let unconnected = udp::unconnected_inodes().map_err(InspectError::Udp)?;
     let unknown = unconnected.into_iter().filter(|inode| sockets.contains_key(inode) && !known.contains(inode));
     let mut held = Vec::new();
     for inode in unknown {
         match duplicate(inode, sockets[&inode]) {
-            // A UDP socket that is used only for sending has no SO_REUSEPORT.
-            Ok((listener, fd)) if SockRef::from(&fd).reuse_port().is_ok_and(|shared| shared) => {
+            Ok((listener, fd)) if serves(&listener.endpoint, &fd) => {
                 held.push(KeptSocket {
                     listener,
                     role: Role::Traffic,

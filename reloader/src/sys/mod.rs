@@ -1,6 +1,7 @@
 //! All unsafe code of this crate: what a child inherits, and system calls that no crate wraps. Each block says why it is sound.
 #![expect(unsafe_code, reason = "calls of the kernel that no crate wraps safely")]
 
+mod descriptor_table;
 mod exit_info;
 mod inherit;
 mod link_address;
@@ -9,6 +10,7 @@ mod tcp_info;
 mod tcx;
 mod watch;
 
+pub(crate) use descriptor_table::share_descriptors;
 pub(crate) use exit_info::exit_status;
 pub use inherit::{
     Inheritance, NotForChildren, end_with_this_thread, raise_descriptor_limit, reset_sigchld,

@@ -25,7 +25,7 @@ pub(crate) fn unpack(suite: &str, package: &str, prefix: &str, folder: &Path) ->
     let root = Root::create(&mirror()?, suite, &folder.join("apt"))?;
     root.run(&["update"])?;
     // With an empty status file no package counts as installed: every dependency is resolved within the suite.
-    root.run(&["install", "--yes", "--no-install-recommends", "--download-only", package])?;
+    root.run(&["install", "--yes", "--no-install-recommends", "--download-only", "--target-release", suite, package])?;
     let tree = folder.join("root");
     for package in root.downloaded(prefix)? {
         run(Command::new("dpkg").arg("-x").arg(&package).arg(&tree))?;
@@ -46,7 +46,9 @@ impl Root {
         }
         fs::write(dir.join("var/lib/dpkg/status"), "")?;
         let options = mirror.signed_by.as_ref().map(|keys| format!("[signed-by={keys}] ")).unwrap_or_default();
-        fs::write(dir.join("etc/apt/sources.list"), format!("deb {options}{} {suite} main\n", mirror.uri))?;
+        let line = |suite: &str| format!("deb {options}{} {suite} main\n", mirror.uri);
+        let sources: String = std::iter::once(suite).chain(base_of(suite)).map(line).collect();
+        fs::write(dir.join("etc/apt/sources.list"), sources)?;
         Ok(Root { dir: dir.to_owned() })
     }
 
@@ -76,6 +78,11 @@ impl Root {
         let is_package = |path: &Path| path.extension().is_some_and(|extension| extension == "deb");
         Ok(paths.into_iter().filter(|path| is_package(path) && named(path)).collect())
     }
+}
+
+/// The suite that has the libraries of a suite that is not complete.
+fn base_of(suite: &str) -> Option<&'static str> {
+    (suite == "experimental").then_some("sid")
 }
 
 /// Runs a command. The end of its error output becomes the error.

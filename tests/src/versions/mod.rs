@@ -24,6 +24,8 @@ pub const TESTED: &[TestedVersion] = &[
     TestedVersion::new("3.0", Origin::Suite("trixie")),
     // The version that sid has when the package is fetched.
     TestedVersion::new("3.2 or later", Origin::Suite("sid")),
+    // The newest version that a registry has. Where experimental has none, it is that of sid.
+    TestedVersion::new("3.4 or later", Origin::Suite("experimental")),
 ];
 
 /// A version and its origin.

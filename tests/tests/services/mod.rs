@@ -9,3 +9,4 @@ mod kills;
 mod readiness;
 mod reloads;
 mod several;
+mod sockets;

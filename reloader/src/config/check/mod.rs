@@ -3,7 +3,7 @@
 mod companion;
 mod service;
 
-use crate::model::listener::{Address, Endpoint};
+use crate::model::listener::Endpoint;
 
 use super::service::Sockets;
 use super::settings::{Config, Haproxy, own_directory};
@@ -41,11 +41,11 @@ impl Config {
     }
 
     fn check_addresses(&self) -> Result<(), String> {
-        let mut taken: Vec<(&String, &Address, Sockets)> = Vec::new();
+        let mut taken: Vec<(&String, &Endpoint, Sockets)> = Vec::new();
         for (name, service) in &self.services {
             for address in &service.listen {
                 let collides =
-                    |found: &&(&String, &Address, Sockets)| collide((found.1, found.2), (address, service.sockets));
+                    |found: &&(&String, &Endpoint, Sockets)| collide((found.1, found.2), (address, service.sockets));
                 if let Some((other, first, _)) = taken.iter().find(collides) {
                     return Err(format!(
                         "service.{other} listens on {first} and service.{name} on {address}: one of them cannot be bound; change it"
@@ -84,17 +84,17 @@ impl Config {
 
 /// Whether a socket at one address certainly prevents a bind at the other. A server that binds its own sockets may bind `[::]` for IPv6 alone.
 /// The daemon does so if it also binds `0.0.0.0`.
-fn collide((one, how): (&Address, Sockets), (other, other_how): (&Address, Sockets)) -> bool {
+fn collide((one, how): (&Endpoint, Sockets), (other, other_how): (&Endpoint, Sockets)) -> bool {
     if one == other {
         return true;
     }
-    if !Endpoint::stream(one.clone()).overlaps(&Endpoint::stream(other.clone())) {
+    if one.socket_type != other.socket_type || !one.overlaps(other) {
         return false;
     }
-    if one.family() == other.family() {
+    if one.address.family() == other.address.family() {
         return (how, other_how) != (Sockets::Reuseport, Sockets::Reuseport);
     }
-    let is_any = |address: &Address| matches!(address, Address::Inet(inet) if inet.ip().is_unspecified());
+    let is_any = |endpoint: &Endpoint| endpoint.inet().is_some_and(|inet| inet.ip().is_unspecified());
     (how, other_how) == (Sockets::ListenFds, Sockets::ListenFds) && !(is_any(one) && is_any(other))
 }
 

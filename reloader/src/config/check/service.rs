@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::config::service::{HAPROXY, Ready, Service, Sockets, Stop};
-use crate::model::listener::Address;
+use crate::model::listener::{Address, Endpoint};
 
 /// The longest name. It is part of file names and of the addresses of unix sockets.
 const LONGEST_NAME: usize = 32;
@@ -15,7 +15,11 @@ impl Service {
     /// If a value cannot be used. The text of the error is a sentence that begins with the key.
     pub(super) fn check(&self, name: &str) -> Result<(), String> {
         check_name(name).map_err(|what| format!("service.{name}: {what}"))?;
-        let checked = self.check_commands().and_then(|()| self.check_listen()).and_then(|()| self.check_environment());
+        let checked = self
+            .check_commands()
+            .and_then(|()| self.check_listen())
+            .and_then(|()| self.check_socket_keys())
+            .and_then(|()| self.check_environment());
         checked.map_err(|(key, what)| format!("service.{name}.{key}: {what}"))
     }
 
@@ -45,8 +49,8 @@ impl Service {
         if self.listen.is_empty() {
             return wrong("name the addresses that the service serves, such as [\"0.0.0.0:8080\"]".into());
         }
-        for (place, address) in self.listen.iter().enumerate() {
-            match address {
+        for (place, endpoint) in self.listen.iter().enumerate() {
+            match &endpoint.address {
                 Address::Inet(inet) if inet.port() == 0 => {
                     return wrong(format!("`{inet}` needs a port other than 0"));
                 }
@@ -59,11 +63,43 @@ impl Service {
                 }
                 _ => {}
             }
-            if self.listen[..place].contains(address) {
-                return wrong(format!("`{address}` is listed twice"));
+            if self.listen[..place].contains(endpoint) {
+                return wrong(format!("`{endpoint}` is listed twice"));
             }
         }
         Ok(())
+    }
+
+    fn check_socket_keys(&self) -> Result<(), Wrong> {
+        let is_unix = |endpoint: &Endpoint| matches!(endpoint.address, Address::Unix(_));
+        let names = &self.socket_names;
+        if !names.is_empty() && names.len() != self.listen.len() {
+            let what = format!("it has {} names for {} addresses in `listen`", names.len(), self.listen.len());
+            return Err(("socket-names", what));
+        }
+        // sd_listen_fds_with_names(3) separates the names by colons.
+        let is_name =
+            |name: &String| !name.is_empty() && name.chars().all(|letter| letter.is_ascii_graphic() && letter != ':');
+        if let Some(name) = names.iter().find(|name| !is_name(name)) {
+            return Err(("socket-names", format!("`{name}` is not a name: it has printable characters, and no colon")));
+        }
+        if !names.is_empty() && self.sockets != Sockets::ListenFds {
+            return Err((
+                "socket-names",
+                "only sockets that the daemon passes have names: set sockets = \"listen-fds\"".into(),
+            ));
+        }
+        let of_files = [
+            ("socket-mode", self.socket_mode.is_some()),
+            ("socket-user", self.socket_user.is_some()),
+            ("socket-group", self.socket_group.is_some()),
+        ];
+        match of_files.into_iter().find(|(_, is_set)| *is_set) {
+            Some((key, _)) if !self.listen.iter().any(is_unix) => {
+                Err((key, "no address in `listen` is the path of a unix socket".into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_environment(&self) -> Result<(), Wrong> {
@@ -104,6 +140,9 @@ mod tests {
             ("check = [\"web\"]", "absolute path"),
             ("environment = { \"A=B\" = \"c\" }", "cannot be the name"),
             ("sokets = \"replace\"", "sokets"),
+            ("socket-names = [\"a\", \"b\"]", "2 names for 1 addresses"),
+            ("socket-names = [\"a:b\"]", "is not a name"),
+            ("socket-mode = \"0600\"", "no address in `listen` is the path"),
         ] {
             let message = Config::parse(&format!("{WEB}{lines}\n")).unwrap_err();
             assert!(message.contains(expected), "{lines}: {message}");
@@ -114,6 +153,7 @@ mod tests {
             ("[\"0.0.0.0:80\"]", "[\"/a\", \"/a\"]"),
             ("[\"0.0.0.0:80\"]", "[\"@\"]"),
             ("0.0.0.0:80", "0.0.0.0:0"),
+            ("0.0.0.0:80", "udp:/run/a"),
             ("/bin/web", "web"),
             ("service.web", "service.haproxy"),
             ("service.web", "service.\"a/b\""),

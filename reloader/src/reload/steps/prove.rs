@@ -150,7 +150,7 @@ pub(in crate::reload) fn find_foreign_listener(
 fn foreign_sentence(socket: &ListenSocket) -> String {
     let owner = process::sockets_of(&process::pids()).get(&socket.inode).copied();
     let who = owner.map_or_else(
-        || "a process that cannot be seen".into(),
+        || "a process whose descriptors could not be read (see the daemon's capabilities and its view of /proc)".into(),
         |owner| {
             let name = process::executable(owner.pid).map_or_else(String::new, |path| format!(" ({})", path.display()));
             format!("process {}{name}", owner.pid)

@@ -8,61 +8,89 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use rustix::fs::{Mode, fchmod};
+use nix::unistd::User;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, fchmod, fstat, open};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::config::Service;
+use crate::fs::groups::group_id;
 use crate::model::SocketMetadata;
-use crate::model::listener::{Address, Role};
+use crate::model::listener::{Address, Endpoint, Role, SocketType};
 use crate::sockets::custody::{KeptSocket, take_in};
 
 /// The kernel uses net.core.somaxconn where that is less.
 const BACKLOG: i32 = i32::MAX;
 
-/// Every user who can reach a port can reach a path too: the server decides about its clients.
-const MODE: u32 = 0o666;
+/// The file of a unix socket: its mode, and who owns it. `None`: the daemon's user or group.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UnixFile {
+    mode: u32,
+    user: Option<u32>,
+    group: Option<u32>,
+}
 
-/// A socket that listens on `address`, one of `all`.
+impl UnixFile {
+    /// Looks up the names of the configuration.
+    ///
+    /// # Errors
+    /// A sentence about a name that is unknown.
+    pub(super) fn from_config(config: &Service) -> Result<UnixFile, String> {
+        let owner = config.unix_owner().map(user_by_name).transpose()?;
+        let named = match &config.socket_group {
+            Some(name) => {
+                let found =
+                    group_id(name).map_err(|errno| format!("the group `{name}` cannot be looked up: {errno}"))?;
+                Some(found.ok_or_else(|| format!("there is no group `{name}` on this machine"))?)
+            }
+            None => None,
+        };
+        let group = named.or_else(|| owner.as_ref().map(|user| user.gid.as_raw()));
+        Ok(UnixFile { mode: config.unix_mode(), user: owner.map(|user| user.uid.as_raw()), group })
+    }
+}
+
+fn user_by_name(name: &str) -> Result<User, String> {
+    let found = User::from_name(name).map_err(|errno| format!("the user `{name}` cannot be looked up: {errno}"))?;
+    found.ok_or_else(|| format!("there is no user `{name}` on this machine"))
+}
+
+/// A socket that is bound to `endpoint`, one of `all`.
 ///
 /// # Errors
 /// A sentence.
-pub(super) fn listener(address: &Address, all: &[Address]) -> Result<KeptSocket, String> {
-    let bound = bind(address, all).map_err(|error| {
+pub(super) fn socket(endpoint: &Endpoint, all: &[Endpoint], file: UnixFile) -> Result<KeptSocket, String> {
+    let bound = bind(endpoint, all, file).map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => "; another server has it: stop that server, or take the address from `listen`",
             io::ErrorKind::AddrNotAvailable => "; no device has that address",
             _ => "",
         };
-        format!("cannot listen on {address}: {error}{hint}")
+        format!("cannot listen on {endpoint}: {error}{hint}")
     })?;
     let mut held = take_in(vec![(OwnedFd::from(bound), SocketMetadata::default())], |_| true, |_| Role::Traffic);
     held.pop()
-        .ok_or_else(|| format!("cannot listen on {address}: the kernel does not list the new socket as a listener"))
+        .ok_or_else(|| format!("cannot listen on {endpoint}: the kernel does not list the new socket as a listener"))
 }
 
-fn bind(address: &Address, all: &[Address]) -> io::Result<Socket> {
-    let socket = match address {
+fn bind(endpoint: &Endpoint, all: &[Endpoint], file: UnixFile) -> io::Result<Socket> {
+    let socket = match &endpoint.address {
         Address::Inet(address) => {
-            let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
-            socket.set_reuse_address(true)?;
+            let (kind, protocol) = match endpoint.socket_type {
+                SocketType::Stream => (Type::STREAM, Protocol::TCP),
+                SocketType::Datagram => (Type::DGRAM, Protocol::UDP),
+            };
+            let socket = Socket::new(Domain::for_address(*address), kind, Some(protocol))?;
+            // Of two UDP sockets with SO_REUSEADDR the later one would get all datagrams.
+            socket.set_reuse_address(endpoint.socket_type == SocketType::Stream)?;
             let any_ipv4 = Address::Inet((Ipv4Addr::UNSPECIFIED, address.port()).into());
-            if address.is_ipv6() && all.contains(&any_ipv4) {
+            let is_any_ipv4 = |other: &Endpoint| other.address == any_ipv4 && other.socket_type == endpoint.socket_type;
+            if address.is_ipv6() && all.iter().any(is_any_ipv4) {
                 socket.set_only_v6(true)?;
             }
             socket.bind(&(*address).into())?;
             socket
         }
-        Address::Unix(path) => {
-            remove_stale(path)?;
-            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-            // The file gets the mode of the socket (`unix_bind_bsd`), less the umask. The mode is not set by path after the bind: a user who may
-            // write to the directory could have put another file there by then.
-            fchmod(&socket, Mode::from_raw_mode(MODE))?;
-            let umask = rustix::process::umask(Mode::empty());
-            let bound = socket.bind(&SockAddr::unix(path)?);
-            rustix::process::umask(umask);
-            bound?;
-            socket
-        }
+        Address::Unix(path) => bind_path(path, file)?,
         Address::Abstract(name) => {
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
             let bytes = [b"\0", name.as_slice()].concat();
@@ -70,8 +98,39 @@ fn bind(address: &Address, all: &[Address]) -> io::Result<Socket> {
             socket
         }
     };
-    socket.listen(BACKLOG)?;
+    if endpoint.socket_type == SocketType::Stream {
+        socket.listen(BACKLOG)?;
+    }
     Ok(socket)
+}
+
+fn bind_path(path: &Path, file: UnixFile) -> io::Result<Socket> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // The file gets the mode of the socket (`unix_bind_bsd`), less the umask. The mode is not set by path after the bind: a user who may
+    // write to the directory could have put another file there by then.
+    fchmod(&socket, Mode::from_raw_mode(file.mode))?;
+    let umask = rustix::process::umask(Mode::empty());
+    let bound = socket.bind(&SockAddr::unix(path)?);
+    rustix::process::umask(umask);
+    bound?;
+    if file.user.is_some() || file.group.is_some() {
+        give_away(path, file)?;
+    }
+    Ok(socket)
+}
+
+/// Changes the owner of the socket's file. The file has the daemon's owner until then. So what another user may have put there is told by its
+/// owner.
+fn give_away(path: &Path, file: UnixFile) -> io::Result<()> {
+    let found = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let metadata = fstat(&found)?;
+    let own = rustix::process::geteuid().as_raw();
+    if FileType::from_raw_mode(metadata.st_mode) != FileType::Socket || metadata.st_uid != own {
+        return Err(io::Error::other("another file has taken the place of the new socket"));
+    }
+    let (user, group) = (file.user.map(Uid::from_raw), file.group.map(Gid::from_raw));
+    Ok(chownat(&found, "", user, group, AtFlags::EMPTY_PATH)?)
 }
 
 /// Removes a socket file that was left behind by a server that no longer runs.
@@ -98,7 +157,37 @@ fn connect(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::listener::Endpoint;
+
+    const OPEN: UnixFile = UnixFile { mode: 0o666, user: None, group: None };
+
+    fn listener(address: &Address, all: &[Address]) -> Result<KeptSocket, String> {
+        let all: Vec<Endpoint> = all.iter().cloned().map(Endpoint::stream).collect();
+        socket(&Endpoint::stream(address.clone()), &all, OPEN)
+    }
+
+    #[test]
+    fn udp_socket_is_bound_alone() {
+        let endpoint = |port: u16| Endpoint {
+            socket_type: SocketType::Datagram,
+            ..Endpoint::stream(Address::Inet(([127, 0, 0, 1], port).into()))
+        };
+        let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let kept = socket(&endpoint(free), &[], OPEN).unwrap();
+        assert_eq!(kept.listener.endpoint, endpoint(free));
+        assert!(socket(&endpoint(free), &[], OPEN).unwrap_err().contains("udp@127.0.0.1"));
+    }
+
+    #[test]
+    fn file_of_a_unix_socket_has_the_mode_and_owner_of_the_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let (own, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let file = UnixFile { mode: 0o640, user: Some(own), group: Some(group) };
+        let _kept = socket(&Endpoint::stream(Address::Unix(path.clone())), &[], file).unwrap();
+        let metadata = std::fs::metadata(&path).unwrap();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777, 0o640);
+        assert!(user_by_name("no-such-user-of-reloader").unwrap_err().contains("no-such-user-of-reloader"));
+    }
 
     #[test]
     fn each_kind_of_address_is_bound() {
@@ -130,7 +219,7 @@ mod tests {
         let address = Address::Unix(path.clone());
         let first = listener(&address, &[]).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
-        assert_eq!(mode & 0o777, MODE);
+        assert_eq!(mode & 0o777, OPEN.mode);
         assert!(listener(&address, &[]).unwrap_err().contains("another server has it"));
         drop(first);
         let _second = listener(&address, &[]).unwrap();

@@ -5,7 +5,8 @@ mod notify;
 mod readiness;
 
 use std::collections::HashMap;
-use std::os::fd::RawFd;
+use std::ops::RangeInclusive;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
@@ -16,6 +17,7 @@ use super::{Capabilities, Check, LaunchContext, Launched, Prepared};
 use crate::config::{Config, Ready, Service, Sockets, Stop};
 use crate::fs::generation_files::{GenerationFiles, create_private};
 use crate::kernel::sock_diag::{self, ListenSocket};
+use crate::kernel::udp;
 use crate::model::listener::{Address, Endpoint, Listener, Owned, Role, SocketType};
 use crate::process::{self, Handle, ProcessScope, SocketOwner};
 use crate::sockets::custody::{Custody, KeptSocket};
@@ -29,12 +31,13 @@ const FIRST_DESCRIPTOR: RawFd = 3;
 /// A server by its `[service.NAME]`.
 #[derive(Debug)]
 pub(crate) struct ServiceServer {
+    name: String,
     config: Service,
 }
 
 impl ServiceServer {
-    pub(super) fn new(config: Service) -> ServiceServer {
-        ServiceServer { config }
+    pub(super) fn new(name: &str, config: Service) -> ServiceServer {
+        ServiceServer { name: name.to_owned(), config }
     }
 
     pub(super) fn configure(&mut self, config: &Config, name: &str) {
@@ -48,7 +51,7 @@ impl ServiceServer {
     }
 
     pub(super) fn endpoints(&self) -> Vec<Endpoint> {
-        self.config.listen.iter().cloned().map(Endpoint::stream).collect()
+        self.config.listen.clone()
     }
 
     pub(super) fn is_attended(&self, root: u32) -> bool {
@@ -65,15 +68,17 @@ impl ServiceServer {
     }
 
     pub(super) fn can_be_given(&self, endpoint: &Endpoint) -> bool {
-        self.config.sockets == Sockets::ListenFds && self.config.listen.iter().any(|address| is_at(endpoint, address))
+        self.config.sockets == Sockets::ListenFds && self.config.listen.iter().any(|listen| is_at(endpoint, listen))
     }
 
     /// Whether a listener of the serving generation is in the way of the next one. The next generation is one that cannot bind its sockets
     /// beside others.
     pub(super) fn is_blocked_by(&self, endpoint: &Endpoint, in_custody: bool) -> bool {
         let is_handed_on = in_custody && self.can_be_given(endpoint);
-        let is_taken =
-            |address: &Address| *address == endpoint.address || Endpoint::stream(address.clone()).overlaps(endpoint);
+        let is_taken = |listen: &Endpoint| {
+            listen.socket_type == endpoint.socket_type
+                && (listen.address == endpoint.address || listen.overlaps(endpoint))
+        };
         !is_handed_on && self.config.listen.iter().any(is_taken)
     }
 
@@ -91,7 +96,7 @@ impl ServiceServer {
     pub(super) fn launch(&self, spec: &ServiceSpec, context: LaunchContext<'_>) -> Result<Launched, String> {
         let config = &spec.config;
         let given = match config.sockets {
-            Sockets::ListenFds => given(&config.listen, context.custody.kept())?,
+            Sockets::ListenFds => given(config, context.custody.kept())?,
             Sockets::Reuseport | Sockets::Replace => Vec::new(),
         };
         let mut command = self.command(config, context.files, &given).map_err(|error| error.to_string())?;
@@ -117,6 +122,9 @@ impl ServiceServer {
         if let Some(user) = &config.user {
             command.args(["--user", user]);
         }
+        if !given.is_empty() {
+            command.args(["--names", &socket_names(config, &self.name, given.len())]);
+        }
         command.arg("--").args(&config.start);
         command.envs(&config.environment);
         command.stdin(Stdio::null()).stderr(Stdio::from(log));
@@ -131,15 +139,16 @@ impl ServiceServer {
     pub(super) async fn inspect(&self, process: &Handle) -> Result<Inspection, InspectError> {
         let (listen, root) = (self.config.listen.clone(), process.pid());
         tokio::task::spawn_blocking(move || {
+            let ephemeral = udp::ephemeral_ports();
             look(InspectRequest {
                 processes: ProcessScope::All.processes(root),
                 given: Vec::new(),
                 role: |address: &Address| Some(role(&listen, address)),
+                serves: |endpoint: &Endpoint, _: &OwnedFd| serves_datagrams(&listen, &ephemeral, endpoint),
                 // The server may close some listeners and bind others, for each of its workers. It serves while it has any listener.
                 sentinel: |_: &[ListenSocket], _: &HashMap<u64, SocketOwner>| None,
                 notes: Vec::new(),
                 doubt: None,
-                datagrams: false,
             })
         })
         .await?
@@ -147,7 +156,9 @@ impl ServiceServer {
 
     pub(super) fn listeners_at_its_addresses(&self) -> Vec<Owned> {
         let machine = sock_diag::listeners().unwrap_or_default();
-        let there = machine.into_iter().filter(|found| self.config.listen.contains(&found.address));
+        let is_ours =
+            |found: &ListenSocket| self.config.listen.iter().any(|listen| is_stream_at(listen, &found.address));
+        let there = machine.into_iter().filter(is_ours);
         let listeners = there.map(|found| Listener { endpoint: Endpoint::stream(found.address), inode: found.inode });
         listeners.map(|listener| Owned { listener, role: Role::Traffic }).collect()
     }
@@ -184,7 +195,7 @@ impl ServiceServer {
 
     /// The addresses of the configuration on which it does not listen, whatever showed that it is ready.
     pub(super) fn missing_addresses(&self, owned: &[Owned]) -> Option<String> {
-        let missing = |address: &&Address| !owned.iter().any(|owned| is_at(&owned.listener.endpoint, address));
+        let missing = |listen: &&Endpoint| !owned.iter().any(|owned| is_at(&owned.listener.endpoint, listen));
         let missing: Vec<String> = self.config.listen.iter().filter(missing).map(ToString::to_string).collect();
         (!missing.is_empty()).then(|| format!("it does not listen on {}", missing.join(", ")))
     }
@@ -196,22 +207,43 @@ impl ServiceServer {
 }
 
 /// Returns one socket for each address: the socket in custody, or a new one.
-fn given(listen: &[Address], custody: &[KeptSocket]) -> Result<Vec<KeptSocket>, String> {
-    let socket = |address: &Address| match custody.iter().find(|held| is_at(&held.listener.endpoint, address)) {
+fn given(config: &Service, custody: &[KeptSocket]) -> Result<Vec<KeptSocket>, String> {
+    let file = bind::UnixFile::from_config(config)?;
+    let socket = |listen: &Endpoint| match custody.iter().find(|held| is_at(&held.listener.endpoint, listen)) {
         Some(held) => Ok(held.clone()),
-        None => bind::listener(address, listen),
+        None => bind::socket(listen, &config.listen, file),
     };
-    listen.iter().map(socket).collect()
+    config.listen.iter().map(socket).collect()
 }
 
-fn is_at(endpoint: &Endpoint, address: &Address) -> bool {
-    endpoint.address == *address
-        && endpoint.socket_type == SocketType::Stream
+/// The names of the passed sockets, as `LISTEN_FDNAMES` has them.
+fn socket_names(config: &Service, name: &str, sockets: usize) -> String {
+    let names = match config.socket_names.is_empty() {
+        true => vec![name; sockets],
+        false => config.socket_names.iter().map(String::as_str).collect(),
+    };
+    names.join(":")
+}
+
+fn is_at(endpoint: &Endpoint, listen: &Endpoint) -> bool {
+    endpoint.address == listen.address
+        && endpoint.socket_type == listen.socket_type
         && endpoint.interface.is_none()
         && endpoint.netns.is_none()
 }
 
+fn is_stream_at(listen: &Endpoint, address: &Address) -> bool {
+    listen.socket_type == SocketType::Stream && listen.address == *address
+}
+
+/// A UDP socket on a port that the kernel has chosen was bound for sending, unless it was chosen by the configuration too.
+fn serves_datagrams(listen: &[Endpoint], ephemeral: &RangeInclusive<u16>, endpoint: &Endpoint) -> bool {
+    let is_configured = listen.iter().any(|listen| is_at(endpoint, listen));
+    is_configured || endpoint.port().is_some_and(|port| !ephemeral.contains(&port))
+}
+
 /// TCP listeners beyond its addresses count as traffic, because clients may come by them. Its further unix sockets do not.
-fn role(listen: &[Address], address: &Address) -> Role {
-    if listen.contains(address) || matches!(address, Address::Inet(_)) { Role::Traffic } else { Role::Control }
+fn role(listen: &[Endpoint], address: &Address) -> Role {
+    let is_configured = listen.iter().any(|listen| is_stream_at(listen, address));
+    if is_configured || matches!(address, Address::Inet(_)) { Role::Traffic } else { Role::Control }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::notify;
 use crate::config::{Ready, Service};
 use crate::kernel::sock_diag::{self, ListenSocket};
-use crate::model::listener::{Address, Listener};
+use crate::model::listener::{Address, Endpoint, Listener, SocketType};
 use crate::process::readiness::NotReady;
 use crate::process::{self, Handle, ProcessScope};
 use crate::sockets::custody::KeptSocket;
@@ -25,7 +25,7 @@ pub(crate) struct Readiness {
 
 enum ShownBy {
     /// Its processes have bound these, and wait on them.
-    Bound(Vec<Address>),
+    Bound(Vec<Endpoint>),
     /// Its processes wait on these sockets, which were given to them.
     Waiting(Vec<Listener>),
     Notify(notify::Socket),
@@ -93,20 +93,21 @@ fn unattended(root: u32, listeners: &[Listener]) -> Vec<String> {
     alone.map(|listener| listener.endpoint.to_string()).collect()
 }
 
-fn unbound(root: u32, addresses: &[Address]) -> Result<Vec<String>, NotReady> {
-    let sockets = process::sockets_of(&ProcessScope::All.processes(root));
-    let listeners = sock_diag::listeners().map_err(|error| NotReady::Unseen(error.to_string()))?;
+/// Of the stream addresses of `listen`, those on which no process of the tree waits. The kernel's lists of listeners have no UDP sockets.
+fn unbound(root: u32, listen: &[Endpoint]) -> Result<Vec<String>, NotReady> {
     let processes = ProcessScope::All.processes(root);
-    let is_served = |found: &ListenSocket| {
-        addresses.contains(&found.address)
-            && sockets.contains_key(&found.inode)
-            && process::waits_on(&processes, found.inode)
-    };
-    let bound: HashSet<Address> = listeners.into_iter().filter(is_served).map(|found| found.address).collect();
-    Ok(addresses.iter().filter(|address| !bound.contains(address)).map(ToString::to_string).collect())
+    let sockets = process::sockets_of(&processes);
+    let listeners = sock_diag::listeners().map_err(|error| NotReady::Unseen(error.to_string()))?;
+    let is_served =
+        |found: &ListenSocket| sockets.contains_key(&found.inode) && process::waits_on(&processes, found.inode);
+    let is_wanted = |found: &ListenSocket| listen.iter().any(|listen| listen.address == found.address);
+    let bound: HashSet<Address> =
+        listeners.into_iter().filter(is_wanted).filter(is_served).map(|found| found.address).collect();
+    let streams = listen.iter().filter(|listen| listen.socket_type == SocketType::Stream);
+    Ok(streams.filter(|listen| !bound.contains(&listen.address)).map(ToString::to_string).collect())
 }
 
 /// Whether processes of the tree wait on a socket at each of these addresses.
-pub(crate) fn is_attended(root: u32, listen: &[Address]) -> bool {
+pub(crate) fn is_attended(root: u32, listen: &[Endpoint]) -> bool {
     unbound(root, listen).is_ok_and(|missing| missing.is_empty())
 }

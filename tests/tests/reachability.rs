@@ -2,10 +2,11 @@
 //! namespace, not to its name.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -193,4 +194,27 @@ fn bind_that_changes_to_mptcp_and_back_takes_effect() {
         assert_eq!(listener(&rig.reload().expect_status(0), &bind)["rung"], "passed");
     }
     load.stop().assert_lossless();
+}
+
+/// The kernel shares new connections out among all sockets of the port.
+#[test]
+fn foreign_listener_is_in_status_with_its_process() {
+    netns::enter();
+    let rig = Rig::with(&Config::web("127.0.0.1:8080")).start();
+    assert!(!rig.warnings().contains("foreign"));
+    let script = "import socket, time\ns = socket.socket()\ns.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n\
+                  s.bind(('127.0.0.1', 8080))\ns.listen()\nprint('listens', flush=True)\ntime.sleep(1000)\n";
+    let mut server = Command::new("/usr/bin/python3").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let warnings = rig.warnings();
+    let pid = server.id();
+    assert!(warnings.contains("foreign listener") && warnings.contains(&format!("process {pid} ")), "{warnings}");
+    // The daemon sees it by itself too.
+    until(LIMIT, "a line in the log", || rig.log().contains("foreign listener"));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    until(LIMIT, "the warning to be cleared", || !rig.warnings().contains("foreign"));
+    rig.reload().expect_status(0);
+    assert!(!rig.warnings().contains("foreign"));
 }

@@ -18,6 +18,7 @@ mod prove;
 mod reference;
 mod release;
 mod reload;
+mod signal;
 mod status;
 mod stop;
 mod takeover;
@@ -58,6 +59,8 @@ enum Command {
     Daemon,
     /// Reload now and wait for the outcome.
     Reload(reload::Arguments),
+    /// Send a signal to the processes of a service, for hooks such as log rotation.
+    Signal(signal::Arguments),
     /// Retire the serving generation and end the daemon.
     Stop,
     /// Show what serves, what drains and what is held.
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Daemon => daemon::run(&context, inheritance),
         Command::Reload(arguments) => reload::run(&context, &arguments),
+        Command::Signal(arguments) => signal::run(&context, &arguments),
         Command::Stop => stop::run(&context),
         Command::Status(format) => status::run(&context, format),
         Command::Probe(format) => probe::run(&context, format),

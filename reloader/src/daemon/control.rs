@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
@@ -141,6 +142,10 @@ async fn converse(mut stream: UnixStream, control: Control) -> io::Result<()> {
             Ok(name) if dry_run => write_frame(&mut stream, &plan(&control, &name).await).await,
             Ok(name) => reload(stream, &control, &name).await,
         },
+        Request::Signal { service, signal } => {
+            let reply = send_signal(&control, service, signal).await;
+            write_frame(&mut stream, &reply).await
+        }
         Request::Stop => stop(stream, &control).await,
         Request::Refused { reason } => write_frame(&mut stream, &note_refused(&control, &reason)).await,
     }
@@ -186,6 +191,20 @@ async fn reload(mut stream: UnixStream, control: &Control, name: &str) -> io::Re
         }
     }
     Ok(())
+}
+
+async fn send_signal(control: &Control, service: String, signal: i32) -> Reply {
+    let Some(signal) = Signal::from_named_raw(signal) else {
+        return Reply::Refused { message: format!("{signal} is not the number of a signal"), exit: 2 };
+    };
+    let name = match chosen(control, Some(service)) {
+        Ok(name) => name,
+        Err(message) => return Reply::Refused { message, exit: 2 },
+    };
+    let (waiter, mut replies) = pending_reply();
+    let sent = control.services[&name].send(Event::Signal(signal, waiter)).is_ok();
+    let reply = if sent { replies.recv().await } else { None };
+    reply.unwrap_or_else(|| Reply::Refused { message: ENDING.into(), exit: 69 })
 }
 
 /// Gives an answer that may be followed by the daemon's end. The end of PID 1 kills every process of the container, and a client that is killed
@@ -281,13 +300,17 @@ async fn status(control: &Control) -> Status {
 }
 
 async fn service_status(control: &Control, name: &str) -> ServiceStatus {
-    let (mut status, draining, socket) = with(control, name, |published| {
-        (published.status.clone(), published.draining.clone(), published.socket.clone())
+    let (mut status, draining, socket, surroundings) = with(control, name, |published| {
+        let Published { status, draining, socket, surroundings, .. } = published;
+        (status.clone(), draining.clone(), socket.clone(), surroundings.clone())
     });
     let living = draining.into_iter().filter(|generation| !generation.has_ended());
     let living: Vec<_> = living.collect();
     let counted = tokio::task::spawn_blocking(move || living.iter().map(|generation| generation.status()).collect());
     status.draining = counted.await.unwrap_or_default();
+    let foreign = tokio::task::spawn_blocking(move || surroundings.foreign_listener()).await.unwrap_or_default();
+    // The loop has seen it, or sees it a moment later.
+    status.warnings.extend(foreign.filter(|sentence| !status.warnings.contains(sentence)));
     if let Some(socket) = socket {
         status.connection_rate =
             runtime_api::info(&socket, READ_TIMEOUT).await.ok().and_then(|info| info.connection_rate);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::events::{Event, pending_reply};
@@ -11,8 +12,8 @@ use super::queue::Queue;
 use super::runtime_dir::SharedRuntimeDir;
 use super::signals::SignalAction;
 use super::timing::{HOUSEKEEPING_INTERVAL, RECHECK_INTERVAL, WORKER_POLL_INTERVAL};
-use crate::process::{Ended, is_init};
-use crate::supervision::Supervisor;
+use crate::process::{Ended, handles_signal, is_init, signal_name};
+use crate::supervision::{Generation, Supervisor};
 
 /// The state of one service's loop.
 pub(super) struct EventLoop {
@@ -131,11 +132,36 @@ impl EventLoop {
         match event {
             Event::Reload(waiter) => self.queue.pending.push(waiter),
             Event::Stop(waiter) => self.queue.stops.push(waiter),
+            Event::Signal(signal, waiter) => waiter.send(self.send_signal(signal)),
             Event::Refused(reason) => {
                 self.supervisor.note_refused_check(reason);
                 self.supervisor.publish();
             }
         }
+    }
+
+    /// Sends a signal to the first process of each generation. All of them write to the same files, for example.
+    fn send_signal(&self, signal: Signal) -> Reply {
+        let name = signal_name(signal);
+        let refused = |message: String| Reply::Refused { message, exit: 1 };
+        if let Some(why) = self.supervisor.server().signal_refusal(signal) {
+            return refused(format!("{name} is not sent to `{}`: {why}", self.supervisor.name()));
+        }
+        let generations = self.supervisor.generations();
+        let all: Vec<&Generation> = generations.serving().into_iter().chain(generations.draining()).collect();
+        let unprepared = |generation: &&&Generation| !handles_signal(generation.process.pid(), signal);
+        if let Some(generation) = all.iter().find(unprepared) {
+            let pid = generation.process.pid();
+            return refused(format!(
+                "{name} is not sent: process {pid} does not handle it, and it would end the process"
+            ));
+        }
+        if all.is_empty() {
+            return refused(format!("no generation of `{}` runs", self.supervisor.name()));
+        }
+        all.iter().for_each(|generation| generation.process.signal(signal));
+        log::info!("{}: {name} was sent to {} processes, as a client asked", self.supervisor.name(), all.len());
+        Reply::Signalled { sent: all.into_iter().map(Generation::id).collect() }
     }
 
     async fn stop(&mut self) {

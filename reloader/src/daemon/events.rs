@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::protocol::Reply;
@@ -29,6 +30,8 @@ pub(super) enum Event {
     Reload(PendingReply),
     /// The end is wanted.
     Stop(PendingReply),
+    /// A signal is to be sent to the service's processes.
+    Signal(Signal, PendingReply),
     /// A reload was wanted, and its check refused the configuration with this sentence.
     Refused(String),
 }

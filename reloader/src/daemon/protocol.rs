@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::plan::Planned;
-use crate::receipt::Receipt;
+use crate::receipt::{GenerationId, Receipt};
 use crate::supervision::status::Status;
 
 /// The longest answer: a receipt of 3,000 listeners has about a megabyte.
@@ -29,6 +29,13 @@ pub enum Request {
     Stop,
     /// Tell which generation serves.
     Status,
+    /// Send a signal to the first processes of all generations of a service.
+    Signal {
+        /// Which service.
+        service: String,
+        /// The number of the signal.
+        signal: i32,
+    },
     /// A reload was wanted, and the check that comes first refused the configuration: `status` is to say so.
     Refused {
         /// A sentence.
@@ -69,6 +76,11 @@ pub enum Reply {
     },
     /// The answer to [`Request::Status`].
     Status(Box<Status>),
+    /// A signal was sent to the first processes of these generations.
+    Signalled {
+        /// The serving one first.
+        sent: Vec<GenerationId>,
+    },
     /// The daemon has noted the refused reload.
     Noted,
     /// The daemon ends.

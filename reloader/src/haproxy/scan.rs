@@ -34,6 +34,8 @@ pub struct Facts {
     pub program: Option<String>,
     /// The place of the first `no option start-on-reload`: a program that a reload must not restart.
     pub lasting_program: Option<String>,
+    /// The first bind of a descriptor that HAProxy is to inherit, with its place: `fd@3`, `sd@web`.
+    pub inherited_bind: Option<(String, String)>,
     /// At least one bind uses QUIC.
     pub quic: bool,
     /// Paths of the stats sockets, as written.
@@ -137,6 +139,10 @@ pub fn facts(sources: &[Source]) -> Facts {
                 ["bind", addresses, ..] if !global => {
                     let speaks_quic = |at: &str| at.starts_with("quic4@") || at.starts_with("quic6@");
                     facts.quic |= addresses.split(',').any(speaks_quic);
+                    let is_inherited = |at: &&str| at.starts_with("fd@") || at.starts_with("sd@");
+                    if let (None, Some(address)) = (&facts.inherited_bind, addresses.split(',').find(is_inherited)) {
+                        facts.inherited_bind = Some((address.to_owned(), place()));
+                    }
                 }
                 _ if global => note_global(&mut facts, &words, place),
                 _ => {}
@@ -237,6 +243,12 @@ impl Facts {
                 "{place}: `nbproc {processes}` cannot be reloaded with proof: each process binds for itself; use `nbthread`"
             ));
         }
+        if let Some((address, place)) = &self.inherited_bind {
+            return Some(format!(
+                "{place}: `bind {address}` takes a socket from the process that starts HAProxy (socket activation), and reloader passes none \
+                 in that way: write the address itself there, and disable the socket unit"
+            ));
+        }
         if let Some(place) = self.program.as_ref().filter(|_| !self.master_worker) {
             return Some(format!(
                 "{place}: a `program` section needs `master-worker` in the `global` section (HAProxy 2.0 to 3.2), and later versions run \
@@ -285,6 +297,10 @@ mod tests {
         let refusal = scan("global\n  nbproc 4\n").refusal().unwrap();
         assert!(refusal.starts_with("a.cfg:2: `nbproc 4`"), "{refusal}");
         assert!(scan("global\n nbproc 1\n").refusal().is_none());
+        for address in ["fd@3", "\"fd@${FD_WEB}\"", ":80,fd@4", "sd@web"] {
+            let refusal = scan(&format!("frontend f\n  bind {address}\n")).refusal().unwrap();
+            assert!(refusal.starts_with("a.cfg:2: `bind ") && refusal.contains("socket activation"), "{refusal}");
+        }
         let refusal = scan("global\nprogram p\n  command x\n").refusal().unwrap();
         assert!(refusal.starts_with("a.cfg:2: a `program`"), "{refusal}");
         assert!(scan("global\n master-worker\nprogram p\n  command x\n").refusal().is_none());

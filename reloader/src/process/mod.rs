@@ -26,6 +26,6 @@ pub use procfs::{
     user_of, whole_environment,
 };
 pub use scope::ProcessScope;
-pub use signals::{cannot_signal, handles_signal, is_pending};
+pub use signals::{cannot_signal, handles_signal, is_pending, signal_by_name, signal_name};
 pub use sockets::{SocketOwner, holders_of, socket_at, sockets_of};
 pub use waiting::waits_on;

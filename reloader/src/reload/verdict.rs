@@ -4,8 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::kernel::sock_diag::ListenSocket;
-use crate::model::listener::{Address, Endpoint, Listener, Owned, SocketType};
+use crate::model::listener::{Address, Endpoint, Listener, Owned};
 use crate::receipt::{Doubt, ListenerReceipt, ReasonCode, Rung};
 use crate::sockets::reachability::Unreachable;
 
@@ -151,33 +150,10 @@ fn added_verdict(after: &Owned) -> Verdict {
     Verdict { receipt, closing: None, serving_port: after.listener.endpoint.port() }
 }
 
-/// Listening sockets on the address of one of `ours` that are not in `known`. SO_REUSEPORT lets another server in without an error, and the kernel
-/// then distributes the connections among them. Sockets bound to different interfaces share nothing.
-pub fn foreign(sockets: &[ListenSocket], ours: &[Owned], known: &HashSet<u64>) -> Vec<ListenSocket> {
-    let addresses: HashSet<&Address> = ours
-        .iter()
-        .map(|owned| &owned.listener.endpoint)
-        .filter(|endpoint| endpoint.socket_type == SocketType::Stream && endpoint.netns.is_none())
-        .map(|endpoint| &endpoint.address)
-        .filter(|address| matches!(address, Address::Inet(_)))
-        .collect();
-    let inodes: HashSet<u64> = ours.iter().map(|owned| owned.listener.inode).collect();
-    let mut interfaces: HashMap<&Address, Vec<u32>> = HashMap::new();
-    for own in sockets.iter().filter(|own| inodes.contains(&own.inode)) {
-        interfaces.entry(&own.address).or_default().push(own.interface);
-    }
-    let shares = |found: &&ListenSocket| {
-        let apart = |own: &u32| *own != found.interface && *own != 0 && found.interface != 0;
-        interfaces.get(&found.address).is_none_or(|own| !own.iter().all(apart))
-    };
-    let unknown = |found: &&ListenSocket| addresses.contains(&found.address) && !known.contains(&found.inode);
-    sockets.iter().filter(unknown).filter(shares).cloned().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::listener::Role;
+    use crate::model::listener::{Role, SocketType};
     use crate::receipt::{Outcome, judge};
 
     fn owned(address: &str, inode: u64) -> Owned {
@@ -286,40 +262,6 @@ mod tests {
     fn a_single_ipv6_address_is_told_the_word_that_helps() {
         let verdict = verdicts(&[owned("[::1]:80", 1)], &[owned("[::1]:80", 2)], &HashMap::new()).remove(0);
         assert!(verdict.receipt.why.unwrap().contains("add that word"));
-    }
-
-    #[test]
-    fn foreign_listener_on_our_address_is_found_and_others_are_not() {
-        let socket = |address: &str, inode| ListenSocket {
-            inode,
-            address: Address::Inet(address.parse().unwrap()),
-            interface: 0,
-            v6only: false,
-            file: None,
-            queued: 0,
-            backlog: 0,
-        };
-        let sockets = [socket("127.0.0.1:80", 1), socket("127.0.0.1:80", 66), socket("127.0.0.1:99", 67)];
-        let found = foreign(&sockets, &[owned("127.0.0.1:80", 1)], &HashSet::from([1]));
-        assert_eq!(found.iter().map(|socket| socket.inode).collect::<Vec<_>>(), [66]);
-    }
-
-    #[test]
-    fn socket_on_another_interface_is_not_foreign() {
-        let socket = |inode, interface| ListenSocket {
-            inode,
-            address: Address::Inet("0.0.0.0:443".parse().unwrap()),
-            interface,
-            v6only: false,
-            file: None,
-            queued: 0,
-            backlog: 0,
-        };
-        let found = |ours: u32, theirs: u32| {
-            let sockets = [socket(1, ours), socket(66, theirs)];
-            foreign(&sockets, &[owned("0.0.0.0:443", 1)], &HashSet::from([1])).len()
-        };
-        assert_eq!((found(2, 3), found(2, 2), found(0, 3), found(2, 0)), (0, 1, 1, 1));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod questions;
 mod refusal;
 mod retire_request;
 mod service;
+mod signal_refusal;
 
 use std::collections::HashMap;
 use std::fs::{DirBuilder, Permissions};
@@ -19,6 +20,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::process::Signal;
 
 use crate::config::{Config, HAPROXY, Mode, Stop};
 use crate::haproxy::broker::Broker;
@@ -251,6 +254,11 @@ impl Server {
             (Server::Service(server), None) => server.retire(&request.process, server.stop()),
             (Server::Service(server), Some(stop)) => server.retire(&request.process, stop),
         }
+    }
+
+    /// Why an operator may not send this signal to its processes, in words that follow the signal's name. `None` if the signal may be sent.
+    pub(crate) fn signal_refusal(&self, signal: Signal) -> Option<&'static str> {
+        signal_refusal::refusal(signal, self.stop().as_ref())
     }
 
     /// How the next generation will be asked to end; `None` for HAProxy, which is always asked in the same way.

@@ -1,5 +1,6 @@
 //! Looks at listening sockets and keeps duplicates of them: inspection of what a server owns, and custody.
 
 pub mod custody;
+pub mod foreign;
 pub mod inspection;
 pub mod reachability;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::drain_looks::Look;
 use super::notify;
+use super::reach::Surroundings;
 use super::status::{Draining, ServiceStatus, Serving};
 use crate::gate::hold::HoldRegistry;
 use crate::server::Check;
@@ -20,6 +21,8 @@ pub(crate) struct Published {
     pub(crate) status: ServiceStatus,
     /// The draining generations, to count their connections when asked.
     pub(crate) draining: Vec<DrainingNow>,
+    /// What surrounds the serving generation, to look for other servers when asked.
+    pub(crate) surroundings: Surroundings,
     /// How the configuration is checked, for a dry run.
     pub(crate) check: Option<Check>,
     /// The serving HAProxy's stats socket.

@@ -10,6 +10,8 @@ pub(crate) enum Notice {
     NothingServes,
     /// The address of a listener does not lead to its socket. Owner: what looks at reachability.
     Unreachable,
+    /// Another server listens on one of the addresses. Owner: the look at the surroundings.
+    ForeignListener,
     /// The last-known-good configuration serves, because the one on disk does not start. Owner: what starts generations.
     LastKnownGood,
     /// The last retired generation that ended had not finished its connections. Owner: what reaps draining generations.

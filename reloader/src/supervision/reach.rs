@@ -7,15 +7,39 @@ use crate::kernel::sock_diag;
 use crate::model::listener::Owned;
 use crate::process::BlockingLane;
 use crate::sockets::custody::Custody;
+use crate::sockets::foreign;
 use crate::sockets::reachability::{Subject, Unreachable, unreachable};
 
+/// What a look beside the loop finds.
+#[derive(Debug)]
+struct Found {
+    unreachable: HashMap<u64, Unreachable>,
+    foreign: Option<String>,
+}
+
 /// The result of a look, once it is done.
-type Outcome = Arc<Mutex<Option<HashMap<u64, Unreachable>>>>;
+type Outcome = Arc<Mutex<Option<Found>>>;
+
+/// What a look is about: the listeners that serve, and the first processes of the generations.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Surroundings {
+    pub(crate) listeners: Vec<Owned>,
+    pub(crate) roots: Vec<u32>,
+}
+
+impl Surroundings {
+    /// Another server on one of the addresses, as a sentence. It blocks.
+    pub(crate) fn foreign_listener(&self) -> Option<String> {
+        foreign::find(&self.listeners, &self.roots)
+    }
+}
 
 /// The listeners that no client reaches, by inode, as of the last look.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
     unreachable: HashMap<u64, Unreachable>,
+    /// A listener of another server on one of our addresses, as a sentence.
+    foreign: Option<String>,
     /// The look that was begun beside the loop.
     under_way: Option<Outcome>,
     /// Looks that are waited for. The file system of a path may hang.
@@ -44,8 +68,13 @@ impl Reach {
         std::mem::replace(&mut self.unreachable, unreachable) != self.unreachable
     }
 
+    /// A listener of another server on one of our addresses, as a sentence, as of the last look.
+    pub(super) fn foreign(&self) -> Option<&String> {
+        self.foreign.as_ref()
+    }
+
     /// Takes the result of the last look beside the loop, if it is done, and begins the next one. True if the result is news.
-    pub(super) fn follow(&mut self, owned: &[Owned], custody: &Custody) -> bool {
+    pub(super) fn follow(&mut self, surroundings: Surroundings, custody: &Custody) -> bool {
         let result = match &self.under_way {
             None => None,
             Some(place) => match place.lock().expect("no panic under this lock").take() {
@@ -53,20 +82,20 @@ impl Reach {
                 None => return false,
             },
         };
-        let is_news = result.is_some_and(|result| self.set(result));
-        self.begin(Subject::among(owned, custody));
+        let is_news = result.is_some_and(|Found { unreachable, foreign }| {
+            let other = std::mem::replace(&mut self.foreign, foreign) != self.foreign;
+            self.set(unreachable) || other
+        });
+        self.begin(surroundings, custody);
         is_news
     }
 
-    fn begin(&mut self, subjects: Vec<Subject>) {
+    fn begin(&mut self, surroundings: Surroundings, custody: &Custody) {
+        let subjects = Subject::among(&surroundings.listeners, custody);
         let place = Outcome::default();
         self.under_way = Some(place.clone());
-        if subjects.is_empty() {
-            *place.lock().expect("no panic under this lock") = Some(HashMap::new());
-            return;
-        }
         tokio::task::spawn_blocking(move || {
-            let found = look(&subjects);
+            let found = Found { unreachable: look(&subjects), foreign: surroundings.foreign_listener() };
             *place.lock().expect("no panic under this lock") = Some(found);
         });
     }

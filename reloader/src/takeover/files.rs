@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::command_line::CommandLine;
+use super::commands;
 use super::unit::Unit;
 use crate::config::Config;
 
@@ -31,9 +32,14 @@ pub(super) fn pid_file(unit: &str) -> PathBuf {
 }
 
 /// The drop-in by which the unit runs the daemon. `reloader` is the program with the options that all commands share. The unit's
-/// other settings stay in force, for the daemon and for HAProxy.
-pub(super) fn drop_in_text(reloader: &str) -> String {
+/// other settings stay in force, for the daemon and for HAProxy, and so do the operator's own commands before a start and at a reload.
+pub(super) fn drop_in_text(unit: &Unit, reloader: &str) -> String {
     let settings = SETTINGS.iter().map(|(key, value)| format!("{key}={value}\n")).collect::<String>();
+    let lines = |key: &str, commands: Vec<String>| {
+        commands.iter().map(|command| format!("{key}={command}\n")).collect::<String>()
+    };
+    let before = lines("ExecStartPre", commands::start_pre_commands(&unit.start_pre_commands));
+    let reload = lines("ExecReload", commands::reload_commands(&unit.reload_commands, reloader));
     format!(
         "# Written by `reloader takeover`; `reloader takeover --undo` removes it. docs/guide/systemd.md of reloader explains each line.\n\
          [Unit]\n\
@@ -41,11 +47,11 @@ pub(super) fn drop_in_text(reloader: &str) -> String {
          \n\
          [Service]\n\
          ExecStartPre=\n\
+         {before}\
          ExecStart=\n\
          ExecStart={reloader} daemon\n\
          ExecReload=\n\
-         ExecReload={reloader} check --for-reload\n\
-         ExecReload={reloader} reload --timeout 80s\n\
+         {reload}\
          {settings}"
     )
 }
@@ -129,10 +135,21 @@ mod tests {
             let line = format!("{key}={value}");
             assert!(UNIT.lines().any(|found| found == line), "{line} is not in reloader.service");
         }
-        let text = drop_in_text("/usr/local/bin/reloader");
+        let stock = "ExecStartPre=/usr/sbin/haproxy -f $CONFIG -c -q\nExecReload=/usr/sbin/haproxy -c -f $CONFIG\nExecReload=/bin/kill -USR2 $MAINPID\n";
+        let text = drop_in_text(&Unit::parse("haproxy.service", "", stock, DROP_IN), "/usr/local/bin/reloader");
+        assert!(!text.contains("haproxy -"), "{text}");
         for line in UNIT.lines().filter(|line| line.starts_with("Exec") || line.starts_with("StartLimit")) {
             assert!(text.lines().any(|found| found == line), "{line} is not in the drop-in");
         }
+    }
+
+    #[test]
+    fn commands_of_the_operator_stay_in_force() {
+        let own = "ExecStartPre=+/usr/local/bin/make-maps\nExecReload=/usr/local/bin/dump-state\nExecReload=/bin/kill -USR2 $MAINPID\n";
+        let text = drop_in_text(&Unit::parse("haproxy.service", "", own, DROP_IN), "/r");
+        assert!(text.contains("ExecStartPre=\nExecStartPre=+/usr/local/bin/make-maps\nExecStart=\n"), "{text}");
+        let reload = "ExecReload=\nExecReload=/usr/local/bin/dump-state\nExecReload=/r check --for-reload\nExecReload=/r reload --timeout 80s\n";
+        assert!(text.contains(reload), "{text}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! (`-x`).
 
 mod command_line;
+mod commands;
 mod daemon_client;
 mod error;
 mod files;

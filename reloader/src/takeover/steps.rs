@@ -77,7 +77,7 @@ pub(super) fn take_over(unit: &Unit, pid: u32, reloader: &str, config: Option<St
     let mut steps: Vec<Step> = Vec::new();
     steps.extend(config.map(|text| Step::Write { path: files::CONFIG.into(), text }));
     steps.extend([
-        Step::Write { path: files::drop_in(name), text: files::drop_in_text(reloader) },
+        Step::Write { path: files::drop_in(name), text: files::drop_in_text(unit, reloader) },
         Step::Write { path: files::handover(name), text: files::KILL_NOTHING.into() },
         systemctl(&["daemon-reload"]),
         systemctl(&["restart", name]),
@@ -140,7 +140,7 @@ pub(super) fn hand_back(unit: &Unit, pid: u32, socket: &Path, removes_config: bo
 pub(super) fn abort_hand_back(unit: &Unit, reloader: &str) -> Vec<Step> {
     let name = unit.name.as_str();
     vec![
-        Step::Write { path: files::drop_in(name), text: files::drop_in_text(reloader) },
+        Step::Write { path: files::drop_in(name), text: files::drop_in_text(unit, reloader) },
         Step::Remove { path: files::handover(name) },
         systemctl(&["daemon-reload"]),
         systemctl(&["reset-failed", name]),

@@ -10,6 +10,10 @@ pub(super) struct Unit {
     properties: BTreeMap<String, String>,
     /// The commands of `ExecStart=`, as its files have them. The drop-in of a takeover is left out.
     pub(super) start_commands: Vec<String>,
+    /// Those of `ExecStartPre=`.
+    pub(super) start_pre_commands: Vec<String>,
+    /// Those of `ExecReload=`.
+    pub(super) reload_commands: Vec<String>,
 }
 
 /// Capabilities that the daemon needs, as `systemctl show` writes them.
@@ -20,7 +24,14 @@ impl Unit {
     pub(super) fn parse(name: &str, show: &str, cat: &str, own_drop_in: &str) -> Unit {
         let pairs = show.lines().filter_map(|line| line.split_once('='));
         let properties = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        Unit { name: name.into(), properties, start_commands: start_commands(cat, own_drop_in) }
+        let commands = |directive: &str| commands(cat, own_drop_in, directive);
+        Unit {
+            name: name.into(),
+            properties,
+            start_commands: commands("ExecStart="),
+            start_pre_commands: commands("ExecStartPre="),
+            reload_commands: commands("ExecReload="),
+        }
     }
 
     /// The value of a property; empty where systemd gives none.
@@ -106,8 +117,8 @@ impl Unit {
     }
 }
 
-/// The values of `ExecStart=` that are in force. An empty value removes those before it (systemd.service(5)).
-fn start_commands(cat: &str, own_drop_in: &str) -> Vec<String> {
+/// The values of `directive` that are in force. An empty value removes those before it (systemd.service(5)).
+fn commands(cat: &str, own_drop_in: &str, directive: &str) -> Vec<String> {
     let mut commands = Vec::new();
     let mut is_own = false;
     let joined = cat.replace("\\\n", " ");
@@ -115,7 +126,7 @@ fn start_commands(cat: &str, own_drop_in: &str) -> Vec<String> {
         if let Some(path) = line.strip_prefix("# /") {
             is_own = path.ends_with(own_drop_in);
         }
-        match line.trim().strip_prefix("ExecStart=") {
+        match line.trim().strip_prefix(directive) {
             Some(_) if is_own => {}
             Some("") => commands.clear(),
             Some(command) => commands.push(command.trim().to_owned()),

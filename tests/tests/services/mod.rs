@@ -5,6 +5,7 @@ pub(crate) mod scene;
 mod blocking;
 mod changes;
 mod failures;
+mod hooks;
 mod kills;
 mod readiness;
 mod reloads;

@@ -9,6 +9,7 @@ use crate::process;
 use crate::receipt::{Failure, ReasonCode};
 use crate::reload::attempt::Attempt;
 use crate::reload::verdict::{self, Verdict};
+use crate::sockets::foreign;
 use crate::sockets::inspection::Inspection;
 use crate::sockets::reachability::Unreachable;
 use crate::supervision::{Generation, Supervisor};
@@ -137,27 +138,20 @@ pub(in crate::reload) fn find_foreign_listener(
     let ours: Vec<Owned> = old.iter().chain(&inspection.owned).cloned().collect();
     let mut known: HashSet<u64> = inspection.sockets.keys().copied().collect();
     known.extend(old.iter().map(|owned| owned.listener.inode));
-    let suspects = verdict::foreign(&inspection.machine, &ours, &known);
+    let suspects = foreign::among(&inspection.machine, &ours, &known);
     if suspects.is_empty() {
         return None;
     }
     let own_generations = supervisor.serving().into_iter().chain(supervisor.generations().draining());
     let own_processes: Vec<u32> = own_generations.flat_map(Generation::tree).collect();
     known.extend(process::sockets_of(&own_processes).keys());
-    verdict::foreign(&suspects, &ours, &known).first().map(foreign_sentence)
+    foreign::among(&suspects, &ours, &known).first().map(foreign_sentence)
 }
 
 fn foreign_sentence(socket: &ListenSocket) -> String {
-    let owner = process::sockets_of(&process::pids()).get(&socket.inode).copied();
-    let who = owner.map_or_else(
-        || "a process whose descriptors could not be read (see the daemon's capabilities and its view of /proc)".into(),
-        |owner| {
-            let name = process::executable(owner.pid).map_or_else(String::new, |path| format!(" ({})", path.display()));
-            format!("process {}{name}", owner.pid)
-        },
-    );
     format!(
-        "foreign listener: {who} also listens on {}, so the kernel shares new connections out between it and the server; stop it and reload again",
+        "foreign listener: {} also listens on {}, so the kernel shares new connections out between it and the server; stop it and reload again",
+        foreign::holder_of(socket),
         socket.address
     )
 }

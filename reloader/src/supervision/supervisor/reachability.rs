@@ -3,12 +3,14 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Supervisor;
+use crate::haproxy::master::root_of;
 use crate::model::listener::Owned;
+use crate::process::ProcessScope;
 use crate::sockets::custody::Custody;
 use crate::sockets::inspection::Inspection;
 use crate::sockets::reachability::{Subject, Unreachable};
-use crate::supervision::reach::look_in;
-use crate::supervision::{Notice, PathLinks};
+use crate::supervision::reach::{Surroundings, look_in};
+use crate::supervision::{Generation, Notice, PathLinks};
 
 impl Supervisor {
     /// Looks again which of the present listeners clients reach.
@@ -35,13 +37,30 @@ impl Supervisor {
         found
     }
 
-    /// Follows it between reloads, beside the loop.
+    /// Follows it between reloads, beside the loop, and whether another server listens on the same addresses.
     pub(super) fn follow_reachability(&mut self) {
-        let owned = self.present_listeners();
-        if self.reach.follow(&owned, self.sockets.custody()) {
+        let surroundings = self.surroundings();
+        let owned = surroundings.listeners.clone();
+        if self.reach.follow(surroundings, self.sockets.custody()) {
             self.note_reachability(&owned);
+            let foreign = self.reach.foreign().cloned();
+            foreign.iter().for_each(|sentence| log::error!("{}: {sentence}", self.name()));
+            self.replace_warning(Notice::ForeignListener, foreign);
             self.publish();
         }
+    }
+
+    /// The listeners that serve, and the first processes of the generations.
+    pub(super) fn surroundings(&self) -> Surroundings {
+        let generations = &self.generations;
+        let all = generations.serving().into_iter().chain(generations.starting()).chain(generations.draining());
+        // A companion's workers have a master, which has other workers.
+        let root = |generation: &Generation| match generation.scope {
+            ProcessScope::SameProgram => root_of(generation.process.pid()),
+            ProcessScope::All => generation.process.pid(),
+        };
+        let listeners = generations.serving().map(|serving| serving.listeners.clone()).unwrap_or_default();
+        Surroundings { listeners, roots: all.map(root).collect() }
     }
 
     /// Keeps links to unix sockets that the serving generation was passed, as long as a generation drains that may take their paths away.

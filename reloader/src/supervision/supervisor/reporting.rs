@@ -35,6 +35,7 @@ impl Supervisor {
         let published = Published {
             status: self.status(),
             draining: self.generations.draining().iter().map(draining_now).collect(),
+            surroundings: self.surroundings(),
             check: self.check(),
             socket: self
                 .serving()

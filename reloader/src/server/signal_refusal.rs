@@ -1,0 +1,41 @@
+//! Decides which signals an operator may send to the processes of a server. Pure.
+
+use rustix::process::Signal;
+
+use crate::config::Stop;
+
+/// Why this signal is not sent: it would end the server, or stop it. `stop` is how the server is asked to end; `None` for HAProxy.
+pub(super) fn refusal(signal: Signal, stop: Option<&Stop>) -> Option<&'static str> {
+    let ends_haproxy = [Signal::USR1, Signal::USR2];
+    if [Signal::KILL, Signal::TERM, Signal::INT, Signal::ABORT].contains(&signal) {
+        return Some("it ends the server: use `reloader reload` or `reloader stop`");
+    }
+    if [Signal::STOP, Signal::TSTP].contains(&signal) {
+        return Some("it stops the server, and its clients would hang");
+    }
+    match stop {
+        None if ends_haproxy.contains(&signal) => {
+            Some("HAProxy would stop listening, or reload by itself: use `reloader reload` or `reloader stop`")
+        }
+        Some(Stop::Signal(own)) if *own == signal => {
+            Some("by this signal the server is asked to end (`stop`): use `reloader reload` or `reloader stop`")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_that_end_a_server_are_refused() {
+        let quit = Stop::Signal(Signal::QUIT);
+        assert!(refusal(Signal::QUIT, Some(&quit)).is_some() && refusal(Signal::QUIT, None).is_none());
+        assert!(refusal(Signal::USR1, None).is_some() && refusal(Signal::USR1, Some(&quit)).is_none());
+        for signal in [Signal::KILL, Signal::TERM, Signal::STOP] {
+            assert!(refusal(signal, None).is_some() && refusal(signal, Some(&quit)).is_some());
+        }
+        assert!(refusal(Signal::HUP, None).is_none());
+    }
+}

@@ -1,0 +1,135 @@
+//! Finds listeners of other servers on our addresses. SO_REUSEPORT lets another server in without an error, and the kernel then shares the
+//! connections out.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::kernel::sock_diag::{self, ListenSocket};
+use crate::model::listener::{Address, Owned, SocketType};
+use crate::process;
+
+/// Listening sockets on the address of one of `ours` that are not in `known`. Sockets bound to different interfaces share nothing. Pure.
+pub fn among(sockets: &[ListenSocket], ours: &[Owned], known: &HashSet<u64>) -> Vec<ListenSocket> {
+    let addresses: HashSet<&Address> = ours
+        .iter()
+        .map(|owned| &owned.listener.endpoint)
+        .filter(|endpoint| endpoint.socket_type == SocketType::Stream && endpoint.netns.is_none())
+        .map(|endpoint| &endpoint.address)
+        .filter(|address| matches!(address, Address::Inet(_)))
+        .collect();
+    let inodes: HashSet<u64> = ours.iter().map(|owned| owned.listener.inode).collect();
+    let mut interfaces: HashMap<&Address, Vec<u32>> = HashMap::new();
+    for own in sockets.iter().filter(|own| inodes.contains(&own.inode)) {
+        interfaces.entry(&own.address).or_default().push(own.interface);
+    }
+    let shares = |found: &&ListenSocket| {
+        let apart = |own: &u32| *own != found.interface && *own != 0 && found.interface != 0;
+        interfaces.get(&found.address).is_none_or(|own| !own.iter().all(apart))
+    };
+    let unknown = |found: &&ListenSocket| addresses.contains(&found.address) && !known.contains(&found.inode);
+    sockets.iter().filter(unknown).filter(shares).cloned().collect()
+}
+
+/// The process that holds this socket, for people.
+pub fn holder_of(socket: &ListenSocket) -> String {
+    match process::sockets_of(&process::pids()).get(&socket.inode) {
+        Some(owner) => describe(owner.pid),
+        None => {
+            "a process whose descriptors could not be read (see the daemon's capabilities and its view of /proc)".into()
+        }
+    }
+}
+
+fn describe(pid: u32) -> String {
+    let name = process::executable(pid).map_or_else(String::new, |path| format!(" ({})", path.display()));
+    format!("process {pid}{name}")
+}
+
+/// The first listener on one of our addresses that belongs to another server now, as a sentence. `ours` are the listeners that serve, and `roots` the
+/// first processes of our servers. What this process or one that it has started holds is ours too. A socket that no process holds is about to be
+/// closed. It blocks.
+pub fn find(ours: &[Owned], roots: &[u32]) -> Option<String> {
+    let known: HashSet<u64> = ours.iter().map(|owned| owned.listener.inode).collect();
+    let suspects = among(&sock_diag::tcp_listeners().ok()?, ours, &known);
+    if suspects.is_empty() {
+        return None;
+    }
+    let holders = process::holders_of(&suspects.iter().map(|found| found.inode).collect());
+    let own = std::process::id();
+    let is_ours = |pid: &u32| roots.iter().chain([&own]).any(|root| process::is_descendant(*pid, *root));
+    suspects.iter().find_map(|found| {
+        let holders = holders.get(&found.inode).filter(|holders| !holders.iter().any(is_ours))?;
+        let pid = holders.iter().min()?;
+        Some(format!(
+            "foreign listener: {} also listens on {}, so the kernel shares new connections out between it and the server",
+            describe(*pid),
+            found.address
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::listener::{Endpoint, Listener, Role};
+
+    fn owned(address: &str, inode: u64) -> Owned {
+        let endpoint = Endpoint::stream(Address::Inet(address.parse().unwrap()));
+        Owned { listener: Listener { endpoint, inode }, role: Role::Traffic }
+    }
+
+    #[test]
+    fn foreign_listener_on_our_address_is_found_and_others_are_not() {
+        let socket = |address: &str, inode| ListenSocket {
+            inode,
+            address: Address::Inet(address.parse().unwrap()),
+            interface: 0,
+            v6only: false,
+            file: None,
+            queued: 0,
+            backlog: 0,
+        };
+        let sockets = [socket("127.0.0.1:80", 1), socket("127.0.0.1:80", 66), socket("127.0.0.1:99", 67)];
+        let found = among(&sockets, &[owned("127.0.0.1:80", 1)], &HashSet::from([1]));
+        assert_eq!(found.iter().map(|socket| socket.inode).collect::<Vec<_>>(), [66]);
+    }
+
+    #[test]
+    fn socket_on_another_interface_is_not_foreign() {
+        let socket = |inode, interface| ListenSocket {
+            inode,
+            address: Address::Inet("0.0.0.0:443".parse().unwrap()),
+            interface,
+            v6only: false,
+            file: None,
+            queued: 0,
+            backlog: 0,
+        };
+        let found = |ours: u32, theirs: u32| {
+            let sockets = [socket(1, ours), socket(66, theirs)];
+            among(&sockets, &[owned("0.0.0.0:443", 1)], &HashSet::from([1])).len()
+        };
+        assert_eq!((found(2, 3), found(2, 2), found(0, 3), found(2, 0)), (0, 1, 1, 1));
+    }
+
+    #[test]
+    fn socket_of_another_process_is_foreign_and_one_of_ours_is_not() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let ours = [owned(&address, 1)];
+        assert_eq!(find(&ours, &[]), None, "this process holds it");
+        let stdin = std::process::Stdio::from(std::os::fd::OwnedFd::from(listener));
+        // The child of a shell that ends is nobody's descendant here.
+        let script = "exec 3<&0; sleep 1000 >/dev/null 2>&1 & echo $!";
+        // The command holds the socket as long as it lives.
+        let output = std::process::Command::new("/bin/sh").args(["-c", script]).stdin(stdin).output().unwrap();
+        let pid: u32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        let found = find(&ours, &[]);
+        assert_eq!(find(&ours, &[pid]), None, "it is the root of one of our servers");
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(pid as i32).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
+        assert!(found.unwrap().contains(&format!("process {pid} ")));
+    }
+}

@@ -1,0 +1,116 @@
+//! Decides which commands of a unit stay when reloader takes it over. Pure.
+
+/// A line of `ExecStartPre=` or `ExecReload=`, as the unit's files have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum CommandLine {
+    /// HAProxy checks its configuration: reloader does that before it starts a generation.
+    Check,
+    /// HAProxy's master is signalled: reloader reloads instead.
+    Signal,
+    /// The operator's own command, which is run as it is written.
+    Own,
+}
+
+/// The command of each line that is in force after a takeover. `lines` are the values of `ExecReload=`. Reloader's own commands take the place
+/// of the first check and of the first signal.
+pub(super) fn reload_commands(lines: &[String], reloader: &str) -> Vec<String> {
+    let check = format!("{reloader} check --for-reload");
+    let reload = format!("{reloader} reload --timeout 80s");
+    let mut commands: Vec<String> = Vec::new();
+    for line in lines {
+        match classify(line) {
+            CommandLine::Own => commands.push(line.clone()),
+            CommandLine::Check if !commands.contains(&check) => commands.push(check.clone()),
+            CommandLine::Signal if !commands.contains(&reload) => commands.push(reload.clone()),
+            CommandLine::Check | CommandLine::Signal => {}
+        }
+    }
+    let place = commands.iter().position(|command| *command == reload).unwrap_or_else(|| {
+        commands.push(reload);
+        commands.len() - 1
+    });
+    if !commands[..place].contains(&check) {
+        commands.retain(|command| *command != check);
+        let place = place.min(commands.len() - 1);
+        commands.insert(place, check);
+    }
+    commands
+}
+
+/// The lines of `ExecStartPre=` that stay: all but checks, which the daemon makes unnecessary. HAProxy serves while the daemon starts.
+pub(super) fn start_pre_commands(lines: &[String]) -> Vec<String> {
+    lines.iter().filter(|line| classify(line) != CommandLine::Check).cloned().collect()
+}
+
+/// Tells what a line does. A line that does more than one thing is the operator's own.
+pub(super) fn classify(line: &str) -> CommandLine {
+    // Prefixes of systemd.service(5).
+    let command = line.trim_start_matches(['@', '-', ':', '+', '!', '|']);
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let Some((program, arguments)) = words.split_first() else { return CommandLine::Own };
+    let name = program.rsplit('/').next().unwrap_or_default();
+    let is_shell = line.contains([';', '&', '|', '`']) || line.contains("$(");
+    match name {
+        "haproxy" if arguments.contains(&"-c") && !is_shell => CommandLine::Check,
+        "kill" if signals_the_master(arguments) => CommandLine::Signal,
+        _ => CommandLine::Own,
+    }
+}
+
+/// `-USR2 $MAINPID`, `-s HUP ${MAINPID}`, `-SIGUSR2 $(cat /run/haproxy.pid)`.
+fn signals_the_master(arguments: &[&str]) -> bool {
+    let reloads = |word: &&str| {
+        let signal = word.trim_start_matches('-').trim_start_matches("SIG");
+        ["USR2", "HUP", "12", "1"].contains(&signal)
+    };
+    let names_it = |word: &&str| word.contains("MAINPID") || word.contains("PIDFILE") || word.contains(".pid");
+    arguments.iter().any(reloads) && arguments.iter().any(names_it)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(lines: &[&str]) -> Vec<String> {
+        lines.iter().map(|line| (*line).to_owned()).collect()
+    }
+
+    #[test]
+    fn each_line_is_classified() {
+        for line in ["/usr/sbin/haproxy -Ws -f $CONFIG -c $EXTRAOPTS", "-/usr/sbin/haproxy -f $CONFIG -c -q $EXTRAOPTS"]
+        {
+            assert_eq!(classify(line), CommandLine::Check, "{line}");
+        }
+        for line in ["/bin/kill -USR2 $MAINPID", "kill -s HUP ${MAINPID}", "/bin/kill -SIGUSR2 $PIDFILE"] {
+            assert_eq!(classify(line), CommandLine::Signal, "{line}");
+        }
+        for line in [
+            "/usr/local/bin/dump-state",
+            "/bin/sh -c 'haproxy -c -f /a && touch /b'",
+            "/bin/kill -USR1 $MAINPID",
+            "/bin/kill -HUP 1234",
+            "/usr/sbin/haproxy -vv",
+        ] {
+            assert_eq!(classify(line), CommandLine::Own, "{line}");
+        }
+    }
+
+    #[test]
+    fn own_commands_stay_in_their_place() {
+        let stock = owned(&["/usr/sbin/haproxy -Ws -f $CONFIG -c $EXTRAOPTS", "/bin/kill -USR2 $MAINPID"]);
+        assert_eq!(reload_commands(&stock, "/r"), ["/r check --for-reload", "/r reload --timeout 80s"]);
+        let own = owned(&["/a", "/usr/sbin/haproxy -c -f x", "/b", "/bin/kill -USR2 $MAINPID", "/c"]);
+        assert_eq!(reload_commands(&own, "/r"), ["/a", "/r check --for-reload", "/b", "/r reload --timeout 80s", "/c"]);
+        assert_eq!(reload_commands(&owned(&["/a"]), "/r"), ["/a", "/r check --for-reload", "/r reload --timeout 80s"]);
+        assert_eq!(reload_commands(&[], "/r"), ["/r check --for-reload", "/r reload --timeout 80s"]);
+        let twice = owned(&["/bin/kill -USR2 $MAINPID", "/bin/kill -HUP $MAINPID"]);
+        assert_eq!(reload_commands(&twice, "/r"), ["/r check --for-reload", "/r reload --timeout 80s"]);
+    }
+
+    #[test]
+    fn only_checks_are_dropped_from_the_start() {
+        let lines =
+            owned(&["/bin/mkdir -p /run/maps", "/usr/sbin/haproxy -f $CONFIG -c -q", "+/usr/local/bin/make-maps"]);
+        assert_eq!(start_pre_commands(&lines), ["/bin/mkdir -p /run/maps", "+/usr/local/bin/make-maps"]);
+    }
+}

@@ -45,12 +45,12 @@ impl Default for File {
 
 /// A path, or `"none"`.
 #[derive(Debug, Clone)]
-struct MasterCli(Option<PathBuf>);
+struct PathOrNone(Option<PathBuf>);
 
-impl<'de> Deserialize<'de> for MasterCli {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<MasterCli, D::Error> {
+impl<'de> Deserialize<'de> for PathOrNone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PathOrNone, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Ok(MasterCli((text != "none").then(|| text.into())))
+        Ok(PathOrNone((text != "none").then(|| text.into())))
     }
 }
 
@@ -61,7 +61,8 @@ struct HaproxyTable {
     config: Vec<PathBuf>,
     args: Vec<String>,
     mode: Mode,
-    master_cli: MasterCli,
+    master_cli: PathOrNone,
+    pid_file: PathOrNone,
 }
 
 impl Default for HaproxyTable {
@@ -71,7 +72,8 @@ impl Default for HaproxyTable {
             config: vec!["/etc/haproxy/haproxy.cfg".into()],
             args: Vec::new(),
             mode: Mode::Supervised,
-            master_cli: MasterCli(None),
+            master_cli: PathOrNone(None),
+            pid_file: PathOrNone(None),
         }
     }
 }
@@ -125,8 +127,8 @@ impl Default for HoldTable {
 
 impl From<HaproxyTable> for Haproxy {
     fn from(table: HaproxyTable) -> Haproxy {
-        let HaproxyTable { binary, config, args, mode, master_cli: MasterCli(master_cli) } = table;
-        Haproxy { binary, config, args, mode, master_cli }
+        let HaproxyTable { binary, config, args, mode, master_cli: PathOrNone(master_cli), pid_file } = table;
+        Haproxy { binary, config, args, mode, master_cli, pid_file: pid_file.0 }
     }
 }
 

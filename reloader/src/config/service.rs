@@ -1,6 +1,7 @@
 //! The table `[service.NAME]`: how to run a server that is not HAProxy.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use rustix::process::Signal;
 use serde::de::Error;
@@ -45,6 +46,9 @@ pub struct Service {
     /// A command that checks the server's configuration. Empty if there is none.
     #[serde(default)]
     pub check: Vec<String>,
+    /// The file that contains the pid of the serving first process. `None`: none is kept.
+    #[serde(default)]
+    pub pid_file: Option<PathBuf>,
     /// Additional variables of the server's environment.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,

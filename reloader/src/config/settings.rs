@@ -45,6 +45,8 @@ pub struct Haproxy {
     /// The socket of the CLI of HAProxy's master (`-S`), in companion mode. `None`: a reload sends SIGUSR2 to the
     /// master.
     pub master_cli: Option<PathBuf>,
+    /// The file that contains the daemon's pid. `None`: none is kept.
+    pub pid_file: Option<PathBuf>,
 }
 
 /// The `[reload]` table.
@@ -102,6 +104,14 @@ impl Config {
             own.reload.at_max_draining = AtMaxDraining::Wait;
         }
         own
+    }
+
+    /// The pid file of a service.
+    pub fn pid_file(&self, name: &str) -> Option<&Path> {
+        match self.services.get(name) {
+            Some(service) => service.pid_file.as_deref(),
+            None => self.haproxy.as_ref().filter(|_| name == HAPROXY)?.pid_file.as_deref(),
+        }
     }
 
     /// The directory of the files of one service's generations. The files of HAProxy's generations are in runtime-dir

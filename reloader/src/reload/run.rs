@@ -22,6 +22,7 @@ pub(crate) async fn run(supervisor: &mut Supervisor, request: ReloadRequest, pro
     attempt.account_for_the_old().await;
     let nothing_serves = outcome.is_err() && !attempt.supervisor.serves();
     attempt.recorder.receipt().nothing_serves = nothing_serves;
+    attempt.supervisor.write_pid_file().await;
     attempt.supervisor.publish();
     attempt.recorder.finish(outcome)
 }

@@ -17,6 +17,7 @@ mod notices;
 pub(crate) mod notify;
 mod outage;
 mod path_links;
+mod pid_file;
 mod reach;
 mod receipts;
 mod record_writer;

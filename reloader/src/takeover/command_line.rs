@@ -13,6 +13,8 @@ pub(super) struct CommandLine {
     pub config: Vec<PathBuf>,
     /// Options that generations get, too.
     pub args: Vec<String>,
+    /// The pid file (`-p`), which the daemon keeps with its own pid.
+    pub pid_file: Option<PathBuf>,
     /// What matters to the operator and is not carried over, one sentence each.
     pub notes: Vec<String>,
 }
@@ -25,7 +27,8 @@ const KEPT_OPTIONS_WITH_VALUE: [&str; 6] = ["-L", "-m", "-n", "-N", "-C", "-G"];
 /// # Errors
 /// A sentence that says what cannot be carried over.
 pub(super) fn read(binary: &Path, words: &[String]) -> Result<CommandLine, String> {
-    let mut line = CommandLine { binary: binary.into(), config: Vec::new(), args: Vec::new(), notes: Vec::new() };
+    let mut line =
+        CommandLine { binary: binary.into(), config: Vec::new(), args: Vec::new(), pid_file: None, notes: Vec::new() };
     let mut rest = words.iter().skip(1).peekable();
     while let Some(word) = rest.next() {
         let mut value = || {
@@ -33,8 +36,9 @@ pub(super) fn read(binary: &Path, words: &[String]) -> Result<CommandLine, Strin
         };
         match word.as_str() {
             "-f" => line.config.push(absolute(value()?)?),
-            // The daemon has its own pid file and passes sockets itself.
-            "-p" | "-x" => drop(value()?),
+            "-p" => line.pid_file = Some(absolute(value()?)?),
+            // The daemon passes sockets itself.
+            "-x" => drop(value()?),
             "-sf" | "-st" => while rest.next_if(|next| next.parse::<u32>().is_ok()).is_some() {},
             "-S" => {
                 let socket = value()?;
@@ -97,6 +101,7 @@ mod tests {
         .unwrap();
         assert_eq!(line.config, [PathBuf::from("/etc/haproxy/haproxy.cfg")]);
         assert!(line.args.is_empty());
+        assert_eq!(line.pid_file, Some("/run/haproxy.pid".into()));
         assert!(line.notes.len() == 1 && line.notes[0].contains("/run/haproxy-master.sock"), "{:?}", line.notes);
     }
 

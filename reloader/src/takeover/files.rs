@@ -97,17 +97,20 @@ pub(super) fn readopt_text(unit: &str) -> String {
 pub(super) fn config_text(line: &CommandLine) -> Option<String> {
     let is_default = line.binary == Path::new("/usr/sbin/haproxy")
         && line.config == [Path::new("/etc/haproxy/haproxy.cfg")]
-        && line.args.is_empty();
+        && line.args.is_empty()
+        && line.pid_file.is_none();
     if is_default {
         return None;
     }
     let list = |words: Vec<String>| toml::Value::from(words).to_string();
     let paths = line.config.iter().map(|path| path.display().to_string()).collect();
+    let pid_file = line.pid_file.as_ref().map(|path| path.display().to_string());
     Some(format!(
-        "# Written by `reloader takeover` from HAProxy's command line.\n[haproxy]\nbinary = {}\nconfig = {}\nargs = {}\n",
+        "# Written by `reloader takeover` from HAProxy's command line.\n[haproxy]\nbinary = {}\nconfig = {}\nargs = {}\npid-file = {}\n",
         toml::Value::from(line.binary.display().to_string()),
         list(paths),
-        list(line.args.clone())
+        list(line.args.clone()),
+        toml::Value::from(pid_file.unwrap_or_else(|| "none".into()))
     ))
 }
 
@@ -118,6 +121,7 @@ pub(super) fn is_as_written(text: &str) -> bool {
         binary: haproxy.binary,
         config: haproxy.config,
         args: haproxy.args,
+        pid_file: haproxy.pid_file,
         notes: Vec::new(),
     });
     line.and_then(|line| config_text(&line)).is_some_and(|written| written == text)
@@ -158,13 +162,19 @@ mod tests {
             binary: "/usr/sbin/haproxy".into(),
             config: config.iter().map(PathBuf::from).collect(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            pid_file: None,
             notes: Vec::new(),
         };
         assert_eq!(config_text(&line(&["/etc/haproxy/haproxy.cfg"], &[])), None);
         let text = config_text(&line(&["/etc/a.cfg", "/etc/b \"c\".cfg"], &["-m", "512"])).unwrap();
         let haproxy = Config::parse(&text).unwrap().haproxy.unwrap();
         assert_eq!(haproxy.config, ["/etc/a.cfg", "/etc/b \"c\".cfg"].map(PathBuf::from));
-        assert_eq!(haproxy.args, ["-m", "512"]);
+        assert_eq!((haproxy.args, haproxy.pid_file), (vec!["-m".to_owned(), "512".to_owned()], None));
+        let debian =
+            CommandLine { pid_file: Some("/run/haproxy.pid".into()), ..line(&["/etc/haproxy/haproxy.cfg"], &[]) };
+        let debian = config_text(&debian).unwrap();
+        assert_eq!(Config::parse(&debian).unwrap().haproxy.unwrap().pid_file, Some("/run/haproxy.pid".into()));
+        assert!(is_as_written(&debian));
         assert!(is_as_written(&text) && !is_as_written("") && !is_as_written("[haproxy]\n"));
         assert!(!is_as_written(&format!("{text}\n[reload]\nstrategy = \"hold\"\n")));
     }

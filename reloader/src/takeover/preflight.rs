@@ -56,7 +56,8 @@ pub(super) async fn check_take_over(
         return Err(TakeoverError::DaemonRuns(config.control_socket.clone()));
     }
     let words = process::command_line(pid).unwrap_or_default();
-    let command_line = command_line::read(&program, &words).map_err(obstacle)?;
+    let mut command_line = command_line::read(&program, &words).map_err(obstacle)?;
+    note_pid_file(&mut command_line, config_path, config);
     check_discoverable(&command_line, pid).await.map_err(obstacle)?;
     let new_config = check_config(&command_line, config_path, config)?;
     Ok(Candidate { unit, pid, command_line, new_config })
@@ -82,6 +83,18 @@ pub(super) fn check_hand_back(name: &str, config: &Config) -> Result<Unit, Takeo
     match unit.start_commands.len() {
         1 => Ok(unit),
         _ => Err(obstacle("outside the drop-in its ExecStart= must have exactly one command")),
+    }
+}
+
+/// A pid file that an existing configuration does not name would keep the pid of a HAProxy that ends with the next reload.
+fn note_pid_file(command_line: &mut CommandLine, config_path: Option<&Path>, config: &Config) {
+    let is_written = !config_path.unwrap_or(Path::new(files::CONFIG)).exists();
+    let kept = config.haproxy.as_ref().and_then(|haproxy| haproxy.pid_file.as_ref());
+    if let Some(path) = command_line.pid_file.as_ref().filter(|path| !is_written && kept != Some(path)) {
+        command_line.notes.push(format!(
+            "nothing keeps the pid file {0} of HAProxy's command line true: add `pid-file = \"{0}\"` to [haproxy] in reloader.toml",
+            path.display()
+        ));
     }
 }
 

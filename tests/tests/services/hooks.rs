@@ -3,9 +3,11 @@
 use std::fs;
 use std::time::Duration;
 
+use reloader_tests::config::Config;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
+use reloader_tests::rig::Rig;
 
 use super::scene::{NGINX, WEB, service_table, setup};
 
@@ -50,4 +52,51 @@ fn signal_that_the_server_does_not_handle_is_refused() {
     let refused = rig.run(&["signal", "given", "USR1"]).expect_status(1);
     assert!(refused.stderr.contains("does not handle it"), "{}", refused.stderr);
     assert_eq!(rig.serving_pid(), serving);
+}
+
+/// Old hooks read the file, and signal the process in it: it names a living process of the service at every moment, or is absent.
+#[test]
+fn pid_file_of_a_service_names_the_process_that_serves() {
+    netns::enter();
+    let mut rig = super::scene::start(&super::scene::given_table("pid-file = \"DIR/given.pid\""));
+    let file = rig.path("given.pid");
+    let named = || fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    assert_eq!(named(), Some(rig.serving_pid()));
+    rig.reload().expect_status(0);
+    assert_eq!(named(), Some(rig.serving_pid()));
+    // nginx removes the file of its successor.
+    fs::remove_file(&file).unwrap();
+    until(LIMIT, "the file to be written again", || named() == Some(rig.serving_pid()));
+    let old = rig.serving().unwrap();
+    old.end();
+    rig.until_replaced(old);
+    assert_eq!(named(), Some(rig.serving_pid()));
+    // The service outlives the daemon.
+    rig.terminate_daemon();
+    let left = named().unwrap();
+    assert!(reloader_tests::process::Process::with_pid(left).is_some());
+    rig.start_daemon();
+    rig.run(&["stop"]).expect_status(0);
+    rig.until_daemon_ends();
+    assert_eq!(named(), None);
+}
+
+/// The daemon answers the signals of a master: a hook that signals the process in the file reloads HAProxy.
+#[test]
+fn pid_file_of_haproxy_names_the_daemon() {
+    netns::enter();
+    let mut rig = Rig::with(&Config::web(WEB)).haproxy_line("pid-file = \"/tmp/PID\"").prepare();
+    let file = rig.path("haproxy.pid");
+    let toml = fs::read_to_string(rig.path("reloader.toml")).unwrap();
+    fs::write(rig.path("reloader.toml"), toml.replace("/tmp/PID", &file.display().to_string())).unwrap();
+    rig.start_daemon();
+    let named = || fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    let daemon = rig.daemon_process();
+    assert_eq!(named(), Some(daemon.pid));
+    let serving = rig.serving().unwrap();
+    daemon.signal(nix::sys::signal::Signal::SIGUSR2);
+    rig.until_replaced(serving);
+    assert_eq!((named(), rig.daemon_process()), (Some(daemon.pid), daemon));
+    rig.terminate_daemon();
+    assert_eq!(named(), None, "no signal goes to a process that has nothing to do with HAProxy");
 }

@@ -3,6 +3,7 @@
 mod companion;
 mod service;
 
+use crate::config::Mode;
 use crate::model::listener::Endpoint;
 
 use super::service::Sockets;
@@ -66,6 +67,7 @@ impl Config {
         if let Some(haproxy) = &self.haproxy {
             absolute.push(("haproxy.binary", &haproxy.binary));
             absolute.extend(haproxy.config.iter().map(|path| ("haproxy.config", path)));
+            absolute.extend(haproxy.pid_file.iter().map(|path| ("haproxy.pid-file", path)));
         }
         if let Some((name, path)) = absolute.into_iter().find(|(_, path)| !path.is_absolute()) {
             return Err(format!("{name}: `{}` must be an absolute path", path.display()));
@@ -100,6 +102,9 @@ fn collide((one, how): (&Endpoint, Sockets), (other, other_how): (&Endpoint, Soc
 
 impl Haproxy {
     fn check(&self) -> Result<(), String> {
+        if self.mode == Mode::Companion && self.pid_file.is_some() {
+            return Err("haproxy.pid-file: in companion mode HAProxy's own unit keeps its pid file; remove it".into());
+        }
         if let Some(refused) = self.args.iter().find(|arg| is_refused(arg)) {
             return Err(format!(
                 "haproxy.args: `{refused}` cannot be used: reloader starts HAProxy in the foreground and passes the sockets itself; remove it"

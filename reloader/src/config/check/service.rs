@@ -19,6 +19,7 @@ impl Service {
             .check_commands()
             .and_then(|()| self.check_listen())
             .and_then(|()| self.check_socket_keys())
+            .and_then(|()| self.check_pid_file())
             .and_then(|()| self.check_environment());
         checked.map_err(|(key, what)| format!("service.{name}.{key}: {what}"))
     }
@@ -42,6 +43,13 @@ impl Service {
             }
         }
         Ok(())
+    }
+
+    fn check_pid_file(&self) -> Result<(), Wrong> {
+        match self.pid_file.as_ref().filter(|path| !path.is_absolute()) {
+            Some(path) => Err(("pid-file", format!("`{}` must be an absolute path", path.display()))),
+            None => Ok(()),
+        }
     }
 
     fn check_listen(&self) -> Result<(), Wrong> {
@@ -142,6 +150,7 @@ mod tests {
             ("sokets = \"replace\"", "sokets"),
             ("socket-names = [\"a\", \"b\"]", "2 names for 1 addresses"),
             ("socket-names = [\"a:b\"]", "is not a name"),
+            ("pid-file = \"web.pid\"", "absolute path"),
             ("socket-mode = \"0600\"", "no address in `listen` is the path"),
         ] {
             let message = Config::parse(&format!("{WEB}{lines}\n")).unwrap_err();

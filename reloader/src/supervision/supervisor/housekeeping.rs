@@ -34,6 +34,7 @@ impl Supervisor {
         self.hand_sockets_to_service_manager();
         self.ask_orphans();
         self.look_at_draining();
+        self.follow_pid_file();
         self.mend_paths();
         self.follow_reachability();
         self.remind_draining();
@@ -82,6 +83,7 @@ impl Supervisor {
         let Some(mut dead) = self.generations.take_serving() else { return };
         log::error!("generation {} (process {}) {ended} while it served", dead.number, dead.process.pid());
         self.detach_steering_now();
+        self.forget_pid(dead.process.pid());
         self.follow_orphans(&dead);
         self.note_refused_listeners(&dead.listeners);
         forward_last_words(self.name(), &mut dead);
@@ -101,6 +103,7 @@ impl Supervisor {
         );
         log::error!("{warning}");
         let request = stopped.retire_request();
+        self.forget_pid(stopped.process.pid());
         self.detach_steering_now();
         self.note_refused_listeners(&stopped.listeners);
         stopped.retired = Some(Instant::now());

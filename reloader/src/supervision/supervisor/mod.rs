@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::drain_looks::DrainLooks;
+use super::pid_file::PidFile;
 use super::reach::Reach;
 use super::record_writer::RecordWriter;
 use super::steering::Steering;
@@ -45,6 +46,7 @@ pub(crate) struct Supervisor {
     last_known_good: LastKnownGood,
     records: RecordWriter,
     looks: DrainLooks,
+    pid_file: PidFile,
     board: StatusBoard,
     /// Becomes true when the daemon is asked to stop.
     stopping: watch::Receiver<bool>,
@@ -69,6 +71,7 @@ impl Supervisor {
             last_known_good: LastKnownGood::open(&service.last_known_good_dir()),
             records: RecordWriter::new(service.place().to_owned()),
             looks: DrainLooks::default(),
+            pid_file: PidFile::default(),
             service,
             host,
             generations: Generations::default(),

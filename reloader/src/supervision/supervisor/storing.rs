@@ -2,7 +2,7 @@
 //! configuration.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Supervisor;
 use crate::haproxy::scan::Source;
@@ -85,6 +85,51 @@ impl Supervisor {
     pub(crate) async fn keep_last_known_good(&mut self, sources: Vec<Source>) -> io::Result<()> {
         let heartbeat = self.heartbeat();
         heartbeat.during(self.last_known_good.save(sources)).await
+    }
+
+    /// Makes the pid file of the service true, and waits for it. A failure is logged.
+    pub(crate) async fn write_pid_file(&self) {
+        if let Some(pid) = self.pid_to_keep() {
+            self.store_pid_file(Some(pid), None).await;
+        }
+    }
+
+    /// Removes the pid file if it names the daemon, which ends, or the process `retired`.
+    pub(crate) async fn remove_pid_file(&self, retired: Option<u32>) {
+        let own = std::process::id();
+        self.store_pid_file(None, if self.keeps_own_pid() { Some(own) } else { retired }).await;
+    }
+
+    async fn store_pid_file(&self, pid: Option<u32>, earlier: Option<u32>) {
+        let Some(path) = self.config().pid_file(self.name()).map(Path::to_owned) else { return };
+        let text = path.display().to_string();
+        if let Err(error) = self.heartbeat().during(self.pid_file.store(path, pid, earlier)).await {
+            log::warn!("{}: the pid file {text} cannot be kept: {error}", self.name());
+        }
+    }
+
+    /// Makes the pid file true beside the loop.
+    pub(super) fn follow_pid_file(&self) {
+        if let (Some(path), Some(pid)) = (self.config().pid_file(self.name()), self.pid_to_keep()) {
+            self.pid_file.follow(path.to_owned(), Some(pid), None);
+        }
+    }
+
+    /// Removes the pid file beside the loop if it names this process, which serves no more.
+    pub(super) fn forget_pid(&self, pid: u32) {
+        if let Some(path) = self.config().pid_file(self.name()).filter(|_| !self.keeps_own_pid()) {
+            self.pid_file.follow(path.to_owned(), None, Some(pid));
+        }
+    }
+
+    fn pid_to_keep(&self) -> Option<u32> {
+        let serving = self.serving()?;
+        Some(if self.keeps_own_pid() { std::process::id() } else { serving.process.pid() })
+    }
+
+    /// The daemon answers the signals that recipes send to HAProxy's master.
+    fn keeps_own_pid(&self) -> bool {
+        self.server().answers_runtime_api()
     }
 
     /// Creates again the files that the server has in its directory, and the record.

@@ -43,7 +43,9 @@ fn tell_daemon(context: &Context, message: &str) {
     let socket = context.socket.clone().or_else(|| Some(config?.control_socket));
     let context = Context { config_path: context.config_path.clone(), socket, quiet: context.quiet };
     let reason = message.lines().next().unwrap_or_default().trim_end_matches(SEE_ABOVE).to_owned();
-    if let Err(error) = client::ask(&context, &Request::Refused { reason }, Some(client::REPLY_TIMEOUT), |_| {}) {
+    if let Err(error) =
+        client::ask(&context, &Request::Refused { reason }, client::Timeout::After(client::REPLY_TIMEOUT), |_| {})
+    {
         log::warn!("the daemon does not know of the invalid configuration: {}", error.message);
     }
 }

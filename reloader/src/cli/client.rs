@@ -1,5 +1,6 @@
 //! Asks the daemon over its control socket.
 
+use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,12 +16,22 @@ const INIT_SCRIPT: &str = "/etc/init.d/reloader";
 /// How long the daemon may take for a reply that needs no reload.
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks the daemon, and returns its last reply. `progress` is called with the name of each phase of a reload. Without a timeout
-/// it waits for ever.
+/// How long a command waits for the daemon's reply.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Timeout {
+    /// For ever.
+    Never,
+    /// No longer than this.
+    After(Duration),
+    /// No longer than this until the daemon has begun to reload. From then on the daemon's own limits apply.
+    UntilBegun(Duration),
+}
+
+/// Asks the daemon, and returns its last reply. `progress` is called with the name of each phase of a reload.
 pub(super) fn ask(
     context: &Context,
     request: &Request,
-    timeout: Option<Duration>,
+    timeout: Timeout,
     progress: impl Fn(&str),
 ) -> Result<Reply, CliError> {
     Context::runtime()?.block_on(ask_in_runtime(context, request, timeout, progress))
@@ -30,14 +41,26 @@ pub(super) fn ask(
 pub(super) async fn ask_in_runtime(
     context: &Context,
     request: &Request,
-    timeout: Option<Duration>,
+    timeout: Timeout,
     progress: impl Fn(&str),
 ) -> Result<Reply, CliError> {
     let socket = ControlSocket::from_context(context)?;
-    let reply = socket.ask(request, progress);
-    match timeout {
-        Some(limit) => tokio::time::timeout(limit, reply).await.unwrap_or_else(|_| Err(timed_out(request, limit))),
-        None => reply.await,
+    let has_begun = Cell::new(false);
+    let reply = socket.ask(request, |phase, begun| {
+        has_begun.set(begun);
+        progress(phase);
+    });
+    let limit = match timeout {
+        Timeout::Never => return reply.await,
+        Timeout::After(limit) | Timeout::UntilBegun(limit) => limit,
+    };
+    tokio::pin!(reply);
+    tokio::select! {
+        reply = &mut reply => reply,
+        () = tokio::time::sleep(limit) => match timeout {
+            Timeout::UntilBegun(_) if has_begun.get() => reply.await,
+            _ => Err(timed_out(request, limit, has_begun.get())),
+        },
     }
 }
 
@@ -67,13 +90,13 @@ impl ControlSocket {
         }
     }
 
-    async fn ask(&self, request: &Request, progress: impl Fn(&str)) -> Result<Reply, CliError> {
+    async fn ask(&self, request: &Request, progress: impl Fn(&str, bool)) -> Result<Reply, CliError> {
         let mut stream = UnixStream::connect(&self.path).await.map_err(|error| self.unreachable(&error))?;
         // A daemon that refuses this peer replies without reading the request. The reply can be read even if the write failed.
         let sent = write_frame(&mut stream, request).await;
         loop {
             match read_frame::<Reply>(&mut stream, LONGEST_FRAME).await {
-                Ok(Some(Reply::Progress { phase })) => progress(&phase),
+                Ok(Some(Reply::Progress { phase, begun })) => progress(&phase, begun),
                 Ok(Some(Reply::Refused { message, exit })) => {
                     return Err(CliError::new(Exit::from_number(exit), message));
                 }
@@ -123,11 +146,14 @@ fn or_service_manager() -> &'static str {
     }
 }
 
-fn timed_out(request: &Request, limit: Duration) -> CliError {
+fn timed_out(request: &Request, limit: Duration, has_begun: bool) -> CliError {
     let limit = humantime::format_duration(limit);
     let message = match request {
-        Request::Reload { dry_run: false, .. } => {
+        Request::Reload { dry_run: false, .. } if has_begun => {
             format!("no outcome within {limit}; the daemon goes on with the reload, see `reloader status`")
+        }
+        Request::Reload { dry_run: false, .. } => {
+            format!("the reload was not begun within {limit}; the daemon begins it once it can, see `reloader status`")
         }
         _ => format!("the daemon did not answer within {limit}: it is busy, or stopped (see its log)"),
     };

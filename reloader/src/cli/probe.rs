@@ -55,7 +55,7 @@ struct Backlog {
 
 pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, CliError> {
     let config = context.config()?;
-    let reply = client::ask(context, &Request::Status, Some(client::REPLY_TIMEOUT), |_| {});
+    let reply = client::ask(context, &Request::Status, client::Timeout::After(client::REPLY_TIMEOUT), |_| {});
     let (status, listeners_unknown) = match reply {
         Ok(Reply::Status(status)) => (*status, None),
         Ok(other) => return Err(client::unexpected(&other)),

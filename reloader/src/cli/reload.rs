@@ -8,6 +8,9 @@ use crate::daemon::protocol::{Reply, Request};
 use crate::plan::{self, Planned};
 use crate::receipt::{Outcome, Receipt};
 
+/// How long to wait until the daemon begins to reload.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Arguments of `reloader reload`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -19,9 +22,9 @@ pub(super) struct Arguments {
     /// Print the plan, let the server check its configuration, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// How long to wait for the outcome. The reload goes on after it.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::config::parse_duration)]
-    timeout: Duration,
+    /// How long to wait for the outcome. The reload goes on after it [default: 30s until the reload has begun, then as long as it takes].
+    #[arg(long, value_name = "TIME", value_parser = crate::config::parse_duration)]
+    timeout: Option<Duration>,
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, CliError> {
@@ -33,7 +36,8 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, CliE
         }
     };
     let request = Request::Reload { dry_run: arguments.dry_run, service: arguments.service.clone() };
-    let reply = client::ask(context, &request, Some(arguments.timeout), progress);
+    let timeout = arguments.timeout.map_or(client::Timeout::UntilBegun(BEGIN_TIMEOUT), client::Timeout::After);
+    let reply = client::ask(context, &request, timeout, progress);
     if shows_progress {
         eprint!("\r\x1b[K");
     }

@@ -27,7 +27,7 @@ fn parse(text: &str) -> Result<Signal, String> {
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, CliError> {
     let request = Request::Signal { service: arguments.service.clone(), signal: arguments.signal.as_raw() };
     // During a reload the daemon sends it afterwards.
-    let sent = match client::ask(context, &request, None, |_| {})? {
+    let sent = match client::ask(context, &request, client::Timeout::Never, |_| {})? {
         Reply::Signalled { sent } => sent,
         other => return Err(client::unexpected(&other)),
     };

@@ -13,7 +13,7 @@ use crate::supervision::status::{Draining, HoldStatus, ListenerStatus, ServiceSt
 const MAX_LISTED_LISTENERS: usize = 30;
 
 pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, CliError> {
-    let reply = client::ask(context, &Request::Status, Some(client::REPLY_TIMEOUT), |_| {});
+    let reply = client::ask(context, &Request::Status, client::Timeout::After(client::REPLY_TIMEOUT), |_| {});
     let status = match reply.map_err(|error| with_survivors(context, error))? {
         Reply::Status(status) => status,
         other => return Err(client::unexpected(&other)),
@@ -86,6 +86,15 @@ fn service_rows(status: &ServiceStatus) -> Vec<Vec<String>> {
             }
         }
         None => row("serving", "nothing".into()),
+    }
+    if let Some(starting) = &status.starting {
+        row(
+            "starting",
+            format!("generation {}, process {}, since {}", starting.generation, starting.pid, starting.since),
+        );
+        if let Some(line) = &starting.last_line {
+            row("", line.clone());
+        }
     }
     if let Some(rate) = status.connection_rate {
         row("rate", format!("{rate} connections/s"));

@@ -4,7 +4,7 @@ use super::{CliError, Context, Exit, client};
 use crate::daemon::protocol::{Reply, Request};
 
 pub(super) fn run(context: &Context) -> Result<Exit, CliError> {
-    match client::ask(context, &Request::Stop, None, |_| {})? {
+    match client::ask(context, &Request::Stop, client::Timeout::Never, |_| {})? {
         Reply::Stopped { drains, with_programs, stays } => {
             if stays && !context.quiet {
                 eprintln!("the daemon has ended; HAProxy belongs to its own unit and serves on (companion mode)");

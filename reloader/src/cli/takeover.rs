@@ -102,6 +102,12 @@ fn show(context: &Context, arguments: &Arguments, report: &TakeoverReport) -> Re
         return output::json(report);
     }
     if arguments.dry_run {
+        let rows: Vec<Vec<String>> = report
+            .settings
+            .iter()
+            .map(|row| vec![output::word(&row.fate), row.setting.clone(), row.how.clone()])
+            .collect();
+        output::print(&output::table(&rows))?;
         let lines: String = report.steps.iter().map(|step| format!("{step}\n")).collect();
         output::print(&lines)?;
     }
@@ -122,7 +128,7 @@ impl ControlSocket<'_> {
     /// Asks on a thread of its own, because the calling thread is inside a runtime already.
     fn ask(&self, request: &Request) -> Result<Reply, String> {
         let answer = std::thread::scope(|scope| {
-            scope.spawn(|| client::ask(self.context, request, Some(DAEMON_TIMEOUT), |_| {})).join()
+            scope.spawn(|| client::ask(self.context, request, client::Timeout::After(DAEMON_TIMEOUT), |_| {})).join()
         });
         let answer = answer.map_err(|_| "internal error while asking the daemon".to_owned())?;
         answer.map_err(|error| error.message)

@@ -51,6 +51,9 @@ pub enum Reply {
     Progress {
         /// A few words.
         phase: String,
+        /// Whether the reload has begun: the daemon ends it within its own limits. Before that it waits for something.
+        #[serde(default)]
+        begun: bool,
     },
     /// A reload is over.
     Receipt {

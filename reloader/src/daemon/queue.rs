@@ -38,7 +38,7 @@ impl Queue {
         }
         let told = Some((phase.clone(), self.pending.len()));
         if self.told != told {
-            self.pending.iter().for_each(|waiter| waiter.send(Reply::Progress { phase: phase.clone() }));
+            self.pending.iter().for_each(|waiter| waiter.send(Reply::Progress { phase: phase.clone(), begun: false }));
             self.told = told;
         }
     }

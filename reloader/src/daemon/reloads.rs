@@ -62,8 +62,9 @@ impl EventLoop {
         self.supervisor.forget_refused_check();
         let ask = ReloadRequest { kind: Kind::Reload, asked, coalesced: batch.len() as u64 - 1, use_known_good: false };
         let tell = |phase: &str| {
-            batch.iter().for_each(|waiter| waiter.send(Reply::Progress { phase: phase.to_owned() }));
+            batch.iter().for_each(|waiter| waiter.send(Reply::Progress { phase: phase.to_owned(), begun: true }));
         };
+        tell("reading the configuration");
         let mut receipt = run_reload(&mut self.supervisor, ask, &tell).await;
         if receipt.result != Outcome::Failed {
             receipt.notes.extend(note);

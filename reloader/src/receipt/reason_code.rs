@@ -64,6 +64,8 @@ pub enum ReasonCode {
     OldStillOpen,
     /// The port had no listener for some time.
     PortRefused,
+    /// The server has bound a listener that its next generation cannot bind beside it.
+    NextReloadFails,
     /// A retired generation ended before its connections did.
     ConnectionsCut,
     /// `reloader hold`: no new listener took the place of the old one.

@@ -277,6 +277,14 @@ impl Server {
         }
     }
 
+    /// Why the generation that comes after this one could not bind its listeners beside it, as a sentence.
+    pub(crate) fn next_reload_obstacle(&self, inspection: &Inspection) -> Option<String> {
+        match self {
+            Server::Haproxy(_) | Server::Companion(_) => None,
+            Server::Service(server) => server.next_reload_obstacle(inspection),
+        }
+    }
+
     /// Whether a generation that was never proven serves: HAProxy answers on `socket`, another server waits on each of its sockets. With
     /// sockets that it was given a server listens from its beginning.
     pub(crate) async fn serves_already(&self, root: u32, socket: &Path, timeout: Duration) -> bool {

@@ -20,6 +20,9 @@ use crate::receipt::GenerationId;
 use crate::server::RetireRequest;
 use crate::sockets::custody::KeptSocket;
 
+/// How many lines of a start are kept.
+const MAX_START_LINES: usize = 200;
+
 /// How long to wait for the end of a process after SIGKILL.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -77,6 +80,8 @@ pub(crate) struct Generation {
     pub(crate) awaits_retirement: bool,
     /// Its standard error.
     pub(crate) log: Option<LogTail>,
+    /// What it wrote there while it was being started, the last lines.
+    pub(crate) start_lines: Vec<String>,
 }
 
 impl Generation {
@@ -114,6 +119,7 @@ impl Generation {
             closed_listeners: false,
             retired_listens: false,
             awaits_retirement: false,
+            start_lines: Vec::new(),
         }
     }
 
@@ -145,6 +151,7 @@ impl Generation {
             retired_listens: false,
             awaits_retirement: true,
             log: None,
+            start_lines: Vec::new(),
         }
     }
 
@@ -250,6 +257,24 @@ impl Generation {
             }
         }
         self.process.signal(Signal::KILL);
+    }
+
+    /// Reads what it has written while it is being started. The lines are kept for a receipt.
+    pub(crate) fn read_start_lines(&mut self) {
+        let lines = match self.process.try_ended() {
+            Some(_) => self.last_log_lines(),
+            None => self.new_log_lines(),
+        };
+        self.start_lines.extend(lines);
+        let excess = self.start_lines.len().saturating_sub(MAX_START_LINES);
+        self.start_lines.drain(..excess);
+    }
+
+    /// Forwards what it wrote while it was being started, now that it serves.
+    pub(crate) fn log_start_lines(&mut self, service: &str) {
+        self.read_start_lines();
+        let number = self.number;
+        std::mem::take(&mut self.start_lines).iter().for_each(|line| log::info!(target: service, "[{number}] {line}"));
     }
 
     /// The lines that it wrote on standard error since the last call.

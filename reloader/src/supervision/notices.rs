@@ -16,6 +16,8 @@ pub(crate) enum Notice {
     LastKnownGood,
     /// The last retired generation that ended had not finished its connections. Owner: what reaps draining generations.
     CutShort,
+    /// The serving generation has something that the next one cannot bind beside it. Owner: what proves generations.
+    NextReload,
     /// reloader's own configuration was not read. Owner: the read of the configuration.
     Configuration,
     /// runtime-dir was emptied, and cannot be used again. Owner: what restores it.

@@ -40,6 +40,9 @@ pub struct ServiceStatus {
     pub service: Option<String>,
     /// The serving generation, `null` when nothing serves.
     pub serving: Option<Serving>,
+    /// The generation that is being started, `null` when none is.
+    #[serde(default)]
+    pub starting: Option<Starting>,
     /// Retired generations with open connections, oldest first.
     pub draining: Vec<Draining>,
     /// Listeners of which the daemon has a duplicate.
@@ -72,6 +75,20 @@ pub struct Serving {
     pub since: String,
     /// Its listeners.
     pub listeners: Vec<ListenerStatus>,
+}
+
+/// A generation that is being started, and is not proven yet.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Starting {
+    /// Its number.
+    pub generation: u64,
+    /// Its root process.
+    pub pid: u32,
+    /// When it was started, RFC 3339 in UTC.
+    pub since: String,
+    /// The last line that it wrote on standard error, `null` if it has written none.
+    pub last_line: Option<String>,
 }
 
 /// A generation that drains.

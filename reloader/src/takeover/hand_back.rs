@@ -29,7 +29,7 @@ pub(super) fn run(
     let steps = steps_for(&unit, config, &serving(daemon).map_err(TakeoverError::Daemon)?);
     runner.run(&steps).map_err(|failed| roll_back(&mut runner, &unit, request.reloader, failed))?;
     let notes = runner.into_notes();
-    Ok(TakeoverReport { unit: unit.name, done: true, steps: after_reload(steps), notes })
+    Ok(TakeoverReport { unit: unit.name, done: true, settings: Vec::new(), steps: after_reload(steps), notes })
 }
 
 fn dry_run(unit: &Unit, config: &Config, before: Serving) -> TakeoverReport {
@@ -37,6 +37,7 @@ fn dry_run(unit: &Unit, config: &Config, before: Serving) -> TakeoverReport {
     TakeoverReport {
         unit: unit.name.clone(),
         done: false,
+        settings: Vec::new(),
         steps: after_reload(steps_for(unit, config, &expected)),
         notes: vec!["the generation and its process will be those of the reload that comes first".into()],
     }

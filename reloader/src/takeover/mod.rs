@@ -16,6 +16,7 @@ mod request;
 mod step_runner;
 mod steps;
 mod systemd;
+mod table;
 mod take_over;
 mod unit;
 
@@ -24,6 +25,7 @@ pub use error::TakeoverError;
 pub use request::{TakeoverReport, TakeoverRequest};
 pub use steps::Step;
 pub(crate) use systemd::is_booted as systemd_is_booted;
+pub use table::{Fate, Row};
 
 use crate::config::Config;
 

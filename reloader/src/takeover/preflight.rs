@@ -1,7 +1,7 @@
 //! Checks that a unit can be handed over or back, before anything is changed.
 
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::command_line::{self, CommandLine};
@@ -24,6 +24,8 @@ pub(super) struct Candidate {
     /// The pid of HAProxy's main process.
     pub(super) pid: u32,
     pub(super) command_line: CommandLine,
+    /// The stats socket on which HAProxy answers.
+    pub(super) socket: PathBuf,
     /// The configuration to write, where one is needed and there is none.
     pub(super) new_config: Option<String>,
 }
@@ -58,9 +60,9 @@ pub(super) async fn check_take_over(
     let words = process::command_line(pid).unwrap_or_default();
     let mut command_line = command_line::read(&program, &words).map_err(obstacle)?;
     note_pid_file(&mut command_line, config_path, config);
-    check_discoverable(&command_line, pid).await.map_err(obstacle)?;
+    let socket = find_stats_socket(&command_line, pid).await.map_err(obstacle)?;
     let new_config = check_config(&command_line, config_path, config)?;
-    Ok(Candidate { unit, pid, command_line, new_config })
+    Ok(Candidate { unit, pid, command_line, socket, new_config })
 }
 
 /// Checks that the unit was taken over and can be handed back.
@@ -112,12 +114,12 @@ fn main_pid(unit: &Unit) -> Result<u32, TakeoverError> {
 }
 
 /// Finds HAProxy by its stats sockets, as the daemon will do.
-async fn check_discoverable(command_line: &CommandLine, pid: u32) -> Result<(), String> {
+async fn find_stats_socket(command_line: &CommandLine, pid: u32) -> Result<PathBuf, String> {
     let (_, facts) = scan::load(&command_line.config)?;
     facts.lasting_program_sentence().map_or(Ok(()), Err)?;
     for socket in &facts.stats_sockets {
         if runtime_api::info(socket, STATS_SOCKET_TIMEOUT).await.is_ok_and(|info| root_of(info.pid) == pid) {
-            return Ok(());
+            return Ok(socket.clone());
         }
     }
     Err("the daemon finds HAProxy by a `stats socket` in its configuration, and none with a literal path answers for this HAProxy; \

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::steps::Step;
+use super::table::Row;
 
 /// What the operator asks for.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,8 @@ pub struct TakeoverReport {
     pub unit: String,
     /// Whether the steps were taken; false after a dry run.
     pub done: bool,
+    /// What becomes of each setting of the unit. Empty when a unit is handed back: there its own settings are in force again.
+    pub settings: Vec<Row>,
     /// All steps, in order.
     pub steps: Vec<Step>,
     /// What the operator should know, a sentence each.

@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use super::daemon_client::DaemonClient;
 use super::steps::Step;
@@ -15,6 +18,9 @@ use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::model::listener::Address;
 use crate::process::{self, Handle};
 use crate::supervision::status::{ListenerStatus, Serving};
+
+/// How long HAProxy may take to answer on its stats socket.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The first step that failed.
 pub(super) struct FailedStep {
@@ -68,6 +74,7 @@ impl<'a> StepRunner<'a> {
                 systemd::systemctl(&words).map(drop).map_err(|error| error.to_string())
             }
             Step::Adopted { pid } => self.check_adopted(*pid),
+            Step::Answers { socket } => check_answer(socket),
             Step::Reload => self.daemon.reload(),
             Step::Retire { pid } => self.retire(*pid),
         }
@@ -108,6 +115,22 @@ impl<'a> StepRunner<'a> {
             None => self.notes.push(format!("process {pid} had ended already")),
         }
         Ok(())
+    }
+}
+
+/// Asks HAProxy on its stats socket. A worker that hangs on one of its listeners does not answer there either.
+fn check_answer(socket: &Path) -> Result<(), String> {
+    let ask = || {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.write_all(b"show info\n")?;
+        let mut answer = [0; 256];
+        stream.read(&mut answer)
+    };
+    match ask() {
+        Ok(0) => Err(format!("HAProxy closed the connection on {} without an answer", socket.display())),
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("HAProxy does not answer on {}: {error}", socket.display())),
     }
 }
 

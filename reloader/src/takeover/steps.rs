@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::files;
+use super::preflight::Candidate;
 use super::unit::Unit;
 
 /// One step. Its form in JSON is an interface.
@@ -34,6 +35,11 @@ pub enum Step {
         /// The pid of HAProxy's main process.
         pid: u32,
     },
+    /// Ask HAProxy on its stats socket, and go on only if it answers.
+    Answers {
+        /// The stats socket.
+        socket: PathBuf,
+    },
     /// Reload by the daemon, so that the serving generation runs the configuration that is on disk now.
     Reload,
     /// Compare the sockets of the unit's HAProxy with those of the serving generation, then tell that generation to drain.
@@ -55,6 +61,7 @@ impl std::fmt::Display for Step {
             Step::Adopted { pid } => {
                 write!(f, "check   that the daemon has adopted HAProxy (process {pid}) and keeps its sockets")
             }
+            Step::Answers { socket } => write!(f, "ask     HAProxy on {}, which must answer", socket.display()),
             Step::Reload => write!(f, "reload  as `reloader reload` does, and go on only if it is proven"),
             Step::Retire { pid } => {
                 write!(
@@ -71,11 +78,12 @@ fn systemctl(words: &[&str]) -> Step {
 }
 
 /// Makes the daemon the unit's main process in HAProxy's place. HAProxy itself is not touched: the daemon finds it running.
-/// `reloader` is the command of this program, and `config` the configuration to write, if one is needed.
-pub(super) fn take_over(unit: &Unit, pid: u32, reloader: &str, config: Option<String>) -> Vec<Step> {
-    let name = unit.name.as_str();
+/// `reloader` is the command of this program.
+pub(super) fn take_over(candidate: &Candidate, reloader: &str) -> Vec<Step> {
+    let Candidate { unit, pid, socket, new_config, .. } = candidate;
+    let (name, pid) = (unit.name.as_str(), *pid);
     let mut steps: Vec<Step> = Vec::new();
-    steps.extend(config.map(|text| Step::Write { path: files::CONFIG.into(), text }));
+    steps.extend(new_config.clone().map(|text| Step::Write { path: files::CONFIG.into(), text }));
     steps.extend([
         Step::Write { path: files::drop_in(name), text: files::drop_in_text(unit, reloader) },
         Step::Write { path: files::handover(name), text: files::KILL_NOTHING.into() },
@@ -84,6 +92,7 @@ pub(super) fn take_over(unit: &Unit, pid: u32, reloader: &str, config: Option<St
         Step::Adopted { pid },
         Step::Remove { path: files::handover(name) },
         systemctl(&["daemon-reload"]),
+        Step::Answers { socket: socket.clone() },
     ]);
     steps
 }
@@ -151,6 +160,7 @@ pub(super) fn abort_hand_back(unit: &Unit, reloader: &str) -> Vec<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::takeover::command_line::CommandLine;
 
     fn unit() -> Unit {
         Unit::parse("haproxy.service", "", "ExecStart=/usr/sbin/haproxy -Ws -f $CONFIG\n", "")
@@ -166,7 +176,18 @@ mod tests {
 
     #[test]
     fn takeover_restarts_the_unit_only_while_systemd_ends_no_process() {
-        let steps = take_over(&unit(), 7, "/r", Some("x".into()));
+        let command_line = CommandLine {
+            binary: PathBuf::new(),
+            config: Vec::new(),
+            args: Vec::new(),
+            pid_file: None,
+            notes: Vec::new(),
+        };
+        let (unit, socket) = (unit(), PathBuf::from("/run/haproxy/admin.sock"));
+        let steps = take_over(
+            &Candidate { unit, pid: 7, command_line, socket: socket.clone(), new_config: Some("x".into()) },
+            "/r",
+        );
         let restart = index(&steps, |step| *step == systemctl(&["restart", "haproxy.service"]));
         assert!(index(&steps, |step| writes(step, "KillMode=none")) < restart);
         assert!(
@@ -176,7 +197,7 @@ mod tests {
         let handover = Step::Remove { path: files::handover("haproxy.service") };
         assert!(restart < index(&steps, |step| *step == Step::Adopted { pid: 7 }));
         assert!(index(&steps, |step| *step == Step::Adopted { pid: 7 }) < index(&steps, |step| *step == handover));
-        assert_eq!(steps.last(), Some(&systemctl(&["daemon-reload"])));
+        assert_eq!(steps.last(), Some(&Step::Answers { socket }));
     }
 
     #[test]

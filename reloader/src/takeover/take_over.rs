@@ -6,7 +6,7 @@ use super::preflight::{self, Candidate};
 use super::request::{TakeoverReport, TakeoverRequest};
 use super::step_runner::{FailedStep, StepRunner};
 use super::steps::{self, Step};
-use super::systemd;
+use super::{systemd, table};
 use crate::config::Config;
 
 pub(super) async fn run(
@@ -16,18 +16,21 @@ pub(super) async fn run(
     announce: &dyn Fn(&Step),
 ) -> Result<TakeoverReport, TakeoverError> {
     let candidate = preflight::check_take_over(request.unit, request.config_path, config).await?;
-    let steps = steps::take_over(&candidate.unit, candidate.pid, request.reloader, candidate.new_config.clone());
+    let steps = steps::take_over(&candidate, request.reloader);
+    let settings = table::rows(&candidate.unit, &candidate.command_line);
     if !request.dry_run {
         let mut runner = StepRunner::new(&candidate.unit, config, daemon, announce);
         runner.run(&steps).map_err(|failed| roll_back(&mut runner, &candidate, failed))?;
     }
     let mut notes = candidate.command_line.notes;
+    let frozen = settings.iter().filter(|row| row.fate == table::Fate::Frozen);
+    notes.extend(frozen.map(|row| format!("{}: {}", row.setting, row.how)));
     notes.push(format!(
         "`systemctl reload {0}` and `systemctl status {0}` work as before. `systemctl stop {0}` ends the daemon and leaves HAProxy \
          serving; `reloader stop` ends both",
         request.unit
     ));
-    Ok(TakeoverReport { unit: request.unit.into(), done: !request.dry_run, steps, notes })
+    Ok(TakeoverReport { unit: request.unit.into(), done: !request.dry_run, settings, steps, notes })
 }
 
 /// Makes HAProxy the main process of its unit again, after a step has failed.

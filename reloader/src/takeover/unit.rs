@@ -14,6 +14,8 @@ pub(super) struct Unit {
     pub(super) start_pre_commands: Vec<String>,
     /// Those of `ExecReload=`.
     pub(super) reload_commands: Vec<String>,
+    /// The files of `EnvironmentFile=`, with their prefix.
+    pub(super) environment_files: Vec<String>,
 }
 
 /// Capabilities that the daemon needs, as `systemctl show` writes them.
@@ -31,6 +33,7 @@ impl Unit {
             start_commands: commands("ExecStart="),
             start_pre_commands: commands("ExecStartPre="),
             reload_commands: commands("ExecReload="),
+            environment_files: commands("EnvironmentFile="),
         }
     }
 

@@ -11,7 +11,10 @@ use reloader_tests::poll::until;
 use reloader_tests::rig::Rig;
 use reloader_tests::sockets::until_refused;
 
-use super::scene::{GIVEN_SERVER, PLAIN_SERVER, WEB, given_table, plain_table, rungs, service_table, start};
+use super::scene::{
+    GIVEN_SERVER, NGINX, PLAIN_SERVER, WEB, given_table, plain_table, prepare, rungs, service_table, setup, start,
+    write_nginx_conf,
+};
 
 /// Replaces text in reloader.toml and returns once the daemon has read the file again.
 fn change(rig: &Rig, from: &str, to: &str) {
@@ -149,4 +152,26 @@ fn generation_that_drops_a_listener_is_refused() {
     let answer = rig.reload().expect_status(1);
     assert!(answer.at("/reason").as_str().unwrap().contains("does not listen on 127.0.0.1:8081"), "{}", answer.stdout);
     assert_eq!(rig.serving_pid(), serving);
+}
+
+/// nginx is told to listen on one more port, which is not in reloader.toml. The reload that adds it works, the next one cannot: the first says so.
+#[test]
+fn listener_that_would_make_the_next_reload_fail_is_named_by_the_first() {
+    netns::enter();
+    let lines = "stop = \"SIGQUIT\"\nenvironment = { NGINX = \"3;\" }";
+    let mut rig = prepare(setup(&service_table("nginx", NGINX, "listen-fds", WEB, lines)));
+    write_nginx_conf(&rig, WEB);
+    rig.start_daemon();
+    rig.reload().expect_status(0);
+    write_nginx_conf(&rig, &format!("{WEB}; listen 127.0.0.1:8081"));
+    let first = rig.reload().expect_status(3);
+    let reason = first.at("/reason").as_str().unwrap().to_owned();
+    assert!(reason.contains("127.0.0.1:8081") && reason.contains("`listen`"), "{reason}");
+    assert_eq!(first.at("/reason-code"), "next-reload-fails");
+    assert!(rig.warnings().contains("the next reload will fail"), "{}", rig.warnings());
+    rig.reload().expect_status(1);
+    assert!(rig.warnings().contains("the next reload will fail"), "{}", rig.warnings());
+    write_nginx_conf(&rig, WEB);
+    rig.reload().expect_status(0);
+    assert!(!rig.warnings().contains("next reload"), "{}", rig.warnings());
 }

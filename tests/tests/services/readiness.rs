@@ -56,3 +56,23 @@ fn ready_command_makes_the_service_ready() {
     pending.wait().expect_status(0);
     assert_ne!(rig.serving_pid(), serving);
 }
+
+/// At 3 a.m. it matters what a reload waits for.
+#[test]
+fn status_shows_the_generation_that_is_being_started() {
+    netns::enter();
+    let script = "echo warming up >&2; exec /usr/bin/python3 DIR/given.py 3";
+    let start_words = format!("\"/bin/sh\", \"-c\", \"{script}\"");
+    let rig = start(&service_table("given", &start_words, "listen-fds", WEB, "ready = \"notify\""));
+    assert_eq!(*rig.status().at("/starting"), serde_json::Value::Null);
+    let serving = rig.serving_pid();
+    let reload = rig.spawn(&["reload", "--json"]);
+    until(Duration::from_secs(20), "its line in the status", || rig.status().at("/starting/last-line") == "warming up");
+    let status = rig.status();
+    assert_eq!((status.at("/starting/generation"), status.at("/serving/pid")), (&2.into(), &serving.into()));
+    assert!(rig.run(&["status"]).stdout.contains("warming up"));
+    let receipt = reload.wait().expect_status(0);
+    assert_eq!(receipt.at("/new/generation"), 2);
+    assert_eq!(*rig.status().at("/starting"), serde_json::Value::Null);
+    assert!(rig.log().contains("[2] warming up"), "{}", rig.log());
+}

@@ -195,3 +195,48 @@ fn takeover(scene: &Scene, words: &[&str]) -> Answer {
 fn indented(text: &str) -> String {
     text.lines().map(|line| format!("          {line}\n")).collect()
 }
+
+/// What the operator has added to the unit stays in force: commands before a start and at a reload, the pid file, and the signals of recipes.
+#[test]
+#[ignore = "alone: boots a machine and loads it"]
+fn own_commands_and_the_pid_file_are_carried() {
+    const OWN: &str = "[Service]\nExecStartPre=/bin/sh -c 'echo start >> /run/own'\nExecReload=\n\
+        ExecReload=/bin/sh -c 'echo before >> /run/own'\nExecReload=/usr/sbin/haproxy -Ws -f $CONFIG -c $EXTRAOPTS\n\
+        ExecReload=/bin/kill -USR2 $MAINPID\nExecReload=/bin/sh -c 'echo after >> /run/own'\n";
+    let setup = Machine::setup().file("/etc/systemd/system/haproxy.service.d/own.conf", OWN);
+    let scene = Scene::boot(setup, UNIT);
+    let lines = || scene.read("/run/own").lines().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lines(), ["start"]);
+    let load = scene.load();
+    let plan = takeover(&scene, &["--dry-run", "--json"]).expect_status(0);
+    let fates = plan.at("/settings").to_string();
+    for (setting, fate) in [("echo before", "carried"), ("echo start", "carried"), ("-p /run/haproxy.pid", "carried")] {
+        let rows = plan.at("/settings").as_array().unwrap();
+        let row = rows.iter().find(|row| row["setting"].as_str().unwrap().contains(setting)).expect(setting);
+        assert_eq!(row["fate"], fate, "{fates}");
+    }
+    takeover(&scene, &[]).expect_status(0);
+    assert_eq!(lines(), ["start", "start"], "each start of the daemon");
+    for _ in 0..3 {
+        let serving = scene.serving();
+        scene.reload();
+        assert_ne!(scene.serving(), serving);
+    }
+    assert_eq!(lines()[2..], ["before", "after"].repeat(3));
+
+    // The hooks of recipes.
+    let daemon = scene.main_pid();
+    assert_eq!(scene.read("/run/haproxy.pid").trim(), daemon);
+    for hook in ["kill -USR2 $(cat /run/haproxy.pid)", "systemctl kill --kill-who=main -s USR2 haproxy.service"] {
+        let serving = scene.serving();
+        scene.machine.run(&["sh", "-c", hook]).expect_status(0);
+        until(LIMIT, "a reload by the hook", || scene.serving() != serving);
+        assert_eq!(scene.main_pid(), daemon, "{hook}");
+    }
+    takeover(&scene, &["--undo"]).expect_status(0);
+    assert_eq!(scene.read("/run/haproxy.pid").trim(), scene.main_pid());
+    scene.reload();
+    assert_eq!(lines().last().map(String::as_str), Some("after"));
+    load.until_further(300);
+    load.stop().assert_lossless();
+}

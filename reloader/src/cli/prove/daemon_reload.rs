@@ -23,7 +23,7 @@ pub(super) struct DaemonReload<'a> {
 impl ReloadMethod for DaemonReload<'_> {
     async fn reload(&self) -> ReloadReport {
         let request = Request::Reload { dry_run: false, service: self.service.clone() };
-        match client::ask_in_runtime(self.context, &request, Some(RELOAD_TIMEOUT), |_| {}).await {
+        match client::ask_in_runtime(self.context, &request, client::Timeout::After(RELOAD_TIMEOUT), |_| {}).await {
             Ok(Reply::Receipt { receipt, .. }) => report(*receipt),
             Ok(other) => ReloadReport::failed(client::unexpected(&other).message),
             Err(error) => ReloadReport::failed(error.message),
@@ -45,7 +45,7 @@ fn report(receipt: Receipt) -> ReloadReport {
 /// Checks, before the load begins, that a daemon answers. Returns a doubt where the service that it will reload does not serve
 /// the target.
 pub(super) fn check(context: &Context, target: &TargetSpec, service: Option<&str>) -> Result<Option<String>, CliError> {
-    let reply = client::ask(context, &Request::Status, Some(client::REPLY_TIMEOUT), |_| {});
+    let reply = client::ask(context, &Request::Status, client::Timeout::After(client::REPLY_TIMEOUT), |_| {});
     let reply = reply.map_err(|error| match error.exit {
         Exit::NoDaemon => CliError::new(
             Exit::NoDaemon,

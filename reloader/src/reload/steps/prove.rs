@@ -12,7 +12,7 @@ use crate::reload::verdict::{self, Verdict};
 use crate::sockets::foreign;
 use crate::sockets::inspection::Inspection;
 use crate::sockets::reachability::Unreachable;
-use crate::supervision::{Generation, Supervisor};
+use crate::supervision::{Generation, Notice, Supervisor};
 
 /// How long a process that does not answer any more may take to end, before it is called silent.
 const END_TIMEOUT: Duration = Duration::from_millis(200);
@@ -52,6 +52,11 @@ impl Attempt<'_> {
             }
             self.recorder.doubt(ReasonCode::ForeignListener, sentence);
         }
+        let obstacle = self.supervisor.server().next_reload_obstacle(&inspection);
+        if let Some(sentence) = &obstacle {
+            self.recorder.doubt(ReasonCode::NextReloadFails, sentence);
+        }
+        self.supervisor.replace_warning(Notice::NextReload, obstacle);
         let unreachable = self.supervisor.unreachable_now(&inspection).await;
         let verdicts = verdicts(self.supervisor, old, &inspection, &unreachable);
         Ok((inspection, verdicts))

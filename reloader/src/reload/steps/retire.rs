@@ -53,6 +53,7 @@ impl Attempt<'_> {
         new.listeners = inspection.owned;
         new.sentinel = inspection.sentinel;
         new.serving_since = Instant::now();
+        new.log_start_lines(self.supervisor.name());
         new.note_worker_processes(&inspection.sockets);
         let mut custody = inspection.custody;
         custody.complete_from(self.supervisor.custody().kept(), &inspection.sockets);

@@ -200,6 +200,29 @@ impl ServiceServer {
         (!missing.is_empty()).then(|| format!("it does not listen on {}", missing.join(", ")))
     }
 
+    /// Why the generation that comes after this one could not bind its listeners beside it, as a sentence: it binds one itself, and alone.
+    pub(super) fn next_reload_obstacle(&self, inspection: &Inspection) -> Option<String> {
+        if self.config.sockets == Sockets::Replace {
+            return None;
+        }
+        let kept = inspection.custody.kept().iter();
+        let is_alone = |kept: &&KeptSocket| {
+            let endpoint = &kept.listener.endpoint;
+            let is_passed = self.config.sockets == Sockets::ListenFds && self.can_be_given(endpoint);
+            endpoint.is_tcp_here() && !is_passed && !kept.shares_its_address()
+        };
+        let found = kept.filter(is_alone).min_by_key(|kept| kept.listener.endpoint.port())?;
+        let remedy = match self.config.sockets {
+            Sockets::ListenFds => "add it to `listen` of the service, or let the server set SO_REUSEPORT there",
+            _ => "let the server set SO_REUSEPORT there",
+        };
+        Some(format!(
+            "the next reload will fail: the server has bound {} itself and without SO_REUSEPORT, so that the next generation cannot bind it \
+             beside this one; {remedy}",
+            found.listener.endpoint
+        ))
+    }
+
     pub(super) fn check(&self) -> Option<Check> {
         let words: Vec<_> = self.config.check.iter().map(Into::into).collect();
         (!words.is_empty()).then(|| Check { words, who: self.config.check[0].clone(), environment: None })

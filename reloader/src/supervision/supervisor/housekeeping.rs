@@ -54,6 +54,14 @@ impl Supervisor {
         let name = self.service.name();
         self.generations.update_serving(|serving| forward_log(name, serving));
         self.generations.update_draining(|draining| forward_log(name, draining));
+        let read = |starting: &mut Generation| {
+            let known = starting.start_lines.len();
+            starting.read_start_lines();
+            starting.start_lines.len() != known
+        };
+        if self.generations.update_starting(read) == Some(true) {
+            self.publish();
+        }
     }
 
     /// Ends masters whose workers have drained and that have only programs left. A master is checked twice, because it

@@ -7,7 +7,7 @@ use crate::receipt::{Kind, Outcome, Receipt, rfc3339};
 use crate::server::CompanionServer;
 use crate::supervision::board::{DrainingNow, Published};
 use crate::supervision::drain_looks::Look;
-use crate::supervision::status::{ListenerStatus, ServiceStatus, Serving};
+use crate::supervision::status::{ListenerStatus, ServiceStatus, Serving, Starting};
 use crate::supervision::{Generation, notify};
 
 /// From this many draining generations on `status` has a warning.
@@ -54,6 +54,7 @@ impl Supervisor {
         ServiceStatus {
             service: Some(self.name().to_owned()),
             serving: self.serving().map(serving_status),
+            starting: self.generations.starting().map(starting_status),
             draining: Vec::new(),
             custody: self.custody_as_owned().iter().map(|kept| listener_status(&kept.listener, kept.role)).collect(),
             last_reload: self.receipts.last().cloned(),
@@ -153,6 +154,15 @@ fn serving_status(generation: &Generation) -> Serving {
         config: generation.config.clone(),
         since: rfc3339(generation.since),
         listeners: generation.listeners.iter().map(|owned| listener_status(&owned.listener, owned.role)).collect(),
+    }
+}
+
+fn starting_status(generation: &Generation) -> Starting {
+    Starting {
+        generation: generation.number,
+        pid: generation.process.pid(),
+        since: rfc3339(generation.since),
+        last_line: generation.start_lines.last().cloned(),
     }
 }
 

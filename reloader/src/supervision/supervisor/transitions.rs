@@ -59,6 +59,7 @@ impl Supervisor {
     /// Notes a generation that is started and not yet proven.
     pub(crate) fn begin_start(&mut self, generation: Generation) {
         self.generations.begin_start(generation);
+        self.publish();
     }
 
     /// Takes out the generation that is started and not proven.
@@ -66,12 +67,11 @@ impl Supervisor {
         self.generations.take_starting()
     }
 
-    /// The lines that the starting generation wrote on standard error since the last call. After its end a last line
-    /// without a line break is included.
+    /// The lines that the starting generation wrote on standard error.
     pub(crate) fn starting_log_lines(&mut self) -> Vec<String> {
-        let lines = self.generations.update_starting(|starting| match starting.process.try_ended() {
-            Some(_) => starting.last_log_lines(),
-            None => starting.new_log_lines(),
+        let lines = self.generations.update_starting(|starting| {
+            starting.read_start_lines();
+            std::mem::take(&mut starting.start_lines)
         });
         lines.unwrap_or_default()
     }

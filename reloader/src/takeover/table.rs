@@ -1,0 +1,116 @@
+//! Tells what becomes of each setting of a unit that a takeover concerns. Pure.
+
+use serde::Serialize;
+
+use super::command_line::CommandLine;
+use super::commands::{self, classify};
+use super::unit::Unit;
+
+/// What becomes of a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fate {
+    /// It has the effect that it had.
+    Carried,
+    /// Something of reloader takes its place.
+    Replaced,
+    /// It had its effect when HAProxy was started. Later changes need a change of reloader.toml.
+    Frozen,
+}
+
+/// One setting: a directive of the unit, or a word of HAProxy's command line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// The setting as it is written.
+    pub setting: String,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// By what, or what to do.
+    pub how: String,
+}
+
+/// One row for each setting, in the order of the unit.
+pub(super) fn rows(unit: &Unit, line: &CommandLine) -> Vec<Row> {
+    let row = |setting: String, fate: Fate, how: &str| Row { setting, fate, how: how.into() };
+    let mut rows = Vec::new();
+    for file in &unit.environment_files {
+        let setting = format!("EnvironmentFile={file}");
+        rows.push(match unit.start_commands.iter().any(|command| command.contains('$')) {
+            true => row(
+                setting,
+                Fate::Frozen,
+                "the variables of ExecStart= had their values when HAProxy was started: after a change of the file edit reloader.toml too. \
+                 HAProxy's own variables (`${NAME}` in its configuration) are read when the unit is restarted",
+            ),
+            false => row(setting, Fate::Carried, "read when the unit is restarted"),
+        });
+    }
+    for command in &unit.start_pre_commands {
+        let setting = format!("ExecStartPre={command}");
+        rows.push(match classify(command) {
+            commands::CommandLine::Check => row(
+                setting,
+                Fate::Replaced,
+                "the daemon starts only what HAProxy accepts, and keeps what serves otherwise",
+            ),
+            _ => row(setting, Fate::Carried, "run before each start of the daemon"),
+        });
+    }
+    for command in &unit.start_commands {
+        let how = "reloader daemon, which runs HAProxy";
+        rows.push(row(format!("ExecStart={command}"), Fate::Replaced, how));
+    }
+    for command in &unit.reload_commands {
+        let setting = format!("ExecReload={command}");
+        rows.push(match classify(command) {
+            commands::CommandLine::Check => row(setting, Fate::Replaced, "reloader check --for-reload"),
+            commands::CommandLine::Signal => row(setting, Fate::Replaced, "reloader reload"),
+            commands::CommandLine::Own => row(setting, Fate::Carried, "run at each reload, in its place"),
+        });
+    }
+    if let Some(path) = &line.pid_file {
+        rows.push(row(
+            format!("-p {}", path.display()),
+            Fate::Carried,
+            "it has the daemon's pid, which answers the same signals",
+        ));
+    }
+    for argument in &line.args {
+        rows.push(row(argument.clone(), Fate::Carried, "args of [haproxy]"));
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::takeover::command_line;
+
+    #[test]
+    fn each_setting_has_a_row() {
+        let cat = "EnvironmentFile=-/etc/default/haproxy\nExecStartPre=/bin/mkdir -p /run/maps\n\
+                   ExecStart=/usr/sbin/haproxy -Ws -f $CONFIG -p $PIDFILE $EXTRAOPTS\n\
+                   ExecReload=/usr/sbin/haproxy -Ws -f $CONFIG -c\nExecReload=/bin/kill -USR2 $MAINPID\n";
+        let unit = Unit::parse("haproxy.service", "", cat, "zz");
+        let words: Vec<String> = "haproxy -Ws -f /a.cfg -p /run/a.pid -m 512".split(' ').map(str::to_owned).collect();
+        let line = command_line::read(Path::new("/usr/sbin/haproxy"), &words).unwrap();
+        let rows = rows(&unit, &line);
+        let fates: Vec<(&str, Fate)> =
+            rows.iter().map(|row| (row.setting.split(['=', ' ']).next().unwrap(), row.fate)).collect();
+        assert_eq!(
+            fates,
+            [
+                ("EnvironmentFile", Fate::Frozen),
+                ("ExecStartPre", Fate::Carried),
+                ("ExecStart", Fate::Replaced),
+                ("ExecReload", Fate::Replaced),
+                ("ExecReload", Fate::Replaced),
+                ("-p", Fate::Carried),
+                ("-m", Fate::Carried),
+                ("512", Fate::Carried),
+            ]
+        );
+    }
+}

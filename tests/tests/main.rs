@@ -44,6 +44,7 @@ mod program_sections;
 mod prove;
 mod quic;
 mod reachability;
+mod receipts;
 mod reload;
 mod rig;
 mod scale;

@@ -22,6 +22,9 @@ pub(super) struct Arguments {
     /// Print the plan, let the server check its configuration, and change nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Text for the receipt, which says who asked for the reload and why.
+    #[arg(long, value_name = "TEXT")]
+    comment: Option<String>,
     /// How long to wait for the outcome. The reload goes on after it [default: 30s until the reload has begun, then as long as it takes].
     #[arg(long, value_name = "TIME", value_parser = crate::config::parse_duration)]
     timeout: Option<Duration>,
@@ -35,7 +38,11 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, CliE
             let _ = std::io::stderr().flush();
         }
     };
-    let request = Request::Reload { dry_run: arguments.dry_run, service: arguments.service.clone() };
+    let request = Request::Reload {
+        dry_run: arguments.dry_run,
+        service: arguments.service.clone(),
+        comment: arguments.comment.clone(),
+    };
     let timeout = arguments.timeout.map_or(client::Timeout::UntilBegun(BEGIN_TIMEOUT), client::Timeout::After);
     let reply = client::ask(context, &request, timeout, progress);
     if shows_progress {

@@ -144,7 +144,7 @@ impl DaemonClient for ControlSocket<'_> {
     }
 
     fn reload(&self) -> Result<(), String> {
-        match self.ask(&Request::Reload { dry_run: false, service: None })? {
+        match self.ask(&Request::Reload { dry_run: false, service: None, comment: None })? {
             Reply::Receipt { receipt, .. } if receipt.result == Outcome::Proven => Ok(()),
             Reply::Receipt { receipt, .. } => {
                 let reason = receipt.reason.clone().unwrap_or_default();

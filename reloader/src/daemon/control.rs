@@ -19,6 +19,7 @@ use crate::config::HAPROXY;
 use crate::gate::hold::HoldRegistry;
 use crate::haproxy::runtime_api;
 use crate::process;
+use crate::receipt::AskedBy;
 use crate::supervision::status::{HoldStatus, ServiceStatus, Status};
 use crate::supervision::{Published, StatusBoard};
 
@@ -137,10 +138,10 @@ async fn converse(mut stream: UnixStream, control: Control) -> io::Result<()> {
     };
     match request {
         Request::Status => write_frame(&mut stream, &Reply::Status(Box::new(status(&control).await))).await,
-        Request::Reload { dry_run, service } => match chosen(&control, service) {
+        Request::Reload { dry_run, service, comment } => match chosen(&control, service) {
             Err(message) => write_frame(&mut stream, &Reply::Refused { message, exit: 2 }).await,
             Ok(name) if dry_run => write_frame(&mut stream, &plan(&control, &name).await).await,
-            Ok(name) => reload(stream, &control, &name).await,
+            Ok(name) => reload(stream, &control, &name, comment).await,
         },
         Request::Signal { service, signal } => {
             let reply = send_signal(&control, service, signal).await;
@@ -178,8 +179,9 @@ fn with<T: Default>(control: &Control, name: &str, read: impl FnOnce(&Published)
 
 const ENDING: &str = "the daemon is ending";
 
-async fn reload(mut stream: UnixStream, control: &Control, name: &str) -> io::Result<()> {
+async fn reload(mut stream: UnixStream, control: &Control, name: &str, comment: Option<String>) -> io::Result<()> {
     let (waiter, mut replies) = pending_reply();
+    let waiter = waiter.from(asked_by(&stream, comment)?);
     let sent = control.services.get(name).is_some_and(|events| events.send(Event::Reload(waiter)).is_ok());
     if !sent {
         return part(stream, &Reply::Refused { message: ENDING.into(), exit: 69 }).await;
@@ -205,6 +207,13 @@ async fn send_signal(control: &Control, service: String, signal: i32) -> Reply {
     let sent = control.services[&name].send(Event::Signal(signal, waiter)).is_ok();
     let reply = if sent { replies.recv().await } else { None };
     reply.unwrap_or_else(|| Reply::Refused { message: ENDING.into(), exit: 69 })
+}
+
+/// The process on the other side, by what the kernel says of it. Its command line is its own word.
+fn asked_by(stream: &UnixStream, comment: Option<String>) -> io::Result<AskedBy> {
+    let peer = stream.peer_cred()?;
+    let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
+    Ok(AskedBy::process(peer.uid(), pid, pid.and_then(process::command_line), comment))
 }
 
 /// Gives an answer that may be followed by the daemon's end. The end of PID 1 kills every process of the container, and a client that is killed

@@ -13,6 +13,7 @@ use super::runtime_dir::SharedRuntimeDir;
 use super::signals::SignalAction;
 use super::timing::{HOUSEKEEPING_INTERVAL, RECHECK_INTERVAL, WORKER_POLL_INTERVAL};
 use crate::process::{Ended, handles_signal, is_init, signal_name};
+use crate::receipt::AskedBy;
 use crate::supervision::{Generation, Supervisor};
 
 /// The state of one service's loop.
@@ -122,9 +123,11 @@ impl EventLoop {
             action = action.max(further);
         }
         // Where the configuration cannot be read, nothing is reloaded: the reload was meant for the new configuration.
-        if self.read_configuration().await && action == SignalAction::Reload {
+        if self.read_configuration().await
+            && let SignalAction::Reload(name) = action
+        {
             // No client waits for the answer.
-            self.queue.pending.push(pending_reply().0);
+            self.queue.pending.push(pending_reply().0.from(AskedBy::signal(name)));
         }
     }
 

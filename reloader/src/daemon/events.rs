@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::protocol::Reply;
+use crate::receipt::AskedBy;
 
 /// A client that waits for an answer, or a signal that nothing waits for.
 #[derive(Debug)]
@@ -14,9 +15,16 @@ pub(crate) struct PendingReply {
     replies: mpsc::UnboundedSender<Reply>,
     /// When the request came: before the main loop could look at it.
     pub(super) asked: Instant,
+    /// Who asked, where that is noted.
+    pub(super) asked_by: Option<AskedBy>,
 }
 
 impl PendingReply {
+    /// Notes who asked.
+    pub(super) fn from(self, asked_by: AskedBy) -> PendingReply {
+        PendingReply { asked_by: Some(asked_by), ..self }
+    }
+
     /// Sends a reply. A client that has gone is not an error.
     pub(crate) fn send(&self, reply: Reply) {
         let _ = self.replies.send(reply);
@@ -50,5 +58,5 @@ pub(super) fn channels(
 /// A pending reply, and the end at which the replies arrive.
 pub(super) fn pending_reply() -> (PendingReply, mpsc::UnboundedReceiver<Reply>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (PendingReply { replies: sender, asked: Instant::now() }, receiver)
+    (PendingReply { replies: sender, asked: Instant::now(), asked_by: None }, receiver)
 }

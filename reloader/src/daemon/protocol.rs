@@ -24,6 +24,9 @@ pub enum Request {
         /// Which service; HAProxy, or the only one, where none is named.
         #[serde(default)]
         service: Option<String>,
+        /// Why, for the receipt.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        comment: Option<String>,
     },
     /// Retire the serving generation and end.
     Stop,
@@ -146,12 +149,12 @@ mod tests {
     #[tokio::test]
     async fn frames_round_trip_and_end_cleanly() {
         let mut bytes = Vec::new();
-        write_frame(&mut bytes, &Request::Reload { dry_run: true, service: None }).await.unwrap();
+        write_frame(&mut bytes, &Request::Reload { dry_run: true, service: None, comment: None }).await.unwrap();
         assert_eq!(bytes[..4], (bytes.len() as u32 - 4).to_be_bytes());
         let mut reader = &bytes[..];
         assert_eq!(
             read_frame(&mut reader, 4096).await.unwrap(),
-            Some(Request::Reload { dry_run: true, service: None })
+            Some(Request::Reload { dry_run: true, service: None, comment: None })
         );
         assert_eq!(read_frame::<Request>(&mut reader, 4096).await.unwrap(), None);
     }

@@ -60,7 +60,9 @@ impl EventLoop {
         }
         let asked = batch.iter().map(|waiter| waiter.asked).min().unwrap_or_else(Instant::now);
         self.supervisor.forget_refused_check();
-        let ask = ReloadRequest { kind: Kind::Reload, asked, coalesced: batch.len() as u64 - 1, use_known_good: false };
+        let asked_by = batch.iter().min_by_key(|waiter| waiter.asked).and_then(|waiter| waiter.asked_by.clone());
+        let coalesced = batch.len() as u64 - 1;
+        let ask = ReloadRequest { kind: Kind::Reload, asked, coalesced, use_known_good: false, asked_by };
         let tell = |phase: &str| {
             batch.iter().for_each(|waiter| waiter.send(Reply::Progress { phase: phase.to_owned(), begun: true }));
         };

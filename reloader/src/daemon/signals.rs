@@ -27,8 +27,8 @@ enum SignalMeaning {
 pub(super) enum SignalAction {
     /// Read reloader's own configuration again.
     Read,
-    /// Read it again, then reload.
-    Reload,
+    /// Read it again, then reload. The name of the signal is for the receipt.
+    Reload(&'static str),
 }
 
 /// The signals that are caught, and their meaning. Pure. The table for people is in docs/reference/commands.md.
@@ -43,9 +43,13 @@ fn signal_meanings(is_init: bool) -> Vec<(SignalKind, &'static str, SignalMeanin
         (SignalKind::user_defined1(), "SIGUSR1", from_recipes),
         (SignalKind::quit(), "SIGQUIT", from_recipes),
         // The signal that reloads a master of HAProxy, and with it HAProxy's unit and image.
-        tells(SignalKind::user_defined2(), "SIGUSR2", SignalAction::Reload),
+        tells(SignalKind::user_defined2(), "SIGUSR2", SignalAction::Reload("SIGUSR2")),
         // A service manager has a reload of its own, which waits for the outcome.
-        tells(SignalKind::hangup(), "SIGHUP", if is_init { SignalAction::Reload } else { SignalAction::Read }),
+        tells(
+            SignalKind::hangup(),
+            "SIGHUP",
+            if is_init { SignalAction::Reload("SIGHUP") } else { SignalAction::Read },
+        ),
     ]
 }
 
@@ -122,8 +126,8 @@ mod tests {
         {
             assert_eq!(meaning(true, kind), Some(SignalMeaning::Stop));
         }
-        for kind in [SignalKind::hangup(), SignalKind::user_defined2()] {
-            assert_eq!(meaning(true, kind), Some(SignalMeaning::Tell(SignalAction::Reload)));
+        for (kind, name) in [(SignalKind::hangup(), "SIGHUP"), (SignalKind::user_defined2(), "SIGUSR2")] {
+            assert_eq!(meaning(true, kind), Some(SignalMeaning::Tell(SignalAction::Reload(name))));
         }
     }
 
@@ -131,7 +135,10 @@ mod tests {
     fn daemon_that_is_not_pid_1_reloads_by_sigusr2_and_ignores_the_signals_of_recipes() {
         assert_eq!(meaning(false, SignalKind::terminate()), Some(SignalMeaning::Stop));
         assert_eq!(meaning(false, SignalKind::hangup()), Some(SignalMeaning::Tell(SignalAction::Read)));
-        assert_eq!(meaning(false, SignalKind::user_defined2()), Some(SignalMeaning::Tell(SignalAction::Reload)));
+        assert_eq!(
+            meaning(false, SignalKind::user_defined2()),
+            Some(SignalMeaning::Tell(SignalAction::Reload("SIGUSR2")))
+        );
         for kind in [SignalKind::quit(), SignalKind::user_defined1()] {
             assert_eq!(meaning(false, kind), Some(SignalMeaning::Nothing));
         }
@@ -139,6 +146,6 @@ mod tests {
 
     #[test]
     fn reload_outranks_a_read_of_the_configuration() {
-        assert!(SignalAction::Reload > SignalAction::Read);
+        assert!(SignalAction::Reload("SIGUSR2") > SignalAction::Read);
     }
 }

@@ -11,6 +11,7 @@ pub mod hard_stop;
 pub mod inspect;
 pub mod launch;
 pub mod master;
+pub mod named_files;
 pub mod overlay;
 pub mod peers;
 pub mod runtime_api;

@@ -1,5 +1,7 @@
 //! Defines the receipt, the record of one reload. Its JSON is an interface; see `docs/reference/receipts.md`.
 
+mod asked_by;
+mod configuration;
 mod doubt;
 mod identity;
 mod reason_code;
@@ -9,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::listener::{Endpoint, Family, Role};
 
+pub use asked_by::AskedBy;
+pub use configuration::{FileChange, FileDigest, changes};
 pub use doubt::Doubt;
 pub(crate) use identity::{receipt_id, rfc3339};
 pub use reason_code::ReasonCode;
@@ -183,8 +187,14 @@ pub struct Receipt {
     /// The reason for programs; `null` if the reload is proven.
     #[serde(default)]
     pub reason_code: Option<ReasonCode>,
+    /// Who asked first; `null` if the daemon acted by itself.
+    #[serde(default)]
+    pub asked_by: Option<AskedBy>,
     /// The number of further requests that this reload answered too.
     pub coalesced: u64,
+    /// The files of the configuration and those that it names, with their digests; `null` where only the server knows them.
+    #[serde(default)]
+    pub configuration: Option<Vec<FileDigest>>,
     /// The generation before the reload.
     pub old: Option<GenerationId>,
     /// The generation after the reload.

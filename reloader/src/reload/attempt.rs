@@ -1,13 +1,19 @@
 //! Keeps the state of one attempt at a reload, from the request to the receipt.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
 
 use super::protection::Protection;
-use crate::receipt::{Kind, Recorder};
+use crate::receipt::{AskedBy, FileDigest, Kind, Recorder};
+use crate::server::Prepared;
 use crate::supervision::{Generation, Supervisor};
 
+/// How long the end of a reload waits for the digests of its configuration, which were begun at its beginning.
+const DIGESTS_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What is asked of a reload.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct ReloadRequest {
     /// Why a new generation is wanted.
     pub(crate) kind: Kind,
@@ -17,12 +23,14 @@ pub(crate) struct ReloadRequest {
     pub(crate) coalesced: u64,
     /// Start from the last-known-good configuration instead of the one on disk.
     pub(crate) use_known_good: bool,
+    /// Who asked. `None` if the daemon acts by itself.
+    pub(crate) asked_by: Option<AskedBy>,
 }
 
 impl ReloadRequest {
     /// A request that the daemon itself makes now.
     pub(crate) fn now(kind: Kind) -> ReloadRequest {
-        ReloadRequest { kind, asked: Instant::now(), coalesced: 0, use_known_good: false }
+        ReloadRequest { kind, asked: Instant::now(), coalesced: 0, use_known_good: false, asked_by: None }
     }
 }
 
@@ -33,6 +41,8 @@ pub(crate) struct Attempt<'a> {
     pub(super) recorder: Recorder,
     pub(super) protection: Protection,
     progress: &'a dyn Fn(&str),
+    /// The digests of the configuration, which are made beside the reload.
+    digests: Option<JoinHandle<Vec<FileDigest>>>,
 }
 
 impl<'a> Attempt<'a> {
@@ -44,13 +54,35 @@ impl<'a> Attempt<'a> {
     ) -> Attempt<'a> {
         let ReloadRequest { kind, asked, coalesced, .. } = request;
         let old = supervisor.serving().map(Generation::id);
-        let recorder = Recorder::begin(Some(supervisor.name()), kind, asked, coalesced, old);
-        Attempt { supervisor, request, recorder, protection: Protection::default(), progress }
+        let mut recorder = Recorder::begin(Some(supervisor.name()), kind, asked, coalesced, old);
+        recorder.receipt().asked_by.clone_from(&request.asked_by);
+        Attempt { supervisor, request, recorder, protection: Protection::default(), progress, digests: None }
     }
 
     /// Tells what happens now.
     pub(super) fn tell(&self, phase: &str) {
         (self.progress)(phase);
+    }
+
+    /// Begins to make the digests of the configuration that the new generation reads.
+    pub(super) fn begin_digests(&mut self, prepared: &Prepared) {
+        self.digests = prepared.digests().map(tokio::task::spawn_blocking);
+    }
+
+    /// Writes the digests into the receipt, and notes a configuration that is the same as before. A file system that hangs leaves them out.
+    pub(super) async fn record_configuration(&mut self) {
+        let Some(digests) = self.digests.take() else { return };
+        let made = self.supervisor.heartbeat().during(tokio::time::timeout(DIGESTS_TIMEOUT, digests)).await;
+        let Ok(Ok(digests)) = made else {
+            return self
+                .recorder
+                .note("the files of the configuration could not be read in time: their digests are not known");
+        };
+        if self.request.kind == Kind::Reload && self.supervisor.served_configuration() == Some(&digests) {
+            let note = "the configuration and the files that it names are the same as those of the generation before";
+            self.recorder.receipt().notes.push(note.into());
+        }
+        self.recorder.receipt().configuration = Some(digests);
     }
 
     /// Whether the new generation must serve, because the earlier one has ended. An unproven listener, or one shared with a foreign server, is

@@ -20,6 +20,7 @@ pub(crate) async fn run(supervisor: &mut Supervisor, request: ReloadRequest, pro
     attempt.release().await;
     counting.end(&mut attempt);
     attempt.account_for_the_old().await;
+    attempt.record_configuration().await;
     let nothing_serves = outcome.is_err() && !attempt.supervisor.serves();
     attempt.recorder.receipt().nothing_serves = nothing_serves;
     attempt.supervisor.write_pid_file().await;
@@ -45,6 +46,7 @@ impl Attempt<'_> {
 
     async fn prepare(&mut self) -> Result<Prepared, Failure> {
         let prepared = self.read_configuration(self.request.use_known_good).await?;
+        self.begin_digests(&prepared);
         match prepared.ends_by_reload.clone() {
             Some(sentence) if self.supervisor.is_served() => {
                 return Err(Failure::new(ReasonCode::ReloadLoses, sentence));

@@ -9,11 +9,13 @@ use crate::config::Service;
 use crate::fs::generation_files::GenerationFiles;
 use crate::haproxy::appearance::Appearance;
 use crate::haproxy::bind_protocol::BindProtocols;
+use crate::haproxy::named_files;
 use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
 use crate::haproxy::version::Version;
 use crate::model::listener::SocketType;
 use crate::process::readiness::NotReady;
 use crate::process::{BlockingLane, Handle};
+use crate::receipt::FileDigest;
 use crate::sockets::custody::{Custody, KeptSocket};
 use crate::sys::Inheritance;
 
@@ -56,6 +58,17 @@ pub(super) struct ServiceSpec {
 impl Prepared {
     pub(super) fn spec(&self) -> &LaunchSpec {
         &self.spec
+    }
+
+    /// Makes the digests of the configuration's files. `None` where only the server knows its files. It blocks.
+    pub(crate) fn digests(&self) -> Option<impl FnOnce() -> Vec<FileDigest> + Send + use<>> {
+        match &self.spec {
+            LaunchSpec::Haproxy(spec) => {
+                let sources = spec.sources.clone();
+                Some(move || named_files::digests(&sources))
+            }
+            LaunchSpec::Service(_) => None,
+        }
     }
 
     /// The time after which HAProxy by itself closes what is left of its connections.

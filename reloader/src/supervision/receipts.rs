@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Journal;
 use crate::process::BlockingLane;
-use crate::receipt::{GenerationId, Kind, Outcome, Receipt};
+use crate::receipt::{FileDigest, GenerationId, Kind, Outcome, Receipt};
 
 /// The receipts of one service.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub(crate) struct Receipts {
     state_dir: PathBuf,
     lane: BlockingLane,
     last: Option<Receipt>,
+    /// The configuration of the last generation that was started, as far as a receipt has it.
+    served: Option<Vec<FileDigest>>,
 }
 
 impl Receipts {
@@ -20,7 +22,8 @@ impl Receipts {
     /// `name` is read.
     pub(crate) fn new(journal: Journal, state_dir: PathBuf, name: &str) -> Receipts {
         let last = journal.last_reload(name);
-        Receipts { journal, state_dir, lane: BlockingLane::default(), last }
+        let served = last.as_ref().and_then(configuration_of);
+        Receipts { journal, state_dir, lane: BlockingLane::default(), last, served }
     }
 
     /// The last receipt. Receipts about the end of a generation do not count.
@@ -28,9 +31,15 @@ impl Receipts {
         self.last.as_ref()
     }
 
+    /// The configuration of the last generation that was started. `None` if no receipt has it.
+    pub(super) fn served_configuration(&self) -> Option<&Vec<FileDigest>> {
+        self.served.as_ref()
+    }
+
     /// Logs a receipt, and keeps it as the last one unless it is about the end of a generation.
     pub(super) fn note(&mut self, receipt: &Receipt) {
         log(receipt);
+        self.served = configuration_of(receipt).or(self.served.take());
         if receipt.kind != Kind::End {
             self.last = Some(receipt.clone());
         }
@@ -45,6 +54,10 @@ impl Receipts {
         let stored = self.lane.run("storing the receipt", move || journal.append(&receipt)).await;
         stored.map_err(|error| format!("the receipt was not stored in {}: {error}", self.state_dir.display()))
     }
+}
+
+fn configuration_of(receipt: &Receipt) -> Option<Vec<FileDigest>> {
+    receipt.configuration.clone().filter(|_| receipt.result != Outcome::Failed)
 }
 
 /// Logs one line for a receipt, so that the log alone tells what happened.

@@ -22,7 +22,7 @@ pub(super) struct DaemonReload<'a> {
 
 impl ReloadMethod for DaemonReload<'_> {
     async fn reload(&self) -> ReloadReport {
-        let request = Request::Reload { dry_run: false, service: self.service.clone() };
+        let request = Request::Reload { dry_run: false, service: self.service.clone(), comment: None };
         match client::ask_in_runtime(self.context, &request, client::Timeout::After(RELOAD_TIMEOUT), |_| {}).await {
             Ok(Reply::Receipt { receipt, .. }) => report(*receipt),
             Ok(other) => ReloadReport::failed(client::unexpected(&other).message),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Supervisor;
 use crate::haproxy::scan::Source;
-use crate::receipt::Receipt;
+use crate::receipt::{FileDigest, Receipt};
 use crate::supervision::Notice;
 use crate::supervision::records::{GenerationRecords, State};
 
@@ -71,6 +71,11 @@ impl Supervisor {
         let refused = stored.inspect_err(|message| log::error!("{message}")).err();
         self.notices.replace(Notice::Journal, refused.clone());
         refused
+    }
+
+    /// The configuration of the last generation that was started. `None` if no receipt has it.
+    pub(crate) fn served_configuration(&self) -> Option<&Vec<FileDigest>> {
+        self.receipts.served_configuration()
     }
 
     /// The files of the last-known-good configuration, where there are any.

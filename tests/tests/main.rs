@@ -46,6 +46,7 @@ mod quic;
 mod reachability;
 mod receipts;
 mod reload;
+mod retirement;
 mod rig;
 mod scale;
 mod services;

@@ -153,6 +153,7 @@ fn followed(supervisor: &Supervisor, record: &GenerationRecord, process: Handle)
     generation.has_workers = record.has_workers;
     generation.noreuseport = record.noreuseport;
     generation.hard_stop_after = record.hard_stop_after_ms.map(Duration::from_millis);
+    generation.grace = record.grace_ms.map(Duration::from_millis);
     generation.stop = record.stop.clone().or_else(|| supervisor.server().stop());
     generation.since = since;
     generation.retired = record.retired.and_then(|at| Instant::now().checked_sub(seconds_since(at)));
@@ -200,6 +201,7 @@ async fn foreign_haproxy(supervisor: &mut Supervisor) -> Result<Option<Generatio
         let mut generation = adopted(number, process, socket, &files);
         generation.noreuseport = facts.noreuseport;
         generation.hard_stop_after = facts.hard_stop_after;
+        generation.grace = facts.grace;
         return Ok(Some(generation));
     }
     Ok(None)

@@ -40,6 +40,7 @@ pub(super) fn with_unrecorded(supervisor: &Supervisor, recorded: Vec<GenerationR
             retired,
             noreuseport,
             hard_stop_after_ms: None,
+            grace_ms: None,
             stop,
         });
     }

@@ -24,6 +24,8 @@ pub struct Facts {
     pub close_spread_time: bool,
     /// `hard-stop-after`, where the file says the time itself.
     pub hard_stop_after: Option<Duration>,
+    /// `grace`, the longest: how long HAProxy goes on accepting connections after it was told to drain.
+    pub grace: Option<Duration>,
     /// `noreuseport`: listeners are bound without SO_REUSEPORT.
     pub noreuseport: bool,
     /// The configuration asks for master-worker mode.
@@ -144,6 +146,8 @@ pub fn facts(sources: &[Source]) -> Facts {
                         facts.inherited_bind = Some((address.to_owned(), place()));
                     }
                 }
+                // In `global` from 2.4 on, before that in each proxy.
+                ["grace", value, ..] => facts.grace = facts.grace.max(hard_stop::time(value)),
                 _ if global => note_global(&mut facts, &words, place),
                 _ => {}
             }
@@ -315,5 +319,6 @@ mod tests {
         assert_eq!(found("global\n hard-stop-after 3s\n"), Some(Duration::from_secs(3)));
         assert_eq!(found("global\n hard-stop-after \"${LIMIT}\"\n"), None);
         assert_eq!(found("defaults\n hard-stop-after 3s\n"), None);
+        assert_eq!(scan("global\n grace 2s\ndefaults\n grace 10000\n").grace, Some(Duration::from_secs(10)));
     }
 }

@@ -118,7 +118,7 @@ impl Evidence<'_> {
                 // The drain would take what passed a lapsed lease for something that came by another way.
                 Some(_) => general.cloned().or_else(|| self.drain.doubt(endpoint)),
             };
-            judge_held(&mut receipt, left, doubt, self.backend);
+            judge_held(&mut receipt, left, false, doubt, self.backend);
             if old.is_none() {
                 // There was nothing to be drained.
                 (receipt.undrained_queue, receipt.undrained_half_open, receipt.half_open_silent) = (None, None, None);

@@ -79,6 +79,14 @@ impl Prepared {
         }
     }
 
+    /// How long the server goes on accepting connections after it was asked to end.
+    pub(crate) fn grace(&self) -> Option<Duration> {
+        match &self.spec {
+            LaunchSpec::Haproxy(spec) => spec.facts.grace,
+            LaunchSpec::Service(_) => None,
+        }
+    }
+
     /// What clients lose when an old generation retires, although their socket is passed.
     pub(crate) fn retires_with_loss(&self) -> Option<&'static str> {
         match &self.spec {

@@ -15,7 +15,7 @@ use socket2::{Domain, SockRef, Type};
 
 use crate::model::SocketMetadata;
 use crate::model::listener::{Address, Endpoint, Listener, Role, SocketType};
-use crate::process::{self, SocketOwner};
+use crate::process::{self, Handle, SocketOwner};
 use crate::sys;
 
 /// The protocol number of Multipath TCP (linux/in.h).
@@ -23,6 +23,9 @@ const IPPROTO_MPTCP: i32 = 262;
 
 /// Stands for the name of a device that has gone. No device has such a name (`dev_valid_name`).
 const UNKNOWN_DEVICE: &str = "a device that has gone";
+
+/// At most this many listeners are asked for an option that only explains a doubt.
+const MAX_ASKED: usize = 512;
 
 /// A socket that the broker offers to the next generation, and the metadata that is sent with it.
 pub type OfferedSocket = (Arc<OwnedFd>, SocketMetadata);
@@ -79,6 +82,20 @@ impl Custody {
     /// The process and descriptor by which the serving generation owns this listener.
     pub fn owner(&self, inode: u64) -> Option<SocketOwner> {
         self.owners.get(&inode).copied()
+    }
+
+    /// Which of these listeners of the serving generation wait with accept(2) until the client has sent data. Those that are not in custody are
+    /// duplicated for the question.
+    pub fn deferring(&self, inodes: impl Iterator<Item = u64>) -> HashSet<u64> {
+        let kept: HashMap<u64, &KeptSocket> = self.kept.iter().map(|kept| (kept.listener.inode, kept)).collect();
+        let defers = |inode: &u64| match kept.get(inode) {
+            Some(kept) => sys::defers_accept(kept.fd.as_fd()),
+            None => {
+                let duplicate = self.owner(*inode).and_then(|owner| Handle::duplicate(owner, *inode).ok());
+                duplicate.is_some_and(|fd| sys::defers_accept(fd.as_fd()))
+            }
+        };
+        inodes.take(MAX_ASKED).filter(defers).collect()
     }
 
     /// True if at least one owner still has its listener at the same descriptor.

@@ -56,6 +56,8 @@ pub(crate) struct Generation {
     pub(crate) noreuseport: bool,
     /// The time after which HAProxy by itself closes what is left of its connections (`hard-stop-after` in its configuration).
     pub(crate) hard_stop_after: Option<Duration>,
+    /// How long it goes on accepting connections after it was asked to end (`grace` in HAProxy's configuration).
+    pub(crate) grace: Option<Duration>,
     /// True if it wrote that it stops hard.
     pub(crate) says_hard_stop: bool,
     /// What its processes had when they were last looked at, after it was asked to end.
@@ -108,6 +110,7 @@ impl Generation {
             files: Some(files),
             noreuseport: false,
             hard_stop_after: None,
+            grace: None,
             says_hard_stop: false,
             ledger: Arc::default(),
             end_is_recorded: false,
@@ -139,6 +142,7 @@ impl Generation {
             files: None,
             noreuseport: self.noreuseport,
             hard_stop_after: self.hard_stop_after,
+            grace: self.grace,
             says_hard_stop: false,
             ledger: Arc::default(),
             end_is_recorded: false,
@@ -180,6 +184,7 @@ impl Generation {
             config: self.config.clone(),
             noreuseport: self.noreuseport,
             hard_stop_after_ms: self.hard_stop_after.map(|after| after.as_millis() as u64),
+            grace_ms: self.grace.map(|grace| grace.as_millis() as u64),
             stop: self.stop.clone(),
             since,
             retired: self.retired.map(|retired| since_epoch(SystemTime::now() - retired.elapsed())),

@@ -52,6 +52,9 @@ pub(crate) struct GenerationRecord {
     /// HAProxy's own `hard-stop-after`, in milliseconds.
     #[serde(default)]
     pub(crate) hard_stop_after_ms: Option<u64>,
+    /// HAProxy's `grace`, in milliseconds.
+    #[serde(default)]
+    pub(crate) grace_ms: Option<u64>,
     /// How it is asked to end, as configured when it was started; `None` for HAProxy.
     #[serde(default)]
     pub(crate) stop: Option<Stop>,

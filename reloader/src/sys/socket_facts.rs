@@ -39,12 +39,20 @@ pub(crate) fn protocol(socket: BorrowedFd<'_>) -> io::Result<i32> {
     socket_option(socket, libc::SO_PROTOCOL)
 }
 
+/// Whether a listener waits with accept(2) until the client has sent data (TCP_DEFER_ACCEPT of tcp(7)). False for other sockets.
+pub(crate) fn defers_accept(socket: BorrowedFd<'_>) -> bool {
+    option_at(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT).is_ok_and(|seconds| seconds > 0)
+}
+
 fn socket_option(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<i32> {
+    option_at(socket, libc::SOL_SOCKET, option)
+}
+
+fn option_at(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> io::Result<i32> {
     let mut value: libc::c_int = 0;
     let mut length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the descriptor is open for as long as it is borrowed. The kernel writes at most `length` bytes to `value`, whose size is `length`.
-    let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length)
-    };
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut value).cast(), &raw mut length) };
     if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }

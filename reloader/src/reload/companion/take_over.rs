@@ -134,6 +134,7 @@ pub(super) async fn generation(supervisor: &mut Supervisor, found: &Found) -> Re
     let mut generation = Generation::started(number, worker, ProcessScope::SameProgram, files, config);
     (generation.files, generation.log, generation.noreuseport) = (None, None, facts.noreuseport);
     generation.hard_stop_after = facts.hard_stop_after;
+    generation.grace = facts.grace;
     Ok(generation)
 }
 

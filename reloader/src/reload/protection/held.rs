@@ -20,6 +20,8 @@ pub(crate) struct HeldListeners {
     ends: Instant,
     drain: Drain,
     old: Vec<Listener>,
+    /// Those whose handshakes end only with the client's first data.
+    deferring: HashSet<u64>,
     /// Why the old listeners cannot be known to be closed.
     still_open: Option<Doubt>,
 }
@@ -84,13 +86,14 @@ impl HeldListeners {
         if old.is_empty() {
             return None;
         }
+        let deferring = supervisor.custody().deferring(old.iter().map(|listener| listener.inode));
         let request = hold_request(supervisor, &old, ours).inspect_err(|error| recorder.note(error)).ok()?;
         let held = old.iter().map(|listener| listener.endpoint.clone()).collect();
         let (exceptions, max) = (request.exceptions.clone(), request.max);
         let hold = begin(request).await.inspect_err(|error| recorder.note(error.to_string())).ok()?;
         hold.started().notes.iter().for_each(|note| recorder.note(note));
         let (ends, drain) = (hold.started().at + max, Drain::begin(old.clone(), held, &exceptions, cookies));
-        Some(HeldListeners { hold, ends, drain, old, still_open: None })
+        Some(HeldListeners { hold, ends, drain, old, deferring, still_open: None })
     }
 
     /// Waits until the old queues are empty; with `answers`, also until the old server owes no answer.
@@ -103,7 +106,8 @@ impl HeldListeners {
         let general = self.hold.doubt().map(|why| Doubt::new(ReasonCode::HoldFailed, why));
         self.old.iter().find_map(|listener| {
             let doubt = general.clone();
-            let doubt = doubt.or_else(|| undrained_doubt(self.drain.undrained(listener)));
+            let deferring = self.deferring.contains(&listener.inode);
+            let doubt = doubt.or_else(|| undrained_doubt(self.drain.undrained(listener), deferring));
             let doubt = doubt.or_else(|| self.drain.doubt(&listener.endpoint));
             Some(doubt?.about(&listener.endpoint))
         })
@@ -137,7 +141,7 @@ impl HeldListeners {
     /// Ends the hold and writes into the receipt what it proves.
     pub(crate) async fn release(mut self, recorder: &mut Recorder) {
         self.drain.look(false).await;
-        let HeldListeners { hold, drain, old, still_open, .. } = self;
+        let HeldListeners { hold, drain, old, deferring, still_open, .. } = self;
         let backend = hold.started().backend;
         let ended = self::release(hold).await;
         ended.notes.iter().for_each(|note| recorder.note(note));
@@ -161,7 +165,7 @@ impl HeldListeners {
             // SYNs that passed after the lease had run out would look to the drain like SYNs that came by another way.
             let doubt = still_open.clone().or_else(|| general.clone());
             let doubt = doubt.or_else(|| drain.doubt(&listener.endpoint));
-            judge_held(entry, drain.undrained(listener), doubt, backend);
+            judge_held(entry, drain.undrained(listener), deferring.contains(&listener.inode), doubt, backend);
         }
         receipt.lost.undrained = undrained(&receipt.listeners);
     }
@@ -174,22 +178,36 @@ pub(super) fn still_open() -> Doubt {
 }
 
 /// The verdict on a listener that was held.
-pub(crate) fn judge_held(entry: &mut ListenerReceipt, undrained: Undrained, doubt: Option<Doubt>, backend: Backend) {
+pub(crate) fn judge_held(
+    entry: &mut ListenerReceipt,
+    undrained: Undrained,
+    deferring: bool,
+    doubt: Option<Doubt>,
+    backend: Backend,
+) {
     // What was measured on the closed socket itself is more exact.
     let queue = *entry.undrained_queue.get_or_insert(undrained.queue);
     let half_open = *entry.undrained_half_open.get_or_insert(undrained.half_open);
     entry.half_open_silent.get_or_insert(undrained.silent);
-    match undrained_doubt(Undrained { queue, half_open, silent: 0 }).or(doubt) {
+    match undrained_doubt(Undrained { queue, half_open, silent: 0 }, deferring).or(doubt) {
         Some(doubt) => entry.doubt(doubt),
         None => entry.prove(rung(backend)),
     }
 }
 
-fn undrained_doubt(undrained: Undrained) -> Option<Doubt> {
-    (undrained.queue + undrained.half_open > 0).then(|| {
+/// `deferring`: the listener waits for the client's first data before it counts a handshake as done.
+fn undrained_doubt(undrained: Undrained, deferring: bool) -> Option<Doubt> {
+    let Undrained { queue, half_open, .. } = undrained;
+    (queue + half_open > 0).then(|| {
+        let cause = match deferring && half_open > 0 {
+            true => {
+                "; the listener has TCP_DEFER_ACCEPT (`defer-accept`), so that a handshake waits for the client's first data: without it the \
+                 listener could be proven"
+            }
+            false => "",
+        };
         let why = format!(
-            "its queue did not run empty within 500 ms: {} connections and {} handshakes were left on the old socket",
-            undrained.queue, undrained.half_open
+            "its queue did not run empty within 500 ms: {queue} connections and {half_open} handshakes were left on the old socket{cause}"
         );
         Doubt::new(ReasonCode::Undrained, why)
     })

@@ -7,13 +7,16 @@ use super::stop_listening::{Closed, OldListeners};
 use crate::kernel::sock_diag::{self, Connection, SockDiagError};
 use crate::model::listener::{Address, Listener};
 use crate::process::Handle;
-use crate::receipt::{ListenerReceipt, Recorder, undrained};
+use crate::receipt::{ListenerReceipt, ReasonCode, Recorder, undrained};
 use crate::reload::attempt::Attempt;
 use crate::reload::timing::POLL_INTERVAL;
 use crate::reload::verdict::Verdict;
 use crate::sockets::custody::Custody;
 use crate::sockets::inspection::Inspection;
 use crate::supervision::Generation;
+
+/// A longer `grace` of HAProxy is not waited for.
+const LONGEST_GRACE: Duration = Duration::from_secs(60);
 
 impl Attempt<'_> {
     /// Carries out the second phase. From here on the new generation serves, whatever the old one does. False where the old one was not seen
@@ -22,6 +25,7 @@ impl Attempt<'_> {
         self.supervisor.look_before_stop().await;
         let Some(new) = self.supervisor.take_starting() else { return true };
         let old = self.supervisor.serving().map(Generation::retire_request);
+        let grace = self.supervisor.serving().and_then(|serving| serving.grace);
         let closing: Vec<&Listener> = verdicts.iter().filter_map(|verdict| verdict.closing.as_ref()).collect();
         let old_listeners = OldListeners::new(self.supervisor, &closing);
         let before = self.promote(new, inspection);
@@ -29,7 +33,7 @@ impl Attempt<'_> {
         let mut closed = true;
         if let Some(old) = old {
             self.supervisor.server().retire(&old);
-            closed = self.await_close(&old.process, &before).await;
+            closed = self.await_close(&old.process, &before, grace.unwrap_or_default()).await;
         }
         self.supervisor.settle_service_manager().await;
         // Now only the daemon has the closing listeners open. What is in their queues is lost when `before` is dropped below.
@@ -62,16 +66,23 @@ impl Attempt<'_> {
         self.supervisor.promote(new, custody)
     }
 
-    /// False where the old generation still has a listener after `drain-timeout`.
-    async fn await_close(&mut self, old: &Handle, before: &Custody) -> bool {
-        let timeout = self.supervisor.config().reload.drain_timeout;
+    /// False where the old generation still has a listener after `drain-timeout`, and after the time for which it goes on accepting.
+    async fn await_close(&mut self, old: &Handle, before: &Custody, grace: Duration) -> bool {
+        let grace = grace.min(LONGEST_GRACE);
+        let timeout = self.supervisor.config().reload.drain_timeout + grace;
         let heartbeat = self.supervisor.heartbeat();
         let closed = heartbeat.during(stopped_listening(old, before, timeout)).await;
         if !closed {
-            self.recorder.note(format!(
-                "the old generation (process {}) still has its listeners {} after it was told to drain",
+            let sentence = format!(
+                "the old generation (process {}) still has its listeners {} after it was told to drain: it gets its share of the new connections",
                 old.pid(),
                 humantime::format_duration(timeout)
+            );
+            self.recorder.doubt(ReasonCode::OldStillOpen, sentence);
+        } else if !grace.is_zero() {
+            self.recorder.note(format!(
+                "the old generation went on accepting connections for {} after it was told to drain (`grace` in its configuration)",
+                humantime::format_duration(grace)
             ));
         }
         closed

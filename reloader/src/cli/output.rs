@@ -83,6 +83,9 @@ pub(super) fn receipt_line(receipt: &Receipt) -> String {
     };
     let total = receipt.phases_us.total.unwrap_or(0) as f64 / 1000.0;
     let mut line = format!("generation {generation}{}, {total:.0} ms", rungs(&receipt.listeners));
+    if receipt.unchanged == Some(true) {
+        line.push_str(", configuration unchanged");
+    }
     if receipt.coalesced > 0 {
         line.push_str(&format!(", answers {} more requests", receipt.coalesced));
     }

@@ -195,6 +195,9 @@ pub struct Receipt {
     /// The files of the configuration and those that it names, with their digests; `null` where only the server knows them.
     #[serde(default)]
     pub configuration: Option<Vec<FileDigest>>,
+    /// Whether these files are the same as those of the generation before; `null` if that is not known.
+    #[serde(default)]
+    pub unchanged: Option<bool>,
     /// The generation before the reload.
     pub old: Option<GenerationId>,
     /// The generation after the reload.

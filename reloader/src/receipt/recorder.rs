@@ -65,6 +65,7 @@ impl Recorder {
             asked_by: None,
             coalesced,
             configuration: None,
+            unchanged: None,
             old,
             new: None,
             nothing_serves: false,

@@ -69,7 +69,7 @@ impl<'a> Attempt<'a> {
         self.digests = prepared.digests().map(tokio::task::spawn_blocking);
     }
 
-    /// Writes the digests into the receipt, and notes a configuration that is the same as before. A file system that hangs leaves them out.
+    /// Writes the digests into the receipt, and whether the configuration is the same as before. A file system that hangs leaves them out.
     pub(super) async fn record_configuration(&mut self) {
         let Some(digests) = self.digests.take() else { return };
         let made = self.supervisor.heartbeat().during(tokio::time::timeout(DIGESTS_TIMEOUT, digests)).await;
@@ -78,10 +78,7 @@ impl<'a> Attempt<'a> {
                 .recorder
                 .note("the files of the configuration could not be read in time: their digests are not known");
         };
-        if self.request.kind == Kind::Reload && self.supervisor.served_configuration() == Some(&digests) {
-            let note = "the configuration and the files that it names are the same as those of the generation before";
-            self.recorder.receipt().notes.push(note.into());
-        }
+        self.recorder.receipt().unchanged = self.supervisor.served_configuration().map(|before| *before == digests);
         self.recorder.receipt().configuration = Some(digests);
     }
 

@@ -29,6 +29,7 @@ fn status_prints_what_the_documents_show() {
     rig.start_daemon();
     let _idle = IdleConnections::open("127.0.0.1:8081", 12);
     let load = Load::to(["127.0.0.1:8080"]).rate(200).start();
+    rig.configure(&config.global("# edited"));
     rig.reload().expect_status(0);
     // HAProxy counts a rate over a whole second.
     until(std::time::Duration::from_secs(10), "a rate", || rig.status().at("/connection-rate").as_u64() > Some(0));

@@ -13,6 +13,7 @@ use crate::daemon::protocol::Request;
 use crate::fs::groups::group_id;
 use crate::haproxy::check::check_command;
 use crate::haproxy::scan;
+use crate::haproxy::unit_command;
 use crate::haproxy::version::Version;
 use crate::process::children;
 
@@ -72,6 +73,7 @@ fn invalid(message: String) -> CliError {
 }
 
 fn check_haproxy(haproxy: &Haproxy, timeout: Duration) -> Result<(), CliError> {
+    let haproxy = &unit_command::resolve(haproxy).map_err(invalid)?;
     if haproxy.mode == Mode::Supervised {
         let (_, facts) = scan::load(&haproxy.config).map_err(invalid)?;
         facts.lasting_program_sentence().map_or(Ok(()), |sentence| Err(invalid(sentence)))?;

@@ -8,6 +8,7 @@ use super::{CliError, Context, Exit, client, output};
 use crate::config;
 use crate::daemon::protocol::{Reply, Request};
 use crate::gate::probe::{Ability, abilities};
+use crate::haproxy::unit_command;
 use crate::haproxy::version::Version;
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::model::listener::Role;
@@ -81,6 +82,7 @@ pub(super) fn run(context: &Context, format: output::Format) -> Result<Exit, Cli
 }
 
 fn haproxy(configured: &config::Haproxy, timeout: Duration) -> Result<Haproxy, CliError> {
+    let configured = unit_command::resolve(configured).map_err(|why| CliError::new(Exit::BadConfiguration, why))?;
     let binary = configured.binary.display().to_string();
     let version = Context::runtime()?.block_on(Version::from_binary(&configured.binary, timeout));
     Ok(match version {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::service::Service;
-use super::settings::{Config, Haproxy, Hold, Reload};
+use super::settings::{Config, Haproxy, Hold, Reload, UnitCommand};
 use super::size::Size;
 use super::span::{Limit, OrAuto, Span, SpreadTime};
 use super::values::{AtMaxDraining, Mode, OnStop, Require, Strategy};
@@ -63,6 +63,8 @@ struct HaproxyTable {
     mode: Mode,
     master_cli: PathOrNone,
     pid_file: PathOrNone,
+    command_line: String,
+    environment_files: Vec<String>,
 }
 
 impl Default for HaproxyTable {
@@ -74,6 +76,8 @@ impl Default for HaproxyTable {
             mode: Mode::Supervised,
             master_cli: PathOrNone(None),
             pid_file: PathOrNone(None),
+            command_line: "none".into(),
+            environment_files: Vec::new(),
         }
     }
 }
@@ -127,8 +131,16 @@ impl Default for HoldTable {
 
 impl From<HaproxyTable> for Haproxy {
     fn from(table: HaproxyTable) -> Haproxy {
-        let HaproxyTable { binary, config, args, mode, master_cli: PathOrNone(master_cli), pid_file } = table;
-        Haproxy { binary, config, args, mode, master_cli, pid_file: pid_file.0 }
+        let HaproxyTable { binary, config, args, mode, master_cli, pid_file, command_line, environment_files } = table;
+        let unit_command = (command_line != "none").then_some(UnitCommand { line: command_line, environment_files });
+        let (PathOrNone(master_cli), PathOrNone(pid_file)) = (master_cli, pid_file);
+        Haproxy { binary, config, args, mode, master_cli, pid_file, unit_command, environment: Vec::new() }
+    }
+}
+
+impl Default for Haproxy {
+    fn default() -> Haproxy {
+        HaproxyTable::default().into()
     }
 }
 

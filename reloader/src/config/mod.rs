@@ -15,7 +15,7 @@ mod values;
 
 pub use load::ConfigError;
 pub use service::{HAPROXY, Ready, Service, Sockets, Stop};
-pub use settings::{Config, Haproxy, Hold, Reload};
+pub use settings::{Config, Haproxy, Hold, Reload, UnitCommand};
 pub(crate) use span::parse as parse_duration;
 pub use span::{Limit, SpreadTime};
 pub use values::{AtMaxDraining, Mode, OnStop, Require, Strategy};

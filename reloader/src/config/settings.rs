@@ -47,6 +47,19 @@ pub struct Haproxy {
     pub master_cli: Option<PathBuf>,
     /// The file that contains the daemon's pid. `None`: none is kept.
     pub pid_file: Option<PathBuf>,
+    /// The command line of HAProxy's unit, from which the program, the files and the arguments are read at each reload.
+    pub unit_command: Option<UnitCommand>,
+    /// Additional variables of HAProxy's environment, from the environment files.
+    pub environment: Vec<(String, String)>,
+}
+
+/// The command line of a unit with its variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitCommand {
+    /// The value of `ExecStart=`.
+    pub line: String,
+    /// The values of `EnvironmentFile=`.
+    pub environment_files: Vec<String>,
 }
 
 /// The `[reload]` table.

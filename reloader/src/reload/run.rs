@@ -45,6 +45,7 @@ impl Attempt<'_> {
     }
 
     async fn prepare(&mut self) -> Result<Prepared, Failure> {
+        self.supervisor.refresh_command_line().await?;
         let prepared = self.read_configuration(self.request.use_known_good).await?;
         self.begin_digests(&prepared);
         match prepared.ends_by_reload.clone() {

@@ -12,6 +12,8 @@ pub(crate) struct Check {
     pub(crate) who: String,
     /// `NAME=VALUE`; `None` for the daemon's own environment.
     pub(crate) environment: Option<Vec<String>>,
+    /// Further variables.
+    pub(crate) added: Vec<(String, String)>,
 }
 
 impl Check {
@@ -25,6 +27,7 @@ impl Check {
         if let Some(environment) = &self.environment {
             command.env_clear().envs(environment.iter().filter_map(|entry| entry.split_once('=')));
         }
+        command.envs(self.added.iter().map(|(name, value)| (name, value)));
         crate::process::run_to_success(&mut command).await
     }
 }

@@ -16,6 +16,7 @@ use crate::haproxy::launch;
 use crate::haproxy::master::tell_to_drain;
 use crate::haproxy::overlay::overlay;
 use crate::haproxy::scan;
+use crate::haproxy::unit_command;
 use crate::haproxy::version::{Version, VersionCache, VersionError};
 use crate::process::{BlockingLane, Handle};
 use crate::receipt::{Failure, ReasonCode};
@@ -35,6 +36,8 @@ pub(crate) struct HaproxyServer {
 
 impl HaproxyServer {
     pub(super) fn new(config: Haproxy, broker: Broker, start_timeout: Duration) -> HaproxyServer {
+        // A command line that cannot be read is an error of the first start.
+        let config = unit_command::resolve(&config).unwrap_or(config);
         HaproxyServer {
             config,
             broker,
@@ -50,9 +53,37 @@ impl HaproxyServer {
 
     pub(super) fn configure(&mut self, config: &Config) {
         if let Some(haproxy) = &config.haproxy {
+            let known = self.config.clone();
             self.config.clone_from(haproxy);
+            if haproxy.unit_command.is_some() {
+                // What the command line says is read before the next reload.
+                self.set_resolved(known);
+            }
         }
         self.start_timeout = config.reload.start_timeout;
+    }
+
+    /// Reads the command line of the unit and its environment files again, where the configuration names them. The result is for
+    /// [`set_resolved`](Self::set_resolved).
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(super) async fn resolve(&self) -> Result<Haproxy, Failure> {
+        let config = self.config.clone();
+        if config.unit_command.is_none() {
+            return Ok(config);
+        }
+        let resolve = move || Ok(unit_command::resolve(&config));
+        let resolved = self.files.run("reading HAProxy's environment files", resolve).await;
+        let refused = |reason| Failure::new(ReasonCode::ConfigurationRefused, reason);
+        resolved.map_err(unread_configuration)?.map_err(refused)
+    }
+
+    /// Takes the program, the files, the arguments and the environment of `resolved`.
+    pub(super) fn set_resolved(&mut self, resolved: Haproxy) {
+        let Haproxy { binary, config, args, environment, .. } = resolved;
+        let own = &mut self.config;
+        (own.binary, own.config, own.args, own.environment) = (binary, config, args, environment);
     }
 
     pub(super) fn restore_broker(&mut self, place: &Path) -> io::Result<()> {
@@ -124,6 +155,11 @@ impl HaproxyServer {
     pub(super) fn check(&self) -> Check {
         let command = check_command(&self.config);
         let words = std::iter::once(command.get_program()).chain(command.get_args());
-        Check { words: words.map(ToOwned::to_owned).collect(), who: "HAProxy".into(), environment: None }
+        Check {
+            words: words.map(ToOwned::to_owned).collect(),
+            who: "HAProxy".into(),
+            environment: None,
+            added: self.config.environment.clone(),
+        }
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::config::{Config, HAPROXY, Mode, Stop};
+use crate::config::{Config, HAPROXY, Haproxy, Mode, Stop};
 use crate::haproxy::broker::Broker;
 use crate::haproxy::inspect::stats_socket_inode;
 use crate::haproxy::runtime_api;
@@ -157,6 +157,24 @@ impl Server {
         match self {
             Server::Haproxy(_) | Server::Companion(_) => None,
             Server::Service(server) => Some(server.is_blocked_by(endpoint, in_custody)),
+        }
+    }
+
+    /// Reads again what decides how HAProxy is started: the command line of its unit, and its environment files. `None` for other servers.
+    ///
+    /// # Errors
+    /// Why the reload fails.
+    pub(crate) async fn resolve(&self) -> Result<Option<Haproxy>, Failure> {
+        match self {
+            Server::Haproxy(server) => server.resolve().await.map(Some),
+            Server::Companion(_) | Server::Service(_) => Ok(None),
+        }
+    }
+
+    /// Takes what [`resolve`](Self::resolve) has read.
+    pub(crate) fn set_resolved(&mut self, resolved: Haproxy) {
+        if let Server::Haproxy(server) = self {
+            server.set_resolved(resolved);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, HAPROXY};
+use crate::config::{Config, HAPROXY, Haproxy};
 use crate::fs::generation_files::GenerationFiles;
 use crate::server::{CompanionServer, Server};
 
@@ -57,6 +57,11 @@ impl Service {
     pub(super) fn configure(&mut self, config: &Config) {
         self.server.configure(config, &self.name);
         self.config = config.for_service(&self.name);
+    }
+
+    /// Takes how HAProxy is started from now on.
+    pub(super) fn set_resolved(&mut self, resolved: Haproxy) {
+        self.server.set_resolved(resolved);
     }
 
     /// Creates again the files that the server has in the directory.

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::command_line::CommandLine;
 use super::commands;
 use super::unit::Unit;
-use crate::config::Config;
+use crate::config::{Config, UnitCommand};
+use crate::haproxy::command_line::CommandLine;
 
 /// The drop-in that is present as long as the unit is reloader's. By its name it comes after the operator's own drop-ins.
 pub(super) const DROP_IN: &str = "zz-reloader.conf";
@@ -93,8 +93,20 @@ pub(super) fn readopt_text(unit: &str) -> String {
     )
 }
 
-/// The configuration that corresponds to this command line of HAProxy. `None` if reloader's defaults correspond to it.
-pub(super) fn config_text(line: &CommandLine) -> Option<String> {
+/// The configuration that corresponds to this command line of HAProxy. `None` if reloader's defaults correspond to it. Where variables decide
+/// what the unit's command says, it is read again at each reload.
+pub(super) fn config_text(line: &CommandLine, command: Option<&UnitCommand>) -> Option<String> {
+    let list = |words: Vec<String>| toml::Value::from(words).to_string();
+    let text = |text: String| toml::Value::from(text).to_string();
+    let pid_file = line.pid_file.as_ref().map(|path| format!("pid-file = {}\n", text(path.display().to_string())));
+    let head = "# Written by `reloader takeover` from HAProxy's command line.\n[haproxy]\n";
+    if let Some(command) = command {
+        let (line, files) = (text(command.line.clone()), list(command.environment_files.clone()));
+        return Some(format!(
+            "{head}command-line = {line}\nenvironment-files = {files}\n{}",
+            pid_file.unwrap_or_default()
+        ));
+    }
     let is_default = line.binary == Path::new("/usr/sbin/haproxy")
         && line.config == [Path::new("/etc/haproxy/haproxy.cfg")]
         && line.args.is_empty()
@@ -102,29 +114,27 @@ pub(super) fn config_text(line: &CommandLine) -> Option<String> {
     if is_default {
         return None;
     }
-    let list = |words: Vec<String>| toml::Value::from(words).to_string();
     let paths = line.config.iter().map(|path| path.display().to_string()).collect();
-    let pid_file = line.pid_file.as_ref().map(|path| path.display().to_string());
     Some(format!(
-        "# Written by `reloader takeover` from HAProxy's command line.\n[haproxy]\nbinary = {}\nconfig = {}\nargs = {}\npid-file = {}\n",
-        toml::Value::from(line.binary.display().to_string()),
+        "{head}binary = {}\nconfig = {}\nargs = {}\n{}",
+        text(line.binary.display().to_string()),
         list(paths),
         list(line.args.clone()),
-        toml::Value::from(pid_file.unwrap_or_else(|| "none".into()))
+        pid_file.unwrap_or_default()
     ))
 }
 
 /// Whether this is exactly what [`config_text`] writes. A file with the operator's own settings must not be removed.
 pub(super) fn is_as_written(text: &str) -> bool {
-    let haproxy = Config::parse(text).ok().and_then(|config| config.haproxy);
-    let line = haproxy.map(|haproxy| CommandLine {
+    let Some(haproxy) = Config::parse(text).ok().and_then(|config| config.haproxy) else { return false };
+    let line = CommandLine {
         binary: haproxy.binary,
         config: haproxy.config,
         args: haproxy.args,
         pid_file: haproxy.pid_file,
         notes: Vec::new(),
-    });
-    line.and_then(|line| config_text(&line)).is_some_and(|written| written == text)
+    };
+    config_text(&line, haproxy.unit_command.as_ref()).is_some_and(|written| written == text)
 }
 
 #[cfg(test)]
@@ -165,14 +175,21 @@ mod tests {
             pid_file: None,
             notes: Vec::new(),
         };
-        assert_eq!(config_text(&line(&["/etc/haproxy/haproxy.cfg"], &[])), None);
-        let text = config_text(&line(&["/etc/a.cfg", "/etc/b \"c\".cfg"], &["-m", "512"])).unwrap();
+        assert_eq!(config_text(&line(&["/etc/haproxy/haproxy.cfg"], &[]), None), None);
+        let text = config_text(&line(&["/etc/a.cfg", "/etc/b \"c\".cfg"], &["-m", "512"]), None).unwrap();
         let haproxy = Config::parse(&text).unwrap().haproxy.unwrap();
         assert_eq!(haproxy.config, ["/etc/a.cfg", "/etc/b \"c\".cfg"].map(PathBuf::from));
         assert_eq!((haproxy.args, haproxy.pid_file), (vec!["-m".to_owned(), "512".to_owned()], None));
         let debian =
             CommandLine { pid_file: Some("/run/haproxy.pid".into()), ..line(&["/etc/haproxy/haproxy.cfg"], &[]) };
-        let debian = config_text(&debian).unwrap();
+        let stock = UnitCommand {
+            line: "/usr/sbin/haproxy -Ws -f $CONFIG $EXTRAOPTS".into(),
+            environment_files: vec!["-/etc/default/haproxy".into()],
+        };
+        let with_variables = config_text(&debian, Some(&stock)).unwrap();
+        assert_eq!(Config::parse(&with_variables).unwrap().haproxy.unwrap().unit_command, Some(stock));
+        assert!(is_as_written(&with_variables));
+        let debian = config_text(&debian, None).unwrap();
         assert_eq!(Config::parse(&debian).unwrap().haproxy.unwrap().pid_file, Some("/run/haproxy.pid".into()));
         assert!(is_as_written(&debian));
         assert!(is_as_written(&text) && !is_as_written("") && !is_as_written("[haproxy]\n"));

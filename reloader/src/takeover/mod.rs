@@ -5,7 +5,6 @@
 //! leave alone what runs in the unit. When the unit is handed back, a new HAProxy gets the sockets of the serving generation
 //! (`-x`).
 
-mod command_line;
 mod commands;
 mod daemon_client;
 mod error;

@@ -4,14 +4,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::command_line::{self, CommandLine};
 use super::error::TakeoverError;
 use super::unit::Unit;
 use super::{files, systemd};
 use crate::config::{Config, Mode, OnStop};
+use crate::haproxy::command_line::{self, CommandLine};
 use crate::haproxy::master::root_of;
 use crate::haproxy::version::Version;
-use crate::haproxy::{runtime_api, scan};
+use crate::haproxy::{runtime_api, scan, unit_command};
 use crate::process;
 
 /// How long HAProxy's stats socket may take to answer.
@@ -61,7 +61,7 @@ pub(super) async fn check_take_over(
     let mut command_line = command_line::read(&program, &words).map_err(obstacle)?;
     note_pid_file(&mut command_line, config_path, config);
     let socket = find_stats_socket(&command_line, pid).await.map_err(obstacle)?;
-    let new_config = check_config(&command_line, config_path, config)?;
+    let new_config = check_config(&unit, &command_line, config_path, config)?;
     Ok(Candidate { unit, pid, command_line, socket, new_config })
 }
 
@@ -129,20 +129,27 @@ async fn find_stats_socket(command_line: &CommandLine, pid: u32) -> Result<PathB
 
 /// Compares the configuration with the command line. Returns the configuration to write, where one is needed and there is none.
 fn check_config(
+    unit: &Unit,
     command_line: &CommandLine,
     config_path: Option<&Path>,
     config: &Config,
 ) -> Result<Option<String>, TakeoverError> {
     let path = config_path.unwrap_or(Path::new(files::CONFIG));
     if !path.exists() {
-        return Ok(files::config_text(command_line));
+        return Ok(files::config_text(command_line, unit.command_with_variables().as_ref()));
     }
     let disagrees = |reason: String| Err(TakeoverError::ConfigDisagrees { path: path.into(), reason });
     let Some(haproxy) = &config.haproxy else { return disagrees("it has no [haproxy]".into()) };
     let is_same_file = |one: &Path, other: &Path| one.canonicalize().ok() == other.canonicalize().ok();
+    // The variables of the unit itself are known to the daemon only.
+    if haproxy.unit_command.is_some() && haproxy.unit_command == unit.command_with_variables() {
+        return Ok(None);
+    }
     if haproxy.mode != Mode::Supervised {
         return disagrees("mode is \"companion\", in which HAProxy stays under its own unit".into());
     }
+    let haproxy = &unit_command::resolve(haproxy)
+        .map_err(|reason| TakeoverError::ConfigDisagrees { path: path.into(), reason })?;
     if !is_same_file(&haproxy.binary, &command_line.binary) {
         return disagrees(format!("the unit runs {}", command_line.binary.display()));
     }

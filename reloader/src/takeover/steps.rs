@@ -160,7 +160,7 @@ pub(super) fn abort_hand_back(unit: &Unit, reloader: &str) -> Vec<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::takeover::command_line::CommandLine;
+    use crate::haproxy::command_line::CommandLine;
 
     fn unit() -> Unit {
         Unit::parse("haproxy.service", "", "ExecStart=/usr/sbin/haproxy -Ws -f $CONFIG\n", "")

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::command_line::CommandLine;
 use super::commands::{self, classify};
 use super::unit::Unit;
+use crate::haproxy::command_line::CommandLine;
 
 /// What becomes of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -14,7 +14,7 @@ pub enum Fate {
     Carried,
     /// Something of reloader takes its place.
     Replaced,
-    /// It had its effect when HAProxy was started. Later changes need a change of reloader.toml.
+    /// It had its effect when HAProxy was started. After a change reloader.toml has to be edited too.
     Frozen,
 }
 
@@ -35,14 +35,15 @@ pub(super) fn rows(unit: &Unit, line: &CommandLine) -> Vec<Row> {
     let mut rows = Vec::new();
     for file in &unit.environment_files {
         let setting = format!("EnvironmentFile={file}");
-        rows.push(match unit.start_commands.iter().any(|command| command.contains('$')) {
-            true => row(
+        let decides = unit.start_commands.iter().any(|command| command.contains('$'));
+        rows.push(match unit.command_with_variables() {
+            Some(_) => row(setting, Fate::Carried, "read at each reload, by environment-files of [haproxy]"),
+            None if decides => row(
                 setting,
                 Fate::Frozen,
-                "the variables of ExecStart= had their values when HAProxy was started: after a change of the file edit reloader.toml too. \
-                 HAProxy's own variables (`${NAME}` in its configuration) are read when the unit is restarted",
+                "the command line has the values that it had when HAProxy was started: after a change of the file edit reloader.toml too",
             ),
-            false => row(setting, Fate::Carried, "read when the unit is restarted"),
+            None => row(setting, Fate::Carried, "read when the unit is restarted"),
         });
     }
     for command in &unit.start_pre_commands {
@@ -57,7 +58,12 @@ pub(super) fn rows(unit: &Unit, line: &CommandLine) -> Vec<Row> {
         });
     }
     for command in &unit.start_commands {
-        let how = "reloader daemon, which runs HAProxy";
+        let how = match unit.command_with_variables() {
+            Some(_) => {
+                "reloader daemon, which runs HAProxy; the command line is read at each reload, by command-line of [haproxy]"
+            }
+            None => "reloader daemon, which runs HAProxy",
+        };
         rows.push(row(format!("ExecStart={command}"), Fate::Replaced, how));
     }
     for command in &unit.reload_commands {
@@ -75,9 +81,8 @@ pub(super) fn rows(unit: &Unit, line: &CommandLine) -> Vec<Row> {
             "it has the daemon's pid, which answers the same signals",
         ));
     }
-    for argument in &line.args {
-        rows.push(row(argument.clone(), Fate::Carried, "args of [haproxy]"));
-    }
+    let how = if unit.command_with_variables().is_some() { "part of the command line" } else { "args of [haproxy]" };
+    rows.extend(line.args.iter().map(|argument| row(argument.clone(), Fate::Carried, how)));
     rows
 }
 
@@ -86,7 +91,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::takeover::command_line;
+    use crate::haproxy::command_line;
 
     #[test]
     fn each_setting_has_a_row() {
@@ -102,7 +107,7 @@ mod tests {
         assert_eq!(
             fates,
             [
-                ("EnvironmentFile", Fate::Frozen),
+                ("EnvironmentFile", Fate::Carried),
                 ("ExecStartPre", Fate::Carried),
                 ("ExecStart", Fate::Replaced),
                 ("ExecReload", Fate::Replaced),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::UnitCommand;
+
 /// A unit, from the output of `systemctl show` and `systemctl cat`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Unit {
@@ -45,6 +47,14 @@ impl Unit {
     /// The pid of its main process, where it has one.
     pub(super) fn main_pid(&self) -> Option<u32> {
         self.property("MainPID").parse().ok().filter(|pid| *pid != 0)
+    }
+
+    /// Its command line, where variables decide what it says.
+    pub(super) fn command_with_variables(&self) -> Option<UnitCommand> {
+        // Only systemd knows the values of its specifiers, such as `%i`.
+        let line =
+            self.start_commands.first().filter(|line| UnitCommand::has_variables(line) && !line.contains('%'))?;
+        Some(UnitCommand { line: line.clone(), environment_files: self.environment_files.clone() })
     }
 
     /// The first setting that keeps the daemon from running in this unit, in a sentence with the remedy.

@@ -224,6 +224,16 @@ fn own_commands_and_the_pid_file_are_carried() {
     }
     assert_eq!(lines()[2..], ["before", "after"].repeat(3));
 
+    // The environment file is read at each reload.
+    let words = || scene.read(&format!("/proc/{}/cmdline", scene.serving())).replace('\0', " ");
+    assert!(!words().contains("-m 300"), "{}", words());
+    scene.machine.write("/etc/default/haproxy", "EXTRAOPTS=\"-S /run/haproxy-master.sock -m 300\"\n");
+    scene.reload();
+    assert!(words().contains("-m 300"), "{}", words());
+    scene.machine.write("/etc/default/haproxy", "EXTRAOPTS=\"--frobnicate\"\n");
+    scene.reload_fails();
+    scene.machine.write("/etc/default/haproxy", "");
+
     // The hooks of recipes.
     let daemon = scene.main_pid();
     assert_eq!(scene.read("/run/haproxy.pid").trim(), daemon);

@@ -102,6 +102,17 @@ fn collide((one, how): (&Endpoint, Sockets), (other, other_how): (&Endpoint, Soc
 
 impl Haproxy {
     fn check(&self) -> Result<(), String> {
+        if self.unit_command.is_some() {
+            let derived = Haproxy::default();
+            if (&self.binary, &self.config, &self.args) != (&derived.binary, &derived.config, &derived.args) {
+                return Err("haproxy.command-line: it says the program, the files and the arguments: remove binary, config and args".into());
+            }
+            if self.mode == Mode::Companion {
+                return Err(
+                    "haproxy.command-line: in companion mode HAProxy's own unit has the command line; remove it".into(),
+                );
+            }
+        }
         if self.mode == Mode::Companion && self.pid_file.is_some() {
             return Err("haproxy.pid-file: in companion mode HAProxy's own unit keeps its pid file; remove it".into());
         }

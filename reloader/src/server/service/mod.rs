@@ -225,7 +225,12 @@ impl ServiceServer {
 
     pub(super) fn check(&self) -> Option<Check> {
         let words: Vec<_> = self.config.check.iter().map(Into::into).collect();
-        (!words.is_empty()).then(|| Check { words, who: self.config.check[0].clone(), environment: None })
+        (!words.is_empty()).then(|| Check {
+            words,
+            who: self.config.check[0].clone(),
+            environment: None,
+            added: Vec::new(),
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::haproxy::version::VersionError;
 use crate::plan::companion::{self, CompanionPlanInputs};
 use crate::plan::{self, PlanInputs, Planned, Present};
 use crate::process::run_blocking;
-use crate::receipt::Rung;
+use crate::receipt::{Failure, Rung};
 use crate::server::{self, Capabilities, Check, CompanionServer};
 use crate::sockets::custody::{Custody, KeptSocket};
 use crate::supervision::steering::PendingHandshakes;
@@ -90,6 +90,16 @@ impl Supervisor {
         if let Err(error) = self.refresh_server().await {
             log::warn!("{}: {error}", self.name());
         }
+    }
+
+    /// Reads again how HAProxy is started, where the command line of its unit says it.
+    ///
+    /// # Errors
+    /// Why a reload fails.
+    pub(crate) async fn refresh_command_line(&mut self) -> Result<(), Failure> {
+        let resolved = self.heartbeat().during(self.server().resolve()).await?;
+        resolved.into_iter().for_each(|resolved| self.service.set_resolved(resolved));
+        Ok(())
     }
 
     /// Reads again the facts that the plan depends on and that only files or programs tell.

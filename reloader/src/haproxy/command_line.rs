@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// What a generation takes from the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CommandLine {
+pub struct CommandLine {
     /// HAProxy's program file.
     pub binary: PathBuf,
     /// Its configuration files.
@@ -26,7 +26,7 @@ const KEPT_OPTIONS_WITH_VALUE: [&str; 6] = ["-L", "-m", "-n", "-N", "-C", "-G"];
 ///
 /// # Errors
 /// A sentence that says what cannot be carried over.
-pub(super) fn read(binary: &Path, words: &[String]) -> Result<CommandLine, String> {
+pub fn read(binary: &Path, words: &[String]) -> Result<CommandLine, String> {
     let mut line =
         CommandLine { binary: binary.into(), config: Vec::new(), args: Vec::new(), pid_file: None, notes: Vec::new() };
     let mut rest = words.iter().skip(1).peekable();

@@ -1,0 +1,180 @@
+//! Reads HAProxy's program, files and options from the command line of its unit, whose variables are in environment files. Both are read again
+//! at each reload, as systemd reads them at each start.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::command_line;
+use crate::config::{Haproxy, UnitCommand};
+
+/// The longest environment file, in bytes.
+const LONGEST: u64 = 1 << 20;
+
+/// The settings with the program, the files and the options of the unit's command line, where the configuration names one. It blocks.
+///
+/// # Errors
+/// A sentence.
+pub fn resolve(haproxy: &Haproxy) -> Result<Haproxy, String> {
+    let Some(unit) = &haproxy.unit_command else { return Ok(haproxy.clone()) };
+    let environment = read_environment(&unit.environment_files)?;
+    let value = |name: &str| {
+        let own = environment.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        own.or_else(|| std::env::var(name).ok())
+    };
+    let words = expand(&unit.line, value);
+    let program = words.first().map(|word| PathBuf::from(word.trim_start_matches(['@', '-', ':', '+', '!', '|'])));
+    let program = program.filter(|program| program.is_absolute()).ok_or_else(|| {
+        format!("haproxy.command-line: `{}` does not begin with the absolute path of a program", unit.line)
+    })?;
+    let line = command_line::read(&program, &words).map_err(|why| format!("haproxy.command-line: {why}"))?;
+    Ok(Haproxy { binary: line.binary, config: line.config, args: line.args, environment, ..haproxy.clone() })
+}
+
+impl UnitCommand {
+    /// Whether variables decide what the command line says.
+    pub fn has_variables(line: &str) -> bool {
+        line.contains('$')
+    }
+}
+
+/// The variables of these files, in their order. A file whose name follows a `-` need not exist.
+fn read_environment(files: &[String]) -> Result<Vec<(String, String)>, String> {
+    let mut all = Vec::new();
+    for file in files {
+        let (path, may_lack) = file.strip_prefix('-').map_or((file.as_str(), false), |path| (path, true));
+        match read(Path::new(path)) {
+            Ok(text) => all.extend(variables(&text)),
+            Err(error) if may_lack && error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(format!("haproxy.environment-files: cannot read {path}: {error}")),
+        }
+    }
+    Ok(all)
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() || metadata.len() > LONGEST {
+        return Err(std::io::Error::other("it is too long, or no plain file"));
+    }
+    fs::read_to_string(path)
+}
+
+/// The assignments of an environment file (`EnvironmentFile=` of systemd.exec(5)).
+fn variables(text: &str) -> Vec<(String, String)> {
+    let joined = text.replace("\\\n", "");
+    let assignment = |line: &str| {
+        let line = line.trim();
+        let is_comment = line.starts_with(['#', ';']);
+        let (name, value) = line.split_once('=').filter(|_| !is_comment)?;
+        let name = name.trim();
+        let is_name = !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+        is_name.then(|| (name.to_owned(), unquoted(value.trim())))
+    };
+    joined.lines().filter_map(assignment).collect()
+}
+
+/// A value without its quotes. A backslash keeps the next character, except within single quotes.
+fn unquoted(value: &str) -> String {
+    let mut text = String::new();
+    let mut quote = None;
+    let mut characters = value.chars();
+    while let Some(character) = characters.next() {
+        match (character, quote) {
+            ('\\', None | Some('"')) => text.extend(characters.next()),
+            (_, Some(open)) if character == open => quote = None,
+            ('"' | '\'', None) => quote = Some(character),
+            _ => text.push(character),
+        }
+    }
+    text
+}
+
+/// Splits a command line and replaces its variables (systemd.service(5), "Command lines"): `${NAME}` is replaced within a word, and `$NAME` as a
+/// word of its own by any number of words. Pure.
+fn expand(line: &str, value: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let mut words = Vec::new();
+    for word in super::scan::words(&line.replace('#', "\\#")) {
+        let alone = word.strip_prefix('$').filter(|name| !name.is_empty() && name.chars().all(is_of_name));
+        match alone {
+            Some(name) => words.extend(value(name).unwrap_or_default().split_whitespace().map(str::to_owned)),
+            None => words.push(with_values(&word, &value)),
+        }
+    }
+    words
+}
+
+fn is_of_name(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || letter == '_'
+}
+
+fn with_values(word: &str, value: &impl Fn(&str) -> Option<String>) -> String {
+    let mut text = String::new();
+    let mut rest = word;
+    while let Some((before, after)) = rest.split_once('$') {
+        text.push_str(before);
+        rest = match (after.strip_prefix('{').and_then(|inner| inner.split_once('}')), after.strip_prefix('$')) {
+            (Some((name, behind)), _) => {
+                text.push_str(&value(name).unwrap_or_default());
+                behind
+            }
+            (None, Some(behind)) => {
+                text.push('$');
+                behind
+            }
+            (None, None) => {
+                text.push('$');
+                after
+            }
+        };
+    }
+    text + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(name: &str) -> Option<String> {
+        let known =
+            [("CONFIG", "/etc/haproxy/haproxy.cfg"), ("EXTRAOPTS", "-S /run/m.sock -m 512"), ("DIR", "/etc/x y")];
+        known.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+    }
+
+    #[test]
+    fn variables_are_replaced_as_systemd_does() {
+        let words = |line: &str| expand(line, value);
+        assert_eq!(
+            words("/usr/sbin/haproxy -Ws -f $CONFIG $EXTRAOPTS $NONE"),
+            ["/usr/sbin/haproxy", "-Ws", "-f", "/etc/haproxy/haproxy.cfg", "-S", "/run/m.sock", "-m", "512"]
+        );
+        assert_eq!(
+            words("a ${DIR}/b '${CONFIG}' $$HOME x#y"),
+            ["a", "/etc/x y/b", "/etc/haproxy/haproxy.cfg", "$HOME", "x#y"]
+        );
+    }
+
+    #[test]
+    fn environment_files_are_read_as_systemd_does() {
+        let text = "# a comment\n; another\nCONFIG=/a.cfg\nEXTRAOPTS=\"-m 512 \\\n-q\"\nQUOTED='a \"b\"'\n not a name=1\nEMPTY=\n";
+        let expected = [("CONFIG", "/a.cfg"), ("EXTRAOPTS", "-m 512 -q"), ("QUOTED", "a \"b\""), ("EMPTY", "")];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(variables(text), expected);
+    }
+
+    #[test]
+    fn later_files_count_and_missing_ones_may() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        fs::write(path("one"), "CONFIG=/one.cfg\nARGS=-q\n").unwrap();
+        fs::write(path("two"), "CONFIG=/two.cfg\n").unwrap();
+        let command = |files: Vec<String>| UnitCommand {
+            line: "/usr/sbin/haproxy -Ws -f $CONFIG $ARGS".into(),
+            environment_files: files,
+        };
+        let haproxy = |files| Haproxy { unit_command: Some(command(files)), ..Haproxy::default() };
+        let found = resolve(&haproxy(vec![path("one"), format!("-{}", path("none")), path("two")])).unwrap();
+        assert_eq!((found.config, found.args), (vec![PathBuf::from("/two.cfg")], vec!["-q".to_owned()]));
+        assert!(resolve(&haproxy(vec![path("none")])).unwrap_err().contains("cannot read"));
+        assert!(resolve(&haproxy(vec![])).unwrap_err().contains("command-line"), "no variable is set");
+    }
+}

@@ -25,6 +25,8 @@ use crate::supervision::{Published, StatusBoard};
 
 /// How long a client may take to write its request, and HAProxy to answer for `status`.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the command line of a client may take to be read.
+const COMMAND_TIMEOUT: Duration = Duration::from_millis(100);
 /// The longest request in bytes.
 const LONGEST_REQUEST: u32 = 4096;
 
@@ -181,7 +183,7 @@ const ENDING: &str = "the daemon is ending";
 
 async fn reload(mut stream: UnixStream, control: &Control, name: &str, comment: Option<String>) -> io::Result<()> {
     let (waiter, mut replies) = pending_reply();
-    let waiter = waiter.from(asked_by(&stream, comment)?);
+    let waiter = waiter.from(asked_by(&stream, comment).await?);
     let sent = control.services.get(name).is_some_and(|events| events.send(Event::Reload(waiter)).is_ok());
     if !sent {
         return part(stream, &Reply::Refused { message: ENDING.into(), exit: 69 }).await;
@@ -209,11 +211,13 @@ async fn send_signal(control: &Control, service: String, signal: i32) -> Reply {
     reply.unwrap_or_else(|| Reply::Refused { message: ENDING.into(), exit: 69 })
 }
 
-/// The process on the other side, by what the kernel says of it. Its command line is its own word.
-fn asked_by(stream: &UnixStream, comment: Option<String>) -> io::Result<AskedBy> {
+/// The process on the other side, by what the kernel says of it. Its command line is its own word, and is in its memory, which may not answer.
+async fn asked_by(stream: &UnixStream, comment: Option<String>) -> io::Result<AskedBy> {
     let peer = stream.peer_cred()?;
     let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
-    Ok(AskedBy::process(peer.uid(), pid, pid.and_then(process::command_line), comment))
+    let read = tokio::task::spawn_blocking(move || pid.and_then(process::short_command_line));
+    let command = tokio::time::timeout(COMMAND_TIMEOUT, read).await.ok().and_then(Result::ok).flatten();
+    Ok(AskedBy::process(peer.uid(), pid, command, comment))
 }
 
 /// Gives an answer that may be followed by the daemon's end. The end of PID 1 kills every process of the container, and a client that is killed

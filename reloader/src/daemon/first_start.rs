@@ -38,6 +38,7 @@ pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), Dae
     // What no successor has a use for must not stay in the service manager's share.
     supervisor.hand_sockets_to_service_manager();
     clean_up_path_links(&supervisor.present_listeners());
+    supervisor.link_paths_of_adopted();
     supervisor.write_pid_file().await;
     supervisor.publish();
     begun

@@ -61,7 +61,11 @@ pub fn named_files(sources: &[Source]) -> Vec<PathBuf> {
             let words = words(line);
             note_base(&mut bases, source, &words);
             for (base, name) in names(&words) {
-                add(&mut found, &bases.resolve(base, &name), base);
+                let path = bases.resolve(base, &name);
+                for certificate in listed_certificates(&words, &name, &path) {
+                    add(&mut found, &bases.resolve(Base::Certificates, &certificate), Base::Certificates);
+                }
+                add(&mut found, &path, base);
             }
         }
     }
@@ -77,16 +81,17 @@ pub fn digests(sources: &[Source]) -> Vec<FileDigest> {
 }
 
 fn digest_of(path: &Path) -> FileDigest {
-    let read = || {
-        let mut bytes = Vec::new();
-        let file = File::open(path)?;
-        // A device or a pipe may never end.
-        if !file.metadata()?.is_file() || file.take(LONGEST + 1).read_to_end(&mut bytes)? as u64 > LONGEST {
-            return Err(std::io::Error::other("it is too long, or no plain file"));
-        }
-        Ok(bytes)
-    };
-    read().map_or_else(|_| FileDigest::unreadable(path), |bytes| FileDigest::new(path, &bytes))
+    read_plain(path).map_or_else(|_| FileDigest::unreadable(path), |bytes| FileDigest::new(path, &bytes))
+}
+
+/// A device or a pipe may never end.
+fn read_plain(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let is_plain = std::fs::metadata(path)?.is_file();
+    if !is_plain || File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)? as u64 > LONGEST {
+        return Err(std::io::Error::other("it is too long, or no plain file"));
+    }
+    Ok(bytes)
 }
 
 fn note_base(bases: &mut Bases, source: &Path, words: &[String]) {
@@ -150,6 +155,15 @@ fn names(words: &[String]) -> Vec<(Base, String)> {
     names
 }
 
+/// The certificates of a `crt-list`: the first word of each of its lines.
+fn listed_certificates(words: &[String], name: &str, path: &Path) -> Vec<String> {
+    let is_list = words.windows(2).any(|pair| pair[0] == "crt-list" && pair[1] == name);
+    let text = if is_list { read_plain(path).ok() } else { None };
+    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    let first = |line: &str| line.split_whitespace().next().filter(|word| !word.starts_with('#')).map(str::to_owned);
+    text.lines().filter_map(first).take(MAX_FILES).collect()
+}
+
 fn add(found: &mut BTreeSet<PathBuf>, path: &Path, base: Base) {
     if found.len() >= MAX_FILES {
         return;
@@ -201,20 +215,23 @@ mod tests {
             ("certs/web.pem.key", "k"),
             ("err/503.http", "e"),
             ("all/x.pem", "x"),
+            ("certs/listed.pem", "l"),
+            ("list.txt", "# all\nlisted.pem [alpn h2] example.com\nnone.pem\n"),
         ] {
             fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
             fs::write(root.join(name), text).unwrap();
         }
         let text = format!(
-            "global\n default-path config\n crt-base {root}/certs\nfrontend f\n bind :443 ssl crt web.pem crt {root}/all\n errorfile 503 err/503.http\n \
+            "global\n default-path config\n crt-base {root}/certs\nfrontend f\n bind :443 ssl crt web.pem crt {root}/all crt-list {root}/list.txt\n errorfile 503 err/503.http\n \
              errorfile 500 err/none.http\n",
             root = root.display()
         );
         let sources = [(root.join("a.cfg"), text.into_bytes())];
-        let expected = ["all/x.pem", "certs/web.pem", "certs/web.pem.key", "err/503.http"].map(|name| root.join(name));
-        assert_eq!(named_files(&sources), expected);
+        let expected =
+            ["all/x.pem", "certs/listed.pem", "certs/web.pem", "certs/web.pem.key", "err/503.http", "list.txt"];
+        assert_eq!(named_files(&sources), expected.map(|name| root.join(name)));
         let digests = digests(&sources);
-        assert_eq!(digests.len(), 5);
+        assert_eq!(digests.len(), 7);
         assert!(digests.iter().all(|file| file.sha256.is_some()));
     }
 }

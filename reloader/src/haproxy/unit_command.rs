@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::command_line;
-use crate::config::{Haproxy, UnitCommand};
+use crate::config::Haproxy;
 
 /// The longest environment file, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -28,13 +28,6 @@ pub fn resolve(haproxy: &Haproxy) -> Result<Haproxy, String> {
     })?;
     let line = command_line::read(&program, &words).map_err(|why| format!("haproxy.command-line: {why}"))?;
     Ok(Haproxy { binary: line.binary, config: line.config, args: line.args, environment, ..haproxy.clone() })
-}
-
-impl UnitCommand {
-    /// Whether variables decide what the command line says.
-    pub fn has_variables(line: &str) -> bool {
-        line.contains('$')
-    }
 }
 
 /// The variables of these files, in their order. A file whose name follows a `-` need not exist.
@@ -133,6 +126,7 @@ fn with_values(word: &str, value: &impl Fn(&str) -> Option<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::UnitCommand;
 
     fn value(name: &str) -> Option<String> {
         let known =

@@ -22,8 +22,8 @@ pub use in_accept::{AcceptState, AcceptWaiters};
 pub use namespaces::{network_namespace, shares_processes};
 pub use procfs::{
     command_line, control_groups, effective_capabilities, environment, executable, family, groups_of, has_ended,
-    is_descendant, is_init, is_stopped, parent, pids, session_members, stack_start, start_time, started_at, tree,
-    user_of, whole_environment,
+    is_descendant, is_init, is_stopped, parent, pids, session_members, short_command_line, stack_start, start_time,
+    started_at, tree, user_of, whole_environment,
 };
 pub use scope::ProcessScope;
 pub use signals::{cannot_signal, handles_signal, is_pending, signal_by_name, signal_name};

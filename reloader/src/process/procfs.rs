@@ -1,6 +1,7 @@
 //! Reads `/proc/PID`. For a process that has ended, most functions return `None` or nothing.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -163,6 +164,14 @@ pub fn is_descendant(pid: u32, ancestor: u32) -> bool {
 /// The words of the command line.
 pub fn command_line(pid: u32) -> Option<Vec<String>> {
     let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = raw.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+}
+
+/// The beginning of the command line, of at most a kilobyte.
+pub fn short_command_line(pid: u32) -> Option<Vec<String>> {
+    let mut raw = Vec::new();
+    fs::File::open(format!("/proc/{pid}/cmdline")).ok()?.take(1024).read_to_end(&mut raw).ok()?;
     let words = raw.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
 }

@@ -43,6 +43,8 @@ pub(crate) struct Attempt<'a> {
     progress: &'a dyn Fn(&str),
     /// The digests of the configuration, which are made beside the reload.
     digests: Option<JoinHandle<Vec<FileDigest>>>,
+    /// Why the generation after the new one could not bind its listeners beside it.
+    pub(super) next_obstacle: Option<String>,
 }
 
 impl<'a> Attempt<'a> {
@@ -56,7 +58,15 @@ impl<'a> Attempt<'a> {
         let old = supervisor.serving().map(Generation::id);
         let mut recorder = Recorder::begin(Some(supervisor.name()), kind, asked, coalesced, old);
         recorder.receipt().asked_by.clone_from(&request.asked_by);
-        Attempt { supervisor, request, recorder, protection: Protection::default(), progress, digests: None }
+        Attempt {
+            supervisor,
+            request,
+            recorder,
+            protection: Protection::default(),
+            progress,
+            digests: None,
+            next_obstacle: None,
+        }
     }
 
     /// Tells what happens now.
@@ -78,7 +88,10 @@ impl<'a> Attempt<'a> {
                 .recorder
                 .note("the files of the configuration could not be read in time: their digests are not known");
         };
-        self.recorder.receipt().unchanged = self.supervisor.served_configuration().map(|before| *before == digests);
+        // A file that could not be read may have changed.
+        let is_known = digests.iter().all(|file| file.sha256.is_some());
+        let before = self.supervisor.served_configuration().filter(|_| is_known);
+        self.recorder.receipt().unchanged = before.map(|before| *before == digests);
         self.recorder.receipt().configuration = Some(digests);
     }
 

@@ -25,6 +25,7 @@ pub(super) async fn run(attempt: &mut Attempt<'_>, prepared: &Prepared) -> Resul
 
     attempt.tell("retiring the old generation");
     let is_retiring = attempt.supervisor.is_served();
+    attempt.supervisor.look_before_stop().await;
     attempt.refuse_if_new_has_ended()?;
     attempt.record_handover().await?;
     attempt.protection.open_to_new_generation(attempt.supervisor);

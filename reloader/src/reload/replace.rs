@@ -52,6 +52,7 @@ pub(super) async fn run(attempt: &mut Attempt<'_>, prepared: &Prepared) -> Resul
     let old = attempt.supervisor.present_listeners();
     attempt.recorder.phase(|phases| &mut phases.plan);
 
+    attempt.supervisor.look_before_stop().await;
     attempt.tell("holding SYNs");
     attempt.hold_all(&old).await;
     attempt.refuse_unproven_hold()?;
@@ -113,7 +114,6 @@ impl Attempt<'_> {
         // The hold is told before the record is written. Once the record is written, the next daemon retires the old generation again. If this
         // daemon dies in between, the listeners of the old generation must not count for the guard of the hold.
         self.protection.held.iter().for_each(HeldListeners::old_leaves);
-        self.supervisor.look_before_stop().await;
         let Some((request, listened)) = self.supervisor.vacate(held_until).await else { return Ok(()) };
         self.supervisor.server().retire(&request);
         let process = request.process;

@@ -6,7 +6,8 @@ use crate::config::Stop;
 
 /// Why this signal is not sent: it would end the server, or stop it. `stop` is how the server is asked to end; `None` for HAProxy.
 pub(super) fn refusal(signal: Signal, stop: Option<&Stop>) -> Option<&'static str> {
-    let ends_haproxy = [Signal::USR1, Signal::USR2];
+    // A master reloads by SIGHUP too (`mworker_catch_sighup`), and SIGTTOU pauses listeners (`sig_pause`), which are shared.
+    let changes_haproxy = [Signal::USR1, Signal::USR2, Signal::HUP, Signal::TTOU, Signal::TTIN];
     if [Signal::KILL, Signal::TERM, Signal::INT, Signal::ABORT].contains(&signal) {
         return Some("it ends the server: use `reloader reload` or `reloader stop`");
     }
@@ -14,8 +15,8 @@ pub(super) fn refusal(signal: Signal, stop: Option<&Stop>) -> Option<&'static st
         return Some("it stops the server, and its clients would hang");
     }
     match stop {
-        None if ends_haproxy.contains(&signal) => {
-            Some("HAProxy would stop listening, or reload by itself: use `reloader reload` or `reloader stop`")
+        None if changes_haproxy.contains(&signal) => {
+            Some("HAProxy may stop listening, or reload by itself: use `reloader reload` or `reloader stop`")
         }
         Some(Stop::Signal(own)) if *own == signal => {
             Some("by this signal the server is asked to end (`stop`): use `reloader reload` or `reloader stop`")
@@ -36,6 +37,6 @@ mod tests {
         for signal in [Signal::KILL, Signal::TERM, Signal::STOP] {
             assert!(refusal(signal, None).is_some() && refusal(signal, Some(&quit)).is_some());
         }
-        assert!(refusal(Signal::HUP, None).is_none());
+        assert!(refusal(Signal::HUP, None).is_some() && refusal(Signal::HUP, Some(&quit)).is_none());
     }
 }

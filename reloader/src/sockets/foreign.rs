@@ -55,9 +55,17 @@ pub fn find(ours: &[Owned], roots: &[u32]) -> Option<String> {
     }
     let holders = process::holders_of(&suspects.iter().map(|found| found.inode).collect());
     let own = std::process::id();
-    let is_ours = |pid: &u32| roots.iter().chain([&own]).any(|root| process::is_descendant(*pid, *root));
+    // Everything in a container descends from PID 1.
+    let starts = roots.iter().chain((!process::is_init()).then_some(&own));
+    let starts: Vec<u32> = starts.copied().collect();
+    let is_ours = |pid: &u32| *pid == own || starts.iter().any(|root| process::is_descendant(*pid, *root));
+    // The service manager keeps sockets for the next daemon, and serves no client.
+    let keepers = [Some(1), process::parent(own)];
     suspects.iter().find_map(|found| {
         let holders = holders.get(&found.inode).filter(|holders| !holders.iter().any(is_ours))?;
+        if !process::is_init() && holders.iter().all(|pid| keepers.contains(&Some(*pid))) {
+            return None;
+        }
         let pid = holders.iter().min()?;
         Some(format!(
             "foreign listener: {} also listens on {}, so the kernel shares new connections out between it and the server",

@@ -167,13 +167,14 @@ fn leads_to(metadata: &Metadata, view: &Path, bound: BoundFile) -> bool {
     if metadata.ino() as u32 != bound.inode {
         return false;
     }
-    // An overlay shows the device of one of its layers (`ovl_getattr`).
-    (major(device), minor(device)) == bound.device || is_overlay(view)
+    (major(device), minor(device)) == bound.device || shows_another_device(view)
 }
 
-fn is_overlay(path: &Path) -> bool {
+/// An overlay shows the device of one of its layers (`ovl_getattr`), and btrfs that of a subvolume (`btrfs_getattr`).
+fn shows_another_device(path: &Path) -> bool {
     const OVERLAYFS_SUPER_MAGIC: rustix::fs::FsWord = 0x794c_7630;
-    statfs(path).is_ok_and(|found| found.f_type == OVERLAYFS_SUPER_MAGIC)
+    const BTRFS_SUPER_MAGIC: rustix::fs::FsWord = 0x9123_683e;
+    statfs(path).is_ok_and(|found| [OVERLAYFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC].contains(&found.f_type))
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Counts the open connections of processes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 
 use crate::kernel::sock_diag::{self, Connection, Endpoints, SockDiagError};
 use crate::model::listener::{Address, Endpoint, SocketType};
 use crate::process;
+
+/// From this many ports on, one list of all connections costs less than a list for each port.
+const MANY_PORTS: usize = 8;
 
 /// The open connections of this machine at one moment.
 #[derive(Debug)]
@@ -15,12 +18,18 @@ pub(super) struct OpenConnections {
 }
 
 impl OpenConnections {
-    /// Reads them. With very many connections this takes long.
+    /// Reads those that may have been accepted from `endpoints`. With very many connections this takes long.
     ///
     /// # Errors
     /// Where the kernel does not list its sockets.
-    pub(super) fn read() -> Result<OpenConnections, SockDiagError> {
-        Ok(OpenConnections { inet: sock_diag::connections(0)?, unix: sock_diag::unix_connections()? })
+    pub(super) fn read(endpoints: &[Endpoint]) -> Result<OpenConnections, SockDiagError> {
+        let mut inet = Vec::new();
+        for port in asked(endpoints.iter().filter_map(Endpoint::port)) {
+            inet.extend(sock_diag::connections(port)?);
+        }
+        let has_unix = endpoints.iter().any(|endpoint| endpoint.inet().is_none());
+        let unix = if has_unix { sock_diag::unix_connections()? } else { Vec::new() };
+        Ok(OpenConnections { inet, unix })
     }
 
     /// The inodes of those that were accepted from `endpoints`.
@@ -53,15 +62,24 @@ pub(super) fn closed_from_here(ends: &HashSet<Endpoints>) -> Option<usize> {
         return Some(0);
     }
     // After the end of its process a connection has no inode.
-    let closing = sock_diag::connections(0).ok()?.into_iter().filter(|found| found.inode == 0);
-    let closed: HashSet<Endpoints> =
-        closing.chain(sock_diag::time_wait(0).ok()?).map(|found| found.endpoints()).collect();
-    Some(closed.intersection(ends).count())
+    let mut closed = HashSet::new();
+    for port in asked(ends.iter().map(|(local, _)| local.port())) {
+        let closing = sock_diag::connections(port).ok()?.into_iter().filter(|found| found.inode == 0);
+        let all = closing.chain(sock_diag::time_wait(port).ok()?).map(|found| found.endpoints());
+        closed.extend(all.filter(|found| ends.contains(found)));
+    }
+    Some(closed.len())
+}
+
+/// The ports for which the kernel is asked: each of them, or 0 for all if there are many.
+fn asked(ports: impl Iterator<Item = u16>) -> BTreeSet<u16> {
+    let ports: BTreeSet<u16> = ports.collect();
+    if ports.len() <= MANY_PORTS { ports } else { BTreeSet::from([0]) }
 }
 
 /// Connections accepted from `endpoints` that these processes hold; `None` when the kernel does not say.
 pub(crate) fn open_connections(processes: &[u32], endpoints: &[Endpoint]) -> Option<u64> {
     let sockets = process::sockets_of(processes);
-    let accepted = OpenConnections::read().ok()?.accepted_from(endpoints);
+    let accepted = OpenConnections::read(endpoints).ok()?.accepted_from(endpoints);
     Some(accepted.iter().filter(|inode| sockets.contains_key(inode)).count() as u64)
 }

@@ -13,8 +13,15 @@ pub(super) type ProcessKey = (u32, u64);
 /// The connections of one process at the last look that found it alive.
 #[derive(Debug)]
 struct Entry {
-    process: Handle,
+    process: Followed,
     connections: u64,
+}
+
+/// A process, or how it has ended: a handle takes a descriptor.
+#[derive(Debug)]
+enum Followed {
+    Alive(Handle),
+    Ended(Ended),
 }
 
 /// What the looks at one generation found.
@@ -43,6 +50,9 @@ pub(super) struct Found {
 /// How many sums are kept. A hard stop asks for the last one before it, and HAProxy ends at most two seconds after that.
 const KEPT_SUMS: usize = 8;
 
+/// A look that is near a moment tells what was alive at that moment.
+const NEAR: Duration = Duration::from_secs(2);
+
 /// From this age on a connection counts as a lasting one.
 const LASTING: Duration = Duration::from_millis(500);
 
@@ -54,9 +64,20 @@ impl DrainLedger {
         if self.sums.len() > KEPT_SUMS {
             self.sums.remove(0);
         }
+        // Of a process without connections nothing can be cut.
         for (process, connections) in processes {
-            self.processes.insert((process.pid(), process.start_time()), Entry { process, connections });
+            let key = (process.pid(), process.start_time());
+            match connections {
+                0 => drop(self.processes.remove(&key)),
+                _ => drop(self.processes.insert(key, Entry { process: Followed::Alive(process), connections })),
+            }
         }
+        for entry in self.processes.values_mut() {
+            if let Some(ended) = entry.ended() {
+                entry.process = Followed::Ended(ended);
+            }
+        }
+        self.processes.retain(|_, entry| !matches!(entry.process, Followed::Ended(ended) if ended.is_orderly()));
         match &self.earlier {
             // `status` may ask for looks at any moment.
             Some((earlier, _)) if at.duration_since(*earlier) < LASTING => {
@@ -80,18 +101,27 @@ impl DrainLedger {
         self.sums.last().map(|(at, _)| *at)
     }
 
-    /// The connections at the last look that began before `moment`. `None` if there was no such look.
-    pub(super) fn count_before(&self, moment: Instant) -> Option<u64> {
-        self.sums.iter().rev().find(|(at, _)| *at < moment).map(|(_, connections)| *connections)
+    /// The connections at the last look that began before `moment`, and less than two seconds before it. `None` if there was no such look.
+    pub(super) fn count_just_before(&self, moment: Instant) -> Option<u64> {
+        let is_near = |at: &Instant| *at < moment && moment.duration_since(*at) <= NEAR;
+        self.sums.iter().rev().find(|(at, _)| is_near(at)).map(|(_, connections)| *connections)
     }
 
     /// How each process ended that was seen with connections, and how many it had. Processes that live are left out.
     pub(super) fn ends(&self) -> Vec<ProcessEnd> {
-        let ends = self.processes.values().filter_map(|entry| {
-            let ended = entry.process.try_ended()?;
-            Some(ProcessEnd { pid: entry.process.pid(), ended, connections: entry.connections })
+        let ends = self.processes.iter().filter_map(|((pid, _), entry)| {
+            Some(ProcessEnd { pid: *pid, ended: entry.ended()?, connections: entry.connections })
         });
         ends.collect()
+    }
+}
+
+impl Entry {
+    fn ended(&self) -> Option<Ended> {
+        match &self.process {
+            Followed::Alive(process) => process.try_ended(),
+            Followed::Ended(ended) => Some(*ended),
+        }
     }
 }
 

@@ -45,7 +45,7 @@ impl Look {
     /// Looks now, and returns the number of its open connections; `None` when the kernel does not say.
     pub(super) fn count(&self) -> Option<u64> {
         let at = Instant::now();
-        OpenConnections::read().ok().map(|open| self.carry_out(&open, at))
+        OpenConnections::read(&self.endpoints).ok().map(|open| self.carry_out(&open, at))
     }
 
     /// Counts the connections of each of its processes that lives afterwards.
@@ -53,17 +53,19 @@ impl Look {
         let accepted = open.accepted_from(&self.endpoints);
         let mut own = HashSet::new();
         let count = |pid: u32| {
-            let handle = match pid == self.root.pid() {
-                true => self.root.clone(),
-                false => Handle::adopt(pid, process::start_time(pid)?)?,
-            };
+            let started = process::start_time(pid)?;
             let sockets = process::sockets_of(&[pid]);
             let connections: Vec<u64> = sockets.into_keys().filter(|inode| accepted.contains(inode)).collect();
-            // The descriptors of a process that ends are gone before its end is known.
-            let is_alive = handle.try_ended().is_none();
             let number = connections.len() as u64;
             own.extend(connections);
-            is_alive.then_some((handle, number))
+            let is_root = pid == self.root.pid();
+            // A handle takes a descriptor: the many processes without connections have none.
+            if number == 0 && !is_root {
+                return None;
+            }
+            let handle = if is_root { self.root.clone() } else { Handle::adopt(pid, started)? };
+            // The descriptors of a process that ends are gone before its end is known.
+            handle.try_ended().is_none().then_some((handle, number))
         };
         let processes: Vec<(Handle, u64)> =
             self.scope.processes(self.root.pid()).into_iter().filter_map(count).collect();
@@ -79,7 +81,8 @@ impl Look {
 /// Carries out looks now. It blocks for as long as the kernel takes.
 pub(super) fn look_now(looks: &[Look]) {
     let at = Instant::now();
-    match OpenConnections::read() {
+    let endpoints: Vec<Endpoint> = looks.iter().flat_map(|look| look.endpoints.iter().cloned()).collect();
+    match OpenConnections::read(&endpoints) {
         Ok(open) => looks.iter().for_each(|look| {
             look.carry_out(&open, at);
         }),

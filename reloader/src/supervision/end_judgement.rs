@@ -20,6 +20,9 @@ pub(super) struct EndFacts {
     pub(super) hard_stop: Option<HardStop>,
     /// The daemon ended the root after its workers had ended.
     pub(super) root_was_idle: bool,
+    /// The signal by which it was asked to end, if its root handles it. After an orderly end some servers die of it all the same (128 + its
+    /// number as the status, or the signal sent again with its default action).
+    pub(super) stop_signal: Option<i32>,
     /// The connections that had lived for more than a moment, and that its side closed in the last moment of its life. `None` if its status tells
     /// for certain whether it had finished, as that of HAProxy does.
     pub(super) closed_at_last: Option<usize>,
@@ -58,19 +61,26 @@ pub(super) fn judge(facts: &EndFacts) -> Option<CutShort> {
                 cut: stop.connections,
             }
         }
-        None => by_status(facts).or_else(|| by_closing(facts))?,
+        None => match (by_status(facts), by_closing(facts)) {
+            // Those that ended in order have closed connections too.
+            (Some(failed), Some(_)) => CutShort { cut: None, ..failed },
+            (failed, closing) => failed.or(closing)?,
+        },
     };
     (cut_short.cut != Some(0)).then_some(cut_short)
 }
 
 /// Judges the end by the status of each process. A status of 0 is an orderly end.
 fn by_status(facts: &EndFacts) -> Option<CutShort> {
-    let root_failed = !matches!(facts.ended, Ended::Exited(0) | Ended::Unknown) && !facts.root_was_idle;
+    let as_asked = |ended: Ended| {
+        facts.stop_signal.is_some_and(|signal| [Ended::Killed(signal), Ended::Exited(128 + signal)].contains(&ended))
+    };
+    let is_orderly = |ended: Ended| ended.is_orderly() || as_asked(ended);
+    let root_failed = !is_orderly(facts.ended) && facts.ended != Ended::Unknown && !facts.root_was_idle;
     let failed = |end: &&ProcessEnd| match end.ended {
-        Ended::Exited(status) => status != 0,
-        Ended::Killed(_) => true,
         // A master exits with the status of a worker that failed.
         Ended::Unknown => root_failed,
+        ended => !is_orderly(ended),
     };
     let failed: Vec<&ProcessEnd> = facts.processes.iter().filter(failed).collect();
     if !root_failed && failed.is_empty() {
@@ -109,6 +119,7 @@ mod tests {
             was_looked_at: true,
             hard_stop: None,
             root_was_idle: false,
+            stop_signal: None,
             closed_at_last: None,
         }
     }
@@ -162,9 +173,22 @@ mod tests {
     }
 
     #[test]
+    fn server_that_dies_of_its_own_stop_signal_after_an_orderly_end_has_finished() {
+        for ended in [Ended::Killed(15), Ended::Exited(143)] {
+            let end = |stop_signal| EndFacts { stop_signal, ..facts(ended, &[(1, ended, 5)]) };
+            assert_eq!(
+                (cut(&end(Some(15))), cut(&end(None)), cut(&end(Some(3)))),
+                (None, Some(Some(5)), Some(Some(5)))
+            );
+        }
+    }
+
+    #[test]
     fn several_connections_that_are_closed_at_the_end_may_have_been_cut() {
         let end = |closed| EndFacts { closed_at_last: Some(closed), ..facts(DONE, &[(1, DONE, 5)]) };
         assert_eq!((cut(&end(1)), cut(&end(2))), (None, Some(None)));
+        let mixed = EndFacts { closed_at_last: Some(9), ..facts(DONE, &[(2, KILLED, 1), (3, DONE, 8)]) };
+        assert_eq!(cut(&mixed), Some(None), "one worker was killed, another exited");
     }
 
     #[test]

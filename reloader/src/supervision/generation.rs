@@ -62,6 +62,8 @@ pub(crate) struct Generation {
     pub(crate) says_hard_stop: bool,
     /// What its processes had when they were last looked at, after it was asked to end.
     pub(crate) ledger: Arc<Mutex<DrainLedger>>,
+    /// The signal by which it is asked to end, if its root process handles it.
+    pub(crate) handled_stop_signal: Option<i32>,
     /// True if a receipt says already what its end cut.
     pub(crate) end_is_recorded: bool,
     /// The configuration or command from which it was started, for people.
@@ -113,6 +115,7 @@ impl Generation {
             grace: None,
             says_hard_stop: false,
             ledger: Arc::default(),
+            handled_stop_signal: None,
             end_is_recorded: false,
             config,
             since: SystemTime::now(),
@@ -145,6 +148,7 @@ impl Generation {
             grace: self.grace,
             says_hard_stop: false,
             ledger: Arc::default(),
+            handled_stop_signal: self.handled_stop_signal,
             end_is_recorded: false,
             config: self.config.clone(),
             since: self.since,
@@ -169,6 +173,16 @@ impl Generation {
         let listeners = self.listeners.iter().map(|owned| owned.listener.inode);
         let sockets = listeners.chain(self.sentinel).collect();
         RetireRequest { process: self.process.clone(), sockets, stop: self.stop.clone() }
+    }
+
+    /// Notes whether its root process handles the signal by which it is about to be asked to end.
+    pub(crate) fn note_stop_signal(&mut self) {
+        let signal = match &self.stop {
+            Some(Stop::Signal(signal)) => Some(*signal),
+            _ => None,
+        };
+        let handled = signal.filter(|signal| process::handles_signal(self.process.pid(), *signal));
+        self.handled_stop_signal = handled.map(Signal::as_raw);
     }
 
     /// Makes its entry in the record of running generations.

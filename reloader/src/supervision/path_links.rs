@@ -55,8 +55,7 @@ impl PathLinks {
     }
 
     /// Whether there is no link.
-    #[cfg(test)]
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
@@ -86,12 +85,16 @@ impl PathLinks {
         }
     }
 
-    /// Puts the paths back that are gone. Returns them.
-    pub(super) fn mend(&self) -> Vec<PathBuf> {
-        // An existing file is left alone: link(2) fails.
-        let puts_back = |link: &&PathLink| link.link.as_ref().is_some_and(|own| fs::hard_link(own, &link.path).is_ok());
-        self.0.iter().filter(puts_back).map(|link| link.path.clone()).collect()
+    /// Each link, and the path that it is for.
+    pub(super) fn pairs(&self) -> Vec<(PathBuf, PathBuf)> {
+        self.0.iter().filter_map(|link| Some((link.link.clone()?, link.path.clone()))).collect()
     }
+}
+
+/// Puts the paths back that are gone, by these links. Returns them. It blocks as long as file systems do.
+pub(super) fn mend(pairs: &[(PathBuf, PathBuf)]) -> Vec<PathBuf> {
+    // An existing file is left alone: link(2) fails.
+    pairs.iter().filter(|(link, path)| fs::hard_link(link, path).is_ok()).map(|(_, path)| path.clone()).collect()
 }
 
 /// Removes what a daemon that was killed has left beside the paths of these listeners. A path that is gone is put back first.
@@ -133,15 +136,16 @@ mod tests {
         let path = directory.path().join("socket");
         let _first = UnixListener::bind(&path).unwrap();
         let (mut links, notes) = PathLinks::new(&[owned(&path, 1)]);
-        assert!(notes.is_empty() && links.mend().is_empty());
+        let mend = |links: &PathLinks| super::mend(&links.pairs());
+        assert!(notes.is_empty() && mend(&links).is_empty());
         fs::remove_file(&path).unwrap();
-        assert_eq!(links.mend(), std::slice::from_ref(&path));
+        assert_eq!(mend(&links), std::slice::from_ref(&path));
         UnixStream::connect(&path).unwrap();
         fs::remove_file(&path).unwrap();
         fs::write(&path, "text").unwrap();
-        assert!(links.mend().is_empty());
+        assert!(mend(&links).is_empty());
         fs::remove_file(&path).unwrap();
-        assert_eq!(links.mend(), std::slice::from_ref(&path));
+        assert_eq!(mend(&links), std::slice::from_ref(&path));
         // The links of the next reload have the same names.
         links.absorb(PathLinks::new(&[owned(&path, 1)]).0);
         assert_eq!((links.0.len(), fs::read_dir(directory.path()).unwrap().count()), (1, 2));

@@ -1,43 +1,60 @@
 //! Keeps a pid file true: scripts and service managers read from it which process to signal.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::process::BlockingLane;
 
 /// The longest pid file that is read, in bytes.
-const LONGEST: usize = 32;
+const LONGEST: u64 = 32;
 
 /// Writes a pid file, and writes it again when another program has changed or removed it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct PidFile {
+    /// One change at a time, in the order in which they were wanted.
     lane: BlockingLane,
     /// Whether a look beside the loop is under way.
     is_busy: Arc<AtomicBool>,
+    /// The last error, which is logged once.
+    last_error: Arc<Mutex<Option<String>>>,
 }
 
 impl PidFile {
-    /// Makes the file contain `pid`, and waits for it. Without `pid` it is removed if it names `earlier`.
-    pub(super) async fn store(&self, path: PathBuf, pid: Option<u32>, earlier: Option<u32>) -> io::Result<()> {
-        self.lane.run("writing the pid file", move || keep(&path, pid, earlier)).await
+    /// Makes the file contain `pid`, and waits for it. Without `pid` it is removed if it names `earlier`. A failure is logged.
+    pub(super) async fn store(&self, path: PathBuf, pid: Option<u32>, earlier: Option<u32>) {
+        let text = path.display().to_string();
+        let kept = self.lane.run("writing the pid file", move || keep(&path, pid, earlier)).await;
+        let error = kept.err().map(|error| format!("the pid file {text} cannot be kept: {error}"));
+        let mut last = self.last_error.lock().expect("no panic under this lock");
+        if let Some(error) = error.as_ref().filter(|error| last.as_ref() != Some(error)) {
+            log::warn!("{error}");
+        }
+        *last = error;
     }
 
-    /// Does the same beside the loop.
-    pub(super) fn follow(&self, path: PathBuf, pid: Option<u32>, earlier: Option<u32>) {
+    /// Makes the file contain `pid` beside the loop, unless the last look is not done.
+    pub(super) fn follow(&self, path: PathBuf, pid: u32) {
         if self.is_busy.swap(true, Ordering::AcqRel) {
             return;
         }
-        let is_busy = self.is_busy.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = keep(&path, pid, earlier) {
-                log::warn!("the pid file {} cannot be kept: {error}", path.display());
-            }
-            is_busy.store(false, Ordering::Release);
+        let this = self.clone();
+        tokio::spawn(async move {
+            this.store(path, Some(pid), None).await;
+            this.is_busy.store(false, Ordering::Release);
         });
+    }
+
+    /// Removes the file beside the loop if it names `pid`.
+    pub(super) fn forget(&self, path: PathBuf, pid: u32) {
+        let this = self.clone();
+        tokio::spawn(async move { this.store(path, None, Some(pid)).await });
     }
 }
 
@@ -52,16 +69,21 @@ fn keep(path: &Path, pid: Option<u32>, earlier: Option<u32>) -> io::Result<()> {
     }
 }
 
+/// Whatever else is there is never followed: its directory may belong to another user.
 fn read(path: &Path) -> io::Result<Option<u32>> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_file() && metadata.len() <= LONGEST as u64 => {
-            Ok(fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-        // Whatever else is there is replaced, and never followed.
-        Ok(_) => Ok(None),
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => fs::File::from(file),
+        // A link, a socket, or nothing.
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if !file.metadata()?.is_file() {
+        return Ok(None);
     }
+    let mut text = String::new();
+    let read = file.take(LONGEST).read_to_string(&mut text);
+    Ok(read.ok().and_then(|_| text.trim().parse().ok()))
 }
 
 /// Writes a file beside it, and renames that into place: a reader finds a whole number at every moment.

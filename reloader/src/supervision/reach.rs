@@ -68,6 +68,11 @@ impl Reach {
         std::mem::replace(&mut self.unreachable, unreachable) != self.unreachable
     }
 
+    /// Forgets a look that is under way: what it finds may be of a moment at which a generation was being started.
+    pub(super) fn forget_look(&mut self) {
+        self.under_way = None;
+    }
+
     /// A listener of another server on one of our addresses, as a sentence, as of the last look.
     pub(super) fn foreign(&self) -> Option<&String> {
         self.foreign.as_ref()

@@ -54,7 +54,11 @@ pub(super) fn rows(unit: &Unit, line: &CommandLine) -> Vec<Row> {
                 Fate::Replaced,
                 "the daemon starts only what HAProxy accepts, and keeps what serves otherwise",
             ),
-            _ => row(setting, Fate::Carried, "run before each start of the daemon"),
+            _ => row(
+                setting,
+                Fate::Carried,
+                "run before each start of the daemon, while HAProxy serves: it must not touch HAProxy's sockets",
+            ),
         });
     }
     for command in &unit.start_commands {

@@ -52,8 +52,7 @@ impl Unit {
     /// Its command line, where variables decide what it says.
     pub(super) fn command_with_variables(&self) -> Option<UnitCommand> {
         // Only systemd knows the values of its specifiers, such as `%i`.
-        let line =
-            self.start_commands.first().filter(|line| UnitCommand::has_variables(line) && !line.contains('%'))?;
+        let line = self.start_commands.first().filter(|line| line.contains('$') && !line.contains('%'))?;
         Some(UnitCommand { line: line.clone(), environment_files: self.environment_files.clone() })
     }
 

@@ -23,7 +23,6 @@ impl Attempt<'_> {
     /// no connections.
     pub(in crate::reload) fn protect_before_start(&mut self, prepared: &Prepared) {
         if self.supervisor.is_served() {
-            self.supervisor.mend_paths();
             let (links, notes) = PathLinks::new(&self.supervisor.present_listeners());
             self.protection.links = links;
             notes.into_iter().for_each(|note| self.recorder.note(note));

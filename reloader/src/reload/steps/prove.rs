@@ -12,7 +12,7 @@ use crate::reload::verdict::{self, Verdict};
 use crate::sockets::foreign;
 use crate::sockets::inspection::Inspection;
 use crate::sockets::reachability::Unreachable;
-use crate::supervision::{Generation, Notice, Supervisor};
+use crate::supervision::{Generation, Supervisor};
 
 /// How long a process that does not answer any more may take to end, before it is called silent.
 const END_TIMEOUT: Duration = Duration::from_millis(200);
@@ -56,7 +56,7 @@ impl Attempt<'_> {
         if let Some(sentence) = &obstacle {
             self.recorder.doubt(ReasonCode::NextReloadFails, sentence);
         }
-        self.supervisor.replace_warning(Notice::NextReload, obstacle);
+        self.next_obstacle = obstacle;
         let unreachable = self.supervisor.unreachable_now(&inspection).await;
         let verdicts = verdicts(self.supervisor, old, &inspection, &unreachable);
         Ok((inspection, verdicts))

@@ -13,7 +13,7 @@ use crate::reload::timing::POLL_INTERVAL;
 use crate::reload::verdict::Verdict;
 use crate::sockets::custody::Custody;
 use crate::sockets::inspection::Inspection;
-use crate::supervision::Generation;
+use crate::supervision::{Generation, Notice};
 
 /// A longer `grace` of HAProxy is not waited for.
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
@@ -22,18 +22,22 @@ impl Attempt<'_> {
     /// Carries out the second phase. From here on the new generation serves, whatever the old one does. False where the old one was not seen
     /// to close its listeners.
     pub(in crate::reload) async fn retire(&mut self, inspection: Inspection, verdicts: Vec<Verdict>) -> bool {
-        self.supervisor.look_before_stop().await;
         let Some(new) = self.supervisor.take_starting() else { return true };
         let old = self.supervisor.serving().map(Generation::retire_request);
         let grace = self.supervisor.serving().and_then(|serving| serving.grace);
         let closing: Vec<&Listener> = verdicts.iter().filter_map(|verdict| verdict.closing.as_ref()).collect();
         let old_listeners = OldListeners::new(self.supervisor, &closing);
         let before = self.promote(new, inspection);
+        self.supervisor.replace_warning(Notice::NextReload, self.next_obstacle.take());
 
         let mut closed = true;
         if let Some(old) = old {
             self.supervisor.server().retire(&old);
+            // While SYNs are held, clients would wait for as long.
+            let grace = grace.filter(|_| self.protection.held.is_none());
             closed = self.await_close(&old.process, &before, grace.unwrap_or_default()).await;
+            // nginx may have taken a path away already.
+            self.supervisor.mend_paths().await;
         }
         self.supervisor.settle_service_manager().await;
         // Now only the daemon has the closing listeners open. What is in their queues is lost when `before` is dropped below.

@@ -205,11 +205,14 @@ impl ServiceServer {
         if self.config.sockets == Sockets::Replace {
             return None;
         }
+        let ephemeral = udp::ephemeral_ports();
         let kept = inspection.custody.kept().iter();
         let is_alone = |kept: &&KeptSocket| {
             let endpoint = &kept.listener.endpoint;
             let is_passed = self.config.sockets == Sockets::ListenFds && self.can_be_given(endpoint);
-            endpoint.is_tcp_here() && !is_passed && !kept.shares_its_address()
+            // Another generation gets another port from the kernel.
+            let is_chosen = endpoint.port().is_some_and(|port| ephemeral.contains(&port));
+            endpoint.is_tcp_here() && !is_passed && !is_chosen && !kept.shares_its_address()
         };
         let found = kept.filter(is_alone).min_by_key(|kept| kept.listener.endpoint.port())?;
         let remedy = match self.config.sockets {

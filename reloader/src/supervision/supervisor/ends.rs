@@ -1,6 +1,6 @@
 //! Handles the end of retired generations: judges it, and records what it cut.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Supervisor;
 use super::housekeeping::forward_last_words;
@@ -14,6 +14,8 @@ use crate::supervision::{Generation, Notice};
 impl Supervisor {
     /// Removes draining generations that have ended, and records what their ends cut.
     pub(crate) async fn reap_draining(&mut self) {
+        // A path that an ended generation has removed refuses every client until it is back.
+        self.mend_paths().await;
         let mut receipts = Vec::new();
         for mut generation in self.generations.take_ended() {
             let lines = forward_last_words(self.name(), &mut generation);
@@ -29,7 +31,6 @@ impl Supervisor {
                 self.follow_orphans(&generation);
             }
         }
-        self.mend_paths();
         self.record();
         for receipt in receipts {
             self.store_receipt(&receipt).await;
@@ -38,7 +39,9 @@ impl Supervisor {
 
     fn note_drained(&mut self, generation: &Generation) {
         let how = match generation.process.try_ended() {
-            Some(ended @ (Ended::Exited(1..) | Ended::Killed(_))) => format!(": it {ended}"),
+            Some(ended @ (Ended::Exited(1..) | Ended::Killed(_))) if !generation.end_is_recorded => {
+                format!(": it {ended}")
+            }
             _ => String::new(),
         };
         let (number, pid) = (generation.number, generation.process.pid());
@@ -80,7 +83,8 @@ impl Supervisor {
     }
 
     /// Looks at the connections of the serving generation, if it may cut them when it is asked to end.
-    pub(crate) async fn look_before_stop(&self) {
+    pub(crate) async fn look_before_stop(&mut self) {
+        self.generations.update_serving(Generation::note_stop_signal);
         let Some(serving) = self.serving().filter(|_| !self.server().finishes_what_it_accepted()) else { return };
         let look = Look::at(serving);
         self.heartbeat().during(run_blocking(move || look_now(&[look]))).await;
@@ -92,6 +96,9 @@ impl Supervisor {
         self.looks.begin(draining.filter(|generation| generation.process.try_ended().is_none()).map(Look::at));
     }
 }
+
+/// A look longer ago says little about the last moment of a generation.
+const RECENT: Duration = Duration::from_secs(2);
 
 fn sentence(generation: &Generation, cut_short: &CutShort) -> String {
     let cut = match cut_short.cut {
@@ -115,30 +122,41 @@ fn cut_short(generation: &Generation, closed_at_last: Option<usize>) -> Option<C
         ended,
         processes: ledger.ends(),
         was_looked_at: ledger.last_look().is_some(),
-        hard_stop: hard_stop(generation, |moment| ledger.count_before(moment)),
+        hard_stop: hard_stop(generation, |moment| ledger.count_just_before(moment)),
         root_was_idle: generation.idle_since.is_some(),
+        stop_signal: generation.handled_stop_signal,
         closed_at_last,
     };
     judge(&facts)
 }
 
-/// How many lasting connections a generation closed in its last moment. HAProxy exits with status 0 only when it has finished. Of other servers,
-/// and of a process whose status is not known, the kernel shows which side closed each connection.
+/// How many lasting connections a generation closed in its last moment, if those were most. HAProxy exits with status 0 only when it has finished,
+/// and spreads the close of idle connections over its last seconds. Of other servers the kernel shows which side closed each connection.
 async fn closed_at_last(generation: &Generation) -> Option<usize> {
-    let ended = generation.process.try_ended()?;
-    if generation.scope == ProcessScope::SameProgram && ended != Ended::Unknown {
+    if generation.scope == ProcessScope::SameProgram {
         return None;
     }
-    let lasting = generation.ledger.lock().expect("no panic under this lock").lasting().clone();
-    run_blocking(move || closed_from_here(&lasting)).await
+    let lasting = {
+        let ledger = generation.ledger.lock().expect("no panic under this lock");
+        // What was seen longer ago may have ended in order since.
+        ledger.last_look().filter(|at| at.elapsed() <= RECENT)?;
+        ledger.lasting().clone()
+    };
+    let sample = lasting.len();
+    let closed = run_blocking(move || closed_from_here(&lasting)).await?;
+    (closed * 2 >= sample).then_some(closed)
 }
 
-/// HAProxy's own hard stop, if it took place: HAProxy ends once its last connection has ended, so one that still lived at that moment had some.
+/// HAProxy's own hard stop, if it took place: HAProxy ends once its last connection has ended, so one that lived until that moment had some. It was
+/// seen alive just before that moment, or says so itself. The end may be noticed late.
 fn hard_stop(generation: &Generation, count_before: impl Fn(Instant) -> Option<u64>) -> Option<HardStop> {
     let (retired, ended) = (generation.retired?, generation.process.ended_at()?);
-    let planned = generation.hard_stop_after.map(|after| (after, retired + after)).filter(|(_, at)| *at <= ended);
-    match planned {
-        Some((after, at)) => Some(HardStop { after: Some(after), connections: count_before(at) }),
+    // The time counts from the end of `grace` (`do_soft_stop_now`).
+    let begins = retired + generation.grace.unwrap_or_default();
+    let planned = generation.hard_stop_after.map(|after| (after, begins + after)).filter(|(_, at)| *at <= ended);
+    let counted = planned.and_then(|(after, at)| Some((after, count_before(at)?)));
+    match counted {
+        Some((after, connections)) => Some(HardStop { after: Some(after), connections: Some(connections) }),
         None if generation.says_hard_stop => Some(HardStop { after: None, connections: None }),
         None => None,
     }

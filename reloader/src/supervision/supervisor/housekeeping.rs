@@ -35,7 +35,7 @@ impl Supervisor {
         self.ask_orphans();
         self.look_at_draining();
         self.follow_pid_file();
-        self.mend_paths();
+        self.follow_paths();
         self.follow_reachability();
         self.remind_draining();
         self.end_idle_masters();

@@ -1,6 +1,7 @@
 //! Follows which listeners clients can reach.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
 use super::Supervisor;
 use crate::haproxy::master::root_of;
@@ -10,7 +11,7 @@ use crate::sockets::custody::Custody;
 use crate::sockets::inspection::Inspection;
 use crate::sockets::reachability::{Subject, Unreachable};
 use crate::supervision::reach::{Surroundings, look_in};
-use crate::supervision::{Generation, Notice, PathLinks};
+use crate::supervision::{Generation, Notice, PathLinks, path_links};
 
 impl Supervisor {
     /// Looks again which of the present listeners clients reach.
@@ -39,6 +40,10 @@ impl Supervisor {
 
     /// Follows it between reloads, beside the loop, and whether another server listens on the same addresses.
     pub(super) fn follow_reachability(&mut self) {
+        // A new generation may take paths over, and a reload has looked before it began.
+        if self.generations.starting().is_some() {
+            return self.reach.forget_look();
+        }
         let surroundings = self.surroundings();
         let owned = surroundings.listeners.clone();
         if self.reach.follow(surroundings, self.sockets.custody()) {
@@ -76,13 +81,36 @@ impl Supervisor {
         }
     }
 
-    /// Puts back the paths of passed sockets that a draining generation has taken away.
-    pub(crate) fn mend_paths(&mut self) {
-        for path in self.path_links.mend() {
-            log::warn!("{}: a retired generation removed {}: it is put back", self.name(), path.display());
+    /// Puts back the paths of passed sockets that a draining generation has taken away, and waits for it.
+    pub(crate) async fn mend_paths(&mut self) {
+        if !self.path_links.is_empty() {
+            let (name, pairs) = (self.name().to_owned(), self.path_links.pairs());
+            let mend = move || {
+                mend(&name, &pairs);
+                Ok(())
+            };
+            // A file system that hangs is in the log.
+            let _ = self.heartbeat().during(self.reach.lane().run("putting paths back", mend)).await;
         }
         if self.generations.draining().is_empty() {
             self.path_links = PathLinks::default();
+        }
+    }
+
+    /// The same, beside the loop.
+    pub(super) fn follow_paths(&self) {
+        if !self.path_links.is_empty() {
+            let (name, pairs) = (self.name().to_owned(), self.path_links.pairs());
+            tokio::task::spawn_blocking(move || mend(&name, &pairs));
+        }
+    }
+
+    /// Makes links for generations that an earlier daemon has retired, and that may take paths away.
+    pub(crate) fn link_paths_of_adopted(&mut self) {
+        if self.server().may_take_paths_away() && !self.generations.draining().is_empty() {
+            let (links, notes) = PathLinks::new(&self.present_listeners());
+            notes.iter().for_each(|note| log::warn!("{}: {note}", self.name()));
+            self.keep_path_links(links);
         }
     }
 
@@ -101,5 +129,11 @@ impl Supervisor {
     /// Removes from `custody` the sockets that no client reaches: the next generation is to bind them again.
     pub(super) fn leave_out_unreachable(&self, custody: &mut Custody) {
         custody.retain(|kept| self.reach.why_not(kept.listener.inode).is_none());
+    }
+}
+
+fn mend(service: &str, pairs: &[(PathBuf, PathBuf)]) {
+    for path in path_links::mend(pairs) {
+        log::warn!("{service}: a retired generation removed {}: it is put back", path.display());
     }
 }

@@ -107,23 +107,20 @@ impl Supervisor {
 
     async fn store_pid_file(&self, pid: Option<u32>, earlier: Option<u32>) {
         let Some(path) = self.config().pid_file(self.name()).map(Path::to_owned) else { return };
-        let text = path.display().to_string();
-        if let Err(error) = self.heartbeat().during(self.pid_file.store(path, pid, earlier)).await {
-            log::warn!("{}: the pid file {text} cannot be kept: {error}", self.name());
-        }
+        self.heartbeat().during(self.pid_file.store(path, pid, earlier)).await;
     }
 
     /// Makes the pid file true beside the loop.
     pub(super) fn follow_pid_file(&self) {
         if let (Some(path), Some(pid)) = (self.config().pid_file(self.name()), self.pid_to_keep()) {
-            self.pid_file.follow(path.to_owned(), Some(pid), None);
+            self.pid_file.follow(path.to_owned(), pid);
         }
     }
 
     /// Removes the pid file beside the loop if it names this process, which serves no more.
     pub(super) fn forget_pid(&self, pid: u32) {
         if let Some(path) = self.config().pid_file(self.name()).filter(|_| !self.keeps_own_pid()) {
-            self.pid_file.follow(path.to_owned(), None, Some(pid));
+            self.pid_file.forget(path.to_owned(), pid);
         }
     }
 

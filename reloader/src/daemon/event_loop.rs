@@ -155,7 +155,7 @@ impl EventLoop {
         let all = generations.serving().into_iter().chain(generations.draining());
         let all: Vec<&Generation> = all.filter(|generation| generation.process.try_ended().is_none()).collect();
         // The default action of these ends no process.
-        let harmless = [Signal::WINCH, Signal::CHILD, Signal::URG, Signal::CONT].contains(&signal);
+        let harmless = [Signal::CHILD, Signal::URG, Signal::CONT].contains(&signal);
         let unprepared = |generation: &&&Generation| !harmless && !handles_signal(generation.process.pid(), signal);
         if let Some(generation) = all.iter().find(unprepared) {
             let pid = generation.process.pid();

@@ -24,6 +24,8 @@ pub(crate) async fn run(supervisor: &mut Supervisor, request: ReloadRequest, pro
     let nothing_serves = outcome.is_err() && !attempt.supervisor.serves();
     attempt.recorder.receipt().nothing_serves = nothing_serves;
     attempt.supervisor.write_pid_file().await;
+    // What the reload has healed is no warning any more.
+    attempt.supervisor.look_at_reachability().await;
     attempt.supervisor.publish();
     attempt.recorder.finish(outcome)
 }
@@ -63,7 +65,7 @@ impl Attempt<'_> {
         let Some(old) = self.recorder.receipt().old else { return };
         if let Some((sentence, cut)) = self.supervisor.take_cut_of(old.generation).await {
             self.recorder.receipt().lost.cut = cut;
-            self.recorder.note(sentence);
+            sentence.into_iter().for_each(|sentence| self.recorder.note(sentence));
         }
     }
 

@@ -7,12 +7,16 @@ use crate::config::Stop;
 /// Why this signal is not sent: it would end the server, or stop it. `stop` is how the server is asked to end; `None` for HAProxy.
 pub(super) fn refusal(signal: Signal, stop: Option<&Stop>) -> Option<&'static str> {
     // A master reloads by SIGHUP too (`mworker_catch_sighup`), and SIGTTOU pauses listeners (`sig_pause`), which are shared.
-    let changes_haproxy = [Signal::USR1, Signal::USR2, Signal::HUP, Signal::TTOU, Signal::TTIN];
+    let changes_haproxy = [Signal::USR1, Signal::HUP, Signal::TTOU, Signal::TTIN];
     if [Signal::KILL, Signal::TERM, Signal::INT, Signal::ABORT].contains(&signal) {
         return Some("it ends the server: use `reloader reload` or `reloader stop`");
     }
     if [Signal::STOP, Signal::TSTP].contains(&signal) {
         return Some("it stops the server, and its clients would hang");
+    }
+    // nginx starts another copy of itself by SIGUSR2, and ends its workers by SIGWINCH.
+    if [Signal::USR2, Signal::WINCH].contains(&signal) {
+        return Some("servers stop accepting, or start another copy of themselves by it: use `reloader reload`");
     }
     match stop {
         None if changes_haproxy.contains(&signal) => {
@@ -37,6 +41,7 @@ mod tests {
         for signal in [Signal::KILL, Signal::TERM, Signal::STOP] {
             assert!(refusal(signal, None).is_some() && refusal(signal, Some(&quit)).is_some());
         }
+        assert!(refusal(Signal::USR2, None).is_some() && refusal(Signal::WINCH, Some(&quit)).is_some());
         assert!(refusal(Signal::HUP, None).is_some() && refusal(Signal::HUP, Some(&quit)).is_none());
     }
 }

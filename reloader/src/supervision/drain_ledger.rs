@@ -96,6 +96,11 @@ impl DrainLedger {
         &self.lasting
     }
 
+    /// The connections at the last look. `None` if there was none.
+    pub(super) fn last_sum(&self) -> Option<u64> {
+        self.sums.last().map(|(_, connections)| *connections)
+    }
+
     /// When the generation was last looked at.
     pub(super) fn last_look(&self) -> Option<Instant> {
         self.sums.last().map(|(at, _)| *at)

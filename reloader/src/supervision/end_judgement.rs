@@ -48,6 +48,8 @@ pub(super) struct CutShort {
     pub(super) how: String,
     /// The connections that were cut. `None` if that is not known.
     pub(super) cut: Option<u64>,
+    /// Whether it is certain that it had not finished. Otherwise there is only a sign of it.
+    pub(super) is_certain: bool,
 }
 
 /// `None` if the generation had finished its connections.
@@ -59,6 +61,7 @@ pub(super) fn judge(facts: &EndFacts) -> Option<CutShort> {
             CutShort {
                 how: format!("stopped hard by itself{after} (hard-stop-after of HAProxy)"),
                 cut: stop.connections,
+                is_certain: true,
             }
         }
         None => match (by_status(facts), by_closing(facts)) {
@@ -92,14 +95,14 @@ fn by_status(facts: &EndFacts) -> Option<CutShort> {
         _ => facts.ended.to_string(),
     };
     let cut = facts.was_looked_at.then(|| failed.iter().map(|end| end.connections).sum());
-    Some(CutShort { how, cut })
+    Some(CutShort { how, cut, is_certain: true })
 }
 
 /// Some servers exit with status 0 when they are killed, or close what is left after a time (`worker_shutdown_timeout` of nginx).
 fn by_closing(facts: &EndFacts) -> Option<CutShort> {
     let closed = facts.closed_at_last.filter(|closed| *closed >= SEVERAL)?;
     let how = format!("{} and closed at least {closed} lasting connections in its last moment", facts.ended);
-    Some(CutShort { how, cut: None })
+    Some(CutShort { how, cut: None, is_certain: false })
 }
 
 #[cfg(test)]
@@ -150,7 +153,11 @@ mod tests {
         let end = facts(DONE, &[(2, KILLED, 20), (3, DONE, 7)]);
         assert_eq!(
             judge(&end).unwrap(),
-            CutShort { how: "lost its process 2, which was killed by signal 9".into(), cut: Some(20) }
+            CutShort {
+                how: "lost its process 2, which was killed by signal 9".into(),
+                cut: Some(20),
+                is_certain: true
+            }
         );
         // A kernel that does not keep the status: the master tells that a worker has failed.
         assert_eq!(cut(&facts(Ended::Exited(137), &[(2, Ended::Unknown, 20)])), Some(Some(20)));

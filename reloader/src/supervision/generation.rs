@@ -147,7 +147,8 @@ impl Generation {
             hard_stop_after: self.hard_stop_after,
             grace: self.grace,
             says_hard_stop: false,
-            ledger: Arc::default(),
+            // What was counted in this process still counts.
+            ledger: self.ledger.clone(),
             handled_stop_signal: self.handled_stop_signal,
             end_is_recorded: false,
             config: self.config.clone(),

@@ -20,13 +20,16 @@ use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::kernel::udp;
 use crate::model::listener::{Address, Endpoint, Listener, Owned, Role, SocketType};
 use crate::process::{self, Handle, ProcessScope, SocketOwner};
-use crate::sockets::custody::{Custody, KeptSocket};
+use crate::sockets::custody::{Custody, KeptSocket, make_nonblocking};
 use crate::sockets::inspection::{InspectError, InspectRequest, Inspection, look};
 
 pub(super) use readiness::Readiness;
 
 /// The first descriptor that sd_listen_fds(3) tells of.
 const FIRST_DESCRIPTOR: RawFd = 3;
+
+/// The variable by which nginx is told of inherited sockets (`NGINX_VAR` in its `nginx.h`).
+const NGINX_SOCKETS: &str = "NGINX";
 
 /// A server by its `[service.NAME]`.
 #[derive(Debug)]
@@ -244,7 +247,15 @@ fn given(config: &Service, custody: &[KeptSocket]) -> Result<Vec<KeptSocket>, St
         Some(held) => Ok(held.clone()),
         None => bind::socket(listen, &config.listen, file),
     };
-    config.listen.iter().map(socket).collect()
+    let given: Vec<KeptSocket> = config.listen.iter().map(socket).collect::<Result<_, _>>()?;
+    // nginx takes over sockets of another nginx only, which have O_NONBLOCK: without it a worker that comes too late to a connection sleeps in
+    // accept(2), and its other clients wait.
+    if config.environment.contains_key(NGINX_SOCKETS) {
+        for kept in &given {
+            make_nonblocking(&kept.fd);
+        }
+    }
+    Ok(given)
 }
 
 /// The names of the passed sockets, as `LISTEN_FDNAMES` has them.

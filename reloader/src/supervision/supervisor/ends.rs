@@ -26,8 +26,8 @@ impl Supervisor {
                 Some(cut_short) => receipts.push(self.end_receipt(&generation, cut_short, lines)),
             }
             generation.clean_up();
-            // A script may have ended while its server lives on.
-            if generation.scope == ProcessScope::All && !generation.closed_listeners {
+            // A script may have ended while its server lives on, and a master while its worker drains.
+            if generation.scope == ProcessScope::SameProgram || !generation.closed_listeners {
                 self.follow_orphans(&generation);
             }
         }
@@ -53,9 +53,14 @@ impl Supervisor {
 
     fn end_receipt(&mut self, generation: &Generation, cut_short: &CutShort, lines: Vec<String>) -> Receipt {
         let sentence = sentence(generation, cut_short);
-        self.warn(Notice::CutShort, &sentence);
+        if cut_short.is_certain {
+            self.warn(Notice::CutShort, &sentence);
+        }
         let mut recorder = Recorder::begin(Some(self.name()), Kind::End, Instant::now(), 0, Some(generation.id()));
-        recorder.doubt(ReasonCode::ConnectionsCut, sentence);
+        match cut_short.is_certain {
+            true => recorder.doubt(ReasonCode::ConnectionsCut, sentence),
+            false => recorder.note(sentence),
+        }
         let receipt = recorder.receipt();
         receipt.lost.cut = cut_short.cut;
         receipt.server_log = lines;
@@ -64,17 +69,24 @@ impl Supervisor {
 
     /// What was cut when a generation ended that was retired a moment ago. `None` while it lives, and if it had finished. A receipt
     /// of the caller says it, so none of kind `end` is written.
-    pub(crate) async fn take_cut_of(&mut self, number: u64) -> Option<(String, Option<u64>)> {
+    pub(crate) async fn take_cut_of(&mut self, number: u64) -> Option<(Option<String>, Option<u64>)> {
         let has_ended = |generation: &&Generation| {
             generation.number == number && generation.process.try_ended().is_some() && !generation.end_is_recorded
         };
         let generation = self.generations.draining().iter().find(has_ended)?;
         let closed = self.heartbeat().during(closed_at_last(generation)).await;
-        let cut_short = cut_short(generation, closed)?;
+        let had = generation.ledger.lock().expect("no panic under this lock").last_sum();
+        let Some(cut_short) = cut_short(generation, closed) else {
+            // A server other than HAProxy may exit with status 0 however it ends: what it had at its stop may have been finished or cut.
+            let is_known = generation.scope == ProcessScope::SameProgram || had == Some(0);
+            return (!is_known).then_some((None, None));
+        };
         let sentence = sentence(generation, &cut_short);
         self.note_recorded_end(number);
-        self.warn(Notice::CutShort, &sentence);
-        Some((sentence, cut_short.cut))
+        if cut_short.is_certain {
+            self.warn(Notice::CutShort, &sentence);
+        }
+        Some((Some(sentence), cut_short.cut))
     }
 
     /// Notes that a receipt says already what the end of this generation cuts.

@@ -120,8 +120,15 @@ impl Supervisor {
             Some(format!("{} ({})", listener.endpoint, self.reach.why_not(listener.inode)?))
         });
         let lost: Vec<String> = lost.collect();
-        let text =
-            (!lost.is_empty()).then(|| format!("no client reaches {}; a reload binds it again", lost.join(", ")));
+        let is_gone = |owned: &Owned| {
+            let why = self.reach.why_not(owned.listener.inode);
+            matches!(why, Some(Unreachable::DeviceGone(_) | Unreachable::NamespaceGone(_)))
+        };
+        let remedy = match owned.iter().any(is_gone) {
+            true => "once that is there again, a reload binds it again",
+            false => "a reload binds it again",
+        };
+        let text = (!lost.is_empty()).then(|| format!("no client reaches {}; {remedy}", lost.join(", ")));
         text.iter().for_each(|text| log::error!("{}: {text}", self.name()));
         self.replace_warning(Notice::Unreachable, text);
     }

@@ -202,6 +202,7 @@ async fn foreign_haproxy(supervisor: &mut Supervisor) -> Result<Option<Generatio
         generation.noreuseport = facts.noreuseport;
         generation.hard_stop_after = facts.hard_stop_after;
         generation.grace = facts.grace;
+        supervisor.forget_configuration();
         return Ok(Some(generation));
     }
     Ok(None)

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use crate::model::listener::{Address, Owned};
+use crate::model::listener::{Address, Endpoint, Owned};
 
 /// A hard link to each socket, beside its path. They are removed with this value.
 #[derive(Debug, Default)]
@@ -97,10 +97,10 @@ pub(super) fn mend(pairs: &[(PathBuf, PathBuf)]) -> Vec<PathBuf> {
     pairs.iter().filter(|(link, path)| fs::hard_link(link, path).is_ok()).map(|(_, path)| path.clone()).collect()
 }
 
-/// Removes what a daemon that was killed has left beside the paths of these listeners. A path that is gone is put back first.
-pub(crate) fn clean_up(listeners: &[Owned]) {
-    for owned in listeners {
-        let Address::Unix(path) = &owned.listener.endpoint.address else { continue };
+/// Removes what a daemon that was killed has left beside the paths of these endpoints. A path that is gone is put back first.
+pub(crate) fn clean_up(endpoints: &[Endpoint]) {
+    for endpoint in endpoints {
+        let Address::Unix(path) = &endpoint.address else { continue };
         let link = beside(path);
         if fs::symlink_metadata(&link).is_ok_and(|found| found.file_type().is_socket()) {
             log::warn!("{}: an earlier daemon left it", link.display());
@@ -121,7 +121,7 @@ mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
-    use crate::model::listener::{Endpoint, Listener, Role};
+    use crate::model::listener::{Listener, Role};
 
     fn owned(path: &Path, inode: u64) -> Owned {
         Owned {
@@ -161,7 +161,7 @@ mod tests {
         let _first = UnixListener::bind(&path).unwrap();
         std::mem::forget(PathLinks::new(&[owned(&path, 1)]));
         fs::remove_file(&path).unwrap();
-        clean_up(&[owned(&path, 1)]);
+        clean_up(&[Endpoint::stream(Address::Unix(path.clone()))]);
         UnixStream::connect(&path).unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }

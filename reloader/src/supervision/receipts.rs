@@ -36,6 +36,11 @@ impl Receipts {
         self.served.as_ref()
     }
 
+    /// Something else started what serves now: its configuration is in no receipt.
+    pub(super) fn forget_configuration(&mut self) {
+        self.served = None;
+    }
+
     /// Logs a receipt, and keeps it as the last one unless it is about the end of a generation.
     pub(super) fn note(&mut self, receipt: &Receipt) {
         log(receipt);

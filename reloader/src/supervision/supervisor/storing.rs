@@ -73,6 +73,11 @@ impl Supervisor {
         refused
     }
 
+    /// Something else started what serves now: its configuration is in no receipt.
+    pub(crate) fn forget_configuration(&mut self) {
+        self.receipts.forget_configuration();
+    }
+
     /// The configuration of the last generation that was started. `None` if no receipt has it.
     pub(crate) fn served_configuration(&self) -> Option<&Vec<FileDigest>> {
         self.receipts.served_configuration()

@@ -65,6 +65,7 @@ struct HaproxyTable {
     pid_file: PathOrNone,
     command_line: String,
     environment_files: Vec<String>,
+    default_environment: BTreeMap<String, String>,
 }
 
 impl Default for HaproxyTable {
@@ -78,6 +79,7 @@ impl Default for HaproxyTable {
             pid_file: PathOrNone(None),
             command_line: "none".into(),
             environment_files: Vec::new(),
+            default_environment: BTreeMap::new(),
         }
     }
 }
@@ -131,8 +133,13 @@ impl Default for HoldTable {
 
 impl From<HaproxyTable> for Haproxy {
     fn from(table: HaproxyTable) -> Haproxy {
-        let HaproxyTable { binary, config, args, mode, master_cli, pid_file, command_line, environment_files } = table;
-        let unit_command = (command_line != "none").then_some(UnitCommand { line: command_line, environment_files });
+        let HaproxyTable { binary, config, args, mode, master_cli, pid_file, command_line, .. } = table;
+        let (environment_files, default_environment) = (table.environment_files, table.default_environment);
+        let unit_command = (command_line != "none").then_some(UnitCommand {
+            line: command_line,
+            environment_files,
+            default_environment,
+        });
         let (PathOrNone(master_cli), PathOrNone(pid_file)) = (master_cli, pid_file);
         Haproxy { binary, config, args, mode, master_cli, pid_file, unit_command, environment: Vec::new() }
     }

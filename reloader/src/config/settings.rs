@@ -60,6 +60,9 @@ pub struct UnitCommand {
     pub line: String,
     /// The values of `EnvironmentFile=`.
     pub environment_files: Vec<String>,
+    /// The values of variables that neither those files nor the program's own environment have: a command in a shell has not the unit's
+    /// environment.
+    pub default_environment: BTreeMap<String, String>,
 }
 
 /// The `[reload]` table.

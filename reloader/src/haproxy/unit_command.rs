@@ -16,7 +16,9 @@ const LONGEST: u64 = 1 << 20;
 /// A sentence.
 pub fn resolve(haproxy: &Haproxy) -> Result<Haproxy, String> {
     let Some(unit) = &haproxy.unit_command else { return Ok(haproxy.clone()) };
-    let environment = read_environment(&unit.environment_files)?;
+    let missing = unit.default_environment.iter().filter(|(name, _)| std::env::var_os(name).is_none());
+    let mut environment: Vec<(String, String)> = missing.map(|(name, value)| (name.clone(), value.clone())).collect();
+    environment.extend(read_environment(&unit.environment_files)?);
     let value = |name: &str| {
         let own = environment.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
         own.or_else(|| std::env::var(name).ok())
@@ -64,6 +66,14 @@ fn variables(text: &str) -> Vec<(String, String)> {
         is_name.then(|| (name.to_owned(), unquoted(value.trim())))
     };
     joined.lines().filter_map(assignment).collect()
+}
+
+/// The variables of one `Environment=`. One whose value has a specifier of systemd, such as `%i`, is left out.
+pub fn assignments(value: &str) -> Vec<(String, String)> {
+    let words = super::scan::words(&value.replace('#', "\\#"));
+    let pairs = words.iter().filter_map(|word| word.split_once('='));
+    let known = pairs.filter(|(_, value)| !value.replace("%%", "").contains('%'));
+    known.map(|(name, value)| (name.to_owned(), value.replace("%%", "%"))).collect()
 }
 
 /// A value without its quotes. A backslash keeps the next character, except within single quotes.
@@ -164,11 +174,17 @@ mod tests {
         let command = |files: Vec<String>| UnitCommand {
             line: "/usr/sbin/haproxy -Ws -f $CONFIG $ARGS".into(),
             environment_files: files,
+            default_environment: [("CONFIG".to_owned(), "/default.cfg".to_owned())].into(),
         };
         let haproxy = |files| Haproxy { unit_command: Some(command(files)), ..Haproxy::default() };
         let found = resolve(&haproxy(vec![path("one"), format!("-{}", path("none")), path("two")])).unwrap();
         assert_eq!((found.config, found.args), (vec![PathBuf::from("/two.cfg")], vec!["-q".to_owned()]));
         assert!(resolve(&haproxy(vec![path("none")])).unwrap_err().contains("cannot read"));
-        assert!(resolve(&haproxy(vec![])).unwrap_err().contains("command-line"), "no variable is set");
+        let found = resolve(&haproxy(vec![])).unwrap();
+        assert_eq!(found.config, [PathBuf::from("/default.cfg")]);
+        assert_eq!(found.environment, [("CONFIG".to_owned(), "/default.cfg".to_owned())]);
+        let mut bare = haproxy(vec![]);
+        bare.unit_command.as_mut().unwrap().default_environment.clear();
+        assert!(resolve(&bare).unwrap_err().contains("command-line"), "no variable is set");
     }
 }

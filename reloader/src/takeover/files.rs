@@ -102,8 +102,11 @@ pub(super) fn config_text(line: &CommandLine, command: Option<&UnitCommand>) -> 
     let head = "# Written by `reloader takeover` from HAProxy's command line.\n[haproxy]\n";
     if let Some(command) = command {
         let (line, files) = (text(command.line.clone()), list(command.environment_files.clone()));
+        let variables = toml::Value::from(toml::Table::from_iter(
+            command.default_environment.iter().map(|(name, value)| (name.clone(), value.clone().into())),
+        ));
         return Some(format!(
-            "{head}command-line = {line}\nenvironment-files = {files}\n{}",
+            "{head}command-line = {line}\nenvironment-files = {files}\ndefault-environment = {variables}\n{}",
             pid_file.unwrap_or_default()
         ));
     }
@@ -185,6 +188,7 @@ mod tests {
         let stock = UnitCommand {
             line: "/usr/sbin/haproxy -Ws -f $CONFIG $EXTRAOPTS".into(),
             environment_files: vec!["-/etc/default/haproxy".into()],
+            default_environment: [("CONFIG".to_owned(), "/etc/a \"b\".cfg".to_owned())].into(),
         };
         let with_variables = config_text(&debian, Some(&stock)).unwrap();
         assert_eq!(Config::parse(&with_variables).unwrap().haproxy.unwrap().unit_command, Some(stock));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::UnitCommand;
+use crate::haproxy::unit_command;
 
 /// A unit, from the output of `systemctl show` and `systemctl cat`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub(super) struct Unit {
     pub(super) reload_commands: Vec<String>,
     /// The files of `EnvironmentFile=`, with their prefix.
     pub(super) environment_files: Vec<String>,
+    /// The variables of `Environment=`.
+    environment: BTreeMap<String, String>,
 }
 
 /// Capabilities that the daemon needs, as `systemctl show` writes them.
@@ -36,6 +39,7 @@ impl Unit {
             start_pre_commands: commands("ExecStartPre="),
             reload_commands: commands("ExecReload="),
             environment_files: commands("EnvironmentFile="),
+            environment: commands("Environment=").iter().flat_map(|value| unit_command::assignments(value)).collect(),
         }
     }
 
@@ -53,7 +57,14 @@ impl Unit {
     pub(super) fn command_with_variables(&self) -> Option<UnitCommand> {
         // Only systemd knows the values of its specifiers, such as `%i`.
         let line = self.start_commands.first().filter(|line| line.contains('$') && !line.contains('%'))?;
-        Some(UnitCommand { line: line.clone(), environment_files: self.environment_files.clone() })
+        // Other variables, which may be secret, have no business in reloader.toml.
+        let is_used = |name: &str| line.contains(&format!("${name}")) || line.contains(&format!("${{{name}}}"));
+        let used = self.environment.iter().filter(|(name, _)| is_used(name));
+        Some(UnitCommand {
+            line: line.clone(),
+            environment_files: self.environment_files.clone(),
+            default_environment: used.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        })
     }
 
     /// The first setting that keeps the daemon from running in this unit, in a sentence with the remedy.
@@ -165,6 +176,16 @@ mod tests {
         assert_eq!(unit("").start_commands, ["/opt/haproxy -Ws"]);
         let first = CAT.split("# /etc").next().unwrap();
         assert_eq!(Unit::parse("a", "", first, "zz").start_commands, ["/usr/sbin/haproxy -Ws   -f $CONFIG"]);
+    }
+
+    #[test]
+    fn variables_of_the_command_line_are_known() {
+        let cat = "Environment=\"CONFIG=/etc/haproxy/a b.cfg\" EXTRAOPTS=-q SECRET=x\nEnvironment=PIDFILE=/run/%i.pid EXTRAOPTS=-m\n\
+                   ExecStart=/usr/sbin/haproxy -Ws -f ${CONFIG} -p $PIDFILE $EXTRAOPTS\n";
+        let command = Unit::parse("a", "", cat, "zz").command_with_variables().unwrap();
+        let expected = [("CONFIG", "/etc/haproxy/a b.cfg"), ("EXTRAOPTS", "-m")];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(command.default_environment, expected.into());
     }
 
     #[test]

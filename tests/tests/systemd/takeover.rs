@@ -233,6 +233,9 @@ fn own_commands_and_the_pid_file_are_carried() {
     scene.machine.write("/etc/default/haproxy", "EXTRAOPTS=\"--frobnicate\"\n");
     scene.reload_fails();
     scene.machine.write("/etc/default/haproxy", "");
+    // A shell has not the environment of the unit.
+    scene.machine.reloader(&["check"]).expect_status(0);
+    scene.machine.reloader(&["probe"]).expect_status(0);
 
     // The hooks of recipes.
     let daemon = scene.main_pid();

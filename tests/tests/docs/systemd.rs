@@ -22,6 +22,9 @@ const APP: &str = "[Service]\nExecStart=/usr/bin/perl -MIO::Socket::INET -e \"\
 
 const UNDO: &str = "# reloader takeover haproxy.service --undo";
 
+/// The page begins where a new configuration is in its place.
+const CHECK: &str = "# reloader check\nConfiguration";
+
 /// In this order: each begins where the one before has ended.
 pub(super) const BLOCKS: &[Place] = &[
     (README, "$ sudo install"),
@@ -33,7 +36,7 @@ pub(super) const BLOCKS: &[Place] = &[
     (QUICKSTART, "# reloader history"),
     (QUICKSTART, "# reloader prove"),
     (TROUBLESHOOTING, "# reloader status"),
-    (UPGRADING, "# reloader check\nConfiguration"),
+    (UPGRADING, CHECK),
     (UPGRADING, "# ls /var/lib"),
     (UPGRADING, "# install reloader"),
     (UPGRADING, "# reloader check\n# systemctl"),
@@ -68,6 +71,9 @@ fn commands_of_the_systemd_pages_do_what_they_show() {
         println!("{place:?}");
         if *place == (SYSTEMD, UNDO) {
             machine.reloader(&["takeover"]).expect_status(0);
+        }
+        if *place == (UPGRADING, CHECK) {
+            machine.write("/etc/haproxy/haproxy.cfg", &format!("{CONFIG}    timeout http-request 9s\n"));
         }
         run(&machine, *place);
     }

@@ -24,6 +24,7 @@ pub(crate) async fn run(supervisor: &mut Supervisor, request: ReloadRequest, pro
     let nothing_serves = outcome.is_err() && !attempt.supervisor.serves();
     attempt.recorder.receipt().nothing_serves = nothing_serves;
     attempt.supervisor.write_pid_file().await;
+    attempt.supervisor.mend_paths().await;
     // What the reload has healed is no warning any more.
     attempt.supervisor.look_at_reachability().await;
     attempt.supervisor.publish();

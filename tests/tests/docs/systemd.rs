@@ -73,7 +73,7 @@ fn commands_of_the_systemd_pages_do_what_they_show() {
             machine.reloader(&["takeover"]).expect_status(0);
         }
         if *place == (UPGRADING, CHECK) {
-            machine.write("/etc/haproxy/haproxy.cfg", &format!("{CONFIG}    timeout http-request 9s\n"));
+            machine.write("/etc/haproxy/haproxy.cfg", format!("{CONFIG}    timeout http-request 9s\n"));
         }
         run(&machine, *place);
     }

@@ -31,6 +31,7 @@ impl Supervisor {
                 self.follow_orphans(&generation);
             }
         }
+        self.drop_path_links_when_over();
         self.record();
         for receipt in receipts {
             self.store_receipt(&receipt).await;

@@ -92,12 +92,16 @@ impl Supervisor {
             // A file system that hangs is in the log.
             let _ = self.heartbeat().during(self.reach.lane().run("putting paths back", mend)).await;
         }
+    }
+
+    /// Removes the links when no generation drains that may take paths away.
+    pub(super) fn drop_path_links_when_over(&mut self) {
         if self.generations.draining().is_empty() {
             self.path_links = PathLinks::default();
         }
     }
 
-    /// The same, beside the loop.
+    /// Does what [`mend_paths`](Self::mend_paths) does, beside the loop.
     pub(super) fn follow_paths(&self) {
         if !self.path_links.is_empty() {
             let (name, pairs) = (self.name().to_owned(), self.path_links.pairs());

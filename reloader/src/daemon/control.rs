@@ -72,7 +72,9 @@ fn listen(path: &Path, group: u32) -> io::Result<UnixListener> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => {
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                return Err(io::Error::other("another daemon answers there: stop it, or set control-socket"));
+                return Err(io::Error::other(
+                    "another daemon answers there: stop it, or give this one a `--config` with another control-socket, runtime-dir and state-dir",
+                ));
             }
             std::fs::remove_file(path)?;
         }

@@ -14,7 +14,7 @@ pub enum DaemonError {
     )]
     Privilege(String),
     /// The runtime directory is locked.
-    #[error("another reloader daemon{owner} serves {directory}; stop it first, or use another runtime-dir", directory = .directory.display())]
+    #[error("another reloader daemon{owner} serves {directory}; stop it first; a second daemon on this machine needs a `--config` of its own with another runtime-dir, state-dir and control-socket (reloader@.service)", directory = .directory.display())]
     AlreadyRunning {
         /// The directory.
         directory: PathBuf,

@@ -68,7 +68,7 @@ pub enum TakeoverError {
     },
     /// A daemon runs already.
     #[error(
-        "a reloader daemon runs already and answers on {0}: it would not let another one start; stop it first (HAProxy serves on)"
+        "a reloader daemon runs already and answers on {0}: it would not let another one start; stop it first (HAProxy serves on), or, for a second HAProxy on this machine, give `--config` a file with another control-socket, runtime-dir and state-dir"
     )]
     DaemonRuns(PathBuf),
     /// The daemon cannot be reached, or did not do what must be done before the first step.

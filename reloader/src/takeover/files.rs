@@ -161,6 +161,17 @@ mod tests {
     }
 
     #[test]
+    fn template_unit_differs_by_its_instance_only() {
+        let template = include_str!("../../../packaging/systemd/reloader@.service");
+        let body = |text: &str| text.split_once("[Unit]").unwrap().1.to_owned();
+        let instance = body(UNIT)
+            .replace("/usr/local/bin/reloader ", "/usr/local/bin/reloader --config /etc/reloader/%i.toml ")
+            .replace("Directory=reloader\n", "Directory=reloader/%i\n")
+            .replace("a connection\n", "a connection (%i)\n");
+        assert_eq!(body(template), instance);
+    }
+
+    #[test]
     fn commands_of_the_operator_stay_in_force() {
         let own = "ExecStartPre=+/usr/local/bin/make-maps\nExecReload=/usr/local/bin/dump-state\nExecReload=/bin/kill -USR2 $MAINPID\n";
         let text = drop_in_text(&Unit::parse("haproxy.service", "", own, DROP_IN), "/r");

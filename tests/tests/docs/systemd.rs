@@ -15,6 +15,10 @@ const CONFIG: &str = "global\n    user haproxy\n    group haproxy\n    chroot /v
                       timeout client 50s\n    timeout server 50s\nfrontend web\n    bind :80\n    \
                       http-request return status 200 content-type text/plain string ok\n";
 
+/// What the page shows.
+const ONE_TOML: &str = "control-socket = \"/run/reloader/one/control.sock\"\nruntime-dir = \"/run/reloader/one\"\n\
+                        state-dir = \"/var/lib/reloader/one\"\n[haproxy]\nconfig = [\"/etc/haproxy/one.cfg\"]\n";
+
 /// A server that binds its port itself.
 const APP: &str = "[Service]\nExecStart=/usr/bin/perl -MIO::Socket::INET -e \"\
                    $$s = IO::Socket::INET->new(LocalPort => 8080, Listen => 9, ReuseAddr => 1) or die; \
@@ -24,6 +28,9 @@ const UNDO: &str = "# reloader takeover haproxy.service --undo";
 
 /// The page begins where a new configuration is in its place.
 const CHECK: &str = "# reloader check\nConfiguration";
+
+/// An instance of the template unit.
+const INSTANCE: &str = "# install -m 644 packaging/systemd/reloader@.service";
 
 /// In this order: each begins where the one before has ended.
 pub(super) const BLOCKS: &[Place] = &[
@@ -46,6 +53,7 @@ pub(super) const BLOCKS: &[Place] = &[
     (SYSTEMD, UNDO),
     (SYSTEMD, "# install target/release/reloader /usr/local/bin/\n# install -m 644"),
     (TROUBLESHOOTING, "# systemctl restart reloader"),
+    (SYSTEMD, INSTANCE),
     (HOLDING, "$ sudo reloader hold"),
 ];
 
@@ -63,6 +71,8 @@ fn commands_of_the_systemd_pages_do_what_they_show() {
     let setup = Setup::default().program_at(&program).file("/etc/haproxy/haproxy.cfg", CONFIG);
     let setup = setup.program("/usr/local/bin/sudo", "#!/bin/sh\nexec \"$@\"\n");
     let setup = setup.file(&format!("{SOURCES}/packaging/systemd/reloader.service"), unit);
+    let template = include_str!("../../../packaging/systemd/reloader@.service");
+    let setup = setup.file(&format!("{SOURCES}/packaging/systemd/reloader@.service"), template);
     let setup = setup.file("/etc/systemd/system/app.service", APP).link(&format!("{SOURCES}/reloader"), &program);
     let machine = setup.boot();
     machine.enter_network();
@@ -74,6 +84,10 @@ fn commands_of_the_systemd_pages_do_what_they_show() {
         }
         if *place == (UPGRADING, CHECK) {
             machine.write("/etc/haproxy/haproxy.cfg", format!("{CONFIG}    timeout http-request 9s\n"));
+        }
+        if *place == (SYSTEMD, INSTANCE) {
+            machine.write("/etc/reloader/one.toml", ONE_TOML);
+            machine.write("/etc/haproxy/one.cfg", CONFIG.replace(":80", ":81").replace("admin.sock", "one.sock"));
         }
         run(&machine, *place);
     }

@@ -3,6 +3,7 @@
 mod rig;
 mod scene;
 mod service;
+mod several;
 mod steps;
 mod takeover;
 mod unit_file;

@@ -24,6 +24,7 @@ pub struct Load {
     timeout: Duration,
     exchange: Exchange,
     tls: Option<Tls>,
+    proxy_protocol: bool,
     pool: Option<usize>,
 }
 
@@ -37,6 +38,7 @@ impl Load {
             timeout: DEFAULT_TIMEOUT,
             exchange: Exchange::Http(DEFAULT_REQUEST.into()),
             tls: None,
+            proxy_protocol: false,
             pool: None,
         }
     }
@@ -71,6 +73,12 @@ impl Load {
     /// Makes each connection a TLS connection.
     pub fn tls(mut self, tls: Tls) -> Load {
         self.tls = Some(tls);
+        self
+    }
+
+    /// Begins each connection with a PROXY header of version 1 that says its own addresses (HAProxy's `accept-proxy`).
+    pub fn proxy_protocol(mut self) -> Load {
+        self.proxy_protocol = true;
         self
     }
 
@@ -109,7 +117,12 @@ impl Load {
             rate: self.rate,
             limit: self.limit,
             timeout: self.timeout,
-            options: Arc::new(ConnectionOptions { exchange: self.exchange, tls: self.tls, keep_alive }),
+            options: Arc::new(ConnectionOptions {
+                exchange: self.exchange,
+                tls: self.tls,
+                proxy_protocol: self.proxy_protocol,
+                keep_alive,
+            }),
             pool: self.pool,
         })
     }

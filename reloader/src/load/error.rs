@@ -23,6 +23,9 @@ pub enum LoadError {
     /// The host cannot be used as a TLS server name.
     #[error("{0} cannot be a TLS server name: give a host name or an IP address")]
     InvalidHostName(String),
+    /// The client's certificate or its key cannot be used.
+    #[error("{0}")]
+    ClientCertificate(String),
     /// The kernel or the TLS library refused a resource that the load needs.
     #[error("cannot start the load: {0}")]
     Unavailable(io::Error),

@@ -21,6 +21,8 @@ pub(super) struct ConnectionOptions {
     pub(super) exchange: Exchange,
     /// `None`: plain text.
     pub(super) tls: Option<Tls>,
+    /// A PROXY header comes first.
+    pub(super) proxy_protocol: bool,
     /// The end of a reply ends the exchange, and the connection stays open for the next one.
     pub(super) keep_alive: bool,
 }

@@ -8,6 +8,7 @@
 //! connection that has ended: the [`Sink`] decides what to keep of each [`Outcome`].
 
 mod builder;
+mod client_certificate;
 mod connection;
 mod engine;
 mod error;
@@ -21,6 +22,7 @@ mod target;
 mod tls;
 
 pub use builder::Load;
+pub use client_certificate::ClientCertificate;
 pub use error::LoadError;
 pub use exchange::Exchange;
 pub use outcome::{Failure, Outcome, SLOW_THRESHOLD, Sink, TlsFailure};

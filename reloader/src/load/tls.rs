@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 use socket2::Socket;
 
+use super::client_certificate::ClientCertificate;
 use super::error::LoadError;
 use super::outcome::{Failure, TlsFailure};
 
@@ -27,15 +28,28 @@ impl Tls {
     /// # Errors
     /// [`LoadError::InvalidHostName`] where `host` is neither a host name nor an address.
     pub fn new(host: &str, http: bool) -> Result<Tls, LoadError> {
+        Tls::with_certificate(host, http, None)
+    }
+
+    /// Does the same, and shows the server a certificate if it asks for one.
+    ///
+    /// # Errors
+    /// Those of [`Tls::new`], and [`LoadError::ClientCertificate`] where the certificate and the key do not fit.
+    pub fn with_certificate(host: &str, http: bool, client: Option<ClientCertificate>) -> Result<Tls, LoadError> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| LoadError::InvalidHostName(host.to_owned()))?;
         let provider = Arc::new(ring::default_provider());
         let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| LoadError::Unavailable(io::Error::other(error)))?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match client {
+            None => builder.with_no_client_auth(),
+            Some(ClientCertificate { chain, key }) => builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| LoadError::ClientCertificate(format!("the client's certificate and key: {error}")))?,
+        };
         // Each connection stands for a new client, which has no session to resume.
         config.resumption = Resumption::disabled();
         if http {

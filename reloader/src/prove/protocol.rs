@@ -1,9 +1,10 @@
 //! Defines the protocol of a run: TCP, TLS, HTTP or HTTPS, on new or on kept connections.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::target_spec::TargetSpec;
-use crate::load::{Exchange, Load, LoadError, Target, Tls};
+use crate::load::{ClientCertificate, Exchange, Load, LoadError, Target, Tls};
 
 /// What a client does on each connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,6 +15,12 @@ pub struct Protocol {
     pub http: Option<String>,
     /// The number of connections that are kept and carry the requests. `None`: a new connection each time.
     pub keep_alive: Option<usize>,
+    /// Further header lines of the request, `NAME: VALUE` each.
+    pub headers: Vec<String>,
+    /// Whether each connection begins with a PROXY header.
+    pub proxy_protocol: bool,
+    /// The files of the client's certificate and of its key.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
 }
 
 /// Why a protocol is not valid.
@@ -22,20 +29,24 @@ pub enum ProtocolError {
     /// HTTP cannot carry the path.
     #[error("--http={0}: a path begins with `/` and has neither spaces nor control characters; write them as %20")]
     Path(String),
+    /// HTTP cannot carry the header, or it would change what a run counts.
+    #[error("--header `{}`: {}", .0.escape_debug(), .1)]
+    Header(String, &'static str),
 }
 
 impl Protocol {
-    /// Checks that HTTP can carry the path.
+    /// Checks that HTTP can carry the path and the headers.
     ///
     /// # Errors
-    /// [`ProtocolError::Path`].
+    /// [`ProtocolError::Path`] or [`ProtocolError::Header`].
     pub fn check(&self) -> Result<(), ProtocolError> {
-        match &self.http {
-            Some(path) if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) => {
-                Err(ProtocolError::Path(path.clone()))
-            }
-            _ => Ok(()),
+        let cannot_carry = |path: &&String| !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic());
+        if let Some(path) = self.http.as_ref().filter(cannot_carry) {
+            return Err(ProtocolError::Path(path.clone()));
         }
+        self.headers
+            .iter()
+            .try_for_each(|header| check_header(header).map_err(|remedy| ProtocolError::Header(header.clone(), remedy)))
     }
 
     /// The word for the protocol in the JSON object: `tcp`, `tls`, `http` or `https`.
@@ -60,7 +71,13 @@ impl Protocol {
     pub fn load(&self, target: &TargetSpec, address: &Target) -> Result<Load, LoadError> {
         let mut load = Load::new(vec![address.clone()]).exchange(self.exchange(target));
         if self.tls {
-            load = load.tls(Tls::new(target.host.as_deref().unwrap_or("localhost"), self.http.is_some())?);
+            let files = self.client_certificate.as_ref();
+            let certificate = files.map(|(certificate, key)| ClientCertificate::read(certificate, key)).transpose()?;
+            let host = target.host.as_deref().unwrap_or("localhost");
+            load = load.tls(Tls::with_certificate(host, self.http.is_some(), certificate)?);
+        }
+        if self.proxy_protocol {
+            load = load.proxy_protocol();
         }
         if let Some(connections) = self.keep_alive {
             load = load.keep_alive(connections);
@@ -73,11 +90,38 @@ impl Protocol {
         let host = if target.host.is_some() { target.text.as_str() } else { "localhost" };
         let host = host.strip_suffix(if self.tls { ":443" } else { ":80" }).unwrap_or(host);
         let connection = if self.keep_alive.is_some() { "keep-alive" } else { "close" };
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: reloader-prove/{}\r\nAccept: */*\r\nConnection: {connection}\r\n\r\n",
-            env!("CARGO_PKG_VERSION")
-        );
+        let given = |name: &str| self.headers.iter().any(|header| name_of(header).eq_ignore_ascii_case(name));
+        let defaults = [
+            ("Host", host.to_owned()),
+            ("User-Agent", format!("reloader-prove/{}", env!("CARGO_PKG_VERSION"))),
+            ("Accept", "*/*".into()),
+            ("Connection", connection.into()),
+        ];
+        let defaults = defaults.into_iter().filter(|(name, _)| !given(name));
+        let lines = defaults.map(|(name, value)| format!("{name}: {value}")).chain(self.headers.iter().cloned());
+        let lines: String = lines.map(|line| format!("{line}\r\n")).collect();
+        let request = format!("GET {path} HTTP/1.1\r\n{lines}\r\n");
         Exchange::Http(request.into_bytes().into())
+    }
+}
+
+fn name_of(header: &str) -> &str {
+    header.split(':').next().unwrap_or_default()
+}
+
+fn check_header(header: &str) -> Result<(), &'static str> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let (name, value) = header.split_once(':').ok_or("write it as NAME: VALUE")?;
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err("its name has a character that a header's name cannot have");
+    }
+    if value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
+        return Err("its value has a control character");
+    }
+    let own = ["connection", "content-length", "transfer-encoding", "upgrade", "expect"];
+    match own.contains(&name.to_ascii_lowercase().as_str()) {
+        true => Err("it would change how the reply ends, by which prove counts; leave it out"),
+        false => Ok(()),
     }
 }
 
@@ -90,10 +134,16 @@ impl fmt::Display for Protocol {
             (false, Some(path)) => write!(out, "HTTP requests for {path}")?,
             (true, Some(path)) => write!(out, "HTTPS requests for {path}")?,
         }
-        match self.keep_alive {
-            Some(connections) => write!(out, " on {connections} kept connections"),
-            None => Ok(()),
+        if let Some(connections) = self.keep_alive {
+            write!(out, " on {connections} kept connections")?;
         }
+        if self.client_certificate.is_some() {
+            write!(out, " with a client certificate")?;
+        }
+        if self.proxy_protocol {
+            write!(out, " behind a PROXY header")?;
+        }
+        Ok(())
     }
 }
 
@@ -118,6 +168,23 @@ mod tests {
         assert!(request(&kept, "127.0.0.1:443").contains("\r\nHost: 127.0.0.1\r\n"));
         assert!(request(&kept, "127.0.0.1:443").contains("\r\nConnection: keep-alive\r\n"));
         assert_eq!((kept.word(), kept.unit()), ("https", "requests"));
+    }
+
+    #[test]
+    fn given_header_replaces_the_default_one() {
+        let headers = vec!["host: web.example".to_owned(), "X-Probe: 1".to_owned()];
+        let http = Protocol { http: Some("/".into()), headers, ..Protocol::default() };
+        assert_eq!(http.check(), Ok(()));
+        let text = request(&http, "127.0.0.1:80");
+        assert!(text.ends_with("\r\nhost: web.example\r\nX-Probe: 1\r\n\r\n") && !text.contains("Host:"), "{text}");
+    }
+
+    #[test]
+    fn header_that_would_split_the_request_or_change_its_end_is_refused() {
+        for header in ["X", ": y", "a b: c", "X: y\r\nZ: 1", "Connection: close", "transfer-encoding: chunked"] {
+            let http = Protocol { headers: vec![header.into()], ..Protocol::default() };
+            assert!(matches!(http.check(), Err(ProtocolError::Header(..))), "{header:?}");
+        }
     }
 
     #[test]

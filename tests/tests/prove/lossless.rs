@@ -51,6 +51,33 @@ fn tls_and_https_lose_nothing() {
     assert_eq!(prove_lossless(&rig, &[&tls[..], &["--http"]].concat()).at("/protocol"), "https");
 }
 
+/// A service that serves no client without the header, the certificate and the PROXY header.
+#[test]
+#[ignore = "alone: loads"]
+fn service_that_is_particular_about_its_clients_loses_nothing() {
+    netns::enter();
+    let dir = tempfile::tempdir().unwrap();
+    let pem = certificate(dir.path()).display().to_string();
+    let bind = format!("127.0.0.1:8443 accept-proxy ssl crt {pem} ca-file {pem} verify required");
+    let rig = Rig::with(&Config::new().section(&format!(
+        "frontend web\n    mode http\n    bind {bind}\n    http-request deny unless {{ req.hdr(host) web.example }}\n    \
+         http-request deny unless {{ src 127.0.0.1 }} {{ fc_rcvd_proxy }}\n    http-request return status 200\n"
+    )))
+    .start();
+    let all = ["--tls", "--http", "--proxy-protocol", "--client-cert", &pem, "--header", "Host: web.example"];
+    let base = ["--target", "localhost:8443", "--rate", "40"];
+    let answer = prove_lossless(&rig, &[&base[..], &all].concat());
+    assert_eq!(answer.at("/protocol"), "https");
+    let without = [vec![2], vec![3, 4], vec![5, 6]];
+    for left_out in without {
+        let some: Vec<&str> =
+            all.iter().enumerate().filter(|(index, _)| !left_out.contains(index)).map(|(_, word)| *word).collect();
+        let refused = prove(&rig, &[&base[..], &some].concat());
+        assert_eq!(refused.status, 1, "{left_out:?}: {}{}", refused.stdout, refused.stderr);
+        assert!(refused.stderr.contains("Nothing was reloaded"), "{left_out:?}: {}", refused.stderr);
+    }
+}
+
 /// HTTP has a race that no reload can avoid: a server may close an idle connection while a request is on its way. HAProxy closes busy
 /// connections with their next reply, so at fifty requests a second on each connection the race is rare, but possible.
 #[test]

@@ -46,6 +46,18 @@ pub(in crate::cli) struct Arguments {
         value_parser = connections
     )]
     pub(super) keep_alive: Option<usize>,
+    /// A header of the request, as `NAME: VALUE`. It may be given several times; one of prove's own is replaced.
+    #[arg(long, value_name = "NAME: VALUE", requires = "http")]
+    pub(super) header: Vec<String>,
+    /// Begin each connection with a PROXY header of version 1, for a service behind a proxy (`accept-proxy`).
+    #[arg(long)]
+    pub(super) proxy_protocol: bool,
+    /// Certificate (PEM, with its chain) for a service that asks its clients for one.
+    #[arg(long, value_name = "FILE.pem", requires = "tls")]
+    pub(super) client_cert: Option<PathBuf>,
+    /// Private key of the certificate [default: in the file of the certificate].
+    #[arg(long, value_name = "FILE.pem", requires = "client_cert")]
+    pub(super) client_key: Option<PathBuf>,
     /// Longest time that a connection or request may take.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub(super) timeout: Duration,
@@ -58,7 +70,15 @@ pub(in crate::cli) struct Arguments {
 
 impl Arguments {
     pub(super) fn protocol(&self) -> Protocol {
-        Protocol { tls: self.tls, http: self.http.clone(), keep_alive: self.keep_alive }
+        let key = |certificate: &PathBuf| self.client_key.clone().unwrap_or_else(|| certificate.clone());
+        Protocol {
+            tls: self.tls,
+            http: self.http.clone(),
+            keep_alive: self.keep_alive,
+            headers: self.header.clone(),
+            proxy_protocol: self.proxy_protocol,
+            client_certificate: self.client_cert.as_ref().map(|certificate| (certificate.clone(), key(certificate))),
+        }
     }
 
     pub(super) fn settings(&self, doubt: Option<String>) -> ProofSettings {
@@ -103,9 +123,19 @@ fn timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The command line, quoted for a shell. Bytes that are not UTF-8 are replaced.
+/// The command line, quoted for a shell. Bytes that are not UTF-8 are replaced. Values of headers, which may be secret, are left out: reports
+/// are passed on.
 fn command_line(words: impl Iterator<Item = OsString>) -> String {
-    words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+    let mut is_header = false;
+    let word = |word: OsString| {
+        let word = word.to_string_lossy();
+        let is_value = std::mem::replace(&mut is_header, word == "--header");
+        match word.split_once(':').filter(|_| is_value || word.starts_with("--header=")) {
+            Some((name, _)) => quoted(&format!("{name}: …")),
+            None => quoted(&word),
+        }
+    };
+    words.map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn quoted(word: &str) -> String {
@@ -131,6 +161,12 @@ mod tests {
     fn command_line_need_not_be_utf_8() {
         let words = [&b"reloader"[..], b"--report=/tmp/\xff.html"].map(|word| OsString::from_vec(word.to_vec()));
         assert_eq!(command_line(words.into_iter()), "reloader '--report=/tmp/\u{fffd}.html'");
+    }
+
+    #[test]
+    fn values_of_headers_are_left_out_of_the_command_line() {
+        let words = ["reloader", "--header", "Authorization: secret", "--header=Cookie: b", "a:b"].map(OsString::from);
+        assert_eq!(command_line(words.into_iter()), "reloader --header 'Authorization: …' '--header=Cookie: …' a:b");
     }
 
     #[test]

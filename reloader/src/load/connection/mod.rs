@@ -148,7 +148,10 @@ impl Connection {
                     false => return Ok(Advance::RunAgain),
                 },
                 Phase::Connecting => match self.check_connected()? {
-                    true => self.phase = self.after_connect(),
+                    true => {
+                        self.introduce()?;
+                        self.phase = self.after_connect();
+                    }
                     false => return Ok(Advance::WaitForSocket),
                 },
                 Phase::TlsHandshake => match self.handshake()? {
@@ -207,6 +210,14 @@ impl Connection {
             true => None,
             false => tcp_info(self.socket().as_fd()).ok(),
         }
+    }
+
+    /// Sends the PROXY header, where the load has one. It fits into the empty buffer of a new connection.
+    fn introduce(&self) -> io::Result<()> {
+        if self.options.proxy_protocol {
+            self.socket().send(proxy_header(&self.socket().local_addr()?, &self.address).as_bytes())?;
+        }
+        Ok(())
     }
 
     fn after_connect(&self) -> Phase {
@@ -279,6 +290,17 @@ impl Connection {
             }
         }
         Ok(Advance::RunAgain)
+    }
+}
+
+/// The line with which a proxy begins a connection (doc/proxy-protocol.txt of HAProxy, section 2.1).
+fn proxy_header(from: &SockAddr, to: &SockAddr) -> String {
+    match (from.as_socket(), to.as_socket()) {
+        (Some(from), Some(to)) => {
+            let family = if to.is_ipv4() { "TCP4" } else { "TCP6" };
+            format!("PROXY {family} {} {} {} {}\r\n", from.ip(), to.ip(), from.port(), to.port())
+        }
+        _ => "PROXY UNKNOWN\r\n".into(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 
 fn options(exchange: Exchange) -> Arc<ConnectionOptions> {
-    Arc::new(ConnectionOptions { exchange, tls: None, keep_alive: false })
+    Arc::new(ConnectionOptions { exchange, tls: None, proxy_protocol: false, keep_alive: false })
 }
 
 fn get() -> Exchange {

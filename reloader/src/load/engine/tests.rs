@@ -39,7 +39,7 @@ fn kept_connection_that_the_server_closes_leaves_no_state_behind() {
         rate: 1,
         limit: u64::MAX,
         timeout: Duration::from_secs(5),
-        options: Arc::new(ConnectionOptions { exchange, tls: None, keep_alive: true }),
+        options: Arc::new(ConnectionOptions { exchange, tls: None, proxy_protocol: false, keep_alive: true }),
         pool: Some(4),
     };
     let mut engine = Engine::new(plan, Arc::new(Progress::default()), Vec::new()).unwrap();

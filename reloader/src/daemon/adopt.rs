@@ -152,19 +152,14 @@ fn followed(supervisor: &Supervisor, record: &GenerationRecord, process: Handle)
     );
     generation.has_workers = record.has_workers;
     generation.noreuseport = record.noreuseport;
-    generation.hard_stop_after = record.hard_stop_after_ms.map(Duration::from_millis);
-    generation.grace = record.grace_ms.map(Duration::from_millis);
+    generation.drain_times = record.drain_times();
     generation.stop = record.stop.clone().or_else(|| supervisor.server().stop());
     generation.since = since;
-    generation.retired = record.retired.and_then(|at| Instant::now().checked_sub(seconds_since(at)));
+    generation.retired = record.retired_at();
     generation.socket = record.socket.clone();
     generation.log = own.then(|| LogTail::new(&files.log, true));
     generation.files = own.then_some(files);
     generation
-}
-
-fn seconds_since(epoch_seconds: u64) -> Duration {
-    (SystemTime::UNIX_EPOCH + Duration::from_secs(epoch_seconds)).elapsed().unwrap_or_default()
 }
 
 /// A HAProxy that another supervisor started, found through a stats socket of the configuration.
@@ -200,8 +195,7 @@ async fn foreign_haproxy(supervisor: &mut Supervisor) -> Result<Option<Generatio
         log::info!("HAProxy {} (process {root}) already serves; found at {}", info.version, socket.display());
         let mut generation = adopted(number, process, socket, &files);
         generation.noreuseport = facts.noreuseport;
-        generation.hard_stop_after = facts.hard_stop_after;
-        generation.grace = facts.grace;
+        generation.drain_times = facts.drain_times;
         supervisor.forget_configuration();
         return Ok(Some(generation));
     }

@@ -1,6 +1,6 @@
 //! Finds and follows a HAProxy that its own unit runs (companion mode). The daemon never starts it and never stops it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::event_loop::EventLoop;
 use crate::fs::generation_files::GenerationFiles;
@@ -43,8 +43,9 @@ fn retired(record: &GenerationRecord) -> Option<Generation> {
     let files = GenerationFiles { overlay: Default::default(), socket: record.socket.clone(), log: Default::default() };
     let mut generation =
         Generation::started(record.number, process, ProcessScope::SameProgram, files, record.config.clone());
-    (generation.files, generation.log, generation.retired) = (None, None, Some(Instant::now()));
-    generation.hard_stop_after = record.hard_stop_after_ms.map(Duration::from_millis);
+    (generation.files, generation.log) = (None, None);
+    generation.retired = record.retired_at().or_else(|| Some(Instant::now()));
+    generation.drain_times = record.drain_times();
     Some(generation)
 }
 
@@ -94,5 +95,29 @@ impl EventLoop {
             self.supervisor.store_receipt(&receipt).await;
             self.supervisor.publish();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::haproxy::drain_times::DrainTimes;
+
+    /// The hard stop of HAProxy is told by its time: that counts from the retirement, and from the end of `grace`.
+    #[tokio::test]
+    async fn worker_of_an_earlier_daemon_keeps_the_time_of_its_hard_stop() {
+        let pid = std::process::id();
+        let record: GenerationRecord = serde_json::from_value(serde_json::json!({
+            "number": 7, "pid": pid, "start-time": process::start_time(pid).unwrap(), "state": "draining", "socket": "", "config": "",
+            "since": 1, "retired": crate::supervision::since_epoch(std::time::SystemTime::now()) - 9, "hard-stop-after-ms": 3000, "grace-ms": 2000,
+        }))
+        .unwrap();
+        let generation = retired(&record).unwrap();
+        let times = DrainTimes { grace: Some(Duration::from_secs(2)), hard_stop_after: Some(Duration::from_secs(3)) };
+        assert_eq!(generation.drain_times, times);
+        assert_eq!(times.until_hard_stop(), Some(Duration::from_secs(5)));
+        assert!(generation.retired.unwrap().elapsed() >= Duration::from_secs(8));
     }
 }

@@ -8,7 +8,7 @@ pub mod check;
 pub mod client;
 pub mod codec;
 pub mod command_line;
-pub mod hard_stop;
+pub mod drain_times;
 pub mod inspect;
 pub mod launch;
 pub mod master;

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::hard_stop;
+use super::drain_times::{self, DrainTimes};
 use super::launch::label;
 
 /// What QUIC clients lose in a reload, although their socket is passed on.
@@ -22,10 +22,8 @@ pub struct Facts {
     pub stats_maxconn: StatsMaxconn,
     /// The user set `close-spread-time`.
     pub close_spread_time: bool,
-    /// `hard-stop-after`, where the file says the time itself.
-    pub hard_stop_after: Option<Duration>,
-    /// `grace`, the longest: how long HAProxy goes on accepting connections after it was told to drain.
-    pub grace: Option<Duration>,
+    /// `grace` and `hard-stop-after`, where the file says the times themselves.
+    pub drain_times: DrainTimes,
     /// `noreuseport`: listeners are bound without SO_REUSEPORT.
     pub noreuseport: bool,
     /// The configuration asks for master-worker mode.
@@ -147,7 +145,10 @@ pub fn facts(sources: &[Source]) -> Facts {
                     }
                 }
                 // In `global` from 2.4 on, before that in each proxy.
-                ["grace", value, ..] => facts.grace = facts.grace.max(hard_stop::time(value)),
+                ["grace", value, ..] => {
+                    let grace = &mut facts.drain_times.grace;
+                    *grace = (*grace).max(drain_times::time(value));
+                }
                 _ if global => note_global(&mut facts, &words, place),
                 _ => {}
             }
@@ -169,7 +170,7 @@ fn note_global(facts: &mut Facts, words: &[&str], place: impl Fn() -> String) {
             }
         }
         ["close-spread-time", ..] => facts.close_spread_time = true,
-        ["hard-stop-after", value, ..] => facts.hard_stop_after = hard_stop::time(value),
+        ["hard-stop-after", value, ..] => facts.drain_times.hard_stop_after = drain_times::time(value),
         ["master-worker", ..] => facts.master_worker = true,
         ["noreuseport", ..] => facts.noreuseport = true,
         ["nbproc", value, ..] => {
@@ -315,10 +316,13 @@ mod tests {
 
     #[test]
     fn hard_stop_after_is_read_where_it_is_written_out() {
-        let found = |text: &str| scan(text).hard_stop_after;
+        let found = |text: &str| scan(text).drain_times.hard_stop_after;
         assert_eq!(found("global\n hard-stop-after 3s\n"), Some(Duration::from_secs(3)));
         assert_eq!(found("global\n hard-stop-after \"${LIMIT}\"\n"), None);
         assert_eq!(found("defaults\n hard-stop-after 3s\n"), None);
-        assert_eq!(scan("global\n grace 2s\ndefaults\n grace 10000\n").grace, Some(Duration::from_secs(10)));
+        assert_eq!(
+            scan("global\n grace 2s\ndefaults\n grace 10000\n").drain_times.grace,
+            Some(Duration::from_secs(10))
+        );
     }
 }

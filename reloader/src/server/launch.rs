@@ -2,13 +2,13 @@
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::{Capabilities, service};
 use crate::config::Service;
 use crate::fs::generation_files::GenerationFiles;
 use crate::haproxy::appearance::Appearance;
 use crate::haproxy::bind_protocol::BindProtocols;
+use crate::haproxy::drain_times::DrainTimes;
 use crate::haproxy::named_files;
 use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
 use crate::haproxy::version::Version;
@@ -71,19 +71,11 @@ impl Prepared {
         }
     }
 
-    /// The time after which HAProxy by itself closes what is left of its connections.
-    pub(crate) fn hard_stop_after(&self) -> Option<Duration> {
+    /// The times by which the server itself bounds its end.
+    pub(crate) fn drain_times(&self) -> DrainTimes {
         match &self.spec {
-            LaunchSpec::Haproxy(spec) => spec.facts.hard_stop_after,
-            LaunchSpec::Service(_) => None,
-        }
-    }
-
-    /// How long the server goes on accepting connections after it was asked to end.
-    pub(crate) fn grace(&self) -> Option<Duration> {
-        match &self.spec {
-            LaunchSpec::Haproxy(spec) => spec.facts.grace,
-            LaunchSpec::Service(_) => None,
+            LaunchSpec::Haproxy(spec) => spec.facts.drain_times,
+            LaunchSpec::Service(_) => DrainTimes::default(),
         }
     }
 

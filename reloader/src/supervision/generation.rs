@@ -13,6 +13,7 @@ use super::log_tail::LogTail;
 use super::records::{GenerationRecord, State};
 use crate::config::Stop;
 use crate::fs::generation_files::GenerationFiles;
+use crate::haproxy::drain_times::DrainTimes;
 use crate::kernel::sock_diag::ListenSocket;
 use crate::model::listener::{Endpoint, Listener, Owned, Role};
 use crate::process::{self, Handle, ProcessScope, SocketOwner};
@@ -54,10 +55,8 @@ pub(crate) struct Generation {
     pub(crate) files: Option<GenerationFiles>,
     /// True if no other socket can be bound beside its own (`noreuseport`).
     pub(crate) noreuseport: bool,
-    /// The time after which HAProxy by itself closes what is left of its connections (`hard-stop-after` in its configuration).
-    pub(crate) hard_stop_after: Option<Duration>,
-    /// How long it goes on accepting connections after it was asked to end (`grace` in HAProxy's configuration).
-    pub(crate) grace: Option<Duration>,
+    /// The times by which HAProxy itself bounds its end.
+    pub(crate) drain_times: DrainTimes,
     /// True if it wrote that it stops hard.
     pub(crate) says_hard_stop: bool,
     /// What its processes had when they were last looked at, after it was asked to end.
@@ -111,8 +110,7 @@ impl Generation {
             log: Some(LogTail::new(&files.log, false)),
             files: Some(files),
             noreuseport: false,
-            hard_stop_after: None,
-            grace: None,
+            drain_times: DrainTimes::default(),
             says_hard_stop: false,
             ledger: Arc::default(),
             handled_stop_signal: None,
@@ -144,8 +142,7 @@ impl Generation {
             given: Vec::new(),
             files: None,
             noreuseport: self.noreuseport,
-            hard_stop_after: self.hard_stop_after,
-            grace: self.grace,
+            drain_times: self.drain_times,
             says_hard_stop: false,
             // What was counted in this process still counts.
             ledger: self.ledger.clone(),
@@ -198,8 +195,8 @@ impl Generation {
             socket: self.socket.clone(),
             config: self.config.clone(),
             noreuseport: self.noreuseport,
-            hard_stop_after_ms: self.hard_stop_after.map(|after| after.as_millis() as u64),
-            grace_ms: self.grace.map(|grace| grace.as_millis() as u64),
+            hard_stop_after_ms: self.drain_times.hard_stop_after.map(|after| after.as_millis() as u64),
+            grace_ms: self.drain_times.grace.map(|grace| grace.as_millis() as u64),
             stop: self.stop.clone(),
             since,
             retired: self.retired.map(|retired| since_epoch(SystemTime::now() - retired.elapsed())),

@@ -3,12 +3,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Stop;
 use crate::fs::generation_files::LAST_NUMBER;
 use crate::fs::write_whole;
+use crate::haproxy::drain_times::DrainTimes;
 
 /// What a generation was doing when it was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +79,20 @@ pub(crate) struct GenerationRecords {
     /// The sockets in custody that have O_NONBLOCK, by inode.
     #[serde(default)]
     pub(crate) nonblocking: Vec<u64>,
+}
+
+impl GenerationRecord {
+    /// When it was retired. `None` if it was not, or before this machine was booted.
+    pub(crate) fn retired_at(&self) -> Option<Instant> {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(self.retired?);
+        Instant::now().checked_sub(at.elapsed().unwrap_or_default())
+    }
+
+    /// The times by which the generation itself bounds its end.
+    pub(crate) fn drain_times(&self) -> DrainTimes {
+        let time = |ms: Option<u64>| ms.map(Duration::from_millis);
+        DrainTimes { grace: time(self.grace_ms), hard_stop_after: time(self.hard_stop_after_ms) }
+    }
 }
 
 impl GenerationRecords {

@@ -133,8 +133,7 @@ pub(super) async fn generation(supervisor: &mut Supervisor, found: &Found) -> Re
     let files = GenerationFiles { overlay: Default::default(), socket: found.socket.clone(), log: Default::default() };
     let mut generation = Generation::started(number, worker, ProcessScope::SameProgram, files, config);
     (generation.files, generation.log, generation.noreuseport) = (None, None, facts.noreuseport);
-    generation.hard_stop_after = facts.hard_stop_after;
-    generation.grace = facts.grace;
+    generation.drain_times = facts.drain_times;
     Ok(generation)
 }
 

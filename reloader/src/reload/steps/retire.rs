@@ -24,7 +24,7 @@ impl Attempt<'_> {
     pub(in crate::reload) async fn retire(&mut self, inspection: Inspection, verdicts: Vec<Verdict>) -> bool {
         let Some(new) = self.supervisor.take_starting() else { return true };
         let old = self.supervisor.serving().map(Generation::retire_request);
-        let grace = self.supervisor.serving().and_then(|serving| serving.grace);
+        let grace = self.supervisor.serving().and_then(|serving| serving.drain_times.grace);
         let closing: Vec<&Listener> = verdicts.iter().filter_map(|verdict| verdict.closing.as_ref()).collect();
         let old_listeners = OldListeners::new(self.supervisor, &closing);
         let before = self.promote(new, inspection);

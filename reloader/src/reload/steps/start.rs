@@ -41,8 +41,7 @@ impl Attempt<'_> {
         let mut generation = Generation::started(number, process.clone(), scope, files, label);
         generation.given = given;
         generation.noreuseport = prepared.binds_alone;
-        generation.hard_stop_after = prepared.hard_stop_after();
-        generation.grace = prepared.grace();
+        generation.drain_times = prepared.drain_times();
         generation.stop = self.supervisor.server().stop();
         self.supervisor.begin_start(generation);
         // Its process asks the broker within a second or gives up: the record is written beside the loop. A failure is in the log.

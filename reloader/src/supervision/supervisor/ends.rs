@@ -164,12 +164,10 @@ async fn closed_at_last(generation: &Generation) -> Option<usize> {
 /// seen alive just before that moment, or says so itself. The end may be noticed late.
 fn hard_stop(generation: &Generation, count_before: impl Fn(Instant) -> Option<u64>) -> Option<HardStop> {
     let (retired, ended) = (generation.retired?, generation.process.ended_at()?);
-    // The time counts from the end of `grace` (`do_soft_stop_now`).
-    let begins = retired + generation.grace.unwrap_or_default();
-    let planned = generation.hard_stop_after.map(|after| (after, begins + after)).filter(|(_, at)| *at <= ended);
-    let counted = planned.and_then(|(after, at)| Some((after, count_before(at)?)));
-    match counted {
-        Some((after, connections)) => Some(HardStop { after: Some(after), connections: Some(connections) }),
+    let times = generation.drain_times;
+    let planned = times.until_hard_stop().and_then(|time| retired.checked_add(time)).filter(|at| *at <= ended);
+    match planned.and_then(count_before) {
+        Some(connections) => Some(HardStop { after: times.hard_stop_after, connections: Some(connections) }),
         None if generation.says_hard_stop => Some(HardStop { after: None, connections: None }),
         None => None,
     }

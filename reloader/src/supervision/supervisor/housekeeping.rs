@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use super::Supervisor;
 use crate::config::Limit;
-use crate::haproxy::hard_stop::says_hard_stop;
+use crate::haproxy::drain_times::says_hard_stop;
 use crate::haproxy::master::has_programs_alone;
 use crate::model::listener::Owned;
 use crate::process::Ended;

@@ -1,6 +1,22 @@
-//! HAProxy's own hard stop: the time after which a retired HAProxy closes what is left of its connections. Pure.
+//! The times by which HAProxy itself bounds its end after it was told to drain. Pure.
 
 use std::time::Duration;
+
+/// What the configuration of a HAProxy says about its end. All is `None` for other servers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DrainTimes {
+    /// `grace`, the longest: how long it goes on accepting connections.
+    pub grace: Option<Duration>,
+    /// `hard-stop-after`: when it closes what is left of its connections, counted from the end of `grace` (`do_soft_stop_now`).
+    pub hard_stop_after: Option<Duration>,
+}
+
+impl DrainTimes {
+    /// The time from its retirement to its hard stop.
+    pub fn until_hard_stop(self) -> Option<Duration> {
+        Some(self.grace.unwrap_or_default().saturating_add(self.hard_stop_after?))
+    }
+}
 
 /// Whether a line of HAProxy's log says that it stops hard (`hard_stop` in HAProxy's `proxy.c`).
 pub fn says_hard_stop(line: &str) -> bool {

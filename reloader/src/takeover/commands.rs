@@ -1,8 +1,8 @@
 //! Decides which commands of a unit stay when reloader takes it over. Pure.
 
-/// A line of `ExecStartPre=` or `ExecReload=`, as the unit's files have it.
+/// What a line of `ExecStartPre=` or `ExecReload=` is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum CommandLine {
+pub(super) enum Purpose {
     /// HAProxy checks its configuration: reloader does that before it starts a generation.
     Check,
     /// HAProxy's master is signalled: reloader reloads instead.
@@ -18,11 +18,11 @@ pub(super) fn reload_commands(lines: &[String], reloader: &str) -> Vec<String> {
     let reload = format!("{reloader} reload --timeout 80s");
     let mut commands: Vec<String> = Vec::new();
     for line in lines {
-        match classify(line) {
-            CommandLine::Own => commands.push(line.clone()),
-            CommandLine::Check if !commands.contains(&check) => commands.push(check.clone()),
-            CommandLine::Signal if !commands.contains(&reload) => commands.push(reload.clone()),
-            CommandLine::Check | CommandLine::Signal => {}
+        match purpose_of(line) {
+            Purpose::Own => commands.push(line.clone()),
+            Purpose::Check if !commands.contains(&check) => commands.push(check.clone()),
+            Purpose::Signal if !commands.contains(&reload) => commands.push(reload.clone()),
+            Purpose::Check | Purpose::Signal => {}
         }
     }
     let place = commands.iter().position(|command| *command == reload).unwrap_or_else(|| {
@@ -39,21 +39,21 @@ pub(super) fn reload_commands(lines: &[String], reloader: &str) -> Vec<String> {
 
 /// The lines of `ExecStartPre=` that stay: all but checks, which the daemon makes unnecessary. HAProxy serves while the daemon starts.
 pub(super) fn start_pre_commands(lines: &[String]) -> Vec<String> {
-    lines.iter().filter(|line| classify(line) != CommandLine::Check).cloned().collect()
+    lines.iter().filter(|line| purpose_of(line) != Purpose::Check).cloned().collect()
 }
 
-/// Tells what a line does. A line that does more than one thing is the operator's own.
-pub(super) fn classify(line: &str) -> CommandLine {
+/// Tells what a line is for. A line that does more than one thing is the operator's own.
+pub(super) fn purpose_of(line: &str) -> Purpose {
     // Prefixes of systemd.service(5).
     let command = line.trim_start_matches(['@', '-', ':', '+', '!', '|']);
     let words: Vec<&str> = command.split_whitespace().collect();
-    let Some((program, arguments)) = words.split_first() else { return CommandLine::Own };
+    let Some((program, arguments)) = words.split_first() else { return Purpose::Own };
     let name = program.rsplit('/').next().unwrap_or_default();
     let is_shell = line.contains([';', '&', '|', '`']) || line.contains("$(");
     match name {
-        "haproxy" if arguments.contains(&"-c") && !is_shell => CommandLine::Check,
-        "kill" if signals_the_master(arguments) => CommandLine::Signal,
-        _ => CommandLine::Own,
+        "haproxy" if arguments.contains(&"-c") && !is_shell => Purpose::Check,
+        "kill" if signals_the_master(arguments) => Purpose::Signal,
+        _ => Purpose::Own,
     }
 }
 
@@ -79,10 +79,10 @@ mod tests {
     fn each_line_is_classified() {
         for line in ["/usr/sbin/haproxy -Ws -f $CONFIG -c $EXTRAOPTS", "-/usr/sbin/haproxy -f $CONFIG -c -q $EXTRAOPTS"]
         {
-            assert_eq!(classify(line), CommandLine::Check, "{line}");
+            assert_eq!(purpose_of(line), Purpose::Check, "{line}");
         }
         for line in ["/bin/kill -USR2 $MAINPID", "kill -s HUP ${MAINPID}", "/bin/kill -SIGUSR2 $PIDFILE"] {
-            assert_eq!(classify(line), CommandLine::Signal, "{line}");
+            assert_eq!(purpose_of(line), Purpose::Signal, "{line}");
         }
         for line in [
             "/usr/local/bin/dump-state",
@@ -91,7 +91,7 @@ mod tests {
             "/bin/kill -HUP 1234",
             "/usr/sbin/haproxy -vv",
         ] {
-            assert_eq!(classify(line), CommandLine::Own, "{line}");
+            assert_eq!(purpose_of(line), Purpose::Own, "{line}");
         }
     }
 

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::fs::generation_files::GenerationFiles;
 use crate::supervision::status::Serving;
 
-pub(super) fn run(
+pub(super) async fn run(
     request: TakeoverRequest<'_>,
     config: &Config,
     daemon: &dyn DaemonClient,
@@ -25,9 +25,11 @@ pub(super) fn run(
         return Ok(dry_run(&unit, config, before));
     }
     let mut runner = StepRunner::new(&unit, config, daemon, announce);
-    runner.run(&[Step::Reload]).map_err(|failed| TakeoverError::Daemon(failed.reason))?;
+    runner.run(&[Step::Reload]).await.map_err(|failed| TakeoverError::Daemon(failed.reason))?;
     let steps = steps_for(&unit, config, &serving(daemon).map_err(TakeoverError::Daemon)?);
-    runner.run(&steps).map_err(|failed| roll_back(&mut runner, &unit, request.reloader, failed))?;
+    if let Err(failed) = runner.run(&steps).await {
+        return Err(roll_back(&mut runner, &unit, request.reloader, failed).await);
+    }
     let notes = runner.into_notes();
     Ok(TakeoverReport { unit: unit.name, done: true, settings: Vec::new(), steps: after_reload(steps), notes })
 }
@@ -53,9 +55,9 @@ fn after_reload(steps: Vec<Step>) -> Vec<Step> {
 }
 
 /// Makes the daemon the main process of the unit again, after a step has failed.
-fn roll_back(runner: &mut StepRunner, unit: &Unit, reloader: &str, failed: FailedStep) -> TakeoverError {
+async fn roll_back(runner: &mut StepRunner<'_>, unit: &Unit, reloader: &str, failed: FailedStep) -> TakeoverError {
     let name = &unit.name;
-    let outcome = match runner.run(&steps::abort_hand_back(unit, reloader)) {
+    let outcome = match runner.run(&steps::abort_hand_back(unit, reloader)).await {
         Ok(()) => format!("{name} is reloader's as before, and its generation has served all the time"),
         Err(FailedStep { step, reason }) => {
             format!("{name} could not be put back: {step}: {reason}; see `systemctl status {name}`")

@@ -40,6 +40,6 @@ pub async fn run(
 ) -> Result<TakeoverReport, TakeoverError> {
     match request.undo {
         false => take_over::run(request, config, daemon, announce).await,
-        true => hand_back::run(request, config, daemon, announce),
+        true => hand_back::run(request, config, daemon, announce).await,
     }
 }

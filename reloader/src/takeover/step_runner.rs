@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +12,7 @@ use super::unit::Unit;
 use crate::config::Config;
 use crate::haproxy::launch::is_private_socket;
 use crate::haproxy::master::tell_to_drain;
+use crate::haproxy::runtime_api;
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::model::listener::Address;
 use crate::process::{self, Handle};
@@ -57,15 +56,15 @@ impl<'a> StepRunner<'a> {
     ///
     /// # Errors
     /// The step that failed.
-    pub(super) fn run(&mut self, steps: &[Step]) -> Result<(), FailedStep> {
+    pub(super) async fn run(&mut self, steps: &[Step]) -> Result<(), FailedStep> {
         for step in steps {
             (self.announce)(step);
-            self.take(step).map_err(|reason| FailedStep { step: first_line(step), reason })?;
+            self.take(step).await.map_err(|reason| FailedStep { step: first_line(step), reason })?;
         }
         Ok(())
     }
 
-    fn take(&mut self, step: &Step) -> Result<(), String> {
+    async fn take(&mut self, step: &Step) -> Result<(), String> {
         match step {
             Step::Write { path, text } => write(path, text).map_err(|error| error.to_string()),
             Step::Remove { path } => remove(path).map_err(|error| error.to_string()),
@@ -74,7 +73,7 @@ impl<'a> StepRunner<'a> {
                 systemd::systemctl(&words).map(drop).map_err(|error| error.to_string())
             }
             Step::Adopted { pid } => self.check_adopted(*pid),
-            Step::Answers { socket } => check_answer(socket),
+            Step::Answers { socket } => check_answer(socket).await,
             Step::Reload => self.daemon.reload(),
             Step::Retire { pid } => self.retire(*pid),
         }
@@ -119,19 +118,9 @@ impl<'a> StepRunner<'a> {
 }
 
 /// Asks HAProxy on its stats socket. A worker that hangs on one of its listeners does not answer there either.
-fn check_answer(socket: &Path) -> Result<(), String> {
-    let ask = || {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        stream.write_all(b"show info\n")?;
-        let mut answer = [0; 256];
-        stream.read(&mut answer)
-    };
-    match ask() {
-        Ok(0) => Err(format!("HAProxy closed the connection on {} without an answer", socket.display())),
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("HAProxy does not answer on {}: {error}", socket.display())),
-    }
+async fn check_answer(socket: &Path) -> Result<(), String> {
+    let answer = runtime_api::info(socket, ANSWER_TIMEOUT).await;
+    answer.map(drop).map_err(|error| format!("HAProxy does not answer on {}: {error}", socket.display()))
 }
 
 /// Checks that all listeners are in custody. The first reload could not pass a socket that is not.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::commands::{self, classify};
+use super::commands::{Purpose, purpose_of};
 use super::unit::Unit;
 use crate::haproxy::command_line::CommandLine;
 
@@ -32,24 +32,25 @@ pub struct Row {
 /// One row for each setting, in the order of the unit.
 pub(super) fn rows(unit: &Unit, line: &CommandLine) -> Vec<Row> {
     let row = |setting: String, fate: Fate, how: &str| Row { setting, fate, how: how.into() };
+    let is_read_again = unit.command_with_variables().is_some();
     let mut rows = Vec::new();
     for file in &unit.environment_files {
         let setting = format!("EnvironmentFile={file}");
         let decides = unit.start_commands.iter().any(|command| command.contains('$'));
-        rows.push(match unit.command_with_variables() {
-            Some(_) => row(setting, Fate::Carried, "read at each reload, by environment-files of [haproxy]"),
-            None if decides => row(
+        rows.push(match is_read_again {
+            true => row(setting, Fate::Carried, "read at each reload, by environment-files of [haproxy]"),
+            false if decides => row(
                 setting,
                 Fate::Frozen,
                 "the command line has the values that it had when HAProxy was started: after a change of the file edit reloader.toml too",
             ),
-            None => row(setting, Fate::Carried, "read when the unit is restarted"),
+            false => row(setting, Fate::Carried, "read when the unit is restarted"),
         });
     }
     for command in &unit.start_pre_commands {
         let setting = format!("ExecStartPre={command}");
-        rows.push(match classify(command) {
-            commands::CommandLine::Check => row(
+        rows.push(match purpose_of(command) {
+            Purpose::Check => row(
                 setting,
                 Fate::Replaced,
                 "the daemon starts only what HAProxy accepts, and keeps what serves otherwise",
@@ -62,20 +63,20 @@ pub(super) fn rows(unit: &Unit, line: &CommandLine) -> Vec<Row> {
         });
     }
     for command in &unit.start_commands {
-        let how = match unit.command_with_variables() {
-            Some(_) => {
+        let how = match is_read_again {
+            true => {
                 "reloader daemon, which runs HAProxy; the command line is read at each reload, by command-line of [haproxy]"
             }
-            None => "reloader daemon, which runs HAProxy",
+            false => "reloader daemon, which runs HAProxy",
         };
         rows.push(row(format!("ExecStart={command}"), Fate::Replaced, how));
     }
     for command in &unit.reload_commands {
         let setting = format!("ExecReload={command}");
-        rows.push(match classify(command) {
-            commands::CommandLine::Check => row(setting, Fate::Replaced, "reloader check --for-reload"),
-            commands::CommandLine::Signal => row(setting, Fate::Replaced, "reloader reload"),
-            commands::CommandLine::Own => row(setting, Fate::Carried, "run at each reload, in its place"),
+        rows.push(match purpose_of(command) {
+            Purpose::Check => row(setting, Fate::Replaced, "reloader check --for-reload"),
+            Purpose::Signal => row(setting, Fate::Replaced, "reloader reload"),
+            Purpose::Own => row(setting, Fate::Carried, "run at each reload, in its place"),
         });
     }
     if let Some(path) = &line.pid_file {
@@ -85,7 +86,7 @@ pub(super) fn rows(unit: &Unit, line: &CommandLine) -> Vec<Row> {
             "it has the daemon's pid, which answers the same signals",
         ));
     }
-    let how = if unit.command_with_variables().is_some() { "part of the command line" } else { "args of [haproxy]" };
+    let how = if is_read_again { "part of the command line" } else { "args of [haproxy]" };
     rows.extend(line.args.iter().map(|argument| row(argument.clone(), Fate::Carried, how)));
     rows
 }

@@ -20,7 +20,9 @@ pub(super) async fn run(
     let settings = table::rows(&candidate.unit, &candidate.command_line);
     if !request.dry_run {
         let mut runner = StepRunner::new(&candidate.unit, config, daemon, announce);
-        runner.run(&steps).map_err(|failed| roll_back(&mut runner, &candidate, failed))?;
+        if let Err(failed) = runner.run(&steps).await {
+            return Err(roll_back(&mut runner, &candidate, failed).await);
+        }
     }
     let mut notes = candidate.command_line.notes;
     let frozen = settings.iter().filter(|row| row.fate == table::Fate::Frozen);
@@ -34,11 +36,11 @@ pub(super) async fn run(
 }
 
 /// Makes HAProxy the main process of its unit again, after a step has failed.
-fn roll_back(runner: &mut StepRunner, candidate: &Candidate, failed: FailedStep) -> TakeoverError {
+async fn roll_back(runner: &mut StepRunner<'_>, candidate: &Candidate, failed: FailedStep) -> TakeoverError {
     let (unit, pid) = (&candidate.unit, candidate.pid);
     let main_pid = systemd::unit(&unit.name).ok().and_then(|unit| unit.main_pid());
     let steps = steps::abort_take_over(unit, pid, main_pid, candidate.new_config.is_some());
-    let outcome = match runner.run(&steps) {
+    let outcome = match runner.run(&steps).await {
         Ok(()) => format!("{} is as it was before, and HAProxy (process {pid}) has served all the time", unit.name),
         Err(FailedStep { step, reason }) => {
             format!("HAProxy (process {pid}) serves on, but {} could not be put back: {step}: {reason}", unit.name)

@@ -141,7 +141,7 @@ impl From<HaproxyTable> for Haproxy {
             default_environment,
         });
         let (PathOrNone(master_cli), PathOrNone(pid_file)) = (master_cli, pid_file);
-        Haproxy { binary, config, args, mode, master_cli, pid_file, unit_command, environment: Vec::new() }
+        Haproxy { binary, config, args, mode, master_cli, pid_file, unit_command, environment: BTreeMap::new() }
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Haproxy {
     /// The command line of HAProxy's unit, from which the program, the files and the arguments are read at each reload.
     pub unit_command: Option<UnitCommand>,
     /// Additional variables of HAProxy's environment, from the environment files.
-    pub environment: Vec<(String, String)>,
+    pub environment: BTreeMap<String, String>,
 }
 
 /// The command line of a unit with its variables.

@@ -6,7 +6,7 @@ pub(crate) mod generation_files;
 pub(crate) mod groups;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -19,6 +19,19 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     std::fs::write(&temporary, bytes)?;
     std::fs::rename(temporary, path)
+}
+
+/// Reads a plain file of at most `longest` bytes. A device or a pipe may never end.
+///
+/// # Errors
+/// The file cannot be read, is longer, or is no plain file.
+pub(crate) fn read_plain(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let is_plain = std::fs::metadata(path)?.is_file();
+    if !is_plain || File::open(path)?.take(longest + 1).read_to_end(&mut bytes)? as u64 > longest {
+        return Err(io::Error::other("it is too long, or no plain file"));
+    }
+    Ok(bytes)
 }
 
 /// Locks the file for this process alone. Gives up after `timeout`, because another process may be stopped while it has the lock.

@@ -8,7 +8,7 @@ use crate::config::Haproxy;
 pub fn check_command(haproxy: &Haproxy) -> Command {
     let mut command = Command::new(&haproxy.binary);
     command.arg("-c").args(&haproxy.args).stdin(Stdio::null());
-    command.envs(haproxy.environment.iter().map(|(name, value)| (name, value)));
+    command.envs(&haproxy.environment);
     for file in &haproxy.config {
         command.arg("-f").arg(file);
     }

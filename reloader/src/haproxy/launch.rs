@@ -39,7 +39,7 @@ pub(crate) fn command(
         command.arg("-x").arg(broker);
     }
     command.args(&haproxy.args);
-    command.envs(haproxy.environment.iter().map(|(name, value)| (name, value)));
+    command.envs(&haproxy.environment);
     command.stdin(Stdio::null()).stderr(Stdio::from(log));
     Ok(command)
 }

@@ -2,11 +2,11 @@
 //! variable or in a form that only HAProxy can read is left out.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::scan::{Source, words};
+use crate::fs::read_plain;
 use crate::receipt::FileDigest;
 
 /// At most this many files are looked at.
@@ -17,7 +17,7 @@ const LONGEST: u64 = 64 << 20;
 /// Options of `bind` and `server` with a file or a directory of files as their value. The second value says which base directory applies.
 const OPTIONS: [(&str, Base); 10] = [
     ("crt", Base::Certificates),
-    ("crt-list", Base::Certificates),
+    ("crt-list", Base::CertificateList),
     ("ca-file", Base::Authorities),
     ("ca-verify-file", Base::Authorities),
     ("ca-sign-file", Base::Authorities),
@@ -39,6 +39,8 @@ const BESIDE_CERTIFICATES: [&str; 5] = ["key", "ocsp", "issuer", "sctl", "dh"];
 enum Base {
     None,
     Certificates,
+    /// As for certificates; the file lists some.
+    CertificateList,
     Authorities,
 }
 
@@ -62,8 +64,10 @@ pub fn named_files(sources: &[Source]) -> Vec<PathBuf> {
             note_base(&mut bases, source, &words);
             for (base, name) in names(&words) {
                 let path = bases.resolve(base, &name);
-                for certificate in listed_certificates(&words, &name, &path) {
-                    add(&mut found, &bases.resolve(Base::Certificates, &certificate), Base::Certificates);
+                if base == Base::CertificateList {
+                    for certificate in listed_certificates(&path) {
+                        add(&mut found, &bases.resolve(Base::Certificates, &certificate), Base::Certificates);
+                    }
                 }
                 add(&mut found, &path, base);
             }
@@ -81,17 +85,7 @@ pub fn digests(sources: &[Source]) -> Vec<FileDigest> {
 }
 
 fn digest_of(path: &Path) -> FileDigest {
-    read_plain(path).map_or_else(|_| FileDigest::unreadable(path), |bytes| FileDigest::new(path, &bytes))
-}
-
-/// A device or a pipe may never end.
-fn read_plain(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let is_plain = std::fs::metadata(path)?.is_file();
-    if !is_plain || File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)? as u64 > LONGEST {
-        return Err(std::io::Error::other("it is too long, or no plain file"));
-    }
-    Ok(bytes)
+    read_plain(path, LONGEST).map_or_else(|_| FileDigest::unreadable(path), |bytes| FileDigest::new(path, &bytes))
 }
 
 fn note_base(bases: &mut Bases, source: &Path, words: &[String]) {
@@ -110,7 +104,7 @@ fn note_base(bases: &mut Bases, source: &Path, words: &[String]) {
 impl Bases {
     fn resolve(&self, base: Base, name: &str) -> PathBuf {
         let directory = match base {
-            Base::Certificates => self.certificates.as_ref(),
+            Base::Certificates | Base::CertificateList => self.certificates.as_ref(),
             Base::Authorities => self.authorities.as_ref(),
             Base::None => None,
         };
@@ -156,10 +150,9 @@ fn names(words: &[String]) -> Vec<(Base, String)> {
 }
 
 /// The certificates of a `crt-list`: the first word of each of its lines.
-fn listed_certificates(words: &[String], name: &str, path: &Path) -> Vec<String> {
-    let is_list = words.windows(2).any(|pair| pair[0] == "crt-list" && pair[1] == name);
-    let text = if is_list { read_plain(path).ok() } else { None };
-    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+fn listed_certificates(list: &Path) -> Vec<String> {
+    let text = read_plain(list, LONGEST).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let first = |line: &str| line.split_whitespace().next().filter(|word| !word.starts_with('#')).map(str::to_owned);
     text.lines().filter_map(first).take(MAX_FILES).collect()
 }

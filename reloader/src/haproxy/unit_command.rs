@@ -1,11 +1,14 @@
 //! Reads HAProxy's program, files and options from the command line of its unit, whose variables are in environment files. Both are read again
 //! at each reload, as systemd reads them at each start.
 
-use std::fs;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::command_line;
 use crate::config::Haproxy;
+use crate::fs::read_plain;
 
 /// The longest environment file, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -16,13 +19,10 @@ const LONGEST: u64 = 1 << 20;
 /// A sentence.
 pub fn resolve(haproxy: &Haproxy) -> Result<Haproxy, String> {
     let Some(unit) = &haproxy.unit_command else { return Ok(haproxy.clone()) };
-    let missing = unit.default_environment.iter().filter(|(name, _)| std::env::var_os(name).is_none());
-    let mut environment: Vec<(String, String)> = missing.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut environment = unit.default_environment.clone();
+    environment.retain(|name, _| std::env::var_os(name).is_none());
     environment.extend(read_environment(&unit.environment_files)?);
-    let value = |name: &str| {
-        let own = environment.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-        own.or_else(|| std::env::var(name).ok())
-    };
+    let value = |name: &str| environment.get(name).cloned().or_else(|| std::env::var(name).ok());
     let words = expand(&unit.line, value);
     let program = words.first().map(|word| PathBuf::from(word.trim_start_matches(['@', '-', ':', '+', '!', '|'])));
     let program = program.filter(|program| program.is_absolute()).ok_or_else(|| {
@@ -37,21 +37,17 @@ fn read_environment(files: &[String]) -> Result<Vec<(String, String)>, String> {
     let mut all = Vec::new();
     for file in files {
         let (path, may_lack) = file.strip_prefix('-').map_or((file.as_str(), false), |path| (path, true));
-        match read(Path::new(path)) {
+        match read_text(Path::new(path)) {
             Ok(text) => all.extend(variables(&text)),
-            Err(error) if may_lack && error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if may_lack && error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(format!("haproxy.environment-files: cannot read {path}: {error}")),
         }
     }
     Ok(all)
 }
 
-fn read(path: &Path) -> std::io::Result<String> {
-    let metadata = fs::metadata(path)?;
-    if !metadata.is_file() || metadata.len() > LONGEST {
-        return Err(std::io::Error::other("it is too long, or no plain file"));
-    }
-    fs::read_to_string(path)
+fn read_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read_plain(path, LONGEST)?).map_err(io::Error::other)
 }
 
 /// The assignments of an environment file (`EnvironmentFile=` of systemd.exec(5)).
@@ -74,6 +70,16 @@ pub fn assignments(value: &str) -> Vec<(String, String)> {
     let pairs = words.iter().filter_map(|word| word.split_once('='));
     let known = pairs.filter(|(_, value)| !value.replace("%%", "").contains('%'));
     known.map(|(name, value)| (name.to_owned(), value.replace("%%", "%"))).collect()
+}
+
+/// The variables that decide what a command line says.
+pub fn names_in(line: &str) -> BTreeSet<String> {
+    let names = RefCell::new(BTreeSet::new());
+    expand(line, |name| {
+        names.borrow_mut().insert(name.to_owned());
+        None
+    });
+    names.into_inner()
 }
 
 /// A value without its quotes. A backslash keeps the next character, except within single quotes.
@@ -135,6 +141,8 @@ fn with_values(word: &str, value: &impl Fn(&str) -> Option<String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::config::UnitCommand;
 
@@ -182,7 +190,7 @@ mod tests {
         assert!(resolve(&haproxy(vec![path("none")])).unwrap_err().contains("cannot read"));
         let found = resolve(&haproxy(vec![])).unwrap();
         assert_eq!(found.config, [PathBuf::from("/default.cfg")]);
-        assert_eq!(found.environment, [("CONFIG".to_owned(), "/default.cfg".to_owned())]);
+        assert_eq!(found.environment, [("CONFIG".to_owned(), "/default.cfg".to_owned())].into());
         let mut bare = haproxy(vec![]);
         bare.unit_command.as_mut().unwrap().default_environment.clear();
         assert!(resolve(&bare).unwrap_err().contains("command-line"), "no variable is set");

@@ -1,12 +1,12 @@
 //! Reads the certificate by which a load's connections say who they are.
 
-use std::fs;
 use std::path::Path;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::error::LoadError;
+use crate::fs::read_plain;
 
 /// The longest file with a certificate or a key, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -41,11 +41,7 @@ impl ClientCertificate {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    let metadata = fs::metadata(path).map_err(|error| unusable(path, error))?;
-    if !metadata.is_file() || metadata.len() > LONGEST {
-        return Err(unusable(path, "it is too long, or no plain file"));
-    }
-    fs::read(path).map_err(|error| unusable(path, error))
+    read_plain(path, LONGEST).map_err(|error| unusable(path, error))
 }
 
 fn unusable(path: &Path, why: impl std::fmt::Display) -> LoadError {
@@ -54,6 +50,8 @@ fn unusable(path: &Path, why: impl std::fmt::Display) -> LoadError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -1,5 +1,6 @@
 //! Runs the command that says whether a configuration is good.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::process::Command;
 
@@ -13,7 +14,7 @@ pub(crate) struct Check {
     /// `NAME=VALUE`; `None` for the daemon's own environment.
     pub(crate) environment: Option<Vec<String>>,
     /// Further variables.
-    pub(crate) added: Vec<(String, String)>,
+    pub(crate) added: BTreeMap<String, String>,
 }
 
 impl Check {
@@ -27,7 +28,7 @@ impl Check {
         if let Some(environment) = &self.environment {
             command.env_clear().envs(environment.iter().filter_map(|entry| entry.split_once('=')));
         }
-        command.envs(self.added.iter().map(|(name, value)| (name, value)));
+        command.envs(&self.added);
         crate::process::run_to_success(&mut command).await
     }
 }

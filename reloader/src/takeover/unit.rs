@@ -58,8 +58,8 @@ impl Unit {
         // Only systemd knows the values of its specifiers, such as `%i`.
         let line = self.start_commands.first().filter(|line| line.contains('$') && !line.contains('%'))?;
         // Other variables, which may be secret, have no business in reloader.toml.
-        let is_used = |name: &str| line.contains(&format!("${name}")) || line.contains(&format!("${{{name}}}"));
-        let used = self.environment.iter().filter(|(name, _)| is_used(name));
+        let names = unit_command::names_in(line);
+        let used = self.environment.iter().filter(|(name, _)| names.contains(*name));
         Some(UnitCommand {
             line: line.clone(),
             environment_files: self.environment_files.clone(),
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn variables_of_the_command_line_are_known() {
-        let cat = "Environment=\"CONFIG=/etc/haproxy/a b.cfg\" EXTRAOPTS=-q SECRET=x\nEnvironment=PIDFILE=/run/%i.pid EXTRAOPTS=-m\n\
+        let cat = "Environment=\"CONFIG=/etc/haproxy/a b.cfg\" EXTRAOPTS=-q SECRET=x PID=y\nEnvironment=PIDFILE=/run/%i.pid EXTRAOPTS=-m\n\
                    ExecStart=/usr/sbin/haproxy -Ws -f ${CONFIG} -p $PIDFILE $EXTRAOPTS\n";
         let command = Unit::parse("a", "", cat, "zz").command_with_variables().unwrap();
         let expected = [("CONFIG", "/etc/haproxy/a b.cfg"), ("EXTRAOPTS", "-m")];

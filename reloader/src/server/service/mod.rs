@@ -4,7 +4,7 @@ mod bind;
 mod notify;
 mod readiness;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
@@ -235,7 +235,7 @@ impl ServiceServer {
             words,
             who: self.config.check[0].clone(),
             environment: None,
-            added: Vec::new(),
+            added: BTreeMap::new(),
         })
     }
 }

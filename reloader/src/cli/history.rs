@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{CliError, Context, Exit, output};
 use crate::config::{Config, HAPROXY};
-use crate::receipt::{Kind, Outcome, Receipt, changes};
+use crate::receipt::{FileChange, Kind, Outcome, Receipt, changes};
 use crate::supervision::read_newest;
 
 /// With `--diff` this many receipts more are read, to find the one before.
@@ -36,7 +36,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, CliE
         eprintln!("there are no receipts yet in {}", config.state_dir.display());
     }
     if arguments.diff {
-        return show_changes(arguments.format, &all, receipts.len());
+        return show_changes(arguments.format, &with_changes(&all, receipts.len()));
     }
     if arguments.format.json {
         for receipt in receipts {
@@ -48,40 +48,47 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<Exit, CliE
     Ok(Exit::Done)
 }
 
-/// Prints the receipts that have a configuration, each with the files in which it differs from the one before.
-fn show_changes(format: output::Format, all: &[Receipt], shown: usize) -> Result<Exit, CliError> {
-    let mut rows = Vec::new();
-    for (place, receipt) in all.iter().enumerate().take(shown) {
-        let Some(after) = &receipt.configuration else { continue };
-        let is_before = |earlier: &&Receipt| {
-            earlier.service == receipt.service && earlier.result != Outcome::Failed && earlier.configuration.is_some()
-        };
-        let before = all[place + 1..].iter().find(is_before);
-        let changed = before.and_then(|before| before.configuration.as_ref()).map(|before| changes(before, after));
-        if format.json {
-            let files = changed.as_ref().map(|changed| {
-                changed.iter().map(|(path, change)| json!({ "path": path, "change": change })).collect::<Vec<_>>()
-            });
+/// The files in which a configuration differs from the one before. `None` if that is not known.
+type Changes<'a> = Option<Vec<(&'a str, FileChange)>>;
+
+/// The receipts with a configuration among the first `shown`, each with its changes.
+fn with_changes(all: &[Receipt], shown: usize) -> Vec<(&Receipt, Changes<'_>)> {
+    let compared = (0..shown).filter_map(|place| {
+        let receipt = &all[place];
+        let after = receipt.configuration.as_ref()?;
+        let is_before = |earlier: &&Receipt| earlier.service == receipt.service && earlier.result != Outcome::Failed;
+        let mut before = all[place + 1..].iter().filter(is_before).filter_map(|earlier| earlier.configuration.as_ref());
+        Some((receipt, before.next().map(|before| changes(before, after))))
+    });
+    compared.collect()
+}
+
+fn show_changes(format: output::Format, compared: &[(&Receipt, Changes<'_>)]) -> Result<Exit, CliError> {
+    if format.json {
+        for (receipt, changed) in compared {
+            let file = |(path, change): &(&str, FileChange)| json!({ "path": path, "change": change });
+            let files = changed.as_ref().map(|changed| changed.iter().map(file).collect::<Vec<_>>());
             output::json(&json!({
                 "id": receipt.id, "at": receipt.at, "service": receipt.service, "new": receipt.new, "changes": files,
             }))?;
-            continue;
         }
-        rows.push(row(receipt));
-        match changed.as_deref() {
-            None => rows.push(vec![String::new(), "no earlier configuration is known".into()]),
-            Some([]) => rows.push(vec![String::new(), "nothing changed".into()]),
-            Some(files) => {
-                rows.extend(
-                    files.iter().map(|(path, change)| vec![String::new(), output::word(change), (*path).to_owned()]),
-                );
-            }
-        }
-    }
-    if !format.json {
-        output::print(&output::table(&rows))?;
+    } else {
+        let rows = compared
+            .iter()
+            .flat_map(|(receipt, changed)| std::iter::once(row(receipt)).chain(change_rows(changed.as_deref())));
+        output::print(&output::table(&rows.collect::<Vec<_>>()))?;
     }
     Ok(Exit::Done)
+}
+
+fn change_rows(changed: Option<&[(&str, FileChange)]>) -> Vec<Vec<String>> {
+    match changed {
+        None => vec![vec![String::new(), "no earlier configuration is known".into()]],
+        Some([]) => vec![vec![String::new(), "nothing changed".into()]],
+        Some(files) => {
+            files.iter().map(|(path, change)| vec![String::new(), output::word(change), (*path).to_owned()]).collect()
+        }
+    }
 }
 
 fn read_error(config: &Config, error: &io::Error) -> CliError {

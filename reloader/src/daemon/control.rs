@@ -321,9 +321,12 @@ async fn service_status(control: &Control, name: &str) -> ServiceStatus {
     });
     let living = draining.into_iter().filter(|generation| !generation.has_ended());
     let living: Vec<_> = living.collect();
-    let counted = tokio::task::spawn_blocking(move || living.iter().map(|generation| generation.status()).collect());
-    status.draining = counted.await.unwrap_or_default();
-    let foreign = tokio::task::spawn_blocking(move || surroundings.foreign_listener()).await.unwrap_or_default();
+    let look = move || {
+        let draining = living.iter().map(|generation| generation.status()).collect();
+        (draining, surroundings.foreign_listener())
+    };
+    let foreign;
+    (status.draining, foreign) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
     // The loop has seen it, or sees it a moment later.
     status.warnings.extend(foreign.filter(|sentence| !status.warnings.contains(sentence)));
     if let Some(socket) = socket {

@@ -67,7 +67,7 @@ impl EventLoop {
     /// Runs until SIGTERM, or until a client asks for the end.
     pub(super) async fn run_until_stopped(&mut self) {
         self.run().await;
-        self.supervisor.remove_pid_file(None).await;
+        self.supervisor.remove_own_pid_file().await;
         // The next daemon reads what was recorded last. A failure is in the log.
         let _ = self.supervisor.record_now().await;
     }

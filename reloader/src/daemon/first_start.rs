@@ -37,8 +37,7 @@ pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), Dae
     }
     // What no successor has a use for must not stay in the service manager's share.
     supervisor.hand_sockets_to_service_manager();
-    let present = supervisor.present_listeners();
-    clean_up_path_links(&present.into_iter().map(|owned| owned.listener.endpoint).collect::<Vec<_>>());
+    clean_up_path_links(supervisor.present_listeners().into_iter().map(|owned| owned.listener.endpoint));
     supervisor.link_paths_of_adopted();
     supervisor.write_pid_file().await;
     supervisor.publish();
@@ -55,7 +54,7 @@ async fn begin_service(
         return Ok(());
     }
     // An adopted service is reached by the path that a killed daemon's link gives back.
-    clean_up_path_links(&supervisor.endpoints());
+    clean_up_path_links(supervisor.endpoints());
     if let Some(receipt) = adopt::adopt(supervisor).await? {
         supervisor.store_receipt(&receipt).await;
         return Ok(());

@@ -89,7 +89,7 @@ impl EventLoop {
             let request = generation.retire_request();
             self.supervisor.begin_draining(generation).await;
             self.supervisor.server().retire(&request);
-            self.supervisor.remove_pid_file(Some(request.process.pid())).await;
+            self.supervisor.remove_pid_file_of(request.process.pid()).await;
             log::info!("process {} was told to drain and end", request.process.pid());
             self.supervisor.publish();
         }

@@ -67,8 +67,16 @@ pub fn plan(present: &[Present], inputs: PlanInputs<'_>) -> Vec<Planned> {
 }
 
 fn planned(listener: &Present, inputs: PlanInputs<'_>) -> Planned {
-    let (rung, why) = match why_not_passed(listener, inputs) {
-        _ if listener.unreachable.is_some() => (Rung::Added, listener.unreachable.as_ref().map(|why| binds_again(why))),
+    let (rung, why) = match &listener.unreachable {
+        Some(why) => (Rung::Added, Some(binds_again(why))),
+        None => rung_of_reachable(listener, inputs),
+    };
+    let Present { endpoint, role, inode, .. } = listener;
+    Planned { address: endpoint.to_string(), family: endpoint.address.family(), role: *role, rung, why, inode: *inode }
+}
+
+fn rung_of_reachable(listener: &Present, inputs: PlanInputs<'_>) -> (Rung, Option<String>) {
+    match why_not_passed(listener, inputs) {
         None => (Rung::Passed, single_ipv6(&listener.endpoint, inputs.server)),
         Some(why) if inputs.strategy != Strategy::FdPass && matches!(listener.endpoint.address, Address::Unix(_)) => {
             (Rung::Unproven, Some(format!("{why}; {REFUSES}")))
@@ -82,9 +90,7 @@ fn planned(listener: &Present, inputs: PlanInputs<'_>) -> Planned {
                 held(inputs, [Some(why), not_steered].into_iter().flatten().collect::<Vec<_>>().join("; "))
             }
         },
-    };
-    let Present { endpoint, role, inode, .. } = listener;
-    Planned { address: endpoint.to_string(), family: endpoint.address.family(), role: *role, rung, why, inode: *inode }
+    }
 }
 
 /// Nothing can be lost on a socket that no client reaches.

@@ -163,15 +163,17 @@ pub fn is_descendant(pid: u32, ancestor: u32) -> bool {
 
 /// The words of the command line.
 pub fn command_line(pid: u32) -> Option<Vec<String>> {
-    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let words = raw.split(|byte| *byte == 0).filter(|word| !word.is_empty());
-    Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+    words_of_command_line(pid, u64::MAX)
 }
 
 /// The beginning of the command line, of at most a kilobyte.
 pub fn short_command_line(pid: u32) -> Option<Vec<String>> {
+    words_of_command_line(pid, 1024)
+}
+
+fn words_of_command_line(pid: u32, longest: u64) -> Option<Vec<String>> {
     let mut raw = Vec::new();
-    fs::File::open(format!("/proc/{pid}/cmdline")).ok()?.take(1024).read_to_end(&mut raw).ok()?;
+    fs::File::open(format!("/proc/{pid}/cmdline")).ok()?.take(longest).read_to_end(&mut raw).ok()?;
     let words = raw.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
 }

@@ -67,12 +67,16 @@ pub fn find(ours: &[Owned], roots: &[u32]) -> Option<String> {
             return None;
         }
         let pid = holders.iter().min()?;
-        Some(format!(
-            "foreign listener: {} also listens on {}, so the kernel shares new connections out between it and the server",
-            describe(*pid),
-            found.address
-        ))
+        Some(sentence(&describe(*pid), found))
     })
+}
+
+/// What a listener of another server means. `holder` is its process, for people.
+pub fn sentence(holder: &str, found: &ListenSocket) -> String {
+    format!(
+        "foreign listener: {holder} also listens on {}, so the kernel shares new connections out between it and the server",
+        found.address
+    )
 }
 
 #[cfg(test)]

@@ -66,9 +66,13 @@ pub struct Subject {
 impl Subject {
     /// Those of the listeners that may be unreachable at all. `custody` has duplicates of them.
     pub fn among(owned: &[Owned], custody: &Custody) -> Vec<Subject> {
+        let named = owned.iter().map(|owned| &owned.listener).filter(|listener| depends_on_a_name(&listener.endpoint));
+        let mut named = named.peekable();
+        if named.peek().is_none() {
+            return Vec::new();
+        }
         let fds: HashMap<u64, &Arc<OwnedFd>> =
             custody.kept().iter().map(|kept| (kept.listener.inode, &kept.fd)).collect();
-        let named = owned.iter().map(|owned| &owned.listener).filter(|listener| depends_on_a_name(&listener.endpoint));
         let subject = |listener: &Listener| Subject {
             listener: listener.clone(),
             fd: fds.get(&listener.inode).map(|fd| Arc::clone(fd)),

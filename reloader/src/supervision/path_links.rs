@@ -54,11 +54,6 @@ impl PathLinks {
         (PathLinks(links), notes)
     }
 
-    /// Whether there is no link.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Adds links that were made later. Those to the same path have the same name.
     pub(super) fn absorb(&mut self, later: PathLinks) {
         for link in &mut self.0 {
@@ -98,10 +93,10 @@ pub(super) fn mend(pairs: &[(PathBuf, PathBuf)]) -> Vec<PathBuf> {
 }
 
 /// Removes what a daemon that was killed has left beside the paths of these endpoints. A path that is gone is put back first.
-pub(crate) fn clean_up(endpoints: &[Endpoint]) {
+pub(crate) fn clean_up(endpoints: impl IntoIterator<Item = Endpoint>) {
     for endpoint in endpoints {
-        let Address::Unix(path) = &endpoint.address else { continue };
-        let link = beside(path);
+        let Address::Unix(path) = endpoint.address else { continue };
+        let link = beside(&path);
         if fs::symlink_metadata(&link).is_ok_and(|found| found.file_type().is_socket()) {
             log::warn!("{}: an earlier daemon left it", link.display());
             let _ = fs::hard_link(&link, path);
@@ -150,7 +145,7 @@ mod tests {
         links.absorb(PathLinks::new(&[owned(&path, 1)]).0);
         assert_eq!((links.0.len(), fs::read_dir(directory.path()).unwrap().count()), (1, 2));
         links.retain(&HashSet::from([2]));
-        assert!(links.is_empty());
+        assert!(links.0.is_empty());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
@@ -161,7 +156,7 @@ mod tests {
         let _first = UnixListener::bind(&path).unwrap();
         std::mem::forget(PathLinks::new(&[owned(&path, 1)]));
         fs::remove_file(&path).unwrap();
-        clean_up(&[Endpoint::stream(Address::Unix(path.clone()))]);
+        clean_up([Endpoint::stream(Address::Unix(path.clone()))]);
         UnixStream::connect(&path).unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }

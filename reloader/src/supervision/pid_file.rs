@@ -27,11 +27,20 @@ pub(crate) struct PidFile {
 }
 
 impl PidFile {
-    /// Makes the file contain `pid`, and waits for it. Without `pid` it is removed if it names `earlier`. A failure is logged.
-    pub(super) async fn store(&self, path: PathBuf, pid: Option<u32>, earlier: Option<u32>) {
+    /// Makes the file contain `pid`, and waits for it. A failure is logged.
+    pub(super) async fn keep(&self, path: PathBuf, pid: u32) {
+        self.change(path, move |path| keep(path, pid)).await;
+    }
+
+    /// Removes the file if it names `pid`, and waits for it. A failure is logged.
+    pub(super) async fn remove(&self, path: PathBuf, pid: u32) {
+        self.change(path, move |path| remove(path, pid)).await;
+    }
+
+    async fn change(&self, path: PathBuf, change: impl FnOnce(&Path) -> io::Result<()> + Send + 'static) {
         let text = path.display().to_string();
-        let kept = self.lane.run("writing the pid file", move || keep(&path, pid, earlier)).await;
-        let error = kept.err().map(|error| format!("the pid file {text} cannot be kept: {error}"));
+        let changed = self.lane.run("writing the pid file", move || change(&path)).await;
+        let error = changed.err().map(|error| format!("the pid file {text} cannot be kept: {error}"));
         let mut last = self.last_error.lock().expect("no panic under this lock");
         if let Some(error) = error.as_ref().filter(|error| last.as_ref() != Some(error)) {
             log::warn!("{error}");
@@ -46,7 +55,7 @@ impl PidFile {
         }
         let this = self.clone();
         tokio::spawn(async move {
-            this.store(path, Some(pid), None).await;
+            this.keep(path, pid).await;
             this.is_busy.store(false, Ordering::Release);
         });
     }
@@ -54,22 +63,25 @@ impl PidFile {
     /// Removes the file beside the loop if it names `pid`.
     pub(super) fn forget(&self, path: PathBuf, pid: u32) {
         let this = self.clone();
-        tokio::spawn(async move { this.store(path, None, Some(pid)).await });
+        tokio::spawn(async move { this.remove(path, pid).await });
     }
 }
 
-/// Makes the file contain `pid`. Without `pid` it is removed if it names `earlier`.
-fn keep(path: &Path, pid: Option<u32>, earlier: Option<u32>) -> io::Result<()> {
-    let found = read(path)?;
-    match pid {
-        Some(_) if found == pid => Ok(()),
-        Some(pid) => write(path, pid),
-        None if found.is_some() && found == earlier => fs::remove_file(path),
-        None => Ok(()),
+fn keep(path: &Path, pid: u32) -> io::Result<()> {
+    match read(path)? {
+        Some(found) if found == pid => Ok(()),
+        _ => write(path, pid),
     }
 }
 
-/// Whatever else is there is never followed: its directory may belong to another user.
+fn remove(path: &Path, pid: u32) -> io::Result<()> {
+    match read(path)? {
+        Some(found) if found == pid => fs::remove_file(path),
+        _ => Ok(()),
+    }
+}
+
+/// `None` for anything but a plain file: a link is not followed, because the directory may belong to another user.
 fn read(path: &Path) -> io::Result<Option<u32>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -105,13 +117,13 @@ mod tests {
     fn file_is_kept_and_removed_only_if_it_is_ours() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.pid");
-        keep(&path, Some(7), None).unwrap();
+        keep(&path, 7).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "7\n");
         fs::write(&path, "12\n").unwrap();
-        keep(&path, None, Some(7)).unwrap();
+        remove(&path, 7).unwrap();
         assert_eq!(read(&path).unwrap(), Some(12), "it names another process");
-        keep(&path, Some(7), None).unwrap();
-        keep(&path, None, Some(7)).unwrap();
+        keep(&path, 7).unwrap();
+        remove(&path, 7).unwrap();
         assert!(!path.exists());
     }
 
@@ -121,7 +133,7 @@ mod tests {
         let (path, other) = (directory.path().join("a.pid"), directory.path().join("other"));
         fs::write(&other, "text").unwrap();
         std::os::unix::fs::symlink(&other, &path).unwrap();
-        keep(&path, Some(7), None).unwrap();
+        keep(&path, 7).unwrap();
         assert_eq!((fs::read_to_string(&other).unwrap().as_str(), read(&path).unwrap()), ("text", Some(7)));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }

@@ -154,9 +154,5 @@ pub(in crate::reload) fn find_foreign_listener(
 }
 
 fn foreign_sentence(socket: &ListenSocket) -> String {
-    format!(
-        "foreign listener: {} also listens on {}, so the kernel shares new connections out between it and the server; stop it and reload again",
-        foreign::holder_of(socket),
-        socket.address
-    )
+    format!("{}; stop it and reload again", foreign::sentence(&foreign::holder_of(socket), socket))
 }

@@ -1,7 +1,6 @@
 //! Follows which listeners clients can reach.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 
 use super::Supervisor;
 use crate::haproxy::master::root_of;
@@ -44,10 +43,8 @@ impl Supervisor {
         if self.generations.starting().is_some() {
             return self.reach.forget_look();
         }
-        let surroundings = self.surroundings();
-        let owned = surroundings.listeners.clone();
-        if self.reach.follow(surroundings, self.sockets.custody()) {
-            self.note_reachability(&owned);
+        if self.reach.follow(self.surroundings(), self.sockets.custody()) {
+            self.note_reachability(&self.present_listeners());
             let foreign = self.reach.foreign().cloned();
             foreign.iter().for_each(|sentence| log::error!("{}: {sentence}", self.name()));
             self.replace_warning(Notice::ForeignListener, foreign);
@@ -74,19 +71,20 @@ impl Supervisor {
             self.serving().map(|serving| serving.listeners.iter().map(|owned| owned.listener.inode).collect());
         let serving: HashSet<u64> = serving.unwrap_or_default();
         self.path_links.absorb(links);
-        if self.server().may_take_paths_away() && !self.generations.draining().is_empty() {
-            self.path_links.retain(&serving);
-        } else {
-            self.path_links = PathLinks::default();
-        }
+        self.path_links.retain(&serving);
+        self.drop_path_links_when_over();
+    }
+
+    /// A generation drains that may take the path of a passed socket away.
+    fn needs_path_links(&self) -> bool {
+        self.server().may_take_paths_away() && !self.generations.draining().is_empty()
     }
 
     /// Puts back the paths of passed sockets that a draining generation has taken away, and waits for it.
     pub(crate) async fn mend_paths(&mut self) {
-        if !self.path_links.is_empty() {
-            let (name, pairs) = (self.name().to_owned(), self.path_links.pairs());
+        if let Some(mend) = self.mending() {
             let mend = move || {
-                mend(&name, &pairs);
+                mend();
                 Ok(())
             };
             // A file system that hangs is in the log.
@@ -96,22 +94,30 @@ impl Supervisor {
 
     /// Removes the links when no generation drains that may take paths away.
     pub(super) fn drop_path_links_when_over(&mut self) {
-        if self.generations.draining().is_empty() {
+        if !self.needs_path_links() {
             self.path_links = PathLinks::default();
         }
     }
 
     /// Does what [`mend_paths`](Self::mend_paths) does, beside the loop.
     pub(super) fn follow_paths(&self) {
-        if !self.path_links.is_empty() {
-            let (name, pairs) = (self.name().to_owned(), self.path_links.pairs());
-            tokio::task::spawn_blocking(move || mend(&name, &pairs));
+        if let Some(mend) = self.mending() {
+            tokio::task::spawn_blocking(mend);
         }
+    }
+
+    fn mending(&self) -> Option<impl FnOnce() + Send + use<>> {
+        let (name, pairs) = (self.name().to_owned(), self.path_links.pairs());
+        (!pairs.is_empty()).then_some(move || {
+            for path in path_links::mend(&pairs) {
+                log::warn!("{name}: a retired generation removed {}: it is put back", path.display());
+            }
+        })
     }
 
     /// Makes links for generations that an earlier daemon has retired, and that may take paths away.
     pub(crate) fn link_paths_of_adopted(&mut self) {
-        if self.server().may_take_paths_away() && !self.generations.draining().is_empty() {
+        if self.needs_path_links() {
             let (links, notes) = PathLinks::new(&self.present_listeners());
             notes.iter().for_each(|note| log::warn!("{}: {note}", self.name()));
             self.keep_path_links(links);
@@ -140,11 +146,5 @@ impl Supervisor {
     /// Removes from `custody` the sockets that no client reaches: the next generation is to bind them again.
     pub(super) fn leave_out_unreachable(&self, custody: &mut Custody) {
         custody.retain(|kept| self.reach.why_not(kept.listener.inode).is_none());
-    }
-}
-
-fn mend(service: &str, pairs: &[(PathBuf, PathBuf)]) {
-    for path in path_links::mend(pairs) {
-        log::warn!("{service}: a retired generation removed {}: it is put back", path.display());
     }
 }

@@ -99,34 +99,42 @@ impl Supervisor {
 
     /// Makes the pid file of the service true, and waits for it. A failure is logged.
     pub(crate) async fn write_pid_file(&self) {
-        if let Some(pid) = self.pid_to_keep() {
-            self.store_pid_file(Some(pid), None).await;
+        if let (Some(path), Some(pid)) = (self.pid_file_path(), self.pid_to_keep()) {
+            self.heartbeat().during(self.pid_file.keep(path, pid)).await;
         }
     }
 
-    /// Removes the pid file if it names the daemon, which ends, or the process `retired`.
-    pub(crate) async fn remove_pid_file(&self, retired: Option<u32>) {
-        let own = std::process::id();
-        self.store_pid_file(None, if self.keeps_own_pid() { Some(own) } else { retired }).await;
+    /// Removes the pid file if it names the daemon, which ends.
+    pub(crate) async fn remove_own_pid_file(&self) {
+        if let Some(path) = self.pid_file_path().filter(|_| self.keeps_own_pid()) {
+            self.heartbeat().during(self.pid_file.remove(path, std::process::id())).await;
+        }
     }
 
-    async fn store_pid_file(&self, pid: Option<u32>, earlier: Option<u32>) {
-        let Some(path) = self.config().pid_file(self.name()).map(Path::to_owned) else { return };
-        self.heartbeat().during(self.pid_file.store(path, pid, earlier)).await;
+    /// Removes the pid file if it names the process `retired`, or the daemon, which retires its last generation.
+    pub(crate) async fn remove_pid_file_of(&self, retired: u32) {
+        match self.pid_file_path() {
+            Some(path) if !self.keeps_own_pid() => self.heartbeat().during(self.pid_file.remove(path, retired)).await,
+            _ => self.remove_own_pid_file().await,
+        }
     }
 
     /// Makes the pid file true beside the loop.
     pub(super) fn follow_pid_file(&self) {
-        if let (Some(path), Some(pid)) = (self.config().pid_file(self.name()), self.pid_to_keep()) {
-            self.pid_file.follow(path.to_owned(), pid);
+        if let (Some(path), Some(pid)) = (self.pid_file_path(), self.pid_to_keep()) {
+            self.pid_file.follow(path, pid);
         }
     }
 
     /// Removes the pid file beside the loop if it names this process, which serves no more.
     pub(super) fn forget_pid(&self, pid: u32) {
-        if let Some(path) = self.config().pid_file(self.name()).filter(|_| !self.keeps_own_pid()) {
-            self.pid_file.forget(path.to_owned(), pid);
+        if let Some(path) = self.pid_file_path().filter(|_| !self.keeps_own_pid()) {
+            self.pid_file.forget(path, pid);
         }
+    }
+
+    fn pid_file_path(&self) -> Option<PathBuf> {
+        self.config().pid_file(self.name()).map(Path::to_owned)
     }
 
     fn pid_to_keep(&self) -> Option<u32> {

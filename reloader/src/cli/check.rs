@@ -5,12 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
-use nix::unistd::User;
-
 use super::{CliError, Context, Exit, client};
 use crate::config::{Config, Haproxy, Mode, Service};
 use crate::daemon::protocol::Request;
-use crate::fs::groups::group_id;
+use crate::fs::accounts;
 use crate::haproxy::check::check_command;
 use crate::haproxy::scan;
 use crate::haproxy::unit_command;
@@ -98,18 +96,12 @@ fn check_program_and_user(name: &str, service: &Service) -> Result<(), CliError>
         Ok(_) => return Err(invalid(format!("service.{name}.start: {program} is not an executable file"))),
         Err(error) => return Err(invalid(format!("service.{name}.start: {program}: {error}"))),
     }
-    let is_unknown = |user: &str| !User::from_name(user).is_ok_and(|found| found.is_some());
-    for (key, user) in [("user", &service.user), ("socket-user", &service.socket_user)] {
-        if let Some(user) = user.as_deref().filter(|user| is_unknown(user)) {
-            return Err(invalid(format!("service.{name}.{key}: there is no user `{user}` on this machine")));
-        }
+    let key = |key: &str, what: String| invalid(format!("service.{name}.{key}: {what}"));
+    for (place, user) in [("user", &service.user), ("socket-user", &service.socket_user)] {
+        user.as_deref().map(accounts::user).transpose().map_err(|what| key(place, what))?;
     }
-    match service.socket_group.as_deref().filter(|group| !matches!(group_id(group), Ok(Some(_)))) {
-        Some(group) => {
-            Err(invalid(format!("service.{name}.socket-group: there is no group `{group}` on this machine")))
-        }
-        None => Ok(()),
-    }
+    let group = service.socket_group.as_deref().map(accounts::group);
+    group.transpose().map(drop).map_err(|what| key("socket-group", what))
 }
 
 /// Runs the `check` of each service that has one. Returns the names of these services, in the genitive.

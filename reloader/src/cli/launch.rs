@@ -7,9 +7,10 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use nix::unistd::{User, initgroups, setgid, setuid};
+use nix::unistd::{initgroups, setgid, setuid};
 
 use super::{CliError, Exit};
+use crate::fs::accounts;
 use crate::process;
 use crate::sys::Inheritance;
 
@@ -56,8 +57,7 @@ pub(super) fn run(arguments: &Arguments, inheritance: io::Result<Inheritance>) -
 
 fn become_user(name: &str) -> Result<(), String> {
     let failed = |errno: nix::Error| format!("cannot become the user `{name}`: {errno}");
-    let user = User::from_name(name).map_err(failed)?;
-    let user = user.ok_or_else(|| format!("there is no user `{name}` on this machine"))?;
+    let user = accounts::user(name)?;
     let c_name = CString::new(name).map_err(|_| format!("`{name}` is not a user name"))?;
     initgroups(&c_name, user.gid).map_err(failed)?;
     setgid(user.gid).map_err(failed)?;

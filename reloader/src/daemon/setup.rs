@@ -10,8 +10,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::DaemonError;
 use crate::config::Config;
+use crate::fs::accounts::group_id;
 use crate::fs::exclusive_dir::refuse_others_writing;
-use crate::fs::groups::group_id;
 use crate::fs::lock_within;
 use crate::process;
 

@@ -1,9 +1,9 @@
 //! Works with files and directories: whole writes, locks with a time limit, directories that belong to the caller alone, the files of a
 //! generation.
 
+pub(crate) mod accounts;
 pub(crate) mod exclusive_dir;
 pub(crate) mod generation_files;
-pub(crate) mod groups;
 
 use std::fs::File;
 use std::io::{self, Read};

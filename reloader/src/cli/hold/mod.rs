@@ -14,8 +14,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{CliError, Context, Exit, output};
 use crate::config::Config;
+use crate::fs::accounts::group_id;
 use crate::fs::exclusive_dir::refuse_others_writing;
-use crate::fs::groups::group_id;
 use crate::hold_command::{self, CaughtSignal, HoldCommand, HoldCommandError, Listen, Outcome};
 use crate::process::{Ended, ProcessError};
 use crate::receipt::Receipt;

@@ -8,12 +8,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use nix::unistd::User;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, fchmod, fstat, open};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::config::Service;
-use crate::fs::groups::group_id;
+use crate::fs::accounts;
 use crate::model::SocketMetadata;
 use crate::model::listener::{Address, Endpoint, Role, SocketType};
 use crate::sockets::custody::{KeptSocket, take_in};
@@ -35,23 +34,11 @@ impl UnixFile {
     /// # Errors
     /// A sentence about a name that is unknown.
     pub(super) fn from_config(config: &Service) -> Result<UnixFile, String> {
-        let owner = config.unix_owner().map(user_by_name).transpose()?;
-        let named = match &config.socket_group {
-            Some(name) => {
-                let found =
-                    group_id(name).map_err(|errno| format!("the group `{name}` cannot be looked up: {errno}"))?;
-                Some(found.ok_or_else(|| format!("there is no group `{name}` on this machine"))?)
-            }
-            None => None,
-        };
+        let owner = config.unix_owner().map(accounts::user).transpose()?;
+        let named = config.socket_group.as_deref().map(accounts::group).transpose()?;
         let group = named.or_else(|| owner.as_ref().map(|user| user.gid.as_raw()));
         Ok(UnixFile { mode: config.unix_mode(), user: owner.map(|user| user.uid.as_raw()), group })
     }
-}
-
-fn user_by_name(name: &str) -> Result<User, String> {
-    let found = User::from_name(name).map_err(|errno| format!("the user `{name}` cannot be looked up: {errno}"))?;
-    found.ok_or_else(|| format!("there is no user `{name}` on this machine"))
 }
 
 /// A socket that is bound to `endpoint`, one of `all`.
@@ -186,7 +173,6 @@ mod tests {
         let _kept = socket(&Endpoint::stream(Address::Unix(path.clone())), &[], file).unwrap();
         let metadata = std::fs::metadata(&path).unwrap();
         assert_eq!(std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777, 0o640);
-        assert!(user_by_name("no-such-user-of-reloader").unwrap_err().contains("no-such-user-of-reloader"));
     }
 
     #[test]

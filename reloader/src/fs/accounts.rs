@@ -1,8 +1,26 @@
-//! Finds groups by name.
+//! Finds users and groups by name.
 
 use std::fs;
 
-use nix::unistd::Group;
+use nix::unistd::{Group, User};
+
+/// The user with this name.
+///
+/// # Errors
+/// A sentence: there is none, or the users cannot be read.
+pub(crate) fn user(name: &str) -> Result<User, String> {
+    let found = User::from_name(name).map_err(|errno| format!("the user `{name}` cannot be looked up: {errno}"))?;
+    found.ok_or_else(|| format!("there is no user `{name}` on this machine"))
+}
+
+/// The id of the group with this name.
+///
+/// # Errors
+/// A sentence: there is none, or the groups cannot be read.
+pub(crate) fn group(name: &str) -> Result<u32, String> {
+    let found = group_id(name).map_err(|errno| format!("the group `{name}` cannot be looked up: {errno}"))?;
+    found.ok_or_else(|| format!("there is no group `{name}` on this machine"))
+}
 
 /// The id of a group; `None` where no group has that name. `/etc/group` is read first. Every other source of names is a shared library of the
 /// machine, which was built for another libc than the one in a static program.
@@ -36,5 +54,7 @@ mod tests {
     fn root_group_is_found_and_unknown_group_is_none() {
         assert_eq!(group_id("root"), Ok(Some(0)));
         assert_eq!(group_id("no-such-group-of-reloader"), Ok(None));
+        assert!(group("no-such-group-of-reloader").unwrap_err().contains("there is no group"));
+        assert!(user("no-such-user-of-reloader").unwrap_err().contains("no-such-user-of-reloader"));
     }
 }

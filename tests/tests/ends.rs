@@ -15,6 +15,8 @@ use reloader_tests::rig::{Rig, Setup};
 use reloader_tests::servers::{Reaction, Server};
 use serde_json::Value;
 
+use crate::services::scene;
+
 const IDLE: &str = "127.0.0.1:8081";
 const SESSIONS: usize = 20;
 const LIMIT: Duration = Duration::from_secs(20);
@@ -63,7 +65,7 @@ fn hard_stop_of_haproxy_is_counted() {
         let rig = Rig::with(&config).environment("HARD_STOP", "3s").start();
         let (old, mut idle) = reload_with_sessions(&rig);
         let end = until_ended(&rig, old);
-        // Where the time is in the environment, HAProxy's own words tell of the hard stop, and nobody counted in time.
+        // Where the time is in the environment, only HAProxy's log tells of the hard stop, and the connections were not counted in time.
         let expected = if global.contains('$') { Value::Null } else { Value::from(SESSIONS) };
         assert_eq!(end["lost"]["cut"], expected, "{end}");
         assert!(end["reason"].as_str().unwrap().contains("hard-stop-after"), "{end}");
@@ -147,11 +149,7 @@ fn nginx_that_closes_its_sessions_at_its_end_is_reported() {
              http {{ access_log off; server {{ listen {IDLE}; location / {{ proxy_pass http://{}; }} }} }}\n",
             backend.address
         );
-        let table = format!(
-            "[service.nginx]\nstart = [\"/usr/sbin/nginx\", \"-e\", \"DIR/nginx.log\", \"-c\", \"DIR/nginx.conf\"]\n\
-             sockets = \"listen-fds\"\nlisten = [\"{IDLE}\"]\nstop = \"SIGQUIT\"\nenvironment = {{ NGINX = \"3;\" }}\n"
-        );
-        let mut rig = Rig::with(&Config::new()).without_haproxy().tables(&table).prepare();
+        let mut rig = scene::setup(&scene::passed_nginx(IDLE)).prepare();
         std::fs::write(rig.path("nginx.conf"), conf.replace("DIR", &rig.dir().display().to_string())).unwrap();
         rig.start_daemon();
         let old = rig.serving().unwrap();

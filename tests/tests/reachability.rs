@@ -18,6 +18,8 @@ use reloader_tests::receipt::listener;
 use reloader_tests::rig::{Answer, Rig};
 use reloader_tests::{netns, versions};
 
+use crate::services::scene;
+
 const BIND: &str = "10.9.0.1:8081 interface d0";
 const AT: &str = "10.9.0.1:8081%d0";
 const LIMIT: Duration = Duration::from_secs(20);
@@ -32,6 +34,15 @@ fn make_device(clients: &Namespace) {
         network::ip("addr add 10.9.0.2/24 dev p0");
         network::ip("link set p0 up");
     });
+}
+
+/// Clients in a namespace of their own, and a HAProxy with a listener on the device that leads to them.
+fn start_on_a_device() -> (Namespace, Rig) {
+    netns::enter();
+    let clients = Namespace::new();
+    make_device(&clients);
+    let rig = Rig::with(&Config::new().frontend("web", &["127.0.0.1:8080", BIND])).start();
+    (clients, rig)
 }
 
 fn replace_device(clients: &Namespace) {
@@ -64,10 +75,7 @@ fn path_answers(path: &Path) -> bool {
 
 #[test]
 fn listener_of_a_replaced_device_is_bound_again_by_a_reload() {
-    netns::enter();
-    let clients = Namespace::new();
-    make_device(&clients);
-    let rig = Rig::with(&Config::new().frontend("web", &["127.0.0.1:8080", BIND])).start();
+    let (clients, rig) = start_on_a_device();
     assert!(gets_an_answer(&clients));
     replace_device(&clients);
     assert!(!gets_an_answer(&clients));
@@ -86,10 +94,7 @@ fn listener_of_a_replaced_device_is_bound_again_by_a_reload() {
 
 #[test]
 fn listener_of_a_replaced_device_is_bound_again_after_a_crash() {
-    netns::enter();
-    let clients = Namespace::new();
-    make_device(&clients);
-    let rig = Rig::with(&Config::new().frontend("web", &["127.0.0.1:8080", BIND])).start();
+    let (clients, rig) = start_on_a_device();
     replace_device(&clients);
     let old = rig.serving().unwrap();
     old.signal(Signal::SIGKILL);
@@ -99,10 +104,7 @@ fn listener_of_a_replaced_device_is_bound_again_after_a_crash() {
 
 #[test]
 fn adoption_does_not_prove_a_listener_that_no_client_reaches() {
-    netns::enter();
-    let clients = Namespace::new();
-    make_device(&clients);
-    let mut rig = Rig::with(&Config::new().frontend("web", &["127.0.0.1:8080", BIND])).start();
+    let (clients, mut rig) = start_on_a_device();
     rig.terminate_daemon();
     replace_device(&clients);
     rig.start_daemon();
@@ -119,16 +121,16 @@ fn unix_socket_whose_path_is_gone_is_bound_again() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web.sock");
-    let rig =
-        Rig::with(&Config::new().frontend("web", &["127.0.0.1:8080", &format!("unix@{}", path.display())])).start();
+    let address = path.display().to_string();
+    let rig = Rig::with(&Config::new().frontend("web", &["127.0.0.1:8080", &format!("unix@{address}")])).start();
     assert!(path_answers(&path));
     fs::remove_file(&path).unwrap();
     until(LIMIT, "a warning", || rig.warnings().contains("is gone"));
     let receipt = rig.reload().expect_status(0);
-    assert_eq!(rungs_at(&receipt, &path.display().to_string()), ["added", "removed"], "{}", receipt.stdout);
+    assert_eq!(rungs_at(&receipt, &address), ["added", "removed"], "{}", receipt.stdout);
     assert!(receipt.stdout.contains("is gone"), "{}", receipt.stdout);
     assert!(path_answers(&path));
-    assert_eq!(listener(&rig.reload().expect_status(0), &path.display().to_string())["rung"], "passed");
+    assert_eq!(listener(&rig.reload().expect_status(0), &address)["rung"], "passed");
     // After a crash too.
     fs::remove_file(&path).unwrap();
     let old = rig.serving().unwrap();
@@ -143,37 +145,27 @@ fn path_that_a_retired_nginx_removes_is_put_back() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web.sock");
-    let table = format!(
-        "[service.nginx]\nstart = [\"/usr/sbin/nginx\", \"-e\", \"DIR/nginx.log\", \"-c\", \"DIR/nginx.conf\"]\n\
-         sockets = \"listen-fds\"\nlisten = [\"{}\"]\nstop = \"SIGQUIT\"\nenvironment = {{ NGINX = \"3;\" }}\n",
-        path.display()
-    );
-    let mut rig = Rig::with(&Config::new()).without_haproxy().tables(&table).prepare();
-    let conf = format!(
-        "daemon off; user root; worker_processes 2; pid {dir}/nginx.pid; events {{ worker_connections 1000; }}\n\
-         http {{ access_log off; server {{ listen unix:{}; location / {{ return 200 ok; }} }} }}\n",
-        path.display(),
-        dir = rig.dir().display()
-    );
-    fs::write(rig.path("nginx.conf"), conf).unwrap();
+    let address = path.display().to_string();
+    let mut rig = scene::setup(&scene::passed_nginx(&address)).prepare();
+    scene::write_nginx_conf(&rig, &format!("unix:{address}"));
     rig.start_daemon();
     assert!(path_answers(&path));
     rig.restart_daemon();
     let old = rig.serving().unwrap();
     let receipt = rig.reload().expect_status(0);
-    assert_eq!(rungs_at(&receipt, &path.display().to_string()), ["passed"], "{}", receipt.stdout);
+    assert_eq!(rungs_at(&receipt, &address), ["passed"], "{}", receipt.stdout);
     old.until_gone(LIMIT);
     until(LIMIT, "the path to be put back", || rig.log().contains("it is put back"));
     assert!(path_answers(&path));
     let receipt = rig.reload().expect_status(0);
-    assert_eq!(rungs_at(&receipt, &path.display().to_string()), ["passed"], "{}", receipt.stdout);
+    assert_eq!(rungs_at(&receipt, &address), ["passed"], "{}", receipt.stdout);
     assert!(path_answers(&path));
     // No link is left when nothing drains.
     let names = || fs::read_dir(dir.path()).unwrap().count();
     until(LIMIT, "the link to be removed", || names() == 1);
 }
 
-/// HAProxy takes over a socket of the same address whatever its protocol is.
+/// HAProxy takes over a socket of the same address and does not compare the protocol.
 #[test]
 fn bind_that_changes_to_mptcp_and_back_takes_effect() {
     const WEB: &str = "127.0.0.1:8080";

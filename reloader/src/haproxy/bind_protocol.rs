@@ -1,6 +1,6 @@
 //! Tells from the `bind` lines of a configuration whether a listener is to speak Multipath TCP. Pure.
 //!
-//! HAProxy takes over a socket of the same address whatever its protocol is (`sock_find_compatible_fd`), so a bind that changes between
+//! HAProxy takes over a socket of the same address and does not compare the protocol (`sock_find_compatible_fd`), so a bind that changes between
 //! `mptcp@` and TCP would keep its old socket.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -38,7 +38,7 @@ pub(super) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
             _ => alone && listener.endpoint.is_tcp_here() && (!is_given || keeps_tcp_back(strategy)),
         }
     };
-    // A socket whose device or file has gone is in nobody's way.
+    // A socket whose device or file has gone does not prevent another bind.
     let mut reachable =
         serving.listeners.iter().filter(|owned| supervisor.why_unreachable(owned.listener.inode).is_none());
     reachable.any(|owned| is_in_the_way(&owned.listener))

@@ -130,7 +130,7 @@ mod tests {
         let ours = [owned(&address, 1)];
         assert_eq!(find(&ours, &[]), None, "this process holds it");
         let stdin = std::process::Stdio::from(std::os::fd::OwnedFd::from(listener));
-        // The child of a shell that ends is nobody's descendant here.
+        // The child of a shell that ends does not descend from this process any more.
         let script = "exec 3<&0; sleep 1000 >/dev/null 2>&1 & echo $!";
         // The command holds the socket as long as it lives.
         let output = std::process::Command::new("/bin/sh").args(["-c", script]).stdin(stdin).output().unwrap();

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn killed_worker_is_found_whatever_its_master_says() {
+    fn killed_worker_is_found_although_its_master_exits_with_0() {
         let end = facts(DONE, &[(2, KILLED, 20), (3, DONE, 7)]);
         assert_eq!(
             judge(&end).unwrap(),

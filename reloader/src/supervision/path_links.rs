@@ -70,7 +70,7 @@ impl PathLinks {
         self.0.retain(|link| sockets.contains(&link.socket));
     }
 
-    /// Gives all paths back to the linked sockets, in one step each, whatever is there now.
+    /// Gives all paths back to the linked sockets, in one step each. What is there now is replaced.
     pub(crate) fn put_back(&self) {
         for PathLink { path, link, .. } in &self.0 {
             let Some(link) = link else { continue };

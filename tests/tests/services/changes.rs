@@ -12,8 +12,8 @@ use reloader_tests::rig::Rig;
 use reloader_tests::sockets::until_refused;
 
 use super::scene::{
-    GIVEN_SERVER, NGINX, PLAIN_SERVER, WEB, given_table, plain_table, prepare, rungs, service_table, setup, start,
-    write_nginx_conf,
+    GIVEN_SERVER, PLAIN_SERVER, WEB, given_table, passed_nginx, plain_table, prepare, rungs, service_table, setup,
+    start, write_nginx_conf,
 };
 
 /// Replaces text in reloader.toml and returns once the daemon has read the file again.
@@ -158,8 +158,7 @@ fn generation_that_drops_a_listener_is_refused() {
 #[test]
 fn listener_that_would_make_the_next_reload_fail_is_named_by_the_first() {
     netns::enter();
-    let lines = "stop = \"SIGQUIT\"\nenvironment = { NGINX = \"3;\" }";
-    let mut rig = prepare(setup(&service_table("nginx", NGINX, "listen-fds", WEB, lines)));
+    let mut rig = prepare(setup(&passed_nginx(WEB)));
     write_nginx_conf(&rig, WEB);
     rig.start_daemon();
     rig.reload().expect_status(0);

@@ -9,7 +9,7 @@ use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::rig::Rig;
 
-use super::scene::{NGINX, WEB, service_table, setup};
+use super::scene::{WEB, passed_nginx, setup};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -17,8 +17,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 #[test]
 fn nginx_reopens_its_log_when_a_hook_sends_the_signal() {
     netns::enter();
-    let lines = "stop = \"SIGQUIT\"\nenvironment = { NGINX = \"3;\" }";
-    let mut rig = setup(&service_table("nginx", NGINX, "listen-fds", WEB, lines)).prepare();
+    let mut rig = setup(&passed_nginx(WEB)).prepare();
     let dir = rig.dir().display();
     let conf = format!(
         "daemon off; user root; worker_processes 1; pid {dir}/nginx.pid; events {{ worker_connections 1000; }}\n\

@@ -9,7 +9,7 @@ use reloader_tests::rig::Rig;
 use reloader_tests::tier;
 
 use super::scene::{
-    self, NGINX, WEB, given_table, plain_table, prepare, rungs, service_table, setup, write_nginx_conf,
+    self, NGINX, WEB, given_table, passed_nginx, plain_table, prepare, rungs, service_table, setup, write_nginx_conf,
 };
 
 fn reloads() -> u64 {
@@ -53,8 +53,7 @@ fn nginx_with_reuseport_is_steered() {
 #[ignore = "alone: loads"]
 fn nginx_with_an_inherited_socket_is_passed() {
     netns::enter();
-    let lines = "stop = \"SIGQUIT\"\nenvironment = { NGINX = \"3;\" }";
-    let mut rig = prepare(setup(&service_table("nginx", NGINX, "listen-fds", WEB, lines)));
+    let mut rig = prepare(setup(&passed_nginx(WEB)));
     write_nginx_conf(&rig, WEB);
     reload_under_load(&mut rig, 1000, "passed");
 }

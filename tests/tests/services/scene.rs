@@ -123,3 +123,8 @@ pub(crate) fn write_nginx_conf(rig: &Rig, listen: &str) {
 
 /// The `start` command of nginx.
 pub(crate) const NGINX: &str = "\"/usr/sbin/nginx\", \"-e\", \"DIR/nginx.log\", \"-c\", \"DIR/nginx.conf\"";
+
+/// The table of an nginx that is passed its sockets.
+pub(crate) fn passed_nginx(address: &str) -> String {
+    service_table("nginx", NGINX, "listen-fds", address, "stop = \"SIGQUIT\"\nenvironment = { NGINX = \"3;\" }")
+}

@@ -113,10 +113,10 @@ fn unix_socket_belongs_to_the_user_of_its_service() {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let user = nix::unistd::User::from_name("nobody").unwrap().unwrap();
     for (lines, mode, owner) in [
         ("", 0o666, 0),
-        ("user = \"nobody\"", 0o660, nobody.uid.as_raw()),
+        ("user = \"nobody\"", 0o660, user.uid.as_raw()),
         ("user = \"nobody\"\nsocket-user = \"root\"\nsocket-mode = \"0600\"", 0o600, 0),
     ] {
         let path = dir.path().join("web.sock");

@@ -27,6 +27,16 @@ pub enum TakeoverError {
         /// Its state: `inactive`, `failed`, …
         state: String,
     },
+    /// A start or a reload of the unit does not come to its end.
+    #[error("{unit} is still {state} after {seconds} s; try again when `systemctl is-active {unit}` says `active`")]
+    NotSettled {
+        /// The name of the unit.
+        unit: String,
+        /// Its state: `activating` or `reloading`.
+        state: String,
+        /// How long it was waited for, in seconds.
+        seconds: u64,
+    },
     /// The unit runs another server.
     #[error(
         "the main process of {unit} ({program}, process {pid}) is not HAProxy; other servers are run by a [service.NAME]: docs/guide/other-servers.md"

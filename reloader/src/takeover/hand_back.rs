@@ -19,7 +19,7 @@ pub(super) async fn run(
     daemon: &dyn DaemonClient,
     announce: &dyn Fn(&Step),
 ) -> Result<TakeoverReport, TakeoverError> {
-    let unit = preflight::check_hand_back(request.unit, config)?;
+    let unit = preflight::check_hand_back(request.unit, config).await?;
     let before = serving(daemon).map_err(TakeoverError::Daemon)?;
     if request.dry_run {
         return Ok(dry_run(&unit, config, before));

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::TakeoverError;
 use super::unit::Unit;
@@ -16,6 +16,12 @@ use crate::process;
 
 /// How long HAProxy's stats socket may take to answer.
 const STATS_SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a start or a reload of the unit is waited for.
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How often systemd is asked for the state of the unit meanwhile.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A unit that can be taken over.
 #[derive(Debug)]
@@ -39,7 +45,7 @@ pub(super) async fn check_take_over(
     config_path: Option<&Path>,
     config: &Config,
 ) -> Result<Candidate, TakeoverError> {
-    let unit = find_unit(name)?;
+    let unit = settled_unit(name).await?;
     if files::drop_in(name).exists() {
         return Err(TakeoverError::AlreadyTaken(name.into()));
     }
@@ -69,8 +75,8 @@ pub(super) async fn check_take_over(
 ///
 /// # Errors
 /// The first reason why the unit cannot be handed back.
-pub(super) fn check_hand_back(name: &str, config: &Config) -> Result<Unit, TakeoverError> {
-    let unit = find_unit(name)?;
+pub(super) async fn check_hand_back(name: &str, config: &Config) -> Result<Unit, TakeoverError> {
+    let unit = settled_unit(name).await?;
     let drop_in = files::drop_in(name);
     if !drop_in.exists() {
         return Err(TakeoverError::NotTaken { unit: name.into(), drop_in });
@@ -100,11 +106,23 @@ fn note_pid_file(command_line: &mut CommandLine, config_path: Option<&Path>, con
     }
 }
 
-fn find_unit(name: &str) -> Result<Unit, TakeoverError> {
+/// The unit, once it neither starts nor reloads. HAProxy announces a reload after `systemctl reload` has returned.
+async fn settled_unit(name: &str) -> Result<Unit, TakeoverError> {
     if !systemd::is_booted() {
         return Err(TakeoverError::NoSystemd);
     }
-    systemd::unit(name)
+    let deadline = Instant::now() + SETTLE_LIMIT;
+    loop {
+        let unit = systemd::unit(name)?;
+        if !unit.is_changing() {
+            return Ok(unit);
+        }
+        if Instant::now() > deadline {
+            let state = unit.property("ActiveState").into();
+            return Err(TakeoverError::NotSettled { unit: unit.name, state, seconds: SETTLE_LIMIT.as_secs() });
+        }
+        tokio::time::sleep(SETTLE_INTERVAL).await;
+    }
 }
 
 fn main_pid(unit: &Unit) -> Result<u32, TakeoverError> {

@@ -53,6 +53,13 @@ impl Unit {
         self.property("MainPID").parse().ok().filter(|pid| *pid != 0)
     }
 
+    /// Whether it starts or reloads (`ActiveState` of org.freedesktop.systemd1(5)). A unit that waits for its next restart does not.
+    pub(super) fn is_changing(&self) -> bool {
+        let state = self.property("ActiveState");
+        matches!(state, "activating" | "reloading" | "refreshing")
+            && !self.property("SubState").starts_with("auto-restart")
+    }
+
     /// Its command line, where variables decide what it says.
     pub(super) fn command_with_variables(&self) -> Option<UnitCommand> {
         // Only systemd knows the values of its specifiers, such as `%i`.
@@ -194,6 +201,15 @@ mod tests {
                      cap_net_admin cap_sys_ptrace\nRestrictAddressFamilies=\n";
         assert_eq!(unit(plain).obstacle(), None);
         assert_eq!((unit(plain).main_pid(), unit("MainPID=0").main_pid()), (Some(12), None));
+    }
+
+    #[test]
+    fn start_and_reload_are_changes() {
+        let is_changing =
+            |state: &str, sub: &str| unit(&format!("ActiveState={state}\nSubState={sub}\n")).is_changing();
+        assert!(is_changing("activating", "start") && is_changing("reloading", "reload-notify"));
+        assert!(!is_changing("active", "running") && !is_changing("inactive", "dead"));
+        assert!(!is_changing("activating", "auto-restart"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ fn running_unit_is_taken_over_and_handed_back() {
     let scene = Scene::boot(Machine::setup(), UNIT);
     refusals(&scene);
     let master = scene.main_pid();
+    reload_is_waited_for(&scene, &master);
     let load = scene.load();
     let mut idle = scene.idle();
 
@@ -50,6 +51,24 @@ fn running_unit_is_taken_over_and_handed_back() {
     println!("with HAProxy killed: {outcomes}");
     let lost = outcomes.summary();
     assert_eq!((lost.refused, lost.timeout), (0, 0), "{outcomes}");
+}
+
+/// HAProxy announces a reload after `systemctl reload` has returned: the takeover waits until the unit is active again.
+fn reload_is_waited_for(scene: &Scene, master: &str) {
+    let drop_in = "[Service]\nNotifyAccess=all\nExecReload=\nExecReload=systemd-notify RELOADING=1\n";
+    let file = "/etc/systemd/system/haproxy.service.d/slow.conf";
+    scene.machine.write(file, drop_in);
+    scene.machine.systemctl(&["daemon-reload"]);
+    scene.machine.systemctl(&["reload", "--no-block", UNIT]);
+    until(LIMIT, "the unit to announce its reload", || scene.property("ActiveState") == "reloading");
+    // HAProxy says that it is ready again when the takeover has seen the state twenty times and still runs.
+    let wait = format!(
+        "reloader takeover --dry-run & for i in $(seq 20); do systemctl show {UNIT} >/dev/null; done; \
+         kill -0 $! && kill -USR2 {master} && wait $!"
+    );
+    scene.machine.run(&["sh", "-c", &wait]).expect_status(0);
+    std::fs::remove_dir_all(scene.machine.inside("/etc/systemd/system/haproxy.service.d")).unwrap();
+    scene.machine.systemctl(&["daemon-reload"]);
 }
 
 /// A dry run prints the plan and changes nothing. The takeover does what the plan says, and cannot be repeated.

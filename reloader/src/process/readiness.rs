@@ -13,8 +13,8 @@ pub enum NotReady {
     #[error("the new generation {0} before it was ready")]
     Ended(Ended),
     /// It took too long.
-    #[error("the new generation was not ready within {}; raise start-timeout if it needs longer", humantime::format_duration(*.0))]
-    TimedOut(Duration),
+    #[error("the new generation was not ready within {}; raise {} if it needs longer", humantime::format_duration(.0.time), .0.setting)]
+    TimedOut(StartLimit),
     /// Nothing serves meanwhile, and custody has been kept for `custody_max`.
     #[error("nothing serves, and the new generation was not ready within custody-max ({})", humantime::format_duration(*.0))]
     NothingServes(Duration),
@@ -29,10 +29,19 @@ pub enum NotReady {
     Unseen(String),
 }
 
+/// How long a start may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StartLimit {
+    /// From the launch of the process on.
+    pub time: Duration,
+    /// The key of the configuration that sets it.
+    pub setting: &'static str,
+}
+
 /// The conditions, besides readiness, that end the wait.
 pub struct Limits {
     /// How long the start may take.
-    pub start_timeout: Duration,
+    pub start: StartLimit,
     /// The generation that serves meanwhile.
     pub old: Option<Handle>,
     /// How long custody is kept while nothing serves, counted from the old generation's end.
@@ -54,8 +63,8 @@ pub async fn wait_until_ready(
     mut limits: Limits,
     mut pulse: impl FnMut() -> Option<std::time::Instant>,
 ) -> Result<(), NotReady> {
-    let mut deadline = Instant::now() + limits.start_timeout;
-    let mut timed_out = NotReady::TimedOut(limits.start_timeout);
+    let mut deadline = Instant::now() + limits.start.time;
+    let mut timed_out = NotReady::TimedOut(limits.start);
     let nothing_serves = || NotReady::NothingServes(limits.custody_max);
     if let Some(custody_ends) = limits.custody_ends.map(Instant::from).filter(|ends| *ends < deadline) {
         (deadline, timed_out) = (custody_ends, nothing_serves());

@@ -43,7 +43,7 @@ pub(crate) struct Attempt<'a> {
     progress: &'a dyn Fn(&str),
     /// The digests of the configuration, which are made beside the reload.
     digests: Option<JoinHandle<Vec<FileDigest>>>,
-    /// Why the generation after the new one could not bind its listeners beside it.
+    /// Why the next reload would fail.
     pub(super) next_obstacle: Option<String>,
 }
 

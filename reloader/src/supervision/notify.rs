@@ -15,6 +15,11 @@ pub(crate) fn ready() {
     send(&[NotifyState::Ready]);
 }
 
+/// Tells a service manager that waits for [`ready`] to wait until `limit` from now at least (`EXTEND_TIMEOUT_USEC` of sd_notify(3)).
+pub(crate) fn still_starting(limit: Duration) {
+    send(&[NotifyState::ExtendTimeoutUsec(u32::try_from(limit.as_micros()).unwrap_or(u32::MAX))]);
+}
+
 /// Tells that the daemon reads its configuration again. [`ready`] tells that this is done.
 pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {

@@ -150,7 +150,9 @@ fn stop_during_a_start_exits_with_0() {
 fn failed_start_serves_its_connections_before_the_exit() {
     let wrapper = Wrapper::new();
     wrapper.set(Behaviour::NoStatsSocket);
-    let setup = Container::with(&config()).haproxy_at(&wrapper.path()).tables("[reload]\nstart-timeout = \"3s\"");
+    let setup = Container::with(&config())
+        .haproxy_at(&wrapper.path())
+        .tables("[reload]\nstart-timeout = \"3s\"\nfirst-start-timeout = \"3s\"");
     let mut scene = Scene::try_start(setup);
     until(LIMIT, "HAProxy to listen", || !listening(8081).is_empty());
     let mut idle = IdleConnections::open(IDLE, CONNECTIONS);

@@ -57,6 +57,29 @@ fn ready_command_makes_the_service_ready() {
     assert_ne!(rig.serving_pid(), serving);
 }
 
+/// The stock unit would have waited. A start that has nothing behind it is waited for, and what the next reload would meet is said.
+#[test]
+fn first_start_may_take_longer_than_a_reload() {
+    netns::enter();
+    let command = "\"/usr/bin/python3\", \"DIR/given.py\", \"3\"";
+    let limits = |first: &str| format!("[reload]\nstart-timeout = \"1s\"\nfirst-start-timeout = \"{first}\"\n");
+    let service = service_table("given", command, "listen-fds", WEB, "ready = \"notify\"");
+    let rig = start(&format!("{service}{}", limits("1h")));
+    assert!(rig.notified().iter().any(|message| message.contains("EXTEND_TIMEOUT_USEC=")), "{:?}", rig.notified());
+    let receipt = rig.last_receipt();
+    assert_eq!((&receipt["kind"], &receipt["result"]), (&"start".into(), &"proven".into()), "{receipt:#}");
+    assert!(rig.warnings().contains("the next reload would fail; raise start-timeout"), "{}", rig.warnings());
+    let serving = rig.serving_pid();
+    let reason = rig.reload().expect_status(1).at("/reason").to_string();
+    assert!(reason.contains("not ready within 1s; raise start-timeout"), "{reason}");
+    assert_eq!(rig.serving_pid(), serving);
+    drop(rig);
+
+    let mut rig = prepare(setup(&format!("{service}{}", limits("2s"))));
+    rig.try_start_daemon().expect_status(4);
+    assert!(rig.log().contains("not ready within 2s; raise first-start-timeout"), "{}", rig.log());
+}
+
 /// At 3 a.m. it matters what a reload waits for.
 #[test]
 fn status_shows_the_generation_that_is_being_started() {

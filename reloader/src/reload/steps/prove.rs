@@ -56,7 +56,7 @@ impl Attempt<'_> {
         if let Some(sentence) = &obstacle {
             self.recorder.doubt(ReasonCode::NextReloadFails, sentence);
         }
-        self.next_obstacle = obstacle;
+        self.next_obstacle = obstacle.or(self.next_obstacle.take());
         let unreachable = self.supervisor.unreachable_now(&inspection).await;
         let verdicts = verdicts(self.supervisor, old, &inspection, &unreachable);
         Ok((inspection, verdicts))

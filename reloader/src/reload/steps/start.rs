@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::process::readiness::{self, Limits, NotReady};
+use crate::process::readiness::{self, Limits, NotReady, StartLimit};
 use crate::process::{Ended, is_init};
-use crate::receipt::{Failure, ReasonCode};
+use crate::receipt::{Failure, Kind, ReasonCode};
 use crate::reload::attempt::Attempt;
 use crate::server::{LaunchContext, Launched, Prepared, Readiness};
-use crate::supervision::{Generation, Supervisor};
+use crate::supervision::{Generation, Supervisor, notify};
+
+/// Until when systemd is to hear from a daemon whose first start goes on. It hears every second.
+const PULSE_LIMIT: Duration = Duration::from_secs(30);
 
 impl Attempt<'_> {
     /// Reads the configuration, or the last-known-good one, and refuses what cannot become a generation. It may take no longer than
@@ -30,7 +33,7 @@ impl Attempt<'_> {
     }
 
     /// Starts the process with its sockets on offer, and waits until it is ready. It is the supervisor's starting generation from the moment
-    /// it exists. It may take no longer than `timeout`, nor than `start-timeout`.
+    /// it exists. It may take no longer than `timeout`, nor than the configuration allows.
     pub(in crate::reload) async fn start(&mut self, prepared: &Prepared, timeout: Duration) -> Result<(), Failure> {
         let began = Instant::now();
         let number = self.supervisor.take_number();
@@ -47,8 +50,13 @@ impl Attempt<'_> {
         // Its process asks the broker within a second or gives up: the record is written beside the loop. A failure is in the log.
         let _ = self.supervisor.record_now().await;
 
-        let limits = limits(self.supervisor, timeout);
+        let limit = self.start_limit(prepared);
+        let limits = limits(self.supervisor, StartLimit { time: limit.time.min(timeout), ..limit });
+        let is_first = self.request.kind == Kind::Start;
         let ready = readiness::wait_until_ready(&process, readiness.reached(), limits, || {
+            if is_first {
+                notify::still_starting(PULSE_LIMIT);
+            }
             self.supervisor.tick();
             self.supervisor.custody_ends()
         })
@@ -61,8 +69,34 @@ impl Attempt<'_> {
         if offers && !taken {
             self.recorder.note("the new generation did not take its sockets from the broker");
         }
+        self.note_slow_start(began.elapsed());
         self.supervisor.note_start_time(began.elapsed());
         Ok(())
+    }
+
+    /// A first start is waited for longer where there is nothing else to start: to end it would help no client.
+    fn start_limit(&self, prepared: &Prepared) -> StartLimit {
+        let reload = &self.supervisor.config().reload;
+        let is_last_chance = prepared.is_known_good || self.supervisor.last_known_good().is_none();
+        let first = StartLimit { time: reload.first_start_timeout, setting: "first-start-timeout" };
+        match self.request.kind == Kind::Start && is_last_chance && first.time > reload.start_timeout {
+            true => first,
+            false => StartLimit { time: reload.start_timeout, setting: "start-timeout" },
+        }
+    }
+
+    /// The next start, by a reload, has less time.
+    fn note_slow_start(&mut self, took: Duration) {
+        let limit = self.supervisor.config().reload.start_timeout;
+        self.next_obstacle = (took > limit).then(|| {
+            format!(
+                "this start took {} s, and a reload allows {} (start-timeout): the next reload would fail; raise start-timeout",
+                took.as_secs(),
+                humantime::format_duration(limit)
+            )
+        });
+        let note = self.next_obstacle.clone();
+        note.into_iter().for_each(|sentence| self.recorder.note(sentence));
     }
 
     fn start_failure(&mut self, error: &NotReady, readiness: &Readiness) -> Failure {
@@ -121,9 +155,9 @@ fn launch(supervisor: &Supervisor, prepared: &Prepared, number: u64) -> Result<L
     supervisor.server().launch(prepared, context)
 }
 
-fn limits(supervisor: &Supervisor, timeout: Duration) -> Limits {
+fn limits(supervisor: &Supervisor, start: StartLimit) -> Limits {
     Limits {
-        start_timeout: supervisor.config().reload.start_timeout.min(timeout),
+        start,
         old: supervisor.serving().map(|old| old.process.clone()),
         custody_max: supervisor.custody_max(),
         custody_ends: supervisor.custody_ends(),

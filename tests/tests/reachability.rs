@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use reloader_tests::config::Config;
 use reloader_tests::load::Load;
-use reloader_tests::network::{self, Namespace};
+use reloader_tests::network::{self, Namespace, command};
 use reloader_tests::poll::until;
 use reloader_tests::receipt::listener;
 use reloader_tests::rig::{Answer, Rig};
@@ -209,4 +209,25 @@ fn foreign_listener_is_in_status_with_its_process() {
     until(LIMIT, "the warning to be cleared", || !rig.warnings().contains("foreign"));
     rig.reload().expect_status(0);
     assert!(!rig.warnings().contains("foreign"));
+}
+
+/// Kernel facts say that the new socket listens. Only a connection shows that a packet filter is in its way.
+#[test]
+fn changed_listener_that_the_daemon_cannot_connect_to_is_unproven() {
+    netns::enter();
+    let config = |binds: &[&str]| Config::new().frontend("web", binds);
+    let rig = Rig::with(&config(&["127.0.0.1:8080"])).tables("[reload]\nprobe-connect = \"1h\"").start();
+    for rules in ["add table inet t", "add chain inet t c { type filter hook input priority 0; }"] {
+        command("nft", rules);
+    }
+    command("nft", "add rule inet t c tcp dport { 8080, 8081 } reject with tcp reset");
+    // The listener that is the same socket as before is not tested.
+    rig.reload().expect_status(0);
+    rig.configure(&config(&["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082"]));
+    let receipt = rig.reload().expect_status(3);
+    assert_eq!(*receipt.at("/reason-code"), "connect-failed", "{}", receipt.stdout);
+    let rungs = ["8080", "8081", "8082"].map(|port| rungs_at(&receipt, &format!("127.0.0.1:{port}")));
+    assert_eq!(rungs, [["passed"], ["unproven"], ["added"]], "{}", receipt.stdout);
+    command("nft", "flush ruleset");
+    Load::to(["127.0.0.1:8081"]).connections(20).run().assert_lossless();
 }

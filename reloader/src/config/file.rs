@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use super::service::Service;
 use super::settings::{Config, Haproxy, Hold, Reload, UnitCommand};
 use super::size::Size;
-use super::span::{Limit, OrAuto, Span, SpreadTime};
+use super::span::{Limit, OrAuto, OrOff, Span, SpreadTime};
 use super::values::{AtMaxDraining, Mode, OnStop, Require, Strategy};
 
 #[derive(Deserialize)]
@@ -99,6 +99,7 @@ struct ReloadTable {
     custody_max: OrAuto,
     close_spread_time: SpreadTime,
     count_syns: bool,
+    probe_connect: OrOff,
 }
 
 impl Default for ReloadTable {
@@ -116,6 +117,7 @@ impl Default for ReloadTable {
             custody_max: OrAuto(None),
             close_spread_time: SpreadTime::Given("2s".into()),
             count_syns: false,
+            probe_connect: OrOff(None),
         }
     }
 }
@@ -178,6 +180,7 @@ impl From<File> for Config {
                 custody_max: reload.custody_max.0,
                 close_spread_time: reload.close_spread_time,
                 count_syns: reload.count_syns,
+                probe_connect: reload.probe_connect.0,
             },
             hold: Hold { max: file.hold.max.0, capacity: file.hold.capacity.0 },
         }

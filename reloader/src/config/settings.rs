@@ -92,6 +92,8 @@ pub struct Reload {
     pub close_spread_time: SpreadTime,
     /// Whether a tc program counts SYNs during reloads.
     pub count_syns: bool,
+    /// How long the connections may take by which the daemon tests changed listeners after a reload. `None`: it makes none.
+    pub probe_connect: Option<Duration>,
 }
 
 /// The `[hold]` table.

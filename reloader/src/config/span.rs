@@ -73,6 +73,21 @@ impl<'de> Deserialize<'de> for OrAuto {
     }
 }
 
+/// A duration, or `"off"`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OrOff(pub(super) Option<Duration>);
+
+impl<'de> Deserialize<'de> for OrOff {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OrOff, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "off" => Ok(OrOff(None)),
+            text => parse(text)
+                .map(|time| OrOff(Some(time)))
+                .map_err(|message| D::Error::custom(format!("{message}, or \"off\""))),
+        }
+    }
+}
+
 /// The `close-spread-time` that the daemon gives to HAProxy, in HAProxy's notation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SpreadTime {

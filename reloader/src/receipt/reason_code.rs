@@ -54,6 +54,8 @@ pub enum ReasonCode {
     Undrained,
     /// The address of a listener does not lead to its socket.
     Unreachable,
+    /// The daemon's own connection to the listener failed.
+    ConnectFailed,
     /// Connections went another way than to the new socket.
     Diverted,
     /// A hold lapsed, was lifted, or could not deliver.

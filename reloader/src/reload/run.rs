@@ -18,6 +18,9 @@ pub(crate) async fn run(supervisor: &mut Supervisor, request: ReloadRequest, pro
     }
     // What was begun under protection is given up under it.
     attempt.release().await;
+    if outcome.is_ok() {
+        attempt.probe_connect().await;
+    }
     counting.end(&mut attempt);
     attempt.account_for_the_old().await;
     attempt.record_configuration().await;

@@ -4,3 +4,4 @@ pub mod custody;
 pub mod foreign;
 pub mod inspection;
 pub mod reachability;
+pub mod test_connection;

@@ -35,6 +35,9 @@ impl Config {
         if self.reload.start_timeout.is_zero() {
             return Err("reload.start-timeout: 0 leaves a generation no time to start; use \"30s\"".into());
         }
+        if self.reload.probe_connect.is_some_and(|limit| limit.is_zero()) {
+            return Err("reload.probe-connect: 0 leaves a connection no time; use \"500ms\", or \"off\"".into());
+        }
         if self.hold.max.is_zero() {
             return Err("hold.max: 0 would end every hold at once; use \"5s\"".into());
         }

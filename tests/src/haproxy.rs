@@ -36,6 +36,14 @@ impl fmt::Display for Version {
     }
 }
 
+/// The variable with the path of the HAProxy that tests use, where they name no version.
+pub const VARIABLE: &str = "RELOADER_TEST_HAPROXY";
+
+/// The HAProxy that tests use: [`VARIABLE`], or the distribution's.
+pub fn default_program() -> PathBuf {
+    std::env::var_os(VARIABLE).map_or_else(|| "/usr/sbin/haproxy".into(), PathBuf::from)
+}
+
 /// An executable whose version is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HaproxyBinary {
@@ -63,7 +71,7 @@ impl HaproxyBinary {
 
     /// The distribution's HAProxy. Panics if it is not installed.
     pub fn installed() -> HaproxyBinary {
-        HaproxyBinary::at("/usr/sbin/haproxy").expect("package haproxy")
+        HaproxyBinary::at(default_program()).expect("package haproxy")
     }
 
     /// Runs `haproxy -c`.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
-use crate::haproxy::HaproxyBinary;
+use crate::haproxy::{HaproxyBinary, default_program};
 
 use super::Rig;
 
@@ -24,7 +24,7 @@ impl Setup {
     pub(super) fn new(config: &Config) -> Setup {
         Setup {
             reloader: None,
-            haproxy: "/usr/sbin/haproxy".into(),
+            haproxy: default_program(),
             config: config.to_string(),
             top: String::new(),
             haproxy_lines: String::new(),

@@ -81,6 +81,9 @@ pub(crate) struct Arguments {
     /// Run only the integration tests whose names contain this text, whatever their tier
     #[arg(value_name = "FILTER")]
     filter: Option<String>,
+    /// With --host and a filter: run the tests that name no version with this HAProxy, such as 3.0
+    #[arg(long, requires = "host", requires = "filter", value_name = "VERSION")]
+    haproxy: Option<String>,
 }
 
 impl Arguments {
@@ -94,6 +97,7 @@ impl Arguments {
             kernel: None,
             row: None,
             filter: None,
+            haproxy: None,
         }
     }
 
@@ -145,8 +149,13 @@ pub(crate) fn run_into(arguments: &Arguments, report: &mut Report) -> Result<()>
     run_prepared(arguments.tier(), host, guests.as_ref(), &tiers, report)
 }
 
-/// The test programs, and the tests to run on this machine.
-type HostTests = (Programs, Vec<Test>);
+/// What runs on this machine.
+struct HostTests {
+    programs: Programs,
+    tests: Vec<Test>,
+    /// Another HAProxy than the distribution's.
+    haproxy: Option<PathBuf>,
+}
 
 fn prepare<'a>(
     arguments: &'a Arguments,
@@ -161,7 +170,7 @@ fn prepare<'a>(
     let mut guests = None;
     let matrix = arguments.matrix(tiers);
     let runs_on_host_only = match &host {
-        Some((programs, _)) if arguments.filter.is_some() => !matrix.has_any_of(&programs.tests()?)?,
+        Some(HostTests { programs, .. }) if arguments.filter.is_some() => !matrix.has_any_of(&programs.tests()?)?,
         _ => false,
     };
     if !arguments.host && !arguments.quick && !runs_on_host_only {
@@ -182,7 +191,7 @@ fn run_prepared(
     tiers: &Tiers,
     report: &mut Report,
 ) -> Result<()> {
-    let count = host.as_ref().map_or(0, |(_, tests)| tests.len()) + guests.map_or(0, Guests::count);
+    let count = host.as_ref().map_or(0, |host| host.tests.len()) + guests.map_or(0, Guests::count);
     let progress = Progress::new(count);
     let (idle, after) = match guests {
         Some(guests) if guests.are_idle() => (Some(guests), None),
@@ -190,8 +199,8 @@ fn run_prepared(
     };
     let findings = std::thread::scope(|scope| -> Result<_> {
         let idle = idle.map(|guests| scope.spawn(|| guests.run(&progress)));
-        if let Some((programs, tests)) = host {
-            let runner = Runner { programs: &programs, tier, logs: logs(&programs)? };
+        if let Some(HostTests { programs, tests, haproxy }) = host {
+            let runner = Runner { programs: &programs, tier, haproxy, logs: logs(&programs)? };
             let result = Lanes { runner, tiers, progress: &progress }.run(tests, report);
             report.add_result("on this machine", result)?;
         }
@@ -244,7 +253,16 @@ fn prepare_host(arguments: &Arguments, tiers: &Tiers, report: &mut Report) -> Re
     ensure_apt(&PACKAGES)?;
     fetch(report);
     report.add_phase("downloads", began.elapsed());
-    Ok((programs, tests))
+    let haproxy = arguments.haproxy.as_deref().map(haproxy_of).transpose()?;
+    Ok(HostTests { programs, tests, haproxy })
+}
+
+/// The path of the HAProxy of this version.
+fn haproxy_of(version: &str) -> Result<PathBuf> {
+    let all = versions::all();
+    let found = all.iter().find(|binary| binary.version.to_string() == version);
+    let known = || all.iter().map(|binary| binary.version.to_string()).collect::<Vec<_>>().join(", ");
+    found.map(|binary| binary.path.clone()).with_context(|| format!("no HAProxy {version}: there are {}", known()))
 }
 
 fn names(tests: &[Test]) -> BTreeSet<String> {

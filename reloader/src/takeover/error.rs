@@ -27,6 +27,9 @@ pub enum TakeoverError {
         /// Its state: `inactive`, `failed`, …
         state: String,
     },
+    /// Another takeover runs.
+    #[error("another `reloader takeover` runs on this machine: wait for its end")]
+    Busy,
     /// A start or a reload of the unit does not come to its end.
     #[error("{unit} is still {state} after {seconds} s; try again when `systemctl is-active {unit}` says `active`")]
     NotSettled {

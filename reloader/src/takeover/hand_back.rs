@@ -73,6 +73,6 @@ fn serving(daemon: &dyn DaemonClient) -> Result<Serving, String> {
 
 /// Whether the configuration is unchanged since a takeover wrote it. All its settings are then on the unit's command line
 /// as well.
-fn is_our_config() -> bool {
+pub(super) fn is_our_config() -> bool {
     fs::read_to_string(files::CONFIG).is_ok_and(|text| files::is_as_written(&text))
 }

@@ -17,6 +17,7 @@ mod steps;
 mod systemd;
 mod table;
 mod take_over;
+mod unfinished;
 mod unit;
 
 pub use daemon_client::DaemonClient;
@@ -33,6 +34,33 @@ use crate::config::Config;
 /// # Errors
 /// Says why the unit cannot be handed over, or which step failed and in which state the unit is now.
 pub async fn run(
+    request: TakeoverRequest<'_>,
+    config: &Config,
+    daemon: &dyn DaemonClient,
+    announce: &dyn Fn(&Step),
+) -> Result<TakeoverReport, TakeoverError> {
+    if request.dry_run || !systemd_is_booted() {
+        return carry_out(request, config, daemon, announce).await;
+    }
+    let _lock = unfinished::lock()?;
+    let earlier = match unfinished::is_left(request.unit) {
+        true => Some(unfinished::put_right(request, config, daemon, announce).await?),
+        false => None,
+    };
+    match (carry_out(request, config, daemon, announce).await, earlier) {
+        // What was asked for is what the earlier one had begun.
+        (Err(TakeoverError::AlreadyTaken(_) | TakeoverError::NotTaken { .. }), Some(steps)) => Ok(TakeoverReport {
+            unit: request.unit.into(),
+            done: true,
+            settings: Vec::new(),
+            steps,
+            notes: vec!["an earlier takeover was ended before its end: this one completed it".into()],
+        }),
+        (report, _) => report,
+    }
+}
+
+async fn carry_out(
     request: TakeoverRequest<'_>,
     config: &Config,
     daemon: &dyn DaemonClient,

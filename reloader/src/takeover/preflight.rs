@@ -107,7 +107,7 @@ fn note_pid_file(command_line: &mut CommandLine, config_path: Option<&Path>, con
 }
 
 /// The unit, once it neither starts nor reloads. HAProxy announces a reload after `systemctl reload` has returned.
-async fn settled_unit(name: &str) -> Result<Unit, TakeoverError> {
+pub(super) async fn settled_unit(name: &str) -> Result<Unit, TakeoverError> {
     if !systemd::is_booted() {
         return Err(TakeoverError::NoSystemd);
     }

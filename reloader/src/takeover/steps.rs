@@ -73,7 +73,7 @@ impl std::fmt::Display for Step {
     }
 }
 
-fn systemctl(words: &[&str]) -> Step {
+pub(super) fn systemctl(words: &[&str]) -> Step {
     Step::Systemctl { words: words.iter().map(|word| (*word).to_owned()).collect() }
 }
 

@@ -1,5 +1,6 @@
 //! Tests reloader under a booted systemd: its own unit, and the takeover of an existing haproxy.service. Each scene boots once.
 
+mod interrupted;
 mod rig;
 mod scene;
 mod service;

@@ -9,6 +9,7 @@ pub mod client;
 pub mod codec;
 pub mod command_line;
 pub mod drain_times;
+mod environment_file;
 pub mod inspect;
 pub mod launch;
 pub mod master;

@@ -209,6 +209,11 @@ fn starts_section(first_word: &str) -> bool {
 
 /// Splits a line as HAProxy does: quotes, backslashes, `#` comments.
 pub(super) fn words(line: &str) -> Vec<String> {
+    words_before(line, Some('#'))
+}
+
+/// Splits a line by the same rules, up to this character where it is outside quotes.
+pub(super) fn words_before(line: &str, comment: Option<char>) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;
@@ -221,7 +226,7 @@ pub(super) fn words(line: &str) -> Vec<String> {
                 quote = Some(character);
                 word.get_or_insert_default();
             }
-            ('#', None) => break,
+            (_, None) if Some(character) == comment => break,
             (_, None) if character.is_whitespace() => words.extend(word.take()),
             _ => word.get_or_insert_default().push(character),
         }

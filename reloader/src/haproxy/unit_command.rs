@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::command_line;
+use super::environment_file::variables;
 use crate::config::Haproxy;
 use crate::fs::read_plain;
 
@@ -23,13 +24,24 @@ pub fn resolve(haproxy: &Haproxy) -> Result<Haproxy, String> {
     environment.retain(|name, _| std::env::var_os(name).is_none());
     environment.extend(read_environment(&unit.environment_files)?);
     let value = |name: &str| environment.get(name).cloned().or_else(|| std::env::var(name).ok());
-    let words = expand(&unit.line, value);
-    let program = words.first().map(|word| PathBuf::from(word.trim_start_matches(['@', '-', ':', '+', '!', '|'])));
+    let mut words = expand(&unit.line, value);
+    let prefixes = prefixes(&unit.line);
+    let program = words.first().map(|word| PathBuf::from(&word[prefixes.len().min(word.len())..]));
+    // After the prefix `@` the second word is the process's name.
+    if prefixes.contains('@') && words.len() > 1 {
+        words.remove(1);
+    }
     let program = program.filter(|program| program.is_absolute()).ok_or_else(|| {
         format!("haproxy.command-line: `{}` does not begin with the absolute path of a program", unit.line)
     })?;
     let line = command_line::read(&program, &words).map_err(|why| format!("haproxy.command-line: {why}"))?;
     Ok(Haproxy { binary: line.binary, config: line.config, args: line.args, environment, ..haproxy.clone() })
+}
+
+/// The prefixes of a command line (systemd.service(5)).
+pub fn prefixes(line: &str) -> &str {
+    let bare = line.trim_start_matches(['@', '-', ':', '+', '!', '|']);
+    &line[..line.len() - bare.len()]
 }
 
 /// The variables of these files, in their order. A file whose name follows a `-` need not exist.
@@ -39,6 +51,9 @@ fn read_environment(files: &[String]) -> Result<Vec<(String, String)>, String> {
         let (path, may_lack) = file.strip_prefix('-').map_or((file.as_str(), false), |path| (path, true));
         match read_text(Path::new(path)) {
             Ok(text) => all.extend(variables(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.contains(['*', '?', '[']) => {
+                return Err(format!("haproxy.environment-files: {path} is a pattern: name each file"));
+            }
             Err(error) if may_lack && error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(format!("haproxy.environment-files: cannot read {path}: {error}")),
         }
@@ -50,23 +65,9 @@ fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read_plain(path, LONGEST)?).map_err(io::Error::other)
 }
 
-/// The assignments of an environment file (`EnvironmentFile=` of systemd.exec(5)).
-fn variables(text: &str) -> Vec<(String, String)> {
-    let joined = text.replace("\\\n", "");
-    let assignment = |line: &str| {
-        let line = line.trim();
-        let is_comment = line.starts_with(['#', ';']);
-        let (name, value) = line.split_once('=').filter(|_| !is_comment)?;
-        let name = name.trim();
-        let is_name = !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
-        is_name.then(|| (name.to_owned(), unquoted(value.trim())))
-    };
-    joined.lines().filter_map(assignment).collect()
-}
-
 /// The variables of one `Environment=`. One whose value has a specifier of systemd, such as `%i`, is left out.
 pub fn assignments(value: &str) -> Vec<(String, String)> {
-    let words = super::scan::words(&value.replace('#', "\\#"));
+    let words = split(value);
     let pairs = words.iter().filter_map(|word| word.split_once('='));
     let known = pairs.filter(|(_, value)| !value.replace("%%", "").contains('%'));
     known.map(|(name, value)| (name.to_owned(), value.replace("%%", "%"))).collect()
@@ -82,34 +83,24 @@ pub fn names_in(line: &str) -> BTreeSet<String> {
     names.into_inner()
 }
 
-/// A value without its quotes. A backslash keeps the next character, except within single quotes.
-fn unquoted(value: &str) -> String {
-    let mut text = String::new();
-    let mut quote = None;
-    let mut characters = value.chars();
-    while let Some(character) = characters.next() {
-        match (character, quote) {
-            ('\\', None | Some('"')) => text.extend(characters.next()),
-            (_, Some(open)) if character == open => quote = None,
-            ('"' | '\'', None) => quote = Some(character),
-            _ => text.push(character),
-        }
-    }
-    text
-}
-
 /// Splits a command line and replaces its variables (systemd.service(5), "Command lines"): `${NAME}` is replaced within a word, and `$NAME` as a
 /// word of its own by any number of words. Pure.
 fn expand(line: &str, value: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let mut words = Vec::new();
-    for word in super::scan::words(&line.replace('#', "\\#")) {
+    for word in split(line) {
         let alone = word.strip_prefix('$').filter(|name| !name.is_empty() && name.chars().all(is_of_name));
         match alone {
-            Some(name) => words.extend(value(name).unwrap_or_default().split_whitespace().map(str::to_owned)),
+            // Quotes within the value keep words together.
+            Some(name) => words.extend(split(&value(name).unwrap_or_default())),
             None => words.push(with_values(&word, &value)),
         }
     }
     words
+}
+
+/// The words of a text. Other than in HAProxy's configuration, `#` begins no comment.
+fn split(text: &str) -> Vec<String> {
+    super::scan::words_before(text, None)
 }
 
 fn is_of_name(letter: char) -> bool {
@@ -163,14 +154,9 @@ mod tests {
             words("a ${DIR}/b '${CONFIG}' $$HOME x#y"),
             ["a", "/etc/x y/b", "/etc/haproxy/haproxy.cfg", "$HOME", "x#y"]
         );
-    }
-
-    #[test]
-    fn environment_files_are_read_as_systemd_does() {
-        let text = "# a comment\n; another\nCONFIG=/a.cfg\nEXTRAOPTS=\"-m 512 \\\n-q\"\nQUOTED='a \"b\"'\n not a name=1\nEMPTY=\n";
-        let expected = [("CONFIG", "/a.cfg"), ("EXTRAOPTS", "-m 512 -q"), ("QUOTED", "a \"b\""), ("EMPTY", "")];
-        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(variables(text), expected);
+        assert_eq!(words("a 'x #y' # z"), ["a", "x #y", "#", "z"]);
+        let quoted = |_: &str| Some("-m 512 -L 'my host'".to_owned());
+        assert_eq!(expand("a $EXTRAOPTS", quoted), ["a", "-m", "512", "-L", "my host"]);
     }
 
     #[test]
@@ -188,9 +174,14 @@ mod tests {
         let found = resolve(&haproxy(vec![path("one"), format!("-{}", path("none")), path("two")])).unwrap();
         assert_eq!((found.config, found.args), (vec![PathBuf::from("/two.cfg")], vec!["-q".to_owned()]));
         assert!(resolve(&haproxy(vec![path("none")])).unwrap_err().contains("cannot read"));
+        assert!(resolve(&haproxy(vec![format!("-{}", path("*"))])).unwrap_err().contains("name each file"));
         let found = resolve(&haproxy(vec![])).unwrap();
         assert_eq!(found.config, [PathBuf::from("/default.cfg")]);
         assert_eq!(found.environment, [("CONFIG".to_owned(), "/default.cfg".to_owned())].into());
+        let mut named = haproxy(vec![path("one")]);
+        named.unit_command.as_mut().unwrap().line = "!@/usr/sbin/haproxy lb -Ws -f $CONFIG $ARGS".into();
+        let found = resolve(&named).unwrap();
+        assert_eq!((found.binary, found.config), ("/usr/sbin/haproxy".into(), vec![PathBuf::from("/one.cfg")]));
         let mut bare = haproxy(vec![]);
         bare.unit_command.as_mut().unwrap().default_environment.clear();
         assert!(resolve(&bare).unwrap_err().contains("command-line"), "no variable is set");

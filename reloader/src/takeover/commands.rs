@@ -5,7 +5,7 @@
 pub(super) enum Purpose {
     /// HAProxy checks its configuration: reloader does that before it starts a generation.
     Check,
-    /// HAProxy's master is signalled: reloader reloads instead.
+    /// HAProxy is reloaded, by a signal to its master or by a new process: reloader reloads instead.
     Signal,
     /// The operator's own command, which is run as it is written.
     Own,
@@ -52,19 +52,29 @@ pub(super) fn purpose_of(line: &str) -> Purpose {
     let is_shell = line.contains([';', '&', '|', '`']) || line.contains("$(");
     match name {
         "haproxy" if arguments.contains(&"-c") && !is_shell => Purpose::Check,
+        // It would start a HAProxy beside that of the daemon.
+        "haproxy" if arguments.iter().any(|word| ["-sf", "-st"].contains(word)) => Purpose::Signal,
         "kill" if signals_the_master(arguments) => Purpose::Signal,
+        // Without a master, HAProxy dies of SIGUSR2.
+        "pkill" | "killall" if signals_by_name(arguments) => Purpose::Signal,
         _ => Purpose::Own,
     }
 }
 
+/// `-USR2 haproxy`, `-x --signal HUP haproxy`.
+fn signals_by_name(arguments: &[&str]) -> bool {
+    arguments.iter().any(is_reload_signal) && arguments.iter().any(|word| word.rsplit('/').next() == Some("haproxy"))
+}
+
+fn is_reload_signal(word: &&str) -> bool {
+    let signal = word.trim_start_matches("--signal=").trim_start_matches('-').trim_start_matches("SIG");
+    ["USR2", "HUP", "12", "1"].contains(&signal)
+}
+
 /// `-USR2 $MAINPID`, `-s HUP ${MAINPID}`, `-SIGUSR2 $(cat /run/haproxy.pid)`.
 fn signals_the_master(arguments: &[&str]) -> bool {
-    let reloads = |word: &&str| {
-        let signal = word.trim_start_matches('-').trim_start_matches("SIG");
-        ["USR2", "HUP", "12", "1"].contains(&signal)
-    };
     let names_it = |word: &&str| word.contains("MAINPID") || word.contains("PIDFILE") || word.contains(".pid");
-    arguments.iter().any(reloads) && arguments.iter().any(names_it)
+    arguments.iter().any(is_reload_signal) && arguments.iter().any(names_it)
 }
 
 #[cfg(test)]
@@ -85,6 +95,15 @@ mod tests {
             assert_eq!(purpose_of(line), Purpose::Signal, "{line}");
         }
         for line in [
+            "/usr/sbin/haproxy -D -f $CONFIG -p $PIDFILE -x /run/haproxy/admin.sock -sf $MAINPID",
+            "/usr/bin/pkill -USR2 -x haproxy",
+            "+/usr/bin/killall --signal=SIGUSR2 /usr/sbin/haproxy",
+        ] {
+            assert_eq!(purpose_of(line), Purpose::Signal, "{line}");
+        }
+        for line in [
+            "/usr/bin/pkill -USR1 haproxy",
+            "/usr/bin/pkill -HUP rsyslogd",
             "/usr/local/bin/dump-state",
             "/bin/sh -c 'haproxy -c -f /a && touch /b'",
             "/bin/kill -USR1 $MAINPID",

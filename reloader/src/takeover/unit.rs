@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::UnitCommand;
-use crate::haproxy::unit_command;
+use crate::haproxy::unit_command::{self, prefixes};
 
 /// A unit, from the output of `systemctl show` and `systemctl cat`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,11 +35,11 @@ impl Unit {
         Unit {
             name: name.into(),
             properties,
-            start_commands: commands("ExecStart="),
-            start_pre_commands: commands("ExecStartPre="),
-            reload_commands: commands("ExecReload="),
-            environment_files: commands("EnvironmentFile="),
-            environment: commands("Environment=").iter().flat_map(|value| unit_command::assignments(value)).collect(),
+            start_commands: commands("ExecStart"),
+            start_pre_commands: commands("ExecStartPre"),
+            reload_commands: commands("ExecReload"),
+            environment_files: commands("EnvironmentFile"),
+            environment: commands("Environment").iter().flat_map(|value| unit_command::assignments(value)).collect(),
         }
     }
 
@@ -62,8 +62,13 @@ impl Unit {
 
     /// Its command line, where variables decide what it says.
     pub(super) fn command_with_variables(&self) -> Option<UnitCommand> {
-        // Only systemd knows the values of its specifiers, such as `%i`.
-        let line = self.start_commands.first().filter(|line| line.contains('$') && !line.contains('%'))?;
+        // Only systemd knows the values of its specifiers, such as `%i`. After the prefix `:` it replaces no variables.
+        let is_literal = |line: &str| line.contains('%') || prefixes(line).contains(':');
+        let line = self.start_commands.first().filter(|line| line.contains('$') && !is_literal(line))?;
+        // A pattern stands for the files that are there when the unit is started.
+        if self.environment_files.iter().any(|file| file.contains(['%', '*', '?', '['])) {
+            return None;
+        }
         // Other variables, which may be secret, have no business in reloader.toml.
         let names = unit_command::names_in(line);
         let used = self.environment.iter().filter(|(name, _)| names.contains(*name));
@@ -151,19 +156,46 @@ impl Unit {
 fn commands(cat: &str, own_drop_in: &str, directive: &str) -> Vec<String> {
     let mut commands = Vec::new();
     let mut is_own = false;
-    let joined = cat.replace("\\\n", " ");
-    for line in joined.lines() {
+    for line in logical_lines(cat) {
         if let Some(path) = line.strip_prefix("# /") {
             is_own = path.ends_with(own_drop_in);
         }
-        match line.trim().strip_prefix(directive) {
+        match value_of(&line, directive) {
             Some(_) if is_own => {}
             Some("") => commands.clear(),
-            Some(command) => commands.push(command.trim().to_owned()),
+            Some(command) => commands.push(command.to_owned()),
             None => {}
         }
     }
     commands
+}
+
+/// Joins the lines that end with a backslash to those after them. Comments between them do not count (systemd.syntax(7)).
+fn logical_lines(text: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut begun: Option<String> = None;
+    for line in text.lines() {
+        let is_comment = line.trim_start().starts_with(['#', ';']);
+        if is_comment {
+            if begun.is_none() {
+                lines.push(line.to_owned());
+            }
+            continue;
+        }
+        let joined = begun.take().unwrap_or_default() + line.strip_suffix('\\').unwrap_or(line);
+        match line.ends_with('\\') {
+            true => begun = Some(joined + " "),
+            false => lines.push(joined),
+        }
+    }
+    lines.extend(begun);
+    lines
+}
+
+/// The value of a line `directive=value`. systemd ignores white space around the `=`.
+fn value_of<'a>(line: &'a str, directive: &str) -> Option<&'a str> {
+    let (name, value) = line.split_once('=')?;
+    (name.trim() == directive).then(|| value.trim())
 }
 
 #[cfg(test)]
@@ -193,6 +225,32 @@ mod tests {
         let expected = [("CONFIG", "/etc/haproxy/a b.cfg"), ("EXTRAOPTS", "-m")];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(command.default_environment, expected.into());
+    }
+
+    #[test]
+    fn lines_are_read_as_systemd_does() {
+        let cat = "[Service]\n ExecStartPre = /bin/mkdir -p /run/maps\nExecStart=/usr/sbin/haproxy -Ws \\\n# not yet: -S /run/m.sock\n  ; nor this\n  -f /a.cfg\n\
+                   ExecReload\t=/bin/true\nExecStartPost=/x\n";
+        let unit = Unit::parse("a", "", cat, "zz");
+        assert_eq!(unit.start_commands, ["/usr/sbin/haproxy -Ws    -f /a.cfg"]);
+        assert_eq!(unit.start_pre_commands, ["/bin/mkdir -p /run/maps"]);
+        assert_eq!(unit.reload_commands, ["/bin/true"]);
+    }
+
+    /// The daemon would not find the files, or not replace the variables as systemd does.
+    #[test]
+    fn command_line_is_not_read_again_where_only_systemd_can_read_it() {
+        let command = |file: &str, line: &str| {
+            let cat = format!("EnvironmentFile={file}\nExecStart={line}\n");
+            Unit::parse("a", "", &cat, "zz").command_with_variables()
+        };
+        const LINE: &str = "/usr/sbin/haproxy -Ws -f $CONFIG";
+        assert!(command("-/etc/default/haproxy", LINE).is_some());
+        assert!(command("-/etc/default/haproxy", "!@/usr/sbin/haproxy lb -Ws -f $CONFIG").is_some());
+        for file in ["-/etc/default/haproxy-%i", "-/etc/default/haproxy.d/*.conf", "/etc/default/haproxy-[ab]"] {
+            assert_eq!(command(file, LINE), None, "{file}");
+        }
+        assert_eq!(command("-/etc/default/haproxy", &format!(":{LINE}")), None);
     }
 
     #[test]

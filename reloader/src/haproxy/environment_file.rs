@@ -12,7 +12,7 @@ pub(super) fn variables(text: &str) -> Vec<(String, String)> {
     while let Some(first) = rest.next() {
         match first {
             // The end of the line ends a comment, also after a backslash (from systemd 254 on).
-            '#' | ';' => drop(until_line_end(&mut rest)),
+            '#' | ';' => until_line_end(&mut rest),
             _ if first.is_whitespace() => {}
             _ => all.extend(assignment(first, &mut rest)),
         }

@@ -71,6 +71,14 @@ impl Server {
         !self.is_haproxy()
     }
 
+    /// What is often wrong where such a server does not become ready, as a sentence.
+    pub(crate) fn start_advice(&self) -> Option<String> {
+        match self {
+            Server::Service(service) => service.start_advice(),
+            Server::Haproxy(_) | Server::Companion(_) => None,
+        }
+    }
+
     /// The daemon ends a master of this server whose workers have all ended, although programs of its configuration still run.
     pub(crate) fn ends_idle_masters(&self) -> bool {
         self.is_haproxy_of_the_daemon()

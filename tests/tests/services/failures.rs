@@ -75,6 +75,28 @@ fn address_in_use_is_named_in_the_error() {
     assert!(answer.stderr.contains(&format!("cannot listen on {WEB}")), "{}", answer.stderr);
 }
 
+/// The shell waits for the server, so the server has another pid than LISTEN_PID, and ignores its sockets.
+#[test]
+fn shell_that_keeps_the_sockets_is_named_in_the_error() {
+    netns::enter();
+    let table = |text: &str| service_table("given", &format!("\"/bin/sh\", \"-c\", \"{text}\""), "listen-fds", WEB, "");
+    let rig = prepare(setup(&table("/usr/bin/python3 DIR/given.py; exit 1")));
+    let answer = rig.run(&["daemon"]).expect_status(4);
+    assert!(answer.stderr.contains("let it become the server with `exec`"), "{}", answer.stderr);
+    let rig = start(&table("cd /; exec /usr/bin/python3 DIR/given.py"));
+    rig.reload().expect_status(0);
+}
+
+/// The daemon of a container often lacks this capability.
+#[test]
+fn missing_capability_for_a_low_port_is_named_in_the_error() {
+    netns::enter();
+    netns::sysctl("net/ipv4/ip_unprivileged_port_start", "1024");
+    let rig = prepare(setup(&given_table_at("127.0.0.1:80", "")));
+    let answer = rig.run_under(&["setpriv", "--bounding-set=-net_bind_service"], &["daemon"]).expect_status(4);
+    assert!(answer.stderr.contains("CAP_NET_BIND_SERVICE"), "{}", answer.stderr);
+}
+
 #[test]
 fn missing_program_or_user_is_named_in_the_error() {
     netns::enter();

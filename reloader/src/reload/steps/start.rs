@@ -106,10 +106,9 @@ impl Attempt<'_> {
         let has_exited = matches!(error, NotReady::Ended(Ended::Exited(0)));
         let forked = has_exited && self.supervisor.server().may_fork_away();
         let foreground = forked.then(|| "a server has to stay in the foreground".to_owned());
-        let reason = match why_not_ready.or(foreground) {
-            Some(more) => format!("{error}; {more}"),
-            None => error.to_string(),
-        };
+        let advice = self.supervisor.server().start_advice().filter(|_| !ends_custody);
+        let parts = [Some(error.to_string()), why_not_ready.or(foreground), advice];
+        let reason = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
         let code = match error {
             NotReady::NothingServes(_) => ReasonCode::CustodyMax,
             NotReady::TimedOut(_) => ReasonCode::StartTimedOut,

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
@@ -46,17 +46,34 @@ impl UnixFile {
 /// # Errors
 /// A sentence.
 pub(super) fn socket(endpoint: &Endpoint, all: &[Endpoint], file: UnixFile) -> Result<KeptSocket, String> {
-    let bound = bind(endpoint, all, file).map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => "; another server has it: stop that server, or take the address from `listen`",
-            io::ErrorKind::AddrNotAvailable => "; no device has that address",
-            _ => "",
-        };
-        format!("cannot listen on {endpoint}: {error}{hint}")
-    })?;
+    let bound = bind(endpoint, all, file)
+        .map_err(|error| format!("cannot listen on {endpoint}: {error}{}", hint(&endpoint.address, error.kind())))?;
     let mut held = take_in(vec![(OwnedFd::from(bound), SocketMetadata::default())], |_| true, |_| Role::Traffic);
     held.pop()
         .ok_or_else(|| format!("cannot listen on {endpoint}: the kernel does not list the new socket as a listener"))
+}
+
+/// The cause of an error that bind(2) or listen(2) gives for an address, and the remedy. Pure.
+fn hint(address: &Address, error: io::ErrorKind) -> &'static str {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, InvalidInput, NotFound, PermissionDenied};
+    match (address, error) {
+        (_, AddrInUse) => "; another server has it: stop that server, or take the address from `listen`",
+        (Address::Inet(_), AddrNotAvailable) => "; no device has that address",
+        (Address::Inet(_), PermissionDenied) => {
+            "; ports below net.ipv4.ip_unprivileged_port_start (1024) take CAP_NET_BIND_SERVICE: give the daemon that"
+        }
+        (Address::Inet(address), InvalidInput) if is_link_local(address.ip()) => {
+            "; a link-local address needs the number of its device: `[fe80::1%2]:80`"
+        }
+        (Address::Unix(_), NotFound) => "; its directory does not exist: make it, or change the path in `listen`",
+        (Address::Unix(_), PermissionDenied) => "; the daemon may not write to its directory",
+        (Address::Unix(_) | Address::Abstract(_), InvalidInput) => "; a unix socket has a name of at most 107 bytes",
+        _ => "",
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 fn bind(endpoint: &Endpoint, all: &[Endpoint], file: UnixFile) -> io::Result<Socket> {
@@ -150,6 +167,19 @@ mod tests {
     fn listener(address: &Address, all: &[Address]) -> Result<KeptSocket, String> {
         let all: Vec<Endpoint> = all.iter().cloned().map(Endpoint::stream).collect();
         socket(&Endpoint::stream(address.clone()), &all, OPEN)
+    }
+
+    #[test]
+    fn error_has_its_cause_and_remedy() {
+        let error = |address: Address| listener(&address, &[]).unwrap_err();
+        let missing = error(Address::Unix("/no/such/directory/a.sock".into()));
+        assert!(missing.contains("its directory does not exist"), "{missing}");
+        let long = error(Address::Unix(format!("/tmp/{}", "x".repeat(120)).into()));
+        assert!(long.contains("at most 107 bytes"), "{long}");
+        let local = error(Address::Inet("[fe80::1]:80".parse().unwrap()));
+        assert!(local.contains("number of its device"), "{local}");
+        let low = hint(&Address::Inet("127.0.0.1:80".parse().unwrap()), io::ErrorKind::PermissionDenied);
+        assert!(low.contains("CAP_NET_BIND_SERVICE"));
     }
 
     #[test]

@@ -74,6 +74,16 @@ impl ServiceServer {
         self.config.sockets == Sockets::ListenFds && self.config.listen.iter().any(|listen| is_at(endpoint, listen))
     }
 
+    /// A shell that waits for the server keeps its own pid, and a server ignores sockets that are meant for another pid (sd_listen_fds(3)).
+    pub(super) fn start_advice(&self) -> Option<String> {
+        let [program, option, text, ..] = &self.config.start[..] else { return None };
+        let shell = program.rsplit('/').next().filter(|name| ["sh", "bash", "dash"].contains(name))?;
+        let waits = option == "-c" && !text.contains("exec ");
+        (waits && self.config.sockets == Sockets::ListenFds).then(|| {
+            format!("`{shell} -c` gets the sockets, and LISTEN_PID has its pid: let it become the server with `exec`")
+        })
+    }
+
     /// Whether a listener of the serving generation is in the way of the next one. The next generation is one that cannot bind its sockets
     /// beside others.
     pub(super) fn is_blocked_by(&self, endpoint: &Endpoint, in_custody: bool) -> bool {

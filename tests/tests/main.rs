@@ -43,6 +43,7 @@ mod persistent_qdiscs;
 mod program_sections;
 mod prove;
 mod quic;
+mod reach_by_address;
 mod reachability;
 mod receipts;
 mod reload;

@@ -19,4 +19,5 @@ pub mod peers;
 pub mod runtime_api;
 pub mod scan;
 pub mod unit_command;
+pub mod unix_files;
 pub mod version;

@@ -182,7 +182,7 @@ fn note_global(facts: &mut Facts, words: &[&str], place: impl Fn() -> String) {
 }
 
 /// Section keywords of HAProxy up to 3.2, which may be indented.
-fn starts_section(first_word: &str) -> bool {
+pub(super) fn starts_section(first_word: &str) -> bool {
     const SECTIONS: [&str; 19] = [
         "global",
         "defaults",

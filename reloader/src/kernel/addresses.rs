@@ -1,9 +1,11 @@
 //! Lists the addresses of this host: a packet to one of them is for this host.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use rtnetlink::packet_core::NLM_F_DUMP;
+use nix::errno::Errno;
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -87,6 +89,43 @@ pub(crate) fn local_prefixes() -> io::Result<Vec<Prefix>> {
     found.sort_unstable();
     found.dedup();
     Ok(found)
+}
+
+/// Those of the addresses that are not addresses of this host, in the calling thread's network namespace. Only for an address that no interface
+/// has is a route looked up: a router has very many.
+///
+/// # Errors
+/// The kernel's error number where it refuses to list the addresses.
+pub(crate) fn absent(addresses: &HashSet<IpAddr>) -> io::Result<HashSet<IpAddr>> {
+    let present: HashSet<IpAddr> = interface_addresses()?.into_iter().map(|prefix| prefix.address).collect();
+    Ok(addresses.iter().filter(|address| !present.contains(address) && !has_local_route(**address)).copied().collect())
+}
+
+/// Whether the route to an address ends at this host, as that to 127.0.0.2. True where the kernel does not tell.
+fn has_local_route(address: IpAddr) -> bool {
+    let mut question = RouteMessage::default();
+    question.header.address_family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    question.header.destination_prefix_length = width(address);
+    question.attributes.push(RouteAttribute::Destination(match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    }));
+    match netlink::request(NETLINK_ROUTE, RouteNetlinkMessage::GetRoute(question), NLM_F_ACK) {
+        Ok(answers) => answers.iter().any(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(route) => route.header.kind == RouteType::Local,
+            _ => false,
+        }),
+        Err(error) => ![Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::ESRCH]
+            .iter()
+            .any(|errno| error.raw_os_error() == Some(*errno as i32)),
+    }
+}
+
+/// Whether this host lets servers bind addresses of this family that it does not have (`ip_nonlocal_bind` of the kernel's ip-sysctl).
+pub(crate) fn are_bound_before_they_exist(address: IpAddr) -> bool {
+    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+    let text = std::fs::read_to_string(format!("/proc/sys/net/{family}/ip_nonlocal_bind"));
+    text.is_ok_and(|text| text.trim() != "0")
 }
 
 fn routes() -> io::Result<Vec<Prefix>> {
@@ -174,6 +213,13 @@ mod tests {
         assert_eq!(prefix("10.0.0.1/32").without(&prefix("10.0.0.1/32")), []);
         assert_eq!(prefix("10.0.0.1/32").without(&prefix("10.0.0.2/32")), [prefix("10.0.0.1/32")]);
         assert_eq!(prefix("fd00::/126").without(&prefix("fd00::3/128")), [prefix("fd00::/127"), prefix("fd00::2/128")]);
+    }
+
+    #[test]
+    fn address_of_a_local_route_is_not_absent() {
+        let addresses = ["127.0.0.1", "127.1.2.3", "192.0.2.77", "2001:db8::77"].map(|text| text.parse().unwrap());
+        let absent = absent(&addresses.into()).unwrap();
+        assert_eq!(absent, HashSet::from([addresses[2], addresses[3]]));
     }
 
     #[test]

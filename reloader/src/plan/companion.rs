@@ -62,7 +62,8 @@ mod tests {
 
     fn rung_of(address: Address, haproxy: (u32, u32), change: impl FnOnce(&mut CompanionPlanInputs)) -> Rung {
         let endpoint = Endpoint::stream(address);
-        let present = Present { endpoint, role: Role::Traffic, inode: 7, in_custody: true, unreachable: None };
+        let present =
+            Present { endpoint, role: Role::Traffic, inode: 7, in_custody: true, unreachable: None, bound_again: None };
         let haproxy = Version { major: haproxy.0, minor: haproxy.1 };
         let mut means = CompanionPlanInputs {
             haproxy,

@@ -29,6 +29,8 @@ pub struct Present {
     pub in_custody: bool,
     /// Why no client reaches it, if so.
     pub unreachable: Option<String>,
+    /// The same, if the next generation can bind a socket that clients reach.
+    pub bound_again: Option<String>,
 }
 
 /// One listener's plan.
@@ -67,9 +69,10 @@ pub fn plan(present: &[Present], inputs: PlanInputs<'_>) -> Vec<Planned> {
 }
 
 fn planned(listener: &Present, inputs: PlanInputs<'_>) -> Planned {
-    let (rung, why) = match &listener.unreachable {
-        Some(why) => (Rung::Added, Some(binds_again(why))),
-        None => rung_of_reachable(listener, inputs),
+    let (rung, why) = match (&listener.bound_again, &listener.unreachable) {
+        (Some(why), _) => (Rung::Added, Some(binds_again(why))),
+        (None, Some(why)) => (Rung::Unproven, Some(format!("no client reaches it: {why}"))),
+        (None, None) => rung_of_reachable(listener, inputs),
     };
     let Present { endpoint, role, inode, .. } = listener;
     Planned { address: endpoint.to_string(), family: endpoint.address.family(), role: *role, rung, why, inode: *inode }
@@ -160,7 +163,7 @@ mod tests {
 
     fn present(in_custody: bool) -> Present {
         let endpoint = Endpoint::stream(Address::Inet("127.0.0.1:80".parse().unwrap()));
-        Present { endpoint, role: Role::Traffic, inode: 7, in_custody, unreachable: None }
+        Present { endpoint, role: Role::Traffic, inode: 7, in_custody, unreachable: None, bound_again: None }
     }
 
     fn planned_with(listener: Present, haproxy: (u32, u32), strategy: Strategy, gates: &Gates) -> Planned {
@@ -178,10 +181,13 @@ mod tests {
 
     #[test]
     fn unreachable_listener_is_bound_again() {
-        let lost = Present { unreachable: Some("the path /a is gone".into()), ..present(true) };
+        let why = Some("the path /a is gone".to_owned());
+        let lost = Present { unreachable: why.clone(), bound_again: why.clone(), ..present(true) };
         let planned = planned_with(lost, (2, 6), Strategy::Auto, &Gates::default());
         assert_eq!(planned.rung, Rung::Added);
         assert!(planned.why.unwrap().contains("the path /a is gone"));
+        let lost = Present { unreachable: why, ..present(true) };
+        assert_eq!(planned_with(lost, (2, 6), Strategy::Auto, &Gates::default()).rung, Rung::Unproven);
     }
 
     #[test]

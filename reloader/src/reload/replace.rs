@@ -40,7 +40,7 @@ pub(super) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
     };
     // A socket whose device or file has gone does not prevent another bind.
     let mut reachable =
-        serving.listeners.iter().filter(|owned| supervisor.why_unreachable(owned.listener.inode).is_none());
+        serving.listeners.iter().filter(|owned| supervisor.why_bound_again(owned.listener.inode).is_none());
     reachable.any(|owned| is_in_the_way(&owned.listener))
 }
 

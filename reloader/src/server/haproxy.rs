@@ -17,6 +17,7 @@ use crate::haproxy::master::tell_to_drain;
 use crate::haproxy::overlay::overlay;
 use crate::haproxy::scan;
 use crate::haproxy::unit_command;
+use crate::haproxy::unix_files;
 use crate::haproxy::version::{Version, VersionCache, VersionError};
 use crate::process::{BlockingLane, Handle};
 use crate::receipt::{Failure, ReasonCode};
@@ -106,18 +107,23 @@ impl HaproxyServer {
         let is_known_good = known_good.is_some();
         let config = known_good.unwrap_or_else(|| self.config.config.clone());
         let files = config.clone();
-        let load = move || Ok(scan::load(&files));
+        let load = move || {
+            Ok(scan::load(&files).map(|(sources, facts)| {
+                let outdated = unix_files::outdated(&sources);
+                (sources, facts, outdated)
+            }))
+        };
         let loaded = self.files.run("reading HAProxy's configuration", load).await;
         let refused = |reason| Failure::new(ReasonCode::ConfigurationRefused, reason);
-        let (sources, facts) = loaded.map_err(unread_configuration)?.map_err(refused)?;
+        let (sources, facts, outdated) = loaded.map_err(unread_configuration)?.map_err(refused)?;
         let (capabilities, binds_alone) = (version.into(), facts.noreuseport);
         let ends_by_reload = facts.lasting_program_sentence();
-        let spec = LaunchSpec::Haproxy(HaproxySpec { version, config, sources, facts });
+        let spec = LaunchSpec::Haproxy(HaproxySpec { version, config, sources, facts, outdated });
         Ok(Prepared { capabilities, binds_alone, is_known_good, ends_by_reload, spec })
     }
 
     pub(super) fn launch(&self, spec: &HaproxySpec, mut context: LaunchContext<'_>) -> Result<Launched, String> {
-        spec.leave_out_other_protocols(&mut context.custody);
+        spec.leave_out_changed_binds(&mut context.custody);
         let files = context.files;
         let overlay = overlay(&files.socket, &spec.facts, spec.version, context.spread);
         let sockets = if spec.version.passes_sockets() { context.custody.offer() } else { Vec::new() };

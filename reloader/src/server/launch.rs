@@ -1,5 +1,6 @@
 //! Describes a start: what is known before it, what the new process gets, and what it returns.
 
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
@@ -12,7 +13,7 @@ use crate::haproxy::drain_times::DrainTimes;
 use crate::haproxy::named_files;
 use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
 use crate::haproxy::version::Version;
-use crate::model::listener::SocketType;
+use crate::model::listener::{Address, SocketType};
 use crate::process::readiness::NotReady;
 use crate::process::{BlockingLane, Handle};
 use crate::receipt::FileDigest;
@@ -47,6 +48,8 @@ pub(super) struct HaproxySpec {
     pub(super) config: Vec<PathBuf>,
     pub(super) sources: Vec<Source>,
     pub(super) facts: Facts,
+    /// Paths of unix sockets whose mode or owner the configuration has changed.
+    pub(super) outdated: HashSet<PathBuf>,
 }
 
 /// A server other than HAProxy that is to be started.
@@ -100,11 +103,17 @@ impl Prepared {
 }
 
 impl HaproxySpec {
-    /// Leaves out the sockets that have another protocol than the configuration says: HAProxy would use them all the same.
-    pub(super) fn leave_out_other_protocols(&self, custody: &mut Custody) {
+    /// Leaves out the sockets that have another protocol, mode or owner than the configuration says: HAProxy would use them as they are.
+    pub(super) fn leave_out_changed_binds(&self, custody: &mut Custody) {
         let protocols = BindProtocols::from_sources(&self.sources);
         custody.retain(|kept| {
             let endpoint = &kept.listener.endpoint;
+            if let Address::Unix(path) = &endpoint.address
+                && self.outdated.contains(path)
+            {
+                log::info!("{endpoint} is bound again: its file has another mode or owner than the configuration says");
+                return false;
+            }
             let wanted = endpoint.inet().filter(|_| endpoint.socket_type == SocketType::Stream);
             let wanted = wanted.and_then(|address| protocols.speaks_mptcp(address));
             wanted.is_none_or(|mptcp| mptcp == endpoint.mptcp)

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::kernel::sock_diag::{self, ListenSocket};
-use crate::model::listener::{Address, Owned, SocketType};
+use crate::model::listener::{Address, Endpoint, Owned, SocketType};
 use crate::process;
 
 /// Listening sockets on the address of one of `ours` that are not in `known`. Sockets bound to different interfaces share nothing. Pure.
@@ -29,6 +29,28 @@ pub fn among(sockets: &[ListenSocket], ours: &[Owned], known: &HashSet<u64>) -> 
     sockets.iter().filter(unknown).filter(shares).cloned().collect()
 }
 
+/// Listening sockets that are not in `known` and take a part of the connections to one of `ours`, because their address is a part of its address:
+/// 127.0.0.1:80 of 0.0.0.0:80, or IPv4 of a socket for both families. The kernel prefers the narrower one (`compute_score` of
+/// inet_hashtables.c). With each is the address of ours. Pure.
+pub fn inside<'a>(
+    sockets: &[ListenSocket],
+    ours: &'a [Owned],
+    known: &HashSet<u64>,
+) -> Vec<(ListenSocket, &'a Address)> {
+    let wide: Vec<&Endpoint> = ours
+        .iter()
+        .map(|owned| &owned.listener.endpoint)
+        .filter(|endpoint| endpoint.socket_type == SocketType::Stream && endpoint.is_here())
+        .filter(|endpoint| endpoint.inet().is_some_and(|address| address.ip().is_unspecified()))
+        .collect();
+    let of = |found: &ListenSocket| {
+        let Address::Inet(address) = found.address else { return None };
+        wide.iter().find(|own| own.address != found.address && own.covers(address)).map(|own| &own.address)
+    };
+    let unknown = sockets.iter().filter(|found| !known.contains(&found.inode));
+    unknown.filter_map(|found| Some((found.clone(), of(found)?))).collect()
+}
+
 /// The process that holds this socket, for people.
 pub fn holder_of(socket: &ListenSocket) -> String {
     match process::sockets_of(&process::pids()).get(&socket.inode) {
@@ -44,16 +66,19 @@ fn describe(pid: u32) -> String {
     format!("process {pid}{name}")
 }
 
-/// The first listener on one of our addresses that belongs to another server now, as a sentence. `ours` are the listeners that serve, and `roots` the
+/// The first listener on one of our addresses, or on a part of one, that belongs to another server now, as a sentence. `ours` are the listeners that serve, and `roots` the
 /// first processes of our servers. What this process or one that it has started holds is ours too. A socket that no process holds is about to be
 /// closed. It blocks.
 pub fn find(ours: &[Owned], roots: &[u32]) -> Option<String> {
     let known: HashSet<u64> = ours.iter().map(|owned| owned.listener.inode).collect();
-    let suspects = among(&sock_diag::tcp_listeners().ok()?, ours, &known);
+    let machine = sock_diag::tcp_listeners().ok()?;
+    let equal = among(&machine, ours, &known).into_iter().map(|found| (found, None));
+    let narrower = inside(&machine, ours, &known).into_iter().map(|(found, own)| (found, Some(own)));
+    let suspects: Vec<(ListenSocket, Option<&Address>)> = equal.chain(narrower).collect();
     if suspects.is_empty() {
         return None;
     }
-    let holders = process::holders_of(&suspects.iter().map(|found| found.inode).collect());
+    let holders = process::holders_of(&suspects.iter().map(|(found, _)| found.inode).collect());
     let own = std::process::id();
     // Everything in a container descends from PID 1.
     let starts = roots.iter().chain((!process::is_init()).then_some(&own));
@@ -61,13 +86,20 @@ pub fn find(ours: &[Owned], roots: &[u32]) -> Option<String> {
     let is_ours = |pid: &u32| *pid == own || starts.iter().any(|root| process::is_descendant(*pid, *root));
     // The service manager keeps sockets for the next daemon, and serves no client.
     let keepers = [Some(1), process::parent(own)];
-    suspects.iter().find_map(|found| {
+    suspects.iter().find_map(|(found, own)| {
         let holders = holders.get(&found.inode).filter(|holders| !holders.iter().any(is_ours))?;
         if !process::is_init() && holders.iter().all(|pid| keepers.contains(&Some(*pid))) {
             return None;
         }
         let pid = holders.iter().min()?;
-        Some(sentence(&describe(*pid), found))
+        Some(match own {
+            None => sentence(&describe(*pid), found),
+            Some(own) => format!(
+                "foreign listener: {} listens on {}, a part of {own}: clients of that address reach it and not the server",
+                describe(*pid),
+                found.address
+            ),
+        })
     })
 }
 
@@ -82,7 +114,7 @@ pub fn sentence(holder: &str, found: &ListenSocket) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::listener::{Endpoint, Listener, Role};
+    use crate::model::listener::{Listener, Role};
 
     fn owned(address: &str, inode: u64) -> Owned {
         let endpoint = Endpoint::stream(Address::Inet(address.parse().unwrap()));
@@ -103,6 +135,30 @@ mod tests {
         let sockets = [socket("127.0.0.1:80", 1), socket("127.0.0.1:80", 66), socket("127.0.0.1:99", 67)];
         let found = among(&sockets, &[owned("127.0.0.1:80", 1)], &HashSet::from([1]));
         assert_eq!(found.iter().map(|socket| socket.inode).collect::<Vec<_>>(), [66]);
+    }
+
+    #[test]
+    fn narrower_socket_takes_connections_of_a_wider_one() {
+        let takes = |ours: &str, v6only: bool, theirs: &str| {
+            let mut wide = owned(ours, 1);
+            wide.listener.endpoint.v6only = v6only;
+            let theirs = ListenSocket {
+                inode: 66,
+                address: Address::Inet(theirs.parse().unwrap()),
+                interface: 0,
+                v6only: false,
+                file: None,
+                queued: 0,
+                backlog: 0,
+            };
+            inside(&[theirs], &[wide], &HashSet::from([1])).len() == 1
+        };
+        assert!(takes("0.0.0.0:80", false, "127.0.0.1:80"));
+        assert!(takes("[::]:80", false, "127.0.0.1:80") && takes("[::]:80", false, "0.0.0.0:80"));
+        assert!(takes("[::]:80", true, "[::1]:80"));
+        assert!(!takes("[::]:80", true, "0.0.0.0:80") && !takes("0.0.0.0:80", false, "127.0.0.1:81"));
+        assert!(!takes("0.0.0.0:80", false, "[::]:80") && !takes("127.0.0.1:80", false, "0.0.0.0:80"));
+        assert!(!takes("0.0.0.0:80", false, "0.0.0.0:80"), "that is found by `among`");
     }
 
     #[test]

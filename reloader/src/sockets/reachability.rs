@@ -1,11 +1,12 @@
 //! Judges whether a client that connects to a listener's address reaches the listener's socket.
 //!
 //! A socket is bound to a device, a file or a network namespace, not to its name. When another device, file or namespace gets the name, the
-//! socket listens on, and no client reaches it.
+//! socket listens on, and no client reaches it. The same holds for an address that is taken from the host.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::{self, Metadata};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,8 +14,8 @@ use std::sync::Arc;
 
 use rustix::fs::{fstat, major, minor, statfs};
 
-use crate::kernel::devices;
 use crate::kernel::sock_diag::{BoundFile, ListenSocket};
+use crate::kernel::{addresses, devices};
 use crate::model::listener::{Address, Endpoint, Listener, Owned};
 use crate::sockets::custody::Custody;
 use crate::sys;
@@ -34,6 +35,15 @@ pub enum Unreachable {
     NamespaceGone(String),
     /// Another network namespace has the name.
     NamespaceReplaced(String),
+    /// The host does not have the address any more.
+    AddressGone(IpAddr),
+}
+
+impl Unreachable {
+    /// Whether the next generation can bind a socket that clients reach. An address that is gone would only make it fail.
+    pub fn is_healed_by_binding(&self) -> bool {
+        !matches!(self, Unreachable::AddressGone(_))
+    }
 }
 
 impl fmt::Display for Unreachable {
@@ -49,6 +59,7 @@ impl fmt::Display for Unreachable {
             Unreachable::NamespaceReplaced(name) => {
                 write!(f, "it is in a network namespace that has lost its name: another one is called {name} now")
             }
+            Unreachable::AddressGone(address) => write!(f, "this host does not have the address {address} any more"),
         }
     }
 }
@@ -66,8 +77,9 @@ pub struct Subject {
 impl Subject {
     /// Those of the listeners that may be unreachable at all. `custody` has duplicates of them.
     pub fn among(owned: &[Owned], custody: &Custody) -> Vec<Subject> {
-        let named = owned.iter().map(|owned| &owned.listener).filter(|listener| depends_on_a_name(&listener.endpoint));
-        let mut named = named.peekable();
+        let may_be =
+            |listener: &&Listener| depends_on_a_name(&listener.endpoint) || own_address(&listener.endpoint).is_some();
+        let mut named = owned.iter().map(|owned| &owned.listener).filter(may_be).peekable();
         if named.peek().is_none() {
             return Vec::new();
         }
@@ -80,10 +92,21 @@ impl Subject {
         };
         named.map(subject).collect()
     }
+
+    /// Whether the kernel's list of listeners tells more of it.
+    pub(crate) fn needs_the_list(&self) -> bool {
+        depends_on_a_name(&self.listener.endpoint)
+    }
 }
 
 fn depends_on_a_name(endpoint: &Endpoint) -> bool {
     matches!(endpoint.address, Address::Unix(_)) || endpoint.interface.is_some() || endpoint.netns.is_some()
+}
+
+/// The address that the host must have for clients to reach the listener. `None` if any address will do.
+fn own_address(endpoint: &Endpoint) -> Option<IpAddr> {
+    let address = endpoint.inet().filter(|_| endpoint.is_here())?.ip().to_canonical();
+    (!address.is_unspecified()).then_some(address)
 }
 
 /// The listeners that no client reaches, by inode. `machine` has the listeners that sock_diag lists. It blocks as long as file systems do.
@@ -93,14 +116,33 @@ pub fn unreachable(subjects: &[Subject], machine: &[ListenSocket]) -> HashMap<u6
     let by_inode: HashMap<u64, &ListenSocket> = machine.iter().map(|found| (found.inode, found)).collect();
     let names = subjects.iter().any(|subject| subject.listener.endpoint.interface.is_some());
     let devices: Option<HashMap<String, u32>> = names.then(device_numbers).flatten();
+    let absent = absent_addresses(subjects);
     let judged = subjects.iter().filter_map(|subject| {
         let listed = by_inode.get(&subject.listener.inode).copied();
         let why = namespace(subject)
             .or_else(|| device(subject, listed, devices.as_ref()?))
+            .or_else(|| address(subject, &absent))
             .or_else(|| path(subject, listed?.file?))?;
         Some((subject.listener.inode, why))
     });
     judged.collect()
+}
+
+/// The addresses of listeners that this host does not have. Empty where the kernel does not list its addresses.
+fn absent_addresses(subjects: &[Subject]) -> HashSet<IpAddr> {
+    let all: HashSet<IpAddr> = subjects.iter().filter_map(|subject| own_address(&subject.listener.endpoint)).collect();
+    if all.is_empty() {
+        return all;
+    }
+    addresses::absent(&all).unwrap_or_default()
+}
+
+fn address(subject: &Subject, absent: &HashSet<IpAddr>) -> Option<Unreachable> {
+    let address = own_address(&subject.listener.endpoint).filter(|address| absent.contains(address))?;
+    // Where such a bind is allowed, the address may come and go, as that of VRRP does.
+    let is_meant = addresses::are_bound_before_they_exist(address)
+        || subject.fd.as_ref().is_none_or(|fd| sys::binds_absent_addresses(fd.as_fd()));
+    (!is_meant).then_some(Unreachable::AddressGone(address))
 }
 
 fn device_numbers() -> Option<HashMap<String, u32>> {
@@ -229,9 +271,12 @@ mod tests {
     }
 
     #[test]
-    fn listeners_that_depend_on_no_name_are_not_looked_at() {
-        let endpoint = Endpoint::stream(Address::Inet("127.0.0.1:80".parse().unwrap()));
-        let owned = Owned { listener: Listener { endpoint, inode: 1 }, role: Role::Traffic };
-        assert!(Subject::among(&[owned], &Custody::default()).is_empty());
+    fn listeners_that_depend_on_no_name_and_no_address_are_not_looked_at() {
+        let subjects = |text: &str| {
+            let endpoint = Endpoint::stream(Address::Inet(text.parse().unwrap()));
+            let owned = Owned { listener: Listener { endpoint, inode: 1 }, role: Role::Traffic };
+            Subject::among(&[owned], &Custody::default()).len()
+        };
+        assert_eq!((subjects("0.0.0.0:80"), subjects("[::]:80"), subjects("127.0.0.1:80")), (0, 0, 1));
     }
 }

@@ -114,8 +114,6 @@ pub(super) async fn look_in(lane: &BlockingLane, subjects: Vec<Subject>) -> Opti
 
 /// Looks now. Where the kernel does not list its sockets, nothing is known to be unreachable.
 fn look(subjects: &[Subject]) -> HashMap<u64, Unreachable> {
-    if subjects.is_empty() {
-        return HashMap::new();
-    }
-    unreachable(subjects, &sock_diag::listeners().unwrap_or_default())
+    let machine = if subjects.iter().any(Subject::needs_the_list) { sock_diag::listeners() } else { Ok(Vec::new()) };
+    unreachable(subjects, &machine.unwrap_or_default())
 }

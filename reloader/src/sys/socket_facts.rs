@@ -44,6 +44,17 @@ pub(crate) fn defers_accept(socket: BorrowedFd<'_>) -> bool {
     option_at(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT).is_ok_and(|seconds| seconds > 0)
 }
 
+/// Whether a socket may be bound to an address that this host does not have (`transparent` and freebind: IP_TRANSPARENT and IP_FREEBIND of ip(7)).
+pub(crate) fn binds_absent_addresses(socket: BorrowedFd<'_>) -> bool {
+    let options = [
+        (libc::IPPROTO_IP, libc::IP_FREEBIND),
+        (libc::IPPROTO_IP, libc::IP_TRANSPARENT),
+        (libc::IPPROTO_IPV6, libc::IPV6_FREEBIND),
+        (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT),
+    ];
+    options.into_iter().any(|(level, option)| option_at(socket, level, option).is_ok_and(|value| value != 0))
+}
+
 fn socket_option(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<i32> {
     option_at(socket, libc::SOL_SOCKET, option)
 }

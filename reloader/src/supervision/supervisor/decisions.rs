@@ -29,6 +29,7 @@ impl Supervisor {
                 role: owned.role,
                 inode: owned.listener.inode,
                 in_custody: in_custody.contains(&owned.listener.inode),
+                bound_again: self.why_bound_again(owned.listener.inode).map(ToString::to_string),
                 unreachable: self.why_unreachable(owned.listener.inode).map(ToString::to_string),
             })
             .collect();

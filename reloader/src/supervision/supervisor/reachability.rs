@@ -28,6 +28,11 @@ impl Supervisor {
         self.reach.why_not(inode)
     }
 
+    /// Why the next generation is not offered a present listener: it is to bind another socket, which clients reach.
+    pub(crate) fn why_bound_again(&self, inode: u64) -> Option<&Unreachable> {
+        self.why_unreachable(inode).filter(|why| why.is_healed_by_binding())
+    }
+
     /// The listeners of a new generation that no client reaches now, and those of the old one that none reached before: since then the new
     /// generation may have taken paths over.
     pub(crate) async fn unreachable_now(&self, new: &Inspection) -> HashMap<u64, Unreachable> {
@@ -130,21 +135,25 @@ impl Supervisor {
             Some(format!("{} ({})", listener.endpoint, self.reach.why_not(listener.inode)?))
         });
         let lost: Vec<String> = lost.collect();
-        let is_gone = |owned: &Owned| {
-            let why = self.reach.why_not(owned.listener.inode);
-            matches!(why, Some(Unreachable::DeviceGone(_) | Unreachable::NamespaceGone(_)))
+        let any = |is: fn(&Unreachable) -> bool| {
+            owned.iter().filter_map(|owned| self.reach.why_not(owned.listener.inode)).any(is)
         };
-        let remedy = match owned.iter().any(is_gone) {
-            true => "once that is there again, a reload binds it again",
-            false => "a reload binds it again",
+        let is_gone = |why: &Unreachable| matches!(why, Unreachable::DeviceGone(_) | Unreachable::NamespaceGone(_));
+        let remedy = match (any(is_gone), any(|why| !why.is_healed_by_binding())) {
+            (true, _) => "once that is there again, a reload binds it again",
+            (false, true) => {
+                "give the address back to a device, or take it out of the configuration: a server that is not passed the socket cannot \
+                 start"
+            }
+            (false, false) => "a reload binds it again",
         };
         let text = (!lost.is_empty()).then(|| format!("no client reaches {}; {remedy}", lost.join(", ")));
         text.iter().for_each(|text| log::error!("{}: {text}", self.name()));
         self.replace_warning(Notice::Unreachable, text);
     }
 
-    /// Removes from `custody` the sockets that no client reaches: the next generation is to bind them again.
+    /// Removes from `custody` the sockets that no client reaches and that the next generation can bind again.
     pub(super) fn leave_out_unreachable(&self, custody: &mut Custody) {
-        custody.retain(|kept| self.reach.why_not(kept.listener.inode).is_none());
+        custody.retain(|kept| self.why_bound_again(kept.listener.inode).is_none());
     }
 }

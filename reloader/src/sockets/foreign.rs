@@ -51,10 +51,12 @@ pub fn inside<'a>(
     unknown.filter_map(|found| Some((found.clone(), of(found)?))).collect()
 }
 
-/// The process that holds this socket, for people.
+/// The process that holds this socket, for people. This process may have a duplicate of what another of its services listens on.
 pub fn holder_of(socket: &ListenSocket) -> String {
-    match process::sockets_of(&process::pids()).get(&socket.inode) {
-        Some(owner) => describe(owner.pid),
+    let holders = process::holders_of(&HashSet::from([socket.inode])).remove(&socket.inode).unwrap_or_default();
+    let own = std::process::id();
+    match holders.iter().filter(|pid| **pid != own).min().or(holders.get(&own)) {
+        Some(pid) => describe(*pid),
         None => {
             "a process whose descriptors could not be read (see the daemon's capabilities and its view of /proc)".into()
         }
@@ -67,7 +69,7 @@ fn describe(pid: u32) -> String {
 }
 
 /// The first listener on one of our addresses, or on a part of one, that belongs to another server now, as a sentence. `ours` are the listeners that serve, and `roots` the
-/// first processes of our servers. What this process or one that it has started holds is ours too. A socket that no process holds is about to be
+/// first processes of our servers. What this process itself holds is ours too. A socket that no process holds is about to be
 /// closed. It blocks.
 pub fn find(ours: &[Owned], roots: &[u32]) -> Option<String> {
     let known: HashSet<u64> = ours.iter().map(|owned| owned.listener.inode).collect();
@@ -80,10 +82,8 @@ pub fn find(ours: &[Owned], roots: &[u32]) -> Option<String> {
     }
     let holders = process::holders_of(&suspects.iter().map(|(found, _)| found.inode).collect());
     let own = std::process::id();
-    // Everything in a container descends from PID 1.
-    let starts = roots.iter().chain((!process::is_init()).then_some(&own));
-    let starts: Vec<u32> = starts.copied().collect();
-    let is_ours = |pid: &u32| *pid == own || starts.iter().any(|root| process::is_descendant(*pid, *root));
+    // Other processes that this one has started are of other services.
+    let is_ours = |pid: &u32| *pid == own || roots.iter().any(|root| process::is_descendant(*pid, *root));
     // The service manager keeps sockets for the next daemon, and serves no client.
     let keepers = [Some(1), process::parent(own)];
     suspects.iter().find_map(|(found, own)| {

@@ -1,12 +1,15 @@
 //! Tests one daemon with HAProxy and other services.
 
+use std::time::Duration;
+
 use reloader_tests::config::Config;
 use reloader_tests::footprint::Footprint;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
+use reloader_tests::poll::until;
 use reloader_tests::rig::Rig;
 
-use super::scene::{GIVEN_SERVER, PLAIN_SERVER, given_table_at, plain_table};
+use super::scene::{GIVEN_SERVER, PLAIN_SERVER, WEB, given_table_at, plain_table, service_table};
 
 fn prepare_three_services() -> Rig {
     let tables = format!("{}{}", given_table_at("127.0.0.1:8081", ""), plain_table());
@@ -113,4 +116,56 @@ fn service_without_a_table_keeps_serving_with_a_warning() {
     let warnings = rig.status().at("/warnings").to_string();
     assert!(warnings.contains("given (process"), "{warnings}");
     Load::to(["127.0.0.1:8081", "127.0.0.1:8083"]).connections(20).run().assert_lossless();
+}
+
+/// Serves 127.0.0.1:8081, and listens on 127.0.0.1:8080 too, without an answer, as long as the file `also` exists.
+const SHARING_SERVER: &str = r#"
+import os, socket, sys, threading, time
+def bound(port):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    s.bind(("127.0.0.1", port))
+    s.listen()
+    return s
+def share():
+    shared = None
+    while True:
+        wanted = os.path.exists(sys.argv[1])
+        if wanted and not shared:
+            shared = bound(8080)
+        elif shared and not wanted:
+            shared = shared.close()
+        time.sleep(0.01)
+web = bound(8081)
+threading.Thread(target=share, daemon=True).start()
+while True:
+    web.accept()[0].close()
+"#;
+
+/// SO_REUSEPORT lets two services of one daemon share a port without an error, as it lets two frontends of HAProxy.
+#[test]
+fn listener_of_another_service_is_foreign_too() {
+    netns::enter();
+    let start = "\"/usr/bin/python3\", \"DIR/sharing.py\", \"DIR/also\"";
+    let table = service_table("sharing", start, "reuseport", "127.0.0.1:8081", "");
+    let mut rig = Rig::with(&Config::web(WEB)).tables(&table).prepare();
+    std::fs::write(rig.path("sharing.py"), SHARING_SERVER).unwrap();
+    rig.start_daemon();
+    let pid = || rig.status().at("/services/sharing/serving/pid").as_u64().unwrap();
+    assert!(!rig.warnings().contains("foreign"), "{}", rig.warnings());
+    // HAProxy is not let in on the port of the service either.
+    rig.configure(&Config::new().frontend("web", &[WEB, "127.0.0.1:8081"]));
+    let reason = rig.reload().expect_status(1).at("/reason").to_string();
+    assert!(reason.contains(&format!("foreign listener: process {} ", pid())), "{reason}");
+    rig.configure(&Config::web(WEB));
+    std::fs::write(rig.path("also"), "").unwrap();
+    until(Duration::from_secs(20), "a warning", || {
+        rig.warnings().contains(&format!("foreign listener: process {} ", pid()))
+    });
+    // A reload of the service would make it permanent. The daemon has a duplicate of HAProxy's socket, and is not the one to be named.
+    let reason = rig.run(&["reload", "sharing", "--json"]).expect_status(1).at("/reason").to_string();
+    assert!(reason.contains(&format!("foreign listener: process {} ", rig.serving_pid())), "{reason}");
+    std::fs::remove_file(rig.path("also")).unwrap();
+    until(Duration::from_secs(20), "the warning to be cleared", || !rig.warnings().contains("foreign"));
+    rig.reload().expect_status(0);
 }

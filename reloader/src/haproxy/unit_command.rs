@@ -66,7 +66,7 @@ fn variables(text: &str) -> Vec<(String, String)> {
 
 /// The variables of one `Environment=`. One whose value has a specifier of systemd, such as `%i`, is left out.
 pub fn assignments(value: &str) -> Vec<(String, String)> {
-    let words = super::scan::words(&value.replace('#', "\\#"));
+    let words = super::words::words(&value.replace('#', "\\#"));
     let pairs = words.iter().filter_map(|word| word.split_once('='));
     let known = pairs.filter(|(_, value)| !value.replace("%%", "").contains('%'));
     known.map(|(name, value)| (name.to_owned(), value.replace("%%", "%"))).collect()
@@ -102,7 +102,7 @@ fn unquoted(value: &str) -> String {
 /// word of its own by any number of words. Pure.
 fn expand(line: &str, value: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let mut words = Vec::new();
-    for word in super::scan::words(&line.replace('#', "\\#")) {
+    for word in super::words::words(&line.replace('#', "\\#")) {
         let alone = word.strip_prefix('$').filter(|name| !name.is_empty() && name.chars().all(is_of_name));
         match alone {
             Some(name) => words.extend(value(name).unwrap_or_default().split_whitespace().map(str::to_owned)),

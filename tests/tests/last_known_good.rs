@@ -87,6 +87,114 @@ fn broken_and_missing_files_do_not_prevent_a_start_from_the_copies() {
     assert_eq!(rig.warnings(), "[]");
 }
 
+/// A configuration with each kind of name, whose files are all in `DIR/etc`.
+const EACH_KIND: &str = "global
+    crt-base DIR/etc/certs
+    ca-base DIR/etc/ca
+    lua-load DIR/etc/service.lua
+    maxconn 4000
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+    errorfile 503 \"DIR/etc/503 page.http\"
+http-errors pages
+    errorfile 404 DIR/etc/404.http
+frontend tls
+    bind 127.0.0.1:8443 ssl crt-list DIR/etc/list tls-ticket-keys DIR/etc/tickets
+    http-request return status 200
+frontend web
+    bind 127.0.0.1:8080
+    bind 127.0.0.1:8444 ssl crt web.pem crt all ca-file ca.pem crl-file ../ca/crl.pem verify optional
+    filter spoe engine agent config DIR/etc/spoe.conf
+    acl listed path -f DIR/etc/certs/../paths.lst
+    http-request set-map(DIR/etc/hosts.map) /set %[path] if { path /learn }
+    http-request add-acl(DIR/etc/certs/../paths.lst) /learnt if { path /learn }
+    http-request deny deny_status 503 if listed
+    http-request return status 404 errorfile DIR/etc/404.http if { path /missing }
+    http-request return status 200 content-type text/plain lf-file DIR/etc/page.txt if { path /page }
+    http-request use-service lua.answer if { path /lua }
+    http-request return status 200 content-type text/plain lf-string %[path,map(DIR/etc/hosts.map,unknown)]
+backend agents
+    mode tcp
+    server agent 127.0.0.1:9 ssl crt web.pem ca-file ca.pem verify required
+";
+
+fn write_each_kind(rig: &Rig) {
+    let dir = rig.dir().display().to_string();
+    for directory in ["etc/certs/all", "etc/ca"] {
+        fs::create_dir_all(rig.path(directory)).unwrap();
+    }
+    for name in ["certs/web.pem", "certs/listed.pem", "certs/all/x.pem", "ca/ca.pem"] {
+        certificate(&rig.path("etc").join(name), &name.replace(['/', '.'], "-"));
+    }
+    // The key of this certificate is in a file of its own.
+    let listed = fs::read_to_string(rig.path("etc/certs/listed.pem")).unwrap();
+    let (certificate, key) = listed.split_at(listed.find("-----BEGIN PRIVATE").unwrap());
+    fs::write(rig.path("etc/certs/listed.pem"), certificate).unwrap();
+    fs::write(rig.path("etc/certs/listed.pem.key"), key).unwrap();
+    revocation_list(&rig.path("etc/ca"));
+    let page = |status: &str, body: &str| format!("HTTP/1.0 {status}\r\nConnection: close\r\n\r\n{body}\n");
+    let spoe = "[agent]\nspoe-agent agent\n    messages none\n    timeout hello 1s\n    timeout idle 1s\n    \
+                timeout processing 1s\n    use-backend agents\nspoe-message none\n    args path\n    event on-server-session\n";
+    for (name, text) in [
+        (
+            "list",
+            format!("listed.pem [ca-file DIR/etc/ca/ca.pem verify optional]\n{dir}/etc/certs/web.pem web\n")
+                .replace("DIR", &dir),
+        ),
+        ("tickets", "c2l4dGVlbiBieXRlcyBvZiBrZXkgc2l4dGVlbiBieXRlcyBvZiBrZXkgc2l4dGVl\n".repeat(3)),
+        (
+            "service.lua",
+            "core.register_service('answer', 'http', function(applet) applet:set_status(200) \
+                         applet:start_response() applet:send('from lua') end)\n"
+                .into(),
+        ),
+        ("503 page.http", page("503 Service Unavailable", "our 503")),
+        ("404.http", page("404 Not Found", "our 404")),
+        ("paths.lst", "/listed\n".into()),
+        ("hosts.map", "/mapped value\n".into()),
+        ("page.txt", "our page at %[path]\n".into()),
+        ("spoe.conf", spoe.into()),
+    ] {
+        fs::write(rig.path("etc").join(name), text).unwrap();
+    }
+    fs::write(rig.haproxy_cfg(), EACH_KIND.replace("DIR", &dir)).unwrap();
+}
+
+fn revocation_list(ca: &Path) {
+    let script = "echo 01 >serial; : >index.txt; printf '[ca]\\ndefault_ca=x\\n[x]\\ndatabase=index.txt\\ndefault_md=sha256\\n\
+                  default_crl_days=30\\n' >ca.conf; openssl ca -config ca.conf -gencrl -keyfile ca.pem -cert ca.pem -out crl.pem";
+    let output = Command::new("/bin/sh").args(["-c", script]).current_dir(ca).output().expect("openssl");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn each_kind_of_named_file_is_copied() {
+    netns::enter();
+    let mut rig = Rig::with(&Config::new()).prepare();
+    write_each_kind(&rig);
+    rig.start_daemon();
+    let answers = || {
+        let paths = ["/mapped", "/listed", "/missing", "/page", "/lua", "/learn", "/set", "/learnt"];
+        (paths.map(get), certificate_name())
+    };
+    let before = answers();
+    let bodies = ["value", "our 503", "our 404", "our page at /page", "from lua", "unknown", "/learn", "our 503"];
+    for (answer, body) in before.0.iter().zip(bodies) {
+        assert!(answer.contains(body), "{body}: {before:?}");
+    }
+    assert!(before.1.contains("certs-listed-pem"), "{before:?}");
+    assert_eq!(rig.warnings(), "[]");
+    kill_everything(&mut rig);
+    fs::remove_dir_all(rig.path("etc")).unwrap();
+
+    rig.start_daemon();
+    assert_eq!(answers(), before);
+    assert!(rig.warnings().contains("HAProxy runs the last-known-good configuration"), "{}", rig.warnings());
+}
+
 /// The private keys are copied too, so that they must be as safe as their originals.
 #[test]
 fn copies_are_readable_for_root_alone() {

@@ -3,7 +3,7 @@
 //! Each copy has the path of its original below one directory. That directory is written before each name, which works wherever a name may
 //! stand and needs no privilege. What cannot be moved safely keeps its name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
@@ -11,6 +11,7 @@ use super::named_files::{Kind, Mention, Names, names};
 use super::overlay::quoted;
 use super::scan::Source;
 use crate::fs::read_plain;
+use crate::receipt::FileDigest;
 
 /// The longest file that is copied, in bytes.
 const LONGEST_FILE: u64 = 32 << 20;
@@ -41,48 +42,63 @@ struct Edit {
     text: Vec<u8>,
 }
 
+/// What copies are made from.
+pub(crate) struct Originals<'a> {
+    /// The configuration files.
+    pub(crate) sources: &'a [Source],
+    /// HAProxy's working directory.
+    pub(crate) working_dir: &'a Path,
+    /// The digests of all files, by path.
+    pub(crate) digests: &'a HashMap<String, FileDigest>,
+}
+
 impl Copies {
     /// Plans the copies below `directory`. Without one no file is copied, and only relative names are kept true: the copies of the
     /// configuration are in another directory than their originals. It blocks.
-    pub(crate) fn plan(sources: &[Source], working_dir: &Path, directory: Option<&Path>) -> Copies {
+    pub(crate) fn plan(originals: &Originals<'_>, directory: Option<&Path>) -> Copies {
         let mut copies = Copies::default();
         let mut default_path = None;
-        for ((_, text), names) in sources.iter().zip(names(sources, working_dir)) {
+        for ((_, text), names) in originals.sources.iter().zip(names(originals.sources, originals.working_dir)) {
             let mut edits = origins(&names, &mut default_path);
             if let Some(directory) = directory {
-                edits.extend(copies.pin(&names, directory));
+                edits.extend(copies.pin(&names, originals, directory));
             }
             copies.configuration.push(applied(text, edits));
         }
-        copies.too_large.truncate(MAX_LISTED);
-        copies.not_pinned.truncate(MAX_LISTED);
         copies
     }
 
     /// Adds the files that a text names. Returns what the text needs, to name their copies.
-    fn pin(&mut self, names: &Names, directory: &Path) -> Vec<Edit> {
-        self.not_pinned.extend(names.variables.iter().map(|name| format!("{name} (a variable)")));
-        names.mentions.iter().filter_map(|mention| self.pin_mention(mention, directory)).collect()
+    fn pin(&mut self, names: &Names, originals: &Originals<'_>, directory: &Path) -> Vec<Edit> {
+        names.variables.iter().for_each(|name| note(&mut self.not_pinned, format!("{name} (a variable)")));
+        names.mentions.iter().filter_map(|mention| self.pin_mention(mention, originals, directory)).collect()
     }
 
-    fn pin_mention(&mut self, mention: &Mention, directory: &Path) -> Option<Edit> {
+    fn pin_mention(&mut self, mention: &Mention, originals: &Originals<'_>, directory: &Path) -> Option<Edit> {
         let files = mention.files();
         // A device, or a name that HAProxy may do without.
         if files.is_empty() {
             return None;
         }
         let path = mention.path.display();
-        let begins = mention.directory.iter().all(|directory| is_plain(directory)) && is_plain(directory);
-        let Some(at) = mention.at.filter(|_| begins && files.iter().all(|file| place_of(file).is_some())) else {
-            self.not_pinned.push(format!("{path} (its name cannot be changed)"));
+        let Some(at) = mention.at.filter(|_| can_be_moved(mention, &files, directory)) else {
+            note(&mut self.not_pinned, format!("{path} (its name cannot be changed)"));
             return None;
         };
-        if !self.has_room_for(&files) {
-            self.too_large.push(path.to_string());
+        let digests = files.iter().map(|file| originals.digests.get(&file.display().to_string()));
+        let Some(digests) = digests.collect::<Option<Vec<&FileDigest>>>() else {
+            note(
+                &mut self.not_pinned,
+                format!("{path} (there are too many files, or it was made after the reload began)"),
+            );
+            return None;
+        };
+        if !self.has_room_for(&files, &digests) {
+            note(&mut self.too_large, path.to_string());
             return None;
         }
         if mention.kind == Kind::Script {
-            self.not_pinned.push(format!("what {path} loads by itself (Lua)"));
+            note(&mut self.not_pinned, format!("what {path} loads by itself (Lua)"));
         }
         for file in files {
             self.files.entry(file).or_default();
@@ -90,7 +106,7 @@ impl Copies {
         if mention.kind == Kind::CertificateList
             && let Ok(text) = read_plain(&mention.path, LONGEST_FILE)
         {
-            let edits = self.pin(&mention.listed(&text), directory);
+            let edits = self.pin(&mention.listed(&text), originals, directory);
             self.files.insert(mention.path.clone(), Some(applied(&text, edits)));
         }
         let mut prefix = directory.display().to_string();
@@ -100,17 +116,29 @@ impl Copies {
         Some(Edit { range: at..at, text: prefix.into_bytes() })
     }
 
-    /// Counts the files, if they are not too large and not too many.
-    fn has_room_for(&mut self, files: &[PathBuf]) -> bool {
-        let new: Vec<&PathBuf> = files.iter().filter(|file| !self.files.contains_key(*file)).collect();
-        let sizes = new.iter().map(|file| file.metadata().map_or(0, |found| found.len()));
-        let total = sizes.clone().fold(self.total, u64::saturating_add);
-        let has_room =
-            sizes.max() <= Some(LONGEST_FILE) && total <= MAX_TOTAL && self.files.len() + new.len() <= MAX_FILES;
+    /// Counts the files, if they are not too large and not too many. The size of a file that was too long for a digest is not known.
+    fn has_room_for(&mut self, files: &[PathBuf], digests: &[&FileDigest]) -> bool {
+        let new = files.iter().zip(digests).filter(|(file, _)| !self.files.contains_key(*file));
+        let sizes: Vec<u64> = new.map(|(_, digest)| digest.bytes.unwrap_or(u64::MAX)).collect();
+        let total = sizes.iter().fold(self.total, |total, size| total.saturating_add(*size));
+        let is_small = sizes.iter().all(|size| *size <= LONGEST_FILE);
+        let has_room = is_small && total <= MAX_TOTAL && self.files.len() + sizes.len() <= MAX_FILES;
         if has_room {
             self.total = total;
         }
         has_room
+    }
+}
+
+/// Whether the name can be changed, and each file has a place among the copies.
+fn can_be_moved(mention: &Mention, files: &[PathBuf], directory: &Path) -> bool {
+    let is_plain_word = is_plain(directory) && mention.directory.iter().all(|directory| is_plain(directory));
+    is_plain_word && files.iter().all(|file| place_of(file).is_some())
+}
+
+fn note(list: &mut Vec<String>, text: String) {
+    if list.len() < MAX_LISTED && !list.contains(&text) {
+        list.push(text);
     }
 }
 
@@ -130,7 +158,7 @@ pub(crate) fn place_of(file: &Path) -> Option<PathBuf> {
 
 /// Whether HAProxy reads the path as one word, or as part of one, wherever it stands.
 fn is_plain(path: &Path) -> bool {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+=@:~".contains(byte);
     path.is_absolute() && path.as_os_str().as_encoded_bytes().iter().all(is_plain)
 }
 
@@ -170,8 +198,15 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::haproxy::named_files::digests;
 
     const COPIES: &str = "/state/files";
+
+    fn plan(sources: &[Source], directory: Option<&str>) -> Copies {
+        let working_dir = Path::new("/");
+        let digests = digests(sources, working_dir).into_iter().map(|file| (file.path.clone(), file)).collect();
+        Copies::plan(&Originals { sources, working_dir, digests: &digests }, directory.map(Path::new))
+    }
 
     /// A directory with these files, as its path, and what becomes of a text in `h/a.cfg` below it. `ROOT` stands for the directory.
     fn planned(files: &[&str], text: &str) -> (tempfile::TempDir, Copies, String) {
@@ -182,7 +217,7 @@ mod tests {
             fs::write(directory.path().join(name), name).unwrap();
         }
         let source = (directory.path().join("h/a.cfg"), text.replace("ROOT", &root).into_bytes());
-        let copies = Copies::plan(&[source], Path::new("/"), Some(Path::new(COPIES)));
+        let copies = plan(&[source], Some(COPIES));
         let changed = String::from_utf8_lossy(&copies.configuration[0]).replace(&root, "ROOT");
         (directory, copies, changed)
     }
@@ -214,7 +249,7 @@ mod tests {
         let root = directory.path().display();
         fs::write(&list, format!("a.pem [ca-file {root}/ca.pem] x\n")).unwrap();
         let text = format!("global\n crt-base {root}/c\nfrontend f\n bind :1 ssl crt-list {root}/list\n");
-        let copies_now = Copies::plan(&[("/a.cfg".into(), text.into_bytes())], Path::new("/"), Some(Path::new(COPIES)));
+        let copies_now = plan(&[("/a.cfg".into(), text.into_bytes())], Some(COPIES));
         let expected = format!("{COPIES}{root}/c/a.pem [ca-file {COPIES}{root}/ca.pem] x\n");
         assert_eq!(copies_now.files[&list], Some(expected.into_bytes()));
         assert_eq!((copies_now.files.len(), copies.files.len()), (3, 1));
@@ -228,7 +263,7 @@ mod tests {
         fs::File::create(directory.path().join("large")).unwrap().set_len(LONGEST_FILE + 1).unwrap();
         let root = directory.path().display().to_string();
         let source = (directory.path().join("a.cfg"), text.replace("ROOT", &root).into_bytes());
-        let copies = Copies::plan(&[source], Path::new("/"), Some(Path::new(COPIES)));
+        let copies = plan(&[source], Some(COPIES));
         assert_eq!(copies.too_large, [format!("{root}/large")]);
         assert_eq!(
             copies.not_pinned,
@@ -249,7 +284,7 @@ mod tests {
             ("/h/b.cfg".into(), line.into()),
             ("/h/d/c.cfg".into(), line.into()),
         ];
-        let copies = Copies::plan(&sources, Path::new("/"), None);
+        let copies = plan(&sources, None);
         let texts: Vec<_> =
             copies.configuration.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
         assert_eq!(texts[0], "global\n default-path origin \"/h\"\n");
@@ -261,6 +296,6 @@ mod tests {
     fn copies_stay_below_their_directory() {
         assert_eq!(place_of(Path::new("/a/../b/./c")), Some("b/c".into()));
         assert_eq!(place_of(Path::new("/a/../../c")), None);
-        assert!(!is_plain(Path::new("/a b")) && !is_plain(Path::new("/a,b")) && is_plain(Path::new("/var/lib/x-1")));
+        assert!(!is_plain(Path::new("/a b")) && !is_plain(Path::new("/a,b)")) && is_plain(Path::new("/var/lib/x-1")));
     }
 }

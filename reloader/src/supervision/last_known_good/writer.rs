@@ -10,7 +10,7 @@ use rustix::fs::syncfs;
 
 use super::contents::{self, Contents, CopiedFrom};
 use crate::fs::read_plain;
-use crate::haproxy::pinned::{Copies, place_of};
+use crate::haproxy::pinned::{Copies, Originals, place_of};
 use crate::haproxy::scan::Source;
 use crate::receipt::FileDigest;
 
@@ -49,11 +49,11 @@ pub(super) fn save(sources: &[Source], working_dir: &Path, from: CopiedFrom) -> 
         return Ok((earlier.clone(), false));
     }
     let files = from.with_files.then(|| directory.join(FILES));
-    let copies = Copies::plan(sources, working_dir, files.as_deref());
+    let originals = from.digests();
+    let copies = Copies::plan(&Originals { sources, working_dir, digests: &originals }, files.as_deref());
     let fresh = directory.with_extension("new");
     remove(&fresh)?;
     let earlier = earlier.map(|earlier| earlier.source.digests()).unwrap_or_default();
-    let originals = from.digests();
     let mut writer = Writer { directory, fresh, originals, earlier, places: HashMap::new(), written: 0 };
     writer.write(sources, &copies)?;
     let contents = Contents { source: from, too_large: copies.too_large, not_pinned: copies.not_pinned };

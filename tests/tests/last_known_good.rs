@@ -256,9 +256,12 @@ fn copies_that_would_not_start_are_in_status_until_they_would() {
     let notes = rig.status().at("/notes").to_string();
     assert!(notes.contains("start.lua loads by itself"), "{notes}");
 
+    let tried = || rig.log().matches("would start from the last-known-good").count();
+    until(LIMIT, "the check of the copies", || tried() == 1);
     rig.configure(&without);
     rig.reload().expect_status(0);
     assert!(!rig.warnings().contains("large.lst"), "{}", rig.warnings());
+    until(LIMIT, "the check of the new copies", || tried() == 2);
     fs::remove_file(rig.path("module.lua")).unwrap();
     rig.reload().expect_status(1);
     until(LIMIT, "the warning", || rig.warnings().contains("would not start from the last-known-good"));

@@ -277,6 +277,17 @@ mod tests {
     }
 
     #[test]
+    fn file_without_a_digest_is_not_copied() {
+        let (directory, _, _) = planned(&["a.pem"], "global\n");
+        let text = format!("frontend f\n bind :1 ssl crt {}/a.pem\n", directory.path().display());
+        let sources = [("/a.cfg".into(), text.clone().into_bytes())];
+        let originals = Originals { sources: &sources, working_dir: Path::new("/"), digests: &HashMap::new() };
+        let copies = Copies::plan(&originals, Some(Path::new(COPIES)));
+        assert_eq!((copies.files.len(), copies.not_pinned.len()), (0, 1));
+        assert_eq!(copies.configuration, [text.into_bytes()]);
+    }
+
+    #[test]
     fn later_files_of_other_directories_keep_their_own_relative_names() {
         let line = "backend b\n errorfile 500 none\n";
         let sources = [

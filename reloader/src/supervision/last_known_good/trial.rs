@@ -87,7 +87,47 @@ fn reason(lines: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    fn check(words: &[&str]) -> Check {
+        let words = words.iter().map(Into::into).collect();
+        Check { words, who: "x".into(), environment: None, added: BTreeMap::new() }
+    }
+
+    async fn verdict(trial: &mut Trial) -> Verdict {
+        loop {
+            if let Some(verdict) = trial.take_verdict() {
+                return verdict;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn trial_has_a_limit_and_one_verdict() {
+        let mut trial = Trial::default();
+        assert!(trial.is_due());
+        let limit = Duration::from_millis(20);
+        trial.begin(check(&["/bin/sleep", "1000"]), limit);
+        assert!(!trial.is_due());
+        assert_eq!(verdict(&mut trial).await, Verdict::TimedOut(limit));
+        assert_eq!(trial.take_verdict(), None);
+        trial.begin(check(&["/bin/true"]), Duration::from_secs(60));
+        assert_eq!(verdict(&mut trial).await, Verdict::Starts);
+        trial.begin(check(&["/bin/sh", "-c", "echo '[ALERT] (1) : no' >&2; exit 1"]), Duration::from_secs(60));
+        assert_eq!(verdict(&mut trial).await, Verdict::Refused("no".into()));
+    }
+
+    #[tokio::test]
+    async fn interrupted_trial_has_no_verdict() {
+        let mut trial = Trial::default();
+        assert!(!trial.interrupt());
+        trial.begin(check(&["/bin/true"]), Duration::from_secs(60));
+        assert!(trial.interrupt() && !trial.interrupt());
+        assert_eq!(trial.take_verdict(), None);
+    }
 
     #[test]
     fn reason_is_the_first_alert_without_the_process() {

@@ -77,7 +77,10 @@ impl Supervisor {
                 humantime::format_duration(*limit)
             )),
         };
-        text.iter().for_each(|text| log::warn!("{}: {text}", self.name()));
+        match &text {
+            Some(text) => log::warn!("{}: {text}", self.name()),
+            None => log::info!("{}: HAProxy would start from the last-known-good configuration", self.name()),
+        }
         self.replace_warning(Notice::LastKnownGoodFails, text);
         self.publish();
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
-use super::named_files::{Kind, Mention, Names, names};
+use super::named_files::{Kind, MAX_FILES, Mention, Names, names};
 use super::overlay::quoted;
 use super::scan::Source;
 use crate::fs::read_plain;
@@ -17,8 +17,6 @@ use crate::receipt::FileDigest;
 const LONGEST_FILE: u64 = 32 << 20;
 /// All copies together have at most this many bytes.
 const MAX_TOTAL: u64 = 128 << 20;
-/// At most this many files are copied.
-const MAX_FILES: usize = 4096;
 /// At most this many names are listed as not pinned.
 const MAX_LISTED: usize = 32;
 

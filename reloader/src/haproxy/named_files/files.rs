@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Kind, MAX_FILES};
+use super::Kind;
+
+/// At most this many files are looked at.
+pub(in crate::haproxy) const MAX_FILES: usize = 4096;
 
 /// What belongs to a certificate, by the name of its file (`ssl-load-extra-files`).
 const BESIDE_CERTIFICATES: [&str; 5] = ["key", "ocsp", "issuer", "sctl", "dh"];

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bases::Bases;
+pub(super) use files::MAX_FILES;
 pub(super) use mention::Kind;
 use mention::Name;
 
@@ -18,8 +19,6 @@ use super::words::{Word, located_words};
 use crate::fs::read_plain;
 use crate::receipt::FileDigest;
 
-/// At most this many files are looked at.
-const MAX_FILES: usize = 4096;
 /// The longest file whose digest is made, in bytes.
 pub(super) const LONGEST: u64 = 64 << 20;
 

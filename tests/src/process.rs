@@ -42,6 +42,11 @@ impl Process {
         }
     }
 
+    /// Its nice value, if it is there: 19 is the lowest priority.
+    pub fn nice(&self) -> Option<i32> {
+        stat(self.pid)?.get(16)?.parse().ok()
+    }
+
     /// Sends SIGSTOP, and waits until every thread is stopped: they run on for a moment after the signal was sent.
     #[track_caller]
     pub fn stop(&self) {

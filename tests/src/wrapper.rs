@@ -17,6 +17,8 @@ pub enum Behaviour {
     FailAfterCheck,
     /// Do nothing for as long as it lives.
     Hang,
+    /// When asked to check a configuration, do nothing for as long as it lives. Otherwise become HAProxy.
+    HangInCheck,
     /// When asked for its version, do nothing until the behaviour changes. Otherwise become HAProxy.
     HangAtVersion,
     /// Accept a configuration when asked to check it. Become HAProxy once the behaviour changes.
@@ -99,7 +101,7 @@ impl Wrapper {
     }
 }
 
-/// The process of a wrapper with [`Behaviour::Hang`] that was started with this configuration of HAProxy.
+/// The process of a wrapper with [`Behaviour::Hang`] or [`Behaviour::HangInCheck`] that was started with this configuration of HAProxy.
 pub fn hanging_process(config: &Path) -> Option<Process> {
     with_arguments(&["hanging", &config.display().to_string()]).first().copied()
 }
@@ -113,7 +115,10 @@ broker() {
     while [ "$1" != -x ]; do shift; done
     socket=$2
 }
-{ ulimit -Sn; for fd in /proc/$$/fd/*; do readlink "$fd"; done; } >HERE/inherited
+case " $* " in
+*" -c "*) ;;
+*) { ulimit -Sn; for fd in /proc/$$/fd/*; do readlink "$fd"; done; } >HERE/inherited ;;
+esac
 case $(cat HERE/behaviour) in
 FailAtOnce)
     echo "[ALERT] the wrapper was told to die" >&2
@@ -122,6 +127,8 @@ FailAfterCheck)
     case " $* " in *" -c "*) exec /usr/sbin/haproxy "$@" ;; esac
     echo "[ALERT] the wrapper was told to die after the check" >&2
     exit 1 ;;
+HangInCheck)
+    case " $* " in *" -c "*) exec sh -c 'while :; do sleep 1; done' hanging "$@" ;; esac ;;
 Hang)
     exec sh -c 'while :; do sleep 1; done' hanging "$@" ;;
 WaitForChange)

@@ -33,6 +33,7 @@ mod interference;
 mod isolation;
 mod kernel_row;
 mod ladder;
+mod last_known_good;
 mod listeners;
 mod load_generator;
 mod load_protocols;

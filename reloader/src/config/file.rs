@@ -10,7 +10,7 @@ use super::service::Service;
 use super::settings::{Config, Haproxy, Hold, Reload, UnitCommand};
 use super::size::Size;
 use super::span::{Limit, OrAuto, OrOff, Span, SpreadTime};
-use super::values::{AtMaxDraining, Mode, OnStop, Require, Strategy};
+use super::values::{AtMaxDraining, LastKnownGood, Mode, OnStop, Require, Strategy};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -63,6 +63,7 @@ struct HaproxyTable {
     mode: Mode,
     master_cli: PathOrNone,
     pid_file: PathOrNone,
+    last_known_good: LastKnownGood,
     command_line: String,
     environment_files: Vec<String>,
     default_environment: BTreeMap<String, String>,
@@ -77,6 +78,7 @@ impl Default for HaproxyTable {
             mode: Mode::Supervised,
             master_cli: PathOrNone(None),
             pid_file: PathOrNone(None),
+            last_known_good: LastKnownGood::WithFiles,
             command_line: "none".into(),
             environment_files: Vec::new(),
             default_environment: BTreeMap::new(),
@@ -137,7 +139,8 @@ impl Default for HoldTable {
 
 impl From<HaproxyTable> for Haproxy {
     fn from(table: HaproxyTable) -> Haproxy {
-        let HaproxyTable { binary, config, args, mode, master_cli, pid_file, command_line, .. } = table;
+        let HaproxyTable { binary, config, args, mode, master_cli, pid_file, last_known_good, command_line, .. } =
+            table;
         let (environment_files, default_environment) = (table.environment_files, table.default_environment);
         let unit_command = (command_line != "none").then_some(UnitCommand {
             line: command_line,
@@ -145,7 +148,17 @@ impl From<HaproxyTable> for Haproxy {
             default_environment,
         });
         let (PathOrNone(master_cli), PathOrNone(pid_file)) = (master_cli, pid_file);
-        Haproxy { binary, config, args, mode, master_cli, pid_file, unit_command, environment: BTreeMap::new() }
+        Haproxy {
+            binary,
+            config,
+            args,
+            mode,
+            master_cli,
+            pid_file,
+            last_known_good,
+            unit_command,
+            environment: BTreeMap::new(),
+        }
     }
 }
 

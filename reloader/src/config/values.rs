@@ -29,6 +29,16 @@ pub enum Mode {
     Companion,
 }
 
+/// What is kept of the last configuration with which HAProxy served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LastKnownGood {
+    /// Copies of its files and of the files that they name, private keys among them.
+    WithFiles,
+    /// Copies of its files.
+    ConfigOnly,
+}
+
 /// Which rungs a reload may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -5,7 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::scan::{Source, words};
+use super::scan::Source;
+use super::words::words;
 
 /// The TCP binds of a configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use super::scan::{Source, words};
+use super::scan::Source;
+use super::words::words;
 
 /// The binds of a configuration: each is an address with the options that choose its reuseport group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -17,6 +17,14 @@ pub fn label(config: &[PathBuf]) -> String {
     config.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
 }
 
+/// HAProxy's working directory while it reads its configuration: the daemon's, or that of `-C`.
+pub(crate) fn working_dir(haproxy: &Haproxy) -> PathBuf {
+    let own = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    let pairs = haproxy.args.iter().zip(haproxy.args.iter().skip(1));
+    let chosen = pairs.filter(|(arg, _)| *arg == "-C").map(|(_, directory)| directory).next_back();
+    chosen.map_or_else(|| own.clone(), |directory| own.join(directory))
+}
+
 /// The command that runs a generation in the foreground. With `broker`, the generation takes its sockets from there.
 ///
 /// Standard error goes to a file, not to a pipe: a generation outlives the daemon, and a pipe would then have no reader.

@@ -35,7 +35,8 @@ pub fn overlay(private_socket: &Path, facts: &Facts, version: Version, close_spr
     text
 }
 
-fn quoted(text: &str) -> String {
+/// The text as one word of a configuration.
+pub(super) fn quoted(text: &str) -> String {
     let escaped: String = text
         .chars()
         .flat_map(|character| matches!(character, '"' | '\\' | '$').then_some('\\').into_iter().chain([character]))

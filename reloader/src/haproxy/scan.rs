@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::drain_times::{self, DrainTimes};
 use super::launch::label;
+use super::words::words;
 
 /// What QUIC clients lose in a reload, although their socket is passed on.
 pub const QUIC_LOSES: &str = "QUIC: HAProxy serves no connection whose handshake ended after it was told to stop, and no request that comes \
@@ -205,34 +206,6 @@ pub(super) fn starts_section(first_word: &str) -> bool {
         "acme",
     ];
     SECTIONS.contains(&first_word)
-}
-
-/// Splits a line as HAProxy does: quotes, backslashes, `#` comments.
-pub(super) fn words(line: &str) -> Vec<String> {
-    words_before(line, Some('#'))
-}
-
-/// Splits a line by the same rules, up to this character where it is outside quotes.
-pub(super) fn words_before(line: &str, comment: Option<char>) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut characters = line.chars();
-    while let Some(character) = characters.next() {
-        match (character, quote) {
-            ('\\', None | Some('"')) => word.get_or_insert_default().extend(characters.next()),
-            (_, Some(open)) if character == open => quote = None,
-            ('"' | '\'', None) => {
-                quote = Some(character);
-                word.get_or_insert_default();
-            }
-            (_, None) if Some(character) == comment => break,
-            (_, None) if character.is_whitespace() => words.extend(word.take()),
-            _ => word.get_or_insert_default().push(character),
-        }
-    }
-    words.extend(word);
-    words
 }
 
 impl Facts {

@@ -100,7 +100,7 @@ fn expand(line: &str, value: impl Fn(&str) -> Option<String>) -> Vec<String> {
 
 /// The words of a text. Other than in HAProxy's configuration, `#` begins no comment.
 fn split(text: &str) -> Vec<String> {
-    super::scan::words_before(text, None)
+    super::words::words_before(text, None)
 }
 
 fn is_of_name(letter: char) -> bool {

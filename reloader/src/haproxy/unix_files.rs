@@ -8,7 +8,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::scan::{Source, starts_section, words};
+use super::scan::{Source, starts_section};
+use super::words::words;
 use crate::fs::accounts;
 
 /// Mode and owner of a file, as far as the configuration sets them.

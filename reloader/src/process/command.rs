@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, setpriority_process};
 use tokio::task::JoinHandle;
 
 use super::{Ended, Handle};
@@ -12,6 +13,9 @@ use crate::sys::{NotForChildren, end_with_this_thread};
 
 /// How long to wait for the rest of a command's standard error after the command has ended.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The nice value of a command in the background.
+const LOWEST_PRIORITY: i32 = 19;
 
 /// How many bytes of a command's output are kept, the last ones.
 const MAX_OUTPUT: usize = 64 << 10;
@@ -21,11 +25,30 @@ const MAX_OUTPUT: usize = 64 << 10;
 /// # Errors
 /// The command cannot be started, or does not exit with status 0. The lines are those of its standard error, or one sentence.
 pub async fn run_to_success(command: &mut Command) -> Result<(), Vec<String>> {
+    run_with(command, Priority::Usual).await
+}
+
+/// Does the same while other processes come first.
+///
+/// # Errors
+/// As [`run_to_success`].
+pub async fn run_to_success_in_background(command: &mut Command) -> Result<(), Vec<String>> {
+    run_with(command, Priority::Lowest).await
+}
+
+/// How much of the processor a command gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Priority {
+    Usual,
+    Lowest,
+}
+
+async fn run_with(command: &mut Command, priority: Priority) -> Result<(), Vec<String>> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |error: &dyn std::fmt::Display| vec![format!("cannot run {program}: {error}")];
     let (reader, writer) = std::io::pipe().map_err(|error| failed(&error))?;
     command.stdout(Stdio::null()).stderr(writer);
-    let (ended, output) = run(command, reader, |command| {
+    let (ended, output) = run(command, reader, priority, |command| {
         command.stderr(Stdio::null());
     })
     .await
@@ -46,7 +69,7 @@ pub async fn output_within(command: &mut Command, timeout: Duration) -> io::Resu
     let (reader, writer) = std::io::pipe()?;
     command.stdout(writer).stderr(Stdio::null());
     let output = async {
-        let (ended, output) = run(command, reader, |command| {
+        let (ended, output) = run(command, reader, Priority::Usual, |command| {
             command.stdout(Stdio::null());
         })
         .await?;
@@ -60,6 +83,7 @@ pub async fn output_within(command: &mut Command, timeout: Duration) -> io::Resu
 async fn run(
     command: &mut Command,
     reader: std::io::PipeReader,
+    priority: Priority,
     let_go: impl FnOnce(&mut Command),
 ) -> io::Result<(Ended, JoinHandle<Vec<u8>>)> {
     // The command gets a process group of its own, so that it can be killed together with all processes that it started.
@@ -68,6 +92,12 @@ async fn run(
     // After a `kill -9` of this process, nothing else would end the command.
     end_with_this_thread(command);
     let running = Running(Handle::spawn(command).map_err(io::Error::other)?);
+    if priority == Priority::Lowest
+        && let Some(pid) = Pid::from_raw(running.0.pid() as i32)
+        && let Err(errno) = setpriority_process(Some(pid), LOWEST_PRIORITY)
+    {
+        log::debug!("process {} runs at the usual priority: {errno}", running.0.pid());
+    }
     let_go(command);
     let output = tokio::task::spawn_blocking(move || read_tail(reader));
     Ok((running.0.ended().await, output))
@@ -172,6 +202,13 @@ mod tests {
         );
         assert_eq!(run_to_success(&mut shell("exit 3")).await, Err(vec!["/bin/sh exited with status 3".into()]));
         assert_eq!(run_to_success(&mut shell("exit 0")).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn command_in_the_background_has_the_lowest_priority() {
+        // The priority is set beside the start.
+        let script = "while [ \"$(cut -d' ' -f19 /proc/$$/stat)\" != 19 ]; do sleep 0.01; done";
+        assert_eq!(run_to_success_in_background(&mut shell(script)).await, Ok(()));
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ mod sockets;
 mod waiting;
 
 pub use blocking::{BlockingLane, run_blocking};
-pub use command::{output_within, run_to_success, start_detached};
+pub use command::{output_within, run_to_success, run_to_success_in_background, start_detached};
 pub use ended::Ended;
 pub use handle::{Handle, ProcessError, kill_if_same};
 pub use in_accept::{AcceptState, AcceptWaiters};

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::protection::Protection;
 use crate::receipt::{AskedBy, FileDigest, Kind, Recorder};
-use crate::server::Prepared;
+use crate::server::{Prepared, ReadByServer};
 use crate::supervision::{Generation, Supervisor};
 
 /// How long the end of a reload waits for the digests of its configuration, which were begun at its beginning.
@@ -43,6 +43,10 @@ pub(crate) struct Attempt<'a> {
     progress: &'a dyn Fn(&str),
     /// The digests of the configuration, which are made beside the reload.
     digests: Option<JoinHandle<Vec<FileDigest>>>,
+    /// What the new generation reads.
+    pub(super) read: Option<ReadByServer>,
+    /// Whether the new generation is to run the last-known-good configuration.
+    pub(super) is_known_good: bool,
     /// Why the next reload would fail.
     pub(super) next_obstacle: Option<String>,
 }
@@ -65,6 +69,8 @@ impl<'a> Attempt<'a> {
             protection: Protection::default(),
             progress,
             digests: None,
+            read: None,
+            is_known_good: false,
             next_obstacle: None,
         }
     }
@@ -76,6 +82,8 @@ impl<'a> Attempt<'a> {
 
     /// Begins to make the digests of the configuration that the new generation reads.
     pub(super) fn begin_digests(&mut self, prepared: &Prepared) {
+        self.read = prepared.read_by_server();
+        self.is_known_good = prepared.is_known_good;
         self.digests = prepared.digests().map(tokio::task::spawn_blocking);
     }
 

@@ -37,6 +37,5 @@ pub(super) async fn run(attempt: &mut Attempt<'_>, prepared: &Prepared) -> Resul
     let heartbeat = attempt.supervisor.heartbeat();
     heartbeat.during(attempt.protection.after_close(closed)).await;
     attempt.release().await;
-    attempt.keep_as_known_good(prepared).await;
     Ok(())
 }

@@ -61,7 +61,6 @@ pub(super) async fn run(attempt: &mut Attempt<'_>, prepared: &Prepared) -> Resul
     attempt.tell("replacing the old generation");
     attempt.replace(prepared, &old).await?;
     attempt.release().await;
-    attempt.keep_as_known_good(prepared).await;
     Ok(())
 }
 

@@ -11,6 +11,8 @@ use crate::supervision::Supervisor;
 /// last-known-good one serves, or nothing (`replace`).
 pub(crate) async fn run(supervisor: &mut Supervisor, request: ReloadRequest, progress: &dyn Fn(&str)) -> Receipt {
     let mut attempt = Attempt::new(supervisor, request, progress);
+    // Nothing competes with a reload, and it may change what is tried.
+    let is_trial_due = attempt.supervisor.interrupt_trial();
     let counting = Counting::begin(&mut attempt).await;
     let outcome = attempt.carry_out().await;
     if let Err(failure) = &outcome {
@@ -24,6 +26,11 @@ pub(crate) async fn run(supervisor: &mut Supervisor, request: ReloadRequest, pro
     counting.end(&mut attempt);
     attempt.account_for_the_old().await;
     attempt.record_configuration().await;
+    let are_copies_new = outcome.is_ok() && attempt.keep_as_known_good().await;
+    // What made a reload fail may be outside of the copies of the last-known-good configuration.
+    if (is_trial_due || are_copies_new || outcome.is_err()) && attempt.supervisor.serves() {
+        attempt.supervisor.try_last_known_good();
+    }
     let nothing_serves = outcome.is_err() && !attempt.supervisor.serves();
     attempt.recorder.receipt().nothing_serves = nothing_serves;
     attempt.supervisor.write_pid_file().await;

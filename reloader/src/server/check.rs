@@ -23,12 +23,24 @@ impl Check {
     /// # Errors
     /// The lines that it wrote when it refused.
     pub(crate) async fn run(&self) -> Result<(), Vec<String>> {
+        crate::process::run_to_success(&mut self.command()).await
+    }
+
+    /// Does the same while other processes come first.
+    ///
+    /// # Errors
+    /// The lines that it wrote when it refused.
+    pub(crate) async fn run_in_background(&self) -> Result<(), Vec<String>> {
+        crate::process::run_to_success_in_background(&mut self.command()).await
+    }
+
+    fn command(&self) -> Command {
         let mut command = Command::new(&self.words[0]);
         command.args(&self.words[1..]);
         if let Some(environment) = &self.environment {
             command.env_clear().envs(environment.iter().filter_map(|entry| entry.split_once('=')));
         }
         command.envs(&self.added);
-        crate::process::run_to_success(&mut command).await
+        command
     }
 }

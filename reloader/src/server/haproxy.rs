@@ -118,7 +118,8 @@ impl HaproxyServer {
         let (sources, facts, outdated) = loaded.map_err(unread_configuration)?.map_err(refused)?;
         let (capabilities, binds_alone) = (version.into(), facts.noreuseport);
         let ends_by_reload = facts.lasting_program_sentence();
-        let spec = LaunchSpec::Haproxy(HaproxySpec { version, config, sources, facts, outdated });
+        let working_dir = launch::working_dir(&self.config);
+        let spec = LaunchSpec::Haproxy(HaproxySpec { version, config, sources, working_dir, facts, outdated });
         Ok(Prepared { capabilities, binds_alone, is_known_good, ends_by_reload, spec })
     }
 
@@ -159,13 +160,22 @@ impl HaproxyServer {
     }
 
     pub(super) fn check(&self) -> Check {
-        let command = check_command(&self.config);
+        self.check_of(&self.config)
+    }
+
+    /// The check of copies of the configuration.
+    pub(super) fn check_copies(&self, config: Vec<PathBuf>) -> Check {
+        self.check_of(&Haproxy { config, ..self.config.clone() })
+    }
+
+    fn check_of(&self, config: &Haproxy) -> Check {
+        let command = check_command(config);
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         Check {
             words: words.map(ToOwned::to_owned).collect(),
             who: "HAProxy".into(),
             environment: None,
-            added: self.config.environment.clone(),
+            added: config.environment.clone(),
         }
     }
 }

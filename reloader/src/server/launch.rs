@@ -47,6 +47,8 @@ pub(super) struct HaproxySpec {
     pub(super) version: Version,
     pub(super) config: Vec<PathBuf>,
     pub(super) sources: Vec<Source>,
+    /// HAProxy's working directory while it reads them.
+    pub(super) working_dir: PathBuf,
     pub(super) facts: Facts,
     /// Paths of unix sockets whose mode or owner the configuration has changed.
     pub(super) outdated: HashSet<PathBuf>,
@@ -67,8 +69,8 @@ impl Prepared {
     pub(crate) fn digests(&self) -> Option<impl FnOnce() -> Vec<FileDigest> + Send + use<>> {
         match &self.spec {
             LaunchSpec::Haproxy(spec) => {
-                let sources = spec.sources.clone();
-                Some(move || named_files::digests(&sources))
+                let (sources, working_dir) = (spec.sources.clone(), spec.working_dir.clone());
+                Some(move || named_files::digests(&sources, &working_dir))
             }
             LaunchSpec::Service(_) => None,
         }
@@ -90,15 +92,11 @@ impl Prepared {
         }
     }
 
-    /// The configuration that a new HAProxy has read, where it is still the one on disk.
-    ///
-    /// # Errors
-    /// A sentence.
-    pub(crate) async fn confirmed_sources(&self) -> Result<Option<Vec<Source>>, String> {
-        match &self.spec {
-            LaunchSpec::Haproxy(spec) => spec.confirmed_sources().await.map(Some),
-            LaunchSpec::Service(_) => Ok(None),
-        }
+    /// What the new generation reads. `None` where only the server knows, or where it reads copies.
+    pub(crate) fn read_by_server(&self) -> Option<ReadByServer> {
+        let LaunchSpec::Haproxy(spec) = &self.spec else { return None };
+        let HaproxySpec { config, sources, working_dir, .. } = spec;
+        (!self.is_known_good).then(|| ReadByServer::new(config.clone(), sources.clone(), working_dir.clone()))
     }
 }
 
@@ -123,13 +121,34 @@ impl HaproxySpec {
     fn retires_with_loss(&self) -> Option<&'static str> {
         self.facts.quic.then_some(QUIC_LOSES)
     }
+}
 
-    async fn confirmed_sources(&self) -> Result<Vec<Source>, String> {
+/// A configuration that HAProxy reads.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadByServer {
+    config: Vec<PathBuf>,
+    /// Its files, as they were read before HAProxy read them.
+    pub(crate) sources: Vec<Source>,
+    /// HAProxy's working directory meanwhile.
+    pub(crate) working_dir: PathBuf,
+}
+
+impl ReadByServer {
+    /// The files `config` with what is in them.
+    pub(crate) fn new(config: Vec<PathBuf>, sources: Vec<Source>, working_dir: PathBuf) -> ReadByServer {
+        ReadByServer { config, sources, working_dir }
+    }
+
+    /// Reads the files again.
+    ///
+    /// # Errors
+    /// They are not the same any more, or cannot be read. The text is a sentence.
+    pub(crate) async fn confirm(&self) -> Result<(), String> {
         let files = self.config.clone();
         let now =
             BlockingLane::default().run("reading HAProxy's configuration again", move || scan::read(&files)).await;
         match now {
-            Ok(sources) if sources == self.sources => Ok(sources),
+            Ok(sources) if sources == self.sources => Ok(()),
             Err(error) if error.kind() == ErrorKind::TimedOut => Err(format!("not kept as last-known-good: {error}")),
             _ => Err("the configuration changed on disk while HAProxy read it: not kept as last-known-good".into()),
         }

@@ -39,7 +39,7 @@ pub use capabilities::Capabilities;
 pub(crate) use check::Check;
 pub(crate) use companion::{CompanionServer, Worker, exposes, stats_sockets};
 pub(crate) use haproxy::HaproxyServer;
-pub(crate) use launch::{LaunchContext, Launched, Prepared, Readiness};
+pub(crate) use launch::{LaunchContext, Launched, Prepared, ReadByServer, Readiness};
 pub(crate) use refusal::unknown_version;
 pub(crate) use retire_request::RetireRequest;
 pub(crate) use service::ServiceServer;
@@ -317,6 +317,14 @@ impl Server {
         match self {
             Server::Haproxy(_) | Server::Companion(_) => {}
             Server::Service(server) => server.leave(custody),
+        }
+    }
+
+    /// How copies of its configuration are checked. `None` where none are kept.
+    pub(crate) fn check_copies(&self, config: Vec<PathBuf>) -> Option<Check> {
+        match self {
+            Server::Haproxy(server) => Some(server.check_copies(config)),
+            Server::Companion(_) | Server::Service(_) => None,
         }
     }
 

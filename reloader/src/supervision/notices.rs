@@ -14,6 +14,10 @@ pub(crate) enum Notice {
     ForeignListener,
     /// The last-known-good configuration serves, because the one on disk does not start. Owner: what starts generations.
     LastKnownGood,
+    /// HAProxy would not start from the copies of the last-known-good configuration. Owner: what tries them.
+    LastKnownGoodFails,
+    /// Files were too large to be copied. Owner: what keeps the copies.
+    LastKnownGoodIncomplete,
     /// The last retired generation that ended had not finished its connections. Owner: what reaps draining generations.
     CutShort,
     /// The serving generation has something that the next one cannot bind beside it. Owner: what proves generations.

@@ -6,7 +6,7 @@ use crate::process::readiness::{self, Limits, NotReady, StartLimit};
 use crate::process::{Ended, is_init};
 use crate::receipt::{Failure, Kind, ReasonCode};
 use crate::reload::attempt::Attempt;
-use crate::server::{LaunchContext, Launched, Prepared, Readiness};
+use crate::server::{LaunchContext, Launched, Prepared, ReadByServer, Readiness};
 use crate::supervision::{Generation, Supervisor, notify};
 
 /// Until when systemd is to hear from a daemon whose first start goes on. It hears every second.
@@ -124,22 +124,27 @@ impl Attempt<'_> {
         Failure { server_log, ..Failure::new(code, reason) }
     }
 
-    /// After a proven start this configuration is the last-known-good one, provided it is still what HAProxy read.
-    pub(in crate::reload) async fn keep_as_known_good(&mut self, prepared: &Prepared) {
-        if prepared.is_known_good {
+    /// After a proven start this configuration is the last-known-good one, provided it is still what HAProxy read. True if its copies are to
+    /// be tried.
+    pub(in crate::reload) async fn keep_as_known_good(&mut self) -> bool {
+        if self.is_known_good {
             self.recorder.note("HAProxy runs the last-known-good configuration: the one on disk did not start");
-            return;
         }
+        let Some(read) = self.read.take() else { return false };
+        self.keep(read).await.unwrap_or_else(|why| {
+            self.recorder.note(why);
+            false
+        })
+    }
+
+    async fn keep(&mut self, read: ReadByServer) -> Result<bool, String> {
+        let Some(digests) = self.recorder.receipt().configuration.clone() else {
+            return Err("not kept as last-known-good: the files of the configuration could not be read in time".into());
+        };
         let heartbeat = self.supervisor.heartbeat();
-        match heartbeat.during(prepared.confirmed_sources()).await {
-            Ok(Some(sources)) => {
-                if let Err(error) = self.supervisor.keep_last_known_good(sources).await {
-                    self.recorder.note(format!("the last-known-good configuration was not stored: {error}"));
-                }
-            }
-            Ok(None) => {}
-            Err(why) => self.recorder.note(why),
-        }
+        heartbeat.during(read.confirm()).await?;
+        let kept = self.supervisor.keep_last_known_good(read, digests).await;
+        kept.map_err(|error| format!("the last-known-good configuration was not stored: {error}"))
     }
 }
 

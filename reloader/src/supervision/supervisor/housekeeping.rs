@@ -37,6 +37,7 @@ impl Supervisor {
         self.follow_pid_file();
         self.follow_paths();
         self.follow_reachability();
+        self.follow_last_known_good();
         self.remind_draining();
         self.end_idle_masters();
         self.drop_custody_when_over();

@@ -4,6 +4,7 @@ mod companion;
 mod decisions;
 mod ends;
 mod housekeeping;
+mod last_known_good;
 mod orphans;
 mod reachability;
 mod reporting;

@@ -65,6 +65,7 @@ impl Supervisor {
                 .map(CompanionServer::note)
                 .into_iter()
                 .chain(missing_capabilities)
+                .chain(self.last_known_good.not_pinned())
                 .collect(),
             plan: plan.unwrap_or_default(),
             connection_rate: None,

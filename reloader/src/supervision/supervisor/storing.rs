@@ -1,11 +1,9 @@
-//! Writes files for the next daemon and for people: the record of running generations, receipts, the last-known-good
-//! configuration.
+//! Writes files for the next daemon and for people: the record of running generations, receipts, the pid file.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Supervisor;
-use crate::haproxy::scan::Source;
 use crate::receipt::{FileDigest, Receipt};
 use crate::supervision::Notice;
 use crate::supervision::records::{GenerationRecords, State};
@@ -81,20 +79,6 @@ impl Supervisor {
     /// The configuration of the last generation that was started. `None` if no receipt has it.
     pub(crate) fn served_configuration(&self) -> Option<&Vec<FileDigest>> {
         self.receipts.served_configuration()
-    }
-
-    /// The files of the last-known-good configuration, where there are any.
-    pub(crate) fn last_known_good(&self) -> Option<Vec<PathBuf>> {
-        self.last_known_good.config()
-    }
-
-    /// Keeps copies of a configuration that has started.
-    ///
-    /// # Errors
-    /// If they cannot be written.
-    pub(crate) async fn keep_last_known_good(&mut self, sources: Vec<Source>) -> io::Result<()> {
-        let heartbeat = self.heartbeat();
-        heartbeat.during(self.last_known_good.save(sources)).await
     }
 
     /// Makes the pid file of the service true, and waits for it. A failure is logged.

@@ -1,0 +1,310 @@
+//! Plans copies of a configuration and of the files that it names, so that HAProxy starts from the copies alone.
+//!
+//! Each copy has the path of its original below one directory. That directory is written before each name, which works wherever a name may
+//! stand and needs no privilege. What cannot be moved safely keeps its name.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+
+use super::named_files::{Kind, MAX_FILES, Mention, Names, names};
+use super::overlay::quoted;
+use super::scan::Source;
+use crate::fs::read_plain;
+use crate::receipt::FileDigest;
+
+/// The longest file that is copied, in bytes.
+const LONGEST_FILE: u64 = 32 << 20;
+/// All copies together have at most this many bytes.
+const MAX_TOTAL: u64 = 128 << 20;
+/// At most this many names are listed as not pinned.
+const MAX_LISTED: usize = 32;
+
+/// Copies that are to be written.
+#[derive(Debug, Default)]
+pub(crate) struct Copies {
+    /// The configuration files, in their order, with the names of the copies.
+    pub(crate) configuration: Vec<Vec<u8>>,
+    /// The originals of the other files, each with its text where the copy has another one.
+    pub(crate) files: BTreeMap<PathBuf, Option<Vec<u8>>>,
+    /// Files that are too large to be copied.
+    pub(crate) too_large: Vec<String>,
+    /// Names that could not be moved to copies.
+    pub(crate) not_pinned: Vec<String>,
+    total: u64,
+}
+
+/// A change of a text.
+struct Edit {
+    range: Range<usize>,
+    text: Vec<u8>,
+}
+
+/// What copies are made from.
+pub(crate) struct Originals<'a> {
+    /// The configuration files.
+    pub(crate) sources: &'a [Source],
+    /// HAProxy's working directory.
+    pub(crate) working_dir: &'a Path,
+    /// The digests of all files, by path.
+    pub(crate) digests: &'a HashMap<String, FileDigest>,
+}
+
+impl Copies {
+    /// Plans the copies below `directory`. Without one no file is copied, and only relative names are kept true: the copies of the
+    /// configuration are in another directory than their originals. It blocks.
+    pub(crate) fn plan(originals: &Originals<'_>, directory: Option<&Path>) -> Copies {
+        let mut copies = Copies::default();
+        let mut default_path = None;
+        for ((_, text), names) in originals.sources.iter().zip(names(originals.sources, originals.working_dir)) {
+            let mut edits = origins(&names, &mut default_path);
+            if let Some(directory) = directory {
+                edits.extend(copies.pin(&names, originals, directory));
+            }
+            copies.configuration.push(applied(text, edits));
+        }
+        copies
+    }
+
+    /// Adds the files that a text names. Returns what the text needs, to name their copies.
+    fn pin(&mut self, names: &Names, originals: &Originals<'_>, directory: &Path) -> Vec<Edit> {
+        names.variables.iter().for_each(|name| note(&mut self.not_pinned, format!("{name} (a variable)")));
+        names.mentions.iter().filter_map(|mention| self.pin_mention(mention, originals, directory)).collect()
+    }
+
+    fn pin_mention(&mut self, mention: &Mention, originals: &Originals<'_>, directory: &Path) -> Option<Edit> {
+        let files = mention.files();
+        // A device, or a name that HAProxy may do without.
+        if files.is_empty() {
+            return None;
+        }
+        let path = mention.path.display();
+        let Some(at) = mention.at.filter(|_| can_be_moved(mention, &files, directory)) else {
+            note(&mut self.not_pinned, format!("{path} (its name cannot be changed)"));
+            return None;
+        };
+        let digests = files.iter().map(|file| originals.digests.get(&file.display().to_string()));
+        let Some(digests) = digests.collect::<Option<Vec<&FileDigest>>>() else {
+            note(
+                &mut self.not_pinned,
+                format!("{path} (there are too many files, or it was made after the reload began)"),
+            );
+            return None;
+        };
+        if !self.has_room_for(&files, &digests) {
+            note(&mut self.too_large, path.to_string());
+            return None;
+        }
+        if mention.kind == Kind::Script {
+            note(&mut self.not_pinned, format!("what {path} loads by itself (Lua)"));
+        }
+        for file in files {
+            self.files.entry(file).or_default();
+        }
+        if mention.kind == Kind::CertificateList
+            && let Ok(text) = read_plain(&mention.path, LONGEST_FILE)
+        {
+            let edits = self.pin(&mention.listed(&text), originals, directory);
+            self.files.insert(mention.path.clone(), Some(applied(&text, edits)));
+        }
+        let mut prefix = directory.display().to_string();
+        if let Some(begins_in) = &mention.directory {
+            prefix += &format!("{}/", begins_in.display());
+        }
+        Some(Edit { range: at..at, text: prefix.into_bytes() })
+    }
+
+    /// Counts the files, if they are not too large and not too many. The size of a file that was too long for a digest is not known.
+    fn has_room_for(&mut self, files: &[PathBuf], digests: &[&FileDigest]) -> bool {
+        let new = files.iter().zip(digests).filter(|(file, _)| !self.files.contains_key(*file));
+        let sizes: Vec<u64> = new.map(|(_, digest)| digest.bytes.unwrap_or(u64::MAX)).collect();
+        let total = sizes.iter().fold(self.total, |total, size| total.saturating_add(*size));
+        let is_small = sizes.iter().all(|size| *size <= LONGEST_FILE);
+        let has_room = is_small && total <= MAX_TOTAL && self.files.len() + sizes.len() <= MAX_FILES;
+        if has_room {
+            self.total = total;
+        }
+        has_room
+    }
+}
+
+/// Whether the name can be changed, and each file has a place among the copies.
+fn can_be_moved(mention: &Mention, files: &[PathBuf], directory: &Path) -> bool {
+    let is_plain_word = is_plain(directory) && mention.directory.iter().all(|directory| is_plain(directory));
+    is_plain_word && files.iter().all(|file| place_of(file).is_some())
+}
+
+fn note(list: &mut Vec<String>, text: String) {
+    if list.len() < MAX_LISTED && !list.contains(&text) {
+        list.push(text);
+    }
+}
+
+/// The place of a file's copy, relative to the directory of the copies. `None` if it is outside.
+pub(crate) fn place_of(file: &Path) -> Option<PathBuf> {
+    let mut place = PathBuf::new();
+    for component in file.components() {
+        match component {
+            Component::Normal(name) => place.push(name),
+            Component::ParentDir if !place.pop() => return None,
+            Component::Prefix(_) => return None,
+            Component::ParentDir | Component::RootDir | Component::CurDir => {}
+        }
+    }
+    (!place.as_os_str().is_empty()).then_some(place)
+}
+
+/// Whether HAProxy reads the path as one word, or as part of one, wherever it stands.
+fn is_plain(path: &Path) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+=@:~".contains(byte);
+    path.is_absolute() && path.as_os_str().as_encoded_bytes().iter().all(is_plain)
+}
+
+/// What keeps relative names true that are not pinned. `default_path` is the directory that the texts before have set.
+fn origins(names: &Names, default_path: &mut Option<PathBuf>) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    if let Some(directory) = names.begins_in.as_ref().filter(|directory| default_path.as_ref() != Some(directory)) {
+        let line = format!("global\n    default-path {}\n", origin(directory));
+        edits.push(Edit { range: 0..0, text: line.into_bytes() });
+        *default_path = Some(directory.clone());
+    }
+    for (range, directory) in &names.own_directories {
+        edits.push(Edit { range: range.clone(), text: origin(directory).into_bytes() });
+        *default_path = Some(directory.clone());
+    }
+    edits
+}
+
+fn origin(directory: &Path) -> String {
+    format!("origin {}", quoted(&directory.display().to_string()))
+}
+
+fn applied(text: &[u8], mut edits: Vec<Edit>) -> Vec<u8> {
+    edits.sort_by_key(|edit| edit.range.start);
+    let (mut changed, mut done) = (Vec::new(), 0);
+    for Edit { range, text: new } in edits {
+        changed.extend(&text[done..range.start]);
+        changed.extend(new);
+        done = range.end;
+    }
+    changed.extend(&text[done..]);
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::haproxy::named_files::digests;
+
+    const COPIES: &str = "/state/files";
+
+    fn plan(sources: &[Source], directory: Option<&str>) -> Copies {
+        let working_dir = Path::new("/");
+        let digests = digests(sources, working_dir).into_iter().map(|file| (file.path.clone(), file)).collect();
+        Copies::plan(&Originals { sources, working_dir, digests: &digests }, directory.map(Path::new))
+    }
+
+    /// A directory with these files, as its path, and what becomes of a text in `h/a.cfg` below it. `ROOT` stands for the directory.
+    fn planned(files: &[&str], text: &str) -> (tempfile::TempDir, Copies, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().display().to_string();
+        for name in files {
+            fs::create_dir_all(directory.path().join(name).parent().unwrap()).unwrap();
+            fs::write(directory.path().join(name), name).unwrap();
+        }
+        let source = (directory.path().join("h/a.cfg"), text.replace("ROOT", &root).into_bytes());
+        let copies = plan(&[source], Some(COPIES));
+        let changed = String::from_utf8_lossy(&copies.configuration[0]).replace(&root, "ROOT");
+        (directory, copies, changed)
+    }
+
+    #[test]
+    fn names_lead_to_copies_and_everything_else_stays() {
+        let files = ["h/err/503.http", "h/certs/a.pem", "h/certs/a.pem.key", "all/x.pem", "m.map"];
+        let text = "global # first\n\tdefault-path config\n crt-base ROOT/h/certs\nfrontend f\n bind :1 ssl crt a.pem crt \"ROOT/all/\" alpn h2\n\
+             \x20errorfile 503 err/503.http # note\n errorfile 500 /dev/null\n use_backend %[src,map(ROOT/h/../m.map,b)] if { src -f none }\n";
+        let (_directory, copies, changed) = planned(&files, text);
+        let expected = text
+            .replace("config", "origin \"ROOT/h\"")
+            .replace("crt a.pem", "crt /state/filesROOT/h/certs/a.pem")
+            .replace("\"ROOT/all", "\"/state/filesROOT/all")
+            .replace(" err/", " /state/filesROOT/h/err/")
+            .replace("(ROOT/h/..", "(/state/filesROOT/h/..");
+        assert_eq!(changed, expected);
+        assert_eq!(copies.files.len(), 5);
+        assert!(copies.not_pinned.is_empty() && copies.too_large.is_empty(), "{copies:?}");
+    }
+
+    #[test]
+    fn names_in_a_crt_list_lead_to_copies() {
+        let (directory, copies, _) = planned(
+            &["c/a.pem", "ca.pem", "list"],
+            "global\n crt-base ROOT/c\nfrontend f\n bind :1 ssl crt-list ROOT/list\n",
+        );
+        let list = directory.path().join("list");
+        let root = directory.path().display();
+        fs::write(&list, format!("a.pem [ca-file {root}/ca.pem] x\n")).unwrap();
+        let text = format!("global\n crt-base {root}/c\nfrontend f\n bind :1 ssl crt-list {root}/list\n");
+        let copies_now = plan(&[("/a.cfg".into(), text.into_bytes())], Some(COPIES));
+        let expected = format!("{COPIES}{root}/c/a.pem [ca-file {COPIES}{root}/ca.pem] x\n");
+        assert_eq!(copies_now.files[&list], Some(expected.into_bytes()));
+        assert_eq!((copies_now.files.len(), copies.files.len()), (3, 1));
+    }
+
+    #[test]
+    fn what_is_not_copied_is_listed_and_keeps_its_name() {
+        let text =
+            "global\n lua-load ROOT/a.lua\nfrontend f\n bind :1 ssl crt \"${C}/a.pem\"\n acl a src -f ROOT/large\n";
+        let (directory, _, _) = planned(&["a.lua"], text);
+        fs::File::create(directory.path().join("large")).unwrap().set_len(LONGEST_FILE + 1).unwrap();
+        let root = directory.path().display().to_string();
+        let source = (directory.path().join("a.cfg"), text.replace("ROOT", &root).into_bytes());
+        let copies = plan(&[source], Some(COPIES));
+        assert_eq!(copies.too_large, [format!("{root}/large")]);
+        assert_eq!(
+            copies.not_pinned,
+            ["${C}/a.pem (a variable)".into(), format!("what {root}/a.lua loads by itself (Lua)")]
+        );
+        let changed = String::from_utf8_lossy(&copies.configuration[0]).into_owned();
+        assert!(
+            changed.contains(&format!("-f {root}/large"))
+                && changed.contains(&format!("lua-load {COPIES}{root}/a.lua"))
+        );
+    }
+
+    #[test]
+    fn file_without_a_digest_is_not_copied() {
+        let (directory, _, _) = planned(&["a.pem"], "global\n");
+        let text = format!("frontend f\n bind :1 ssl crt {}/a.pem\n", directory.path().display());
+        let sources = [("/a.cfg".into(), text.clone().into_bytes())];
+        let originals = Originals { sources: &sources, working_dir: Path::new("/"), digests: &HashMap::new() };
+        let copies = Copies::plan(&originals, Some(Path::new(COPIES)));
+        assert_eq!((copies.files.len(), copies.not_pinned.len()), (0, 1));
+        assert_eq!(copies.configuration, [text.into_bytes()]);
+    }
+
+    #[test]
+    fn later_files_of_other_directories_keep_their_own_relative_names() {
+        let line = "backend b\n errorfile 500 none\n";
+        let sources = [
+            ("/h/a.cfg".into(), b"global\n default-path config\n".to_vec()),
+            ("/h/b.cfg".into(), line.into()),
+            ("/h/d/c.cfg".into(), line.into()),
+        ];
+        let copies = plan(&sources, None);
+        let texts: Vec<_> =
+            copies.configuration.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
+        assert_eq!(texts[0], "global\n default-path origin \"/h\"\n");
+        assert_eq!(texts[1], line);
+        assert_eq!(texts[2], format!("global\n    default-path origin \"/h/d\"\n{line}"));
+    }
+
+    #[test]
+    fn copies_stay_below_their_directory() {
+        assert_eq!(place_of(Path::new("/a/../b/./c")), Some("b/c".into()));
+        assert_eq!(place_of(Path::new("/a/../../c")), None);
+        assert!(!is_plain(Path::new("/a b")) && !is_plain(Path::new("/a,b)")) && is_plain(Path::new("/var/lib/x-1")));
+    }
+}

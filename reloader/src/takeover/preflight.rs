@@ -1,10 +1,12 @@
 //! Checks that a unit can be handed over or back, before anything is changed.
 
+use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::error::TakeoverError;
+use super::request::TakeoverRequest;
 use super::unit::Unit;
 use super::{files, systemd};
 use crate::config::{Config, Mode, OnStop};
@@ -41,13 +43,16 @@ pub(super) struct Candidate {
 /// # Errors
 /// The first reason why the daemon could not take the unit over.
 pub(super) async fn check_take_over(
-    name: &str,
-    config_path: Option<&Path>,
+    request: &TakeoverRequest<'_>,
     config: &Config,
 ) -> Result<Candidate, TakeoverError> {
+    let (name, config_path) = (request.unit, request.config_path);
     let unit = settled_unit(name).await?;
-    if files::drop_in(name).exists() {
-        return Err(TakeoverError::AlreadyTaken(name.into()));
+    if let Ok(text) = fs::read_to_string(files::drop_in(name)) {
+        return Err(match text == files::drop_in_text(&unit, request.reloader, config) {
+            true => TakeoverError::AlreadyTaken(name.into()),
+            false => TakeoverError::Outdated(name.into()),
+        });
     }
     let obstacle = |reason: String| TakeoverError::Obstacle { unit: name.into(), reason };
     let pid = main_pid(&unit)?;

@@ -12,14 +12,17 @@ use super::scene::{CONNECTIONS, LIMIT, Scene, WEB};
 
 const RELOADS: usize = 10;
 
+type Reload = dyn Fn(&Scene, usize);
+type Effects = dyn Fn(&Scene, &str);
+
 /// The life of a unit in one surrounding: what the operator has around the unit, such as hooks and files of options.
 pub(crate) struct Sequence {
     surrounding: &'static str,
     /// Parts of settings in the table of the takeover, with what becomes of them.
     fates: Vec<(&'static str, &'static str)>,
     targets: Vec<&'static str>,
-    reload: Box<dyn Fn(&Scene, usize)>,
-    effects: Box<dyn Fn(&Scene, &str)>,
+    reload: Box<Reload>,
+    effects: Box<Effects>,
 }
 
 impl Sequence {

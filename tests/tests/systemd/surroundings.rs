@@ -63,26 +63,30 @@ fn own_commands_make_what_the_configuration_needs() {
         .run(&mut scene);
 }
 
-/// Each edit is in force after the next reload, and after a reboot.
+/// Each edit of the file and of the options is in force after the next reload, and after a reboot.
 #[test]
 #[ignore = "alone: boots a machine and loads it"]
 fn edited_options_are_in_force_after_the_next_reload() {
     let mut scene = Scene::boot(Machine::setup(), UNIT);
-    Sequence::with("EXTRAOPTS= edited")
+    Sequence::with("CONFIG= and EXTRAOPTS= edited")
         .fate("EnvironmentFile=-/etc/default/haproxy", "carried")
         .reload(|scene, number| {
-            let options = format!("EXTRAOPTS=\"-S /run/haproxy-master.sock -m {}\"\n", 300 + number);
+            let file = format!("/etc/haproxy/edited-{number}.cfg");
+            scene.machine.write(&file, config());
+            let options = format!("CONFIG=\"{file}\"\nEXTRAOPTS=\"-S /run/haproxy-master.sock -m {}\"\n", 300 + number);
             scene.machine.write("/etc/default/haproxy", options);
             scene.reload();
         })
         .effects(|scene, pid| {
             let options = scene.read("/etc/default/haproxy");
-            let options = options.lines().find(|line| line.starts_with("EXTRAOPTS="));
-            let limit = options.and_then(|line| Some(line.split_once("-m ")?.1.trim_end_matches('"')));
+            let value = |name: &str| options.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            let limit = value("EXTRAOPTS=").split_once("-m ").map(|(_, rest)| rest.trim_matches('"'));
+            let file = Some(value("CONFIG=").trim_matches('"')).filter(|file| !file.is_empty());
             let words = scene.read(&format!("/proc/{pid}/cmdline"));
             let words: Vec<&str> = words.split('\0').collect();
-            let in_force = words.iter().position(|word| *word == "-m").map(|index| words[index + 1]);
-            assert_eq!(in_force, limit, "{words:?}");
+            let in_force = |option: &str| words.iter().position(|word| *word == option).map(|index| words[index + 1]);
+            let file = file.unwrap_or("/etc/haproxy/haproxy.cfg");
+            assert_eq!((in_force("-m"), in_force("-f")), (limit, Some(file)), "{words:?}");
         })
         .run(&mut scene);
 }
@@ -162,4 +166,57 @@ fn second_unit_is_taken_over_with_a_configuration_of_its_own() {
 /// The answer of HAProxy's own stats socket.
 fn ask(scene: &Scene, command: &str) -> String {
     runtime(&scene.machine.inside("/run/haproxy/admin.sock"), command).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The sandbox that Debian's unit proposes in comments.
+#[test]
+#[ignore = "alone: boots a machine and loads it"]
+fn sandbox_of_the_unit_stays_in_force() {
+    const SANDBOX: &str = "[Service]\nNoNewPrivileges=true\nProtectHome=true\nProtectSystem=strict\nReadWritePaths=/run\n\
+        ProtectKernelTunables=true\nProtectKernelModules=true\nProtectControlGroups=true\n\
+        SystemCallFilter=~@cpu-emulation @keyring @module @obsolete @raw-io @reboot @swap @sync\n";
+    let setup = Machine::setup().file("/etc/systemd/system/haproxy.service.d/sandbox.conf", SANDBOX);
+    let mut scene = Scene::boot(setup, UNIT);
+    Sequence::with("Debian's sandbox, ProtectSystem=strict")
+        .fate("ProtectSystem=strict", "carried")
+        .fate("SystemCallFilter=", "carried")
+        .run(&mut scene);
+
+    // Without the operator's own filter, that of the takeover denies nothing.
+    takeover(&scene, &[]).expect_status(0);
+    std::fs::remove_file(scene.machine.inside("/etc/systemd/system/haproxy.service.d/sandbox.conf")).unwrap();
+    scene.machine.systemctl(&["daemon-reload"]);
+    scene.machine.systemctl(&["restart", UNIT]);
+    scene.reload();
+    scene.assert_status("last reload proven");
+}
+
+/// A unit as instructions for a HAProxy from source have it: in the background, without a master.
+#[test]
+#[ignore = "alone: boots a machine and loads it"]
+fn unit_in_the_background_is_taken_over() {
+    const FORKING: &str = "[Unit]\nAfter=network.target\n[Service]\nType=forking\nPIDFile=/run/haproxy.pid\nKillMode=mixed\n\
+        ExecStartPre=/usr/sbin/haproxy -f /etc/haproxy/haproxy.cfg -c -q\n\
+        ExecStart=/usr/sbin/haproxy -D -f /etc/haproxy/haproxy.cfg -p /run/haproxy.pid\n\
+        ExecReload=/bin/sh -c \"/usr/sbin/haproxy -c -q -f /etc/haproxy/haproxy.cfg && \
+        /usr/sbin/haproxy -D -f /etc/haproxy/haproxy.cfg -p /run/haproxy.pid -sf $MAINPID\"\n[Install]\nWantedBy=multi-user.target\n";
+    let setup = Machine::setup().file("/etc/systemd/system/haproxy.service", FORKING);
+    let mut scene = Scene::boot(setup, UNIT);
+    Sequence::with("Type=forking, -D, -sf $MAINPID")
+        .fate("ExecStartPre=/usr/sbin/haproxy -f /etc/haproxy/haproxy.cfg -c", "replaced")
+        .fate("ExecReload=/bin/sh -c", "replaced")
+        .run(&mut scene);
+}
+
+/// One shell command checks and signals.
+#[test]
+#[ignore = "alone: boots a machine and loads it"]
+fn shell_command_that_checks_and_signals_reloads_once() {
+    const SHELL: &str =
+        "[Service]\nExecReload=\nExecReload=/bin/sh -c '/usr/sbin/haproxy -c -q -f $CONFIG && kill -USR2 $MAINPID'\n";
+    let setup = Machine::setup().file("/etc/systemd/system/haproxy.service.d/shell.conf", SHELL);
+    let mut scene = Scene::boot(setup, UNIT);
+    Sequence::with("ExecReload=/bin/sh -c 'haproxy -c && kill'")
+        .fate("ExecReload=/bin/sh -c", "replaced")
+        .run(&mut scene);
 }

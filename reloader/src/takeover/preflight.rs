@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::error::TakeoverError;
-use super::request::TakeoverRequest;
 use super::unit::Unit;
 use super::{files, systemd};
 use crate::config::{Config, Mode, OnStop};
@@ -43,13 +42,14 @@ pub(super) struct Candidate {
 /// # Errors
 /// The first reason why the daemon could not take the unit over.
 pub(super) async fn check_take_over(
-    request: &TakeoverRequest<'_>,
+    name: &str,
+    reloader: &str,
+    config_path: Option<&Path>,
     config: &Config,
 ) -> Result<Candidate, TakeoverError> {
-    let (name, config_path) = (request.unit, request.config_path);
     let unit = settled_unit(name).await?;
     if let Ok(text) = fs::read_to_string(files::drop_in(name)) {
-        return Err(match text == files::drop_in_text(&unit, request.reloader, config) {
+        return Err(match text == files::drop_in_text(&unit, reloader, config) {
             true => TakeoverError::AlreadyTaken(name.into()),
             false => TakeoverError::Outdated(name.into()),
         });

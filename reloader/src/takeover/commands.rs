@@ -5,14 +5,14 @@
 pub(super) enum Purpose {
     /// HAProxy checks its configuration: reloader does that before it starts a generation.
     Check,
-    /// HAProxy is reloaded, by a signal to its master or by a new process: reloader reloads instead.
-    Signal,
+    /// HAProxy is reloaded: its master is signalled, or another HAProxy is started by `-sf`. Reloader reloads instead.
+    Reload,
     /// The operator's own command, which is run as it is written.
     Own,
 }
 
 /// The command of each line that is in force after a takeover. `lines` are the values of `ExecReload=`. Reloader's own commands take the place
-/// of the first check and of the first signal.
+/// of the first check and of the first reload.
 pub(super) fn reload_commands(lines: &[String], reloader: &str) -> Vec<String> {
     let check = format!("{reloader} check --for-reload");
     let reload = format!("{reloader} reload --timeout 80s");
@@ -21,8 +21,8 @@ pub(super) fn reload_commands(lines: &[String], reloader: &str) -> Vec<String> {
         match purpose_of(line) {
             Purpose::Own => commands.push(line.clone()),
             Purpose::Check if !commands.contains(&check) => commands.push(check.clone()),
-            Purpose::Signal if !commands.contains(&reload) => commands.push(reload.clone()),
-            Purpose::Check | Purpose::Signal => {}
+            Purpose::Reload if !commands.contains(&reload) => commands.push(reload.clone()),
+            Purpose::Check | Purpose::Reload => {}
         }
     }
     let place = commands.iter().position(|command| *command == reload).unwrap_or_else(|| {
@@ -42,21 +42,56 @@ pub(super) fn start_pre_commands(lines: &[String]) -> Vec<String> {
     lines.iter().filter(|line| purpose_of(line) != Purpose::Check).cloned().collect()
 }
 
-/// Tells what a line is for. A line that does more than one thing is the operator's own.
+/// Tells what a line is for. A line that does anything else besides is the operator's own.
 pub(super) fn purpose_of(line: &str) -> Purpose {
     // Prefixes of systemd.service(5).
     let command = line.trim_start_matches(['@', '-', ':', '+', '!', '|']);
-    let words: Vec<&str> = command.split_whitespace().collect();
+    let Some(script) = script_of(command) else { return purpose_of_command(command) };
+    let script = script.replace("&&", ";").replace("||", ";");
+    let purposes: Vec<Purpose> =
+        script.split(';').filter(|part| !part.trim().is_empty()).map(purpose_of_command).collect();
+    if purposes.contains(&Purpose::Own) || purposes.is_empty() {
+        return Purpose::Own;
+    }
+    if purposes.contains(&Purpose::Reload) { Purpose::Reload } else { Purpose::Check }
+}
+
+/// Whether a line of the operator's own starts another HAProxy in place of a running one. The daemon would find it on its ports.
+pub(super) fn replaces_haproxy(line: &str) -> bool {
+    let mut commands = line.split([';', '&', '|', '(', '`', '"', '\'']);
+    commands.any(|command| starts_over(command.trim())) && purpose_of(line) == Purpose::Own
+}
+
+/// `haproxy … -sf PID`.
+fn starts_over(command: &str) -> bool {
+    let mut words = command.split_whitespace().skip_while(|word| *word == "exec");
+    words.next().is_some_and(|program| program_name(program) == "haproxy")
+        && words.any(|word| ["-sf", "-st"].contains(&word))
+}
+
+/// The script of `sh -c 'SCRIPT'`.
+fn script_of(command: &str) -> Option<&str> {
+    let (program, rest) = command.split_once(char::is_whitespace)?;
+    let (option, script) = rest.trim_start().split_once(char::is_whitespace)?;
+    let is_shell = ["sh", "bash", "dash"].contains(&program_name(program));
+    let script = script.trim();
+    let quote = script.chars().next().filter(|first| ['"', '\''].contains(first))?;
+    // Words behind the script are its arguments.
+    let inner = script[1..].strip_suffix(quote).filter(|inner| !inner.contains(quote));
+    inner.filter(|_| is_shell && option.starts_with('-') && option.ends_with('c'))
+}
+
+fn purpose_of_command(command: &str) -> Purpose {
+    let words: Vec<&str> = command.split_whitespace().skip_while(|word| *word == "exec").collect();
     let Some((program, arguments)) = words.split_first() else { return Purpose::Own };
-    let name = program.rsplit('/').next().unwrap_or_default();
-    let is_shell = line.contains([';', '&', '|', '`']) || line.contains("$(");
-    match name {
-        "haproxy" if arguments.contains(&"-c") && !is_shell => Purpose::Check,
-        // It would start a HAProxy beside that of the daemon.
-        "haproxy" if arguments.iter().any(|word| ["-sf", "-st"].contains(word)) => Purpose::Signal,
-        "kill" if signals_the_master(arguments) => Purpose::Signal,
+    let does_more = command.contains([';', '&', '|', '`']);
+    match program_name(program) {
+        _ if does_more => Purpose::Own,
+        "haproxy" if arguments.contains(&"-c") && !command.contains("$(") => Purpose::Check,
+        "haproxy" if starts_over(command) => Purpose::Reload,
+        "kill" if signals_the_master(arguments) => Purpose::Reload,
         // Without a master, HAProxy dies of SIGUSR2.
-        "pkill" | "killall" if signals_by_name(arguments) => Purpose::Signal,
+        "pkill" | "killall" if signals_by_name(arguments) => Purpose::Reload,
         _ => Purpose::Own,
     }
 }
@@ -69,6 +104,10 @@ fn signals_by_name(arguments: &[&str]) -> bool {
 fn is_reload_signal(word: &&str) -> bool {
     let signal = word.trim_start_matches("--signal=").trim_start_matches('-').trim_start_matches("SIG");
     ["USR2", "HUP", "12", "1"].contains(&signal)
+}
+
+fn program_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
 }
 
 /// `-USR2 $MAINPID`, `-s HUP ${MAINPID}`, `-SIGUSR2 $(cat /run/haproxy.pid)`.
@@ -91,26 +130,49 @@ mod tests {
         {
             assert_eq!(purpose_of(line), Purpose::Check, "{line}");
         }
-        for line in ["/bin/kill -USR2 $MAINPID", "kill -s HUP ${MAINPID}", "/bin/kill -SIGUSR2 $PIDFILE"] {
-            assert_eq!(purpose_of(line), Purpose::Signal, "{line}");
+        for line in [
+            "/bin/kill -USR2 $MAINPID",
+            "kill -s HUP ${MAINPID}",
+            "/bin/kill -SIGUSR2 $PIDFILE",
+            "/bin/kill -USR2 $(cat /run/haproxy.pid)",
+            "/bin/sh -c 'haproxy -c -q -f $CONFIG > /dev/null && exec kill -USR2 $MAINPID'",
+            "/bin/bash -ec \"/usr/sbin/haproxy -c -f /a; /usr/sbin/haproxy -D -f /a -p /run/a.pid -sf $(cat /run/a.pid)\"",
+            "/usr/sbin/haproxy -D -f /a -sf $MAINPID",
+        ] {
+            assert_eq!(purpose_of(line), Purpose::Reload, "{line}");
         }
         for line in [
             "/usr/sbin/haproxy -D -f $CONFIG -p $PIDFILE -x /run/haproxy/admin.sock -sf $MAINPID",
             "/usr/bin/pkill -USR2 -x haproxy",
             "+/usr/bin/killall --signal=SIGUSR2 /usr/sbin/haproxy",
         ] {
-            assert_eq!(purpose_of(line), Purpose::Signal, "{line}");
+            assert_eq!(purpose_of(line), Purpose::Reload, "{line}");
         }
         for line in [
             "/usr/bin/pkill -USR1 haproxy",
             "/usr/bin/pkill -HUP rsyslogd",
             "/usr/local/bin/dump-state",
             "/bin/sh -c 'haproxy -c -f /a && touch /b'",
+            "/bin/sh -c 'haproxy -c -f $1 && kill -USR2 $MAINPID' x '/a'",
+            "/bin/sh -c 'dump-state | tee /a; kill -USR2 $MAINPID'",
+            "/bin/sh /usr/local/bin/check-and-reload",
+            "/bin/sh -c ''",
             "/bin/kill -USR1 $MAINPID",
             "/bin/kill -HUP 1234",
             "/usr/sbin/haproxy -vv",
         ] {
             assert_eq!(purpose_of(line), Purpose::Own, "{line}");
+        }
+    }
+
+    #[test]
+    fn own_line_that_starts_another_haproxy_is_found() {
+        let own = "/bin/sh -c 'dump-state && /usr/sbin/haproxy -D -f /a -sf $(cat /run/a.pid)'";
+        assert!(replaces_haproxy(own));
+        for line in
+            ["/usr/sbin/haproxy -D -f /a -sf $MAINPID", "/bin/ln -sf /etc/haproxy /a", "/usr/local/bin/dump -sf"]
+        {
+            assert!(!replaces_haproxy(line), "{line}");
         }
     }
 
@@ -124,6 +186,8 @@ mod tests {
         assert_eq!(reload_commands(&[], "/r"), ["/r check --for-reload", "/r reload --timeout 80s"]);
         let twice = owned(&["/bin/kill -USR2 $MAINPID", "/bin/kill -HUP $MAINPID"]);
         assert_eq!(reload_commands(&twice, "/r"), ["/r check --for-reload", "/r reload --timeout 80s"]);
+        let shell = owned(&["/a", "/bin/sh -c 'haproxy -c -f x && kill -USR2 $MAINPID'", "/b"]);
+        assert_eq!(reload_commands(&shell, "/r"), ["/a", "/r check --for-reload", "/r reload --timeout 80s", "/b"]);
     }
 
     #[test]

@@ -55,6 +55,12 @@ pub enum TakeoverError {
     /// The unit was taken over already: it runs reloader.
     #[error("{0} was taken over already; `--undo` hands it back")]
     AlreadyTaken(String),
+    /// The unit was taken over, and a takeover would write another drop-in now.
+    #[error(
+        "{0} was taken over already, and its drop-in is not what a takeover would write now: lines of the unit, or reloader itself, have changed \
+         since; `--undo`, and then another takeover, put the change in force"
+    )]
+    Outdated(String),
     /// The unit was not taken over.
     #[error("{unit} was not taken over: there is no {drop_in}", drop_in = .drop_in.display())]
     NotTaken {

@@ -33,13 +33,18 @@ pub(super) fn pid_file(unit: &str) -> PathBuf {
 
 /// The drop-in by which the unit runs the daemon. `reloader` is the program with the options that all commands share. The unit's
 /// other settings stay in force, for the daemon and for HAProxy, and so do the operator's own commands before a start and at a reload.
-pub(super) fn drop_in_text(unit: &Unit, reloader: &str) -> String {
+pub(super) fn drop_in_text(unit: &Unit, reloader: &str, config: &Config) -> String {
     let settings = SETTINGS.iter().map(|(key, value)| format!("{key}={value}\n")).collect::<String>();
     let lines = |key: &str, commands: Vec<String>| {
         commands.iter().map(|command| format!("{key}={command}\n")).collect::<String>()
     };
     let before = lines("ExecStartPre", commands::start_pre_commands(&unit.start_pre_commands));
     let reload = lines("ExecReload", commands::reload_commands(&unit.reload_commands, reloader));
+    let directories = if unit.is_read_only() { directory_lines(unit, config) } else { String::new() };
+    let calls = match unit.filters_system_calls() {
+        true => format!("SystemCallFilter=~{OBSOLETE_CALL}\nSystemCallFilter={SYSTEM_CALLS}\n"),
+        false => String::new(),
+    };
     format!(
         "# Written by `reloader takeover`; `reloader takeover --undo` removes it. docs/guide/systemd.md of reloader explains each line.\n\
          [Unit]\n\
@@ -52,8 +57,29 @@ pub(super) fn drop_in_text(unit: &Unit, reloader: &str) -> String {
          ExecStart={reloader} daemon\n\
          ExecReload=\n\
          {reload}\
-         {settings}"
+         {settings}\
+         {directories}\
+         {calls}"
     )
+}
+
+/// The lines that let the daemon write to its own directories, although the unit makes the whole file system read-only.
+fn directory_lines(unit: &Unit, config: &Config) -> String {
+    let mut lines = String::new();
+    let mut allow = |key: &str, parent: &str, path: &Path| {
+        lines += &match path.strip_prefix(parent) {
+            Ok(name) => format!("{key}={}\n", name.display()),
+            Err(_) => format!("ReadWritePaths=-{}\n", path.display()),
+        };
+    };
+    allow("RuntimeDirectory", "/run", &config.runtime_dir);
+    allow("StateDirectory", "/var/lib", &config.state_dir);
+    // The mode holds for all directories of the unit, and the operator's own keep theirs.
+    let is_own = |name: &str| Path::new("/var/lib").join(name) == config.state_dir;
+    if unit.property("StateDirectory").split_whitespace().all(is_own) {
+        lines += "StateDirectoryMode=0750\n";
+    }
+    lines
 }
 
 /// Settings that packaging/systemd/reloader.service has, too.
@@ -73,6 +99,13 @@ pub(super) const SETTINGS: [(&str, &str); 14] = [
     ("RuntimeDirectoryPreserve", "yes"),
     ("LimitMEMLOCK", "infinity"),
 ];
+
+/// System calls that the daemon makes and HAProxy does not. Groups that people deny have them: `@sync`, `@debug`, `@process`.
+pub(super) const SYSTEM_CALLS: &str = "bpf fdatasync fsync kcmp pidfd_getfd pidfd_open pidfd_send_signal";
+
+/// A system call that Linux no longer has. The first filter that systemd reads decides whether all other calls are denied or allowed. Should the
+/// operator's own filter be removed, this one leaves them allowed.
+const OBSOLETE_CALL: &str = "_sysctl";
 
 /// The drop-in that is present while the daemon takes HAProxy's place. With it systemd signals no process of the unit.
 pub(super) const KILL_NOTHING: &str = "[Service]\nKillMode=none\n";
@@ -153,7 +186,11 @@ mod tests {
             assert!(UNIT.lines().any(|found| found == line), "{line} is not in reloader.service");
         }
         let stock = "ExecStartPre=/usr/sbin/haproxy -f $CONFIG -c -q\nExecReload=/usr/sbin/haproxy -c -f $CONFIG\nExecReload=/bin/kill -USR2 $MAINPID\n";
-        let text = drop_in_text(&Unit::parse("haproxy.service", "", stock, DROP_IN), "/usr/local/bin/reloader");
+        let text = drop_in_text(
+            &Unit::parse("haproxy.service", "", stock, DROP_IN),
+            "/usr/local/bin/reloader",
+            &Config::parse("[haproxy]\n").unwrap(),
+        );
         assert!(!text.contains("haproxy -"), "{text}");
         for line in UNIT.lines().filter(|line| line.starts_with("Exec") || line.starts_with("StartLimit")) {
             assert!(text.lines().any(|found| found == line), "{line} is not in the drop-in");
@@ -174,10 +211,42 @@ mod tests {
     #[test]
     fn commands_of_the_operator_stay_in_force() {
         let own = "ExecStartPre=+/usr/local/bin/make-maps\nExecReload=/usr/local/bin/dump-state\nExecReload=/bin/kill -USR2 $MAINPID\n";
-        let text = drop_in_text(&Unit::parse("haproxy.service", "", own, DROP_IN), "/r");
+        let text = drop_in_text(
+            &Unit::parse("haproxy.service", "", own, DROP_IN),
+            "/r",
+            &Config::parse("[haproxy]\n").unwrap(),
+        );
         assert!(text.contains("ExecStartPre=\nExecStartPre=+/usr/local/bin/make-maps\nExecStart=\n"), "{text}");
         let reload = "ExecReload=\nExecReload=/usr/local/bin/dump-state\nExecReload=/r check --for-reload\nExecReload=/r reload --timeout 80s\n";
         assert!(text.contains(reload), "{text}");
+    }
+
+    #[test]
+    fn directories_of_the_daemon_are_writable_in_a_read_only_unit() {
+        let text = |show: &str, config: &Config| drop_in_text(&Unit::parse("a", show, "", DROP_IN), "/r", config);
+        let config = Config::parse("[haproxy]\n").unwrap();
+        assert!(!text("ProtectSystem=full\n", &config).contains("Directory="));
+        let strict = text("ProtectSystem=strict\nStateDirectory=\n", &config);
+        assert!(
+            strict.ends_with("RuntimeDirectory=reloader\nStateDirectory=reloader\nStateDirectoryMode=0750\n"),
+            "{strict}"
+        );
+        let own = text("ProtectSystem=strict\nStateDirectory=haproxy\n", &config);
+        assert!(own.ends_with("StateDirectory=reloader\n"), "{own}");
+        let elsewhere = Config { state_dir: "/srv/b".into(), runtime_dir: "/run/reloader/b".into(), ..config };
+        let elsewhere = text("ProtectSystem=strict\n", &elsewhere);
+        assert!(elsewhere.contains("RuntimeDirectory=reloader/b\nReadWritePaths=-/srv/b\n"), "{elsewhere}");
+    }
+
+    #[test]
+    fn filter_of_the_unit_allows_the_calls_of_the_daemon() {
+        let config = Config::parse("[haproxy]\n").unwrap();
+        let text = |show: &str| drop_in_text(&Unit::parse("a", show, "", DROP_IN), "/r", &config);
+        assert!(
+            text("SystemCallFilter=~fsync sync\n")
+                .ends_with(&format!("SystemCallFilter=~_sysctl\nSystemCallFilter={SYSTEM_CALLS}\n"))
+        );
+        assert!(!text("SystemCallFilter=\n").contains("SystemCallFilter"));
     }
 
     #[test]

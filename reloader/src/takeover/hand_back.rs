@@ -28,7 +28,7 @@ pub(super) async fn run(
     runner.run(&[Step::Reload]).await.map_err(|failed| TakeoverError::Daemon(failed.reason))?;
     let steps = steps_for(&unit, config, &serving(daemon).map_err(TakeoverError::Daemon)?);
     if let Err(failed) = runner.run(&steps).await {
-        return Err(roll_back(&mut runner, &unit, request.reloader, failed).await);
+        return Err(roll_back(&mut runner, &unit, request.reloader, config, failed).await);
     }
     let notes = runner.into_notes();
     Ok(TakeoverReport { unit: unit.name, done: true, settings: Vec::new(), steps: after_reload(steps), notes })
@@ -55,9 +55,15 @@ fn after_reload(steps: Vec<Step>) -> Vec<Step> {
 }
 
 /// Makes the daemon the main process of the unit again, after a step has failed.
-async fn roll_back(runner: &mut StepRunner<'_>, unit: &Unit, reloader: &str, failed: FailedStep) -> TakeoverError {
+async fn roll_back(
+    runner: &mut StepRunner<'_>,
+    unit: &Unit,
+    reloader: &str,
+    config: &Config,
+    failed: FailedStep,
+) -> TakeoverError {
     let name = &unit.name;
-    let outcome = match runner.run(&steps::abort_hand_back(unit, reloader)).await {
+    let outcome = match runner.run(&steps::abort_hand_back(unit, reloader, config)).await {
         Ok(()) => format!("{name} is reloader's as before, and its generation has served all the time"),
         Err(FailedStep { step, reason }) => {
             format!("{name} could not be put back: {step}: {reason}; see `systemctl status {name}`")

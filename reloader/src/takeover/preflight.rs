@@ -1,5 +1,6 @@
 //! Checks that a unit can be handed over or back, before anything is changed.
 
+use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -42,12 +43,16 @@ pub(super) struct Candidate {
 /// The first reason why the daemon could not take the unit over.
 pub(super) async fn check_take_over(
     name: &str,
+    reloader: &str,
     config_path: Option<&Path>,
     config: &Config,
 ) -> Result<Candidate, TakeoverError> {
     let unit = settled_unit(name).await?;
-    if files::drop_in(name).exists() {
-        return Err(TakeoverError::AlreadyTaken(name.into()));
+    if let Ok(text) = fs::read_to_string(files::drop_in(name)) {
+        return Err(match text == files::drop_in_text(&unit, reloader, config) {
+            true => TakeoverError::AlreadyTaken(name.into()),
+            false => TakeoverError::Outdated(name.into()),
+        });
     }
     let obstacle = |reason: String| TakeoverError::Obstacle { unit: name.into(), reason };
     let pid = main_pid(&unit)?;

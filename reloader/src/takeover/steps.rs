@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::files;
 use super::preflight::Candidate;
 use super::unit::Unit;
+use crate::config::Config;
 
 /// One step. Its form in JSON is an interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -79,13 +80,13 @@ pub(super) fn systemctl(words: &[&str]) -> Step {
 
 /// Makes the daemon the unit's main process in HAProxy's place. HAProxy itself is not touched: the daemon finds it running.
 /// `reloader` is the command of this program.
-pub(super) fn take_over(candidate: &Candidate, reloader: &str) -> Vec<Step> {
+pub(super) fn take_over(candidate: &Candidate, reloader: &str, config: &Config) -> Vec<Step> {
     let Candidate { unit, pid, socket, new_config, .. } = candidate;
     let (name, pid) = (unit.name.as_str(), *pid);
     let mut steps: Vec<Step> = Vec::new();
     steps.extend(new_config.clone().map(|text| Step::Write { path: files::CONFIG.into(), text }));
     steps.extend([
-        Step::Write { path: files::drop_in(name), text: files::drop_in_text(unit, reloader) },
+        Step::Write { path: files::drop_in(name), text: files::drop_in_text(unit, reloader, config) },
         Step::Write { path: files::handover(name), text: files::KILL_NOTHING.into() },
         systemctl(&["daemon-reload"]),
         systemctl(&["restart", name]),
@@ -146,10 +147,10 @@ pub(super) fn hand_back(unit: &Unit, pid: u32, socket: &Path, removes_config: bo
 
 /// Makes the daemon the unit's main process again, after a step of [`hand_back`] has failed. The daemon finds the serving
 /// generation running.
-pub(super) fn abort_hand_back(unit: &Unit, reloader: &str) -> Vec<Step> {
+pub(super) fn abort_hand_back(unit: &Unit, reloader: &str, config: &Config) -> Vec<Step> {
     let name = unit.name.as_str();
     vec![
-        Step::Write { path: files::drop_in(name), text: files::drop_in_text(unit, reloader) },
+        Step::Write { path: files::drop_in(name), text: files::drop_in_text(unit, reloader, config) },
         Step::Remove { path: files::handover(name) },
         systemctl(&["daemon-reload"]),
         systemctl(&["reset-failed", name]),
@@ -187,6 +188,7 @@ mod tests {
         let steps = take_over(
             &Candidate { unit, pid: 7, command_line, socket: socket.clone(), new_config: Some("x".into()) },
             "/r",
+            &Config::parse("[haproxy]\n").unwrap(),
         );
         let restart = index(&steps, |step| *step == systemctl(&["restart", "haproxy.service"]));
         assert!(index(&steps, |step| writes(step, "KillMode=none")) < restart);

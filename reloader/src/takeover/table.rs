@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::commands::{Purpose, purpose_of};
+use super::files::SYSTEM_CALLS;
 use super::unit::Unit;
 use crate::haproxy::command_line::CommandLine;
 
@@ -75,20 +76,41 @@ pub(super) fn rows(unit: &Unit, line: &CommandLine) -> Vec<Row> {
         let setting = format!("ExecReload={command}");
         rows.push(match purpose_of(command) {
             Purpose::Check => row(setting, Fate::Replaced, "reloader check --for-reload"),
-            Purpose::Signal => row(setting, Fate::Replaced, "reloader reload"),
+            Purpose::Reload => row(setting, Fate::Replaced, "reloader reload"),
             Purpose::Own => row(setting, Fate::Carried, "run at each reload, in its place"),
         });
     }
-    if let Some(path) = &line.pid_file {
-        rows.push(row(
-            format!("-p {}", path.display()),
-            Fate::Carried,
-            "it has the daemon's pid, which answers the same signals",
-        ));
-    }
-    let how = if is_read_again { "part of the command line" } else { "args of [haproxy]" };
-    rows.extend(line.args.iter().map(|argument| row(argument.clone(), Fate::Carried, how)));
+    rows.extend(sandbox_rows(unit));
+    rows.extend(word_rows(line, is_read_again));
     rows
+}
+
+/// Settings of the sandbox to which the takeover adds something.
+fn sandbox_rows(unit: &Unit) -> Vec<Row> {
+    let row = |setting: &str, how: String| Row { setting: setting.into(), fate: Fate::Carried, how };
+    let mut rows = Vec::new();
+    if unit.is_read_only() {
+        let how = "the daemon's own directories are writable besides (RuntimeDirectory=, StateDirectory=)";
+        rows.push(row("ProtectSystem=strict", how.into()));
+    }
+    if unit.filters_system_calls() {
+        let how = format!("the daemon's own calls are allowed besides: {SYSTEM_CALLS}");
+        rows.push(row("SystemCallFilter=", how));
+    }
+    rows
+}
+
+/// Words of HAProxy's command line.
+fn word_rows(line: &CommandLine, is_read_again: bool) -> Vec<Row> {
+    let row = |setting: String, how: &str| Row { setting, fate: Fate::Carried, how: how.into() };
+    let pid_file = line.pid_file.iter().map(|path| {
+        row(
+            format!("-p {}", path.display()),
+            "it has the daemon's pid: SIGUSR2 to the daemon reloads, as it does with a master; SIGHUP makes it read reloader.toml again",
+        )
+    });
+    let how = if is_read_again { "part of the command line" } else { "args of [haproxy]" };
+    pid_file.chain(line.args.iter().map(|argument| row(argument.clone(), how))).collect()
 }
 
 #[cfg(test)]

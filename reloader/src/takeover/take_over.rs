@@ -15,8 +15,8 @@ pub(super) async fn run(
     daemon: &dyn DaemonClient,
     announce: &dyn Fn(&Step),
 ) -> Result<TakeoverReport, TakeoverError> {
-    let candidate = preflight::check_take_over(request.unit, request.config_path, config).await?;
-    let steps = steps::take_over(&candidate, request.reloader);
+    let candidate = preflight::check_take_over(request.unit, request.reloader, request.config_path, config).await?;
+    let steps = steps::take_over(&candidate, request.reloader, config);
     let settings = table::rows(&candidate.unit, &candidate.command_line);
     if !request.dry_run {
         let mut runner = StepRunner::new(&candidate.unit, config, daemon, announce);

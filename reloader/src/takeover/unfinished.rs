@@ -79,7 +79,7 @@ pub(super) async fn put_right(
     let main = main_process(&unit);
     let left =
         Left { handover: text, main, generation: left_generation(main), is_our_config: hand_back::is_our_config() };
-    let steps = steps_for(&unit, &left, request.reloader);
+    let steps = steps_for(&unit, &left, request.reloader, config);
     let failed = |FailedStep { step, reason }| {
         let outcome = format!("what an earlier takeover left is still in {}", handover.display());
         TakeoverError::StepFailed { step, reason, outcome }
@@ -111,7 +111,7 @@ fn left_generation(main: MainProcess) -> Option<u32> {
 }
 
 /// Decides by what the unit's main process is. Pure.
-fn steps_for(unit: &Unit, left: &Left, reloader: &str) -> Vec<Step> {
+fn steps_for(unit: &Unit, left: &Left, reloader: &str, config: &Config) -> Vec<Step> {
     let name = unit.name.as_str();
     let is_take_over = left.handover == files::KILL_NOTHING;
     let mut steps = Vec::new();
@@ -124,7 +124,7 @@ fn steps_for(unit: &Unit, left: &Left, reloader: &str) -> Vec<Step> {
         MainProcess::Daemon if is_take_over => {}
         // HAProxy was not started in the daemon's place.
         MainProcess::Daemon => {
-            steps.push(Step::Write { path: files::drop_in(name), text: files::drop_in_text(unit, reloader) });
+            steps.push(Step::Write { path: files::drop_in(name), text: files::drop_in_text(unit, reloader, config) });
         }
         // HAProxy serves on in the unit. The daemon, or systemd by the PID file, finds it.
         MainProcess::Absent => {
@@ -148,7 +148,7 @@ mod tests {
         let left = Left { handover: handover.into(), main, generation, is_our_config: true };
         let first_line = |step: &Step| step.to_string().lines().next().unwrap_or_default().to_owned();
         let words = |line: String| line.split_whitespace().collect::<Vec<_>>().join(" ");
-        steps_for(&unit, &left, "/usr/bin/reloader").iter().map(first_line).map(words).collect()
+        steps_for(&unit, &left, "/usr/bin/reloader", &Config::default()).iter().map(first_line).map(words).collect()
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::commands::replaces_haproxy;
 use crate::config::UnitCommand;
 use crate::haproxy::unit_command::{self, prefixes};
 
@@ -60,6 +61,16 @@ impl Unit {
             && !self.property("SubState").starts_with("auto-restart")
     }
 
+    /// Whether its processes may write to no directory but those that it names.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.property("ProtectSystem") == "strict"
+    }
+
+    /// Whether it allows or denies single system calls.
+    pub(super) fn filters_system_calls(&self) -> bool {
+        !self.property("SystemCallFilter").is_empty()
+    }
+
     /// Its command line, where variables decide what it says.
     pub(super) fn command_with_variables(&self) -> Option<UnitCommand> {
         // Only systemd knows the values of its specifiers, such as `%i`. After the prefix `:` it replaces no variables.
@@ -84,6 +95,7 @@ impl Unit {
         let checks = [
             Unit::start_command_obstacle,
             Unit::socket_unit_obstacle,
+            Unit::reload_command_obstacle,
             Unit::other_command_obstacle,
             Unit::user_obstacle,
             Unit::sandbox_obstacle,
@@ -103,6 +115,15 @@ impl Unit {
         Some(format!(
             "{socket} passes sockets to it, and systemd would clear their O_NONBLOCK while HAProxy serves on them; write their \
              addresses into HAProxy's configuration, reload it, and run `systemctl disable --now {socket}`"
+        ))
+    }
+
+    fn reload_command_obstacle(&self) -> Option<String> {
+        let line = self.reload_commands.iter().find(|line| replaces_haproxy(line))?;
+        Some(format!(
+            "ExecReload={line} starts another HAProxy (`-sf`), among other commands; write these on lines of their own (`systemctl edit {}`): \
+             a line that only checks and reloads is replaced",
+            self.name
         ))
     }
 
@@ -282,6 +303,8 @@ mod tests {
         assert!(obstacle("RestrictAddressFamilies=~AF_NETLINK").contains("AF_NETLINK"));
         assert!(obstacle("RestrictAddressFamilies=~").is_empty());
         assert!(obstacle("ProtectProc=invisible").contains("ProtectProc"));
+        let restarts = "ExecStart=/a\nExecReload=/bin/sh -c 'dump; haproxy -D -f /a -sf $MAINPID'\n";
+        assert!(Unit::parse("a", "", restarts, "x").obstacle().unwrap().contains("lines of their own"));
         assert!(Unit::parse("a", "", "ExecStart=/a\nExecStart=/b", "x").obstacle().unwrap().contains("2 commands"));
     }
 }

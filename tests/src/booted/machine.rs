@@ -33,6 +33,7 @@ pub struct Machine {
     leader: Option<Process>,
     /// The machine's file system. It is unmounted before its directory is removed.
     layer: Layer,
+    program_path: String,
     cgroups: ControlGroups,
 }
 
@@ -56,34 +57,27 @@ impl Machine {
     #[track_caller]
     pub(super) fn boot(setup: &Setup) -> Machine {
         assert!(geteuid().is_root(), "this test boots a machine: it needs root; `cargo xtask test` runs it with sudo");
-        let root = netns::outside(|| root::fetch(&cache_dir())).unwrap_or_else(|error| panic!("{error:#}"));
+        let fetch = if setup.has_syslog { root::fetch_syslog } else { root::fetch };
+        let root = netns::outside(|| fetch(&cache_dir())).unwrap_or_else(|error| panic!("{error:#}"));
         let layer = Layer::over(&root);
         layer.apply(setup);
         fs::create_dir_all(PROPAGATE).expect(PROPAGATE);
-        let before = ControlGroups::snapshot();
-        let mut command = Command::new("systemd-nspawn");
-        command.arg("--directory").arg(layer.merged());
-        let program = binary().canonicalize().expect("the program");
-        command.arg(format!("--bind-ro={}:{}", program.display(), setup.program_path()));
-        command.args([
-            "--boot",
-            "--private-network",
-            "--register=no",
-            "--keep-unit",
-            "--resolv-conf=off",
-            "--console=pipe",
-        ]);
-        // nspawn's lists have neither of them. The kernel still makes its own checks.
-        command.args(["--capability=CAP_BPF,CAP_NET_ADMIN", "--system-call-filter=bpf pidfd_getfd"]);
-        let log = File::create(layer.log()).expect("a log");
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
-        // A Ctrl-C ends the test, which ends the machine.
-        command.process_group(0);
-        let nspawn =
-            command.spawn().unwrap_or_else(|error| panic!("systemd-nspawn (package systemd-container): {error}"));
-        let mut machine = Machine { nspawn, leader: None, layer, cgroups: before };
+        let cgroups = ControlGroups::snapshot();
+        let program_path = setup.program_path().to_owned();
+        let nspawn = start_nspawn(&layer, &program_path);
+        let mut machine = Machine { nspawn, leader: None, layer, program_path, cgroups };
         machine.until_booted();
         machine
+    }
+
+    /// Switches the machine off, boots it again from the same files, and waits until systemd has started everything. Its network is a new one.
+    pub fn reboot(&mut self) {
+        // The command may end together with the machine.
+        self.try_run(&["systemctl", "poweroff"]);
+        until(BOOT, "the machine to be off", || self.nspawn.try_wait().expect("waiting for a child").is_some());
+        self.leader = None;
+        self.nspawn = start_nspawn(&self.layer, &self.program_path);
+        self.until_booted();
     }
 
     fn until_booted(&mut self) {
@@ -176,6 +170,29 @@ impl Machine {
     fn leader(&self) -> Process {
         self.leader.expect("a machine that has begun to boot")
     }
+}
+
+/// Boots what is in the layer.
+fn start_nspawn(layer: &Layer, program_path: &str) -> Child {
+    let mut command = Command::new("systemd-nspawn");
+    command.arg("--directory").arg(layer.merged());
+    let program = binary().canonicalize().expect("the program");
+    command.arg(format!("--bind-ro={}:{}", program.display(), program_path));
+    command.args([
+        "--boot",
+        "--private-network",
+        "--register=no",
+        "--keep-unit",
+        "--resolv-conf=off",
+        "--console=pipe",
+    ]);
+    // nspawn's lists have neither of them. The kernel still makes its own checks.
+    command.args(["--capability=CAP_BPF,CAP_NET_ADMIN", "--system-call-filter=bpf pidfd_getfd"]);
+    let log = File::create(layer.log()).expect("a log");
+    command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
+    // A Ctrl-C ends the test, which ends the machine.
+    command.process_group(0);
+    command.spawn().unwrap_or_else(|error| panic!("systemd-nspawn (package systemd-container): {error}"))
 }
 
 impl Drop for Machine {

@@ -23,6 +23,13 @@ struct Kind {
 const SYSTEMD: Kind =
     Kind { init: "systemd", folder: SUITE, packages: "systemd,systemd-sysv,dbus,iproute2,procps,haproxy" };
 
+/// The same with rsyslog and logrotate.
+const SYSLOG: Kind = Kind {
+    init: "systemd and rsyslog",
+    folder: "syslog",
+    packages: "systemd,systemd-sysv,dbus,iproute2,procps,haproxy,rsyslog,logrotate",
+};
+
 const SYSVINIT: Kind =
     Kind { init: "sysvinit", folder: "sysvinit", packages: "sysvinit-core,sysv-rc,initscripts,haproxy" };
 
@@ -32,6 +39,14 @@ const SYSVINIT: Kind =
 /// If the root cannot be created.
 pub fn fetch(cache: &Path) -> Result<PathBuf> {
     SYSTEMD.fetch(cache)
+}
+
+/// The path of the root with systemd, rsyslog and logrotate, as [`fetch`] gives it.
+///
+/// # Errors
+/// If the root cannot be created.
+pub(super) fn fetch_syslog(cache: &Path) -> Result<PathBuf> {
+    SYSLOG.fetch(cache)
 }
 
 /// The path of the root with sysvinit, as [`fetch`] gives it.

@@ -14,6 +14,8 @@ pub struct Setup {
     /// Symbolic links: their paths and their targets.
     pub(super) links: Vec<(String, String)>,
     pub(super) program_path: Option<String>,
+    /// Whether rsyslog and logrotate are installed.
+    pub(super) has_syslog: bool,
 }
 
 impl Setup {
@@ -38,6 +40,12 @@ impl Setup {
     /// Puts the program here instead of into /usr/local/bin, as cargo does before it is installed.
     pub fn program_at(mut self, path: &str) -> Setup {
         self.program_path = Some(path.into());
+        self
+    }
+
+    /// Installs rsyslog and logrotate.
+    pub fn with_syslog(mut self) -> Setup {
+        self.has_syslog = true;
         self
     }
 

@@ -30,10 +30,15 @@ pub fn speaks_quic(binary: &HaproxyBinary) -> bool {
 
 /// Creates a certificate with its key in one file, as HAProxy expects it.
 pub fn certificate(dir: &Path) -> PathBuf {
+    certificate_for("reloader.test", dir)
+}
+
+/// Creates a certificate for this host name, as [`certificate`] does.
+pub fn certificate_for(name: &str, dir: &Path) -> PathBuf {
     let (key, pem) = (dir.join("key.pem"), dir.join("site.pem"));
     let mut openssl = Command::new("openssl");
     openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
-    openssl.args(["-subj", "/CN=reloader.test", "-days", "30", "-keyout"]).arg(&key).arg("-out").arg(&pem);
+    openssl.args(["-subj", &format!("/CN={name}"), "-days", "30", "-keyout"]).arg(&key).arg("-out").arg(&pem);
     assert!(openssl.output().expect("running openssl").status.success());
     let both = [fs::read(&pem), fs::read(&key)].map(|part| part.expect("openssl wrote it")).concat();
     fs::write(&pem, both).expect("writing the certificate");

@@ -4,6 +4,7 @@ use reloader_tests::booted::{Machine, Setup};
 use reloader_tests::idle::IdleConnections;
 use reloader_tests::load::{Load, Running};
 use reloader_tests::poll::{satisfied_within, until};
+use reloader_tests::rig::Answer;
 use reloader_tests::servers::{Reaction, Server};
 use reloader_tests::sockets::listening;
 use serde_json::Value;
@@ -16,16 +17,31 @@ pub(crate) struct Scene {
     pub(crate) machine: Machine,
     /// The unit that runs the daemon, or will run it.
     pub(crate) unit: &'static str,
-    _backend: Server,
+    /// What each command of reloader needs to find that daemon.
+    pub(crate) options: &'static [&'static str],
+    /// An address of its HAProxy.
+    pub(crate) web: &'static str,
+    backend: Server,
 }
 
 impl Scene {
     /// Boots a machine whose daemon runs in this unit.
     pub(crate) fn boot(setup: Setup, unit: &'static str) -> Scene {
-        let machine = setup.haproxy(&config()).boot();
+        Scene::boot_with(setup.haproxy(&config()), unit)
+    }
+
+    /// The same, with the configuration of HAProxy that the set-up has.
+    pub(crate) fn boot_with(setup: Setup, unit: &'static str) -> Scene {
+        let machine = setup.boot();
         machine.enter_network();
-        let backend = Server::start(BACKEND, Reaction::Silent);
-        Scene { machine, unit, _backend: backend }
+        Scene { machine, unit, options: &[], web: WEB, backend: Server::start(BACKEND, Reaction::Silent) }
+    }
+
+    /// Reboots the machine. Its connections end.
+    pub(crate) fn reboot(&mut self) {
+        self.machine.reboot();
+        self.machine.enter_network();
+        self.backend = Server::start(BACKEND, Reaction::Silent);
     }
 
     /// Starts the load.
@@ -40,15 +56,21 @@ impl Scene {
         IdleConnections::open(IDLE, CONNECTIONS)
     }
 
+    /// Runs a command of reloader for this daemon.
+    pub(crate) fn reloader(&self, words: &[&str]) -> Answer {
+        self.machine.reloader(&[self.options, words].concat())
+    }
+
     /// The answer of `reloader status --json`.
     pub(crate) fn status(&self) -> Value {
         // A test may have made reloader.toml unreadable.
-        self.machine.reloader(&["--socket", "/run/reloader/control.sock", "status", "--json"]).expect_status(0).json
+        let options = if self.options.is_empty() { &["--socket", "/run/reloader/control.sock"] } else { self.options };
+        self.machine.reloader(&[options, &["status", "--json"]].concat()).expect_status(0).json
     }
 
     /// All receipts, newest first.
     pub(crate) fn receipts(&self) -> Vec<Value> {
-        receipts(self.machine.reloader(&HISTORY).expect_status(0))
+        receipts(self.reloader(&HISTORY).expect_status(0))
     }
 
     /// Reads a file of the machine.
@@ -81,6 +103,11 @@ impl Scene {
         self.machine.unit(self.unit).get(name).to_owned()
     }
 
+    /// The files of the unit, with its drop-ins.
+    pub(crate) fn unit_files(&self) -> String {
+        self.machine.systemctl(&["cat", self.unit]).stdout
+    }
+
     /// The main process of the generation that serves.
     pub(crate) fn serving(&self) -> Value {
         self.status()["serving"]["pid"].clone()
@@ -93,7 +120,7 @@ impl Scene {
         let listeners = serving["listeners"].as_array().map_or(0, Vec::len);
         let serves = format!("generation {} serves {listeners} listeners, ", serving["generation"]);
         self.assert_unit_shows("active (running)", &[&serves, text]);
-        assert!(self.listens(&serving["pid"].to_string()), "{serving:#} does not have the sockets of {WEB}");
+        assert!(self.listens(&serving["pid"].to_string()), "{serving:#} does not have the sockets of {}", self.web);
     }
 
     /// Asserts that `systemctl status` shows this state, and these texts in the `Status:` line, which alone holds the daemon's words.
@@ -108,11 +135,11 @@ impl Scene {
         assert!(agreed, "systemctl status does not say {state:?} and {texts:?}:\n{shown}");
     }
 
-    /// Whether all listeners of [`WEB`] belong to this process or its workers.
+    /// Whether all listeners of [`Scene::web`] belong to this process or its workers.
     pub(crate) fn listens(&self, pid: &str) -> bool {
         let list = format!("ls -l /proc/{pid}/fd $(pgrep -P {pid} | sed 's|.*|/proc/&/fd|')");
         let links = self.machine.run(&["sh", "-c", &list]).stdout;
-        let inodes = listening(port(WEB));
+        let inodes = listening(port(self.web));
         !inodes.is_empty() && inodes.iter().all(|inode| links.contains(&format!("socket:[{inode}]")))
     }
 

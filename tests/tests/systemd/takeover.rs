@@ -88,7 +88,13 @@ fn the_unit_is_taken_over(scene: &Scene, master: &str) {
     assert_ne!(scene.main_pid(), master);
     assert_eq!(scene.serving().to_string(), master);
     scene.assert_status("last adoption proven");
-    assert!(takeover(scene, &[]).expect_status(1).stderr.contains("--undo"));
+    assert!(takeover(scene, &[]).expect_status(1).stderr.contains("taken over already; `--undo`"));
+    let added = "/etc/systemd/system/haproxy.service.d/added.conf";
+    scene.machine.write(added, "[Service]\nExecStartPre=/bin/true\n");
+    scene.machine.systemctl(&["daemon-reload"]);
+    assert!(takeover(scene, &["--dry-run"]).expect_status(1).stderr.contains("lines of the unit"));
+    std::fs::remove_file(scene.machine.inside(added)).unwrap();
+    scene.machine.systemctl(&["daemon-reload"]);
 }
 
 /// While HAProxy refuses its configuration, the unit is not handed back. After that it is handed back without a gap in
@@ -141,10 +147,12 @@ fn failed_takeover_restores_the_unit() {
     assert_as_before(&scene, &master);
     assert!(!scene.machine.inside("/etc/systemd/system/haproxy.service.d").exists());
 
-    // A daemon that starts, but cannot take the sockets into custody.
+    // A daemon that starts, but cannot take the sockets into custody. The takeover allows its calls, and a later file denies one again.
     std::fs::remove_file(scene.machine.inside("/var/lib/reloader")).unwrap();
-    let filter = "[Service]\nSystemCallFilter=~pidfd_getfd\nSystemCallErrorNumber=EPERM\n";
-    scene.machine.write("/etc/systemd/system/haproxy.service.d/filter.conf", filter);
+    for (name, denied) in [("filter", "reboot"), ("zzz-filter", "pidfd_getfd")] {
+        let filter = format!("[Service]\nSystemCallFilter=~{denied}\nSystemCallErrorNumber=EPERM\n");
+        scene.machine.write(&format!("/etc/systemd/system/haproxy.service.d/{name}.conf"), filter);
+    }
     scene.machine.systemctl(&["daemon-reload"]);
     let failed = takeover(&scene, &[]).expect_status(1);
     assert!(failed.stderr.contains("could not be taken into custody"), "{}", failed.stderr);

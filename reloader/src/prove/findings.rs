@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::protocol::Protocol;
+use super::protocol::{Protocol, SessionSettings};
 use super::reload_method::{ReceiptsCut, ReloadReport, ReloadResult};
-use super::sessions::{SessionFindings, SessionSettings};
+use super::sessions::SessionFindings;
 use super::tally::Tally;
 use crate::load::Failure;
 

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::attribution::losses_per_reload;
+use super::attribution::{last_reload_at, losses_per_reload};
 use super::findings::{Findings, ProofSettings};
 use super::loss::LossClass;
 use super::reload_method::ReceiptsCut;
 use super::sentences::verdict_sentence;
-use super::sessions::{SessionFindings, last_reload_at, reason};
+use super::sessions::{SessionFindings, reason};
 use super::verdict::Verdict;
 use crate::units::to_micros;
 

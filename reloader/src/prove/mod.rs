@@ -27,11 +27,11 @@ mod windows;
 
 pub use findings::{Findings, ProofSettings, TimedReload};
 pub use json::{Json, json, json_without_figures};
-pub use protocol::{Protocol, ProtocolError};
+pub use protocol::{Protocol, ProtocolError, SessionSettings};
 pub use reload_method::{ReceiptsCut, ReloadMethod, ReloadReport, ReloadResult};
 pub use report::html;
 pub use run::{Proof, ProofProgress, ProveError, SignalNumber, run};
-pub use sessions::{SessionFindings, SessionSettings};
+pub use sessions::SessionFindings;
 pub use shell::ShellCommand;
 pub use tally::Tally;
 pub use target_spec::{TargetSpec, TargetSpecError};

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::sessions::SessionSettings;
 use super::target_spec::TargetSpec;
 use crate::load::{ClientCertificate, Exchange, Load, LoadError, LongSessions, SessionContent, Target, Tls};
 
@@ -26,6 +25,15 @@ pub struct Protocol {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
 }
 
+/// What the operator asked for by `--hold`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// The number of sessions.
+    pub count: usize,
+    /// The path of the POST requests that are held. `None`: GET requests for the path of `--http`, or nothing but connections.
+    pub post: Option<String>,
+}
+
 /// Why a protocol is not valid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
@@ -35,6 +43,16 @@ pub enum ProtocolError {
     /// HTTP cannot carry the header, or it would change what a run counts.
     #[error("--header `{}`: {}", .0.escape_debug(), .1)]
     Header(String, &'static str),
+}
+
+impl SessionSettings {
+    /// Checks that HTTP can carry the path.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Path`].
+    pub fn check(&self) -> Result<(), ProtocolError> {
+        self.post.as_ref().map_or(Ok(()), |path| check_path("--hold-post", path))
+    }
 }
 
 impl Protocol {

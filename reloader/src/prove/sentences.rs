@@ -1,10 +1,10 @@
 //! Writes the sentences about findings that the text, the JSON object and the HTML report share.
 
-use super::attribution::losses_per_reload;
+use super::attribution::{last_reload_at, losses_per_reload};
 use super::findings::{Findings, TimedReload};
 use super::loss::LossClass;
 use super::reload_method::ReceiptsCut;
-use super::sessions::{SessionFindings, last_reload_at};
+use super::sessions::SessionFindings;
 use super::verdict::Verdict;
 
 /// The verdict in one sentence.

@@ -3,19 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::findings::TimedReload;
-use super::protocol::{ProtocolError, check_path};
 use super::reload_method::ReceiptsCut;
 use crate::load::{Failure, SessionResult};
-
-/// What the operator asked for by `--hold`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionSettings {
-    /// The number of sessions.
-    pub count: usize,
-    /// The path of the POST requests that are held. `None`: GET requests for the path of `--http`, or nothing but connections.
-    pub post: Option<String>,
-}
 
 /// What became of the long sessions of a run.
 #[derive(Debug, Clone)]
@@ -26,16 +15,6 @@ pub struct SessionFindings {
     pub ends: Vec<(Duration, SessionResult)>,
     /// What the receipts say.
     pub receipts: ReceiptsCut,
-}
-
-impl SessionSettings {
-    /// Checks that HTTP can carry the path.
-    ///
-    /// # Errors
-    /// [`ProtocolError::Path`].
-    pub fn check(&self) -> Result<(), ProtocolError> {
-        self.post.as_ref().map_or(Ok(()), |path| check_path("--hold-post", path))
-    }
 }
 
 impl SessionFindings {
@@ -75,22 +54,10 @@ pub(super) fn reason(failure: Failure) -> String {
     }
 }
 
-/// The number of the last reload that had begun at this time, counted from 1. `None` before the first one.
-pub(super) fn last_reload_at(at: Duration, reloads: &[TimedReload]) -> Option<usize> {
-    reloads.iter().rposition(|reload| reload.begin <= at).map(|index| index + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::prove::samples;
-
-    #[test]
-    fn end_belongs_to_the_reload_under_way_or_the_last_one_before() {
-        let reloads = samples::findings(0, &[], 3).reloads;
-        let at = |ms| last_reload_at(Duration::from_millis(ms), &reloads);
-        assert_eq!([at(10), at(1001), at(1500), at(2000), at(90_000)], [None, Some(1), Some(1), Some(2), Some(3)]);
-    }
 
     #[test]
     fn lost_sessions_are_listed_in_the_order_of_their_ends() {

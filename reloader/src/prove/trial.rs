@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::findings::ProofSettings;
 use super::loss::LossClass;
-use super::protocol::Protocol;
-use super::sessions::{SessionSettings, reason};
+use super::protocol::{Protocol, SessionSettings};
+use super::sessions::reason;
 use super::target_spec::TargetSpec;
 use crate::load::{EndedSession, Failure, LoadError, Outcome, RunningSessions, Target, TlsFailure};
 

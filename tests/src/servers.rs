@@ -12,6 +12,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 pub enum Reaction {
     /// Read the request, reply, close.
     Reply,
+    /// Read the whole request with its chunked body, reply, close. A client that closes its side without a request is closed too.
+    Whole,
     /// Read the request, reply 503, close.
     Unavailable,
     /// Read the request, close without a byte.
@@ -65,6 +67,9 @@ fn serve(listener: &TcpListener, reaction: Reaction) {
 }
 
 fn react(mut stream: TcpStream, reaction: Reaction) {
+    if reaction == Reaction::Whole {
+        return reply_to_whole(&mut stream);
+    }
     let mut request = [0; 1024];
     if stream.read(&mut request).unwrap_or(0) == 0 {
         return;
@@ -77,8 +82,26 @@ fn react(mut stream: TcpStream, reaction: Reaction) {
             reply(&mut stream, "200 OK");
         }
         Reaction::Reset => SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER"),
-        Reaction::Empty | Reaction::Silent => {}
+        Reaction::Empty | Reaction::Silent | Reaction::Whole => {}
     }
+}
+
+fn reply_to_whole(stream: &mut TcpStream) {
+    let mut request = Vec::new();
+    let mut buffer = [0; 1024];
+    let contains =
+        |bytes: &[u8], text: &[u8]| bytes.windows(text.len()).any(|window| window.eq_ignore_ascii_case(text));
+    let is_whole = |request: &[u8]| match contains(request, b"transfer-encoding: chunked") {
+        true => request.ends_with(b"\r\n0\r\n\r\n"),
+        false => request.ends_with(b"\r\n\r\n"),
+    };
+    while !is_whole(&request) {
+        match stream.read(&mut buffer) {
+            Ok(count @ 1..) => request.extend_from_slice(&buffer[..count]),
+            _ => return,
+        }
+    }
+    reply(stream, "200 OK");
 }
 
 fn reply(stream: &mut TcpStream, status: &str) {

@@ -61,4 +61,5 @@ mod systemd;
 mod sysv;
 mod versions;
 mod versions_reload;
+mod ways_to_end;
 mod without_reloader;

@@ -34,7 +34,7 @@ pub(super) const PROVE: &str = "\
 Exit status:
    0  nothing was lost, and every reload succeeded
    1  something was lost, a reload failed, or the service did not answer before the load
-   2  usage; also --keep-alive where the service keeps no connection
+   2  usage; also --keep-alive where the service keeps no connection, and --hold where it replies before the end of a request
   69  daemon not reachable, and no --reload-command
   70  internal error, or the report cannot be written
   75  not measured: this machine could not carry the load or fell behind its schedule; try again with a lower --rate

@@ -62,10 +62,15 @@ async fn own_generations(
     }
     for record in ended {
         // A living process with the same number keeps its files.
-        if found.iter().all(|(living, _): &(GenerationRecord, _)| living.number != record.number) {
+        let is_gone = found.iter().all(|(living, _): &(GenerationRecord, _)| living.number != record.number);
+        if is_gone {
             supervisor.service().files(record.number).remove();
         }
-        follow_outlived(supervisor, &record).await;
+        let lives_on = follow_outlived(supervisor, &record).await;
+        if is_gone && !lives_on && record.state != State::Starting {
+            let receipt = supervisor.unseen_end(&record);
+            supervisor.store_receipt(&receipt).await;
+        }
     }
     let serving = choose_serving(supervisor.server(), &found, &machine).await;
     let mut chosen = None;
@@ -92,11 +97,12 @@ async fn own_generations(
 }
 
 /// Follows the processes of a service's generation that still have a listener although its first process ended while no daemon ran. The next
-/// generation is given their sockets.
-async fn follow_outlived(supervisor: &mut Supervisor, record: &GenerationRecord) {
+/// generation is given their sockets. Returns whether there are any.
+async fn follow_outlived(supervisor: &mut Supervisor, record: &GenerationRecord) -> bool {
     if supervisor.server().process_scope() != ProcessScope::All {
-        return;
+        return false;
     }
+    let mut lives_on = false;
     for (pid, start_time) in process::session_members(record.pid) {
         let Some(process) = Handle::adopt(pid, start_time) else { continue };
         let inspected = supervisor.server().inspect(&process, &record.socket, supervisor.place()).await;
@@ -111,8 +117,10 @@ async fn follow_outlived(supervisor: &mut Supervisor, record: &GenerationRecord)
         (generation.listeners, generation.awaits_retirement) = (inspection.owned, true);
         (generation.files, generation.log, generation.retired) = (None, None, Some(Instant::now()));
         supervisor.follow_draining(generation);
+        lives_on = true;
     }
     supervisor.ask_orphans();
+    lives_on
 }
 
 /// The recorded serving generation. Where that has ended, or does not listen any more, the newest started one that answers.

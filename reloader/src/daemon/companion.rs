@@ -31,6 +31,11 @@ pub(super) async fn begin(supervisor: &mut Supervisor) {
         generation.note_listeners(&listeners, &machine, &sockets);
     }
     draining.into_iter().for_each(|generation| supervisor.follow_draining(generation));
+    let is_gone = |record: &&GenerationRecord| process::start_time(record.pid) != Some(record.start_time);
+    for record in workers.iter().filter(is_gone) {
+        let receipt = supervisor.unseen_end(record);
+        supervisor.store_receipt(&receipt).await;
+    }
     supervisor.record();
     if let Some(receipt) = adopted {
         supervisor.store_receipt(&receipt).await;

@@ -8,6 +8,7 @@ use super::error::LoadError;
 use super::exchange::{ConnectionOptions, Exchange};
 use super::outcome::Sink;
 use super::running::{Progress, RunningLoad};
+use super::sessions::LongSessions;
 use super::target::Target;
 use super::tls::Tls;
 
@@ -86,6 +87,17 @@ impl Load {
     pub fn keep_alive(mut self, connections: usize) -> Load {
         self.pool = Some(connections);
         self
+    }
+
+    /// Makes `count` long sessions instead, with the first target and the exchange, which has to be an [`Exchange::Session`]. They may take
+    /// the timeout to begin, and as long to end.
+    ///
+    /// # Errors
+    /// Returns an error where there is no target, or where it does not fit into a socket address.
+    pub fn into_sessions(self, count: usize) -> Result<LongSessions, LoadError> {
+        let plan = self.into_plan()?;
+        let address = plan.addresses.into_iter().next().ok_or(LoadError::NoTarget)?;
+        Ok(LongSessions { address, count, timeout: plan.timeout, options: plan.options })
     }
 
     /// Starts the generator's thread. The first connection is due at once.

@@ -14,6 +14,9 @@ pub enum LoadError {
     /// Connections are to be kept, but the number of kept connections is 0.
     #[error("keep at least one connection")]
     ZeroConnections,
+    /// There are to be long sessions, but their number is 0.
+    #[error("0 long sessions would show nothing: hold at least one")]
+    ZeroSessions,
     /// The text of a target is not an address.
     #[error("{0} is not an address to connect to: write ADDR:PORT, [ADDR]:PORT for IPv6, or unix@/PATH")]
     InvalidAddress(String),

@@ -34,6 +34,8 @@ pub enum Failure {
     Local(i32),
     /// All connections of the pool were busy until the timeout. It is the load's own limit and says nothing about the server.
     NoFreeConnection,
+    /// A whole reply to a request whose body had not ended. Only a long session can fail so.
+    AnsweredEarly,
     /// Another error. The value is the errno.
     Other(i32),
 }
@@ -85,6 +87,7 @@ impl fmt::Display for Failure {
             Failure::Tls(TlsFailure::NotTls) => out.write_str("reply that is not TLS"),
             Failure::Tls(TlsFailure::Incompatible) => out.write_str("no TLS version or cipher in common"),
             Failure::Tls(TlsFailure::Other) => out.write_str("TLS failure"),
+            Failure::AnsweredEarly => out.write_str("answered before the end of the request"),
             Failure::NoFreeConnection => out.write_str("no connection was free"),
             Failure::Local(errno) | Failure::Other(errno) => write!(out, "{}", Errno::from_raw(*errno)),
         }

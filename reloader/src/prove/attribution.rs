@@ -1,5 +1,7 @@
 //! Assigns each loss to a reload.
 
+use std::time::Duration;
+
 use super::findings::{Findings, TimedReload};
 use super::loss::Loss;
 
@@ -26,10 +28,13 @@ fn count_losses(losses: &[Loss], reloads: &[TimedReload]) -> Vec<u64> {
     counts
 }
 
+/// The number of the last reload that had begun at this time, counted from 1. `None` before the first one.
+pub(super) fn last_reload_at(at: Duration, reloads: &[TimedReload]) -> Option<usize> {
+    reloads.iter().rposition(|reload| reload.begin <= at).map(|index| index + 1)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::load::Failure;
     use crate::prove::loss::LossClass;
@@ -51,5 +56,12 @@ mod tests {
         let many: Vec<(u64, Failure)> = (0..20_001).map(|millis| (1000 + millis, Failure::Refused)).collect();
         assert_eq!(losses_per_reload(&samples::findings(0, &many, 3)), None);
         assert_eq!(losses_per_reload(&samples::findings(0, &many[..20_000], 3)).unwrap().iter().sum::<u64>(), 20_000);
+    }
+
+    #[test]
+    fn end_belongs_to_the_reload_under_way_or_the_last_one_before() {
+        let reloads = samples::findings(0, &[], 3).reloads;
+        let at = |ms| last_reload_at(Duration::from_millis(ms), &reloads);
+        assert_eq!([at(10), at(1001), at(1500), at(2000), at(90_000)], [None, Some(1), Some(1), Some(2), Some(3)]);
     }
 }

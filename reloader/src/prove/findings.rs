@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use super::protocol::Protocol;
-use super::reload_method::{ReloadReport, ReloadResult};
+use super::protocol::{Protocol, SessionSettings};
+use super::reload_method::{ReceiptsCut, ReloadReport, ReloadResult};
+use super::sessions::SessionFindings;
 use super::tally::Tally;
+use crate::load::Failure;
 
 /// What the operator asked for.
 #[derive(Debug, Clone)]
@@ -19,12 +21,22 @@ pub struct ProofSettings {
     pub reloads: u32,
     /// The time from the beginning of one reload to the beginning of the next.
     pub interval: Duration,
+    /// The long sessions beside the load; `None`: there are none.
+    pub sessions: Option<SessionSettings>,
     /// The command that reloads; `None`: the daemon reloads.
     pub command: Option<String>,
     /// The whole command line of the run, quoted for a shell.
     pub command_line: String,
     /// The reason to doubt that the reloaded service is the target. A run with a doubt proves nothing about the target, whatever its verdict.
     pub doubt: Option<String>,
+}
+
+impl ProofSettings {
+    /// Whether the long sessions are requests in progress. Otherwise they are connections on which nothing is sent.
+    pub fn holds_requests(&self) -> bool {
+        let post = self.sessions.as_ref().and_then(|sessions| sessions.post.as_ref());
+        post.or(self.protocol.http.as_ref()).is_some()
+    }
 }
 
 /// One reload of a run.
@@ -57,6 +69,8 @@ pub struct Findings {
     pub connections: u64,
     /// Kept connections that the service closed between two requests.
     pub closed_between: u64,
+    /// What became of the long sessions.
+    pub sessions: Option<SessionFindings>,
     /// The reloads, in order.
     pub reloads: Vec<TimedReload>,
     /// The signal that ended the run early.
@@ -78,8 +92,32 @@ impl Findings {
         self.reloads.iter().any(|reload| reload.report.result == ReloadResult::Failed)
     }
 
+    /// The number of long sessions that were lost.
+    pub fn lost_sessions(&self) -> u64 {
+        self.sessions.as_ref().map_or(0, SessionFindings::lost_count)
+    }
+
+    /// The long sessions and the connections of the load that were established and then cut.
+    pub fn seen_cut(&self) -> u64 {
+        seen_cut(&self.tally, self.lost_sessions())
+    }
+
+    /// Whether the receipts say that as many were cut as were seen. `None` if there are no sessions, or the receipts do not say.
+    pub fn receipts_agree(&self) -> Option<bool> {
+        match self.sessions.as_ref()?.receipts {
+            ReceiptsCut::Count(cut) => Some(cut == self.seen_cut()),
+            ReceiptsCut::None | ReceiptsCut::Unknown => None,
+        }
+    }
+
     /// The time of the longest reload.
     pub fn longest_reload(&self) -> Option<Duration> {
         self.reloads.iter().map(|reload| reload.took).max()
     }
+}
+
+/// Lost sessions, and the connections of a load that were established and then cut.
+pub(super) fn seen_cut(tally: &Tally, lost_sessions: u64) -> u64 {
+    let cut = [Failure::ResetAfterConnect, Failure::Empty, Failure::CutShort];
+    lost_sessions + cut.iter().filter_map(|failure| tally.reasons.get(failure)).sum::<u64>()
 }

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::attribution::losses_per_reload;
+use super::attribution::{last_reload_at, losses_per_reload};
 use super::findings::{Findings, ProofSettings};
 use super::loss::LossClass;
+use super::reload_method::ReceiptsCut;
 use super::sentences::verdict_sentence;
+use super::sessions::{SessionFindings, reason};
 use super::verdict::Verdict;
 use crate::units::to_micros;
 
@@ -40,6 +42,7 @@ pub struct Json {
     closed_between: Option<u64>,
     latency_us: Latency,
     schedule_us: Schedule,
+    hold: Option<Hold>,
     reloads: Option<Vec<Reload>>,
 }
 
@@ -96,6 +99,29 @@ struct Reload {
     lost: Option<u64>,
 }
 
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Hold {
+    what: &'static str,
+    sessions: u64,
+    alive: u64,
+    lost: u64,
+    reasons: BTreeMap<String, u64>,
+    ends: Vec<SessionEnd>,
+    receipts_cut: Option<u64>,
+    seen_cut: u64,
+    receipts_agree: Option<bool>,
+}
+
+/// The end of a lost session.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct SessionEnd {
+    at_us: u64,
+    reload: Option<usize>,
+    reason: String,
+}
+
 /// The object for these findings. Where nothing was measured it holds no figures.
 pub fn json(findings: &Findings, verdict: &Verdict) -> Json {
     if let Verdict::Unmeasured(reason) = verdict {
@@ -130,6 +156,7 @@ pub fn json(findings: &Findings, verdict: &Verdict) -> Json {
         closed_between: keeps_connections.then_some(findings.closed_between),
         latency_us: latency(findings),
         schedule_us: schedule(findings),
+        hold: findings.sessions.as_ref().map(|sessions| hold(findings, sessions)),
         reloads: Some(reloads(findings)),
         ..json_without_figures(&findings.settings, verdict.word(), "")
     }
@@ -162,7 +189,30 @@ pub fn json_without_figures(settings: &ProofSettings, result: &str, reason: &str
         closed_between: None,
         latency_us: Latency::default(),
         schedule_us: Schedule::default(),
+        hold: None,
         reloads: None,
+    }
+}
+
+fn hold(findings: &Findings, sessions: &SessionFindings) -> Hold {
+    let end = |(at, failure)| SessionEnd {
+        at_us: to_micros(at),
+        reload: last_reload_at(at, &findings.reloads),
+        reason: reason(failure),
+    };
+    Hold {
+        what: if sessions.has_request { "requests" } else { "connections" },
+        sessions: sessions.count(),
+        alive: sessions.count() - sessions.lost_count(),
+        lost: sessions.lost_count(),
+        reasons: sessions.reasons(),
+        ends: sessions.lost().into_iter().map(end).collect(),
+        receipts_cut: match sessions.receipts {
+            ReceiptsCut::Count(cut) => Some(cut),
+            ReceiptsCut::None | ReceiptsCut::Unknown => None,
+        },
+        seen_cut: findings.seen_cut(),
+        receipts_agree: findings.receipts_agree(),
     }
 }
 
@@ -237,6 +287,24 @@ mod tests {
         let mut unseen = samples::findings(10, &[], 1);
         unseen.tally.total.syn_unknown = 10;
         assert!(value(&unseen)["late"]["syn-resent"].is_null());
+    }
+
+    #[test]
+    fn lost_session_is_a_loss_with_its_reload() {
+        let mut findings = samples::findings(100, &[(1500, Failure::Empty)], 2);
+        assert!(value(&findings)["hold"].is_null());
+        findings.sessions = Some(samples::sessions(19, &[(2100, Failure::ResetAfterConnect)], ReceiptsCut::Count(2)));
+        let value = value(&findings);
+        assert_eq!(
+            value["hold"],
+            serde_json::json!({
+                "what": "requests", "sessions": 20, "alive": 19, "lost": 1, "reasons": { "reset": 1 },
+                "ends": [{ "at-us": 2_100_000, "reload": 2, "reason": "reset" }],
+                "receipts-cut": 2, "seen-cut": 2, "receipts-agree": true,
+            })
+        );
+        findings.tally = samples::findings(100, &[], 2).tally;
+        assert_eq!(verdict(&findings), Verdict::Lost);
     }
 
     #[test]

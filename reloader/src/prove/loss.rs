@@ -48,7 +48,7 @@ impl LossClass {
             Failure::Timeout => LossClass::TimedOut,
             Failure::Status(_) | Failure::NotHttp => LossClass::BadStatus,
             Failure::Tls(_) => LossClass::Tls,
-            Failure::Other(_) => LossClass::Other,
+            Failure::AnsweredEarly | Failure::Other(_) => LossClass::Other,
             Failure::Local(_) | Failure::NoFreeConnection => return None,
         })
     }

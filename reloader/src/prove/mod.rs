@@ -15,6 +15,7 @@ mod run;
 #[cfg(test)]
 mod samples;
 mod sentences;
+mod sessions;
 mod shell;
 mod tally;
 mod target_spec;
@@ -26,13 +27,14 @@ mod windows;
 
 pub use findings::{Findings, ProofSettings, TimedReload};
 pub use json::{Json, json, json_without_figures};
-pub use protocol::{Protocol, ProtocolError};
-pub use reload_method::{ReloadMethod, ReloadReport, ReloadResult};
+pub use protocol::{Protocol, ProtocolError, SessionSettings};
+pub use reload_method::{ReceiptsCut, ReloadMethod, ReloadReport, ReloadResult};
 pub use report::html;
 pub use run::{Proof, ProofProgress, ProveError, SignalNumber, run};
+pub use sessions::SessionFindings;
 pub use shell::ShellCommand;
 pub use tally::Tally;
 pub use target_spec::{TargetSpec, TargetSpecError};
 pub use text::text;
-pub use trial::{TrialError, find_serving_address};
+pub use trial::{TrialError, find_serving_address, open_sessions};
 pub use verdict::{Verdict, verdict};

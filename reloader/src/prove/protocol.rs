@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::target_spec::TargetSpec;
-use crate::load::{ClientCertificate, Exchange, Load, LoadError, Target, Tls};
+use crate::load::{ClientCertificate, Exchange, Load, LoadError, LongSessions, SessionContent, Target, Tls};
 
 /// What a client does on each connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,15 +25,34 @@ pub struct Protocol {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
 }
 
+/// What the operator asked for by `--hold`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// The number of sessions.
+    pub count: usize,
+    /// The path of the POST requests that are held. `None`: GET requests for the path of `--http`, or nothing but connections.
+    pub post: Option<String>,
+}
+
 /// Why a protocol is not valid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
-    /// HTTP cannot carry the path.
-    #[error("--http={0}: a path begins with `/` and has neither spaces nor control characters; write them as %20")]
-    Path(String),
+    /// HTTP cannot carry the path. The option comes first.
+    #[error("{0}={1}: a path begins with `/` and has neither spaces nor control characters; write them as %20")]
+    Path(&'static str, String),
     /// HTTP cannot carry the header, or it would change what a run counts.
     #[error("--header `{}`: {}", .0.escape_debug(), .1)]
     Header(String, &'static str),
+}
+
+impl SessionSettings {
+    /// Checks that HTTP can carry the path.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Path`].
+    pub fn check(&self) -> Result<(), ProtocolError> {
+        self.post.as_ref().map_or(Ok(()), |path| check_path("--hold-post", path))
+    }
 }
 
 impl Protocol {
@@ -40,10 +61,7 @@ impl Protocol {
     /// # Errors
     /// [`ProtocolError::Path`] or [`ProtocolError::Header`].
     pub fn check(&self) -> Result<(), ProtocolError> {
-        let cannot_carry = |path: &&String| !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic());
-        if let Some(path) = self.http.as_ref().filter(cannot_carry) {
-            return Err(ProtocolError::Path(path.clone()));
-        }
+        self.http.as_ref().map_or(Ok(()), |path| check_path("--http", path))?;
         self.headers
             .iter()
             .try_for_each(|header| check_header(header).map_err(|remedy| ProtocolError::Header(header.clone(), remedy)))
@@ -69,7 +87,33 @@ impl Protocol {
     /// # Errors
     /// [`LoadError::InvalidHostName`] where TLS cannot ask for the target's host.
     pub fn load(&self, target: &TargetSpec, address: &Target) -> Result<Load, LoadError> {
-        let mut load = Load::new(vec![address.clone()]).exchange(self.exchange(target));
+        let load = self.load_of(self.exchange(target), target, address)?;
+        Ok(match self.keep_alive {
+            Some(connections) => load.keep_alive(connections),
+            None => load,
+        })
+    }
+
+    /// The long sessions beside a load, each of which has `timeout` to begin, and to end.
+    ///
+    /// # Errors
+    /// As for [`Protocol::load`].
+    pub fn sessions(
+        &self,
+        settings: &SessionSettings,
+        target: &TargetSpec,
+        address: &Target,
+        timeout: Duration,
+    ) -> Result<LongSessions, LoadError> {
+        let head = settings.post.as_ref().map(|path| ("POST", path)).or(self.http.as_ref().map(|path| ("GET", path)));
+        let content = head.map_or(SessionContent::Nothing, |(method, path)| {
+            SessionContent::Request(self.request(method, path, target, &["Transfer-Encoding: chunked"]))
+        });
+        self.load_of(Exchange::Session(content), target, address)?.timeout(timeout).into_sessions(settings.count)
+    }
+
+    fn load_of(&self, exchange: Exchange, target: &TargetSpec, address: &Target) -> Result<Load, LoadError> {
+        let mut load = Load::new(vec![address.clone()]).exchange(exchange);
         if self.tls {
             let files = self.client_certificate.as_ref();
             let certificate = files.map(|(certificate, key)| ClientCertificate::read(certificate, key)).transpose()?;
@@ -79,17 +123,21 @@ impl Protocol {
         if self.proxy_protocol {
             load = load.proxy_protocol();
         }
-        if let Some(connections) = self.keep_alive {
-            load = load.keep_alive(connections);
-        }
         Ok(load)
     }
 
     fn exchange(&self, target: &TargetSpec) -> Exchange {
-        let Some(path) = &self.http else { return Exchange::Close };
+        match &self.http {
+            Some(path) => Exchange::Http(self.request("GET", path, target, &[])),
+            None => Exchange::Close,
+        }
+    }
+
+    /// The head of a request. `own` are header lines that the operator's do not replace.
+    fn request(&self, method: &str, path: &str, target: &TargetSpec, own: &[&str]) -> Arc<[u8]> {
         let host = if target.host.is_some() { target.text.as_str() } else { "localhost" };
         let host = host.strip_suffix(if self.tls { ":443" } else { ":80" }).unwrap_or(host);
-        let connection = if self.keep_alive.is_some() { "keep-alive" } else { "close" };
+        let connection = if self.keep_alive.is_some() && own.is_empty() { "keep-alive" } else { "close" };
         let given = |name: &str| self.headers.iter().any(|header| name_of(header).eq_ignore_ascii_case(name));
         let defaults = [
             ("Host", host.to_owned()),
@@ -99,9 +147,17 @@ impl Protocol {
         ];
         let defaults = defaults.into_iter().filter(|(name, _)| !given(name));
         let lines = defaults.map(|(name, value)| format!("{name}: {value}")).chain(self.headers.iter().cloned());
+        let lines = lines.chain(own.iter().map(|line| (*line).to_owned()));
         let lines: String = lines.map(|line| format!("{line}\r\n")).collect();
-        let request = format!("GET {path} HTTP/1.1\r\n{lines}\r\n");
-        Exchange::Http(request.into_bytes().into())
+        format!("{method} {path} HTTP/1.1\r\n{lines}\r\n").into_bytes().into()
+    }
+}
+
+/// Checks that HTTP can carry the path that this option gives.
+pub(super) fn check_path(option: &'static str, path: &str) -> Result<(), ProtocolError> {
+    match path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(()),
+        false => Err(ProtocolError::Path(option, path.to_owned())),
     }
 }
 
@@ -154,7 +210,7 @@ mod tests {
     fn request(protocol: &Protocol, target: &str) -> String {
         match protocol.exchange(&TargetSpec::parse(target).unwrap()) {
             Exchange::Http(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
-            Exchange::Close => String::new(),
+            Exchange::Close | Exchange::Session(_) => String::new(),
         }
     }
 
@@ -191,7 +247,7 @@ mod tests {
     fn path_that_would_split_the_request_is_refused() {
         for path in ["health", "/a b", "/a\r\nX: y", "/é"] {
             let http = Protocol { http: Some(path.into()), ..Protocol::default() };
-            assert_eq!(http.check(), Err(ProtocolError::Path(path.into())));
+            assert_eq!(http.check(), Err(ProtocolError::Path("--http", path.into())));
         }
     }
 }

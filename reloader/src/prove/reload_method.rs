@@ -4,6 +4,22 @@
 pub trait ReloadMethod {
     /// Reloads once, and waits for the end of the reload.
     fn reload(&self) -> impl Future<Output = ReloadReport>;
+
+    /// What its receipts since the beginning of the run say was cut. Waits a moment for them to say `expected`.
+    fn receipts_cut(&self, _expected: u64) -> impl Future<Output = ReceiptsCut> {
+        std::future::ready(ReceiptsCut::None)
+    }
+}
+
+/// How many connections were cut, by the receipts of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceiptsCut {
+    /// What reloads the service writes no receipts.
+    None,
+    /// A receipt says that it is not known, or the receipts cannot be read.
+    Unknown,
+    /// The sum.
+    Count(u64),
 }
 
 /// What is known about one reload.

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::findings::{Findings, ProofSettings, TimedReload};
 use super::protocol::Protocol;
-use super::reload_method::{ReloadReport, ReloadResult};
+use super::reload_method::{ReceiptsCut, ReloadReport, ReloadResult};
+use super::sessions::SessionFindings;
 use super::tally::Tally;
 use super::windows::ReloadWindows;
 use crate::load::{Failure, Outcome, Sink};
@@ -26,6 +27,7 @@ pub(super) fn findings(served: u64, failures: &[(u64, Failure)], reloads: u32) -
         tally: tally(served, failures),
         connections: served + failures.len() as u64,
         closed_between: 0,
+        sessions: None,
         reloads: (1..=reloads).map(reload).collect(),
         cut_short: None,
         max_start_delay: Duration::ZERO,
@@ -40,6 +42,7 @@ fn settings(reloads: u32) -> ProofSettings {
         rate: 1000,
         reloads,
         interval: Duration::from_secs(1),
+        sessions: None,
         command: Some("systemctl restart web".into()),
         command_line: "reloader prove --target web.example:8080 --http".into(),
         doubt: None,
@@ -64,4 +67,11 @@ fn tally(served: u64, failures: &[(u64, Failure)]) -> Tally {
     (0..served).for_each(|millis| record(millis, Ok(())));
     failures.iter().for_each(|(millis, failure)| record(*millis, Err(*failure)));
     tally
+}
+
+/// Long sessions of which so many lived, and the others ended at these milliseconds.
+pub(super) fn sessions(alive: usize, lost: &[(u64, Failure)], receipts: ReceiptsCut) -> SessionFindings {
+    let alive = (0..alive).map(|_| (Duration::from_secs(9), Ok(())));
+    let lost = lost.iter().map(|(millis, failure)| (Duration::from_millis(*millis), Err(*failure)));
+    SessionFindings { has_request: true, ends: alive.chain(lost).collect(), receipts }
 }

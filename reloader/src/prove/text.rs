@@ -3,7 +3,10 @@
 use super::attribution::losses_per_reload;
 use super::findings::Findings;
 use super::reload_method::ReloadResult;
-use super::sentences::{exclusions, late_sentence, losses_by_class, schedule_sentence, tenths, verdict_sentence};
+use super::sentences::{
+    exclusions, late_sentence, losses_by_class, receipts_sentence, schedule_sentence, sessions_sentence, tenths,
+    verdict_sentence,
+};
 use super::verdict::Verdict;
 use crate::units::to_micros;
 
@@ -33,7 +36,11 @@ fn rows(findings: &Findings) -> Vec<(&'static str, String)> {
         let (made, closed) = (findings.connections, findings.closed_between);
         rows.push(("kept", format!("{made} connections made, {closed} closed by the service between two requests")));
     }
+    if let Some(sessions) = &findings.sessions {
+        rows.push(("held", sessions_sentence(sessions, &findings.reloads)));
+    }
     rows.push(("reloads", reloads(findings)));
+    rows.extend(receipts_sentence(findings).map(|sentence| ("receipts", sentence)));
     rows.push(("schedule", schedule_sentence(findings)));
     rows.extend(exclusions(findings).into_iter().map(|sentence| ("also", sentence)));
     rows.extend(findings.settings.doubt.iter().map(|doubt| ("doubt", doubt.clone())));

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use super::findings::ProofSettings;
 use super::loss::LossClass;
-use super::protocol::Protocol;
+use super::protocol::{Protocol, SessionSettings};
+use super::sessions::reason;
 use super::target_spec::TargetSpec;
-use crate::load::{Failure, LoadError, Outcome, Target, TlsFailure};
+use crate::load::{EndedSession, Failure, LoadError, Outcome, RunningSessions, Target, TlsFailure};
 
 /// Why the run does not begin.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,24 @@ pub enum TrialError {
         "{0} closes each connection after one reply, so that none can be kept: leave out --keep-alive. Nothing was reloaded"
     )]
     NotKept(String),
+    /// The service answers a request before its body has ended.
+    #[error(
+        "{0} answers a request before its body has ended, so that none can be held in progress: name a path by --hold-post=/PATH \
+         whose service reads the whole body, or leave out --hold. Nothing was reloaded"
+    )]
+    NotHeld(String),
+    /// Long sessions cannot be opened.
+    #[error("{target}: {failed} of {count} long sessions cannot be held: {reason}. Nothing was reloaded")]
+    Session {
+        /// The argument of `--target`.
+        target: String,
+        /// The number of sessions that failed.
+        failed: usize,
+        /// The number of sessions.
+        count: usize,
+        /// Why the first of them failed.
+        reason: String,
+    },
     /// The client's machine could not make a connection.
     #[error(
         "{target}: this machine cannot connect: {reason}. Nothing was reloaded; try again later, or from another machine"
@@ -67,6 +87,48 @@ pub fn find_serving_address(target: &TargetSpec, protocol: &Protocol, timeout: D
     }
     let (target, reason) = (target.text.clone(), reasons.join("; "));
     Err(if is_local { TrialError::Local { target, reason } } else { TrialError::Unserved { target, reason } })
+}
+
+/// How long a service has to answer a held request too early.
+const EARLY_REPLY: Duration = Duration::from_millis(500);
+
+/// Opens the long sessions that are asked for, if any, once one of them has been opened and ended in good order. It blocks for at most three
+/// times `timeout`.
+///
+/// # Errors
+/// Says why sessions cannot be held.
+pub fn open_sessions(
+    target: &TargetSpec,
+    settings: &ProofSettings,
+    address: &Target,
+    timeout: Duration,
+) -> Result<Option<RunningSessions>, TrialError> {
+    let Some(asked) = &settings.sessions else { return Ok(None) };
+    let open = |count: usize| {
+        let some = SessionSettings { count, ..asked.clone() };
+        settings.protocol.sessions(&some, target, address, timeout)?.start()
+    };
+    let first = open(1)?;
+    if settings.holds_requests() {
+        first.have_ended_within(EARLY_REPLY);
+    }
+    check_sessions(target, &first.wait()?, 1)?;
+    let all = open(asked.count)?;
+    check_sessions(target, all.failed_to_open(), asked.count)?;
+    Ok(Some(all))
+}
+
+fn check_sessions(target: &TargetSpec, ended: &[EndedSession], count: usize) -> Result<(), TrialError> {
+    let failures: Vec<Failure> = ended.iter().filter_map(|session| session.result.err()).collect();
+    let target = target.text.clone();
+    match failures.first() {
+        None => Ok(()),
+        Some(Failure::AnsweredEarly) => Err(TrialError::NotHeld(target)),
+        Some(failure) if LossClass::from_failure(*failure).is_none() => {
+            Err(TrialError::Local { target, reason: failure.to_string() })
+        }
+        Some(failure) => Err(TrialError::Session { target, failed: failures.len(), count, reason: reason(*failure) }),
+    }
 }
 
 /// What the failure means here, and what to do about it.

@@ -9,9 +9,9 @@ use crate::units::format_micros;
 /// What a run proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every connection was served, through every reload.
+    /// Every connection was served, and every long session lived, through every reload.
     Lossless,
-    /// Connections were lost.
+    /// Connections or long sessions were lost.
     Lost,
     /// Nothing was lost, but a reload failed.
     ReloadFailed,
@@ -38,7 +38,7 @@ pub fn verdict(findings: &Findings) -> Verdict {
     }
     // Losses are checked before the limits of this machine. A service that hangs uses up the machine's descriptors, but the connections that
     // were lost before that are losses all the same.
-    if findings.tally.lost() > 0 {
+    if findings.tally.lost() > 0 || findings.lost_sessions() > 0 {
         return Verdict::Lost;
     }
     if let Some(reason) = not_carried(findings).or_else(|| unfinished(findings)) {

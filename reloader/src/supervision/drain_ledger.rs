@@ -112,12 +112,21 @@ impl DrainLedger {
         self.sums.iter().rev().find(|(at, _)| is_near(at)).map(|(_, connections)| *connections)
     }
 
-    /// How each process ended that was seen with connections, and how many it had. Processes that live are left out.
-    pub(super) fn ends(&self) -> Vec<ProcessEnd> {
-        let ends = self.processes.iter().filter_map(|((pid, _), entry)| {
-            Some(ProcessEnd { pid: *pid, ended: entry.ended()?, connections: entry.connections })
-        });
-        ends.collect()
+    /// How each process ended that was seen with connections, and how many it had; and those that live.
+    pub(super) fn ends(&self) -> (Vec<ProcessEnd>, Vec<u32>) {
+        let (mut ends, mut living) = (Vec::new(), Vec::new());
+        for ((pid, _), entry) in &self.processes {
+            match entry.ended() {
+                Some(ended) => ends.push(ProcessEnd { pid: *pid, ended, connections: entry.connections }),
+                None => living.push(*pid),
+            }
+        }
+        (ends, living)
+    }
+
+    /// Forgets processes whose ends have been judged: a process that outlived them shares this ledger.
+    pub(super) fn forget(&mut self, judged: &[ProcessEnd]) {
+        self.processes.retain(|(pid, _), _| judged.iter().all(|end| end.pid != *pid));
     }
 }
 

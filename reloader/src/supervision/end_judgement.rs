@@ -14,8 +14,12 @@ pub(super) struct EndFacts {
     pub(super) ended: Ended,
     /// The processes that had connections, as far as they have ended.
     pub(super) processes: Vec<ProcessEnd>,
+    /// Whether processes with connections have outlived the root and are not followed: nothing will be known of their ends.
+    pub(super) leaves_processes: bool,
     /// Whether the generation was looked at after it was asked to end, or just before.
     pub(super) was_looked_at: bool,
+    /// The connections at a look shortly before the end was noticed.
+    pub(super) had_at_last: Option<u64>,
     /// HAProxy's own hard stop, if it took place.
     pub(super) hard_stop: Option<HardStop>,
     /// The daemon ended the root after its workers had ended.
@@ -67,7 +71,7 @@ pub(super) fn judge(facts: &EndFacts) -> Option<CutShort> {
         None => match (by_status(facts), by_closing(facts)) {
             // Those that ended in order have closed connections too.
             (Some(failed), Some(_)) => CutShort { cut: None, ..failed },
-            (failed, closing) => failed.or(closing)?,
+            (failed, closing) => failed.or(closing).or_else(|| by_ignorance(facts))?,
         },
     };
     (cut_short.cut != Some(0)).then_some(cut_short)
@@ -94,7 +98,8 @@ fn by_status(facts: &EndFacts) -> Option<CutShort> {
         Some(end) if end.ended != Ended::Unknown => format!("lost its process {}, which {}", end.pid, end.ended),
         _ => facts.ended.to_string(),
     };
-    let cut = facts.was_looked_at.then(|| failed.iter().map(|end| end.connections).sum());
+    let cut = (facts.was_looked_at && !(root_failed && facts.leaves_processes))
+        .then(|| failed.iter().map(|end| end.connections).sum());
     Some(CutShort { how, cut, is_certain: true })
 }
 
@@ -102,6 +107,14 @@ fn by_status(facts: &EndFacts) -> Option<CutShort> {
 fn by_closing(facts: &EndFacts) -> Option<CutShort> {
     let closed = facts.closed_at_last.filter(|closed| *closed >= SEVERAL)?;
     let how = format!("{} and closed at least {closed} lasting connections in its last moment", facts.ended);
+    Some(CutShort { how, cut: None, is_certain: false })
+}
+
+/// Before Linux 6.15 the status of a process is lost that is not the daemon's child. One that had several connections a moment ago may have
+/// finished them or cut them.
+fn by_ignorance(facts: &EndFacts) -> Option<CutShort> {
+    let had = facts.had_at_last.filter(|had| *had >= SEVERAL as u64 && facts.ended == Ended::Unknown)?;
+    let how = format!("ended with {had} connections at the last look, and the kernel does not tell how");
     Some(CutShort { how, cut: None, is_certain: false })
 }
 
@@ -119,7 +132,9 @@ mod tests {
             root: 1,
             ended,
             processes: processes.collect(),
+            leaves_processes: false,
             was_looked_at: true,
+            had_at_last: None,
             hard_stop: None,
             root_was_idle: false,
             stop_signal: None,
@@ -142,6 +157,15 @@ mod tests {
     }
 
     #[test]
+    fn end_whose_status_is_lost_is_not_known_to_be_orderly() {
+        let end = |had, ended| EndFacts { had_at_last: Some(had), ..facts(ended, &[(1, ended, had)]) };
+        assert_eq!(cut(&end(20, Ended::Unknown)), Some(None));
+        assert!(!judge(&end(20, Ended::Unknown)).unwrap().is_certain);
+        assert_eq!(cut(&end(1, Ended::Unknown)), None, "the last one is finished last");
+        assert_eq!(cut(&end(20, DONE)), None);
+    }
+
+    #[test]
     fn killed_process_cuts_its_connections() {
         assert_eq!(cut(&facts(KILLED, &[(1, KILLED, 5)])), Some(Some(5)));
         assert_eq!(cut(&facts(Ended::Exited(1), &[(1, Ended::Exited(1), 5)])), Some(Some(5)));
@@ -161,6 +185,12 @@ mod tests {
         );
         // A kernel that does not keep the status: the master tells that a worker has failed.
         assert_eq!(cut(&facts(Ended::Exited(137), &[(2, Ended::Unknown, 20)])), Some(Some(20)));
+    }
+
+    #[test]
+    fn processes_that_outlive_a_killed_root_may_be_cut_later() {
+        let end = |ended| EndFacts { leaves_processes: true, ..facts(ended, &[]) };
+        assert_eq!((cut(&end(KILLED)), cut(&end(DONE))), (Some(None), None));
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub(crate) struct Generation {
     pub(crate) serving_since: Instant,
     /// When it was retired.
     pub(crate) retired: Option<Instant>,
+    /// The earliest moment at which a master may have retired it. The daemon sees that afterwards. `None` if the daemon retires it itself.
+    pub(crate) retired_not_before: Option<Instant>,
     /// The listeners that it has, or had when it was retired.
     pub(crate) listeners: Vec<Owned>,
     /// True if it was seen to have closed its listeners after it was retired.
@@ -119,6 +121,7 @@ impl Generation {
             since: SystemTime::now(),
             serving_since: Instant::now(),
             retired: None,
+            retired_not_before: None,
             listeners: Vec::new(),
             closed_listeners: false,
             retired_listens: false,
@@ -152,6 +155,7 @@ impl Generation {
             since: self.since,
             serving_since: self.serving_since,
             retired: Some(Instant::now()),
+            retired_not_before: self.retired_not_before,
             listeners: self.listeners.clone(),
             closed_listeners: false,
             retired_listens: false,

@@ -148,7 +148,11 @@ mod tests {
         let left = Left { handover: handover.into(), main, generation, is_our_config: true };
         let first_line = |step: &Step| step.to_string().lines().next().unwrap_or_default().to_owned();
         let words = |line: String| line.split_whitespace().collect::<Vec<_>>().join(" ");
-        steps_for(&unit, &left, "/usr/bin/reloader", &Config::default()).iter().map(first_line).map(words).collect()
+        steps_for(&unit, &left, "/usr/bin/reloader", &Config::parse("").unwrap())
+            .iter()
+            .map(first_line)
+            .map(words)
+            .collect()
     }
 
     #[test]

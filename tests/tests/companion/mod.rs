@@ -12,6 +12,7 @@ use reloader_tests::versions;
 
 mod changes;
 mod daemon;
+mod ends;
 mod reloads;
 mod unit_actions;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::cli::{exit, output};
 use crate::config;
-use crate::prove::{ProofSettings, Protocol};
+use crate::prove::{ProofSettings, Protocol, SessionSettings};
 
 /// Arguments of `reloader prove`.
 #[derive(Debug, clap::Args)]
@@ -46,6 +46,13 @@ pub(in crate::cli) struct Arguments {
         value_parser = connections
     )]
     pub(super) keep_alive: Option<usize>,
+    /// Hold this many long sessions through all reloads: with --http requests in progress, otherwise connections on which nothing is sent. A
+    /// session that dies is lost.
+    #[arg(long, value_name = "N", value_parser = sessions)]
+    pub(super) hold: Option<usize>,
+    /// Hold POST requests for this path, and not GET requests for the path of --http.
+    #[arg(long, value_name = "/PATH", requires_all = ["hold", "http"])]
+    pub(super) hold_post: Option<String>,
     /// A header of the request, as `NAME: VALUE`. It may be given several times; one of prove's own is replaced.
     #[arg(long, value_name = "NAME: VALUE", requires = "http")]
     pub(super) header: Vec<String>,
@@ -81,10 +88,15 @@ impl Arguments {
         }
     }
 
+    pub(super) fn sessions(&self) -> Option<SessionSettings> {
+        self.hold.map(|count| SessionSettings { count, post: self.hold_post.clone() })
+    }
+
     pub(super) fn settings(&self, doubt: Option<String>) -> ProofSettings {
         ProofSettings {
             target: self.target.clone(),
             protocol: self.protocol(),
+            sessions: self.sessions(),
             rate: self.rate,
             reloads: self.reloads,
             interval: self.interval,
@@ -114,6 +126,10 @@ fn reloads(text: &str) -> Result<u32, String> {
 
 fn connections(text: &str) -> Result<usize, String> {
     positive(text, "keep at least one connection")
+}
+
+fn sessions(text: &str) -> Result<usize, String> {
+    positive(text, "0 sessions would show nothing; leave out --hold")
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {

@@ -1,32 +1,101 @@
 //! Reloads the service by the daemon, as `reloader reload` does.
 
-use std::time::Duration;
+use std::cell::RefCell;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::{CliError, Context, Exit, client};
 use crate::daemon::protocol::{Reply, Request};
 use crate::load::Target;
 use crate::model::listener::Family;
-use crate::prove::{ReloadMethod, ReloadReport, ReloadResult, TargetSpec};
-use crate::receipt::{Outcome, Receipt};
+use crate::prove::{ReceiptsCut, ReloadMethod, ReloadReport, ReloadResult, TargetSpec};
+use crate::receipt::{Kind, Outcome, Receipt};
+use crate::supervision::read_newest;
 use crate::supervision::status::{ListenerStatus, Status};
 
 /// How long one reload may take. It may wait for peers and for generations that drain.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How long the receipt of an end may take. The daemon writes it when it has seen the end.
+const RECEIPT_TIMEOUT: Duration = Duration::from_secs(5);
+const RECEIPT_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How many receipts are read.
+const MAX_RECEIPTS: usize = 10_000;
+
 /// Asks the daemon to reload one of its services.
 pub(super) struct DaemonReload<'a> {
-    pub(super) context: &'a Context,
+    context: &'a Context,
     /// `None`: the daemon chooses.
-    pub(super) service: Option<String>,
+    service: Option<String>,
+    /// `None`: the receipts cannot be read, or are not asked for.
+    since: Option<Receipts>,
+    /// The service of the receipts that the reloads gave.
+    reloaded: RefCell<Option<String>>,
+}
+
+/// The receipts from a moment on.
+#[derive(Clone)]
+pub(super) struct Receipts {
+    state_dir: PathBuf,
+    /// The last receipt before.
+    last: Option<String>,
+}
+
+impl<'a> DaemonReload<'a> {
+    pub(super) fn new(context: &'a Context, service: Option<String>, since: Option<Receipts>) -> DaemonReload<'a> {
+        DaemonReload { context, service, since, reloaded: RefCell::new(None) }
+    }
+}
+
+impl Receipts {
+    /// Those from now on. `None`: they cannot be read.
+    pub(super) fn now(context: &Context) -> Option<Receipts> {
+        let state_dir = context.config().ok()?.state_dir;
+        let newest = read_newest(&state_dir, 1).ok()?;
+        Some(Receipts { last: newest.into_iter().next().map(|receipt| receipt.id), state_dir })
+    }
+
+    /// What these receipts of the service say was cut. It blocks.
+    fn cut(&self, service: Option<&str>) -> io::Result<ReceiptsCut> {
+        let receipts = read_newest(&self.state_dir, MAX_RECEIPTS)?;
+        let is_new = |receipt: &&Receipt| self.last.as_ref().is_none_or(|last| receipt.id > *last);
+        Ok(sum(receipts.iter().take_while(is_new).filter(|receipt| receipt.service.as_deref() == service)))
+    }
+}
+
+fn sum<'a>(receipts: impl Iterator<Item = &'a Receipt>) -> ReceiptsCut {
+    let told = receipts.filter(|receipt| matches!(receipt.kind, Kind::Reload | Kind::Restart | Kind::End));
+    let cut: Option<u64> = told.map(|receipt| receipt.lost.cut).sum();
+    cut.map_or(ReceiptsCut::Unknown, ReceiptsCut::Count)
 }
 
 impl ReloadMethod for DaemonReload<'_> {
     async fn reload(&self) -> ReloadReport {
         let request = Request::Reload { dry_run: false, service: self.service.clone(), comment: None };
         match client::ask_in_runtime(self.context, &request, client::Timeout::After(RELOAD_TIMEOUT), |_| {}).await {
-            Ok(Reply::Receipt { receipt, .. }) => report(*receipt),
+            Ok(Reply::Receipt { receipt, .. }) => {
+                self.reloaded.replace(receipt.service.clone());
+                report(*receipt)
+            }
             Ok(other) => ReloadReport::failed(client::unexpected(&other).message),
             Err(error) => ReloadReport::failed(error.message),
+        }
+    }
+
+    async fn receipts_cut(&self, expected: u64) -> ReceiptsCut {
+        let Some(receipts) = &self.since else { return ReceiptsCut::Unknown };
+        let deadline = Instant::now() + RECEIPT_TIMEOUT;
+        loop {
+            let (receipts, service) = (receipts.clone(), self.reloaded.borrow().clone());
+            let read = tokio::task::spawn_blocking(move || receipts.cut(service.as_deref()));
+            let cut = read.await.ok().and_then(Result::ok).unwrap_or(ReceiptsCut::Unknown);
+            match cut {
+                ReceiptsCut::Count(count) if count < expected && Instant::now() < deadline => {
+                    tokio::time::sleep(RECEIPT_POLL_INTERVAL).await;
+                }
+                _ => return cut,
+            }
         }
     }
 }
@@ -101,6 +170,7 @@ fn port(address: &str) -> Option<u16> {
 mod tests {
     use super::*;
     use crate::model::listener::Role;
+    use crate::receipt::Recorder;
     use crate::supervision::status::{ServiceStatus, Serving};
 
     #[test]
@@ -114,6 +184,18 @@ mod tests {
         ] {
             assert_eq!(port(address), expected, "{address}");
         }
+    }
+
+    #[test]
+    fn receipts_that_do_not_know_give_no_sum() {
+        let receipt = |kind: Kind, cut: Option<u64>| {
+            let mut receipt = Recorder::begin(Some("haproxy"), kind, Instant::now(), 0, None).finish(Ok(()));
+            receipt.lost.cut = cut;
+            receipt
+        };
+        let known = [receipt(Kind::Reload, Some(0)), receipt(Kind::End, Some(20)), receipt(Kind::Adopt, None)];
+        assert_eq!(sum(known.iter()), ReceiptsCut::Count(20));
+        assert_eq!(sum([receipt(Kind::Restart, None)].iter()), ReceiptsCut::Unknown);
     }
 
     fn service(name: &str, address: &str, family: Family) -> ServiceStatus {

@@ -10,6 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -17,12 +18,15 @@ use super::{CliError, Context, Exit, client, output};
 use crate::load::LoadError;
 use crate::prove::{
     Findings, Proof, ProofSettings, ProveError, ShellCommand, SignalNumber, TargetSpec, TrialError,
-    find_serving_address, json_without_figures, run as run_proof,
+    find_serving_address, json_without_figures, open_sessions, run as run_proof,
 };
 use crate::sys::{self, Inheritance};
 pub(super) use arguments::Arguments;
-use daemon_reload::DaemonReload;
+use daemon_reload::{DaemonReload, Receipts};
 use progress_bar::ProgressBar;
+
+/// How many open files `--hold` leaves to the load and to the program itself.
+const FILES_FOR_THE_LOAD: u64 = 256;
 
 pub(super) fn run(
     context: &Context,
@@ -43,15 +47,25 @@ pub(super) fn run(
         eprintln!("reloader: {doubt}");
     }
     let settings = arguments.settings(doubt);
+    let since = match (arguments.hold, &arguments.reload_command) {
+        (Some(_), None) => Receipts::now(context),
+        _ => None,
+    };
     let address = match find_serving_address(&target, &settings.protocol, arguments.timeout) {
         Ok(address) => address,
         Err(TrialError::Load(error)) => return Err(load_error(error)),
         Err(error) => return refuse_to_begin(&arguments, &settings, &error),
     };
     let load = settings.protocol.load(&target, &address).map_err(load_error)?.timeout(arguments.timeout);
-    let proof = Proof { settings, address: address.to_string(), load };
+    let sessions = match open_sessions(&target, &settings, &address, arguments.timeout) {
+        Ok(sessions) => sessions,
+        Err(TrialError::Load(error)) => return Err(load_error(error)),
+        Err(error) => return refuse_to_begin(&arguments, &settings, &error),
+    };
+    let proof = Proof { settings, address: address.to_string(), load, sessions };
     announce(context, &proof);
-    let findings = Context::runtime()?.block_on(prove(context, &arguments, proof, inheritance))?;
+    let daemon = DaemonReload::new(context, arguments.service.clone(), since);
+    let findings = Context::runtime()?.block_on(prove(context, daemon, proof, inheritance))?;
     results::show(context, &arguments, &findings)
 }
 
@@ -61,9 +75,27 @@ fn check_usage(arguments: &Arguments) -> Result<TargetSpec, CliError> {
     if arguments.reload_command.as_ref().is_some_and(|command| command.trim().is_empty()) {
         return Err(usage("--reload-command is empty and would reload nothing; leave it out to ask the daemon".into()));
     }
+    if let Some(sessions) = arguments.sessions() {
+        sessions.check().map_err(|error| usage(error.to_string()))?;
+        check_open_files(sessions.count).map_err(usage)?;
+    }
     let target = TargetSpec::parse(&arguments.target).map_err(|error| usage(error.to_string()))?;
     arguments.report.as_deref().map_or(Ok(()), report_file::check).map_err(usage)?;
     Ok(target)
+}
+
+/// Checks that this process may open so many sessions beside the load.
+fn check_open_files(sessions: usize) -> Result<(), String> {
+    let (_, limit) =
+        getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| format!("cannot read the limit of open files: {error}"))?;
+    let most = limit.saturating_sub(FILES_FOR_THE_LOAD);
+    if sessions as u64 <= most {
+        return Ok(());
+    }
+    Err(format!(
+        "--hold {sessions}: this process may open {limit} files, and the load needs some of them; hold at most {most}, or raise the limit \
+         (ulimit -Hn)"
+    ))
 }
 
 fn internal(what: &str, error: io::Error) -> CliError {
@@ -79,8 +111,8 @@ fn load_error(error: LoadError) -> CliError {
 
 fn refuse_to_begin(arguments: &Arguments, settings: &ProofSettings, error: &TrialError) -> Result<Exit, CliError> {
     let (result, exit) = match error {
-        TrialError::Unserved { .. } => ("unserved", Exit::Failed),
-        TrialError::NotKept(_) => ("unmeasured", Exit::Usage),
+        TrialError::Unserved { .. } | TrialError::Session { .. } => ("unserved", Exit::Failed),
+        TrialError::NotKept(_) | TrialError::NotHeld(_) => ("unmeasured", Exit::Usage),
         TrialError::Local { .. } => ("unmeasured", Exit::TryAgain),
         TrialError::Load(_) => ("unmeasured", Exit::Internal),
     };
@@ -108,7 +140,7 @@ fn announce(context: &Context, proof: &Proof) {
 
 async fn prove(
     context: &Context,
-    arguments: &Arguments,
+    daemon: DaemonReload<'_>,
     proof: Proof,
     inheritance: Inheritance,
 ) -> Result<Findings, CliError> {
@@ -120,10 +152,7 @@ async fn prove(
             let shell = ShellCommand { command, inheritance: Some(inheritance) };
             run_proof(proof, &shell, &mut signals, &show).await
         }
-        None => {
-            let daemon = DaemonReload { context, service: arguments.service.clone() };
-            run_proof(proof, &daemon, &mut signals, &show).await
-        }
+        None => run_proof(proof, &daemon, &mut signals, &show).await,
     };
     drop(bar);
     findings.map_err(|error| match error {

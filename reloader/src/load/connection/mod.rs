@@ -7,8 +7,8 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::exchange::{ConnectionOptions, Exchange};
-use super::http::HttpReply;
+use super::exchange::{ConnectionOptions, Exchange, SessionContent};
+use super::http::{HttpReply, NotHttp};
 use super::outcome::Failure;
 use super::stream::Stream;
 use super::tls::{StreamError, Tls};
@@ -22,6 +22,10 @@ const TCP_CLOSE: u8 = 7;
 /// connections or its own deadline.
 const MAX_READS_PER_TURN: usize = 16;
 const READ_BUFFER_BYTES: usize = 4096;
+
+/// One byte of the body of a request, and the end of the body (RFC 9112, section 7.1).
+const ONE_BYTE_CHUNK: &[u8] = b"1\r\n.\r\n";
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// What a connection needs next.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,6 +64,8 @@ enum Phase {
     AwaitingClose,
     /// Between two requests on a kept connection.
     Idle,
+    /// A long session between its beginning and its end.
+    Open,
 }
 
 /// What TCP had to send again since the last call of [`Connection::take_retransmissions`]. `None` where the kernel does not
@@ -105,7 +111,12 @@ impl Connection {
 
     /// Goes on as far as possible without waiting.
     pub(super) fn drive(&mut self) -> Advance {
-        match self.advance() {
+        let advance = self.advance();
+        self.advance_to(advance)
+    }
+
+    fn advance_to(&self, advance: Result<Advance, StreamError>) -> Advance {
+        match advance {
             Ok(advance) => advance,
             Err(StreamError::Io(error)) if error.kind() == ErrorKind::WouldBlock => Advance::WaitForSocket,
             Err(StreamError::Io(error)) => Advance::Done(Err(Failure::from_errno(errno(&error), self.is_established))),
@@ -129,6 +140,40 @@ impl Connection {
     pub(super) fn is_still_open(&mut self) -> bool {
         let mut buffer = [0; READ_BUFFER_BYTES];
         matches!(self.stream.read(&mut buffer), Err(StreamError::Io(error)) if error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// Whether it is a long session that has begun and not ended.
+    pub(super) fn is_open_session(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Sends the next byte of the body of a session's request.
+    pub(super) fn continue_session(&mut self) -> Advance {
+        let has_body = matches!(self.options.exchange, Exchange::Session(SessionContent::Request(_)));
+        match (self.phase == Phase::Open && has_body).then(|| self.stream.send(ONE_BYTE_CHUNK)) {
+            // A server that does not read for a while has the bytes that it needs.
+            Some(Err(StreamError::Io(error))) if error.kind() == ErrorKind::WouldBlock => Advance::WaitForSocket,
+            Some(Err(error)) => self.advance_to(Err(error)),
+            Some(Ok(())) | None => Advance::WaitForSocket,
+        }
+    }
+
+    /// Ends a long session that is open, as its client does.
+    pub(super) fn end_session(&mut self) -> Advance {
+        let ended = match &self.options.exchange {
+            Exchange::Session(SessionContent::Request(_)) => {
+                self.phase = Phase::Receiving;
+                self.stream.send(LAST_CHUNK)
+            }
+            _ => {
+                self.phase = Phase::AwaitingClose;
+                self.stream.close_tls().map_err(StreamError::Io)
+            }
+        };
+        match ended {
+            Ok(()) => self.drive(),
+            Err(error) => self.advance_to(Err(error)),
+        }
     }
 
     pub(super) fn take_retransmissions(&mut self) -> Retransmissions {
@@ -162,6 +207,7 @@ impl Connection {
                 Phase::Receiving => return self.receive(),
                 Phase::AwaitingClose => return self.await_close(),
                 Phase::Idle => return Ok(Advance::WaitForSocket),
+                Phase::Open => return self.watch_session(),
             }
         }
     }
@@ -227,7 +273,8 @@ impl Connection {
     fn after_handshake(&self) -> Phase {
         match self.options.exchange {
             Exchange::Close => Phase::AwaitingClose,
-            Exchange::Http(_) => Phase::Sending,
+            Exchange::Http(_) | Exchange::Session(SessionContent::Request(_)) => Phase::Sending,
+            Exchange::Session(SessionContent::Nothing) => Phase::Open,
         }
     }
 
@@ -240,10 +287,17 @@ impl Connection {
     }
 
     fn send(&mut self) -> Result<(), StreamError> {
-        if let Exchange::Http(request) = &self.options.exchange {
-            self.stream.send(request)?;
-        }
-        self.phase = Phase::Receiving;
+        self.phase = match &self.options.exchange {
+            Exchange::Session(SessionContent::Request(head)) => {
+                self.stream.send(head)?;
+                Phase::Open
+            }
+            Exchange::Http(request) => {
+                self.stream.send(request)?;
+                Phase::Receiving
+            }
+            Exchange::Close | Exchange::Session(SessionContent::Nothing) => Phase::Receiving,
+        };
         Ok(())
     }
 
@@ -265,6 +319,31 @@ impl Connection {
             }
         }
         Ok(Advance::RunAgain)
+    }
+
+    /// Reads what a server has to say in the middle of a session.
+    fn watch_session(&mut self) -> Result<Advance, StreamError> {
+        let has_request = matches!(self.options.exchange, Exchange::Session(SessionContent::Request(_)));
+        let mut buffer = [0; READ_BUFFER_BYTES];
+        for _ in 0..MAX_READS_PER_TURN {
+            let count = self.stream.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(Advance::Done(Err(self.early_end())));
+            }
+            match self.reply.feed(&buffer[..count]) {
+                Err(NotHttp) if has_request => return Ok(Advance::Done(Err(Failure::NotHttp))),
+                // The greeting of another protocol.
+                Err(NotHttp) => self.reply = HttpReply::default(),
+                Ok(()) if self.reply.is_complete() => return Ok(Advance::Done(Err(self.early_end()))),
+                Ok(()) => {}
+            }
+        }
+        Ok(Advance::RunAgain)
+    }
+
+    /// How the server ended a session before its client did.
+    fn early_end(&self) -> Failure {
+        self.check_reply().err().unwrap_or(Failure::AnsweredEarly)
     }
 
     fn check_reply(&self) -> Result<(), Failure> {

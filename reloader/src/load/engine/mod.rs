@@ -1,6 +1,5 @@
 //! The generator's event loop: starts what is due, drives open connections, and reports each outcome to the sink.
 
-mod poller;
 mod schedule;
 mod slots;
 
@@ -17,9 +16,9 @@ use super::connection::{Advance, Connection, Retransmissions};
 use super::error::LoadError;
 use super::exchange::ConnectionOptions;
 use super::outcome::{Failure, Outcome, Sink};
+use super::poller::Poller;
 use super::running::{FinishedLoad, Progress};
 use crate::units::to_micros;
-use poller::Poller;
 use schedule::Schedule;
 use slots::Slots;
 

@@ -6,7 +6,10 @@ mod tables;
 mod timeline;
 
 use super::findings::Findings;
-use super::sentences::{exclusions, late_sentence, losses_by_class, schedule_sentence, verdict_sentence};
+use super::sentences::{
+    exclusions, late_sentence, losses_by_class, receipts_sentence, schedule_sentence, sessions_sentence,
+    verdict_sentence,
+};
 use super::verdict::Verdict;
 use crate::page::{self, Element, element, thousands};
 use crate::units::format_micros;
@@ -53,10 +56,13 @@ fn header(findings: &Findings, verdict: &Verdict) -> Element {
 fn notes(findings: &Findings, verdict: &Verdict) -> Vec<String> {
     let mut notes: Vec<String> =
         findings.settings.doubt.iter().map(|doubt| format!("{}.", capitalised(doubt))).collect();
-    if *verdict == Verdict::Lost {
+    if *verdict == Verdict::Lost && findings.tally.lost() > 0 {
         notes.push(format!("{}.", capitalised(&losses_by_class(findings))));
     }
     if !matches!(verdict, Verdict::Unmeasured(_)) {
+        let sessions = findings.sessions.as_ref();
+        notes.extend(sessions.map(|sessions| format!("Held: {}.", sessions_sentence(sessions, &findings.reloads))));
+        notes.extend(receipts_sentence(findings).map(|words| format!("The receipts: {words}.")));
         notes.extend(exclusions(findings).iter().map(|words| format!("{}.", capitalised(words))));
     }
     if findings.tally.late > 0 && !matches!(verdict, Verdict::Unmeasured(_)) {
@@ -82,15 +88,22 @@ fn tiles(findings: &Findings) -> Element {
     let tile = |name: &str, value: String, class: &str| {
         element("div").class(&format!("tile {class}")).child(element("dt").text(name)).child(element("dd").text(value))
     };
-    element("dl").class("tiles").children([
-        tile("lost", thousands(lost), if lost > 0 { "bad" } else { "good" }),
-        tile("late", thousands(late), if late > 0 { "late" } else { "" }),
-        tile(findings.settings.protocol.unit(), thousands(findings.tally.tried()), ""),
-        tile("reloads", thousands(findings.reloads.len() as u64), ""),
-        tile("median", at(0.5), ""),
-        tile("99 %", at(0.99), ""),
-        tile("slowest", at(1.0), ""),
-    ])
+    let held = findings.sessions.as_ref().map(|sessions| {
+        let alive = sessions.count() - sessions.lost_count();
+        tile("held", format!("{alive}/{}", sessions.count()), if sessions.lost_count() > 0 { "bad" } else { "good" })
+    });
+    element("dl")
+        .class("tiles")
+        .children([
+            tile("lost", thousands(lost), if lost > 0 { "bad" } else { "good" }),
+            tile("late", thousands(late), if late > 0 { "late" } else { "" }),
+            tile(findings.settings.protocol.unit(), thousands(findings.tally.tried()), ""),
+            tile("reloads", thousands(findings.reloads.len() as u64), ""),
+            tile("median", at(0.5), ""),
+            tile("99 %", at(0.99), ""),
+            tile("slowest", at(1.0), ""),
+        ])
+        .children(held)
 }
 
 fn figure(title: &str, drawings: Vec<Element>, caption: Element) -> Element {

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::findings::{Findings, ProofSettings, TimedReload};
+use super::findings::{Findings, ProofSettings, TimedReload, seen_cut};
 use super::reload_method::{ReloadMethod, ReloadReport, ReloadResult};
+use super::sessions::SessionFindings;
 use super::tally::Tally;
 use super::windows::ReloadWindows;
 use crate::kernel::kernel_release;
-use crate::load::{Load, LoadError, MAX_START_DELAY, RunningLoad};
+use crate::load::{EndedSession, Load, LoadError, MAX_START_DELAY, RunningLoad, RunningSessions};
 
 /// Load without a reload, before the first reload and after the last. The first part shows that nothing is lost without a
 /// reload. The last part shows what the old process loses as it ends.
@@ -39,6 +40,8 @@ pub struct Proof {
     pub address: String,
     /// The load, without its rate.
     pub load: Load,
+    /// The long sessions, which are open already.
+    pub sessions: Option<RunningSessions>,
 }
 
 /// The state of a run, for a progress bar.
@@ -65,14 +68,28 @@ pub async fn run(
     signals: &mut UnboundedReceiver<SignalNumber>,
     show: &dyn Fn(ProofProgress),
 ) -> Result<Findings, ProveError> {
-    let Proof { settings, address, load } = proof;
+    let Proof { settings, address, load, sessions } = proof;
     let began_at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
     let windows = ReloadWindows::default();
     let load = load.rate(settings.rate).start(Tally::new(windows.clone()))?;
     let mut run = Run { load, windows, began: Instant::now(), reloads: Vec::new(), signals, show };
     let early_end = run.reload_all(&settings, method).await?;
     let cut_short = run.finish_load(early_end).await?;
+    let ended = match sessions {
+        Some(sessions) => Some(run.end_sessions(sessions, cut_short).await?),
+        None => None,
+    };
     let finished = run.load.wait()?;
+    let sessions = match ended {
+        Some(ended) => {
+            let ends = ended.into_iter().map(|end| (end.at.saturating_duration_since(finished.begin), end.result));
+            let ends: Vec<_> = ends.collect();
+            let lost = ends.iter().filter(|(_, result)| result.is_err()).count() as u64;
+            let receipts = method.receipts_cut(seen_cut(&finished.sink, lost)).await;
+            Some(SessionFindings { has_request: settings.holds_requests(), ends, receipts })
+        }
+        None => None,
+    };
     let in_load = |(begin, took, report): (Instant, Duration, ReloadReport)| TimedReload {
         begin: begin.saturating_duration_since(finished.begin),
         took,
@@ -87,6 +104,7 @@ pub async fn run(
         tally: finished.sink,
         connections: finished.connections,
         closed_between: finished.closed_between,
+        sessions,
         reloads: run.reloads.into_iter().map(in_load).collect(),
         cut_short,
         max_start_delay: finished.max_start_delay,
@@ -183,6 +201,26 @@ impl Run<'_> {
             }
         }
         Ok(cut_short)
+    }
+
+    /// Ends the long sessions as their clients do, and waits for the service.
+    async fn end_sessions(
+        &mut self,
+        sessions: RunningSessions,
+        mut cut_short: Option<SignalNumber>,
+    ) -> Result<Vec<EndedSession>, ProveError> {
+        sessions.end();
+        while !sessions.are_over() {
+            self.show_progress(false);
+            tokio::select! {
+                Some(signal) = self.signals.recv() => match cut_short {
+                    None => cut_short = Some(signal),
+                    Some(_) => return Err(ProveError::Abandoned(signal)),
+                },
+                () = tokio::time::sleep(LOAD_POLL_INTERVAL) => {}
+            }
+        }
+        Ok(sessions.wait()?)
     }
 
     async fn wait_until(&mut self, end: Instant) -> Option<EarlyEnd> {

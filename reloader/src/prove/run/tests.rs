@@ -81,13 +81,14 @@ async fn reload_three_times() -> Vec<TimedReload> {
         rate: 5,
         reloads: 3,
         interval: INTERVAL,
+        sessions: None,
         command: None,
         command_line: String::new(),
         doubt: None,
     };
     let (_sender, mut signals) = unbounded_channel();
     let method = SlowAtFirst { is_first: true.into() };
-    let proof = Proof { settings, address: String::new(), load };
+    let proof = Proof { settings, address: String::new(), load, sessions: None };
     run(proof, &method, &mut signals, &|_| {}).await.unwrap().reloads
 }
 

@@ -11,7 +11,7 @@ use crate::haproxy::scan;
 use crate::haproxy::version::Version;
 use crate::model::listener::{Owned, Role};
 use crate::process::{self, Handle, ProcessScope, run_blocking};
-use crate::receipt::{Failure, ReasonCode, Recorder};
+use crate::receipt::{Failure, Kind, ReasonCode, Recorder};
 use crate::reload::attempt::Attempt;
 use crate::reload::protection::held;
 use crate::reload::steps::prove::{find_foreign_listener, verdicts};
@@ -28,6 +28,10 @@ const UNSEEN: &str = "its stats socket does not export listeners: those in other
 /// An old worker that is told to stop closes its listeners within this time, or it hangs.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(50);
 
+/// How long ago a master may have retired its worker when the daemon notices it: after a reload that the daemon asked for, and otherwise.
+const ASKED_NOTICE: Duration = Duration::from_millis(250);
+const UNASKED_NOTICE: Duration = Duration::from_millis(1500);
+
 /// The old worker may answer in the new one's place as long as it has not closed the stats socket that they share.
 const LOOKS: u32 = 5;
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -35,6 +39,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 impl Attempt<'_> {
     /// Makes the worker the serving generation. `old` are the listeners from before, of a worker or of custody.
     pub(super) async fn take_over(&mut self, found: &Found, old: &[Owned]) -> Result<(), Failure> {
+        let noticed_after = match self.recorder.receipt().kind {
+            Kind::Reload => ASKED_NOTICE,
+            _ => UNASKED_NOTICE,
+        };
+        self.supervisor.note_retirement_by_master(Instant::now().checked_sub(noticed_after));
         let generation = generation(self.supervisor, found).await?;
         self.recorder.receipt().new = Some(generation.id());
         self.supervisor.begin_start(generation);

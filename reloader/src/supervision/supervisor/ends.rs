@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use super::Supervisor;
 use super::housekeeping::forward_last_words;
 use crate::process::{Ended, ProcessScope, run_blocking};
-use crate::receipt::{Kind, ReasonCode, Receipt, Recorder};
+use crate::receipt::{GenerationId, Kind, ReasonCode, Receipt, Recorder};
 use crate::supervision::connections::closed_from_here;
 use crate::supervision::drain_looks::{Look, look_now};
 use crate::supervision::end_judgement::{CutShort, EndFacts, HardStop, judge};
+use crate::supervision::records::GenerationRecord;
 use crate::supervision::{Generation, Notice};
 
 impl Supervisor {
@@ -20,22 +21,30 @@ impl Supervisor {
         for mut generation in self.generations.take_ended() {
             let lines = forward_last_words(self.name(), &mut generation);
             let closed = self.heartbeat().during(closed_at_last(&generation)).await;
-            let cut_short = cut_short(&generation, closed).filter(|_| !generation.end_is_recorded);
+            // A script may have ended while its server lives on, and a master while its worker drains. What dies now is judged below, or as an orphan.
+            if generation.scope == ProcessScope::SameProgram || !generation.closed_listeners {
+                self.follow_orphans(&generation);
+            }
+            let cut_short = self.judge_end(&generation, closed).filter(|_| !generation.end_is_recorded);
             match &cut_short {
                 None => self.note_drained(&generation),
                 Some(cut_short) => receipts.push(self.end_receipt(&generation, cut_short, lines)),
             }
             generation.clean_up();
-            // A script may have ended while its server lives on, and a master while its worker drains.
-            if generation.scope == ProcessScope::SameProgram || !generation.closed_listeners {
-                self.follow_orphans(&generation);
-            }
         }
         self.drop_path_links_when_over();
         self.record();
         for receipt in receipts {
             self.store_receipt(&receipt).await;
         }
+    }
+
+    /// Judges the end of a generation that is followed no longer.
+    fn judge_end(&self, generation: &Generation, closed_at_last: Option<usize>) -> Option<CutShort> {
+        let is_followed = |pid: u32| self.generations.draining().iter().any(|left| left.process.pid() == pid);
+        let facts = end_facts(generation, closed_at_last, is_followed)?;
+        generation.ledger.lock().expect("no panic under this lock").forget(&facts.processes);
+        judge(&facts)
     }
 
     fn note_drained(&mut self, generation: &Generation) {
@@ -68,6 +77,18 @@ impl Supervisor {
         recorder.finish(Ok(()))
     }
 
+    /// The receipt of a generation that a record names and that ended while no daemon ran. How it ended is not known.
+    pub(crate) fn unseen_end(&self, record: &GenerationRecord) -> Receipt {
+        let old = GenerationId { generation: record.number, pid: record.pid };
+        let mut recorder = Recorder::begin(Some(self.name()), Kind::End, Instant::now(), 0, Some(old));
+        recorder.note(format!(
+            "generation {} (process {}) ended while no daemon ran: it is not known whether it cut open connections",
+            record.number, record.pid
+        ));
+        recorder.receipt().lost.cut = None;
+        recorder.finish(Ok(()))
+    }
+
     /// What was cut when a generation ended that was retired a moment ago. `None` while it lives, and if it had finished. A receipt
     /// of the caller says it, so none of kind `end` is written.
     pub(crate) async fn take_cut_of(&mut self, number: u64) -> Option<(Option<String>, Option<u64>)> {
@@ -77,7 +98,8 @@ impl Supervisor {
         let generation = self.generations.draining().iter().find(has_ended)?;
         let closed = self.heartbeat().during(closed_at_last(generation)).await;
         let had = generation.ledger.lock().expect("no panic under this lock").last_sum();
-        let Some(cut_short) = cut_short(generation, closed) else {
+        // What outlives its root is followed or judged later.
+        let Some(cut_short) = end_facts(generation, closed, |_| true).as_ref().and_then(judge) else {
             // A server other than HAProxy may exit with status 0 however it ends: what it had at its stop may have been finished or cut.
             let is_known = generation.scope == ProcessScope::SameProgram || had == Some(0);
             return (!is_known).then_some((None, None));
@@ -127,20 +149,26 @@ fn sentence(generation: &Generation, cut_short: &CutShort) -> String {
     )
 }
 
-fn cut_short(generation: &Generation, closed_at_last: Option<usize>) -> Option<CutShort> {
+fn end_facts(
+    generation: &Generation,
+    closed_at_last: Option<usize>,
+    is_followed: impl Fn(u32) -> bool,
+) -> Option<EndFacts> {
     let ended = generation.process.try_ended()?;
     let ledger = generation.ledger.lock().expect("no panic under this lock");
-    let facts = EndFacts {
+    let (processes, living) = ledger.ends();
+    Some(EndFacts {
         root: generation.process.pid(),
         ended,
-        processes: ledger.ends(),
+        processes,
+        leaves_processes: living.into_iter().any(|pid| !is_followed(pid)),
         was_looked_at: ledger.last_look().is_some(),
+        had_at_last: ledger.last_sum().filter(|_| ledger.last_look().is_some_and(|at| at.elapsed() <= RECENT)),
         hard_stop: hard_stop(generation, |moment| ledger.count_just_before(moment)),
         root_was_idle: generation.idle_since.is_some(),
         stop_signal: generation.handled_stop_signal,
         closed_at_last,
-    };
-    judge(&facts)
+    })
 }
 
 /// How many lasting connections a generation closed in its last moment, if those were most. HAProxy exits with status 0 only when it has finished,
@@ -161,10 +189,12 @@ async fn closed_at_last(generation: &Generation) -> Option<usize> {
 }
 
 /// HAProxy's own hard stop, if it took place: HAProxy ends once its last connection has ended, so one that lived until that moment had some. It was
-/// seen alive just before that moment, or says so itself. The end may be noticed late.
+/// seen alive just before that moment, or says so itself. The end may be noticed late. So may the retirement by a master: a worker that finishes
+/// between the earliest and the latest moment counts as one that stopped hard, because a warning too many is better than a cut that is not told.
 fn hard_stop(generation: &Generation, count_before: impl Fn(Instant) -> Option<u64>) -> Option<HardStop> {
     let (retired, ended) = (generation.retired?, generation.process.ended_at()?);
     let times = generation.drain_times;
+    let retired = generation.retired_not_before.map_or(retired, |earliest| earliest.min(retired));
     let planned = times.until_hard_stop().and_then(|time| retired.checked_add(time)).filter(|at| *at <= ended);
     match planned.and_then(count_before) {
         Some(connections) => Some(HardStop { after: times.hard_stop_after, connections: Some(connections) }),

@@ -56,6 +56,11 @@ impl Supervisor {
         self.outage.block_adoption(why);
     }
 
+    /// Notes that a master retires the serving generation, at this time at the earliest.
+    pub(crate) fn note_retirement_by_master(&mut self, not_before: Option<Instant>) {
+        self.generations.update_serving(|serving| serving.retired_not_before = not_before);
+    }
+
     /// Notes a generation that is started and not yet proven.
     pub(crate) fn begin_start(&mut self, generation: Generation) {
         self.generations.begin_start(generation);

@@ -8,7 +8,7 @@ use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::rig::Rig;
 use reloader_tests::sockets::refuses;
-use reloader_tests::wrapper::{Behaviour, Wrapper};
+use reloader_tests::wrapper::{Behaviour, Wrapper, hanging_process};
 
 const WEB: &str = "127.0.0.1:8080";
 const LIMIT: Duration = Duration::from_secs(20);
@@ -68,4 +68,20 @@ fn sighup_does_not_hide_a_simultaneous_sigusr2() {
         reload.wait().expect_status(0);
         until(LIMIT, "one more reload", || receipt_kinds(&rig).len() == before + 2);
     }
+}
+
+/// `systemctl kill -s USR2` signals every process of the unit, a HAProxy that has not set its handlers yet too.
+#[test]
+fn haproxy_that_starts_ignores_sigusr2() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = Rig::with(&Config::web(WEB)).haproxy_at(&wrapper.path()).start();
+    wrapper.set(Behaviour::Hang);
+    let _reload = rig.spawn(&["reload", "--json"]);
+    until(LIMIT, "a start that hangs", || hanging_process(&rig.haproxy_cfg()).is_some());
+    let starting = hanging_process(&rig.haproxy_cfg()).expect("the process that hangs");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", starting.pid)).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("the ignored signals");
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+    assert_ne!(ignored & (1 << (Signal::SIGUSR2 as u32 - 1)), 0, "{status}");
 }

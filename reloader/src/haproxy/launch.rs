@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::config::Haproxy;
 use crate::fs::generation_files::{GenerationFiles, create_private, number_of};
+use crate::sys::ignore_sigusr2;
 
 /// True for the private stats socket of any generation of this runtime-dir.
 pub fn is_private_socket(runtime_dir: &Path, path: &Path) -> bool {
@@ -38,6 +39,7 @@ pub(crate) fn command(
     create_private(&files.overlay)?.write_all(overlay.as_bytes())?;
     let log = create_private(&files.log)?;
     let mut command = Command::new(&haproxy.binary);
+    ignore_sigusr2(&mut command);
     command.arg("-db");
     for file in config {
         command.arg("-f").arg(file);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::process::output_within;
+use crate::sys::ignore_sigusr2;
 
 /// The major and minor version of HAProxy. They decide which features it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -60,7 +61,9 @@ impl Version {
     /// The program cannot be run, does not answer, or does not name a HAProxy version.
     pub async fn from_binary(binary: &Path, timeout: Duration) -> Result<Version, VersionError> {
         let name = binary.display().to_string();
-        let answer = output_within(Command::new(binary).arg("-v"), timeout).await;
+        let mut command = Command::new(binary);
+        ignore_sigusr2(command.arg("-v"));
+        let answer = output_within(&mut command, timeout).await;
         let (_, output) = answer.map_err(|source| match source.kind() {
             io::ErrorKind::TimedOut => VersionError::TimedOut { binary: name.clone(), timeout },
             _ => VersionError::Run { binary: name.clone(), source },

@@ -187,6 +187,16 @@ pub fn end_with_this_thread(command: &mut Command) {
     }
 }
 
+/// Makes `command` ignore SIGUSR2 until it sets a handler of its own. A hook may send that signal to every process of the unit
+/// (`systemctl kill -s USR2`).
+pub fn ignore_sigusr2(command: &mut Command) {
+    // SAFETY: the closure runs between fork and exec. It makes one system call (sigaction), which is async-signal-safe, and
+    // neither allocates nor takes a lock.
+    unsafe {
+        command.pre_exec(|| Ok(signal(Signal::SIGUSR2, SigHandler::SigIgn).map(drop)?));
+    }
+}
+
 /// Sets SIGCHLD to its default action, so that this process can wait for its children. If the parent ignored SIGCHLD, the kernel
 /// would discard their statuses (wait(2)).
 ///

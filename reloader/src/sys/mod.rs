@@ -13,7 +13,7 @@ mod watch;
 pub(crate) use descriptor_table::share_descriptors;
 pub(crate) use exit_info::exit_status;
 pub use inherit::{
-    Inheritance, NotForChildren, end_with_this_thread, raise_descriptor_limit, reset_sigchld,
+    Inheritance, NotForChildren, end_with_this_thread, ignore_sigusr2, raise_descriptor_limit, reset_sigchld,
     start_in_network_namespace, start_in_own_session, take_passed_descriptors, unblock_signals,
 };
 pub(crate) use link_address::link_address;

@@ -58,10 +58,7 @@ fn log_rotation_by_the_unit_goes_on() {
 #[test]
 #[ignore = "alone: boots a machine and loads it"]
 fn certificate_renewed_with_a_signal_to_the_unit_is_served() {
-    renewed_certificates_are_served(
-        "certbot's hook: systemctl kill -s USR2",
-        "systemctl kill --kill-who=main -s USR2 haproxy",
-    );
+    renewed_certificates_are_served("certbot's hook: systemctl kill -s USR2", "systemctl kill -s USR2 haproxy");
 }
 
 #[test]

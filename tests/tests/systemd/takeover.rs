@@ -267,7 +267,7 @@ fn own_commands_and_the_pid_file_are_carried() {
     // The hooks of recipes.
     let daemon = scene.main_pid();
     assert_eq!(scene.read("/run/haproxy.pid").trim(), daemon);
-    for hook in ["kill -USR2 $(cat /run/haproxy.pid)", "systemctl kill --kill-who=main -s USR2 haproxy.service"] {
+    for hook in ["kill -USR2 $(cat /run/haproxy.pid)", "systemctl kill -s USR2 haproxy.service"] {
         let serving = scene.serving();
         scene.machine.run(&["sh", "-c", hook]).expect_status(0);
         until(LIMIT, "a reload by the hook", || scene.serving() != serving);

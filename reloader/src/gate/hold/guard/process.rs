@@ -127,7 +127,8 @@ fn receive(
 /// `reloader release` asks with SIGTERM. All other signals of a terminal or a service manager are for the holder.
 fn catch_signals() -> io::Result<SignalFd> {
     let mut mask = SigSet::empty();
-    [Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT].into_iter().for_each(|signal| mask.add(signal));
+    let others = [Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
+    others.into_iter().for_each(|signal| mask.add(signal));
     mask.thread_block()?;
     let mut terminate = SigSet::empty();
     terminate.add(Signal::SIGTERM);

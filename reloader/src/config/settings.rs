@@ -76,7 +76,7 @@ pub struct Reload {
     pub require: Require,
     /// How long a new generation may take to become ready.
     pub start_timeout: Duration,
-    /// How long the first start may take where there is nothing else to start. At least `start_timeout` is given.
+    /// How long a start may take while nothing serves and there is nothing else to start. At least `start_timeout` is given.
     pub first_start_timeout: Duration,
     /// How long a reload waits for the closed queues of the old generation to drain.
     pub drain_timeout: Duration,

@@ -42,6 +42,16 @@ impl BlockingLane {
         self.run_within(BLOCKING_TIMEOUT, what, work).await
     }
 
+    /// Begins `work` in a thread of the runtime and does not wait for it. Nothing is begun while other work of the lane goes on.
+    pub fn begin_if_free(&self, work: impl FnOnce() + Send + 'static) {
+        if let Ok(alone) = self.0.clone().try_lock_owned() {
+            tokio::task::spawn_blocking(move || {
+                let _alone = alone;
+                work();
+            });
+        }
+    }
+
     async fn run_within<T: Send + 'static>(
         &self,
         timeout: Duration,
@@ -84,6 +94,18 @@ mod tests {
         assert_eq!(behind.kind(), io::ErrorKind::TimedOut);
         drop(release);
         assert_eq!(lane.run("writing z", || Ok(7)).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_begun_behind_work_that_hangs() {
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        let lane = BlockingLane::default();
+        lane.begin_if_free(move || {
+            let _ = hangs.recv();
+        });
+        lane.begin_if_free(|| panic!("it began"));
+        drop(release);
+        assert_eq!(lane.run("waiting", || Ok(7)).await.unwrap(), 7);
     }
 
     #[tokio::test]

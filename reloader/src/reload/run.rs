@@ -20,10 +20,10 @@ pub(crate) async fn run(supervisor: &mut Supervisor, request: ReloadRequest, pro
     }
     // What was begun under protection is given up under it.
     attempt.release().await;
+    counting.end(&mut attempt);
     if outcome.is_ok() {
         attempt.probe_connect().await;
     }
-    counting.end(&mut attempt);
     attempt.account_for_the_old().await;
     attempt.record_configuration().await;
     let are_copies_new = outcome.is_ok() && attempt.keep_as_known_good().await;

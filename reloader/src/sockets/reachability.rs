@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::{self, Metadata};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -43,6 +43,19 @@ impl Unreachable {
     /// Whether the next generation can bind a socket that clients reach. An address that is gone would only make it fail.
     pub fn is_healed_by_binding(&self) -> bool {
         !matches!(self, Unreachable::AddressGone(_))
+    }
+
+    /// What makes clients reach the address again, as the end of a sentence.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Unreachable::DeviceGone(_) | Unreachable::NamespaceGone(_) => {
+                "once that is there again, a reload binds it again"
+            }
+            Unreachable::AddressGone(_) => {
+                "give the address back to a device, or take it out of the configuration: a server that is not passed the socket cannot start"
+            }
+            _ => "a reload binds it again",
+        }
     }
 }
 
@@ -128,9 +141,18 @@ pub fn unreachable(subjects: &[Subject], machine: &[ListenSocket]) -> HashMap<u6
     judged.collect()
 }
 
-/// The addresses of listeners that this host does not have. Empty where the kernel does not list its addresses.
+/// The addresses of listeners that this host should have and does not have. Empty where the kernel does not list its addresses.
 fn absent_addresses(subjects: &[Subject]) -> HashSet<IpAddr> {
-    let all: HashSet<IpAddr> = subjects.iter().filter_map(|subject| own_address(&subject.listener.endpoint)).collect();
+    let [comes_and_goes_v4, comes_and_goes_v6] =
+        [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(addresses::are_bound_before_they_exist);
+    let is_meant = |address: &IpAddr| if address.is_ipv4() { comes_and_goes_v4 } else { comes_and_goes_v6 };
+    let should_be_there = |subject: &&Subject| {
+        // Where such a bind is allowed, the address may come and go, as that of VRRP does.
+        subject.fd.as_ref().is_some_and(|fd| !sys::binds_absent_addresses(fd.as_fd()))
+    };
+    let of_interest =
+        subjects.iter().filter(should_be_there).filter_map(|subject| own_address(&subject.listener.endpoint));
+    let all: HashSet<IpAddr> = of_interest.filter(|address| !is_meant(address)).collect();
     if all.is_empty() {
         return all;
     }
@@ -139,9 +161,8 @@ fn absent_addresses(subjects: &[Subject]) -> HashSet<IpAddr> {
 
 fn address(subject: &Subject, absent: &HashSet<IpAddr>) -> Option<Unreachable> {
     let address = own_address(&subject.listener.endpoint).filter(|address| absent.contains(address))?;
-    // Where such a bind is allowed, the address may come and go, as that of VRRP does.
-    let is_meant = addresses::are_bound_before_they_exist(address)
-        || subject.fd.as_ref().is_none_or(|fd| sys::binds_absent_addresses(fd.as_fd()));
+    // Another listener may have the same address without that permission.
+    let is_meant = subject.fd.as_ref().is_none_or(|fd| sys::binds_absent_addresses(fd.as_fd()));
     (!is_meant).then_some(Unreachable::AddressGone(address))
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::kernel::sock_diag;
 use crate::model::listener::Owned;
@@ -10,11 +11,16 @@ use crate::sockets::custody::Custody;
 use crate::sockets::foreign;
 use crate::sockets::reachability::{Subject, Unreachable, unreachable};
 
+/// How many times as long as a look the pause after it lasts. A look takes longer with more listeners and more processes.
+const REST: u32 = 20;
+
 /// What a look beside the loop finds.
 #[derive(Debug)]
 struct Found {
     unreachable: HashMap<u64, Unreachable>,
     foreign: Option<String>,
+    /// How long the look has taken.
+    took: Duration,
 }
 
 /// The result of a look, once it is done.
@@ -42,6 +48,8 @@ pub(crate) struct Reach {
     foreign: Option<String>,
     /// The look that was begun beside the loop.
     under_way: Option<Outcome>,
+    /// When the next look may begin.
+    not_before: Option<Instant>,
     /// Looks that are waited for. The file system of a path may hang.
     lane: BlockingLane,
 }
@@ -87,11 +95,15 @@ impl Reach {
                 None => return false,
             },
         };
-        let is_news = result.is_some_and(|Found { unreachable, foreign }| {
+        let is_news = result.is_some_and(|Found { unreachable, foreign, took }| {
+            self.not_before = Some(Instant::now() + took * REST);
             let other = std::mem::replace(&mut self.foreign, foreign) != self.foreign;
             self.set(unreachable) || other
         });
-        self.begin(surroundings, custody);
+        match self.not_before.is_some_and(|moment| Instant::now() < moment) {
+            true => self.under_way = None,
+            false => self.begin(surroundings, custody),
+        }
         is_news
     }
 
@@ -100,7 +112,9 @@ impl Reach {
         let place = Outcome::default();
         self.under_way = Some(place.clone());
         tokio::task::spawn_blocking(move || {
-            let found = Found { unreachable: look(&subjects), foreign: surroundings.foreign_listener() };
+            let began = Instant::now();
+            let (unreachable, foreign) = (look(&subjects), surroundings.foreign_listener());
+            let found = Found { unreachable, foreign, took: began.elapsed() };
             *place.lock().expect("no panic under this lock") = Some(found);
         });
     }

@@ -3,11 +3,14 @@
 use std::fs;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
 
 use super::scene::{GIVEN_SERVER, WEB, given_table, prepare, service_table, setup, start};
+
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// Passed sockets listen from the start. Only a process that waits on them shows that they are served.
 #[test]
@@ -73,6 +76,11 @@ fn first_start_may_take_longer_than_a_reload() {
     let reason = rig.reload().expect_status(1).at("/reason").to_string();
     assert!(reason.contains("not ready within 1s; raise start-timeout"), "{reason}");
     assert_eq!(rig.serving_pid(), serving);
+    // After a crash nothing serves either.
+    let crashed = rig.serving().expect("a serving process");
+    crashed.signal(Signal::SIGKILL);
+    rig.until_replaced(crashed);
+    until(LIMIT, "a restart", || rig.last_receipt()["kind"] == "restart" && rig.last_receipt()["result"] == "proven");
     drop(rig);
 
     let mut rig = prepare(setup(&format!("{service}{}", limits("2s"))));

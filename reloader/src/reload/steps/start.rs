@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use crate::process::readiness::{self, Limits, NotReady, StartLimit};
 use crate::process::{Ended, is_init};
-use crate::receipt::{Failure, Kind, ReasonCode};
+use crate::receipt::{Failure, ReasonCode};
 use crate::reload::attempt::Attempt;
 use crate::server::{LaunchContext, Launched, Prepared, ReadByServer, Readiness};
 use crate::supervision::{Generation, Supervisor, notify};
 
-/// Until when systemd is to hear from a daemon whose first start goes on. It hears every second.
+/// Until when systemd is to hear from a daemon that starts a server while nothing serves. It hears every second.
 const PULSE_LIMIT: Duration = Duration::from_secs(30);
 
 impl Attempt<'_> {
@@ -52,9 +52,9 @@ impl Attempt<'_> {
 
         let limit = self.start_limit(prepared);
         let limits = limits(self.supervisor, StartLimit { time: limit.time.min(timeout), ..limit });
-        let is_first = self.request.kind == Kind::Start;
+        let is_served = self.supervisor.is_served();
         let ready = readiness::wait_until_ready(&process, readiness.reached(), limits, || {
-            if is_first {
+            if !is_served {
                 notify::still_starting(PULSE_LIMIT);
             }
             self.supervisor.tick();
@@ -74,12 +74,12 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// A first start is waited for longer where there is nothing else to start: to end it would help no client.
+    /// While nothing serves, a start is waited for longer where there is nothing else to start: to end it would help no client.
     fn start_limit(&self, prepared: &Prepared) -> StartLimit {
         let reload = &self.supervisor.config().reload;
         let is_last_chance = prepared.is_known_good || self.supervisor.last_known_good().is_none();
         let first = StartLimit { time: reload.first_start_timeout, setting: "first-start-timeout" };
-        match self.request.kind == Kind::Start && is_last_chance && first.time > reload.start_timeout {
+        match !self.supervisor.is_served() && is_last_chance && first.time > reload.start_timeout {
             true => first,
             false => StartLimit { time: reload.start_timeout, setting: "start-timeout" },
         }

@@ -38,7 +38,9 @@ impl Supervisor {
     pub(crate) async fn unreachable_now(&self, new: &Inspection) -> HashMap<u64, Unreachable> {
         let subjects = Subject::among(&new.owned, &new.custody);
         let mut found = self.heartbeat().during(look_in(self.reach.lane(), subjects)).await.unwrap_or_default();
-        found.extend(self.reach.all().map(|(inode, why)| (*inode, why.clone())));
+        let looked_at: HashSet<u64> = new.owned.iter().map(|owned| owned.listener.inode).collect();
+        let before = self.reach.all().filter(|(inode, _)| !looked_at.contains(inode));
+        found.extend(before.map(|(inode, why)| (*inode, why.clone())));
         found
     }
 
@@ -107,7 +109,7 @@ impl Supervisor {
     /// Does what [`mend_paths`](Self::mend_paths) does, beside the loop.
     pub(super) fn follow_paths(&self) {
         if let Some(mend) = self.mending() {
-            tokio::task::spawn_blocking(mend);
+            self.reach.lane().begin_if_free(mend);
         }
     }
 
@@ -135,19 +137,12 @@ impl Supervisor {
             Some(format!("{} ({})", listener.endpoint, self.reach.why_not(listener.inode)?))
         });
         let lost: Vec<String> = lost.collect();
-        let any = |is: fn(&Unreachable) -> bool| {
-            owned.iter().filter_map(|owned| self.reach.why_not(owned.listener.inode)).any(is)
-        };
-        let is_gone = |why: &Unreachable| matches!(why, Unreachable::DeviceGone(_) | Unreachable::NamespaceGone(_));
-        let remedy = match (any(is_gone), any(|why| !why.is_healed_by_binding())) {
-            (true, _) => "once that is there again, a reload binds it again",
-            (false, true) => {
-                "give the address back to a device, or take it out of the configuration: a server that is not passed the socket cannot \
-                 start"
-            }
-            (false, false) => "a reload binds it again",
-        };
-        let text = (!lost.is_empty()).then(|| format!("no client reaches {}; {remedy}", lost.join(", ")));
+        let whys = owned.iter().filter_map(|owned| self.reach.why_not(owned.listener.inode));
+        let mut remedies: Vec<&str> = whys.map(Unreachable::remedy).collect();
+        remedies.sort_unstable();
+        remedies.dedup();
+        let text =
+            (!lost.is_empty()).then(|| format!("no client reaches {}; {}", lost.join(", "), remedies.join("; ")));
         text.iter().for_each(|text| log::error!("{}: {text}", self.name()));
         self.replace_warning(Notice::Unreachable, text);
     }

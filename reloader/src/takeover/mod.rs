@@ -23,7 +23,7 @@ pub use daemon_client::DaemonClient;
 pub use error::TakeoverError;
 pub use request::{TakeoverReport, TakeoverRequest};
 pub use steps::Step;
-pub(crate) use systemd::is_booted as systemd_is_booted;
+pub(crate) use systemd::{daemon_unit, is_booted as systemd_is_booted};
 pub use table::{Fate, Row};
 
 use crate::config::Config;

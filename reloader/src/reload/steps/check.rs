@@ -5,9 +5,16 @@ use std::time::Duration;
 use crate::receipt::{Failure, ReasonCode};
 use crate::reload::attempt::Attempt;
 
-/// The serving generation ended before anything was done.
-pub(in crate::reload) const ENDED: &str =
-    "the serving generation ended before the new one was started; another is started now";
+/// The serving generation ended, or closed its listeners, before anything was done. Pure.
+pub(in crate::reload) fn ended_before(owns_lifecycle: bool) -> Failure {
+    let reason = match owns_lifecycle {
+        true => {
+            "the serving generation ended, or closed its listeners, before the new one was started; another is started now"
+        }
+        false => "the serving worker ended before its master was asked: nothing was done",
+    };
+    Failure::new(ReasonCode::OldGenerationEnded, reason)
+}
 
 /// How often the daemon does what is due during the check.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,7 +44,7 @@ impl Attempt<'_> {
                 let reason = format!("{} refuses the configuration", check.who);
                 Failure { server_log, ..Failure::new(ReasonCode::ConfigurationRefused, reason) }
             }),
-            _ = ended => Err(Failure::new(ReasonCode::OldGenerationEnded, ENDED)),
+            _ = ended => Err(ended_before(self.supervisor.server().owns_lifecycle())),
             _ = stopping.wait_for(|stopping| *stopping) => Err(Failure::daemon_stopping()),
             () = tokio::time::sleep(timeout) => Err(Failure::new(ReasonCode::StartTimedOut, format!(
                 "the check of the configuration was not done within {}; raise start-timeout if it needs longer",
@@ -45,5 +52,16 @@ impl Attempt<'_> {
             ))),
             () = ticks => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_is_said_to_be_started_only_where_the_daemon_starts_it() {
+        assert!(ended_before(true).reason.ends_with("another is started now"));
+        assert!(!ended_before(false).reason.contains("started now"));
     }
 }

@@ -48,7 +48,7 @@ impl UnixFile {
 pub(super) fn socket(endpoint: &Endpoint, all: &[Endpoint], file: UnixFile) -> Result<KeptSocket, String> {
     let bound = bind(endpoint, all, file).map_err(|error| {
         let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => "; another server has it: stop that server, or take the address from `listen`",
+            io::ErrorKind::AddrInUse => "; a process has it already (`ss -lnp` shows which): stop that process, or take the address from `listen`",
             io::ErrorKind::AddrNotAvailable => "; no device has that address",
             _ => "",
         };
@@ -206,7 +206,7 @@ mod tests {
         let first = listener(&address, &[]).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
         assert_eq!(mode & 0o777, OPEN.mode);
-        assert!(listener(&address, &[]).unwrap_err().contains("another server has it"));
+        assert!(listener(&address, &[]).unwrap_err().contains("a process has it already"));
         drop(first);
         let _second = listener(&address, &[]).unwrap();
         std::fs::remove_file(&path).unwrap();

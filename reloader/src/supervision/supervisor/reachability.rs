@@ -10,7 +10,7 @@ use crate::sockets::custody::Custody;
 use crate::sockets::inspection::Inspection;
 use crate::sockets::reachability::{Subject, Unreachable};
 use crate::supervision::reach::{Surroundings, look_in};
-use crate::supervision::{Generation, Notice, PathLinks, path_links};
+use crate::supervision::{Generation, Notice, PathLinks, path_links, sentences};
 
 impl Supervisor {
     /// Looks again which of the present listeners clients reach.
@@ -134,10 +134,7 @@ impl Supervisor {
             let why = self.reach.why_not(owned.listener.inode);
             matches!(why, Some(Unreachable::DeviceGone(_) | Unreachable::NamespaceGone(_)))
         };
-        let remedy = match owned.iter().any(is_gone) {
-            true => "once that is there again, a reload binds it again",
-            false => "a reload binds it again",
-        };
+        let remedy = sentences::reachability_remedy(self.server().owns_lifecycle(), owned.iter().any(is_gone));
         let text = (!lost.is_empty()).then(|| format!("no client reaches {}; {remedy}", lost.join(", ")));
         text.iter().for_each(|text| log::error!("{}: {text}", self.name()));
         self.replace_warning(Notice::Unreachable, text);

@@ -8,7 +8,7 @@ pub(super) fn run(context: &Context) -> Result<Exit, CliError> {
         Reply::Stopped { drains, with_programs, stays } => {
             if stays && !context.quiet {
                 eprintln!(
-                    "the daemon has ended; HAProxy belongs to its own unit and is left as it is (companion mode)"
+                    "the daemon has ended; HAProxy belongs to its own unit, and serves on if it served (companion mode)"
                 );
             }
             if !drains.is_empty() && !context.quiet {

@@ -84,8 +84,11 @@ impl Attempt<'_> {
     /// The held and drained listeners must belong to a living generation until the last moment before it makes room. Where that generation has
     /// ended, clients of its ports were refused, although SYNs were held since.
     fn refuse_if_old_has_ended(&self) -> Result<(), Failure> {
-        let serves = self.supervisor.is_served() && self.supervisor.custody().is_still_owned();
-        if serves { Ok(()) } else { Err(ended_before(self.supervisor.server().owns_lifecycle())) }
+        let lives = self.supervisor.is_served();
+        match lives && self.supervisor.custody().is_still_owned() {
+            true => Ok(()),
+            false => Err(ended_before(self.supervisor.server().owns_lifecycle(), lives)),
+        }
     }
 
     async fn replace(&mut self, prepared: &Prepared, old: &[Owned]) -> Result<(), Failure> {

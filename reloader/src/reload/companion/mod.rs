@@ -50,7 +50,7 @@ pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<(), Failure> {
 
     attempt.hold_what_cannot_move(&prepared, &old).await?;
     if !attempt.supervisor.is_served() {
-        return Err(ended_before(false));
+        return Err(ended_before(false, false));
     }
     attempt.tell("waiting for the new worker");
     let began = Instant::now();

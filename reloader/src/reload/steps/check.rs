@@ -5,13 +5,12 @@ use std::time::Duration;
 use crate::receipt::{Failure, ReasonCode};
 use crate::reload::attempt::Attempt;
 
-/// The serving generation ended, or closed its listeners, before anything was done. Pure.
-pub(in crate::reload) fn ended_before(owns_lifecycle: bool) -> Failure {
+/// The serving generation ended, or while it `lives` closed its listeners, before anything was done. Pure.
+pub(in crate::reload) fn ended_before(owns_lifecycle: bool, lives: bool) -> Failure {
+    let what = if lives { "closed its listeners" } else { "ended" };
     let reason = match owns_lifecycle {
-        true => {
-            "the serving generation ended, or closed its listeners, before the new one was started; another is started now"
-        }
-        false => "the serving worker ended before its master was asked: nothing was done",
+        true => format!("the serving generation {what} before the new one was started; another is started now"),
+        false => "the serving worker ended before its master was asked: nothing was done".into(),
     };
     Failure::new(ReasonCode::OldGenerationEnded, reason)
 }
@@ -44,7 +43,7 @@ impl Attempt<'_> {
                 let reason = format!("{} refuses the configuration", check.who);
                 Failure { server_log, ..Failure::new(ReasonCode::ConfigurationRefused, reason) }
             }),
-            _ = ended => Err(ended_before(self.supervisor.server().owns_lifecycle())),
+            _ = ended => Err(ended_before(self.supervisor.server().owns_lifecycle(), false)),
             _ = stopping.wait_for(|stopping| *stopping) => Err(Failure::daemon_stopping()),
             () = tokio::time::sleep(timeout) => Err(Failure::new(ReasonCode::StartTimedOut, format!(
                 "the check of the configuration was not done within {}; raise start-timeout if it needs longer",
@@ -61,7 +60,8 @@ mod tests {
 
     #[test]
     fn another_is_said_to_be_started_only_where_the_daemon_starts_it() {
-        assert!(ended_before(true).reason.ends_with("another is started now"));
-        assert!(!ended_before(false).reason.contains("started now"));
+        assert!(ended_before(true, false).reason.ends_with("another is started now"));
+        assert!(!ended_before(false, false).reason.contains("started now"));
+        assert!(ended_before(true, true).reason.starts_with("the serving generation closed its listeners before"));
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
@@ -73,6 +74,12 @@ fn first_start_may_take_longer_than_a_reload() {
     let reason = rig.reload().expect_status(1).at("/reason").to_string();
     assert!(reason.contains("not ready within 1s; raise start-timeout"), "{reason}");
     assert_eq!(rig.serving_pid(), serving);
+    // The warning follows from the configuration that is in force.
+    let file = rig.path("reloader.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("\nstart-timeout = \"1s\"", "\nstart-timeout = \"1h\"")).unwrap();
+    rig.signal_daemon(Signal::SIGHUP);
+    until(Duration::from_secs(20), "no warning", || !rig.warnings().contains("would fail"));
     drop(rig);
 
     let mut rig = prepare(setup(&format!("{service}{}", limits("2s"))));

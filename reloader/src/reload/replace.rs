@@ -100,7 +100,7 @@ impl Attempt<'_> {
         let held_until = held_until.filter(|_| self.supervisor.last_known_good().is_some());
         let last_start = self.supervisor.generations().last_start();
         let limit = held_until.map(|end| StartLimit {
-            time: first_try_timeout(end - Instant::now().min(end), last_start),
+            time: whole_milliseconds(first_try_timeout(end - Instant::now().min(end), last_start)),
             setting: "hold.max",
         });
         let Err(failure) = self.bring_up(prepared, old, limit).await else { return Ok(()) };
@@ -216,6 +216,11 @@ fn close_timeout(drain_timeout: Duration, held_until: Option<Instant>, last_star
     let held = held_until.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
     let left = held.saturating_sub(last_start.unwrap_or(Duration::from_secs(1)));
     drain_timeout.max(Duration::from_millis(left.as_millis() as u64))
+}
+
+/// Without the digits that no reader of a message wants.
+fn whole_milliseconds(time: Duration) -> Duration {
+    Duration::from_millis(time.as_millis() as u64)
 }
 
 /// How long the new generation may take before the last-known-good one is tried, which is to come up within the hold too. Never shorter than

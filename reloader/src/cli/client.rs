@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 
 use super::{CliError, Context, Exit};
 use crate::daemon::protocol::{LONGEST_FRAME, Reply, Request, read_frame, write_frame};
-use crate::takeover::systemd_is_booted;
+use crate::takeover::{daemon_unit, systemd_is_booted};
 
 /// Where `packaging/sysv` installs its script.
 const INIT_SCRIPT: &str = "/etc/init.d/reloader";
@@ -73,6 +73,8 @@ struct ControlSocket {
     path: PathBuf,
     /// The group that may use the control socket.
     group: String,
+    /// The configuration that `--config` names.
+    config: Option<PathBuf>,
 }
 
 impl ControlSocket {
@@ -80,9 +82,12 @@ impl ControlSocket {
         match (&context.socket, context.config()) {
             (Some(path), config) => {
                 let group = config.map_or("root".into(), |config| config.control_group);
-                Ok(ControlSocket { path: path.clone(), group })
+                Ok(ControlSocket { path: path.clone(), group, config: context.config_path.clone() })
             }
-            (None, Ok(config)) => Ok(ControlSocket { path: config.control_socket, group: config.control_group }),
+            (None, Ok(config)) => {
+                let config_path = context.config_path.clone();
+                Ok(ControlSocket { path: config.control_socket, group: config.control_group, config: config_path })
+            }
             (None, Err(error)) => {
                 let message = format!("{}\n(--socket PATH asks a running daemon without this file)", error.message);
                 Err(CliError::new(error.exit, message))
@@ -105,8 +110,8 @@ impl ControlSocket {
                 Ok(None) => {
                     return Err(CliError::new(
                         Exit::NoDaemon,
-                        "the daemon ended before it answered. The serving generation serves on, unless it was being replaced at \
-                         that moment: start the daemon now, and see `reloader history`",
+                        "the daemon ended before it answered: `reloader status` names what runs on without it, and `reloader history` says what \
+                         was done; start the daemon again",
                     ));
                 }
                 Err(error) => {
@@ -129,20 +134,28 @@ impl ControlSocket {
             _ => CliError::new(
                 Exit::NoDaemon,
                 format!(
-                    "no daemon answers on {path} ({error}); start it with `reloader daemon`{}",
-                    or_service_manager()
+                    "no daemon answers on {path} ({error}); start it with `{}`{}",
+                    daemon_command(self.config.as_deref()),
+                    or_service_manager(self.config.as_deref())
                 ),
             ),
         }
     }
 }
 
+fn daemon_command(config: Option<&Path>) -> String {
+    match config {
+        Some(path) => format!("reloader --config {} daemon", path.display()),
+        None => "reloader daemon".into(),
+    }
+}
+
 /// The other way to start the daemon on this machine, for the end of a sentence.
-fn or_service_manager() -> &'static str {
+fn or_service_manager(config: Option<&Path>) -> String {
     match systemd_is_booted() {
-        true => " or `systemctl start reloader`",
-        false if Path::new(INIT_SCRIPT).exists() => " or `/etc/init.d/reloader start`",
-        false => "",
+        true => daemon_unit(config).map_or_else(String::new, |unit| format!(" or `systemctl start {unit}`")),
+        false if Path::new(INIT_SCRIPT).exists() && config.is_none() => format!(" or `{INIT_SCRIPT} start`"),
+        false => String::new(),
     }
 }
 
@@ -155,7 +168,25 @@ fn timed_out(request: &Request, limit: Duration, has_begun: bool) -> CliError {
         Request::Reload { dry_run: false, .. } => {
             format!("the reload was not begun within {limit}; the daemon begins it once it can, see `reloader status`")
         }
+        Request::Reload { dry_run: true, .. } => {
+            format!("the server's check of its configuration was not done within {limit}; give it longer by --timeout")
+        }
         _ => format!("the daemon did not answer within {limit}: it is busy, or stopped (see its log)"),
     };
     CliError::new(Exit::TryAgain, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_check_of_a_dry_run_is_not_called_a_busy_daemon() {
+        let request = |dry_run| Request::Reload { dry_run, service: None, comment: None };
+        let message = |dry_run, begun| timed_out(&request(dry_run), Duration::from_secs(30), begun).message;
+        assert!(message(true, false).starts_with("the server's check of its configuration was not done within 30s"));
+        assert!(
+            message(false, false).contains("was not begun") && message(false, true).contains("goes on with the reload")
+        );
+    }
 }

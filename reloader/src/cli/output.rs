@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use serde::Serialize;
 
 use super::{CliError, Exit};
-use crate::receipt::{ListenerReceipt, Outcome, Receipt, Rung};
+use crate::receipt::{Kind, ListenerReceipt, Outcome, Receipt, Rung};
 
 /// The format of a command's output.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -78,6 +78,7 @@ pub(super) fn receipt_line(receipt: &Receipt) -> String {
         (Some(old), Some(new)) if old != new => format!("{} -> {}", old.generation, new.generation),
         (_, Some(new)) => new.generation.to_string(),
         (Some(old), None) if receipt.nothing_serves => format!("{} -> none, and nothing serves", old.generation),
+        (Some(old), None) if receipt.kind == Kind::End => format!("{} ended", old.generation),
         (Some(old), None) => format!("{} stays", old.generation),
         (None, None) => "none".into(),
     };
@@ -137,4 +138,23 @@ fn rungs(listeners: &[ListenerReceipt]) -> String {
         (count > 0).then(|| format!(", {count} {}", word(rung)))
     });
     counted.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::receipt::{Failure, GenerationId, ReasonCode, Recorder};
+
+    #[test]
+    fn generation_is_said_to_stay_only_where_it_stays() {
+        let line = |kind, outcome| {
+            let old = GenerationId { generation: 3, pid: 7 };
+            receipt_line(&Recorder::begin(None, kind, Instant::now(), 0, Some(old)).finish(outcome))
+        };
+        let failed = || Err(Failure::new(ReasonCode::StartFailed, "it failed"));
+        assert!(line(Kind::Reload, failed()).starts_with("generation 3 stays"));
+        assert!(line(Kind::End, Ok(())).starts_with("generation 3 ended"));
+    }
 }

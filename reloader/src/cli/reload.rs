@@ -101,6 +101,14 @@ struct ConfigurationCheck {
     notes: Vec<String>,
 }
 
+/// What an empty plan means. Pure.
+fn why_no_plan(serving: bool) -> &'static str {
+    match serving {
+        true => "no plan: HAProxy has not said which version it is (see the daemon's log)",
+        false => "no generation serves, and nothing is in custody: there is nothing to carry over",
+    }
+}
+
 fn show_plan(
     format: output::Format,
     plan: &[Planned],
@@ -114,7 +122,7 @@ fn show_plan(
     if format.json {
         output::json(&serde_json::json!({ "plan": plan, "serving": serving, "refused": refused, "notes": notes }))?;
     } else if plan.is_empty() {
-        output::print("nothing serves: the new generation will bind all addresses itself\n")?;
+        output::print(&format!("{}\n", why_no_plan(serving)))?;
     } else {
         let row = |planned: &Planned| {
             let rung = output::word(&planned.rung);
@@ -128,4 +136,15 @@ fn show_plan(
         return Ok(if serving { Exit::Failed } else { Exit::NothingServes });
     }
     Ok(if plan::unproven(plan).is_some() { Exit::Unproven } else { Exit::Done })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_plan_says_that_nothing_serves_only_where_that_is_so() {
+        assert!(why_no_plan(false).starts_with("no generation serves"));
+        assert!(!why_no_plan(true).contains("serves"));
+    }
 }

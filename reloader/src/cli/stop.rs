@@ -7,7 +7,9 @@ pub(super) fn run(context: &Context) -> Result<Exit, CliError> {
     match client::ask(context, &Request::Stop, client::Timeout::Never, |_| {})? {
         Reply::Stopped { drains, with_programs, stays } => {
             if stays && !context.quiet {
-                eprintln!("the daemon has ended; HAProxy belongs to its own unit and serves on (companion mode)");
+                eprintln!(
+                    "the daemon has ended; HAProxy belongs to its own unit, and serves on if it served (companion mode)"
+                );
             }
             if !drains.is_empty() && !context.quiet {
                 eprintln!("the daemon has ended; {}", draining_sentence(&drains));

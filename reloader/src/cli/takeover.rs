@@ -114,7 +114,11 @@ fn show(context: &Context, arguments: &Arguments, report: &TakeoverReport) -> Re
     report.notes.iter().for_each(|note| drop(writeln!(std::io::stderr(), "note: {note}")));
     if report.done && !context.quiet {
         let result = if arguments.undo { "is HAProxy's own again" } else { "is reloader's now" };
-        output::print(&format!("{} {result}; no connection was touched\n", report.unit))?;
+        let connections = match report.may_have_lost {
+            false => "no connection was touched",
+            true => "connections that were queued at that moment may be lost, see above",
+        };
+        output::print(&format!("{} {result}; {connections}\n", report.unit))?;
     }
     Ok(())
 }

@@ -234,11 +234,14 @@ async fn refuse_if_restarted_by_systemd(pid: u32) -> Result<(), DaemonError> {
     let own = units(std::process::id());
     let Some(unit) = units(pid).into_iter().find(|unit| !own.contains(unit)) else { return Ok(()) };
     // reloader ends it by a clean exit, after which the other settings do not start it again (systemd.service(5)).
-    if restart_setting(&unit).await.is_some_and(|setting| !matches!(setting.as_str(), "always" | "on-success")) {
-        return Ok(());
-    }
+    let verb = match restart_setting(&unit).await.as_deref() {
+        Some("always" | "on-success") => "would",
+        Some(_) => return Ok(()),
+        // systemd did not say.
+        None => "might",
+    };
     Err(DaemonError::CannotAdopt(format!(
-        "HAProxy (process {pid}) belongs to the systemd unit {unit}, which would start it again when reloader retires it; \
+        "HAProxy (process {pid}) belongs to the systemd unit {unit}, which {verb} start it again when reloader retires it; \
          hand the unit over by `reloader takeover {unit}`, or set Restart=no for it in a drop-in (or stop it), then start reloader"
     )))
 }
@@ -284,7 +287,7 @@ async fn take_over(
     let owned: Vec<Owned> = inspection.owned;
     recorder.receipt().new = Some(generation.id());
     recorder.receipt().listeners =
-        verdicts(&owned, &owned, &unreachable).into_iter().map(|verdict| verdict.receipt).collect();
+        verdicts(&owned, &owned, &unreachable, &HashSet::new()).into_iter().map(|verdict| verdict.receipt).collect();
     // Without this list, draining generations are searched only for the listeners of the serving generation.
     let machine = sock_diag::tcp_listeners().unwrap_or_default();
     supervisor.update_draining(|draining| {

@@ -9,7 +9,7 @@ use crate::kernel::sock_diag;
 use crate::process::{self, Ended, Handle, ProcessScope};
 use crate::reload::companion;
 use crate::supervision::records::{GenerationRecord, GenerationRecords, State};
-use crate::supervision::{Generation, Notice, Supervisor};
+use crate::supervision::{Generation, Notice, ProcessNotice, Supervisor};
 
 /// Finds what serves. Without it the daemon waits: units start in any order.
 pub(super) async fn begin(supervisor: &mut Supervisor) {
@@ -55,21 +55,21 @@ fn retired(record: &GenerationRecord) -> Option<Generation> {
 }
 
 fn warn_of_supervised(supervisor: &mut Supervisor, records: &GenerationRecords) {
-    let lives = |record: &&GenerationRecord| process::start_time(record.pid) == Some(record.start_time);
-    if let Some(record) = records.generations.iter().find(lives) {
-        let workers = workers_to_be_told(record.pid, &[]);
-        let told = workers.map_or(vec![record.pid], |workers| workers.into_iter().map(|(pid, _)| pid).collect());
-        let told: Vec<String> = told.iter().map(u32::to_string).collect();
-        let warning = format!(
-            "generation {} (process {}) was started by reloader itself, before mode = \"companion\": it is left alone; end it with \
-             `kill -USR1 {}` once the unit of HAProxy serves",
-            record.number,
-            record.pid,
-            told.join(" ")
-        );
-        log::warn!("{warning}");
-        supervisor.warn(Notice::SupervisedGeneration, warning);
-    }
+    let mut living =
+        records.generations.iter().filter_map(|record| Some((record, Handle::adopt(record.pid, record.start_time)?)));
+    let Some((record, process)) = living.next() else { return };
+    let workers = workers_to_be_told(record.pid, &[]);
+    let told = workers.map_or(vec![record.pid], |workers| workers.into_iter().map(|(pid, _)| pid).collect());
+    let told: Vec<String> = told.iter().map(u32::to_string).collect();
+    let name = format!("generation {} (process {})", record.number, record.pid);
+    let text = format!(
+        "it was started by reloader itself, before mode = \"companion\", and is left alone; end it with `kill -USR1 {}` once the unit of \
+         HAProxy serves",
+        told.join(" ")
+    );
+    let about = ProcessNotice { processes: vec![(process, name)], text };
+    log::warn!("{}", about.sentence());
+    supervisor.warn_of_processes(Notice::SupervisedGeneration, Some(about));
 }
 
 impl EventLoop {

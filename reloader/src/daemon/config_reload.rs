@@ -46,9 +46,9 @@ impl EventLoop {
             clean_up_holds(&mut self.supervisor).await;
         }
         self.supervisor.prepare_holds().await;
-        self.supervisor.clear_warning(Notice::SupervisedGeneration);
         if self.supervisor.notices().has(Notice::ForgottenServices) {
-            self.supervisor.replace_warning(Notice::ForgottenServices, forgotten(self.supervisor.config()));
+            let found = forgotten(self.supervisor.config());
+            self.supervisor.warn_of_processes(Notice::ForgottenServices, found);
         }
         self.supervisor.clear_warning(Notice::Configuration);
         log::info!("{}: reloader's configuration was read again", self.supervisor.name());

@@ -160,7 +160,7 @@ impl EventLoop {
         if let Some(generation) = all.iter().find(unprepared) {
             let pid = generation.process.pid();
             return refused(format!(
-                "{name} is not sent: process {pid} does not handle it, and it would end the process"
+                "{name} is not sent: process {pid} does not handle it, and it would end or stop the process"
             ));
         }
         if all.is_empty() {

@@ -9,7 +9,7 @@ use crate::reload::attempt::ReloadRequest;
 use crate::reload::run::run as run_reload;
 use crate::server::Capabilities;
 use crate::sockets::custody::Custody;
-use crate::supervision::{Notice, Supervisor, clean_up_path_links};
+use crate::supervision::{CustodyEnd, Notice, Supervisor, clean_up_path_links};
 
 /// The service serves, or is tried again later.
 pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
@@ -19,14 +19,14 @@ pub(super) async fn begin_serving(supervisor: &mut Supervisor) -> Result<(), Dae
     let begun = begin_service(supervisor, refreshed).await;
     if let Err(error) = &begun {
         log::error!("{}: {error}", supervisor.name());
-        supervisor.warn(Notice::NothingServes, format!("nothing serves: {error}"));
+        supervisor.warn(Notice::NothingServes, why_unserved(error));
         // While a server runs that could not be adopted, no other one may be started.
         match error {
             DaemonError::CannotAdopt(_) => supervisor.block_adoption(error.to_string()),
             // The next daemon must not find sockets in the fd store for which nothing could be started.
             _ => {
                 supervisor.begin_outage_after_failed_starts();
-                supervisor.drop_custody();
+                supervisor.drop_custody(CustodyEnd::NoStart);
             }
         }
     }
@@ -95,6 +95,16 @@ fn custody_of_the_dead(supervisor: &mut Supervisor) -> Kind {
     Kind::Restart
 }
 
+/// The warning about a service that the daemon could not bring to serve. Pure.
+fn why_unserved(error: &DaemonError) -> String {
+    match error {
+        DaemonError::CannotAdopt(_) => {
+            format!("a server that runs already was not adopted, and no other is started beside it: {error}")
+        }
+        _ => format!("nothing serves: {error}"),
+    }
+}
+
 /// The warning for a configuration that could not be used.
 pub(super) fn runs_known_good(why: &str) -> String {
     format!("HAProxy runs the last-known-good configuration, because the one on disk does not start: {why}")
@@ -105,4 +115,16 @@ pub(super) fn sentence_of(receipt: &Receipt) -> String {
     let reason = receipt.reason.as_deref().unwrap_or("the start failed");
     let lines = receipt.server_log.iter().map(|line| format!("\n  {line}"));
     format!("{reason}{}", lines.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_that_runs_is_not_said_to_be_down() {
+        let blocked = why_unserved(&DaemonError::CannotAdopt("process 7 belongs to x.service".into()));
+        assert!(blocked.starts_with("a server that runs already was not adopted"), "{blocked}");
+        assert_eq!(why_unserved(&DaemonError::NothingServes("it failed".into())), "nothing serves: it failed");
+    }
 }

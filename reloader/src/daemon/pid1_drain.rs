@@ -18,9 +18,11 @@ impl EventLoop {
     pub(super) async fn drain_all(&mut self, served: &[Endpoint]) {
         let limit = self.supervisor.config().reload.hard_stop_after;
         if !self.supervisor.generations().draining().is_empty() {
-            log::info!(
-                "as PID 1 the daemon ends with the last connection, which hard-stop-after = \"{limit}\" may end early"
-            );
+            let early = match limit {
+                Limit::Never => String::new(),
+                Limit::After(_) => format!(", which hard-stop-after = \"{limit}\" may end early"),
+            };
+            log::info!("as PID 1 the daemon ends with the last connection{early}");
         }
         let began = Instant::now();
         let mut told = false;
@@ -71,7 +73,8 @@ impl EventLoop {
     }
 
     fn warn_of_the_left(&mut self, left: u64) {
-        let warning = format!("the daemon ends with {left} connections of processes that outlived their generation");
+        let warning =
+            format!("the daemon ends with the last of {left} connections of processes that outlived their generation");
         self.supervisor.warn(Notice::Ending, warning);
         self.supervisor.publish();
     }

@@ -54,7 +54,9 @@ impl EventLoop {
 
     async fn reload_for(&mut self, batch: &[PendingReply], note: Option<String>) {
         if let Some(message) = self.supervisor.outage().adoption_blocked() {
-            let message = format!("{message}; then start the daemon again");
+            let message = format!(
+                "nothing was adopted, so nothing is reloaded: {message} (the daemon looks again when it is started again)"
+            );
             log::warn!("{}: not reloaded: {message}", self.supervisor.name());
             return batch.iter().for_each(|waiter| waiter.send(Reply::Refused { message: message.clone(), exit: 1 }));
         }

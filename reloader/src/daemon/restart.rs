@@ -27,13 +27,18 @@ impl EventLoop {
         let ask = ReloadRequest { use_known_good, ..ReloadRequest::now(Kind::Restart) };
         let mut receipt = run_reload(&mut self.supervisor, ask, &|_| {}).await;
         if receipt.result != Outcome::Failed && !matches!(self.resync().await, None | Some(Resync::NoLocalPeer)) {
-            receipt.notes.push("the stick tables were lost with the process that ended".into());
+            receipt
+                .notes
+                .push("the stick tables were lost with the process that ended, but for what other peers teach".into());
         }
         self.supervisor.store_receipt(&receipt).await;
         if self.supervisor.count_failed_start() {
             let sentence = sentence_of(&receipt);
             self.supervisor.warn(Notice::NothingServes, format!("nothing serves: {sentence}"));
-            self.start_failure = Some(sentence);
+            // A failure of the last-known-good configuration says nothing about the one on disk.
+            if !use_known_good {
+                self.start_failure = Some(sentence);
+            }
             self.supervisor.tick();
         } else if let Some(why) = &self.start_failure
             && use_known_good

@@ -17,12 +17,12 @@ use super::{DaemonError, setup};
 use crate::config::{Config, OnStop, Strategy};
 use crate::gate::hold::{self, Gates, HoldRegistry};
 use crate::gate::syn_counter;
-use crate::process::{self, BlockingLane};
+use crate::process::{self, BlockingLane, Handle};
 use crate::server::Server;
 use crate::supervision::fd_store::{self, FdStore, Room};
 use crate::supervision::records::{GenerationRecord, GenerationRecords};
 use crate::supervision::{
-    Host, Journal, Notice, Receipts, Service, SharedQdiscs, SocketStore, StatusBoard, Supervisor, notify,
+    Host, Journal, Notice, ProcessNotice, Receipts, Service, SharedQdiscs, SocketStore, StatusBoard, Supervisor, notify,
 };
 use crate::sys::{Inheritance, raise_descriptor_limit, take_passed_descriptors};
 
@@ -178,8 +178,8 @@ impl Common {
         }
         fd_store::forget(received);
         if let (Some(forgotten), Some(first)) = (forgotten(&self.config), supervisors.first_mut()) {
-            log::warn!("{forgotten}");
-            first.warn(Notice::ForgottenServices, forgotten);
+            log::warn!("{}", forgotten.sentence());
+            first.warn_of_processes(Notice::ForgottenServices, Some(forgotten));
         }
         Ok(supervisors)
     }
@@ -247,16 +247,19 @@ fn remove_stale_counter() {
 }
 
 /// Services that an earlier daemon ran and that the configuration does not have any more.
-pub(super) fn forgotten(config: &Config) -> Option<String> {
+pub(super) fn forgotten(config: &Config) -> Option<ProcessNotice> {
     let places = std::fs::read_dir(config.runtime_dir.join("services")).ok()?.flatten();
     let unknown = places.filter(|place| !config.services.contains_key(&*place.file_name().to_string_lossy()));
-    let lives = |record: &GenerationRecord| process::start_time(record.pid) == Some(record.start_time);
-    let found = unknown.flat_map(|place| {
-        let records = GenerationRecords::load(&place.path()).generations.into_iter().filter(lives);
+    let processes = unknown.flat_map(|place| {
         let name = place.file_name().to_string_lossy().into_owned();
-        records.map(move |record| format!("{name} (process {})", record.pid)).collect::<Vec<_>>()
+        let living = move |record: GenerationRecord| {
+            let process = Handle::adopt(record.pid, record.start_time)?;
+            Some((process, format!("{name} (process {})", record.pid)))
+        };
+        GenerationRecords::load(&place.path()).generations.into_iter().filter_map(living)
     });
-    let found: Vec<String> = found.collect();
-    let sentence = "not configured any more, and still running: give it its table back and reload it, or end it";
-    (!found.is_empty()).then(|| format!("{}: {sentence}", found.join(", ")))
+    let text =
+        "not configured any more, and still running: give it its table back and start the daemon again, or end it";
+    Some(ProcessNotice { processes: processes.collect(), text: text.into() })
+        .filter(|found| !found.processes.is_empty())
 }

@@ -178,6 +178,11 @@ impl Endpoint {
         matches!(self.address, Address::Inet(_)) && self.socket_type == SocketType::Stream && self.is_here()
     }
 
+    /// Whether it is a single IPv6 address, not all of them.
+    pub fn is_single_ipv6(&self) -> bool {
+        matches!(self.address, Address::Inet(SocketAddr::V6(address)) if !address.ip().is_unspecified())
+    }
+
     /// Whether it is in the daemon's own network namespace.
     pub fn is_here(&self) -> bool {
         self.netns.is_none()

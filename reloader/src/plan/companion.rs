@@ -46,7 +46,9 @@ fn rung(listener: &Present, means: CompanionPlanInputs) -> (Rung, String) {
     if matches!(listener.endpoint.address, Address::Unix(_)) {
         return (Rung::Unproven, format!("{why}; {REFUSES}"));
     }
-    let steers = matches!(means.strategy, Strategy::Auto | Strategy::Steer) && means.migrates && listener.in_custody;
+    let steers = matches!(means.strategy, Strategy::Auto | Strategy::Steer)
+        && means.migrates
+        && listener.not_in_custody.is_none();
     let holds = matches!(means.strategy, Strategy::Auto | Strategy::Hold | Strategy::KernelFallback);
     match means.holds.filter(|_| holds && listener.endpoint.is_tcp_here()) {
         _ if steers => (Rung::Steered, why),
@@ -62,8 +64,14 @@ mod tests {
 
     fn rung_of(address: Address, haproxy: (u32, u32), change: impl FnOnce(&mut CompanionPlanInputs)) -> Rung {
         let endpoint = Endpoint::stream(address);
-        let present =
-            Present { endpoint, role: Role::Traffic, inode: 7, in_custody: true, unreachable: None, bound_again: None };
+        let present = Present {
+            endpoint,
+            role: Role::Traffic,
+            inode: 7,
+            not_in_custody: None,
+            unreachable: None,
+            bound_again: None,
+        };
         let haproxy = Version { major: haproxy.0, minor: haproxy.1 };
         let mut means = CompanionPlanInputs {
             haproxy,

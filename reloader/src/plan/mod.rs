@@ -3,8 +3,6 @@
 
 pub(crate) mod companion;
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
 
 use crate::config::Strategy;
@@ -13,8 +11,9 @@ use crate::model::listener::{Address, Endpoint, Family, Role};
 use crate::receipt::Rung;
 use crate::server::Capabilities;
 
-/// Why a unix path that HAProxy binds again is not proven.
-pub(crate) const REFUSES: &str = "HAProxy renames a unix socket into place a moment before it listens on it: a client that connected in between was refused";
+/// Why a unix path that the server binds again is not proven.
+pub(crate) const REFUSES: &str =
+    "its path leads to the new socket a moment before that listens: a client that connects in between is refused";
 
 /// What the plan knows of a listener of the serving generation.
 #[derive(Debug, Clone)]
@@ -25,8 +24,8 @@ pub struct Present {
     pub role: Role,
     /// Its inode.
     pub inode: u64,
-    /// Whether the daemon has a duplicate of the socket to pass.
-    pub in_custody: bool,
+    /// Why the daemon has no duplicate of the socket to pass. `None` if it has one.
+    pub not_in_custody: Option<&'static str>,
     /// Why no client reaches it, if so.
     pub unreachable: Option<String>,
     /// The same, if the next generation can bind a socket that clients reach.
@@ -80,7 +79,7 @@ fn planned(listener: &Present, inputs: PlanInputs<'_>) -> Planned {
 
 fn rung_of_reachable(listener: &Present, inputs: PlanInputs<'_>) -> (Rung, Option<String>) {
     match why_not_passed(listener, inputs) {
-        None => (Rung::Passed, single_ipv6(&listener.endpoint, inputs.server)),
+        None => (Rung::Passed, single_ipv6(&listener.endpoint, inputs)),
         Some(why) if inputs.strategy != Strategy::FdPass && matches!(listener.endpoint.address, Address::Unix(_)) => {
             (Rung::Unproven, Some(format!("{why}; {REFUSES}")))
         }
@@ -140,14 +139,16 @@ fn why_not_passed(listener: &Present, inputs: PlanInputs<'_>) -> Option<String> 
     if keeps_tcp_back(strategy) && listener.endpoint.is_tcp_here() {
         return Some(format!("strategy = \"{strategy}\" keeps TCP sockets back"));
     }
-    let unexported = "the serving generation does not export it, so the daemon has no duplicate to pass";
-    (!listener.in_custody).then(|| unexported.into())
+    listener.not_in_custody.map(str::to_owned)
 }
 
-fn single_ipv6(endpoint: &Endpoint, server: &Capabilities) -> Option<String> {
-    let single = matches!(endpoint.address, Address::Inet(SocketAddr::V6(address)) if !address.ip().is_unspecified());
-    (single && server.wants_v6only)
-        .then(|| "provided that its bind says `v6only`; otherwise it is steered or held".into())
+fn single_ipv6(endpoint: &Endpoint, inputs: PlanInputs<'_>) -> Option<String> {
+    let otherwise = match inputs.strategy {
+        Strategy::FdPass => "it is unproven",
+        _ => "it is steered or held, if that is possible",
+    };
+    (endpoint.is_single_ipv6() && inputs.server.wants_v6only)
+        .then(|| format!("provided that its bind says `v6only`; otherwise {otherwise}"))
 }
 
 /// The first traffic listener that this plan leaves unproven, as a sentence.
@@ -163,7 +164,8 @@ mod tests {
 
     fn present(in_custody: bool) -> Present {
         let endpoint = Endpoint::stream(Address::Inet("127.0.0.1:80".parse().unwrap()));
-        Present { endpoint, role: Role::Traffic, inode: 7, in_custody, unreachable: None, bound_again: None }
+        let not_in_custody = (!in_custody).then_some("the serving generation does not export it");
+        Present { endpoint, role: Role::Traffic, inode: 7, not_in_custody, unreachable: None, bound_again: None }
     }
 
     fn planned_with(listener: Present, haproxy: (u32, u32), strategy: Strategy, gates: &Gates) -> Planned {
@@ -198,6 +200,17 @@ mod tests {
         assert!(
             unproven(&[unexported]).unwrap().starts_with("127.0.0.1:80: the serving generation does not export it")
         );
+    }
+
+    #[test]
+    fn condition_of_a_single_ipv6_address_names_what_comes_otherwise() {
+        let endpoint = Endpoint::stream(Address::Inet("[::1]:80".parse().unwrap()));
+        let why = |strategy| {
+            let listener = Present { endpoint: endpoint.clone(), ..present(true) };
+            planned_with(listener, (2, 6), strategy, &Gates::default()).why.unwrap()
+        };
+        assert!(why(Strategy::Auto).ends_with("otherwise it is steered or held, if that is possible"));
+        assert!(why(Strategy::FdPass).ends_with("otherwise it is unproven"));
     }
 
     #[test]

@@ -27,5 +27,5 @@ pub use procfs::{
 };
 pub use scope::ProcessScope;
 pub use signals::{cannot_signal, handles_signal, is_pending, signal_by_name, signal_name};
-pub use sockets::{SocketOwner, holders_of, socket_at, sockets_of};
+pub use sockets::{SocketOwner, holders_of, shows_descriptors, socket_at, sockets_of};
 pub use waiting::waits_on;

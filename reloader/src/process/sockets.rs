@@ -78,6 +78,11 @@ fn add_sockets_of(pid: u32, thread: u32, sockets: &mut HashMap<u64, SocketOwner>
     Ok(())
 }
 
+/// Whether `/proc` shows the descriptors of this process. False for a process of another user without CAP_SYS_PTRACE.
+pub fn shows_descriptors(pid: u32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/fd")).is_ok()
+}
+
 /// All processes that hold these sockets.
 pub fn holders_of(inodes: &HashSet<u64>) -> HashMap<u64, HashSet<u32>> {
     let mut holders: HashMap<u64, HashSet<u32>> = HashMap::new();

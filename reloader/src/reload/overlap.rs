@@ -1,7 +1,5 @@
 //! The strategy for what can be bound beside the old generation, or passed to the new one: start, prove, then retire.
 
-use std::time::Duration;
-
 use super::attempt::Attempt;
 use crate::receipt::Failure;
 use crate::server::Prepared;
@@ -12,7 +10,7 @@ pub(super) async fn run(attempt: &mut Attempt<'_>, prepared: &Prepared) -> Resul
 
     attempt.protect_before_start(prepared);
     attempt.tell("starting the new generation");
-    attempt.start(prepared, Duration::MAX).await?;
+    attempt.start(prepared, None).await?;
     attempt.recorder.phase(|phases| &mut phases.start);
 
     attempt.tell("confirming its listeners");

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::attempt::Attempt;
 use super::protection::held::HeldListeners;
-use super::steps::check::ENDED;
+use super::steps::check::ended_before;
 use super::steps::retire::stopped_listening;
 use super::steps::stop_listening::{Closed, OldListeners};
 use crate::model::listener::{Address, Listener, Owned};
 use crate::plan::keeps_tcp_back;
 use crate::process::Handle;
+use crate::process::readiness::StartLimit;
 use crate::receipt::{Failure, ReasonCode};
 use crate::server::Prepared;
 use crate::supervision::{Notice, Supervisor};
@@ -82,8 +83,11 @@ impl Attempt<'_> {
     /// The held and drained listeners must belong to a living generation until the last moment before it makes room. Where that generation has
     /// ended, clients of its ports were refused, although SYNs were held since.
     fn refuse_if_old_has_ended(&self) -> Result<(), Failure> {
-        let serves = self.supervisor.is_served() && self.supervisor.custody().is_still_owned();
-        if serves { Ok(()) } else { Err(Failure::new(ReasonCode::OldGenerationEnded, ENDED)) }
+        let lives = self.supervisor.is_served();
+        match lives && self.supervisor.custody().is_still_owned() {
+            true => Ok(()),
+            false => Err(ended_before(self.supervisor.server().owns_lifecycle(), lives)),
+        }
     }
 
     async fn replace(&mut self, prepared: &Prepared, old: &[Owned]) -> Result<(), Failure> {
@@ -94,12 +98,15 @@ impl Attempt<'_> {
         // Without a last-known-good configuration there is no second try that needs time.
         let held_until = held_until.filter(|_| self.supervisor.last_known_good().is_some());
         let last_start = self.supervisor.generations().last_start();
-        let timeout =
-            held_until.map_or(Duration::MAX, |end| first_try_timeout(end - Instant::now().min(end), last_start));
-        let Err(failure) = self.bring_up(prepared, old, timeout).await else { return Ok(()) };
+        let limit = held_until.map(|end| StartLimit {
+            time: whole_milliseconds(first_try_timeout(end - Instant::now().min(end), last_start)),
+            setting: "hold.max",
+        });
+        let Err(failure) = self.bring_up(prepared, old, limit).await else { return Ok(()) };
         self.abandon(failure.ends_custody).await;
         let failure = self.second_chance(old, failure).await;
         if !self.supervisor.is_served() {
+            self.supervisor.warn(Notice::NothingServes, format!("nothing serves: {}", failure.reason));
             self.supervisor.note_refused_listeners(old);
             self.supervisor.begin_outage_after_failed_starts();
         }
@@ -152,8 +159,8 @@ impl Attempt<'_> {
         let note = match closed {
             Closed::Gone => return,
             Closed::Listening => {
-                "the old generation has closed its listeners, and the kernel listens on: a thread of its waits for a \
-                 connection on one, and it could not be had to be stopped (Linux 5.6 and CAP_SYS_PTRACE)"
+                "the old generation has closed its listeners, and the kernel listens on: a thread in accept(2) or another process keeps \
+                 one, which the daemon has no duplicate of to stop it by (Linux 5.6 and CAP_SYS_PTRACE)"
                     .into()
             }
             Closed::Attended => format!(
@@ -165,8 +172,8 @@ impl Attempt<'_> {
         self.recorder.note(note);
     }
 
-    async fn bring_up(&mut self, prepared: &Prepared, old: &[Owned], timeout: Duration) -> Result<(), Failure> {
-        self.start(prepared, timeout).await?;
+    async fn bring_up(&mut self, prepared: &Prepared, old: &[Owned], limit: Option<StartLimit>) -> Result<(), Failure> {
+        self.start(prepared, limit).await?;
         self.recorder.phase(|phases| &mut phases.start);
         let (inspection, verdicts) = self.prove(old).await?;
         self.recorder.phase(|phases| &mut phases.confirm);
@@ -177,7 +184,7 @@ impl Attempt<'_> {
     /// The new generation came to nothing: what served before is started again, from the copy of its configuration.
     async fn second_chance(&mut self, old: &[Owned], failure: Failure) -> Failure {
         let again = match self.read_configuration(true).await {
-            Ok(known_good) if known_good.is_known_good => self.bring_up(&known_good, old, Duration::MAX).await,
+            Ok(known_good) if known_good.is_known_good => self.bring_up(&known_good, old, None).await,
             Ok(_) if !self.supervisor.server().keeps_last_known_good() => return failure,
             Ok(_) => {
                 let reason = format!("{}; and there is no last-known-good configuration yet", failure.reason);
@@ -208,6 +215,11 @@ fn close_timeout(drain_timeout: Duration, held_until: Option<Instant>, last_star
     let held = held_until.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
     let left = held.saturating_sub(last_start.unwrap_or(Duration::from_secs(1)));
     drain_timeout.max(Duration::from_millis(left.as_millis() as u64))
+}
+
+/// Without the digits that no reader of a message wants.
+fn whole_milliseconds(time: Duration) -> Duration {
+    Duration::from_millis(time.as_millis() as u64)
 }
 
 /// How long the new generation may take before the last-known-good one is tried, which is to come up within the hold too. Never shorter than

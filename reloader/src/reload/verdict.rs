@@ -1,10 +1,9 @@
 //! Judges each listener by comparing the listeners of the old generation with those of the new one. Pure.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::model::listener::{Address, Endpoint, Listener, Owned};
+use crate::model::listener::{Endpoint, Listener, Owned};
 use crate::receipt::{Doubt, ListenerReceipt, ReasonCode, Rung};
 use crate::sockets::reachability::Unreachable;
 
@@ -31,13 +30,19 @@ impl Verdict {
     }
 }
 
-/// One verdict for each listening inode of either generation. `unreachable` has the sockets that no client reaches.
-pub fn verdicts(old: &[Owned], new: &[Owned], unreachable: &HashMap<u64, Unreachable>) -> Vec<Verdict> {
+/// One verdict for each listening inode of either generation. `unreachable` has the sockets that no client reaches. `by_v6only` has those on a
+/// single IPv6 address that the new generation was given and takes over only where its bind says `v6only`.
+pub fn verdicts(
+    old: &[Owned],
+    new: &[Owned],
+    unreachable: &HashMap<u64, Unreachable>,
+    by_v6only: &HashSet<u64>,
+) -> Vec<Verdict> {
     let new_inodes: HashSet<u64> = new.iter().map(|owned| owned.listener.inode).collect();
     let is_left =
         |owned: &&Owned| unreachable.contains_key(&owned.listener.inode) && !new_inodes.contains(&owned.listener.inode);
     let (left, kept): (Vec<&Owned>, Vec<&Owned>) = old.iter().partition(is_left);
-    let mut verdicts = by_inode(&kept, new);
+    let mut verdicts = by_inode(&kept, new, by_v6only);
     for verdict in &mut verdicts {
         let serving = verdict.receipt.inode_after.and_then(|inode| unreachable.get(&inode));
         if let Some(why) = serving {
@@ -53,7 +58,7 @@ pub fn verdicts(old: &[Owned], new: &[Owned], unreachable: &HashMap<u64, Unreach
     verdicts
 }
 
-fn by_inode(old: &[&Owned], new: &[Owned]) -> Vec<Verdict> {
+fn by_inode(old: &[&Owned], new: &[Owned], by_v6only: &HashSet<u64>) -> Vec<Verdict> {
     let old_inodes: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
     let new_inodes: HashSet<u64> = new.iter().map(|owned| owned.listener.inode).collect();
     let fresh: Vec<&Owned> = new.iter().filter(|owned| !old_inodes.contains(&owned.listener.inode)).collect();
@@ -71,7 +76,7 @@ fn by_inode(old: &[&Owned], new: &[Owned]) -> Vec<Verdict> {
         let still_served = new.iter().any(|after| same_place(&before.listener, &after.listener));
         let overlapping = new.iter().find(|after| overlap(&before.listener, &after.listener));
         verdicts.push(match (successor, overlapping) {
-            (Some(after), _) => rebound(before, after),
+            (Some(after), _) => rebound(before, after, by_v6only.contains(&before.listener.inode)),
             (None, _) if still_served => one_shard_less(before),
             (None, Some(after)) => served_elsewhere(before, after),
             (None, None) => removed(before),
@@ -100,8 +105,8 @@ fn passed(owned: &Owned) -> Verdict {
     Verdict { receipt, closing: None, serving_port: owned.listener.endpoint.port() }
 }
 
-fn rebound(before: &Owned, after: &Owned) -> Verdict {
-    let why = why_rebound(&before.listener.endpoint, &after.listener.endpoint);
+fn rebound(before: &Owned, after: &Owned, by_v6only: bool) -> Verdict {
+    let why = why_rebound(&before.listener.endpoint, &after.listener.endpoint, by_v6only);
     let mut receipt = ListenerReceipt::new(&after.listener.endpoint, after.role, Rung::Unproven);
     receipt.doubt(Doubt::new(ReasonCode::NotPassed, why));
     receipt.inode_before = Some(before.listener.inode);
@@ -109,17 +114,15 @@ fn rebound(before: &Owned, after: &Owned) -> Verdict {
     Verdict { receipt, closing: Some(before.listener.clone()), serving_port: after.listener.endpoint.port() }
 }
 
-fn why_rebound(before: &Endpoint, after: &Endpoint) -> &'static str {
-    if before != after {
-        return "the new generation binds it with other options (interface, v6only, protocol), so it opened another socket";
-    }
-    match after.address {
-        // Linux sets IPV6_V6ONLY when a socket is bound to one address (`__inet6_bind`), and HAProxy from 2.3 on
-        // takes over a socket only when that flag equals the bind's keyword (`sock_find_compatible_fd`).
-        Address::Inet(SocketAddr::V6(address)) if !address.ip().is_unspecified() => {
+fn why_rebound(before: &Endpoint, after: &Endpoint, by_v6only: bool) -> &'static str {
+    match before == after {
+        false => {
+            "the new generation binds it with other options (interface, v6only, protocol), so it opened another socket"
+        }
+        true if by_v6only => {
             "HAProxy opened another socket for it: it takes over the socket of a single IPv6 address only when the bind says `v6only`; add that word to the bind"
         }
-        _ => "the new generation opened another socket for it",
+        true => "the new generation opened another socket for it",
     }
 }
 
@@ -153,7 +156,7 @@ fn added_verdict(after: &Owned) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::listener::{Role, SocketType};
+    use crate::model::listener::{Address, Role, SocketType};
     use crate::receipt::{Outcome, judge};
 
     fn owned(address: &str, inode: u64) -> Owned {
@@ -162,7 +165,7 @@ mod tests {
     }
 
     fn rungs(old: &[Owned], new: &[Owned]) -> Vec<(Rung, Option<u64>, Option<u64>)> {
-        verdicts(old, new, &HashMap::new())
+        verdicts(old, new, &HashMap::new(), &HashSet::new())
             .into_iter()
             .map(|verdict| (verdict.receipt.rung, verdict.receipt.inode_before, verdict.receipt.inode_after))
             .collect()
@@ -178,10 +181,10 @@ mod tests {
     fn unreachable_socket_is_not_passed() {
         let lost = HashMap::from([(1, Unreachable::DeviceGone("d0".into()))]);
         let both = [owned("127.0.0.1:80", 1), owned("127.0.0.1:81", 2)];
-        let verdict = verdicts(&both, &both, &lost).remove(0).receipt;
+        let verdict = verdicts(&both, &both, &lost, &HashSet::new()).remove(0).receipt;
         assert_eq!((verdict.rung, verdict.why_code), (Rung::Unproven, Some(ReasonCode::Unreachable)));
         // The new generation has bound the address again.
-        let rungs: Vec<Rung> = verdicts(&both[..1], &[owned("127.0.0.1:80", 9)], &lost)
+        let rungs: Vec<Rung> = verdicts(&both[..1], &[owned("127.0.0.1:80", 9)], &lost, &HashSet::new())
             .into_iter()
             .map(|verdict| verdict.receipt.rung)
             .collect();
@@ -254,19 +257,24 @@ mod tests {
         let before = owned("[::]:80", 1);
         let mut after = owned("[::]:80", 2);
         after.listener.endpoint.v6only = true;
-        let verdict = verdicts(&[before], &[after], &HashMap::new()).remove(0);
+        let verdict = verdicts(&[before], &[after], &HashMap::new(), &HashSet::from([1])).remove(0);
         assert!(verdict.receipt.why.unwrap().contains("v6only"));
     }
 
     #[test]
-    fn a_single_ipv6_address_is_told_the_word_that_helps() {
-        let verdict = verdicts(&[owned("[::1]:80", 1)], &[owned("[::1]:80", 2)], &HashMap::new()).remove(0);
-        assert!(verdict.receipt.why.unwrap().contains("add that word"));
+    fn word_that_helps_is_named_only_where_it_would_have_helped() {
+        let why = |by_v6only: &HashSet<u64>| {
+            let (before, after) = ([owned("[::1]:80", 1)], [owned("[::1]:80", 2)]);
+            verdicts(&before, &after, &HashMap::new(), by_v6only).remove(0).receipt.why.unwrap()
+        };
+        assert!(why(&HashSet::from([1])).contains("add that word"));
+        // The server is not HAProxy, or was not given the socket.
+        assert_eq!(why(&HashSet::new()), "the new generation opened another socket for it");
     }
 
     #[test]
     fn only_traffic_listeners_count_against_the_proof() {
-        let mut verdict = rebound(&owned("127.0.0.1:80", 1), &owned("127.0.0.1:80", 2)).receipt;
+        let mut verdict = rebound(&owned("127.0.0.1:80", 1), &owned("127.0.0.1:80", 2), false).receipt;
         assert_eq!(judge(std::slice::from_ref(&verdict)).0, Outcome::Unproven);
         verdict.role = Role::Control;
         assert_eq!(judge(&[verdict]), (Outcome::Proven, None));

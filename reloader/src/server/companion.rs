@@ -90,9 +90,9 @@ impl CompanionServer {
         sockets
     }
 
-    /// Why no worker is there, as a sentence, once one was looked for.
-    pub(crate) fn absent(&self) -> Option<&str> {
-        self.absent.as_deref()
+    /// Why no worker is followed, as a sentence. A worker may have been found and not been taken over.
+    pub(crate) fn why_not_followed(&self) -> &str {
+        self.absent.as_deref().unwrap_or("no worker is followed yet (`reloader history` has the last attempt)")
     }
 
     /// The `bind` lines that the worker has read, where they are known.

@@ -1,7 +1,6 @@
 //! Describes a start: what is known before it, what the new process gets, and what it returns.
 
 use std::collections::HashSet;
-use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use super::{Capabilities, service};
@@ -149,8 +148,10 @@ impl ReadByServer {
             BlockingLane::default().run("reading HAProxy's configuration again", move || scan::read(&files)).await;
         match now {
             Ok(sources) if sources == self.sources => Ok(()),
-            Err(error) if error.kind() == ErrorKind::TimedOut => Err(format!("not kept as last-known-good: {error}")),
-            _ => Err("the configuration changed on disk while HAProxy read it: not kept as last-known-good".into()),
+            Ok(_) => Err("the configuration changed on disk while HAProxy read it: not kept as last-known-good".into()),
+            Err(error) => {
+                Err(format!("the configuration could not be read again: not kept as last-known-good: {error}"))
+            }
         }
     }
 }

@@ -276,7 +276,7 @@ impl Server {
 
     /// Why an operator may not send this signal to its processes, in words that follow the signal's name. `None` if the signal may be sent.
     pub(crate) fn signal_refusal(&self, signal: Signal) -> Option<&'static str> {
-        signal_refusal::refusal(signal, self.stop().as_ref())
+        signal_refusal::refusal(signal, self.stop().as_ref(), self.owns_lifecycle())
     }
 
     /// How the next generation will be asked to end; `None` for HAProxy, which is always asked in the same way.

@@ -110,6 +110,19 @@ impl Server {
         }
     }
 
+    /// Why a listener of the serving generation is not in custody, in words for the plan.
+    pub(crate) fn why_not_in_custody(&self, endpoint: &Endpoint) -> &'static str {
+        match self {
+            Server::Service(_) if !self.can_be_given(endpoint) => {
+                "the server has bound it itself, and it is not in `listen` of the service"
+            }
+            Server::Service(_) => "the daemon could not duplicate it (Linux 5.6 and CAP_SYS_PTRACE)",
+            Server::Haproxy(_) | Server::Companion(_) => {
+                "the serving generation does not export it, and the daemon could not duplicate it (Linux 5.6 and CAP_SYS_PTRACE)"
+            }
+        }
+    }
+
     /// The configuration of a HAProxy that may run already without the daemon, and that the daemon would take over.
     pub(crate) fn adoptable_haproxy(&self) -> Option<&Haproxy> {
         self.haproxy().map(super::HaproxyServer::config)

@@ -26,6 +26,11 @@ pub enum InspectError {
          CAP_SYS_PTRACE, and a /proc that shows it; give the daemon that, or let the server keep the daemon's user"
     )]
     Unseen(u32),
+    /// The process can be looked at, and has no socket.
+    #[error(
+        "process {0} has no socket, and no process below it has one: a server has to listen, and to stay a child of the process that was started"
+    )]
+    NoSocket(u32),
     /// The daemon may not send signals to this process, so it could never ask the process to end.
     #[error(
         "process {0} cannot be signalled: a server that changes its user takes CAP_KILL; give the daemon that, or let the server keep the \
@@ -87,7 +92,11 @@ where
     let InspectRequest { processes, given, role, sentinel: lifeline, mut notes, mut doubt, serves } = known;
     let sockets = process::sockets_of(&processes);
     if sockets.is_empty() {
-        return Err(InspectError::Unseen(processes.first().copied().unwrap_or_default()));
+        let first = processes.first().copied().unwrap_or_default();
+        return Err(match process::shows_descriptors(first) {
+            true => InspectError::NoSocket(first),
+            false => InspectError::Unseen(first),
+        });
     }
     if let Some(pid) = processes.iter().find(|pid| process::cannot_signal(**pid)) {
         return Err(InspectError::BeyondSignals(*pid));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::drain_looks::Look;
 use super::notify;
 use super::reach::Surroundings;
+use super::sentences::Unserved;
 use super::status::{Draining, ServiceStatus, Serving};
 use crate::gate::hold::HoldRegistry;
 use crate::server::Check;
@@ -31,6 +32,8 @@ pub(crate) struct Published {
     pub(crate) holds: Option<HoldRegistry>,
     /// The status line for the service manager.
     pub(super) line: String,
+    /// What can be said while no generation serves.
+    pub(super) unserved: Unserved,
     /// Whether its loop has completed a turn since the last message to the watchdog.
     pub(super) has_beaten: bool,
 }
@@ -67,7 +70,7 @@ impl StatusBoard {
 
     /// The last status line for the service manager when the daemon ends.
     pub(crate) fn parting_line(&self) -> String {
-        self.read(|all| line_about(all, |published| parting(published.status.serving.as_ref())))
+        self.read(|all| line_about(all, |published| parting(published.status.serving.as_ref(), published.unserved)))
     }
 
     /// Notes that the loop of one service has completed a turn. True once the loops of all services have.
@@ -129,7 +132,7 @@ fn line_about(all: &[(String, Published)], line: impl Fn(&Published) -> String) 
     }
 }
 
-fn parting(serving: Option<&Serving>) -> String {
+fn parting(serving: Option<&Serving>, unserved: Unserved) -> String {
     match serving {
         Some(serving) => {
             format!(
@@ -137,7 +140,7 @@ fn parting(serving: Option<&Serving>) -> String {
                 serving.generation, serving.pid
             )
         }
-        None => "the daemon has ended, and nothing serves".into(),
+        None => format!("the daemon has ended, and {}", unserved.words()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::restart_policy::{self, Outage};
+use super::restart_policy::{self, CustodyEnd, Outage};
 use crate::model::listener::Owned;
 
 /// The number of checks in a row that find no descriptors in a generation whose root process lives. After so many the
@@ -53,9 +53,9 @@ impl ServiceOutage {
         self.current.as_ref().map(|outage| outage.custody_ends(custody_max))
     }
 
-    /// Whether custody must be dropped now.
-    pub(super) fn custody_is_over(&self, custody_max: Duration) -> bool {
-        self.current.as_ref().is_some_and(|outage| outage.custody_is_over(Instant::now(), custody_max))
+    /// Why custody must be dropped now, if so.
+    pub(super) fn why_custody_is_over(&self, custody_max: Duration) -> Option<CustodyEnd> {
+        self.current.as_ref().and_then(|outage| outage.why_custody_is_over(Instant::now(), custody_max))
     }
 
     /// Begins an outage at `since`. The last generation had served for the time `served`.

@@ -14,6 +14,28 @@ const LONGEST_CRASH_DELAY: Duration = Duration::from_secs(1);
 const STARTS_BEFORE_CUSTODY_IS_DROPPED: u32 = 2;
 const SHORTEST_CUSTODY: Duration = Duration::from_secs(2);
 
+/// Why custody is dropped while nothing serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CustodyEnd {
+    /// Two starts have failed.
+    FailedStarts,
+    /// Custody was kept for `custody-max`.
+    CustodyMax,
+    /// The start of the daemon came to nothing.
+    NoStart,
+}
+
+impl CustodyEnd {
+    /// The reason, to follow "nothing serves".
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            CustodyEnd::FailedStarts => "two starts have failed",
+            CustodyEnd::CustodyMax => "custody-max has passed",
+            CustodyEnd::NoStart => "nothing could be started",
+        }
+    }
+}
+
 /// How long nothing has served, and what was tried.
 #[derive(Debug)]
 pub(crate) struct Outage {
@@ -61,9 +83,12 @@ impl Outage {
         self.known_good_next
     }
 
-    /// True when custody must be dropped now.
-    pub(crate) fn custody_is_over(&self, now: Instant, custody_max: Duration) -> bool {
-        self.failures >= STARTS_BEFORE_CUSTODY_IS_DROPPED || now >= self.since + custody_max
+    /// Why custody must be dropped now. `None` if it is kept.
+    pub(crate) fn why_custody_is_over(&self, now: Instant, custody_max: Duration) -> Option<CustodyEnd> {
+        if self.failures >= STARTS_BEFORE_CUSTODY_IS_DROPPED {
+            return Some(CustodyEnd::FailedStarts);
+        }
+        (now >= self.since + custody_max).then_some(CustodyEnd::CustodyMax)
     }
 
     /// When custody is dropped at the latest.
@@ -118,9 +143,10 @@ mod tests {
         let mut down = Outage::begin(now, LONG, None);
         assert!(!down.use_known_good());
         down.failed(now, false);
-        assert!(down.use_known_good() && down.next_try() == now && !down.custody_is_over(now, LONG));
+        assert!(down.use_known_good() && down.next_try() == now && down.why_custody_is_over(now, LONG).is_none());
         down.failed(now, false);
-        assert!(!down.use_known_good() && down.next_try() > now && down.custody_is_over(now, LONG));
+        assert!(!down.use_known_good() && down.next_try() > now);
+        assert_eq!(down.why_custody_is_over(now, LONG), Some(CustodyEnd::FailedStarts));
     }
 
     #[test]
@@ -137,7 +163,8 @@ mod tests {
         assert_eq!(custody_max(Some(Duration::from_millis(5)), Some(LONG)), Duration::from_millis(5));
         let now = Instant::now();
         let down = Outage::begin(now, LONG, None);
-        assert!(!down.custody_is_over(now + SHORT, Duration::from_secs(2)));
-        assert!(down.custody_is_over(now + Duration::from_secs(2), Duration::from_secs(2)));
+        assert_eq!(down.why_custody_is_over(now + SHORT, Duration::from_secs(2)), None);
+        let over = down.why_custody_is_over(now + Duration::from_secs(2), Duration::from_secs(2));
+        assert_eq!(over, Some(CustodyEnd::CustodyMax));
     }
 }

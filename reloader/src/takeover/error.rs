@@ -20,12 +20,14 @@ pub enum TakeoverError {
     #[error("systemd knows no unit {0}; `systemctl list-units --type=service` lists the units")]
     NoUnit(String),
     /// The unit has no main process to hand over.
-    #[error("{unit} does not run (it is {state}): start it, or enable reloader.service in its place")]
+    #[error("{unit} does not run (it is {state}): {remedy}")]
     NotRunning {
         /// The name of the unit.
         unit: String,
         /// Its state: `inactive`, `failed`, …
         state: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// Another takeover runs.
     #[error("another `reloader takeover` runs on this machine: wait for its end")]
@@ -87,7 +89,7 @@ pub enum TakeoverError {
     },
     /// A daemon runs already.
     #[error(
-        "a reloader daemon runs already and answers on {0}: it would not let another one start; stop it first (HAProxy serves on), or, for a second HAProxy on this machine, give `--config` a file with another control-socket, runtime-dir and state-dir"
+        "a reloader daemon runs already and answers on {0}: it would not let another one start; stop it first (with on-stop = \"leave\" SIGTERM leaves HAProxy serving), or, for a second HAProxy on this machine, give `--config` a file with another control-socket, runtime-dir and state-dir"
     )]
     DaemonRuns(PathBuf),
     /// The daemon cannot be reached, or did not do what must be done before the first step.

@@ -28,10 +28,18 @@ pub(super) async fn run(
     runner.run(&[Step::Reload]).await.map_err(|failed| TakeoverError::Daemon(failed.reason))?;
     let steps = steps_for(&unit, config, &serving(daemon).map_err(TakeoverError::Daemon)?);
     if let Err(failed) = runner.run(&steps).await {
-        return Err(roll_back(&mut runner, &unit, request.reloader, config, failed).await);
+        return Err(match runner.has_retired() {
+            // The way back would end the HAProxy that serves now.
+            true => {
+                let outcome = left_to_do(&unit.name, &steps);
+                TakeoverError::StepFailed { step: failed.step, reason: failed.reason, outcome }
+            }
+            false => roll_back(&mut runner, &unit, request.reloader, config, failed).await,
+        });
     }
-    let notes = runner.into_notes();
-    Ok(TakeoverReport { unit: unit.name, done: true, settings: Vec::new(), steps: after_reload(steps), notes })
+    let (may_have_lost, notes) = (runner.may_have_lost(), runner.into_notes());
+    let steps = after_reload(steps);
+    Ok(TakeoverReport { unit: unit.name, done: true, settings: Vec::new(), steps, notes, may_have_lost })
 }
 
 fn dry_run(unit: &Unit, config: &Config, before: Serving) -> TakeoverReport {
@@ -42,6 +50,7 @@ fn dry_run(unit: &Unit, config: &Config, before: Serving) -> TakeoverReport {
         settings: Vec::new(),
         steps: after_reload(steps_for(unit, config, &expected)),
         notes: vec!["the generation and its process will be those of the reload that comes first".into()],
+        may_have_lost: false,
     }
 }
 
@@ -54,6 +63,17 @@ fn after_reload(steps: Vec<Step>) -> Vec<Step> {
     std::iter::once(Step::Reload).chain(steps).collect()
 }
 
+/// The state of the unit where a step has failed after HAProxy had taken the daemon's place. Pure.
+fn left_to_do(unit: &str, steps: &[Step]) -> String {
+    let after = steps.iter().skip_while(|step| !matches!(step, Step::Retire { .. })).skip(1);
+    let left: Vec<String> =
+        after.map(|step| step.to_string().split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    format!(
+        "HAProxy runs as the main process of {unit} again; of these steps some are left to do by hand: {}",
+        left.join("; ")
+    )
+}
+
 /// Makes the daemon the main process of the unit again, after a step has failed.
 async fn roll_back(
     runner: &mut StepRunner<'_>,
@@ -64,7 +84,7 @@ async fn roll_back(
 ) -> TakeoverError {
     let name = &unit.name;
     let outcome = match runner.run(&steps::abort_hand_back(unit, reloader, config)).await {
-        Ok(()) => format!("{name} is reloader's as before, and its generation has served all the time"),
+        Ok(()) => format!("{name} is reloader's as before, and its generation was not told to drain"),
         Err(FailedStep { step, reason }) => {
             format!("{name} could not be put back: {step}: {reason}; see `systemctl status {name}`")
         }
@@ -81,4 +101,27 @@ fn serving(daemon: &dyn DaemonClient) -> Result<Serving, String> {
 /// as well.
 pub(super) fn is_our_config() -> bool {
     fs::read_to_string(files::CONFIG).is_ok_and(|text| files::is_as_written(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_after_the_retirement_are_left_to_do() {
+        let unit = "haproxy.service";
+        let steps = [
+            Step::Remove { path: files::drop_in(unit) },
+            Step::Retire { pid: 7 },
+            Step::Remove { path: files::handover(unit) },
+            Step::Systemctl { words: vec!["daemon-reload".into()] },
+        ];
+        let outcome = left_to_do(unit, &steps);
+        let (state, left) = outcome.split_once(": ").unwrap();
+        assert_eq!(
+            left,
+            "remove /run/systemd/system/haproxy.service.d/zzz-reloader-handover.conf; run systemctl daemon-reload"
+        );
+        assert!(state.starts_with("HAProxy runs as the main process of haproxy.service again"), "{state}");
+    }
 }

@@ -24,7 +24,7 @@ pub use daemon_client::DaemonClient;
 pub use error::TakeoverError;
 pub use request::{TakeoverReport, TakeoverRequest};
 pub use steps::Step;
-pub(crate) use systemd::is_booted as systemd_is_booted;
+pub(crate) use systemd::{daemon_unit, is_booted as systemd_is_booted};
 pub use table::{Fate, Row};
 
 use crate::config::Config;
@@ -54,6 +54,7 @@ pub async fn run(
             done: true,
             settings: Vec::new(),
             steps,
+            may_have_lost: false,
             notes: vec!["an earlier takeover was ended before its end: this one completed it".into()],
         }),
         (report, _) => report,

@@ -55,7 +55,7 @@ pub(super) async fn check_take_over(
         });
     }
     let obstacle = |reason: String| TakeoverError::Obstacle { unit: name.into(), reason };
-    let pid = main_pid(&unit)?;
+    let pid = main_pid(&unit, "start it, or enable reloader.service in its place")?;
     let program = process::executable(pid).unwrap_or_default();
     // Only a program with this name is asked for its version. Another server might start instead.
     let has_name = program.file_name().is_some_and(|name| name.to_string_lossy().contains("haproxy"));
@@ -86,7 +86,7 @@ pub(super) async fn check_hand_back(name: &str, config: &Config) -> Result<Unit,
     if !drop_in.exists() {
         return Err(TakeoverError::NotTaken { unit: name.into(), drop_in });
     }
-    main_pid(&unit)?;
+    main_pid(&unit, "start it, so that there is a generation whose sockets can be handed back")?;
     let obstacle = |reason: &str| TakeoverError::Obstacle { unit: name.into(), reason: reason.into() };
     if config.on_stop == OnStop::Retire {
         return Err(obstacle(
@@ -130,10 +130,10 @@ pub(super) async fn settled_unit(name: &str) -> Result<Unit, TakeoverError> {
     }
 }
 
-fn main_pid(unit: &Unit) -> Result<u32, TakeoverError> {
+fn main_pid(unit: &Unit, remedy: &'static str) -> Result<u32, TakeoverError> {
     let state = unit.property("ActiveState");
     let pid = unit.main_pid().filter(|_| state == "active");
-    pid.ok_or_else(|| TakeoverError::NotRunning { unit: unit.name.clone(), state: state.into() })
+    pid.ok_or_else(|| TakeoverError::NotRunning { unit: unit.name.clone(), state: state.into(), remedy })
 }
 
 /// Finds HAProxy by its stats sockets, as the daemon will do.

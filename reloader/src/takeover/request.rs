@@ -36,4 +36,7 @@ pub struct TakeoverReport {
     pub steps: Vec<Step>,
     /// What the operator should know, a sentence each.
     pub notes: Vec<String>,
+    /// Whether a note tells of connections that may be lost.
+    #[serde(skip)]
+    pub may_have_lost: bool,
 }

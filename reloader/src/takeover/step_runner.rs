@@ -35,6 +35,10 @@ pub(super) struct StepRunner<'a> {
     daemon: &'a dyn DaemonClient,
     announce: &'a dyn Fn(&Step),
     notes: Vec<String>,
+    /// The daemon's generation was told to drain.
+    has_retired: bool,
+    /// A listener was bound again, with connections on the old socket perhaps.
+    may_have_lost: bool,
 }
 
 impl<'a> StepRunner<'a> {
@@ -44,7 +48,17 @@ impl<'a> StepRunner<'a> {
         daemon: &'a dyn DaemonClient,
         announce: &'a dyn Fn(&Step),
     ) -> StepRunner<'a> {
-        StepRunner { unit, config, daemon, announce, notes: Vec::new() }
+        StepRunner { unit, config, daemon, announce, notes: Vec::new(), has_retired: false, may_have_lost: false }
+    }
+
+    /// Whether the daemon's generation was told to drain: it does not take new connections any more.
+    pub(super) fn has_retired(&self) -> bool {
+        self.has_retired
+    }
+
+    /// Whether a note tells of connections that may be lost.
+    pub(super) fn may_have_lost(&self) -> bool {
+        self.may_have_lost
     }
 
     /// What the steps found out for the operator, a sentence each.
@@ -107,10 +121,15 @@ impl<'a> StepRunner<'a> {
                 listener.address
             )
         };
-        self.notes.extend(bound_again.map(note).collect::<Vec<_>>());
+        let bound_again: Vec<String> = bound_again.map(note).collect();
+        self.may_have_lost |= !bound_again.is_empty();
+        self.notes.extend(bound_again);
         let generation = process::start_time(pid).and_then(|start_time| Handle::adopt(pid, start_time));
         match generation {
-            Some(generation) => tell_to_drain(&generation, &private),
+            Some(generation) => {
+                tell_to_drain(&generation, &private);
+                self.has_retired = true;
+            }
             None => self.notes.push(format!("process {pid} had ended already")),
         }
         Ok(())

@@ -14,6 +14,7 @@ type Place = (&'static str, &'static str);
 const README: &str = "README.md";
 const CONTAINERS: &str = "docs/guide/containers.md";
 const HOLDING: &str = "docs/guide/holding.md";
+const MESSAGES: &str = "docs/internals/messages.md";
 const PROVE: &str = "docs/guide/prove.md";
 const QUICKSTART: &str = "docs/guide/quickstart.md";
 const STATUS: &str = "docs/reference/status.md";

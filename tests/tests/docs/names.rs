@@ -125,6 +125,17 @@ fn every_message_in_troubleshooting_is_one_of_the_product() {
     let text = documents::text(super::TROUBLESHOOTING);
     let (_, tables) = text.split_once("## By message").expect("its heading");
     let (tables, _) = tables.split_once("## By exit status").expect("the next heading");
+    assert!(count_messages(tables, &product) > 20);
+}
+
+/// The table of messages against the states in which they are printed.
+#[test]
+fn every_message_in_the_reviewed_table_is_one_of_the_product() {
+    assert!(count_messages(&documents::text(super::MESSAGES), &messages()) > 60);
+}
+
+/// The number of messages in these tables. Panics at one that the product does not have.
+fn count_messages(tables: &str, product: &str) -> usize {
     let mut count = 0;
     for line in tables.lines().filter(|line| line.starts_with("| `")) {
         let cell = line[3..].split("` |").next().expect("a cell");
@@ -133,7 +144,7 @@ fn every_message_in_troubleshooting_is_one_of_the_product() {
         }
         count += 1;
     }
-    assert!(count > 20);
+    count
 }
 
 /// The sources of the product with each string on one line.

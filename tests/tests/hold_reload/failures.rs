@@ -110,6 +110,29 @@ fn server_that_ends_during_the_check_is_restarted_unproven() {
     assert_eq!(rig.status().at("/holds"), &serde_json::json!([]));
 }
 
+/// The hold bounds the first try, so that the last-known-good one can come up within it: no other key would give it longer.
+#[test]
+fn start_that_takes_longer_than_the_hold_names_the_key_of_the_hold() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let rig = Rig::with(&web()).haproxy_at(&wrapper.path()).tables(HOLD).start();
+    let old = rig.serving().unwrap();
+    wrapper.set(Behaviour::WaitForChange);
+    let reload = rig.spawn(&["reload", "--json"]);
+    let starting = || rig.status().at("/starting/generation").as_u64();
+    let mut first = None;
+    until(LIMIT, "the first try", || {
+        first = starting();
+        first.is_some()
+    });
+    until(LIMIT, "the second try", || starting() > first);
+    wrapper.set(Behaviour::Normal);
+    let answer = reload.wait().expect_status(1);
+    let reason = answer.at("/reason").as_str().unwrap();
+    assert!(reason.contains("; raise hold.max if it needs longer"), "{reason}");
+    assert!(rig.serving().unwrap() != old && rig.warnings().contains("last-known-good"), "{}", rig.warnings());
+}
+
 #[test]
 fn failed_fallback_reports_that_nothing_serves() {
     netns::enter();

@@ -81,6 +81,12 @@ fn first_start_may_take_longer_than_a_reload() {
     crashed.signal(Signal::SIGKILL);
     rig.until_replaced(crashed);
     until(LIMIT, "a restart", || rig.last_receipt()["kind"] == "restart" && rig.last_receipt()["result"] == "proven");
+    // The warning follows from the configuration that is in force.
+    let file = rig.path("reloader.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("\nstart-timeout = \"1s\"", "\nstart-timeout = \"1h\"")).unwrap();
+    rig.signal_daemon(Signal::SIGHUP);
+    until(Duration::from_secs(20), "no warning", || !rig.warnings().contains("would fail"));
     drop(rig);
 
     let mut rig = prepare(setup(&format!("{service}{}", limits("2s"))));

@@ -10,7 +10,7 @@ use crate::haproxy::master::{self, Answer, Found, Image};
 use crate::haproxy::version::Version;
 use crate::process::{self, Handle};
 use crate::receipt::{Failure, ReasonCode};
-use crate::supervision::Supervisor;
+use crate::supervision::{CustodyEnd, Supervisor};
 
 /// No event tells that a worker of another process begins to listen.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
@@ -43,7 +43,7 @@ pub(super) async fn reload(supervisor: &mut Supervisor, sockets: &[PathBuf]) -> 
             None => std::future::pending().await,
         }
         tokio::time::sleep(custody_max).await;
-        supervisor.drop_custody();
+        supervisor.drop_custody(CustodyEnd::CustodyMax);
         std::future::pending().await
     };
     let answer = async {

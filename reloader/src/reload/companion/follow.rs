@@ -1,6 +1,7 @@
 //! Follows workers that come and go without being asked for: another process reloads HAProxy, its unit starts it again, or it was there
 //! before the daemon.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -67,7 +68,8 @@ impl Attempt<'_> {
         self.recorder.receipt().new = Some(generation.id());
         let unreachable = self.supervisor.unreachable_now(&inspection).await;
         let owned = inspection.owned;
-        let receipts = verdicts(&owned, &owned, &unreachable).into_iter().map(|verdict| verdict.receipt);
+        let receipts =
+            verdicts(&owned, &owned, &unreachable, &HashSet::new()).into_iter().map(|verdict| verdict.receipt);
         self.recorder.receipt().listeners = receipts.collect();
         generation.listeners = owned;
         generation.sentinel = inspection.sentinel;

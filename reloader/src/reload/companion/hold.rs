@@ -40,7 +40,7 @@ fn reason(strategy: Strategy, migrates: bool, noreuseport: bool, change: Option<
     match strategy {
         Strategy::FdPass | Strategy::Steer => None,
         Strategy::Hold | Strategy::KernelFallback => Some(format!("strategy = \"{strategy}\"")),
-        Strategy::Auto if !migrates => Some("this kernel does not move queued connections over".into()),
+        Strategy::Auto if !migrates => Some("queued connections cannot be moved over here".into()),
         Strategy::Auto if noreuseport => Some("`noreuseport` keeps two workers from sharing a reuseport group".into()),
         Strategy::Auto => change,
     }
@@ -55,7 +55,7 @@ mod tests {
         let changed = || Some("`bind :80` changes or goes".to_owned());
         assert_eq!(reason(Strategy::Auto, true, false, None), None);
         assert_eq!(reason(Strategy::Auto, true, false, changed()), changed());
-        assert!(reason(Strategy::Auto, false, false, None).unwrap().contains("kernel"));
+        assert!(reason(Strategy::Auto, false, false, None).unwrap().contains("cannot be moved over"));
         assert!(reason(Strategy::Auto, true, true, None).unwrap().contains("noreuseport"));
         assert!(reason(Strategy::Hold, true, false, None).is_some());
         assert!(reason(Strategy::KernelFallback, true, false, None).is_some());

@@ -13,6 +13,7 @@ use std::time::Instant;
 pub(crate) use follow::{adopt, follow};
 
 use super::attempt::Attempt;
+use super::steps::check::ended_before;
 use crate::haproxy::binds::Binds;
 use crate::haproxy::master::Absent;
 use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
@@ -49,8 +50,7 @@ pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<(), Failure> {
 
     attempt.hold_what_cannot_move(&prepared, &old).await?;
     if !attempt.supervisor.is_served() {
-        let reason = "the serving worker ended before its master was asked: nothing was done";
-        return Err(Failure::new(ReasonCode::OldGenerationEnded, reason));
+        return Err(ended_before(false, false));
     }
     attempt.tell("waiting for the new worker");
     let began = Instant::now();
@@ -70,7 +70,7 @@ pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<(), Failure> {
 async fn prepare(supervisor: &mut Supervisor) -> Result<Prepared, Failure> {
     let Some(companion) = supervisor.server().companion() else { return Err(Failure::internal("no companion")) };
     if !supervisor.is_served() {
-        let why = companion.absent().unwrap_or("its worker has ended");
+        let why = companion.why_not_followed();
         let reason = format!("nothing to reload: {why}; reloader starts no HAProxy in companion mode");
         return Err(Failure::new(ReasonCode::WorkerAbsent, reason));
     }

@@ -8,7 +8,7 @@ use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::model::listener::Address;
 use crate::process::{self, ProcessScope, SocketOwner};
 use crate::reload::attempt::Attempt;
-use crate::supervision::{Generation, Supervisor};
+use crate::supervision::{CustodyEnd, Generation, Supervisor};
 
 /// How long an abandoned generation may go on listening after it was asked to drain.
 const REACTION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ impl Attempt<'_> {
             alive = Some(observed);
         }
         if ends_custody {
-            supervisor.drop_custody();
+            supervisor.drop_custody(CustodyEnd::CustodyMax);
         }
         if let Some(observed) = alive {
             self.follow_abandoned(&observed).await;

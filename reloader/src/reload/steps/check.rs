@@ -5,9 +5,15 @@ use std::time::Duration;
 use crate::receipt::{Failure, ReasonCode};
 use crate::reload::attempt::Attempt;
 
-/// The serving generation ended before anything was done.
-pub(in crate::reload) const ENDED: &str =
-    "the serving generation ended before the new one was started; another is started now";
+/// The serving generation ended, or while it `lives` closed its listeners, before anything was done. Pure.
+pub(in crate::reload) fn ended_before(owns_lifecycle: bool, lives: bool) -> Failure {
+    let what = if lives { "closed its listeners" } else { "ended" };
+    let reason = match owns_lifecycle {
+        true => format!("the serving generation {what} before the new one was started; another is started now"),
+        false => "the serving worker ended before its master was asked: nothing was done".into(),
+    };
+    Failure::new(ReasonCode::OldGenerationEnded, reason)
+}
 
 /// How often the daemon does what is due during the check.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,7 +43,7 @@ impl Attempt<'_> {
                 let reason = format!("{} refuses the configuration", check.who);
                 Failure { server_log, ..Failure::new(ReasonCode::ConfigurationRefused, reason) }
             }),
-            _ = ended => Err(Failure::new(ReasonCode::OldGenerationEnded, ENDED)),
+            _ = ended => Err(ended_before(self.supervisor.server().owns_lifecycle(), false)),
             _ = stopping.wait_for(|stopping| *stopping) => Err(Failure::daemon_stopping()),
             () = tokio::time::sleep(timeout) => Err(Failure::new(ReasonCode::StartTimedOut, format!(
                 "the check of the configuration was not done within {}; raise start-timeout if it needs longer",
@@ -45,5 +51,17 @@ impl Attempt<'_> {
             ))),
             () = ticks => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_is_said_to_be_started_only_where_the_daemon_starts_it() {
+        assert!(ended_before(true, false).reason.ends_with("another is started now"));
+        assert!(!ended_before(false, false).reason.contains("started now"));
+        assert!(ended_before(true, true).reason.starts_with("the serving generation closed its listeners before"));
     }
 }

@@ -1,6 +1,7 @@
 //! Proves from the kernel what the new generation listens on.
 
 use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use crate::kernel::sock_diag::ListenSocket;
@@ -56,7 +57,7 @@ impl Attempt<'_> {
         if let Some(sentence) = &obstacle {
             self.recorder.doubt(ReasonCode::NextReloadFails, sentence);
         }
-        self.next_obstacle = obstacle.or(self.next_obstacle.take());
+        self.next_obstacle = obstacle;
         let unreachable = self.supervisor.unreachable_now(&inspection).await;
         let verdicts = verdicts(self.supervisor, old, &inspection, &unreachable);
         Ok((inspection, verdicts))
@@ -94,7 +95,8 @@ impl Attempt<'_> {
         match self.supervisor.record_handover().await {
             Ok(()) => Ok(()),
             Err(error) if self.supervisor.is_served() => {
-                let reason = format!("the handover cannot be recorded in {place}: {error}; make room there");
+                let reason =
+                    format!("the handover cannot be recorded in {place}: {error}; {}", remedy_for(error.kind()));
                 Err(Failure::new(ReasonCode::RecordFailed, reason))
             }
             // Without an old generation the record cannot confuse two generations. Serving is more important than the record.
@@ -103,6 +105,14 @@ impl Attempt<'_> {
                 Ok(())
             }
         }
+    }
+}
+
+/// What to do where the record cannot be written. Pure.
+fn remedy_for(error: ErrorKind) -> &'static str {
+    match error {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room there",
+        _ => "root must be able to write there",
     }
 }
 
@@ -122,7 +132,7 @@ pub(in crate::reload) fn verdicts(
     // A socket that the new generation has was passed, even where it could not be described again.
     let also_has = old.iter().filter(|owned| inspection.sockets.contains_key(&owned.listener.inode));
     new.extend(also_has.filter(|owned| !listed.contains(&owned.listener.inode)).cloned());
-    let mut verdicts = verdict::verdicts(old, &new, unreachable);
+    let mut verdicts = verdict::verdicts(old, &new, unreachable, &supervisor.taken_over_by_v6only());
     if let (None, Some(refused)) = (supervisor.serving(), supervisor.outage().refused()) {
         let time = refused.since.elapsed();
         let was_refused = |verdict: &&mut Verdict| {
@@ -154,5 +164,16 @@ pub(in crate::reload) fn find_foreign_listener(
 }
 
 fn foreign_sentence(socket: &ListenSocket) -> String {
-    format!("{}; stop it and reload again", foreign::sentence(&foreign::holder_of(socket), socket))
+    format!("{}; stop it, then try again", foreign::sentence(&foreign::holder_of(socket), socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_asked_for_only_where_it_lacks() {
+        assert_eq!(remedy_for(ErrorKind::StorageFull), "make room there");
+        assert_eq!(remedy_for(ErrorKind::ReadOnlyFilesystem), "root must be able to write there");
+    }
 }

@@ -1,6 +1,7 @@
 //! Refuses a reload without a proof where the configuration says `require = "proven"`. The old generation is not touched while there is a doubt.
 
 use crate::config::Require;
+use crate::model::listener::Owned;
 use crate::plan;
 use crate::receipt::{Failure, ListenerReceipt, ReasonCode, judge};
 use crate::reload::attempt::Attempt;
@@ -49,12 +50,37 @@ impl Attempt<'_> {
         }
         let reason = match &self.protection.held {
             Some(held) => HeldListeners::doubts(held).map(|doubt| doubt.why),
-            None => Some("a listener, because no SYN can be held".into()),
+            None => Some(why_not_held(&self.supervisor.present_listeners()).into()),
         };
         reason.map_or(Ok(()), |reason| Err(no_proof(&reason)))
     }
 }
 
+/// What a reload without a hold cannot prove, and why. Pure.
+fn why_not_held(old: &[Owned]) -> &'static str {
+    match old.iter().any(|owned| owned.listener.endpoint.is_tcp_here()) {
+        true => "a listener, because no SYN can be held",
+        false => "a listener, because only SYNs of TCP can be held",
+    }
+}
+
 fn no_proof(reason: &str) -> Failure {
     Failure::new(ReasonCode::ProofMissing, format!("require = \"proven\", and there is no proof for {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_that_are_not_tcp_are_the_cause_where_there_are_no_others() {
+        use crate::model::listener::{Address, Endpoint, Listener, Role};
+        let owned = |address| Owned {
+            listener: Listener { endpoint: Endpoint::stream(address), inode: 1 },
+            role: Role::Traffic,
+        };
+        let (name, web) = (Address::Abstract(b"a".to_vec()), Address::Inet("127.0.0.1:80".parse().unwrap()));
+        assert!(why_not_held(&[owned(name.clone())]).ends_with("only SYNs of TCP can be held"));
+        assert!(why_not_held(&[owned(name), owned(web)]).ends_with("no SYN can be held"));
+    }
 }

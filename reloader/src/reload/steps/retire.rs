@@ -45,11 +45,18 @@ impl Attempt<'_> {
         let receipts: Vec<ListenerReceipt> = verdicts.into_iter().map(|verdict| measured.fill(verdict)).collect();
         drop(before);
         let (heartbeat, timeout) = (self.supervisor.heartbeat(), self.supervisor.config().reload.drain_timeout);
-        if let Some(listeners) = old_listeners.filter(|_| closed)
-            && heartbeat.during(listeners.stop(timeout)).await != Closed::Gone
-        {
-            self.recorder.note("the kernel still listens on an old listener, though the old generation has closed it");
-            closed = false;
+        if let Some(listeners) = old_listeners.filter(|_| closed) {
+            let note = match heartbeat.during(listeners.stop(timeout)).await {
+                Closed::Gone => None,
+                Closed::Attended => {
+                    Some("a process of the old generation still waits for connections on an old listener")
+                }
+                Closed::Listening => {
+                    Some("the kernel still listens on an old listener, though the old generation has closed it")
+                }
+            };
+            closed = note.is_none();
+            note.into_iter().for_each(|note| self.recorder.note(note));
         }
         self.recorder.receipt().lost.undrained = undrained(&receipts);
         self.recorder.receipt().listeners = receipts;
@@ -74,18 +81,19 @@ impl Attempt<'_> {
     async fn await_close(&mut self, old: &Handle, before: &Custody, grace: Duration) -> bool {
         let grace = grace.min(LONGEST_GRACE);
         let timeout = self.supervisor.config().reload.drain_timeout + grace;
-        let heartbeat = self.supervisor.heartbeat();
+        let (heartbeat, began) = (self.supervisor.heartbeat(), Instant::now());
         let closed = heartbeat.during(stopped_listening(old, before, timeout)).await;
         if !closed {
             let sentence = format!(
-                "the old generation (process {}) still has its listeners {} after it was told to drain: it gets its share of the new connections",
+                "the old generation (process {}) still has its listeners {} after it was told to drain: it may get a share of the new connections",
                 old.pid(),
                 humantime::format_duration(timeout)
             );
             self.recorder.doubt(ReasonCode::OldStillOpen, sentence);
         } else if !grace.is_zero() {
             self.recorder.note(format!(
-                "the old generation went on accepting connections for {} after it was told to drain (`grace` in its configuration)",
+                "the old generation closed its listeners {} after it was told to drain (`grace` in its configuration is {})",
+                humantime::format_duration(Duration::from_millis(began.elapsed().as_millis() as u64)),
                 humantime::format_duration(grace)
             ));
         }

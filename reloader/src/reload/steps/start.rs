@@ -18,11 +18,17 @@ impl Attempt<'_> {
     pub(in crate::reload) async fn read_configuration(&self, use_known_good: bool) -> Result<Prepared, Failure> {
         let known_good = self.supervisor.last_known_good().filter(|_| use_known_good);
         let left = self.supervisor.custody_ends().map(|ends| ends.saturating_duration_since(Instant::now()));
-        let timeout = self.supervisor.config().reload.start_timeout.min(left.unwrap_or(Duration::MAX));
+        let timeout = self.supervisor.config().reload.start_timeout;
         let heartbeat = self.supervisor.heartbeat();
         let prepared = heartbeat.during(self.supervisor.server().prepare(known_good));
-        match tokio::time::timeout(timeout, prepared).await {
+        match tokio::time::timeout(timeout.min(left.unwrap_or(Duration::MAX)), prepared).await {
             Ok(prepared) => prepared,
+            Err(_) if left.is_some_and(|left| left < timeout) => {
+                let max = humantime::format_duration(self.supervisor.custody_max());
+                let reason =
+                    format!("nothing serves, and custody-max ({max}) was over before the configuration was read");
+                Err(Failure::new(ReasonCode::CustodyMax, reason))
+            }
             Err(_) => {
                 let time = humantime::format_duration(timeout);
                 let reason =
@@ -33,8 +39,12 @@ impl Attempt<'_> {
     }
 
     /// Starts the process with its sockets on offer, and waits until it is ready. It is the supervisor's starting generation from the moment
-    /// it exists. It may take no longer than `timeout`, nor than the configuration allows.
-    pub(in crate::reload) async fn start(&mut self, prepared: &Prepared, timeout: Duration) -> Result<(), Failure> {
+    /// it exists. It may take no longer than `limit`, nor than the configuration allows.
+    pub(in crate::reload) async fn start(
+        &mut self,
+        prepared: &Prepared,
+        limit: Option<StartLimit>,
+    ) -> Result<(), Failure> {
         let began = Instant::now();
         let number = self.supervisor.take_number();
         let launched = launch(self.supervisor, prepared, number);
@@ -50,8 +60,7 @@ impl Attempt<'_> {
         // Its process asks the broker within a second or gives up: the record is written beside the loop. A failure is in the log.
         let _ = self.supervisor.record_now().await;
 
-        let limit = self.start_limit(prepared);
-        let limits = limits(self.supervisor, StartLimit { time: limit.time.min(timeout), ..limit });
+        let limits = limits(self.supervisor, the_shorter(self.start_limit(prepared), limit));
         let is_served = self.supervisor.is_served();
         let ready = readiness::wait_until_ready(&process, readiness.reached(), limits, || {
             if !is_served {
@@ -87,15 +96,7 @@ impl Attempt<'_> {
 
     /// The next start, by a reload, has less time.
     fn note_slow_start(&mut self, took: Duration) {
-        let limit = self.supervisor.config().reload.start_timeout;
-        self.next_obstacle = (took > limit).then(|| {
-            format!(
-                "this start took {} s, and a reload allows {} (start-timeout): the next reload would fail; raise start-timeout",
-                took.as_secs(),
-                humantime::format_duration(limit)
-            )
-        });
-        let note = self.next_obstacle.clone();
+        let note = self.supervisor.slow_start_obstacle(took);
         note.into_iter().for_each(|sentence| self.recorder.note(sentence));
     }
 
@@ -148,6 +149,11 @@ impl Attempt<'_> {
     }
 }
 
+/// The message about a start that takes too long names the key that bounded it. Pure.
+fn the_shorter(configured: StartLimit, other: Option<StartLimit>) -> StartLimit {
+    other.filter(|other| other.time < configured.time).unwrap_or(configured)
+}
+
 fn launch(supervisor: &Supervisor, prepared: &Prepared, number: u64) -> Result<Launched, String> {
     let files = supervisor.service().files(number);
     let context = LaunchContext {
@@ -174,4 +180,18 @@ fn limits(supervisor: &Supervisor, start: StartLimit) -> Limits {
 fn may_be_given_up(supervisor: &Supervisor) -> bool {
     let is_down = supervisor.outage().current().is_some();
     supervisor.is_served() || !is_down || supervisor.config().on_stop.retires(is_init())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_that_bounds_a_start_is_the_one_that_is_named() {
+        let limit = |seconds, setting| StartLimit { time: Duration::from_secs(seconds), setting };
+        let configured = limit(30, "start-timeout");
+        assert_eq!(the_shorter(configured, Some(limit(3, "hold.max"))).setting, "hold.max");
+        assert_eq!(the_shorter(configured, Some(limit(60, "hold.max"))), configured);
+        assert_eq!(the_shorter(configured, None), configured);
+    }
 }

@@ -57,7 +57,9 @@ pub(super) fn socket(endpoint: &Endpoint, all: &[Endpoint], file: UnixFile) -> R
 fn hint(address: &Address, error: io::ErrorKind) -> &'static str {
     use io::ErrorKind::{AddrInUse, AddrNotAvailable, InvalidInput, NotFound, PermissionDenied};
     match (address, error) {
-        (_, AddrInUse) => "; another server has it: stop that server, or take the address from `listen`",
+        (_, AddrInUse) => {
+            "; a process has it already (`ss -lnp` shows which): stop that process, or take the address from `listen`"
+        }
         (Address::Inet(_), AddrNotAvailable) => "; no device has that address",
         (Address::Inet(_), PermissionDenied) => {
             "; ports below net.ipv4.ip_unprivileged_port_start (1024) take CAP_NET_BIND_SERVICE: give the daemon that"
@@ -236,7 +238,7 @@ mod tests {
         let first = listener(&address, &[]).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
         assert_eq!(mode & 0o777, OPEN.mode);
-        assert!(listener(&address, &[]).unwrap_err().contains("another server has it"));
+        assert!(listener(&address, &[]).unwrap_err().contains("a process has it already"));
         drop(first);
         let _second = listener(&address, &[]).unwrap();
         std::fs::remove_file(&path).unwrap();

@@ -15,6 +15,7 @@ use crate::process::run_blocking;
 use crate::receipt::{Failure, Rung};
 use crate::server::{self, Capabilities, Check, CompanionServer};
 use crate::sockets::custody::{Custody, KeptSocket};
+use crate::supervision::Notice;
 use crate::supervision::steering::PendingHandshakes;
 
 impl Supervisor {
@@ -28,7 +29,8 @@ impl Supervisor {
                 endpoint: owned.listener.endpoint.clone(),
                 role: owned.role,
                 inode: owned.listener.inode,
-                in_custody: in_custody.contains(&owned.listener.inode),
+                not_in_custody: (!in_custody.contains(&owned.listener.inode))
+                    .then(|| self.server().why_not_in_custody(&owned.listener.endpoint)),
                 bound_again: self.why_bound_again(owned.listener.inode).map(ToString::to_string),
                 unreachable: self.why_unreachable(owned.listener.inode).map(ToString::to_string),
             })
@@ -56,6 +58,20 @@ impl Supervisor {
             holds,
         };
         companion::plan(present, inputs)
+    }
+
+    /// The sockets on a single IPv6 address that the next generation is given, and takes over only where its bind says `v6only`.
+    pub(crate) fn taken_over_by_v6only(&self) -> HashSet<u64> {
+        let server = self.server();
+        let wants = server.capabilities().is_some_and(|capabilities| capabilities.wants_v6only);
+        // A companion's master passes its sockets whatever the strategy says.
+        let keeps_back = server.owns_lifecycle() && plan::keeps_tcp_back(self.config().reload.strategy);
+        if !wants || keeps_back {
+            return HashSet::new();
+        }
+        let owned = if server.owns_lifecycle() { self.custody_as_owned() } else { self.present_listeners() };
+        let single = owned.iter().filter(|owned| owned.listener.endpoint.is_single_ipv6());
+        single.map(|owned| owned.listener.inode).collect()
     }
 
     /// Removes from `custody` the sockets that the next generation of this server cannot use.
@@ -90,6 +106,17 @@ impl Supervisor {
         self.service.configure(config);
         if let Err(error) = self.refresh_server().await {
             log::warn!("{}: {error}", self.name());
+        }
+        self.look_at_next_reload().await;
+    }
+
+    /// Looks again at what stood in the way of the next reload: the configuration may have made room for it.
+    async fn look_at_next_reload(&mut self) {
+        let Some(serving) = self.serving().filter(|_| self.notices.has(Notice::NextReload)) else { return };
+        let (process, socket) = (serving.process.clone(), serving.socket.clone());
+        let inspected = self.server().inspect(&process, &socket, self.place());
+        if let Ok(inspection) = self.heartbeat().during(inspected).await {
+            self.replace_warning(Notice::NextReload, self.server().next_reload_obstacle(&inspection));
         }
     }
 

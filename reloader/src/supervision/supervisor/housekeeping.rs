@@ -41,6 +41,9 @@ impl Supervisor {
         self.remind_draining();
         self.end_idle_masters();
         self.drop_custody_when_over();
+        if self.notices.forget_ended() {
+            self.publish();
+        }
         // While a generation starts, the program keeps its group's connections from it (`reload/protection/reserved.rs`).
         if self.steering.has_pending() && self.generations.starting().is_none() {
             self.detach_steering_when_idle();
@@ -138,6 +141,7 @@ impl Supervisor {
         let since = last.process.ended_at().unwrap_or_else(Instant::now);
         self.outage.begin(since, last.serving_since.elapsed());
         self.clear_warning(Notice::LastKnownGood);
+        self.clear_warning(Notice::NextReload);
         self.warn(Notice::NothingServes, warning);
     }
 
@@ -206,8 +210,8 @@ impl Supervisor {
 
     /// Drops custody after two failed starts, or once custody-max has passed.
     fn drop_custody_when_over(&mut self) {
-        if !self.custody().is_empty() && self.outage.custody_is_over(self.custody_max()) {
-            self.drop_custody();
+        if let Some(why) = self.outage.why_custody_is_over(self.custody_max()).filter(|_| !self.custody().is_empty()) {
+            self.drop_custody(why);
             self.publish();
         }
     }

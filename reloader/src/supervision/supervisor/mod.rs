@@ -23,8 +23,8 @@ use super::reach::Reach;
 use super::record_writer::RecordWriter;
 use super::steering::Steering;
 use super::{
-    Generation, Generations, Heartbeat, Host, LastKnownGood, Notice, Notices, PathLinks, Receipts, Service,
-    ServiceOutage, SocketStore, StatusBoard, outage,
+    Generation, Generations, Heartbeat, Host, LastKnownGood, Notice, Notices, PathLinks, ProcessNotice, Receipts,
+    Service, ServiceOutage, SocketStore, StatusBoard, outage,
 };
 use crate::config::Config;
 use crate::model::listener::{Endpoint, Owned};
@@ -174,6 +174,11 @@ impl Supervisor {
     /// Sets a warning, or clears it.
     pub(crate) fn replace_warning(&mut self, notice: Notice, text: Option<String>) {
         self.notices.replace(notice, text);
+    }
+
+    /// Sets a warning about processes that run on. It names each as long as that runs.
+    pub(crate) fn warn_of_processes(&mut self, notice: Notice, about: Option<ProcessNotice>) {
+        self.notices.set_of_processes(notice, about);
     }
 
     /// Clears a warning whose cause has gone.

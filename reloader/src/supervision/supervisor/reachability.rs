@@ -10,7 +10,7 @@ use crate::sockets::custody::Custody;
 use crate::sockets::inspection::Inspection;
 use crate::sockets::reachability::{Subject, Unreachable};
 use crate::supervision::reach::{Surroundings, look_in};
-use crate::supervision::{Generation, Notice, PathLinks, path_links};
+use crate::supervision::{Generation, Notice, PathLinks, path_links, sentences};
 
 impl Supervisor {
     /// Looks again which of the present listeners clients reach.
@@ -138,11 +138,8 @@ impl Supervisor {
         });
         let lost: Vec<String> = lost.collect();
         let whys = owned.iter().filter_map(|owned| self.reach.why_not(owned.listener.inode));
-        let mut remedies: Vec<&str> = whys.map(Unreachable::remedy).collect();
-        remedies.sort_unstable();
-        remedies.dedup();
-        let text =
-            (!lost.is_empty()).then(|| format!("no client reaches {}; {}", lost.join(", "), remedies.join("; ")));
+        let remedy = sentences::reachability_remedy(self.server().owns_lifecycle(), whys);
+        let text = (!lost.is_empty()).then(|| format!("no client reaches {}; {remedy}", lost.join(", ")));
         text.iter().for_each(|text| log::error!("{}: {text}", self.name()));
         self.replace_warning(Notice::Unreachable, text);
     }

@@ -1,5 +1,7 @@
 //! Reports how the service stands: to the control socket, and to the service manager.
 
+use std::time::Duration;
+
 use super::Supervisor;
 use crate::gate::hold::HoldRegistry;
 use crate::model::listener::{Listener, Role};
@@ -7,8 +9,9 @@ use crate::receipt::{Kind, Outcome, Receipt, rfc3339};
 use crate::server::CompanionServer;
 use crate::supervision::board::{DrainingNow, Published};
 use crate::supervision::drain_looks::Look;
+use crate::supervision::sentences::Unserved;
 use crate::supervision::status::{ListenerStatus, ServiceStatus, Serving, Starting};
-use crate::supervision::{Generation, notify};
+use crate::supervision::{Generation, notify, sentences};
 
 /// From this many draining generations on `status` has a warning.
 const MANY_DRAINING: usize = 8;
@@ -43,6 +46,7 @@ impl Supervisor {
                 .map(|serving| serving.socket.clone()),
             holds: Some(HoldRegistry::new(&self.config().runtime_dir)),
             line: self.status_line(),
+            unserved: self.unserved(),
             has_beaten: false,
         };
         notify::status(&self.board.put(self.name(), published));
@@ -80,7 +84,7 @@ impl Supervisor {
                 serving.listeners.len(),
                 self.generations.draining().len()
             ),
-            None => "nothing serves".into(),
+            None => self.unserved().words().to_owned(),
         };
         line.extend(self.receipts.last().map(outcome_of));
         line.extend(self.refused.iter().map(|reason| format!("; not reloaded since: {reason}")));
@@ -94,27 +98,44 @@ impl Supervisor {
         warnings.extend(refused.map(|reason| format!("the last reload that was wanted was not begun: {reason}")));
         warnings.extend(self.waits.map(|phase| format!("a reload is wanted, and not begun: {phase}")));
         warnings.extend(self.drain_warnings());
-        if let Some(companion) = self.server().companion().filter(|_| self.serving().is_none()) {
-            let absent = companion.absent().unwrap_or("no worker was looked for yet");
-            warnings.push(format!("waiting for HAProxy: {absent}; reloader does not start it in companion mode"));
-        }
-        if self.serving().is_none() && self.custody().is_empty() {
-            warnings.push("nothing serves, and nothing is in custody: the ports are refused".into());
+        match self.serving() {
+            None => warnings.extend(self.unserved_warnings()),
+            Some(_) => warnings.extend(self.slow_start_warning()),
         }
         warnings
     }
 
+    fn unserved(&self) -> Unserved {
+        Unserved::new(self.server().owns_lifecycle(), self.outage.adoption_blocked().is_some())
+    }
+
+    fn unserved_warnings(&self) -> Vec<String> {
+        let waiting = self.server().companion().map(|companion| {
+            let absent = companion.why_not_followed();
+            format!("waiting for HAProxy: {absent}; reloader does not start it in companion mode")
+        });
+        let (has_custody, starts) = (!self.custody().is_empty(), self.generations.starting().is_some());
+        let refused = self.unserved().refused_ports(has_custody, starts);
+        waiting.into_iter().chain(refused.map(str::to_owned)).collect()
+    }
+
+    /// The warning follows from the present configuration: it goes when `start-timeout` is raised.
+    fn slow_start_warning(&self) -> Option<String> {
+        sentences::slow_start(self.generations.last_start()?, self.config().reload.start_timeout)
+    }
+
+    /// Why the next start, by a reload, would fail if it took as long as the last one.
+    pub(crate) fn slow_start_obstacle(&self, took: Duration) -> Option<String> {
+        sentences::slow_start(took, self.config().reload.start_timeout)
+    }
+
     fn drain_warnings(&self) -> Vec<String> {
         let draining = self.generations.draining();
-        let many = (draining.len() >= MANY_DRAINING).then(|| {
-            format!(
-                "{} generations are draining: long connections keep them; see hard-stop-after and max-draining",
-                draining.len()
-            )
-        });
+        let many = (draining.len() >= MANY_DRAINING)
+            .then(|| sentences::many_draining(draining.len(), self.server().owns_lifecycle()));
         let listening = draining.iter().filter(|generation| generation.retired_listens).map(|generation| {
             format!(
-                "generation {} (process {}) was retired and still listens: it takes its share of new connections",
+                "generation {} (process {}) was retired and still listens: it may take a share of new connections",
                 generation.number,
                 generation.process.pid()
             )

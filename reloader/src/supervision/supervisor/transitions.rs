@@ -11,7 +11,7 @@ use crate::server::{RetireRequest, Worker};
 use crate::sockets::custody::{Custody, KeptSocket};
 use crate::sockets::inspection::Inspection;
 use crate::supervision::records::GenerationRecords;
-use crate::supervision::{Generation, Notice};
+use crate::supervision::{CustodyEnd, Generation, Notice};
 
 impl Supervisor {
     /// Takes the number of the next generation.
@@ -186,12 +186,14 @@ impl Supervisor {
     }
 
     /// Drops custody. Nothing serves, so that new connections would wait in vain.
-    pub(crate) fn drop_custody(&mut self) {
+    pub(crate) fn drop_custody(&mut self, why: CustodyEnd) {
         if self.custody().is_empty() {
             return;
         }
         log::error!(
-            "nothing serves, after two failed starts or custody-max: custody is dropped, so that clients fail over"
+            "{}: nothing serves, and {}: custody is dropped, so that clients fail over",
+            self.name(),
+            why.words()
         );
         self.outage.refuse_also(self.custody_as_owned());
         self.sockets.drop_custody();

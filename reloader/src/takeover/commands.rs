@@ -47,19 +47,30 @@ pub(super) fn purpose_of(line: &str) -> Purpose {
     // Prefixes of systemd.service(5).
     let command = line.trim_start_matches(['@', '-', ':', '+', '!', '|']);
     let Some(script) = script_of(command) else { return purpose_of_command(command) };
-    let script = script.replace("&&", ";").replace("||", ";");
-    let purposes: Vec<Purpose> =
-        script.split(';').filter(|part| !part.trim().is_empty()).map(purpose_of_command).collect();
+    let script = without_redirections(script).replace("&&", ";").replace("||", ";");
+    let parts = script.split(';').map(str::trim).filter(|part| !part.is_empty() && !is_neutral(part));
+    let purposes: Vec<Purpose> = parts.map(purpose_of_command).collect();
     if purposes.contains(&Purpose::Own) || purposes.is_empty() {
         return Purpose::Own;
     }
     if purposes.contains(&Purpose::Reload) { Purpose::Reload } else { Purpose::Check }
 }
 
-/// Whether a line of the operator's own starts another HAProxy in place of a running one. The daemon would find it on its ports.
-pub(super) fn replaces_haproxy(line: &str) -> bool {
+/// Whether a command of the line starts another HAProxy in place of a running one, or ends HAProxy by its name. The daemon would find the one on
+/// its ports, and its generations killed by the other.
+pub(super) fn harms_haproxy(line: &str) -> bool {
+    let line = line.trim_start_matches(['@', '-', ':', '+', '!', '|']);
     let mut commands = line.split([';', '&', '|', '(', '`', '"', '\'']);
-    commands.any(|command| starts_over(command.trim())) && purpose_of(line) == Purpose::Own
+    commands.any(|command| starts_over(command.trim()) || ends_by_name(command.trim()))
+}
+
+/// `pkill haproxy`, `killall -9 haproxy`. A HAProxy of the daemon ignores SIGUSR2.
+fn ends_by_name(command: &str) -> bool {
+    let mut words = command.split_whitespace().skip_while(|word| *word == "exec");
+    let Some(program) = words.next() else { return false };
+    let arguments: Vec<&str> = words.collect();
+    let names_it = arguments.iter().any(|word| program_name(word) == "haproxy");
+    ["pkill", "killall"].contains(&program_name(program)) && names_it && !arguments.iter().any(is_reload_signal)
 }
 
 /// `haproxy … -sf PID`.
@@ -79,6 +90,33 @@ fn script_of(command: &str) -> Option<&str> {
     // Words behind the script are its arguments.
     let inner = script[1..].strip_suffix(quote).filter(|inner| !inner.contains(quote));
     inner.filter(|_| is_shell && option.starts_with('-') && option.ends_with('c'))
+}
+
+/// The script without what sends output elsewhere: `2>&1`, `>/dev/null`, `> /dev/null`.
+fn without_redirections(script: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut words = script.split_whitespace();
+    while let Some(word) = words.next() {
+        let redirects =
+            word.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == '&').strip_prefix('>');
+        let target = match redirects.map(|target| target.trim_start_matches('>')) {
+            None => {
+                kept.push(word);
+                continue;
+            }
+            Some("") => words.next().unwrap_or_default(),
+            Some(target) => target,
+        };
+        // Another command may follow without a space: `>/dev/null;`.
+        kept.extend(target.find([';', '|']).map(|end| &target[end..]));
+    }
+    kept.join(" ")
+}
+
+/// Ends a script without doing anything.
+fn is_neutral(command: &str) -> bool {
+    let mut words = command.split_whitespace();
+    matches!(words.next(), Some("exit" | "true" | ":"))
 }
 
 fn purpose_of_command(command: &str) -> Purpose {
@@ -138,6 +176,8 @@ mod tests {
             "/bin/sh -c 'haproxy -c -q -f $CONFIG > /dev/null && exec kill -USR2 $MAINPID'",
             "/bin/bash -ec \"/usr/sbin/haproxy -c -f /a; /usr/sbin/haproxy -D -f /a -p /run/a.pid -sf $(cat /run/a.pid)\"",
             "/usr/sbin/haproxy -D -f /a -sf $MAINPID",
+            "/bin/sh -c 'haproxy -c -f $CONFIG >/dev/null 2>&1 && kill -USR2 $MAINPID || exit 1'",
+            "/bin/sh -c 'haproxy -c -f $CONFIG > /dev/null; kill -USR2 $MAINPID &>/dev/null'",
         ] {
             assert_eq!(purpose_of(line), Purpose::Reload, "{line}");
         }
@@ -168,11 +208,16 @@ mod tests {
     #[test]
     fn own_line_that_starts_another_haproxy_is_found() {
         let own = "/bin/sh -c 'dump-state && /usr/sbin/haproxy -D -f /a -sf $(cat /run/a.pid)'";
-        assert!(replaces_haproxy(own));
-        for line in
-            ["/usr/sbin/haproxy -D -f /a -sf $MAINPID", "/bin/ln -sf /etc/haproxy /a", "/usr/local/bin/dump -sf"]
-        {
-            assert!(!replaces_haproxy(line), "{line}");
+        assert!(harms_haproxy(own));
+        for line in ["-/usr/bin/killall -q haproxy", "/bin/sh -c 'dump-state; pkill -x haproxy'"] {
+            assert!(harms_haproxy(line), "{line}");
+        }
+        for line in [
+            "/bin/ln -sf /etc/haproxy /a",
+            "/usr/local/bin/dump -sf",
+            "/bin/sh -c 'dump-state; pkill -USR2 -x haproxy'",
+        ] {
+            assert!(!harms_haproxy(line), "{line}");
         }
     }
 

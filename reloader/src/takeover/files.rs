@@ -100,8 +100,9 @@ pub(super) const SETTINGS: [(&str, &str); 14] = [
     ("LimitMEMLOCK", "infinity"),
 ];
 
-/// System calls that the daemon makes and HAProxy does not. Groups that people deny have them: `@sync`, `@debug`, `@process`.
-pub(super) const SYSTEM_CALLS: &str = "bpf fdatasync fsync kcmp pidfd_getfd pidfd_open pidfd_send_signal";
+/// System calls that the daemon makes and HAProxy does not. Groups that people deny have them: `@sync`, `@debug`, `@process`, `@resources`.
+pub(super) const SYSTEM_CALLS: &str =
+    "bpf fdatasync fsync kcmp pidfd_getfd pidfd_open pidfd_send_signal setpriority syncfs";
 
 /// A system call that Linux no longer has. The first filter that systemd reads decides whether all other calls are denied or allowed. Should the
 /// operator's own filter be removed, this one leaves them allowed.
@@ -111,10 +112,14 @@ const OBSOLETE_CALL: &str = "_sysctl";
 pub(super) const KILL_NOTHING: &str = "[Service]\nKillMode=none\n";
 
 /// The drop-in that is present while HAProxy takes the daemon's place. With it HAProxy gets the sockets of the serving
-/// generation, and systemd ends only the daemon. `socket` is the private stats socket of that generation.
+/// generation, and systemd ends only the daemon. `socket` is the private stats socket of that generation. The paths of passed unix sockets in the
+/// unit's runtime directory stay, because HAProxy does not bind them again.
 pub(super) fn hand_back_text(unit: &Unit, socket: &Path) -> String {
     let start = unit.start_commands.first().map_or("", String::as_str);
-    format!("[Service]\nKillMode=process\nExecStart=\nExecStart={start} -x {}\n", socket.display())
+    format!(
+        "[Service]\nKillMode=process\nRuntimeDirectoryPreserve=yes\nExecStart=\nExecStart={start} -x {}\n",
+        socket.display()
+    )
 }
 
 /// The drop-in with which systemd takes the process in the PID file as the unit's main process again. Only a unit of the

@@ -1,6 +1,7 @@
 //! Hands a unit that was taken over back to HAProxy.
 
 use std::fs;
+use std::path::Path;
 
 use super::daemon_client::DaemonClient;
 use super::error::TakeoverError;
@@ -22,11 +23,11 @@ pub(super) async fn run(
     let unit = preflight::check_hand_back(request.unit, config).await?;
     let before = serving(daemon).map_err(TakeoverError::Daemon)?;
     if request.dry_run {
-        return Ok(dry_run(&unit, config, before));
+        return Ok(dry_run(&unit, config, before, request.config_path));
     }
     let mut runner = StepRunner::new(&unit, config, daemon, announce);
     runner.run(&[Step::Reload]).await.map_err(|failed| TakeoverError::Daemon(failed.reason))?;
-    let steps = steps_for(&unit, config, &serving(daemon).map_err(TakeoverError::Daemon)?);
+    let steps = steps_for(&unit, config, &serving(daemon).map_err(TakeoverError::Daemon)?, request.config_path);
     if let Err(failed) = runner.run(&steps).await {
         return Err(match runner.has_retired() {
             // The way back would end the HAProxy that serves now.
@@ -42,21 +43,21 @@ pub(super) async fn run(
     Ok(TakeoverReport { unit: unit.name, done: true, settings: Vec::new(), steps, notes, may_have_lost })
 }
 
-fn dry_run(unit: &Unit, config: &Config, before: Serving) -> TakeoverReport {
+fn dry_run(unit: &Unit, config: &Config, before: Serving, config_path: Option<&Path>) -> TakeoverReport {
     let expected = Serving { generation: before.generation + 1, ..before };
     TakeoverReport {
         unit: unit.name.clone(),
         done: false,
         settings: Vec::new(),
-        steps: after_reload(steps_for(unit, config, &expected)),
+        steps: after_reload(steps_for(unit, config, &expected, config_path)),
         notes: vec!["the generation and its process will be those of the reload that comes first".into()],
         may_have_lost: false,
     }
 }
 
-fn steps_for(unit: &Unit, config: &Config, serving: &Serving) -> Vec<Step> {
+fn steps_for(unit: &Unit, config: &Config, serving: &Serving, config_path: Option<&Path>) -> Vec<Step> {
     let socket = GenerationFiles::new(&config.runtime_dir, serving.generation).socket;
-    steps::hand_back(unit, serving.pid, &socket, is_our_config())
+    steps::hand_back(unit, serving.pid, &socket, is_our_config(config_path))
 }
 
 fn after_reload(steps: Vec<Step>) -> Vec<Step> {
@@ -97,10 +98,11 @@ fn serving(daemon: &dyn DaemonClient) -> Result<Serving, String> {
     status.main.serving.ok_or_else(|| "the daemon serves nothing: there is nothing to hand back".into())
 }
 
-/// Whether the configuration is unchanged since a takeover wrote it. All its settings are then on the unit's command line
+/// Whether the configuration is the one that a takeover writes, and unchanged since. Another unit's may be at `config_path`. All its settings are then on the unit's command line
 /// as well.
-pub(super) fn is_our_config() -> bool {
-    fs::read_to_string(files::CONFIG).is_ok_and(|text| files::is_as_written(&text))
+pub(super) fn is_our_config(config_path: Option<&Path>) -> bool {
+    let is_meant = config_path.is_none_or(|path| path == Path::new(files::CONFIG));
+    is_meant && fs::read_to_string(files::CONFIG).is_ok_and(|text| files::is_as_written(&text))
 }
 
 #[cfg(test)]

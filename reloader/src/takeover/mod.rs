@@ -42,22 +42,21 @@ pub async fn run(
     if request.dry_run || !systemd_is_booted() {
         return carry_out(request, config, daemon, announce).await;
     }
-    let _lock = unfinished::lock()?;
-    let earlier = match unfinished::is_left(request.unit) {
-        true => Some(unfinished::put_right(request, config, daemon, announce).await?),
-        false => None,
-    };
-    match (carry_out(request, config, daemon, announce).await, earlier) {
+    let _lock = unfinished::TakeoverLock::take()?;
+    let earlier = unfinished::put_right(request, config, daemon, announce).await?;
+    match carry_out(request, config, daemon, announce).await {
         // What was asked for is what the earlier one had begun.
-        (Err(TakeoverError::AlreadyTaken(_) | TakeoverError::NotTaken { .. }), Some(steps)) => Ok(TakeoverReport {
-            unit: request.unit.into(),
-            done: true,
-            settings: Vec::new(),
-            steps,
-            may_have_lost: false,
-            notes: vec!["an earlier takeover was ended before its end: this one completed it".into()],
-        }),
-        (report, _) => report,
+        Err(TakeoverError::AlreadyTaken(_) | TakeoverError::NotTaken { .. }) if !earlier.is_empty() => {
+            Ok(TakeoverReport {
+                unit: request.unit.into(),
+                done: true,
+                settings: Vec::new(),
+                steps: earlier,
+                may_have_lost: false,
+                notes: vec!["an earlier takeover was ended before its end: what it had left is put right".into()],
+            })
+        }
+        report => report,
     }
 }
 

@@ -164,12 +164,12 @@ fn check_config(
     let disagrees = |reason: String| Err(TakeoverError::ConfigDisagrees { path: path.into(), reason });
     let Some(haproxy) = &config.haproxy else { return disagrees("it has no [haproxy]".into()) };
     let is_same_file = |one: &Path, other: &Path| one.canonicalize().ok() == other.canonicalize().ok();
+    if haproxy.mode != Mode::Supervised {
+        return disagrees("mode is \"companion\", in which HAProxy stays under its own unit".into());
+    }
     // The variables of the unit itself are known to the daemon only.
     if haproxy.unit_command.is_some() && haproxy.unit_command == unit.command_with_variables() {
         return Ok(None);
-    }
-    if haproxy.mode != Mode::Supervised {
-        return disagrees("mode is \"companion\", in which HAProxy stays under its own unit".into());
     }
     let haproxy = &unit_command::resolve(haproxy)
         .map_err(|reason| TakeoverError::ConfigDisagrees { path: path.into(), reason })?;

@@ -166,7 +166,10 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    fs::write(path, text)
+    // systemd reads what ends with `.conf`, and never half a file.
+    let begun = path.with_extension("begun");
+    fs::write(&begun, text)?;
+    fs::rename(&begun, path)
 }
 
 /// Removes a file that may be missing. Removes its drop-in directory, too, if that is empty afterwards.
@@ -175,6 +178,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    let _ = fs::remove_file(path.with_extension("begun"));
     let directory = path.parent().filter(|directory| directory.to_string_lossy().ends_with(".service.d"));
     directory.into_iter().for_each(|directory| drop(fs::remove_dir(directory)));
     Ok(())

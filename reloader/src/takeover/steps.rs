@@ -86,8 +86,8 @@ pub(super) fn take_over(candidate: &Candidate, reloader: &str, config: &Config) 
     let mut steps: Vec<Step> = Vec::new();
     steps.extend(new_config.clone().map(|text| Step::Write { path: files::CONFIG.into(), text }));
     steps.extend([
-        Step::Write { path: files::drop_in(name), text: files::drop_in_text(unit, reloader, config) },
         Step::Write { path: files::handover(name), text: files::KILL_NOTHING.into() },
+        Step::Write { path: files::drop_in(name), text: files::drop_in_text(unit, reloader, config) },
         systemctl(&["daemon-reload"]),
         systemctl(&["restart", name]),
         Step::Adopted { pid },
@@ -105,18 +105,19 @@ pub(super) fn abort_take_over(unit: &Unit, pid: u32, main_pid: Option<u32>, wrot
     let mut steps = Vec::new();
     steps.extend(wrote_config.then(|| Step::Remove { path: files::CONFIG.into() }));
     if main_pid == Some(pid) {
-        let written = [files::drop_in(name), files::handover(name)];
+        let written = [files::drop_in(name), files::handover(name), files::pid_file(name)];
         steps.extend(written.map(|path| Step::Remove { path }));
         steps.push(systemctl(&["daemon-reload"]));
         return steps;
     }
     steps.extend([
+        // A rollback that is killed is found by this file.
+        Step::Write { path: files::pid_file(name), text: format!("{pid}\n") },
         // This restores KillMode=process, so that the stop ends a running daemon and no other process.
         Step::Remove { path: files::handover(name) },
         systemctl(&["daemon-reload"]),
         systemctl(&["stop", name]),
         Step::Remove { path: files::drop_in(name) },
-        Step::Write { path: files::pid_file(name), text: format!("{pid}\n") },
         Step::Write { path: files::handover(name), text: files::readopt_text(name) },
         systemctl(&["daemon-reload"]),
         systemctl(&["reset-failed", name]),

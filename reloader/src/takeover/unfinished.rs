@@ -1,9 +1,11 @@
 //! Puts right what a takeover has left that was killed before its end.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use super::daemon_client::DaemonClient;
@@ -18,23 +20,33 @@ use crate::haproxy::master::root_of;
 use crate::kernel::sock_diag;
 use crate::process;
 
-/// The directory that all takeovers lock. systemd itself does not.
-const LOCKED: &str = "/run/systemd/system";
+/// The file that all takeovers lock.
+const LOCK: &str = "/run/reloader-takeover.lock";
 
-/// What was found of the earlier takeover.
-struct Left {
+/// How often a lock whose file is removed at that moment is tried again.
+const LOCK_TRIES: usize = 10;
+
+/// How many times the state of the unit is looked at, each time after the steps that it asks for.
+const ROUNDS: usize = 3;
+
+/// What an earlier takeover, or its undoing, has left.
+struct Remains {
     /// The text of the drop-in that is present while the main process changes.
-    handover: String,
+    handover: Option<String>,
+    /// The HAProxy in the PID file of a takeover that was being taken back.
+    given_back: Option<u32>,
     main: MainProcess,
     /// A generation of the daemon that still listens beside the unit's own HAProxy.
     generation: Option<u32>,
+    /// The first process of the daemon's serving generation; 0 without one, which no step accepts.
+    adopted: u32,
     /// Whether the configuration is as a takeover wrote it.
     is_our_config: bool,
 }
 
 /// The main process of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum MainProcess {
+enum MainProcess {
     /// The daemon.
     Daemon,
     /// A HAProxy.
@@ -43,26 +55,48 @@ pub(super) enum MainProcess {
     Absent,
 }
 
-/// Keeps other takeovers away as long as the returned file is open.
-///
-/// # Errors
-/// [`TakeoverError::Busy`] while another one runs.
-pub(super) fn lock() -> Result<File, TakeoverError> {
-    let failed = |message: String| TakeoverError::Daemon(format!("cannot lock {LOCKED}: {message}"));
-    let directory = File::open(LOCKED).map_err(|error| failed(error.to_string()))?;
-    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(directory),
-        Err(Errno::WOULDBLOCK) => Err(TakeoverError::Busy),
-        Err(error) => Err(failed(error.to_string())),
+/// Keeps other takeovers away.
+pub(super) struct TakeoverLock(#[expect(dead_code, reason = "the kernel drops the lock with the file")] File);
+
+impl TakeoverLock {
+    /// Takes the lock. Only root can open its file.
+    ///
+    /// # Errors
+    /// [`TakeoverError::Busy`] while another takeover runs.
+    pub(super) fn take() -> Result<TakeoverLock, TakeoverError> {
+        let failed = |error: io::Error| TakeoverError::Daemon(format!("cannot lock {LOCK}: {error}"));
+        let mut options = OpenOptions::new();
+        options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+        for _ in 0..LOCK_TRIES {
+            let file = options.open(LOCK).map_err(failed)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Err(TakeoverError::Busy),
+                Err(error) => return Err(failed(error.into())),
+            }
+            // An earlier takeover may have removed the file after it was opened here.
+            let opened = file.metadata().map_err(failed)?.ino();
+            if fs::metadata(LOCK).is_ok_and(|found| found.ino() == opened) {
+                return Ok(TakeoverLock(file));
+            }
+        }
+        Err(TakeoverError::Busy)
     }
 }
 
-/// Whether an earlier takeover of this unit, or its undoing, did not come to its end. Call it under the [`lock`].
-pub(super) fn is_left(unit: &str) -> bool {
-    files::handover(unit).exists()
+impl Drop for TakeoverLock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(LOCK);
+    }
 }
 
-/// Completes the earlier takeover, or takes it back where the unit was not restarted yet. Returns the steps that it took.
+/// Completes the earlier takeover, or takes it back where the unit was not restarted yet. Returns the steps that it took. Call it under the
+/// [`TakeoverLock`].
 ///
 /// # Errors
 /// If the unit cannot be read, or a step fails.
@@ -72,20 +106,37 @@ pub(super) async fn put_right(
     daemon: &dyn DaemonClient,
     announce: &dyn Fn(&Step),
 ) -> Result<Vec<Step>, TakeoverError> {
-    let unit = preflight::settled_unit(request.unit).await?;
-    let handover = files::handover(request.unit);
-    let unreadable = |error| TakeoverError::Daemon(format!("cannot read {}: {error}", handover.display()));
-    let text = fs::read_to_string(&handover).map_err(unreadable)?;
-    let main = main_process(&unit);
-    let left =
-        Left { handover: text, main, generation: left_generation(main), is_our_config: hand_back::is_our_config() };
-    let steps = steps_for(&unit, &left, request.reloader, config);
-    let failed = |FailedStep { step, reason }| {
-        let outcome = format!("what an earlier takeover left is still in {}", handover.display());
-        TakeoverError::StepFailed { step, reason, outcome }
-    };
-    StepRunner::new(&unit, config, daemon, announce).run(&steps).await.map_err(failed)?;
-    Ok(steps)
+    let mut taken = Vec::new();
+    for _ in 0..ROUNDS {
+        let unit = preflight::settled_unit(request.unit).await?;
+        let Some(remains) = remains(&unit, request, daemon) else { break };
+        let steps = steps_for(&unit, &remains, request.reloader, config);
+        let failed = |FailedStep { step, reason }| {
+            let outcome =
+                format!("an earlier takeover of {} was ended before its end, and could not be put right", unit.name);
+            TakeoverError::StepFailed { step, reason, outcome }
+        };
+        StepRunner::new(&unit, config, daemon, announce).run(&steps).await.map_err(failed)?;
+        taken.extend(steps);
+    }
+    Ok(taken)
+}
+
+/// `None` if nothing is left.
+fn remains(unit: &Unit, request: TakeoverRequest<'_>, daemon: &dyn DaemonClient) -> Option<Remains> {
+    let name = &unit.name;
+    let handover = fs::read_to_string(files::handover(name)).ok();
+    let given_back = fs::read_to_string(files::pid_file(name)).ok();
+    let main = main_process(unit);
+    let runs_haproxy = files::drop_in(name).exists() && matches!(main, MainProcess::Haproxy(_));
+    (handover.is_some() || given_back.is_some() || runs_haproxy).then(|| Remains {
+        handover,
+        given_back: given_back.and_then(|text| text.trim().parse().ok()),
+        main,
+        generation: left_generation(main),
+        adopted: daemon.status().ok().and_then(|status| status.main.serving).map_or(0, |serving| serving.pid),
+        is_our_config: hand_back::is_our_config(request.config_path),
+    })
 }
 
 fn main_process(unit: &Unit) -> MainProcess {
@@ -111,31 +162,31 @@ fn left_generation(main: MainProcess) -> Option<u32> {
 }
 
 /// Decides by what the unit's main process is. Pure.
-fn steps_for(unit: &Unit, left: &Left, reloader: &str, config: &Config) -> Vec<Step> {
+fn steps_for(unit: &Unit, remains: &Remains, reloader: &str, config: &Config) -> Vec<Step> {
     let name = unit.name.as_str();
-    let is_take_over = left.handover == files::KILL_NOTHING;
+    let is_hand_back = remains.handover.as_ref().is_some_and(|text| text != files::KILL_NOTHING);
+    if let Some(pid) = remains.given_back {
+        let main_pid = matches!(remains.main, MainProcess::Haproxy(_)).then_some(pid);
+        return steps::abort_take_over(unit, pid, main_pid, remains.is_our_config);
+    }
     let mut steps = Vec::new();
-    match left.main {
+    match remains.main {
         MainProcess::Haproxy(_) => {
             steps.push(Step::Remove { path: files::drop_in(name) });
-            steps.extend(left.generation.map(|pid| Step::Retire { pid }));
-            steps.extend(left.is_our_config.then(|| Step::Remove { path: files::CONFIG.into() }));
+            steps.extend(remains.generation.map(|pid| Step::Retire { pid }));
+            steps.extend(remains.is_our_config.then(|| Step::Remove { path: files::CONFIG.into() }));
         }
-        MainProcess::Daemon if is_take_over => {}
         // HAProxy was not started in the daemon's place.
-        MainProcess::Daemon => {
+        MainProcess::Daemon if is_hand_back => {
             steps.push(Step::Write { path: files::drop_in(name), text: files::drop_in_text(unit, reloader, config) });
         }
-        // HAProxy serves on in the unit. The daemon, or systemd by the PID file, finds it.
+        MainProcess::Daemon => steps.push(Step::Adopted { pid: remains.adopted }),
+        // HAProxy serves on in the unit, and what is started finds it. Then the state is looked at again.
         MainProcess::Absent => {
-            steps.extend([steps::systemctl(&["reset-failed", name]), steps::systemctl(&["start", name])]);
+            return vec![steps::systemctl(&["reset-failed", name]), steps::systemctl(&["start", name])];
         }
     }
-    steps.extend([
-        Step::Remove { path: files::handover(name) },
-        Step::Remove { path: files::pid_file(name) },
-        steps::systemctl(&["daemon-reload"]),
-    ]);
+    steps.extend([Step::Remove { path: files::handover(name) }, steps::systemctl(&["daemon-reload"])]);
     steps
 }
 
@@ -144,15 +195,23 @@ mod tests {
     use super::*;
 
     fn planned(handover: &str, main: MainProcess, generation: Option<u32>) -> Vec<String> {
+        let remains = Remains {
+            handover: Some(handover.to_owned()).filter(|text| !text.is_empty()),
+            given_back: None,
+            main,
+            generation,
+            adopted: 5,
+            is_our_config: true,
+        };
+        words_of(&remains)
+    }
+
+    fn words_of(remains: &Remains) -> Vec<String> {
         let unit = Unit::parse("haproxy.service", "", "ExecStart=/usr/sbin/haproxy -Ws\n", files::DROP_IN);
-        let left = Left { handover: handover.into(), main, generation, is_our_config: true };
         let first_line = |step: &Step| step.to_string().lines().next().unwrap_or_default().to_owned();
         let words = |line: String| line.split_whitespace().collect::<Vec<_>>().join(" ");
-        steps_for(&unit, &left, "/usr/bin/reloader", &Config::parse("").unwrap())
-            .iter()
-            .map(first_line)
-            .map(words)
-            .collect()
+        let steps = steps_for(&unit, remains, "/usr/bin/reloader", &Config::parse("").unwrap());
+        steps.iter().map(first_line).map(words).collect()
     }
 
     #[test]
@@ -162,18 +221,37 @@ mod tests {
         let config = format!("remove {}", files::CONFIG);
         let is_planned = |handover: &str, main: MainProcess, generation: Option<u32>, steps: &[&str]| {
             let planned = planned(handover, main, generation);
-            let (begin, end) = planned.split_at(planned.len() - 3);
+            let (begin, end) = planned.split_at(planned.len() - 2);
             assert_eq!(begin, steps, "{main:?}");
-            assert!(end[0].contains("handover") && end[2] == "run systemctl daemon-reload", "{end:?}");
+            assert!(end[0].contains("handover") && end[1] == "run systemctl daemon-reload", "{end:?}");
         };
         let back = "[Service]\nExecStart=\nExecStart=/usr/sbin/haproxy -Ws -x /run/reloader/a.sock\n";
         let (haproxy, daemon) = (MainProcess::Haproxy(7), MainProcess::Daemon);
         is_planned(files::KILL_NOTHING, haproxy, None, &[&remove, &config]);
-        is_planned(files::KILL_NOTHING, daemon, None, &[]);
+        let adopted = "check that the daemon has adopted HAProxy (process 5) and keeps its sockets";
+        is_planned(files::KILL_NOTHING, daemon, None, &[adopted]);
         is_planned(back, daemon, None, &[&write]);
         let retire = "retire the daemon's generation (process 9) once the unit's HAProxy has the same sockets";
         is_planned(back, haproxy, Some(9), &[&remove, retire, &config]);
+        is_planned("", haproxy, None, &[&remove, &config]);
         let start = ["run systemctl reset-failed haproxy.service", "run systemctl start haproxy.service"];
-        is_planned(files::KILL_NOTHING, MainProcess::Absent, None, &start);
+        assert_eq!(planned(files::KILL_NOTHING, MainProcess::Absent, None), start);
+    }
+
+    #[test]
+    fn rollback_that_was_killed_is_gone_through_again() {
+        let remains = |main| Remains {
+            handover: None,
+            given_back: Some(7),
+            main,
+            generation: None,
+            adopted: 0,
+            is_our_config: false,
+        };
+        let again = words_of(&remains(MainProcess::Absent));
+        assert!(again.contains(&"run systemctl start haproxy.service".to_owned()), "{again:?}");
+        let done = words_of(&remains(MainProcess::Haproxy(7)));
+        assert_eq!(done.last().unwrap(), "run systemctl daemon-reload");
+        assert!(done.iter().any(|step| step.ends_with("given-back.pid")), "{done:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::commands::replaces_haproxy;
+use super::commands::{Purpose, harms_haproxy, purpose_of};
 use crate::config::UnitCommand;
 use crate::haproxy::unit_command::{self, prefixes};
 
@@ -95,7 +95,7 @@ impl Unit {
         let checks = [
             Unit::start_command_obstacle,
             Unit::socket_unit_obstacle,
-            Unit::reload_command_obstacle,
+            Unit::own_command_obstacle,
             Unit::other_command_obstacle,
             Unit::user_obstacle,
             Unit::sandbox_obstacle,
@@ -118,11 +118,16 @@ impl Unit {
         ))
     }
 
-    fn reload_command_obstacle(&self) -> Option<String> {
-        let line = self.reload_commands.iter().find(|line| replaces_haproxy(line))?;
+    fn own_command_obstacle(&self) -> Option<String> {
+        // What only checks and reloads is replaced.
+        let reloads = self.reload_commands.iter().filter(|line| purpose_of(line) == Purpose::Own);
+        let mut commands = reloads
+            .map(|line| ("ExecReload", line))
+            .chain(self.start_pre_commands.iter().map(|line| ("ExecStartPre", line)));
+        let (directive, line) = commands.find(|(_, line)| harms_haproxy(line))?;
         Some(format!(
-            "ExecReload={line} starts another HAProxy (`-sf`), among other commands; write these on lines of their own (`systemctl edit {}`): \
-             a line that only checks and reloads is replaced",
+            "{directive}={line} ends HAProxy, or starts another one (`-sf`), while the daemon runs it; remove that (`systemctl edit {}`): \
+             reloader reloads HAProxy itself",
             self.name
         ))
     }
@@ -304,7 +309,7 @@ mod tests {
         assert!(obstacle("RestrictAddressFamilies=~").is_empty());
         assert!(obstacle("ProtectProc=invisible").contains("ProtectProc"));
         let restarts = "ExecStart=/a\nExecReload=/bin/sh -c 'dump; haproxy -D -f /a -sf $MAINPID'\n";
-        assert!(Unit::parse("a", "", restarts, "x").obstacle().unwrap().contains("lines of their own"));
+        assert!(Unit::parse("a", "", restarts, "x").obstacle().unwrap().contains("reloader reloads HAProxy itself"));
         assert!(Unit::parse("a", "", "ExecStart=/a\nExecStart=/b", "x").obstacle().unwrap().contains("2 commands"));
     }
 }

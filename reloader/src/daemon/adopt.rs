@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::DaemonError;
 use super::socket_flags;
@@ -150,7 +150,6 @@ async fn choose_serving(
 fn followed(supervisor: &Supervisor, record: &GenerationRecord, process: Handle) -> Generation {
     let files = supervisor.service().files(record.number);
     let own = files.socket == record.socket;
-    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(record.since);
     let mut generation = Generation::started(
         record.number,
         process,
@@ -162,7 +161,7 @@ fn followed(supervisor: &Supervisor, record: &GenerationRecord, process: Handle)
     generation.noreuseport = record.noreuseport;
     generation.drain_times = record.drain_times();
     generation.stop = record.stop.clone().or_else(|| supervisor.server().stop());
-    generation.since = since;
+    generation.since = record.since();
     generation.retired = record.retired_at();
     generation.socket = record.socket.clone();
     generation.log = own.then(|| LogTail::new(&files.log, true));

@@ -125,6 +125,7 @@ mod tests {
     fn facts(ended: Ended, processes: &[(u32, Ended, u64)]) -> EndFacts {
         let processes = processes.iter().map(|(pid, ended, connections)| ProcessEnd {
             pid: *pid,
+            start_time: 0,
             ended: *ended,
             connections: *connections,
         });

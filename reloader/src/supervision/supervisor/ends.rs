@@ -1,6 +1,6 @@
 //! Handles the end of retired generations: judges it, and records what it cut.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Supervisor;
 use super::housekeeping::forward_last_words;
@@ -132,9 +132,6 @@ impl Supervisor {
     }
 }
 
-/// A look longer ago says little about the last moment of a generation.
-const RECENT: Duration = Duration::from_secs(2);
-
 fn sentence(generation: &Generation, cut_short: &CutShort) -> String {
     let cut = match cut_short.cut {
         Some(1) => "1 open connection was cut".to_owned(),
@@ -163,7 +160,7 @@ fn end_facts(
         processes,
         leaves_processes: living.into_iter().any(|pid| !is_followed(pid)),
         was_looked_at: ledger.last_look().is_some(),
-        had_at_last: ledger.last_sum().filter(|_| ledger.last_look().is_some_and(|at| at.elapsed() <= RECENT)),
+        had_at_last: ledger.count_just_before(generation.process.ended_at()?),
         hard_stop: hard_stop(generation, |moment| ledger.count_just_before(moment)),
         root_was_idle: generation.idle_since.is_some(),
         stop_signal: generation.handled_stop_signal,
@@ -177,10 +174,11 @@ async fn closed_at_last(generation: &Generation) -> Option<usize> {
     if generation.scope == ProcessScope::SameProgram {
         return None;
     }
+    let ended = generation.process.ended_at()?;
     let lasting = {
         let ledger = generation.ledger.lock().expect("no panic under this lock");
-        // What was seen longer ago may have ended in order since.
-        ledger.last_look().filter(|at| at.elapsed() <= RECENT)?;
+        // What was seen longer before the end may have ended in order since. The judgement may come late, after a reload.
+        ledger.count_just_before(ended)?;
         ledger.lasting().clone()
     };
     let sample = lasting.len();

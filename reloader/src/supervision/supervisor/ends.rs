@@ -33,10 +33,11 @@ impl Supervisor {
             generation.clean_up();
         }
         self.drop_path_links_when_over();
-        self.record();
+        // The record names an ended generation until its receipt is stored: the next daemon tells the end if this one is killed between the two.
         for receipt in receipts {
             self.store_receipt(&receipt).await;
         }
+        self.record();
     }
 
     /// Judges the end of a generation that is followed no longer.

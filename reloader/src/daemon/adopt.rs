@@ -67,8 +67,8 @@ async fn own_generations(
             supervisor.service().files(record.number).remove();
         }
         let lives_on = follow_outlived(supervisor, &record).await;
-        if is_gone && !lives_on && record.state != State::Starting {
-            let receipt = supervisor.unseen_end(&record);
+        let has_ended = is_gone && !lives_on && record.state != State::Starting;
+        if let Some(receipt) = has_ended.then(|| supervisor.unseen_end(&record)).flatten() {
             supervisor.store_receipt(&receipt).await;
         }
     }
@@ -163,6 +163,7 @@ fn followed(supervisor: &Supervisor, record: &GenerationRecord, process: Handle)
     generation.stop = record.stop.clone().or_else(|| supervisor.server().stop());
     generation.since = record.since();
     generation.retired = record.retired_at();
+    generation.end_is_recorded = record.end_is_recorded;
     generation.socket = record.socket.clone();
     generation.log = own.then(|| LogTail::new(&files.log, true));
     generation.files = own.then_some(files);

@@ -60,6 +60,9 @@ pub(crate) struct GenerationRecord {
     /// How it is asked to end, as configured when it was started; `None` for HAProxy.
     #[serde(default)]
     pub(crate) stop: Option<Stop>,
+    /// True if a receipt says already what its end cuts.
+    #[serde(default)]
+    pub(crate) end_is_recorded: bool,
 }
 
 /// The whole file.

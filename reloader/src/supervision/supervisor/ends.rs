@@ -68,26 +68,17 @@ impl Supervisor {
             self.warn(Notice::CutShort, &sentence);
         }
         let mut recorder = Recorder::begin(Some(self.name()), Kind::End, Instant::now(), 0, Some(generation.id()));
-        match cut_short.is_certain {
-            true => recorder.doubt(ReasonCode::ConnectionsCut, sentence),
-            false => recorder.note(sentence),
-        }
+        recorder.doubt(reason_code(cut_short), sentence);
         let receipt = recorder.receipt();
         receipt.lost.cut = cut_short.cut;
         receipt.server_log = lines;
         recorder.finish(Ok(()))
     }
 
-    /// The receipt of a generation that a record names and that ended while no daemon ran. How it ended is not known.
-    pub(crate) fn unseen_end(&self, record: &GenerationRecord) -> Receipt {
-        let old = GenerationId { generation: record.number, pid: record.pid };
-        let mut recorder = Recorder::begin(Some(self.name()), Kind::End, Instant::now(), 0, Some(old));
-        recorder.note(format!(
-            "generation {} (process {}) ended while no daemon ran: it is not known whether it cut open connections",
-            record.number, record.pid
-        ));
-        recorder.receipt().lost.cut = None;
-        recorder.finish(Ok(()))
+    /// The receipt of a generation that a record names and that ended while no daemon ran. How it ended is not known. `None` if a receipt of an
+    /// earlier daemon says already what its end cut.
+    pub(crate) fn unseen_end(&self, record: &GenerationRecord) -> Option<Receipt> {
+        unseen_end(self.name(), record)
     }
 
     /// What was cut when a generation ended that was retired a moment ago. `None` while it lives, and if it had finished. A receipt
@@ -131,6 +122,27 @@ impl Supervisor {
         let draining = self.generations.draining().iter();
         self.looks.begin(draining.filter(|generation| generation.process.try_ended().is_none()).map(Look::at));
     }
+}
+
+/// An end of which there is only a sign has no proof either.
+fn reason_code(cut_short: &CutShort) -> ReasonCode {
+    match cut_short.is_certain {
+        true => ReasonCode::ConnectionsCut,
+        false => ReasonCode::Unobservable,
+    }
+}
+
+fn unseen_end(service: &str, record: &GenerationRecord) -> Option<Receipt> {
+    if record.end_is_recorded {
+        return None;
+    }
+    let old = GenerationId { generation: record.number, pid: record.pid };
+    let mut recorder = Recorder::begin(Some(service), Kind::End, Instant::now(), 0, Some(old));
+    let what = "ended while no daemon ran: it is not known whether it cut open connections";
+    let sentence = format!("generation {} (process {}) {what}", record.number, record.pid);
+    recorder.doubt(ReasonCode::Unobservable, sentence);
+    recorder.receipt().lost.cut = None;
+    Some(recorder.finish(Ok(())))
 }
 
 fn sentence(generation: &Generation, cut_short: &CutShort) -> String {
@@ -199,5 +211,40 @@ fn hard_stop(generation: &Generation, count_before: impl Fn(Instant) -> Option<u
         Some(connections) => Some(HardStop { after: times.hard_stop_after, connections: Some(connections) }),
         None if generation.says_hard_stop => Some(HardStop { after: None, connections: None }),
         None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receipt::Outcome;
+
+    fn ended_generation(end_is_recorded: bool) -> GenerationRecord {
+        serde_json::from_value(serde_json::json!({
+            "number": 7, "pid": 9, "start-time": 1, "state": "draining", "socket": "", "config": "", "since": 1,
+            "end-is-recorded": end_is_recorded,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn unseen_end_is_not_proven() {
+        let receipt = unseen_end("haproxy", &ended_generation(false)).unwrap();
+        assert_eq!((receipt.result, receipt.reason_code), (Outcome::Unproven, Some(ReasonCode::Unobservable)));
+        assert_eq!(receipt.lost.cut, None);
+    }
+
+    #[test]
+    fn end_that_a_receipt_tells_already_has_no_second_one() {
+        assert!(unseen_end("haproxy", &ended_generation(true)).is_none());
+    }
+
+    #[test]
+    fn end_that_may_have_cut_connections_is_not_called_a_cut() {
+        let end = |is_certain| CutShort { how: String::new(), cut: None, is_certain };
+        assert_eq!(
+            [true, false].map(|is| reason_code(&end(is))),
+            [ReasonCode::ConnectionsCut, ReasonCode::Unobservable]
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::DaemonError;
 use super::socket_flags;
@@ -67,8 +67,8 @@ async fn own_generations(
             supervisor.service().files(record.number).remove();
         }
         let lives_on = follow_outlived(supervisor, &record).await;
-        if is_gone && !lives_on && record.state != State::Starting {
-            let receipt = supervisor.unseen_end(&record);
+        let has_ended = is_gone && !lives_on && record.state != State::Starting;
+        if let Some(receipt) = has_ended.then(|| supervisor.unseen_end(&record)).flatten() {
             supervisor.store_receipt(&receipt).await;
         }
     }
@@ -150,7 +150,6 @@ async fn choose_serving(
 fn followed(supervisor: &Supervisor, record: &GenerationRecord, process: Handle) -> Generation {
     let files = supervisor.service().files(record.number);
     let own = files.socket == record.socket;
-    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(record.since);
     let mut generation = Generation::started(
         record.number,
         process,
@@ -162,8 +161,9 @@ fn followed(supervisor: &Supervisor, record: &GenerationRecord, process: Handle)
     generation.noreuseport = record.noreuseport;
     generation.drain_times = record.drain_times();
     generation.stop = record.stop.clone().or_else(|| supervisor.server().stop());
-    generation.since = since;
+    generation.since = record.since();
     generation.retired = record.retired_at();
+    generation.end_is_recorded = record.end_is_recorded;
     generation.socket = record.socket.clone();
     generation.log = own.then(|| LogTail::new(&files.log, true));
     generation.files = own.then_some(files);

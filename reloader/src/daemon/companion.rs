@@ -33,8 +33,9 @@ pub(super) async fn begin(supervisor: &mut Supervisor) {
     draining.into_iter().for_each(|generation| supervisor.follow_draining(generation));
     let is_gone = |record: &&GenerationRecord| process::start_time(record.pid) != Some(record.start_time);
     for record in workers.iter().filter(is_gone) {
-        let receipt = supervisor.unseen_end(record);
-        supervisor.store_receipt(&receipt).await;
+        if let Some(receipt) = supervisor.unseen_end(record) {
+            supervisor.store_receipt(&receipt).await;
+        }
     }
     supervisor.record();
     if let Some(receipt) = adopted {
@@ -51,6 +52,7 @@ fn retired(record: &GenerationRecord) -> Option<Generation> {
     (generation.files, generation.log) = (None, None);
     generation.retired = record.retired_at().or_else(|| Some(Instant::now()));
     generation.drain_times = record.drain_times();
+    generation.end_is_recorded = record.end_is_recorded;
     Some(generation)
 }
 
@@ -124,5 +126,17 @@ mod tests {
         assert_eq!(generation.drain_times, times);
         assert_eq!(times.until_hard_stop(), Some(Duration::from_secs(5)));
         assert!(generation.retired.unwrap().elapsed() >= Duration::from_secs(8));
+    }
+
+    /// A daemon that is killed after it stored the receipt leaves the next one nothing to tell.
+    #[tokio::test]
+    async fn next_daemon_knows_whether_a_receipt_tells_the_end() {
+        let pid = std::process::id();
+        let record: GenerationRecord = serde_json::from_value(serde_json::json!({
+            "number": 7, "pid": pid, "start-time": process::start_time(pid).unwrap(), "state": "draining", "socket": "", "config": "",
+            "since": 1, "end-is-recorded": true,
+        }))
+        .unwrap();
+        assert!(retired(&record).unwrap().record(State::Draining).end_is_recorded);
     }
 }

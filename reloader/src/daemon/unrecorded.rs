@@ -42,6 +42,7 @@ pub(super) fn with_unrecorded(supervisor: &Supervisor, recorded: Vec<GenerationR
             hard_stop_after_ms: None,
             grace_ms: None,
             stop,
+            end_is_recorded: false,
         });
     }
     all

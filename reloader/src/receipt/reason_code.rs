@@ -60,7 +60,7 @@ pub enum ReasonCode {
     Diverted,
     /// A hold lapsed, was lifted, or could not deliver.
     HoldFailed,
-    /// The kernel does not show whether anything was lost.
+    /// It was not seen whether anything was lost: the kernel does not show it, or no daemon ran.
     Unobservable,
     /// The old generation was not seen to close its listener.
     OldStillOpen,

@@ -115,9 +115,11 @@ impl DrainLedger {
     /// How each process ended that was seen with connections, and how many it had; and those that live.
     pub(super) fn ends(&self) -> (Vec<ProcessEnd>, Vec<u32>) {
         let (mut ends, mut living) = (Vec::new(), Vec::new());
-        for ((pid, _), entry) in &self.processes {
+        for ((pid, start_time), entry) in &self.processes {
             match entry.ended() {
-                Some(ended) => ends.push(ProcessEnd { pid: *pid, ended, connections: entry.connections }),
+                Some(ended) => {
+                    ends.push(ProcessEnd { pid: *pid, start_time: *start_time, ended, connections: entry.connections })
+                }
                 None => living.push(*pid),
             }
         }
@@ -126,7 +128,7 @@ impl DrainLedger {
 
     /// Forgets processes whose ends have been judged: a process that outlived them shares this ledger.
     pub(super) fn forget(&mut self, judged: &[ProcessEnd]) {
-        self.processes.retain(|(pid, _), _| judged.iter().all(|end| end.pid != *pid));
+        self.processes.retain(|key, _| judged.iter().all(|end| (end.pid, end.start_time) != *key));
     }
 }
 
@@ -144,8 +146,44 @@ impl Entry {
 pub(super) struct ProcessEnd {
     /// The process.
     pub(super) pid: u32,
+    /// Its start time in clock ticks since boot: another process may get the same pid later.
+    pub(super) start_time: u64,
     /// How it ended.
     pub(super) ended: Ended,
     /// The connections that it had when it was last looked at.
     pub(super) connections: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(looks: &[(Instant, u64)]) -> DrainLedger {
+        DrainLedger { sums: looks.to_vec(), ..DrainLedger::default() }
+    }
+
+    /// A reload runs in the loop, and the judgement waits for it.
+    #[test]
+    fn look_shortly_before_the_end_counts_however_late_the_end_is_judged() {
+        let end = Instant::now().checked_sub(Duration::from_secs(30)).unwrap();
+        let before = |seconds| end.checked_sub(Duration::from_secs(seconds)).unwrap();
+        let after = end + Duration::from_secs(1);
+        assert_eq!(ledger(&[(before(9), 7), (before(1), 20)]).count_just_before(end), Some(20));
+        assert_eq!(ledger(&[(before(1), 20), (after, 0)]).count_just_before(end), Some(20), "of what outlived it");
+        assert_eq!(ledger(&[(before(9), 7)]).count_just_before(end), None);
+    }
+
+    #[tokio::test]
+    async fn process_with_the_pid_of_a_judged_one_is_kept() {
+        let own = std::process::id();
+        let start_time = crate::process::start_time(own).unwrap();
+        let process = Handle::adopt(own, start_time).unwrap();
+        let mut ledger = DrainLedger::default();
+        ledger.note(Found { at: Instant::now(), processes: vec![(process, 5)], sample: HashSet::new() });
+        let judged = |start_time| ProcessEnd { pid: own, start_time, ended: Ended::Unknown, connections: 5 };
+        ledger.forget(&[judged(start_time - 1)]);
+        assert_eq!(ledger.ends().1, [own]);
+        ledger.forget(&[judged(start_time)]);
+        assert!(ledger.ends().1.is_empty());
+    }
 }

@@ -18,7 +18,7 @@ pub(super) struct EndFacts {
     pub(super) leaves_processes: bool,
     /// Whether the generation was looked at after it was asked to end, or just before.
     pub(super) was_looked_at: bool,
-    /// The connections at a look shortly before the end was noticed.
+    /// The connections at a look shortly before the end. `None` if there was no such look.
     pub(super) had_at_last: Option<u64>,
     /// HAProxy's own hard stop, if it took place.
     pub(super) hard_stop: Option<HardStop>,
@@ -111,10 +111,20 @@ fn by_closing(facts: &EndFacts) -> Option<CutShort> {
 }
 
 /// Before Linux 6.15 the status of a process is lost that is not the daemon's child. One that had several connections a moment ago may have
-/// finished them or cut them.
+/// finished them or cut them, and so may one that was not looked at: many connections make the looks rare. An idle master was seen without them.
 fn by_ignorance(facts: &EndFacts) -> Option<CutShort> {
-    let had = facts.had_at_last.filter(|had| *had >= SEVERAL as u64 && facts.ended == Ended::Unknown)?;
-    let how = format!("ended with {had} connections at the last look, and the kernel does not tell how");
+    if facts.ended != Ended::Unknown {
+        return None;
+    }
+    let how = match facts.had_at_last {
+        Some(had) if had >= SEVERAL as u64 => {
+            format!("ended with {had} connections at the last look, and the kernel does not tell how")
+        }
+        None if !facts.root_was_idle => {
+            "ended, its connections were not counted shortly before, and the kernel does not tell how".to_owned()
+        }
+        _ => return None,
+    };
     Some(CutShort { how, cut: None, is_certain: false })
 }
 
@@ -125,6 +135,7 @@ mod tests {
     fn facts(ended: Ended, processes: &[(u32, Ended, u64)]) -> EndFacts {
         let processes = processes.iter().map(|(pid, ended, connections)| ProcessEnd {
             pid: *pid,
+            start_time: 0,
             ended: *ended,
             connections: *connections,
         });
@@ -153,7 +164,6 @@ mod tests {
     fn status_0_is_an_orderly_end() {
         assert_eq!(cut(&facts(DONE, &[(1, DONE, 5)])), None);
         assert_eq!(cut(&facts(DONE, &[(2, DONE, 5), (3, Ended::Unknown, 5)])), None);
-        assert_eq!(cut(&facts(Ended::Unknown, &[(1, Ended::Unknown, 5)])), None);
     }
 
     #[test]
@@ -163,6 +173,14 @@ mod tests {
         assert!(!judge(&end(20, Ended::Unknown)).unwrap().is_certain);
         assert_eq!(cut(&end(1, Ended::Unknown)), None, "the last one is finished last");
         assert_eq!(cut(&end(20, DONE)), None);
+    }
+
+    #[test]
+    fn end_whose_status_is_lost_and_that_no_recent_look_preceded_is_not_known_to_be_orderly() {
+        let end = EndFacts { had_at_last: None, ..facts(Ended::Unknown, &[(1, Ended::Unknown, 100_000)]) };
+        assert_eq!(judge(&end).map(|cut_short| (cut_short.cut, cut_short.is_certain)), Some((None, false)));
+        let idle = EndFacts { root_was_idle: true, ..end };
+        assert_eq!(cut(&idle), None, "it was seen without workers");
     }
 
     #[test]

@@ -203,6 +203,7 @@ impl Generation {
             grace_ms: self.drain_times.grace.map(|grace| grace.as_millis() as u64),
             stop: self.stop.clone(),
             since,
+            end_is_recorded: self.end_is_recorded,
             retired: self.retired.map(|retired| since_epoch(SystemTime::now() - retired.elapsed())),
         }
     }

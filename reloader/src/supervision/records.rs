@@ -60,6 +60,9 @@ pub(crate) struct GenerationRecord {
     /// How it is asked to end, as configured when it was started; `None` for HAProxy.
     #[serde(default)]
     pub(crate) stop: Option<Stop>,
+    /// True if a receipt says already what its end cuts.
+    #[serde(default)]
+    pub(crate) end_is_recorded: bool,
 }
 
 /// The whole file.
@@ -82,10 +85,15 @@ pub(crate) struct GenerationRecords {
 }
 
 impl GenerationRecord {
-    /// When it was retired. `None` if it was not, or before this machine was booted.
+    /// When it was retired. `None` if it was not, or before this machine was booted, or if the number is impossible.
     pub(crate) fn retired_at(&self) -> Option<Instant> {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(self.retired?);
+        let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.retired?))?;
         Instant::now().checked_sub(at.elapsed().unwrap_or_default())
+    }
+
+    /// When it was started. The epoch if the number is impossible.
+    pub(crate) fn since(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.since)).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// The times by which the generation itself bounds its end.
@@ -133,4 +141,24 @@ fn without_impossible_numbers(mut records: GenerationRecords) -> GenerationRecor
 
 fn file(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("generations.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record with these entries beside the necessary ones.
+    fn record(more: serde_json::Value) -> GenerationRecord {
+        let mut all = serde_json::json!({
+            "number": 7, "pid": 1, "start-time": 1, "state": "draining", "socket": "", "config": "", "since": 1
+        });
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(all).unwrap()
+    }
+
+    #[test]
+    fn impossible_times_of_a_damaged_file_are_not_followed() {
+        let damaged = record(serde_json::json!({ "since": u64::MAX, "retired": u64::MAX }));
+        assert_eq!((damaged.retired_at(), damaged.since()), (None, SystemTime::UNIX_EPOCH));
+    }
 }

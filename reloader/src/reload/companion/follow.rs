@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::take_over::{generation, note};
 use crate::haproxy::binds::Binds;
@@ -56,7 +56,7 @@ impl Attempt<'_> {
         if let Some(record) = recorded.filter(|record| is_same(record, &generation)) {
             self.supervisor.count_from(next);
             generation.number = record.number;
-            generation.since = SystemTime::UNIX_EPOCH + Duration::from_secs(record.since);
+            generation.since = record.since();
         }
         let server = self.supervisor.server();
         let inspected = server.inspect(&generation.process, &found.socket, self.supervisor.place()).await;

@@ -1,6 +1,6 @@
 //! Handles the end of retired generations: judges it, and records what it cut.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Supervisor;
 use super::housekeeping::forward_last_words;
@@ -33,10 +33,11 @@ impl Supervisor {
             generation.clean_up();
         }
         self.drop_path_links_when_over();
-        self.record();
+        // The record names an ended generation until its receipt is stored: the next daemon tells the end if this one is killed between the two.
         for receipt in receipts {
             self.store_receipt(&receipt).await;
         }
+        self.record();
     }
 
     /// Judges the end of a generation that is followed no longer.
@@ -67,26 +68,17 @@ impl Supervisor {
             self.warn(Notice::CutShort, &sentence);
         }
         let mut recorder = Recorder::begin(Some(self.name()), Kind::End, Instant::now(), 0, Some(generation.id()));
-        match cut_short.is_certain {
-            true => recorder.doubt(ReasonCode::ConnectionsCut, sentence),
-            false => recorder.note(sentence),
-        }
+        recorder.doubt(reason_code(cut_short), sentence);
         let receipt = recorder.receipt();
         receipt.lost.cut = cut_short.cut;
         receipt.server_log = lines;
         recorder.finish(Ok(()))
     }
 
-    /// The receipt of a generation that a record names and that ended while no daemon ran. How it ended is not known.
-    pub(crate) fn unseen_end(&self, record: &GenerationRecord) -> Receipt {
-        let old = GenerationId { generation: record.number, pid: record.pid };
-        let mut recorder = Recorder::begin(Some(self.name()), Kind::End, Instant::now(), 0, Some(old));
-        recorder.note(format!(
-            "generation {} (process {}) ended while no daemon ran: it is not known whether it cut open connections",
-            record.number, record.pid
-        ));
-        recorder.receipt().lost.cut = None;
-        recorder.finish(Ok(()))
+    /// The receipt of a generation that a record names and that ended while no daemon ran. How it ended is not known. `None` if a receipt of an
+    /// earlier daemon says already what its end cut.
+    pub(crate) fn unseen_end(&self, record: &GenerationRecord) -> Option<Receipt> {
+        unseen_end(self.name(), record)
     }
 
     /// What was cut when a generation ended that was retired a moment ago. `None` while it lives, and if it had finished. A receipt
@@ -132,8 +124,26 @@ impl Supervisor {
     }
 }
 
-/// A look longer ago says little about the last moment of a generation.
-const RECENT: Duration = Duration::from_secs(2);
+/// An end of which there is only a sign has no proof either.
+fn reason_code(cut_short: &CutShort) -> ReasonCode {
+    match cut_short.is_certain {
+        true => ReasonCode::ConnectionsCut,
+        false => ReasonCode::Unobservable,
+    }
+}
+
+fn unseen_end(service: &str, record: &GenerationRecord) -> Option<Receipt> {
+    if record.end_is_recorded {
+        return None;
+    }
+    let old = GenerationId { generation: record.number, pid: record.pid };
+    let mut recorder = Recorder::begin(Some(service), Kind::End, Instant::now(), 0, Some(old));
+    let what = "ended while no daemon ran: it is not known whether it cut open connections";
+    let sentence = format!("generation {} (process {}) {what}", record.number, record.pid);
+    recorder.doubt(ReasonCode::Unobservable, sentence);
+    recorder.receipt().lost.cut = None;
+    Some(recorder.finish(Ok(())))
+}
 
 fn sentence(generation: &Generation, cut_short: &CutShort) -> String {
     let cut = match cut_short.cut {
@@ -163,7 +173,7 @@ fn end_facts(
         processes,
         leaves_processes: living.into_iter().any(|pid| !is_followed(pid)),
         was_looked_at: ledger.last_look().is_some(),
-        had_at_last: ledger.last_sum().filter(|_| ledger.last_look().is_some_and(|at| at.elapsed() <= RECENT)),
+        had_at_last: ledger.count_just_before(generation.process.ended_at()?),
         hard_stop: hard_stop(generation, |moment| ledger.count_just_before(moment)),
         root_was_idle: generation.idle_since.is_some(),
         stop_signal: generation.handled_stop_signal,
@@ -177,10 +187,11 @@ async fn closed_at_last(generation: &Generation) -> Option<usize> {
     if generation.scope == ProcessScope::SameProgram {
         return None;
     }
+    let ended = generation.process.ended_at()?;
     let lasting = {
         let ledger = generation.ledger.lock().expect("no panic under this lock");
-        // What was seen longer ago may have ended in order since.
-        ledger.last_look().filter(|at| at.elapsed() <= RECENT)?;
+        // What was seen longer before the end may have ended in order since. The judgement may come late, after a reload.
+        ledger.count_just_before(ended)?;
         ledger.lasting().clone()
     };
     let sample = lasting.len();
@@ -200,5 +211,40 @@ fn hard_stop(generation: &Generation, count_before: impl Fn(Instant) -> Option<u
         Some(connections) => Some(HardStop { after: times.hard_stop_after, connections: Some(connections) }),
         None if generation.says_hard_stop => Some(HardStop { after: None, connections: None }),
         None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receipt::Outcome;
+
+    fn ended_generation(end_is_recorded: bool) -> GenerationRecord {
+        serde_json::from_value(serde_json::json!({
+            "number": 7, "pid": 9, "start-time": 1, "state": "draining", "socket": "", "config": "", "since": 1,
+            "end-is-recorded": end_is_recorded,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn unseen_end_is_not_proven() {
+        let receipt = unseen_end("haproxy", &ended_generation(false)).unwrap();
+        assert_eq!((receipt.result, receipt.reason_code), (Outcome::Unproven, Some(ReasonCode::Unobservable)));
+        assert_eq!(receipt.lost.cut, None);
+    }
+
+    #[test]
+    fn end_that_a_receipt_tells_already_has_no_second_one() {
+        assert!(unseen_end("haproxy", &ended_generation(true)).is_none());
+    }
+
+    #[test]
+    fn end_that_may_have_cut_connections_is_not_called_a_cut() {
+        let end = |is_certain| CutShort { how: String::new(), cut: None, is_certain };
+        assert_eq!(
+            [true, false].map(|is| reason_code(&end(is))),
+            [ReasonCode::ConnectionsCut, ReasonCode::Unobservable]
+        );
     }
 }

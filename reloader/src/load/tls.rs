@@ -96,10 +96,9 @@ impl TlsSession {
         }
     }
 
-    /// Encrypts and sends all bytes. A request fits into an empty socket buffer.
-    pub(super) fn send(&mut self, socket: &Socket, bytes: &[u8]) -> Result<(), StreamError> {
-        self.connection.writer().write_all(bytes)?;
-        Ok(self.flush(socket)?)
+    /// Encrypts all bytes, for [`TlsSession::flush`].
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.connection.writer().write_all(bytes)
     }
 
     /// Reads decrypted bytes. 0 is the end of the stream.
@@ -115,9 +114,14 @@ impl TlsSession {
         }
     }
 
-    pub(super) fn send_close_notify(&mut self, socket: &Socket) -> io::Result<()> {
+    /// Makes the close_notify alert, for [`TlsSession::flush`].
+    pub(super) fn write_close_notify(&mut self) {
         self.connection.send_close_notify();
-        self.flush(socket)
+    }
+
+    /// Whether there are encrypted bytes that are not sent.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.connection.wants_write()
     }
 
     fn receive(&mut self, socket: &Socket) -> Result<usize, StreamError> {
@@ -131,7 +135,8 @@ impl TlsSession {
         Ok(count)
     }
 
-    fn flush(&mut self, socket: &Socket) -> io::Result<()> {
+    /// Sends all encrypted bytes.
+    pub(super) fn flush(&mut self, socket: &Socket) -> io::Result<()> {
         while self.connection.wants_write() {
             self.connection.write_tls(&mut &*socket)?;
         }

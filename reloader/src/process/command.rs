@@ -207,7 +207,8 @@ mod tests {
     #[tokio::test]
     async fn command_in_the_background_has_the_lowest_priority() {
         // The priority is set beside the start.
-        let script = "while [ \"$(cut -d' ' -f19 /proc/$$/stat)\" != 19 ]; do sleep 0.01; done";
+        let script = "n=0; until [ \"$(cut -d' ' -f19 /proc/$$/stat)\" = 19 ]; do \
+                      n=$((n + 1)); [ $n -lt 1000 ] || exit 1; sleep 0.01; done";
         assert_eq!(run_to_success_in_background(&mut shell(script)).await, Ok(()));
     }
 

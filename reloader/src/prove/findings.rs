@@ -97,9 +97,15 @@ impl Findings {
         self.sessions.as_ref().map_or(0, SessionFindings::lost_count)
     }
 
-    /// The long sessions and the connections of the load that were established and then cut.
+    /// The long sessions and the connections of the load that were established and then cut. What got an error as its reply, or no
+    /// reply in time, was lost, but no end of a process cut it.
     pub fn seen_cut(&self) -> u64 {
-        seen_cut(&self.tally, self.lost_sessions())
+        let is_cut =
+            |failure: &Failure| matches!(failure, Failure::ResetAfterConnect | Failure::Empty | Failure::CutShort);
+        let reasons = self.tally.reasons.iter();
+        let of_load: u64 = reasons.filter(|(failure, _)| is_cut(failure)).map(|(_, count)| count).sum();
+        let sessions = self.sessions.as_ref().map(SessionFindings::lost).unwrap_or_default();
+        of_load + sessions.iter().filter(|(_, failure)| is_cut(failure)).count() as u64
     }
 
     /// Whether the receipts say that as many were cut as were seen. `None` if there are no sessions, or the receipts do not say.
@@ -116,8 +122,17 @@ impl Findings {
     }
 }
 
-/// Lost sessions, and the connections of a load that were established and then cut.
-pub(super) fn seen_cut(tally: &Tally, lost_sessions: u64) -> u64 {
-    let cut = [Failure::ResetAfterConnect, Failure::Empty, Failure::CutShort];
-    lost_sessions + cut.iter().filter_map(|failure| tally.reasons.get(failure)).sum::<u64>()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prove::samples;
+
+    #[test]
+    fn session_that_was_answered_or_timed_out_was_not_cut() {
+        let mut findings = samples::findings(10, &[(5, Failure::CutShort), (6, Failure::Timeout)], 1);
+        let lost = [Failure::Empty, Failure::ResetAfterConnect, Failure::Status(408), Failure::Timeout];
+        findings.sessions = Some(samples::sessions(16, &lost.map(|failure| (1200, failure)), ReceiptsCut::Count(3)));
+        assert_eq!((findings.lost_sessions(), findings.seen_cut()), (4, 3));
+        assert_eq!(findings.receipts_agree(), Some(true));
+    }
 }

@@ -146,12 +146,14 @@ fn newest_lines(file: &mut (impl Read + Seek), count: usize) -> io::Result<Vec<V
     const BLOCK: u64 = 64 * 1024;
     let mut start = file.seek(SeekFrom::End(0))?;
     let mut tail: Vec<u8> = Vec::new();
-    while start > 0 && tail.iter().filter(|byte| **byte == b'\n').count() <= count {
+    let mut ends = 0;
+    while start > 0 && ends <= count {
         let length = BLOCK.min(start);
         start -= length;
         file.seek(SeekFrom::Start(start))?;
         let mut block = vec![0; length as usize];
         file.read_exact(&mut block)?;
+        ends += block.iter().filter(|byte| **byte == b'\n').count();
         block.append(&mut tail);
         tail = block;
     }

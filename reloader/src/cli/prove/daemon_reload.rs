@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{CliError, Context, Exit, client};
 use crate::daemon::protocol::{Reply, Request};
@@ -17,10 +17,12 @@ use crate::supervision::status::{ListenerStatus, Status};
 /// How long one reload may take. It may wait for peers and for generations that drain.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long the receipt of an end may take. The daemon writes it when it has seen the end.
+/// How long to wait for the ends of the generations and their receipts.
 const RECEIPT_TIMEOUT: Duration = Duration::from_secs(5);
 const RECEIPT_POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How many receipts are read.
+/// How long the daemon may take to store that receipt once its status shows the generation no longer.
+const RECEIPT_DELAY: Duration = Duration::from_secs(1);
+/// How many receipts are read at most.
 const MAX_RECEIPTS: usize = 10_000;
 
 /// Asks the daemon to reload one of its services.
@@ -30,8 +32,18 @@ pub(super) struct DaemonReload<'a> {
     service: Option<String>,
     /// `None`: the receipts cannot be read, or are not asked for.
     since: Option<Receipts>,
-    /// The service of the receipts that the reloads gave.
-    reloaded: RefCell<Option<String>>,
+    /// What the reloads that did not fail gave. `None`: there was none.
+    reloaded: RefCell<Option<Reloaded>>,
+}
+
+/// What is known from the receipts of the reloads.
+#[derive(Clone)]
+struct Reloaded {
+    service: Option<String>,
+    /// The number of reloads.
+    count: usize,
+    /// The generation that the last one began.
+    generation: u64,
 }
 
 /// The receipts from a moment on.
@@ -57,16 +69,39 @@ impl Receipts {
     }
 
     /// What these receipts of the service say was cut. It blocks.
-    fn cut(&self, service: Option<&str>) -> io::Result<ReceiptsCut> {
-        let receipts = read_newest(&self.state_dir, MAX_RECEIPTS)?;
-        let is_new = |receipt: &&Receipt| self.last.as_ref().is_none_or(|last| receipt.id > *last);
-        Ok(sum(receipts.iter().take_while(is_new).filter(|receipt| receipt.service.as_deref() == service)))
+    fn cut(&self, reloaded: &Reloaded) -> io::Result<ReceiptsCut> {
+        // A reload gives its own receipt and one for each end. Other services may give more.
+        let mut count = 16 + 4 * reloaded.count;
+        loop {
+            count = count.min(MAX_RECEIPTS);
+            let receipts = read_newest(&self.state_dir, count)?;
+            let is_all = receipts.len() < count;
+            match since(&receipts, self.last.as_deref(), is_all) {
+                Some(new) => {
+                    let of_service = new.iter().filter(|receipt| receipt.service == reloaded.service);
+                    return Ok(sum(of_service));
+                }
+                None if is_all || count == MAX_RECEIPTS => return Ok(ReceiptsCut::Unknown),
+                None => count *= 2,
+            }
+        }
     }
 }
 
+/// The receipts that were written after `last`, newest first. The one of a reload that is under way has an id from before, so that ids
+/// do not tell. `None`: they are not known to be complete.
+fn since<'a>(receipts: &'a [Receipt], last: Option<&str>, is_all: bool) -> Option<&'a [Receipt]> {
+    match last {
+        Some(last) => receipts.iter().position(|receipt| receipt.id == last).map(|before| &receipts[..before]),
+        None => is_all.then_some(receipts),
+    }
+}
+
+/// What these receipts say was cut. It is not known where none of them is one that says so.
 fn sum<'a>(receipts: impl Iterator<Item = &'a Receipt>) -> ReceiptsCut {
     let told = receipts.filter(|receipt| matches!(receipt.kind, Kind::Reload | Kind::Restart | Kind::End));
-    let cut: Option<u64> = told.map(|receipt| receipt.lost.cut).sum();
+    let mut told = told.map(|receipt| receipt.lost.cut).peekable();
+    let cut = told.peek().is_some().then(|| told.sum::<Option<u64>>()).flatten();
     cut.map_or(ReceiptsCut::Unknown, ReceiptsCut::Count)
 }
 
@@ -75,7 +110,7 @@ impl ReloadMethod for DaemonReload<'_> {
         let request = Request::Reload { dry_run: false, service: self.service.clone(), comment: None };
         match client::ask_in_runtime(self.context, &request, client::Timeout::After(RELOAD_TIMEOUT), |_| {}).await {
             Ok(Reply::Receipt { receipt, .. }) => {
-                self.reloaded.replace(receipt.service.clone());
+                self.note(&receipt);
                 report(*receipt)
             }
             Ok(other) => ReloadReport::failed(client::unexpected(&other).message),
@@ -83,21 +118,49 @@ impl ReloadMethod for DaemonReload<'_> {
         }
     }
 
-    async fn receipts_cut(&self, expected: u64) -> ReceiptsCut {
-        let Some(receipts) = &self.since else { return ReceiptsCut::Unknown };
-        let deadline = Instant::now() + RECEIPT_TIMEOUT;
-        loop {
-            let (receipts, service) = (receipts.clone(), self.reloaded.borrow().clone());
-            let read = tokio::task::spawn_blocking(move || receipts.cut(service.as_deref()));
-            let cut = read.await.ok().and_then(Result::ok).unwrap_or(ReceiptsCut::Unknown);
-            match cut {
-                ReceiptsCut::Count(count) if count < expected && Instant::now() < deadline => {
-                    tokio::time::sleep(RECEIPT_POLL_INTERVAL).await;
-                }
-                _ => return cut,
+    async fn receipts_cut(&self) -> ReceiptsCut {
+        let reloaded = self.reloaded.borrow().clone();
+        let (Some(receipts), Some(reloaded)) = (&self.since, reloaded) else { return ReceiptsCut::Unknown };
+        // A sum that is as expected now may still become too large: the receipts are complete after the last end.
+        let drained = async {
+            while !self.has_drained(&reloaded).await {
+                tokio::time::sleep(RECEIPT_POLL_INTERVAL).await;
             }
+            tokio::time::sleep(RECEIPT_DELAY).await;
+        };
+        // A generation may drain for days.
+        let _ = tokio::time::timeout(RECEIPT_TIMEOUT, drained).await;
+        read(receipts, reloaded).await
+    }
+}
+
+async fn read(receipts: &Receipts, reloaded: Reloaded) -> ReceiptsCut {
+    let receipts = receipts.clone();
+    let read = tokio::task::spawn_blocking(move || receipts.cut(&reloaded));
+    read.await.ok().and_then(Result::ok).unwrap_or(ReceiptsCut::Unknown)
+}
+
+impl DaemonReload<'_> {
+    fn note(&self, receipt: &Receipt) {
+        let Some(new) = receipt.new.as_ref().filter(|_| receipt.result != Outcome::Failed) else { return };
+        let mut reloaded = self.reloaded.borrow_mut();
+        let count = reloaded.as_ref().map_or(0, |before| before.count) + 1;
+        *reloaded = Some(Reloaded { service: receipt.service.clone(), count, generation: new.generation });
+    }
+
+    /// Whether no generation from before the last reload drains.
+    async fn has_drained(&self, reloaded: &Reloaded) -> bool {
+        let limit = client::Timeout::After(RECEIPT_TIMEOUT);
+        match client::ask_in_runtime(self.context, &Request::Status, limit, |_| {}).await {
+            Ok(Reply::Status(status)) => has_drained(&status, reloaded),
+            _ => false,
         }
     }
+}
+
+fn has_drained(status: &Status, reloaded: &Reloaded) -> bool {
+    let service = status.all().find(|service| service.service == reloaded.service);
+    service.is_some_and(|service| service.draining.iter().all(|one| one.generation >= reloaded.generation))
 }
 
 fn report(receipt: Receipt) -> ReloadReport {
@@ -168,10 +231,12 @@ fn port(address: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::model::listener::Role;
     use crate::receipt::Recorder;
-    use crate::supervision::status::{ServiceStatus, Serving};
+    use crate::supervision::status::{Draining, ServiceStatus, Serving};
 
     #[test]
     fn port_is_read_from_every_form_of_an_endpoint() {
@@ -196,6 +261,39 @@ mod tests {
         let known = [receipt(Kind::Reload, Some(0)), receipt(Kind::End, Some(20)), receipt(Kind::Adopt, None)];
         assert_eq!(sum(known.iter()), ReceiptsCut::Count(20));
         assert_eq!(sum([receipt(Kind::Restart, None)].iter()), ReceiptsCut::Unknown);
+        assert_eq!(sum([receipt(Kind::Adopt, Some(0))].iter()), ReceiptsCut::Unknown, "none tells");
+    }
+
+    #[test]
+    fn receipt_that_began_before_the_last_one_hides_none() {
+        let receipt = |id: &str| {
+            let mut receipt = Recorder::begin(Some("haproxy"), Kind::End, Instant::now(), 0, None).finish(Ok(()));
+            receipt.id = id.into();
+            receipt
+        };
+        // The reload of `1` began before that of `3`, and ended after it.
+        let newest_first = ["5", "1", "4", "3", "2"].map(receipt);
+        let ids = |last, is_all| {
+            let ids = since(&newest_first, last, is_all)?.iter().map(|receipt| receipt.id.as_str());
+            Some(ids.collect::<Vec<_>>())
+        };
+        assert_eq!(ids(Some("3"), false), Some(vec!["5", "1", "4"]));
+        assert_eq!(ids(Some("0"), true), None, "the last one is gone");
+        assert_eq!(ids(None, true).map(|ids| ids.len()), Some(5));
+        assert_eq!(ids(None, false), None, "there may be more");
+    }
+
+    #[test]
+    fn receipts_are_complete_when_no_generation_from_before_drains() {
+        let reloaded = |service: &str| Reloaded { service: Some(service.into()), count: 1, generation: 3 };
+        let draining = |generation| {
+            let mut main = service("haproxy", "0.0.0.0:80", Family::Inet);
+            main.draining = vec![Draining { generation, pid: 1, age_s: 0, connections: None }];
+            has_drained(&Status { main, ..Status::default() }, &reloaded("haproxy"))
+        };
+        assert!(!draining(2));
+        assert!(draining(3), "another reload retired it");
+        assert!(!has_drained(&Status::default(), &reloaded("app")), "the status lacks it");
     }
 
     fn service(name: &str, address: &str, family: Family) -> ServiceStatus {

@@ -1,5 +1,7 @@
 //! One connection of a load, as a state machine that never blocks.
 
+mod proxy_header;
+
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -7,6 +9,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use self::proxy_header::proxy_header;
 use super::exchange::{ConnectionOptions, Exchange, SessionContent};
 use super::http::{HttpReply, NotHttp};
 use super::outcome::Failure;
@@ -111,8 +114,20 @@ impl Connection {
 
     /// Goes on as far as possible without waiting.
     pub(super) fn drive(&mut self) -> Advance {
-        let advance = self.advance();
-        self.advance_to(advance)
+        // Before that the handshakes send for themselves.
+        let sends_late = matches!(self.phase, Phase::Receiving | Phase::AwaitingClose);
+        let flushed = if sends_late { self.stream.flush() } else { Ok(()) };
+        let advance = flushed.map_err(StreamError::Io).and_then(|()| self.advance());
+        match self.advance_to(advance) {
+            // A socket that was connected at once is not watched for room in its buffer.
+            Advance::WaitForSocket if self.waits_to_send() => Advance::RunAgain,
+            other => other,
+        }
+    }
+
+    /// Whether the server still lacks a part of what it has to answer. A session that stays open has time.
+    fn waits_to_send(&self) -> bool {
+        matches!(self.phase, Phase::Receiving | Phase::AwaitingClose) && self.stream.has_unsent()
     }
 
     fn advance_to(&self, advance: Result<Advance, StreamError>) -> Advance {
@@ -150,12 +165,15 @@ impl Connection {
     /// Sends the next byte of the body of a session's request.
     pub(super) fn continue_session(&mut self) -> Advance {
         let has_body = matches!(self.options.exchange, Exchange::Session(SessionContent::Request(_)));
-        match (self.phase == Phase::Open && has_body).then(|| self.stream.send(ONE_BYTE_CHUNK)) {
-            // A server that does not read for a while has the bytes that it needs.
-            Some(Err(StreamError::Io(error))) if error.kind() == ErrorKind::WouldBlock => Advance::WaitForSocket,
-            Some(Err(error)) => self.advance_to(Err(error)),
-            Some(Ok(())) | None => Advance::WaitForSocket,
+        if self.phase != Phase::Open || !has_body {
+            return Advance::WaitForSocket;
         }
+        let sent = self.stream.flush().map_err(StreamError::Io).and_then(|()| match self.stream.has_unsent() {
+            // A server that does not read for a while has the bytes that it needs. One chunk is kept for it at most.
+            true => Ok(()),
+            false => self.stream.send(ONE_BYTE_CHUNK),
+        });
+        self.advance_to(sent.map(|()| Advance::WaitForSocket))
     }
 
     /// Ends a long session that is open, as its client does.
@@ -361,6 +379,9 @@ impl Connection {
     }
 
     fn await_close(&mut self) -> Result<Advance, StreamError> {
+        if self.stream.has_unsent() {
+            return Ok(Advance::WaitForSocket);
+        }
         self.stream.close_sending()?;
         let mut buffer = [0; READ_BUFFER_BYTES];
         for _ in 0..MAX_READS_PER_TURN {
@@ -369,17 +390,6 @@ impl Connection {
             }
         }
         Ok(Advance::RunAgain)
-    }
-}
-
-/// The line with which a proxy begins a connection (doc/proxy-protocol.txt of HAProxy, section 2.1).
-fn proxy_header(from: &SockAddr, to: &SockAddr) -> String {
-    match (from.as_socket(), to.as_socket()) {
-        (Some(from), Some(to)) => {
-            let family = if to.is_ipv4() { "TCP4" } else { "TCP6" };
-            format!("PROXY {family} {} {} {} {}\r\n", from.ip(), to.ip(), from.port(), to.port())
-        }
-        _ => "PROXY UNKNOWN\r\n".into(),
     }
 }
 

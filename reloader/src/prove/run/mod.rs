@@ -4,8 +4,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::findings::{Findings, ProofSettings, TimedReload, seen_cut};
-use super::reload_method::{ReloadMethod, ReloadReport, ReloadResult};
+use super::findings::{Findings, ProofSettings, TimedReload};
+use super::reload_method::{ReceiptsCut, ReloadMethod, ReloadReport, ReloadResult};
 use super::sessions::SessionFindings;
 use super::tally::Tally;
 use super::windows::ReloadWindows;
@@ -74,22 +74,24 @@ pub async fn run(
     let load = load.rate(settings.rate).start(Tally::new(windows.clone()))?;
     let mut run = Run { load, windows, began: Instant::now(), reloads: Vec::new(), signals, show };
     let early_end = run.reload_all(&settings, method).await?;
-    let cut_short = run.finish_load(early_end).await?;
+    let mut cut_short = run.finish_load(early_end).await?;
     let ended = match sessions {
-        Some(sessions) => Some(run.end_sessions(sessions, cut_short).await?),
-        None => None,
-    };
-    let finished = run.load.wait()?;
-    let sessions = match ended {
-        Some(ended) => {
-            let ends = ended.into_iter().map(|end| (end.at.saturating_duration_since(finished.begin), end.result));
-            let ends: Vec<_> = ends.collect();
-            let lost = ends.iter().filter(|(_, result)| result.is_err()).count() as u64;
-            let receipts = method.receipts_cut(seen_cut(&finished.sink, lost)).await;
-            Some(SessionFindings { has_request: settings.holds_requests(), ends, receipts })
+        Some(sessions) => {
+            let (ended, signal) = run.end_sessions(sessions, cut_short).await?;
+            cut_short = signal;
+            Some(ended)
         }
         None => None,
     };
+    let finished = run.load.wait()?;
+    let mut sessions = ended.map(|ended| {
+        let ends = ended.into_iter().map(|end| (end.at.saturating_duration_since(finished.begin), end.result));
+        let has_request = settings.holds_requests();
+        SessionFindings { has_request, ends: ends.collect(), receipts: ReceiptsCut::None }
+    });
+    if let Some(sessions) = &mut sessions {
+        (sessions.receipts, cut_short) = ask_receipts(method, run.signals, cut_short).await?;
+    }
     let in_load = |(begin, took, report): (Instant, Duration, ReloadReport)| TimedReload {
         begin: begin.saturating_duration_since(finished.begin),
         took,
@@ -203,12 +205,12 @@ impl Run<'_> {
         Ok(cut_short)
     }
 
-    /// Ends the long sessions as their clients do, and waits for the service.
+    /// Ends the long sessions as their clients do, and waits for the service. Returns the signal that cut the run short too.
     async fn end_sessions(
         &mut self,
         sessions: RunningSessions,
         mut cut_short: Option<SignalNumber>,
-    ) -> Result<Vec<EndedSession>, ProveError> {
+    ) -> Result<(Vec<EndedSession>, Option<SignalNumber>), ProveError> {
         sessions.end();
         while !sessions.are_over() {
             self.show_progress(false);
@@ -220,7 +222,7 @@ impl Run<'_> {
                 () = tokio::time::sleep(LOAD_POLL_INTERVAL) => {}
             }
         }
-        Ok(sessions.wait()?)
+        Ok((sessions.wait()?, cut_short))
     }
 
     async fn wait_until(&mut self, end: Instant) -> Option<EarlyEnd> {
@@ -247,6 +249,22 @@ impl Run<'_> {
             started: self.load.started(),
             failed: self.load.failed(),
         });
+    }
+}
+
+/// Waits for what the receipts say was cut. The first signal ends the wait, and then it is not known. Returns the signal that cut the
+/// run short too.
+async fn ask_receipts(
+    method: &impl ReloadMethod,
+    signals: &mut UnboundedReceiver<SignalNumber>,
+    cut_short: Option<SignalNumber>,
+) -> Result<(ReceiptsCut, Option<SignalNumber>), ProveError> {
+    tokio::select! {
+        receipts = method.receipts_cut() => Ok((receipts, cut_short)),
+        Some(signal) = signals.recv() => match cut_short {
+            None => Ok((ReceiptsCut::Unknown, Some(signal))),
+            Some(_) => Err(ProveError::Abandoned(signal)),
+        },
     }
 }
 

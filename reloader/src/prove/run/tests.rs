@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::*;
-use crate::load::Target;
+use crate::load::{Exchange, SessionContent, Target};
 use crate::prove::protocol::Protocol;
 
 const SIGINT: SignalNumber = 2;
@@ -51,6 +51,61 @@ async fn first_signal_keeps_the_findings_and_second_does_not_wait() {
 #[tokio::test]
 async fn connections_of_a_late_generator_are_not_waited_for() {
     assert_eq!(finish(Some(EarlyEnd::LoadUseless), &[]).await, (Ok(None), 3));
+}
+
+/// Ends long sessions that the server never closes, with `signals` sent before.
+async fn end_sessions(
+    cut_short: Option<SignalNumber>,
+    signals: &[SignalNumber],
+) -> Result<Option<SignalNumber>, SignalNumber> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let windows = ReloadWindows::default();
+    let running = load(&listener).connections(1).start(Tally::new(windows.clone())).unwrap();
+    let long = load(&listener).timeout(INTERVAL).exchange(Exchange::Session(SessionContent::Nothing));
+    let sessions = long.into_sessions(1).unwrap().start().unwrap();
+    let (sender, mut receiver) = unbounded_channel();
+    signals.iter().for_each(|signal| sender.send(*signal).unwrap());
+    let (began, show) = (Instant::now(), |_| {});
+    let mut run = Run { load: running, windows, began, reloads: Vec::new(), signals: &mut receiver, show: &show };
+    match run.end_sessions(sessions, cut_short).await {
+        Ok((ends, cut_short)) => {
+            assert_eq!(ends.len(), 1);
+            Ok(cut_short)
+        }
+        Err(ProveError::Abandoned(signal)) => Err(signal),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn signal_while_the_sessions_end_is_kept() {
+    assert_eq!(end_sessions(None, &[SIGINT]).await, Ok(Some(SIGINT)));
+    assert_eq!(end_sessions(None, &[]).await, Ok(None));
+    assert_eq!(end_sessions(Some(SIGINT), &[SIGTERM]).await, Err(SIGTERM));
+}
+
+/// Its receipts never come.
+struct NoReceipts;
+
+impl ReloadMethod for NoReceipts {
+    async fn reload(&self) -> ReloadReport {
+        ReloadReport::plain(ReloadResult::Done)
+    }
+
+    async fn receipts_cut(&self) -> ReceiptsCut {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn signal_ends_the_wait_for_receipts() {
+    let (sender, mut signals) = unbounded_channel();
+    sender.send(SIGINT).unwrap();
+    let asked = ask_receipts(&NoReceipts, &mut signals, None).await.unwrap();
+    assert_eq!(asked, (ReceiptsCut::Unknown, Some(SIGINT)));
+    sender.send(SIGTERM).unwrap();
+    let asked = ask_receipts(&NoReceipts, &mut signals, Some(SIGINT)).await;
+    assert!(matches!(asked, Err(ProveError::Abandoned(SIGTERM))), "{asked:?}");
 }
 
 /// The first reload takes longer than the interval.

@@ -86,6 +86,11 @@ fn generation_that_hangs_before_it_has_a_socket_is_abandoned() {
     let answer = fail_reload_under_load(&rig, || wrapper.set(Behaviour::Hang), || wrapper.set(Behaviour::Normal));
     assert!(answer.at("/reason").to_string().contains("start-timeout"), "{}", answer.at("/reason"));
     until_only_serving(&rig);
+    // It died of the signal that asked it to drain, and had accepted nothing: nothing was cut.
+    until(Duration::from_secs(20), "the log of its end", || {
+        rig.log().contains("has drained and ended: it was killed by signal 10")
+    });
+    assert!(!rig.history().stdout.contains("\"end\""), "{}", rig.history().stdout);
 }
 
 /// The new generation accepts connections from the start: each of them must be served, although the reload fails.

@@ -187,6 +187,14 @@ impl Generation {
         self.handled_stop_signal = handled.map(Signal::as_raw);
     }
 
+    /// Notes that it never served. A HAProxy sets its handlers before it accepts connections: one that dies of the signal that asks it to drain had
+    /// none.
+    pub(crate) fn note_abandoned(&mut self) {
+        if self.scope == ProcessScope::SameProgram {
+            self.handled_stop_signal = Some(Signal::USR1.as_raw());
+        }
+    }
+
     /// Makes its entry in the record of running generations.
     pub(crate) fn record(&self, state: State) -> GenerationRecord {
         let since = since_epoch(self.since);

@@ -35,6 +35,7 @@ impl Attempt<'_> {
             let (number, pid) = (generation.number, generation.process.pid());
             log::warn!("generation {number} (process {pid}) is abandoned: it drains");
             let request = generation.retire_request();
+            generation.note_abandoned();
             supervisor.begin_draining(generation).await;
             supervisor.server().retire(&request);
             alive = Some(observed);

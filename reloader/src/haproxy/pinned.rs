@@ -101,9 +101,12 @@ impl Copies {
         for file in files {
             self.files.entry(file).or_default();
         }
+        // A list is followed once, also where it leads back to itself.
         if mention.kind == Kind::CertificateList
+            && self.files.get(&mention.path).is_none_or(Option::is_none)
             && let Ok(text) = read_plain(&mention.path, LONGEST_FILE)
         {
+            self.files.insert(mention.path.clone(), Some(Vec::new()));
             let edits = self.pin(&mention.listed(&text), originals, directory);
             self.files.insert(mention.path.clone(), Some(applied(&text, edits)));
         }
@@ -251,6 +254,18 @@ mod tests {
         let expected = format!("{COPIES}{root}/c/a.pem [ca-file {COPIES}{root}/ca.pem] x\n");
         assert_eq!(copies_now.files[&list], Some(expected.into_bytes()));
         assert_eq!((copies_now.files.len(), copies.files.len()), (3, 1));
+    }
+
+    #[test]
+    fn crt_list_that_names_itself_is_followed_once() {
+        let (directory, _, _) = planned(&["a.pem", "list"], "global\n");
+        let (list, root) = (directory.path().join("list"), directory.path().display());
+        let listed = format!("{root}/a.pem [crt-list {root}/list] crt-list {root}/list\n");
+        fs::write(&list, &listed).unwrap();
+        let text = format!("frontend f\n bind :1 ssl crt-list {root}/list\n");
+        let copies = plan(&[("/a.cfg".into(), text.into_bytes())], Some(COPIES));
+        assert_eq!(copies.files[&list], Some(format!("{COPIES}{listed}").into_bytes()));
+        assert_eq!(copies.files.len(), 2);
     }
 
     #[test]

@@ -83,14 +83,23 @@ impl Copies {
             note(&mut self.not_pinned, format!("{path} (its name cannot be changed)"));
             return None;
         };
+        if files.len() > MAX_FILES {
+            note(&mut self.too_large, format!("{path} (it has more than {MAX_FILES} files)"));
+            return None;
+        }
         let digests = files.iter().map(|file| originals.digests.get(&file.display().to_string()));
         let Some(digests) = digests.collect::<Option<Vec<&FileDigest>>>() else {
-            note(
-                &mut self.not_pinned,
-                format!("{path} (there are too many files, or it was made after the reload began)"),
-            );
+            match originals.digests.len() >= MAX_FILES {
+                true => note(&mut self.too_large, format!("{path} (there are too many files)")),
+                false => note(&mut self.not_pinned, format!("{path} (it was made after the reload began)")),
+            }
             return None;
         };
+        let mut unreadable = files.iter().zip(&digests).filter(|(_, digest)| digest.bytes.is_none());
+        if let Some((file, _)) = unreadable.find(|(file, _)| !is_long(file)) {
+            note(&mut self.not_pinned, format!("{path} ({} could not be read)", file.display()));
+            return None;
+        }
         if !self.has_room_for(&files, &digests) {
             note(&mut self.too_large, path.to_string());
             return None;
@@ -101,9 +110,12 @@ impl Copies {
         for file in files {
             self.files.entry(file).or_default();
         }
+        // A list is followed once, also where it leads back to itself.
         if mention.kind == Kind::CertificateList
+            && self.files.get(&mention.path).is_none_or(Option::is_none)
             && let Ok(text) = read_plain(&mention.path, LONGEST_FILE)
         {
+            self.files.insert(mention.path.clone(), Some(Vec::new()));
             let edits = self.pin(&mention.listed(&text), originals, directory);
             self.files.insert(mention.path.clone(), Some(applied(&text, edits)));
         }
@@ -126,6 +138,11 @@ impl Copies {
         }
         has_room
     }
+}
+
+/// Whether a file without a digest is too long for one.
+fn is_long(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.len() > LONGEST_FILE)
 }
 
 /// Whether the name can be changed, and each file has a place among the copies.
@@ -254,6 +271,18 @@ mod tests {
     }
 
     #[test]
+    fn crt_list_that_names_itself_is_followed_once() {
+        let (directory, _, _) = planned(&["a.pem", "list"], "global\n");
+        let (list, root) = (directory.path().join("list"), directory.path().display());
+        let listed = format!("{root}/a.pem [crt-list {root}/list] crt-list {root}/list\n");
+        fs::write(&list, &listed).unwrap();
+        let text = format!("frontend f\n bind :1 ssl crt-list {root}/list\n");
+        let copies = plan(&[("/a.cfg".into(), text.into_bytes())], Some(COPIES));
+        assert_eq!(copies.files[&list], Some(format!("{COPIES}{listed}").into_bytes()));
+        assert_eq!(copies.files.len(), 2);
+    }
+
+    #[test]
     fn what_is_not_copied_is_listed_and_keeps_its_name() {
         let text =
             "global\n lua-load ROOT/a.lua\nfrontend f\n bind :1 ssl crt \"${C}/a.pem\"\n acl a src -f ROOT/large\n";
@@ -272,6 +301,31 @@ mod tests {
             changed.contains(&format!("-f {root}/large"))
                 && changed.contains(&format!("lua-load {COPIES}{root}/a.lua"))
         );
+    }
+
+    #[test]
+    fn directory_with_too_many_files_keeps_its_name_and_is_listed_as_too_large() {
+        let (directory, _, _) = planned(&["a.pem"], "global\n");
+        (0..MAX_FILES).for_each(|number| drop(fs::File::create(directory.path().join(number.to_string())).unwrap()));
+        let root = directory.path().display();
+        let text = format!("frontend f\n bind :1 ssl crt {root}\n");
+        let copies = plan(&[("/a.cfg".into(), text.clone().into_bytes())], Some(COPIES));
+        assert_eq!(copies.configuration, [text.into_bytes()]);
+        assert_eq!(copies.too_large, [format!("{root} (it has more than 4096 files)")]);
+        assert!(copies.files.is_empty() && copies.not_pinned.is_empty());
+    }
+
+    #[test]
+    fn file_that_could_not_be_read_is_not_called_too_large() {
+        let (directory, _, _) = planned(&["a.pem"], "global\n");
+        let path = directory.path().join("a.pem");
+        let text = format!("frontend f\n bind :1 ssl crt {}\n", path.display());
+        let sources = [("/a.cfg".into(), text.into_bytes())];
+        let digests = HashMap::from([(path.display().to_string(), FileDigest::unreadable(&path))]);
+        let originals = Originals { sources: &sources, working_dir: Path::new("/"), digests: &digests };
+        let copies = Copies::plan(&originals, Some(Path::new(COPIES)));
+        assert_eq!(copies.not_pinned, [format!("{0} ({0} could not be read)", path.display())]);
+        assert!(copies.too_large.is_empty() && copies.files.is_empty());
     }
 
     #[test]

@@ -17,6 +17,9 @@ const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The nice value of a command in the background.
 const LOWEST_PRIORITY: i32 = 19;
 
+/// The `oom_score_adj` of a command in the background: its memory is given back before that of a server.
+const ENDED_FIRST: &str = "1000";
+
 /// How many bytes of a command's output are kept, the last ones.
 const MAX_OUTPUT: usize = 64 << 10;
 
@@ -36,7 +39,7 @@ pub async fn run_to_success_in_background(command: &mut Command) -> Result<(), V
     run_with(command, Priority::Lowest).await
 }
 
-/// How much of the processor a command gets.
+/// How much of the processor a command gets, and whether it gives back its memory first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Priority {
     Usual,
@@ -92,15 +95,24 @@ async fn run(
     // After a `kill -9` of this process, nothing else would end the command.
     end_with_this_thread(command);
     let running = Running(Handle::spawn(command).map_err(io::Error::other)?);
-    if priority == Priority::Lowest
-        && let Some(pid) = Pid::from_raw(running.0.pid() as i32)
-        && let Err(errno) = setpriority_process(Some(pid), LOWEST_PRIORITY)
-    {
-        log::debug!("process {} runs at the usual priority: {errno}", running.0.pid());
+    if priority == Priority::Lowest {
+        put_last(running.0.pid());
     }
     let_go(command);
     let output = tokio::task::spawn_blocking(move || read_tail(reader));
     Ok((running.0.ended().await, output))
+}
+
+/// Lets other processes come first, also where the kernel ends one because there is no memory left.
+fn put_last(pid: u32) {
+    if let Err(error) = std::fs::write(format!("/proc/{pid}/oom_score_adj"), ENDED_FIRST) {
+        log::debug!("process {pid} is not the first to end where there is no memory left: {error}");
+    }
+    if let Some(pid) = Pid::from_raw(pid as i32)
+        && let Err(errno) = setpriority_process(Some(pid), LOWEST_PRIORITY)
+    {
+        log::debug!("process {pid} runs at the usual priority: {errno}");
+    }
 }
 
 /// The last bytes of a command's output, because they usually say why the command failed. All output is read, because a full pipe would
@@ -205,10 +217,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn command_in_the_background_has_the_lowest_priority() {
-        // The priority is set beside the start.
+    async fn command_in_the_background_has_the_lowest_priority_and_is_ended_first_without_memory() {
+        // The priority is set beside the start, after the other.
         let script = "n=0; until [ \"$(cut -d' ' -f19 /proc/$$/stat)\" = 19 ]; do \
-                      n=$((n + 1)); [ $n -lt 1000 ] || exit 1; sleep 0.01; done";
+                      n=$((n + 1)); [ $n -lt 1000 ] || exit 1; sleep 0.01; done; \
+                      [ \"$(cat /proc/$$/oom_score_adj)\" = 1000 ]";
         assert_eq!(run_to_success_in_background(&mut shell(script)).await, Ok(()));
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Kind;
 
-/// At most this many files are looked at.
+/// At most this many files are copied, and have a digest.
 pub(in crate::haproxy) const MAX_FILES: usize = 4096;
 
 /// What belongs to a certificate, by the name of its file (`ssl-load-extra-files`).
@@ -13,13 +13,13 @@ const BESIDE_CERTIFICATES: [&str; 5] = ["key", "ocsp", "issuer", "sctl", "dh"];
 /// The certificates of a bundle. The name itself is not a file.
 const BUNDLE: [&str; 3] = ["rsa", "ecdsa", "dsa"];
 
-/// The files behind a name. Empty if there are none. It blocks.
+/// The files behind a name. Empty if there are none. One more than [`MAX_FILES`] of a directory stand for too many. It blocks.
 pub(super) fn standing_behind(path: &Path, kind: Kind) -> Vec<PathBuf> {
     if path.is_dir() {
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
-        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|entry| entry.is_file()).collect();
+        let files = entries.map(|entry| entry.path()).filter(|entry| entry.is_file());
+        let mut files: Vec<PathBuf> = files.take(MAX_FILES + 1).collect();
         files.sort();
-        files.truncate(MAX_FILES);
         return files;
     }
     let is_certificate = kind == Kind::Certificate;

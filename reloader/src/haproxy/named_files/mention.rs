@@ -80,13 +80,22 @@ pub(super) fn names(words: &[Word]) -> Vec<Name> {
     names
 }
 
-/// The names in a line of a `crt-list`: the certificate, and the options in brackets.
+/// The names in a line of a `crt-list`: the certificate, and the options in brackets. A list names no other list.
 pub(super) fn listed_names(words: &[Word]) -> Vec<Name> {
     let first = words.first().and_then(|word| whole(word, Kind::Certificate));
-    first.into_iter().chain(options(words)).collect()
+    let listed = options(bracketed(words)).into_iter().filter(|name| name.kind != Kind::CertificateList);
+    first.into_iter().chain(listed).collect()
 }
 
-/// The names of `words` in which the brackets of a `crt-list` stand.
+/// The words between the brackets of a line of a `crt-list`, with the brackets. What follows are names of hosts.
+fn bracketed(words: &[Word]) -> &[Word] {
+    let after = words.get(1..).filter(|words| words.first().is_some_and(|word| word.text.starts_with('[')));
+    let Some(words) = after else { return &[] };
+    let length = words.iter().position(|word| word.text.ends_with(']')).map_or(words.len(), |end| end + 1);
+    &words[..length]
+}
+
+/// The names of `words`, in which the brackets of a `crt-list` may stand.
 fn options(words: &[Word]) -> Vec<Name> {
     let pairs = words.iter().zip(words.iter().skip(1));
     let named = pairs.filter_map(|(option, value)| {
@@ -167,6 +176,16 @@ mod tests {
         assert_eq!(names.iter().map(|name| name.text.as_str()).collect::<Vec<_>>(), ["a.pem", "/ca.pem"]);
         let names = listed_names(&located_words(b"a.pem [ca-file /ca.pem alpn h2]"));
         assert_eq!(names[1].text, "/ca.pem");
+    }
+
+    #[test]
+    fn only_options_in_brackets_name_files_and_no_list_names_a_list() {
+        for line in
+            ["a.pem crt-list l", "a.pem [crt-list l]", "a.pem [alpn h2] ca-file x", "a.pem [verify none ] ca-file x"]
+        {
+            let names = listed_names(&located_words(line.as_bytes()));
+            assert_eq!(names.iter().map(|name| name.text.as_str()).collect::<Vec<_>>(), ["a.pem"], "{line}");
+        }
     }
 
     #[test]

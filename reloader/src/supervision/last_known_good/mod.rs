@@ -69,8 +69,8 @@ impl LastKnownGood {
         let files = &self.contents.too_large;
         (!files.is_empty()).then(|| {
             format!(
-                "last-known-good has no copy of {}: at most 32 MiB of one file and 128 MiB of all are copied; HAProxy starts from it only while \
-                 the originals are there",
+                "last-known-good has no copy of {}: at most 32 MiB of one file, 128 MiB of all and 4096 files are copied; HAProxy starts from \
+                 it only while the originals are there",
                 files.join(", ")
             )
         })

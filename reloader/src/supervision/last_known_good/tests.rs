@@ -157,6 +157,19 @@ async fn a_save_cut_short_leaves_the_earlier_copies() {
 }
 
 #[tokio::test]
+async fn what_a_killed_daemon_left_beside_the_copies_is_removed() {
+    let scene = Scene::new();
+    scene.save(&[scene.write("a.cfg", "global\n")], true).await.unwrap();
+    let left = ["new", "old"].map(|ending| scene.kept().with_extension(ending));
+    for directory in &left {
+        fs::create_dir(directory).unwrap();
+        fs::write(directory.join("key"), "private").unwrap();
+    }
+    assert!(scene.open().config().is_some());
+    assert!(left.iter().all(|directory| !directory.exists()));
+}
+
+#[tokio::test]
 async fn copies_of_an_earlier_version_are_used() {
     let scene = Scene::new();
     fs::create_dir(scene.kept()).unwrap();

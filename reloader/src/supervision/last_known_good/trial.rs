@@ -80,9 +80,8 @@ fn reason(lines: &[String]) -> String {
     let Some(line) = lines.iter().find(|line| line.starts_with("[ALERT]")).or(lines.first()) else {
         return String::new();
     };
-    let said =
-        line.split_once(") : ").filter(|(before, _)| before.starts_with('[')).map_or(line.as_str(), |(_, said)| said);
-    said.to_owned()
+    let numbered = line.split_once(") : ").filter(|(before, _)| before.starts_with('['));
+    numbered.map_or(line.as_str(), |(_, message)| message).to_owned()
 }
 
 #[cfg(test)]

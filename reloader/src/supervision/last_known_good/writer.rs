@@ -20,6 +20,8 @@ pub(super) const START: &str = "start";
 const FILES: &str = "files";
 /// What the copies are called while new ones take their place.
 const OLD: &str = "old";
+/// What new copies are called while they are written.
+const NEW: &str = "new";
 /// Up to this many files are written to the disk one by one, more of them all at once.
 const MAX_SINGLE_SYNCS: usize = 64;
 
@@ -51,7 +53,7 @@ pub(super) fn save(sources: &[Source], working_dir: &Path, from: CopiedFrom) -> 
     let files = from.with_files.then(|| directory.join(FILES));
     let originals = from.digests();
     let copies = Copies::plan(&Originals { sources, working_dir, digests: &originals }, files.as_deref());
-    let fresh = directory.with_extension("new");
+    let fresh = directory.with_extension(NEW);
     remove(&fresh)?;
     let earlier = earlier.map(|earlier| earlier.source.digests()).unwrap_or_default();
     let mut writer = Writer { directory, fresh, originals, earlier, places: HashMap::new(), written: 0 };
@@ -62,13 +64,18 @@ pub(super) fn save(sources: &[Source], working_dir: &Path, from: CopiedFrom) -> 
     Ok((contents, true))
 }
 
-/// Puts back what a daemon that was killed between two renames has left under another name.
+/// Puts back what a daemon that was killed between two renames has left under another name, and removes other leftovers: they have private keys.
 ///
 /// # Errors
 /// The file system's.
 pub(super) fn restore(directory: &Path) -> io::Result<()> {
     let old = directory.with_extension(OLD);
-    if directory.is_dir() || !old.is_dir() { Ok(()) } else { fs::rename(old, directory) }
+    match (directory.is_dir(), old.is_dir()) {
+        (true, true) => remove(&old)?,
+        (false, true) => fs::rename(old, directory)?,
+        (_, false) => {}
+    }
+    remove(&directory.with_extension(NEW))
 }
 
 impl Writer {

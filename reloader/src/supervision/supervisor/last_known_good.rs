@@ -73,7 +73,7 @@ impl Supervisor {
             )),
             Verdict::TimedOut(limit) => Some(format!(
                 "it is not known whether HAProxy would start from the last-known-good configuration: its check was not done within {}; \
-                 find out what it waits for",
+                 it has the lowest priority, so the machine may be busy, or it waits for something; it is tried again within the hour",
                 humantime::format_duration(*limit)
             )),
         };

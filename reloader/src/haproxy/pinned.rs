@@ -87,7 +87,7 @@ impl Copies {
             note(&mut self.too_large, format!("{path} (it has more than {MAX_FILES} files)"));
             return None;
         }
-        let digests = files.iter().map(|file| originals.digests.get(&file.display().to_string()));
+        let digests = files.iter().map(|file| originals.digests.get(&key_of(file)));
         let Some(digests) = digests.collect::<Option<Vec<&FileDigest>>>() else {
             match originals.digests.len() >= MAX_FILES {
                 true => note(&mut self.too_large, format!("{path} (there are too many files)")),
@@ -157,6 +157,11 @@ fn note(list: &mut Vec<String>, text: String) {
     }
 }
 
+/// The path by which the digest of a file is found: `/a/./b` is `/a/b`.
+pub(crate) fn key_of(file: &Path) -> String {
+    file.components().collect::<PathBuf>().display().to_string()
+}
+
 /// The place of a file's copy, relative to the directory of the copies. `None` if it is outside.
 pub(crate) fn place_of(file: &Path) -> Option<PathBuf> {
     let mut place = PathBuf::new();
@@ -219,7 +224,8 @@ mod tests {
 
     fn plan(sources: &[Source], directory: Option<&str>) -> Copies {
         let working_dir = Path::new("/");
-        let digests = digests(sources, working_dir).into_iter().map(|file| (file.path.clone(), file)).collect();
+        let digests =
+            digests(sources, working_dir).into_iter().map(|file| (key_of(Path::new(&file.path)), file)).collect();
         Copies::plan(&Originals { sources, working_dir, digests: &digests }, directory.map(Path::new))
     }
 
@@ -252,6 +258,22 @@ mod tests {
         assert_eq!(changed, expected);
         assert_eq!(copies.files.len(), 5);
         assert!(copies.not_pinned.is_empty() && copies.too_large.is_empty(), "{copies:?}");
+    }
+
+    #[test]
+    fn one_file_may_have_two_names() {
+        let text = "frontend f\n errorfile 500 ROOT/e\n errorfile 503 ROOT/./e\n";
+        let (_directory, copies, changed) = planned(&["e"], text);
+        assert_eq!(changed, text.replace("ROOT", "/state/filesROOT"));
+        assert!(copies.not_pinned.is_empty(), "{copies:?}");
+    }
+
+    #[test]
+    fn relative_crt_list_does_not_begin_below_crt_base() {
+        let text = "global\n default-path config\n crt-base ROOT/c\nfrontend f\n bind :1 ssl crt-list list\n";
+        let (_directory, copies, changed) = planned(&["h/list", "c/a.pem"], text);
+        assert!(changed.contains("crt-list /state/filesROOT/h/list"), "{changed}");
+        assert!(copies.not_pinned.is_empty(), "{copies:?}");
     }
 
     #[test]

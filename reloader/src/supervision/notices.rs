@@ -28,6 +28,8 @@ pub(crate) enum Notice {
     Configuration,
     /// runtime-dir was emptied, and cannot be used again. Owner: what restores it.
     RuntimeDir,
+    /// The pid file cannot be kept. Owner: what follows the pid file.
+    PidFile,
     /// The last receipt was not stored. Owner: the journal.
     Journal,
     /// The daemon is ending. Owner: the end.

@@ -60,6 +60,11 @@ impl PidFile {
         });
     }
 
+    /// Why the file cannot be kept, as a sentence. `None` if it is kept.
+    pub(super) fn error(&self) -> Option<String> {
+        self.last_error.lock().expect("no panic under this lock").clone()
+    }
+
     /// Removes the file beside the loop if it names `pid`.
     pub(super) fn forget(&self, path: PathBuf, pid: u32) {
         let this = self.clone();
@@ -69,33 +74,48 @@ impl PidFile {
 
 fn keep(path: &Path, pid: u32) -> io::Result<()> {
     match read(path)? {
-        Some(found) if found == pid => Ok(()),
-        _ => write(path, pid),
+        Found::Pid(found) if found == pid => Ok(()),
+        Found::Text => Err(io::Error::other("it has other text than a pid: remove it, or change `pid-file`")),
+        Found::Pid(_) | Found::Nothing => write(path, pid),
     }
+}
+
+/// What is in a pid file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// There is none, or it is empty, or a link takes its place.
+    Nothing,
+    Pid(u32),
+    /// It belongs to something else.
+    Text,
 }
 
 fn remove(path: &Path, pid: u32) -> io::Result<()> {
     match read(path)? {
-        Some(found) if found == pid => fs::remove_file(path),
+        Found::Pid(found) if found == pid => fs::remove_file(path),
         _ => Ok(()),
     }
 }
 
-/// `None` for anything but a plain file: a link is not followed, because the directory may belong to another user.
-fn read(path: &Path) -> io::Result<Option<u32>> {
+/// A link is not followed, because the directory may belong to another user.
+fn read(path: &Path) -> io::Result<Found> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(file) => fs::File::from(file),
         // A link, a socket, or nothing.
-        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(Found::Nothing),
         Err(error) => return Err(error.into()),
     };
     if !file.metadata()?.is_file() {
-        return Ok(None);
+        return Ok(Found::Nothing);
     }
-    let mut text = String::new();
-    let read = file.take(LONGEST).read_to_string(&mut text);
-    Ok(read.ok().and_then(|_| text.trim().parse().ok()))
+    let mut bytes = Vec::new();
+    file.take(LONGEST).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(match text.trim() {
+        "" => Found::Nothing,
+        text => text.parse().map_or(Found::Text, Found::Pid),
+    })
 }
 
 /// Writes a file beside it, and renames that into place: a reader finds a whole number at every moment.
@@ -121,10 +141,21 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "7\n");
         fs::write(&path, "12\n").unwrap();
         remove(&path, 7).unwrap();
-        assert_eq!(read(&path).unwrap(), Some(12), "it names another process");
+        assert_eq!(read(&path).unwrap(), Found::Pid(12), "it names another process");
         keep(&path, 7).unwrap();
         remove(&path, 7).unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn file_with_other_text_is_never_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("haproxy.cfg");
+        fs::write(&path, "global\n    user haproxy\n").unwrap();
+        assert!(keep(&path, 7).unwrap_err().to_string().contains("other text than a pid"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "global\n    user haproxy\n");
+        fs::write(&path, "").unwrap();
+        keep(&path, 7).unwrap();
     }
 
     #[test]
@@ -134,7 +165,7 @@ mod tests {
         fs::write(&other, "text").unwrap();
         std::os::unix::fs::symlink(&other, &path).unwrap();
         keep(&path, 7).unwrap();
-        assert_eq!((fs::read_to_string(&other).unwrap().as_str(), read(&path).unwrap()), ("text", Some(7)));
+        assert_eq!((fs::read_to_string(&other).unwrap().as_str(), read(&path).unwrap()), ("text", Found::Pid(7)));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 }

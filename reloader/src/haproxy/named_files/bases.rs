@@ -68,9 +68,10 @@ impl Bases {
     pub(super) fn directory(&self, kind: Kind, file: &Path) -> PathBuf {
         let working_dir = self.working_dir(file);
         let base = match kind {
-            Kind::Certificate | Kind::CertificateList => &self.certificates,
+            Kind::Certificate => &self.certificates,
             Kind::Authority => &self.authorities,
-            Kind::Plain | Kind::Script => return working_dir,
+            // HAProxy opens a list as it is named (`ssl_sock_load_cert_list_file`), and the certificates in it below `crt-base`.
+            Kind::Plain | Kind::Script | Kind::CertificateList => return working_dir,
         };
         // Joining an empty path would add a slash.
         if base.as_os_str().is_empty() { working_dir } else { working_dir.join(base) }

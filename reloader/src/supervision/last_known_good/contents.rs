@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::fs::read_plain;
+use crate::haproxy::pinned::key_of;
 use crate::receipt::FileDigest;
 
 /// The name of the description among the copies.
@@ -47,6 +48,6 @@ impl Contents {
 impl CopiedFrom {
     /// The digests of the originals, by path.
     pub(super) fn digests(&self) -> HashMap<String, FileDigest> {
-        self.configuration.iter().map(|file| (file.path.clone(), file.clone())).collect()
+        self.configuration.iter().map(|file| (key_of(Path::new(&file.path)), file.clone())).collect()
     }
 }

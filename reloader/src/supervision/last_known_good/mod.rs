@@ -40,7 +40,7 @@ impl LastKnownGood {
     }
 
     /// Keeps copies of `read`, whose files have these digests. They are written without blocking the loop, and not at all if they are kept
-    /// already. True if they were written.
+    /// already and HAProxy has not `refused` them. True if they were written.
     ///
     /// # Errors
     /// If the file system returns an error or hangs, or a file has another digest now. After a hang the copies may still be written later.
@@ -49,9 +49,10 @@ impl LastKnownGood {
         read: ReadByServer,
         with_files: bool,
         configuration: Vec<FileDigest>,
+        refused: bool,
     ) -> io::Result<bool> {
         let source = CopiedFrom { directory: self.directory.clone(), with_files, configuration };
-        let save = move || writer::save(&read.sources, &read.working_dir, source);
+        let save = move || writer::save(&read.sources, &read.working_dir, source, refused);
         let (contents, is_new) = self.lane.run("storing the copies", save).await?;
         self.contents = contents;
         Ok(is_new)

@@ -45,7 +45,7 @@ impl Scene {
     ) -> io::Result<bool> {
         let sources = scan::read(config).unwrap();
         let read = ReadByServer::new(config.to_vec(), sources, "/".into());
-        self.open().save(read, with_files, configuration).await
+        self.open().save(read, with_files, configuration, false).await
     }
 
     /// The text from which HAProxy would start.
@@ -101,6 +101,22 @@ async fn config_only_copies_no_other_file_and_keeps_relative_names_true() {
         text.contains(&format!("origin \"{}\"", scene.etc.path().display())) && text.contains("crt a.pem"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn copies_that_haproxy_refused_are_written_again() {
+    let scene = Scene::new();
+    let page = scene.write("e", "one");
+    let config = [scene.write("a.cfg", &format!("frontend f\n errorfile 500 {}\n", page.display()))];
+    assert!(scene.save(&config, true).await.unwrap());
+    let copy = scene.kept().join("files").join(page.strip_prefix("/").unwrap());
+    fs::write(&copy, "damaged").unwrap();
+    assert!(!scene.save(&config, true).await.unwrap(), "nothing tells that it is damaged");
+    let sources = scan::read(&config).unwrap();
+    let configuration = digests(&sources, Path::new("/"));
+    let read = ReadByServer::new(config.to_vec(), sources, "/".into());
+    assert!(scene.open().save(read, true, configuration, true).await.unwrap());
+    assert_eq!(fs::read_to_string(&copy).unwrap(), "one");
 }
 
 #[tokio::test]

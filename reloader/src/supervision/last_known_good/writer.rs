@@ -10,7 +10,7 @@ use rustix::fs::syncfs;
 
 use super::contents::{self, Contents, CopiedFrom};
 use crate::fs::read_plain;
-use crate::haproxy::pinned::{Copies, Originals, place_of};
+use crate::haproxy::pinned::{Copies, Originals, key_of, place_of};
 use crate::haproxy::scan::Source;
 use crate::receipt::FileDigest;
 
@@ -40,13 +40,19 @@ struct Writer {
     written: usize,
 }
 
-/// Makes `from.directory` the copies of `sources`, unless it has them. Returns what it has then, and whether that is new. It blocks.
+/// Makes `from.directory` the copies of `sources`, unless it has them. Returns what it has then, and whether that is new. With `writes_all` nothing
+/// of the earlier copies is kept: they may be damaged. It blocks.
 ///
 /// # Errors
 /// The file system's, or that a file changed since its digest was made.
-pub(super) fn save(sources: &[Source], working_dir: &Path, from: CopiedFrom) -> io::Result<(Contents, bool)> {
+pub(super) fn save(
+    sources: &[Source],
+    working_dir: &Path,
+    from: CopiedFrom,
+    writes_all: bool,
+) -> io::Result<(Contents, bool)> {
     let directory = from.directory.clone();
-    let earlier = Contents::read(&directory);
+    let earlier = Contents::read(&directory).filter(|_| !writes_all);
     if let Some(earlier) = earlier.as_ref().filter(|earlier| earlier.source == from) {
         return Ok((earlier.clone(), false));
     }
@@ -97,7 +103,7 @@ impl Writer {
         let changed = || io::Error::other(format!("{} changed while HAProxy read it", original.display()));
         let place = place_of(original).ok_or_else(changed)?;
         make_way(&self.fresh.join(FILES), original)?;
-        let path = original.display().to_string();
+        let path = key_of(original);
         let wanted = self.originals.get(&path).cloned().ok_or_else(changed)?;
         match self.places.insert(place.clone(), wanted.clone()) {
             Some(known) if known.sha256 == wanted.sha256 => return Ok(()),

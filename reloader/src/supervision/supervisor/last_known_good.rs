@@ -33,9 +33,10 @@ impl Supervisor {
         let kept = self.server().adoptable_haproxy().map(|haproxy| haproxy.last_known_good);
         let with_files = kept == Some(config::LastKnownGood::WithFiles);
         let heartbeat = self.heartbeat();
-        let is_new = heartbeat.during(self.last_known_good.save(read, with_files, configuration)).await?;
+        let refused = self.notices.has(Notice::LastKnownGoodFails);
+        let is_new = heartbeat.during(self.last_known_good.save(read, with_files, configuration, refused)).await?;
         self.note_incomplete_copies();
-        Ok(is_new || self.notices.has(Notice::LastKnownGoodFails))
+        Ok(is_new)
     }
 
     /// Ends a trial that is under way. True if there was one.

@@ -104,7 +104,9 @@ impl Supervisor {
     }
 
     /// Makes the pid file true beside the loop.
-    pub(super) fn follow_pid_file(&self) {
+    pub(super) fn follow_pid_file(&mut self) {
+        let error = self.pid_file_path().and_then(|_| self.pid_file.error());
+        self.notices.replace(Notice::PidFile, error);
         if let (Some(path), Some(pid)) = (self.pid_file_path(), self.pid_to_keep()) {
             self.pid_file.follow(path, pid);
         }

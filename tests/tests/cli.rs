@@ -89,7 +89,9 @@ fn commands_without_a_daemon_say_how_to_start_it() {
     let rig = web().prepare();
     for command in ["reload", "status", "stop"] {
         let stderr = rig.run(&[command]).expect_status(69).stderr;
-        assert!(stderr.contains("control.sock") && stderr.contains("reloader daemon"), "{command}: {stderr}");
+        let config = rig.path("reloader.toml").display().to_string();
+        let remedy = format!("start it with `reloader --config {config} daemon`");
+        assert!(stderr.contains("control.sock") && stderr.contains(&remedy), "{command}: {stderr}");
     }
     assert_eq!(rig.run(&["history"]).expect_status(0).stdout, "");
     let elsewhere = rig.run(&["--socket", "/nowhere/control.sock", "status"]).expect_status(69).stderr;

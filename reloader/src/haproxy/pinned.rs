@@ -3,7 +3,7 @@
 //! Each copy has the path of its original below one directory. That directory is written before each name, which works wherever a name may
 //! stand and needs no privilege. What cannot be moved safely keeps its name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
@@ -25,6 +25,8 @@ const MAX_LISTED: usize = 32;
 pub(crate) struct Copies {
     /// The configuration files, in their order, with the names of the copies.
     pub(crate) configuration: Vec<Vec<u8>>,
+    /// The directories in which relative names begin, where these have copies.
+    pub(crate) directories: BTreeSet<PathBuf>,
     /// The originals of the other files, each with its text where the copy has another one.
     pub(crate) files: BTreeMap<PathBuf, Option<Vec<u8>>>,
     /// Files that are too large to be copied.
@@ -55,15 +57,24 @@ impl Copies {
     /// configuration are in another directory than their originals. It blocks.
     pub(crate) fn plan(originals: &Originals<'_>, directory: Option<&Path>) -> Copies {
         let mut copies = Copies::default();
-        let mut default_path = None;
-        for ((_, text), names) in originals.sources.iter().zip(names(originals.sources, originals.working_dir)) {
-            let mut edits = origins(&names, &mut default_path);
-            if let Some(directory) = directory {
-                edits.extend(copies.pin(&names, originals, directory));
-            }
+        let all = names(originals.sources, originals.working_dir);
+        let pinned: Vec<Vec<Edit>> = match directory {
+            Some(directory) => all.iter().map(|names| copies.pin(names, originals, directory)).collect(),
+            None => all.iter().map(|_| Vec::new()).collect(),
+        };
+        // HAProxy does not start where the directory of `default-path` is gone. Names that stay relative begin in the original one.
+        let moved_to = directory.filter(|directory| is_plain(directory) && copies.is_complete());
+        let mut origins = Origins { moved_to, default_path: None, directories: BTreeSet::new() };
+        for (((_, text), names), mut edits) in originals.sources.iter().zip(&all).zip(pinned) {
+            edits.extend(origins.edits(names));
             copies.configuration.push(applied(text, edits));
         }
+        copies.directories = origins.directories;
         copies
+    }
+
+    fn is_complete(&self) -> bool {
+        self.too_large.is_empty() && self.not_pinned.is_empty()
     }
 
     /// Adds the files that a text names. Returns what the text needs, to name their copies.
@@ -182,19 +193,41 @@ fn is_plain(path: &Path) -> bool {
     path.is_absolute() && path.as_os_str().as_encoded_bytes().iter().all(is_plain)
 }
 
-/// What keeps relative names true that are not pinned. `default_path` is the directory that the texts before have set.
-fn origins(names: &Names, default_path: &mut Option<PathBuf>) -> Vec<Edit> {
-    let mut edits = Vec::new();
-    if let Some(directory) = names.begins_in.as_ref().filter(|directory| default_path.as_ref() != Some(directory)) {
-        let line = format!("global\n    default-path {}\n", origin(directory));
-        edits.push(Edit { range: 0..0, text: line.into_bytes() });
-        *default_path = Some(directory.clone());
+/// Keeps relative names true.
+struct Origins<'a> {
+    /// The directory of the copies, where no relative name leads out of it.
+    moved_to: Option<&'a Path>,
+    /// The directory that the texts before have set.
+    default_path: Option<PathBuf>,
+    /// The originals of the directories that are named.
+    directories: BTreeSet<PathBuf>,
+}
+
+impl Origins<'_> {
+    fn edits(&mut self, names: &Names) -> Vec<Edit> {
+        let mut edits = Vec::new();
+        if let Some(directory) =
+            names.begins_in.as_ref().filter(|directory| self.default_path.as_ref() != Some(directory))
+        {
+            let line = format!("global\n    default-path {}\n", self.origin(directory));
+            edits.push(Edit { range: 0..0, text: line.into_bytes() });
+        }
+        for (range, directory) in &names.default_paths {
+            edits.push(Edit { range: range.clone(), text: self.origin(directory).into_bytes() });
+        }
+        edits
     }
-    for (range, directory) in &names.own_directories {
-        edits.push(Edit { range: range.clone(), text: origin(directory).into_bytes() });
-        *default_path = Some(directory.clone());
+
+    fn origin(&mut self, directory: &Path) -> String {
+        self.default_path = Some(directory.to_owned());
+        match self.moved_to.and_then(|copies| Some(copies.join(place_of(directory)?))) {
+            Some(moved) => {
+                self.directories.insert(directory.to_owned());
+                origin(&moved)
+            }
+            None => origin(directory),
+        }
     }
-    edits
 }
 
 fn origin(directory: &Path) -> String {
@@ -250,14 +283,23 @@ mod tests {
              \x20errorfile 503 err/503.http # note\n errorfile 500 /dev/null\n use_backend %[src,map(ROOT/h/../m.map,b)] if { src -f none }\n";
         let (_directory, copies, changed) = planned(&files, text);
         let expected = text
-            .replace("config", "origin \"ROOT/h\"")
+            .replace("config", "origin \"/state/filesROOT/h\"")
             .replace("crt a.pem", "crt /state/filesROOT/h/certs/a.pem")
             .replace("\"ROOT/all", "\"/state/filesROOT/all")
             .replace(" err/", " /state/filesROOT/h/err/")
             .replace("(ROOT/h/..", "(/state/filesROOT/h/..");
         assert_eq!(changed, expected);
         assert_eq!(copies.files.len(), 5);
+        assert_eq!(copies.directories.len(), 1, "{copies:?}");
         assert!(copies.not_pinned.is_empty() && copies.too_large.is_empty(), "{copies:?}");
+    }
+
+    #[test]
+    fn names_that_stay_relative_begin_where_they_did() {
+        let text = "global\n default-path origin ROOT/h\n lua-load a.lua\n";
+        let (_directory, copies, changed) = planned(&["h/a.lua"], text);
+        assert!(changed.contains("default-path origin \"ROOT/h\"\n lua-load /state/filesROOT/h/a.lua"), "{changed}");
+        assert!(copies.directories.is_empty() && !copies.not_pinned.is_empty(), "{copies:?}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Bases {
         Bases { working_dir, default: DefaultPath::Current, certificates: none(), authorities: none() }
     }
 
-    /// Notes what a line of the configuration says. True if `default-path` now depends on the place of the file.
+    /// Notes what a line of the configuration says. True if it makes relative names begin in a directory by `default-path`.
     pub(super) fn note(&mut self, words: &[&str]) -> bool {
         match words {
             ["crt-base", path, ..] => self.certificates = path.into(),
@@ -40,7 +40,7 @@ impl Bases {
             ["default-path", "current", ..] => self.default = DefaultPath::Current,
             _ => {}
         }
-        words.first() == Some(&"default-path") && self.depends_on_file()
+        words.first() == Some(&"default-path") && self.default != DefaultPath::Current
     }
 
     /// Whether the directory of the configuration file decides.

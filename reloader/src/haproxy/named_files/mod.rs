@@ -26,8 +26,8 @@ pub(super) const LONGEST: u64 = 64 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Names {
     pub(super) mentions: Vec<Mention>,
-    /// Where the text makes names relative to its own directory, and which directory this is.
-    pub(super) own_directories: Vec<(Range<usize>, PathBuf)>,
+    /// Where `default-path` names a directory, in bytes, and which directory this is.
+    pub(super) default_paths: Vec<(Range<usize>, PathBuf)>,
     /// The directory in which relative names begin from the first line on, where it is that of the file.
     pub(super) begins_in: Option<PathBuf>,
     /// Names with variables, as they are written.
@@ -87,9 +87,13 @@ fn names_of(source: &Path, text: &[u8], bases: &mut Bases) -> Names {
     let mut names = Names { begins_in, ..Names::default() };
     for (start, words) in lines(text) {
         let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
-        if bases.note(&texts) {
-            let range = &words[1].range;
-            names.own_directories.push((start + range.start..start + range.end, bases.working_dir(source)));
+        // `origin DIRECTORY`, `config` or `parent`.
+        let last = if texts.get(1) == Some(&"origin") { 2 } else { 1 };
+        if bases.note(&texts)
+            && let (Some(first), Some(last)) = (words.get(1), words.get(last))
+        {
+            let range = start + first.range.start..start + last.range.end;
+            names.default_paths.push((range, bases.working_dir(source)));
         }
         for name in mention::names(&words) {
             names.add(start, name, bases, source);
@@ -197,7 +201,7 @@ mod tests {
         assert_eq!(paths(&sources("current")), ["/work/e"; 3].map(PathBuf::from));
         let names = names(&sources("config"), Path::new("/work"));
         assert_eq!((&names[0].begins_in, &names[1].begins_in), (&None, &Some("/etc/h/conf.d".into())));
-        let (range, directory) = &names[0].own_directories[0];
+        let (range, directory) = &names[0].default_paths[0];
         assert_eq!((&sources("config")[0].1[range.clone()], directory), (&b"config"[..], &PathBuf::from("/etc/h")));
     }
 

@@ -95,6 +95,8 @@ impl Writer {
             self.write_file(name.as_ref(), original)?;
             self.write_file(&Path::new(START).join(name), text)?;
         }
+        let files = self.fresh.join(FILES);
+        copies.directories.iter().try_for_each(|directory| make_way(&files, &directory.join("file")))?;
         copies.files.iter().try_for_each(|(original, text)| self.copy(original, text.as_deref()))
     }
 

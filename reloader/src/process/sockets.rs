@@ -78,9 +78,11 @@ fn add_sockets_of(pid: u32, thread: u32, sockets: &mut HashMap<u64, SocketOwner>
     Ok(())
 }
 
-/// Whether `/proc` shows the descriptors of this process. False for a process of another user without CAP_SYS_PTRACE.
+/// Whether `/proc` shows what the descriptors of this process are. False for a process of another user without CAP_SYS_PTRACE: root may list them
+/// all the same, and not read one (`proc_fd_access_allowed` of the kernel).
 pub fn shows_descriptors(pid: u32) -> bool {
-    fs::read_dir(format!("/proc/{pid}/fd")).is_ok()
+    let is_shown = |entry: fs::DirEntry| fs::read_link(entry.path()).is_ok();
+    fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|entries| entries.flatten().any(is_shown))
 }
 
 /// All processes that hold these sockets.

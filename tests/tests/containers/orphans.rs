@@ -42,6 +42,7 @@ fn server_that_dies_during_a_start_is_reported_with_its_status() {
     let scene = Scene::start(setup.tables("[reload]\nstart-timeout = \"3s\"\ncustody-max = \"1m\""));
     let container = &scene.container;
     let within = container.status().at("/serving/pid").as_u64().expect("a serving generation");
+    until(LIMIT, "the check of the copies to end", || container.init().children().len() == 1);
     let [serving] = container.init().children()[..] else { panic!("{:?}", container.init().children()) };
 
     wrapper.set(Behaviour::Hang);

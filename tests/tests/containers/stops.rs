@@ -102,7 +102,7 @@ fn stop_waits_for_clients_of_processes_that_outlive_their_server() {
     scene.container.kill(Signal::SIGTERM);
     until_refused(FORKED);
     until(LIMIT, "the daemon to wait", || scene.container.log().contains("of which the last is waited for"));
-    let left = format!("the daemon ends with {CONNECTIONS} connections");
+    let left = format!("the daemon ends with the last of {CONNECTIONS} connections");
     until(LIMIT, "`status` to say so", || scene.container.status().stdout.contains(&left));
     assert_eq!(idle.count_answered(), CONNECTIONS, "{:?}", idle.deaths());
     assert_eq!(scene.container.until_ended(), 0);

@@ -43,7 +43,7 @@ fn unix_paths_are_replaced_without_losing_their_queues() {
         assert_eq!((receipt.status, receipt.at("/result")), (3, &"unproven".into()), "{}", receipt.stdout);
         let web = listener(&receipt, path.to_str().unwrap());
         assert!(web["rung"] == "unproven" && web["undrained-queue"] == 0, "{}", receipt.stdout);
-        assert!(web["why"].as_str().unwrap().contains("before it listens"), "{}", receipt.stdout);
+        assert!(web["why"].as_str().unwrap().contains("before that listens"), "{}", receipt.stdout);
         assert_ne!(web["inode-before"], web["inode-after"]);
     }
     load.until_further(300);

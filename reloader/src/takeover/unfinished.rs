@@ -14,7 +14,7 @@ use super::request::TakeoverRequest;
 use super::step_runner::{FailedStep, StepRunner};
 use super::steps::{self, Step};
 use super::unit::Unit;
-use super::{files, hand_back, preflight};
+use super::{files, hand_back, preflight, systemd};
 use crate::config::Config;
 use crate::haproxy::master::root_of;
 use crate::kernel::sock_diag;
@@ -107,6 +107,10 @@ pub(super) async fn put_right(
     announce: &dyn Fn(&Step),
 ) -> Result<Vec<Step>, TakeoverError> {
     let mut taken = Vec::new();
+    // systemd does not show a unit one of whose files was removed since it has read them.
+    if files::handover(request.unit).exists() || files::pid_file(request.unit).exists() {
+        systemd::systemctl(&["daemon-reload"])?;
+    }
     for _ in 0..ROUNDS {
         let unit = preflight::settled_unit(request.unit).await?;
         let Some(remains) = remains(&unit, request, daemon) else { break };

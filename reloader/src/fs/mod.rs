@@ -7,7 +7,7 @@ pub(crate) mod generation_files;
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,14 @@ const NOT_PLAIN: &str = "it is no plain file";
 
 /// Writes the file whole or not at all. A reader finds either the earlier content or `bytes`.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
+    let temporary = begun(path);
     std::fs::write(&temporary, bytes)?;
     std::fs::rename(temporary, path)
+}
+
+/// The name that [`write_whole`] gives a file until it is whole. A process that is killed meanwhile leaves it.
+pub(crate) fn begun(path: &Path) -> PathBuf {
+    path.with_extension("tmp")
 }
 
 /// Reads a plain file of at most `longest` bytes. A device or a pipe may never end.

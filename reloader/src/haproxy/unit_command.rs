@@ -44,6 +44,11 @@ pub fn prefixes(line: &str) -> &str {
     &line[..line.len() - bare.len()]
 }
 
+/// A command line without its prefixes.
+pub fn without_prefixes(line: &str) -> &str {
+    &line[prefixes(line).len()..]
+}
+
 /// The variables of these files, in their order. A file whose name follows a `-` need not exist.
 fn read_environment(files: &[String]) -> Result<Vec<(String, String)>, String> {
     let mut all = Vec::new();

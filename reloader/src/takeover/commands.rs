@@ -1,5 +1,7 @@
 //! Decides which commands of a unit stay when reloader takes it over. Pure.
 
+use crate::haproxy::unit_command::without_prefixes;
+
 /// What a line of `ExecStartPre=` or `ExecReload=` is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -44,8 +46,7 @@ pub(super) fn start_pre_commands(lines: &[String]) -> Vec<String> {
 
 /// Tells what a line is for. A line that does anything else besides is the operator's own.
 pub(super) fn purpose_of(line: &str) -> Purpose {
-    // Prefixes of systemd.service(5).
-    let command = line.trim_start_matches(['@', '-', ':', '+', '!', '|']);
+    let command = without_prefixes(line);
     let Some(script) = script_of(command) else { return purpose_of_command(command) };
     let script = without_redirections(script).replace("&&", ";").replace("||", ";");
     let parts = script.split(';').map(str::trim).filter(|part| !part.is_empty() && !is_neutral(part));
@@ -59,25 +60,20 @@ pub(super) fn purpose_of(line: &str) -> Purpose {
 /// Whether a command of the line starts another HAProxy in place of a running one, or ends HAProxy by its name. The daemon would find the one on
 /// its ports, and its generations killed by the other.
 pub(super) fn harms_haproxy(line: &str) -> bool {
-    let line = line.trim_start_matches(['@', '-', ':', '+', '!', '|']);
-    let mut commands = line.split([';', '&', '|', '(', '`', '"', '\'']);
+    let mut commands = without_prefixes(line).split([';', '&', '|', '(', '`', '"', '\'']);
     commands.any(|command| starts_over(command.trim()) || ends_by_name(command.trim()))
 }
 
 /// `pkill haproxy`, `killall -9 haproxy`. A HAProxy of the daemon ignores SIGUSR2.
 fn ends_by_name(command: &str) -> bool {
-    let mut words = command.split_whitespace().skip_while(|word| *word == "exec");
-    let Some(program) = words.next() else { return false };
-    let arguments: Vec<&str> = words.collect();
-    let names_it = arguments.iter().any(|word| program_name(word) == "haproxy");
-    ["pkill", "killall"].contains(&program_name(program)) && names_it && !arguments.iter().any(is_reload_signal)
+    let (program, arguments) = program_and_arguments(command);
+    ["pkill", "killall"].contains(&program) && name_haproxy(&arguments) && !arguments.iter().any(is_reload_signal)
 }
 
 /// `haproxy … -sf PID`.
 fn starts_over(command: &str) -> bool {
-    let mut words = command.split_whitespace().skip_while(|word| *word == "exec");
-    words.next().is_some_and(|program| program_name(program) == "haproxy")
-        && words.any(|word| ["-sf", "-st"].contains(&word))
+    let (program, arguments) = program_and_arguments(command);
+    program == "haproxy" && arguments.iter().any(|word| ["-sf", "-st"].contains(word))
 }
 
 /// The script of `sh -c 'SCRIPT'`.
@@ -120,28 +116,37 @@ fn is_neutral(command: &str) -> bool {
 }
 
 fn purpose_of_command(command: &str) -> Purpose {
-    let words: Vec<&str> = command.split_whitespace().skip_while(|word| *word == "exec").collect();
-    let Some((program, arguments)) = words.split_first() else { return Purpose::Own };
+    let (program, arguments) = program_and_arguments(command);
     let does_more = command.contains([';', '&', '|', '`']);
-    match program_name(program) {
+    match program {
         _ if does_more => Purpose::Own,
         "haproxy" if arguments.contains(&"-c") && !command.contains("$(") => Purpose::Check,
         "haproxy" if starts_over(command) => Purpose::Reload,
-        "kill" if signals_the_master(arguments) => Purpose::Reload,
+        "kill" if signals_the_master(&arguments) => Purpose::Reload,
         // Without a master, HAProxy dies of SIGUSR2.
-        "pkill" | "killall" if signals_by_name(arguments) => Purpose::Reload,
+        "pkill" | "killall" if signals_by_name(&arguments) => Purpose::Reload,
         _ => Purpose::Own,
     }
 }
 
 /// `-USR2 haproxy`, `-x --signal HUP haproxy`.
 fn signals_by_name(arguments: &[&str]) -> bool {
-    arguments.iter().any(is_reload_signal) && arguments.iter().any(|word| word.rsplit('/').next() == Some("haproxy"))
+    arguments.iter().any(is_reload_signal) && name_haproxy(arguments)
+}
+
+fn name_haproxy(arguments: &[&str]) -> bool {
+    arguments.iter().any(|word| program_name(word) == "haproxy")
 }
 
 fn is_reload_signal(word: &&str) -> bool {
     let signal = word.trim_start_matches("--signal=").trim_start_matches('-').trim_start_matches("SIG");
     ["USR2", "HUP", "12", "1"].contains(&signal)
+}
+
+/// The name of the program of a command in a shell, and its arguments.
+fn program_and_arguments(command: &str) -> (&str, Vec<&str>) {
+    let mut words = command.split_whitespace().skip_while(|word| *word == "exec");
+    (program_name(words.next().unwrap_or_default()), words.collect())
 }
 
 fn program_name(path: &str) -> &str {

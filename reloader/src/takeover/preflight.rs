@@ -58,8 +58,7 @@ pub(super) async fn check_take_over(
     let pid = main_pid(&unit, "start it, or enable reloader.service in its place")?;
     let program = process::executable(pid).unwrap_or_default();
     // Only a program with this name is asked for its version. Another server might start instead.
-    let has_name = program.file_name().is_some_and(|name| name.to_string_lossy().contains("haproxy"));
-    if !has_name || Version::from_binary(&program, config.reload.start_timeout).await.is_err() {
+    if !is_called_haproxy(&program) || Version::from_binary(&program, config.reload.start_timeout).await.is_err() {
         return Err(TakeoverError::NotHaproxy { unit: name.into(), program: program.display().to_string(), pid });
     }
     if let Some(reason) = unit.obstacle() {
@@ -128,6 +127,11 @@ pub(super) async fn settled_unit(name: &str) -> Result<Unit, TakeoverError> {
         }
         tokio::time::sleep(SETTLE_INTERVAL).await;
     }
+}
+
+/// Whether a program has HAProxy's name.
+pub(super) fn is_called_haproxy(program: &Path) -> bool {
+    program.file_name().is_some_and(|name| name.to_string_lossy().contains("haproxy"))
 }
 
 fn main_pid(unit: &Unit, remedy: &'static str) -> Result<u32, TakeoverError> {

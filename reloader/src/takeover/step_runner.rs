@@ -10,6 +10,7 @@ use super::steps::Step;
 use super::systemd;
 use super::unit::Unit;
 use crate::config::Config;
+use crate::fs::{begun, write_whole};
 use crate::haproxy::launch::is_private_socket;
 use crate::haproxy::master::tell_to_drain;
 use crate::haproxy::runtime_api;
@@ -167,9 +168,7 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
         fs::create_dir_all(directory)?;
     }
     // systemd reads what ends with `.conf`, and never half a file.
-    let begun = path.with_extension("begun");
-    fs::write(&begun, text)?;
-    fs::rename(&begun, path)
+    write_whole(path, text.as_bytes())
 }
 
 /// Removes a file that may be missing. Removes its drop-in directory, too, if that is empty afterwards.
@@ -178,7 +177,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let _ = fs::remove_file(path.with_extension("begun"));
+    let _ = fs::remove_file(begun(path));
     let directory = path.parent().filter(|directory| directory.to_string_lossy().ends_with(".service.d"));
     directory.into_iter().for_each(|directory| drop(fs::remove_dir(directory)));
     Ok(())

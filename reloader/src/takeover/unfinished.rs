@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::time::Duration;
 
-use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 
 use super::daemon_client::DaemonClient;
 use super::error::TakeoverError;
@@ -16,6 +16,7 @@ use super::steps::{self, Step};
 use super::unit::Unit;
 use super::{files, hand_back, preflight, systemd};
 use crate::config::Config;
+use crate::fs::lock_within;
 use crate::haproxy::master::root_of;
 use crate::kernel::sock_diag;
 use crate::process;
@@ -74,11 +75,10 @@ impl TakeoverLock {
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
         for _ in 0..LOCK_TRIES {
             let file = options.open(LOCK).map_err(failed)?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(TakeoverError::Busy),
-                Err(error) => return Err(failed(error.into())),
-            }
+            lock_within(&file, Duration::ZERO).map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => TakeoverError::Busy,
+                _ => failed(error),
+            })?;
             // An earlier takeover may have removed the file after it was opened here.
             let opened = file.metadata().map_err(failed)?.ino();
             if fs::metadata(LOCK).is_ok_and(|found| found.ino() == opened) {
@@ -145,8 +145,7 @@ fn remains(unit: &Unit, request: TakeoverRequest<'_>, daemon: &dyn DaemonClient)
 
 fn main_process(unit: &Unit) -> MainProcess {
     let Some(pid) = unit.main_pid() else { return MainProcess::Absent };
-    let program = process::executable(pid).unwrap_or_default();
-    match program.file_name().is_some_and(|name| name.to_string_lossy().contains("haproxy")) {
+    match preflight::is_called_haproxy(&process::executable(pid).unwrap_or_default()) {
         true => MainProcess::Haproxy(pid),
         false => MainProcess::Daemon,
     }

@@ -49,13 +49,17 @@ impl std::fmt::Display for Limit {
 
 impl<'de> Deserialize<'de> for Limit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Limit, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "never" => Ok(Limit::Never),
-            text => {
-                parse(text).map(Limit::After).map_err(|message| D::Error::custom(format!("{message}, or \"never\"")))
-            }
-        }
+        Ok(time_or("never", deserializer)?.map_or(Limit::Never, Limit::After))
     }
+}
+
+/// Reads a duration, or this word, which is `None`.
+fn time_or<'de, D: Deserializer<'de>>(word: &str, deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == word {
+        return Ok(None);
+    }
+    parse(&text).map(Some).map_err(|message| D::Error::custom(format!("{message}, or \"{word}\"")))
 }
 
 /// A duration, or `"auto"`: the daemon derives it.
@@ -64,12 +68,7 @@ pub(super) struct OrAuto(pub(super) Option<Duration>);
 
 impl<'de> Deserialize<'de> for OrAuto {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OrAuto, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "auto" => Ok(OrAuto(None)),
-            text => parse(text)
-                .map(|time| OrAuto(Some(time)))
-                .map_err(|message| D::Error::custom(format!("{message}, or \"auto\""))),
-        }
+        time_or("auto", deserializer).map(OrAuto)
     }
 }
 
@@ -79,12 +78,7 @@ pub(super) struct OrOff(pub(super) Option<Duration>);
 
 impl<'de> Deserialize<'de> for OrOff {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OrOff, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "off" => Ok(OrOff(None)),
-            text => parse(text)
-                .map(|time| OrOff(Some(time)))
-                .map_err(|message| D::Error::custom(format!("{message}, or \"off\""))),
-        }
+        time_or("off", deserializer).map(OrOff)
     }
 }
 

@@ -145,7 +145,8 @@ fn read_newest_in(path: &Path, count: usize) -> io::Result<Vec<Receipt>> {
 fn newest_lines(file: &mut (impl Read + Seek), count: usize) -> io::Result<Vec<Vec<u8>>> {
     const BLOCK: u64 = 64 * 1024;
     let mut start = file.seek(SeekFrom::End(0))?;
-    let mut tail: Vec<u8> = Vec::new();
+    // Last first.
+    let mut blocks: Vec<Vec<u8>> = Vec::new();
     let mut ends = 0;
     while start > 0 && ends <= count {
         let length = BLOCK.min(start);
@@ -154,9 +155,10 @@ fn newest_lines(file: &mut (impl Read + Seek), count: usize) -> io::Result<Vec<V
         let mut block = vec![0; length as usize];
         file.read_exact(&mut block)?;
         ends += block.iter().filter(|byte| **byte == b'\n').count();
-        block.append(&mut tail);
-        tail = block;
+        blocks.push(block);
     }
+    blocks.reverse();
+    let tail = blocks.concat();
     let lines = tail.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     Ok(lines.rev().take(count).map(<[u8]>::to_vec).collect())
 }

@@ -108,9 +108,13 @@ fn options(words: &[Word]) -> Vec<Name> {
 
 /// A word that is a name.
 fn whole(word: &Word, kind: Kind) -> Option<Name> {
-    let prefix =
-        ["file@", "opt@"].iter().find(|prefix| word.text.starts_with(**prefix)).map_or(0, |prefix| prefix.len());
+    let prefix = prefix_length(&word.text);
     name(word, prefix, word.text[prefix..].trim_end_matches(']'), kind)
+}
+
+/// The length of the prefix that says where a name is looked for (from HAProxy 3.0 on).
+fn prefix_length(text: &str) -> usize {
+    ["file@", "opt@"].iter().find(|prefix| text.starts_with(**prefix)).map_or(0, |prefix| prefix.len())
 }
 
 fn name(word: &Word, start: usize, text: &str, kind: Kind) -> Option<Name> {
@@ -131,8 +135,7 @@ fn arguments(word: &Word) -> Vec<Name> {
             continue;
         }
         let argument = word.text[at + 1..].split([',', ')']).next().unwrap_or_default();
-        let prefix =
-            ["file@", "opt@"].iter().find(|prefix| argument.starts_with(**prefix)).map_or(0, |prefix| prefix.len());
+        let prefix = prefix_length(argument);
         names.extend(name(word, at + 1 + prefix, &argument[prefix..], Kind::Plain));
     }
     names

@@ -78,8 +78,9 @@ impl Attempt<'_> {
         if offers && !taken {
             self.recorder.note("the new generation did not take its sockets from the broker");
         }
-        self.note_slow_start(began.elapsed());
         self.supervisor.note_start_time(began.elapsed());
+        // The next start, by a reload, has less time.
+        self.supervisor.slow_start_warning().into_iter().for_each(|sentence| self.recorder.note(sentence));
         Ok(())
     }
 
@@ -92,12 +93,6 @@ impl Attempt<'_> {
             true => first,
             false => StartLimit { time: reload.start_timeout, setting: "start-timeout" },
         }
-    }
-
-    /// The next start, by a reload, has less time.
-    fn note_slow_start(&mut self, took: Duration) {
-        let note = self.supervisor.slow_start_obstacle(took);
-        note.into_iter().for_each(|sentence| self.recorder.note(sentence));
     }
 
     fn start_failure(&mut self, error: &NotReady, readiness: &Readiness) -> Failure {

@@ -64,7 +64,7 @@ impl Supervisor {
     pub(crate) fn taken_over_by_v6only(&self) -> HashSet<u64> {
         let server = self.server();
         let wants = server.capabilities().is_some_and(|capabilities| capabilities.wants_v6only);
-        // A companion's master passes its sockets whatever the strategy says.
+        // A companion's master passes its sockets under each strategy.
         let keeps_back = server.owns_lifecycle() && plan::keeps_tcp_back(self.config().reload.strategy);
         if !wants || keeps_back {
             return HashSet::new();

@@ -1,7 +1,5 @@
 //! Reports how the service stands: to the control socket, and to the service manager.
 
-use std::time::Duration;
-
 use super::Supervisor;
 use crate::gate::hold::HoldRegistry;
 use crate::model::listener::{Listener, Role};
@@ -119,14 +117,10 @@ impl Supervisor {
         waiting.into_iter().chain(refused.map(str::to_owned)).collect()
     }
 
-    /// The warning follows from the present configuration: it goes when `start-timeout` is raised.
-    fn slow_start_warning(&self) -> Option<String> {
+    /// Why the next start, by a reload, would fail if it took as long as the last one. It follows from the present configuration, and goes when
+    /// `start-timeout` is raised.
+    pub(crate) fn slow_start_warning(&self) -> Option<String> {
         sentences::slow_start(self.generations.last_start()?, self.config().reload.start_timeout)
-    }
-
-    /// Why the next start, by a reload, would fail if it took as long as the last one.
-    pub(crate) fn slow_start_obstacle(&self, took: Duration) -> Option<String> {
-        sentences::slow_start(took, self.config().reload.start_timeout)
     }
 
     fn drain_warnings(&self) -> Vec<String> {

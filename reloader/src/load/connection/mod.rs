@@ -1,6 +1,7 @@
 //! One connection of a load, as a state machine that never blocks.
 
 mod proxy_header;
+mod session;
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -11,7 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use self::proxy_header::proxy_header;
 use super::exchange::{ConnectionOptions, Exchange, SessionContent};
-use super::http::{HttpReply, NotHttp};
+use super::http::HttpReply;
 use super::outcome::Failure;
 use super::stream::Stream;
 use super::tls::{StreamError, Tls};
@@ -25,10 +26,6 @@ const TCP_CLOSE: u8 = 7;
 /// connections or its own deadline.
 const MAX_READS_PER_TURN: usize = 16;
 const READ_BUFFER_BYTES: usize = 4096;
-
-/// One byte of the body of a request, and the end of the body (RFC 9112, section 7.1).
-const ONE_BYTE_CHUNK: &[u8] = b"1\r\n.\r\n";
-const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// What a connection needs next.
 #[derive(Debug, PartialEq, Eq)]
@@ -155,43 +152,6 @@ impl Connection {
     pub(super) fn is_still_open(&mut self) -> bool {
         let mut buffer = [0; READ_BUFFER_BYTES];
         matches!(self.stream.read(&mut buffer), Err(StreamError::Io(error)) if error.kind() == ErrorKind::WouldBlock)
-    }
-
-    /// Whether it is a long session that has begun and not ended.
-    pub(super) fn is_open_session(&self) -> bool {
-        self.phase == Phase::Open
-    }
-
-    /// Sends the next byte of the body of a session's request.
-    pub(super) fn continue_session(&mut self) -> Advance {
-        let has_body = matches!(self.options.exchange, Exchange::Session(SessionContent::Request(_)));
-        if self.phase != Phase::Open || !has_body {
-            return Advance::WaitForSocket;
-        }
-        let sent = self.stream.flush().map_err(StreamError::Io).and_then(|()| match self.stream.has_unsent() {
-            // A server that does not read for a while has the bytes that it needs. One chunk is kept for it at most.
-            true => Ok(()),
-            false => self.stream.send(ONE_BYTE_CHUNK),
-        });
-        self.advance_to(sent.map(|()| Advance::WaitForSocket))
-    }
-
-    /// Ends a long session that is open, as its client does.
-    pub(super) fn end_session(&mut self) -> Advance {
-        let ended = match &self.options.exchange {
-            Exchange::Session(SessionContent::Request(_)) => {
-                self.phase = Phase::Receiving;
-                self.stream.send(LAST_CHUNK)
-            }
-            _ => {
-                self.phase = Phase::AwaitingClose;
-                self.stream.close_tls().map_err(StreamError::Io)
-            }
-        };
-        match ended {
-            Ok(()) => self.drive(),
-            Err(error) => self.advance_to(Err(error)),
-        }
     }
 
     pub(super) fn take_retransmissions(&mut self) -> Retransmissions {
@@ -337,31 +297,6 @@ impl Connection {
             }
         }
         Ok(Advance::RunAgain)
-    }
-
-    /// Reads what a server has to say in the middle of a session.
-    fn watch_session(&mut self) -> Result<Advance, StreamError> {
-        let has_request = matches!(self.options.exchange, Exchange::Session(SessionContent::Request(_)));
-        let mut buffer = [0; READ_BUFFER_BYTES];
-        for _ in 0..MAX_READS_PER_TURN {
-            let count = self.stream.read(&mut buffer)?;
-            if count == 0 {
-                return Ok(Advance::Done(Err(self.early_end())));
-            }
-            match self.reply.feed(&buffer[..count]) {
-                Err(NotHttp) if has_request => return Ok(Advance::Done(Err(Failure::NotHttp))),
-                // The greeting of another protocol.
-                Err(NotHttp) => self.reply = HttpReply::default(),
-                Ok(()) if self.reply.is_complete() => return Ok(Advance::Done(Err(self.early_end()))),
-                Ok(()) => {}
-            }
-        }
-        Ok(Advance::RunAgain)
-    }
-
-    /// How the server ended a session before its client did.
-    fn early_end(&self) -> Failure {
-        self.check_reply().err().unwrap_or(Failure::AnsweredEarly)
     }
 
     fn check_reply(&self) -> Result<(), Failure> {

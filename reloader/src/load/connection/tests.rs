@@ -3,6 +3,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
+use super::session::{LAST_CHUNK, ONE_BYTE_CHUNK};
 use super::*;
 
 fn options(exchange: Exchange) -> Arc<ConnectionOptions> {

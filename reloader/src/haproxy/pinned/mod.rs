@@ -3,12 +3,19 @@
 //! Each copy has the path of its original below one directory. That directory is written before each name, which works wherever a name may
 //! stand and needs no privilege. What cannot be moved safely keeps its name.
 
+mod default_paths;
+mod edit;
+mod place;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Range;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+
+use default_paths::DefaultPaths;
+use edit::{Edit, applied};
+use place::is_plain;
+pub(crate) use place::{key_of, place_of};
 
 use super::named_files::{Kind, MAX_FILES, Mention, Names, names};
-use super::overlay::quoted;
 use super::scan::Source;
 use crate::fs::read_plain;
 use crate::receipt::FileDigest;
@@ -36,12 +43,6 @@ pub(crate) struct Copies {
     total: u64,
 }
 
-/// A change of a text.
-struct Edit {
-    range: Range<usize>,
-    text: Vec<u8>,
-}
-
 /// What copies are made from.
 pub(crate) struct Originals<'a> {
     /// The configuration files.
@@ -64,12 +65,12 @@ impl Copies {
         };
         // HAProxy does not start where the directory of `default-path` is gone. Names that stay relative begin in the original one.
         let moved_to = directory.filter(|directory| is_plain(directory) && copies.is_complete());
-        let mut origins = Origins { moved_to, default_path: None, directories: BTreeSet::new() };
+        let mut default_paths = DefaultPaths { moved_to, default_path: None, directories: BTreeSet::new() };
         for (((_, text), names), mut edits) in originals.sources.iter().zip(&all).zip(pinned) {
-            edits.extend(origins.edits(names));
+            edits.extend(default_paths.edits(names));
             copies.configuration.push(applied(text, edits));
         }
-        copies.directories = origins.directories;
+        copies.directories = default_paths.directories;
         copies
     }
 
@@ -166,84 +167,6 @@ fn note(list: &mut Vec<String>, text: String) {
     if list.len() < MAX_LISTED && !list.contains(&text) {
         list.push(text);
     }
-}
-
-/// The path by which the digest of a file is found: `/a/./b` is `/a/b`.
-pub(crate) fn key_of(file: &Path) -> String {
-    file.components().collect::<PathBuf>().display().to_string()
-}
-
-/// The place of a file's copy, relative to the directory of the copies. `None` if it is outside.
-pub(crate) fn place_of(file: &Path) -> Option<PathBuf> {
-    let mut place = PathBuf::new();
-    for component in file.components() {
-        match component {
-            Component::Normal(name) => place.push(name),
-            Component::ParentDir if !place.pop() => return None,
-            Component::Prefix(_) => return None,
-            Component::ParentDir | Component::RootDir | Component::CurDir => {}
-        }
-    }
-    (!place.as_os_str().is_empty()).then_some(place)
-}
-
-/// Whether HAProxy reads the path as one word, or as part of one, wherever it stands.
-fn is_plain(path: &Path) -> bool {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+=@:~".contains(byte);
-    path.is_absolute() && path.as_os_str().as_encoded_bytes().iter().all(is_plain)
-}
-
-/// Keeps relative names true.
-struct Origins<'a> {
-    /// The directory of the copies, where no relative name leads out of it.
-    moved_to: Option<&'a Path>,
-    /// The directory that the texts before have set.
-    default_path: Option<PathBuf>,
-    /// The originals of the directories that are named.
-    directories: BTreeSet<PathBuf>,
-}
-
-impl Origins<'_> {
-    fn edits(&mut self, names: &Names) -> Vec<Edit> {
-        let mut edits = Vec::new();
-        if let Some(directory) =
-            names.begins_in.as_ref().filter(|directory| self.default_path.as_ref() != Some(directory))
-        {
-            let line = format!("global\n    default-path {}\n", self.origin(directory));
-            edits.push(Edit { range: 0..0, text: line.into_bytes() });
-        }
-        for (range, directory) in &names.default_paths {
-            edits.push(Edit { range: range.clone(), text: self.origin(directory).into_bytes() });
-        }
-        edits
-    }
-
-    fn origin(&mut self, directory: &Path) -> String {
-        self.default_path = Some(directory.to_owned());
-        match self.moved_to.and_then(|copies| Some(copies.join(place_of(directory)?))) {
-            Some(moved) => {
-                self.directories.insert(directory.to_owned());
-                origin(&moved)
-            }
-            None => origin(directory),
-        }
-    }
-}
-
-fn origin(directory: &Path) -> String {
-    format!("origin {}", quoted(&directory.display().to_string()))
-}
-
-fn applied(text: &[u8], mut edits: Vec<Edit>) -> Vec<u8> {
-    edits.sort_by_key(|edit| edit.range.start);
-    let (mut changed, mut done) = (Vec::new(), 0);
-    for Edit { range, text: new } in edits {
-        changed.extend(&text[done..range.start]);
-        changed.extend(new);
-        done = range.end;
-    }
-    changed.extend(&text[done..]);
-    changed
 }
 
 #[cfg(test)]

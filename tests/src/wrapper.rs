@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::haproxy::default_program;
 use crate::process::{Process, with_arguments};
 use crate::script::write_script;
 
@@ -46,6 +47,7 @@ impl Wrapper {
         let wrapper = Wrapper { dir: tempfile::tempdir().expect("a temporary directory") };
         wrapper.set(Behaviour::Normal);
         let script = SCRIPT.replace("HERE", &wrapper.dir.path().display().to_string());
+        let script = script.replace("HAPROXY", &default_program().display().to_string());
         write_script(&wrapper.path(), &script);
         wrapper
     }
@@ -109,7 +111,7 @@ pub fn hanging_process(config: &Path) -> Option<Process> {
 /// Every process that stands in for HAProxy keeps its arguments, by which a rig finds all processes that it must end.
 const SCRIPT: &str = r#"#!/bin/sh
 while [ "$1" = -v ] && [ "$(cat HERE/behaviour)" = HangAtVersion ]; do touch HERE/asked-version; sleep 0.02; done
-[ "$1" = -v ] && exec /usr/sbin/haproxy -v
+[ "$1" = -v ] && exec HAPROXY -v
 ask='use IO::Socket::UNIX; $s = IO::Socket::UNIX->new(Peer => $ARGV[0]); print $s "$ARGV[1]\n"; $s->flush; sysread $s, $x, 4;'
 broker() {
     while [ "$1" != -x ]; do shift; done
@@ -124,7 +126,7 @@ FailAtOnce)
     echo "[ALERT] the wrapper was told to die" >&2
     exit 1 ;;
 FailAfterCheck)
-    case " $* " in *" -c "*) exec /usr/sbin/haproxy "$@" ;; esac
+    case " $* " in *" -c "*) exec HAPROXY "$@" ;; esac
     echo "[ALERT] the wrapper was told to die after the check" >&2
     exit 1 ;;
 HangInCheck)
@@ -132,7 +134,7 @@ HangInCheck)
 Hang)
     exec sh -c 'while :; do sleep 1; done' hanging "$@" ;;
 WaitForChange)
-    case " $* " in *" -c "*) exec /usr/sbin/haproxy "$@" ;; esac
+    case " $* " in *" -c "*) exec HAPROXY "$@" ;; esac
     while [ "$(cat HERE/behaviour)" = WaitForChange ]; do sleep 0.02; done ;;
 NoStatsSocket)
     for word; do
@@ -161,5 +163,5 @@ UnfinishedTransfer)
     perl -e "$ask"' open A, ">$ARGV[2]"; close A; sleep 1 while getppid != 1' "$socket" _getsocks HERE/asked$$ "$@" &
     read -r _ <HERE/asked$$ ;;
 esac
-exec /usr/sbin/haproxy "$@"
+exec HAPROXY "$@"
 "#;

@@ -128,7 +128,7 @@ fn service_that_dies_of_its_stop_signal_cuts_and_says_so() {
         let mut idle = IdleConnections::open(IDLE, SESSIONS);
         let old = rig.serving().unwrap();
         rig.reload();
-        assert_eq!(idle.alive(), 0);
+        until(LIMIT, "the sessions to end", || idle.alive() == 0);
         until(LIMIT, "the warning", || rig.warnings().contains("20 open connections were cut"));
         let receipts = rig.history().json.as_array().unwrap().clone();
         let told: Vec<&Value> = receipts.iter().filter(|receipt| receipt["old"]["pid"] == old.pid).collect();

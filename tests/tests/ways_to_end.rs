@@ -34,6 +34,8 @@ struct Way {
     /// Whether the sessions belong to a generation that drains, or to the one that serves.
     drains: bool,
     end: fn(&mut Scene),
+    /// How many sessions die.
+    dies: usize,
     /// Whether the receipts say how many were cut. Otherwise they say that it is not known.
     is_counted: bool,
     /// Whether the kernel has to keep the status of a process that is not the daemon's child.
@@ -41,8 +43,16 @@ struct Way {
 }
 
 /// A plain one.
-const WAY: Way =
-    Way { name: "", global: "", tables: "", drains: true, end: |_| {}, is_counted: true, needs_status: false };
+const WAY: Way = Way {
+    name: "",
+    global: "",
+    tables: "",
+    drains: true,
+    end: |_| {},
+    dies: SESSIONS,
+    is_counted: true,
+    needs_status: false,
+};
 
 struct Scene {
     rig: Rig,
@@ -62,6 +72,30 @@ impl Scene {
         self.sessions.deaths().len()
     }
 
+    /// Lets it end in this way while there is no daemon.
+    fn without_daemon(&mut self, end: impl FnOnce(&mut Scene)) {
+        self.rig.kill9_daemon();
+        self.end_before_the_next_daemon(end);
+    }
+
+    /// Lets it end in this way after `reloader stop`, which leaves it to its clients.
+    fn after_stop(&mut self, end: impl FnOnce(&mut Scene)) {
+        self.rig.run(&["stop"]).expect_status(0);
+        self.rig.until_daemon_ends();
+        assert_eq!(self.sessions.alive(), SESSIONS);
+        self.end_before_the_next_daemon(end);
+    }
+
+    fn end_before_the_next_daemon(&mut self, end: impl FnOnce(&mut Scene)) {
+        end(self);
+        self.old.until_gone(LIMIT);
+        self.rig.start_daemon();
+    }
+
+    fn kill(&mut self) {
+        self.old.signal(Signal::SIGKILL);
+    }
+
     fn worker(&self) -> Process {
         let [worker] = self.old.children()[..] else { panic!("{:?}", self.old.children()) };
         worker
@@ -75,7 +109,7 @@ impl Scene {
 }
 
 const WAYS: &[Way] = &[
-    Way { name: "its clients finish", end: Scene::finish_sessions, ..WAY },
+    Way { name: "its clients finish", end: Scene::finish_sessions, dies: 0, ..WAY },
     Way { name: "hard-stop-after of HAProxy", global: "hard-stop-after 3s", ..WAY },
     Way { name: "hard-stop-after of the daemon", tables: "[reload]\nhard-stop-after = \"2s\"", ..WAY },
     Way {
@@ -90,7 +124,7 @@ const WAYS: &[Way] = &[
         end: |scene| drop(scene.rig.reload().expect_status(0)),
         ..WAY
     },
-    Way { name: "SIGKILL", end: |scene| scene.old.signal(Signal::SIGKILL), ..WAY },
+    Way { name: "SIGKILL", end: Scene::kill, ..WAY },
     Way { name: "SIGTERM", end: |scene| scene.old.signal(Signal::SIGTERM), ..WAY },
     Way { name: "SIGINT", end: |scene| scene.old.signal(Signal::SIGINT), ..WAY },
     Way { name: "SIGSEGV", end: |scene| scene.old.signal(Signal::SIGSEGV), ..WAY },
@@ -106,12 +140,7 @@ const WAYS: &[Way] = &[
         end: |scene| scene.worker().signal(Signal::SIGTERM),
         ..WAY
     },
-    Way {
-        name: "SIGKILL to the master",
-        global: "master-worker",
-        end: |scene| scene.old.signal(Signal::SIGKILL),
-        ..WAY
-    },
+    Way { name: "SIGKILL to the master", global: "master-worker", end: Scene::kill, ..WAY },
     Way {
         name: "SIGTERM to the master",
         global: "master-worker",
@@ -131,60 +160,33 @@ const WAYS: &[Way] = &[
     },
     Way {
         name: "SIGKILL while there is no daemon",
-        end: |scene| {
-            scene.rig.kill9_daemon();
-            scene.old.signal(Signal::SIGKILL);
-            scene.old.until_gone(LIMIT);
-            scene.rig.start_daemon();
-        },
+        end: |scene| scene.without_daemon(Scene::kill),
         is_counted: false,
         ..WAY
     },
     Way {
         name: "SIGKILL after `reloader stop`",
         drains: false,
-        end: |scene| {
-            scene.rig.run(&["stop"]).expect_status(0);
-            scene.rig.until_daemon_ends();
-            assert_eq!(scene.sessions.alive(), SESSIONS);
-            scene.old.signal(Signal::SIGKILL);
-            scene.old.until_gone(LIMIT);
-            scene.rig.start_daemon();
-        },
+        end: |scene| scene.after_stop(Scene::kill),
         is_counted: false,
         ..WAY
     },
     Way {
         name: "`reloader stop`, and its clients finish",
         drains: false,
-        end: |scene| {
-            scene.rig.run(&["stop"]).expect_status(0);
-            scene.rig.until_daemon_ends();
-            scene.finish_sessions();
-            scene.old.until_gone(LIMIT);
-            scene.rig.start_daemon();
-        },
+        end: |scene| scene.after_stop(Scene::finish_sessions),
+        dies: 0,
         is_counted: false,
         ..WAY
     },
     Way {
         name: "its clients finish while there is no daemon",
-        end: |scene| {
-            scene.rig.kill9_daemon();
-            scene.finish_sessions();
-            scene.old.until_gone(LIMIT);
-            scene.rig.start_daemon();
-        },
+        end: |scene| scene.without_daemon(Scene::finish_sessions),
+        dies: 0,
         is_counted: false,
         ..WAY
     },
-    Way {
-        name: "a crash while it serves",
-        drains: false,
-        end: |scene| scene.old.signal(Signal::SIGKILL),
-        is_counted: false,
-        ..WAY
-    },
+    Way { name: "a crash while it serves", drains: false, end: Scene::kill, is_counted: false, ..WAY },
     Way {
         name: "a crash of the worker while it serves",
         global: "master-worker",
@@ -196,12 +198,7 @@ const WAYS: &[Way] = &[
     Way {
         name: "a crash while it serves and there is no daemon",
         drains: false,
-        end: |scene| {
-            scene.rig.kill9_daemon();
-            scene.old.signal(Signal::SIGKILL);
-            scene.old.until_gone(LIMIT);
-            scene.rig.start_daemon();
-        },
+        end: |scene| scene.without_daemon(Scene::kill),
         is_counted: false,
         ..WAY
     },
@@ -243,6 +240,7 @@ fn compared(way: &Way, scene: &mut Scene) -> Option<String> {
         |status: Value| status["draining"].as_array().is_some_and(|all| all.iter().any(|one| one["pid"] == old.pid));
     until(LIMIT, "the daemon to notice the end", || !drains(rig.status().json));
     let died = scene.died();
+    assert_eq!(died, way.dies, "{}", way.name);
     let rig = &scene.rig;
     let is_counted = way.is_counted && (!way.needs_status || keeps_status());
     let expected = is_counted.then_some(died as u64);
@@ -339,6 +337,7 @@ fn receipts_of_nginx_say_what_its_clients_lost() {
         end(&scene);
         satisfied_within(LIMIT, || alive(&sessions) == 0);
         let died = SESSIONS - alive(&sessions);
+        assert_eq!(died, SESSIONS, "{name}");
         // Where the kernel shows too little, the receipt says so.
         let may_say = |said: Option<u64>| said == Some(died as u64) || (!is_counted && said.is_none());
         satisfied_within(LIMIT, || may_say(told(&scene.rig)));

@@ -17,14 +17,14 @@ use super::{LIMIT, Scene, WEB, Way};
 const IDLE: &str = "127.0.0.1:8001";
 const SESSIONS: usize = 20;
 
-/// A name, a line of `global`, what is done once the worker drains, and whether the receipts say how many were cut.
-type Row = (&'static str, &'static str, fn(&mut Scene, Process, &mut IdleConnections), bool);
+/// A name, a line of `global`, what is done once the worker drains, how many sessions die, and whether the receipts say how many were cut.
+type Row = (&'static str, &'static str, fn(&mut Scene, Process, &mut IdleConnections), usize, bool);
 
 const ROWS: &[Row] = &[
-    ("its clients finish", "", |_, _, sessions| assert_eq!(sessions.count_answered(), SESSIONS), true),
-    ("hard-stop-after of HAProxy", "hard-stop-after 3s", |_, _, _| {}, true),
-    ("SIGKILL to the worker", "", |_, worker, _| worker.signal(Signal::SIGKILL), true),
-    ("SIGTERM to the worker", "", |_, worker, _| worker.signal(Signal::SIGTERM), true),
+    ("its clients finish", "", |_, _, sessions| assert_eq!(sessions.count_answered(), SESSIONS), 0, true),
+    ("hard-stop-after of HAProxy", "hard-stop-after 3s", |_, _, _| {}, SESSIONS, true),
+    ("SIGKILL to the worker", "", |_, worker, _| worker.signal(Signal::SIGKILL), SESSIONS, true),
+    ("SIGTERM to the worker", "", |_, worker, _| worker.signal(Signal::SIGTERM), SESSIONS, true),
     (
         "mworker-max-reloads",
         "mworker-max-reloads 1",
@@ -32,28 +32,11 @@ const ROWS: &[Row] = &[
             (0..3).for_each(|_| drop(scene.rig.reload()));
             worker.until_gone(LIMIT);
         },
+        SESSIONS,
         true,
     ),
-    (
-        "SIGKILL to the master",
-        "",
-        |scene, worker, _| {
-            scene.master().process.signal(Signal::SIGKILL);
-            worker.until_gone(LIMIT);
-            scene.start_haproxy();
-        },
-        true,
-    ),
-    (
-        "SIGTERM to the master",
-        "",
-        |scene, worker, _| {
-            scene.master().process.signal(Signal::SIGTERM);
-            worker.until_gone(LIMIT);
-            scene.start_haproxy();
-        },
-        true,
-    ),
+    ("SIGKILL to the master", "", |scene, worker, _| end_master(scene, worker, Signal::SIGKILL), SESSIONS, true),
+    ("SIGTERM to the master", "", |scene, worker, _| end_master(scene, worker, Signal::SIGTERM), SESSIONS, true),
     (
         "SIGKILL to the worker while there is no daemon",
         "",
@@ -63,16 +46,23 @@ const ROWS: &[Row] = &[
             worker.until_gone(LIMIT);
             scene.rig.start_daemon();
         },
+        SESSIONS,
         false,
     ),
 ];
+
+fn end_master(scene: &mut Scene, worker: Process, signal: Signal) {
+    scene.master().process.signal(signal);
+    worker.until_gone(LIMIT);
+    scene.start_haproxy();
+}
 
 #[test]
 fn receipts_say_what_the_clients_of_a_retired_worker_lost() {
     netns::enter();
     let backend = Server::start("127.0.0.1:0", Reaction::Reply);
     let mut wrong = Vec::new();
-    for (name, global, end, is_counted) in ROWS {
+    for (name, global, end, dies, is_counted) in ROWS {
         let config = Config::web(WEB).tcp_proxy("idle", &[IDLE], &backend.address.to_string());
         let config = if global.is_empty() { config } else { config.global(global) };
         let mut scene = Scene::begin(&HaproxyBinary::installed(), Way::Cli, config, "");
@@ -85,6 +75,7 @@ fn receipts_say_what_the_clients_of_a_retired_worker_lost() {
         worker.until_gone(LIMIT);
         satisfied_within(LIMIT, || sessions.alive() == 0);
         let died = sessions.deaths().len();
+        assert_eq!(died, *dies, "{name}");
         let expected = is_counted.then_some(died as u64);
         // The other worker may end too.
         let told = || {

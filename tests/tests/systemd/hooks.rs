@@ -7,10 +7,8 @@ use reloader_tests::booted::{Machine, Setup};
 use reloader_tests::poll::until;
 use reloader_tests::quic::certificate_for;
 
-use super::scene::{LIMIT, Scene, config};
+use super::scene::{LIMIT, Scene, UNIT, config};
 use super::sequence::{Sequence, get};
-
-const UNIT: &str = "haproxy.service";
 
 #[test]
 #[ignore = "alone: boots a machine and loads it"]

@@ -3,10 +3,8 @@
 use reloader_tests::booted::Machine;
 use reloader_tests::poll::until;
 
-use super::scene::{CONNECTIONS, LIMIT, Scene};
+use super::scene::{CONNECTIONS, DROP_IN, LIMIT, Scene, UNIT};
 
-const UNIT: &str = "haproxy.service";
-const DROP_IN: &str = "/etc/systemd/system/haproxy.service.d/zz-reloader.conf";
 const HANDOVER: &str = "/run/systemd/system/haproxy.service.d/zzz-reloader-handover.conf";
 
 #[test]

@@ -12,6 +12,10 @@ use serde_json::Value;
 use crate::debian::{BACKEND, HISTORY, IDLE, receipts};
 pub(crate) use crate::debian::{CONNECTIONS, LIMIT, WEB, config};
 
+/// Debian's own unit, and the drop-in by which a takeover makes it a unit of reloader.
+pub(crate) const UNIT: &str = "haproxy.service";
+pub(crate) const DROP_IN: &str = "/etc/systemd/system/haproxy.service.d/zz-reloader.conf";
+
 /// A booted machine. The calling thread is in the machine's network.
 pub(crate) struct Scene {
     pub(crate) machine: Machine,

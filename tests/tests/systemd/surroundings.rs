@@ -6,11 +6,9 @@ use reloader_tests::booted::Machine;
 use reloader_tests::config::Config;
 use reloader_tests::haproxy::runtime;
 
-use super::scene::{Scene, WEB, config};
+use super::scene::{Scene, UNIT, WEB, config};
 use super::sequence::{Sequence, get, takeover};
 use crate::debian::BACKEND;
-
-const UNIT: &str = "haproxy.service";
 
 #[test]
 #[ignore = "alone: boots a machine and loads it"]

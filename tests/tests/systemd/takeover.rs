@@ -5,11 +5,8 @@ use reloader_tests::load::{Load, Running};
 use reloader_tests::poll::until;
 use reloader_tests::rig::Answer;
 
-use super::scene::{CONNECTIONS, LIMIT, Scene, config};
+use super::scene::{CONNECTIONS, DROP_IN, LIMIT, Scene, UNIT, config};
 use super::steps;
-
-const UNIT: &str = "haproxy.service";
-const DROP_IN: &str = "/etc/systemd/system/haproxy.service.d/zz-reloader.conf";
 
 #[test]
 #[ignore = "alone: boots a machine and loads it"]

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::poll::until;
 use crate::process::{Process, cmdline};
@@ -37,6 +40,18 @@ pub fn queued(port: u16) -> u64 {
     // The field `tx_queue:rx_queue`: for a listener the second number is the length of its accept queue.
     let queue = |line: &String| u64::from_str_radix(line.split_ascii_whitespace().nth(4)?.split_once(':')?.1, 16).ok();
     lines.iter().filter_map(queue).sum()
+}
+
+/// A duplicate of a process's listener on this port, by which a test reads and sets what belongs to the socket.
+pub fn duplicate_of_listener(process: Process, port: u16) -> OwnedFd {
+    let inode = listening(port).into_iter().next().expect("a listener");
+    let target = format!("socket:[{inode}]");
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", process.pid)).expect("the process's descriptors");
+    let number =
+        descriptors.flatten().find(|entry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == &*target));
+    let number = number.expect("the process has the listener").file_name().to_str().unwrap().parse().unwrap();
+    let pidfd = pidfd_open(Pid::from_raw(process.pid).unwrap(), PidfdFlags::empty()).expect("a pidfd");
+    pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()).expect("a duplicate")
 }
 
 /// Inodes of all sockets that a process has open.

@@ -1,6 +1,7 @@
 //! Checks what is said of an old generation that goes on accepting connections after it was told to drain.
 
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 
 use reloader_tests::config::Config;
 use reloader_tests::load::Load;
@@ -8,6 +9,7 @@ use reloader_tests::netns;
 use reloader_tests::receipt::listener;
 use reloader_tests::rig::Rig;
 use reloader_tests::servers::{Reaction, Server};
+use reloader_tests::sockets::duplicate_of_listener;
 
 const WEB: &str = "127.0.0.1:8080";
 
@@ -54,6 +56,10 @@ fn old_generation_that_goes_on_accepting_is_not_proven() {
     Load::to([WEB]).connections(20).run().assert_lossless();
 }
 
+/// HAProxy asks for one second (`defer-accept` in tcp_bind_listener), which a busy machine needs for the reload itself.
+const DEFER_LONGER: &str =
+    "import socket; socket.socket(fileno=0).setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)";
+
 /// A client that connects and says nothing keeps its handshake open on such a listener.
 #[test]
 fn deferred_accept_is_named_where_it_prevents_the_proof() {
@@ -64,6 +70,9 @@ fn deferred_accept_is_named_where_it_prevents_the_proof() {
         backend.address
     ));
     let rig = Rig::with(&config).tables("[reload]\nstrategy = \"hold\"").start();
+    let socket = duplicate_of_listener(rig.serving().unwrap(), 8080);
+    let status = Command::new("python3").args(["-c", DEFER_LONGER]).stdin(Stdio::from(socket)).status().unwrap();
+    assert!(status.success());
     let silent: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(WEB).unwrap()).collect();
     let receipt = rig.reload().expect_status(3);
     let why = listener(&receipt, WEB)["why"].as_str().unwrap().to_owned();

@@ -10,28 +10,14 @@ use reloader_tests::config::Config;
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
-use reloader_tests::process::Process;
 use reloader_tests::rig::Rig;
-use reloader_tests::sockets::listening;
+use reloader_tests::sockets::{duplicate_of_listener, listening};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::services::scene::{self, service_table};
 
 const WEB: &str = "127.0.0.1:8080";
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// Duplicates a process's listener on port 8080.
-fn duplicate(process: Process) -> OwnedFd {
-    let inode = listening(8080).into_iter().next().expect("a listener");
-    let target = format!("socket:[{inode}]");
-    let descriptors = fs::read_dir(format!("/proc/{}/fd", process.pid)).unwrap();
-    let number =
-        descriptors.flatten().find(|entry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == &*target));
-    let number = number.expect("the process has the listener").file_name().to_str().unwrap().parse().unwrap();
-    let pidfd = pidfd_open(Pid::from_raw(process.pid).unwrap(), PidfdFlags::empty()).unwrap();
-    pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()).unwrap()
-}
 
 fn is_nonblocking(socket: &OwnedFd) -> bool {
     fcntl_getfl(socket).unwrap().contains(OFlags::NONBLOCK)
@@ -46,7 +32,7 @@ fn toggle_nonblocking(socket: &OwnedFd) {
 fn o_nonblock_of_haproxy_is_restored_at_each_daemon_start() {
     netns::enter();
     let mut rig = Rig::with(&Config::web(WEB)).start();
-    let socket = duplicate(rig.serving().unwrap());
+    let socket = duplicate_of_listener(rig.serving().unwrap(), 8080);
     assert!(is_nonblocking(&socket));
     for _ in 0..2 {
         rig.kill9_daemon();
@@ -69,7 +55,7 @@ fn haproxy_that_hangs_in_accept_is_woken() {
     for threads in [1, 2] {
         let mut rig = Rig::with(&Config::web(WEB).global(&format!("nbthread {threads}"))).start();
         let serving = rig.serving().unwrap();
-        let socket = duplicate(serving);
+        let socket = duplicate_of_listener(serving, 8080);
         rig.kill9_daemon();
         toggle_nonblocking(&socket);
         let threads_in_accept = || {
@@ -111,7 +97,7 @@ fn flag_of_other_servers_is_restored_to_their_own_value() {
                   while True:\n    sys.argv[1] == 'waits' or select.select([s], [], [])\n    s.accept()[0].close()\n";
     for (mode, nonblocking) in [("waits", false), ("polls", true)] {
         let mut rig = start_service(script, mode);
-        let socket = duplicate(rig.serving().unwrap());
+        let socket = duplicate_of_listener(rig.serving().unwrap(), 8080);
         assert_eq!(is_nonblocking(&socket), nonblocking, "{mode}");
         rig.restart_daemon();
         assert_eq!(is_nonblocking(&socket), nonblocking, "{mode}");
@@ -132,7 +118,7 @@ fn flag_set_after_readiness_is_recorded() {
     let script = "import select, socket, time\ns = socket.socket(fileno=3)\ns.setblocking(True)\nselect.select([s], [], [])\n\
                   s.accept()[0].close()\ns.setblocking(False)\nwhile True:\n    select.select([s], [], [])\n    s.accept()[0].close()\n";
     let mut rig = start_service(script, "late");
-    let socket = duplicate(rig.serving().unwrap());
+    let socket = duplicate_of_listener(rig.serving().unwrap(), 8080);
     let _client = TcpStream::connect(WEB).unwrap();
     until(LIMIT, "the flag", || is_nonblocking(&socket));
     let recorded = || fs::read_to_string(rig.path("run/services/given/generations.json")).unwrap_or_default();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::poll::{satisfied_within, until};
 use crate::process::Process;
 use crate::sockets::listening;
+use crate::versions::nginx::default_program;
 
 /// A server program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +96,7 @@ fn server(kind: Kind, dir: &Path, addresses: &[&str]) -> String {
     match kind {
         Kind::Perl => format!("exec perl -e '{PERL}' {dir} {}\n", addresses.join(" ")),
         Kind::Python => format!("exec /usr/bin/python3 -m http.server {port} --bind {host} --directory {dir}/www\n"),
-        Kind::Nginx => format!("exec /usr/sbin/nginx -e {dir}/nginx.log -c {dir}/nginx.conf\n"),
+        Kind::Nginx => format!("exec {} -e {dir}/nginx.log -c {dir}/nginx.conf\n", default_program().display()),
         Kind::Slow => format!("exec /usr/bin/python3 -c '{SLOW}' {dir}/www {host} {port}\n"),
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod apt;
 mod elf;
+pub mod nginx;
 pub(crate) mod sources;
 mod wheel;
 

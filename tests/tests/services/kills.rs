@@ -14,7 +14,7 @@ use reloader_tests::rig::Rig;
 use reloader_tests::sockets::{listening, until_refused};
 
 use super::scene::{
-    GIVEN_SERVER, NGINX, WEB, given_table, plain_table, prepare, rungs, service_table, setup, start, write_nginx_conf,
+    GIVEN_SERVER, WEB, given_table, nginx, plain_table, prepare, rungs, service_table, setup, start, write_nginx_conf,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -224,7 +224,7 @@ fn workers_of_a_killed_master_are_ended() {
     netns::enter();
     for (sockets, more) in [("listen-fds", "environment = { NGINX = \"3;\" }"), ("reuseport", ""), ("replace", "")] {
         let lines = format!("stop = \"SIGQUIT\"\n{more}");
-        let mut rig = prepare(setup(&service_table("nginx", NGINX, sockets, WEB, &lines)));
+        let mut rig = prepare(setup(&service_table("nginx", &nginx(), sockets, WEB, &lines)));
         write_nginx_conf(&rig, &format!("{WEB}{}", if sockets == "reuseport" { " reuseport" } else { "" }));
         rig.start_daemon();
         let master = rig.serving().unwrap();

@@ -9,7 +9,7 @@ use reloader_tests::rig::Rig;
 use reloader_tests::tier;
 
 use super::scene::{
-    self, NGINX, WEB, given_table, passed_nginx, plain_table, prepare, rungs, service_table, setup, write_nginx_conf,
+    self, WEB, given_table, nginx, passed_nginx, plain_table, prepare, rungs, service_table, setup, write_nginx_conf,
 };
 
 fn reloads() -> u64 {
@@ -42,8 +42,8 @@ fn reload_under_load(rig: &mut Rig, rate: u32, rung: &str) {
 #[ignore = "alone: loads"]
 fn nginx_with_reuseport_is_steered() {
     netns::enter();
-    let lines = format!("stop = \"SIGQUIT\"\ncheck = [{}]", NGINX.replace("\"-e\"", "\"-t\", \"-q\", \"-e\""));
-    let mut rig = prepare(setup(&service_table("nginx", NGINX, "reuseport", WEB, &lines)));
+    let lines = format!("stop = \"SIGQUIT\"\ncheck = [{}]", nginx().replace("\"-e\"", "\"-t\", \"-q\", \"-e\""));
+    let mut rig = prepare(setup(&service_table("nginx", &nginx(), "reuseport", WEB, &lines)));
     write_nginx_conf(&rig, &format!("{WEB} reuseport"));
     reload_under_load(&mut rig, 1000, "steered");
 }
@@ -62,7 +62,7 @@ fn nginx_with_an_inherited_socket_is_passed() {
 #[ignore = "alone: loads"]
 fn replaced_nginx_is_held() {
     netns::enter();
-    let mut rig = prepare(setup(&service_table("nginx", NGINX, "replace", WEB, "stop = \"SIGQUIT\"")));
+    let mut rig = prepare(setup(&service_table("nginx", &nginx(), "replace", WEB, "stop = \"SIGQUIT\"")));
     write_nginx_conf(&rig, WEB);
     reload_under_load(&mut rig, 500, "held-ebpf");
 }

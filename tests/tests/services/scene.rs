@@ -4,6 +4,7 @@ use std::fs;
 
 use reloader_tests::config::Config;
 use reloader_tests::rig::{Rig, Setup};
+use reloader_tests::versions::nginx::default_program;
 use serde_json::Value;
 
 pub(crate) const WEB: &str = "127.0.0.1:8080";
@@ -122,9 +123,12 @@ pub(crate) fn write_nginx_conf(rig: &Rig, listen: &str) {
 }
 
 /// The `start` command of nginx.
-pub(crate) const NGINX: &str = "\"/usr/sbin/nginx\", \"-e\", \"DIR/nginx.log\", \"-c\", \"DIR/nginx.conf\"";
+pub(crate) fn nginx() -> String {
+    let program = default_program();
+    format!("\"{}\", \"-e\", \"DIR/nginx.log\", \"-c\", \"DIR/nginx.conf\"", program.display())
+}
 
 /// The table of an nginx that is passed its sockets.
 pub(crate) fn passed_nginx(address: &str) -> String {
-    service_table("nginx", NGINX, "listen-fds", address, "stop = \"SIGQUIT\"\nenvironment = { NGINX = \"3;\" }")
+    service_table("nginx", &nginx(), "listen-fds", address, "stop = \"SIGQUIT\"\nenvironment = { NGINX = \"3;\" }")
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use reloader_tests::{booted, isolation, quic, versions};
+use reloader_tests::versions::nginx;
+use reloader_tests::{booted, haproxy, isolation, quic, versions};
 
 use crate::interrupt;
 use crate::packages::ensure_apt;
@@ -84,6 +85,9 @@ pub(crate) struct Arguments {
     /// With --host and a filter: run the tests that name no version with this HAProxy, such as 3.0
     #[arg(long, requires = "host", requires = "filter", value_name = "VERSION")]
     haproxy: Option<String>,
+    /// With --host and a filter: run the tests with the nginx of this suite of Debian, such as sid
+    #[arg(long, requires = "host", requires = "filter", value_name = "SUITE")]
+    nginx: Option<String>,
 }
 
 impl Arguments {
@@ -98,6 +102,7 @@ impl Arguments {
             row: None,
             filter: None,
             haproxy: None,
+            nginx: None,
         }
     }
 
@@ -153,8 +158,8 @@ pub(crate) fn run_into(arguments: &Arguments, report: &mut Report) -> Result<()>
 struct HostTests {
     programs: Programs,
     tests: Vec<Test>,
-    /// Another HAProxy than the distribution's.
-    haproxy: Option<PathBuf>,
+    /// Other servers than the distribution's: variables that name them, and their paths.
+    servers: Vec<(&'static str, PathBuf)>,
 }
 
 fn prepare<'a>(
@@ -199,8 +204,8 @@ fn run_prepared(
     };
     let findings = std::thread::scope(|scope| -> Result<_> {
         let idle = idle.map(|guests| scope.spawn(|| guests.run(&progress)));
-        if let Some(HostTests { programs, tests, haproxy }) = host {
-            let runner = Runner { programs: &programs, tier, haproxy, logs: logs(&programs)? };
+        if let Some(HostTests { programs, tests, servers }) = host {
+            let runner = Runner { programs: &programs, tier, servers, logs: logs(&programs)? };
             let result = Lanes { runner, tiers, progress: &progress }.run(tests, report);
             report.add_result("on this machine", result)?;
         }
@@ -254,7 +259,10 @@ fn prepare_host(arguments: &Arguments, tiers: &Tiers, report: &mut Report) -> Re
     fetch(report);
     report.add_phase("downloads", began.elapsed());
     let haproxy = arguments.haproxy.as_deref().map(haproxy_of).transpose()?;
-    Ok(HostTests { programs, tests, haproxy })
+    let nginx = arguments.nginx.as_deref().map(nginx::of_suite).transpose()?;
+    let haproxy = haproxy.map(|path| (haproxy::VARIABLE, path));
+    let servers = haproxy.into_iter().chain(nginx.map(|path| (nginx::VARIABLE, path))).collect();
+    Ok(HostTests { programs, tests, servers })
 }
 
 /// The path of the HAProxy of this version.

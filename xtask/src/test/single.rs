@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use reloader_tests::{haproxy, tier};
+use reloader_tests::tier;
 use tempfile::NamedTempFile;
 
 use super::libtest::Outcome;
@@ -38,8 +38,8 @@ pub(super) struct TestResult {
 pub(super) struct Runner<'a> {
     pub(super) programs: &'a Programs,
     pub(super) tier: Tier,
-    /// Another HAProxy than the distribution's.
-    pub(super) haproxy: Option<PathBuf>,
+    /// Other servers than the distribution's: variables that name them, and their paths.
+    pub(super) servers: Vec<(&'static str, PathBuf)>,
     /// The directory in which the output of each test is kept.
     pub(super) logs: PathBuf,
 }
@@ -72,7 +72,7 @@ impl Runner<'_> {
         command.arg(limit.as_secs().to_string()).arg("--").arg(&self.programs.integration);
         command.args(["--exact", &test.name, "--include-ignored", "--nocapture"]);
         command.env("RELOADER_BIN", self.programs.program("reloader")).env(tier::VARIABLE, self.tier.word());
-        command.envs(self.haproxy.iter().map(|path| (haproxy::VARIABLE, path)));
+        command.envs(self.servers.iter().map(|(variable, path)| (variable, path)));
         command.current_dir(crate::repository().join("tests"));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
         Ok(command)

@@ -20,8 +20,12 @@ fn answering(text: &str) -> Config {
 }
 
 fn answer() -> String {
-    use std::io::{Read, Write};
     let mut stream = TcpStream::connect(WEB).unwrap();
+    exchange(&mut stream)
+}
+
+fn exchange(stream: &mut TcpStream) -> String {
+    use std::io::{Read, Write};
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
@@ -56,26 +60,55 @@ fn old_generation_that_goes_on_accepting_is_not_proven() {
     Load::to([WEB]).connections(20).run().assert_lossless();
 }
 
-/// HAProxy asks for one second (`defer-accept` in tcp_bind_listener), which a busy machine needs for the reload itself.
-const DEFER_LONGER: &str =
-    "import socket; socket.socket(fileno=0).setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)";
+/// Lets a listener's handshakes wait for the client's first data for as long. HAProxy asks for one second (`defer-accept`), which a busy
+/// machine needs for the reload itself.
+fn defer_accept(rig: &Rig, seconds: u32) {
+    let socket = duplicate_of_listener(rig.serving().unwrap(), 8080);
+    let script = format!(
+        "import socket; socket.socket(fileno=0).setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, {seconds})"
+    );
+    let status = Command::new("python3").args(["-c", &script]).stdin(Stdio::from(socket)).status().unwrap();
+    assert!(status.success());
+}
 
-/// A client that connects and says nothing keeps its handshake open on such a listener.
-#[test]
-fn deferred_accept_is_named_where_it_prevents_the_proof() {
-    netns::enter();
-    let backend = Server::start("127.0.0.1:0", Reaction::Reply);
+fn deferring(backend: &Server, reload: &str) -> Rig {
     let config = Config::new().section(&format!(
         "frontend web\n    mode tcp\n    bind {WEB} defer-accept\n    default_backend s\nbackend s\n    mode tcp\n    server s {}\n",
         backend.address
     ));
-    let rig = Rig::with(&config).tables("[reload]\nstrategy = \"hold\"").start();
-    let socket = duplicate_of_listener(rig.serving().unwrap(), 8080);
-    let status = Command::new("python3").args(["-c", DEFER_LONGER]).stdin(Stdio::from(socket)).status().unwrap();
-    assert!(status.success());
-    let silent: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(WEB).unwrap()).collect();
+    Rig::with(&config).tables(&format!("[reload]\n{reload}")).start()
+}
+
+fn connect(count: usize) -> Vec<TcpStream> {
+    (0..count).map(|_| TcpStream::connect(WEB).unwrap()).collect()
+}
+
+/// A client that connects and says nothing keeps its handshake open on such a listener. Inside a hold nobody can wait for it.
+#[test]
+fn deferred_accept_is_named_where_it_prevents_the_proof() {
+    netns::enter();
+    let backend = Server::start("127.0.0.1:0", Reaction::Reply);
+    let rig = deferring(&backend, "strategy = \"hold\"");
+    defer_accept(&rig, 60);
+    let silent = connect(3);
     let receipt = rig.reload().expect_status(3);
     let why = listener(&receipt, WEB)["why"].as_str().unwrap().to_owned();
     assert!(why.contains("defer-accept"), "{why}");
     drop(silent);
+}
+
+/// The listener's own limit is longer than `drain-timeout`. New connections go to the new generation meanwhile.
+#[test]
+fn deferred_accept_is_waited_for_while_new_connections_are_steered() {
+    netns::enter();
+    let backend = Server::start("127.0.0.1:0", Reaction::Reply);
+    let rig = deferring(&backend, "strategy = \"steer\"\ndrain-timeout = \"300ms\"");
+    defer_accept(&rig, 3);
+    let silent = connect(3);
+    let receipt = rig.reload().expect_status(0);
+    let listener = listener(&receipt, WEB);
+    assert_eq!(listener["rung"], "steered", "{}", receipt.stdout);
+    for mut client in silent {
+        assert_eq!(exchange(&mut client), "ok\n");
+    }
 }

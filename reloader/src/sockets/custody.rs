@@ -89,10 +89,10 @@ impl Custody {
     pub fn deferring(&self, inodes: impl Iterator<Item = u64>) -> HashSet<u64> {
         let kept: HashMap<u64, &KeptSocket> = self.kept.iter().map(|kept| (kept.listener.inode, kept)).collect();
         let defers = |inode: &u64| match kept.get(inode) {
-            Some(kept) => sys::defers_accept(kept.fd.as_fd()),
+            Some(kept) => !sys::accept_deferral(kept.fd.as_fd()).is_zero(),
             None => {
                 let duplicate = self.owner(*inode).and_then(|owner| Handle::duplicate(owner, *inode).ok());
-                duplicate.is_some_and(|fd| sys::defers_accept(fd.as_fd()))
+                duplicate.is_some_and(|fd| !sys::accept_deferral(fd.as_fd()).is_zero())
             }
         };
         inodes.take(MAX_ASKED).filter(defers).collect()

@@ -17,7 +17,7 @@ pub use inherit::{
     start_in_network_namespace, start_in_own_session, take_passed_descriptors, unblock_signals,
 };
 pub(crate) use link_address::link_address;
-pub(crate) use socket_facts::{binds_absent_addresses, bound_device, defers_accept, network_namespace_of, protocol};
+pub(crate) use socket_facts::{accept_deferral, binds_absent_addresses, bound_device, network_namespace_of, protocol};
 pub(crate) use tcp_info::{TcpInfo, tcp_info};
 pub(crate) use tcx::{TcxHook, attach_tcx, detach_link};
 pub use watch::watch;

@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::libc;
 
@@ -39,9 +40,10 @@ pub(crate) fn protocol(socket: BorrowedFd<'_>) -> io::Result<i32> {
     socket_option(socket, libc::SO_PROTOCOL)
 }
 
-/// Whether a listener waits with accept(2) until the client has sent data (TCP_DEFER_ACCEPT of tcp(7)). False for other sockets.
-pub(crate) fn defers_accept(socket: BorrowedFd<'_>) -> bool {
-    option_at(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT).is_ok_and(|seconds| seconds > 0)
+/// How long a listener's handshakes wait for the client's first data (TCP_DEFER_ACCEPT of tcp(7)), in whole seconds. Zero for other sockets.
+pub(crate) fn accept_deferral(socket: BorrowedFd<'_>) -> Duration {
+    let seconds = option_at(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT).unwrap_or(0);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 /// Whether a socket may be bound to an address that this host does not have (`transparent` and freebind: IP_TRANSPARENT and IP_FREEBIND of ip(7)).

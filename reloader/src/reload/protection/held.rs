@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use super::deferral_as_cause;
 use crate::config::Strategy;
 use crate::gate::hold::{Backend, Exception, Hold, HoldError, HoldOutcome, HoldRequest, HoldStats, Target};
 use crate::kernel::{devices, sock_diag};
@@ -199,13 +200,7 @@ pub(crate) fn judge_held(
 fn undrained_doubt(undrained: Undrained, deferring: bool) -> Option<Doubt> {
     let Undrained { queue, half_open, .. } = undrained;
     (queue + half_open > 0).then(|| {
-        let cause = match deferring && half_open > 0 {
-            true => {
-                "; the listener has TCP_DEFER_ACCEPT (`defer-accept`), so that a handshake waits for the client's first data: without it the \
-                 listener could be proven"
-            }
-            false => "",
-        };
+        let cause = deferral_as_cause(deferring && half_open > 0);
         let why = format!(
             "its queue did not run empty within 500 ms: {queue} connections and {half_open} handshakes were left on the old socket{cause}"
         );

@@ -58,6 +58,9 @@ impl Attempt<'_> {
             heartbeat.during(held.drain(false)).await;
         }
         if let Some(steered) = &mut self.protection.steered {
+            if self.protection.held.is_some() {
+                steered.wait_for_no_deferral();
+            }
             heartbeat.during(steered.drain()).await;
         }
         self.recorder.phase(|phases| &mut phases.drain);

@@ -9,14 +9,11 @@ use crate::model::listener::{Address, Listener};
 use crate::process::Handle;
 use crate::receipt::{ListenerReceipt, ReasonCode, Recorder, undrained};
 use crate::reload::attempt::Attempt;
-use crate::reload::timing::POLL_INTERVAL;
+use crate::reload::timing::{LONGEST_WAIT, POLL_INTERVAL};
 use crate::reload::verdict::Verdict;
 use crate::sockets::custody::Custody;
 use crate::sockets::inspection::Inspection;
 use crate::supervision::{Generation, Notice};
-
-/// A longer `grace` of HAProxy is not waited for.
-const LONGEST_GRACE: Duration = Duration::from_secs(60);
 
 impl Attempt<'_> {
     /// Carries out the second phase. From here on the new generation serves, whatever the old one does. False where the old one was not seen
@@ -79,7 +76,7 @@ impl Attempt<'_> {
 
     /// False where the old generation still has a listener after `drain-timeout`, and after the time for which it goes on accepting.
     async fn await_close(&mut self, old: &Handle, before: &Custody, grace: Duration) -> bool {
-        let grace = grace.min(LONGEST_GRACE);
+        let grace = grace.min(LONGEST_WAIT);
         let timeout = self.supervisor.config().reload.drain_timeout + grace;
         let (heartbeat, began) = (self.supervisor.heartbeat(), Instant::now());
         let closed = heartbeat.during(stopped_listening(old, before, timeout)).await;

@@ -1,7 +1,7 @@
 //! Lends the steering program to one reload. Whatever way the setup ends, the program goes back to the supervisor or into a
 //! [`SteeredListeners`].
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::groups::{Added, Successor, add};
@@ -9,10 +9,11 @@ use super::{Counters, Line, SteeredListeners};
 use crate::gate::steer::{Steer, Trace};
 use crate::model::listener::{Endpoint, Listener};
 use crate::receipt::{Doubt, ReasonCode, Recorder};
-use crate::reload::timing::LEASE_MARGIN;
+use crate::reload::timing::{LEASE_MARGIN, LONGEST_WAIT};
 use crate::sockets::custody::Custody;
 use crate::supervision::Supervisor;
 use crate::supervision::steering::ClosingListeners;
+use crate::sys;
 
 /// The steering program while groups are added to it. Dropped, it is given back.
 pub(in crate::reload) struct Loan<'a> {
@@ -79,7 +80,10 @@ impl<'a> Loan<'a> {
         }
         let mut steer = self.program.take()?;
         let timeout = self.supervisor.config().reload.drain_timeout;
-        let renewed = steer.renew(timeout * 3 + LEASE_MARGIN);
+        let sockets = self.from.iter().chain(&self.fresh);
+        let deferral = sockets.map(|socket| sys::accept_deferral(socket.as_fd())).max().unwrap_or_default();
+        let deferral = deferral.min(LONGEST_WAIT);
+        let renewed = steer.renew((timeout + deferral) * 3 + LEASE_MARGIN);
         let doubt = renewed.err().map(|error| Doubt::new(ReasonCode::Diverted, error.to_string()));
         let lines = std::mem::take(&mut self.lines);
         Some(SteeredListeners {
@@ -90,6 +94,7 @@ impl<'a> Loan<'a> {
             from: std::mem::take(&mut self.from),
             fresh: std::mem::take(&mut self.fresh),
             timeout,
+            deferral,
             new: self.supervisor.generations().starting().map(|new| new.process.clone()),
             rolled_back: false,
             doubt,

@@ -10,7 +10,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use humantime::FormattedDuration;
+
 use self::losses::{Counters, lost_by_migration, lost_by_selection};
+use super::deferral_as_cause;
 use crate::gate::steer::Steer;
 use crate::kernel::sock_diag::{Endpoints, SockDiagError};
 use crate::model::listener::Listener;
@@ -31,6 +34,8 @@ pub(crate) struct SteeredListeners {
     /// Duplicates of the new sockets, except those that the old generation has too.
     fresh: Vec<Arc<OwnedFd>>,
     timeout: Duration,
+    /// How long handshakes may wait for their clients' first data. It costs nobody anything to wait for as long: new connections go elsewhere.
+    deferral: Duration,
     before: Counters,
     /// The new generation.
     new: Option<Handle>,
@@ -46,6 +51,11 @@ struct Line {
 }
 
 impl SteeredListeners {
+    /// Other listeners are held, so that waiting costs their clients time.
+    pub(crate) fn wait_for_no_deferral(&mut self) {
+        self.deferral = Duration::ZERO;
+    }
+
     /// Before the old generation is asked to close: where the kernel does not migrate, its queues have to be empty.
     pub(crate) async fn drain(&mut self) {
         if self.steer.migrates() {
@@ -54,8 +64,7 @@ impl SteeredListeners {
         tokio::time::sleep(IN_FLIGHT).await;
         // What was left to the kernel before the program was attached is in an old queue, or in a new one.
         self.before = Counters::read(&mut self.steer);
-        let timeout = humantime::format_duration(self.timeout);
-        self.until_nothing_is_left(ClosingListeners::queued, |queued, half_open| {
+        self.until_nothing_is_left(ClosingListeners::queued, |queued, half_open, timeout| {
             format!(
                 "this kernel does not migrate, and {queued} connections and {half_open} handshakes were left on the old \
                  socket after {timeout}"
@@ -79,9 +88,8 @@ impl SteeredListeners {
 
     /// As [`until_nothing_is_left`](Self::until_nothing_is_left), for sockets that are closed: what was in their queues has moved already.
     async fn until_handshakes_are_done(&mut self) {
-        let timeout = humantime::format_duration(self.timeout);
         let closed_have_no_queue = |_: &ClosingListeners| Ok(0);
-        self.until_nothing_is_left(closed_have_no_queue, |_, half_open| {
+        self.until_nothing_is_left(closed_have_no_queue, |_, half_open, timeout| {
             format!("{half_open} handshakes were not done {timeout} after their listener had closed")
         })
         .await;
@@ -92,9 +100,9 @@ impl SteeredListeners {
     async fn until_nothing_is_left(
         &mut self,
         queued: fn(&ClosingListeners) -> Result<u64, SockDiagError>,
-        left: impl Fn(u64, usize) -> String,
+        left: impl Fn(u64, usize, FormattedDuration) -> String,
     ) {
-        let deadline = Instant::now() + self.timeout;
+        let began = Instant::now();
         let mut awaited: Option<HashSet<Endpoints>> = None;
         loop {
             let old = self.old.clone();
@@ -109,8 +117,11 @@ impl SteeredListeners {
             if queued == 0 && awaited.is_empty() {
                 return;
             }
-            if Instant::now() >= deadline {
-                return self.doubt = Some(Doubt::new(ReasonCode::Undrained, left(queued, awaited.len())));
+            let timeout = if awaited.is_empty() { self.timeout } else { self.timeout + self.deferral };
+            if began.elapsed() >= timeout {
+                let cause = deferral_as_cause(!self.deferral.is_zero() && !awaited.is_empty());
+                let why = left(queued, awaited.len(), humantime::format_duration(timeout)) + cause;
+                return self.doubt = Some(Doubt::new(ReasonCode::Undrained, why));
             }
             if !self.rolled_back && self.new_has_ended() {
                 return;

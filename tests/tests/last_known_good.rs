@@ -5,8 +5,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use reloader_tests::config::Config;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
@@ -289,4 +290,27 @@ fn check_of_the_copies_that_hangs_delays_neither_status_nor_reload() {
     rig.reload().expect_status(0);
     assert!(rig.serving().is_some());
     until(LIMIT, "the first check to be ended", || !check.is_alive());
+}
+
+/// Copies of the configuration that is being started would take as long.
+#[test]
+fn slow_start_is_waited_for_where_the_copies_are_of_the_same_configuration() {
+    netns::enter();
+    let wrapper = Wrapper::new();
+    let setup = Rig::with(&Config::web("127.0.0.1:8080")).haproxy_at(&wrapper.path());
+    let rig =
+        setup.tables("[reload]\nstart-timeout = \"1s\"\nfirst-start-timeout = \"1h\"\ncustody-max = \"1h\"\n").start();
+    assert!(rig.path("state/last-known-good/start").is_dir());
+    wrapper.set(Behaviour::WaitForChange);
+    let crashed = rig.serving().unwrap();
+    crashed.signal(Signal::SIGKILL);
+    until(LIMIT, "another start", || *rig.status().at("/starting/generation") == 2);
+    let began = Instant::now();
+    until(LIMIT, "the time that a reload may take to pass", || began.elapsed() > Duration::from_secs(2));
+    assert_eq!(*rig.status().at("/starting/generation"), 2);
+    wrapper.set(Behaviour::Normal);
+    until(LIMIT, "a restart", || rig.last_receipt()["kind"] == "restart");
+    let receipt = rig.last_receipt();
+    assert_eq!(receipt["result"], "proven", "{receipt:#}");
+    assert!(!receipt["notes"].to_string().contains("last-known-good"), "{receipt:#}");
 }

@@ -75,6 +75,14 @@ impl Prepared {
         }
     }
 
+    /// The configuration files as they were read. Other servers have none.
+    pub(crate) fn sources(&self) -> &[Source] {
+        match &self.spec {
+            LaunchSpec::Haproxy(spec) => &spec.sources,
+            LaunchSpec::Service(_) => &[],
+        }
+    }
+
     /// The times by which the server itself bounds its end.
     pub(crate) fn drain_times(&self) -> DrainTimes {
         match &self.spec {

@@ -84,10 +84,11 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// While nothing serves, a start is waited for longer where there is nothing else to start: to end it would help no client.
+    /// While nothing serves, a start is waited for longer where there is nothing else to start: to end it would help no client. Copies of the
+    /// same configuration would take as long.
     fn start_limit(&self, prepared: &Prepared) -> StartLimit {
         let reload = &self.supervisor.config().reload;
-        let is_last_chance = prepared.is_known_good || self.supervisor.last_known_good().is_none();
+        let is_last_chance = prepared.is_known_good || !self.supervisor.has_another_known_good(prepared.sources());
         let first = StartLimit { time: reload.first_start_timeout, setting: "first-start-timeout" };
         match !self.supervisor.is_served() && is_last_chance && first.time > reload.start_timeout {
             true => first,

@@ -15,6 +15,7 @@ use contents::{Contents, CopiedFrom};
 use trial::Trial;
 pub(crate) use trial::Verdict;
 
+use crate::haproxy::scan::Source;
 use crate::process::BlockingLane;
 use crate::receipt::FileDigest;
 use crate::server::{Check, ReadByServer};
@@ -63,6 +64,14 @@ impl LastKnownGood {
         // Earlier versions kept the configuration files alone.
         let candidates = [self.directory.join(writer::START), self.directory.clone()];
         candidates.into_iter().find(|directory| directory.is_dir()).map(|directory| vec![directory])
+    }
+
+    /// Whether the copies were made from these configuration files. What the files name is not compared.
+    pub(crate) fn is_of(&self, sources: &[Source]) -> bool {
+        let copied = &self.contents.source.configuration;
+        !sources.is_empty()
+            && copied.len() >= sources.len()
+            && sources.iter().zip(copied).all(|((path, bytes), copied)| FileDigest::new(path, bytes) == *copied)
     }
 
     /// A sentence about files that were too large to be copied.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Supervisor;
 use crate::config;
+use crate::haproxy::scan::Source;
 use crate::receipt::FileDigest;
 use crate::server::ReadByServer;
 use crate::supervision::Notice;
@@ -18,6 +19,11 @@ impl Supervisor {
     /// The files of the last-known-good configuration, where there are any.
     pub(crate) fn last_known_good(&self) -> Option<Vec<PathBuf>> {
         self.last_known_good.config()
+    }
+
+    /// Whether there are copies of another configuration than the one with these files.
+    pub(crate) fn has_another_known_good(&self, sources: &[Source]) -> bool {
+        self.last_known_good.config().is_some() && !self.last_known_good.is_of(sources)
     }
 
     /// Keeps copies of a configuration that has started, whose files have these digests. True if the copies are to be tried: they are new, or

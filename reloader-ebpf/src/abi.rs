@@ -98,6 +98,16 @@ pub mod left {
     pub const ENTRIES: u32 = 2;
 }
 
+/// The entries of the map `BOUND`, whose per-CPU values are `u64`: the numbers of binds to a listed port.
+pub mod bound {
+    /// The socket got SO_REUSEPORT.
+    pub const SHARED: u32 = 0;
+    /// The kernel refused the option.
+    pub const REFUSED: u32 = 1;
+    /// The number of entries.
+    pub const ENTRIES: u32 = 2;
+}
+
 /// The longest frame that is parked, in bytes. The data of a SYN (TCP Fast Open) is at most one page.
 pub const MAX_FRAME: u32 = 4096 + 256;
 

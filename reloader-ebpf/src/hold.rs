@@ -22,6 +22,7 @@ use reloader_ebpf::{
 };
 
 mod load;
+mod object;
 mod opaque;
 mod packet;
 mod settle;

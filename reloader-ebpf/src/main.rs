@@ -16,6 +16,7 @@ use aya_ebpf::{
 use reloader_ebpf::{ABI_VERSION, MAX_WATCHED, Syn, SynKey, any_address, syn_in_packet, syn_key};
 
 mod load;
+mod object;
 mod packet;
 
 use packet::Packet;

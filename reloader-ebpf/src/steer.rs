@@ -21,6 +21,7 @@ use reloader_ebpf::{
 };
 
 mod load;
+mod object;
 mod opaque;
 
 use opaque::opaque;

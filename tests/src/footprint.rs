@@ -22,7 +22,7 @@ impl Footprint {
         Footprint::record(dir, false)
     }
 
-    /// Takes a footprint with reloader's BPF programs and maps on the whole machine. Only for a test that runs alone.
+    /// Takes a footprint with reloader's BPF programs, maps and control groups on the whole machine. Only for a test that runs alone.
     pub fn take_with_bpf(dir: &Path) -> Footprint {
         Footprint::record(dir, true)
     }
@@ -35,6 +35,7 @@ impl Footprint {
         lines.extend(mentioning(dir).iter().chain(&guards()).map(|found| process(found.pid)));
         if bpf {
             lines.extend(bpf_objects());
+            lines.extend(control_groups());
         }
         Footprint { dir: dir.to_owned(), bpf, lines }
     }
@@ -107,6 +108,12 @@ fn is_ours(name: &str) -> bool {
         "LEFT",
     ];
     name.starts_with("reloader_") || MAPS.contains(&name)
+}
+
+/// The control groups in which generations start.
+fn control_groups() -> Vec<String> {
+    let script = "find /sys/fs/cgroup -type d -name 'reloader-start-*'";
+    lines_of("sh", &["-c", script]).into_iter().map(|path| format!("control group: {path}")).collect()
 }
 
 /// tc does not list TCX programs, but the kernel's list of BPF programs has them.

@@ -6,13 +6,14 @@ use std::env::VarError;
 use reloader_tests::guest::{self, Feature};
 use reloader_tests::probe::{ability, probe};
 
-const ABILITIES: [(&str, Feature); 9] = [
+const ABILITIES: [(&str, Feature); 10] = [
     ("pidfd-open", Feature::PidfdOpen),
     ("pidfd-getfd", Feature::PidfdGetfd),
     ("bpf", Feature::Bpf),
     ("bpf-ringbuf", Feature::Bpf),
     ("reuseport-migration", Feature::ReusePortMigration),
     ("reuseport-selection", Feature::Bpf),
+    ("bind-sharing", Feature::BindSharing),
     ("tcx", Feature::Tcx),
     ("clsact", Feature::Bpf),
     ("sch-plug", Feature::Plug),

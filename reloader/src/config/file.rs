@@ -10,7 +10,7 @@ use super::service::Service;
 use super::settings::{Config, Haproxy, Hold, Reload, UnitCommand};
 use super::size::Size;
 use super::span::{Limit, OrAuto, OrOff, Span, SpreadTime};
-use super::values::{AtMaxDraining, LastKnownGood, Mode, OnStop, Require, Strategy};
+use super::values::{AtMaxDraining, LastKnownGood, Mode, OnStop, Overlap, Require, Strategy};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -64,6 +64,7 @@ struct HaproxyTable {
     master_cli: PathOrNone,
     pid_file: PathOrNone,
     last_known_good: LastKnownGood,
+    overlap: Overlap,
     command_line: String,
     environment_files: Vec<String>,
     default_environment: BTreeMap<String, String>,
@@ -79,6 +80,7 @@ impl Default for HaproxyTable {
             master_cli: PathOrNone(None),
             pid_file: PathOrNone(None),
             last_known_good: LastKnownGood::WithFiles,
+            overlap: Overlap::Auto,
             command_line: "none".into(),
             environment_files: Vec::new(),
             default_environment: BTreeMap::new(),
@@ -156,6 +158,7 @@ impl From<HaproxyTable> for Haproxy {
             master_cli,
             pid_file,
             last_known_good,
+            overlap: table.overlap,
             unit_command,
             environment: BTreeMap::new(),
         }

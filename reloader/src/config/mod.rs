@@ -14,8 +14,8 @@ mod tests;
 mod values;
 
 pub use load::ConfigError;
-pub use service::{HAPROXY, Ready, Service, Sockets, Stop};
+pub use service::{Fallback, HAPROXY, Ready, Service, Sockets, Stop};
 pub use settings::{Config, Haproxy, Hold, Reload, UnitCommand};
 pub(crate) use span::parse as parse_duration;
 pub use span::{Limit, SpreadTime};
-pub use values::{AtMaxDraining, LastKnownGood, Mode, OnStop, Require, Strategy};
+pub use values::{AtMaxDraining, LastKnownGood, Mode, OnStop, Overlap, Require, Strategy};

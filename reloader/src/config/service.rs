@@ -25,6 +25,12 @@ pub struct Service {
     pub stop: Stop,
     /// How sockets reach the server.
     pub sockets: Sockets,
+    /// What a reload does where `overlap` is impossible. `None`: it is refused.
+    #[serde(default)]
+    pub fallback: Option<Fallback>,
+    /// Files, and directories of files, that two generations may write at once.
+    #[serde(default)]
+    pub shared_files: Vec<PathBuf>,
     /// The addresses on which the server serves.
     #[serde(deserialize_with = "endpoints")]
     pub listen: Vec<Endpoint>,
@@ -66,6 +72,16 @@ pub enum Sockets {
     /// The server binds the sockets with SO_REUSEPORT. Two generations overlap, and connections are steered.
     Reuseport,
     /// The server binds the sockets without SO_REUSEPORT. The server is replaced while SYNs are held.
+    Replace,
+    /// The server binds the sockets without SO_REUSEPORT, which a program sets for it. Two generations overlap, and connections are steered.
+    Overlap,
+}
+
+/// What a reload does where two generations cannot overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fallback {
+    /// The server is replaced while SYNs are held.
     Replace,
 }
 
@@ -119,8 +135,8 @@ impl Service {
         match (self.sockets, global) {
             (Sockets::ListenFds, _) => Strategy::FdPass,
             (_, Strategy::KernelFallback) => Strategy::KernelFallback,
-            (Sockets::Reuseport, Strategy::Hold) | (Sockets::Replace, _) => Strategy::Hold,
-            (Sockets::Reuseport, _) => Strategy::Steer,
+            (Sockets::Reuseport | Sockets::Overlap, Strategy::Hold) | (Sockets::Replace, _) => Strategy::Hold,
+            (Sockets::Reuseport | Sockets::Overlap, _) => Strategy::Steer,
         }
     }
 }

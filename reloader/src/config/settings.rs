@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::service::{HAPROXY, Service};
 use super::span::{Limit, SpreadTime};
-use super::values::{AtMaxDraining, LastKnownGood, Mode, OnStop, Require, Strategy};
+use super::values::{AtMaxDraining, LastKnownGood, Mode, OnStop, Overlap, Require, Strategy};
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct Haproxy {
     pub pid_file: Option<PathBuf>,
     /// What is kept of the last configuration with which HAProxy served.
     pub last_known_good: LastKnownGood,
+    /// Whether it is let bind beside its old generation where its configuration says `noreuseport`.
+    pub overlap: Overlap,
     /// The command line of HAProxy's unit, from which the program, the files and the arguments are read at each reload.
     pub unit_command: Option<UnitCommand>,
     /// Additional variables of HAProxy's environment, from the environment files.

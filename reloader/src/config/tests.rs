@@ -25,9 +25,9 @@ fn every_documented_key_is_read() {
 fn every_example_of_a_service_is_read() {
     let text = include_str!("../../../docs/guide/other-servers.md");
     let examples: Vec<&str> = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(examples.len(), 3);
+    assert_eq!(examples.len(), 4);
     let config = Config::parse(&examples.concat()).unwrap();
-    assert_eq!(config.names(), ["app", "nginx", "web"]);
+    assert_eq!(config.names(), ["api", "app", "nginx", "web"]);
 }
 
 #[test]

@@ -39,6 +39,16 @@ pub enum LastKnownGood {
     ConfigOnly,
 }
 
+/// Whether a HAProxy with `noreuseport` is let bind beside its old generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overlap {
+    /// Where it would be held otherwise.
+    Auto,
+    /// Never.
+    Off,
+}
+
 /// Which rungs a reload may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

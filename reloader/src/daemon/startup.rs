@@ -17,7 +17,7 @@ use super::{DaemonError, setup};
 use crate::config::{Config, OnStop, Strategy};
 use crate::gate::hold::{self, Gates, HoldRegistry};
 use crate::gate::syn_counter;
-use crate::process::{self, BlockingLane, Handle};
+use crate::process::{self, BlockingLane, Handle, control_group, run_blocking};
 use crate::server::Server;
 use crate::supervision::fd_store::{self, FdStore, Room};
 use crate::supervision::records::{GenerationRecord, GenerationRecords};
@@ -46,6 +46,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>, inheritance: Inhe
     // Without an answer no gate is used, and HAProxy is served all the same.
     let gates = tokio::task::spawn_blocking(Gates::probe).await.unwrap_or_default();
     remove_stale_counter();
+    run_blocking(control_group::remove_left_behind).await;
     let common = Common {
         config,
         inheritance,

@@ -6,6 +6,7 @@ mod contract;
 pub mod ebpf;
 pub(crate) mod failures;
 pub mod hold;
+pub(crate) mod port_sharing;
 pub mod probe;
 pub(crate) mod programs;
 pub mod qdisc;

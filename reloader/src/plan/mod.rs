@@ -56,10 +56,23 @@ pub struct PlanInputs<'a> {
     pub server: &'a Capabilities,
     /// What the configuration asks for.
     pub strategy: Strategy,
-    /// Whether the server binds without SO_REUSEPORT. Then no other socket can be bound beside its sockets.
-    pub noreuseport: bool,
+    /// Whether the next generation can bind beside the serving one.
+    pub beside: Beside<'a>,
     /// The gates that this machine has.
     pub gates: &'a Gates,
+}
+
+/// Whether the next generation can bind its sockets beside those of the serving one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside<'a> {
+    /// Both bind with SO_REUSEPORT.
+    Freely,
+    /// They bind without it, and the ports are shared for the next one (overlap).
+    Shared,
+    /// They bind without it: the serving one has to make room. Why the ports are not shared, where that was wanted.
+    Alone(Option<&'a str>),
+    /// As [`Beside::Alone`], and the configuration does not allow that. A reload is refused.
+    Refused(&'a str),
 }
 
 /// Plans the rung of each listener.
@@ -78,6 +91,10 @@ fn planned(listener: &Present, inputs: PlanInputs<'_>) -> Planned {
 }
 
 fn rung_of_reachable(listener: &Present, inputs: PlanInputs<'_>) -> (Rung, Option<String>) {
+    if let Beside::Refused(why) = inputs.beside {
+        let why = format!("a reload is refused: a port cannot be shared: {why}; see `fallback` of the service");
+        return (Rung::Unproven, Some(why));
+    }
     match why_not_passed(listener, inputs) {
         None => (Rung::Passed, single_ipv6(&listener.endpoint, inputs)),
         Some(why) if inputs.strategy != Strategy::FdPass && matches!(listener.endpoint.address, Address::Unix(_)) => {
@@ -87,6 +104,9 @@ fn rung_of_reachable(listener: &Present, inputs: PlanInputs<'_>) -> (Rung, Optio
             (Rung::Unproven, Some(why))
         }
         Some(why) => match why_not_steered(inputs) {
+            None if inputs.beside == Beside::Shared => {
+                (Rung::Steered, Some(format!("{why}; its port is shared with the next generation (overlap)")))
+            }
             None => (Rung::Steered, Some(why)),
             Some(not_steered) => {
                 held(inputs, [Some(why), not_steered].into_iter().flatten().collect::<Vec<_>>().join("; "))
@@ -113,10 +133,12 @@ fn why_not_steered(inputs: PlanInputs<'_>) -> Option<Option<String>> {
     if holds_tcp(inputs.strategy) {
         return Some(None);
     }
-    if inputs.noreuseport {
-        return Some(Some(
-            "two generations cannot be bound side by side (`noreuseport`, or `sockets` of the service)".into(),
-        ));
+    if let Beside::Alone(not_shared) = inputs.beside {
+        let alone = "two generations cannot be bound side by side (`noreuseport`, or `sockets` of the service)";
+        return Some(Some(match not_shared {
+            Some(why) => format!("{alone}, and a port cannot be shared: {why}"),
+            None => alone.into(),
+        }));
     }
     inputs.gates.steer.as_ref().map(|reason| Some(format!("no connection can be steered ({reason})")))
 }
@@ -170,7 +192,7 @@ mod tests {
 
     fn planned_with(listener: Present, haproxy: (u32, u32), strategy: Strategy, gates: &Gates) -> Planned {
         let server = Capabilities::from(Version { major: haproxy.0, minor: haproxy.1 });
-        let inputs = PlanInputs { server: &server, strategy, noreuseport: false, gates };
+        let inputs = PlanInputs { server: &server, strategy, beside: Beside::Freely, gates };
         plan(&[listener], inputs).remove(0)
     }
 
@@ -237,11 +259,31 @@ mod tests {
     #[test]
     fn listener_that_cannot_be_bound_twice_is_not_steered() {
         let server = Capabilities::from(Version { major: 1, minor: 7 });
-        let inputs =
-            PlanInputs { server: &server, strategy: Strategy::Auto, noreuseport: true, gates: &Gates::default() };
+        let inputs = PlanInputs {
+            server: &server,
+            strategy: Strategy::Auto,
+            beside: Beside::Alone(None),
+            gates: &Gates::default(),
+        };
         let planned = plan(&[present(true)], inputs).remove(0);
         assert_eq!(planned.rung, Rung::HeldEbpf);
         let why = planned.why.unwrap();
         assert!(why.contains("1.7 cannot be given") && why.contains("noreuseport"), "{why}");
+    }
+
+    #[test]
+    fn listener_whose_port_can_be_shared_is_steered_and_the_plan_names_why_not() {
+        let server = Capabilities { why_not_passed: Some("it binds its sockets itself".into()), ..Default::default() };
+        let planned = |beside| {
+            let inputs = PlanInputs { server: &server, strategy: Strategy::Steer, beside, gates: &Gates::default() };
+            let planned = plan(&[present(false)], inputs).remove(0);
+            (planned.rung, planned.why.unwrap())
+        };
+        let (rung, why) = planned(Beside::Shared);
+        assert!(rung == Rung::Steered && why.contains("shared with the next generation"), "{why}");
+        let (rung, why) = planned(Beside::Alone(Some("no control group")));
+        assert!(rung == Rung::HeldEbpf && why.contains("no control group"), "{why}");
+        let (rung, why) = planned(Beside::Refused("no control group"));
+        assert!(rung == Rung::Unproven && why.contains("no control group") && why.contains("fallback"), "{why}");
     }
 }

@@ -3,10 +3,12 @@
 mod blocking;
 pub mod children;
 mod command;
+pub(crate) mod control_group;
 mod ended;
 mod handle;
 mod in_accept;
 mod namespaces;
+mod open_files;
 mod procfs;
 pub mod readiness;
 mod scope;
@@ -20,6 +22,7 @@ pub use ended::Ended;
 pub use handle::{Handle, ProcessError, kill_if_same};
 pub use in_accept::{AcceptState, AcceptWaiters};
 pub use namespaces::{network_namespace, shares_processes};
+pub(crate) use open_files::{WrittenFile, written_in_place};
 pub use procfs::{
     command_line, control_groups, effective_capabilities, environment, executable, family, groups_of, has_ended,
     is_descendant, is_init, is_stopped, parent, pids, session_members, short_command_line, stack_start, start_time,

@@ -217,6 +217,12 @@ pub fn control_groups(pid: u32) -> Vec<String> {
     text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).map(str::to_owned).collect()
 }
 
+/// The path of this process's control group of version 2.
+pub(super) fn unified_control_group() -> Option<String> {
+    let text = text(std::process::id(), "cgroup").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+}
+
 /// The effective user id.
 pub fn user_of(pid: u32) -> Option<u32> {
     status_line(pid, "Uid:")?.split_whitespace().nth(1)?.parse().ok()

@@ -36,6 +36,10 @@ pub enum ReasonCode {
     OldGenerationEnded,
     /// The serving generation did not make room.
     OldGenerationStays,
+    /// Two generations cannot share a port, and the old one may not be replaced.
+    OverlapImpossible,
+    /// Two generations would write the same file at once.
+    DataAtRisk,
     /// The daemon was asked to stop.
     DaemonStopping,
     /// Companion mode: no worker of HAProxy serves.

@@ -47,6 +47,8 @@ pub(crate) struct Attempt<'a> {
     pub(super) read: Option<ReadByServer>,
     /// Whether the new generation is to run the last-known-good configuration.
     pub(super) is_known_good: bool,
+    /// Whether the new generation is let bind its ports beside the old one.
+    pub(super) shares_ports: bool,
     /// Why the next reload would fail.
     pub(super) next_obstacle: Option<String>,
 }
@@ -71,6 +73,7 @@ impl<'a> Attempt<'a> {
             digests: None,
             read: None,
             is_known_good: false,
+            shares_ports: false,
             next_obstacle: None,
         }
     }

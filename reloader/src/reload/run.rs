@@ -2,7 +2,9 @@
 
 use super::attempt::{Attempt, ReloadRequest};
 use super::steps::count::Counting;
+use super::steps::share_ports::cannot_overlap;
 use super::{companion, overlap, replace};
+use crate::plan::Beside;
 use crate::receipt::{Failure, ReasonCode, Receipt};
 use crate::server::Prepared;
 use crate::supervision::Supervisor;
@@ -51,7 +53,17 @@ impl Attempt<'_> {
         self.look_again().await;
         self.supervisor.look_at_reachability().await;
         self.refuse_unproven_plan(&prepared.capabilities)?;
-        match replace::is_needed(self.supervisor, &prepared) {
+        let needs_room = replace::is_needed(self.supervisor, &prepared);
+        let alone = prepared.binds_alone || self.supervisor.serving().is_some_and(|serving| serving.noreuseport);
+        let beside = self.supervisor.beside(alone);
+        // The sockets of a first generation that were bound so have groups, which a reload can reserve.
+        self.shares_ports = beside == Beside::Shared && (needs_room || !self.supervisor.is_served());
+        if let Beside::Refused(why) = beside
+            && needs_room
+        {
+            return Err(cannot_overlap(why));
+        }
+        match needs_room && !self.shares_ports {
             true => replace::run(self, &prepared).await,
             false => overlap::run(self, &prepared).await,
         }

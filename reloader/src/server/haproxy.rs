@@ -134,7 +134,7 @@ impl HaproxyServer {
         let mut command =
             launch::command(&self.config, &spec.config, files, &overlay, broker).map_err(|error| error.to_string())?;
         context.inheritance.apply_to(&mut command);
-        let process = Handle::spawn(&mut command).map_err(|error| error.to_string())?;
+        let process = context.spawn(&mut command)?;
         // No await between the start and the offer: see `Broker::offer`.
         self.broker.offer(process.pid(), sockets);
         let label = launch::label(&spec.config);

@@ -1,7 +1,9 @@
 //! Describes a start: what is known before it, what the new process gets, and what it returns.
 
 use std::collections::HashSet;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::process::Command;
 
 use super::{Capabilities, service};
 use crate::config::Service;
@@ -17,7 +19,7 @@ use crate::process::readiness::NotReady;
 use crate::process::{BlockingLane, Handle};
 use crate::receipt::FileDigest;
 use crate::sockets::custody::{Custody, KeptSocket};
-use crate::sys::Inheritance;
+use crate::sys::{Inheritance, start_in_control_group};
 
 /// A configuration that can become a generation.
 #[derive(Debug)]
@@ -172,8 +174,23 @@ pub(crate) struct LaunchContext<'a> {
     pub(crate) custody: Custody,
     /// What every child gets.
     pub(crate) inheritance: &'a Inheritance,
+    /// The `cgroup.procs` of the control group that the new process enters.
+    pub(crate) control_group: Option<BorrowedFd<'a>>,
     /// HAProxy's `close-spread-time`.
     pub(crate) spread: Option<&'a str>,
+}
+
+impl LaunchContext<'_> {
+    /// Starts `command` in its control group.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(super) fn spawn(&self, command: &mut Command) -> Result<Handle, String> {
+        if let Some(entrance) = self.control_group {
+            start_in_control_group(command, entrance.try_clone_to_owned().map_err(|error| error.to_string())?);
+        }
+        Handle::spawn(command).map_err(|error| error.to_string())
+    }
 }
 
 /// A process that was just started.

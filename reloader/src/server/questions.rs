@@ -1,7 +1,9 @@
 //! Answers what the daemon asks about a kind of server before it decides. One place shows how the kinds differ.
 
+use std::path::PathBuf;
+
 use super::Server;
-use crate::config::{Haproxy, Strategy};
+use crate::config::{Haproxy, Overlap, Strategy};
 use crate::model::listener::Endpoint;
 use crate::process::ProcessScope;
 
@@ -69,6 +71,39 @@ impl Server {
     /// A process that exits with status 0 may have gone into the background.
     pub(crate) fn may_fork_away(&self) -> bool {
         !self.is_haproxy()
+    }
+
+    /// It is let bind beside its old generation where it cannot do so by itself, under this strategy. The value is whether it may be replaced where
+    /// that is impossible.
+    pub(crate) fn wants_shared_ports(&self, strategy: Strategy) -> Option<bool> {
+        match self {
+            Server::Haproxy(server) => {
+                let by_strategy = matches!(strategy, Strategy::Auto | Strategy::Steer);
+                (by_strategy && server.config().overlap == Overlap::Auto).then_some(true)
+            }
+            Server::Service(service) => service.wants_shared_ports(),
+            Server::Companion(_) => None,
+        }
+    }
+
+    /// The files that two of its generations may write at once. `None` where it is known to write none: HAProxy.
+    pub(crate) fn shared_files(&self) -> Option<&[PathBuf]> {
+        match self {
+            Server::Service(service) => Some(service.shared_files()),
+            Server::Haproxy(_) | Server::Companion(_) => None,
+        }
+    }
+
+    /// The user as which its processes bind.
+    ///
+    /// # Errors
+    /// A sentence about a name that is unknown.
+    pub(crate) fn binds_as(&self) -> Result<u32, String> {
+        match self {
+            Server::Service(service) => service.binds_as(),
+            // HAProxy binds before it changes its user.
+            Server::Haproxy(_) | Server::Companion(_) => Ok(rustix::process::geteuid().as_raw()),
+        }
     }
 
     /// What is often wrong where such a server does not become ready, as a sentence.

@@ -187,6 +187,15 @@ pub fn end_with_this_thread(command: &mut Command) {
     }
 }
 
+/// Makes `command` enter the control group whose `cgroup.procs` is `entrance`, before its program runs.
+pub fn start_in_control_group(command: &mut Command, entrance: OwnedFd) {
+    // SAFETY: the closure runs between fork and exec. It makes one system call (write), which is async-signal-safe, and neither
+    // allocates nor takes a lock. "0" is the process that writes (cgroups(7)).
+    unsafe {
+        command.pre_exec(move || Ok(rustix::io::write(&entrance, b"0").map(drop)?));
+    }
+}
+
 /// Makes `command` ignore SIGUSR2 until it sets a handler of its own. A hook may send that signal to every process of the unit
 /// (`systemctl kill -s USR2`).
 pub fn ignore_sigusr2(command: &mut Command) {

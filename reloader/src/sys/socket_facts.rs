@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::libc;
+use rustix::net::{AddressFamily, SocketType};
 
 /// `SIOCGSKNS` of linux/sockios.h.
 const GET_NETWORK_NAMESPACE: libc::c_ulong = 0x894C;
@@ -22,6 +23,21 @@ pub(crate) fn network_namespace_of(socket: BorrowedFd<'_>) -> io::Result<OwnedFd
     }
     // SAFETY: the kernel has opened this descriptor for the caller (`open_related_ns`), close-on-exec. Nothing else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The cookie of the calling thread's network namespace (`SO_NETNS_COOKIE`, Linux 5.14). BPF programs see the same number.
+///
+/// # Errors
+/// The error of socket(2) or getsockopt(2).
+pub(crate) fn network_namespace_cookie() -> io::Result<u64> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    let mut cookie: u64 = 0;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_NETNS_COOKIE);
+    // SAFETY: the descriptor is open. The kernel writes at most `length` bytes to `cookie`, whose size is `length`.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut cookie).cast(), &raw mut length) };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The number of the device that a socket is bound to, 0 for none (`SO_BINDTOIFINDEX`, Linux 5.0). The number stays when the device has gone.

@@ -83,12 +83,13 @@ fn directory_lines(unit: &Unit, config: &Config) -> String {
 }
 
 /// Settings that packaging/systemd/reloader.service has, too.
-pub(super) const SETTINGS: [(&str, &str); 14] = [
+pub(super) const SETTINGS: [(&str, &str); 15] = [
     ("Type", "notify"),
     ("NotifyAccess", "main"),
     ("SuccessExitStatus", "3"),
     ("KillMode", "process"),
     ("KillSignal", "SIGTERM"),
+    ("Delegate", "yes"),
     ("OOMPolicy", "continue"),
     ("Restart", "on-failure"),
     ("RestartSec", "100ms"),

@@ -9,6 +9,8 @@ pub enum Feature {
     Tcx,
     /// Queued connections move to another socket of the group when theirs closes.
     ReusePortMigration,
+    /// Ports that two generations share, by a program at bind(2).
+    BindSharing,
     /// A descriptor for a process.
     PidfdOpen,
     /// A duplicate of another process's descriptor.
@@ -24,6 +26,8 @@ impl Feature {
             Feature::Bpf => ((5, 8), "bpf"),
             Feature::Tcx => ((6, 6), "bpf"),
             Feature::ReusePortMigration => ((5, 14), "bpf"),
+            // Before 5.12 the verifier refuses bpf_setsockopt to programs at bind(2).
+            Feature::BindSharing => ((5, 12), "bpf"),
             Feature::PidfdOpen => ((5, 3), "pidfd_open"),
             Feature::PidfdGetfd => ((5, 6), "pidfd_getfd"),
             Feature::Plug => ((3, 4), ""),

@@ -7,6 +7,7 @@ mod changes;
 mod failures;
 mod hooks;
 mod kills;
+mod overlap;
 mod readiness;
 mod reloads;
 mod several;

@@ -17,7 +17,7 @@ fn reloads() -> u64 {
 }
 
 /// Reloads under load: each reload starts a generation and gives every listener `rung`, no connection is lost, and nothing is left behind.
-fn reload_under_load(rig: &mut Rig, rate: u32, rung: &str) {
+pub(super) fn reload_under_load(rig: &mut Rig, rate: u32, rung: &str) {
     let before = Footprint::take(rig.dir());
     rig.start_daemon();
     let load = Load::to([WEB]).rate(rate).start();

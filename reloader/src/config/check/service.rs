@@ -19,6 +19,7 @@ impl Service {
             .check_commands()
             .and_then(|()| self.check_listen())
             .and_then(|()| self.check_socket_keys())
+            .and_then(|()| self.check_overlap())
             .and_then(|()| self.check_pid_file())
             .and_then(|()| self.check_environment());
         checked.map_err(|(key, what)| format!("service.{name}.{key}: {what}"))
@@ -110,6 +111,18 @@ impl Service {
         }
     }
 
+    fn check_overlap(&self) -> Result<(), Wrong> {
+        let of_overlap = [("fallback", self.fallback.is_some()), ("shared-files", !self.shared_files.is_empty())];
+        let set = of_overlap.into_iter().find(|(_, is_set)| *is_set && self.sockets != Sockets::Overlap);
+        if let Some((key, _)) = set {
+            return Err((key, "it has a meaning only with sockets = \"overlap\"; remove it".into()));
+        }
+        match self.shared_files.iter().find(|path| !path.is_absolute()) {
+            Some(path) => Err(("shared-files", format!("`{}` must be an absolute path", path.display()))),
+            None => Ok(()),
+        }
+    }
+
     fn check_environment(&self) -> Result<(), Wrong> {
         match self.environment.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
             Some(variable) => Err(("environment", format!("`{variable}` cannot be the name of a variable"))),
@@ -148,6 +161,8 @@ mod tests {
             ("check = [\"web\"]", "absolute path"),
             ("environment = { \"A=B\" = \"c\" }", "cannot be the name"),
             ("sokets = \"replace\"", "sokets"),
+            ("fallback = \"replace\"", "only with sockets = \"overlap\""),
+            ("shared-files = [\"/data\"]", "only with sockets = \"overlap\""),
             ("socket-names = [\"a\", \"b\"]", "2 names for 1 addresses"),
             ("socket-names = [\"a:b\"]", "is not a name"),
             ("pid-file = \"web.pid\"", "absolute path"),

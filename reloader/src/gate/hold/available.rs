@@ -9,6 +9,8 @@ use crate::gate::probe::{Ability, abilities};
 pub struct Gates {
     /// Why connections cannot be steered.
     pub steer: Option<String>,
+    /// Why a server that binds without SO_REUSEPORT cannot share its ports with its next generation.
+    pub overlap: Option<String>,
     /// Why the eBPF gate cannot be used.
     pub ebpf: Option<String>,
     /// Why the qdisc gate cannot be used.
@@ -30,6 +32,7 @@ impl Gates {
         };
         Gates {
             steer: missing("reuseport-selection").or_else(|| missing("pidfd-getfd")),
+            overlap: missing("bind-sharing").or_else(|| missing("pidfd-getfd")),
             ebpf: missing("bpf").or_else(|| missing("bpf-ringbuf")).or_else(|| missing("tcx").and(missing("clsact"))),
             qdisc: missing("sch-plug").or_else(|| missing("ifb")),
             tcx: abilities.iter().any(|ability| ability.name == "tcx" && ability.present == Some(true)),

@@ -9,10 +9,12 @@ use aya::sys::{is_map_supported, is_program_supported};
 use rustix::io::Errno;
 
 use super::ability::{Ability, Finding};
+use crate::gate::port_sharing;
 use crate::gate::programs::{SELECT_PROGRAM, STEER_OBJECT, STEER_PROGRAM};
 use crate::kernel::bpf::{denial, error_chain, shorten_verifier_log, with_memlock_restored};
+use crate::process::control_group;
 
-pub(super) fn abilities() -> [Ability; 4] {
+pub(super) fn abilities() -> [Ability; 5] {
     with_memlock_restored(|| {
         [
             Ability::new("bpf", bpf(), |present| match present {
@@ -30,6 +32,10 @@ pub(super) fn abilities() -> [Ability; 4] {
             Ability::new("reuseport-selection", steering(SELECT_PROGRAM), |present| match present {
                 Some(true) => "new connections can be steered to new listeners of a reuseport group",
                 _ => "listeners that cannot be passed have to be held",
+            }),
+            Ability::new("bind-sharing", bind_sharing(), |present| match present {
+                Some(true) => "servers that bind alone can overlap (sockets = \"overlap\", `noreuseport`)",
+                _ => "servers that bind alone are replaced while SYNs are held, where the configuration allows it",
             }),
         ]
     })
@@ -60,6 +66,19 @@ fn steering(program: &'static str) -> Finding {
             Some(false),
             format!("the kernel refuses {program}: {}", shorten_verifier_log(&error_chain(error.as_ref()))),
         ),
+    }
+}
+
+fn bind_sharing() -> Finding {
+    match port_sharing::load() {
+        Ok(_) => match control_group::why_none() {
+            None => (Some(true), "bpf(2) loaded the programs, and a control group can be made for a start".into()),
+            Some(why) => (Some(false), why),
+        },
+        Err(error) if denial(&error).is_some() => failed(&error),
+        Err(error) => {
+            (Some(false), format!("the kernel refuses the programs: {}", shorten_verifier_log(&error_chain(&error))))
+        }
     }
 }
 

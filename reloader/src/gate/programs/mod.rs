@@ -25,6 +25,12 @@ pub(crate) const HOLD_PROGRAM: &str = "reloader_hold";
 /// The tc program that turns delivered SYNs back into the device by which they came.
 pub(crate) const BACK_PROGRAM: &str = "reloader_back";
 
+/// The object with the programs that let a generation bind beside another.
+pub(crate) static BIND_OBJECT: &[u8] = aya::include_bytes_aligned!("bind.o");
+
+/// Its programs: for IPv4 and for IPv6.
+pub(crate) const BIND_PROGRAMS: [&str; 2] = ["reloader_bind4", "reloader_bind6"];
+
 /// The object with the steering programs.
 pub(crate) static STEER_OBJECT: &[u8] = aya::include_bytes_aligned!("steer.o");
 
@@ -79,7 +85,7 @@ mod tests {
 
     #[test]
     fn an_object_of_another_abi_version_is_refused_with_a_remedy() {
-        for object in [OBJECT, HOLD_OBJECT, STEER_OBJECT] {
+        for object in [OBJECT, HOLD_OBJECT, STEER_OBJECT, BIND_OBJECT] {
             check_abi(object, ABI_VERSION).unwrap();
         }
         let error = check_abi(OBJECT, ABI_VERSION + 1).unwrap_err();
@@ -90,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_objects_have_the_license_that_their_helpers_demand() {
-        for object in [OBJECT, HOLD_OBJECT, STEER_OBJECT] {
+        for object in [OBJECT, HOLD_OBJECT, STEER_OBJECT, BIND_OBJECT] {
             assert_eq!(aya_obj::Object::parse(object).unwrap().license.to_str(), Ok("Dual MIT/GPL"));
         }
     }

@@ -89,12 +89,3 @@ impl Protection {
         recorder.phase(|phases| &mut phases.release);
     }
 }
-
-/// What is said of undone handshakes whose listener waits for the client's first data.
-fn deferral_as_cause(deferring: bool) -> &'static str {
-    if !deferring {
-        return "";
-    }
-    "; the listener has TCP_DEFER_ACCEPT (`defer-accept`), so that a handshake waits for the client's first data: without it the \
-     listener could be proven"
-}

@@ -61,7 +61,9 @@ impl Attempt<'_> {
             if self.protection.held.is_some() {
                 steered.wait_for_no_deferral();
             }
-            heartbeat.during(steered.drain()).await;
+            let serving = self.supervisor.serving().map(|serving| serving.process.pid());
+            let unfinished = serving.filter(|_| !self.supervisor.server().finishes_what_it_accepted());
+            heartbeat.during(steered.drain(unfinished)).await;
         }
         self.recorder.phase(|phases| &mut phases.drain);
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::share_ports::SharedStart;
 use crate::process::readiness::{self, Limits, NotReady, StartLimit};
 use crate::process::{Ended, is_init};
 use crate::receipt::{Failure, ReasonCode};
@@ -47,7 +48,8 @@ impl Attempt<'_> {
     ) -> Result<(), Failure> {
         let began = Instant::now();
         let number = self.supervisor.take_number();
-        let launched = launch(self.supervisor, prepared, number);
+        let shared = self.share_ports().await?;
+        let launched = launch(self.supervisor, prepared, number, shared.as_ref());
         let Launched { process, label, given, readiness, offers } =
             launched.map_err(|reason| Failure::new(ReasonCode::StartFailed, reason))?;
         let (scope, files) = (self.supervisor.server().process_scope(), self.supervisor.service().files(number));
@@ -71,9 +73,13 @@ impl Attempt<'_> {
         })
         .await;
         let taken = self.supervisor.server().withdraw();
+        let not_shared = self.end_sharing(shared).await;
         if let Err(error) = ready {
-            return Err(self.start_failure(&error, &readiness));
+            let failure = self.start_failure(&error, &readiness);
+            let reason = [Some(failure.reason), not_shared].into_iter().flatten().collect::<Vec<_>>().join("; ");
+            return Err(Failure { reason, ..failure });
         }
+        not_shared.into_iter().for_each(|note| self.recorder.note(note));
         log::debug!("generation {number}: process {} is ready", process.pid());
         if offers && !taken {
             self.recorder.note("the new generation did not take its sockets from the broker");
@@ -150,12 +156,18 @@ fn the_shorter(configured: StartLimit, other: Option<StartLimit>) -> StartLimit 
     other.filter(|other| other.time < configured.time).unwrap_or(configured)
 }
 
-fn launch(supervisor: &Supervisor, prepared: &Prepared, number: u64) -> Result<Launched, String> {
+fn launch(
+    supervisor: &Supervisor,
+    prepared: &Prepared,
+    number: u64,
+    shared: Option<&SharedStart>,
+) -> Result<Launched, String> {
     let files = supervisor.service().files(number);
     let context = LaunchContext {
         files: &files,
         custody: supervisor.offer(),
         inheritance: supervisor.host().inheritance(),
+        control_group: shared.map(SharedStart::entrance),
         spread: supervisor.config().reload.close_spread_time.value(),
     };
     supervisor.server().launch(prepared, context)

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -15,6 +16,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use super::launch::{LaunchSpec, ServiceSpec};
 use super::{Capabilities, Check, LaunchContext, Launched, Prepared};
 use crate::config::{Config, Ready, Service, Sockets, Stop};
+use crate::fs::accounts;
 use crate::fs::generation_files::{GenerationFiles, create_private};
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::kernel::udp;
@@ -66,12 +68,28 @@ impl ServiceServer {
             Sockets::ListenFds => None,
             Sockets::Reuseport => Some("it binds its sockets itself (sockets = \"reuseport\")".into()),
             Sockets::Replace => Some("it binds its sockets itself, alone (sockets = \"replace\")".into()),
+            Sockets::Overlap => Some("it binds its sockets itself (sockets = \"overlap\")".into()),
         };
         Capabilities { why_not_passed, wants_v6only: false }
     }
 
     pub(super) fn can_be_given(&self, endpoint: &Endpoint) -> bool {
         self.config.sockets == Sockets::ListenFds && self.config.listen.iter().any(|listen| is_at(endpoint, listen))
+    }
+
+    pub(super) fn wants_shared_ports(&self) -> Option<bool> {
+        (self.config.sockets == Sockets::Overlap).then_some(self.config.fallback.is_some())
+    }
+
+    pub(super) fn shared_files(&self) -> &[PathBuf] {
+        &self.config.shared_files
+    }
+
+    pub(super) fn binds_as(&self) -> Result<u32, String> {
+        match &self.config.user {
+            Some(name) => Ok(accounts::user(name)?.uid.as_raw()),
+            None => Ok(rustix::process::geteuid().as_raw()),
+        }
     }
 
     /// A shell that waits for the server keeps its own pid, and a server ignores sockets that are meant for another pid (sd_listen_fds(3)).
@@ -110,7 +128,7 @@ impl ServiceServer {
         let config = &spec.config;
         let given = match config.sockets {
             Sockets::ListenFds => given(config, context.custody.kept())?,
-            Sockets::Reuseport | Sockets::Replace => Vec::new(),
+            Sockets::Reuseport | Sockets::Replace | Sockets::Overlap => Vec::new(),
         };
         let mut command = self.command(config, context.files, &given).map_err(|error| error.to_string())?;
         context.inheritance.apply_to(&mut command);
@@ -120,7 +138,7 @@ impl ServiceServer {
         };
         // Children do not inherit the daemon's own NOTIFY_SOCKET. This is a separate socket for the child.
         command.envs(notify.iter().map(|_| ("NOTIFY_SOCKET", &context.files.socket)));
-        let process = Handle::spawn(&mut command).map_err(|error| error.to_string())?;
+        let process = context.spawn(&mut command)?;
         let readiness = Readiness::new(config, process.clone(), &given, notify);
         let label = config.start.join(" ");
         let offers = !given.is_empty();
@@ -215,7 +233,7 @@ impl ServiceServer {
 
     /// Why the generation that comes after this one could not bind its listeners beside it, as a sentence: it binds one itself, and alone.
     pub(super) fn next_reload_obstacle(&self, inspection: &Inspection) -> Option<String> {
-        if self.config.sockets == Sockets::Replace {
+        if matches!(self.config.sockets, Sockets::Replace | Sockets::Overlap) {
             return None;
         }
         let ephemeral = udp::ephemeral_ports();

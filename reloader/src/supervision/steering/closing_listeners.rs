@@ -26,6 +26,11 @@ impl ClosingListeners {
         Ok(awaited.map(|found| found.endpoints()).collect())
     }
 
+    /// Their ports.
+    pub(crate) fn ports(&self) -> HashSet<u16> {
+        self.endpoints.iter().filter_map(Endpoint::port).collect()
+    }
+
     /// Connections in their accept queues.
     pub(crate) fn queued(&self) -> Result<u64, SockDiagError> {
         let all = sock_diag::tcp_listeners()?;

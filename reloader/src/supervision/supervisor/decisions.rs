@@ -10,7 +10,7 @@ use crate::gate::steer::{Steer, SteerError};
 use crate::gate::syn_counter::{CounterError, SynCounter};
 use crate::haproxy::version::VersionError;
 use crate::plan::companion::{self, CompanionPlanInputs};
-use crate::plan::{self, PlanInputs, Planned, Present};
+use crate::plan::{self, Beside, PlanInputs, Planned, Present};
 use crate::process::run_blocking;
 use crate::receipt::{Failure, Rung};
 use crate::server::{self, Capabilities, Check, CompanionServer};
@@ -39,8 +39,21 @@ impl Supervisor {
         if let Some(companion) = self.server().companion() {
             return self.companion_plan(companion, &present, strategy);
         }
-        let noreuseport = self.serving().is_some_and(|serving| serving.noreuseport);
-        plan::plan(&present, PlanInputs { server: capabilities, strategy, noreuseport, gates: self.host.gates() })
+        let beside = self.beside(self.serving().is_some_and(|serving| serving.noreuseport));
+        plan::plan(&present, PlanInputs { server: capabilities, strategy, beside, gates: self.host.gates() })
+    }
+
+    /// Whether the next generation can bind beside the serving one. One of them binds `alone`, without SO_REUSEPORT.
+    pub(crate) fn beside(&self, alone: bool) -> Beside<'_> {
+        if !alone {
+            return Beside::Freely;
+        }
+        match (self.server().wants_shared_ports(self.config().reload.strategy), &self.host.gates().overlap) {
+            (None, _) => Beside::Alone(None),
+            (Some(_), None) => Beside::Shared,
+            (Some(true), Some(why)) => Beside::Alone(Some(why)),
+            (Some(false), Some(why)) => Beside::Refused(why),
+        }
     }
 
     fn companion_plan(&self, companion: &CompanionServer, present: &[Present], strategy: Strategy) -> Vec<Planned> {

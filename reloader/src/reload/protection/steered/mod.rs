@@ -1,6 +1,7 @@
 //! Steers between two sockets of one SO_REUSEPORT group. The new socket gets all new connections. What is queued on the old one moves over when
 //! that closes; on kernels that do not migrate it is drained before.
 
+mod answers;
 pub(in crate::reload) mod groups;
 pub(in crate::reload) mod loan;
 mod losses;
@@ -13,7 +14,6 @@ use std::time::{Duration, Instant};
 use humantime::FormattedDuration;
 
 use self::losses::{Counters, lost_by_migration, lost_by_selection};
-use super::deferral_as_cause;
 use crate::gate::steer::Steer;
 use crate::kernel::sock_diag::{Endpoints, SockDiagError};
 use crate::model::listener::Listener;
@@ -56,8 +56,12 @@ impl SteeredListeners {
         self.deferral = Duration::ZERO;
     }
 
-    /// Before the old generation is asked to close: where the kernel does not migrate, its queues have to be empty.
-    pub(crate) async fn drain(&mut self) {
+    /// Before the old generation is asked to close: where the kernel does not migrate, its queues have to be empty. An old generation that does
+    /// not finish what it has accepted, with the process `unfinished`, has to answer first.
+    pub(crate) async fn drain(&mut self, unfinished: Option<u32>) {
+        if let Some(root) = unfinished {
+            answers::until_answered(&self.old, root, self.timeout).await;
+        }
         if self.steer.migrates() {
             return;
         }
@@ -119,7 +123,7 @@ impl SteeredListeners {
             }
             let timeout = if awaited.is_empty() { self.timeout } else { self.timeout + self.deferral };
             if began.elapsed() >= timeout {
-                let cause = deferral_as_cause(!self.deferral.is_zero() && !awaited.is_empty());
+                let cause = super::held::deferral_as_cause(!self.deferral.is_zero() && !awaited.is_empty());
                 let why = left(queued, awaited.len(), humantime::format_duration(timeout)) + cause;
                 return self.doubt = Some(Doubt::new(ReasonCode::Undrained, why));
             }

@@ -112,11 +112,11 @@ fn abstract_names_are_unproven_and_tcp_is_held() {
     load.stop().assert_lossless();
 }
 
-fn assert_rebound_without_loss(global: &str, rung: &str) {
+fn assert_rebound_without_loss(global: &str, line: &str, rung: &str) {
     netns::enter();
     let dir = tempfile::tempdir().unwrap();
     let fake = stand_in(dir.path());
-    let rig = Rig::with(&Config::web(WEB).global(global)).haproxy_at(&fake).start();
+    let rig = Rig::with(&Config::web(WEB).global(global)).haproxy_at(&fake).haproxy_line(line).start();
     let load = Load::to([WEB]).rate(1000).start();
     for _ in 0..8 {
         load.until_further(200);
@@ -132,11 +132,17 @@ fn assert_rebound_without_loss(global: &str, rung: &str) {
 #[test]
 #[ignore = "alone: loads"]
 fn tcp_listeners_are_steered() {
-    assert_rebound_without_loss("nbthread 1", "steered");
+    assert_rebound_without_loss("nbthread 1", "", "steered");
 }
 
 #[test]
 #[ignore = "alone: loads"]
 fn tcp_listeners_are_held_with_noreuseport() {
-    assert_rebound_without_loss("noreuseport", "held-ebpf");
+    assert_rebound_without_loss("noreuseport", "overlap = \"off\"", "held-ebpf");
+}
+
+#[test]
+#[ignore = "alone: loads"]
+fn tcp_listeners_overlap_with_noreuseport() {
+    assert_rebound_without_loss("noreuseport", "", "steered");
 }

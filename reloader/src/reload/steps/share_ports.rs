@@ -101,7 +101,7 @@ impl Attempt<'_> {
             Ok(Shared { refused: 0, sockets }) => {
                 if sockets > 0 && self.supervisor.is_served() {
                     self.recorder.note(format!(
-                        "{sockets} sockets were bound beside those of the old generation: SO_REUSEPORT was set for them (overlap)"
+                        "sockets that were bound beside those of the old generation, with SO_REUSEPORT set for them (overlap): {sockets}"
                     ));
                 }
                 None

@@ -11,8 +11,9 @@ use crate::config::Config;
 use super::Container;
 
 /// What an engine does between making the namespaces and running the entry point. `/sys` is that of the new network
-/// namespace, with nothing mounted below it: no bpf file system, no control groups.
-const PREPARE: &str = "ip link set lo up; mount -t sysfs -o ro sysfs /sys; mount --bind /proc/sys /proc/sys; \
+/// namespace, with nothing mounted below it but control groups, if the test gives it any: no bpf file system.
+const PREPARE: &str = "ip link set lo up; mount -t sysfs -o ro sysfs /sys; \
+                       test -z \"$GROUPS_WRITABLE\" || mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount --bind /proc/sys /proc/sys; \
                        mount -o remount,bind,ro /proc/sys; hostname container; exec \"$@\"";
 
 /// A container before it is started.
@@ -23,6 +24,7 @@ pub struct Setup {
     confined: Option<(PathBuf, String)>,
     /// The capability that is taken away, as setpriv(1) names it.
     without: Option<String>,
+    control_groups: bool,
     pub(super) user_namespace: bool,
     pub(super) runs_as_nobody: bool,
 }
@@ -35,6 +37,7 @@ impl Setup {
             haproxy: "/usr/sbin/haproxy".into(),
             confined: None,
             without: None,
+            control_groups: false,
             user_namespace: false,
             runs_as_nobody: false,
         }
@@ -63,6 +66,12 @@ impl Setup {
     /// Takes a capability away, as `--cap-drop` does.
     pub fn without(mut self, capability: &str) -> Setup {
         self.without = Some(capability.to_owned());
+        self
+    }
+
+    /// Gives it its control group to write to, as an engine does that lets a container run an init system.
+    pub fn with_control_groups(mut self) -> Setup {
+        self.control_groups = true;
         self
     }
 
@@ -104,6 +113,9 @@ impl Setup {
         command.args(["--mount-proc", "sh", "-ec", PREPARE, "sh"]).args(self.confined(&words));
         for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID", "FDSTORE"] {
             command.env_remove(name);
+        }
+        if self.control_groups {
+            command.env("GROUPS_WRITABLE", "1");
         }
         // A Ctrl-C ends the test, which ends the container.
         command.stdin(Stdio::null()).process_group(0);

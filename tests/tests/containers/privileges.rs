@@ -105,6 +105,19 @@ fn sys_ptrace_in_addition_allows_steering_all_listeners() {
     reload_under_load(&scene, "steered");
 }
 
+/// Without a control group to write to, the same container holds.
+#[test]
+#[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
+fn writable_control_group_in_addition_allows_overlapping() {
+    let setup = || {
+        let setup = Container::with(&config().global("noreuseport"));
+        let setup = setup.contained(CONTAINED, &["BPF", "NET_ADMIN", "SYS_PTRACE"]);
+        setup.tables("[reload]\nstrategy = \"steer\"")
+    };
+    reload_under_load(&Scene::start(setup()), "held-ebpf");
+    reload_under_load(&Scene::start(setup().with_control_groups()), "steered");
+}
+
 #[test]
 #[ignore = "alone: loads, and eBPF objects of the whole machine are looked at"]
 fn server_that_changes_its_user_needs_sys_ptrace() {

@@ -19,6 +19,7 @@ fn unit_reloads_restarts_and_survives_kills() {
 
     steps::rapid_reloads(&scene);
     holds_work_in_the_sandbox(&scene);
+    overlap_works_in_the_sandbox(&scene);
     an_unproven_reload_is_done(&scene);
     let mut idle = scene.idle();
     steps::a_failing_configuration(&scene);
@@ -60,6 +61,21 @@ fn holds_work_in_the_sandbox(scene: &Scene) {
     restart_with(scene, "");
     scene.reload();
     scene.assert_status("last reload proven");
+}
+
+/// A control group can be made below that of the unit, and a program attached to it.
+fn overlap_works_in_the_sandbox(scene: &Scene) {
+    scene.machine.write("/etc/haproxy/haproxy.cfg", config().global("noreuseport"));
+    restart_with(scene, "[reload]\nstrategy = \"steer\"\n");
+    for _ in 0..3 {
+        let receipt = scene.machine.reloader(&["reload", "--json"]).expect_status(0);
+        assert_eq!(listener(&receipt, WEB)["rung"], "steered", "{}", receipt.stdout);
+    }
+    let notes = scene.receipts()[0]["notes"].to_string();
+    assert!(notes.contains("(overlap)"), "{notes}");
+    scene.machine.write("/etc/haproxy/haproxy.cfg", config());
+    restart_with(scene, "");
+    scene.reload();
 }
 
 /// HAProxy cannot take over the socket of a single IPv6 address without `v6only`.

@@ -36,6 +36,7 @@ const EBPF: &[&str] = &[
     DEATHS[0],
     DEATHS[1],
     "hold_row::*",
+    "services::overlap::haproxy_with_noreuseport*",
     "steer_gate::*",
     "ladder::*",
     "!ladder::changed::qdisc_hold*",

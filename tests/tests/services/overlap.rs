@@ -264,3 +264,21 @@ fn generation_that_binds_another_address_is_refused() {
     write_nginx_conf(&rig, WEB);
     assert_eq!(listener(&rig.reload().expect_status(0), WEB)["rung"], "steered");
 }
+
+#[test]
+fn both_families_overlap() {
+    netns::enter();
+    for (address, bind) in [
+        ("[::1]:8080", "(\"::1\", 8080), family=socket.AF_INET6"),
+        ("[::]:8080", "(\"::\", 8080), family=socket.AF_INET6, dualstack_ipv6=True"),
+    ] {
+        let start = "\"/usr/bin/python3\", \"DIR/app.py\"";
+        let mut rig = prepare(setup(&service_table("app", start, "overlap", address, "")));
+        fs::write(rig.path("app.py"), asyncio("0").replace("(\"127.0.0.1\", 8080)", bind)).unwrap();
+        rig.start_daemon();
+        for _ in 0..2 {
+            assert_eq!(listener(&rig.reload().expect_status(0), address)["rung"], "steered");
+            Load::to(["[::1]:8080"]).connections(20).run().assert_lossless();
+        }
+    }
+}

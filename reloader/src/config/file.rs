@@ -67,6 +67,7 @@ struct HaproxyTable {
     command_line: String,
     environment_files: Vec<String>,
     default_environment: BTreeMap<String, String>,
+    after: Vec<String>,
 }
 
 impl Default for HaproxyTable {
@@ -82,6 +83,7 @@ impl Default for HaproxyTable {
             command_line: "none".into(),
             environment_files: Vec::new(),
             default_environment: BTreeMap::new(),
+            after: Vec::new(),
         }
     }
 }
@@ -158,6 +160,7 @@ impl From<HaproxyTable> for Haproxy {
             last_known_good,
             unit_command,
             environment: BTreeMap::new(),
+            after: table.after,
         }
     }
 }

@@ -205,12 +205,15 @@ fn full_queue_of_the_unix_socket_is_counted_and_logged() {
     let through_nginx = load(WEB);
     let path = rig.path("front.sock").display().to_string();
     let direct = load(&path);
+    let probe = rig.run(&["probe", "--json"]);
     serving.signal(Signal::SIGCONT);
     let log = log_of_nginx(&rig);
     assert!(log.contains(NOT_REACHED) && log.contains("(11: Resource temporarily unavailable)"), "{log}");
     // The queue has room for one connection more than it was asked for.
     let (waited, closed) = (through_nginx.timeout, through_nginx.empty + through_nginx.reset_after_connect);
     assert_eq!((waited, closed), (11, 19), "{through_nginx}");
+    let (queued, limit) = (probe.at("/backlogs/0/queued"), probe.at("/backlogs/0/limit"));
+    assert_eq!((queued, limit), (&11.into(), &10.into()), "{}", probe.stdout);
     assert_eq!(direct.other.get("unix backlog full"), Some(&30), "{direct}");
 }
 

@@ -21,6 +21,7 @@ mod ends;
 mod failed_reloads;
 mod fd_store;
 mod footprint;
+mod front;
 mod hold_command;
 mod hold_ebpf;
 mod hold_faults;

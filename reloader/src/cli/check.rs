@@ -14,6 +14,7 @@ use crate::haproxy::scan;
 use crate::haproxy::unit_command;
 use crate::haproxy::version::Version;
 use crate::process::children;
+use crate::server::proxy_protocol;
 
 /// The end of a message that follows the server's own output. That output says what is wrong.
 const SEE_ABOVE: &str = " (see above)";
@@ -53,8 +54,9 @@ fn check(context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
     let mut checked = vec!["reloader's".to_owned()];
     if let Some(haproxy) = &config.haproxy {
-        check_haproxy(haproxy, config.reload.start_timeout)?;
+        let haproxy = check_haproxy(haproxy, config.reload.start_timeout)?;
         checked.push("HAProxy's".into());
+        warn_of_proxy_headers(context, &config, &haproxy);
     }
     for (name, service) in &config.services {
         check_program_and_user(name, service)?;
@@ -70,8 +72,17 @@ fn invalid(message: String) -> CliError {
     CliError::new(Exit::BadConfiguration, message)
 }
 
-fn check_haproxy(haproxy: &Haproxy, timeout: Duration) -> Result<(), CliError> {
-    let haproxy = &unit_command::resolve(haproxy).map_err(invalid)?;
+/// A mismatch is no error, because it was found by small parsers and not by the servers themselves.
+fn warn_of_proxy_headers(context: &Context, config: &Config, haproxy: &Haproxy) {
+    let warnings = scan::read(&haproxy.config).map(|sources| proxy_protocol::warnings(config, &sources));
+    for warning in warnings.unwrap_or_default().iter().filter(|_| !context.quiet) {
+        eprintln!("warning: {warning}");
+    }
+}
+
+/// Returns the table with what its command line says.
+fn check_haproxy(haproxy: &Haproxy, timeout: Duration) -> Result<Haproxy, CliError> {
+    let haproxy = unit_command::resolve(haproxy).map_err(invalid)?;
     if haproxy.mode == Mode::Supervised {
         let (_, facts) = scan::load(&haproxy.config).map_err(invalid)?;
         facts.lasting_program_sentence().map_or(Ok(()), |sentence| Err(invalid(sentence)))?;
@@ -79,13 +90,13 @@ fn check_haproxy(haproxy: &Haproxy, timeout: Duration) -> Result<(), CliError> {
     let version = Version::from_binary(&haproxy.binary, timeout);
     Context::runtime()?.block_on(version).map_err(|error| invalid(error.to_string()))?;
     // HAProxy writes its own messages to this process's standard output and error.
-    let status = children::status(&mut check_command(haproxy)).map_err(|error| {
+    let status = children::status(&mut check_command(&haproxy)).map_err(|error| {
         invalid(format!("cannot run {}: {error}; set `binary` under [haproxy]", haproxy.binary.display()))
     })?;
     if !status.success() {
         return Err(invalid(format!("HAProxy refuses its configuration{SEE_ABOVE}")));
     }
-    Ok(())
+    Ok(haproxy)
 }
 
 /// Checks the program and the user of a service, which its own check does not cover.

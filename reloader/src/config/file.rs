@@ -68,6 +68,7 @@ struct HaproxyTable {
     command_line: String,
     environment_files: Vec<String>,
     default_environment: BTreeMap<String, String>,
+    after: Vec<String>,
 }
 
 impl Default for HaproxyTable {
@@ -84,6 +85,7 @@ impl Default for HaproxyTable {
             command_line: "none".into(),
             environment_files: Vec::new(),
             default_environment: BTreeMap::new(),
+            after: Vec::new(),
         }
     }
 }
@@ -161,6 +163,7 @@ impl From<HaproxyTable> for Haproxy {
             overlap: table.overlap,
             unit_command,
             environment: BTreeMap::new(),
+            after: table.after,
         }
     }
 }

@@ -4,6 +4,7 @@ mod address;
 mod check;
 mod file;
 mod load;
+mod order;
 mod service;
 mod settings;
 mod size;

@@ -61,6 +61,9 @@ pub struct Service {
     /// The user as which the server runs. `None`: the daemon's user.
     #[serde(default)]
     pub user: Option<String>,
+    /// The services before it in `reload --all`.
+    #[serde(default)]
+    pub after: Vec<String>,
 }
 
 /// How sockets reach a server.

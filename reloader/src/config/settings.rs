@@ -55,6 +55,8 @@ pub struct Haproxy {
     pub unit_command: Option<UnitCommand>,
     /// Additional variables of HAProxy's environment, from the environment files.
     pub environment: BTreeMap<String, String>,
+    /// The services before it in `reload --all`.
+    pub after: Vec<String>,
 }
 
 /// The command line of a unit with its variables.

@@ -17,6 +17,7 @@ pub mod named_files;
 pub mod overlay;
 pub mod peers;
 pub(crate) mod pinned;
+pub mod proxy_protocol;
 pub mod runtime_api;
 pub mod scan;
 pub mod unit_command;

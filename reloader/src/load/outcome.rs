@@ -13,6 +13,9 @@ pub const SLOW_THRESHOLD: Duration = Duration::from_millis(900);
 pub enum Failure {
     /// The port has no listener, or the path of the unix socket does not exist.
     Refused,
+    /// The accept queue of the unix socket is full. The kernel refuses the connection at once, and does not try again: a server that connects
+    /// without waiting, as nginx and HAProxy do, has lost its client there.
+    BacklogFull,
     /// Reset before the client saw the connection established.
     ResetBeforeConnect,
     /// Reset once established, before or during the reply.
@@ -74,6 +77,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Refused => out.write_str("refused"),
+            Failure::BacklogFull => out.write_str("unix backlog full"),
             Failure::ResetBeforeConnect => out.write_str("reset before connect"),
             Failure::ResetAfterConnect => out.write_str("reset after connect"),
             Failure::Empty => out.write_str("empty reply"),

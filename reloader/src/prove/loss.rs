@@ -7,7 +7,7 @@ use crate::load::Failure;
 /// The kind of a loss, as reports count them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum LossClass {
-    /// The port had no listener.
+    /// The port had no listener, or the accept queue of the unix socket was full.
     Refused,
     /// Reset, before or after the connection was established.
     Reset,
@@ -41,7 +41,7 @@ impl LossClass {
     /// The class of a failure; `None` where the client's machine is the cause, which is not a loss of the service.
     pub(super) fn from_failure(failure: Failure) -> Option<LossClass> {
         Some(match failure {
-            Failure::Refused => LossClass::Refused,
+            Failure::Refused | Failure::BacklogFull => LossClass::Refused,
             Failure::ResetBeforeConnect | Failure::ResetAfterConnect => LossClass::Reset,
             Failure::Empty => LossClass::Empty,
             Failure::CutShort => LossClass::CutShort,

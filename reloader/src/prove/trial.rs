@@ -136,6 +136,10 @@ fn explain(failure: Failure, protocol: &Protocol) -> String {
     let path = protocol.http.as_deref().unwrap_or("/");
     match failure {
         Failure::Refused => "refused: the port has no listener".into(),
+        Failure::BacklogFull => {
+            "the accept queue of the unix socket is full: the server does not accept, or its backlog is too small"
+                .into()
+        }
         Failure::Status(status) => {
             format!("it answers {path} with {status}; name a path that it serves: --http=/PATH")
         }

@@ -8,6 +8,8 @@ mod check;
 mod companion;
 mod haproxy;
 mod launch;
+mod nginx;
+pub(crate) mod proxy_protocol;
 mod questions;
 mod refusal;
 mod retire_request;

@@ -13,6 +13,7 @@ type Place = (&'static str, &'static str);
 
 const README: &str = "README.md";
 const CONTAINERS: &str = "docs/guide/containers.md";
+const FRONT: &str = "docs/guide/front.md";
 const HOLDING: &str = "docs/guide/holding.md";
 const MESSAGES: &str = "docs/internals/messages.md";
 const PROVE: &str = "docs/guide/prove.md";
@@ -37,6 +38,12 @@ const NOT_RUN: &[(Place, &str)] = &[
     ),
     (("docs/bench.md", "sudo -E"), "it takes half an hour; xtask's own test reads these command lines"),
     ((PROVE, "reloader prove"), "it loads a host of the internet; the command line's own test reads it"),
+    ((FRONT, "global\n"), "the tests in `front` run with it"),
+    ((FRONT, "load_module"), "the tests in `front` run with it"),
+    (
+        (FRONT, "# reloader check"),
+        "it takes a unit: `front::port_moves_from_nginx_to_haproxy_without_loss` does the same",
+    ),
     ((SYSV, "$ cargo xtask dist"), "`cargo xtask ci --all` runs it"),
     ((SYSTEMD, "[Service]"), "for HAProxy's `namespace`, and for kernels that systemd of this machine does not boot"),
     ((SYSV, "# modprobe"), "it takes sch_plug: `sysv::lifecycle` does the same in a guest that has it"),

@@ -2,6 +2,7 @@
 
 pub(crate) mod scene;
 
+mod all;
 mod blocking;
 mod changes;
 mod failures;

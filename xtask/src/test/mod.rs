@@ -42,11 +42,12 @@ pub(crate) use tiers::Tier;
 use tiers::Tiers;
 
 /// The packages of the integration tests: the servers, the tools that check from outside, and those that unpack other versions.
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 14] = [
     "debootstrap",
     "haproxy",
     "iproute2",
     "iptables",
+    "libnginx-mod-stream",
     "lighttpd",
     "nftables",
     "nginx-light",

@@ -30,6 +30,7 @@ impl Config {
         for (name, service) in &self.services {
             service.check(name)?;
         }
+        self.check_order()?;
         self.check_addresses()?;
         self.check_paths()?;
         if self.reload.start_timeout.is_zero() {

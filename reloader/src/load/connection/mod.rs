@@ -32,8 +32,8 @@ const READ_BUFFER_BYTES: usize = 4096;
 pub(super) enum Advance {
     /// An event of its socket.
     WaitForSocket,
-    /// Another call soon, because no event will come. Either the backlog of a unix listener is full, and a blocking
-    /// client would sleep. Or there is more to read than one turn may read.
+    /// Another call soon, because no event will come. Either there is more to read than one turn may read. Or a long session meets the full
+    /// backlog of a unix listener.
     RunAgain,
     /// Nothing: its exchange has ended.
     Done(Result<(), Failure>),
@@ -168,7 +168,9 @@ impl Connection {
             match self.phase {
                 Phase::New => match self.connect()? {
                     true => self.phase = Phase::Connecting,
-                    false => return Ok(Advance::RunAgain),
+                    // Long sessions are opened all at once, and what happens to them before that does not count.
+                    false if matches!(self.options.exchange, Exchange::Session(_)) => return Ok(Advance::RunAgain),
+                    false => return Ok(Advance::Done(Err(Failure::BacklogFull))),
                 },
                 Phase::Connecting => match self.check_connected()? {
                     true => {

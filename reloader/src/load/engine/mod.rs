@@ -26,7 +26,7 @@ use slots::Slots;
 const MAX_STARTS_PER_TURN: usize = 64;
 /// How soon a call to stop is noticed.
 const STOP_POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// The pause before a connection is driven again without an event, such as one that meets a full unix backlog.
+/// The pause before a connection is driven again without an event, such as one with more to read than one turn may read.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 const GENERATOR_NICE: i32 = -10;
 

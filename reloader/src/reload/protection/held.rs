@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::deferral_as_cause;
+use super::deferral::deferral_as_cause;
 use crate::config::Strategy;
 use crate::gate::hold::{Backend, Exception, Hold, HoldError, HoldOutcome, HoldRequest, HoldStats, Target};
 use crate::kernel::{devices, sock_diag};

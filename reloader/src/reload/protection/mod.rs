@@ -1,5 +1,6 @@
 //! Protects listeners whose socket changes: TCP is steered where that is possible, and held where it is not; a unix path is drained.
 
+mod deferral;
 pub(crate) mod held;
 pub(crate) mod replaced;
 pub(crate) mod reserved;
@@ -88,13 +89,4 @@ impl Protection {
         }
         recorder.phase(|phases| &mut phases.release);
     }
-}
-
-/// What is said of undone handshakes whose listener waits for the client's first data.
-fn deferral_as_cause(deferring: bool) -> &'static str {
-    if !deferring {
-        return "";
-    }
-    "; the listener has TCP_DEFER_ACCEPT (`defer-accept`), so that a handshake waits for the client's first data: without it the \
-     listener could be proven"
 }

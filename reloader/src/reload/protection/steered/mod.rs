@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use humantime::FormattedDuration;
 
 use self::losses::{Counters, lost_by_migration, lost_by_selection};
-use super::deferral_as_cause;
+use super::deferral::deferral_as_cause;
 use crate::gate::steer::Steer;
 use crate::kernel::sock_diag::{Endpoints, SockDiagError};
 use crate::model::listener::Listener;

@@ -76,9 +76,13 @@ pub struct Plain {
 impl Plain {
     /// Starts HAProxy with `ports` binds from 127.0.0.1:8000 on.
     pub fn start(binary: &HaproxyBinary, method: Method, ports: u16) -> Plain {
+        Plain::start_at(binary, method, &format!("127.0.0.1:8000-{}", 7999 + ports))
+    }
+
+    /// Starts HAProxy with this bind.
+    pub fn start_at(binary: &HaproxyBinary, method: Method, bind: &str) -> Plain {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let bind = format!("127.0.0.1:8000-{}", 7999 + ports);
-        let mut config = Config::web(&bind).exposing_stats_socket(&dir.path().join("stats.sock"));
+        let mut config = Config::web(bind).exposing_stats_socket(&dir.path().join("stats.sock"));
         if method == Method::NoReusePort {
             config = config.global("noreuseport");
         }

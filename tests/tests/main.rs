@@ -20,6 +20,7 @@ mod draining;
 mod ends;
 mod failed_reloads;
 mod fd_store;
+mod flip;
 mod footprint;
 mod front;
 mod hold_command;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::DaemonError;
 use super::socket_flags;
+use super::unix_paths;
 use super::unrecorded::with_unrecorded;
 use crate::fs::generation_files::GenerationFiles;
 use crate::haproxy::inspect::stats_socket_inode;
@@ -73,6 +74,13 @@ async fn own_generations(
         }
     }
     let serving = choose_serving(supervisor.server(), &found, &machine).await;
+    if let Some((_, pid)) = serving {
+        let scope = supervisor.server().process_scope();
+        let others = found.iter().map(|(_, process)| process.pid()).filter(|other| *other != pid);
+        let others: Vec<u32> = others.flat_map(|other| scope.processes(other)).collect();
+        let [serving, others] = [scope.processes(pid), others].map(|processes| process::sockets_of(&processes));
+        unix_paths::give_back(serving, others, machine.clone(), supervisor.config().reload.drain_timeout).await;
+    }
     let mut chosen = None;
     let mut with_files = HashSet::new();
     for (record, process) in found {

@@ -21,6 +21,7 @@ mod signals;
 mod socket_flags;
 mod startup;
 mod timing;
+mod unix_paths;
 mod unrecorded;
 
 pub use errors::DaemonError;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
+use super::cli_addresses;
 use super::client::{self, ClientError};
 use super::launch::is_private_socket;
 use super::runtime_api;
@@ -35,14 +36,18 @@ pub async fn inspect(
     runtime_dir: PathBuf,
     exports: bool,
 ) -> Result<Inspection, InspectError> {
-    let control = match runtime_api::cli_sockets(&socket, ANSWER_TIMEOUT).await {
-        Ok(addresses) => addresses.into_iter().collect(),
+    let listed = match runtime_api::cli_sockets(&socket, ANSWER_TIMEOUT).await {
+        Ok(addresses) => addresses.map(|addresses| addresses.into_iter().collect()),
         Err(error) => {
             log::warn!("`show cli sockets` failed on {}: {error}; stats sockets count as traffic", socket.display());
-            HashSet::new()
+            Some(HashSet::new())
         }
     };
-    tokio::task::spawn_blocking(move || ask_and_look(root, &socket, &runtime_dir, &control, exports)).await?
+    tokio::task::spawn_blocking(move || {
+        let control = listed.unwrap_or_else(|| cli_addresses::configured(root).iter().map(cli_name).collect());
+        ask_and_look(root, &socket, &runtime_dir, &control, exports)
+    })
+    .await?
 }
 
 fn ask_and_look(

@@ -5,6 +5,7 @@ pub mod bind_protocol;
 pub mod binds;
 pub mod broker;
 pub mod check;
+mod cli_addresses;
 pub mod client;
 pub mod codec;
 pub mod command_line;

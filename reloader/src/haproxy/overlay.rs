@@ -14,7 +14,7 @@ const OWN_STATS_CONNECTIONS: u32 = 16;
 
 /// The text of the daemon's configuration file for one generation.
 pub fn overlay(private_socket: &Path, facts: &Facts, version: Version, close_spread_time: Option<&str>) -> String {
-    let socket = quoted(&private_socket.display().to_string());
+    let socket = as_word(&private_socket.display().to_string());
     let expose = if version.passes_sockets() { " expose-fd listeners" } else { "" };
     let mut text = format!(
         "# Written by reloader for one generation.\n\
@@ -35,7 +35,13 @@ pub fn overlay(private_socket: &Path, facts: &Facts, version: Version, close_spr
     text
 }
 
-/// The text as one word of a configuration.
+/// The text as one word of a configuration, quoted where it has to be: HAProxy before 1.6 takes quotes for a part of the word.
+fn as_word(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-@:+".contains(letter);
+    if text.chars().all(is_plain) { text.to_owned() } else { quoted(text) }
+}
+
+/// The text as one word of a configuration, in quotes.
 pub(super) fn quoted(text: &str) -> String {
     let escaped: String = text
         .chars()
@@ -50,6 +56,13 @@ mod tests {
 
     fn text(facts: &Facts, minor: u32) -> String {
         overlay(Path::new("/run/r/generation-1.sock"), facts, Version { major: 2, minor }, Some("2s"))
+    }
+
+    #[test]
+    fn path_is_quoted_only_where_it_has_to_be() {
+        assert!(text(&Facts::default(), 6).contains("stats socket /run/r/generation-1.sock mode 600"));
+        let odd = overlay(Path::new("/run/a b/$c.sock"), &Facts::default(), Version { major: 2, minor: 6 }, None);
+        assert!(odd.contains("stats socket \"/run/a b/\\$c.sock\" mode 600"), "{odd}");
     }
 
     #[test]

@@ -55,14 +55,19 @@ fn parse_info(answer: &str) -> Option<Info> {
     })
 }
 
-/// The addresses of all CLI sockets, as `show cli sockets` prints them (`unix@PATH`, `ipv4@ADDRESS:PORT`, ...).
+/// The addresses of all CLI sockets, as `show cli sockets` prints them (`unix@PATH`, `ipv4@ADDRESS:PORT`, ...). `None` if this HAProxy does not
+/// know the command, which came with 1.8.
 ///
 /// # Errors
 /// As [`ask`].
-pub async fn cli_sockets(socket: &Path, timeout: Duration) -> io::Result<Vec<String>> {
-    let answer = ask(socket, "show cli sockets", timeout).await?;
-    let lines = answer.lines().filter(|line| !line.starts_with('#'));
-    Ok(lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+pub async fn cli_sockets(socket: &Path, timeout: Duration) -> io::Result<Option<Vec<String>>> {
+    Ok(parse_cli_sockets(&ask(socket, "show cli sockets", timeout).await?))
+}
+
+fn parse_cli_sockets(answer: &str) -> Option<Vec<String>> {
+    let table = answer.trim_start().strip_prefix("# socket")?;
+    let lines = table.lines().skip(1).filter(|line| !line.starts_with('#'));
+    Some(lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -76,5 +81,14 @@ mod tests {
         let info = parse_info(answer).unwrap();
         assert_eq!(info, Info { version: "2.6.12-1+deb12u4".into(), pid: 6385, connection_rate: Some(12) });
         assert_eq!(parse_info("Unknown command.\n"), None);
+    }
+
+    #[test]
+    fn refused_command_names_no_socket() {
+        let table = "# socket lvl processes\nunix@/run/a.sock admin all\nipv4@127.0.0.1:99 user all\n";
+        assert_eq!(parse_cli_sockets(table), Some(vec!["unix@/run/a.sock".into(), "ipv4@127.0.0.1:99".into()]));
+        let help =
+            "Unknown command. Please enter one of the following commands only :\n  help           : this message\n";
+        assert_eq!(parse_cli_sockets(help), None);
     }
 }

@@ -12,8 +12,7 @@ use crate::receipt::Rung;
 use crate::server::Capabilities;
 
 /// Why a unix path that the server binds again is not proven.
-pub(crate) const REFUSES: &str =
-    "its path leads to the new socket a moment before that listens: a client that connects in between is refused";
+pub(crate) const REFUSES: &str = "its path leads to the new socket, from HAProxy 2.3 on a moment before that listens: a client that connects in between is refused";
 
 /// What the plan knows of a listener of the serving generation.
 #[derive(Debug, Clone)]

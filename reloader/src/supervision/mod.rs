@@ -42,7 +42,7 @@ pub(crate) use last_known_good::LastKnownGood;
 pub(crate) use log_tail::LogTail;
 pub(crate) use notices::{Notice, Notices, ProcessNotice};
 pub(crate) use outage::ServiceOutage;
-pub(crate) use path_links::{PathLinks, clean_up as clean_up_path_links};
+pub(crate) use path_links::{PathLinks, clean_up as clean_up_path_links, give_back as give_path_back};
 pub(crate) use receipts::Receipts;
 pub(crate) use restart_policy::CustodyEnd;
 pub(crate) use service::Service;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::model::listener::{Address, Endpoint, Owned};
@@ -105,6 +105,15 @@ pub(crate) fn clean_up(endpoints: impl IntoIterator<Item = Endpoint>) {
     }
 }
 
+/// Gives a path back to the socket whose file has this inode (its lower 32 bits, as the kernel tells it), if an earlier daemon's link leads
+/// to that socket. Returns whether it did.
+pub(crate) fn give_back(path: &Path, file: u32) -> bool {
+    let link = beside(path);
+    let is_its_link =
+        fs::symlink_metadata(&link).is_ok_and(|found| found.file_type().is_socket() && found.ino() as u32 == file);
+    is_its_link && fs::rename(&link, path).is_ok()
+}
+
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".reloader");
@@ -147,6 +156,23 @@ mod tests {
         links.retain(&HashSet::from([2]));
         assert!(links.0.is_empty());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn path_goes_back_to_the_socket_of_the_link_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, temporary) = (directory.path().join("socket"), directory.path().join("socket.tmp"));
+        let old = UnixListener::bind(&path).unwrap();
+        let file = fs::metadata(&path).unwrap().ino() as u32;
+        std::mem::forget(PathLinks::new(&[owned(&path, 1)]));
+        let new = UnixListener::bind(&temporary).unwrap();
+        fs::rename(&temporary, &path).unwrap();
+        drop(new);
+        assert!(!give_back(&path, file + 1) && UnixStream::connect(&path).is_err());
+        assert!(give_back(&path, file));
+        UnixStream::connect(&path).unwrap();
+        old.accept().unwrap();
+        assert!(!give_back(&path, file), "the link is gone");
     }
 
     #[test]

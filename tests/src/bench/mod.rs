@@ -6,11 +6,14 @@
 mod around;
 mod cpu;
 mod figures;
+mod flip;
+mod front;
 mod server;
 mod slice;
 mod way;
 
 pub use around::{AFTER, BEFORE, BUCKET, Moment};
 pub use figures::Figures;
+pub use flip::{Flip, NFTABLES};
 pub use slice::{Share, run};
 pub use way::Way;

@@ -2,6 +2,8 @@
 
 use anyhow::{Result, ensure};
 
+use super::flip::Flip;
+use super::front::Front;
 use super::way::Way;
 use crate::config::Config;
 use crate::haproxy::HaproxyBinary;
@@ -19,7 +21,9 @@ pub(super) enum Server {
     Plain(Plain),
     SynsDropped(Plain),
     Master { master: Master, _dir: tempfile::TempDir },
-    Reloader { rig: Box<Rig>, rung: &'static str },
+    Flip(Flip),
+    Front { server: Box<Server>, _front: Front },
+    Reloader { rig: Box<Rig>, address: String, rung: &'static str },
 }
 
 impl Server {
@@ -32,7 +36,9 @@ impl Server {
             Way::SynsDropped => Server::SynsDropped(plain(Method::SoftStop)),
             Way::PassSockets => Server::Plain(plain(Method::PassSockets)),
             Way::MasterWorker => master(),
-            Way::Passed | Way::Steered | Way::HeldEbpf | Way::HeldQdisc => reloader(way),
+            Way::FlipNftables | Way::FlipSkLookup => Server::Flip(Flip::start(way)),
+            Way::Front | Way::FrontPassed => front(way),
+            Way::Passed | Way::Steered | Way::HeldEbpf | Way::HeldQdisc => reloader(way, WEB),
         }
     }
 
@@ -56,13 +62,15 @@ impl Server {
                 master.reload();
                 Ok(false)
             }
-            Server::Reloader { rig, rung } => {
+            Server::Flip(flip) => flip.reload().map(|()| false),
+            Server::Front { server, .. } => server.reload(),
+            Server::Reloader { rig, address, rung } => {
                 let receipt = rig.reload();
                 ensure!(receipt.json.is_object(), "the reload failed: {}{}", receipt.stdout, receipt.stderr);
                 let reason = || receipt.at("/reason").as_str().unwrap_or("its receipt gives no reason");
                 ensure!(receipt.at("/result") != "failed", "the reload failed: {}", reason());
                 let is_proven = receipt.status == 0 && receipt.at("/result") == "proven";
-                Ok(is_proven && listener(&receipt, WEB)["rung"] == *rung)
+                Ok(is_proven && listener(&receipt, address)["rung"] == *rung)
             }
         }
     }
@@ -76,13 +84,25 @@ fn master() -> Server {
     Server::Master { master: Master::start(&HaproxyBinary::installed(), &config, &cli, &stats, &[]), _dir: dir }
 }
 
-fn reloader(way: Way) -> Server {
+/// HAProxy on a Unix path, and nginx before it.
+fn front(way: Way) -> Server {
+    let front = Front::prepare();
+    let bind = format!("unix@{} mode 666", front.path().display());
+    let server = match way {
+        Way::FrontPassed => reloader(way, &bind),
+        _ => Server::Plain(Plain::start_at(&HaproxyBinary::installed(), Method::SoftStop, &bind)),
+    };
+    Server::Front { server: Box::new(server), _front: front.start() }
+}
+
+fn reloader(way: Way, bind: &str) -> Server {
     let config = match way.binds_alone() {
-        true => Config::web(WEB).global("noreuseport"),
-        false => Config::web(WEB),
+        true => Config::web(bind).global("noreuseport"),
+        false => Config::web(bind),
     };
     // In a guest a hold may last longer than the default allows.
     let tables = format!("[reload]\nstrategy = \"{}\"\n[hold]\nmax = \"60s\"\n", way.strategy());
     let rig = Box::new(Rig::with(&config).tables(&tables).start());
-    Server::Reloader { rig, rung: way.rung().expect("one of reloader's ways") }
+    let address = bind.split(' ').next().unwrap_or_default().trim_start_matches("unix@").to_owned();
+    Server::Reloader { rig, address, rung: way.rung().expect("one of reloader's ways") }
 }

@@ -21,6 +21,14 @@ pub enum Way {
     PassSockets,
     /// `-W`, and SIGUSR2 to the master.
     MasterWorker,
+    /// Two instances, switched by a map of nftables.
+    FlipNftables,
+    /// Two instances, switched by a program at the kernel's lookup of listeners.
+    FlipSkLookup,
+    /// nginx owns the port, and HAProxy behind it a Unix path that each of its generations binds.
+    Front,
+    /// The same, with HAProxy under reloader, which passes the Unix socket.
+    FrontPassed,
     /// Reloader, each listener passed.
     Passed,
     /// Reloader, each listener bound again in its reuseport group.
@@ -33,13 +41,17 @@ pub enum Way {
 
 impl Way {
     /// All ways: first those without reloader, then those with it.
-    pub const ALL: [Way; 10] = [
+    pub const ALL: [Way; 14] = [
         Way::KillAndStart,
         Way::NoReusePort,
         Way::SoftStop,
         Way::SynsDropped,
         Way::PassSockets,
         Way::MasterWorker,
+        Way::FlipNftables,
+        Way::FlipSkLookup,
+        Way::Front,
+        Way::FrontPassed,
         Way::Passed,
         Way::Steered,
         Way::HeldEbpf,
@@ -55,6 +67,10 @@ impl Way {
             Way::SynsDropped => "syns-dropped",
             Way::PassSockets => "x",
             Way::MasterWorker => "master-worker",
+            Way::FlipNftables => "flip-nftables",
+            Way::FlipSkLookup => "flip-sk-lookup",
+            Way::Front => "front",
+            Way::FrontPassed => "front-passed",
             Way::Passed => "passed",
             Way::Steered => "steered",
             Way::HeldEbpf => "held-ebpf",
@@ -71,6 +87,10 @@ impl Way {
             Way::SynsDropped => "-sf, SYNs dropped by iptables",
             Way::PassSockets => "-x and -sf",
             Way::MasterWorker => "master-worker",
+            Way::FlipNftables => "two instances, flip by nftables",
+            Way::FlipSkLookup => "two instances, flip by sk_lookup",
+            Way::Front => "nginx in front, -sf",
+            Way::FrontPassed => "nginx in front, reloader, passed",
             Way::Passed => "reloader, passed",
             Way::Steered => "reloader, steered",
             Way::HeldEbpf => "reloader, held by eBPF",
@@ -94,6 +114,17 @@ impl Way {
             }
             Way::PassSockets => "HAProxy's own transfer of sockets, from its stats socket with expose-fd.",
             Way::MasterWorker => "SIGUSR2 to the master, as the distributions' unit reloads.",
+            Way::FlipNftables => {
+                "The other instance starts on a port of its own, and a map of nftables sends new connections there; the old one ends when its \
+                 queue is empty."
+            }
+            Way::FlipSkLookup => {
+                "The same, but an eBPF program at the kernel's lookup of listeners chooses the instance."
+            }
+            Way::Front => {
+                "nginx owns the port and connects to HAProxy over a Unix socket, whose path each new HAProxy binds (Yelp, 2017)."
+            }
+            Way::FrontPassed => "The same, but reloader reloads HAProxy, and passes the Unix socket.",
             Way::Passed => "The new process gets the same sockets, and the kernel is asked whether it has them.",
             Way::Steered => "The new process binds beside the old one; an eBPF program moves the queued connections.",
             Way::HeldEbpf => {
@@ -105,8 +136,11 @@ impl Way {
 
     /// The rung that each receipt must name. None for a way without reloader.
     pub fn rung(self) -> Option<&'static str> {
-        let is_ours = [Way::Passed, Way::Steered, Way::HeldEbpf, Way::HeldQdisc].contains(&self);
-        is_ours.then(|| self.name())
+        match self {
+            Way::Passed | Way::FrontPassed => Some("passed"),
+            Way::Steered | Way::HeldEbpf | Way::HeldQdisc => Some(self.name()),
+            _ => None,
+        }
     }
 
     /// The `strategy` in reloader's configuration.

@@ -13,6 +13,7 @@ type Place = (&'static str, &'static str);
 
 const README: &str = "README.md";
 const CONTAINERS: &str = "docs/guide/containers.md";
+const FLIP: &str = "docs/guide/flip.md";
 const FRONT: &str = "docs/guide/front.md";
 const HOLDING: &str = "docs/guide/holding.md";
 const MESSAGES: &str = "docs/internals/messages.md";
@@ -48,6 +49,8 @@ const NOT_RUN: &[(Place, &str)] = &[
     ((SYSTEMD, "[Service]"), "for HAProxy's `namespace`, and for kernels that systemd of this machine does not boot"),
     ((SYSV, "# modprobe"), "it takes sch_plug: `sysv::lifecycle` does the same in a guest that has it"),
     ((SYSV, "# echo manual"), "no current distribution has Upstart"),
+    ((FLIP, "table inet flip"), "`flip` compares it with the table that its tests load"),
+    ((FLIP, "flush map"), "`flip` does it in each of its flips"),
     ((CONTAINERS, "FROM debian"), "no engine runs here"),
     (
         (CONTAINERS, "$ docker run --detach"),

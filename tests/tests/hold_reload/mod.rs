@@ -11,6 +11,7 @@ mod ended_early;
 mod failures;
 mod many;
 mod side_by_side;
+mod stand_in_before_1_8;
 
 const WEB: &str = "127.0.0.1:8000";
 const HOLD: &str = "[reload]\nstrategy = \"hold\"\n";

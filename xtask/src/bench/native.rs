@@ -16,7 +16,8 @@ use super::run::output_within;
 use crate::packages::{ensure_apt, run};
 use crate::profile;
 
-const PACKAGES: [&str; 4] = ["haproxy", "iproute2", "iptables", "util-linux"];
+const PACKAGES: [&str; 7] =
+    ["haproxy", "iproute2", "iptables", "libnginx-mod-stream", "nftables", "nginx-light", "util-linux"];
 
 /// The command that isolates a share. In a process namespace of its own it can count all processor time, and leaves no process behind.
 pub(super) const ISOLATED: [&str; 6] = ["unshare", "--fork", "--pid", "--mount", "--mount-proc", "--kill-child"];

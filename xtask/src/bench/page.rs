@@ -72,6 +72,7 @@ fn ways(rows: &[Row]) -> Element {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::Way;
     use crate::bench::document::tests::sample;
 
     fn parsed(text: &str) -> roxmltree::Document<'_> {
@@ -84,9 +85,9 @@ mod tests {
         let text = html(&sample());
         let document = parsed(&text);
         let count = |name: &str| document.descendants().filter(|node| node.has_tag_name(name)).count();
-        assert_eq!(count("tr"), 1 + 10);
+        assert_eq!(count("tr"), 1 + Way::ALL.len());
         // All ways but the one that was not completed.
-        assert_eq!(count("svg"), 9);
+        assert_eq!(count("svg"), Way::ALL.len() - 1);
         assert!(text.contains("waited 20s for &lt;another&gt; worker"));
         let nothing = Document { rows: Vec::new(), ..sample() };
         parsed(&html(&nothing));

@@ -14,8 +14,9 @@ mod toolchain;
 
 use toolchain::Toolchain;
 
-/// The objects: cargo's name, and the path in the workspace from which `reloader` includes them.
-const OBJECTS: [(&str, &str); 4] = [
+/// The objects: cargo's name, and the path in the workspace from which `reloader`, or for `bench-flip` the benchmark, includes them.
+const OBJECTS: [(&str, &str); 5] = [
+    ("bench-flip", "tests/src/bench/flip.o"),
     ("reloader-bind", "reloader/src/gate/programs/bind.o"),
     ("reloader-ebpf", "reloader/src/gate/programs/reloader.o"),
     ("reloader-hold", "reloader/src/gate/programs/hold.o"),

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use super::deferral::deferral_as_cause;
 use crate::config::Strategy;
 use crate::gate::hold::{Backend, Exception, Hold, HoldError, HoldOutcome, HoldRequest, HoldStats, Target};
 use crate::kernel::{devices, sock_diag};
@@ -205,15 +206,6 @@ fn undrained_doubt(undrained: Undrained, deferring: bool) -> Option<Doubt> {
         );
         Doubt::new(ReasonCode::Undrained, why)
     })
-}
-
-/// What is said of undone handshakes whose listener waits for the client's first data.
-pub(super) fn deferral_as_cause(deferring: bool) -> &'static str {
-    if !deferring {
-        return "";
-    }
-    "; the listener has TCP_DEFER_ACCEPT (`defer-accept`), so that a handshake waits for the client's first data: without it the \
-     listener could be proven"
 }
 
 /// What became of SYNs, as receipts tell it.

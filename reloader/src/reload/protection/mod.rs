@@ -1,5 +1,6 @@
 //! Protects listeners whose socket changes: TCP is steered where that is possible, and held where it is not; a unix path is drained.
 
+mod deferral;
 pub(crate) mod held;
 pub(crate) mod replaced;
 pub(crate) mod reserved;

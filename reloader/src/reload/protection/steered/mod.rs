@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use humantime::FormattedDuration;
 
 use self::losses::{Counters, lost_by_migration, lost_by_selection};
+use super::deferral::deferral_as_cause;
 use crate::gate::steer::Steer;
 use crate::kernel::sock_diag::{Endpoints, SockDiagError};
 use crate::model::listener::Listener;
@@ -123,7 +124,7 @@ impl SteeredListeners {
             }
             let timeout = if awaited.is_empty() { self.timeout } else { self.timeout + self.deferral };
             if began.elapsed() >= timeout {
-                let cause = super::held::deferral_as_cause(!self.deferral.is_zero() && !awaited.is_empty());
+                let cause = deferral_as_cause(!self.deferral.is_zero() && !awaited.is_empty());
                 let why = left(queued, awaited.len(), humantime::format_duration(timeout)) + cause;
                 return self.doubt = Some(Doubt::new(ReasonCode::Undrained, why));
             }

@@ -2,14 +2,13 @@
 
 use std::error::Error;
 
-use aya::EbpfLoader;
 use aya::maps::MapType;
 use aya::programs::{ProgramType, SkReuseport};
 use aya::sys::{is_map_supported, is_program_supported};
 use rustix::io::Errno;
 
 use super::ability::{Ability, Finding};
-use crate::gate::programs::{SELECT_PROGRAM, STEER_OBJECT, STEER_PROGRAM};
+use crate::gate::programs::{SELECT_PROGRAM, STEER_OBJECT, STEER_PROGRAM, with_loader};
 use crate::kernel::bpf::{denial, error_chain, shorten_verifier_log, with_memlock_restored};
 
 pub(super) fn abilities() -> [Ability; 4] {
@@ -64,7 +63,7 @@ fn steering(program: &'static str) -> Finding {
 }
 
 fn load(program: &'static str) -> Result<(), Box<dyn Error>> {
-    let mut ebpf = EbpfLoader::new().btf(None).load(STEER_OBJECT)?;
+    let mut ebpf = with_loader(|loader| loader.load(STEER_OBJECT))?;
     let program: &mut SkReuseport = ebpf.program_mut(program).ok_or("the object has no such program")?.try_into()?;
     Ok(program.load()?)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 
 use super::{CliError, Context, Exit};
-use crate::daemon::protocol::{LONGEST_FRAME, Reply, Request, read_frame, write_frame};
+use crate::daemon::protocol::{Reply, Request, read_reply, write_frame};
 use crate::takeover::{daemon_unit, systemd_is_booted};
 
 /// Where `packaging/sysv` installs its script.
@@ -100,7 +100,7 @@ impl ControlSocket {
         // A daemon that refuses this peer replies without reading the request. The reply can be read even if the write failed.
         let sent = write_frame(&mut stream, request).await;
         loop {
-            match read_frame::<Reply>(&mut stream, LONGEST_FRAME).await {
+            match read_reply(&mut stream).await {
                 Ok(Some(Reply::Progress { phase, begun })) => progress(&phase, begun),
                 Ok(Some(Reply::Refused { message, exit })) => {
                     return Err(CliError::new(Exit::from_number(exit), message));

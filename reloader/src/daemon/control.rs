@@ -316,8 +316,8 @@ async fn status(control: &Control) -> Status {
 
 async fn service_status(control: &Control, name: &str) -> ServiceStatus {
     let (mut status, draining, socket, surroundings) = with(control, name, |published| {
-        let Published { status, draining, socket, surroundings, .. } = published;
-        (status.clone(), draining.clone(), socket.clone(), surroundings.clone())
+        let Published { draining, socket, surroundings, .. } = published;
+        (published.whole_status(), draining.clone(), socket.clone(), surroundings.clone())
     });
     let living = draining.into_iter().filter(|generation| !generation.has_ended());
     let living: Vec<_> = living.collect();

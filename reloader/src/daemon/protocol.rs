@@ -128,6 +128,20 @@ pub async fn read_frame<T: DeserializeOwned>(
     stream: &mut (impl AsyncRead + Unpin),
     longest: u32,
 ) -> io::Result<Option<T>> {
+    let body = read_body(stream, longest).await?;
+    Ok(body.map(|body| serde_json::from_slice(&body)).transpose()?)
+}
+
+/// Reads one reply, as [`read_frame`] does.
+///
+/// # Errors
+/// Those of [`read_frame`].
+pub async fn read_reply(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Reply>> {
+    let body = read_body(stream, LONGEST_FRAME).await?;
+    Ok(body.map(|body| Reply::from_json(&body)).transpose()?)
+}
+
+async fn read_body(stream: &mut (impl AsyncRead + Unpin), longest: u32) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 4];
     match stream.read_exact(&mut length).await {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -139,7 +153,28 @@ pub async fn read_frame<T: DeserializeOwned>(
     }
     let mut body = Vec::new();
     stream.take(length.into()).read_to_end(&mut body).await?;
-    Ok(Some(serde_json::from_slice(&body)?))
+    Ok(Some(body))
+}
+
+/// [`Reply::Receipt`] alone.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct ReceiptReply {
+    receipt: Box<Receipt>,
+    not_stored: Option<String>,
+    serving: bool,
+}
+
+impl Reply {
+    /// Reads a reply. Serde keeps a whole message with an inner tag in memory before it reads any of its fields. With a receipt of thousands of
+    /// listeners that takes longer than all else that a client does, so a receipt is read by itself.
+    fn from_json(body: &[u8]) -> serde_json::Result<Reply> {
+        if !body.starts_with(br#"{"reply":"receipt","#) {
+            return serde_json::from_slice(body);
+        }
+        let ReceiptReply { receipt, not_stored, serving } = serde_json::from_slice(body)?;
+        Ok(Reply::Receipt { receipt, not_stored, serving })
+    }
 }
 
 #[cfg(test)]
@@ -157,6 +192,32 @@ mod tests {
             Some(Request::Reload { dry_run: true, service: None, comment: None })
         );
         assert_eq!(read_frame::<Request>(&mut reader, 4096).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn every_reply_is_read_as_it_was_written() {
+        let receipt = crate::receipt::Recorder::begin(
+            Some("haproxy"),
+            crate::receipt::Kind::Reload,
+            std::time::Instant::now(),
+            3,
+            None,
+        );
+        let receipt = Box::new(receipt.finish(Ok(())));
+        let replies = [
+            Reply::Receipt { receipt, not_stored: Some("the disk is full".into()), serving: true },
+            Reply::Progress { phase: "waiting".into(), begun: true },
+            Reply::Noted,
+        ];
+        for reply in replies {
+            let mut bytes = Vec::new();
+            write_frame(&mut bytes, &reply).await.unwrap();
+            let read = read_reply(&mut &bytes[..]).await.unwrap().unwrap();
+            assert_eq!(format!("{read:?}"), format!("{reply:?}"));
+            // The short way is taken for a receipt alone.
+            assert_eq!(bytes[4..].starts_with(br#"{"reply":"receipt","#), matches!(reply, Reply::Receipt { .. }));
+        }
+        assert!(read_reply(&mut &b"\0\0\0\x15{\"reply\":\"receipt\",}"[..]).await.is_err());
     }
 
     #[tokio::test]

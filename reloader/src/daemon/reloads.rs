@@ -12,6 +12,7 @@ use crate::haproxy::runtime_api;
 use crate::receipt::{Kind, Outcome};
 use crate::reload::attempt::ReloadRequest;
 use crate::reload::run::run as run_reload;
+use crate::sys::give_back_idle_memory;
 
 /// HAProxy's own limit for a resync is 5 s for each of its two steps (PEER_RESYNC_TIMEOUT).
 const LONGEST_RESYNC: Duration = Duration::from_secs(15);
@@ -80,6 +81,7 @@ impl EventLoop {
             let (receipt, not_stored) = (Box::new(receipt.clone()), not_stored.clone());
             waiter.send(Reply::Receipt { receipt, not_stored, serving });
         }
+        tokio::task::spawn_blocking(give_back_idle_memory);
     }
 
     async fn reason_to_wait(&mut self) -> Wait {

@@ -24,7 +24,7 @@ use crate::supervision::records::{GenerationRecord, GenerationRecords};
 use crate::supervision::{
     Host, Journal, Notice, ProcessNotice, Receipts, Service, SharedQdiscs, SocketStore, StatusBoard, Supervisor, notify,
 };
-use crate::sys::{Inheritance, raise_descriptor_limit, take_passed_descriptors};
+use crate::sys::{Inheritance, give_back_idle_memory, raise_descriptor_limit, take_passed_descriptors};
 
 /// Runs the daemon until it is told to end.
 ///
@@ -100,6 +100,7 @@ async fn run_services(
         let (begun, runtime_dir, path) = (begun.clone(), runtime_dir.clone(), config_path.clone());
         async move {
             let _ = begun.send(begin_serving(&mut supervisor).await);
+            tokio::task::spawn_blocking(give_back_idle_memory);
             EventLoop::new(supervisor, path, events, actions, runtime_dir).run_until_stopped().await;
         }
     });

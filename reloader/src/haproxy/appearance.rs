@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::fs::inotify;
 
 use super::runtime_api;
+use crate::process::pause_briefly;
 use crate::process::readiness::NotReady;
 use crate::sys;
 
@@ -15,10 +16,6 @@ pub struct Appearance {
     path: PathBuf,
     events: tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>,
 }
-
-/// How long to wait before the next try when the socket exists but does not answer. HAProxy renames the socket to its path just before
-/// listen(2) (`sock_unix_bind_receiver`, then `uxst_bind_listener`), and inotify reports no listen(2).
-const LISTEN_RETRY: Duration = Duration::from_millis(1);
 
 impl Appearance {
     /// Watches for the socket at `path`. The directory of `path` must exist.
@@ -48,6 +45,9 @@ impl Appearance {
 
     /// Waits for the socket, then for an answer to `show info`. HAProxy answers when it has bound all its listeners and runs.
     ///
+    /// HAProxy renames the socket to its path just before listen(2) (`sock_unix_bind_receiver`, then `uxst_bind_listener`), and inotify reports
+    /// no listen(2).
+    ///
     /// # Errors
     /// The directory cannot be watched any more. If the socket does not answer as HAProxy does, the request is repeated without end.
     pub async fn answered(&self) -> Result<(), NotReady> {
@@ -58,7 +58,7 @@ impl Appearance {
                     log::debug!("HAProxy {} answers as process {}", info.version, info.pid);
                     return Ok(());
                 }
-                Err(_) => tokio::time::sleep(LISTEN_RETRY).await,
+                Err(_) => pause_briefly().await,
             }
         }
     }

@@ -11,10 +11,10 @@ use super::cli_addresses;
 use super::client::{self, ClientError};
 use super::launch::is_private_socket;
 use super::runtime_api;
-use crate::kernel::sock_diag::ListenSocket;
+use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::model::listener::{Address, Endpoint, Role};
 use crate::process::{self, SocketOwner};
-use crate::sockets::custody::take_in;
+use crate::sockets::custody::{KeptSocket, KnownListeners, take_in};
 use crate::sockets::inspection::{InspectError, InspectRequest, Inspection, look};
 
 /// How long one answer of the runtime API may take.
@@ -24,19 +24,28 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 pub const UNEXPORTED: &str = "its stats socket does not export listeners: those on TCP and unix sockets of this network \
     namespace were duplicated one by one, others (UDP, other namespaces) are not known and are bound again by the next reload";
 
-/// Inspects the HAProxy whose root process is `root` and whose stats socket is `socket`.
-///
-/// `exports` is false for a HAProxy before 1.8, which cannot export sockets. Then only the kernel is asked for them.
+/// The HAProxy that is inspected.
+#[derive(Debug)]
+pub struct Inspected {
+    /// Its root process.
+    pub root: u32,
+    /// Its stats socket.
+    pub socket: PathBuf,
+    /// The directory of the daemon's private sockets.
+    pub runtime_dir: PathBuf,
+    /// False for a HAProxy before 1.8, which cannot export sockets. Then only the kernel is asked for them.
+    pub exports: bool,
+    /// Sockets in custody. Those among them that it has are not described again.
+    pub kept: Vec<KeptSocket>,
+}
+
+/// Inspects a HAProxy.
 ///
 /// # Errors
 /// The errors of [`look`], or the thread that asks fails.
-pub async fn inspect(
-    root: u32,
-    socket: PathBuf,
-    runtime_dir: PathBuf,
-    exports: bool,
-) -> Result<Inspection, InspectError> {
-    let listed = match runtime_api::cli_sockets(&socket, ANSWER_TIMEOUT).await {
+pub async fn inspect(inspected: Inspected) -> Result<Inspection, InspectError> {
+    let socket = &inspected.socket;
+    let listed = match runtime_api::cli_sockets(socket, ANSWER_TIMEOUT).await {
         Ok(addresses) => addresses.map(|addresses| addresses.into_iter().collect()),
         Err(error) => {
             log::warn!("`show cli sockets` failed on {}: {error}; stats sockets count as traffic", socket.display());
@@ -44,22 +53,17 @@ pub async fn inspect(
         }
     };
     tokio::task::spawn_blocking(move || {
-        let control = listed.unwrap_or_else(|| cli_addresses::configured(root).iter().map(cli_name).collect());
-        ask_and_look(root, &socket, &runtime_dir, &control, exports)
+        let control = listed.unwrap_or_else(|| cli_addresses::configured(inspected.root).iter().map(cli_name).collect());
+        ask_and_look(&inspected, &control)
     })
     .await?
 }
 
-fn ask_and_look(
-    root: u32,
-    socket: &Path,
-    runtime_dir: &Path,
-    control: &HashSet<String>,
-    exports: bool,
-) -> Result<Inspection, InspectError> {
+fn ask_and_look(inspected: &Inspected, control: &HashSet<String>) -> Result<Inspection, InspectError> {
+    let Inspected { root, socket, runtime_dir, exports, kept } = inspected;
     let mut notes = Vec::new();
     let mut doubt = None;
-    let asked = if exports { client::get_sockets(socket) } else { Ok(Vec::new()) };
+    let asked = if *exports { client::get_sockets(socket) } else { Ok(Vec::new()) };
     let exported = asked.unwrap_or_else(|error| {
         // The private socket is itself a listener, so even an empty configuration exports one.
         if matches!(error, ClientError::NotExposed) && !is_private_socket(runtime_dir, socket) {
@@ -70,15 +74,18 @@ fn ask_and_look(
         Vec::new()
     });
     // A master keeps its own CLI while its workers drain. No later generation takes that CLI over.
-    let master = master_cli(&process::command_line(root).unwrap_or_default());
+    let master = master_cli(&process::command_line(*root).unwrap_or_default());
     let is_masters = |address: &Address| master.as_ref().is_some_and(|name| *name == cli_name(address));
     let is_private = |address: &Address| {
         matches!(address, Address::Unix(at) if is_private_socket(runtime_dir, at)) || is_masters(address)
     };
     let role = |address: &Address| if control.contains(&cli_name(address)) { Role::Control } else { Role::Traffic };
+    let machine = sock_diag::listeners()?;
+    let known = KnownListeners::new(kept, &machine);
     look(InspectRequest {
-        processes: process::family(root),
-        given: take_in(exported, |found| !is_private(&found.endpoint.address), role),
+        processes: process::family(*root),
+        given: take_in(exported, &known, |found| !is_private(&found.endpoint.address), role),
+        machine,
         role: |address: &Address| (!is_private(address)).then(|| role(address)),
         sentinel: |machine: &[ListenSocket], sockets: &_| stats_socket_inode(socket, machine, sockets),
         notes,

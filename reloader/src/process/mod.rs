@@ -9,6 +9,7 @@ mod handle;
 mod in_accept;
 mod namespaces;
 mod open_files;
+mod pause;
 mod procfs;
 pub mod readiness;
 mod scope;
@@ -23,6 +24,7 @@ pub use handle::{Handle, ProcessError, kill_if_same};
 pub use in_accept::{AcceptState, AcceptWaiters};
 pub use namespaces::{network_namespace, shares_processes};
 pub(crate) use open_files::{WrittenFile, written_in_place};
+pub use pause::pause_briefly;
 pub use procfs::{
     command_line, control_groups, effective_capabilities, environment, executable, family, groups_of, has_ended,
     is_descendant, is_init, is_stopped, parent, pids, session_members, short_command_line, stack_start, start_time,
@@ -30,5 +32,5 @@ pub use procfs::{
 };
 pub use scope::ProcessScope;
 pub use signals::{cannot_signal, handles_signal, is_pending, signal_by_name, signal_name};
-pub use sockets::{SocketOwner, holders_of, shows_descriptors, socket_at, sockets_of};
+pub use sockets::{DescriptorTables, SocketOwner, holders_of, shows_descriptors, socket_at, sockets_of};
 pub use waiting::waits_on;

@@ -6,6 +6,9 @@ use tokio::time::Instant;
 
 use super::{Ended, Handle};
 
+/// How often the caller does what is due while it waits.
+const PULSE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Why a generation did not become ready.
 #[derive(Debug, thiserror::Error)]
 pub enum NotReady {
@@ -52,7 +55,7 @@ pub struct Limits {
     pub stopping: Option<tokio::sync::watch::Receiver<bool>>,
 }
 
-/// Waits until `reached` says that `process` is ready. Meanwhile it calls `pulse` about every second. `pulse` returns when custody
+/// Waits until `reached` says that `process` is ready. Meanwhile it calls `pulse` every second, for the first time after a second. `pulse` returns when custody
 /// ends, if nothing serves.
 ///
 /// # Errors
@@ -69,7 +72,8 @@ pub async fn wait_until_ready(
     if let Some(custody_ends) = limits.custody_ends.map(Instant::from).filter(|ends| *ends < deadline) {
         (deadline, timed_out) = (custody_ends, nothing_serves());
     }
-    let mut beat = tokio::time::interval(Duration::from_secs(1));
+    // The caller has just done what it does in a pulse, or does it before the start.
+    let mut beat = tokio::time::interval_at(Instant::now() + PULSE_INTERVAL, PULSE_INTERVAL);
     tokio::pin!(reached);
     loop {
         let old_ended = async {

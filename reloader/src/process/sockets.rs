@@ -9,11 +9,11 @@ use std::path::Path;
 
 use rustix::fs::{Dir, readlinkat};
 
-use super::procfs::{pids, threads_of};
+use super::procfs::{numbers_in, pids, threads_of};
 use crate::sys;
 
 /// A process that holds a socket, and its descriptor of the socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SocketOwner {
     /// The process.
     pub pid: u32,
@@ -61,7 +61,7 @@ fn share_descriptors(one: u32, other: u32) -> bool {
 
 /// Links are read relative to the directory. With thousands of listeners, resolving each path from `/` is most of the cost.
 fn add_sockets_of(pid: u32, thread: u32, sockets: &mut HashMap<u64, SocketOwner>) -> rustix::io::Result<()> {
-    let directory = fs::File::open(format!("/proc/{pid}/task/{thread}/fd")).map_err(|_| rustix::io::Errno::SRCH)?;
+    let directory = table(pid, thread).map_err(|_| rustix::io::Errno::SRCH)?;
     let mut buffer = Vec::new();
     for entry in Dir::read_from(&directory)? {
         let entry = entry?;
@@ -83,6 +83,46 @@ fn add_sockets_of(pid: u32, thread: u32, sockets: &mut HashMap<u64, SocketOwner>
 pub fn shows_descriptors(pid: u32) -> bool {
     let is_shown = |entry: fs::DirEntry| fs::read_link(entry.path()).is_ok();
     fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|entries| entries.flatten().any(is_shown))
+}
+
+/// Reads descriptors of several tables, each of which is opened once: to resolve a path from `/` for each descriptor takes several times as
+/// long.
+#[derive(Default)]
+pub struct DescriptorTables {
+    open: HashMap<(u32, u32), Option<fs::File>>,
+    buffer: Vec<u8>,
+}
+
+impl DescriptorTables {
+    /// The inode of the socket behind a descriptor. `None` if it is no socket, or not open.
+    pub fn socket_at(&mut self, owner: SocketOwner) -> Option<u64> {
+        let SocketOwner { pid, thread, fd } = owner;
+        let table = self.open.entry((pid, thread)).or_insert_with(|| table(pid, thread).ok());
+        let target = readlinkat(table.as_ref()?, fd.to_string(), std::mem::take(&mut self.buffer)).ok()?;
+        let inode = inode_in(target.to_bytes());
+        self.buffer = target.into_bytes();
+        inode
+    }
+
+    /// Whether one of these sockets is still at its owner's descriptor. `owners` may be many, most of which are closed: those are found by one
+    /// list of what each table has.
+    pub fn has_any(&mut self, owners: &HashMap<u64, SocketOwner>) -> bool {
+        let Some((inode, owner)) = owners.iter().next() else { return false };
+        if self.socket_at(*owner) == Some(*inode) {
+            return true;
+        }
+        let tables: HashSet<(u32, u32)> = owners.values().map(|owner| (owner.pid, owner.thread)).collect();
+        let listed = |(pid, thread): (u32, u32)| {
+            let numbers = numbers_in(Path::new(&format!("/proc/{pid}/task/{thread}/fd")));
+            numbers.into_iter().map(move |fd| SocketOwner { pid, thread, fd })
+        };
+        let open: HashSet<SocketOwner> = tables.into_iter().flat_map(listed).collect();
+        owners.iter().any(|(inode, owner)| open.contains(owner) && self.socket_at(*owner) == Some(*inode))
+    }
+}
+
+fn table(pid: u32, thread: u32) -> std::io::Result<fs::File> {
+    fs::File::open(format!("/proc/{pid}/task/{thread}/fd"))
 }
 
 /// All processes that hold these sockets.
@@ -138,6 +178,27 @@ mod tests {
         assert!(holders_of(&HashSet::from([inode]))[&inode].contains(&own));
         drop(end);
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn sockets_that_were_closed_or_replaced_are_not_at_their_descriptors() {
+        let listeners: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let owner = |listener: &TcpListener| SocketOwner::of_process(std::process::id(), listener.as_raw_fd() as u32);
+        let inode = |listener: &TcpListener| rustix::fs::fstat(listener).unwrap().st_ino;
+        let owners: HashMap<u64, SocketOwner> =
+            listeners.iter().map(|listener| (inode(listener), owner(listener))).collect();
+        let mut tables = DescriptorTables::default();
+        assert!(owners.iter().all(|(inode, owner)| tables.socket_at(*owner) == Some(*inode)));
+        // The order of the map decides which one is asked first.
+        let other = |inode: &u64| inode + (1 << 40);
+        for kept in owners.keys() {
+            let seen = owners.iter().map(|(inode, owner)| (if inode == kept { *inode } else { other(inode) }, *owner));
+            assert!(DescriptorTables::default().has_any(&seen.collect()));
+        }
+        let replaced = owners.iter().map(|(inode, owner)| (other(inode), *owner));
+        assert!(!DescriptorTables::default().has_any(&replaced.collect()));
+        let absent = owners.keys().map(|inode| (*inode, SocketOwner::of_process(std::process::id(), u32::MAX)));
+        assert!(!DescriptorTables::default().has_any(&absent.collect()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::config::{Config, Haproxy};
 use crate::haproxy::appearance::Appearance;
 use crate::haproxy::broker::Broker;
 use crate::haproxy::check::check_command;
-use crate::haproxy::inspect::inspect;
+use crate::haproxy::inspect::{Inspected, inspect};
 use crate::haproxy::launch;
 use crate::haproxy::master::tell_to_drain;
 use crate::haproxy::overlay::overlay;
@@ -21,6 +21,7 @@ use crate::haproxy::unix_files;
 use crate::haproxy::version::{Version, VersionCache, VersionError};
 use crate::process::{BlockingLane, Handle};
 use crate::receipt::{Failure, ReasonCode};
+use crate::sockets::custody::KeptSocket;
 use crate::sockets::inspection::{InspectError, Inspection};
 
 /// HAProxy, with the broker that hands it its sockets.
@@ -150,9 +151,11 @@ impl HaproxyServer {
         process: &Handle,
         socket: &Path,
         place: &Path,
+        kept: &[KeptSocket],
     ) -> Result<Inspection, InspectError> {
         let exports = self.version().is_none_or(Version::passes_sockets);
-        inspect(process.pid(), socket.to_owned(), place.to_owned(), exports).await
+        let (socket, runtime_dir) = (socket.to_owned(), place.to_owned());
+        inspect(Inspected { root: process.pid(), socket, runtime_dir, exports, kept: kept.to_vec() }).await
     }
 
     pub(super) fn retire(&self, request: &RetireRequest) {

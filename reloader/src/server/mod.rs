@@ -34,7 +34,7 @@ use crate::kernel::sock_diag::ListenSocket;
 use crate::model::listener::{Endpoint, Owned};
 use crate::process::{Handle, SocketOwner};
 use crate::receipt::{Failure, ReasonCode};
-use crate::sockets::custody::Custody;
+use crate::sockets::custody::{Custody, KeptSocket};
 use crate::sockets::inspection::{InspectError, Inspection};
 
 pub use capabilities::Capabilities;
@@ -218,7 +218,7 @@ impl Server {
         }
     }
 
-    /// What a generation listens on. `socket` is the socket between the generation and the daemon.
+    /// What a generation listens on. `socket` is the socket between the generation and the daemon, `kept` the sockets in custody.
     ///
     /// # Errors
     /// Where the kernel does not list its sockets.
@@ -227,10 +227,11 @@ impl Server {
         process: &Handle,
         socket: &Path,
         place: &Path,
+        kept: &[KeptSocket],
     ) -> Result<Inspection, InspectError> {
         match self {
-            Server::Haproxy(server) => server.inspect(process, socket, place).await,
-            Server::Companion(companion) => companion.haproxy().inspect(process, socket, place).await,
+            Server::Haproxy(server) => server.inspect(process, socket, place, kept).await,
+            Server::Companion(companion) => companion.haproxy().inspect(process, socket, place, kept).await,
             Server::Service(server) => server.inspect(process).await,
         }
     }

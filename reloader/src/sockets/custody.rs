@@ -13,9 +13,10 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use socket2::{Domain, SockRef, Type};
 
+use crate::kernel::sock_diag::ListenSocket;
 use crate::model::SocketMetadata;
 use crate::model::listener::{Address, Endpoint, Listener, Role, SocketType};
-use crate::process::{self, Handle, SocketOwner};
+use crate::process::{self, DescriptorTables, Handle, SocketOwner};
 use crate::sys;
 
 /// The protocol number of Multipath TCP (linux/in.h).
@@ -100,7 +101,7 @@ impl Custody {
 
     /// True if at least one owner still has its listener at the same descriptor.
     pub fn is_still_owned(&self) -> bool {
-        self.owners.iter().any(|(inode, owner)| process::socket_at(*owner) == Some(*inode))
+        DescriptorTables::default().has_any(&self.owners)
     }
 
     /// Adds each listener of `others` that `sockets` lists and that is not in this custody yet.
@@ -135,7 +136,8 @@ impl Custody {
     /// long as it owns any listener. `tree` lists the generation's processes. It is called only if an owner no longer has its listener at the
     /// same descriptor. So the usual cost is one readlink for each listener, not one for each connection.
     pub fn follow(&mut self, sentinel: Option<u64>, tree: impl FnOnce() -> Vec<u32>) -> Followed {
-        if self.owners.iter().all(|(inode, owner)| process::socket_at(*owner) == Some(*inode)) {
+        let mut tables = DescriptorTables::default();
+        if self.owners.iter().all(|(inode, owner)| tables.socket_at(*owner) == Some(*inode)) {
             return Followed::Unchanged;
         }
         let sockets = process::sockets_of(&tree());
@@ -244,14 +246,46 @@ fn unix_address(local: &socket2::SockAddr) -> Option<Address> {
     Address::from_unix_name(local.as_pathname()?.as_os_str().as_bytes())
 }
 
+/// Listeners in custody that the kernel has just listed. A duplicate of one of them is described without a question to the kernel.
+///
+/// The inode, the address and the kind of a listening socket stay the same for as long as a process has it open, and custody has it open. The
+/// kernel's list says that it still listens, and that no device was set since.
+#[derive(Debug, Default)]
+pub struct KnownListeners<'a>(HashMap<u64, &'a Listener>);
+
+impl<'a> KnownListeners<'a> {
+    /// Those of `kept` that `machine` lists. The names of devices, files and network namespaces can change: such listeners are left out.
+    pub fn new(kept: &'a [KeptSocket], machine: &[ListenSocket]) -> KnownListeners<'a> {
+        let listed: HashMap<u64, &ListenSocket> = machine.iter().map(|found| (found.inode, found)).collect();
+        let is_listed = |listener: &&Listener| {
+            let Endpoint { address, interface, netns, .. } = &listener.endpoint;
+            let is_nameless = matches!(address, Address::Inet(_)) && interface.is_none() && netns.is_none();
+            let found = listed.get(&listener.inode).filter(|_| is_nameless);
+            found.is_some_and(|found| found.interface == 0 && found.address == *address)
+        };
+        let known = kept.iter().map(|kept| &kept.listener).filter(is_listed);
+        KnownListeners(known.map(|listener| (listener.inode, listener)).collect())
+    }
+
+    fn listener(&self, fd: BorrowedFd<'_>, record: &SocketMetadata) -> Option<Listener> {
+        if self.0.is_empty() || !record.netns.is_empty() || !record.interface.is_empty() {
+            return None;
+        }
+        let inode = rustix::fs::fstat(fd).ok()?.st_ino;
+        self.0.get(&inode).map(|listener| (*listener).clone())
+    }
+}
+
 /// Makes kept sockets of received sockets. Closes a socket that is not a listener or is not `wanted`.
 pub fn take_in(
     sockets: Vec<(OwnedFd, SocketMetadata)>,
+    known: &KnownListeners<'_>,
     wanted: impl Fn(&Listener) -> bool,
     role: impl Fn(&Address) -> Role,
 ) -> Vec<KeptSocket> {
     let described = sockets.into_iter().filter_map(|(fd, mut record)| {
-        let listener = describe(fd.as_fd(), &record).filter(&wanted)?;
+        let listener = known.listener(fd.as_fd(), &record).or_else(|| describe(fd.as_fd(), &record));
+        let listener = listener.filter(&wanted)?;
         // HAProxy sends the interface of its TCP sockets only, but the new HAProxy compares it for QUIC sockets too. Without the name it
         // would bind a QUIC listener with an unchanged `interface` again. A listener whose `interface` was removed would keep its socket,
         // which is still bound to the interface.
@@ -267,9 +301,11 @@ pub fn take_in(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::sock_diag;
 
     fn held(socket: impl Into<OwnedFd>) -> KeptSocket {
-        take_in(vec![(socket.into(), SocketMetadata::default())], |_| true, |_| Role::Traffic).remove(0)
+        let sockets = vec![(socket.into(), SocketMetadata::default())];
+        take_in(sockets, &KnownListeners::default(), |_| true, |_| Role::Traffic).remove(0)
     }
 
     #[test]
@@ -284,7 +320,32 @@ mod tests {
     #[test]
     fn socket_that_does_not_listen_is_not_kept() {
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(take_in(vec![(one.into(), SocketMetadata::default())], |_| true, |_| Role::Traffic).is_empty());
+        let sockets = vec![(one.into(), SocketMetadata::default())];
+        assert!(take_in(sockets, &KnownListeners::default(), |_| true, |_| Role::Traffic).is_empty());
+    }
+
+    #[test]
+    fn listener_in_custody_is_known_only_while_the_kernel_lists_it_as_it_was() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let kept = [held(socket.try_clone().unwrap())];
+        let listed = sock_diag::tcp_listeners().unwrap();
+        let known = |machine: &[ListenSocket], record: &SocketMetadata| {
+            KnownListeners::new(&kept, machine).listener(socket.as_fd(), record)
+        };
+        let plain = SocketMetadata::default();
+        assert_eq!(known(&listed, &plain).as_ref(), Some(&kept[0].listener));
+        assert_eq!(known(&[], &plain), None);
+        let changed = |change: fn(&mut ListenSocket)| {
+            let mut changed = listed.clone();
+            changed.iter_mut().for_each(change);
+            known(&changed, &plain)
+        };
+        assert_eq!(changed(|found| found.interface = 1), None);
+        assert_eq!(changed(|found| found.address = Address::Inet("127.0.0.1:1".parse().unwrap())), None);
+        assert_eq!(changed(|found| found.inode += 1 << 40), None);
+        assert_eq!(known(&listed, &SocketMetadata { netns: b"blue".to_vec(), ..plain.clone() }), None);
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(KnownListeners::new(&kept, &listed).listener(other.as_fd(), &plain), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::kernel::sock_diag::{self, ListenSocket, SockDiagError};
+use crate::kernel::sock_diag::{ListenSocket, SockDiagError};
 use crate::kernel::udp;
 use crate::model::SocketMetadata;
 use crate::model::listener::{Address, Endpoint, Listener, Owned, Role};
@@ -67,6 +67,8 @@ pub struct InspectRequest<R, L, D> {
     pub processes: Vec<u32>,
     /// The listeners that the server itself passed to the daemon.
     pub given: Vec<KeptSocket>,
+    /// The listeners of this network namespace, as sock_diag lists them now.
+    pub machine: Vec<ListenSocket>,
     /// Returns the role of a listener at an address. `None` for a private socket of the daemon, which is left out.
     pub role: R,
     /// Finds the inode of the sentinel listener, which the server closes only when it stops.
@@ -82,14 +84,14 @@ pub struct InspectRequest<R, L, D> {
 /// Inspects the server that `known` describes. It blocks for as long as the kernel takes.
 ///
 /// # Errors
-/// The kernel does not list the sockets, /proc shows none of them, or the daemon may not send signals to a process.
+/// The kernel does not list the UDP sockets, /proc shows none of them, or the daemon may not send signals to a process.
 pub fn look<R, L, D>(known: InspectRequest<R, L, D>) -> Result<Inspection, InspectError>
 where
     R: Fn(&Address) -> Option<Role>,
     L: FnOnce(&[ListenSocket], &HashMap<u64, SocketOwner>) -> Option<u64>,
     D: Fn(&Endpoint, &OwnedFd) -> bool,
 {
-    let InspectRequest { processes, given, role, sentinel: lifeline, mut notes, mut doubt, serves } = known;
+    let InspectRequest { processes, given, machine, role, sentinel: lifeline, mut notes, mut doubt, serves } = known;
     let sockets = process::sockets_of(&processes);
     if sockets.is_empty() {
         let first = processes.first().copied().unwrap_or_default();
@@ -101,7 +103,6 @@ where
     if let Some(pid) = processes.iter().find(|pid| process::cannot_signal(**pid)) {
         return Err(InspectError::BeyondSignals(*pid));
     }
-    let machine = sock_diag::listeners()?;
     let (mut held, orphaned): (Vec<KeptSocket>, Vec<KeptSocket>) =
         given.into_iter().partition(|held| sockets.contains_key(&held.listener.inode));
     if let Some(orphan) = orphaned.first() {

@@ -141,18 +141,17 @@ pub fn unreachable(subjects: &[Subject], machine: &[ListenSocket]) -> HashMap<u6
     judged.collect()
 }
 
-/// The addresses of listeners that this host should have and does not have. Empty where the kernel does not list its addresses.
+/// The addresses of listeners that this host does not have, and that nothing on this host says may come and go. Empty where the kernel does not
+/// list its addresses. Whether a listener itself may be bound to an absent address is asked only of those that this is about ([`address`]).
 fn absent_addresses(subjects: &[Subject]) -> HashSet<IpAddr> {
-    let [comes_and_goes_v4, comes_and_goes_v6] =
-        [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(addresses::are_bound_before_they_exist);
-    let is_meant = |address: &IpAddr| if address.is_ipv4() { comes_and_goes_v4 } else { comes_and_goes_v6 };
-    let should_be_there = |subject: &&Subject| {
-        // Where such a bind is allowed, the address may come and go, as that of VRRP does.
-        subject.fd.as_ref().is_some_and(|fd| !sys::binds_absent_addresses(fd.as_fd()))
-    };
-    let of_interest =
-        subjects.iter().filter(should_be_there).filter_map(|subject| own_address(&subject.listener.endpoint));
-    let all: HashSet<IpAddr> = of_interest.filter(|address| !is_meant(address)).collect();
+    let known = subjects.iter().filter(|subject| subject.fd.is_some());
+    let mut all: HashSet<IpAddr> = known.filter_map(|subject| own_address(&subject.listener.endpoint)).collect();
+    for any_of_family in [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)] {
+        let is_of_family = |address: &IpAddr| address.is_ipv4() == any_of_family.is_ipv4();
+        if all.iter().any(is_of_family) && addresses::are_bound_before_they_exist(any_of_family) {
+            all.retain(|address| !is_of_family(address));
+        }
+    }
     if all.is_empty() {
         return all;
     }
@@ -161,7 +160,7 @@ fn absent_addresses(subjects: &[Subject]) -> HashSet<IpAddr> {
 
 fn address(subject: &Subject, absent: &HashSet<IpAddr>) -> Option<Unreachable> {
     let address = own_address(&subject.listener.endpoint).filter(|address| absent.contains(address))?;
-    // Another listener may have the same address without that permission.
+    // Where the socket may be bound to an absent address, the address may come and go, as that of VRRP does.
     let is_meant = subject.fd.as_ref().is_none_or(|fd| sys::binds_absent_addresses(fd.as_fd()));
     (!is_meant).then_some(Unreachable::AddressGone(address))
 }
@@ -252,7 +251,7 @@ mod tests {
     use crate::kernel::sock_diag::unix_listeners;
     use crate::model::SocketMetadata;
     use crate::model::listener::Role;
-    use crate::sockets::custody::take_in;
+    use crate::sockets::custody::{KnownListeners, take_in};
 
     #[test]
     fn device_is_known_by_its_number() {
@@ -268,7 +267,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let kept = |listener: UnixListener| {
-            take_in(vec![(listener.into(), SocketMetadata::default())], |_| true, |_| Role::Traffic).remove(0)
+            take_in(
+                vec![(listener.into(), SocketMetadata::default())],
+                &KnownListeners::default(),
+                |_| true,
+                |_| Role::Traffic,
+            )
+            .remove(0)
         };
         let first = kept(UnixListener::bind(&path).unwrap());
         let owned = Owned { listener: first.listener.clone(), role: Role::Traffic };

@@ -9,8 +9,9 @@ use super::drain_looks::Look;
 use super::notify;
 use super::reach::Surroundings;
 use super::sentences::Unserved;
-use super::status::{Draining, ServiceStatus, Serving};
+use super::status::{Draining, ListenerStatus, ServiceStatus, Serving};
 use crate::gate::hold::HoldRegistry;
+use crate::model::listener::Owned;
 use crate::server::Check;
 
 /// The interval at which an idle loop completes a turn.
@@ -19,7 +20,10 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// What one service has reported.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
+    /// The status, without listeners. They are many, and each loop reports far more often than its status is asked for.
     pub(crate) status: ServiceStatus,
+    /// The listeners in custody. Those that serve are in `surroundings`.
+    pub(super) custody: Vec<Owned>,
     /// The draining generations, to count their connections when asked.
     pub(crate) draining: Vec<DrainingNow>,
     /// What surrounds the serving generation, to look for other servers when asked.
@@ -36,6 +40,18 @@ pub(crate) struct Published {
     pub(super) unserved: Unserved,
     /// Whether its loop has completed a turn since the last message to the watchdog.
     pub(super) has_beaten: bool,
+}
+
+impl Published {
+    /// The status with its listeners.
+    pub(crate) fn whole_status(&self) -> ServiceStatus {
+        let mut status = self.status.clone();
+        status.custody = self.custody.iter().map(ListenerStatus::from).collect();
+        if let Some(serving) = &mut status.serving {
+            serving.listeners = self.surroundings.listeners.iter().map(ListenerStatus::from).collect();
+        }
+        status
+    }
 }
 
 /// What all services have reported, by name. HAProxy comes first, if the daemon runs one.

@@ -3,7 +3,7 @@
 //! HAProxy keeps its listeners while the daemon is restarted. If HAProxy dies in that time, the store still keeps the
 //! listeners, and the next daemon starts a generation from them. systemd empties the store when the unit stops for good.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use super::notify;
 use crate::model::SocketMetadata;
 use crate::model::listener::{Listener, Role};
-use crate::sockets::custody::{Custody, KeptSocket, take_in};
+use crate::sockets::custody::{Custody, KeptSocket, KnownListeners, take_in};
 
 /// The longest name that systemd takes (`fdname_is_valid`).
 const LONGEST_NAME: usize = 255;
@@ -76,7 +76,7 @@ impl FdStore {
             }
             store.stored.insert(label.inode, name);
             let is_it = |listener: &Listener| listener.inode == label.inode;
-            found.extend(take_in(vec![(fd, label.record)], is_it, |_| label.role));
+            found.extend(take_in(vec![(fd, label.record)], &KnownListeners::default(), is_it, |_| label.role));
         }
         (store, found)
     }
@@ -84,7 +84,8 @@ impl FdStore {
     /// Makes the service's share of the store equal to custody.
     pub(crate) fn follow(&mut self, custody: &Custody) {
         let Some(room) = &self.room else { return };
-        let is_held = |inode: &u64| custody.kept().iter().any(|held| held.listener.inode == *inode);
+        let kept: HashSet<u64> = custody.kept().iter().map(|held| held.listener.inode).collect();
+        let is_held = |inode: &u64| kept.contains(inode);
         let gone: Vec<u64> = self.stored.keys().copied().filter(|inode| !is_held(inode)).collect();
         for name in gone.iter().filter_map(|inode| self.stored.remove(inode)) {
             notify::forget(&name);

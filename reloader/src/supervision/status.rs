@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::gate::hold::{Backend, HoldRecord};
-use crate::model::listener::{Family, Role};
+use crate::model::listener::{Family, Owned, Role};
 use crate::plan::Planned;
 use crate::receipt::Receipt;
 
@@ -138,4 +138,16 @@ pub struct ListenerStatus {
     pub role: Role,
     /// Its inode.
     pub inode: u64,
+}
+
+impl From<&Owned> for ListenerStatus {
+    fn from(owned: &Owned) -> ListenerStatus {
+        let Owned { listener, role } = owned;
+        ListenerStatus {
+            address: listener.endpoint.to_string(),
+            family: listener.endpoint.address.family(),
+            role: *role,
+            inode: listener.inode,
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 mod descriptor_table;
 mod exit_info;
+mod idle_memory;
 mod inherit;
 mod link_address;
 mod socket_facts;
@@ -12,6 +13,7 @@ mod watch;
 
 pub(crate) use descriptor_table::share_descriptors;
 pub(crate) use exit_info::exit_status;
+pub(crate) use idle_memory::give_back_idle_memory;
 pub use inherit::{
     Inheritance, NotForChildren, end_with_this_thread, ignore_sigusr2, raise_descriptor_limit, reset_sigchld,
     start_in_control_group, start_in_network_namespace, start_in_own_session, take_passed_descriptors, unblock_signals,

@@ -163,7 +163,7 @@ fn quantile(values: &[(u64, u64)], share: f64) -> u64 {
     0
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 

@@ -13,7 +13,8 @@ use super::{Pending, Rig};
 const FIRST_PASSED_FD: i32 = 3;
 
 impl Rig {
-    pub(super) fn reloader(&self, args: &[&str]) -> Command {
+    /// A command of reloader that was not started yet.
+    pub fn reloader(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.setup.reloader.clone().unwrap_or_else(binary));
         command.arg("--config").arg(self.path("reloader.toml")).args(args);
         for name in

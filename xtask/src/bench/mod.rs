@@ -3,6 +3,7 @@
 //! The load is cut into shares, and each round puts every way through one share, so that a drift of the machine affects all ways. A share runs
 //! in namespaces of its own, as the program `bench-slice`.
 
+mod cost;
 mod document;
 mod guest;
 mod machine;
@@ -27,7 +28,10 @@ use plan::Load;
 
 /// The arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Connections for each way of reloader; at 4,000/s a million take more than four minutes. Of such a large load, the ways
     /// without reloader get a fifth
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100..), conflicts_with = "from")]
@@ -61,11 +65,20 @@ pub(crate) struct Arguments {
     from: Option<PathBuf>,
 }
 
+#[derive(clap::Subcommand)]
+enum Part {
+    /// Compare the time of a reload with the time of HAProxy's own reload, without load
+    Cost(cost::Arguments),
+}
+
 /// Runs the benchmark and writes its results.
 ///
 /// # Errors
 /// If a way could not be measured. The results of the others are written before.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(Part::Cost(arguments)) = &arguments.part {
+        return cost::run(arguments);
+    }
     let before = arguments.from.as_deref().map(Document::read).transpose()?;
     let measures = before.is_none() || !arguments.only.is_empty();
     let document = match before {
@@ -110,11 +123,7 @@ fn is_chosen(arguments: &Arguments, way: Way) -> bool {
 
 /// Measures each requested way, and gives their rows.
 fn measure(arguments: &Arguments, load: &Load) -> Result<Vec<Row>> {
-    ensure!(
-        rustix::process::geteuid().is_root(),
-        "the benchmark needs root, because it makes network namespaces, loads eBPF programs and runs a HAProxy that changes its \
-         user. Run `sudo -E env PATH=$PATH cargo xtask bench`"
-    );
+    require_root()?;
     let _lock = lock_machine(&cache_dir())?;
     let chosen = Way::ALL.into_iter().filter(|way| is_chosen(arguments, *way));
     let (in_guest, here): (Vec<Way>, Vec<Way>) = chosen.partition(|way| way.needs_guest());
@@ -126,6 +135,15 @@ fn measure(arguments: &Arguments, load: &Load) -> Result<Vec<Row>> {
         });
     }
     Ok(rows)
+}
+
+fn require_root() -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the benchmark needs root, because it makes network namespaces, loads eBPF programs and runs a HAProxy that changes its \
+         user. Run `sudo -E env PATH=$PATH cargo xtask bench`"
+    );
+    Ok(())
 }
 
 /// Waits for any other benchmark on this machine, because two at once would disturb each other. The lock is released on drop.

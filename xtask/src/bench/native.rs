@@ -16,7 +16,7 @@ use super::run::output_within;
 use crate::packages::{ensure_apt, run};
 use crate::profile;
 
-const PACKAGES: [&str; 7] =
+pub(super) const PACKAGES: [&str; 7] =
     ["haproxy", "iproute2", "iptables", "libnginx-mod-stream", "nftables", "nginx-light", "util-linux"];
 
 /// The command that isolates a share. In a process namespace of its own it can count all processor time, and leaves no process behind.
@@ -53,7 +53,7 @@ pub(super) fn measure(ways: &[Way], load: &Load, profile: &str) -> Result<Vec<Ro
 }
 
 /// Builds the programs and gives their directory.
-fn build(profile: &str) -> Result<PathBuf> {
+pub(super) fn build(profile: &str) -> Result<PathBuf> {
     run(profile::build_programs(profile).arg("--quiet"))?;
     let own = std::env::current_exe()?;
     let target = own.parent().and_then(Path::parent).context("a program that cargo built has a target directory")?;

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 
-use aya::EbpfLoader;
 use aya::maps::MapType;
 use aya::programs::{ProgramType, SkReuseport};
 use aya::sys::{is_map_supported, is_program_supported};
@@ -10,7 +9,7 @@ use rustix::io::Errno;
 
 use super::ability::{Ability, Finding};
 use crate::gate::port_sharing;
-use crate::gate::programs::{SELECT_PROGRAM, STEER_OBJECT, STEER_PROGRAM};
+use crate::gate::programs::{SELECT_PROGRAM, STEER_OBJECT, STEER_PROGRAM, with_loader};
 use crate::kernel::bpf::{denial, error_chain, shorten_verifier_log, with_memlock_restored};
 use crate::process::control_group;
 
@@ -83,7 +82,7 @@ fn bind_sharing() -> Finding {
 }
 
 fn load(program: &'static str) -> Result<(), Box<dyn Error>> {
-    let mut ebpf = EbpfLoader::new().btf(None).load(STEER_OBJECT)?;
+    let mut ebpf = with_loader(|loader| loader.load(STEER_OBJECT))?;
     let program: &mut SkReuseport = ebpf.program_mut(program).ok_or("the object has no such program")?.try_into()?;
     Ok(program.load()?)
 }

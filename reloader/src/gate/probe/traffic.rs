@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::io;
 
-use aya::EbpfLoader;
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
 use aya::programs::{SchedClassifier, TcAttachType};
@@ -13,7 +12,7 @@ use rustix::io::Errno;
 use super::ability::{Ability, Finding};
 use super::bpf;
 use super::modules::Module;
-use crate::gate::programs::{OBJECT, SYN_PROGRAM};
+use crate::gate::programs::{OBJECT, SYN_PROGRAM, with_loader};
 use crate::kernel::bpf::{denial, errno, error_chain, with_memlock_restored};
 use crate::kernel::devices::{self, LO};
 use crate::kernel::tc;
@@ -131,7 +130,7 @@ fn attach(
     options: fn() -> Result<TcAttachOptions, aya::programs::ProgramError>,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     with_memlock_restored(|| {
-        let mut ebpf = EbpfLoader::new().btf(None).load(OBJECT)?;
+        let mut ebpf = with_loader(|loader| loader.load(OBJECT))?;
         let program: &mut SchedClassifier =
             ebpf.program_mut(SYN_PROGRAM).ok_or("the object has no such program")?.try_into()?;
         program.load()?;

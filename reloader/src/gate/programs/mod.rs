@@ -3,6 +3,7 @@
 mod error;
 
 use std::net::IpAddr;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
@@ -40,14 +41,27 @@ pub(crate) const STEER_PROGRAM: &str = "reloader_steer";
 /// The sk_reuseport program that steers where the kernel does not migrate.
 pub(crate) const SELECT_PROGRAM: &str = "reloader_select";
 
-/// Creates the maps of an object, with the options that `configure` sets. Its programs are not loaded yet.
-pub(crate) fn load<'a>(object: &[u8], configure: impl FnOnce(&mut EbpfLoader<'a>)) -> Result<Ebpf, ProgramsError> {
-    check_abi(object, ABI_VERSION)?;
+/// The loader of all objects. To make one takes tens of milliseconds and tens of megabytes, because it reads the types of the whole kernel
+/// (aya 0.14, `EbpfLoader::new`). A hold would wait for that while it begins.
+static LOADER: LazyLock<Mutex<EbpfLoader<'static>>> = LazyLock::new(|| {
     let mut loader = EbpfLoader::new();
-    // The programs use no kernel types, so BTF need not be read from /sys.
+    // The programs use no kernel types.
     loader.btf(None);
-    configure(&mut loader);
-    loader.load(object).map_err(|error| ProgramsError::from_error(&error))
+    Mutex::new(loader)
+});
+
+/// Calls `work` with the loader of all objects. Options that `work` sets for a map stay set, for all maps of that name.
+pub(crate) fn with_loader<T>(work: impl FnOnce(&mut EbpfLoader<'static>) -> T) -> T {
+    work(&mut LOADER.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Creates the maps of an object, with the options that `configure` sets. Its programs are not loaded yet.
+pub(crate) fn load(object: &[u8], configure: impl FnOnce(&mut EbpfLoader<'static>)) -> Result<Ebpf, ProgramsError> {
+    check_abi(object, ABI_VERSION)?;
+    with_loader(|loader| {
+        configure(loader);
+        loader.load(object).map_err(|error| ProgramsError::from_error(&error))
+    })
 }
 
 /// A program of a loaded object.
@@ -92,6 +106,13 @@ mod tests {
         assert!(matches!(error, ProgramsError::Abi { found: ABI_VERSION }));
         assert!(error.to_string().contains("build-ebpf"), "{error}");
         assert!(matches!(check_abi(b"no ELF", ABI_VERSION), Err(ProgramsError::Damaged { .. })));
+    }
+
+    /// The loader is kept, and with it the size that a hold sets for this map.
+    #[test]
+    fn only_the_object_of_a_hold_has_the_map_whose_size_is_set() {
+        let has_ring = |object| aya_obj::Object::parse(object).unwrap().maps.contains_key("RING");
+        assert_eq!([OBJECT, HOLD_OBJECT, STEER_OBJECT].map(has_ring), [false, true, false]);
     }
 
     #[test]

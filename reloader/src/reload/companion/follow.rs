@@ -59,7 +59,9 @@ impl Attempt<'_> {
             generation.since = record.since();
         }
         let server = self.supervisor.server();
-        let inspected = server.inspect(&generation.process, &found.socket, self.supervisor.place()).await;
+        let inspected = server
+            .inspect(&generation.process, &found.socket, self.supervisor.place(), self.supervisor.custody().kept())
+            .await;
         let mut inspection =
             inspected.map_err(|error| Failure::new(ReasonCode::InspectionFailed, error.to_string()))?;
         inspection.doubt.iter().for_each(|doubt| self.recorder.note(doubt));

@@ -78,7 +78,11 @@ impl Attempt<'_> {
         };
         let mut looks = 0;
         loop {
-            let inspected = self.supervisor.server().inspect(&process, &found.socket, self.supervisor.place()).await;
+            let inspected = self
+                .supervisor
+                .server()
+                .inspect(&process, &found.socket, self.supervisor.place(), self.supervisor.custody().kept())
+                .await;
             looks += 1;
             match inspected {
                 Ok(inspection) if inspection.doubt.is_none() || looks >= LOOKS => {

@@ -1,12 +1,12 @@
 //! Gives up a generation that failed. It may already accept, so it is drained, and killed only when it no longer reacts.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::haproxy::inspect::stats_socket_inode;
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::model::listener::Address;
-use crate::process::{self, ProcessScope, SocketOwner};
+use crate::process::{self, DescriptorTables, ProcessScope, SocketOwner};
 use crate::reload::attempt::Attempt;
 use crate::supervision::{CustodyEnd, Generation, Supervisor};
 
@@ -72,7 +72,7 @@ impl Attempt<'_> {
 /// The listening sockets that an abandoned generation had when it was given up.
 struct Observed {
     /// The sockets that it shares with the serving generation, and its stats socket.
-    known: Vec<(u64, SocketOwner)>,
+    known: HashMap<u64, SocketOwner>,
     /// Whether it bound sockets of its own; `None` when the kernel does not say.
     has_own: Option<bool>,
 }
@@ -99,7 +99,7 @@ impl Observed {
     }
 
     fn are_open(&self) -> bool {
-        self.known.iter().any(|(inode, owner)| process::socket_at(*owner) == Some(*inode))
+        DescriptorTables::default().has_any(&self.known)
     }
 }
 

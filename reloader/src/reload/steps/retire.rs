@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::stop_listening::{Closed, OldListeners};
 use crate::kernel::sock_diag::{self, Connection, SockDiagError};
 use crate::model::listener::{Address, Listener};
-use crate::process::Handle;
+use crate::process::{Handle, pause_briefly};
 use crate::receipt::{ListenerReceipt, ReasonCode, Recorder, undrained};
 use crate::reload::attempt::Attempt;
 use crate::reload::timing::{LONGEST_WAIT, POLL_INTERVAL};
@@ -14,6 +14,9 @@ use crate::reload::verdict::Verdict;
 use crate::sockets::custody::Custody;
 use crate::sockets::inspection::Inspection;
 use crate::supervision::{Generation, Notice};
+
+/// A server that closes its listeners when it is told to has done so within this time. It is looked at more often until then.
+const SOON: Duration = Duration::from_millis(20);
 
 impl Attempt<'_> {
     /// Carries out the second phase. From here on the new generation serves, whatever the old one does. False where the old one was not seen
@@ -100,12 +103,16 @@ impl Attempt<'_> {
 
 /// False when it still listens after `timeout`.
 pub(in crate::reload) async fn stopped_listening(old: &Handle, custody: &Custody, timeout: Duration) -> bool {
-    let deadline = Instant::now() + timeout;
+    let began = Instant::now();
     while custody.is_still_owned() && old.try_ended().is_none() {
-        if Instant::now() >= deadline {
+        if began.elapsed() >= timeout {
             return false;
         }
-        tokio::time::sleep(POLL_INTERVAL).await;
+        // It is a matter of a millisecond, or of as long as the server likes.
+        match began.elapsed() < SOON {
+            true => pause_briefly().await,
+            false => tokio::time::sleep(POLL_INTERVAL).await,
+        }
     }
     true
 }

@@ -64,6 +64,9 @@ impl Attempt<'_> {
 
         let limits = limits(self.supervisor, the_shorter(self.start_limit(prepared), limit));
         let is_served = self.supervisor.is_served();
+        if !is_served {
+            notify::still_starting(PULSE_LIMIT);
+        }
         let ready = readiness::wait_until_ready(&process, readiness.reached(), limits, || {
             if !is_served {
                 notify::still_starting(PULSE_LIMIT);

@@ -15,7 +15,7 @@ use crate::config::Service;
 use crate::fs::accounts;
 use crate::model::SocketMetadata;
 use crate::model::listener::{Address, Endpoint, Role, SocketType};
-use crate::sockets::custody::{KeptSocket, take_in};
+use crate::sockets::custody::{KeptSocket, KnownListeners, take_in};
 
 /// The kernel uses net.core.somaxconn where that is less.
 const BACKLOG: i32 = i32::MAX;
@@ -48,7 +48,12 @@ impl UnixFile {
 pub(super) fn socket(endpoint: &Endpoint, all: &[Endpoint], file: UnixFile) -> Result<KeptSocket, String> {
     let bound = bind(endpoint, all, file)
         .map_err(|error| format!("cannot listen on {endpoint}: {error}{}", hint(&endpoint.address, error.kind())))?;
-    let mut held = take_in(vec![(OwnedFd::from(bound), SocketMetadata::default())], |_| true, |_| Role::Traffic);
+    let mut held = take_in(
+        vec![(OwnedFd::from(bound), SocketMetadata::default())],
+        &KnownListeners::default(),
+        |_| true,
+        |_| Role::Traffic,
+    );
     held.pop()
         .ok_or_else(|| format!("cannot listen on {endpoint}: the kernel does not list the new socket as a listener"))
 }

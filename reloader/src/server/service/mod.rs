@@ -174,6 +174,7 @@ impl ServiceServer {
             look(InspectRequest {
                 processes: ProcessScope::All.processes(root),
                 given: Vec::new(),
+                machine: sock_diag::listeners()?,
                 role: |address: &Address| Some(role(&listen, address)),
                 serves: |endpoint: &Endpoint, _: &OwnedFd| serves_datagrams(&listen, &ephemeral, endpoint),
                 // The server may close some listeners and bind others, for each of its workers. It serves while it has any listener.

@@ -127,7 +127,7 @@ impl Supervisor {
     async fn look_at_next_reload(&mut self) {
         let Some(serving) = self.serving().filter(|_| self.notices.has(Notice::NextReload)) else { return };
         let (process, socket) = (serving.process.clone(), serving.socket.clone());
-        let inspected = self.server().inspect(&process, &socket, self.place());
+        let inspected = self.server().inspect(&process, &socket, self.place(), self.custody().kept());
         if let Ok(inspection) = self.heartbeat().during(inspected).await {
             self.replace_warning(Notice::NextReload, self.server().next_reload_obstacle(&inspection));
         }

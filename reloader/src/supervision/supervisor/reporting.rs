@@ -2,13 +2,12 @@
 
 use super::Supervisor;
 use crate::gate::hold::HoldRegistry;
-use crate::model::listener::{Listener, Role};
 use crate::receipt::{Kind, Outcome, Receipt, rfc3339};
 use crate::server::CompanionServer;
 use crate::supervision::board::{DrainingNow, Published};
 use crate::supervision::drain_looks::Look;
 use crate::supervision::sentences::Unserved;
-use crate::supervision::status::{ListenerStatus, ServiceStatus, Serving, Starting};
+use crate::supervision::status::{ServiceStatus, Serving, Starting};
 use crate::supervision::{Generation, notify, sentences};
 
 /// From this many draining generations on `status` has a warning.
@@ -35,6 +34,7 @@ impl Supervisor {
     pub(crate) fn publish(&self) {
         let published = Published {
             status: self.status(),
+            custody: self.custody_as_owned(),
             draining: self.generations.draining().iter().map(draining_now).collect(),
             surroundings: self.surroundings(),
             check: self.check(),
@@ -58,7 +58,8 @@ impl Supervisor {
             serving: self.serving().map(serving_status),
             starting: self.generations.starting().map(starting_status),
             draining: Vec::new(),
-            custody: self.custody_as_owned().iter().map(|kept| listener_status(&kept.listener, kept.role)).collect(),
+            // The reader adds the listeners (`Published::whole_status`).
+            custody: Vec::new(),
             last_reload: self.receipts.last().cloned(),
             warnings: self.warnings(),
             notes: self
@@ -169,7 +170,7 @@ fn serving_status(generation: &Generation) -> Serving {
         pid: generation.process.pid(),
         config: generation.config.clone(),
         since: rfc3339(generation.since),
-        listeners: generation.listeners.iter().map(|owned| listener_status(&owned.listener, owned.role)).collect(),
+        listeners: Vec::new(),
     }
 }
 
@@ -179,14 +180,5 @@ fn starting_status(generation: &Generation) -> Starting {
         pid: generation.process.pid(),
         since: rfc3339(generation.since),
         last_line: generation.start_lines.last().cloned(),
-    }
-}
-
-fn listener_status(listener: &Listener, role: Role) -> ListenerStatus {
-    ListenerStatus {
-        address: listener.endpoint.to_string(),
-        family: listener.endpoint.address.family(),
-        role,
-        inode: listener.inode,
     }
 }

@@ -53,7 +53,8 @@ pub async fn inspect(inspected: Inspected) -> Result<Inspection, InspectError> {
         }
     };
     tokio::task::spawn_blocking(move || {
-        let control = listed.unwrap_or_else(|| cli_addresses::configured(inspected.root).iter().map(cli_name).collect());
+        let control =
+            listed.unwrap_or_else(|| cli_addresses::configured(inspected.root).iter().map(cli_name).collect());
         ask_and_look(&inspected, &control)
     })
     .await?

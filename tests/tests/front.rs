@@ -217,6 +217,28 @@ fn full_queue_of_the_unix_socket_is_counted_and_logged() {
     assert_eq!(direct.other.get("unix backlog full"), Some(&30), "{direct}");
 }
 
+/// The package of the module was removed: the nginx that runs has it still.
+#[test]
+fn nginx_without_its_module_is_refused_and_the_old_one_serves() {
+    let rig = start();
+    let front = fs::read_to_string(rig.path("front.conf")).unwrap();
+    fs::write(rig.path("front.conf"), front.replace("ngx_stream_module.so", "ngx_gone_module.so")).unwrap();
+    let check = rig.run(&["check"]).expect_status(78);
+    assert!(
+        check.stderr.contains("ngx_gone_module.so") && check.stderr.contains("service.nginx: "),
+        "{}",
+        check.stderr
+    );
+    let reload = rig.run(&["reload", "--all", "--json"]).expect_status(1);
+    assert_eq!((reload.at("/0/result"), reload.at("/1/result")), (&"proven".into(), &"failed".into()));
+    assert!(reload.at("/1/server-log").to_string().contains("ngx_gone_module.so"), "{}", reload.stdout);
+    Load::to([WEB]).connections(50).run().assert_lossless();
+    let toml = fs::read_to_string(rig.path("reloader.toml")).unwrap();
+    fs::write(rig.path("reloader.toml"), toml.replace("/usr/sbin/nginx", "/usr/sbin/nginx-gone")).unwrap();
+    let stderr = rig.run(&["check"]).expect_status(78).stderr;
+    assert!(stderr.contains("service.nginx.start: /usr/sbin/nginx-gone: No such file"), "{stderr}");
+}
+
 /// Each program accepts its own half.
 #[test]
 fn check_names_ends_that_disagree_on_the_proxy_header() {

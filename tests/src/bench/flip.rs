@@ -105,6 +105,21 @@ impl Flip {
         self.draining.retain(|haproxy| haproxy.process.is_alive());
         Ok(())
     }
+
+    /// Takes the switch away from in front of another server on the port, and ends the current instance when its queue is empty.
+    ///
+    /// # Errors
+    /// If the switch cannot be taken away.
+    pub fn leave(mut self) -> Result<()> {
+        match &mut self.switch {
+            Switch::Nftables => nft("delete element inet flip current { 8000 }\n"),
+            Switch::SkLookup(lookup) => lookup.current.clear_index(&0)?,
+        }
+        until(EMPTY, "the instance's queue to be empty", || is_empty(self.current));
+        self.serving.process.signal(Signal::SIGUSR1);
+        self.serving.process.until_gone(EMPTY);
+        Ok(())
+    }
 }
 
 fn config(dir: &tempfile::TempDir, instance: usize) -> PathBuf {

@@ -9,7 +9,8 @@ use crate::kernel::udp;
 use crate::model::SocketMetadata;
 use crate::model::listener::{Address, Endpoint, Listener, Owned, Role};
 use crate::process::{self, Handle, SocketOwner};
-use crate::sockets::custody::{Custody, KeptSocket, describe};
+use crate::sockets::custody::{Custody, KeptSocket};
+use crate::sockets::description::describe;
 
 /// Why a generation's listeners are not known.
 #[derive(Debug, thiserror::Error)]

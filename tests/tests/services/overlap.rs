@@ -207,6 +207,21 @@ fn without_control_groups_a_reload_is_refused_or_replaces() {
     }
 }
 
+/// That strategy forbids eBPF everywhere.
+#[test]
+fn kernel_fallback_shares_no_port() {
+    netns::enter();
+    let lines = "stop = \"SIGQUIT\"\n[reload]\nstrategy = \"kernel-fallback\"";
+    let mut rig = prepare(setup(&table("nginx", &nginx(), lines)));
+    write_nginx_conf(&rig, WEB);
+    rig.start_daemon();
+    let serving = rig.serving_pid();
+    let receipt = rig.reload().expect_status(1);
+    assert_eq!(receipt.at("/reason-code"), "overlap-impossible", "{}", receipt.stdout);
+    assert!(receipt.at("/reason").as_str().unwrap().contains("kernel-fallback"), "{}", receipt.stdout);
+    assert_eq!(rig.serving_pid(), serving);
+}
+
 /// The kernel lets two sockets share a port only if one user has both.
 #[test]
 fn generation_of_another_user_overlaps() {

@@ -48,7 +48,12 @@ impl Supervisor {
         if !alone {
             return Beside::Freely;
         }
-        match (self.server().wants_shared_ports(self.config().reload.strategy), &self.host.gates().overlap) {
+        let strategy = self.config().reload.strategy;
+        let impossible = match strategy {
+            Strategy::KernelFallback => Some("strategy = \"kernel-fallback\" forbids eBPF"),
+            _ => self.host.gates().overlap.as_deref(),
+        };
+        match (self.server().wants_shared_ports(strategy), impossible) {
             (None, _) => Beside::Alone(None),
             (Some(_), None) => Beside::Shared,
             (Some(true), Some(why)) => Beside::Alone(Some(why)),

@@ -78,17 +78,23 @@ impl Custody {
         self.owners.get(&inode).copied()
     }
 
+    /// The duplicate of a listener of the serving generation: that in custody, or one that is made now.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn socket_of(&self, inode: u64) -> Result<Arc<OwnedFd>, String> {
+        if let Some(kept) = self.kept.iter().find(|kept| kept.listener.inode == inode) {
+            return Ok(kept.fd.clone());
+        }
+        let owner = self.owner(inode).ok_or("the old generation's socket cannot be found")?;
+        Handle::duplicate(owner, inode).map(Arc::new).map_err(|error| error.to_string())
+    }
+
     /// Which of these listeners of the serving generation wait with accept(2) until the client has sent data. Those that are not in custody are
     /// duplicated for the question.
     pub fn deferring(&self, inodes: impl Iterator<Item = u64>) -> HashSet<u64> {
-        let kept: HashMap<u64, &KeptSocket> = self.kept.iter().map(|kept| (kept.listener.inode, kept)).collect();
-        let defers = |inode: &u64| match kept.get(inode) {
-            Some(kept) => !sys::accept_deferral(kept.fd.as_fd()).is_zero(),
-            None => {
-                let duplicate = self.owner(*inode).and_then(|owner| Handle::duplicate(owner, *inode).ok());
-                duplicate.is_some_and(|fd| !sys::accept_deferral(fd.as_fd()).is_zero())
-            }
-        };
+        let defers =
+            |inode: &u64| self.socket_of(*inode).is_ok_and(|socket| !sys::accept_deferral(socket.as_fd()).is_zero());
         inodes.take(MAX_ASKED).filter(defers).collect()
     }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use crate::gate::steer::{Group, Steer};
 use crate::kernel::devices;
 use crate::model::listener::{Endpoint, Listener};
-use crate::process::Handle;
 use crate::sockets::custody::Custody;
 
 /// A socket of the new generation.
@@ -65,21 +64,11 @@ pub(in crate::reload) fn add(
         Some(name) => devices::index(name).ok_or_else(|| format!("cannot steer {endpoint}: {name} is gone"))?,
         None => 0,
     };
-    let from: Vec<Arc<OwnedFd>> = old.iter().map(|listener| duplicate(custody, listener)).collect::<Result<_, _>>()?;
+    let from = old.iter().map(|listener| custody.socket_of(listener.inode)).collect::<Result<Vec<_>, _>>();
+    let from = from.map_err(|error| format!("cannot steer {endpoint}: {error}"))?;
     let to = to.iter().map(|successor| successor.fd.clone()).collect();
     let sockets = from.iter().map(|fd| fd.as_fd()).collect();
     let group = Group { address, v6only: endpoint.v6only, interface, to, from: sockets };
     let place = steer.add(&group).map_err(|error| error.to_string())?;
     Ok(Added { place, from })
-}
-
-/// What is in custody, or a duplicate of what the old generation has.
-fn duplicate(custody: &Custody, listener: &Listener) -> Result<Arc<OwnedFd>, String> {
-    if let Some(held) = custody.kept().iter().find(|held| held.listener.inode == listener.inode) {
-        return Ok(held.fd.clone());
-    }
-    let Listener { endpoint, inode } = listener;
-    let owner = custody.owner(*inode);
-    let owner = owner.ok_or_else(|| format!("cannot steer {endpoint}: the old generation's socket cannot be found"))?;
-    Handle::duplicate(owner, *inode).map(Arc::new).map_err(|error| format!("cannot steer {endpoint}: {error}"))
 }

@@ -113,10 +113,7 @@ async fn follow_outlived(supervisor: &mut Supervisor, record: &GenerationRecord)
     let mut lives_on = false;
     for (pid, start_time) in process::session_members(record.pid) {
         let Some(process) = Handle::adopt(pid, start_time) else { continue };
-        let inspected = supervisor
-            .server()
-            .inspect(&process, &record.socket, supervisor.place(), supervisor.custody().kept())
-            .await;
+        let inspected = supervisor.inspect(&process, &record.socket).await;
         let Ok(mut inspection) = inspected else { continue };
         if inspection.owned.is_empty() {
             continue;
@@ -288,9 +285,7 @@ async fn take_over(
     // A server that hangs because the flag is missing would not answer.
     let given_back = socket_flags::give_back(supervisor.server(), &generation, nonblocking).await;
     given_back.into_iter().for_each(|note| recorder.note(note));
-    let server = supervisor.server();
-    let inspected =
-        server.inspect(&generation.process, &generation.socket, supervisor.place(), supervisor.custody().kept()).await;
+    let inspected = supervisor.inspect(&generation.process, &generation.socket).await;
     let mut inspection = inspected.map_err(|error| DaemonError::CannotAdopt(error.to_string()))?;
     inspection.doubt.iter().chain(&inspection.notes).for_each(|note| recorder.note(note));
     recorder.phase(|phases| &mut phases.confirm);

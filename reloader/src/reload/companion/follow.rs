@@ -58,10 +58,7 @@ impl Attempt<'_> {
             generation.number = record.number;
             generation.since = record.since();
         }
-        let server = self.supervisor.server();
-        let inspected = server
-            .inspect(&generation.process, &found.socket, self.supervisor.place(), self.supervisor.custody().kept())
-            .await;
+        let inspected = self.supervisor.inspect(&generation.process, &found.socket).await;
         let mut inspection =
             inspected.map_err(|error| Failure::new(ReasonCode::InspectionFailed, error.to_string()))?;
         inspection.doubt.iter().for_each(|doubt| self.recorder.note(doubt));

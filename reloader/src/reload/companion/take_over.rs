@@ -78,11 +78,7 @@ impl Attempt<'_> {
         };
         let mut looks = 0;
         loop {
-            let inspected = self
-                .supervisor
-                .server()
-                .inspect(&process, &found.socket, self.supervisor.place(), self.supervisor.custody().kept())
-                .await;
+            let inspected = self.supervisor.inspect(&process, &found.socket).await;
             looks += 1;
             match inspected {
                 Ok(inspection) if inspection.doubt.is_none() || looks >= LOOKS => {

@@ -26,7 +26,7 @@ impl Attempt<'_> {
             return;
         };
         let (process, socket) = (serving.process.clone(), serving.socket.clone());
-        match supervisor.server().inspect(&process, &socket, supervisor.place(), supervisor.custody().kept()).await {
+        match supervisor.inspect(&process, &socket).await {
             Ok(inspection) => supervisor.update_serving(inspection),
             Err(error) => log::warn!("what process {} listens on could not be looked at: {error}", process.pid()),
         }
@@ -68,11 +68,7 @@ impl Attempt<'_> {
         let new = new.ok_or_else(|| Failure::internal("no generation is starting"))?;
         self.recorder.receipt().new = Some(new.id());
         let (process, socket) = (new.process.clone(), new.socket.clone());
-        let inspected = self
-            .supervisor
-            .server()
-            .inspect(&process, &socket, self.supervisor.place(), self.supervisor.custody().kept())
-            .await;
+        let inspected = self.supervisor.inspect(&process, &socket).await;
         if inspected.as_ref().map_or(true, |inspection| inspection.doubt.is_some()) {
             // A process that ends closes its sockets first. Whether it has ended is known a moment later.
             let _ = tokio::time::timeout(END_TIMEOUT, process.ended()).await;

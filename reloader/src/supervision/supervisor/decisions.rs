@@ -1,6 +1,7 @@
 //! Plans the next reload, and prepares what it needs between reloads.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::Duration;
 
 use super::Supervisor;
@@ -11,10 +12,11 @@ use crate::gate::syn_counter::{CounterError, SynCounter};
 use crate::haproxy::version::VersionError;
 use crate::plan::companion::{self, CompanionPlanInputs};
 use crate::plan::{self, Beside, PlanInputs, Planned, Present};
-use crate::process::run_blocking;
+use crate::process::{Handle, run_blocking};
 use crate::receipt::{Failure, Rung};
 use crate::server::{self, Capabilities, Check, CompanionServer};
 use crate::sockets::custody::{Custody, KeptSocket};
+use crate::sockets::inspection::{InspectError, Inspection};
 use crate::supervision::Notice;
 use crate::supervision::steering::PendingHandshakes;
 
@@ -113,6 +115,14 @@ impl Supervisor {
         custody
     }
 
+    /// Inspects a generation of this server by its root process and its stats socket.
+    ///
+    /// # Errors
+    /// Those of [`Server::inspect`](crate::server::Server::inspect).
+    pub(crate) async fn inspect(&self, process: &Handle, socket: &Path) -> Result<Inspection, InspectError> {
+        self.server().inspect(process, socket, self.place(), self.custody().kept()).await
+    }
+
     /// How the configuration is checked.
     pub(crate) fn check(&self) -> Option<Check> {
         self.server().check()
@@ -132,7 +142,7 @@ impl Supervisor {
     async fn look_at_next_reload(&mut self) {
         let Some(serving) = self.serving().filter(|_| self.notices.has(Notice::NextReload)) else { return };
         let (process, socket) = (serving.process.clone(), serving.socket.clone());
-        let inspected = self.server().inspect(&process, &socket, self.place(), self.custody().kept());
+        let inspected = self.inspect(&process, &socket);
         if let Ok(inspection) = self.heartbeat().during(inspected).await {
             self.replace_warning(Notice::NextReload, self.server().next_reload_obstacle(&inspection));
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::libc;
@@ -31,13 +31,7 @@ pub(crate) fn network_namespace_of(socket: BorrowedFd<'_>) -> io::Result<OwnedFd
 /// The error of socket(2) or getsockopt(2).
 pub(crate) fn network_namespace_cookie() -> io::Result<u64> {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    let mut cookie: u64 = 0;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    let (level, option) = (libc::SOL_SOCKET, libc::SO_NETNS_COOKIE);
-    // SAFETY: the descriptor is open. The kernel writes at most `length` bytes to `cookie`, whose size is `length`.
-    let result =
-        unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut cookie).cast(), &raw mut length) };
-    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+    option_at(socket.as_fd(), libc::SOL_SOCKET, libc::SO_NETNS_COOKIE)
 }
 
 /// The number of the device that a socket is bound to, 0 for none (`SO_BINDTOIFINDEX`, Linux 5.0). The number stays when the device has gone.
@@ -58,7 +52,7 @@ pub(crate) fn protocol(socket: BorrowedFd<'_>) -> io::Result<i32> {
 
 /// How long a listener's handshakes wait for the client's first data (TCP_DEFER_ACCEPT of tcp(7)), in whole seconds. Zero for other sockets.
 pub(crate) fn accept_deferral(socket: BorrowedFd<'_>) -> Duration {
-    let seconds = option_at(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT).unwrap_or(0);
+    let seconds = option_at(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT).unwrap_or(0_i32);
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
@@ -70,17 +64,23 @@ pub(crate) fn binds_absent_addresses(socket: BorrowedFd<'_>) -> bool {
         (libc::IPPROTO_IPV6, libc::IPV6_FREEBIND),
         (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT),
     ];
-    options.into_iter().any(|(level, option)| option_at(socket, level, option).is_ok_and(|value| value != 0))
+    options.into_iter().any(|(level, option)| option_at(socket, level, option).is_ok_and(|value: i32| value != 0))
 }
 
 fn socket_option(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<i32> {
     option_at(socket, libc::SOL_SOCKET, option)
 }
 
-fn option_at(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> io::Result<i32> {
-    let mut value: libc::c_int = 0;
-    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the descriptor is open for as long as it is borrowed. The kernel writes at most `length` bytes to `value`, whose size is `length`.
+/// An integer of which every bit pattern is a value.
+trait OptionValue: Default {}
+impl OptionValue for i32 {}
+impl OptionValue for u64 {}
+
+fn option_at<T: OptionValue>(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> io::Result<T> {
+    let mut value = T::default();
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for as long as it is borrowed. The kernel writes at most `length` bytes to `value`, whose size is `length`, and
+    // any bytes are a value.
     let result =
         unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut value).cast(), &raw mut length) };
     if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }

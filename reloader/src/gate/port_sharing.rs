@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{CgroupAttachMode, CgroupSockAddr};
 use reloader_ebpf::bound;
 
@@ -56,7 +56,7 @@ impl PortSharing {
     /// # Errors
     /// Where the map cannot be read.
     pub(crate) fn shared(&mut self) -> Result<Shared, ProgramsError> {
-        let map: PerCpuArray<&mut MapData, u64> = map(&mut self.ebpf, BOUND)?;
+        let map: PerCpuArray<&mut MapData, u64> = programs::map(&mut self.ebpf, BOUND)?;
         let sum = |kind| map.get(&kind, 0).map(|values| values.iter().sum());
         let refused = |error| ProgramsError::map(BOUND, error);
         Ok(Shared { sockets: sum(bound::SHARED).map_err(refused)?, refused: sum(bound::REFUSED).map_err(refused)? })
@@ -79,18 +79,10 @@ pub(crate) fn load() -> Result<Ebpf, ProgramsError> {
 }
 
 fn set(ebpf: &mut Ebpf, ports: &[u16], namespace: u64) -> Result<(), ProgramsError> {
-    let mut listed: HashMap<&mut MapData, u32, u32> = map(ebpf, PORTS)?;
+    let mut listed: HashMap<&mut MapData, u32, u32> = programs::map(ebpf, PORTS)?;
     for port in ports {
         listed.insert(u32::from(*port), 1, 0).map_err(|error| ProgramsError::map(PORTS, error))?;
     }
-    let mut cookie: Array<&mut MapData, u64> = map(ebpf, NAMESPACE)?;
+    let mut cookie: Array<&mut MapData, u64> = programs::map(ebpf, NAMESPACE)?;
     cookie.set(0, namespace, 0).map_err(|error| ProgramsError::map(NAMESPACE, error))
-}
-
-fn map<'a, M>(ebpf: &'a mut Ebpf, what: &'static str) -> Result<M, ProgramsError>
-where
-    M: TryFrom<&'a mut aya::maps::Map, Error = MapError>,
-{
-    let map = ebpf.map_mut(what).ok_or(ProgramsError::Damaged { what })?;
-    M::try_from(map).map_err(|error| ProgramsError::map(what, error))
 }

@@ -5,6 +5,7 @@ mod error;
 use std::net::IpAddr;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
+use aya::maps::{Map, MapError};
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use reloader_ebpf::{ABI_VERSION, Address, any_address, v4_mapped, v6};
@@ -73,6 +74,15 @@ where
     program.ok_or(ProgramsError::Damaged { what: name })
 }
 
+/// A map of a loaded object.
+pub(crate) fn map<'a, M>(ebpf: &'a mut Ebpf, what: &'static str) -> Result<M, ProgramsError>
+where
+    M: TryFrom<&'a mut Map, Error = MapError>,
+{
+    let map = ebpf.map_mut(what).ok_or(ProgramsError::Damaged { what })?;
+    M::try_from(map).map_err(|error| ProgramsError::map(what, error))
+}
+
 /// Refuses an object of another version. The size of the map ABI, which has no other use, is the version.
 fn check_abi(object: &[u8], expected: u32) -> Result<(), ProgramsError> {
     let version = |object| Some(aya_obj::Object::parse(object).ok()?.maps.remove("ABI")?.max_entries());
@@ -112,7 +122,7 @@ mod tests {
     #[test]
     fn only_the_object_of_a_hold_has_the_map_whose_size_is_set() {
         let has_ring = |object| aya_obj::Object::parse(object).unwrap().maps.contains_key("RING");
-        assert_eq!([OBJECT, HOLD_OBJECT, STEER_OBJECT].map(has_ring), [false, true, false]);
+        assert_eq!([OBJECT, HOLD_OBJECT, STEER_OBJECT, BIND_OBJECT].map(has_ring), [false, true, false, false]);
     }
 
     #[test]

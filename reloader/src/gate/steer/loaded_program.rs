@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, ReusePortSockArray};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, ReusePortSockArray};
 use aya::programs::SkReuseport;
 use aya::util::nr_cpus;
 use reloader_ebpf::{HeldKey, Steered, left, span};
@@ -138,9 +138,8 @@ impl LoadedProgram {
 
     fn map<'a, M>(&'a mut self, what: &'static str) -> Result<M, ProgramsError>
     where
-        M: TryFrom<&'a mut aya::maps::Map, Error = MapError>,
+        M: TryFrom<&'a mut Map, Error = MapError>,
     {
-        let map = self.ebpf.map_mut(what).ok_or(ProgramsError::Damaged { what })?;
-        M::try_from(map).map_err(|error| ProgramsError::map(what, error))
+        programs::map(&mut self.ebpf, what)
     }
 }

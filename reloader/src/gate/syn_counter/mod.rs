@@ -168,8 +168,7 @@ impl SynCounter {
     }
 
     fn map(&mut self) -> Result<PerCpuHashMap<&mut aya::maps::MapData, SynKey, u64>, CounterError> {
-        let map = self.ebpf.map_mut(SYNS).ok_or(ProgramsError::Damaged { what: SYNS })?;
-        Ok(PerCpuHashMap::try_from(map).map_err(|error| ProgramsError::map(SYNS, error))?)
+        Ok(programs::map(&mut self.ebpf, SYNS)?)
     }
 }
 

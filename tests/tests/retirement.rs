@@ -83,7 +83,7 @@ fn connect(count: usize) -> Vec<TcpStream> {
     (0..count).map(|_| TcpStream::connect(WEB).unwrap()).collect()
 }
 
-/// A client that connects and says nothing keeps its handshake open on such a listener. Inside a hold nobody can wait for it.
+/// A client that connects and says nothing keeps its handshake open on such a listener. Inside a hold the daemon does not wait for it.
 #[test]
 fn deferred_accept_is_named_where_it_prevents_the_proof() {
     netns::enter();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::protection::Protection;
+use super::shared_start::SharedStart;
 use crate::receipt::{AskedBy, FileDigest, Kind, Recorder};
 use crate::server::{Prepared, ReadByServer};
 use crate::supervision::{Generation, Supervisor};
@@ -47,8 +48,8 @@ pub(crate) struct Attempt<'a> {
     pub(super) read: Option<ReadByServer>,
     /// Whether the new generation is to run the last-known-good configuration.
     pub(super) is_known_good: bool,
-    /// Whether the new generation is let bind its ports beside the old one.
-    pub(super) shares_ports: bool,
+    /// What lets the new generation bind its ports beside the old one, until it starts.
+    pub(super) shared_start: Option<SharedStart>,
     /// Why the next reload would fail.
     pub(super) next_obstacle: Option<String>,
 }
@@ -73,7 +74,7 @@ impl<'a> Attempt<'a> {
             digests: None,
             read: None,
             is_known_good: false,
-            shares_ports: false,
+            shared_start: None,
             next_obstacle: None,
         }
     }

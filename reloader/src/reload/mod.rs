@@ -9,6 +9,7 @@ mod overlap;
 pub(crate) mod protection;
 mod replace;
 pub(crate) mod run;
+mod shared_start;
 pub(crate) mod steps;
 mod timing;
 pub mod verdict;

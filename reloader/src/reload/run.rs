@@ -2,9 +2,7 @@
 
 use super::attempt::{Attempt, ReloadRequest};
 use super::steps::count::Counting;
-use super::steps::share_ports::cannot_overlap;
 use super::{companion, overlap, replace};
-use crate::plan::Beside;
 use crate::receipt::{Failure, ReasonCode, Receipt};
 use crate::server::Prepared;
 use crate::supervision::Supervisor;
@@ -54,16 +52,8 @@ impl Attempt<'_> {
         self.supervisor.look_at_reachability().await;
         self.refuse_unproven_plan(&prepared.capabilities)?;
         let needs_room = replace::is_needed(self.supervisor, &prepared);
-        let alone = prepared.binds_alone || self.supervisor.serving().is_some_and(|serving| serving.noreuseport);
-        let beside = self.supervisor.beside(alone);
-        // The sockets of a first generation that were bound so have groups, which a reload can reserve.
-        self.shares_ports = beside == Beside::Shared && (needs_room || !self.supervisor.is_served());
-        if let Beside::Refused(why) = beside
-            && needs_room
-        {
-            return Err(cannot_overlap(why));
-        }
-        match needs_room && !self.shares_ports {
+        let is_shared = self.share_ports(&prepared, needs_room).await?;
+        match needs_room && !is_shared {
             true => replace::run(self, &prepared).await,
             false => overlap::run(self, &prepared).await,
         }

@@ -1,7 +1,9 @@
 //! Tests servers that bind without SO_REUSEPORT and overlap all the same, because their ports are shared while the new generation starts.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -11,6 +13,7 @@ use reloader_tests::guest::{self, Feature};
 use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::poll::until;
+use reloader_tests::process::Process;
 use reloader_tests::receipt::{assert_proven, listener};
 use reloader_tests::rig::{Rig, binary};
 use reloader_tests::script::write_script;
@@ -175,20 +178,22 @@ fn daemon_killed_at_any_moment_of_a_start_leaves_nothing() {
     assert_eq!(before.left_behind(), Vec::<String>::new());
 }
 
+/// A reloader whose mounts are its own. The daemon runs `first` before it starts.
+fn in_own_mount_namespace(dir: &Path, first: &str) -> PathBuf {
+    let script = dir.join("reloader");
+    let reloader = binary();
+    let text = format!("#!/bin/sh\nexec unshare -m sh -c '{first}exec {} \"$@\"' sh \"$@\"\n", reloader.display());
+    write_script(&script, &text);
+    script
+}
+
 /// Where no control group can be made the old generation is replaced only if the configuration says so.
 #[test]
 fn without_control_groups_a_reload_is_refused_or_replaces() {
     netns::enter();
     for (line, status, rung) in [("", 1, "unproven"), ("fallback = \"replace\"", 0, "held-ebpf")] {
         let hidden = tempfile::tempdir().unwrap();
-        let script = hidden.path().join("reloader");
-        write_script(
-            &script,
-            &format!(
-                "#!/bin/sh\nexec unshare -m sh -c 'umount -l -a -t cgroup2; exec {} \"$@\"' sh \"$@\"\n",
-                binary().display()
-            ),
-        );
+        let script = in_own_mount_namespace(hidden.path(), "umount -l -a -t cgroup2; ");
         let mut rig =
             prepare(setup(&table("nginx", &nginx(), &format!("stop = \"SIGQUIT\"\n{line}"))).reloader(&script));
         write_nginx_conf(&rig, WEB);
@@ -202,6 +207,35 @@ fn without_control_groups_a_reload_is_refused_or_replaces() {
             assert_eq!(receipt.at("/reason-code"), "overlap-impossible", "{}", receipt.stdout);
             assert!(receipt.at("/reason").as_str().unwrap().contains("fallback"), "{}", receipt.stdout);
             assert_eq!(rig.serving_pid(), serving);
+        }
+        Load::to([WEB]).connections(20).run().assert_lossless();
+    }
+}
+
+/// The daemon found a control group when it started, and finds none when it reloads.
+#[test]
+fn sharing_that_fails_at_a_reload_leads_to_the_hold_where_that_is_allowed() {
+    netns::enter();
+    let lines = |fallback| format!("stop = \"SIGQUIT\"\n{fallback}");
+    let nginx = |fallback| setup(&table("nginx", &nginx(), &lines(fallback)));
+    let haproxy = Rig::with(&Config::web(WEB).global("noreuseport")).tables("[reload]\nstrategy = \"steer\"");
+    for (setup, status) in [(nginx(""), 1), (nginx("fallback = \"replace\""), 0), (haproxy, 0)] {
+        let hidden = tempfile::tempdir().unwrap();
+        let mut rig = prepare(setup.reloader(&in_own_mount_namespace(hidden.path(), "")));
+        write_nginx_conf(&rig, WEB);
+        rig.start_daemon();
+        assert_eq!(rig.status().at("/plan/0/rung"), "steered");
+        let daemon = rig.daemon_process().pid.to_string();
+        let unmount = ["-t", &daemon, "-m", "umount", "-l", "-a", "-t", "cgroup2"];
+        assert!(Command::new("nsenter").args(unmount).status().unwrap().success());
+        let serving = rig.serving_pid();
+        let receipt = rig.reload().expect_status(status);
+        if status == 1 {
+            assert_eq!(receipt.at("/reason-code"), "overlap-impossible", "{}", receipt.stdout);
+            assert_eq!(rig.serving_pid(), serving);
+        } else {
+            assert_eq!(listener(&receipt, WEB)["rung"], "held-ebpf", "{}", receipt.stdout);
+            assert!(receipt.at("/notes").to_string().contains("are not shared"), "{}", receipt.stdout);
         }
         Load::to([WEB]).connections(20).run().assert_lossless();
     }
@@ -235,8 +269,11 @@ fn generation_of_another_user_overlaps() {
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("user = \"nobody\"", "user = \"www-data\"")).unwrap();
     rig.signal_daemon(Signal::SIGHUP);
-    until(LIMIT, "another user's generation", || {
-        rig.reload().json["listeners"][0]["rung"] == "steered" && rig.log().contains("configuration")
+    let user_of = |process: Process| fs::metadata(format!("/proc/{}", process.pid)).unwrap().uid();
+    let before = user_of(rig.serving().unwrap());
+    until(LIMIT, "a generation of another user", || {
+        assert_eq!(listener(&rig.reload().expect_status(0), WEB)["rung"], "steered");
+        user_of(rig.serving().unwrap()) != before
     });
 }
 

@@ -8,6 +8,6 @@ mod protect;
 pub(super) mod prove;
 mod refuse;
 pub(crate) mod retire;
-pub(super) mod share_ports;
+mod share_ports;
 mod start;
 pub(crate) mod stop_listening;

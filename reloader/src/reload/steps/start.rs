@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::share_ports::SharedStart;
 use crate::process::readiness::{self, Limits, NotReady, StartLimit};
 use crate::process::{Ended, is_init};
 use crate::receipt::{Failure, ReasonCode};
 use crate::reload::attempt::Attempt;
+use crate::reload::shared_start::SharedStart;
 use crate::server::{LaunchContext, Launched, Prepared, ReadByServer, Readiness};
 use crate::supervision::{Generation, Supervisor, notify};
 
@@ -48,10 +48,15 @@ impl Attempt<'_> {
     ) -> Result<(), Failure> {
         let began = Instant::now();
         let number = self.supervisor.take_number();
-        let shared = self.share_ports().await?;
-        let launched = launch(self.supervisor, prepared, number, shared.as_ref());
-        let Launched { process, label, given, readiness, offers } =
-            launched.map_err(|reason| Failure::new(ReasonCode::StartFailed, reason))?;
+        let shared = self.shared_start.take();
+        let launched = match launch(self.supervisor, prepared, number, shared.as_ref()) {
+            Ok(launched) => launched,
+            Err(reason) => {
+                self.end_sharing(shared).await;
+                return Err(Failure::new(ReasonCode::StartFailed, reason));
+            }
+        };
+        let Launched { process, label, given, readiness, offers } = launched;
         let (scope, files) = (self.supervisor.server().process_scope(), self.supervisor.service().files(number));
         let mut generation = Generation::started(number, process.clone(), scope, files, label);
         generation.given = given;
@@ -64,13 +69,14 @@ impl Attempt<'_> {
 
         let limits = limits(self.supervisor, the_shorter(self.start_limit(prepared), limit));
         let is_served = self.supervisor.is_served();
-        if !is_served {
-            notify::still_starting(PULSE_LIMIT);
-        }
-        let ready = readiness::wait_until_ready(&process, readiness.reached(), limits, || {
+        let tell_service_manager = || {
             if !is_served {
                 notify::still_starting(PULSE_LIMIT);
             }
+        };
+        tell_service_manager();
+        let ready = readiness::wait_until_ready(&process, readiness.reached(), limits, || {
+            tell_service_manager();
             self.supervisor.tick();
             self.supervisor.custody_ends()
         })

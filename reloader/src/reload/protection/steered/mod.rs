@@ -35,7 +35,7 @@ pub(crate) struct SteeredListeners {
     /// Duplicates of the new sockets, except those that the old generation has too.
     fresh: Vec<Arc<OwnedFd>>,
     timeout: Duration,
-    /// How long handshakes may wait for their clients' first data. It costs nobody anything to wait for as long: new connections go elsewhere.
+    /// How long handshakes may wait for their clients' first data. This wait delays no client: new connections go elsewhere.
     deferral: Duration,
     before: Counters,
     /// The new generation.
@@ -52,7 +52,7 @@ struct Line {
 }
 
 impl SteeredListeners {
-    /// Other listeners are held, so that waiting costs their clients time.
+    /// Takes the deferral out of all waits, because other listeners are held: their clients would wait as long.
     pub(crate) fn wait_for_no_deferral(&mut self) {
         self.deferral = Duration::ZERO;
     }

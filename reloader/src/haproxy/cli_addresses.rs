@@ -6,19 +6,28 @@ use std::path::{Path, PathBuf};
 
 use super::scan::{self, Source, starts_section};
 use super::words::words;
+use crate::fs::read_plain;
 use crate::model::listener::Address;
 use crate::process;
 
+/// The longest configuration file that is read, in bytes. The process itself writes its command line, and may name any file.
+const LONGEST: u64 = 64 << 20;
+
 /// The stats sockets that the configuration of process `root` names. The files are those of its command line, as they are now. A file that
-/// cannot be read is left out. It blocks as long as file systems do.
+/// cannot be read, or is no plain file, is left out. It blocks as long as file systems do.
 pub(super) fn configured(root: u32) -> HashSet<Address> {
     let command_line = process::command_line(root).unwrap_or_default();
     let directory = working_dir(root, &command_line);
     let files = files(&command_line).into_iter().map(|file| directory.join(file));
-    let sources: Vec<Source> = files.flat_map(|file| scan::read(&[file]).unwrap_or_default()).collect();
+    let sources = sources(files);
     let environment = process::whole_environment(root);
     let variables = environment.iter().filter_map(|entry| entry.split_once('='));
     stats_sockets(&sources, variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+fn sources(paths: impl Iterator<Item = PathBuf>) -> Vec<Source> {
+    let files = paths.flat_map(|path| scan::files_of(&path).unwrap_or_default());
+    files.filter_map(|file| Some((file.clone(), read_plain(&file, LONGEST).ok()?))).collect()
 }
 
 /// A process that has changed its root shows a directory below the new one. The daemon's own generations have begun in the daemon's directory.
@@ -146,6 +155,15 @@ mod tests {
         let text = "global\n setenv RUN /run/set\n presetenv RUN /run/preset\n stats socket $RUN/a # b\n stats timeout 1s\n\
                     frontend f\n bind unix@/run/web.sock\n stats socket /run/b\n";
         assert_eq!(of(text), HashSet::from([Address::Unix("/run/set/a".into())]));
+    }
+
+    #[test]
+    fn only_plain_files_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let plain = directory.path().join("a.cfg");
+        std::fs::write(&plain, "global\n").unwrap();
+        let read = sources(["/dev/null".into(), "/none".into(), directory.path().to_owned()].into_iter());
+        assert_eq!(read, [(plain, b"global\n".to_vec())]);
     }
 
     #[test]

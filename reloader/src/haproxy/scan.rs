@@ -68,19 +68,23 @@ pub type Source = (PathBuf, Vec<u8>);
 pub fn read(paths: &[PathBuf]) -> io::Result<Vec<Source>> {
     let mut sources = Vec::new();
     for path in paths {
-        if path.is_dir() {
-            let mut files: Vec<PathBuf> =
-                std::fs::read_dir(path)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-            files.retain(|file| is_configuration(file));
-            files.sort();
-            for file in files {
-                sources.push((file.clone(), read_file(&file)?));
-            }
-        } else {
-            sources.push((path.clone(), read_file(path)?));
+        for file in files_of(path)? {
+            let text = read_file(&file)?;
+            sources.push((file, text));
         }
     }
     Ok(sources)
+}
+
+/// The files for which a path of the command line stands.
+pub(super) fn files_of(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files: Vec<PathBuf> = std::fs::read_dir(path)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|file| is_configuration(file));
+    files.sort();
+    Ok(files)
 }
 
 /// When a file was last changed, or renamed to this path (ctime).

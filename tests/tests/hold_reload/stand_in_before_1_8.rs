@@ -13,7 +13,7 @@ use reloader_tests::netns;
 use reloader_tests::poll::until;
 use reloader_tests::receipt::{assert_proven, listener};
 use reloader_tests::rig::Rig;
-use reloader_tests::script::write_script;
+use reloader_tests::script::script_in;
 
 use super::WEB;
 
@@ -21,9 +21,7 @@ const STAND_IN: &str = include_str!("haproxy_before_1_8_stand_in.py");
 const CLI: &str = "127.0.0.1:9999";
 
 fn stand_in(dir: &Path, text: &str) -> PathBuf {
-    let path = dir.join("haproxy-1.5-stand-in");
-    write_script(&path, text);
-    path
+    script_in(dir, "haproxy-1.5-stand-in", text)
 }
 
 /// Before 1.8 HAProxy does not say which of its sockets are stats sockets. Its configuration does.

@@ -16,7 +16,7 @@ use reloader_tests::poll::until;
 use reloader_tests::process::Process;
 use reloader_tests::receipt::{assert_proven, listener};
 use reloader_tests::rig::{Rig, binary};
-use reloader_tests::script::write_script;
+use reloader_tests::script::script_in;
 use reloader_tests::tier;
 
 use super::reloads::reload_under_load;
@@ -180,11 +180,9 @@ fn daemon_killed_at_any_moment_of_a_start_leaves_nothing() {
 
 /// A reloader whose mounts are its own. The daemon runs `first` before it starts.
 fn in_own_mount_namespace(dir: &Path, first: &str) -> PathBuf {
-    let script = dir.join("reloader");
     let reloader = binary();
     let text = format!("#!/bin/sh\nexec unshare -m sh -c '{first}exec {} \"$@\"' sh \"$@\"\n", reloader.display());
-    write_script(&script, &text);
-    script
+    script_in(dir, "reloader", &text)
 }
 
 /// Where no control group can be made the old generation is replaced only if the configuration says so.

@@ -62,7 +62,6 @@ fn share(ctx: &SockAddrContext) {
         let address = &*ctx.sock_addr;
         (address.type_, address.protocol, u16::from_be(address.user_port as u16))
     };
-    // MPTCP binds a TCP socket of its own below, for which no program runs.
     if kind != SOCK_STREAM || protocol != IPPROTO_TCP || PORTS.get_ptr(port as u32).is_none() {
         return;
     }

@@ -6,6 +6,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
+/// A registry that does not answer fails the command, and so does another apt that does not end.
+const BOUNDS: [&str; 6] =
+    ["-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=60", "-o", "DPkg::Lock::Timeout=600"];
+
 /// Installs those of the packages that `dpkg-query` does not report as installed. Does nothing if none is missing.
 ///
 /// # Errors
@@ -67,7 +71,7 @@ fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
             arguments.join(" ")
         );
     };
-    run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+    run(command.args(BOUNDS).args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
 /// Whether a program of this name is in PATH.

@@ -9,6 +9,7 @@ mod failures;
 mod hooks;
 mod kills;
 mod overlap;
+mod overlap_servers;
 mod readiness;
 mod reloads;
 mod several;

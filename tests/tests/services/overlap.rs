@@ -19,57 +19,13 @@ use reloader_tests::rig::{Rig, binary};
 use reloader_tests::script::script_in;
 use reloader_tests::tier;
 
-use super::reloads::reload_under_load;
-use super::scene::{self, GIVEN_SERVER, WEB, nginx, prepare, service_table, setup, write_nginx_conf};
+use super::scene::{WEB, binding_server, nginx, prepare, service_table, setup, write_nginx_conf};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A table with `sockets = "overlap"`.
 fn table(name: &str, start: &str, lines: &str) -> String {
     service_table(name, start, "overlap", WEB, lines)
-}
-
-/// An asyncio server that needs so many seconds until it listens.
-fn asyncio(seconds: &str) -> String {
-    let start = "asyncio.start_server(answer, sock=s, backlog=4096)";
-    assert!(GIVEN_SERVER.contains(start));
-    let own = "sockets = [socket.create_server((\"127.0.0.1\", 8080), backlog=4096)]";
-    let given = "sockets = [socket.socket(fileno=3 + n) for n in range(int(os.environ[\"LISTEN_FDS\"]))]";
-    let script = GIVEN_SERVER.replace("assert os.environ[\"LISTEN_PID\"] == str(os.getpid())\n", "");
-    let script = script.replace(given, &format!("await asyncio.sleep({seconds}); {own}"));
-    assert!(script.contains("create_server"));
-    script
-}
-
-#[test]
-#[ignore = "alone: loads"]
-fn nginx_that_binds_alone_overlaps() {
-    netns::enter();
-    let mut rig = prepare(setup(&table("nginx", &nginx(), "stop = \"SIGQUIT\"")));
-    write_nginx_conf(&rig, WEB);
-    reload_under_load(&mut rig, 1000, "steered");
-}
-
-#[test]
-#[ignore = "alone: loads"]
-fn server_that_starts_slowly_overlaps() {
-    netns::enter();
-    let mut rig = prepare(setup(&table("app", "\"/usr/bin/python3\", \"DIR/app.py\"", "")));
-    fs::write(rig.path("app.py"), asyncio("2")).unwrap();
-    reload_under_load(&mut rig, 500, "steered");
-}
-
-/// It dies of its stop signal, even in the middle of a reply.
-#[test]
-#[ignore = "alone: loads"]
-fn server_that_does_not_finish_its_replies_overlaps() {
-    netns::enter();
-    let start = format!("\"/usr/bin/python3\", \"DIR/plain.py\", \"{WEB}\"");
-    let mut rig = prepare(setup(&table("plain", &start, "")));
-    let slow = scene::PLAIN_SERVER
-        .replace("        self.send_response", "        time.sleep(0.1)\n        self.send_response");
-    fs::write(rig.path("plain.py"), slow.replace("import http", "import time, http")).unwrap();
-    reload_under_load(&mut rig, 100, "steered");
 }
 
 #[test]
@@ -153,7 +109,7 @@ fn generation_that_fails_after_its_bind_costs_nothing() {
 fn daemon_killed_at_any_moment_of_a_start_leaves_nothing() {
     netns::enter();
     let mut rig = prepare(setup(&table("app", "\"/usr/bin/python3\", \"DIR/app.py\"", "")));
-    fs::write(rig.path("app.py"), asyncio("0.1")).unwrap();
+    fs::write(rig.path("app.py"), binding_server("0.1")).unwrap();
     let before = Footprint::take_with_bpf(rig.dir());
     rig.start_daemon();
     let load = Load::to([WEB]).rate(500).start();
@@ -259,7 +215,7 @@ fn kernel_fallback_shares_no_port() {
 fn generation_of_another_user_overlaps() {
     netns::enter();
     let mut rig = prepare(setup(&table("app", "\"/usr/bin/python3\", \"DIR/app.py\"", "user = \"nobody\"")));
-    fs::write(rig.path("app.py"), asyncio("0")).unwrap();
+    fs::write(rig.path("app.py"), binding_server("0")).unwrap();
     fs::set_permissions(rig.dir(), fs::Permissions::from_mode(0o755)).unwrap();
     rig.start_daemon();
     assert_eq!(listener(&rig.reload().expect_status(0), WEB)["rung"], "steered");
@@ -283,7 +239,7 @@ fn server_that_writes_a_file_in_place_is_not_doubled() {
         let mut rig = prepare(setup(&table("app", "\"/usr/bin/python3\", \"DIR/app.py\"", line)));
         let data =
             format!("data = open(\"{0}/data\", \"w\"); log = open(\"{0}/app.log\", \"a\")\n", rig.dir().display());
-        fs::write(rig.path("app.py"), data + &asyncio("0")).unwrap();
+        fs::write(rig.path("app.py"), data + &binding_server("0")).unwrap();
         rig.start_daemon();
         let serving = rig.serving_pid();
         let receipt = rig.reload().expect_status(status);
@@ -324,7 +280,7 @@ fn both_families_overlap() {
     ] {
         let start = "\"/usr/bin/python3\", \"DIR/app.py\"";
         let mut rig = prepare(setup(&service_table("app", start, "overlap", address, "")));
-        fs::write(rig.path("app.py"), asyncio("0").replace("(\"127.0.0.1\", 8080)", bind)).unwrap();
+        fs::write(rig.path("app.py"), binding_server("0").replace("(\"127.0.0.1\", 8080)", bind)).unwrap();
         rig.start_daemon();
         for _ in 0..2 {
             assert_eq!(listener(&rig.reload().expect_status(0), address)["rung"], "steered");

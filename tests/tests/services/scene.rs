@@ -64,6 +64,18 @@ host, port = sys.argv[1].split(":")
 Server((host, int(port)), Handler).serve_forever()
 "#;
 
+/// [`GIVEN_SERVER`], but it binds its socket itself, and needs so many seconds until it listens.
+pub(crate) fn binding_server(seconds: &str) -> String {
+    let start = "asyncio.start_server(answer, sock=s, backlog=4096)";
+    assert!(GIVEN_SERVER.contains(start));
+    let own = "sockets = [socket.create_server((\"127.0.0.1\", 8080), backlog=4096)]";
+    let given = "sockets = [socket.socket(fileno=3 + n) for n in range(int(os.environ[\"LISTEN_FDS\"]))]";
+    let script = GIVEN_SERVER.replace("assert os.environ[\"LISTEN_PID\"] == str(os.getpid())\n", "");
+    let script = script.replace(given, &format!("await asyncio.sleep({seconds}); {own}"));
+    assert!(script.contains("create_server"));
+    script
+}
+
 /// The table of [`GIVEN_SERVER`] on [`WEB`], with further lines.
 pub(crate) fn given_table(lines: &str) -> String {
     given_table_at(WEB, lines)

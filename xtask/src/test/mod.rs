@@ -42,7 +42,7 @@ pub(crate) use tiers::Tier;
 use tiers::Tiers;
 
 /// The packages of the integration tests: the servers, the tools that check from outside, and those that unpack other versions.
-const PACKAGES: [&str; 14] = [
+const PACKAGES: [&str; 16] = [
     "debootstrap",
     "haproxy",
     "iproute2",
@@ -51,8 +51,10 @@ const PACKAGES: [&str; 14] = [
     "lighttpd",
     "nftables",
     "nginx-light",
+    "nodejs",
     "openssl",
     "patchelf",
+    "python3-gunicorn",
     "python3-pip",
     "strace",
     "systemd-container",
@@ -259,19 +261,11 @@ fn prepare_host(arguments: &Arguments, tiers: &Tiers, report: &mut Report) -> Re
     ensure_apt(&PACKAGES)?;
     fetch(report);
     report.add_phase("downloads", began.elapsed());
-    let haproxy = arguments.haproxy.as_deref().map(haproxy_of).transpose()?;
+    let haproxy = arguments.haproxy.as_deref().map(versions::by_name).transpose()?;
     let nginx = arguments.nginx.as_deref().map(nginx::of_suite).transpose()?;
     let haproxy = haproxy.map(|path| (haproxy::VARIABLE, path));
     let servers = haproxy.into_iter().chain(nginx.map(|path| (nginx::VARIABLE, path))).collect();
     Ok(HostTests { programs, tests, servers })
-}
-
-/// The path of the HAProxy of this version.
-fn haproxy_of(version: &str) -> Result<PathBuf> {
-    let all = versions::all();
-    let found = all.iter().find(|binary| binary.version.to_string() == version);
-    let known = || all.iter().map(|binary| binary.version.to_string()).collect::<Vec<_>>().join(", ");
-    found.map(|binary| binary.path.clone()).with_context(|| format!("no HAProxy {version}: there are {}", known()))
 }
 
 fn names(tests: &[Test]) -> BTreeSet<String> {

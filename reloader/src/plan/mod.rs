@@ -102,7 +102,7 @@ fn rung_of_reachable(listener: &Present, inputs: PlanInputs<'_>) -> (Rung, Optio
         Some(why) if inputs.strategy == Strategy::FdPass || !listener.endpoint.is_tcp_here() => {
             (Rung::Unproven, Some(why))
         }
-        Some(why) => match why_not_steered(inputs) {
+        Some(why) => match why_not_steered(listener, inputs) {
             None if inputs.beside == Beside::Shared => {
                 (Rung::Steered, Some(format!("{why}; its port is shared with the next generation (overlap)")))
             }
@@ -128,7 +128,7 @@ fn held(inputs: PlanInputs<'_>, why: String) -> (Rung, Option<String>) {
 }
 
 /// `None`: the listener can be steered. `Some(None)`: the strategy excludes steering, which `why_not_passed` has already said.
-fn why_not_steered(inputs: PlanInputs<'_>) -> Option<Option<String>> {
+fn why_not_steered(listener: &Present, inputs: PlanInputs<'_>) -> Option<Option<String>> {
     if holds_tcp(inputs.strategy) {
         return Some(None);
     }
@@ -138,6 +138,10 @@ fn why_not_steered(inputs: PlanInputs<'_>) -> Option<Option<String>> {
             Some(why) => format!("{alone}, and a port cannot be shared: {why}"),
             None => alone.into(),
         }));
+    }
+    if listener.endpoint.mptcp {
+        // The map that a steering program chooses from takes no other sockets than TCP's and UDP's (reuseport_array_update_check).
+        return Some(Some("the kernel steers no MPTCP connection".into()));
     }
     inputs.gates.steer.as_ref().map(|reason| Some(format!("no connection can be steered ({reason})")))
 }
@@ -250,6 +254,9 @@ mod tests {
         assert_eq!(rung(true, Strategy::KernelFallback, &Gates::default()), Rung::HeldQdisc);
         assert_eq!(rung(true, Strategy::Hold, &none), Rung::Unproven);
         assert_eq!(rung(true, Strategy::Auto, &none), Rung::Passed);
+        let endpoint = Endpoint { mptcp: true, ..present(true).endpoint };
+        let mptcp = Present { endpoint, ..present(true) };
+        assert_eq!(planned_with(mptcp, (2, 6), Strategy::Steer, &Gates::default()).rung, Rung::HeldEbpf);
         let unix = Present { endpoint: Endpoint::stream(Address::Unix("/run/a".into())), ..present(true) };
         assert_eq!(planned_with(unix.clone(), (2, 6), Strategy::Hold, &Gates::default()).rung, Rung::Passed);
         assert_eq!(planned_with(unix, (1, 7), Strategy::Auto, &Gates::default()).rung, Rung::Unproven);

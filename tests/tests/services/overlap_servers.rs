@@ -56,13 +56,35 @@ fn server_that_does_not_finish_its_replies_overlaps() {
 #[test]
 #[ignore = "alone: loads"]
 fn static_server_like_go_overlaps() {
-    let build = |rig: &Rig| {
-        write(rig, "server.c", include_str!("static_server_like_go.c"));
-        let mut compiler = Command::new("cc");
-        compiler.args(["-static", "-O1", "-pthread", "-o"]).args(["server", "server.c"].map(|name| rig.path(name)));
-        assert!(compiler.status().unwrap().success());
-    };
-    beside_replace(1000, &format!("\"DIR/server\", \"{WEB}\""), "", build);
+    beside_replace(1000, &format!("\"DIR/server\", \"{WEB}\""), "", build_server_like_go);
+}
+
+/// Its port is shared too, but the kernel steers no MPTCP connection. So SYNs are held while the old generation ends, and not while the new one
+/// starts.
+#[test]
+#[ignore = "alone: loads"]
+fn server_that_listens_by_mptcp_overlaps_and_is_held() {
+    netns::enter();
+    let start = format!("\"DIR/server\", \"{WEB}\", \"mptcp\"");
+    let table = service_table("app", &start, "overlap", WEB, "");
+    {
+        let mut rig = prepare(setup(&table));
+        build_server_like_go(&rig);
+        rig.start_daemon();
+        assert_eq!(rig.status().at("/plan/0/rung"), "held-ebpf");
+        let notes = rig.reload().expect_status(0).at("/notes").to_string();
+        assert!(notes.contains("(overlap)") && !notes.contains("cannot steer"), "{notes}");
+    }
+    let mut rig = prepare(setup(&table));
+    build_server_like_go(&rig);
+    reload_under_load(&mut rig, 1000, "held-ebpf");
+}
+
+fn build_server_like_go(rig: &Rig) {
+    write(rig, "server.c", include_str!("static_server_like_go.c"));
+    let mut compiler = Command::new("cc");
+    compiler.args(["-static", "-O1", "-pthread", "-o"]).args(["server", "server.c"].map(|name| rig.path(name)));
+    assert!(compiler.status().unwrap().success());
 }
 
 /// Its master binds, and its workers inherit the socket.

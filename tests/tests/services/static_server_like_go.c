@@ -3,12 +3,15 @@
  * SO_REUSEPORT, and accepts from an edge-triggered epoll instance until the queue is empty. At SIGTERM it does what Server.Shutdown does: it closes
  * the listener, then idle connections, and waits for the others.
  *
- * server ADDRESS:PORT
+ * server ADDRESS:PORT [mptcp]
+ *
+ * With `mptcp` it listens by Multipath TCP, as programs of Go 1.24 and later do by default.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <err.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -27,12 +30,12 @@ static int ending;
 /* Written to when the last connection has ended. */
 static int last_ended;
 
-static int listen_at(const char *text)
+static int listen_at(const char *text, int protocol)
 {
 	char host[64];
 	const char *colon = strrchr(text, ':');
 	struct sockaddr_in address = { .sin_family = AF_INET };
-	int on = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int on = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
 
 	if (!colon || colon - text >= (long)sizeof(host))
 		errx(1, "ADDRESS:PORT");
@@ -104,7 +107,7 @@ int main(int count, char **arguments)
 	sigset_t signals;
 	eventfd_t ignored;
 
-	if (count != 2)
+	if (count < 2)
 		errx(1, "ADDRESS:PORT");
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
@@ -112,7 +115,7 @@ int main(int count, char **arguments)
 	signal(SIGPIPE, SIG_IGN);
 	ending = eventfd(0, EFD_CLOEXEC);
 	last_ended = eventfd(0, EFD_CLOEXEC);
-	int listener = listen_at(arguments[1]), terminated = signalfd(-1, &signals, SFD_CLOEXEC);
+	int listener = listen_at(arguments[1], count > 2 ? IPPROTO_MPTCP : IPPROTO_TCP), terminated = signalfd(-1, &signals, SFD_CLOEXEC);
 	int poller = epoll_create1(EPOLL_CLOEXEC);
 
 	event.data.fd = listener;

@@ -68,12 +68,13 @@ impl Attempt<'_> {
         self.recorder.phase(|phases| &mut phases.drain);
     }
 
-    /// Steers away from the `old` listeners that have successors in their group, and returns the others. A group has one program, so reserved
-    /// groups are free from here on, unless nothing can be steered.
+    /// Steers away from the `old` listeners that have successors in their group, and returns the others, such as those by MPTCP. A group has one
+    /// program, so reserved groups are free from here on, unless nothing can be steered.
     pub(in crate::reload) async fn steer(&mut self, old: Vec<Listener>, new: &Custody) -> Vec<Listener> {
         let successors = successors(new);
-        let (candidates, mut rest): (Vec<_>, Vec<_>) =
-            old.into_iter().partition(|listener| successors.contains_key(&listener.endpoint));
+        let (candidates, mut rest): (Vec<_>, Vec<_>) = old
+            .into_iter()
+            .partition(|listener| successors.contains_key(&listener.endpoint) && !listener.endpoint.mptcp);
         if candidates.is_empty() {
             self.supervisor.detach_steering_now();
             return rest;

@@ -38,7 +38,7 @@ impl Server {
             Way::MasterWorker => master(),
             Way::FlipNftables | Way::FlipSkLookup => Server::Flip(Flip::start(way)),
             Way::Front | Way::FrontPassed => front(way),
-            Way::Passed | Way::Steered | Way::HeldEbpf | Way::HeldQdisc => reloader(way, WEB),
+            Way::Passed | Way::Steered | Way::Overlap | Way::HeldEbpf | Way::HeldQdisc => reloader(way, WEB),
         }
     }
 

@@ -33,6 +33,8 @@ pub enum Way {
     Passed,
     /// Reloader, each listener bound again in its reuseport group.
     Steered,
+    /// Reloader, and a HAProxy that binds alone, whose port is shared while the new generation starts.
+    Overlap,
     /// Reloader, SYNs held by eBPF.
     HeldEbpf,
     /// Reloader, SYNs held by qdiscs.
@@ -41,7 +43,7 @@ pub enum Way {
 
 impl Way {
     /// All ways: first those without reloader, then those with it.
-    pub const ALL: [Way; 14] = [
+    pub const ALL: [Way; 15] = [
         Way::KillAndStart,
         Way::NoReusePort,
         Way::SoftStop,
@@ -54,6 +56,7 @@ impl Way {
         Way::FrontPassed,
         Way::Passed,
         Way::Steered,
+        Way::Overlap,
         Way::HeldEbpf,
         Way::HeldQdisc,
     ];
@@ -73,6 +76,7 @@ impl Way {
             Way::FrontPassed => "front-passed",
             Way::Passed => "passed",
             Way::Steered => "steered",
+            Way::Overlap => "overlap",
             Way::HeldEbpf => "held-ebpf",
             Way::HeldQdisc => "held-qdisc",
         }
@@ -93,6 +97,7 @@ impl Way {
             Way::FrontPassed => "nginx in front, reloader, passed",
             Way::Passed => "reloader, passed",
             Way::Steered => "reloader, steered",
+            Way::Overlap => "reloader, overlap of noreuseport",
             Way::HeldEbpf => "reloader, held by eBPF",
             Way::HeldQdisc => "reloader, held by qdiscs",
         }
@@ -127,6 +132,10 @@ impl Way {
             Way::FrontPassed => "The same, but reloader reloads HAProxy, and passes the Unix socket.",
             Way::Passed => "The new process gets the same sockets, and the kernel is asked whether it has them.",
             Way::Steered => "The new process binds beside the old one; an eBPF program moves the queued connections.",
+            Way::Overlap => {
+                "HAProxy with noreuseport: an eBPF program at bind(2) lets the new process bind beside the old one, and another moves the \
+                 queued connections."
+            }
             Way::HeldEbpf => {
                 "HAProxy with noreuseport: SYNs are parked by an eBPF program until the new process listens."
             }
@@ -138,7 +147,8 @@ impl Way {
     pub fn rung(self) -> Option<&'static str> {
         match self {
             Way::Passed | Way::FrontPassed => Some("passed"),
-            Way::Steered | Way::HeldEbpf | Way::HeldQdisc => Some(self.name()),
+            Way::Steered | Way::Overlap => Some("steered"),
+            Way::HeldEbpf | Way::HeldQdisc => Some(self.name()),
             _ => None,
         }
     }
@@ -146,7 +156,7 @@ impl Way {
     /// The `strategy` in reloader's configuration.
     pub fn strategy(self) -> &'static str {
         match self {
-            Way::Steered => "steer",
+            Way::Steered | Way::Overlap => "steer",
             Way::HeldEbpf => "hold",
             Way::HeldQdisc => "kernel-fallback",
             _ => "fd-pass",
@@ -155,7 +165,7 @@ impl Way {
 
     /// Whether its HAProxy is configured with `noreuseport`.
     pub fn binds_alone(self) -> bool {
-        [Way::NoReusePort, Way::HeldEbpf, Way::HeldQdisc].contains(&self)
+        [Way::NoReusePort, Way::Overlap, Way::HeldEbpf, Way::HeldQdisc].contains(&self)
     }
 
     /// Whether this way needs the kernel of a distribution: only such a kernel has sch_plug.

@@ -119,6 +119,22 @@ pub fn all() -> Vec<HaproxyBinary> {
     fetched.complete().unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// The path of the HAProxy of this version, such as `3.0`; `newest` is the newest of all.
+///
+/// # Errors
+/// If there is none. The message names those that there are.
+pub fn by_name(version: &str) -> Result<PathBuf> {
+    let Fetched { binaries, missing, .. } = fetch_all(&cache_dir())?;
+    let is_wanted = |binary: &&HaproxyBinary| match version {
+        "newest" => binaries.iter().all(|other| other.version <= binary.version),
+        _ => binary.version.to_string() == version,
+    };
+    let known =
+        || binaries.iter().map(|binary| binary.version.to_string()).chain(missing).collect::<Vec<_>>().join(", ");
+    let found = binaries.iter().find(is_wanted).map(|binary| binary.path.clone());
+    found.with_context(|| format!("no HAProxy {version}: there are {}", known()))
+}
+
 /// Fetches the versions that are not in the cache. An error with one version does not stop the others.
 ///
 /// # Errors

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use reloader_tests::bench::{Case, Change, Costs};
-use reloader_tests::haproxy;
-use reloader_tests::versions::cache_dir;
+use reloader_tests::haproxy::{self, HaproxyBinary};
+use reloader_tests::versions::{self, cache_dir};
 
 use super::native::{ISOLATED, PACKAGES, build};
 use super::run::output_within;
@@ -26,9 +26,9 @@ pub(crate) struct Arguments {
     /// Leave out the reload that holds SYNs
     #[arg(long)]
     no_hold: bool,
-    /// The HAProxy to reload [default: the distribution's]
-    #[arg(long, value_name = "FILE")]
-    haproxy: Option<PathBuf>,
+    /// The HAProxy to reload: the path of one, or a version that the tests have, such as 3.0 or `newest` [default: the distribution's]
+    #[arg(long, value_name = "FILE|VERSION")]
+    haproxy: Option<String>,
     /// The cargo profile of reloader
     #[arg(long, value_name = "NAME", default_value = "release")]
     profile: String,
@@ -42,14 +42,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     super::require_root()?;
     ensure_apt(&PACKAGES)?;
     let programs = build(&arguments.profile)?;
+    let haproxy = arguments.haproxy.as_deref().map(path_of).transpose()?;
     let _lock = super::lock_machine(&cache_dir())?;
-    println!("{}", HEADING);
+    let reloaded = HaproxyBinary::at(haproxy.clone().unwrap_or_else(haproxy::default_program))?;
+    println!("HAProxy {}. {HEADING}", reloaded.version);
     for case in cases(arguments) {
-        let costs = measure(&programs, case, arguments.haproxy.as_deref());
+        let costs = measure(&programs, case, haproxy.as_deref());
         let costs = costs.with_context(|| format!("{} listeners, {:?}", case.listeners, case.change))?;
         println!("{}", row(case, &costs));
     }
     Ok(())
+}
+
+fn path_of(haproxy: &str) -> Result<PathBuf> {
+    if haproxy.contains('/') { Ok(haproxy.into()) } else { versions::by_name(haproxy) }
 }
 
 fn cases(arguments: &Arguments) -> Vec<Case> {

@@ -34,6 +34,12 @@ pub fn half_open(port: u16) -> Vec<u64> {
     lines.iter().filter_map(|line| u64::from_str_radix(line.split_ascii_whitespace().nth(6)?, 16).ok()).collect()
 }
 
+/// The users to which the listeners of a port belong.
+pub fn listener_users(port: u16) -> BTreeSet<u32> {
+    let user = |line: &String| line.split_ascii_whitespace().nth(7)?.parse().ok();
+    table(port, &[LISTEN]).iter().filter_map(user).collect()
+}
+
 /// The number of connections in the accept queues of a port.
 pub fn queued(port: u16) -> u64 {
     let lines = table(port, &[LISTEN]);

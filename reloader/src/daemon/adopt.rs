@@ -167,6 +167,7 @@ fn followed(supervisor: &Supervisor, record: &GenerationRecord, process: Handle)
     );
     generation.has_workers = record.has_workers;
     generation.noreuseport = record.noreuseport;
+    generation.binds_as = record.binds_as;
     generation.drain_times = record.drain_times();
     generation.stop = record.stop.clone().or_else(|| supervisor.server().stop());
     generation.since = record.since();

@@ -39,6 +39,7 @@ pub(super) fn with_unrecorded(supervisor: &Supervisor, recorded: Vec<GenerationR
             since,
             retired,
             noreuseport,
+            binds_as: supervisor.server().binds_as().ok(),
             hard_stop_after_ms: None,
             grace_ms: None,
             stop,

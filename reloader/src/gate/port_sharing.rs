@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{CgroupAttachMode, CgroupSockAddr};
-use reloader_ebpf::bound;
+use reloader_ebpf::{MAX_WATCHED, bound};
 
 use super::programs::{self, BIND_OBJECT, BIND_PROGRAMS, ProgramsError};
 use crate::kernel::bpf::{self, errno};
@@ -32,6 +32,9 @@ pub(crate) struct Shared {
 }
 
 impl PortSharing {
+    /// How many ports can be shared.
+    pub(crate) const MAX_PORTS: usize = MAX_WATCHED as usize;
+
     /// Loads the programs, and attaches them to the control group. They act on TCP sockets that its processes bind to these ports in the network
     /// namespace with this cookie (SO_NETNS_COOKIE).
     ///

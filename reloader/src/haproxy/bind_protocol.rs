@@ -1,4 +1,4 @@
-//! Tells from the `bind` lines of a configuration whether a listener is to speak Multipath TCP. Pure.
+//! Tells from the `bind` lines of a configuration which ports are bound, and whether a listener is to speak Multipath TCP. Pure.
 //!
 //! HAProxy takes over a socket of the same address and does not compare the protocol (`sock_find_compatible_fd`), so a bind that changes between
 //! `mptcp@` and TCP would keep its old socket.
@@ -34,6 +34,11 @@ impl BindProtocols {
             }
         }
         BindProtocols(binds)
+    }
+
+    /// The ports of these binds.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.0.iter().flat_map(|bind| bind.ports.0..=bind.ports.1)
     }
 
     /// Whether the listener at `address` is to speak Multipath TCP. `None` where the lines do not tell: there is no such bind, or several that
@@ -83,6 +88,14 @@ mod tests {
         assert_eq!(speaks("bind mptcp6@[::1]:8000-8009", "[::1]:8005"), Some(true));
         assert_eq!(speaks("bind :80,mptcp@:81", "0.0.0.0:81"), Some(true));
         assert_eq!(speaks("bind *:80\nbind mptcp@10.0.0.1:80", "10.0.0.1:80"), Some(true));
+    }
+
+    #[test]
+    fn ports_are_those_of_tcp_binds() {
+        let text =
+            "bind :80,10.0.0.1:81 ssl\nbind [::1]:8000-8002\nbind quic4@:443\nbind /run/a.sock\nbind :\"${PORT}\"";
+        let ports = BindProtocols::from_sources(&[("a.cfg".into(), text.into())]).ports().collect::<Vec<_>>();
+        assert_eq!(ports, [80, 81, 8000, 8001, 8002]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::protection::Protection;
-use super::shared_start::SharedStart;
+use super::shared_start::{SharedStart, Started};
 use crate::receipt::{AskedBy, FileDigest, Kind, Recorder};
 use crate::server::{Prepared, ReadByServer};
 use crate::supervision::{Generation, Supervisor};
@@ -50,6 +50,8 @@ pub(crate) struct Attempt<'a> {
     pub(super) is_known_good: bool,
     /// What lets the new generation bind its ports beside the old one, until it starts.
     pub(super) shared_start: Option<SharedStart>,
+    /// The same generation from then on, until it serves or is given up.
+    pub(super) started: Option<Started>,
     /// Why the next reload would fail.
     pub(super) next_obstacle: Option<String>,
 }
@@ -75,6 +77,7 @@ impl<'a> Attempt<'a> {
             read: None,
             is_known_good: false,
             shared_start: None,
+            started: None,
             next_obstacle: None,
         }
     }

@@ -18,6 +18,7 @@ pub(crate) async fn run(supervisor: &mut Supervisor, request: ReloadRequest, pro
     if let Err(failure) = &outcome {
         attempt.give_up(failure).await;
     }
+    attempt.leave_control_group(outcome.is_ok()).await;
     // What was begun under protection is given up under it.
     attempt.release().await;
     counting.end(&mut attempt);
@@ -89,5 +90,6 @@ impl Attempt<'_> {
         let heartbeat = self.supervisor.heartbeat();
         heartbeat.during(self.protection.roll_back(timeout)).await;
         self.abandon(failure.ends_custody).await;
+        self.end_strays().await;
     }
 }

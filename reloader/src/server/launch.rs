@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Capabilities, service};
@@ -83,6 +83,12 @@ impl Prepared {
             LaunchSpec::Haproxy(spec) => &spec.sources,
             LaunchSpec::Service(_) => &[],
         }
+    }
+
+    /// The TCP ports that it binds, as far as its configuration files tell.
+    pub(crate) fn binds(&self) -> impl Iterator<Item = u16> {
+        let protocols = BindProtocols::from_sources(self.sources());
+        protocols.ports().collect::<Vec<_>>().into_iter()
     }
 
     /// The times by which the server itself bounds its end.
@@ -174,10 +180,21 @@ pub(crate) struct LaunchContext<'a> {
     pub(crate) custody: Custody,
     /// What every child gets.
     pub(crate) inheritance: &'a Inheritance,
-    /// The `cgroup.procs` of the control group that the new process enters.
-    pub(crate) control_group: Option<BorrowedFd<'a>>,
+    /// The control group that the new process enters.
+    pub(crate) control_group: Option<Entrance<'a>>,
     /// HAProxy's `close-spread-time`.
     pub(crate) spread: Option<&'a str>,
+}
+
+/// A control group that a new process enters before its program runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entrance<'a> {
+    /// Its directory, for people.
+    pub(crate) group: &'a Path,
+    /// Its `cgroup.procs`.
+    pub(crate) file: BorrowedFd<'a>,
+    /// Whether the start fails where the process cannot enter.
+    pub(crate) is_required: bool,
 }
 
 impl LaunchContext<'_> {
@@ -186,10 +203,12 @@ impl LaunchContext<'_> {
     /// # Errors
     /// A sentence.
     pub(super) fn spawn(&self, command: &mut Command) -> Result<Handle, String> {
-        if let Some(entrance) = self.control_group {
-            start_in_control_group(command, entrance.try_clone_to_owned().map_err(|error| error.to_string())?);
-        }
-        Handle::spawn(command).map_err(|error| error.to_string())
+        let Some(Entrance { group, file, is_required }) = self.control_group else {
+            return Handle::spawn(command).map_err(|error| error.to_string());
+        };
+        let file = file.try_clone_to_owned().map_err(|error| error.to_string())?;
+        start_in_control_group(command, file, is_required);
+        Handle::spawn(command).map_err(|error| format!("{error} (in the control group {})", group.display()))
     }
 }
 

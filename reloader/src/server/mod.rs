@@ -41,7 +41,7 @@ pub use capabilities::Capabilities;
 pub(crate) use check::Check;
 pub(crate) use companion::{CompanionServer, Worker, exposes, stats_sockets};
 pub(crate) use haproxy::HaproxyServer;
-pub(crate) use launch::{LaunchContext, Launched, Prepared, ReadByServer, Readiness};
+pub(crate) use launch::{Entrance, LaunchContext, Launched, Prepared, ReadByServer, Readiness};
 pub(crate) use refusal::unknown_version;
 pub(crate) use retire_request::RetireRequest;
 pub(crate) use service::ServiceServer;

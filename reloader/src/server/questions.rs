@@ -94,7 +94,7 @@ impl Server {
         }
     }
 
-    /// The user as which its processes bind.
+    /// The user as which its processes open their sockets, unless they change it by themselves before.
     ///
     /// # Errors
     /// A sentence about a name that is unknown.

@@ -55,6 +55,8 @@ pub(crate) struct Generation {
     pub(crate) files: Option<GenerationFiles>,
     /// True if no other socket can be bound beside its own (`noreuseport`).
     pub(crate) noreuseport: bool,
+    /// The user as which it was to open its sockets, by its configuration. `None` if that is not known.
+    pub(crate) binds_as: Option<u32>,
     /// The times by which HAProxy itself bounds its end.
     pub(crate) drain_times: DrainTimes,
     /// True if it wrote that it stops hard.
@@ -112,6 +114,7 @@ impl Generation {
             log: Some(LogTail::new(&files.log, false)),
             files: Some(files),
             noreuseport: false,
+            binds_as: None,
             drain_times: DrainTimes::default(),
             says_hard_stop: false,
             ledger: Arc::default(),
@@ -145,6 +148,7 @@ impl Generation {
             given: Vec::new(),
             files: None,
             noreuseport: self.noreuseport,
+            binds_as: self.binds_as,
             drain_times: self.drain_times,
             says_hard_stop: false,
             // What was counted in this process still counts.
@@ -207,6 +211,7 @@ impl Generation {
             socket: self.socket.clone(),
             config: self.config.clone(),
             noreuseport: self.noreuseport,
+            binds_as: self.binds_as,
             hard_stop_after_ms: self.drain_times.hard_stop_after.map(|after| after.as_millis() as u64),
             grace_ms: self.drain_times.grace.map(|grace| grace.as_millis() as u64),
             stop: self.stop.clone(),

@@ -51,6 +51,9 @@ pub(crate) struct GenerationRecord {
     /// Its configuration says `noreuseport`.
     #[serde(default)]
     pub(crate) noreuseport: bool,
+    /// The user as which it was to open its sockets, by its configuration.
+    #[serde(default)]
+    pub(crate) binds_as: Option<u32>,
     /// HAProxy's own `hard-stop-after`, in milliseconds.
     #[serde(default)]
     pub(crate) hard_stop_after_ms: Option<u64>,

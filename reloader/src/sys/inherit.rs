@@ -187,12 +187,16 @@ pub fn end_with_this_thread(command: &mut Command) {
     }
 }
 
-/// Makes `command` enter the control group whose `cgroup.procs` is `entrance`, before its program runs.
-pub fn start_in_control_group(command: &mut Command, entrance: OwnedFd) {
+/// Makes `command` enter the control group whose `cgroup.procs` is `entrance`, before its program runs. Where that fails, the program does not
+/// run if it `must_enter`.
+pub fn start_in_control_group(command: &mut Command, entrance: OwnedFd, must_enter: bool) {
     // SAFETY: the closure runs between fork and exec. It makes one system call (write), which is async-signal-safe, and neither
     // allocates nor takes a lock. "0" is the process that writes (cgroups(7)).
     unsafe {
-        command.pre_exec(move || Ok(rustix::io::write(&entrance, b"0").map(drop)?));
+        command.pre_exec(move || match rustix::io::write(&entrance, b"0") {
+            Err(errno) if must_enter => Err(errno.into()),
+            _ => Ok(()),
+        });
     }
 }
 

@@ -96,6 +96,15 @@ pub fn own_groups() -> Vec<PathBuf> {
     hierarchies().into_iter().map(|(root, path)| root.join(path)).collect()
 }
 
+/// The group of this process in the hierarchy of version 2.
+///
+/// # Panics
+/// The machine has no such hierarchy.
+pub fn own_unified_group() -> PathBuf {
+    let unified = own_groups().into_iter().find(|group| group.join("cgroup.controllers").exists());
+    unified.expect("control groups of version 2")
+}
+
 /// The directories where the hierarchies are mounted.
 pub(super) fn roots() -> Vec<PathBuf> {
     hierarchies().into_iter().map(|(root, _)| root).collect()

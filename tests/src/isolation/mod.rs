@@ -10,7 +10,7 @@ mod inner;
 mod outer;
 mod scratch;
 
-pub use control_groups::own_groups as own_control_groups;
+pub use control_groups::{own_groups as own_control_groups, own_unified_group};
 pub use idle_group::IdleGroup;
 pub use inner::run as run_inner;
 pub use outer::{KILLED, Run};

@@ -11,3 +11,4 @@ pub(crate) mod retire;
 mod share_ports;
 mod start;
 pub(crate) mod stop_listening;
+mod strays;

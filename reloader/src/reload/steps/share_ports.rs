@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use crate::gate::port_sharing::Shared;
+use crate::gate::port_sharing::{PortSharing, Shared};
 use crate::model::listener::Listener;
 use crate::plan::Beside;
 use crate::process::{ProcessScope, WrittenFile, run_blocking, written_in_place};
 use crate::receipt::{Failure, ReasonCode};
 use crate::reload::attempt::Attempt;
-use crate::reload::shared_start::SharedStart;
+use crate::reload::shared_start::{SharedStart, Started, Users};
 use crate::server::Prepared;
 
 impl Attempt<'_> {
@@ -31,7 +31,7 @@ impl Attempt<'_> {
             Beside::Shared if needs_room || !is_served => {}
             _ => return Ok(false),
         }
-        let ports = self.ports_to_share();
+        let ports = self.ports_to_share(prepared);
         if ports.is_empty() {
             return Ok(false);
         }
@@ -54,11 +54,12 @@ impl Attempt<'_> {
     }
 
     async fn begin_sharing(&self, ports: HashSet<u16>) -> Result<SharedStart, String> {
-        let user = self.supervisor.server().binds_as()?;
+        let old_user = self.supervisor.serving().and_then(|serving| serving.binds_as);
+        let users = Users { old: old_user, new: self.supervisor.server().binds_as()? };
         let old = self.supervisor.present_listeners().into_iter().map(|owned| owned.listener);
         let old: Vec<Listener> = old.filter(|old| old.endpoint.is_tcp_here() && is_at(old, &ports)).collect();
         let custody = self.supervisor.custody().clone();
-        let begin = run_blocking(move || SharedStart::begin(&ports, &old, &custody, user));
+        let begin = run_blocking(move || SharedStart::begin(&ports, &old, &custody, users));
         self.supervisor.heartbeat().during(begin).await
     }
 
@@ -82,17 +83,24 @@ impl Attempt<'_> {
         Err(Failure::new(ReasonCode::DataAtRisk, reason))
     }
 
-    /// The ports that the next generation is to bind beside the old one.
-    fn ports_to_share(&self) -> HashSet<u16> {
+    /// The ports that the next generation is to bind beside the old one, or that a later one will.
+    fn ports_to_share(&self, prepared: &Prepared) -> HashSet<u16> {
         let configured = self.supervisor.endpoints();
         let present = self.supervisor.present_listeners().into_iter().map(|owned| owned.listener.endpoint);
-        configured.into_iter().chain(present).filter_map(|endpoint| endpoint.port()).collect()
+        let mut ports: HashSet<u16> =
+            configured.into_iter().chain(present).filter_map(|endpoint| endpoint.port()).collect();
+        // Those of the configuration come last: without them a later reload has less protection, and nothing else.
+        let left = PortSharing::MAX_PORTS.saturating_sub(ports.len());
+        let further: Vec<u16> = prepared.binds().filter(|port| !ports.contains(port)).take(left).collect();
+        ports.extend(further);
+        ports
     }
 
     /// Ends it, whether or not the generation has become ready. Returns a sentence where the kernel did not do what was asked.
     pub(in crate::reload) async fn end_sharing(&mut self, start: Option<SharedStart>) -> Option<String> {
         let start = start?;
-        let shared = run_blocking(move || start.end()).await;
+        let (shared, started) = run_blocking(move || start.end()).await;
+        self.started = Some(started);
         match shared {
             Ok(Shared { refused: 0, sockets }) => {
                 if sockets > 0 && self.supervisor.is_served() {
@@ -107,6 +115,18 @@ impl Attempt<'_> {
             }
             Err(error) => Some(error.to_string()),
         }
+    }
+
+    /// The processes of the generation leave their control group. If it does not serve, the old listeners get their users back.
+    pub(in crate::reload) async fn leave_control_group(&mut self, serves: bool) {
+        let Some(Started { group, users }) = self.started.take() else { return };
+        let leave = run_blocking(move || {
+            if serves {
+                users.forget();
+            }
+            drop(group);
+        });
+        self.supervisor.heartbeat().during(leave).await;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::process::readiness::{self, Limits, NotReady, StartLimit};
-use crate::process::{Ended, is_init};
+use crate::process::{Ended, Handle, is_init};
 use crate::receipt::{Failure, ReasonCode};
 use crate::reload::attempt::Attempt;
 use crate::reload::shared_start::SharedStart;
@@ -57,10 +57,12 @@ impl Attempt<'_> {
             }
         };
         let Launched { process, label, given, readiness, offers } = launched;
+        self.note_if_outside(shared.as_ref(), &process);
         let (scope, files) = (self.supervisor.server().process_scope(), self.supervisor.service().files(number));
         let mut generation = Generation::started(number, process.clone(), scope, files, label);
         generation.given = given;
         generation.noreuseport = prepared.binds_alone;
+        generation.binds_as = self.supervisor.server().binds_as().ok();
         generation.drain_times = prepared.drain_times();
         generation.stop = self.supervisor.server().stop();
         self.supervisor.begin_start(generation);
@@ -108,6 +110,15 @@ impl Attempt<'_> {
         match !self.supervisor.is_served() && is_last_chance && first.time > reload.start_timeout {
             true => first,
             false => StartLimit { time: reload.start_timeout, setting: "start-timeout" },
+        }
+    }
+
+    fn note_if_outside(&mut self, shared: Option<&SharedStart>, process: &Handle) {
+        if shared.is_some_and(|shared| !shared.has(process.pid())) && process.try_ended().is_none() {
+            self.recorder.note(format!(
+                "process {} could not enter its control group: its ports are not shared with the next generation",
+                process.pid()
+            ));
         }
     }
 
@@ -176,7 +187,8 @@ fn launch(
         files: &files,
         custody: supervisor.offer(),
         inheritance: supervisor.host().inheritance(),
-        control_group: shared.map(SharedStart::entrance),
+        // Where nothing serves, a server that binds alone is better than none.
+        control_group: shared.map(|shared| shared.entrance(supervisor.is_served())),
         spread: supervisor.config().reload.close_spread_time.value(),
     };
     supervisor.server().launch(prepared, context)

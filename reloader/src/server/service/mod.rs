@@ -87,8 +87,8 @@ impl ServiceServer {
 
     pub(super) fn binds_as(&self) -> Result<u32, String> {
         match &self.config.user {
-            Some(name) => Ok(accounts::user(name)?.uid.as_raw()),
-            None => Ok(rustix::process::geteuid().as_raw()),
+            Some(name) if self.config.sockets != Sockets::ListenFds => Ok(accounts::user(name)?.uid.as_raw()),
+            _ => Ok(rustix::process::geteuid().as_raw()),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::config::Limit;
 use crate::haproxy::drain_times::says_hard_stop;
 use crate::haproxy::master::has_programs_alone;
 use crate::model::listener::Owned;
-use crate::process::Ended;
+use crate::process::{Ended, control_group};
 use crate::sockets::custody::Followed;
 use crate::supervision::{Generation, Notice};
 
@@ -43,6 +43,9 @@ impl Supervisor {
         self.drop_custody_when_over();
         if self.notices.forget_ended() {
             self.publish();
+        }
+        if control_group::any_remaining() {
+            tokio::task::spawn_blocking(control_group::remove_remaining);
         }
         // While a generation starts, the program keeps its group's connections from it (`reload/protection/reserved.rs`).
         if self.steering.has_pending() && self.generations.starting().is_none() {

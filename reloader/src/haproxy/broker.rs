@@ -25,6 +25,8 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Broker {
     path: PathBuf,
     offer: Arc<Mutex<Option<Offer>>>,
+    /// Locked while it is not known yet which process may ask.
+    turn: Arc<Turn>,
     task: tokio::task::AbortHandle,
 }
 
@@ -33,6 +35,8 @@ impl Drop for Broker {
         self.task.abort();
     }
 }
+
+type Turn = tokio::sync::Mutex<()>;
 
 #[derive(Debug)]
 struct Offer {
@@ -69,8 +73,9 @@ impl Broker {
         let listener = UnixListener::bind(&path)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         let offer = Arc::new(Mutex::new(None));
-        let task = tokio::spawn(accept(listener, offer.clone())).abort_handle();
-        Ok(Broker { path, offer, task })
+        let turn = Arc::<Turn>::default();
+        let task = tokio::spawn(accept(listener, offer.clone(), turn.clone())).abort_handle();
+        Ok(Broker { path, offer, turn, task })
     }
 
     /// The path for `-x`.
@@ -78,10 +83,13 @@ impl Broker {
         &self.path
     }
 
+    /// Lets clients wait until the guard is dropped. Use it from before the start of a process until the [`offer`](Broker::offer) to it: the process may
+    /// connect at once.
+    pub async fn let_clients_wait(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     /// Offers `sockets` to the tree of `root` until [`Broker::withdraw`].
-    ///
-    /// Call this without an await after the start of `root`. The runtime has one thread, so a child that connects at once is
-    /// served only after this call.
     pub fn offer(&self, root: u32, sockets: Vec<OfferedSocket>) {
         *self.lock() = Some(Offer { root, sockets: Arc::new(sockets), state: Transfer::Waiting });
     }
@@ -97,7 +105,7 @@ impl Broker {
     }
 }
 
-async fn accept(listener: UnixListener, offer: Arc<Mutex<Option<Offer>>>) {
+async fn accept(listener: UnixListener, offer: Arc<Mutex<Option<Offer>>>, turn: Arc<Turn>) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -110,6 +118,7 @@ async fn accept(listener: UnixListener, offer: Arc<Mutex<Option<Offer>>>) {
         };
         let peer =
             stream.peer_cred().ok().and_then(|cred| cred.pid()).and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
+        drop(turn.lock().await);
         match begin(&offer, peer) {
             Ok((root, sockets)) => {
                 let offer = offer.clone();
@@ -215,6 +224,21 @@ mod tests {
         assert!(matches!(answer, Err(ClientError::NotExposed)));
         assert!(!broker.withdraw());
         assert!(matches!(get_sockets(broker.path()), Err(ClientError::NotExposed)), "nothing is offered now");
+    }
+
+    #[test]
+    fn child_that_asks_before_the_offer_waits_for_it() {
+        let (_directory, broker) = broker();
+        let waiting = broker.turn.blocking_lock();
+        let mut early = UnixStream::connect(broker.path()).unwrap();
+        io::Write::write_all(&mut early, codec::REQUEST).unwrap();
+        early.set_nonblocking(true).unwrap();
+        let error = early.read(&mut [0; 4]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        broker.offer(std::process::id(), listeners(1));
+        drop(waiting);
+        early.set_nonblocking(false).unwrap();
+        early.read_exact(&mut [0; 4]).unwrap();
     }
 
     #[test]

@@ -2,8 +2,7 @@
 //!
 //! PID 1 inherits every process whose parent has ended. Each stays a zombie until PID 1 waits for it. A wait for any child
 //! (`waitpid(-1)`) would also take the status of a child that another part of the daemon waits for. So this module lists each child
-//! that it starts: it adds the child before the child can end, and removes it when its status was taken. A child that is not on the
-//! list is an orphan.
+//! that it starts, and removes it when its status was taken. A child that is not on the list is an orphan, unless one is being started.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -14,11 +13,17 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, waiti
 
 use super::procfs::own_children;
 
-/// The pids of the children that a part of this process waits for. It is locked while a child is started and while a status is
-/// taken, because the kernel may give the pid to another process as soon as the status was taken.
-static OWN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+/// The children that a part of this process waits for. It is locked while a status is taken, because the kernel may give the pid to another
+/// process as soon as the status was taken. It is not locked while a child is started, which may take long in a thread beside the loop.
+static OWN: Mutex<Own> = Mutex::new(Own { pids: BTreeSet::new(), starting: 0 });
 
-fn own() -> MutexGuard<'static, BTreeSet<u32>> {
+struct Own {
+    pids: BTreeSet<u32>,
+    /// How many children are being started. Such a child may exist, and is not among the pids yet.
+    starting: usize,
+}
+
+fn own() -> MutexGuard<'static, Own> {
     OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -26,12 +31,14 @@ fn own() -> MutexGuard<'static, BTreeSet<u32>> {
 ///
 /// # Errors
 /// The errors of [`Command::spawn`].
-#[expect(clippy::disallowed_methods, reason = "the one place: the child is on the list before it can end")]
+#[expect(clippy::disallowed_methods, reason = "the one place: the child is on the list before orphans are reaped")]
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
+    own().starting += 1;
+    let child = command.spawn();
     let mut own = own();
-    let child = command.spawn()?;
-    own.insert(child.id());
-    Ok(child)
+    own.starting -= 1;
+    own.pids.extend(child.as_ref().ok().map(Child::id));
+    child
 }
 
 /// Takes the status of a child that [`spawn`] started. `None` while it runs.
@@ -42,7 +49,7 @@ pub fn try_wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     let mut own = own();
     let ended = child.try_wait()?;
     if ended.is_some() {
-        own.remove(&child.id());
+        own.pids.remove(&child.id());
     }
     Ok(ended)
 }
@@ -97,21 +104,24 @@ pub(super) fn take_status(pid: u32) -> rustix::io::Result<Option<WaitStatus>> {
     let mut own = own();
     let taken = waitpid(raw(pid), WaitOptions::NOHANG);
     if !matches!(taken, Ok(None)) {
-        own.remove(&pid);
+        own.pids.remove(&pid);
     }
     Ok(taken?.map(|(_, status)| status))
 }
 
 /// Takes a running child off the list: nothing here waits for it any more, so it is an orphan when it ends.
 pub(super) fn disown(pid: u32) {
-    own().remove(&pid);
+    own().pids.remove(&pid);
 }
 
-/// Reaps all orphans that have ended, and returns their pids. It calls waitpid(2) for every orphan, ended or not, because
-/// `/proc` may hide the state of another user's process.
+/// Reaps all orphans that have ended, and returns their pids. None while a child is being started: call it again then. It calls waitpid(2) for every
+/// orphan, ended or not, because `/proc` may hide the state of another user's process.
 pub fn reap_orphans() -> Vec<u32> {
     let own = own();
-    let mut orphans = orphans(&own_children(), &own);
+    if own.starting > 0 {
+        return Vec::new();
+    }
+    let mut orphans = orphans(&own_children(), &own.pids);
     orphans.retain(|pid| matches!(waitpid(raw(*pid), WaitOptions::NOHANG), Ok(Some(_))));
     orphans
 }
@@ -140,15 +150,15 @@ mod tests {
         let mut child = spawn(Command::new("/bin/sh").args(["-c", "exit 7"])).unwrap();
         let id = WaitId::Pid(Pid::from_child(&child));
         waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
-        assert!(!orphans(&own_children(), &own()).contains(&child.id()));
+        assert!(!orphans(&own_children(), &own().pids).contains(&child.id()));
         assert_eq!(wait(&mut child).unwrap().code(), Some(7));
-        assert!(!own().contains(&child.id()));
+        assert!(!own().pids.contains(&child.id()));
     }
 
     #[test]
     fn child_not_on_the_list_is_an_orphan() {
         let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
-        assert!(orphans(&own_children(), &own()).contains(&child.id()));
+        assert!(orphans(&own_children(), &own().pids).contains(&child.id()));
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -124,7 +124,7 @@ impl HaproxyServer {
         Ok(Prepared { capabilities, binds_alone, is_known_good, ends_by_reload, spec })
     }
 
-    pub(super) fn launch(&self, spec: &HaproxySpec, mut context: LaunchContext<'_>) -> Result<Launched, String> {
+    pub(super) async fn launch(&self, spec: &HaproxySpec, mut context: LaunchContext<'_>) -> Result<Launched, String> {
         spec.leave_out_changed_binds(&mut context.custody);
         let files = context.files;
         let overlay = overlay(&files.socket, &spec.facts, spec.version, context.spread);
@@ -135,9 +135,10 @@ impl HaproxyServer {
         let mut command =
             launch::command(&self.config, &spec.config, files, &overlay, broker).map_err(|error| error.to_string())?;
         context.inheritance.apply_to(&mut command);
-        let process = context.spawn(&mut command)?;
-        // No await between the start and the offer: see `Broker::offer`.
+        let waiting = self.broker.let_clients_wait().await;
+        let process = context.spawn(command).await?;
         self.broker.offer(process.pid(), sockets);
+        drop(waiting);
         let label = launch::label(&spec.config);
         Ok(Launched { process, label, given: Vec::new(), readiness: Readiness::Haproxy(appearance), offers })
     }

@@ -16,7 +16,7 @@ use crate::haproxy::scan::{self, Facts, QUIC_LOSES, Source};
 use crate::haproxy::version::Version;
 use crate::model::listener::{Address, SocketType};
 use crate::process::readiness::NotReady;
-use crate::process::{BlockingLane, Handle};
+use crate::process::{BlockingLane, Handle, run_blocking};
 use crate::receipt::FileDigest;
 use crate::sockets::custody::{Custody, KeptSocket};
 use crate::sys::{Inheritance, start_in_control_group};
@@ -198,17 +198,19 @@ pub(crate) struct Entrance<'a> {
 }
 
 impl LaunchContext<'_> {
-    /// Starts `command` in its control group.
+    /// Starts `command` in its control group. The kernel lets a process enter after a grace period of RCU, and not while other groups change
+    /// (`cgroup_mutex`): the loop does not wait for that.
     ///
     /// # Errors
     /// A sentence.
-    pub(super) fn spawn(&self, command: &mut Command) -> Result<Handle, String> {
+    pub(super) async fn spawn(&self, mut command: Command) -> Result<Handle, String> {
         let Some(Entrance { group, file, is_required }) = self.control_group else {
-            return Handle::spawn(command).map_err(|error| error.to_string());
+            return Handle::spawn(&mut command).map_err(|error| error.to_string());
         };
         let file = file.try_clone_to_owned().map_err(|error| error.to_string())?;
-        start_in_control_group(command, file, is_required);
-        Handle::spawn(command).map_err(|error| format!("{error} (in the control group {})", group.display()))
+        start_in_control_group(&mut command, file, is_required);
+        let started = run_blocking(move || Handle::spawn(&mut command)).await;
+        started.map_err(|error| format!("{error} (in the control group {})", group.display()))
     }
 }
 

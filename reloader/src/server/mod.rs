@@ -200,11 +200,11 @@ impl Server {
     ///
     /// # Errors
     /// A sentence.
-    pub(crate) fn launch(&self, prepared: &Prepared, context: LaunchContext<'_>) -> Result<Launched, String> {
+    pub(crate) async fn launch(&self, prepared: &Prepared, context: LaunchContext<'_>) -> Result<Launched, String> {
         let files = context.files;
         let launched = match (self, prepared.spec()) {
-            (Server::Haproxy(server), launch::LaunchSpec::Haproxy(spec)) => server.launch(spec, context),
-            (Server::Service(server), launch::LaunchSpec::Service(spec)) => server.launch(spec, context),
+            (Server::Haproxy(server), launch::LaunchSpec::Haproxy(spec)) => server.launch(spec, context).await,
+            (Server::Service(server), launch::LaunchSpec::Service(spec)) => server.launch(spec, context).await,
             _ => Err("internal error: the launch spec is for another kind of server".into()),
         };
         launched.inspect_err(|_| files.remove())

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use reloader_tests::blocked_call::BlockedCall;
 use reloader_tests::config::Config;
 use reloader_tests::isolation::own_unified_group;
 use reloader_tests::load::Load;
@@ -195,6 +196,26 @@ fn control_group_of_a_killed_daemon_is_removed_by_one_that_runs_elsewhere() {
     assert!(!group.exists());
     set_manner(&rig, "");
     rig.reload().expect_status(0);
+}
+
+/// The kernel lets a process into a group when it likes. The daemon works meanwhile.
+#[test]
+fn process_that_enters_its_control_group_slowly_delays_its_own_start_only() {
+    netns::enter();
+    let mut rig = wayward_rig(|setup| setup.environment("WATCHDOG_USEC", "30000000"), "");
+    rig.start_daemon();
+    let messages = || rig.notified().iter().filter(|line| *line == "WATCHDOG=1").count();
+    // The new process enters its group just before.
+    let blocked = BlockedCall::in_all_threads(rig.daemon_process(), "execve");
+    let mut reload = rig.spawn(&["reload", "--json"]);
+    let home = own_unified_group();
+    until(LIMIT, "the process to enter", || start_groups(&home).iter().any(|group| !processes_in(group).is_empty()));
+    let before = messages();
+    assert!(rig.status().at("/serving/pid").is_u64());
+    until(LIMIT, "a message to the watchdog", || messages() > before);
+    assert!(reload.is_running());
+    drop(blocked);
+    assert_eq!(listener(&reload.wait().expect_status(0), WEB)["rung"], "steered");
 }
 
 /// A HAProxy that binds alone can be steered and reserved from its first reload on.

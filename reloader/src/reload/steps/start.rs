@@ -49,7 +49,9 @@ impl Attempt<'_> {
         let began = Instant::now();
         let number = self.supervisor.take_number();
         let shared = self.shared_start.take();
-        let launched = match launch(self.supervisor, prepared, number, shared.as_ref()) {
+        let heartbeat = self.supervisor.heartbeat();
+        let launched = heartbeat.during(launch(self.supervisor, prepared, number, shared.as_ref())).await;
+        let launched = match launched {
             Ok(launched) => launched,
             Err(reason) => {
                 self.end_sharing(shared).await;
@@ -176,7 +178,7 @@ fn the_shorter(configured: StartLimit, other: Option<StartLimit>) -> StartLimit 
     other.filter(|other| other.time < configured.time).unwrap_or(configured)
 }
 
-fn launch(
+async fn launch(
     supervisor: &Supervisor,
     prepared: &Prepared,
     number: u64,
@@ -191,7 +193,7 @@ fn launch(
         control_group: shared.map(|shared| shared.entrance(supervisor.is_served())),
         spread: supervisor.config().reload.close_spread_time.value(),
     };
-    supervisor.server().launch(prepared, context)
+    supervisor.server().launch(prepared, context).await
 }
 
 fn limits(supervisor: &Supervisor, start: StartLimit) -> Limits {

@@ -124,7 +124,7 @@ impl ServiceServer {
         }
     }
 
-    pub(super) fn launch(&self, spec: &ServiceSpec, context: LaunchContext<'_>) -> Result<Launched, String> {
+    pub(super) async fn launch(&self, spec: &ServiceSpec, context: LaunchContext<'_>) -> Result<Launched, String> {
         let config = &spec.config;
         let given = match config.sockets {
             Sockets::ListenFds => given(config, context.custody.kept())?,
@@ -138,7 +138,7 @@ impl ServiceServer {
         };
         // Children do not inherit the daemon's own NOTIFY_SOCKET. This is a separate socket for the child.
         command.envs(notify.iter().map(|_| ("NOTIFY_SOCKET", &context.files.socket)));
-        let process = context.spawn(&mut command)?;
+        let process = context.spawn(command).await?;
         let readiness = Readiness::new(config, process.clone(), &given, notify);
         let label = config.start.join(" ");
         let offers = !given.is_empty();

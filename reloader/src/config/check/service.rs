@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::config::service::{HAPROXY, Ready, Service, Sockets, Stop};
-use crate::model::listener::{Address, Endpoint};
+use crate::model::listener::{Address, Endpoint, SocketType};
 
 /// The longest name. It is part of file names and of the addresses of unix sockets.
 const LONGEST_NAME: usize = 32;
@@ -69,6 +69,13 @@ impl Service {
                         "a unix socket can neither be steered nor held: pass it with sockets = \"listen-fds\", or leave it out"
                             .into(),
                     );
+                }
+                Address::Inet(_)
+                    if self.sockets == Sockets::Overlap && endpoint.socket_type == SocketType::Datagram =>
+                {
+                    return wrong(format!(
+                        "`{endpoint}`: only TCP ports are shared with sockets = \"overlap\"; pass it with sockets = \"listen-fds\", or leave it out"
+                    ));
                 }
                 _ => {}
             }
@@ -184,5 +191,16 @@ mod tests {
         ] {
             assert!(Config::parse(&WEB.replace(from, to)).is_err(), "{to}");
         }
+    }
+
+    #[test]
+    fn udp_address_that_overlaps_is_refused_with_its_remedy() {
+        let overlap = WEB.replace("listen-fds", "overlap").replace("[\"0", "[\"udp:0.0.0.0:53\", \"0");
+        let message = Config::parse(&overlap).unwrap_err();
+        assert!(
+            message.contains("service.web.listen: `udp@0.0.0.0:53`") && message.contains("listen-fds"),
+            "{message}"
+        );
+        assert!(Config::parse(&overlap.replace("overlap", "listen-fds")).is_ok());
     }
 }

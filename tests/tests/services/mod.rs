@@ -9,6 +9,7 @@ mod failures;
 mod hooks;
 mod kills;
 mod overlap;
+mod overlap_binds;
 mod overlap_faults;
 mod overlap_groups;
 mod overlap_servers;

@@ -55,7 +55,7 @@ impl Attempt<'_> {
         self.recorder.phase(|phases| &mut phases.guard);
         self.tell("draining old queues");
         if let Some(held) = &mut self.protection.held {
-            heartbeat.during(held.drain(false)).await;
+            heartbeat.during(held.drain(!self.supervisor.server().finishes_what_it_accepted())).await;
         }
         if let Some(steered) = &mut self.protection.steered {
             if self.protection.held.is_some() {
@@ -63,7 +63,8 @@ impl Attempt<'_> {
             }
             let serving = self.supervisor.serving().map(|serving| serving.process.pid());
             let unfinished = serving.filter(|_| !self.supervisor.server().finishes_what_it_accepted());
-            heartbeat.during(steered.drain(unfinished)).await;
+            let given_up = heartbeat.during(steered.drain(unfinished)).await;
+            given_up.into_iter().for_each(|sentence| self.recorder.note(sentence));
         }
         self.recorder.phase(|phases| &mut phases.drain);
     }

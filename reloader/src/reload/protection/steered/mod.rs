@@ -58,13 +58,15 @@ impl SteeredListeners {
     }
 
     /// Before the old generation is asked to close: where the kernel does not migrate, its queues have to be empty. An old generation that does
-    /// not finish what it has accepted, with the process `unfinished`, has to answer first.
-    pub(crate) async fn drain(&mut self, unfinished: Option<u32>) {
-        if let Some(root) = unfinished {
-            answers::until_answered(&self.old, root, self.timeout).await;
-        }
-        if self.steer.migrates() {
-            return;
+    /// not finish what it has accepted, with the process `unfinished`, has to answer first. Returns a sentence where it has not.
+    pub(crate) async fn drain(&mut self, unfinished: Option<u32>) -> Option<String> {
+        let migrates = self.steer.migrates();
+        let given_up = match unfinished {
+            Some(root) => answers::until_answered(&self.old, root, migrates, self.timeout).await,
+            None => None,
+        };
+        if migrates {
+            return given_up;
         }
         tokio::time::sleep(IN_FLIGHT).await;
         // What was left to the kernel before the program was attached is in an old queue, or in a new one.
@@ -76,6 +78,7 @@ impl SteeredListeners {
             )
         })
         .await;
+        given_up
     }
 
     /// After the old generation has closed its listeners: waits for the handshakes that they began. The program migrates each when its client

@@ -237,6 +237,11 @@ fn nginx_without_its_module_is_refused_and_the_old_one_serves() {
     fs::write(rig.path("reloader.toml"), toml.replace("/usr/sbin/nginx", "/usr/sbin/nginx-gone")).unwrap();
     let stderr = rig.run(&["check"]).expect_status(78).stderr;
     assert!(stderr.contains("service.nginx.start: /usr/sbin/nginx-gone: No such file"), "{stderr}");
+    rig.signal_daemon(Signal::SIGHUP);
+    until(Duration::from_secs(20), "the program that is gone to be named", || {
+        rig.run(&["reload", "nginx", "--json"]).expect_status(1).stdout.contains("/usr/sbin/nginx-gone")
+    });
+    Load::to([WEB]).connections(50).run().assert_lossless();
 }
 
 /// Each program accepts its own half.

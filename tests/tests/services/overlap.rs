@@ -260,7 +260,7 @@ fn generation_that_binds_another_address_is_refused() {
     write_nginx_conf(&rig, WEB);
     rig.start_daemon();
     let serving = rig.serving_pid();
-    for other in ["127.0.0.1:8081", "0.0.0.0:8080"] {
+    for other in ["127.0.0.1:8081", "0.0.0.0:8080", "[::1]:8080", "[::]:8080 ipv6only=off"] {
         write_nginx_conf(&rig, other);
         let receipt = rig.reload().expect_status(1);
         assert_eq!(receipt.at("/result"), "failed", "{other}: {}", receipt.stdout);

@@ -10,6 +10,7 @@ mod in_accept;
 mod namespaces;
 mod open_files;
 mod pause;
+mod pid_files;
 mod procfs;
 pub mod readiness;
 mod scope;
@@ -23,8 +24,9 @@ pub use ended::Ended;
 pub use handle::{Handle, ProcessError, kill_if_same};
 pub use in_accept::{AcceptState, AcceptWaiters};
 pub use namespaces::{network_namespace, shares_processes};
-pub(crate) use open_files::{WrittenFile, written_in_place};
+pub(crate) use open_files::{Writing, WrittenFile, written_files};
 pub use pause::pause_briefly;
+pub(crate) use pid_files::pid_files_of;
 pub use procfs::{
     command_line, control_groups, effective_capabilities, environment, executable, family, groups_of, has_ended,
     is_descendant, is_init, is_stopped, parent, pids, session_members, short_command_line, stack_start, start_time,

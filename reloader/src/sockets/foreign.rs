@@ -103,6 +103,36 @@ pub fn find(ours: &[Owned], roots: &[u32]) -> Option<String> {
     })
 }
 
+/// The first listener in the way of a bind at one of `endpoints` that a process has which does not descend from `roots`, as a sentence. With
+/// `parts` it may also be on a part of one, or one of `endpoints` on a part of it. What is in `known` is ours. SO_REUSEPORT lets both bind where
+/// otherwise the later one is refused. It blocks.
+pub fn in_the_way(endpoints: &[Endpoint], known: &HashSet<u64>, roots: &[u32], parts: bool) -> Option<String> {
+    let is_in_the_way = |found: &&ListenSocket| {
+        let there = Endpoint { v6only: found.v6only, ..Endpoint::stream(found.address.clone()) };
+        endpoints.iter().any(|own| own.address == found.address || (parts && own.overlaps(&there)))
+    };
+    let machine = sock_diag::tcp_listeners().ok()?;
+    let suspects: Vec<&ListenSocket> = machine.iter().filter(|found| !known.contains(&found.inode)).collect();
+    let suspects: Vec<&ListenSocket> = suspects.into_iter().filter(is_in_the_way).collect();
+    if suspects.is_empty() {
+        return None;
+    }
+    let holders = process::holders_of(&suspects.iter().map(|found| found.inode).collect());
+    let own = std::process::id();
+    let keepers = [Some(1), process::parent(own)];
+    suspects.into_iter().find_map(|found| {
+        let holders = holders.get(&found.inode)?;
+        let is_ours = |pid: &u32| roots.iter().any(|root| process::is_descendant(*pid, *root));
+        let is_kept = |pid: &u32| !process::is_init() && keepers.contains(&Some(*pid));
+        if holders.iter().any(is_ours) || holders.iter().all(is_kept) {
+            return None;
+        }
+        // This process has duplicates of what its other services listen on.
+        let pid = holders.iter().filter(|pid| **pid != own).min().or(holders.get(&own))?;
+        Some(format!("foreign listener: {} listens on {}", describe(*pid), found.address))
+    })
+}
+
 /// What a listener of another server means. `holder` is its process, for people.
 pub fn sentence(holder: &str, found: &ListenSocket) -> String {
     format!(

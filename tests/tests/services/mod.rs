@@ -12,6 +12,7 @@ mod overlap;
 mod overlap_binds;
 mod overlap_faults;
 mod overlap_groups;
+mod overlap_risks;
 mod overlap_servers;
 mod readiness;
 mod reloads;

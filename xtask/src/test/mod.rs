@@ -42,7 +42,7 @@ pub(crate) use tiers::Tier;
 use tiers::Tiers;
 
 /// The packages of the integration tests: the servers, the tools that check from outside, and those that unpack other versions.
-const PACKAGES: [&str; 16] = [
+const PACKAGES: [&str; 17] = [
     "debootstrap",
     "haproxy",
     "iproute2",
@@ -56,6 +56,7 @@ const PACKAGES: [&str; 16] = [
     "patchelf",
     "python3-gunicorn",
     "python3-pip",
+    "redis-tools",
     "strace",
     "systemd-container",
     "util-linux",

@@ -3,6 +3,7 @@
 mod abandon;
 pub(super) mod check;
 pub(super) mod count;
+mod overlap_risks;
 mod probe_connect;
 mod protect;
 pub(super) mod prove;

@@ -1,12 +1,11 @@
 //! Lets a server that binds without SO_REUSEPORT bind beside its old generation, while it starts.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use crate::gate::port_sharing::{PortSharing, Shared};
 use crate::model::listener::Listener;
 use crate::plan::Beside;
-use crate::process::{ProcessScope, WrittenFile, run_blocking, written_in_place};
+use crate::process::run_blocking;
 use crate::receipt::{Failure, ReasonCode};
 use crate::reload::attempt::Attempt;
 use crate::reload::shared_start::{SharedStart, Started, Users};
@@ -17,7 +16,7 @@ impl Attempt<'_> {
     /// configuration does not ask for it, nothing serves, or the old generation makes room instead.
     ///
     /// # Errors
-    /// The old generation may not be replaced; or two generations would write the same file.
+    /// The old generation may not be replaced; or something speaks against two generations at once.
     pub(in crate::reload) async fn share_ports(
         &mut self,
         prepared: &Prepared,
@@ -35,8 +34,8 @@ impl Attempt<'_> {
         if ports.is_empty() {
             return Ok(false);
         }
-        if is_served {
-            self.refuse_shared_data().await?;
+        if !self.may_share(is_served).await? {
+            return Ok(false);
         }
         let strategy = self.supervisor.config().reload.strategy;
         let may_be_replaced = self.supervisor.server().wants_shared_ports(strategy) == Some(true);
@@ -61,26 +60,6 @@ impl Attempt<'_> {
         let custody = self.supervisor.custody().clone();
         let begin = run_blocking(move || SharedStart::begin(&ports, &old, &custody, users));
         self.supervisor.heartbeat().during(begin).await
-    }
-
-    /// Two generations of a database must not write the same files. Nothing tells a log from data but the way in which it is opened.
-    async fn refuse_shared_data(&self) -> Result<(), Failure> {
-        let Some(serving) = self.supervisor.serving() else { return Ok(()) };
-        let Some(allowed) = self.supervisor.server().shared_files() else { return Ok(()) };
-        let (root, allowed) = (serving.process.pid(), allowed.to_vec());
-        let is_allowed = move |path: &Path| allowed.iter().any(|allowed| path.starts_with(allowed));
-        let found = run_blocking(move || {
-            let written = written_in_place(&ProcessScope::All.processes(root));
-            written.into_iter().find(|file| !is_allowed(&file.path))
-        });
-        let found = self.supervisor.heartbeat().during(found).await;
-        let Some(WrittenFile { pid, path }) = found else { return Ok(()) };
-        let reason = format!(
-            "process {pid} of the serving generation has {} open for writing, and two generations would write it at once: use sockets = \
-             \"replace\", or name it in `shared-files` of the service if the server expects that",
-            path.display()
-        );
-        Err(Failure::new(ReasonCode::DataAtRisk, reason))
     }
 
     /// The ports that the next generation is to bind beside the old one, or that a later one will.

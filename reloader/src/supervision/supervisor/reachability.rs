@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::Supervisor;
 use crate::haproxy::master::root_of;
 use crate::model::listener::Owned;
-use crate::process::ProcessScope;
+use crate::process::{BlockingLane, ProcessScope};
 use crate::sockets::custody::Custody;
 use crate::sockets::inspection::Inspection;
 use crate::sockets::reachability::{Subject, Unreachable};
@@ -21,6 +21,11 @@ impl Supervisor {
         if found.is_some_and(|found| self.reach.set(found)) {
             self.note_reachability(&owned);
         }
+    }
+
+    /// The lane for looks at file systems that a reload waits for.
+    pub(crate) fn looks(&self) -> &BlockingLane {
+        self.reach.lane()
     }
 
     /// Why no client reaches a present listener. `None` if one does, as far as is known.

@@ -340,5 +340,7 @@ fn holds(records: Option<HoldRegistry>) -> Vec<HoldStatus> {
     let found = records
         .and_then(|records| records.list().inspect_err(|error| log::warn!("the holds cannot be listed: {error}")).ok());
     let living = found.unwrap_or_default().into_iter().filter(|found| found.lives);
-    living.filter_map(|found| found.record).map(HoldStatus::from).collect()
+    let records = living.filter_map(|found| found.record);
+    // The others are being prepared, and hold nothing yet.
+    records.filter(|record| record.guard.is_some()).map(HoldStatus::from).collect()
 }

@@ -13,6 +13,9 @@ use crate::supervision::status::Status;
 /// The longest answer: a receipt of 3,000 listeners has about a megabyte.
 pub const LONGEST_FRAME: u32 = 64 << 20;
 
+/// Room for a frame before it is read. What is longer takes more reads.
+const USUAL_FRAME: u32 = 1 << 20;
+
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
@@ -151,7 +154,7 @@ async fn read_body(stream: &mut (impl AsyncRead + Unpin), longest: u32) -> io::R
     if length > longest {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes is not a message")));
     }
-    let mut body = Vec::new();
+    let mut body = Vec::with_capacity(length.min(USUAL_FRAME) as usize);
     stream.take(length.into()).read_to_end(&mut body).await?;
     Ok(Some(body))
 }

@@ -1,9 +1,11 @@
 //! Waits until HAProxy is ready: its private stats socket appears, and answers.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::inotify;
+use tokio::io::unix::AsyncFd;
 
 use super::runtime_api;
 use crate::process::pause_briefly;
@@ -14,7 +16,8 @@ use crate::sys;
 #[derive(Debug)]
 pub struct Appearance {
     path: PathBuf,
-    events: tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>,
+    /// Until it is dropped.
+    events: Option<AsyncFd<OwnedFd>>,
 }
 
 impl Appearance {
@@ -29,15 +32,16 @@ impl Appearance {
             inotify::add_watch(&events, directory, inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::CREATE)?;
             sys::watch(events)
         };
-        Ok(Appearance { path: path.to_owned(), events: prepare().map_err(NotReady::Watch)? })
+        Ok(Appearance { path: path.to_owned(), events: Some(prepare().map_err(NotReady::Watch)?) })
     }
 
     async fn appeared(&self) -> std::io::Result<()> {
+        let Some(events) = &self.events else { return Ok(()) };
         while !self.path.exists() {
-            let mut ready = self.events.readable().await?;
+            let mut ready = events.readable().await?;
             let mut buffer = [0; 4096];
             // Any change of the directory counts.
-            while rustix::io::read(self.events.get_ref(), &mut buffer).is_ok_and(|length| length > 0) {}
+            while rustix::io::read(events.get_ref(), &mut buffer).is_ok_and(|length| length > 0) {}
             ready.clear_ready();
         }
         Ok(())
@@ -60,6 +64,16 @@ impl Appearance {
                 }
                 Err(_) => pause_briefly().await,
             }
+        }
+    }
+}
+
+/// The kernel closes an inotify descriptor only after a grace period (`fsnotify_wait_marks_destroyed`): five milliseconds, in which the loop
+/// would stand still.
+impl Drop for Appearance {
+    fn drop(&mut self) {
+        if let Some(events) = self.events.take().map(AsyncFd::into_inner) {
+            tokio::task::spawn_blocking(move || drop(events));
         }
     }
 }

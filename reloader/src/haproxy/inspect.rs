@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use socket2::SockRef;
+use tokio::task::spawn_blocking;
 
 use super::cli_addresses;
 use super::client::{self, ClientError};
 use super::launch::is_private_socket;
 use super::runtime_api;
 use crate::kernel::sock_diag::{self, ListenSocket};
+use crate::model::SocketMetadata;
 use crate::model::listener::{Address, Endpoint, Role};
-use crate::process::{self, SocketOwner};
+use crate::process::{self, ProcessSockets, SocketOwner};
 use crate::sockets::custody::{KeptSocket, KnownListeners, take_in};
 use crate::sockets::inspection::{InspectError, InspectRequest, Inspection, look};
 
@@ -39,33 +41,51 @@ pub struct Inspected {
     pub kept: Vec<KeptSocket>,
 }
 
-/// Inspects a HAProxy.
+/// The answers of a HAProxy and of the kernel.
+struct Answers {
+    /// The sockets that it passed.
+    exported: Result<Vec<(OwnedFd, SocketMetadata)>, ClientError>,
+    /// The listeners of this network namespace.
+    machine: Vec<ListenSocket>,
+    /// Its processes.
+    processes: ProcessSockets,
+}
+
+/// Inspects a HAProxy. With thousands of listeners each answer takes milliseconds, so all are asked for at once.
 ///
 /// # Errors
 /// The errors of [`look`], or the thread that asks fails.
 pub async fn inspect(inspected: Inspected) -> Result<Inspection, InspectError> {
-    let socket = &inspected.socket;
-    let listed = match runtime_api::cli_sockets(socket, ANSWER_TIMEOUT).await {
+    let (socket, root) = (inspected.socket.clone(), inspected.root);
+    let seen = spawn_blocking(move || ProcessSockets::read(process::family(root)));
+    let asked = spawn_blocking(move || {
+        let exported = if inspected.exports { client::get_sockets(&inspected.socket) } else { Ok(Vec::new()) };
+        (sock_diag::listeners(), exported, inspected)
+    });
+    let (listed, asked, seen) = tokio::join!(runtime_api::cli_sockets(&socket, ANSWER_TIMEOUT), asked, seen);
+    let listed = match listed {
         Ok(addresses) => addresses.map(|addresses| addresses.into_iter().collect()),
         Err(error) => {
             log::warn!("`show cli sockets` failed on {}: {error}; stats sockets count as traffic", socket.display());
             Some(HashSet::new())
         }
     };
-    tokio::task::spawn_blocking(move || {
+    let ((machine, exported, inspected), processes) = (asked?, seen?);
+    let machine = machine?;
+    spawn_blocking(move || {
         let control =
             listed.unwrap_or_else(|| cli_addresses::configured(inspected.root).iter().map(cli_name).collect());
-        ask_and_look(&inspected, &control)
+        judge(&inspected, &control, Answers { exported, machine, processes })
     })
     .await?
 }
 
-fn ask_and_look(inspected: &Inspected, control: &HashSet<String>) -> Result<Inspection, InspectError> {
-    let Inspected { root, socket, runtime_dir, exports, kept } = inspected;
+fn judge(inspected: &Inspected, control: &HashSet<String>, answers: Answers) -> Result<Inspection, InspectError> {
+    let Inspected { root, socket, runtime_dir, kept, .. } = inspected;
+    let Answers { exported, machine, mut processes } = answers;
     let mut notes = Vec::new();
     let mut doubt = None;
-    let asked = if *exports { client::get_sockets(socket) } else { Ok(Vec::new()) };
-    let exported = asked.unwrap_or_else(|error| {
+    let exported = exported.unwrap_or_else(|error| {
         // The private socket is itself a listener, so even an empty configuration exports one.
         if matches!(error, ClientError::NotExposed) && !is_private_socket(runtime_dir, socket) {
             notes.push(UNEXPORTED.into());
@@ -81,11 +101,15 @@ fn ask_and_look(inspected: &Inspected, control: &HashSet<String>) -> Result<Insp
         matches!(address, Address::Unix(at) if is_private_socket(runtime_dir, at)) || is_masters(address)
     };
     let role = |address: &Address| if control.contains(&cli_name(address)) { Role::Control } else { Role::Traffic };
-    let machine = sock_diag::listeners()?;
     let known = KnownListeners::new(kept, &machine);
+    let given = take_in(exported, &known, |found| !is_private(&found.endpoint.address), role);
+    if given.iter().any(|given| !processes.sockets.contains_key(&given.listener.inode)) {
+        // Its processes may have been looked at before it had this one.
+        processes = ProcessSockets::read(process::family(*root));
+    }
     look(InspectRequest {
-        processes: process::family(*root),
-        given: take_in(exported, &known, |found| !is_private(&found.endpoint.address), role),
+        processes,
+        given,
         machine,
         role: |address: &Address| (!is_private(address)).then(|| role(address)),
         sentinel: |machine: &[ListenSocket], sockets: &_| stats_socket_inode(socket, machine, sockets),

@@ -23,7 +23,7 @@ use crate::process::{Handle, ProcessError};
 use crate::receipt::Recorder;
 use crate::receipt::{Kind, Receipt};
 use crate::reload::drain::Drain;
-use crate::reload::protection::held;
+use crate::reload::protection::{held, pending_hold};
 use crate::sys::Inheritance;
 
 pub use caught_signal::CaughtSignal;
@@ -160,5 +160,5 @@ async fn begin(around: HoldCommand, window: &BindWindow) -> Result<Hold, HoldCom
         program: around.program,
         inheritance: around.inheritance,
     };
-    Ok(held::begin(wanted).await?)
+    Ok(pending_hold::begin(wanted).await?)
 }

@@ -34,5 +34,7 @@ pub use procfs::{
 };
 pub use scope::ProcessScope;
 pub use signals::{cannot_signal, handles_signal, is_pending, signal_by_name, signal_name};
-pub use sockets::{DescriptorTables, SocketOwner, holders_of, shows_descriptors, socket_at, sockets_of};
+pub use sockets::{
+    DescriptorTables, ProcessSockets, SocketOwner, holders_of, shows_descriptors, socket_at, sockets_of,
+};
 pub use waiting::waits_on;

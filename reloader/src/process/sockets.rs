@@ -30,6 +30,23 @@ impl SocketOwner {
     }
 }
 
+/// Processes, and the sockets that they held when they were looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessSockets {
+    /// The processes.
+    pub pids: Vec<u32>,
+    /// Their sockets, as by [`sockets_of`].
+    pub sockets: HashMap<u64, SocketOwner>,
+}
+
+impl ProcessSockets {
+    /// Looks at the processes.
+    pub fn read(pids: Vec<u32>) -> ProcessSockets {
+        let sockets = sockets_of(&pids);
+        ProcessSockets { pids, sockets }
+    }
+}
+
 /// The sockets that these processes hold, by inode. If several hold the same one, the first of `pids` is its owner: a child
 /// between fork and exec shows all sockets of its parent.
 pub fn sockets_of(pids: &[u32]) -> HashMap<u64, SocketOwner> {

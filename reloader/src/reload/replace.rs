@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::attempt::Attempt;
 use super::protection::held::HeldListeners;
+use super::protection::pending_hold::PendingHold;
 use super::steps::check::ended_before;
 use super::steps::retire::stopped_listening;
 use super::steps::stop_listening::{Closed, OldListeners};
+use crate::gate::hold::Backend;
 use crate::model::listener::{Address, Listener, Owned};
 use crate::plan::keeps_tcp_back;
 use crate::process::Handle;
@@ -49,13 +51,19 @@ pub(super) fn is_needed(supervisor: &Supervisor, prepared: &Prepared) -> bool {
 /// hold, which the caller ends.
 pub(super) async fn run(attempt: &mut Attempt<'_>, prepared: &Prepared) -> Result<(), Failure> {
     attempt.tell("checking the configuration");
-    attempt.check().await?;
+    let pending = attempt.prepare_hold();
+    if let Err(failure) = attempt.check().await {
+        if let Some(pending) = pending {
+            pending.give_up().await;
+        }
+        return Err(failure);
+    }
     let old = attempt.supervisor.present_listeners();
     attempt.recorder.phase(|phases| &mut phases.plan);
 
     attempt.supervisor.look_before_stop().await;
     attempt.tell("holding SYNs");
-    attempt.hold_all(&old).await;
+    attempt.hold_prepared(pending, &old).await;
     attempt.refuse_unproven_hold()?;
 
     attempt.refuse_if_old_has_ended()?;
@@ -66,14 +74,41 @@ pub(super) async fn run(attempt: &mut Attempt<'_>, prepared: &Prepared) -> Resul
 }
 
 impl Attempt<'_> {
+    /// Begins to put the hold in place while the configuration is checked. Only by eBPF: qdiscs would change the path of packets for a
+    /// reload that the check may refuse.
+    fn prepare_hold(&self) -> Option<PendingHold> {
+        let strategy = self.supervisor.config().reload.strategy;
+        let by_ebpf = self.supervisor.host().gates().best(strategy) == Ok(Backend::Ebpf);
+        let old = self.supervisor.present_listeners();
+        let tcp = tcp_listeners(&old);
+        (by_ebpf && !tcp.is_empty()).then(|| PendingHold::begin(self.supervisor, tcp, &inodes(&old)))
+    }
+
+    /// As [`hold_all`](Self::hold_all), by the hold that is in place already where it is for these listeners.
+    async fn hold_prepared(&mut self, pending: Option<PendingHold>, old: &[Owned]) {
+        match pending {
+            Some(pending) if pending.listeners() == tcp_listeners(old) => {
+                let held = HeldListeners::arm(self.supervisor, pending, &mut self.recorder).await;
+                self.drain_held(held).await;
+            }
+            other => {
+                if let Some(outdated) = other {
+                    outdated.give_up().await;
+                }
+                self.hold_all(old).await;
+            }
+        }
+    }
+
     /// Holds SYNs for all TCP listeners of the old generation, and drains their queues.
     pub(super) async fn hold_all(&mut self, old: &[Owned]) {
-        let ours: HashSet<u64> = old.iter().map(|owned| owned.listener.inode).collect();
-        let listeners = old.iter().map(|owned| owned.listener.clone());
-        let tcp = listeners.filter(|listener| listener.endpoint.is_tcp_here()).collect();
-        let Some(mut held) = HeldListeners::begin(self.supervisor, tcp, &ours, &mut self.recorder).await else {
-            return;
-        };
+        let (tcp, ours) = (tcp_listeners(old), inodes(old));
+        let held = HeldListeners::begin(self.supervisor, tcp, &ours, &mut self.recorder).await;
+        self.drain_held(held).await;
+    }
+
+    async fn drain_held(&mut self, held: Option<HeldListeners>) {
+        let Some(mut held) = held else { return };
         self.recorder.phase(|phases| &mut phases.guard);
         held.drain(!self.supervisor.server().finishes_what_it_accepted()).await;
         self.recorder.phase(|phases| &mut phases.drain);
@@ -208,6 +243,15 @@ impl Attempt<'_> {
             }
         }
     }
+}
+
+fn tcp_listeners(owned: &[Owned]) -> Vec<Listener> {
+    let listeners = owned.iter().map(|owned| &owned.listener);
+    listeners.filter(|listener| listener.endpoint.is_tcp_here()).cloned().collect()
+}
+
+fn inodes(owned: &[Owned]) -> HashSet<u64> {
+    owned.iter().map(|owned| owned.listener.inode).collect()
 }
 
 /// How long the old generation may take to make room: as long as SYNs are held, less the time that the new one usually takes.

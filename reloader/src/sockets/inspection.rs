@@ -8,7 +8,7 @@ use crate::kernel::sock_diag::{ListenSocket, SockDiagError};
 use crate::kernel::udp;
 use crate::model::SocketMetadata;
 use crate::model::listener::{Address, Endpoint, Listener, Owned, Role};
-use crate::process::{self, Handle, SocketOwner};
+use crate::process::{self, Handle, ProcessSockets, SocketOwner};
 use crate::sockets::custody::{Custody, KeptSocket};
 use crate::sockets::description::describe;
 
@@ -64,8 +64,8 @@ pub struct Inspection {
 
 /// The facts about a server's listeners that are known before the kernel is asked.
 pub struct InspectRequest<R, L, D> {
-    /// The server's processes.
-    pub processes: Vec<u32>,
+    /// The server's processes, and their sockets.
+    pub processes: ProcessSockets,
     /// The listeners that the server itself passed to the daemon.
     pub given: Vec<KeptSocket>,
     /// The listeners of this network namespace, as sock_diag lists them now.
@@ -93,7 +93,7 @@ where
     D: Fn(&Endpoint, &OwnedFd) -> bool,
 {
     let InspectRequest { processes, given, machine, role, sentinel: lifeline, mut notes, mut doubt, serves } = known;
-    let sockets = process::sockets_of(&processes);
+    let ProcessSockets { pids: processes, sockets } = processes;
     if sockets.is_empty() {
         let first = processes.first().copied().unwrap_or_default();
         return Err(match process::shows_descriptors(first) {

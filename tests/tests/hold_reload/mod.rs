@@ -10,6 +10,7 @@ mod devices;
 mod ended_early;
 mod failures;
 mod many;
+mod prepared;
 mod side_by_side;
 mod stand_in_before_1_8;
 

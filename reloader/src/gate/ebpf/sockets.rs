@@ -14,9 +14,9 @@ use crate::sys::link_address;
 /// The sockets by which a process delivers, in the network namespace in which they were opened.
 pub(super) struct Sockets {
     /// For devices whose packets begin with an Ethernet header.
-    ethernet: Socket,
+    ethernet: PacketSocket,
     /// For all other devices. The kernel makes the link header, if there is one.
-    bare: Socket,
+    bare: PacketSocket,
     ipv4: Socket,
     /// `None` where the kernel has no IPv6.
     ipv6: Option<Socket>,
@@ -31,7 +31,7 @@ impl Sockets {
             // Without a protocol a packet socket receives nothing either.
             let socket = Socket::new(Domain::PACKET, kind, None)?;
             socket.set_mark(mark)?;
-            Ok::<_, io::Error>(socket)
+            Ok::<_, io::Error>(PacketSocket(Some(socket)))
         };
         Ok(Self {
             ethernet: marked(Type::RAW)?,
@@ -47,12 +47,15 @@ impl Sockets {
     /// The sockets from duplicates, in the order of [`duplicates`](Self::duplicates). `None` where there are too few.
     pub(super) fn from_duplicates(descriptors: Vec<OwnedFd>) -> Option<Self> {
         let mut sockets = descriptors.into_iter().map(Socket::from);
-        Some(Self { ethernet: sockets.next()?, bare: sockets.next()?, ipv4: sockets.next()?, ipv6: sockets.next() })
+        let ethernet = PacketSocket(Some(sockets.next()?));
+        let bare = PacketSocket(Some(sockets.next()?));
+        Some(Self { ethernet, bare, ipv4: sockets.next()?, ipv6: sockets.next() })
     }
 
     /// Duplicates of all sockets.
     pub(super) fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
-        let sockets = [&self.ethernet, &self.bare, &self.ipv4].into_iter().chain(&self.ipv6);
+        let packet = self.ethernet.0.iter().chain(&self.bare.0);
+        let sockets = packet.chain([&self.ipv4]).chain(&self.ipv6);
         sockets.map(|socket| socket.as_fd().try_clone_to_owned()).collect()
     }
 
@@ -65,7 +68,8 @@ impl Sockets {
             self.send_locally(packet, segment)
         } else {
             let address = link_address(parked.device, parked.ethertype);
-            if ethernet { self.ethernet.send_to(&frame, &address) } else { self.bare.send_to(packet, &address) }
+            let (socket, content) = if ethernet { (&self.ethernet, &frame[..]) } else { (&self.bare, packet) };
+            socket.0.as_ref().ok_or(io::ErrorKind::NotConnected)?.send_to(content, &address)
         };
         sent.map(drop)
     }
@@ -77,5 +81,18 @@ impl Sockets {
         let socket = if destination.is_ipv4() { Some(&self.ipv4) } else { self.ipv6.as_ref() };
         // A raw socket wants no port. A link-local address needs no scope either: it is one of ours, and its route tells the device.
         socket.ok_or(io::ErrorKind::Unsupported)?.send_to(packet, &SocketAddr::new(destination, 0).into())
+    }
+}
+
+/// A packet socket, there until it is dropped. The kernel closes it after a grace period (`packet_release`): with two of them, half of the time
+/// that a release takes. So a thread closes it, and the holder goes on.
+struct PacketSocket(Option<Socket>);
+
+impl Drop for PacketSocket {
+    fn drop(&mut self) {
+        if let Some(socket) = self.0.take() {
+            // Without a thread it is closed here.
+            drop(std::thread::Builder::new().name("closer".into()).spawn(move || drop(socket)));
+        }
     }
 }

@@ -29,7 +29,7 @@ pub use available::Gates;
 pub use clean_up::{CleanUp, clean_up};
 pub use error::HoldError;
 pub use guard::run as run_guard;
-pub use handle::Hold;
+pub use handle::{Hold, PreparedHold};
 pub use own_entry::OwnEntry;
 pub use persistent_qdiscs::PersistentQdiscs;
 pub use registry::{GuardId, HoldEntry, HoldRecord, HoldRegistry, Locked, RegistryError};

@@ -58,7 +58,7 @@ impl HoldRegistry {
 }
 
 fn refuse_taken_ports(others: &[HoldEntry], targets: &[Target], netns: u64) -> Result<(), RegistryError> {
-    let holding = others.iter().filter(|other| other.holds()).filter_map(|other| other.record.as_ref());
+    let holding = others.iter().filter(|other| other.is_claimed()).filter_map(|other| other.record.as_ref());
     for other in holding.filter(|other| other.netns == netns) {
         let is_taken = |target: &&Target| other.listen.iter().any(|address| address.port() == target.address.port());
         if let Some(target) = targets.iter().find(is_taken) {

@@ -4,9 +4,8 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use super::deferral::deferral_as_cause;
-use crate::config::Strategy;
-use crate::gate::hold::{Backend, Exception, Hold, HoldError, HoldOutcome, HoldRequest, HoldStats, Target};
-use crate::kernel::{devices, sock_diag};
+use super::pending_hold::PendingHold;
+use crate::gate::hold::{Backend, Hold, HoldOutcome, HoldStats};
 use crate::model::listener::Listener;
 use crate::process::run_blocking;
 use crate::receipt::{Doubt, ListenerReceipt, ReasonCode, Recorder, Rung, Syns, undrained};
@@ -33,45 +32,9 @@ pub(crate) fn at_risk(verdicts: &[Verdict]) -> Vec<Listener> {
     unproven.filter_map(|verdict| verdict.closing.clone()).filter(|old| old.endpoint.is_tcp_here()).collect()
 }
 
-/// [`Hold::begin`], beside the loop.
-pub(crate) async fn begin(request: HoldRequest) -> Result<Hold, HoldError> {
-    run_blocking(|| Hold::begin(request)).await
-}
-
 /// [`Hold::release`], beside the loop.
 pub(crate) async fn release(hold: Hold) -> HoldOutcome {
     run_blocking(|| hold.release()).await
-}
-
-fn hold_request(supervisor: &Supervisor, old: &[Listener], ours: &HashSet<u64>) -> Result<HoldRequest, String> {
-    let sockets = sock_diag::tcp_listeners().map_err(|error| error.to_string())?;
-    let target = |listener: &Listener| {
-        let address = listener.endpoint.inet()?;
-        let interface = listener.endpoint.interface.as_deref().and_then(devices::index).unwrap_or(0);
-        Some(Target { address, v6only: listener.endpoint.v6only, interface })
-    };
-    let mut targets: Vec<Target> = old.iter().filter_map(target).collect();
-    targets.sort_by_key(|target| (target.address, target.v6only, target.interface));
-    targets.dedup();
-    let on_held_port = |exception: &Exception| {
-        let port = exception.address.port();
-        targets.iter().any(|target| target.address.ip().is_unspecified() && target.address.port() == port)
-    };
-    let others = sockets.iter().filter(|found| !ours.contains(&found.inode));
-    let exceptions = others.filter_map(Exception::from_listener);
-    let config = supervisor.config();
-    Ok(HoldRequest {
-        exceptions: exceptions.filter(on_held_port).collect(),
-        old: old.iter().map(|listener| listener.inode).collect(),
-        targets,
-        backend: (config.reload.strategy == Strategy::KernelFallback).then_some(Backend::Qdisc),
-        capacity: config.hold.capacity,
-        max: config.hold.max,
-        netns_path: None,
-        runtime_dir: config.runtime_dir.clone(),
-        program: supervisor.host().program().to_owned(),
-        inheritance: supervisor.host().inheritance().clone(),
-    })
 }
 
 impl HeldListeners {
@@ -83,17 +46,27 @@ impl HeldListeners {
         ours: &HashSet<u64>,
         recorder: &mut Recorder,
     ) -> Option<HeldListeners> {
-        let cookies = recorder.cookies();
         if old.is_empty() {
             return None;
         }
+        let pending = PendingHold::begin(supervisor, old, ours);
+        HeldListeners::arm(supervisor, pending, recorder).await
+    }
+
+    /// Holds SYNs by what is prepared. `None` where nothing can hold, which is noted.
+    pub(crate) async fn arm(
+        supervisor: &Supervisor,
+        pending: PendingHold,
+        recorder: &mut Recorder,
+    ) -> Option<HeldListeners> {
+        let cookies = recorder.cookies();
+        let old = pending.listeners().to_vec();
         let deferring = supervisor.custody().deferring(old.iter().map(|listener| listener.inode));
-        let request = hold_request(supervisor, &old, ours).inspect_err(|error| recorder.note(error)).ok()?;
         let held = old.iter().map(|listener| listener.endpoint.clone()).collect();
-        let (exceptions, max) = (request.exceptions.clone(), request.max);
-        let hold = begin(request).await.inspect_err(|error| recorder.note(error.to_string())).ok()?;
+        let (hold, terms) = pending.arm().await.inspect_err(|error| recorder.note(error)).ok()?;
         hold.started().notes.iter().for_each(|note| recorder.note(note));
-        let (ends, drain) = (hold.started().at + max, Drain::begin(old.clone(), held, &exceptions, cookies));
+        let ends = hold.started().at + terms.max;
+        let drain = Drain::begin(old.clone(), held, &terms.exceptions, cookies);
         Some(HeldListeners { hold, ends, drain, old, deferring, still_open: None })
     }
 

@@ -2,6 +2,7 @@
 
 mod deferral;
 pub(crate) mod held;
+pub(crate) mod pending_hold;
 pub(crate) mod replaced;
 pub(crate) mod reserved;
 pub(super) mod steered;

@@ -21,7 +21,7 @@ use crate::fs::generation_files::{GenerationFiles, create_private};
 use crate::kernel::sock_diag::{self, ListenSocket};
 use crate::kernel::udp;
 use crate::model::listener::{Address, Endpoint, Listener, Owned, Role, SocketType};
-use crate::process::{self, Handle, ProcessScope, SocketOwner};
+use crate::process::{self, Handle, ProcessScope, ProcessSockets, SocketOwner};
 use crate::sockets::custody::{Custody, KeptSocket, make_nonblocking};
 use crate::sockets::inspection::{InspectError, InspectRequest, Inspection, look};
 
@@ -172,7 +172,7 @@ impl ServiceServer {
         tokio::task::spawn_blocking(move || {
             let ephemeral = udp::ephemeral_ports();
             look(InspectRequest {
-                processes: ProcessScope::All.processes(root),
+                processes: ProcessSockets::read(ProcessScope::All.processes(root)),
                 given: Vec::new(),
                 machine: sock_diag::listeners()?,
                 role: |address: &Address| Some(role(&listen, address)),

@@ -19,7 +19,7 @@ pub struct HoldRecord {
     pub id: u16,
     /// The process id of the holder.
     pub holder: u32,
-    /// The guard, `None` until it runs.
+    /// The guard, `None` until it has the gate. No SYN is parked before.
     pub guard: Option<GuardId>,
     /// The gate, `None` until it is chosen.
     pub backend: Option<Backend>,
@@ -66,9 +66,14 @@ pub struct HoldEntry {
 }
 
 impl HoldEntry {
-    /// Whether SYNs are held: the hold lives and was not lifted.
-    pub(in crate::gate::hold) fn holds(&self) -> bool {
+    /// Whether the hold has its addresses: it lives and was not lifted.
+    pub(in crate::gate::hold) fn is_claimed(&self) -> bool {
         self.lives && !self.record.as_ref().is_some_and(|record| record.lifted)
+    }
+
+    /// Whether SYNs may be parked: the hold has its addresses, and is not merely being prepared.
+    pub fn holds(&self) -> bool {
+        self.is_claimed() && self.record.as_ref().is_none_or(|record| record.guard.is_some())
     }
 
     /// Whether both are entries of one hold. A later hold can get the same id.

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::HoldWorker;
 use crate::gate::contract::Spec;
@@ -15,18 +17,16 @@ use crate::gate::hold::factory::{self, Prepared};
 use crate::gate::hold::guard::{Guard, Ports};
 use crate::gate::hold::health::HoldHealth;
 use crate::gate::hold::registry::HoldRegistry;
-use crate::gate::hold::request::{HoldRequest, HoldStarted};
+use crate::gate::hold::request::{HoldOutcome, HoldRequest, HoldStarted};
+use crate::kernel::clock::timespec;
 use crate::kernel::monitor::Monitor;
 
 impl HoldWorker {
-    /// Starts a hold. `old_leaving` is the eventfd that says that the old server leaves.
+    /// Puts a gate in place, with a guard. Nothing is parked yet. `old_leaving` is the eventfd that says that the old server leaves.
     ///
     /// # Errors
     /// Where nothing can be held. Nothing is left in the kernel then.
-    pub(in crate::gate::hold) fn begin(
-        request: HoldRequest,
-        old_leaving: OwnedFd,
-    ) -> Result<(HoldWorker, HoldStarted), HoldError> {
+    pub(in crate::gate::hold) fn prepare(request: HoldRequest, old_leaving: OwnedFd) -> Result<HoldWorker, HoldError> {
         let registry = HoldRegistry::new(&request.runtime_dir);
         clean_up_after_the_dead(&registry);
         let entry = registry.claim(&request.targets, request.netns_path.as_deref())?;
@@ -48,9 +48,9 @@ impl HoldWorker {
                 return Err(error);
             }
         };
-        let mut worker = HoldWorker {
+        Ok(HoldWorker {
             gate,
-            guard: None,
+            guard: Some(guard),
             registry,
             entry,
             monitor,
@@ -64,22 +64,48 @@ impl HoldWorker {
             lifted: None,
             doubt: None,
             notes: note.into_iter().collect(),
-        };
-        let started = worker.arm(guard)?;
-        Ok((worker, started))
+        })
     }
 
     /// Hands the gate over to the guard, and arms it.
-    fn arm(&mut self, guard: Guard) -> Result<HoldStarted, HoldError> {
-        let handed_over = self.hand_over(guard, &mut |_| ()).map_err(HoldError::Guard);
-        if let Err(error) = handed_over.and_then(|()| Ok(self.gate.arm()?)) {
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub(in crate::gate::hold) fn arm(mut self) -> Result<(HoldWorker, HoldStarted), HoldError> {
+        self.ends = Instant::now() + self.request.max;
+        if let Err(error) = self.hand_over_and_arm() {
             return Err(joined(error, self.take_down().map(HoldError::from)));
         }
         self.health.heartbeat();
         self.check_gate();
         let at = Instant::now();
         self.ends = at + self.request.max;
-        Ok(HoldStarted { backend: self.backend, at, notes: std::mem::take(&mut self.notes) })
+        let started = HoldStarted { backend: self.backend, at, notes: std::mem::take(&mut self.notes) };
+        Ok((self, started))
+    }
+
+    fn hand_over_and_arm(&mut self) -> Result<(), HoldError> {
+        if self.have_devices_changed() {
+            self.monitor.take();
+            self.gate.follow(&mut || ()).into_result()?;
+        }
+        let guard = self.guard.take().ok_or_else(|| HoldError::Guard(io::ErrorKind::BrokenPipe.into()))?;
+        self.hand_over(guard, &mut |_| ()).map_err(HoldError::Guard)?;
+        Ok(self.gate.arm()?)
+    }
+
+    /// Whether devices or addresses came or went since the gate was put in place.
+    fn have_devices_changed(&self) -> bool {
+        let mut ready = [PollFd::from_borrowed_fd(self.monitor.as_fd(), PollFlags::IN)];
+        poll(&mut ready, Some(&timespec(Duration::ZERO))).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Removes what was prepared and is not wanted after all.
+    pub(in crate::gate::hold) fn give_up(mut self) -> HoldOutcome {
+        if let Some(error) = self.take_down() {
+            log::error!("{error}");
+        }
+        HoldOutcome::failed(Vec::new())
     }
 }
 

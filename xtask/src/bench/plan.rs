@@ -12,9 +12,9 @@ const MOST_ROUNDS: u64 = 25;
 /// whole load.
 const OTHERS_ROUNDS: u64 = 5;
 /// Connections in an emulated guest.
-const GUEST_CONNECTIONS: u64 = 20_000;
+const GUEST_CONNECTIONS: u64 = 40_000;
 /// Reloads in an emulated guest. One takes nearly half a second there, and the guest carries little more than a thousand connections a second.
-const GUEST_RELOADS: u64 = 20;
+const GUEST_RELOADS: u64 = 40;
 const GUEST_ROUNDS: u64 = 2;
 
 /// The load of each way.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_send_buffer_size_force;
 use rustix::process::Signal;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -181,6 +182,9 @@ fn with<T: Default>(control: &Control, name: &str, read: impl FnOnce(&Published)
     control.board.read(of)
 }
 
+/// Room for the receipt of some thousands of listeners, in bytes. The kernel charges what is used.
+const ROOM_FOR_RECEIPTS: usize = 1 << 20;
+
 const ENDING: &str = "the daemon is ending";
 
 async fn reload(mut stream: UnixStream, control: &Control, name: &str, comment: Option<String>) -> io::Result<()> {
@@ -226,6 +230,10 @@ async fn asked_by(stream: &UnixStream, comment: Option<String>) -> io::Result<As
 /// does not exit with the status that it was told. So this waits until the client has ended.
 async fn part(mut stream: UnixStream, reply: &Reply) -> io::Result<()> {
     let client = process::is_init().then(|| client_of(&stream)).flatten();
+    if matches!(reply, Reply::Receipt { .. }) {
+        // Without it the loop writes a part at a time, each after other work. Where it is refused, it does so.
+        let _ = set_socket_send_buffer_size_force(&stream, ROOM_FOR_RECEIPTS);
+    }
     write_frame(&mut stream, reply).await?;
     // Closing the stream lets the client read the end of the answer.
     drop(stream);

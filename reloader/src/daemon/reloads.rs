@@ -81,6 +81,9 @@ impl EventLoop {
             let (receipt, not_stored) = (Box::new(receipt.clone()), not_stored.clone());
             waiter.send(Reply::Receipt { receipt, not_stored, serving });
         }
+        // The answers are written now. What the loop does next may take long: the kernel forgets /proc/PID/fd of an old process with thousands of
+        // descriptors for ten milliseconds when it is waited for (`proc_flush_pid`).
+        tokio::task::yield_now().await;
         tokio::task::spawn_blocking(give_back_idle_memory);
     }
 

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::inotify;
@@ -18,21 +19,39 @@ pub struct Appearance {
     path: PathBuf,
     /// Until it is dropped.
     events: Option<AsyncFd<OwnedFd>>,
+    answers: FirstAnswers,
+}
+
+/// The addresses of the CLI sockets of the HAProxy that started last, as it named them when it answered first. It does not change them while it
+/// lives.
+#[derive(Debug, Clone, Default)]
+pub struct FirstAnswers(Arc<Mutex<Option<(PathBuf, Option<Vec<String>>)>>>);
+
+impl FirstAnswers {
+    /// Takes the answer of the HAProxy with this stats socket, as by [`cli_sockets`](runtime_api::cli_sockets).
+    pub fn take(&self, socket: &Path) -> Option<Option<Vec<String>>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.take_if(|(path, _)| path == socket).map(|(_, answer)| answer)
+    }
+
+    fn keep(&self, socket: &Path, answer: Option<Vec<String>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((socket.to_owned(), answer));
+    }
 }
 
 impl Appearance {
-    /// Watches for the socket at `path`. The directory of `path` must exist.
+    /// Watches for the socket at `path`. The directory of `path` must exist. What HAProxy says of its CLI sockets goes to `answers`.
     ///
     /// # Errors
     /// Where the directory cannot be watched.
-    pub fn watch(path: &Path) -> Result<Appearance, NotReady> {
+    pub fn watch(path: &Path, answers: FirstAnswers) -> Result<Appearance, NotReady> {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let prepare = || {
             let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
             inotify::add_watch(&events, directory, inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::CREATE)?;
             sys::watch(events)
         };
-        Ok(Appearance { path: path.to_owned(), events: Some(prepare().map_err(NotReady::Watch)?) })
+        Ok(Appearance { path: path.to_owned(), events: Some(prepare().map_err(NotReady::Watch)?), answers })
     }
 
     async fn appeared(&self) -> std::io::Result<()> {
@@ -57,8 +76,9 @@ impl Appearance {
     pub async fn answered(&self) -> Result<(), NotReady> {
         self.appeared().await.map_err(NotReady::Watch)?;
         loop {
-            match runtime_api::info(&self.path, Duration::from_secs(3600)).await {
-                Ok(info) => {
+            match runtime_api::info_and_cli_sockets(&self.path, Duration::from_secs(3600)).await {
+                Ok((info, cli_sockets)) => {
+                    self.answers.keep(&self.path, cli_sockets);
                     log::debug!("HAProxy {} answers as process {}", info.version, info.pid);
                     return Ok(());
                 }

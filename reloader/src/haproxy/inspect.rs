@@ -39,6 +39,8 @@ pub struct Inspected {
     pub exports: bool,
     /// Sockets in custody. Those among them that it has are not described again.
     pub kept: Vec<KeptSocket>,
+    /// Its CLI sockets, as by [`cli_sockets`](runtime_api::cli_sockets), where it has named them already.
+    pub cli_sockets: Option<Option<Vec<String>>>,
 }
 
 /// The answers of a HAProxy and of the kernel.
@@ -55,14 +57,21 @@ struct Answers {
 ///
 /// # Errors
 /// The errors of [`look`], or the thread that asks fails.
-pub async fn inspect(inspected: Inspected) -> Result<Inspection, InspectError> {
+pub async fn inspect(mut inspected: Inspected) -> Result<Inspection, InspectError> {
+    let named = inspected.cli_sockets.take();
     let (socket, root) = (inspected.socket.clone(), inspected.root);
     let seen = spawn_blocking(move || ProcessSockets::read(process::family(root)));
     let asked = spawn_blocking(move || {
         let exported = if inspected.exports { client::get_sockets(&inspected.socket) } else { Ok(Vec::new()) };
         (sock_diag::listeners(), exported, inspected)
     });
-    let (listed, asked, seen) = tokio::join!(runtime_api::cli_sockets(&socket, ANSWER_TIMEOUT), asked, seen);
+    let listed = async {
+        match named {
+            Some(addresses) => Ok(addresses),
+            None => runtime_api::cli_sockets(&socket, ANSWER_TIMEOUT).await,
+        }
+    };
+    let (listed, asked, seen) = tokio::join!(listed, asked, seen);
     let listed = match listed {
         Ok(addresses) => addresses.map(|addresses| addresses.into_iter().collect()),
         Err(error) => {

@@ -7,6 +7,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+const CLI_SOCKETS: &str = "show cli sockets";
+
+/// How its answer begins. Before HAProxy 1.8 it is a list of the commands.
+const TABLE_OF_CLI_SOCKETS: &str = "# socket";
+
 /// The parts of the answer to `show info` that the daemon uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Info {
@@ -39,9 +44,21 @@ pub async fn ask(socket: &Path, command: &str, timeout: Duration) -> io::Result<
 /// The errors of [`ask`], or the answer names no process.
 pub async fn info(socket: &Path, timeout: Duration) -> io::Result<Info> {
     let answer = ask(socket, "show info", timeout).await?;
-    parse_info(&answer).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, "`show info` names no Pid: not a HAProxy stats socket")
-    })
+    parse_info(&answer).ok_or_else(not_haproxy)
+}
+
+/// [`info`] and [`cli_sockets`] by one request. A HAProxy that starts may hand a second request to a thread that is not ready yet.
+///
+/// # Errors
+/// As [`info`].
+pub async fn info_and_cli_sockets(socket: &Path, timeout: Duration) -> io::Result<(Info, Option<Vec<String>>)> {
+    let answer = ask(socket, &format!("show info;{CLI_SOCKETS}"), timeout).await?;
+    let info = parse_info(&answer).ok_or_else(not_haproxy)?;
+    Ok((info, answer.find(TABLE_OF_CLI_SOCKETS).and_then(|start| parse_cli_sockets(&answer[start..]))))
+}
+
+fn not_haproxy() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "`show info` names no Pid: not a HAProxy stats socket")
 }
 
 fn parse_info(answer: &str) -> Option<Info> {
@@ -61,11 +78,11 @@ fn parse_info(answer: &str) -> Option<Info> {
 /// # Errors
 /// As [`ask`].
 pub async fn cli_sockets(socket: &Path, timeout: Duration) -> io::Result<Option<Vec<String>>> {
-    Ok(parse_cli_sockets(&ask(socket, "show cli sockets", timeout).await?))
+    Ok(parse_cli_sockets(&ask(socket, CLI_SOCKETS, timeout).await?))
 }
 
 fn parse_cli_sockets(answer: &str) -> Option<Vec<String>> {
-    let table = answer.trim_start().strip_prefix("# socket")?;
+    let table = answer.trim_start().strip_prefix(TABLE_OF_CLI_SOCKETS)?;
     let lines = table.lines().skip(1).filter(|line| !line.starts_with('#'));
     Some(lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
 }

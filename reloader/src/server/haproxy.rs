@@ -8,7 +8,7 @@ use super::launch::{HaproxySpec, LaunchSpec};
 use super::refusal::{unknown_version, unread_configuration};
 use super::{Check, LaunchContext, Launched, Prepared, Readiness, RetireRequest};
 use crate::config::{Config, Haproxy};
-use crate::haproxy::appearance::Appearance;
+use crate::haproxy::appearance::{Appearance, FirstAnswers};
 use crate::haproxy::broker::Broker;
 use crate::haproxy::check::check_command;
 use crate::haproxy::inspect::{Inspected, inspect};
@@ -30,6 +30,7 @@ pub(crate) struct HaproxyServer {
     config: Haproxy,
     broker: Broker,
     versions: VersionCache,
+    first_answers: FirstAnswers,
     /// Reads of its configuration files, whose file system may hang.
     files: BlockingLane,
     /// How long the program may take to say which version it is.
@@ -44,6 +45,7 @@ impl HaproxyServer {
             config,
             broker,
             versions: VersionCache::default(),
+            first_answers: FirstAnswers::default(),
             files: BlockingLane::default(),
             start_timeout,
         }
@@ -131,7 +133,8 @@ impl HaproxyServer {
         let sockets = if spec.version.passes_sockets() { context.custody.offer() } else { Vec::new() };
         let offers = !sockets.is_empty();
         let broker = offers.then(|| self.broker.path());
-        let appearance = Appearance::watch(&files.socket).map_err(|error| error.to_string())?;
+        let appearance =
+            Appearance::watch(&files.socket, self.first_answers.clone()).map_err(|error| error.to_string())?;
         let mut command =
             launch::command(&self.config, &spec.config, files, &overlay, broker).map_err(|error| error.to_string())?;
         context.inheritance.apply_to(&mut command);
@@ -155,8 +158,9 @@ impl HaproxyServer {
         kept: &[KeptSocket],
     ) -> Result<Inspection, InspectError> {
         let exports = self.version().is_none_or(Version::passes_sockets);
+        let cli_sockets = self.first_answers.take(socket);
         let (socket, runtime_dir) = (socket.to_owned(), place.to_owned());
-        inspect(Inspected { root: process.pid(), socket, runtime_dir, exports, kept: kept.to_vec() }).await
+        inspect(Inspected { root: process.pid(), socket, runtime_dir, exports, kept: kept.to_vec(), cli_sockets }).await
     }
 
     pub(super) fn retire(&self, request: &RetireRequest) {

@@ -25,17 +25,26 @@ pub struct Appearance {
 /// The addresses of the CLI sockets of the HAProxy that started last, as it named them when it answered first. It does not change them while it
 /// lives.
 #[derive(Debug, Clone, Default)]
-pub struct FirstAnswers(Arc<Mutex<Option<(PathBuf, Option<Vec<String>>)>>>);
+pub struct FirstAnswers(Arc<Mutex<Option<FirstAnswer>>>);
+
+#[derive(Debug)]
+struct FirstAnswer {
+    /// The stats socket by which it came.
+    socket: PathBuf,
+    /// `None` from a HAProxy that does not know the command.
+    cli_sockets: Option<Vec<String>>,
+}
 
 impl FirstAnswers {
     /// Takes the answer of the HAProxy with this stats socket, as by [`cli_sockets`](runtime_api::cli_sockets).
     pub fn take(&self, socket: &Path) -> Option<Option<Vec<String>>> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.take_if(|(path, _)| path == socket).map(|(_, answer)| answer)
+        kept.take_if(|answer| answer.socket == socket).map(|answer| answer.cli_sockets)
     }
 
-    fn keep(&self, socket: &Path, answer: Option<Vec<String>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((socket.to_owned(), answer));
+    fn keep(&self, socket: &Path, cli_sockets: Option<Vec<String>>) {
+        let answer = FirstAnswer { socket: socket.to_owned(), cli_sockets };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
     }
 }
 
